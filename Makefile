@@ -1,0 +1,47 @@
+# Two commands: `make evolve` runs the main job, `make test` passes the tests. Both set up what they need.
+PYTHON ?= python3
+TORCH ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CONFIG ?= configs/quickstart.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help env evolve test test-pythons lint types check tiny constraints clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+env: $(STAMP) ## set up .venv (TORCH=cpu spares the CUDA build)
+
+$(STAMP): pyproject.toml constraints.txt deployments/make_env.sh
+	@bash deployments/make_env.sh "$(PYTHON)" "$(VENV)" "$(TORCH)"
+	@touch $@
+
+evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=file to choose another)
+	@$(BIN)/coral evolve $(CONFIG)
+
+test: env ## every test that needs no Docker, browser or GPU
+	$(BIN)/python -m pytest
+	@bash tests/run_torch_free.sh
+
+test-pythons: ## the torch-free tests on every Python from 3.11 to 3.13 that is here
+	@bash tests/run_torch_free.sh
+
+lint: env ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: env ## mypy
+	$(BIN)/mypy
+
+check: lint types test ## what CI runs
+
+tiny: env ## pre-train the embedded base model from nothing (about 10 minutes on 2 cores)
+	$(BIN)/python -m coral_core.lm.pretrain --out coral_core/lm/tiny
+
+constraints: env ## rewrite the lock after changing pyproject.toml
+	$(BIN)/pip freeze --exclude-editable | grep -viE '^(torch|nvidia-.*|triton|cuda-.*)([=@ ]|$$)' > constraints.txt
+
+clean: ## remove environments and caches, keep runs
+	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache

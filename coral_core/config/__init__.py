@@ -1,0 +1,35 @@
+"""One frozen tree = the YAML file = the flow's parameters = the form in the Prefect UI."""
+
+from coral_core.config.load import apply_overrides, check_paths, dump_yaml, load_config, parse_config
+from coral_core.config.tree import (
+    AutomatonConfig,
+    BaseModelConfig,
+    GenerationConfig,
+    GenesConfig,
+    InfraConfig,
+    ProblemsConfig,
+    RunConfig,
+    ScoringConfig,
+    SearchConfig,
+    StoreConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "AutomatonConfig",
+    "BaseModelConfig",
+    "GenerationConfig",
+    "GenesConfig",
+    "InfraConfig",
+    "ProblemsConfig",
+    "RunConfig",
+    "ScoringConfig",
+    "SearchConfig",
+    "StoreConfig",
+    "TrainingConfig",
+    "apply_overrides",
+    "check_paths",
+    "dump_yaml",
+    "load_config",
+    "parse_config",
+]

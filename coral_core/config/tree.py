@@ -1,0 +1,386 @@
+"""The configuration tree. Every key has an effect (tests/config/test_every_key.py proves it).
+
+Defaults are those of a laptop run with the embedded base model; `configs/` holds the
+quickstart and the production (CodeLlama) files.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from coral_core.config.ranges import IntRange, Range
+from coral_core.frozen import Frozen
+from coral_core.genome import AdapterType
+from coral_core.repair.problem import BugClass
+
+ObjectiveName = Literal["bugfix", "style", "security", "runtime", "syntax", "retention", "cost"]
+OBJECTIVES: tuple[ObjectiveName, ...] = ("bugfix", "style", "security", "runtime", "syntax", "retention", "cost")
+Role = Literal["objective", "constraint", "report"]
+BUG_CLASSES: tuple[BugClass, ...] = (
+    "comparison",
+    "arithmetic",
+    "constant",
+    "called-name",
+    "variable",
+    "boolean",
+    "index",
+    "missing-step",
+)
+MODULE_SETS: dict[str, tuple[str, ...]] = {
+    "q": ("q_proj",),
+    "q+v": ("q_proj", "v_proj"),
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+    "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+"""Names for the usual choices of target modules in Llama-like models."""
+
+
+class EarlyStopping(Frozen):
+    """Stop when the best fitness no longer rises."""
+
+    enabled: bool = Field(True, description="Whether the run may end before its last generation.")
+    patience: int = Field(3, ge=1, description="Generations without improvement that are tolerated.")
+    minimum_improvement: float = Field(0.005, ge=0, le=1, description="A smaller rise of the best fitness counts as none.")
+    minimum_generations: int = Field(4, ge=1, description="Never stop before this many generations.")
+
+
+class VariationConfig(Frozen):
+    """How children are made."""
+
+    crossover_rate: float = Field(0.5, ge=0, le=1, description="Share of children with two parents; the rest has one.")
+    automaton_rate: float = Field(
+        0.5, ge=0, le=1, description="Share of mutations applied to the automaton (then re-expressed); the rest changes genes directly."
+    )
+    cell_flip_rate: float = Field(0.05, ge=0, le=1, description="Chance that a cell of a mutated automaton flips.")
+    rule_flip_rate: float = Field(0.1, ge=0, le=1, description="Chance that a bit of the rule flips.")
+    steps_change: int = Field(3, ge=0, le=100, description="Largest change of the number of steps.")
+    gene_rate: float = Field(0.35, ge=0, le=1, description="Chance that a gene changes in a direct mutation.")
+    gene_step: float = Field(
+        0.25, gt=0, le=1, description="Typical step of a changed gene, as a share of its range or candidate list."
+    )
+
+
+class DiversityConfig(Frozen):
+    """Keeps a population from collapsing."""
+
+    minimum_unique: float = Field(
+        0.75, ge=0, le=1, description="Share of the first population that must have distinct heavy genes (redrawn until so)."
+    )
+    mode: Literal["fixed", "adaptive"] = Field(
+        "adaptive", description="adaptive: variation grows when genomes repeat or progress stalls."
+    )
+    strength: float = Field(1.0, ge=0.1, le=4, description="Factor on the mutation rates (the base, when adaptive).")
+
+
+class SearchConfig(Frozen):
+    """The strategy that proposes genomes."""
+
+    strategy: Literal["evolution", "random"] = Field("evolution", description="random is the baseline at equal budget.")
+    generations: int = Field(4, ge=1, le=10_000, description="Generations at most.")
+    population: int = Field(8, ge=1, le=10_000, description="Genomes per generation.")
+    selection: Literal["nsga2", "tournament", "truncation"] = Field(
+        "nsga2", description="nsga2: constrained domination and crowding (Deb et al. 2002); the others use the scalar fitness."
+    )
+    tournament_size: int = Field(2, ge=2, description="Genomes that compete for one parent slot.")
+    survival_rate: float = Field(0.5, gt=0, le=1, description="Share of the population that may become parents.")
+    elites: int = Field(2, ge=0, description="Best genomes carried over unchanged (no new training or evaluation).")
+    variation: VariationConfig = Field(default_factory=VariationConfig, description="How children are made.")
+    diversity: DiversityConfig = Field(default_factory=DiversityConfig, description="Guard against collapse.")
+    early_stopping: EarlyStopping = Field(default_factory=EarlyStopping, description="When to end early.")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.strategy == "evolution":
+            if self.population < 4:
+                raise ValueError(f"population {self.population} is too small for evolution: use at least 4, or strategy: random")
+            if self.elites >= self.population:
+                raise ValueError(f"elites {self.elites} leave no room in a population of {self.population}: lower elites")
+            if int(self.survival_rate * self.population) < 2:
+                raise ValueError(
+                    f"survival_rate {self.survival_rate} of population {self.population} leaves fewer than 2 parents: raise one of them"
+                )
+            if self.tournament_size > self.population:
+                raise ValueError(f"tournament_size {self.tournament_size} is above population {self.population}: lower it")
+        return self
+
+
+class HeavyGeneSpace(Frozen):
+    """Candidates of the genes that need a training."""
+
+    rank: tuple[int, ...] = Field((1, 2, 4, 8, 16, 32), min_length=1, description="Ranks, ascending.")
+    alpha: tuple[float, ...] = Field((4, 8, 16, 32, 64), min_length=1, description="Alphas, ascending.")
+    dropout: tuple[float, ...] = Field((0.0, 0.05, 0.1), min_length=1, description="Dropouts, ascending.")
+    target_modules: tuple[str, ...] = Field(
+        ("q", "q+v", "attention", "mlp", "all"),
+        min_length=1,
+        description="Sets of modules: q, q+v, attention, mlp, all, or module names joined by '+', from small to large.",
+    )
+    adapter: tuple[AdapterType, ...] = Field(("lora", "dora"), min_length=1, description="Adapter types.")
+    learning_rate: tuple[float, ...] = Field(
+        (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2), min_length=1, description="Peak learning rates, ascending."
+    )
+
+    @field_validator("rank", "alpha", "dropout", "learning_rate")
+    @classmethod
+    def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if list(values) != sorted(set(values)):
+            raise ValueError(f"candidates {list(values)} must ascend without repeats: neighbours in the list are neighbours in the search")
+        return values
+
+    @field_validator("target_modules", "adapter")
+    @classmethod
+    def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError(f"candidates {list(values)} repeat: list each once")
+        return values
+
+    @model_validator(mode="after")
+    def _in_bounds(self) -> Self:
+        for name, values, low, high in (
+            ("rank", self.rank, 1, 1024),
+            ("alpha", self.alpha, 1e-6, 1e6),
+            ("dropout", self.dropout, 0, 0.95),
+            ("learning_rate", self.learning_rate, 1e-8, 1),
+        ):
+            for value in values:
+                if not low <= value <= high:
+                    raise ValueError(f"{name} candidate {value} is outside [{low:g}, {high:g}]")
+        return self
+
+
+def module_names(choice: str) -> tuple[str, ...]:
+    """The linear-module names of one `target_modules` candidate, sorted."""
+    return tuple(sorted(MODULE_SETS.get(choice) or {part.strip() for part in choice.split("+") if part.strip()}))
+
+
+class LightGeneSpace(Frozen):
+    """Ranges of the genes that need only an evaluation."""
+
+    temperature: Range = Field(Range(low=0.1, high=1.0), description="Softmax temperature.")
+    top_p: Range = Field(Range(low=0.7, high=1.0), description="Nucleus mass.")
+    top_k: IntRange = Field(IntRange(low=5, high=50), description="Most likely tokens kept.")
+    repetition_penalty: Range = Field(Range(low=1.0, high=1.1), description="Penalty on repeated tokens.")
+    token_limit: IntRange = Field(IntRange(low=64, high=112), description="Most new tokens per patch.")
+    sampling: tuple[bool, ...] = Field((False, True), min_length=1, description="Greedy (false), sampling (true).")
+
+    @model_validator(mode="after")
+    def _in_bounds(self) -> Self:
+        bounds = {"temperature": (0.01, 5), "top_p": (0.01, 1), "repetition_penalty": (0.1, 5), "top_k": (0, 10_000), "token_limit": (1, 8192)}
+        for name, (low, high) in bounds.items():
+            span: Range | IntRange = getattr(self, name)
+            if span.low < low or span.high > high:
+                raise ValueError(f"{name} range {span.low}..{span.high} is outside [{low}, {high}]")
+        if len(set(self.sampling)) != len(self.sampling):
+            raise ValueError("sampling lists a value twice: list each once")
+        return self
+
+
+class GenesConfig(Frozen):
+    """What the search may choose from."""
+
+    heavy: HeavyGeneSpace = Field(default_factory=HeavyGeneSpace, description="Genes that need a training.")
+    light: LightGeneSpace = Field(default_factory=LightGeneSpace, description="Genes that need only an evaluation.")
+
+
+class AutomatonConfig(Frozen):
+    """The cellular automata that seed genomes."""
+
+    size: int = Field(12, ge=4, le=64, description="Cells per side of the torus.")
+    density: Range = Field(Range(low=0.1, high=0.9), description="Share of living cells at the start, drawn per genome.")
+    steps: IntRange = Field(IntRange(low=8, high=24), description="Steps, drawn per genome.")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if not 0 <= self.density.low <= self.density.high <= 1:
+            raise ValueError(f"density {self.density.low}..{self.density.high} is outside [0, 1]")
+        if self.steps.low < 4 or self.steps.high > 1000:
+            raise ValueError(f"steps {self.steps.low}..{self.steps.high} are outside [4, 1000]")
+        return self
+
+
+class BaseModelConfig(Frozen):
+    """The code model that adapters are trained for."""
+
+    name: str = Field(
+        "coral-tiny",
+        min_length=1,
+        description="coral-tiny (embedded), rehearsal (no model: exercises an installation), a directory, or a Hugging Face name.",
+    )
+    revision: str | None = Field(None, description="Commit, tag or branch on the hub; resolved once to a commit.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the frozen weights.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|auto)$", description="cpu, cuda, cuda:N, or auto.")
+    prompt: Literal["auto", "tiny", "instruct"] = Field("auto", description="Prompt template; auto: tiny for coral-tiny, else instruct.")
+
+
+class ProblemsConfig(Frozen):
+    """What is repaired, split four ways."""
+
+    source: Literal["builtin"] = Field("builtin", description="Where problems come from.")
+    fitness: int = Field(96, ge=4, le=10_000, description="Bugs that decide fitness.")
+    retention: int = Field(24, ge=0, le=10_000, description="Fitness problems that must stay right.")
+    monitor: int = Field(48, ge=0, le=10_000, description="Bugs for the curve over generations; never selects.")
+    held_out: int = Field(300, ge=4, le=10_000, description="Sealed problems, opened once, at the end.")
+    pairs: int = Field(384, ge=8, le=1_000_000, description="Training pairs for adapters.")
+    bug_classes: tuple[BugClass, ...] = Field(BUG_CLASSES, min_length=1, description="Defect classes that are drawn.")
+    data_seed: int = Field(1, ge=0, description="Seed of the problem generator; independent of the run's seed.")
+
+
+class TrainingConfig(Frozen):
+    """How an adapter is trained."""
+
+    steps: int = Field(60, ge=1, le=1_000_000, description="Optimiser steps.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Examples per step.")
+    warmup: int = Field(10, ge=0, description="Steps of linear warm-up; linear decay follows.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay on adapter weights.")
+    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    sequence_length: int = Field(192, ge=16, le=32_768, description="Longest prompt plus answer, in tokens; longer pairs are dropped.")
+
+    @model_validator(mode="after")
+    def _warmup(self) -> Self:
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup {self.warmup} must be below steps {self.steps}")
+        return self
+
+
+class GenerationConfig(Frozen):
+    """How patches are generated."""
+
+    batch_size: int = Field(32, ge=1, le=4096, description="Prompts per batch (a fixed shape; short batches are padded).")
+    samples: int = Field(1, ge=1, le=1000, description="Patches per problem when sampling (greedy always makes one).")
+    prompt_length: int = Field(112, ge=8, le=32_768, description="Longest prompt in tokens; a longer one makes the problem fail loudly.")
+
+
+class Threshold(Frozen):
+    """A constraint's threshold: from `base` in the first generation to `limit` in the last."""
+
+    base: float = Field(0.0, ge=0, le=1, description="Threshold in the first generation.")
+    limit: float = Field(0.5, ge=0, le=1, description="Threshold in the last generation.")
+
+
+DEFAULT_WEIGHTS: dict[ObjectiveName, float] = {
+    "bugfix": 0.6,
+    "retention": 0.2,
+    "cost": 0.1,
+    "syntax": 0.05,
+    "style": 0.025,
+    "security": 0.025,
+    "runtime": 0.0,
+}
+DEFAULT_ROLES: dict[ObjectiveName, Role] = {
+    "bugfix": "objective",
+    "retention": "objective",
+    "cost": "objective",
+    "syntax": "constraint",
+    "security": "constraint",
+    "style": "constraint",
+    "runtime": "report",
+}
+DEFAULT_THRESHOLDS: dict[ObjectiveName, Threshold] = {
+    "syntax": Threshold(base=0.2, limit=0.7),
+    "security": Threshold(base=0.5, limit=0.9),
+    "style": Threshold(base=0.2, limit=0.5),
+}
+
+
+class JudgeConfig(Frozen):
+    """Limits on a patch while it is judged."""
+
+    cpu_seconds: float = Field(1.0, gt=0, le=600, description="CPU time per case.")
+    wall_seconds: float = Field(10.0, gt=0, le=3600, description="Wall-clock backstop per patch.")
+    memory_mb: int = Field(256, ge=64, le=65_536, description="Address space per patch.")
+    workers: int = Field(2, ge=1, le=256, description="Patches judged at a time per lane; changes no verdict.")
+    allow_missing_layers: tuple[Literal["landlock", "seccomp"], ...] = Field(
+        (), description="Sandbox layers that may be missing on this machine: a risk accepted by name."
+    )
+
+
+class ScoringConfig(Frozen):
+    """How patches become scores and scores become a ranking."""
+
+    weights: dict[ObjectiveName, float] = Field(DEFAULT_WEIGHTS, description="Weights of the scalar fitness; sum 1.")
+    roles: dict[ObjectiveName, Role] = Field(
+        DEFAULT_ROLES, description="objective: is traded off; constraint: must pass its threshold; report: recorded only."
+    )
+    thresholds: dict[ObjectiveName, Threshold] = Field(DEFAULT_THRESHOLDS, description="Thresholds of the constraints.")
+    schedule: Literal["sigmoid", "sqrt", "linear"] = Field("sigmoid", description="How thresholds rise over the generations.")
+    judge: JudgeConfig = Field(default_factory=JudgeConfig, description="Limits on a patch while it is judged.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        total = sum(self.weights.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"weights sum to {total:g}, not 1: {dict(self.weights)}")
+        if any(weight < 0 for weight in self.weights.values()):
+            raise ValueError(f"weights {dict(self.weights)} hold a negative one: use 0 to ignore an objective")
+        if "objective" not in self.roles.values():
+            raise ValueError("no objective has the role `objective`: give at least one")
+        for name, role in self.roles.items():
+            if role == "constraint" and name not in self.thresholds:
+                raise ValueError(f"{name} is a constraint without a threshold: add scoring.thresholds.{name}")
+        for name in self.thresholds:
+            if self.roles.get(name) != "constraint":
+                raise ValueError(f"thresholds.{name} has no effect because {name} is not a constraint: remove it or change the role")
+        return self
+
+    def role(self, name: ObjectiveName) -> Role:
+        return self.roles.get(name, "report")
+
+
+class LaneConfig(Frozen):
+    """Lanes and time limits of one kind of job."""
+
+    lanes: int = Field(2, ge=1, le=1024, description="Lanes at most.")
+    minutes: float = Field(30, gt=0, le=10_000, description="Time limit of one job.")
+
+
+class InfraConfig(Frozen):
+    """Where jobs run. Never changes a result."""
+
+    executor: Literal["inline", "local", "work-pools"] = Field(
+        "local", description="inline: in the caller, for a debugger; local: processes of this machine; work-pools: lanes on Prefect pools."
+    )
+    training: LaneConfig = Field(LaneConfig(lanes=2, minutes=30), description="Training jobs.")
+    evaluation: LaneConfig = Field(LaneConfig(lanes=3, minutes=5), description="Evaluation and test jobs.")
+    linger: float = Field(30, ge=0, le=3600, description="Seconds an idle lane waits for work before it ends.")
+    attempts: int = Field(3, ge=1, le=20, description="Times a job is tried when the infrastructure fails.")
+
+
+class StoreConfig(Frozen):
+    """Where adapters and evaluations are kept."""
+
+    path: str = Field("runs/store", min_length=1, description="Directory (or fsspec URL) of the store.")
+    reuse: Literal["shared", "run"] = Field("shared", description="shared: reuse work of any run; run: only of this run.")
+
+
+class RunConfig(Frozen):
+    """Everything that decides an evolution."""
+
+    name: str = Field("evolution", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Lower-case name; part of the run id.")
+    seed: int = Field(0, ge=0, lt=2**53, description="Seed of the run: search, trainings and sampling derive from it.")
+    runs: str = Field("runs", min_length=1, description="Directory that receives a folder per run.")
+    search: SearchConfig = Field(default_factory=SearchConfig, description="The strategy that proposes genomes.")
+    genes: GenesConfig = Field(default_factory=GenesConfig, description="What the search may choose from.")
+    automaton: AutomatonConfig = Field(default_factory=AutomatonConfig, description="Cellular automata that seed genomes.")
+    base_model: BaseModelConfig = Field(default_factory=BaseModelConfig, description="The code model to adapt.")
+    problems: ProblemsConfig = Field(default_factory=ProblemsConfig, description="What is repaired.")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="How an adapter is trained.")
+    generation: GenerationConfig = Field(default_factory=GenerationConfig, description="How patches are generated.")
+    scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How patches are scored.")
+    infra: InfraConfig = Field(default_factory=InfraConfig, description="Where jobs run.")
+    store: StoreConfig = Field(default_factory=StoreConfig, description="Where work is kept.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.search.strategy == "evolution":
+            heavy = self.genes.heavy
+            combinations = len(heavy.rank) * len(heavy.alpha) * len(heavy.dropout) * len(heavy.target_modules)
+            combinations *= len(heavy.adapter) * len(heavy.learning_rate)
+            wanted = int(self.search.diversity.minimum_unique * self.search.population)
+            if combinations < wanted:
+                raise ValueError(
+                    f"genes.heavy allows {combinations} combinations, but search.diversity.minimum_unique "
+                    f"{self.search.diversity.minimum_unique} of population {self.search.population} asks for {wanted} distinct: "
+                    "add candidates or lower minimum_unique"
+                )
+        return self

@@ -1,0 +1,58 @@
+"""Errors that a person can act on.
+
+Every error raised on purpose derives from `CoralError`. Its first line names the
+value, where it came from and what to do; the traceback is for bugs of ours only.
+"""
+
+
+class CoralError(Exception):
+    """Root of all errors raised on purpose. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class ConfigError(CoralError):
+    """The configuration is wrong: nothing was started and nothing was spent."""
+
+    exit_code = 2
+
+
+class ProblemError(CoralError):
+    """A problem or problem source cannot be used (missing tests, duplicate name, ...)."""
+
+    exit_code = 2
+
+
+class StoreError(CoralError):
+    """The store cannot be read or written (full, read-only, unreachable)."""
+
+    exit_code = 3
+
+
+class EngineError(CoralError):
+    """The engine process failed for a reason that is not the genome's fault; the job may be retried."""
+
+    exit_code = 4
+
+
+class BaseModelError(CoralError):
+    """The base model cannot be found or loaded."""
+
+    exit_code = 2
+
+
+class JudgeError(CoralError):
+    """The judge could not reach a verdict; this says nothing about the patch."""
+
+    exit_code = 5
+
+
+class Infeasible(CoralError):
+    """A genome cannot be trained or evaluated on evidence of its own (NaN, out of memory, absent module).
+
+    `reason` is one of the stable words in `coral_core.jobs.InfeasibleReason`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

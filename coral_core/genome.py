@@ -1,0 +1,100 @@
+"""Genomes: heavy genes need a training, light genes need only an evaluation."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from coral_core.digest import digest
+from coral_core.frozen import Frozen
+
+AdapterType = Literal["lora", "dora"]
+
+
+class HeavyGenes(Frozen):
+    """Genes that decide the weights of the adapter; a change means a new training."""
+
+    rank: int = Field(ge=1, le=1024, description="Rank of the low-rank update.")
+    alpha: float = Field(gt=0, description="Scale of the update: weights move by alpha / rank times B·A.")
+    dropout: float = Field(ge=0, lt=1, description="Dropout on the adapter's input while training.")
+    target_modules: tuple[str, ...] = Field(min_length=1, description="Names of the linear modules that are adapted.")
+    adapter: AdapterType = Field(description="lora (Hu et al. 2021) or dora (Liu et al. 2024).")
+    learning_rate: float = Field(gt=0, le=1, description="Peak learning rate of AdamW.")
+
+    def model_post_init(self, context: Any) -> None:
+        object.__setattr__(self, "target_modules", tuple(sorted(set(self.target_modules))))
+
+    def digest(self) -> str:
+        return digest(self.model_dump(mode="json"))
+
+
+class LightGenes(Frozen):
+    """Genes that decide how patches are generated; a change needs no training."""
+
+    temperature: float = Field(gt=0, le=5, description="Softmax temperature; used when sampling.")
+    top_p: float = Field(gt=0, le=1, description="Nucleus mass kept; used when sampling.")
+    top_k: int = Field(ge=0, le=10_000, description="Most likely tokens kept, 0 for all; used when sampling.")
+    repetition_penalty: float = Field(
+        ge=0.1, le=5, description="Logits of tokens already generated or prompted are divided (or multiplied) by it."
+    )
+    token_limit: int = Field(ge=1, le=8192, description="Most new tokens per patch.")
+    sampling: bool = Field(description="True: sample. False: greedy; temperature, top-p and top-k are then without effect.")
+
+    def effective(self) -> dict[str, Any]:
+        """The genes that change the outcome: under greedy decoding the sampling genes do not."""
+        genes = self.model_dump(mode="json")
+        if not self.sampling:
+            for name in ("temperature", "top_p", "top_k"):
+                del genes[name]
+        return genes
+
+    def digest(self) -> str:
+        return digest(self.effective())
+
+
+GREEDY = LightGenes(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, token_limit=128, sampling=False)
+"""Neutral decoding: what the base model and the default LoRA are scored with."""
+
+
+class Automaton(Frozen):
+    """The seed of a genome: a binary torus, an outer-totalistic rule, a number of steps (search/automaton.py)."""
+
+    grid: tuple[tuple[int, ...], ...] = Field(description="Rows of cells, 0 or 1.")
+    rule: int = Field(ge=0, lt=2**18, description="18 bits: bit 9*cell + neighbours is the next state.")
+    steps: int = Field(ge=1, le=1000)
+
+
+class Features(Frozen):
+    """What an automaton's history looks like; each in [0, 1]."""
+
+    complexity: float = Field(ge=0, le=1)
+    intensity: float = Field(ge=0, le=1)
+    periodicity: float = Field(ge=0, le=1)
+    convergence: float = Field(ge=0, le=1)
+
+
+class Lineage(Frozen):
+    """Where a genome comes from."""
+
+    parents: tuple[str, ...] = ()
+    operator: str = Field(description="seed, elite, crossover, mutate-automaton, mutate-genes, random, given, ...")
+
+
+class Genome(Frozen):
+    """One candidate. `genome_id` is ``g<generation>-<slot>`` (unique in a run and stable in a replay)."""
+
+    genome_id: str
+    generation: int = Field(ge=0)
+    slot: int = Field(ge=0)
+    heavy: HeavyGenes
+    light: LightGenes
+    automaton: Automaton | None = None
+    features: Features | None = None
+    lineage: Lineage
+
+    def genes_digest(self) -> str:
+        """Identity of the genes alone: two genomes with equal genes are the same candidate."""
+        return digest({"heavy": self.heavy.model_dump(mode="json"), "light": self.light.effective()})
+
+
+def genome_id(generation: int, slot: int) -> str:
+    return f"g{generation:03d}-{slot:03d}"

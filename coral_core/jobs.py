@@ -1,0 +1,184 @@
+"""Jobs and their results: what crosses from the search to a lane and back. Plain JSON.
+
+A job holds everything that decides its outcome; its digest is its identity in the
+store. Costs and times ride in `Cost`, which is no part of any digest.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from coral_core.config.tree import BaseModelConfig, GenerationConfig, JudgeConfig, ProblemsConfig, TrainingConfig
+from coral_core.digest import digest, seed_from
+from coral_core.frozen import Frozen
+from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.repair.problem import Split
+
+SCHEMA_VERSION = 1
+InfeasibleReason = Literal["diverged", "out-of-memory", "module-missing", "prompt-too-long", "time-out", "poison"]
+
+
+class Cost(Frozen):
+    """What a job used. Never part of a digest or of history.jsonl."""
+
+    seconds: float = Field(0.0, ge=0, description="Wall-clock seconds of work (waiting not counted).")
+    cpu_seconds: float = Field(0.0, ge=0, description="CPU seconds of engine and judge.")
+    peak_memory_mb: float = Field(0.0, ge=0, description="Peak resident (CPU) or allocated (GPU) memory.")
+    tokens: int = Field(0, ge=0, description="Tokens trained on or generated.")
+
+
+class BaseModelIdentity(Frozen):
+    """What the base model resolved to: content, not a name."""
+
+    name: str
+    content_id: str = Field(description="Hub commit, or digest of the files' hashes.")
+    parameters: int = Field(ge=0)
+    modules: tuple[str, ...] = Field(description="Names of linear modules that adapters may target.")
+    numerics_class: str = Field(description="Device model, dtype, torch, threads, engine: inside one class results repeat bit for bit.")
+
+
+class TrainingJob(Frozen):
+    """Train one adapter."""
+
+    schema_version: int = SCHEMA_VERSION
+    heavy: HeavyGenes
+    base_model: BaseModelConfig
+    base_content_id: str
+    numerics_class: str
+    recipe: TrainingConfig
+    recipe_version: str
+    problems: ProblemsConfig = Field(description="Selects the pairs; a lane rebuilds them from it.")
+    pairs_digest: str = Field(description="Digest of the rendered training pairs.")
+    prompt_version: str
+    run_seed: int
+    replicate: int = 0
+    scope: str = Field("", description="Run id when store.reuse is `run`, else empty.")
+
+    def digest(self) -> str:
+        """Identity of the adapter: everything that changes the weights, and nothing else."""
+        return digest(
+            {
+                "kind": "training",
+                "schema": self.schema_version,
+                "heavy": self.heavy.model_dump(mode="json"),
+                "base": self.base_content_id,
+                "dtype": self.base_model.dtype,
+                "numerics": self.numerics_class,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "recipe_version": self.recipe_version,
+                "pairs": self.pairs_digest,
+                "prompt": self.prompt_version,
+                "run_seed": self.run_seed,
+                "replicate": self.replicate,
+                "scope": self.scope,
+            }
+        )
+
+    def seed(self) -> int:
+        return seed_from("training", self.digest())
+
+
+class LossPoint(Frozen):
+    step: int
+    loss: float
+
+
+class TrainedAdapter(Frozen):
+    """What a training left in the store, beside the weights."""
+
+    schema_version: int = SCHEMA_VERSION
+    training_digest: str
+    infeasible: InfeasibleReason | None = None
+    reason: str = Field("", description="Why the genome is infeasible, in words.")
+    trainable_parameters: int = 0
+    base_parameters: int = 0
+    examples: int = 0
+    losses: tuple[LossPoint, ...] = ()
+    warnings: tuple[str, ...] = ()
+    cost: Cost = Cost()
+
+
+class EvaluationJob(Frozen):
+    """Score one genome (or the bare base, when `training` is None) on one split."""
+
+    schema_version: int = SCHEMA_VERSION
+    training: TrainingJob | None
+    base_model: BaseModelConfig
+    base_content_id: str
+    numerics_class: str
+    light: LightGenes
+    problems: ProblemsConfig
+    split: Split
+    problems_digest: str
+    generation: GenerationConfig
+    judge: JudgeConfig
+    versions: dict[str, str] = Field(description="judge, oracle, extractor, prompt, ruff, bandit, interpreter, engine.")
+    base_passes: tuple[str, ...] = Field((), description="Problem ids that the bare base repairs (retention, runtime).")
+    run_seed: int
+    replicate: int = 0
+    scope: str = ""
+
+    def digest(self) -> str:
+        """Identity of the evaluation: everything that changes the scores, and nothing else."""
+        judge = self.judge.model_dump(mode="json")
+        del judge["workers"]
+        samples = self.generation.samples if self.light.sampling else 1
+        return digest(
+            {
+                "kind": "evaluation",
+                "schema": self.schema_version,
+                "training": self.training.digest() if self.training else "none",
+                "base": self.base_content_id,
+                "dtype": self.base_model.dtype,
+                "numerics": self.numerics_class,
+                "light": self.light.effective(),
+                "split": self.split,
+                "problems": self.problems_digest,
+                "shape": [self.generation.batch_size, self.generation.prompt_length],
+                "samples": samples,
+                "judge": judge,
+                "versions": self.versions,
+                "base_passes": list(self.base_passes),
+                "run_seed": self.run_seed if self.light.sampling else 0,
+                "replicate": self.replicate,
+                "scope": self.scope,
+            }
+        )
+
+    def seed(self) -> int:
+        return seed_from("sampling", self.digest())
+
+
+class Sample(Frozen):
+    """One completion for one problem and what the judge said of it."""
+
+    completion: str = Field(description="What the model wrote, truncated to 8,000 characters.")
+    patch: str = Field(description="What was extracted from it.")
+    extraction: str = Field(description="How it was extracted.")
+    verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
+
+
+class ProblemRecord(Frozen):
+    """Everything about one problem in one evaluation, for audit and re-scoring."""
+
+    problem_id: str
+    bug_class: str
+    retention: bool
+    samples: tuple[Sample, ...]
+
+
+class Evaluation(Frozen):
+    """The scores of a genome on a split, with every verdict in it."""
+
+    schema_version: int = SCHEMA_VERSION
+    evaluation_digest: str
+    training_digest: str
+    split: Split
+    infeasible: InfeasibleReason | None = None
+    reason: str = ""
+    scores: dict[str, float] = Field(default_factory=dict, description="Objective name -> [0, 1].")
+    pass_at_1: float = Field(0.0, ge=0, le=1, description="Share of bugs repaired (retention problems not counted).")
+    passed: tuple[str, ...] = Field((), description="Problem ids whose first sample passes every case.")
+    trainable_parameters: int = 0
+    records: tuple[ProblemRecord, ...] = ()
+    cost: Cost = Cost()

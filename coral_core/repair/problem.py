@@ -1,0 +1,90 @@
+"""A problem: a buggy function, its reference, and recorded cases that tell them apart.
+
+Cases hold plain data only. Arguments and expected outcomes are in the closed value
+language of `coral_core.scoring.values` (JSON with tags for tuples, sets, floats without
+a JSON form, ...): nothing here is code except `buggy` and `reference`.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from coral_core.digest import digest
+from coral_core.frozen import Frozen
+
+BugClass = Literal[
+    "none",
+    "comparison",
+    "arithmetic",
+    "constant",
+    "called-name",
+    "variable",
+    "boolean",
+    "index",
+    "missing-step",
+    "unknown",
+]
+Split = Literal["training", "fitness", "monitor", "held_out"]
+Difficulty = Literal["easy", "medium", "hard"]
+
+
+class Case(Frozen):
+    """One recorded call of the reference."""
+
+    arguments: tuple[Any, ...] = Field(description="Encoded positional arguments (scoring.values.encode).")
+    value: Any = Field(default=None, description="Encoded return value, when `exception` is None.")
+    exception: str | None = Field(default=None, description="Name of the exception class the reference raised.")
+    mutated: tuple[Any, ...] | None = Field(
+        default=None, description="Encoded arguments after the call; None: not compared."
+    )
+    tolerance: float | None = Field(default=None, ge=0, description="Absolute tolerance for floats; None: equal.")
+    slow: bool = Field(default=False, description="Judged with the slow budget.")
+
+
+class Problem(Frozen):
+    """A function to repair (or, with bug class `none`, to leave right)."""
+
+    problem_id: str = Field(description="Unique, e.g. builtin/clamp-range/0042.")
+    source: str = Field(description="builtin, quixbugs, jsonl, package or a plug-in's name.")
+    family: str = Field(description="Functions of one family solve variants of one task.")
+    variant: str = Field(description="Which structural variant of the family.")
+    entry_point: str = Field(description="Name of the function that the cases call.")
+    bug_class: BugClass
+    difficulty: Difficulty = "medium"
+    buggy: str = Field(description="Source text the model sees. Equal to `reference` when bug_class is `none`.")
+    reference: str = Field(description="Source text of a right answer; never enters a patch's process.")
+    cases: tuple[Case, ...] = Field(min_length=1)
+
+    @property
+    def retention(self) -> bool:
+        """True for a function that is already right: the model must leave it right."""
+        return self.bug_class == "none"
+
+    def digest(self) -> str:
+        """Identity of everything that the judge and the prompt can see."""
+        return digest(self.model_dump(mode="json"))
+
+
+class RepairPair(Frozen):
+    """One training example: buggy text in, fixed text out (equal for an echo pair)."""
+
+    buggy: str
+    fixed: str
+    family: str
+    bug_class: BugClass
+
+
+class ProblemSet(Frozen):
+    """What a run works on, split four ways (design: training / fitness / monitor / held-out)."""
+
+    source: str
+    pairs: tuple[RepairPair, ...] = Field(description="Adapter training data.")
+    fitness: tuple[Problem, ...]
+    monitor: tuple[Problem, ...]
+    held_out: tuple[Problem, ...]
+
+    def split(self, name: Split) -> tuple[Problem, ...]:
+        if name == "training":
+            raise KeyError("the training split holds pairs, not problems: use `pairs`")
+        problems: tuple[Problem, ...] = getattr(self, name)
+        return problems

@@ -1,0 +1,275 @@
+"""A run on disk: its identity, its frozen configuration, its history and its timings.
+
+`history.jsonl` holds what was found and no times, so that two runs of one configuration
+compare byte for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id>/``::
+
+    config.yaml    the frozen configuration (defaults included)
+    run.json       identity, --set differences, versions
+    history.jsonl  RunRecord, BaselineRecord, then per generation GenomeRecords and a GenerationRecord, FinalRecord
+    timings.jsonl  JobTiming lines and a SessionTiming line per session (append only)
+    report.md, pictures/, champion/ (a PEFT adapter with a model card)
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from coral_core.config import RunConfig, dump_yaml, parse_config
+from coral_core.digest import digest, seed_from
+from coral_core.errors import ConfigError, StoreError
+from coral_core.frozen import Frozen
+from coral_core.genome import Genome
+from coral_core.jobs import BaseModelIdentity, Cost
+from coral_core.store import write_atomic
+
+SCHEMA_VERSION = 1
+
+
+class RunIdentity(Frozen):
+    """Which run this is. A repeat has the same identity (a replay); a new edition is a new run."""
+
+    run_id: str = Field(description="<name>-<10 hex digits of the configuration digest>-e<edition>")
+    config_digest: str
+    edition: int = Field(ge=1)
+    run_seed: int = Field(description="Derived from (config.seed, edition); feeds search, trainings and sampling.")
+
+
+def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
+    """Identity of `config`. Where it runs (infra, folders, judge workers) changes no result and is left out."""
+    data = config.model_dump(mode="json", exclude={"infra": True, "runs": True, "store": {"path"}})
+    del data["scoring"]["judge"]["workers"]
+    identity = digest(data)
+    return RunIdentity(
+        run_id=f"{config.name}-{identity[:10]}-e{edition}",
+        config_digest=identity,
+        edition=edition,
+        run_seed=seed_from("run", config.seed, edition) % 2**53,
+    )
+
+
+class RunRecord(Frozen):
+    """First line of a history."""
+
+    type: Literal["run"] = "run"
+    schema_version: int = SCHEMA_VERSION
+    identity: RunIdentity
+    name: str
+    strategy: str
+    base_model: BaseModelIdentity
+    problems: dict[str, Any] = Field(description="source, counts per split, digests per split.")
+
+
+class BaselineRecord(Frozen):
+    """Scores on the fitness split of something the search must beat."""
+
+    type: Literal["baseline"] = "baseline"
+    schema_version: int = SCHEMA_VERSION
+    name: Literal["base_model", "default_lora"]
+    training_digest: str
+    evaluation_digest: str
+    scores: dict[str, float]
+    fitness: float | None
+    pass_at_1: float
+    infeasible: str | None = None
+
+
+class GenomeRecord(Frozen):
+    """One genome of one generation."""
+
+    type: Literal["genome"] = "genome"
+    schema_version: int = SCHEMA_VERSION
+    genome: Genome
+    training_digest: str
+    evaluation_digest: str
+    scores: dict[str, float] = Field(description="Empty when infeasible.")
+    fitness: float | None
+    pass_at_1: float | None
+    infeasible: str | None = None
+    reason: str = ""
+    trainable_parameters: int = 0
+
+
+class GenerationRecord(Frozen):
+    """Summary of one generation, after selection heard of it."""
+
+    type: Literal["generation"] = "generation"
+    schema_version: int = SCHEMA_VERSION
+    generation: int
+    best: str | None = Field(description="Genome id of the champion so far.")
+    best_fitness: float | None
+    mean_fitness: float | None
+    front: tuple[str, ...] = Field(description="Pareto front of everything evaluated so far.")
+    hypervolume: float = Field(description="Of the front over the objectives, reference 0.")
+    unique_adapters: int
+    monitor_pass_at_1: float | None = Field(description="Of the champion so far, on the monitor split.")
+
+
+class HeldOut(Frozen):
+    """One line of the final table."""
+
+    name: Literal["champion", "base_model", "default_lora", "generation_0_median"]
+    genome_id: str | None = None
+    training_digest: str
+    evaluation_digest: str
+    pass_at_1: float
+    scores: dict[str, float]
+    passed: int = Field(description="Bugs repaired.")
+    bugs: int = Field(description="Bugs in the split (retention problems not counted).")
+
+
+class FinalRecord(Frozen):
+    """Last line of a finished history."""
+
+    type: Literal["final"] = "final"
+    schema_version: int = SCHEMA_VERSION
+    reason: str = Field(description="Why the search ended.")
+    champion: str
+    held_out_openings: int = Field(description="Times this run evaluated the sealed split: one batch, at the end.")
+    held_out: tuple[HeldOut, ...]
+
+
+Record = RunRecord | BaselineRecord | GenomeRecord | GenerationRecord | FinalRecord
+_TYPES: dict[str, type[Frozen]] = {
+    "run": RunRecord,
+    "baseline": BaselineRecord,
+    "genome": GenomeRecord,
+    "generation": GenerationRecord,
+    "final": FinalRecord,
+}
+
+
+class JobTiming(Frozen):
+    """One job as this session saw it."""
+
+    type: Literal["job"] = "job"
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["training", "evaluation"]
+    digest: str
+    label: str = Field(description="Genome id or baseline and split.")
+    cached: bool = Field(description="True: found in the store, nothing was done.")
+    finished: float = Field(description="Unix time.")
+    waited: float = Field(description="Seconds from submission to result, less the work.")
+    cost: Cost
+
+
+class SessionTiming(Frozen):
+    """One `coral evolve` of this run, from start to end, kill or Ctrl-C (then no line is left)."""
+
+    type: Literal["session"] = "session"
+    schema_version: int = SCHEMA_VERSION
+    started: float
+    seconds: float
+    trainings: int = Field(description="Trainings done by this session (cache hits not counted).")
+    evaluations: int = Field(description="Evaluations done by this session (cache hits not counted).")
+    outcome: Literal["finished", "stopped", "failed"]
+
+
+class RunFolder:
+    """Reads and writes ``runs/<run id>/``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @classmethod
+    def create(cls, config: RunConfig, identity: RunIdentity, overrides: Iterable[str]) -> "RunFolder":
+        """Make (or reopen) the folder of a run and freeze its configuration."""
+        folder = cls(Path(config.runs).expanduser().absolute() / identity.run_id)
+        facts = {"schema_version": SCHEMA_VERSION, "identity": identity.model_dump(), "set": list(overrides), "versions": versions()}
+        try:
+            write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())
+            write_atomic(folder.path / "run.json", json.dumps(facts, indent=1).encode())
+        except OSError as error:
+            raise StoreError(f"runs: {folder.path}: cannot be written ({error.strerror}). Choose another with --set runs=DIR") from error
+        return folder
+
+    def config(self) -> RunConfig:
+        path = self.path / "config.yaml"
+        return parse_config(path.read_text(encoding="utf-8"), str(path))
+
+    def write_history(self, records: Iterable[Record]) -> None:
+        """Replace the history; a replay that is still behind what is on disk leaves it alone."""
+        data = "".join(json.dumps(record.model_dump(mode="json"), sort_keys=True, ensure_ascii=False) + "\n" for record in records).encode()
+        path = self.path / "history.jsonl"
+        old = path.read_bytes() if path.exists() else b""
+        if not old.startswith(data):
+            write_atomic(path, data)
+
+    def history(self) -> list[Any]:
+        """The records, typed (`Record`); empty when the run has not got that far."""
+        path = self.path / "history.jsonl"
+        if not path.exists():
+            return []
+        return [_TYPES[row["type"]].model_validate(row) for row in map(json.loads, path.read_text("utf-8").splitlines())]
+
+    def append_timing(self, timing: JobTiming | SessionTiming) -> None:
+        with (self.path / "timings.jsonl").open("a", encoding="utf-8") as file:
+            file.write(timing.model_dump_json() + "\n")
+
+    def timings(self) -> list[JobTiming | SessionTiming]:
+        """All timing lines; a last line cut by a kill is skipped."""
+        path = self.path / "timings.jsonl"
+        result: list[JobTiming | SessionTiming] = []
+        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            result.append((JobTiming if row["type"] == "job" else SessionTiming).model_validate(row))
+        return result
+
+
+def run_folders(runs: str | Path) -> list[RunFolder]:
+    """All runs under `runs`, oldest first."""
+    root = Path(runs).expanduser().absolute()
+    found = [RunFolder(path.parent) for path in root.glob("*/run.json")]
+    return sorted(found, key=lambda folder: ((folder.path / "run.json").stat().st_mtime, folder.run_id))
+
+
+def find_run(runs: str | Path, name: str) -> RunFolder:
+    """The run called `name`: an id, a unique beginning of one, ``latest``, or a path to its folder."""
+    if (Path(name) / "run.json").is_file():
+        return RunFolder(Path(name).absolute())
+    folders = run_folders(runs)
+    if name == "latest" and folders:
+        return folders[-1]
+    matches = [folder for folder in folders if folder.run_id == name] or [f for f in folders if f.run_id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    known = ", ".join(folder.run_id for folder in folders[-5:]) or "none yet: start one with coral evolve CONFIG"
+    problem = "no such run" if not matches else f"{len(matches)} runs begin so"
+    raise ConfigError(f"{name}: {problem} in {runs}. Known: {known}.")
+
+
+def next_edition(runs: str | Path, config: RunConfig) -> int:
+    """The first edition of `config` that has no folder yet (for --again)."""
+    edition = 1
+    while (Path(runs).expanduser() / identify_run(config, edition).run_id).exists():
+        edition += 1
+    return edition
+
+
+def versions() -> dict[str, str]:
+    """Versions that a reader needs to reproduce a run."""
+    found = {"python": sys.version.split()[0], "platform": platform.platform(), "machine": f"{os.cpu_count()} x {platform.machine()}"}
+    for package in ("coral-x", "torch", "transformers", "peft", "prefect", "ruff", "bandit", "numpy", "moocore"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> float:
+    return time.time()

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Runs the tests of the torch-free part on every Python from 3.12 to 3.13 that is on this machine
+# (3.11 runs the whole suite). Each gets a small environment of its own, made once.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folders="tests/config tests/repair tests/scoring tests/search tests/store tests/report"
+found=0
+for minor in 12 13; do
+    python=$(command -v "python3.$minor" || true)
+    if [ -z "$python" ] || ! "$python" -c "import sys; sys.exit(sys.version_info[:2] != (3, $minor))" 2>/dev/null; then
+        python=$(ls "$HOME"/.pyenv/versions/3."$minor".*/bin/python 2>/dev/null | tail -n 1 || true)
+    fi
+    [ -n "$python" ] || continue
+    found=$((found + 1))
+    venv=.venv-3$minor
+    if [ ! -e "$venv/.installed" ] || [ pyproject.toml -nt "$venv/.installed" ]; then
+        "$python" -m venv "$venv"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+            pydantic pyyaml numpy moocore ruff bandit cyclopts rich matplotlib safetensors \
+            pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
+        touch "$venv/.installed"
+    fi
+    echo "== torch-free part on $("$venv/bin/python" --version)"
+    # shellcheck disable=SC2086
+    "$venv/bin/python" -m pytest -m "not torch and not server" $folders
+done
+[ "$found" -gt 0 ] || echo "== no other Python (3.12, 3.13) here: the torch-free part ran on $(python3 --version) only"
