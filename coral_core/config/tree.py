@@ -340,6 +340,7 @@ class InfraConfig(Frozen):
     executor: Literal["inline", "local", "work-pools"] = Field(
         "local", description="inline: in the caller, for a debugger; local: processes of this machine; work-pools: lanes on Prefect pools."
     )
+    local_lanes: int = Field(0, ge=0, le=1024, description="Lanes of the local executor together; 0: one per core.")
     training: LaneConfig = Field(LaneConfig(lanes=2, minutes=30), description="Training jobs.")
     evaluation: LaneConfig = Field(LaneConfig(lanes=3, minutes=5), description="Evaluation and test jobs.")
     linger: float = Field(30, ge=0, le=3600, description="Seconds an idle lane waits for work before it ends.")

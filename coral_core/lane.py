@@ -1,0 +1,197 @@
+"""A lane's work: an engine, a judge and the store, one job after another.
+
+The same code serves all executors: `inline` calls it in the caller, `local` in a
+thread per lane, `work-pools` in a lane flow. Results are published before they are
+returned; what is in the store already is not done again. Not covered here: queues,
+retries and deadlines of lanes (flows/dispatch).
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from coral_core.errors import EngineError, Infeasible
+from coral_core.jobs import Evaluation, EvaluationJob, ProblemRecord, Sample, TrainedAdapter, TrainingJob
+from coral_core.lm.client import Engine
+from coral_core.plan import pairs_digest, problem_set, prompt_template, split_digest
+from coral_core.repair.extract import Extraction, extract
+from coral_core.repair.problem import Problem
+from coral_core.scoring.judge import Judge, Limits, Verdict
+from coral_core.scoring.objectives import score
+from coral_core.store import Store
+
+log = logging.getLogger("coral.lane")
+
+COMPLETION_CHARACTERS = 8_000
+
+
+class Lane:
+    """Does training and evaluation jobs. Not thread-safe: one lane, one job at a time."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self.store = store
+        self.engine = engine
+        self._judge: Judge | None = None
+        self._judge_key = ""
+
+    def close(self) -> None:
+        """End the engine and the judge."""
+        self.engine.close()
+        if self._judge is not None:
+            self._judge.close()
+            self._judge = None
+
+    def train(self, job: TrainingJob, seconds: float) -> TrainedAdapter:
+        """Train and publish the adapter of `job` within `seconds`; an infeasible one is published as such.
+
+        Raises:
+            EngineError: the engine failed or the deadline passed; the job may be tried again.
+            StoreError: the result cannot be written.
+        """
+        digest = job.digest()
+        if (found := self.store.read_adapter(digest)) is not None:
+            return found
+        prompt = prompt_template(job)
+        if pairs_digest(job.problems, prompt) != job.pairs_digest:
+            raise EngineError(
+                f"training {digest[:12]}: this lane renders other training data than the job names. Deploy one version of the code everywhere."
+            )
+        pairs = [(prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in problem_set(job.problems).pairs]
+        scratch = self.store.scratch()
+        try:
+            self._load(job)
+            record = self.engine.train(job, pairs, scratch, deadline=seconds)
+        except Infeasible as error:
+            record = TrainedAdapter(training_digest=digest, infeasible=error.reason, reason=str(error))  # type: ignore[arg-type]
+        except BaseException:
+            self.store.discard(scratch)
+            raise
+        self.store.publish_adapter(digest, scratch, record)
+        return record
+
+    def evaluate(self, job: EvaluationJob, seconds: float) -> Evaluation:
+        """Generate, judge and score; publish the evaluation. Raises as `train` does."""
+        digest = job.digest()
+        if (found := self.store.read_evaluation(digest)) is not None:
+            return found
+        started = time.perf_counter()
+        if split_digest(job.problems, job.split) != job.problems_digest:
+            raise EngineError(
+                f"evaluation {digest[:12]}: this lane holds other problems than the job names. Deploy one version of the code everywhere."
+            )
+        adapter: TrainedAdapter | None = None
+        path = None
+        training_digest = "none"
+        if job.training is not None:
+            training_digest = job.training.digest()
+            adapter = self.store.read_adapter(training_digest)
+            if adapter is None:
+                raise EngineError(f"evaluation {digest[:12]}: adapter {training_digest[:12]} is not in the store. Train it first.")
+            path = self.store.adapter_path(training_digest)
+        try:
+            if adapter is not None and adapter.infeasible:
+                raise Infeasible(adapter.infeasible, adapter.reason)
+            self._load(job)
+            evaluation = self._score(job, digest, training_digest, adapter, path, seconds)
+        except Infeasible as error:
+            evaluation = Evaluation(
+                evaluation_digest=digest,
+                training_digest=training_digest,
+                split=job.split,
+                infeasible=error.reason,  # type: ignore[arg-type]
+                reason=str(error),
+            )
+        spent = evaluation.cost.model_copy(update={"seconds": time.perf_counter() - started})
+        evaluation = evaluation.model_copy(update={"cost": spent})
+        self.store.publish_evaluation(digest, evaluation)
+        return evaluation
+
+    def _score(
+        self,
+        job: EvaluationJob,
+        digest: str,
+        training_digest: str,
+        adapter: TrainedAdapter | None,
+        path: Path | None,
+        seconds: float,
+    ) -> Evaluation:
+        prompt = prompt_template(job)
+        problems = problem_set(job.problems).split(job.split)
+        samples = job.generation.samples if job.light.sampling else 1
+        completions, cost = self.engine.generate(
+            path,
+            job.light,
+            [(problem.problem_id, prompt.prompt(problem.buggy)) for problem in problems],
+            samples=samples,
+            seed=job.seed(),
+            shape=job.generation,
+            deadline=seconds,
+        )
+        extracted = [[extract(text, problem.entry_point) for text in texts] for problem, texts in zip(problems, completions, strict=True)]
+        flat = [(problem, item.patch) for problem, items in zip(problems, extracted, strict=True) for item in items]
+        verdicts = self._judge_for(job).judge_batch(flat)
+        grouped = [verdicts[start : start + samples] for start in range(0, len(verdicts), samples)]
+        scores = score(
+            problems,
+            [[item.patch for item in items] for items in extracted],
+            grouped,
+            base_passes=frozenset(job.base_passes),
+            trainable_parameters=adapter.trainable_parameters if adapter else 0,
+            base_parameters=self.engine.identity.parameters,
+        )
+        return Evaluation(
+            evaluation_digest=digest,
+            training_digest=training_digest,
+            split=job.split,
+            scores=scores.objectives(),
+            pass_at_1=scores.pass_at_1,
+            passed=tuple(p.problem_id for p, group in zip(problems, grouped, strict=True) if group[0].passed),
+            trainable_parameters=adapter.trainable_parameters if adapter else 0,
+            records=_records(problems, completions, extracted, grouped),
+            cost=cost,
+        )
+
+    def _load(self, job: TrainingJob | EvaluationJob) -> None:
+        identity = self.engine.load(job.base_model)
+        if (identity.content_id, identity.numerics_class) != (job.base_content_id, job.numerics_class):
+            raise EngineError(
+                f"base model {job.base_model.name}: this lane has {identity.content_id[:12]} ({identity.numerics_class}), the job names "
+                f"{job.base_content_id[:12]} ({job.numerics_class}). Give every lane the same weights, torch and device."
+            )
+
+    def _judge_for(self, job: EvaluationJob) -> Judge:
+        """The judge with the job's limits; kept warm between jobs of one configuration."""
+        key = job.judge.model_dump_json()
+        if self._judge is None or key != self._judge_key:
+            if self._judge is not None:
+                self._judge.close()
+            limits = Limits(cpu_seconds=job.judge.cpu_seconds, wall_seconds=job.judge.wall_seconds, memory_mb=job.judge.memory_mb)
+            self._judge = Judge(limits, workers=job.judge.workers, allow_missing_layers=job.judge.allow_missing_layers)
+            self._judge_key = key
+        return self._judge
+
+
+def _records(
+    problems: Sequence[Problem],
+    completions: Sequence[Sequence[str]],
+    extracted: Sequence[Sequence[Extraction]],
+    verdicts: Sequence[Sequence[Verdict]],
+) -> tuple[ProblemRecord, ...]:
+    return tuple(
+        ProblemRecord(
+            problem_id=problem.problem_id,
+            bug_class=problem.bug_class,
+            retention=problem.retention,
+            samples=tuple(
+                Sample(
+                    completion=text[:COMPLETION_CHARACTERS],
+                    patch=item.patch[:COMPLETION_CHARACTERS],
+                    extraction=item.how,
+                    verdict=verdict.model_dump(mode="json"),
+                )
+                for text, item, verdict in zip(texts, items, group, strict=True)
+            ),
+        )
+        for problem, texts, items, group in zip(problems, completions, extracted, verdicts, strict=True)
+    )

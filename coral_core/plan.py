@@ -1,0 +1,134 @@
+"""Turns genomes into jobs: everything of a configuration that decides an outcome goes into them.
+
+Control process and lanes build the same jobs from the same configuration; a lane whose
+code renders other data refuses (`Lane`), so that a digest never covers two contents.
+"""
+
+import platform
+from functools import lru_cache
+from importlib.metadata import version
+
+from coral_core.config import ProblemsConfig, RunConfig
+from coral_core.digest import digest
+from coral_core.genome import GREEDY, Genome, HeavyGenes, LightGenes
+from coral_core.jobs import BaseModelIdentity, EvaluationJob, TrainingJob
+from coral_core.lm.versions import RECIPE_VERSION
+from coral_core.repair.builtin import load_builtin
+from coral_core.repair.extract import EXTRACTOR_VERSION
+from coral_core.repair.problem import Problem, ProblemSet, Split
+from coral_core.repair.prompt import PromptTemplate, template
+from coral_core.run import RunIdentity
+from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION
+
+DEFAULT_LORA = HeavyGenes(
+    rank=8,
+    alpha=16,
+    dropout=0.0,
+    target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
+    adapter="lora",
+    learning_rate=5e-3,
+)
+"""What an engineer would try first; the learning rate suits coral-tiny (see `default_lora`)."""
+
+
+def default_lora(config: RunConfig) -> HeavyGenes:
+    """Rank 8, alpha 16, attention modules; 5e-3 for coral-tiny, the customary 2e-4 for real models."""
+    tiny = config.base_model.name.startswith(("coral-tiny", "rehearsal"))
+    return DEFAULT_LORA if tiny else DEFAULT_LORA.model_copy(update={"learning_rate": 2e-4})
+
+
+@lru_cache(maxsize=4)
+def problem_set(config: ProblemsConfig) -> ProblemSet:
+    """The problems that `config` names, four ways split; the same on every machine."""
+    return load_builtin(config)
+
+
+def prompt_template(config: RunConfig | EvaluationJob | TrainingJob) -> PromptTemplate:
+    """The one prompt of training and generation."""
+    base = config.base_model
+    name = base.prompt
+    if name == "auto":
+        name = "tiny" if base.name.startswith(("coral-tiny", "rehearsal")) else "instruct"
+    return template(name)
+
+
+@lru_cache(maxsize=8)
+def pairs_digest(config: ProblemsConfig, prompt: PromptTemplate) -> str:
+    """Digest of the rendered training pairs."""
+    pairs = problem_set(config).pairs
+    return digest([[prompt.prompt(pair.buggy), prompt.answer(pair.fixed)] for pair in pairs])
+
+
+@lru_cache(maxsize=32)
+def split_digest(config: ProblemsConfig, split: Split) -> str:
+    """Digest of the contents of one split."""
+    return digest([problem.digest() for problem in problem_set(config).split(split)])
+
+
+def tool_versions(prompt: PromptTemplate) -> dict[str, str]:
+    """Versions of everything that stands between a completion and its scores."""
+    return {
+        "judge": JUDGE_VERSION,
+        "oracle": ORACLE_VERSION,
+        "extractor": EXTRACTOR_VERSION,
+        "prompt": prompt.version,
+        "ruff": version("ruff"),
+        "bandit": version("bandit"),
+        "interpreter": platform.python_version(),
+    }
+
+
+class Planner:
+    """Builds the jobs of one run."""
+
+    def __init__(self, config: RunConfig, identity: RunIdentity, base: BaseModelIdentity) -> None:
+        self.config = config
+        self.identity = identity
+        self.base = base
+        self.prompt = prompt_template(config)
+        self.base_passes: tuple[str, ...] = ()
+        self._scope = identity.run_id if config.store.reuse == "run" else ""
+
+    def problems(self, split: Split) -> tuple[Problem, ...]:
+        return problem_set(self.config.problems).split(split)
+
+    def training(self, heavy: HeavyGenes, replicate: int = 0) -> TrainingJob:
+        return TrainingJob(
+            heavy=heavy,
+            base_model=self.config.base_model,
+            base_content_id=self.base.content_id,
+            numerics_class=self.base.numerics_class,
+            recipe=self.config.training,
+            recipe_version=RECIPE_VERSION,
+            problems=self.config.problems,
+            pairs_digest=pairs_digest(self.config.problems, self.prompt),
+            prompt_version=self.prompt.version,
+            run_seed=self.identity.run_seed,
+            replicate=replicate,
+            scope=self._scope,
+        )
+
+    def evaluation(
+        self, heavy: HeavyGenes | None, light: LightGenes = GREEDY, split: Split = "fitness", replicate: int = 0
+    ) -> EvaluationJob:
+        """Evaluation of an adapter (None: the bare base) on `split`."""
+        return EvaluationJob(
+            training=self.training(heavy, replicate) if heavy else None,
+            base_model=self.config.base_model,
+            base_content_id=self.base.content_id,
+            numerics_class=self.base.numerics_class,
+            light=light,
+            problems=self.config.problems,
+            split=split,
+            problems_digest=split_digest(self.config.problems, split),
+            generation=self.config.generation,
+            judge=self.config.scoring.judge,
+            versions=tool_versions(self.prompt),
+            base_passes=self.base_passes if split == "fitness" and heavy else (),
+            run_seed=self.identity.run_seed,
+            replicate=replicate,
+            scope=self._scope,
+        )
+
+    def of(self, genome: Genome, split: Split = "fitness") -> EvaluationJob:
+        return self.evaluation(genome.heavy, genome.light, split)

@@ -1,0 +1,84 @@
+"""Dressing: steps before and after a function's core that make it one of very many.
+
+Alpha-renaming leaves a family only a handful of normal forms. A dressing adds a step to
+an argument or to the result, with constants of its own, to the right and to the broken
+function alike: the bug stays in the core, where it can be read off the text, and a
+function known by its name alone is not the function asked for.
+"""
+
+import ast
+import random
+from dataclasses import dataclass
+
+_SMALL = range(1, 10)
+_STEPS: dict[str, tuple[str, ...]] = {
+    "list": ("{0} = {0} + [{1}]", "{0} = [{1}] + {0}"),
+    "int": ("{0} = {0} + {1}", "{0} += {1}"),
+    "signed": ("{0} = {0} + {1}", "{0} = {0} - {1}", "{0} += {1}"),
+    "str": ("{0} = {0} + '{2}'", "{0} = '{2}' + {0}"),
+    "words": ("{0} = {0} + ['{2}']", "{0} = ['{2}'] + {0}"),
+}
+_STEP_OF_INPUT = {
+    "ints": "list",
+    "ints1": "list",
+    "ints2": "list",
+    "few": "list",
+    "few1": "list",
+    "positives": "list",
+    "int": "signed",
+    "positive": "int",
+    "natural": "int",
+    "digits": "int",
+    "natural1": "int",
+    "small": "int",
+    "digit": "int",
+    "affix": "str",
+    "str": "str",
+    "str1": "str",
+    "words": "words",
+    "words1": "words",
+}
+_AFTER: dict[str, tuple[str, ...]] = {
+    "int": ("+ {1}", "- {1}", "* {3}"),
+    "list": ("+ [{1}]", "+ [{1}, {3}]"),
+    "str": ("+ '{2}'",),
+}
+
+
+@dataclass(frozen=True)
+class Dressing:
+    """Statements put before the core, by argument number, and what is done to the result."""
+
+    before: tuple[tuple[int, str], ...] = ()
+    after: str = ""
+
+    def apply(self, source: str) -> str:
+        """`source` with the steps added, in `ast.unparse` form."""
+        tree = ast.parse(source)
+        function = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
+        names = [argument.arg for argument in function.args.args]
+        steps = [ast.parse(text.format(names[number])).body[0] for number, text in self.before]
+        function.body[:0] = steps
+        if self.after:
+            for node in ast.walk(function):
+                if isinstance(node, ast.Return) and node.value is not None:
+                    node.value = ast.parse(f"({ast.unparse(node.value)}) {self.after}", mode="eval").body
+        return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def dressing(source: str, inputs: tuple[str, ...], result: str, rng: random.Random) -> Dressing:
+    """A dressing for a core with these kinds of arguments and this kind of result (int, list, str or other)."""
+
+    def fill(text: str) -> str:
+        first = rng.choice(_SMALL)
+        word = "".join(rng.choice("abcde") for _ in range(rng.choice((1, 2))))
+        return text.replace("{1}", str(first)).replace("{2}", word).replace("{3}", str(rng.choice(_SMALL[1:])))
+
+    numbers = [number for number, kind in enumerate(inputs) if kind in _STEP_OF_INPUT]
+    before = [(n, fill(rng.choice(_STEPS[_STEP_OF_INPUT[inputs[n]]]))) for n in numbers if rng.random() < 0.55]
+    single = sum(isinstance(node, ast.Return) for node in ast.walk(ast.parse(source))) == 1
+    after = fill(rng.choice(_AFTER[result])) if single and result in _AFTER and (not before or rng.random() < 0.5) else ""
+    if not before and not after and numbers:
+        number = rng.choice(numbers)
+        before = [(number, fill(rng.choice(_STEPS[_STEP_OF_INPUT[inputs[number]]])))]
+    return Dressing(tuple(before), after)

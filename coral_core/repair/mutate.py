@@ -1,0 +1,234 @@
+"""Mutation operators: one-line bugs of a named class, on the syntax tree of any function.
+
+Each operator yields every way it can break the source, in source order. Whether a mutant
+is a bug (a test fails) is for the caller to check. Not covered: bugs over several lines.
+"""
+
+import ast
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from coral_core.repair.problem import BugClass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One way to break a source text."""
+
+    bug_class: BugClass
+    source: str
+    line: int
+    what: str
+
+
+Edit = tuple[ast.AST, ast.AST | None, str]
+"""A node of the tree, what takes its place (None: the statement goes), and what was done."""
+
+_COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
+    ast.Lt: (ast.LtE, ast.Gt),
+    ast.LtE: (ast.Lt, ast.GtE),
+    ast.Gt: (ast.GtE, ast.Lt),
+    ast.GtE: (ast.Gt, ast.LtE),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+}
+_ARITHMETIC: dict[type[ast.operator], tuple[type[ast.operator], ...]] = {
+    ast.Add: (ast.Sub,),
+    ast.Sub: (ast.Add,),
+    ast.Mult: (ast.Add,),
+    ast.FloorDiv: (ast.Mod, ast.Mult),
+    ast.Mod: (ast.FloorDiv,),
+    ast.Div: (ast.Mult,),
+    ast.BitAnd: (ast.BitOr, ast.BitXor),
+    ast.BitOr: (ast.BitAnd,),
+    ast.BitXor: (ast.BitAnd,),
+}
+_CALLS: dict[str, tuple[str, ...]] = {
+    "min": ("max",),
+    "max": ("min",),
+    "any": ("all",),
+    "all": ("any",),
+    "sum": ("len", "max"),
+    "len": ("sum",),
+    "sorted": ("list",),
+    "abs": ("int",),
+    "append": ("extend",),
+    "extend": ("append",),
+    "add": ("discard",),
+    "lower": ("upper",),
+    "upper": ("lower",),
+    "isupper": ("islower",),
+    "islower": ("isupper",),
+    "startswith": ("endswith",),
+    "endswith": ("startswith",),
+    "strip": ("lstrip",),
+    "split": ("splitlines",),
+    "union": ("intersection",),
+    "intersection": ("union",),
+}
+
+
+def mutations(source: str) -> list[Mutation]:
+    """Every one-step mutation of `source`, in a fixed order, without repeats.
+
+    Raises:
+        SyntaxError: `source` does not parse.
+    """
+    seen = {ast.unparse(ast.parse(source))}
+    found: list[Mutation] = []
+    for mutate in mutators(source):
+        mutation = mutate()
+        if mutation is not None and mutation.source not in seen:
+            seen.add(mutation.source)
+            found.append(mutation)
+    return found
+
+
+def mutators(source: str, classes: Sequence[BugClass] = ()) -> list[Callable[[], Mutation | None]]:
+    """The mutations of `source` (of `classes`, when given) as calls: making the text is the costly part."""
+    tree = ast.parse(source)
+
+    def maker(bug_class: BugClass, edit: Edit) -> Callable[[], Mutation | None]:
+        def make() -> Mutation | None:
+            text = _apply(tree, edit[0], edit[1])
+            return Mutation(bug_class, text, getattr(edit[0], "lineno", 1), edit[2]) if text is not None else None
+
+        return make
+
+    return [
+        maker(bug_class, edit)
+        for bug_class, operator in _OPERATORS.items()
+        if not classes or bug_class in classes
+        for edit in operator(tree)
+    ]
+
+
+def _apply(tree: ast.Module, node: ast.AST, replacement: ast.AST | None) -> str | None:
+    """The text of `tree` with `node` replaced (or, for None, removed); `tree` stays as it is."""
+    memo: dict[int, object] = {}
+    clone = copy.deepcopy(tree, memo)
+    target = memo[id(node)]
+
+    class Swap(ast.NodeTransformer):
+        def visit(self, other: ast.AST) -> ast.AST | None:
+            return replacement if other is target else super().generic_visit(other)
+
+    try:
+        text = ast.unparse(ast.fix_missing_locations(Swap().visit(clone)))
+        ast.parse(text)
+    except (SyntaxError, ValueError, IndexError, TypeError):
+        return None
+    return text
+
+
+def _comparison(tree: ast.Module) -> Iterator[Edit]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and len(node.ops) == 1:
+            for other in _COMPARISONS.get(type(node.ops[0]), ()):
+                yield node, ast.Compare(node.left, [other()], node.comparators), f"{_name(node.ops[0])} became {other.__name__}"
+
+
+def _arithmetic(tree: ast.Module) -> Iterator[Edit]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp):
+            for other in _ARITHMETIC.get(type(node.op), ()):
+                yield node, ast.BinOp(node.left, other(), node.right), f"{_name(node.op)} became {other.__name__}"
+        elif isinstance(node, ast.AugAssign):
+            for other in _ARITHMETIC.get(type(node.op), ()):
+                yield node, ast.AugAssign(node.target, other(), node.value), f"{_name(node.op)} became {other.__name__}"
+
+
+def _constant(tree: ast.Module) -> Iterator[Edit]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            for value in (node.value + 1, node.value - 1):
+                if value >= 0:
+                    yield node, ast.Constant(value), f"{node.value} became {value}"
+        elif isinstance(node, ast.Constant) and type(node.value) is bool:
+            yield node, ast.Constant(not node.value), f"{node.value} became {not node.value}"
+
+
+def _called_name(tree: ast.Module) -> Iterator[Edit]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            for other in _CALLS.get(node.func.id, ()):
+                yield node.func, ast.Name(other, ast.Load()), f"{node.func.id} became {other}"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            for other in _CALLS.get(node.func.attr, ()):
+                yield node.func, ast.Attribute(node.func.value, other, ast.Load()), f"{node.func.attr} became {other}"
+
+
+def _variable(tree: ast.Module) -> Iterator[Edit]:
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        bound = [argument.arg for argument in function.args.args]
+        bound += [n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        names = list(dict.fromkeys(bound))
+        for node in ast.walk(function):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names:
+                for other in names:
+                    if other != node.id:
+                        yield node, ast.Name(other, ast.Load()), f"{node.id} became {other}"
+
+
+def _boolean(tree: ast.Module) -> Iterator[Edit]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BoolOp):
+            other = ast.Or if isinstance(node.op, ast.And) else ast.And
+            yield node, ast.BoolOp(other(), node.values), f"{_name(node.op)} became {other.__name__}"
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            yield node, node.operand, "not was dropped"
+        elif isinstance(node, (ast.If, ast.While)) and isinstance(node.test, (ast.Name, ast.Call)):
+            yield node.test, ast.UnaryOp(ast.Not(), node.test), "the condition was negated"
+        elif isinstance(node, ast.Return) and isinstance(node.value, ast.Constant) and type(node.value.value) is bool:
+            yield node, ast.Return(ast.Constant(not node.value.value)), "the returned truth was negated"
+
+
+def _index(tree: ast.Module) -> Iterator[Edit]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Subscript):
+            continue
+        if isinstance(node.slice, ast.Slice):
+            part = node.slice
+            if part.lower is None or part.upper is None:
+                swapped = ast.Slice(part.upper, part.lower, part.step)
+                if part.lower is not None or part.upper is not None:
+                    yield node, ast.Subscript(node.value, swapped, node.ctx), "the slice was turned round"
+        elif not isinstance(node.slice, ast.Constant):
+            for op, what in ((ast.Add(), "+ 1"), (ast.Sub(), "- 1")):
+                shifted = ast.BinOp(node.slice, op, ast.Constant(1))
+                yield node, ast.Subscript(node.value, shifted, node.ctx), f"the index was shifted by {what}"
+
+
+def _missing_step(tree: ast.Module) -> Iterator[Edit]:
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        for block in ast.walk(function):
+            body = getattr(block, "body", None)
+            if not isinstance(body, list) or len(body) < 2:
+                continue
+            for statement in body[1 if block is function else 0 :]:
+                if isinstance(statement, (ast.AugAssign, ast.Assign, ast.Expr)):
+                    yield statement, None, "a statement was dropped"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords and isinstance(node.func, ast.Name):
+            yield node, node.args[0], f"the call of {node.func.id} was dropped"
+        elif isinstance(node, ast.Call) and not node.args and not node.keywords and isinstance(node.func, ast.Attribute):
+            yield node, node.func.value, f"the call of {node.func.attr} was dropped"
+
+
+_OPERATORS: dict[BugClass, Callable[[ast.Module], Iterator[Edit]]] = {
+    "comparison": _comparison,
+    "arithmetic": _arithmetic,
+    "constant": _constant,
+    "called-name": _called_name,
+    "variable": _variable,
+    "boolean": _boolean,
+    "index": _index,
+    "missing-step": _missing_step,
+}
+
+
+def _name(node: ast.AST) -> str:
+    return type(node).__name__

@@ -1,0 +1,54 @@
+"""Prompt templates: one text for training and generation, with a version that enters every digest."""
+
+from coral_core.errors import ConfigError
+from coral_core.frozen import Frozen
+
+
+class PromptTemplate(Frozen):
+    """A prompt around the buggy text and an answer around the fixed one.
+
+    Special tokens are written out; the tokenizer parses them.
+    """
+
+    name: str
+    version: str
+    before: str
+    after: str
+    answer_before: str = ""
+    answer_after: str
+    stop: tuple[str, ...] = ()
+
+    def prompt(self, buggy: str) -> str:
+        """What the model is given."""
+        return f"{self.before}{buggy}{self.after}"
+
+    def answer(self, fixed: str) -> str:
+        """What the model learns to write after `prompt`."""
+        return f"{self.answer_before}{fixed}{self.answer_after}"
+
+
+TINY = PromptTemplate(name="tiny", version="tiny-1", before="<bos>", after="<sep>", answer_after="<eos>")
+"""What coral-tiny was pre-trained on: buggy text, separator, fixed text, end."""
+
+INSTRUCT = PromptTemplate(
+    name="instruct",
+    version="instruct-1",
+    before=(
+        "The following Python code has a bug. Find it and write the whole corrected code, changing no more than needed.\n\n"
+        "Buggy code:\n```python\n"
+    ),
+    after="\n```\n\nCorrected code:\n```python\n",
+    answer_after="\n```\n",
+    stop=("\n```",),
+)
+"""For general code models such as CodeLlama: the fence opens the answer and closes it."""
+
+_TEMPLATES = {template.name: template for template in (TINY, INSTRUCT)}
+
+
+def template(name: str) -> PromptTemplate:
+    """The template called `name`. Raises `ConfigError`."""
+    try:
+        return _TEMPLATES[name]
+    except KeyError:
+        raise ConfigError(f"base_model.prompt: {name}: no such template. Known: auto, {', '.join(_TEMPLATES)}.") from None

@@ -1,0 +1,77 @@
+"""Runs functions of our own making, and mutants of them, while problems are generated.
+
+Not a sandbox: it runs only code that this package wrote. A line budget and a size check
+on every line keep a mutant from hanging or growing. Patches go to scoring.judge instead.
+"""
+
+import copy
+import sys
+from collections.abc import Sequence
+from types import CodeType, FrameType
+from typing import Any
+
+from coral_core.scoring.values import ValueOutside, encode
+
+LINES = 1_500
+LARGEST_INT_BITS = 512
+LONGEST = 2_000
+
+
+class OutOfBudget(BaseException):
+    """The call ran too long or grew too large; a BaseException so that code under test cannot catch it."""
+
+
+Outcome = tuple[str, Any]
+"""("value", encoded), ("exception", class name) or ("budget", None)."""
+
+
+def compiled(source: str) -> CodeType:
+    return compile(source, "<generated>", "exec")
+
+
+def run(code: CodeType, entry_point: str, arguments: Sequence[Sequence[Any]], stop_at: Sequence[Outcome] = ()) -> list[Outcome]:
+    """Outcome of each call; with `stop_at`, ends after two outcomes that differ from it."""
+    space: dict[str, Any] = {}
+    exec(code, space)
+    function = space[entry_point]
+    outcomes: list[Outcome] = []
+    differences = 0
+    for number, case in enumerate(arguments):
+        outcomes.append(_call(function, copy.deepcopy(list(case))))
+        if stop_at and outcomes[-1] != stop_at[number]:
+            differences += 1
+            if outcomes[-1][0] == "budget" or differences >= 2:
+                break
+    return outcomes
+
+
+def _call(function: Any, arguments: list[Any]) -> Outcome:
+    left = LINES
+
+    def check(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left < 0:
+                raise OutOfBudget
+            for value in frame.f_locals.values():
+                if type(value) is int:
+                    if value.bit_length() > LARGEST_INT_BITS:
+                        raise OutOfBudget
+                elif type(value) in (list, str) and len(value) > LONGEST:
+                    raise OutOfBudget
+        return check
+
+    sys.settrace(check)
+    try:
+        value = function(*arguments)
+    except OutOfBudget:
+        return "budget", None
+    except Exception as error:
+        return "exception", type(error).__name__
+    finally:
+        sys.settrace(None)
+    try:
+        return "value", encode(value, budget=4_000, depth=8)
+    except ValueOutside:
+        return "exception", "ValueOutside"

@@ -1,0 +1,1 @@
+"""Prefect flows and the `coral` command: thin layers over coral_core."""

@@ -1,0 +1,77 @@
+"""What the terminal shows while an evolution runs."""
+
+import time
+
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from coral_core.config import RunConfig
+from flows.session import Board
+
+
+class Screen:
+    """Renders a `Board`; on a pipe it prints a line per change of phase, generation or best instead."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._board = Board(generations=config.search.generations)
+        self._out: Console | None = None
+        self._printed: tuple[object, ...] = ()
+
+    def print_lines_to(self, out: Console) -> None:
+        self._out = out
+
+    def update(self, board: Board) -> None:
+        self._board = board
+        if self._out is None:
+            return
+        state = (board.phase, board.generation, board.best, len(board.baselines))
+        if state != self._printed:
+            self._printed = state
+            self._out.print(f"[{_clock(time.monotonic() - board.started)}] {_headline(board)}; {_best(board)}", markup=False)
+
+    def __rich__(self) -> RenderableType:
+        board = self._board
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", justify="right")
+        table.add_column()
+        table.add_row("phase", _headline(board))
+        left = board.seconds_left()
+        jobs = f"{board.jobs_done} done of about {board.jobs_expected}, {board.jobs_running} running, {board.cached} found in the store"
+        table.add_row("jobs", jobs)
+        table.add_row("time", f"{_clock(time.monotonic() - board.started)} so far" + (f", about {_clock(left)} left" if left else ""))
+        for name, value in board.baselines.items():
+            table.add_row(name.replace("_", " "), f"repairs {value:.0%} of the fitness bugs{_hint(name, value)}")
+        table.add_row("best so far", _best(board))
+        table.add_row("last", board.last_event)
+        bar = ProgressBar(total=max(1, board.jobs_expected), completed=board.jobs_done, width=60)
+        return Group(bar, table)
+
+
+def _headline(board: Board) -> str:
+    if board.phase == "searching":
+        return f"generation {board.generation} of {board.generations}"
+    return board.phase
+
+
+def _best(board: Board) -> Text | str:
+    if not board.best or board.best_fitness is None:
+        return "no genome yet"
+    share = f", repairs {board.best_pass_at_1:.0%} of the fitness bugs" if board.best_pass_at_1 is not None else ""
+    return f"{board.best}: fitness {board.best_fitness:.3f}{share}"
+
+
+def _hint(name: str, value: float) -> str:
+    """Is the base model too good or too bad for these problems to tell genomes apart?"""
+    if name != "base_model":
+        return ""
+    if value > 0.9:
+        return " (too good: little is left to improve; choose harder problems)"
+    return ""
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,67 @@
+"""`coral evolve --dry-run`: what would run, from the store as it is; starts nothing."""
+
+import json
+
+from rich.console import Console
+
+from coral_core.config import RunConfig
+from coral_core.lm.base import identify
+from coral_core.plan import Planner, default_lora
+from coral_core.run import identify_run, run_folders
+from coral_core.search.base import make_search
+from coral_core.store import Store
+
+SECONDS_TRAINING = 7.0
+SECONDS_EVALUATION = 4.0
+"""Per job on one core of a laptop with coral-tiny; replaced by the store's own costs where there are any."""
+
+
+def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
+    """Print the plan: jobs at most, what the store already has of the first generation, estimated time."""
+    identity = identify_run(config, edition)
+    planner = Planner(config, identity, identify(config.base_model))
+    search = make_search(config.model_copy(update={"seed": identity.run_seed}))
+    first = search.ask()
+    store = Store(config.store.path)
+    digests = {planner.training(genome.heavy).digest() for genome in first}
+    stored = sum(store.adapter_path(digest).exists() for digest in digests)
+    fresh = config.search.population - (config.search.elites if config.search.strategy == "evolution" else 0)
+    later = (config.search.generations - 1) * fresh
+    trainings = len(digests) + later + 1
+    evaluations = len(first) + later + 2 + (config.search.generations if config.problems.monitor else 0) + 4
+    training_seconds, evaluation_seconds = _pace(config)
+    lanes = {"inline": 1, "local": config.infra.local_lanes or 2, "work-pools": config.infra.training.lanes}[config.infra.executor]
+    seconds = (trainings * training_seconds + evaluations * evaluation_seconds) / lanes
+    plan = {
+        "run_id": identity.run_id,
+        "default_lora": default_lora(config).model_dump(mode="json"),
+        "generations": config.search.generations,
+        "population": config.search.population,
+        "trainings_at_most": trainings,
+        "evaluations_at_most": evaluations,
+        "first_generation": {"adapters": len(digests), "in_store": stored},
+        "estimated_seconds": round(seconds),
+        "genomes": [genome.model_dump(mode="json", exclude={"automaton"}) for genome in first],
+    }
+    if as_json:
+        print(json.dumps(plan, indent=1))
+        return
+    out = Console(highlight=False)
+    out.print(f"run [bold]{identity.run_id}[/] (nothing was started)")
+    out.print(f"{config.search.generations} generations of {config.search.population} genomes by {config.search.strategy}")
+    out.print(f"at most {trainings} trainings and {evaluations} evaluations on {lanes} lanes")
+    out.print(f"first generation: {len(digests)} distinct adapters, {stored} of them in the store already")
+    out.print(f"estimated {seconds / 60:.1f} minutes when nothing is reused")
+
+
+def _pace(config: RunConfig) -> tuple[float, float]:
+    """Mean seconds of a training and of an evaluation in the latest run of this machine, or the defaults."""
+    for folder in reversed(run_folders(config.runs)):
+        timings = [t for t in folder.timings() if t.type == "job" and not t.cached]
+        pace = []
+        for kind, default in (("training", SECONDS_TRAINING), ("evaluation", SECONDS_EVALUATION)):
+            seconds = [t.cost.seconds for t in timings if t.type == "job" and t.kind == kind]
+            pace.append(sum(seconds) / len(seconds) if seconds else default)
+        if timings:
+            return pace[0], pace[1]
+    return SECONDS_TRAINING, SECONDS_EVALUATION

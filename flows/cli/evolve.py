@@ -1,0 +1,129 @@
+"""`coral evolve`: runs an evolution on this machine and shows it live."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
+
+from coral_core.config import RunConfig, check_paths, load_config
+from coral_core.run import find_run, identify_run, next_edition
+from flows.local_server import api
+
+console = Console(highlight=False)
+
+
+def evolve(
+    config: Path,
+    /,
+    *,
+    seed: Annotated[int | None, Parameter(help="Seed of the run, in place of the file's.")] = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", help="section.key=value in place of the file's; repeatable.", negative=())] = None,
+    executor: Annotated[str | None, Parameter(help="inline, local or work-pools, in place of infra.executor.")] = None,
+    edition: Annotated[int, Parameter(help="Number of the edition; a repeat of an edition is a replay.")] = 1,
+    again: Annotated[bool, Parameter(help="A new run with the next edition number (new seeds).", negative=())] = False,
+    dry_run: Annotated[bool, Parameter(help="Say what would run, start nothing.", negative=())] = False,
+    port: Annotated[int, Parameter(help="Port of the local Prefect server; 0 takes a free one.")] = 0,
+    keep_server: Annotated[bool, Parameter(help="Leave the local Prefect server running.", negative=())] = False,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print the final report as JSON, nothing else.", negative=())] = False,
+) -> None:
+    """Evolve adapters as CONFIG says; run it again to resume or replay.
+
+    Where no Prefect API is configured a local server is started for the run and ended
+    with it. Finished work is in the store and is never done again.
+    """
+    overrides = [*(set_ or [])]
+    if seed is not None:
+        overrides.append(f"seed={seed}")
+    if executor is not None:
+        overrides.append(f"infra.executor={executor}")
+    loaded = load_config(config, overrides)
+    check_paths(loaded)
+    if again:
+        edition = next_edition(loaded.runs, loaded)
+    if dry_run:
+        from flows.cli.dry_run import dry_run as describe
+
+        describe(loaded, edition, as_json)
+        return
+    _run(loaded, config, edition, overrides, port, keep_server, as_json)
+
+
+def _run(
+    config: RunConfig, source: Path, edition: int, overrides: list[str], port: int, keep_server: bool, as_json: bool
+) -> None:
+    out = Console(stderr=True, highlight=False) if as_json else console
+    identity = identify_run(config, edition)
+    out.print(f"run [bold]{identity.run_id}[/] from {source}")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")  # the live board replaces Prefect's log lines here
+    started = time.perf_counter()
+    with api(port=port, keep=keep_server) as url:
+        out.print(f"Prefect UI {url.removesuffix('/api')} (ready after {time.perf_counter() - started:.0f} s)")
+        try:
+            result = asyncio.run(_watched(config, edition, overrides, out))
+        except KeyboardInterrupt:
+            out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: {_command(source, edition, overrides)}")
+            raise SystemExit(130) from None
+    folder = find_run(config.runs, result["run_id"])
+    if as_json:
+        print(json.dumps(json.loads((folder.path / "report.json").read_text()), indent=1))
+        return
+    from flows.cli.report import print_report
+
+    print_report(folder)
+    out.print(f"total {time.perf_counter() - started:.0f} s, server start included")
+
+
+def _command(source: Path, edition: int, overrides: list[str]) -> str:
+    parts = ["coral evolve", str(source), *(f"--set {item}" for item in overrides)]
+    return " ".join(parts + ([f"--edition {edition}"] if edition != 1 else []))
+
+
+async def _watched(config: RunConfig, edition: int, overrides: list[str], out: Console) -> dict[str, Any]:
+    from flows.cli.board import Screen
+    from flows.evolve import evolve as flow
+    from flows.session import watcher
+
+    screen = Screen(config)
+    with _quiet_logs(), _display(screen, out):
+        token = watcher.set(screen.update)
+        try:
+            result: dict[str, Any] = await flow(config, edition=edition, overrides=overrides)
+        finally:
+            watcher.reset(token)
+    return result
+
+
+@contextlib.contextmanager
+def _display(screen: Any, out: Console) -> Iterator[None]:
+    """Live panel on a terminal; a line per step elsewhere (logs of CI, pipes)."""
+    if out.is_terminal:
+        with Live(screen, console=out, refresh_per_second=4, transient=True):
+            yield
+        out.print(screen)
+    else:
+        screen.print_lines_to(out)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Warnings of ours go to stderr in one line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    root = logging.getLogger("coral")
+    root.addHandler(handler)
+    root.propagate = False
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)

@@ -1,0 +1,36 @@
+"""What every executor offers."""
+
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Protocol, Self
+
+from coral_core.jobs import Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+
+
+class Executor(Protocol):
+    """Takes jobs, returns futures. A future fails with a `CoralError` when the infrastructure gave up.
+
+    An infeasible genome is a result, not a failure: look at `infeasible` of what comes back.
+    """
+
+    def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
+        """Train the adapter of `job` unless the store has it."""
+        ...
+
+    def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
+        """Evaluate; the adapter must be in the store by then."""
+        ...
+
+    def running(self) -> tuple[str, ...]:
+        """Short digests of the jobs in lanes right now."""
+        ...
+
+    def close(self) -> None:
+        """End all lanes; jobs in flight are dropped, finished ones stay in the store."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,182 @@
+"""The local executor: lanes of this machine, each a thread with an engine process of its own.
+
+A lane starts when work waits and none is idle, takes whatever job is next (evaluations
+first, so that results show early), and ends after `linger` seconds without work. A
+failed engine is restarted and its job tried again; the last try runs with all other
+lanes held back, so that what fails then fails by itself.
+"""
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from coral_core.config import InfraConfig
+from coral_core.errors import EngineError
+from coral_core.jobs import Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.lane import Lane
+from coral_core.lm.client import EngineProcess
+from coral_core.store import Store
+
+log = logging.getLogger("coral.dispatch")
+
+Kind = Literal["training", "evaluation"]
+_PRIORITY: dict[Kind, int] = {"evaluation": 0, "training": 1}
+
+
+class _Work:
+    """One submitted job."""
+
+    def __init__(self, kind: Kind, digest: str, call: Callable[[Lane], Any]) -> None:
+        self.kind = kind
+        self.digest = digest
+        self.call = call
+        self.future: Future[Any] = Future()
+        self.attempts = 0
+
+
+class LocalExecutor:
+    """Lanes as processes of this machine; one torch thread each, one lane per core unless configured."""
+
+    def __init__(self, infra: InfraConfig, store: Store) -> None:
+        self._infra = infra
+        self._store = store
+        self._limit = infra.local_lanes or (os.cpu_count() or 1)
+        self._caps: dict[Kind, int] = {"training": infra.training.lanes, "evaluation": infra.evaluation.lanes}
+        self._changed = threading.Condition()
+        self._queue: list[tuple[int, int, _Work]] = []
+        self._order = itertools.count()
+        self._busy: dict[int, _Work] = {}
+        self._lanes: dict[int, threading.Thread] = {}
+        self._engines: dict[int, EngineProcess] = {}
+        self._alone: _Work | None = None
+        self._closed = False
+
+    # -- for callers -----------------------------------------------------------------------
+
+    def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
+        seconds = self._infra.training.minutes * 60
+        return self._submit(_Work("training", job.digest(), lambda lane: lane.train(job, seconds)))
+
+    def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
+        seconds = self._infra.evaluation.minutes * 60
+        return self._submit(_Work("evaluation", job.digest(), lambda lane: lane.evaluate(job, seconds)))
+
+    def running(self) -> tuple[str, ...]:
+        with self._changed:
+            return tuple(work.digest[:12] for work in self._busy.values())
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            for _, _, work in self._queue:
+                work.future.cancel()
+            self._queue.clear()
+            engines = list(self._engines.values())
+            self._changed.notify_all()
+        for engine in engines:
+            engine.kill()  # a job in flight is lost on purpose: what was published stays
+        for thread in list(self._lanes.values()):
+            thread.join(timeout=20)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- lanes -----------------------------------------------------------------------------
+
+    def _submit(self, work: _Work) -> Future[Any]:
+        with self._changed:
+            if self._closed:
+                raise EngineError("the executor is closed: no more jobs can be submitted")
+            self._push(work)
+            if len(self._lanes) - len(self._busy) < len(self._queue) and len(self._lanes) < self._limit:
+                number = next(n for n in itertools.count() if n not in self._lanes)
+                thread = threading.Thread(target=self._serve, args=(number,), name=f"lane-{number}", daemon=True)
+                self._lanes[number] = thread
+                thread.start()
+        return work.future
+
+    def _push(self, work: _Work) -> None:
+        heapq.heappush(self._queue, (_PRIORITY[work.kind], next(self._order), work))
+        self._changed.notify_all()
+
+    def _serve(self, number: int) -> None:
+        engine = EngineProcess()
+        lane = Lane(self._store, engine)
+        with self._changed:
+            self._engines[number] = engine
+        try:
+            while (work := self._next(number)) is not None:
+                self._do(lane, number, work)
+        finally:
+            with self._changed:
+                self._engines.pop(number, None)
+                self._lanes.pop(number, None)
+                self._changed.notify_all()
+            lane.close()
+
+    def _next(self, number: int) -> _Work | None:
+        """The next job this lane may start; None after `linger` idle seconds or on close."""
+        deadline = time.monotonic() + self._infra.linger
+        with self._changed:
+            while not self._closed:
+                for index, (_, _, work) in enumerate(sorted(self._queue)):
+                    if not self._may_start(work):
+                        continue
+                    self._queue.remove(sorted(self._queue)[index])
+                    heapq.heapify(self._queue)
+                    if not work.future.cancelled():
+                        self._busy[number] = work
+                        if work.attempts + 1 >= self._infra.attempts > 1:
+                            self._alone = work
+                        return work
+                    break
+                else:
+                    left = deadline - time.monotonic()
+                    if left <= 0 and not self._queue:
+                        self._lanes.pop(number, None)  # under the lock: a job submitted now starts a new lane
+                        return None
+                    self._changed.wait(max(left, 0.05))
+        return None
+
+    def _may_start(self, work: _Work) -> bool:
+        if self._alone is not None:
+            return False
+        if work.attempts + 1 >= self._infra.attempts > 1:
+            return not self._busy
+        return sum(other.kind == work.kind for other in self._busy.values()) < self._caps[work.kind]
+
+    def _do(self, lane: Lane, number: int, work: _Work) -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = work.call(lane)
+        except BaseException as problem:
+            error = problem
+        with self._changed:
+            self._busy.pop(number, None)
+            if self._alone is work:
+                self._alone = None
+            work.attempts += 1
+            again = isinstance(error, EngineError) and work.attempts < self._infra.attempts and not self._closed
+            if again:
+                log.warning("%s %s failed (try %d of %d): %s", work.kind, work.digest[:12], work.attempts, self._infra.attempts, error)
+                self._push(work)
+            self._changed.notify_all()
+        if again or work.future.cancelled():
+            return
+        if error is None:
+            work.future.set_result(result)
+        else:
+            work.future.set_exception(error)

@@ -1,0 +1,283 @@
+"""The `evolve` flow: baselines, then generation after generation, then the sealed held-out split once.
+
+Equal configuration and edition give equal history, whatever the executor, the number of
+lanes, the order of completion or the number of kills in between: what is in the store is
+not done again, and everything else is derived from counters. Not covered: where jobs
+run (flows/dispatch) and what they do (coral_core/lane.py).
+"""
+
+import asyncio
+import logging
+import statistics
+import time
+from typing import Any, Literal
+
+from prefect import flow
+
+from coral_core.config import RunConfig, check_paths
+from coral_core.errors import CoralError
+from coral_core.jobs import Evaluation
+from coral_core.lm.base import identify
+from coral_core.plan import Planner, default_lora, split_digest
+from coral_core.report.export import export_champion
+from coral_core.report.tables import write_report
+from coral_core.run import (
+    BaselineRecord,
+    FinalRecord,
+    GenerationRecord,
+    GenomeRecord,
+    HeldOut,
+    Record,
+    RunFolder,
+    RunIdentity,
+    RunRecord,
+    SessionTiming,
+    identify_run,
+)
+from coral_core.search.base import Scored, Search, make_search
+from coral_core.search.selection import fitness, hypervolume
+from coral_core.store import Store
+from flows import artifacts
+from flows.dispatch import make_executor
+from flows.generation import generation
+from flows.session import Session, current, watcher
+from flows.tasks import evaluated, trained
+
+log = logging.getLogger("coral.evolve")
+
+
+class InfeasibleRun(CoralError):
+    """Every genome of the run was infeasible."""
+
+
+@flow(name="evolve", flow_run_name="{config.name}", persist_result=False)
+async def evolve(config: RunConfig, edition: int = 1, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Search for the best adapter.
+
+    Args:
+        config: The whole configuration; in the Prefect UI this is the form.
+        edition: 1 for a run and its repeats (a replay); another number makes a new run with other seeds.
+        overrides: The ``--set`` differences that `config` already contains; kept with the run.
+
+    Returns:
+        run_id, champion and where the run's folder is.
+    """
+    check_paths(config)
+    identity = identify_run(config, edition)
+    store = Store(config.store.path)
+    store.prepare()
+    folder = RunFolder.create(config, identity, overrides or [])
+    base = await asyncio.to_thread(identify, config.base_model)
+    planner = Planner(config, identity, base)
+    started = time.time()
+    outcome: Literal["finished", "stopped", "failed"] = "failed"
+    with make_executor(config, store) as executor:
+        session = Session(planner=planner, store=store, executor=executor, folder=folder)
+        session.board.generations = config.search.generations
+        token = current.set(session)
+        try:
+            async with artifacts.Publisher(session) as publisher:
+                session.on_change = _fan_out(publisher, session)
+                await _Evolution(session, identity).run()
+            outcome = "finished"
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            outcome = "stopped"
+            raise
+        finally:
+            current.reset(token)
+            board = session.board
+            folder.append_timing(
+                SessionTiming(
+                    started=started,
+                    seconds=time.time() - started,
+                    trainings=board.trainings,
+                    evaluations=board.evaluations,
+                    outcome=outcome,
+                )
+            )
+    report = await asyncio.to_thread(write_report, folder, store)
+    await asyncio.to_thread(export_champion, folder, store, report)
+    await artifacts.summary(session, final=True)
+    return {"run_id": identity.run_id, "champion": session.board.best, "folder": str(folder.path)}
+
+
+def _fan_out(publisher: "artifacts.Publisher", session: Session) -> Any:
+    show = watcher.get()
+
+    def changed() -> None:
+        publisher.changed()
+        if show is not None:
+            show(session.board)
+
+    return changed
+
+
+class _Evolution:
+    """The loop of one run; holds the records of its history."""
+
+    def __init__(self, session: Session, identity: RunIdentity) -> None:
+        self.session = session
+        self.planner = session.planner
+        self.config = session.planner.config
+        self.identity = identity
+        self.records: list[Record] = []
+        # the run seed (seed and edition) drives the search, so that a new edition breeds other genomes
+        self.search: Search = make_search(self.config.model_copy(update={"seed": identity.run_seed}))
+        self.first: list[Scored] = []
+
+    async def run(self) -> None:
+        session, board = self.session, self.session.board
+        board.phase = "baselines"
+        self._expect(self.config.search.generations)
+        self._record_run()
+        await self._baselines()
+        while not self.search.done:
+            number = self.search.generation
+            board.phase, board.generation = "searching", number + 1
+            genomes = list(self.search.ask())
+            results = await generation(number, genomes)
+            self.search.tell(results)
+            if number == 0:
+                self.first = results
+            await self._after_generation(number, results)
+            session.folder.write_history(self.records)
+            self._expect(self.config.search.generations - number - 1)
+            await artifacts.summary(session)
+        board.phase = "held-out"
+        await self._held_out()
+        session.folder.write_history(self.records)
+        board.phase, board.jobs_expected = "finished", board.jobs_done
+        session.on_change()
+
+    def _expect(self, generations: int) -> None:
+        """How many jobs are still to come at most; the bar never runs backwards by more than elites save."""
+        search = self.config.search
+        fresh = search.population if search.strategy == "random" else search.population - search.elites
+        baselines = 0 if self.records else 3
+        monitor = 1 if self.config.problems.monitor else 0
+        board = self.session.board
+        board.jobs_expected = board.jobs_done + baselines + generations * (2 * fresh + monitor) + 4
+        self.session.on_change()
+
+    def _record_run(self) -> None:
+        problems = self.config.problems
+        counts = {name: len(self.planner.problems(name)) for name in ("fitness", "monitor", "held_out")}
+        digests = {name: split_digest(problems, name) for name in ("fitness", "monitor", "held_out")}
+        self.records.append(
+            RunRecord(
+                identity=self.identity,
+                name=self.config.name,
+                strategy=self.config.search.strategy,
+                base_model=self.planner.base,
+                problems={"source": problems.source, "counts": counts, "digests": digests},
+            )
+        )
+
+    async def _baselines(self) -> None:
+        """Score the bare base and the default LoRA before any money is spent on the search."""
+        session, heavy = self.session, default_lora(self.config)
+        training = asyncio.create_task(trained(session, self.planner.training(heavy), "default_lora"))
+        base = await evaluated(session, self.planner.evaluation(None), "base_model")
+        self._baseline("base_model", base)
+        self.planner.base_passes = base.passed
+        await training
+        tuned = await evaluated(session, self.planner.evaluation(heavy), "default_lora")
+        self._baseline("default_lora", tuned)
+        session.folder.write_history(self.records)
+
+    def _baseline(self, name: Literal["base_model", "default_lora"], evaluation: Evaluation) -> None:
+        value = None if evaluation.infeasible else fitness(evaluation.scores, self.config.scoring.weights)
+        self.records.append(
+            BaselineRecord(
+                name=name,
+                training_digest=evaluation.training_digest,
+                evaluation_digest=evaluation.evaluation_digest,
+                scores=evaluation.scores,
+                fitness=value,
+                pass_at_1=evaluation.pass_at_1,
+                infeasible=evaluation.infeasible,
+            )
+        )
+        self.session.board.baselines[name] = evaluation.pass_at_1
+        self.session.on_change()
+
+    async def _after_generation(self, number: int, results: list[Scored]) -> None:
+        for scored in results:
+            self.records.append(await self._genome_record(scored))
+        best = self.search.best()
+        monitor: float | None = None
+        if best is not None and self.config.problems.monitor:
+            job = self.planner.of(best.genome, "monitor")
+            monitor = (await evaluated(self.session, job, f"{best.genome.genome_id} monitor")).pass_at_1
+        values = [scored.fitness for scored in results if scored.fitness is not None]
+        front = self.search.front()
+        objectives = [name for name, role in self.config.scoring.roles.items() if role == "objective"]
+        self.records.append(
+            GenerationRecord(
+                generation=number,
+                best=best.genome.genome_id if best else None,
+                best_fitness=best.fitness if best else None,
+                mean_fitness=statistics.fmean(values) if values else None,
+                front=tuple(scored.genome.genome_id for scored in front),
+                hypervolume=hypervolume([s.scores for s in front if s.scores is not None], objectives),
+                unique_adapters=len({scored.genome.heavy.digest() for scored in results}),
+                monitor_pass_at_1=monitor,
+            )
+        )
+
+    async def _genome_record(self, scored: Scored) -> GenomeRecord:
+        job = self.planner.of(scored.genome)
+        evaluation = await evaluated(self.session, job, scored.genome.genome_id)
+        return GenomeRecord(
+            genome=scored.genome,
+            training_digest=evaluation.training_digest,
+            evaluation_digest=evaluation.evaluation_digest,
+            scores=evaluation.scores,
+            fitness=scored.fitness,
+            pass_at_1=None if evaluation.infeasible else evaluation.pass_at_1,
+            infeasible=evaluation.infeasible,
+            reason=evaluation.reason,
+            trainable_parameters=evaluation.trainable_parameters,
+        )
+
+    async def _held_out(self) -> None:
+        """Open the sealed split once, for four lines of the final table."""
+        champion = self.search.best()
+        if champion is None:
+            raise InfeasibleRun(
+                "no genome could be trained and evaluated, so there is no champion. The reasons stand in history.jsonl; "
+                "widen genes.heavy or lower the learning rates."
+            )
+        heavy = default_lora(self.config)
+        ranked = sorted((s for s in self.first if s.fitness is not None), key=lambda s: (s.fitness or 0.0, s.genome.genome_id))
+        median = ranked[(len(ranked) - 1) // 2] if ranked else champion
+        wanted: list[tuple[Any, str | None, Any]] = [
+            ("champion", champion.genome.genome_id, self.planner.of(champion.genome, "held_out")),
+            ("base_model", None, self.planner.evaluation(None, split="held_out")),
+            ("default_lora", None, self.planner.evaluation(heavy, split="held_out")),
+            ("generation_0_median", median.genome.genome_id, self.planner.of(median.genome, "held_out")),
+        ]
+        results = await asyncio.gather(*(evaluated(self.session, job, f"{name} held-out") for name, _, job in wanted))
+        retention = {problem.problem_id for problem in self.planner.problems("held_out") if problem.retention}
+        bugs = len(self.planner.problems("held_out")) - len(retention)
+        self.records.append(
+            FinalRecord(
+                reason=self.search.reason,
+                champion=champion.genome.genome_id,
+                held_out_openings=1,
+                held_out=tuple(
+                    HeldOut(
+                        name=name,
+                        genome_id=genome_id,
+                        training_digest=evaluation.training_digest,
+                        evaluation_digest=evaluation.evaluation_digest,
+                        pass_at_1=evaluation.pass_at_1,
+                        scores=evaluation.scores,
+                        passed=len(set(evaluation.passed) - retention),
+                        bugs=bugs,
+                    )
+                    for (name, genome_id, _), evaluation in zip(wanted, results, strict=True)
+                ),
+            )
+        )
+        self.session.board.best = champion.genome.genome_id

@@ -1,0 +1,237 @@
+"""A Prefect server of one's own: started for a run where no server is configured, gone with it.
+
+It listens on loopback only, keeps its database under CORAL_HOME (default
+``~/.local/share/coral-x``) so that later starts skip the migrations, and dies with the
+process that started it, even by kill -9. Several runs at once share one server: the
+last to leave ends it. Not covered: servers for teams (see docs and `coral setup`).
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from coral_core.errors import CoralError
+
+START_SECONDS = 180.0
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "600",
+    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    "DO_NOT_TRACK": "1",
+}
+
+
+class ServerError(CoralError):
+    """The local Prefect server cannot be started."""
+
+    exit_code = 6
+
+
+def coral_home() -> Path:
+    """Where the local server keeps its database and log."""
+    base = os.environ.get("CORAL_HOME")
+    if base:
+        return Path(base).expanduser().absolute()
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser().absolute() / "coral-x"
+
+
+def configured_api() -> str | None:
+    """The API that the user's environment or Prefect profile names, if any (read without importing Prefect)."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    try:
+        import tomllib
+
+        profiles = tomllib.loads((home / "profiles.toml").read_text("utf-8"))
+        active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
+        url = profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
+        return str(url) if url else None
+    except (OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def api(port: int = 0, keep: bool = False) -> Iterator[str]:
+    """The URL of a usable Prefect API; starts a local server where none is configured.
+
+    Must be entered before `prefect` is imported, since Prefect reads its settings then.
+
+    Args:
+        port: Port of the local server; 0 takes a free one.
+        keep: Leave the local server running afterwards.
+
+    Raises:
+        ServerError: the port is taken, or the server does not come up.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if url := configured_api():
+        os.environ["PREFECT_API_URL"] = url
+        yield url
+        return
+    home = coral_home()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(home / "prefect")
+    server = _Shared(home)
+    url = server.join(port, keep)
+    os.environ["PREFECT_API_URL"] = url
+    try:
+        yield url
+    finally:
+        server.leave(keep)
+
+
+class _Shared:
+    """One local server for all processes that use this home; joined and left under a file lock."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.state = home / "server.json"
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.home / "server.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def join(self, port: int, keep: bool) -> str:
+        with self._locked():
+            state = self._read()
+            if not _alive(state.get("pid", 0), "flows.local_server") or not _ready(state.get("url", "")):
+                state = self._start(port)
+            state["users"] = [pid for pid in state.get("users", []) if _alive(pid)] + [os.getpid()]
+            state["keep"] = bool(state.get("keep")) or keep
+            self.state.write_text(json.dumps(state))
+            return str(state["url"])
+
+    def leave(self, keep: bool) -> None:
+        with self._locked():
+            state = self._read()
+            state["users"] = [pid for pid in state.get("users", []) if pid != os.getpid() and _alive(pid)]
+            if not state["users"] and not state.get("keep") and not keep:
+                _end(state.get("pid", 0))
+                self.state.unlink(missing_ok=True)
+            else:
+                self.state.write_text(json.dumps(state))
+
+    def _read(self) -> dict[str, object] | dict[str, list[int]]:
+        try:
+            state: dict[str, object] = json.loads(self.state.read_text())
+            return state
+        except (OSError, ValueError):
+            return {}
+
+    def _start(self, port: int) -> dict[str, object]:
+        port = _claim(port)
+        url = f"http://127.0.0.1:{port}/api"
+        log = self.home / "server.log"
+        environment = {**os.environ, **SETTINGS, "PREFECT_HOME": str(self.home / "prefect"), "PREFECT_API_URL": url}
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.local_server", str(port)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C in the terminal is for the run, which then ends the server
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not _ready(url):
+            if process.poll() is not None:
+                tail = " | ".join(log.read_text("utf-8", "replace").strip().splitlines()[-3:])
+                raise ServerError(f"the local Prefect server ended at once (exit code {process.returncode}). Its log {log} ends: {tail}")
+            if time.monotonic() > deadline:
+                process.kill()
+                raise ServerError(f"the local Prefect server did not answer at {url} within {START_SECONDS:.0f} s. See its log: {log}")
+            time.sleep(0.1)
+        return {"pid": process.pid, "url": url, "users": [], "keep": False}
+
+
+def _claim(port: int) -> int:
+    """A free loopback port, or `port` itself when it is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServerError(
+                f"port {port} (--port) cannot be used: {error.strerror}. Choose another, or leave --port out to take a free one."
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def _alive(pid: object, command: str = "") -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        return command.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _end(pid: object) -> None:
+    if not isinstance(pid, int) or not _alive(pid, "flows.local_server"):
+        return
+    for sign, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sign)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ChildProcessError, OSError):
+                os.waitpid(pid, os.WNOHANG)
+            if not _alive(pid, "flows.local_server"):
+                return
+            time.sleep(0.05)
+
+
+def _watch_users(state: Path) -> None:
+    """End this server once every process that joined it is gone (they may have been killed)."""
+    import threading
+
+    def watch() -> None:
+        while True:
+            time.sleep(2)
+            try:
+                known = json.loads(state.read_text())
+            except (OSError, ValueError):
+                continue
+            if known.get("pid") == os.getpid() and not known.get("keep") and not any(map(_alive, known.get("users", []))):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+                os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(port: int) -> None:
+    """Serve until ended (the body of the server process)."""
+    ctypes.CDLL(None).prctl(15, b"coral-server", 0, 0, 0)  # PR_SET_NAME: a name for ps and top
+    import uvicorn
+
+    _watch_users(coral_home() / "server.json")
+    uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, timeout_keep_alive=5, log_level="warning")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,113 @@
+"""What one evolution shares between its flows and tasks while it runs in this process.
+
+Tasks take and return plain JSON; the executor, the store and the progress board are
+reached through a context variable, so that nothing live is ever a flow parameter.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.plan import Planner
+from coral_core.run import JobTiming, RunFolder
+from coral_core.search.base import Scored
+from coral_core.store import Store
+from flows.dispatch import Executor
+
+
+@dataclass
+class Board:
+    """Where the evolution stands; what the terminal and the progress artifact show."""
+
+    phase: str = "starting"
+    generation: int = 0
+    generations: int = 0
+    jobs_done: int = 0
+    jobs_running: int = 0
+    jobs_expected: int = 0
+    trainings: int = 0
+    evaluations: int = 0
+    cached: int = 0
+    best: str = ""
+    best_fitness: float | None = None
+    best_pass_at_1: float | None = None
+    baselines: dict[str, float] = field(default_factory=dict)
+    last_event: str = ""
+    ui_url: str = ""
+    started: float = field(default_factory=time.monotonic)
+    work_seconds: float = 0.0
+
+    def seconds_left(self) -> float | None:
+        """Estimate from the pace so far; None before the first finished job."""
+        if not self.jobs_done or self.jobs_done >= self.jobs_expected:
+            return None
+        return (time.monotonic() - self.started) / self.jobs_done * (self.jobs_expected - self.jobs_done)
+
+
+@dataclass
+class Session:
+    """One `evolve` in this process."""
+
+    planner: Planner
+    store: Store
+    executor: Executor
+    folder: RunFolder
+    board: Board = field(default_factory=Board)
+    on_change: Callable[[], None] = lambda: None
+    adapters: dict[str, "asyncio.Task[TrainedAdapter]"] = field(default_factory=dict)
+    evaluations: dict[str, "asyncio.Task[Evaluation]"] = field(default_factory=dict)
+    jobs: dict[str, TrainingJob | EvaluationJob] = field(default_factory=dict)
+    found: set[str] = field(default_factory=set)
+
+    @property
+    def pointers(self) -> Path:
+        """Where Prefect's task cache keeps its JSON pointers: beside the store they point into."""
+        return self.store.root / "prefect-cache"
+
+    def running(self, change: int) -> None:
+        """Count a job that enters (+1) or leaves (-1) the executor."""
+        self.board.jobs_running += change
+        self.on_change()
+
+    def consider(self, scored: Scored, pass_at_1: float) -> None:
+        """Show `scored` on the board when it is the fittest so far (display only: selection decides)."""
+        board = self.board
+        if scored.fitness is not None and (board.best_fitness is None or scored.fitness > board.best_fitness):
+            board.best, board.best_fitness, board.best_pass_at_1 = scored.genome.genome_id, scored.fitness, pass_at_1
+            self.on_change()
+
+    def finished(self, kind: str, digest: str, label: str, cached: bool, seconds: float, cost: Cost) -> None:
+        """Book a finished job: timings, counters, board."""
+        board = self.board
+        board.jobs_done += 1
+        if cached:
+            board.cached += 1
+        elif kind == "training":
+            board.trainings += 1
+        else:
+            board.evaluations += 1
+        board.work_seconds += 0.0 if cached else cost.seconds
+        board.last_event = f"{kind} of {label} {'found in the store' if cached else f'done in {cost.seconds:.1f} s'}"
+        self.folder.append_timing(
+            JobTiming(
+                kind="training" if kind == "training" else "evaluation",
+                digest=digest,
+                label=label,
+                cached=cached,
+                finished=time.time(),
+                waited=max(0.0, seconds - cost.seconds) if not cached else 0.0,
+                cost=Cost() if cached else cost,
+            )
+        )
+        self.on_change()
+
+
+current: ContextVar[Session] = ContextVar("coral_session")
+"""The evolution that the running task or flow belongs to."""
+
+watcher: ContextVar[Callable[[Board], None] | None] = ContextVar("coral_watcher", default=None)
+"""Called with the board whenever it changes; the terminal sets it."""

@@ -1,0 +1,116 @@
+"""The two Prefect tasks of a generation: one training per training digest, one evaluation per evaluation digest.
+
+Prefect caches a small JSON pointer under our own digest and shows the hit; the store is
+the truth and is asked first: when an entry is missing or broken the pointer is
+refreshed. There are no Prefect retries: only the executor tries a job again.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import CacheKeyFnPolicy
+
+from coral_core.errors import StoreError
+from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from flows.session import Session, current
+
+POINTER_SCHEMA = 1
+
+
+def _key(context: Any, parameters: dict[str, Any]) -> str:
+    return str(parameters["digest"])
+
+
+_CACHED: dict[str, Any] = {
+    "cache_policy": CacheKeyFnPolicy(cache_key_fn=_key),
+    "persist_result": True,
+    "result_serializer": "json",  # never pickle: a result is a pointer, checked against the store
+}
+
+
+@task(name="train_adapter", task_run_name="train {label}", **_CACHED)
+async def train_adapter(digest: str, label: str, genes: HeavyGenes) -> dict[str, Any]:
+    """Train one adapter in a lane; returns a pointer into the store."""
+    session = current.get()
+    job = session.jobs[digest]
+    if isinstance(job, TrainingJob) and digest not in session.found:
+        await _in_lane(session, "training", digest, label, job)
+    return {"schema_version": POINTER_SCHEMA, "kind": "training", "digest": digest}
+
+
+@task(name="evaluate_genome", task_run_name="evaluate {label}", **_CACHED)
+async def evaluate_genome(digest: str, label: str, genes: LightGenes, adapter: str, split: str) -> dict[str, Any]:
+    """Evaluate one genome on one split in a lane; returns a pointer into the store."""
+    session = current.get()
+    job = session.jobs[digest]
+    if isinstance(job, EvaluationJob) and digest not in session.found:
+        await _in_lane(session, "evaluation", digest, label, job)
+    return {"schema_version": POINTER_SCHEMA, "kind": "evaluation", "digest": digest}
+
+
+async def _in_lane(session: Session, kind: str, digest: str, label: str, job: TrainingJob | EvaluationJob) -> None:
+    started = time.perf_counter()
+    session.running(+1)
+    try:
+        submit: Any = session.executor.submit_training if kind == "training" else session.executor.submit_evaluation
+        result = await asyncio.wrap_future(submit(job))
+    finally:
+        session.running(-1)
+    session.finished(kind, digest, label, False, time.perf_counter() - started, result.cost)
+
+
+async def trained(session: Session, job: TrainingJob, label: str) -> TrainedAdapter:
+    """The adapter of `job`; genomes with the same heavy genes share one training."""
+    digest = job.digest()
+    if digest not in session.adapters:
+        session.adapters[digest] = asyncio.create_task(_train(session, job, digest, label))
+    return await asyncio.shield(session.adapters[digest])
+
+
+async def _train(session: Session, job: TrainingJob, digest: str, label: str) -> TrainedAdapter:
+    found = await asyncio.to_thread(session.store.read_adapter, digest)
+    await _run(session, train_adapter, job, digest, label, found, genes=job.heavy)
+    record = found or await asyncio.to_thread(session.store.read_adapter, digest)
+    if record is None:
+        raise StoreError(f"store {session.store.root}: adapter {digest[:12]} was published and is gone. Is another program cleaning up?")
+    return record
+
+
+async def evaluated(session: Session, job: EvaluationJob, label: str) -> Evaluation:
+    """The evaluation of `job`, started as soon as its adapter is there."""
+    digest = job.digest()
+    if digest not in session.evaluations:
+        session.evaluations[digest] = asyncio.create_task(_evaluate(session, job, digest, label))
+    return await asyncio.shield(session.evaluations[digest])
+
+
+async def _evaluate(session: Session, job: EvaluationJob, digest: str, label: str) -> Evaluation:
+    if job.training is not None:
+        await trained(session, job.training, label)
+    found = await asyncio.to_thread(session.store.read_evaluation, digest)
+    adapter = job.training.digest() if job.training else "none"
+    await _run(session, evaluate_genome, job, digest, label, found, genes=job.light, adapter=adapter, split=job.split)
+    evaluation = found or await asyncio.to_thread(session.store.read_evaluation, digest)
+    if evaluation is None:
+        raise StoreError(f"store {session.store.root}: evaluation {digest[:12]} was published and is gone. Is another program cleaning up?")
+    return evaluation
+
+
+async def _run(
+    session: Session, run: Any, job: TrainingJob | EvaluationJob, digest: str, label: str, found: object, **shown: Any
+) -> None:
+    """Run the task so that a hit shows in the UI; book the hit when the store had the result."""
+    session.jobs[digest] = job
+    if found is not None:
+        session.found.add(digest)
+    try:
+        configured = run.with_options(refresh_cache=found is None, result_storage=session.pointers)
+        await configured(digest=digest, label=label, **shown)
+    finally:
+        del session.jobs[digest]
+    if found is not None:
+        kind = "training" if isinstance(job, TrainingJob) else "evaluation"
+        session.finished(kind, digest, label, True, 0.0, Cost())
