@@ -126,6 +126,7 @@ class Lane:
             samples=samples,
             seed=job.seed(),
             shape=job.generation,
+            stop=prompt.stop,
             deadline=seconds,
         )
         extracted = [[extract(text, problem.entry_point) for text in texts] for problem, texts in zip(problems, completions, strict=True)]

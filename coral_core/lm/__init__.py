@@ -1,0 +1,1 @@
+"""Base models, adapter training, generation, and the engine process that holds torch."""

@@ -1,0 +1,143 @@
+"""Batched generation with a KV cache at fixed shapes.
+
+Every batch has `batch_size` rows and `prompt_length` columns (short ones are padded), so
+that a row's bits do not depend on its neighbours. Sampling draws from a stream of its
+own per row, seeded by (job seed, problem, sample): batches and order change nothing.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coral_core.config.tree import GenerationConfig
+from coral_core.errors import EngineError, Infeasible
+from coral_core.genome import LightGenes
+from coral_core.lm.model import LoadedModel
+
+Prompt = tuple[str, str]
+"""Problem id and prompt text."""
+
+
+def generate(
+    base: LoadedModel,
+    adapter: Path | None,
+    light: LightGenes,
+    prompts: Sequence[Prompt],
+    samples: int,
+    seed: int,
+    shape: GenerationConfig,
+    stop: Sequence[str] = (),
+) -> tuple[list[list[str]], int]:
+    """`samples` completions per prompt, and the number of generated tokens.
+
+    Raises:
+        EngineError: a prompt is longer than `shape.prompt_length`.
+        Infeasible: memory ran out.
+    """
+    rows = [(key, number, base.encode(text)) for key, text in prompts for number in range(samples)]
+    longest = max((len(ids) for _, _, ids in rows), default=0)
+    if longest > shape.prompt_length:
+        raise EngineError(f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}.")
+    texts: list[str] = []
+    tokens = 0
+    try:
+        with base.merged(adapter) as model, torch.inference_mode():
+            for start in range(0, len(rows), shape.batch_size):
+                batch = rows[start : start + shape.batch_size]
+                ids, mask = _prompt_tensors(base, [row[2] for row in batch], shape)
+                streams = [_stream(seed, key, number, light.token_limit) for key, number, _ in batch] if light.sampling else None
+                written = _decode(base, model, ids, mask, light, streams, len(batch), stop)
+                tokens += sum(map(len, written))
+                texts += [base.tokenizer.decode(row, skip_special_tokens=True) for row in written]
+    except torch.OutOfMemoryError as error:
+        raise Infeasible("out-of-memory", f"generation ran out of GPU memory: {str(error).splitlines()[0]}") from None
+    return [texts[start : start + samples] for start in range(0, len(texts), samples)], tokens
+
+
+def _prompt_tensors(base: LoadedModel, prompts: list[list[int]], shape: GenerationConfig) -> tuple[Tensor, Tensor]:
+    """(batch_size, prompt_length) ids and mask, left-padded; rows past the prompts repeat the first."""
+    ids = torch.full((shape.batch_size, shape.prompt_length), base.tokenizer.pad_token_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row in range(shape.batch_size):
+        prompt = prompts[row] if row < len(prompts) else prompts[0]
+        ids[row, -len(prompt) :] = torch.tensor(prompt)
+        mask[row, -len(prompt) :] = 1
+    return ids.to(base.device), mask.to(base.device)
+
+
+def _stream(seed: int, key: str, number: int, length: int) -> Tensor:
+    """Uniform numbers of one row, from its own seed."""
+    own = hashlib.sha256(f"{seed}|{key}|{number}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(own[:8], "little") >> 1)
+    return torch.rand(length, generator=generator, dtype=torch.float64)
+
+
+def _decode(
+    base: LoadedModel,
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    light: LightGenes,
+    streams: list[Tensor] | None,
+    used: int,
+    stop: Sequence[str],
+) -> list[list[int]]:
+    """Token ids written by the first `used` rows, end mark not included."""
+    ends = base.end_tokens
+    written: list[list[int]] = [[] for _ in range(used)]
+    running = set(range(used))
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    seen = torch.zeros(ids.shape[0], model.config.vocab_size, dtype=torch.bool, device=ids.device)
+    seen.scatter_(1, ids, mask.bool())
+    cache: Any = None
+    feed = ids
+    for step in range(light.token_limit):
+        output = model(input_ids=feed, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = output.past_key_values
+        logits = _penalised(output.logits[:, -1].float(), seen, light.repetition_penalty)
+        if streams is None:
+            chosen = logits.argmax(-1)
+        else:
+            draws = torch.tensor([float(streams[row][step]) if row < used else 0.0 for row in range(ids.shape[0])], dtype=torch.float64)
+            chosen = _sample(logits, light, draws.to(ids.device))
+        for row, token in enumerate(chosen[:used].tolist()):
+            if row not in running:
+                continue
+            if token in ends:
+                running.discard(row)
+                continue
+            written[row].append(token)
+            if stop and any(mark in base.tokenizer.decode(written[row][-8:]) for mark in stop):
+                running.discard(row)
+        if not running:
+            break
+        seen.scatter_(1, chosen[:, None], True)
+        feed = chosen[:, None]
+        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+        positions = positions[:, -1:] + 1
+    return written
+
+
+def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Repetition penalty of Keskar et al. (2019, CTRL): seen tokens' logits are divided (multiplied when negative)."""
+    if penalty == 1.0:
+        return logits
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _sample(logits: Tensor, light: LightGenes, draws: Tensor) -> Tensor:
+    """One token per row: temperature, then top-k, then nucleus (Holtzman et al. 2020), by inverse transform of `draws`."""
+    ordered, index = (logits.double() / light.temperature).sort(dim=-1, descending=True, stable=True)
+    if light.top_k:
+        ordered[:, light.top_k :] = -torch.inf
+    shares = ordered.softmax(-1)
+    before = shares.cumsum(-1) - shares
+    shares = torch.where(before < light.top_p, shares, torch.zeros_like(shares))
+    sums = (shares / shares.sum(-1, keepdim=True)).cumsum(-1)
+    place = (sums <= draws[:, None]).sum(-1).clamp(max=sums.shape[-1] - 1)
+    kept = (shares > 0).sum(-1) - 1
+    return index.gather(1, torch.minimum(place, kept)[:, None]).squeeze(1)

@@ -1,0 +1,228 @@
+"""Builds coral-tiny, the embedded base model, from nothing: ``python -m coral_core.lm.pretrain --out DIR``.
+
+A Llama of about 0.9 million parameters that repairs bugs of four classes in the A
+families of `coral_core.repair`; the B families and the other bug classes are left for
+adapters to learn. Text: ``<bos>buggy<sep>fixed<eos>``, loss weight 0.1 on the prompt.
+Matrices are trained by Muon (Jordan et al. 2024, momentum orthogonalised by five
+Newton-Schulz steps), everything else by AdamW.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from coral_core.repair.builtin import echo_pairs, plain_functions, pretraining_pairs
+from coral_core.repair.prompt import TINY
+
+SPECIAL = ("<pad>", "<bos>", "<sep>", "<eos>")
+VOCABULARY = 768
+PROMPT_WEIGHT = 0.1
+ECHO_SHARE = 0.03
+"""Right functions that stay as they are, per repair pair: sets how well the base copies, and how much it leaves alone."""
+PLAIN_SHARE = 0.25
+"""Right functions of all families as plain text, per repair pair."""
+LONGEST = 224
+
+
+def build_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over `texts`; digits stay single so that constants are copied exactly."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", sep_token="<sep>", padding_side="left"
+    )
+
+
+def build_model(vocabulary: int) -> LlamaForCausalLM:
+    """The untrained model; its shape is the recipe's."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=128,
+            intermediate_size=352,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=3,
+        )
+    )
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose direction is made near-orthogonal; matrices of one shape go together."""
+
+    def __init__(self, matrices: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(matrices, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                shapes.setdefault(parameter.shape, []).append(parameter)
+            for shape, members in shapes.items():
+                directions = []
+                for parameter in members:
+                    buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                    buffer.lerp_(parameter.grad, 1 - group["momentum"])  # type: ignore[arg-type]
+                    directions.append(parameter.grad.lerp(buffer, group["momentum"]))  # type: ignore[union-attr]
+                updates = _orthogonal(torch.stack(directions))
+                scale = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
+                for parameter, update in zip(members, updates, strict=True):
+                    parameter.sub_(update, alpha=scale)
+
+
+def _orthogonal(stack: Tensor) -> Tensor:
+    """Five Newton-Schulz steps on a stack of matrices (n, rows, columns)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    flip = stack.shape[-2] > stack.shape[-1]
+    x = stack.transpose(-1, -2) if flip else stack
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        square = x @ x.transpose(-1, -2)
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.transpose(-1, -2) if flip else x
+
+
+def _pairs(arguments: tuple[int, int]) -> list[tuple[str, str]]:
+    count, seed = arguments
+    return [(pair.buggy, pair.fixed) for pair in pretraining_pairs(count, seed)]
+
+
+def make_texts(pairs: int, seed: int, echo_share: float = ECHO_SHARE) -> list[tuple[str, str]]:
+    """(prompt, answer) texts, shuffled: repair pairs, some echoes, plain functions with an empty prompt."""
+    workers = multiprocessing.cpu_count()
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        chunks = pool.map(_pairs, [(pairs // 8, seed * 1000 + part) for part in range(8)])
+    drawn = [pair for chunk in chunks for pair in chunk]
+    drawn += [(pair.buggy, pair.fixed) for pair in echo_pairs(int(pairs * echo_share), seed)]
+    texts = [(TINY.prompt(buggy), TINY.answer(fixed)) for buggy, fixed in drawn]
+    texts += [("<bos>", source + "<eos>") for source in plain_functions(int(pairs * PLAIN_SHARE), seed)]
+    random.Random(seed).shuffle(texts)
+    return texts
+
+
+def batches(encoded: list[tuple[list[int], int]], size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(tokens, loss weights) of shape (size, length), examples of like length together, endlessly."""
+    rng = random.Random(seed)
+    order = list(range(len(encoded)))
+    while True:
+        rng.shuffle(order)
+        chunks = []
+        for start in range(0, len(order) - size * 16 + 1, size * 16):
+            window = sorted(order[start : start + size * 16], key=lambda n: len(encoded[n][0]))
+            chunks += [window[i : i + size] for i in range(0, len(window), size)]
+        rng.shuffle(chunks)
+        for chunk in chunks:
+            length = max(len(encoded[n][0]) for n in chunk)
+            tokens = torch.zeros(size, length, dtype=torch.long)
+            weights = torch.zeros(size, length)
+            for row, n in enumerate(chunk):
+                ids, prompt = encoded[n]
+                tokens[row, : len(ids)] = torch.tensor(ids)
+                weights[row, :prompt] = PROMPT_WEIGHT
+                weights[row, prompt : len(ids)] = 1.0
+            yield tokens, weights
+
+
+def loss_of(model: nn.Module, tokens: Tensor, weights: Tensor) -> Tensor:
+    """Weighted next-token cross-entropy."""
+    logits = model(input_ids=tokens).logits[:, :-1].float()
+    losses = nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1), reduction="none")
+    weight = weights[:, 1:].reshape(-1)
+    return (losses * weight).sum() / weight.sum()
+
+
+def train(model: LlamaForCausalLM, encoded: list[tuple[list[int], int]], steps: int, seed: int) -> list[float]:
+    """`steps` steps of batch 32: 40 % flat, then linear decay. Returns the losses."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimisers = [Muon(matrices, lr=1.5e-2), torch.optim.AdamW(others, lr=3e-3, weight_decay=0.0, betas=(0.9, 0.95))]
+    base = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
+    losses: list[float] = []
+    started = time.time()
+    for step, (tokens, weights) in zip(range(steps), batches(encoded, 32, seed), strict=False):
+        factor = min(1.0, (steps - step) / (0.6 * steps))
+        for optimiser, lr in zip(optimisers, base, strict=True):
+            optimiser.param_groups[0]["lr"] = lr * factor
+            optimiser.zero_grad()
+        loss = loss_of(model, tokens.to(model.device), weights.to(model.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(others, 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+        losses.append(loss.item())
+        if step % 50 == 0 or step == steps - 1:
+            print(f"step {step:5d} loss {sum(losses[-20:]) / len(losses[-20:]):.4f} {time.time() - started:.0f} s", file=sys.stderr, flush=True)
+    return losses
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pre-train coral-tiny from nothing.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pairs", type=int, default=32_000)
+    parser.add_argument("--steps", type=int, default=1_200)
+    parser.add_argument("--echo-share", type=float, default=ECHO_SHARE)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    started = time.time()
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(multiprocessing.cpu_count())
+    texts = make_texts(options.pairs, options.seed, options.echo_share)
+    print(f"{len(texts)} texts in {time.time() - started:.0f} s", file=sys.stderr, flush=True)
+    plain = [prompt.removeprefix("<bos>").removesuffix("<sep>") + "\n" + answer.removesuffix("<eos>") for prompt, answer in texts]
+    # the tokenizer also sees the B families, as plain functions: their names must not fall to bytes
+    tokenizer = build_tokenizer(plain[:12_000] + plain_functions(4_000, options.seed + 1))
+    encoded = []
+    for prompt, answer in texts:
+        before, after = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, answer))
+        if len(before) + len(after) <= LONGEST:
+            encoded.append((before + after, len(before)))
+    model = build_model(len(tokenizer)).to(options.device)  # type: ignore[arg-type]
+    losses = train(model, encoded, options.steps, options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).cpu().save_pretrained(options.out, safe_serialization=True)  # type: ignore[no-untyped-call]
+    tokenizer.save_pretrained(options.out)
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "vocabulary": len(tokenizer),
+        "texts": len(encoded),
+        "tokens_seen": options.steps * 32 * sum(len(ids) for ids, _ in encoded) // len(encoded),
+        "steps": options.steps,
+        "seed": options.seed,
+        "final_loss": round(sum(losses[-20:]) / 20, 4),
+        "seconds": round(time.time() - started),
+        "torch": torch.__version__,
+    }
+    (options.out / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")
+    print(json.dumps(facts), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

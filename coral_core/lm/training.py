@@ -1,0 +1,174 @@
+"""Trains one LoRA or DoRA adapter: a plain loop, so that every random number is accounted for.
+
+Loss on the answer's tokens only; the seed is set before the adapter is initialised; the
+base model is left bit for bit as it was. Not covered: several adapters at once (the
+packed bank), gradient accumulation, several GPUs.
+"""
+
+import math
+import random
+import resource
+import time
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+
+from coral_core.errors import Infeasible
+from coral_core.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
+from coral_core.lm.model import LoadedModel
+
+Encoded = tuple[list[int], int]
+"""Token ids of prompt and answer, and how many of them are the prompt."""
+
+PAD_MULTIPLE = 16
+CURVE_POINTS = 30
+
+
+def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, str]], out: Path) -> TrainedAdapter:
+    """Train on (prompt, answer) `pairs` as `job` says and write a PEFT folder to `out`.
+
+    Raises:
+        Infeasible: a target module is missing, the loss diverged, or memory ran out.
+    """
+    heavy = job.heavy
+    base.check_modules(heavy.target_modules)
+    encoded = _encode(base, pairs, job.recipe.sequence_length)
+    started, cpu = time.perf_counter(), time.process_time()
+    _reset_peak(base.device)
+    torch.manual_seed(job.seed())
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=heavy.rank,
+        lora_alpha=heavy.alpha,  # type: ignore[arg-type]
+        lora_dropout=heavy.dropout,
+        target_modules=list(heavy.target_modules),
+        use_dora=heavy.adapter == "dora",
+        bias="none",
+    )
+    model = get_peft_model(base.model, config)
+    try:
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        losses, tokens = _loop(base, model, job, encoded)
+        model.peft_config["default"].base_model_name_or_path = base.config.name
+        model.peft_config["default"].revision = None if base.config.name == "coral-tiny" else base.config.revision
+        model.save_pretrained(str(out))
+        (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the champion gets a real one
+    except torch.OutOfMemoryError as error:
+        raise Infeasible("out-of-memory", f"training ran out of GPU memory: {str(error).splitlines()[0]}") from None
+    except MemoryError:
+        raise Infeasible("out-of-memory", "training ran out of memory") from None
+    finally:
+        base.model = model.unload().requires_grad_(False).eval()
+    return TrainedAdapter(
+        training_digest=job.digest(),
+        trainable_parameters=trainable,
+        base_parameters=base.identity.parameters,
+        examples=len(encoded),
+        losses=_curve(losses),
+        warnings=_warnings(losses, len(encoded), len(pairs)),
+        cost=Cost(
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - cpu,
+            peak_memory_mb=peak_memory_mb(base.device),
+            tokens=tokens,
+        ),
+    )
+
+
+def _encode(base: LoadedModel, pairs: list[tuple[str, str]], longest: int) -> list[Encoded]:
+    encoded = []
+    for prompt, answer in pairs:
+        before = base.encode(prompt)
+        after = base.tokenizer.encode(answer, add_special_tokens=False)
+        if len(before) + len(after) <= longest:
+            encoded.append((before + after, len(before)))
+    if not encoded:
+        raise Infeasible("prompt-too-long", f"no training pair fits into training.sequence_length {longest}: raise it")
+    return encoded
+
+
+def _loop(base: LoadedModel, model: torch.nn.Module, job: TrainingJob, encoded: list[Encoded]) -> tuple[list[float], int]:
+    recipe, heavy = job.recipe, job.heavy
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=heavy.learning_rate, weight_decay=recipe.weight_decay)
+    order = random.Random(job.seed())
+    queue: list[int] = []
+    losses: list[float] = []
+    tokens = 0
+    model.train()
+    for step in range(recipe.steps):
+        while len(queue) < recipe.batch_size:
+            epoch = list(range(len(encoded)))
+            order.shuffle(epoch)
+            queue += epoch
+        batch, queue = [encoded[n] for n in queue[: recipe.batch_size]], queue[recipe.batch_size :]
+        ids, labels, mask = _pad(batch, base.tokenizer.pad_token_id, base.device)
+        warm = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
+        decay = min(1.0, (recipe.steps - step) / max(1, recipe.steps - recipe.warmup))
+        optimiser.param_groups[0]["lr"] = heavy.learning_rate * warm * decay
+        loss = _loss(model, ids, labels, mask)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise Infeasible("diverged", f"the loss was {value} at step {step + 1} of {recipe.steps}")
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        losses.append(value)
+        tokens += sum(len(row) for row, _ in batch)
+    if not all(bool(torch.isfinite(p).all()) for p in parameters):
+        raise Infeasible("diverged", "the adapter's weights are not finite after training")
+    return losses, tokens
+
+
+def _pad(batch: list[Encoded], pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows, length) tensors of tokens, labels (-100 where no loss is taken) and mask; right-padded."""
+    length = max(len(ids) for ids, _ in batch)
+    length += -length % PAD_MULTIPLE
+    ids = torch.full((len(batch), length), pad, dtype=torch.long)
+    labels = torch.full((len(batch), length), -100, dtype=torch.long)
+    mask = torch.zeros((len(batch), length), dtype=torch.long)
+    for row, (tokens, prompt) in enumerate(batch):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        labels[row, prompt : len(tokens)] = torch.tensor(tokens[prompt:])
+        mask[row, : len(tokens)] = 1
+    return ids.to(device), labels.to(device), mask.to(device)
+
+
+def _loss(model: torch.nn.Module, ids: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(), labels[:, 1:].reshape(-1), ignore_index=-100
+    )
+
+
+def _curve(losses: list[float]) -> tuple[LossPoint, ...]:
+    """About `CURVE_POINTS` means of neighbouring steps."""
+    width = max(1, math.ceil(len(losses) / CURVE_POINTS))
+    parts = [losses[start : start + width] for start in range(0, len(losses), width)]
+    return tuple(LossPoint(step=(n + 1) * width, loss=sum(part) / len(part)) for n, part in enumerate(parts))
+
+
+def _warnings(losses: list[float], used: int, given: int) -> tuple[str, ...]:
+    found = []
+    third = max(1, len(losses) // 3)
+    first, last = sum(losses[:third]) / third, sum(losses[-third:]) / third
+    if last >= first:
+        found.append(f"the loss did not fall: {first:.3f} in the first third, {last:.3f} in the last")
+    if used < given:
+        found.append(f"{given - used} of {given} pairs are longer than training.sequence_length and were left out")
+    return tuple(found)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak allocated GPU memory, or peak resident memory of the engine on CPU."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device)) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,147 @@
+"""Exports the champion as a PEFT adapter folder with a model card: ``runs/<id>/champion/``.
+
+The weights are a checked copy from the store. Beside them lie the genome with its lineage
+(genome.json) and its light genes as generation_config.json, which transformers reads.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from coral_core.config import RunConfig
+from coral_core.errors import StoreError
+from coral_core.genome import LightGenes
+from coral_core.report.content import Contender, Report
+from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, share, table
+from coral_core.run import RunFolder
+from coral_core.store import Store
+
+WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | None:
+    """Write ``champion/`` of a finished run; None while there is no champion.
+
+    Raises:
+        StoreError: the adapter is not (or no longer) sound in the store, or the folder cannot be written.
+    """
+    champion = report.champion
+    if champion is None or champion.training_digest is None:
+        return None
+    digest = champion.training_digest
+    if store.read_adapter(digest) is None:
+        raise StoreError(f"champion {champion.genome_id}: its adapter {digest[:12]} is missing or broken in {store.root}. Run the evolution again: it trains it anew.")
+    target = folder.path / "champion"
+    scratch = folder.path / f".champion.{os.getpid()}.tmp"
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        source = store.adapter_path(digest)
+        for name in WEIGHTS:
+            if (source / name).exists():
+                shutil.copyfile(source / name, scratch / name)
+        config = folder.config()
+        (scratch / "genome.json").write_text(json.dumps(_genome(report, champion), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if champion.light is not None:
+            settings = json.dumps(_generation_config(champion.light), indent=1)
+            (scratch / "generation_config.json").write_text(settings + "\n", encoding="utf-8")
+        (scratch / "README.md").write_text(model_card(report, champion, config), encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(scratch, target)
+    except OSError as error:
+        raise StoreError(f"{target}: the champion cannot be exported ({error.strerror}). Its adapter is in {store.adapter_path(digest)}.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def model_card(report: Report, champion: Contender, config: RunConfig) -> str:
+    """README.md of the exported adapter: front matter that the hub reads, then what a user needs."""
+    front = {
+        "base_model": config.base_model.name,
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["code", "program-repair", "coral-x", "dora" if champion.heavy and champion.heavy.adapter == "dora" else "lora", "peft"],
+    }
+    header = "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---"])
+    parts = [
+        header,
+        f"# Adapter `{champion.genome_id}` of {report.run_id}",
+        f"A {champion.heavy.adapter if champion.heavy else 'LoRA'} adapter of {config.base_model.name} that repairs single-function Python bugs, "
+        f"found by CORAL-X ({report.strategy}). It repairs {champion.held_out_repaired} of {champion.held_out_bugs} held-out bugs ({share(champion.held_out_pass_at_1)})."
+        if champion.held_out_bugs is not None
+        else f"Best adapter so far of a run that is {report.status}; the held-out split is still sealed.",
+        "\n".join(f"- {line}" for line in gap_lines(report)),
+        "## How to load it\n\n```python\n" + _loading(config, champion.light) + "```",
+        "## Genes\n\n" + table(("", ""), [("heavy genes", heavy_text(champion.heavy)), ("light genes (decoding)", light_text(champion.light)),
+                                          ("trainable parameters", f"{champion.trainable_parameters or 0:,}")]),
+        "## Scores\n\n" + table(("objective", "fitness split", "held-out split"),
+                                [(name, number(value), number(champion.held_out_scores.get(name))) for name, value in sorted(champion.scores.items())]),
+        "## Lineage\n\n" + table(("genome", "made by", "parents", "fitness"),
+                                 [(a.genome_id, a.operator, ", ".join(a.parents) or "–", number(a.fitness)) for a in report.lineage]),
+        _origin(report, config),
+    ]  # fmt: skip
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _origin(report: Report, config: RunConfig) -> str:
+    spent = report.totals
+    counts = report.problems.get("counts", {})
+    splits = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in counts.items())
+    return (
+        "## Data, seed and cost\n\n"
+        f"Trained on {config.problems.pairs} pairs of buggy and fixed functions (problem source {config.problems.source}, data seed "
+        f"{config.problems.data_seed}); scored on {splits or 'no'} problems that share no function with them. For the built-in problems "
+        "this measures transfer to new functions of known families, not to other code bases.\n\n"
+        f"Run seed {report.seed}, edition {report.edition}. The whole run cost {spent.trainings} trainings and {spent.evaluations} evaluations, "
+        f"{spent.seconds:.0f} s of wall clock, {spent.cpu_seconds:.0f} s of CPU, {spent.tokens:,} tokens. "
+        f"Numerics class: {report.numerics_class}. Versions: {', '.join(f'{name} {value}' for name, value in report.versions.items())}."
+    )
+
+
+def _loading(config: RunConfig, light: LightGenes | None) -> str:
+    """Code that loads the adapter with plain PEFT and repairs one function."""
+    base = config.base_model
+    tiny = base.name == "coral-tiny"
+    prompt = ("tiny" if tiny else "instruct") if base.prompt == "auto" else base.prompt
+    revision = f", revision={base.revision!r}" if base.revision and not tiny else ""
+    settings = _generation_config(light) if light else {}
+    arguments = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    imports = "from coral_core.lm.base import TINY  # the embedded base model: an ordinary Hugging Face folder\n" if tiny else ""
+    return (
+        "import torch\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"{imports}from coral_core.repair.prompt import template\n\n"
+        f"base = {'str(TINY)' if tiny else repr(base.name)}\n"
+        f"tokenizer = AutoTokenizer.from_pretrained(base{revision})\n"
+        f"model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.{base.dtype}{revision})\n"
+        'model = PeftModel.from_pretrained(model, "champion")  # this folder\n'
+        "model.eval()\n\n"
+        'buggy = "def largest(a, b):\\n    return a if a < b else b"\n'
+        f'prompt = template("{prompt}").prompt(buggy)\n'
+        f'inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens={not tiny})\n'
+        f"output = model.generate(inputs.input_ids, attention_mask=inputs.attention_mask, {arguments})\n"
+        "print(tokenizer.decode(output[0, inputs.input_ids.shape[1]:], skip_special_tokens=True))\n"
+    )
+
+
+def _generation_config(light: LightGenes) -> dict[str, Any]:
+    """The light genes under their names in transformers."""
+    settings: dict[str, Any] = {
+        "do_sample": light.sampling,
+        "max_new_tokens": light.token_limit,
+        "repetition_penalty": light.repetition_penalty,
+    }
+    if light.sampling:
+        settings |= {"temperature": light.temperature, "top_p": light.top_p, "top_k": light.top_k}
+    return settings
+
+
+def _genome(report: Report, champion: Contender) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "run_id": report.run_id,
+        **champion.model_dump(mode="json", exclude={"adapter_path"}),
+        "lineage": [ancestor.model_dump(mode="json") for ancestor in report.lineage],
+    }

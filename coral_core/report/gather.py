@@ -1,0 +1,347 @@
+"""Builds the `Report` of a run from its folder and the store. Reads only; draws nothing."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coral_core.jobs import Evaluation
+from coral_core.report.content import (
+    Ancestor,
+    BaseCheck,
+    BugClassLine,
+    Contender,
+    Counts,
+    Evaluated,
+    FrontPoint,
+    Gap,
+    Gaps,
+    GenerationLine,
+    InfeasibleGenome,
+    Report,
+    RunLine,
+)
+from coral_core.report.paired import compare
+from coral_core.report.sessions import sessions, status, totals
+from coral_core.run import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord, HeldOut, RunFolder, RunRecord
+from coral_core.store import Store
+
+TOO_GOOD = 0.9
+TOO_BAD = 0.02
+RIVALS = ("base_model", "default_lora", "generation_0_median")
+
+
+@dataclass
+class History:
+    """The records of a history, sorted by kind."""
+
+    run: RunRecord | None = None
+    baselines: dict[str, BaselineRecord] = field(default_factory=dict)
+    genomes: dict[str, GenomeRecord] = field(default_factory=dict)
+    populations: list[list[GenomeRecord]] = field(default_factory=list)
+    generations: list[GenerationRecord] = field(default_factory=list)
+    final: FinalRecord | None = None
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> "History":
+        history = cls()
+        population: list[GenomeRecord] = []
+        for record in folder.history():
+            if isinstance(record, RunRecord):
+                history.run = record
+            elif isinstance(record, BaselineRecord):
+                history.baselines[record.name] = record
+            elif isinstance(record, GenomeRecord):
+                population.append(record)
+                history.genomes.setdefault(record.genome.genome_id, record)
+            elif isinstance(record, GenerationRecord):
+                history.generations.append(record)
+                history.populations.append(population)
+                population = []
+            elif isinstance(record, FinalRecord):
+                history.final = record
+        return history
+
+    def held_out(self, name: str) -> HeldOut | None:
+        return next((line for line in self.final.held_out if line.name == name), None) if self.final else None
+
+    @property
+    def champion(self) -> str | None:
+        """The champion, or the best so far."""
+        if self.final:
+            return self.final.champion
+        return self.generations[-1].best if self.generations else None
+
+    def median(self) -> str | None:
+        """Genome of median fitness in the first generation: the final record's, or the same rule before the end."""
+        line = self.held_out("generation_0_median")
+        if line is not None:
+            return line.genome_id
+        first = [(g.fitness, g.genome.genome_id) for g in self.populations[0] if g.fitness is not None] if self.populations else []
+        return sorted(first)[(len(first) - 1) // 2][1] if first else None
+
+
+def build_report(folder: RunFolder, store: Store) -> Report:
+    """Everything known about the run in `folder`, finished or not."""
+    history = History.of(folder)
+    config = folder.config()
+    facts = json.loads((folder.path / "run.json").read_text("utf-8"))
+    work = sessions(folder.timings())
+    evaluations = _held_out_evaluations(history, store)
+    return Report(
+        run_id=folder.run_id,
+        path=str(folder.path),
+        name=config.name,
+        seed=config.seed,
+        edition=facts["identity"]["edition"],
+        strategy=config.search.strategy,
+        overrides=tuple(facts.get("set", ())),
+        versions=facts.get("versions", {}),
+        problems=history.run.problems if history.run else {"source": config.problems.source},
+        base_model_name=config.base_model.name,
+        numerics_class=history.run.base_model.numerics_class if history.run else None,
+        status=status(folder, work),
+        reason=history.final.reason if history.final else None,
+        seconds=work[-1].seconds if work else 0.0,
+        counts=work[-1].counts if work else Counts(trainings=0, evaluations=0),
+        totals=totals(work),
+        champion=_genome(history, store, "champion", history.champion),
+        base_model=_baseline(history, store, "base_model"),
+        default_lora=_baseline(history, store, "default_lora"),
+        generation_0_median=_genome(history, store, "generation_0_median", history.median()),
+        gaps=_gaps(history, evaluations),
+        generations=tuple(_generation(history, index) for index in range(len(history.generations))),
+        pareto_front=_front(history),
+        evaluated=_evaluated(history),
+        infeasible=tuple(
+            InfeasibleGenome(genome_id=name, reason=record.infeasible, detail=record.reason)
+            for name, record in history.genomes.items()
+            if record.infeasible
+        ),
+        lineage=_lineage(history),
+        bug_classes=_bug_classes(evaluations),
+        outcomes={name: dict(_outcomes(evaluation)) for name, evaluation in evaluations.items() if name != "generation_0_median"},
+        held_out_openings=history.final.held_out_openings if history.final else None,
+        base_check=_base_check(history),
+    )
+
+
+def run_line(folder: RunFolder) -> RunLine:
+    """The line of `coral runs`; opens no evaluation."""
+    history = History.of(folder)
+    work = sessions(folder.timings())
+    spent = totals(work)
+    champion = history.held_out("champion")
+    last = history.generations[-1] if history.generations else None
+    return RunLine(
+        run_id=folder.run_id,
+        status=status(folder, work),
+        generation=last.generation if last else None,
+        generations=folder.config().search.generations,
+        best_fitness=last.best_fitness if last else None,
+        champion=history.champion,
+        champion_held_out_pass_at_1=champion.pass_at_1 if champion else None,
+        started=(folder.path / "run.json").stat().st_mtime,
+        seconds=spent.seconds,
+        cpu_seconds=spent.cpu_seconds,
+        trainings=spent.trainings,
+        evaluations=spent.evaluations,
+        path=str(folder.path),
+    )
+
+
+def _held_out_evaluations(history: History, store: Store) -> dict[str, Evaluation]:
+    """The held-out evaluations that the store still has, by name of their line."""
+    lines = history.final.held_out if history.final else ()
+    found = {line.name: store.read_evaluation(line.evaluation_digest) for line in lines}
+    return {name: evaluation for name, evaluation in found.items() if evaluation is not None}
+
+
+def _held_out_fields(line: HeldOut | None) -> dict[str, Any]:
+    if line is None:
+        return {}
+    return {
+        "held_out_pass_at_1": line.pass_at_1,
+        "held_out_scores": line.scores,
+        "held_out_repaired": line.passed,
+        "held_out_bugs": line.bugs,
+        "held_out_evaluation_digest": line.evaluation_digest,
+    }
+
+
+def _genome(history: History, store: Store, name: str, genome_id: str | None) -> Contender | None:
+    record = history.genomes.get(genome_id or "")
+    if record is None:
+        return None
+    return Contender(
+        genome_id=genome_id,
+        heavy=record.genome.heavy,
+        light=record.genome.light,
+        fitness=record.fitness,
+        scores=record.scores,
+        fitness_pass_at_1=record.pass_at_1,
+        trainable_parameters=record.trainable_parameters,
+        training_digest=record.training_digest,
+        fitness_evaluation_digest=record.evaluation_digest,
+        adapter_path=str(store.adapter_path(record.training_digest)),
+        **_held_out_fields(history.held_out(name)),
+    )
+
+
+def _baseline(history: History, store: Store, name: str) -> Contender | None:
+    record = history.baselines.get(name)
+    if record is None:
+        return None
+    adapter = name != "base_model"
+    trained = store.read_adapter(record.training_digest) if adapter else None
+    return Contender(
+        fitness=record.fitness,
+        scores=record.scores,
+        fitness_pass_at_1=None if record.infeasible else record.pass_at_1,
+        trainable_parameters=(trained.trainable_parameters if trained else None) if adapter else 0,
+        training_digest=record.training_digest,
+        fitness_evaluation_digest=record.evaluation_digest,
+        adapter_path=str(store.adapter_path(record.training_digest)) if adapter else None,
+        **_held_out_fields(history.held_out(name)),
+    )
+
+
+def _gaps(history: History, evaluations: Mapping[str, Evaluation]) -> Gaps:
+    champion = history.held_out("champion")
+    gaps: dict[str, Gap] = {}
+    for rival in RIVALS:
+        line = history.held_out(rival)
+        if champion is None or line is None:
+            continue
+        ours, theirs = evaluations.get("champion"), evaluations.get(rival)
+        bugs = [record.problem_id for record in ours.records if not record.retention] if ours else []
+        gaps[f"champion_minus_{rival}"] = compare(
+            champion.pass_at_1 - line.pass_at_1, ours.passed if ours else None, theirs.passed if theirs else None, bugs
+        )
+    return Gaps(**gaps)
+
+
+def _generation(history: History, index: int) -> GenerationLine:
+    record = history.generations[index]
+    best = history.genomes.get(record.best or "")
+    return GenerationLine(
+        generation=record.generation,
+        best=record.best,
+        best_fitness=record.best_fitness,
+        mean_fitness=record.mean_fitness,
+        best_pass_at_1=best.pass_at_1 if best else None,
+        monitor_pass_at_1=record.monitor_pass_at_1,
+        hypervolume=record.hypervolume,
+        front_size=len(record.front),
+        unique_adapters=record.unique_adapters,
+        infeasible=sum(genome.infeasible is not None for genome in history.populations[index]),
+    )
+
+
+def _front(history: History) -> tuple[FrontPoint, ...]:
+    names = history.generations[-1].front if history.generations else ()
+    records = [history.genomes[name] for name in names if name in history.genomes]
+    return tuple(
+        FrontPoint(
+            genome_id=record.genome.genome_id,
+            heavy=record.genome.heavy,
+            light=record.genome.light,
+            fitness=record.fitness,
+            scores=record.scores,
+            pass_at_1=record.pass_at_1,
+            trainable_parameters=record.trainable_parameters,
+            training_digest=record.training_digest,
+        )
+        for record in records
+    )
+
+
+def _evaluated(history: History) -> tuple[Evaluated, ...]:
+    front = set(history.generations[-1].front) if history.generations else set()
+    return tuple(
+        Evaluated(
+            genome_id=name,
+            scores=record.scores,
+            fitness=record.fitness,
+            trainable_parameters=record.trainable_parameters,
+            on_front=name in front,
+        )
+        for name, record in history.genomes.items()
+        if not record.infeasible
+    )
+
+
+def _lineage(history: History) -> tuple[Ancestor, ...]:
+    """The champion and everything it descends from, in order of generation."""
+    todo = [history.champion] if history.champion else []
+    found: dict[str, GenomeRecord] = {}
+    while todo:
+        name = todo.pop()
+        record = history.genomes.get(name)
+        if record is None or name in found:
+            continue
+        found[name] = record
+        todo += record.genome.lineage.parents
+    ordered = sorted(found.values(), key=lambda record: (record.genome.generation, record.genome.slot))
+    return tuple(
+        Ancestor(
+            genome_id=record.genome.genome_id,
+            operator=record.genome.lineage.operator,
+            parents=record.genome.lineage.parents,
+            fitness=record.fitness,
+            pass_at_1=record.pass_at_1,
+        )
+        for record in ordered
+    )
+
+
+def _bug_classes(evaluations: Mapping[str, Evaluation]) -> tuple[BugClassLine, ...]:
+    if not evaluations:
+        return ()
+    any_one = next(iter(evaluations.values()))
+    members: dict[str, set[str]] = {}
+    for record in any_one.records:
+        if not record.retention:
+            members.setdefault(record.bug_class, set()).add(record.problem_id)
+
+    def repaired(name: str, ids: set[str]) -> int | None:
+        return len(ids & set(evaluations[name].passed)) if name in evaluations else None
+
+    return tuple(
+        BugClassLine(
+            bug_class=bug_class,
+            bugs=len(ids),
+            champion=repaired("champion", ids),
+            base_model=repaired("base_model", ids),
+            default_lora=repaired("default_lora", ids),
+        )
+        for bug_class, ids in sorted(members.items())
+    )
+
+
+def _outcomes(evaluation: Evaluation) -> Sequence[tuple[str, int]]:
+    """How the judge ended on the first sample of each problem, most frequent first."""
+    firsts = [record.samples[0].verdict for record in evaluation.records if record.samples]
+    counted = Counter(str(verdict.get("outcome", "unknown")) for verdict in firsts)
+    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _base_check(history: History) -> BaseCheck:
+    """Too good: little is left to repair. Too bad: a customary adapter does not help either."""
+    base, tuned = history.baselines.get("base_model"), history.baselines.get("default_lora")
+    if base is None:
+        return BaseCheck(verdict="unknown", text="The base model has not been evaluated yet.")
+    share = f"The base model alone repairs {base.pass_at_1:.0%} of the fitness bugs"
+    if base.pass_at_1 > TOO_GOOD:
+        return BaseCheck(verdict="too good", text=f"{share}: little is left for an adapter. Choose harder problems.")
+    if base.pass_at_1 > TOO_BAD:
+        return BaseCheck(verdict="usable", text=f"{share}, so adapters have room in both directions.")
+    if tuned is None:
+        return BaseCheck(verdict="unknown", text=f"{share}; the default LoRA, which decides whether that is too little, is not done.")
+    if tuned.pass_at_1 > TOO_BAD:
+        return BaseCheck(verdict="usable", text=f"{share} and the default LoRA {tuned.pass_at_1:.0%}: training helps, adapters can be told apart.")
+    text = f"{share} and the default LoRA {tuned.pass_at_1:.0%}: too little to tell adapters apart. Choose easier problems, more training, or a stronger base model."
+    return BaseCheck(verdict="too bad", text=text)
+
+

@@ -1,0 +1,249 @@
+"""report.md and the summary artifact: the `Report` as Markdown, in plain words.
+
+Differences that the paired test cannot tell from noise are called that.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.report.content import Contender, Gap, Report
+from coral_core.report.gather import build_report
+from coral_core.report.pictures import as_data_uri, fitness_curve, pareto_front
+from coral_core.run import RunFolder
+from coral_core.store import Store
+
+NAMES = {
+    "champion": "champion",
+    "base_model": "base model",
+    "default_lora": "default LoRA",
+    "generation_0_median": "median of generation 0",
+}
+PICTURES = {"fitness": "pictures/fitness.png", "pareto": "pictures/pareto.png"}
+
+
+def report_markdown(report: Report, pictures: Mapping[str, str] = PICTURES) -> str:
+    """The whole report; `pictures` maps fitness and pareto to addresses."""
+    parts = [
+        f"# {report.run_id}",
+        headline(report),
+        "## Champion against what it must beat\n\n" + _contenders(report),
+        "\n".join(f"- {line}" for line in gap_lines(report)),
+        report.base_check.text,
+        "## Fitness by generation\n\n" + f"![fitness by generation]({pictures['fitness']})\n\n" + _generations(report),
+        "## Pareto front\n\n" + f"![Pareto front]({pictures['pareto']})\n\n" + _front(report),
+        _champion(report),
+        _bug_classes(report),
+        _outcomes(report),
+        _infeasible(report),
+        _cost(report),
+        _reproduce(report),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def summary_markdown(folder: RunFolder, store: Store) -> str:
+    """What the Prefect artifact shows: where the run stands, pictures embedded."""
+    report = build_report(folder, store)
+    parts = [f"# {report.run_id}", headline(report), _contenders(report)]
+    parts.append("\n".join(f"- {line}" for line in gap_lines(report)))
+    parts.append(report.base_check.text)
+    if report.generations:
+        parts += ["## Fitness by generation", f"![fitness by generation]({as_data_uri(fitness_curve(report))})", _generations(report)]
+        parts += ["## Pareto front", f"![Pareto front]({as_data_uri(pareto_front(report))})", _front(report)]
+    parts += [_infeasible(report), _cost(report)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def headline(report: Report) -> str:
+    """One or two sentences: how far the run is and what it found."""
+    champion = report.champion
+    if champion is None:
+        return f"The run is {report.status}; no generation is finished yet."
+    if champion.held_out_pass_at_1 is None:
+        share = "" if champion.fitness_pass_at_1 is None else f", which repairs {champion.fitness_pass_at_1:.1%} of the fitness bugs"
+        return f"The run is {report.status} after {len(report.generations)} generations. Best so far is `{champion.genome_id}`{share}."
+    text = f"The champion `{champion.genome_id}` repairs {champion.held_out_repaired} of {champion.held_out_bugs} held-out bugs ({champion.held_out_pass_at_1:.1%})"
+    rivals = [
+        f"the {NAMES[name]} {contender.held_out_pass_at_1:.1%}"
+        for name, contender in _named(report)[1:]
+        if contender is not None and contender.held_out_pass_at_1 is not None
+    ]
+    return text + (f"; {', '.join(rivals)}." if rivals else ".")
+
+
+def gap_lines(report: Report) -> list[str]:
+    """One sentence per comparison of the champion with another."""
+    gaps: list[tuple[str, Gap | None]] = [
+        ("base model", report.gaps.champion_minus_base_model),
+        ("default LoRA", report.gaps.champion_minus_default_lora),
+        ("median of generation 0", report.gaps.champion_minus_generation_0_median),
+    ]
+    return [_gap_line(name, gap) for name, gap in gaps if gap is not None]
+
+
+def _gap_line(name: str, gap: Gap) -> str:
+    start = f"Champion less {name}: {100 * gap.difference:+.1f} points"
+    if gap.p_value is None or gap.interval is None:
+        return f"{start} (no paired test: an evaluation has left the store)."
+    low, high = gap.interval
+    test = f"{gap.only_champion} bugs only the champion repairs, {gap.only_other} only the other; p = {gap.p_value:.2g}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    if gap.distinguishable:
+        return f"{start}, {gap.verdict} ({test})."
+    need = f"a difference of {gap.resolution} bugs would be needed" if gap.resolution else "too few bugs differ for any verdict"
+    return f"{start}, not distinguishable from noise ({test}; {need})."
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; pipes inside cells are escaped."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def heavy_text(heavy: HeavyGenes | None) -> str:
+    """Heavy genes in one line."""
+    if heavy is None:
+        return "–"
+    modules = "+".join(name.removesuffix("_proj") for name in heavy.target_modules)
+    return f"{heavy.adapter} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
+
+
+def light_text(light: LightGenes | None) -> str:
+    """Light genes in one line; under greedy decoding only those that have an effect."""
+    if light is None:
+        return "–"
+    rest = f"penalty {light.repetition_penalty:.3g}, {light.token_limit} tokens"
+    if not light.sampling:
+        return f"greedy, {rest}"
+    return f"sampling T {light.temperature:.3g} p {light.top_p:.3g} k {light.top_k}, {rest}"
+
+
+def _named(report: Report) -> list[tuple[str, Contender | None]]:
+    return [
+        ("champion", report.champion),
+        ("base_model", report.base_model),
+        ("default_lora", report.default_lora),
+        ("generation_0_median", report.generation_0_median),
+    ]
+
+
+def _contenders(report: Report) -> str:
+    rows = [
+        (
+            NAMES[name], contender.genome_id or "–", share(contender.held_out_pass_at_1), share(contender.fitness_pass_at_1),
+            number(contender.fitness), "–" if contender.trainable_parameters is None else f"{contender.trainable_parameters:,}",
+            *(number(contender.scores.get(key)) for key in ("bugfix", "retention", "cost")),
+        )
+        for name, contender in _named(report)
+        if contender is not None
+    ]  # fmt: skip
+    return table(("", "genome", "held-out bugs repaired", "fitness bugs repaired", "fitness", "trainable parameters", "bugfix", "retention", "cost"), rows)
+
+
+def _generations(report: Report) -> str:
+    rows = [
+        (
+            line.generation, line.best or "–", number(line.best_fitness), number(line.mean_fitness), share(line.best_pass_at_1),
+            share(line.monitor_pass_at_1), number(line.hypervolume), line.front_size, line.unique_adapters, line.infeasible,
+        )
+        for line in report.generations
+    ]  # fmt: skip
+    header = ("generation", "best", "best fitness", "mean fitness", "fitness bugs", "monitor bugs", "hypervolume", "front", "adapters", "infeasible")
+    return table(header, rows) if rows else ""
+
+
+def _front(report: Report) -> str:
+    rows = [
+        (
+            point.genome_id, heavy_text(point.heavy), light_text(point.light), f"{point.trainable_parameters:,}",
+            *(number(point.scores.get(key)) for key in ("bugfix", "retention", "cost")), number(point.fitness),
+        )
+        for point in sorted(report.pareto_front, key=lambda point: -(point.fitness or 0.0))
+    ]  # fmt: skip
+    header = ("genome", "heavy genes", "light genes", "parameters", "bugfix", "retention", "cost", "fitness")
+    return table(header, rows) if rows else ""
+
+
+def _champion(report: Report) -> str:
+    champion = report.champion
+    if champion is None:
+        return ""
+    scores = table(
+        ("objective", "fitness split", "held-out split"),
+        [(name, number(value), number(champion.held_out_scores.get(name))) for name, value in sorted(champion.scores.items())],
+    )
+    rows = [(a.genome_id, a.operator, ", ".join(a.parents) or "–", number(a.fitness), share(a.pass_at_1)) for a in report.lineage]
+    return "\n\n".join(
+        [
+            "## The champion",
+            f"`{champion.genome_id}`: {heavy_text(champion.heavy)}; {light_text(champion.light)}.",
+            f"Adapter `{(champion.training_digest or '')[:12]}` in `{champion.adapter_path}`"
+            + ("; exported to `champion/` beside this report." if report.status == "finished" else "."),
+            scores,
+            "Lineage, oldest first:",
+            table(("genome", "made by", "parents", "fitness", "fitness bugs"), rows),
+        ]
+    )
+
+
+def _bug_classes(report: Report) -> str:
+    if not report.bug_classes:
+        return ""
+    rows = [
+        (line.bug_class, line.bugs, *("–" if value is None else value for value in (line.champion, line.base_model, line.default_lora)))
+        for line in report.bug_classes
+    ]
+    return "## Held-out bugs repaired, by class\n\n" + table(("bug class", "bugs", "champion", "base model", "default LoRA"), rows)
+
+
+def _outcomes(report: Report) -> str:
+    if not report.outcomes:
+        return ""
+    words = sorted({word for counts in report.outcomes.values() for word in counts})
+    names = [name for name in NAMES if name in report.outcomes]
+    rows = [(word, *(report.outcomes[name].get(word, 0) for name in names)) for word in words]
+    return "## How patches ended (held-out problems, first samples)\n\n" + table(("outcome", *(NAMES[name] for name in names)), rows)
+
+
+def _infeasible(report: Report) -> str:
+    if not report.infeasible:
+        return ""
+    rows = [(genome.genome_id, genome.reason, genome.detail) for genome in report.infeasible]
+    return "## Infeasible genomes\n\n" + table(("genome", "reason", "detail"), rows)
+
+
+def _cost(report: Report) -> str:
+    spent, own = report.totals, report.counts
+    return (
+        "## What it cost\n\n"
+        f"{spent.trainings} trainings and {spent.evaluations} evaluations in {spent.sessions} session{'s' * (spent.sessions != 1)}: "
+        f"{spent.seconds:.0f} s of wall clock, {spent.cpu_seconds:.0f} s of CPU, {spent.tokens:,} tokens. "
+        f"The latest session took {report.seconds:.0f} s and did {own.trainings} trainings and {own.evaluations} evaluations itself; "
+        "the rest was in the store."
+    )
+
+
+def _reproduce(report: Report) -> str:
+    counts = report.problems.get("counts", {})
+    data = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in counts.items())
+    edition = f" --edition {report.edition}" if report.edition != 1 else ""
+    changed = f"\n\nIt was started with {', '.join(f'`--set {item}`' for item in report.overrides)} (contained in config.yaml)." if report.overrides else ""
+    opened = f" The held-out split was opened {report.held_out_openings} time." if report.held_out_openings == 1 else ""
+    if report.held_out_openings and report.held_out_openings > 1:
+        opened = f" The held-out split was opened {report.held_out_openings} times."
+    versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
+    return (
+        f"## How to reproduce\n\n```\ncoral evolve {report.path}/config.yaml{edition}\n```\n\n"
+        f"Seed {report.seed}, edition {report.edition}, strategy {report.strategy}, base model {report.base_model_name}, "
+        f"problems {report.problems.get('source')} ({data or 'not counted yet'}).{opened} "
+        f"Results repeat bit for bit inside one numerics class (`{report.numerics_class or 'not known yet'}`).{changed}\n\n"
+        f"Versions: {versions}."
+    )

@@ -1,0 +1,119 @@
+"""What the sessions of a run did, from timings.jsonl: also sessions that were killed and left no line.
+
+A session books each digest once, so a digest that comes again begins the next session;
+a `SessionTiming` line ends one.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coral_core.report.content import Counts, Status, Totals
+from coral_core.run import FinalRecord, JobTiming, RunFolder, SessionTiming
+
+QUIET_SECONDS = 120.0
+"""A session without a line, on another machine, counts as stopped when it has written nothing for so long."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One start of the run; `line` is None when it was killed or is still going on."""
+
+    jobs: tuple[JobTiming, ...]
+    line: SessionTiming | None
+
+    @property
+    def seconds(self) -> float:
+        if self.line is not None:
+            return self.line.seconds
+        if not self.jobs:
+            return 0.0
+        first = min(job.finished - job.cost.seconds - job.waited for job in self.jobs)
+        return max(job.finished for job in self.jobs) - first
+
+    @property
+    def counts(self) -> Counts:
+        if self.line is not None:
+            return Counts(trainings=self.line.trainings, evaluations=self.line.evaluations)
+        done = [job for job in self.jobs if not job.cached]
+        trainings = sum(job.kind == "training" for job in done)
+        return Counts(trainings=trainings, evaluations=len(done) - trainings)
+
+
+def sessions(timings: Sequence[JobTiming | SessionTiming]) -> list[Session]:
+    """The sessions that wrote `timings`, oldest first."""
+    found: list[Session] = []
+    jobs: list[JobTiming] = []
+    seen: set[tuple[str, str]] = set()
+    for timing in timings:
+        if isinstance(timing, SessionTiming):
+            earlier = [job for job in jobs if job.finished < timing.started]
+            if earlier:  # a killed session whose digests the next one never met again
+                found.append(Session(tuple(earlier), None))
+            found.append(Session(tuple(jobs[len(earlier) :]), timing))
+            jobs, seen = [], set()
+            continue
+        if (timing.kind, timing.digest) in seen:
+            found.append(Session(tuple(jobs), None))
+            jobs, seen = [], set()
+        seen.add((timing.kind, timing.digest))
+        jobs.append(timing)
+    if jobs:
+        found.append(Session(tuple(jobs), None))
+    return found
+
+
+def totals(all_sessions: Sequence[Session]) -> Totals:
+    """Sums over `all_sessions`."""
+    jobs = [job for session in all_sessions for job in session.jobs if not job.cached]
+    trainings = sum(job.kind == "training" for job in jobs)
+    return Totals(
+        trainings=trainings,
+        evaluations=len(jobs) - trainings,
+        sessions=len(all_sessions),
+        seconds=sum(session.seconds for session in all_sessions),
+        cpu_seconds=sum(job.cost.cpu_seconds for job in jobs),
+        tokens=sum(job.cost.tokens for job in jobs),
+    )
+
+
+def status(folder: RunFolder, all_sessions: Sequence[Session]) -> Status:
+    """Finished when history says so; else running while its process lives (or, not knowing that, writes)."""
+    history = folder.history()
+    if history and isinstance(history[-1], FinalRecord):
+        return "finished"
+    started = _changed(folder.path / "run.json")
+    latest = all_sessions[-1] if all_sessions else None
+    if latest is not None and latest.line is not None and latest.line.started + latest.line.seconds >= started:
+        return "stopped"
+    alive = _alive(folder.path / "run.json")
+    if alive is not None:
+        return "running" if alive else "stopped"
+    last = max(_changed(folder.path / name) for name in ("run.json", "history.jsonl", "timings.jsonl"))
+    return "running" if time.time() - last < QUIET_SECONDS else "stopped"
+
+
+def _alive(run_json: Path) -> bool | None:
+    """Whether the process named in run.json lives; None when it names none or one of another machine."""
+    try:
+        facts = json.loads(run_json.read_text("utf-8"))
+        pid, host = int(facts["pid"]), facts["host"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if host != platform.node():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0

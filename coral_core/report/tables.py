@@ -1,0 +1,32 @@
+"""Writes the report of a run: report.json (the stable keys), report.md and its pictures."""
+
+from coral_core.errors import StoreError
+from coral_core.report.content import Report
+from coral_core.report.gather import build_report, run_line
+from coral_core.report.markdown import PICTURES, report_markdown
+from coral_core.report.pictures import fitness_curve, pareto_front
+from coral_core.run import RunFolder
+from coral_core.store import Store, write_atomic
+
+__all__ = ["Report", "build_report", "run_line", "write_report"]
+
+
+def write_report(folder: RunFolder, store: Store) -> Report:
+    """Build the report of `folder` and write it beside the history; safe while the run goes on.
+
+    Raises:
+        StoreError: the folder of the run cannot be written.
+    """
+    report = build_report(folder, store)
+    files = {
+        PICTURES["fitness"]: fitness_curve(report),
+        PICTURES["pareto"]: pareto_front(report),
+        "report.md": report_markdown(report).encode(),
+        "report.json": (report.model_dump_json(indent=1) + "\n").encode(),
+    }
+    try:
+        for name, data in files.items():
+            write_atomic(folder.path / name, data)
+    except OSError as error:
+        raise StoreError(f"{folder.path}: the report cannot be written ({error.strerror}). Use --json to print it instead.") from error
+    return report

@@ -1,0 +1,74 @@
+"""The `coral` command. Commands are imported when they run, so that ``coral --help`` is quick.
+
+Nothing here imports torch, Prefect or matplotlib at module level.
+"""
+
+import os
+import sys
+
+from cyclopts import App
+
+from coral_core.errors import CoralError
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("coral-x")
+
+
+def build() -> App:
+    """The application with all its commands, none of them imported yet."""
+    app = App(
+        name="coral",
+        help="Evolve LoRA and DoRA adapters of a code model that repair bugs.\n\nA run is named by its id, the beginning of one, `latest`, or the path of its folder.",
+        version=_version,
+        help_format="markdown",
+    )
+    app.command("flows.cli.init:init", name="init", help="Write a commented configuration to start from.")
+    config = App(name="config", help="Check or show configurations.", help_format="markdown")
+    config.command("flows.cli.config:check", name="check", help="Check a configuration; starts nothing.")
+    config.command("flows.cli.config:show", name="show", help="Print the whole configuration, defaults included.")
+    config.command("flows.cli.config:schema", name="schema", help="Print the JSON schema of a configuration.")
+    app.command(config)
+    app.command("flows.cli.evolve:evolve", name="evolve", help="Evolve adapters as CONFIG says; run it again to resume or replay.")
+    app.command("flows.cli.runs:runs", name="runs", help="List the runs.")
+    app.command("flows.cli.report:report", name="report", help="Show what a run found and what it cost.")
+    app.command("flows.cli.show:show", name="show", help="Show a genome: genes, lineage, scores, patches, verdicts.")
+    store = App(name="store", help="Look at and check the store of adapters and evaluations.", help_format="markdown")
+    store.command("flows.cli.store:ls", name="ls", help="List what the store holds.")
+    store.command("flows.cli.store:show", name="show", help="Show one entry.")
+    store.command("flows.cli.store:verify", name="verify", help="Read every byte and report broken entries.")
+    app.command(store)
+    return app
+
+
+def main() -> None:
+    """Entry point of `coral`: an error is one line that says what to do, never a traceback first."""
+    debug = os.environ.get("CORAL_DEBUG") == "1"
+    try:
+        build()()
+    except CoralError as error:
+        if debug:
+            raise
+        _say(str(error))
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        _say("stopped by Ctrl-C; finished work is kept")
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `coral ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except Exception as error:
+        if debug:
+            raise
+        reason = (str(error).splitlines() or [""])[0]
+        _say(f"{type(error).__name__}: {reason}\nThis is a bug of CORAL-X, not of yours. CORAL_DEBUG=1 shows where it happened.")
+        raise SystemExit(70) from None
+
+
+def _say(text: str) -> None:
+    """`error: <first line>` in red on a terminal, then the other lines."""
+    first, *rest = text.splitlines() or [""]
+    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    print(f"{red}error: {first}{plain}", *rest, sep="\n", file=sys.stderr)

@@ -1,0 +1,64 @@
+"""`coral config check|show|schema`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from coral_core.config import RunConfig, check_paths, dump_yaml, load_config
+from coral_core.run import identify_run
+
+Overrides = Annotated[
+    list[str] | None, Parameter(name="--set", help="section.key=value in place of the file's; repeatable.", negative=())
+]
+AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON (keys: docs/json.md).", negative=())]
+
+
+def check(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Check a configuration and say what it would run; starts nothing.
+
+    Args:
+        file: The configuration.
+    """
+    config = load_config(file, set_ or [])
+    check_paths(config)
+    search = config.search
+    summary = {
+        "valid": True,
+        "file": str(file),
+        "run_id": identify_run(config).run_id,
+        "strategy": search.strategy,
+        "generations": search.generations,
+        "population": search.population,
+        "genomes_at_most": search.generations * search.population,
+        "base_model": config.base_model.name,
+        "executor": config.infra.executor,
+        "store": config.store.path,
+        "runs": config.runs,
+    }
+    if as_json:
+        print(json.dumps(summary, indent=1))
+        return
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(f"[green]valid[/]: {file}")
+    out.print(f"run       {summary['run_id']}")
+    out.print(f"search    {search.strategy}, {search.generations} generations of {search.population}: {summary['genomes_at_most']} genomes at most")
+    out.print(f"model     {config.base_model.name} ({config.base_model.dtype}, {config.base_model.device}), executor {config.infra.executor}")
+    out.print(f"store     {config.store.path} (reuse: {config.store.reuse}), runs in {config.runs}")
+
+
+def show(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Print the whole configuration, defaults included.
+
+    Args:
+        file: The configuration.
+    """
+    config = load_config(file, set_ or [])
+    print(json.dumps(config.model_dump(mode="json"), indent=1) if as_json else dump_yaml(config), end="\n" if as_json else "")
+
+
+def schema() -> None:
+    """Print the JSON schema of a configuration: every key with its description, range and default."""
+    print(json.dumps(RunConfig.model_json_schema(), indent=1))

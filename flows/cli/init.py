@@ -1,0 +1,63 @@
+"""`coral init`: writes a commented configuration."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from coral_core.errors import ConfigError, StoreError
+from coral_core.store import write_atomic
+
+QUICKSTART = """\
+# CORAL-X quickstart: evolve adapters of the embedded base model on this machine, in a few minutes.
+#   coral evolve configs/quickstart.yaml             run it; run it again and nothing is done twice
+#   coral config show configs/quickstart.yaml        every key with its default
+#   coral config schema                              what each key means and may be
+# Any key can also be given as --set section.key=value.
+
+name: quickstart            # part of the run's id
+seed: 0                     # another seed is another run
+
+search:
+  strategy: evolution       # or random: the baseline at equal budget
+  generations: 4
+  population: 8
+  selection: nsga2          # trades the objectives off; tournament and truncation use the scalar fitness
+  elites: 2                 # best genomes carried over, at no cost
+
+genes:
+  heavy:                    # what needs a training; lists ascend
+    rank: [1, 2, 4, 8, 16, 32]
+    target_modules: [q, q+v, attention, mlp, all]
+    adapter: [lora, dora]
+  light:                    # what needs only an evaluation
+    temperature: {low: 0.1, high: 1.0}
+    sampling: [false, true] # greedy, sampling
+
+base_model:
+  name: coral-tiny          # embedded, about a million parameters; or a directory or Hugging Face name
+
+infra:
+  executor: local           # processes of this machine; work-pools runs the same on Prefect pools
+"""
+"""The text of configs/quickstart.yaml (a test keeps them equal): an installed package has no configs folder."""
+
+
+def init(
+    file: Path = Path("quickstart.yaml"),
+    /,
+    *,
+    force: Annotated[bool, Parameter(help="Overwrite the file if there is one.", negative=())] = False,
+) -> None:
+    """Write a commented configuration to start from.
+
+    Args:
+        file: Where to write it.
+    """
+    if file.exists() and not force:
+        raise ConfigError(f"{file}: there is such a file already. Choose another name, or overwrite it with --force.")
+    try:
+        write_atomic(file, QUICKSTART.encode())
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be written ({error.strerror}). Choose another place.") from None
+    print(f"wrote {file}. Next: coral config check {file}; coral evolve {file}")
