@@ -29,7 +29,9 @@ SPECIAL = ("<pad>", "<bos>", "<sep>", "<eos>")
 VOCABULARY = 768
 PROMPT_WEIGHT = 0.1
 ECHO_SHARE = 0.03
-"""Right functions that stay as they are, per repair pair: sets how well the base copies, and how much it leaves alone."""
+"""Right A functions that stay as they are, per repair pair: how much the base leaves alone."""
+SCRAMBLE_SHARE = 0.2
+"""Lines of unrelated functions to be copied as they are, per repair pair: teaches copying without teaching a family."""
 PLAIN_SHARE = 0.25
 """Right functions of all families as plain text, per repair pair."""
 LONGEST = 224
@@ -121,10 +123,19 @@ def make_texts(pairs: int, seed: int, echo_share: float = ECHO_SHARE) -> list[tu
         chunks = pool.map(_pairs, [(pairs // 8, seed * 1000 + part) for part in range(8)])
     drawn = [pair for chunk in chunks for pair in chunk]
     drawn += [(pair.buggy, pair.fixed) for pair in echo_pairs(int(pairs * echo_share), seed)]
+    drawn += [(text, text) for text in scrambles(int(pairs * SCRAMBLE_SHARE), seed)]
     texts = [(TINY.prompt(buggy), TINY.answer(fixed)) for buggy, fixed in drawn]
     texts += [("<bos>", source + "<eos>") for source in plain_functions(int(pairs * PLAIN_SHARE), seed)]
     random.Random(seed).shuffle(texts)
     return texts
+
+
+def scrambles(count: int, seed: int) -> list[str]:
+    """A header and a few lines, each from another function: nothing to repair, nothing to remember."""
+    rng = random.Random(f"scramble {seed}")
+    sources = [source.split("\n") for source in plain_functions(2_000, seed + 2)]
+    bodies = [line for source in sources for line in source[1:]]
+    return ["\n".join([rng.choice(sources)[0], *rng.sample(bodies, rng.randint(2, 6))]) for _ in range(count)]
 
 
 def batches(encoded: list[tuple[list[int], int]], size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

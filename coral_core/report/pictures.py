@@ -8,7 +8,7 @@ import base64
 import io
 from typing import TYPE_CHECKING, Any
 
-from coral_core.report.content import Report
+from coral_core.report.content import Evaluated, Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +18,7 @@ SIZE = (5.4, 3.2)
 DPI = 100
 LIMIT = 15_000
 """Most bytes of a picture: it is embedded in Prefect artifacts of every generation."""
+MOST_POINTS = 120
 
 
 def fitness_curve(report: Report) -> bytes:
@@ -51,7 +52,7 @@ def fitness_curve(report: Report) -> bytes:
 def pareto_front(report: Report) -> bytes:
     """Bugfix against trainable parameters; colour is retention, a ring marks the front, a cross the champion."""
     figure, axes = _canvas()
-    points = [point for point in report.evaluated if "bugfix" in point.scores]
+    points = _thinned([point for point in report.evaluated if "bugfix" in point.scores])
     if points:
         sizes = all(point.trainable_parameters > 0 for point in points)
         x = [float(point.trainable_parameters) if sizes else point.scores.get("cost", 0.0) for point in points]
@@ -77,6 +78,13 @@ def as_data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
+def _thinned(points: list[Evaluated]) -> list[Evaluated]:
+    """The front and an even choice of the rest: hundreds of overlapping points say nothing and do not compress."""
+    rest = [point for point in points if not point.on_front]
+    step = max(1, -(-len(rest) // MOST_POINTS))
+    return rest[::step] + [point for point in points if point.on_front][-MOST_POINTS:]
+
+
 def _canvas() -> "tuple[Figure, Any]":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -99,16 +107,17 @@ def _legend(axes: Any) -> None:
 
 
 def _png(figure: "Figure") -> bytes:
-    """PNG with a palette; fewer colours when it would not fit."""
+    """PNG with a palette; fewer colours, then fewer pixels, when it would not fit."""
     from PIL import Image
 
     raw = io.BytesIO()
     figure.savefig(raw, format="png", metadata={"Software": None})
     image = Image.open(raw).convert("RGB")
     small = b""
-    for colours in (64, 32, 16):
+    for colours, scale in ((64, 1.0), (32, 1.0), (16, 1.0), (16, 0.75), (8, 0.6)):
         packed = io.BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(packed, format="png", optimize=True)
+        shown = image if scale == 1 else image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+        shown.quantize(colours, dither=Image.Dither.NONE).save(packed, format="png", optimize=True)
         small = packed.getvalue()
         if len(small) <= LIMIT:
             break

@@ -1,0 +1,121 @@
+"""The rehearsal base model: exercises an installation without a model, a GPU or torch.
+
+``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2`` (seconds per job).
+Trainings write a small valid PEFT folder, generation answers with a one-step mutation of
+the buggy text or the text itself, all as a deterministic function of genes, seed and
+problem. Scores rise with rank and with learning rates near 5e-3, so that a search has
+something to climb. It says nothing about any real model.
+"""
+
+import json
+import random
+import struct
+import time
+from pathlib import Path
+
+from coral_core.config.tree import BaseModelConfig, GenerationConfig
+from coral_core.digest import seed_from
+from coral_core.errors import BaseModelError, Infeasible
+from coral_core.genome import LightGenes
+from coral_core.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
+from coral_core.lm.base import identify
+from coral_core.repair.mutate import mutators
+
+_SKILL = "coral_skill"
+
+
+class Rehearsal:
+    """Stands in for `TorchBackend`."""
+
+    def __init__(self, config: BaseModelConfig) -> None:
+        self.identity = identify(config)
+        self._seconds = _seconds(config.name)
+
+    def train(self, job: TrainingJob, pairs: list[tuple[str, str]], out: Path) -> TrainedAdapter:
+        """Write a PEFT folder whose weights are one number: how often a bug will be repaired."""
+        started = time.perf_counter()
+        time.sleep(self._seconds["train"])
+        heavy = job.heavy
+        missing = [name for name in heavy.target_modules if name not in self.identity.modules]
+        if missing:
+            raise Infeasible("module-missing", f"target module {missing[0]} is not in {job.base_model.name}")
+        if heavy.learning_rate >= 0.05:
+            raise Infeasible("diverged", "the loss was nan at step 12 (rehearsed: learning rates from 0.05 diverge)")
+        skill = _skill(heavy.rank, heavy.learning_rate, len(heavy.target_modules))
+        config = {
+            "peft_type": "LORA",
+            "base_model_name_or_path": job.base_model.name,
+            "r": heavy.rank,
+            "lora_alpha": heavy.alpha,
+            "target_modules": list(heavy.target_modules),
+            "use_dora": heavy.adapter == "dora",
+            _SKILL: skill,
+        }
+        (out / "adapter_config.json").write_text(json.dumps(config, indent=1))
+        (out / "adapter_model.safetensors").write_bytes(_safetensors(skill))
+        return TrainedAdapter(
+            training_digest=job.digest(),
+            trainable_parameters=2 * 128 * heavy.rank * len(heavy.target_modules) * 4,
+            base_parameters=self.identity.parameters,
+            examples=len(pairs),
+            losses=tuple(LossPoint(step=step, loss=2.0 - skill * step / 10) for step in range(1, 11)),
+            cost=Cost(seconds=time.perf_counter() - started, tokens=0),
+        )
+
+    def generate(
+        self,
+        adapter: Path | None,
+        light: LightGenes,
+        prompts: list[tuple[str, str]],
+        samples: int,
+        seed: int,
+        shape: GenerationConfig,
+        stop: list[str],
+    ) -> tuple[list[list[str]], int, float]:
+        """Completions per prompt; see the module's docstring."""
+        time.sleep(self._seconds["evaluate"])
+        skill = float(json.loads((adapter / "adapter_config.json").read_text())[_SKILL]) if adapter else 0.05
+        return [[_answer(key, text, skill, seed, n) for n in range(samples)] for key, text in prompts], 0, 0.0
+
+
+def _skill(rank: int, learning_rate: float, modules: int) -> float:
+    distance = abs(learning_rate - 5e-3) / (learning_rate + 5e-3)
+    return round(min(0.95, 0.1 + 0.06 * rank.bit_length() + 0.03 * modules) * (1 - 0.6 * distance), 4)
+
+
+def _answer(key: str, prompt: str, skill: float, seed: int, number: int) -> str:
+    buggy = prompt.removeprefix("<bos>").split("<sep>")[0]
+    if "```python\n" in buggy:
+        buggy = buggy.split("```python\n")[1].split("\n```")[0]
+    chance = random.Random(seed_from("rehearsal", seed, key, number))
+    if chance.random() > skill:
+        return buggy
+    try:
+        choices = mutators(buggy)
+    except SyntaxError:
+        return buggy
+    # one try in a few finds the very step back; more skill, more tries
+    mutation = choices[chance.randrange(len(choices))]() if choices else None
+    return mutation.source if mutation else buggy
+
+
+def _safetensors(value: float) -> bytes:
+    """A valid safetensors file with one float32."""
+    header = json.dumps({"skill": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + struct.pack("<f", value)
+
+
+def _seconds(name: str) -> dict[str, float]:
+    """Seconds per job from ``rehearsal:train=6,evaluate=2``. Raises `BaseModelError`."""
+    seconds = {"train": 0.0, "evaluate": 0.0}
+    _, _, options = name.partition(":")
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        try:
+            seconds[key] = {"train": float, "evaluate": float}[key](value)
+        except (KeyError, ValueError):
+            raise BaseModelError(
+                f"base_model.name: {name}: {option!r} is not train=SECONDS or evaluate=SECONDS. Write rehearsal:train=6,evaluate=2"
+            ) from None
+    return seconds

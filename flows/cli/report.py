@@ -1,0 +1,137 @@
+"""`coral report`: what a run found, as tables; refreshes report.md, report.json and the pictures."""
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from coral_core.errors import StoreError
+from coral_core.report.content import Contender, Report
+from coral_core.report.gather import build_report
+from coral_core.report.markdown import gap_lines, headline, heavy_text, light_text, number, share
+from coral_core.run import RunFolder, find_run
+from flows.cli.places import AsJson, Runs, clock, store_of
+
+
+def report(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = False) -> None:
+    """Show what a run found and what it cost; works while it is under way.
+
+    Args:
+        run: Id of the run, the beginning of one, `latest`, or the path of its folder.
+    """
+    folder = find_run(runs, run)
+    found, problem = _refresh(folder)
+    if as_json:
+        print(json.dumps(found.model_dump(mode="json"), indent=1))
+    else:
+        print_report(folder, found)
+    if problem:
+        Console(stderr=True, highlight=False).print(f"[yellow]warning[/]: {problem}")
+
+
+def _refresh(folder: RunFolder) -> tuple[Report, str]:
+    """The report, written beside the history; what could not be written is said and costs no numbers."""
+    from coral_core.report.export import export_champion
+    from coral_core.report.tables import write_report
+
+    store = store_of(folder)
+    try:
+        found = write_report(folder, store)
+        if found.status == "finished" and not (folder.path / "champion").is_dir():
+            export_champion(folder, store, found)  # the run died between its last record and the export
+    except StoreError as error:
+        return build_report(folder, store), str(error)
+    return found, ""
+
+
+def print_report(folder: RunFolder, report: Report | None = None) -> None:
+    """Print the tables of a run and where its files lie."""
+    found = report or build_report(folder, store_of(folder))
+    out = Console(highlight=False)
+    out.print(f"\n[bold]{found.run_id}[/] {found.status}" + (f": {found.reason}" if found.reason else ""))
+    out.print(headline(found).replace("`", ""), markup=False)
+    out.print()
+    out.print(_contenders(found))
+    for line in gap_lines(found):
+        out.print(f"  {line}", markup=False)
+    out.print(f"  {found.base_check.text}", markup=False)
+    if found.champion is not None:
+        out.print(f"\nchampion  {heavy_text(found.champion.heavy)}; {light_text(found.champion.light)}", markup=False)
+    if found.generations:
+        out.print()
+        out.print(_generations(found))
+    if found.pareto_front:
+        out.print()
+        out.print(_front(found))
+    if found.bug_classes:
+        out.print()
+        out.print(_bug_classes(found))
+    for genome in found.infeasible:
+        out.print(f"infeasible {genome.genome_id}: {genome.reason} ({genome.detail})", markup=False)
+    out.print(
+        f"\ncost      latest session {clock(found.seconds)}: {found.counts.trainings} trainings, {found.counts.evaluations} evaluations; "
+        f"all {found.totals.sessions}: {clock(found.totals.seconds)}, {found.totals.cpu_seconds:.0f} s CPU, {found.totals.tokens:,} tokens"
+    )
+    _where(out, folder)
+
+
+def _where(out: Console, folder: RunFolder) -> None:
+    names = [name for name in ("report.md", "champion", "history.jsonl", "config.yaml") if (folder.path / name).exists()]
+    out.print(f"files     {folder.path}/ ({', '.join(names)})", soft_wrap=True, markup=False)
+
+
+def _plain_table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    for position, name in enumerate(columns):
+        table.add_column(name, justify="left" if position == 0 else "right")
+    return table
+
+
+def _contenders(report: Report) -> Table:
+    table = _plain_table("", "", "genome", "held-out bugs", "fitness bugs", "fitness", "parameters")
+    rows: list[tuple[str, Contender | None]] = [
+        ("champion", report.champion),
+        ("base model", report.base_model),
+        ("default LoRA", report.default_lora),
+        ("median of generation 0", report.generation_0_median),
+    ]
+    for name, contender in rows:
+        if contender is None:
+            continue
+        repaired = "" if contender.held_out_bugs is None else f" ({contender.held_out_repaired}/{contender.held_out_bugs})"
+        table.add_row(
+            name,
+            contender.genome_id or "–",
+            share(contender.held_out_pass_at_1) + repaired,
+            share(contender.fitness_pass_at_1),
+            number(contender.fitness),
+            "–" if contender.trainable_parameters is None else f"{contender.trainable_parameters:,}",
+            style="bold" if name == "champion" else "",
+        )
+    return table
+
+
+def _generations(report: Report) -> Table:
+    table = _plain_table("generations", "", "best", "fitness", "mean", "fitness bugs", "monitor bugs", "hypervolume", "front", "adapters")
+    for line in report.generations:
+        table.add_row(
+            str(line.generation), line.best or "–", number(line.best_fitness), number(line.mean_fitness), share(line.best_pass_at_1),
+            share(line.monitor_pass_at_1), number(line.hypervolume), str(line.front_size), str(line.unique_adapters),
+        )  # fmt: skip
+    return table
+
+
+def _front(report: Report) -> Table:
+    table = _plain_table("Pareto front", "genome", "bugfix", "retention", "cost", "fitness", "parameters", "heavy genes")
+    for point in sorted(report.pareto_front, key=lambda point: -(point.fitness or 0.0)):
+        scores = [number(point.scores.get(name)) for name in ("bugfix", "retention", "cost")]
+        table.add_row(point.genome_id, *scores, number(point.fitness), f"{point.trainable_parameters:,}", heavy_text(point.heavy))
+    return table
+
+
+def _bug_classes(report: Report) -> Table:
+    table = _plain_table("held-out bugs repaired, by class", "bug class", "bugs", "champion", "base model", "default LoRA")
+    for line in report.bug_classes:
+        cells = ["–" if value is None else str(value) for value in (line.champion, line.base_model, line.default_lora)]
+        table.add_row(line.bug_class, str(line.bugs), *cells)
+    return table

@@ -1,0 +1,230 @@
+"""The report of a made-up run: keys, numbers, text, pictures, export."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from PIL import Image
+from synthetic_run import job, make_run
+
+from coral_core.errors import StoreError
+from coral_core.report.export import export_champion
+from coral_core.report.gather import build_report, run_line
+from coral_core.report.markdown import report_markdown, summary_markdown
+from coral_core.report.paired import compare, interval, resolution, sign_test
+from coral_core.report.pictures import LIMIT, as_data_uri, fitness_curve, pareto_front
+from coral_core.report.sessions import sessions, totals
+from coral_core.report.tables import write_report
+from coral_core.run import RunFolder, SessionTiming
+from coral_core.store import Store
+
+Run = tuple[RunFolder, Store]
+
+
+def test_report_json_has_the_documented_keys_and_the_right_numbers(finished_run: Run) -> None:
+    folder, store = finished_run
+    write_report(folder, store)
+    data = json.loads((folder.path / "report.json").read_text())
+    assert data["status"] == "finished"
+    assert data["champion"]["genome_id"] == "g001-001"
+    assert data["champion"]["held_out_pass_at_1"] == pytest.approx(20 / 30)
+    assert data["base_model"]["held_out_pass_at_1"] == pytest.approx(2 / 30)
+    assert data["default_lora"]["held_out_pass_at_1"] == pytest.approx(18 / 30)
+    assert data["generation_0_median"]["held_out_pass_at_1"] == pytest.approx(12 / 30)
+    assert data["counts"] == {"trainings": 1, "evaluations": 1}
+    assert data["totals"]["sessions"] == 2
+    assert (data["totals"]["trainings"], data["totals"]["evaluations"]) == (2, 2)
+    assert data["totals"]["cpu_seconds"] == 12
+    assert data["totals"]["tokens"] == 400
+    assert data["seconds"] == 6.5
+    assert data["held_out_openings"] == 1
+    assert [line["genome_id"] for line in data["lineage"]] == ["g000-000", "g000-001", "g001-001"]
+    assert {line["genome_id"] for line in data["pareto_front"]} == {"g000-000", "g001-001"}
+    assert data["infeasible"][0]["reason"] == "diverged"
+    assert data["bug_classes"][0] == {"bug_class": "arithmetic", "bugs": 10, "champion": 7, "base_model": 1, "default_lora": 6}
+    assert data["outcomes"]["champion"]["passed"] == 20
+    assert data["base_check"]["verdict"] == "usable"
+
+
+def test_gaps_are_paired_by_bug_and_call_noise_noise(finished_run: Run) -> None:
+    gaps = build_report(*finished_run).gaps
+    against_base = gaps.champion_minus_base_model
+    assert against_base is not None
+    assert (against_base.only_champion, against_base.only_other, against_base.verdict) == (18, 0, "better")
+    against_default = gaps.champion_minus_default_lora
+    assert against_default is not None
+    assert (against_default.only_champion, against_default.only_other) == (2, 0)
+    assert against_default.bugs == 30, "problems that are already right are no bugs"
+    assert against_default.verdict == "not distinguishable"
+    assert "not distinguishable from noise" in report_markdown(build_report(*finished_run))
+
+
+def test_a_run_under_way_reports_what_there_is(open_run: Run) -> None:
+    folder, store = open_run
+    report = write_report(folder, store)
+    assert report.status == "running"
+    assert report.champion is not None
+    assert report.champion.genome_id == "g000-001"
+    assert report.champion.held_out_pass_at_1 is None
+    assert report.gaps.champion_minus_base_model is None
+    assert report.bug_classes == ()
+    assert (report.counts.trainings, report.counts.evaluations) == (1, 1)
+    assert report.seconds == pytest.approx(4)
+    assert report.generation_0_median is not None
+    assert report.generation_0_median.genome_id == "g000-000"
+    assert "still" not in (folder.path / "report.md").read_text()
+
+
+def test_a_run_that_has_just_begun_can_be_reported(open_run: Run) -> None:
+    folder, store = open_run
+    (folder.path / "history.jsonl").unlink()
+    (folder.path / "timings.jsonl").unlink()
+    report = write_report(folder, store)
+    assert report.champion is None
+    assert report.base_check.verdict == "unknown"
+    assert "no generation is finished yet" in (folder.path / "report.md").read_text()
+
+
+def test_a_stopped_session_is_not_running(open_run: Run) -> None:
+    folder, store = open_run
+    folder.append_timing(SessionTiming(started=200, seconds=1e10, trainings=1, evaluations=1, outcome="stopped"))
+    assert build_report(folder, store).status == "stopped"
+
+
+def test_an_evaluation_that_left_the_store_costs_the_test_but_not_the_report(finished_run: Run) -> None:
+    folder, store = finished_run
+    base = build_report(folder, store).base_model
+    assert base is not None
+    store.evaluation_path(str(base.held_out_evaluation_digest)).unlink()
+    gap = build_report(folder, store).gaps.champion_minus_base_model
+    assert gap is not None
+    assert gap.difference == pytest.approx(18 / 30)
+    assert gap.verdict == "unknown"
+    assert "no paired test" in report_markdown(build_report(folder, store))
+
+
+def test_run_line(finished_run: Run) -> None:
+    line = run_line(finished_run[0])
+    assert (line.generation, line.generations, line.status) == (1, 2, "finished")
+    assert line.champion_held_out_pass_at_1 == pytest.approx(20 / 30)
+
+
+@pytest.mark.parametrize("draw", [fitness_curve, pareto_front])
+def test_pictures_are_small_png_with_content(finished_run: Run, draw: object) -> None:
+    png = draw(build_report(*finished_run))  # type: ignore[operator]
+    assert len(png) <= LIMIT
+    image = Image.open(io.BytesIO(png))
+    assert image.format == "PNG"
+    colours = image.convert("RGB").getcolors(100_000)
+    assert colours is not None
+    assert len(colours) > 4
+    assert max(colours)[1] == (255, 255, 255), "the background is white on light and dark pages"
+
+
+def test_pictures_of_a_long_run_stay_small(finished_run: Run) -> None:
+    report = build_report(*finished_run)
+    lines = tuple(report.generations[0].model_copy(update={"generation": n, "mean_fitness": 0.1 + n / 100}) for n in range(60))
+    points = tuple(
+        report.evaluated[0].model_copy(
+            update={"trainable_parameters": 1000 + 37 * n * n, "scores": {"bugfix": (n * 7 % 100) / 100, "retention": (n * 13 % 100) / 100, "cost": 0.5}}
+        )
+        for n in range(600)
+    )
+    long = report.model_copy(update={"generations": lines, "evaluated": points})
+    assert len(fitness_curve(long)) <= LIMIT
+    assert len(pareto_front(long)) <= LIMIT
+
+
+def test_summary_embeds_its_pictures_and_report_links_them(finished_run: Run) -> None:
+    folder, store = finished_run
+    write_report(folder, store)
+    text = (folder.path / "report.md").read_text()
+    for name in ("pictures/fitness.png", "pictures/pareto.png"):
+        assert f"({name})" in text
+        assert (folder.path / name).read_bytes().startswith(b"\x89PNG")
+    assert "coral evolve" in text
+    assert "What it cost" in text
+    summary = summary_markdown(folder, store)
+    assert summary.count("data:image/png;base64,") == 2
+    assert as_data_uri(b"x").startswith("data:image/png;base64,")
+
+
+def test_champion_is_exported_with_a_card(finished_run: Run) -> None:
+    folder, store = finished_run
+    report = write_report(folder, store)
+    target = export_champion(folder, store, report)
+    assert target == folder.path / "champion"
+    assert sorted(path.name for path in target.iterdir()) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "generation_config.json", "genome.json",
+    ]  # fmt: skip
+    source = store.adapter_path(str(report.champion.training_digest if report.champion else ""))
+    assert (target / "adapter_model.safetensors").read_bytes() == (source / "adapter_model.safetensors").read_bytes()
+    card = (target / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "coral-tiny"
+    assert front["library_name"] == "peft"
+    code = card.split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+    assert json.loads((target / "genome.json").read_text())["genome_id"] == "g001-001"
+    export_champion(folder, store, report)  # again: replaced, not merged
+
+
+def test_a_champion_without_a_sound_adapter_is_an_error(finished_run: Run) -> None:
+    folder, store = finished_run
+    report = build_report(folder, store)
+    assert report.champion is not None
+    (store.adapter_path(str(report.champion.training_digest)) / "adapter_model.safetensors").write_bytes(b"edited")
+    with pytest.raises(StoreError, match="missing or broken"):
+        export_champion(folder, store, report)
+
+
+def test_sessions_split_where_a_digest_comes_again() -> None:
+    killed = [job("evaluation", "base", 1), job("training", "a", 2)]
+    again = [job("evaluation", "base", 11, cached=True), job("training", "b", 13)]
+    found = sessions([*killed, *again])
+    assert [len(session.jobs) for session in found] == [2, 2]
+    assert found[-1].counts.trainings == 1
+    assert found[-1].counts.evaluations == 0
+    assert totals(found).trainings == 2
+    assert sessions([]) == []
+
+
+@pytest.mark.parametrize(("wins", "losses", "expected"), [(0, 0, 1.0), (5, 5, 1.0), (6, 0, 0.03125), (9, 1, 0.021484375)])
+def test_sign_test_is_exact(wins: int, losses: int, expected: float) -> None:
+    assert sign_test(wins, losses) == pytest.approx(expected)
+    assert sign_test(losses, wins) == pytest.approx(expected)
+
+
+def test_resolution_is_the_smallest_difference_the_test_can_tell() -> None:
+    assert resolution(5) is None
+    assert resolution(6) == 6
+    assert resolution(10) == 8
+    for discordant in range(6, 80):
+        smallest = resolution(discordant)
+        assert smallest is not None
+        losses = (discordant - smallest) // 2
+        assert sign_test(discordant - losses, losses) < 0.05
+        assert losses + 1 > discordant // 2 or sign_test(discordant - losses - 1, losses + 1) >= 0.05
+
+
+def test_interval_holds_the_difference_and_no_difference_is_no_verdict() -> None:
+    low, high = interval(18, 0, 30)
+    assert low < 18 / 30 < high
+    gap = compare(0.0, ["a"], ["a"], ["a", "b"])
+    assert (gap.only_champion, gap.only_other, gap.p_value, gap.verdict) == (0, 0, 1.0, "not distinguishable")
+
+
+def test_drawing_libraries_are_imported_only_when_a_picture_is_drawn() -> None:
+    code = "import sys, coral_core.report.tables, coral_core.report.export; print('matplotlib' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_two_builds_are_equal(tmp_path: object, finished_run: Run) -> None:
+    folder, store = finished_run
+    assert build_report(folder, store) == build_report(folder, store)
+    assert fitness_curve(build_report(folder, store)) == fitness_curve(build_report(folder, store))
+    assert make_run is not None
