@@ -28,7 +28,9 @@ CLASSES = ("comparison", "arithmetic", "index")
 PROBLEMS = ProblemsConfig(fitness=4, retention=0, monitor=0, held_out=4, pairs=8)
 
 
-def evaluation(name: str, split: Split, training: str, repaired: int, bugs: int = 30, ids: list[str] | None = None) -> Evaluation:
+def evaluation(
+    name: str, split: Split, training: str, repaired: int, bugs: int = 30, ids: list[str] | None = None
+) -> Evaluation:
     """`repaired` of `bugs` bugs, and two problems that stay right."""
     names = ids or [f"builtin/{split}/x/{number:04d}" for number in range(bugs)]
     records = [
@@ -41,7 +43,10 @@ def evaluation(name: str, split: Split, training: str, repaired: int, bugs: int 
                     completion="def f(x):\n    return x\n",
                     patch="def f(x):\n    return x\n",
                     extraction="whole",
-                    verdict={"outcome": "passed" if number < repaired else ("wrong-value" if number % 2 else "syntax"), "cases": 16},
+                    verdict={
+                        "outcome": "passed" if number < repaired else ("wrong-value" if number % 2 else "syntax"),
+                        "cases": 16,
+                    },
                 ),
             ),
         )
@@ -61,11 +66,21 @@ def evaluation(name: str, split: Split, training: str, repaired: int, bugs: int 
 
 
 def scores(bugfix: float) -> dict[str, float]:
-    return {"bugfix": bugfix, "retention": 0.9 - bugfix / 4, "cost": 0.8 - bugfix / 2, "syntax": 0.9, "style": 0.8, "security": 1.0, "runtime": 0.5}
+    return {
+        "bugfix": bugfix,
+        "retention": 0.9 - bugfix / 4,
+        "cost": 0.8 - bugfix / 2,
+        "syntax": 0.9,
+        "style": 0.8,
+        "security": 1.0,
+        "runtime": 0.5,
+    }
 
 
 def genome(generation: int, slot: int, rank: int, parents: tuple[str, ...] = ()) -> Genome:
-    heavy = HeavyGenes(rank=rank, alpha=16, dropout=0.0, target_modules=("q_proj", "v_proj"), adapter="dora", learning_rate=5e-3)
+    heavy = HeavyGenes(
+        rank=rank, alpha=16, dropout=0.0, target_modules=("q_proj", "v_proj"), adapter="dora", learning_rate=5e-3
+    )
     operator = "crossover" if parents else "seed"
     return Genome(
         genome_id=f"g{generation:03d}-{slot:03d}", generation=generation, slot=slot, heavy=heavy, light=GREEDY,
@@ -98,7 +113,13 @@ def make_run(root: Path, finished: bool = True, ids: list[str] | None = None) ->
             identity=identity,
             name=config.name,
             strategy="evolution",
-            base_model=BaseModelIdentity(name="coral-tiny", content_id="c", parameters=900_000, modules=("q_proj",), numerics_class="cpu; float32"),
+            base_model=BaseModelIdentity(
+                name="coral-tiny",
+                content_id="c",
+                parameters=900_000,
+                modules=("q_proj",),
+                numerics_class="cpu; float32",
+            ),
             problems={"source": "builtin", "counts": {"fitness": 30, "held_out": 32}, "digests": {}},
         ),
         _baseline(store, "base_model", "none", 2, ids),
@@ -121,13 +142,20 @@ def make_run(root: Path, finished: bool = True, ids: list[str] | None = None) ->
     return folder, store
 
 
-def _baseline(store: Store, name: Literal["base_model", "default_lora"], training: str, repaired: int, ids: list[str] | None) -> BaselineRecord:
+def _baseline(
+    store: Store, name: Literal["base_model", "default_lora"], training: str, repaired: int, ids: list[str] | None
+) -> BaselineRecord:
     if training != "none":
         publish(store, training)
     found = evaluation(name, "fitness", training, min(repaired, len(ids) if ids else repaired), ids=ids)
     store.publish_evaluation(found.evaluation_digest, found)
     return BaselineRecord(
-        name=name, training_digest=training, evaluation_digest=found.evaluation_digest, scores=found.scores, fitness=0.3, pass_at_1=repaired / 30
+        name=name,
+        training_digest=training,
+        evaluation_digest=found.evaluation_digest,
+        scores=found.scores,
+        fitness=0.3,
+        pass_at_1=repaired / 30,
     )
 
 
@@ -149,7 +177,9 @@ def _genome_record(store: Store, generation: int, slot: int, ids: list[str] | No
 
 
 def _final(store: Store) -> FinalRecord:
-    wanted: list[tuple[Literal["champion", "base_model", "default_lora", "generation_0_median"], str | None, str, int]] = [
+    wanted: list[
+        tuple[Literal["champion", "base_model", "default_lora", "generation_0_median"], str | None, str, int]
+    ] = [
         ("champion", "g001-001", digest(["training", 1, 1]), 20),
         ("base_model", None, "none", 2),
         ("default_lora", None, digest("default"), 18),

@@ -44,7 +44,13 @@ def test_report_json_has_the_documented_keys_and_the_right_numbers(finished_run:
     assert [line["genome_id"] for line in data["lineage"]] == ["g000-000", "g000-001", "g001-001"]
     assert {line["genome_id"] for line in data["pareto_front"]} == {"g000-000", "g001-001"}
     assert data["infeasible"][0]["reason"] == "diverged"
-    assert data["bug_classes"][0] == {"bug_class": "arithmetic", "bugs": 10, "champion": 7, "base_model": 1, "default_lora": 6}
+    assert data["bug_classes"][0] == {
+        "bug_class": "arithmetic",
+        "bugs": 10,
+        "champion": 7,
+        "base_model": 1,
+        "default_lora": 6,
+    }
     assert data["outcomes"]["champion"]["passed"] == 20
     assert data["base_check"]["verdict"] == "usable"
 
@@ -126,10 +132,15 @@ def test_pictures_are_small_png_with_content(finished_run: Run, draw: object) ->
 
 def test_pictures_of_a_long_run_stay_small(finished_run: Run) -> None:
     report = build_report(*finished_run)
-    lines = tuple(report.generations[0].model_copy(update={"generation": n, "mean_fitness": 0.1 + n / 100}) for n in range(60))
+    lines = tuple(
+        report.generations[0].model_copy(update={"generation": n, "mean_fitness": 0.1 + n / 100}) for n in range(60)
+    )
     points = tuple(
         report.evaluated[0].model_copy(
-            update={"trainable_parameters": 1000 + 37 * n * n, "scores": {"bugfix": (n * 7 % 100) / 100, "retention": (n * 13 % 100) / 100, "cost": 0.5}}
+            update={
+                "trainable_parameters": 1000 + 37 * n * n,
+                "scores": {"bugfix": (n * 7 % 100) / 100, "retention": (n * 13 % 100) / 100, "cost": 0.5},
+            }
         )
         for n in range(600)
     )
@@ -192,7 +203,9 @@ def test_sessions_split_where_a_digest_comes_again() -> None:
     assert sessions([]) == []
 
 
-@pytest.mark.parametrize(("wins", "losses", "expected"), [(0, 0, 1.0), (5, 5, 1.0), (6, 0, 0.03125), (9, 1, 0.021484375)])
+@pytest.mark.parametrize(
+    ("wins", "losses", "expected"), [(0, 0, 1.0), (5, 5, 1.0), (6, 0, 0.03125), (9, 1, 0.021484375)]
+)
 def test_sign_test_is_exact(wins: int, losses: int, expected: float) -> None:
     assert sign_test(wins, losses) == pytest.approx(expected)
     assert sign_test(losses, wins) == pytest.approx(expected)

@@ -1,0 +1,42 @@
+"""Cellular automata on a binary torus: the seeds of genomes.
+
+Outer-totalistic rules of Conway's kind: the next state of a cell depends on its own
+state and on how many of its 8 neighbours live. A rule has 18 bits; bit
+``9 * cell + neighbours`` is the next state, so that rule and index fit each other.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coral_core.config.tree import AutomatonConfig
+from coral_core.genome import Automaton
+
+RULE_BITS = 18
+
+Grid = NDArray[np.uint8]
+
+
+def history(automaton: Automaton) -> Grid:
+    """Grids of all steps, shape (steps + 1, rows, columns), the start included."""
+    table = np.array([(automaton.rule >> bit) & 1 for bit in range(RULE_BITS)], dtype=np.uint8)
+    grid = np.array(automaton.grid, dtype=np.uint8)
+    grids = [grid]
+    for _ in range(automaton.steps):
+        rows = np.roll(grid, 1, 0) + grid + np.roll(grid, -1, 0)
+        neighbours = np.roll(rows, 1, 1) + rows + np.roll(rows, -1, 1) - grid
+        grid = table[9 * grid + neighbours]
+        grids.append(grid)
+    return np.stack(grids)
+
+
+def draw(config: AutomatonConfig, rng: np.random.Generator) -> Automaton:
+    """A random automaton: density, cells, rule and steps.
+
+    Rule bits are drawn with a share of their own, so that quiet and busy rules both occur.
+    """
+    density = rng.uniform(config.density.low, config.density.high)
+    grid = (rng.random((config.size, config.size)) < density).astype(int)
+    share = rng.uniform(0.05, 0.95)
+    rule = int(sum(1 << bit for bit in range(RULE_BITS) if rng.random() < share))
+    steps = int(rng.integers(config.steps.low, config.steps.high + 1))
+    return Automaton(grid=tuple(tuple(map(int, row)) for row in grid), rule=rule, steps=steps)

@@ -1,0 +1,74 @@
+"""The interface of every search strategy, and the registry of strategies."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from coral_core.config import RunConfig
+from coral_core.errors import ConfigError
+from coral_core.frozen import Frozen
+from coral_core.genome import Genome
+
+
+class Scored(Frozen):
+    """A genome and what its evaluation said; `infeasible` is a reason, never a score of 0."""
+
+    genome: Genome
+    scores: dict[str, float] | None
+    fitness: float | None
+    infeasible: str | None = None
+
+
+class Search(Protocol):
+    """Proposes genomes, hears of results. Equal results give equal genomes, in whatever order they are told."""
+
+    @property
+    def generation(self) -> int:
+        """Number of the generation that `ask` gives, from 0."""
+        ...
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def reason(self) -> str:
+        """Why the search is done, in words; empty while it is not."""
+        ...
+
+    def ask(self) -> tuple[Genome, ...]:
+        """The genomes of the current generation; asking twice gives the same ones."""
+        ...
+
+    def tell(self, results: Sequence[Scored]) -> None:
+        """Results of all genomes of the current generation."""
+        ...
+
+    def best(self) -> Scored | None:
+        """The champion so far: fittest of those that meet the final thresholds (of all, when none does)."""
+        ...
+
+    def front(self) -> tuple[Scored, ...]:
+        """The Pareto front of everything told so far, by genome id."""
+        ...
+
+
+_STRATEGIES: dict[str, Callable[[RunConfig], Search]] = {}
+
+
+def register(name: str) -> Callable[[Callable[[RunConfig], Search]], Callable[[RunConfig], Search]]:
+    """Class decorator: make a strategy available as `search.strategy: name`."""
+
+    def add(strategy: Callable[[RunConfig], Search]) -> Callable[[RunConfig], Search]:
+        _STRATEGIES[name] = strategy
+        return strategy
+
+    return add
+
+
+def make_search(config: RunConfig) -> Search:
+    """The strategy that `config.search.strategy` names; `config.seed` is the seed of all its draws."""
+    from coral_core.search import evolution, random_search  # noqa: F401  (they register themselves)
+
+    try:
+        return _STRATEGIES[config.search.strategy](config)
+    except KeyError:
+        raise ConfigError(f"search.strategy: {config.search.strategy}: unknown. Known: {', '.join(sorted(_STRATEGIES))}.") from None

@@ -1,0 +1,169 @@
+"""The evolution: automaton seeds, selection from everything evaluated so far, variation, elites.
+
+The parents' pool is the whole archive, not the last generation alone: an adapter once
+trained costs nothing to keep, and small populations forget too much otherwise.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coral_core.config import RunConfig
+from coral_core.genome import Genome, Lineage, genome_id
+from coral_core.search.base import Scored, register
+from coral_core.search.diversity import strength
+from coral_core.search.randomness import generator
+from coral_core.search.selection import champion, fitness_order, nsga2_order, pareto_front
+from coral_core.search.variation import Material, Variation, split
+
+TRIES = 40
+"""Redraws of a child or seed that repeats what is there already."""
+
+
+@register("evolution")
+class EvolutionSearch:
+    """See the module's docstring; settings in `config.search`."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._variation = Variation(config.genes, config.automaton, config.search.variation)
+        self._archive: dict[str, Scored] = {}
+        self._generation = 0
+        self._asked: tuple[Genome, ...] | None = None
+        self._best: list[float] = []
+        self._unique = 1.0
+        self._reason = ""
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def done(self) -> bool:
+        return bool(self._reason)
+
+    @property
+    def reason(self) -> str:
+        return self._reason
+
+    def ask(self) -> tuple[Genome, ...]:
+        if self._asked is None:
+            self._asked = self._first() if self._generation == 0 else self._next()
+        return self._asked
+
+    def tell(self, results: Sequence[Scored]) -> None:
+        for scored in sorted(results, key=lambda item: item.genome.genome_id):
+            self._archive[scored.genome.genome_id] = scored
+        heavy = {scored.genome.heavy.digest() for scored in results}
+        self._unique = len(heavy) / max(1, len(results))
+        best = self.best()
+        self._best.append(best.fitness if best and best.fitness is not None else 0.0)
+        self._generation += 1
+        self._asked = None
+        self._reason = self._ending()
+
+    def best(self) -> Scored | None:
+        return champion(list(self._archive.values()), self._config.scoring)
+
+    def front(self) -> tuple[Scored, ...]:
+        return pareto_front(list(self._archive.values()), self._config.scoring)
+
+    # -- generations -----------------------------------------------------------------------
+
+    def _first(self) -> tuple[Genome, ...]:
+        """Automaton seeds; redrawn until `minimum_unique` of them have distinct heavy genes and all are distinct."""
+        search = self._config.search
+        wanted = int(search.diversity.minimum_unique * search.population)
+        genomes: list[Genome] = []
+        for slot in range(search.population):
+            heavy = {genome.heavy.digest() for genome in genomes}
+            genes = {genome.genes_digest() for genome in genomes}
+            need_new = len(heavy) < wanted
+            rng = generator(self._config.seed, 0, slot, "seed")
+            for _ in range(TRIES):
+                genome = self._placed(self._variation.seed(rng), slot)
+                fresh = genome.heavy.digest() not in heavy if need_new else genome.genes_digest() not in genes
+                if fresh:
+                    break
+            genomes.append(genome)
+        return tuple(genomes)
+
+    def _next(self) -> tuple[Genome, ...]:
+        search = self._config.search
+        ordered = self._ordered()
+        genomes = [self._elite(scored, slot) for slot, scored in enumerate(ordered[: search.elites])]
+        parents = [scored.genome for scored in ordered[: max(2, int(search.survival_rate * search.population))]]
+        taken = {scored.genome.genes_digest() for scored in self._archive.values()}
+        power = strength(search.diversity, self._unique, self._best)
+        for slot in range(len(genomes), search.population):
+            rng = generator(self._config.seed, self._generation, slot, "child")
+            for _ in range(TRIES):
+                genome = self._placed(self._variation.child(self._parents(parents, rng), rng, power), slot)
+                if genome.genes_digest() not in taken:
+                    break
+            taken.add(genome.genes_digest())
+            genomes.append(genome)
+        return tuple(genomes)
+
+    def _ordered(self) -> list[Scored]:
+        """Everything evaluated, best first, one of each set of equal genes; infeasible ones only when too few others."""
+        scored = list(self._archive.values())
+        order = nsga2_order if self._config.search.selection == "nsga2" else fitness_order
+        distinct: dict[str, Scored] = {}
+        for item in order(scored, self._config.scoring, self._progress()):
+            distinct.setdefault(item.genome.genes_digest(), item)
+        rated = [item for item in distinct.values() if item.scores is not None]
+        if self._config.search.selection == "nsga2" and (best := self.best()) is not None:
+            rated.sort(key=lambda item: item.genome.genes_digest() != best.genome.genes_digest())  # the champion never dies
+        return rated if len(rated) >= 2 else list(distinct.values())
+
+    def _progress(self) -> float:
+        """Progress in [0, 1] of the generation whose results are in: 0 for the first, 1 for the last."""
+        return max(0, self._generation - 1) / max(1, self._config.search.generations - 1)
+
+    def _parents(self, pool: list[Genome], rng: np.random.Generator) -> list[Genome]:
+        """One or two distinct parents; `pool` is ordered from best to worst."""
+        count = 2 if len(pool) > 1 and rng.random() < self._config.search.variation.crossover_rate else 1
+        places: list[int] = []
+        while len(places) < count:
+            place = self._pick(len(pool), rng)
+            if place not in places:
+                places.append(place)
+        return [pool[place] for place in places]
+
+    def _pick(self, size: int, rng: np.random.Generator) -> int:
+        """Truncation: any of the pool alike. Tournament and nsga2: the best of `tournament_size` drawn."""
+        if self._config.search.selection == "truncation":
+            return int(rng.integers(size))
+        return int(min(rng.integers(size) for _ in range(self._config.search.tournament_size)))
+
+    def _elite(self, scored: Scored, slot: int) -> Genome:
+        old = scored.genome
+        lineage = Lineage(parents=(old.genome_id,), operator="elite")
+        return old.model_copy(
+            update={"genome_id": genome_id(self._generation, slot), "generation": self._generation, "slot": slot, "lineage": lineage}
+        )
+
+    def _placed(self, material: Material, slot: int) -> Genome:
+        heavy, light = split(material.genes)
+        return Genome(
+            genome_id=genome_id(self._generation, slot),
+            generation=self._generation,
+            slot=slot,
+            heavy=heavy,
+            light=light,
+            automaton=material.automaton,
+            features=material.features,
+            lineage=Lineage(parents=material.parents, operator=material.operator),
+        )
+
+    def _ending(self) -> str:
+        search = self._config.search
+        if self._generation >= search.generations:
+            return f"all {search.generations} generations are done"
+        stop = search.early_stopping
+        if stop.enabled and self._generation >= stop.minimum_generations and len(self._best) > stop.patience:
+            rise = self._best[-1] - self._best[-1 - stop.patience]
+            if rise < stop.minimum_improvement or rise == 0:
+                return f"the best fitness rose by {rise:.4f} in {stop.patience} generations, less than {stop.minimum_improvement}"
+        return ""

@@ -1,0 +1,131 @@
+"""From features to genes: a smooth mapping with locality that reaches every candidate.
+
+1. Each feature becomes its quantile among automata drawn from the same configuration
+   (a fixed sample, drawn once from counters), so that every feature spreads over [0, 1].
+2. Each gene's position is a fixed mix of the four quantiles (`MIX`), made uniform by its
+   own quantile function. Neighbouring automata thus get neighbouring genes.
+3. A position in [0, 1] picks a candidate (equal shares) or a value of a range.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coral_core.config.tree import AutomatonConfig, GenesConfig, module_names
+from coral_core.genome import Automaton, Features, HeavyGenes, LightGenes
+from coral_core.search.automaton import draw
+from coral_core.search.features import features
+from coral_core.search.randomness import generator
+
+SAMPLE = 768
+"""Automata in the calibration sample."""
+
+GENES = (
+    "rank",
+    "alpha",
+    "dropout",
+    "target_modules",
+    "adapter",
+    "learning_rate",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "token_limit",
+    "sampling",
+)
+
+Positions = dict[str, float]
+"""Gene name -> position in [0, 1]."""
+
+# Rows: genes; columns: complexity, intensity, periodicity, convergence. Signed unit rows that
+# together weigh the four features alike, so that distances in features become distances in genes.
+MIX: NDArray[np.float64] = np.array(
+    [
+        [1.0, 0.0, 0.0, 0.0],
+        [0.0, 1.0, 0.0, 0.0],
+        [0.0, 0.0, 1.0, 0.0],
+        [0.0, 0.0, 0.0, 1.0],
+        [0.8, 0.0, 0.0, -0.6],
+        [0.0, 0.8, 0.6, 0.0],
+        [0.6, -0.8, 0.0, 0.0],
+        [0.0, 0.0, 0.8, 0.6],
+        [0.0, 0.6, 0.0, 0.8],
+        [-0.6, 0.0, 0.8, 0.0],
+        [0.0, 0.0, -0.6, 0.8],
+        [0.8, 0.6, 0.0, 0.0],
+    ]
+)
+
+
+class Calibration:
+    """Quantile functions of features and mixed positions for one automaton configuration."""
+
+    def __init__(self, config: AutomatonConfig) -> None:
+        raw = np.array([_row(features(draw(config, generator(0, 0, n, "calibration")))) for n in range(SAMPLE)])
+        self._features = np.sort(raw, axis=0)
+        mixed = self.quantiles(raw) @ MIX.T
+        self._mixed = np.sort(mixed, axis=0)
+
+    def quantiles(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of the sample below each feature value (ties count half), shape of `raw`."""
+        raw = np.atleast_2d(raw)
+        return np.stack([_quantile(self._features[:, n], raw[:, n]) for n in range(raw.shape[1])], axis=1)
+
+    def positions(self, found: Features) -> Positions:
+        """Position of every gene in [0, 1]."""
+        mixed = self.quantiles(np.array([_row(found)])) @ MIX.T
+        return {gene: float(_quantile(self._mixed[:, n], mixed[:, n])[0]) for n, gene in enumerate(GENES)}
+
+
+def _quantile(ordered: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    low = np.searchsorted(ordered, values, "left")
+    high = np.searchsorted(ordered, values, "right")
+    return (low + high) / (2 * len(ordered))
+
+
+def _row(found: Features) -> list[float]:
+    return [found.complexity, found.intensity, found.periodicity, found.convergence]
+
+
+@lru_cache(maxsize=8)
+def calibration(config: AutomatonConfig) -> Calibration:
+    return Calibration(config)
+
+
+def positions(automaton: Automaton, config: AutomatonConfig) -> tuple[Features, Positions]:
+    """Features of `automaton` and the gene positions they express."""
+    found = features(automaton)
+    return found, calibration(config).positions(found)
+
+
+def choice(position: float, count: int) -> int:
+    """Index of the candidate at `position`; every candidate has an equal share of [0, 1]."""
+    return min(count - 1, max(0, int(position * count)))
+
+
+def heavy_genes(place: Positions, genes: GenesConfig) -> HeavyGenes:
+    """The heavy genes at `place`."""
+    space = genes.heavy
+    return HeavyGenes(
+        rank=space.rank[choice(place["rank"], len(space.rank))],
+        alpha=space.alpha[choice(place["alpha"], len(space.alpha))],
+        dropout=space.dropout[choice(place["dropout"], len(space.dropout))],
+        target_modules=module_names(space.target_modules[choice(place["target_modules"], len(space.target_modules))]),
+        adapter=space.adapter[choice(place["adapter"], len(space.adapter))],
+        learning_rate=space.learning_rate[choice(place["learning_rate"], len(space.learning_rate))],
+    )
+
+
+def light_genes(place: Positions, genes: GenesConfig) -> LightGenes:
+    """The light genes at `place`; real values are rounded so that they print as they are."""
+    space = genes.light
+    return LightGenes(
+        temperature=round(space.temperature.at(place["temperature"]), 3),
+        top_p=round(space.top_p.at(place["top_p"]), 3),
+        top_k=space.top_k.at(place["top_k"]),
+        repetition_penalty=round(space.repetition_penalty.at(place["repetition_penalty"]), 3),
+        token_limit=space.token_limit.at(place["token_limit"]),
+        sampling=space.sampling[choice(place["sampling"], len(space.sampling))],
+    )

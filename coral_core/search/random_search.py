@@ -1,0 +1,60 @@
+"""Random search: the baseline that every strategy must beat at equal budget."""
+
+from collections.abc import Sequence
+
+from coral_core.config import RunConfig
+from coral_core.genome import Genome, Lineage, genome_id
+from coral_core.search.base import Scored, register
+from coral_core.search.expression import GENES, heavy_genes, light_genes
+from coral_core.search.randomness import generator
+from coral_core.search.selection import champion, pareto_front
+
+
+@register("random")
+class RandomSearch:
+    """Every gene uniform over its candidates or range, every generation anew."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._archive: dict[str, Scored] = {}
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def done(self) -> bool:
+        return self._generation >= self._config.search.generations
+
+    @property
+    def reason(self) -> str:
+        return f"all {self._config.search.generations} generations are done" if self.done else ""
+
+    def ask(self) -> tuple[Genome, ...]:
+        genomes = []
+        for slot in range(self._config.search.population):
+            rng = generator(self._config.seed, self._generation, slot, "random")
+            place = {gene: float(rng.random()) for gene in GENES}
+            genomes.append(
+                Genome(
+                    genome_id=genome_id(self._generation, slot),
+                    generation=self._generation,
+                    slot=slot,
+                    heavy=heavy_genes(place, self._config.genes),
+                    light=light_genes(place, self._config.genes),
+                    lineage=Lineage(operator="random"),
+                )
+            )
+        return tuple(genomes)
+
+    def tell(self, results: Sequence[Scored]) -> None:
+        for scored in results:
+            self._archive[scored.genome.genome_id] = scored
+        self._generation += 1
+
+    def best(self) -> Scored | None:
+        return champion(sorted(self._archive.values(), key=lambda item: item.genome.genome_id), self._config.scoring)
+
+    def front(self) -> tuple[Scored, ...]:
+        return pareto_front(list(self._archive.values()), self._config.scoring)

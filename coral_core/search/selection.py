@@ -1,0 +1,141 @@
+"""Selection: fitness, thresholds, constrained domination, crowding, hypervolume.
+
+Constrained domination and crowding are those of NSGA-II (Deb et al. 2002, sections III
+and V): a genome that meets the thresholds beats one that does not, among those that do
+not the smaller violation wins, among those that do Pareto rank and then crowding decide.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from coral_core.config.tree import ScoringConfig
+from coral_core.search.base import Scored
+
+Scores = Mapping[str, float]
+
+
+def fitness(scores: Scores, weights: Mapping[str, float]) -> float:
+    """Scalar fitness: sum of weight times score, over the weights' sum of 1; in [0, 1]."""
+    return math.fsum(weight * scores.get(name, 0.0) for name, weight in weights.items())
+
+
+def threshold(base: float, limit: float, progress: float, schedule: str) -> float:
+    """A constraint's threshold at `progress` in [0, 1]: `base` at 0, `limit` at 1, both exactly."""
+    x = min(1.0, max(0.0, progress))
+    if schedule == "sqrt":
+        share = math.sqrt(x)
+    elif schedule == "sigmoid":
+        low, high = _logistic(0.0), _logistic(1.0)
+        share = (_logistic(x) - low) / (high - low)
+    else:
+        share = x
+    return base + share * (limit - base)
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-12 * (x - 0.5)))
+
+
+def violation(scores: Scores, scoring: ScoringConfig, progress: float) -> float:
+    """Sum over the constraints of how far a score is below its threshold; 0 when all are met."""
+    total = 0.0
+    for name, limits in scoring.thresholds.items():
+        total += max(0.0, threshold(limits.base, limits.limit, progress, scoring.schedule) - scores.get(name, 0.0))
+    return total
+
+
+def objectives(scoring: ScoringConfig) -> tuple[str, ...]:
+    """Names with the role `objective`, in a fixed order."""
+    return tuple(sorted(name for name, role in scoring.roles.items() if role == "objective"))
+
+
+def matrix(scores: Sequence[Scores], names: Sequence[str]) -> NDArray[np.float64]:
+    """Scores as rows, one column per name."""
+    return np.array([[row.get(name, 0.0) for name in names] for row in scores], dtype=float).reshape(len(scores), len(names))
+
+
+def pareto_ranks(points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rank of each row, 0 for the non-dominated; larger is better in every column, equal rows share a rank."""
+    if len(points) == 0:
+        return np.zeros(0, dtype=np.int64)
+    ranks: NDArray[np.int64] = np.asarray(moocore.pareto_rank(points, maximise=True), dtype=np.int64)
+    return ranks - ranks.min()
+
+
+def crowding(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Crowding distance of each row among all rows; infinite at the ends of each objective."""
+    count = len(points)
+    distance = np.zeros(count)
+    for column in range(points.shape[1]):
+        values = points[:, column]
+        order = np.argsort(values, kind="stable")
+        span = values[order[-1]] - values[order[0]]
+        distance[order[0]] = distance[order[-1]] = np.inf
+        if span > 0 and count > 2:
+            distance[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / span
+    return distance
+
+
+def nsga2_order(scored: Sequence[Scored], scoring: ScoringConfig, progress: float) -> list[Scored]:
+    """`scored` from best to worst by constrained domination and crowding; ties by fitness, then genome id.
+
+    Infeasible genomes come last: they have no scores, which is not a score of 0.
+    """
+    rows = sorted((item for item in scored if item.scores is not None), key=lambda item: item.genome.genome_id)
+    names = objectives(scoring)
+    keys: dict[str, tuple[float, ...]] = {}
+    violations = [violation(item.scores or {}, scoring, progress) for item in rows]
+    meets = [item for item, amount in zip(rows, violations, strict=True) if amount == 0]
+    points = matrix([item.scores or {} for item in meets], names)
+    ranks = pareto_ranks(points)
+    for rank in np.unique(ranks):
+        members = np.flatnonzero(ranks == rank)
+        for number, spread in zip(members, crowding(points[members]), strict=True):
+            keys[meets[number].genome.genome_id] = (0.0, float(rank), -float(spread))
+    for item, amount in zip(rows, violations, strict=True):
+        keys.setdefault(item.genome.genome_id, (amount, 0.0, 0.0))
+    ordered = sorted(rows, key=lambda item: (*keys[item.genome.genome_id], -(item.fitness or 0.0), item.genome.genome_id))
+    return ordered + sorted((item for item in scored if item.scores is None), key=lambda item: item.genome.genome_id)
+
+
+def fitness_order(scored: Sequence[Scored], scoring: ScoringConfig, progress: float) -> list[Scored]:
+    """From best to worst by violation, then scalar fitness; infeasible genomes last."""
+
+    def key(item: Scored) -> tuple[float, float, str]:
+        if item.scores is None:
+            return (math.inf, 0.0, item.genome.genome_id)
+        return (violation(item.scores, scoring, progress), -(item.fitness or 0.0), item.genome.genome_id)
+
+    return sorted(scored, key=key)
+
+
+def champion(scored: Sequence[Scored], scoring: ScoringConfig) -> Scored | None:
+    """The fittest genome that meets the final thresholds; of all, when none does. None without any scores."""
+    rated = [item for item in scored if item.scores is not None]
+    meets = [item for item in rated if violation(item.scores or {}, scoring, 1.0) == 0]
+    pool = meets or rated
+    return min(pool, key=lambda item: (-(item.fitness or 0.0), item.genome.genome_id)) if pool else None
+
+
+def pareto_front(scored: Sequence[Scored], scoring: ScoringConfig) -> tuple[Scored, ...]:
+    """Non-dominated genomes over the objectives, without repeats of equal scores, by genome id."""
+    rated = sorted((item for item in scored if item.scores is not None), key=lambda item: item.genome.genome_id)
+    points = matrix([item.scores or {} for item in rated], objectives(scoring))
+    front = []
+    seen: set[tuple[float, ...]] = set()
+    for item, rank, row in zip(rated, pareto_ranks(points), points, strict=True):
+        if rank == 0 and tuple(row) not in seen:
+            seen.add(tuple(row))
+            front.append(item)
+    return tuple(front)
+
+
+def hypervolume(points: Sequence[Scores], names: Sequence[str]) -> float:
+    """Volume dominated by `points` over the objectives `names` against the reference 0; in [0, 1]."""
+    if not points or not names:
+        return 0.0
+    return float(moocore.hypervolume(matrix(points, sorted(names)), ref=np.zeros(len(names)), maximise=True))

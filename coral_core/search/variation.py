@@ -1,0 +1,158 @@
+"""How children are made: mutation of the automaton, mutation of genes, crossover.
+
+A genome's genes are what counts; its automaton is where they came from. When an
+automaton changes, only the genes whose expression changes with it are replaced, so that
+a gene that was mutated directly keeps its value until something changes it again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coral_core.config.ranges import IntRange, Range
+from coral_core.config.tree import AutomatonConfig, GenesConfig, VariationConfig, module_names
+from coral_core.genome import Automaton, Features, Genome, HeavyGenes, LightGenes
+from coral_core.search.automaton import RULE_BITS, draw
+from coral_core.search.expression import heavy_genes, light_genes, positions
+
+MAXIMUM_STEPS = 200
+
+Genes = dict[str, object]
+"""Gene name -> value, heavy and light together."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a child is made of, before it has a place in a generation."""
+
+    genes: Genes
+    automaton: Automaton | None
+    features: Features | None
+    operator: str
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variation:
+    """The operators, with their settings; `strength` (from diversity) scales the mutation rates."""
+
+    genes: GenesConfig
+    automaton: AutomatonConfig
+    settings: VariationConfig
+
+    def seed(self, rng: np.random.Generator) -> Material:
+        """A genome from a fresh automaton."""
+        fresh = draw(self.automaton, rng)
+        found, expressed = self._express(fresh)
+        return Material(expressed, fresh, found, "seed")
+
+    def child(self, parents: Sequence[Genome], rng: np.random.Generator, strength: float) -> Material:
+        """A child of one parent (mutation), or of two (crossover and, sometimes, mutation)."""
+        if len(parents) == 2:
+            crossed = self.crossover(parents[0], parents[1], rng)
+            return crossed if rng.random() > 0.3 * strength else self._mutate(crossed, rng, strength)
+        parent = parents[0]
+        material = Material(genes_of(parent), parent.automaton, parent.features, "", (parent.genome_id,))
+        return self._mutate(material, rng, strength)
+
+    def _mutate(self, material: Material, rng: np.random.Generator, strength: float) -> Material:
+        if material.automaton is not None and rng.random() < self.settings.automaton_rate:
+            return self.mutate_automaton(material, rng, strength)
+        return self.mutate_genes(material, rng, strength)
+
+    def mutate_automaton(self, material: Material, rng: np.random.Generator, strength: float) -> Material:
+        """Flip cells and rule bits, change the steps; always ends in another automaton."""
+        old = material.automaton
+        if old is None:
+            return material
+        settings = self.settings
+        grid = np.array(old.grid)
+        flips = rng.random(grid.shape) < min(0.5, settings.cell_flip_rate * strength)
+        rule = old.rule
+        for bit in range(RULE_BITS):
+            if rng.random() < min(0.5, settings.rule_flip_rate * strength):
+                rule ^= 1 << bit
+        change = int(rng.integers(-settings.steps_change, settings.steps_change + 1))
+        steps = int(np.clip(old.steps + change, 4, MAXIMUM_STEPS))
+        if not flips.any() and rule == old.rule and steps == old.steps:
+            flips[rng.integers(grid.shape[0]), rng.integers(grid.shape[1])] = True
+        grid = np.where(flips, 1 - grid, grid)
+        new = Automaton(grid=tuple(tuple(map(int, row)) for row in grid), rule=rule, steps=steps)
+        return self._re_expressed(material, old, new, _joined(material.operator, "mutate-automaton"))
+
+    def mutate_genes(self, material: Material, rng: np.random.Generator, strength: float) -> Material:
+        """Move genes to near candidates or values; at least one gene changes when any can."""
+        rate = min(1.0, self.settings.gene_rate * strength)
+        names = [name for name in material.genes if rng.random() < rate]
+        order = list(material.genes)
+        rng.shuffle(order)
+        changed = dict(material.genes)
+        for name in names:
+            changed[name] = self._step(name, changed[name], rng)
+        for name in order:
+            if changed != material.genes:
+                break
+            changed[name] = self._step(name, changed[name], rng)
+        return Material(changed, material.automaton, material.features, _joined(material.operator, "mutate-genes"), material.parents)
+
+    def crossover(self, first: Genome, second: Genome, rng: np.random.Generator) -> Material:
+        """Each gene from either parent; the automaton takes the grid of one and rule and steps of the other."""
+        ours, theirs = genes_of(first), genes_of(second)
+        genes: Genes = {name: ours[name] if rng.random() < 0.5 else theirs[name] for name in ours}
+        automaton, found = first.automaton, first.features
+        if first.automaton is not None and second.automaton is not None:
+            automaton = Automaton(grid=first.automaton.grid, rule=second.automaton.rule, steps=second.automaton.steps)
+            found, _ = positions(automaton, self.automaton)
+        return Material(genes, automaton, found, "crossover", (first.genome_id, second.genome_id))
+
+    def _re_expressed(self, material: Material, old: Automaton, new: Automaton, operator: str) -> Material:
+        _, before = self._express(old)
+        found, after = self._express(new)
+        genes = {name: after[name] if after[name] != before[name] else value for name, value in material.genes.items()}
+        return Material(genes, new, found, operator, material.parents)
+
+    def _express(self, automaton: Automaton) -> tuple[Features, Genes]:
+        found, place = positions(automaton, self.automaton)
+        heavy, light = heavy_genes(place, self.genes), light_genes(place, self.genes)
+        return found, {**_fields(heavy), **_fields(light)}
+
+    def _step(self, name: str, value: object, rng: np.random.Generator) -> object:
+        """A near value of one gene; the same value when the gene has no other."""
+        space = getattr(self.genes.heavy, name, None) or getattr(self.genes.light, name)
+        if isinstance(space, (Range, IntRange)):
+            return self._step_in_range(space, float(value), rng)  # type: ignore[arg-type]
+        candidates: list[object] = [module_names(item) for item in space] if name == "target_modules" else list(space)
+        if len(candidates) < 2:
+            return value
+        here = candidates.index(value) if value in candidates else int(rng.integers(len(candidates)))
+        size = max(1.0, abs(rng.normal(0, self.settings.gene_step)) * (len(candidates) - 1))
+        there = here + int(round(size)) * (1 if rng.random() < 0.5 else -1)
+        if not 0 <= there < len(candidates):
+            there = 2 * here - there
+        return candidates[int(np.clip(there, 0, len(candidates) - 1))]
+
+    def _step_in_range(self, space: Range | IntRange, value: float, rng: np.random.Generator) -> object:
+        moved = value + rng.normal(0, self.settings.gene_step) * (space.high - space.low)
+        moved = float(np.clip(moved, space.low, space.high))
+        return round(moved) if isinstance(space, IntRange) else round(moved, 3)
+
+
+def genes_of(genome: Genome) -> Genes:
+    """All genes of `genome` by name."""
+    return {**_fields(genome.heavy), **_fields(genome.light)}
+
+
+def split(genes: Genes) -> tuple[HeavyGenes, LightGenes]:
+    """Heavy and light genes from one mapping."""
+    heavy = {name: genes[name] for name in HeavyGenes.model_fields}
+    light = {name: genes[name] for name in LightGenes.model_fields}
+    return HeavyGenes.model_validate(heavy), LightGenes.model_validate(light)
+
+
+def _fields(record: HeavyGenes | LightGenes) -> Genes:
+    return {name: getattr(record, name) for name in type(record).model_fields}
+
+
+def _joined(first: str, second: str) -> str:
+    return f"{first}+{second}" if first else second

@@ -1,0 +1,205 @@
+"""The whole loop through the command: result, replay, resume, invariance, bad weather."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import Coral
+
+pytestmark = pytest.mark.server
+
+
+def copied(finished: Coral, coral: Coral) -> Coral:
+    """`coral` with the finished run's folder and store as its own."""
+    shutil.copytree(finished.runs, coral.runs)
+    return coral
+
+
+def test_a_run_leaves_everything_it_promises(finished: Coral) -> None:
+    run = finished.run
+    for name in ("config.yaml", "run.json", "history.jsonl", "timings.jsonl", "report.md", "report.json"):
+        assert (run / name).stat().st_size > 0, name
+    assert (run / "champion" / "adapter_config.json").is_file() and (run / "champion" / "README.md").is_file()
+    rows = [json.loads(line) for line in finished.history().splitlines()]
+    assert [row["type"] for row in rows] == ["run", "baseline", "baseline", *["genome"] * 4, "generation", *["genome"] * 4, "generation", "final"]
+    assert all(row["schema_version"] == 1 for row in rows)
+    report = finished.report()
+    assert report["counts"]["trainings"] > 0 and report["counts"]["evaluations"] > 0 and report["seconds"] > 0
+    for name in ("champion", "base_model", "default_lora"):
+        assert 0 <= report[name]["held_out_pass_at_1"] <= 1
+    final = rows[-1]
+    assert final["held_out_openings"] == 1 and {line["name"] for line in final["held_out"]} == {
+        "champion",
+        "base_model",
+        "default_lora",
+        "generation_0_median",
+    }
+
+
+def test_the_set_differences_are_kept_with_the_run(finished: Coral) -> None:
+    facts = json.loads((finished.run / "run.json").read_text())
+    assert "search.population=4" in facts["set"]
+
+
+def test_a_repeat_is_a_replay(finished: Coral, coral: Coral) -> None:
+    copied(finished, coral)
+    before = coral.history()
+    assert coral.evolve().returncode == 0
+    assert coral.history() == before
+    assert coral.report()["counts"] == {"trainings": 0, "evaluations": 0}
+
+
+@pytest.mark.parametrize("settings", [{"infra__local_lanes": "1"}, {"infra__local_lanes": "3"}, {"infra__executor": "inline"}])
+def test_lanes_and_executor_change_nothing(finished: Coral, coral: Coral, settings: dict[str, str]) -> None:
+    result = coral.evolve(**settings)
+    assert result.returncode == 0, result.stderr
+    assert coral.history() == finished.history()
+
+
+def test_the_hash_seed_changes_nothing(finished: Coral, coral: Coral) -> None:
+    assert coral.evolve(env={"PYTHONHASHSEED": "12345"}).returncode == 0
+    assert coral.history() == finished.history()
+
+
+def test_another_seed_and_another_edition_are_other_runs(finished: Coral, coral: Coral) -> None:
+    copied(finished, coral)
+    result = coral.evolve("--again")
+    assert result.returncode == 0, result.stderr
+    runs = {path.parent.name for path in coral.runs.glob("*/run.json")}
+    assert {name.rsplit("-", 1)[1] for name in runs} == {"e1", "e2"}
+    histories = {path.read_bytes() for path in coral.runs.glob("*/history.jsonl")}
+    assert len(histories) == 2
+
+
+def test_kill_at_random_instants_then_again(finished: Coral, coral: Coral) -> None:
+    rng = random.Random(3)
+    for _ in range(4):
+        process = coral.start(base_model__name="rehearsal")
+        time.sleep(rng.uniform(3.5, 9.0))
+        process.kill()
+        process.communicate()
+    assert coral.evolve().returncode == 0
+    done = coral.done()
+    assert len(done) == len(set(done)), "a finished job was done again"
+    assert coral.history() == finished.history()
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(coral: Coral) -> None:
+    process = coral.start(base_model__name="rehearsal:train=2,evaluate=1")
+    wait_for(lambda: any(coral.runs.glob("*/run.json")))
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=40)
+    assert process.returncode == 130, output
+    assert "Go on with: coral evolve" in output and "Traceback" not in output
+    assert not engines_of(coral)
+
+
+def test_a_killed_engine_is_replaced_and_its_job_tried_again(coral: Coral) -> None:
+    process = coral.start(base_model__name="rehearsal:train=1,evaluate=0.2")
+    wait_for(lambda: engines_of(coral), 60)
+    time.sleep(0.7)
+    for pid in engines_of(coral):
+        os.kill(pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    done = coral.done()
+    assert len(done) == len(set(done))
+
+
+@pytest.mark.parametrize("victim", ["adapters/*/adapter_model.safetensors", "evaluations/*.json"])
+def test_a_broken_entry_is_redone_and_said(finished: Coral, coral: Coral, victim: str) -> None:
+    copied(finished, coral)
+    before = coral.history()
+    path = sorted((coral.runs / "store").glob(victim))[0]
+    path.write_bytes(path.read_bytes()[:-5])
+    result = coral.evolve()
+    assert result.returncode == 0 and "is broken" in result.stderr
+    assert coral.history() == before
+    assert sum(coral.report()["counts"].values()) == 1
+
+
+def test_a_diverging_training_is_infeasible_never_zero(coral: Coral) -> None:
+    result = coral.evolve(genes__heavy__learning_rate="[0.005, 0.06]")
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in coral.history().splitlines()]
+    diverged = [row for row in rows if row["type"] == "genome" and row["infeasible"]]
+    assert diverged and all(row["infeasible"] == "diverged" and row["fitness"] is None and row["reason"] for row in diverged)
+
+
+def test_a_missing_module_is_infeasible_with_its_reason(coral: Coral) -> None:
+    result = coral.evolve(genes__heavy__target_modules="[q, no_such_proj]")
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in coral.history().splitlines()]
+    reasons = {row["reason"] for row in rows if row["type"] == "genome" and row["infeasible"] == "module-missing"}
+    assert reasons and all("no_such_proj" in reason for reason in reasons)
+
+
+def test_a_port_in_use_is_named(coral: Coral, tmp_path: Path) -> None:
+    coral.environment["CORAL_HOME"] = str(tmp_path / "other-home")
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        result = coral.evolve("--port", str(port))
+    assert result.returncode != 0
+    assert result.stderr.startswith(f"error: port {port}") and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"base_model__name": "/no/such/model"}, "no such directory"),
+        ({"search__population": "2"}, "too small"),
+        ({"store__path": "/proc/store"}, "store"),
+    ],
+)
+def test_bad_input_is_one_clear_line(coral: Coral, settings: dict[str, str], words: str) -> None:
+    result = coral.evolve(**settings)
+    assert result.returncode != 0
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and words in errors[0], result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_dry_run_starts_nothing(coral: Coral) -> None:
+    result = coral.evolve("--dry-run", "--json")
+    plan = json.loads(result.stdout)
+    assert plan["trainings_at_most"] >= 4 and len(plan["genomes"]) == 4
+    assert not coral.runs.exists()
+
+
+def test_nothing_is_left_running(coral: Coral, tmp_path: Path) -> None:
+    coral.environment["CORAL_HOME"] = str(tmp_path / "own-home")
+    assert coral.evolve().returncode == 0
+    left = subprocess.run(["pgrep", "-f", "flows.local_server"], capture_output=True, text=True).stdout.split()
+    homes = [Path(f"/proc/{pid}/environ").read_bytes() for pid in left if Path(f"/proc/{pid}").exists()]
+    assert not any(str(tmp_path).encode() in home for home in homes)
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def engines_of(coral: Coral) -> list[int]:
+    """Engine processes whose parent runs `coral` with these folders."""
+    found = []
+    for pid in subprocess.run(["pgrep", "-f", "coral_core.lm.engine"], capture_output=True, text=True).stdout.split():
+        try:
+            parent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
+            if str(coral.runs).encode() in Path(f"/proc/{parent}/cmdline").read_bytes():
+                found.append(int(pid))
+        except (OSError, IndexError):
+            continue
+    return found
