@@ -23,7 +23,9 @@ def main() -> None:
     for lanes in (1, 2):
         for hash_seed in ("0", "1", "random"):
             name = f"lanes{lanes}-hash{hash_seed}"
-            seconds, _ = bench.evolve(name, *SMALL, f"infra.local_lanes={lanes}", environment={"PYTHONHASHSEED": hash_seed})
+            seconds, _ = bench.evolve(
+                name, *SMALL, f"infra.local_lanes={lanes}", environment={"PYTHONHASHSEED": hash_seed}
+            )
             row = {"lanes": lanes, "hash_seed": hash_seed, "seconds": round(seconds, 1)}
             row["history_sha256"] = hashlib.sha256(bench.history(name)).hexdigest()
             rows.append(row)

@@ -61,7 +61,14 @@ def main() -> None:
     print(f"{options.kills} kills: {repeated} jobs done twice, history identical: {same}")
     write(
         "kills",
-        {"kills": kills, "jobs": len(set(done)), "repeated": repeated, "identical": same, "undisturbed_seconds": undisturbed, "last_seconds": seconds},
+        {
+            "kills": kills,
+            "jobs": len(set(done)),
+            "repeated": repeated,
+            "identical": same,
+            "undisturbed_seconds": undisturbed,
+            "last_seconds": seconds,
+        },
     )
 
 

@@ -28,8 +28,15 @@ def main() -> None:
     timings = [json.loads(line) for line in (bench.run_folder("null") / "timings.jsonl").read_text().splitlines()]
     session = next(row for row in timings if row["type"] == "session")
     genomes = options.generations * options.population
-    result = {"genomes": genomes, "seconds": session["seconds"], "seconds_per_genome": session["seconds"] / genomes, "counts": report["counts"]}
-    print(f"{genomes} genomes in {session['seconds']:.1f} s after server start: {result['seconds_per_genome']:.3f} s a genome")
+    result = {
+        "genomes": genomes,
+        "seconds": session["seconds"],
+        "seconds_per_genome": session["seconds"] / genomes,
+        "counts": report["counts"],
+    }
+    print(
+        f"{genomes} genomes in {session['seconds']:.1f} s after server start: {result['seconds_per_genome']:.3f} s a genome"
+    )
     write("orchestration", result)
 
 

@@ -21,12 +21,19 @@ QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 def write(name: str, result: dict[str, Any]) -> Path:
     """Write ``results/<name>.json`` with versions, machine, load and commit."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run(["git", "status", "--porcelain", "--", "coral_core", "flows"], cwd=ROOT, capture_output=True, text=True).stdout
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", "coral_core", "flows"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
     facts = {
         "benchmark": name,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit + ("+changes" if changed.strip() else ""),
-        "machine": {"cpu": _cpu_name(), "cores": os.cpu_count(), "platform": platform.platform(), "load": os.getloadavg()},
+        "machine": {
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "platform": platform.platform(),
+            "load": os.getloadavg(),
+        },
         "versions": versions(),
         **result,
     }
@@ -48,13 +55,25 @@ class Bench:
     def command(self, runs: str, *overrides: str, config: Path = QUICKSTART) -> list[str]:
         base = self.folder / runs
         settings = [f"runs={base}", f"store.path={base}/store", *overrides]
-        return [sys.executable, "-m", "flows.cli", "evolve", str(config), *(part for item in settings for part in ("--set", item))]
+        return [
+            sys.executable,
+            "-m",
+            "flows.cli",
+            "evolve",
+            str(config),
+            *(part for item in settings for part in ("--set", item)),
+        ]
 
-    def evolve(self, runs: str, *overrides: str, environment: dict[str, str] | None = None) -> tuple[float, dict[str, Any]]:
+    def evolve(
+        self, runs: str, *overrides: str, environment: dict[str, str] | None = None
+    ) -> tuple[float, dict[str, Any]]:
         """Seconds of the whole command, and its report. Raises `CalledProcessError`."""
         started = time.perf_counter()
         subprocess.run(
-            self.command(runs, *overrides), env=self.environment | (environment or {}), check=True, stdout=subprocess.DEVNULL
+            self.command(runs, *overrides),
+            env=self.environment | (environment or {}),
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         seconds = time.perf_counter() - started
         return seconds, json.loads((self.run_folder(runs) / "report.json").read_text())

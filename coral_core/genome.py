@@ -37,7 +37,9 @@ class LightGenes(Frozen):
         ge=0.1, le=5, description="Logits of tokens already generated or prompted are divided (or multiplied) by it."
     )
     token_limit: int = Field(ge=1, le=8192, description="Most new tokens per patch.")
-    sampling: bool = Field(description="True: sample. False: greedy; temperature, top-p and top-k are then without effect.")
+    sampling: bool = Field(
+        description="True: sample. False: greedy; temperature, top-p and top-k are then without effect."
+    )
 
     def effective(self) -> dict[str, Any]:
         """The genes that change the outcome: under greedy decoding the sampling genes do not."""

@@ -34,7 +34,9 @@ class BaseModelIdentity(Frozen):
     content_id: str = Field(description="Hub commit, or digest of the files' hashes.")
     parameters: int = Field(ge=0)
     modules: tuple[str, ...] = Field(description="Names of linear modules that adapters may target.")
-    numerics_class: str = Field(description="Device model, dtype, torch, threads, engine: inside one class results repeat bit for bit.")
+    numerics_class: str = Field(
+        description="Device model, dtype, torch, threads, engine: inside one class results repeat bit for bit."
+    )
 
 
 class TrainingJob(Frozen):

@@ -34,6 +34,7 @@ class Lane:
         self.engine = engine
         self._judge: Judge | None = None
         self._judge_key = ""
+        self._reference_lines: dict[str, list[int]] = {}
 
     def close(self) -> None:
         """End the engine and the judge."""
@@ -87,7 +88,9 @@ class Lane:
             training_digest = job.training.digest()
             adapter = self.store.read_adapter(training_digest)
             if adapter is None:
-                raise EngineError(f"evaluation {digest[:12]}: adapter {training_digest[:12]} is not in the store. Train it first.")
+                raise EngineError(
+                    f"evaluation {digest[:12]}: adapter {training_digest[:12]} is not in the store. Train it first."
+                )
             path = self.store.adapter_path(training_digest)
         try:
             if adapter is not None and adapter.infeasible:
@@ -129,14 +132,19 @@ class Lane:
             stop=prompt.stop,
             deadline=seconds,
         )
-        extracted = [[extract(text, problem.entry_point) for text in texts] for problem, texts in zip(problems, completions, strict=True)]
+        extracted = [
+            [extract(text, problem.entry_point) for text in texts]
+            for problem, texts in zip(problems, completions, strict=True)
+        ]
         flat = [(problem, item.patch) for problem, items in zip(problems, extracted, strict=True) for item in items]
-        verdicts = self._judge_for(job).judge_batch(flat)
+        judge = self._judge_for(job)
+        verdicts = judge.judge_batch(flat)
         grouped = [verdicts[start : start + samples] for start in range(0, len(verdicts), samples)]
         scores = score(
             problems,
             [[item.patch for item in items] for items in extracted],
             grouped,
+            reference_lines=self._lines_of(job, judge, problems),
             base_passes=frozenset(job.base_passes),
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
             base_parameters=self.engine.identity.parameters,
@@ -153,6 +161,13 @@ class Lane:
             cost=cost,
         )
 
+    def _lines_of(self, job: EvaluationJob, judge: Judge, problems: Sequence[Problem]) -> list[int]:
+        """Work of the references, counted once per split; proves that each still passes its own cases."""
+        key = f"{job.problems_digest} {job.judge.model_dump_json()}"
+        if key not in self._reference_lines:
+            self._reference_lines[key] = judge.reference_lines(problems)
+        return self._reference_lines[key]
+
     def _load(self, job: TrainingJob | EvaluationJob) -> None:
         identity = self.engine.load(job.base_model)
         if (identity.content_id, identity.numerics_class) != (job.base_content_id, job.numerics_class):
@@ -167,7 +182,12 @@ class Lane:
         if self._judge is None or key != self._judge_key:
             if self._judge is not None:
                 self._judge.close()
-            limits = Limits(cpu_seconds=job.judge.cpu_seconds, wall_seconds=job.judge.wall_seconds, memory_mb=job.judge.memory_mb)
+            limits = Limits(
+                work_lines=job.judge.work_lines,
+                cpu_seconds=job.judge.cpu_seconds,
+                wall_seconds=job.judge.wall_seconds,
+                memory_mb=job.judge.memory_mb,
+            )
             self._judge = Judge(limits, workers=job.judge.workers, allow_missing_layers=job.judge.allow_missing_layers)
             self._judge_key = key
         return self._judge

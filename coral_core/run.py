@@ -186,12 +186,19 @@ class RunFolder:
     def create(cls, config: RunConfig, identity: RunIdentity, overrides: Iterable[str]) -> "RunFolder":
         """Make (or reopen) the folder of a run and freeze its configuration."""
         folder = cls(Path(config.runs).expanduser().absolute() / identity.run_id)
-        facts = {"schema_version": SCHEMA_VERSION, "identity": identity.model_dump(), "set": list(overrides), "versions": versions()}
+        facts = {
+            "schema_version": SCHEMA_VERSION,
+            "identity": identity.model_dump(),
+            "set": list(overrides),
+            "versions": versions(),
+        }
         try:
             write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())
             write_atomic(folder.path / "run.json", json.dumps(facts, indent=1).encode())
         except OSError as error:
-            raise StoreError(f"runs: {folder.path}: cannot be written ({error.strerror}). Choose another with --set runs=DIR") from error
+            raise StoreError(
+                f"runs: {folder.path}: cannot be written ({error.strerror}). Choose another with --set runs=DIR"
+            ) from error
         return folder
 
     def config(self) -> RunConfig:
@@ -200,7 +207,9 @@ class RunFolder:
 
     def write_history(self, records: Iterable[Record]) -> None:
         """Replace the history; a replay that is still behind what is on disk leaves it alone."""
-        data = "".join(json.dumps(record.model_dump(mode="json"), sort_keys=True, ensure_ascii=False) + "\n" for record in records).encode()
+        data = "".join(
+            json.dumps(record.model_dump(mode="json"), sort_keys=True, ensure_ascii=False) + "\n" for record in records
+        ).encode()
         path = self.path / "history.jsonl"
         old = path.read_bytes() if path.exists() else b""
         if not old.startswith(data):
@@ -211,7 +220,9 @@ class RunFolder:
         path = self.path / "history.jsonl"
         if not path.exists():
             return []
-        return [_TYPES[row["type"]].model_validate(row) for row in map(json.loads, path.read_text("utf-8").splitlines())]
+        return [
+            _TYPES[row["type"]].model_validate(row) for row in map(json.loads, path.read_text("utf-8").splitlines())
+        ]
 
     def append_timing(self, timing: JobTiming | SessionTiming) -> None:
         with (self.path / "timings.jsonl").open("a", encoding="utf-8") as file:
@@ -244,7 +255,9 @@ def find_run(runs: str | Path, name: str) -> RunFolder:
     folders = run_folders(runs)
     if name == "latest" and folders:
         return folders[-1]
-    matches = [folder for folder in folders if folder.run_id == name] or [f for f in folders if f.run_id.startswith(name)]
+    matches = [folder for folder in folders if folder.run_id == name] or [
+        f for f in folders if f.run_id.startswith(name)
+    ]
     if len(matches) == 1:
         return matches[0]
     known = ", ".join(folder.run_id for folder in folders[-5:]) or "none yet: start one with coral evolve CONFIG"
@@ -262,7 +275,11 @@ def next_edition(runs: str | Path, config: RunConfig) -> int:
 
 def versions() -> dict[str, str]:
     """Versions that a reader needs to reproduce a run."""
-    found = {"python": sys.version.split()[0], "platform": platform.platform(), "machine": f"{os.cpu_count()} x {platform.machine()}"}
+    found = {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": f"{os.cpu_count()} x {platform.machine()}",
+    }
     for package in ("coral-x", "torch", "transformers", "peft", "prefect", "ruff", "bandit", "numpy", "moocore"):
         try:
             found[package] = version(package)

@@ -51,7 +51,9 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         if "://" in str(path) and not str(path).startswith("file://"):
-            raise StoreError(f"store.path: {path}: only directories (local or mounted) are supported. Mount it, or give a directory.")
+            raise StoreError(
+                f"store.path: {path}: only directories (local or mounted) are supported. Mount it, or give a directory."
+            )
         self.root = Path(str(path).removeprefix("file://")).expanduser().absolute()
 
     # -- set-up ----------------------------------------------------------------------------
@@ -91,7 +93,11 @@ class Store:
             _write(scratch / _RECORD, record.model_dump_json(indent=1).encode())
             for name in _files(scratch):
                 _sync(scratch / name)
-            manifest = {"schema_version": 1, "digest": digest, "files": {n: _sha256(scratch / n) for n in _files(scratch)}}
+            manifest = {
+                "schema_version": 1,
+                "digest": digest,
+                "files": {n: _sha256(scratch / n) for n in _files(scratch)},
+            }
             _write(scratch / _MANIFEST, json.dumps(manifest, indent=1).encode())
             _sync(scratch)
             if target.exists():
@@ -142,7 +148,9 @@ class Store:
 
     def publish_evaluation(self, digest: str, evaluation: Evaluation) -> None:
         body = evaluation.model_dump_json()
-        text = json.dumps({"schema_version": 1, "sha256": hashlib.sha256(body.encode()).hexdigest(), "evaluation": body})
+        text = json.dumps(
+            {"schema_version": 1, "sha256": hashlib.sha256(body.encode()).hexdigest(), "evaluation": body}
+        )
         target = self.evaluation_path(digest)
         scratch = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}.json"
         try:
@@ -183,11 +191,25 @@ class Store:
         for path in sorted((self.root / "adapters").glob("*")):
             size = sum((path / name).stat().st_size for name in _files(path))
             problem = self._problem_of("adapter", path.name) if check else ""
-            yield Entry(kind="adapter", digest=path.name, bytes=size, modified=path.stat().st_mtime, sound=not problem, problem=problem)
+            yield Entry(
+                kind="adapter",
+                digest=path.name,
+                bytes=size,
+                modified=path.stat().st_mtime,
+                sound=not problem,
+                problem=problem,
+            )
         for path in sorted((self.root / "evaluations").glob("*.json")):
             problem = self._problem_of("evaluation", path.stem) if check else ""
             stat = path.stat()
-            yield Entry(kind="evaluation", digest=path.stem, bytes=stat.st_size, modified=stat.st_mtime, sound=not problem, problem=problem)
+            yield Entry(
+                kind="evaluation",
+                digest=path.stem,
+                bytes=stat.st_size,
+                modified=stat.st_mtime,
+                sound=not problem,
+                problem=problem,
+            )
 
     def _problem_of(self, kind: Kind, digest: str) -> str:
         try:
@@ -201,12 +223,16 @@ class Store:
 
     def find(self, prefix: str) -> list[tuple[Kind, str]]:
         """Entries whose digest starts with `prefix`."""
-        adapters: list[tuple[Kind, str]] = [("adapter", path.name) for path in (self.root / "adapters").glob(f"{prefix}*")]
+        adapters: list[tuple[Kind, str]] = [
+            ("adapter", path.name) for path in (self.root / "adapters").glob(f"{prefix}*")
+        ]
         return adapters + [("evaluation", path.stem) for path in (self.root / "evaluations").glob(f"{prefix}*.json")]
 
     def _say_broken(self, kind: Kind, digest: str, error: Exception) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.warning("store: %s %s is broken (%s); it counts as absent and will be made again", kind, digest[:12], reason)
+        log.warning(
+            "store: %s %s is broken (%s); it counts as absent and will be made again", kind, digest[:12], reason
+        )
 
     def _unwritable(self, error: OSError) -> StoreError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

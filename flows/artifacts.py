@@ -102,7 +102,9 @@ def _row(scored: Scored) -> dict[str, Any]:
         "dropout": heavy.dropout,
         "modules": " ".join(name.removesuffix("_proj") for name in heavy.target_modules),
         "learning rate": heavy.learning_rate,
-        "decoding": f"sampling T={light.temperature:.2f} p={light.top_p:.2f} k={light.top_k}" if light.sampling else "greedy",
+        "decoding": f"sampling T={light.temperature:.2f} p={light.top_p:.2f} k={light.top_k}"
+        if light.sampling
+        else "greedy",
     }
     row.update({name: round(value, 3) for name, value in sorted((scored.scores or {}).items())})
     return row

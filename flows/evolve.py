@@ -249,7 +249,9 @@ class _Evolution:
                 "widen genes.heavy or lower the learning rates."
             )
         heavy = default_lora(self.config)
-        ranked = sorted((s for s in self.first if s.fitness is not None), key=lambda s: (s.fitness or 0.0, s.genome.genome_id))
+        ranked = sorted(
+            (s for s in self.first if s.fitness is not None), key=lambda s: (s.fitness or 0.0, s.genome.genome_id)
+        )
         median = ranked[(len(ranked) - 1) // 2] if ranked else champion
         wanted: list[tuple[Any, str | None, Any]] = [
             ("champion", champion.genome.genome_id, self.planner.of(champion.genome, "held_out")),

@@ -22,7 +22,9 @@ async def generation(number: int, genomes: list[Genome]) -> list[Scored]:
         evaluation = await evaluated(session, session.planner.of(genome), genome.genome_id)
         if evaluation.infeasible:
             return Scored(genome=genome, infeasible=evaluation.infeasible, scores=None, fitness=None)
-        scored = Scored(genome=genome, scores=evaluation.scores, fitness=fitness(evaluation.scores, weights), infeasible=None)
+        scored = Scored(
+            genome=genome, scores=evaluation.scores, fitness=fitness(evaluation.scores, weights), infeasible=None
+        )
         session.consider(scored, evaluation.pass_at_1)
         return scored
 

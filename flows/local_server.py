@@ -152,10 +152,14 @@ class _Shared:
         while not _ready(url):
             if process.poll() is not None:
                 tail = " | ".join(log.read_text("utf-8", "replace").strip().splitlines()[-3:])
-                raise ServerError(f"the local Prefect server ended at once (exit code {process.returncode}). Its log {log} ends: {tail}")
+                raise ServerError(
+                    f"the local Prefect server ended at once (exit code {process.returncode}). Its log {log} ends: {tail}"
+                )
             if time.monotonic() > deadline:
                 process.kill()
-                raise ServerError(f"the local Prefect server did not answer at {url} within {START_SECONDS:.0f} s. See its log: {log}")
+                raise ServerError(
+                    f"the local Prefect server did not answer at {url} within {START_SECONDS:.0f} s. See its log: {log}"
+                )
             time.sleep(0.1)
         return {"pid": process.pid, "url": url, "users": [], "keep": False}
 
@@ -216,7 +220,11 @@ def _watch_users(state: Path) -> None:
                 known = json.loads(state.read_text())
             except (OSError, ValueError):
                 continue
-            if known.get("pid") == os.getpid() and not known.get("keep") and not any(map(_alive, known.get("users", []))):
+            if (
+                known.get("pid") == os.getpid()
+                and not known.get("keep")
+                and not any(map(_alive, known.get("users", [])))
+            ):
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(5)
                 os._exit(0)
@@ -230,7 +238,14 @@ def main(port: int) -> None:
     import uvicorn
 
     _watch_users(coral_home() / "server.json")
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, timeout_keep_alive=5, log_level="warning")
+    uvicorn.run(
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        timeout_keep_alive=5,
+        log_level="warning",
+    )
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ async def _train(session: Session, job: TrainingJob, digest: str, label: str) ->
     await _run(session, train_adapter, job, digest, label, found, genes=job.heavy)
     record = found or await asyncio.to_thread(session.store.read_adapter, digest)
     if record is None:
-        raise StoreError(f"store {session.store.root}: adapter {digest[:12]} was published and is gone. Is another program cleaning up?")
+        raise StoreError(
+            f"store {session.store.root}: adapter {digest[:12]} was published and is gone. Is another program cleaning up?"
+        )
     return record
 
 
@@ -95,7 +97,9 @@ async def _evaluate(session: Session, job: EvaluationJob, digest: str, label: st
     await _run(session, evaluate_genome, job, digest, label, found, genes=job.light, adapter=adapter, split=job.split)
     evaluation = found or await asyncio.to_thread(session.store.read_evaluation, digest)
     if evaluation is None:
-        raise StoreError(f"store {session.store.root}: evaluation {digest[:12]} was published and is gone. Is another program cleaning up?")
+        raise StoreError(
+            f"store {session.store.root}: evaluation {digest[:12]} was published and is gone. Is another program cleaning up?"
+        )
     return evaluation
 
 

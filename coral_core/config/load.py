@@ -39,9 +39,13 @@ def parse_config(text: str, source: str, overrides: Iterable[str] = ()) -> RunCo
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
-        raise ConfigError(f"{where}: not YAML: {getattr(error, 'problem', error)}. Check indentation and quotes.") from None
+        raise ConfigError(
+            f"{where}: not YAML: {getattr(error, 'problem', error)}. Check indentation and quotes."
+        ) from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{source}:1: a configuration is a mapping of sections, not {str(data)[:40]!r}. See: coral init")
+        raise ConfigError(
+            f"{source}:1: a configuration is a mapping of sections, not {str(data)[:40]!r}. See: coral init"
+        )
     origins = apply_overrides(data, overrides)
     try:
         return RunConfig.model_validate(data)
@@ -72,7 +76,9 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[tupl
 
 def dump_yaml(config: RunConfig) -> str:
     """The whole configuration as YAML, defaults included: what a run freezes."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    return yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
 
 
 def check_paths(config: RunConfig) -> None:

@@ -41,7 +41,9 @@ class EarlyStopping(Frozen):
 
     enabled: bool = Field(True, description="Whether the run may end before its last generation.")
     patience: int = Field(3, ge=1, description="Generations without improvement that are tolerated.")
-    minimum_improvement: float = Field(0.005, ge=0, le=1, description="A smaller rise of the best fitness counts as none.")
+    minimum_improvement: float = Field(
+        0.005, ge=0, le=1, description="A smaller rise of the best fitness counts as none."
+    )
     minimum_generations: int = Field(4, ge=1, description="Never stop before this many generations.")
 
 
@@ -50,7 +52,10 @@ class VariationConfig(Frozen):
 
     crossover_rate: float = Field(0.5, ge=0, le=1, description="Share of children with two parents; the rest has one.")
     automaton_rate: float = Field(
-        0.5, ge=0, le=1, description="Share of mutations applied to the automaton (then re-expressed); the rest changes genes directly."
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of mutations applied to the automaton (then re-expressed); the rest changes genes directly.",
     )
     cell_flip_rate: float = Field(0.05, ge=0, le=1, description="Chance that a cell of a mutated automaton flips.")
     rule_flip_rate: float = Field(0.1, ge=0, le=1, description="Chance that a bit of the rule flips.")
@@ -65,7 +70,10 @@ class DiversityConfig(Frozen):
     """Keeps a population from collapsing."""
 
     minimum_unique: float = Field(
-        0.75, ge=0, le=1, description="Share of the first population that must have distinct heavy genes (redrawn until so)."
+        0.75,
+        ge=0,
+        le=1,
+        description="Share of the first population that must have distinct heavy genes (redrawn until so).",
     )
     mode: Literal["fixed", "adaptive"] = Field(
         "adaptive", description="adaptive: variation grows when genomes repeat or progress stalls."
@@ -80,7 +88,8 @@ class SearchConfig(Frozen):
     generations: int = Field(4, ge=1, le=10_000, description="Generations at most.")
     population: int = Field(8, ge=1, le=10_000, description="Genomes per generation.")
     selection: Literal["nsga2", "tournament", "truncation"] = Field(
-        "nsga2", description="nsga2: constrained domination and crowding (Deb et al. 2002); the others use the scalar fitness."
+        "nsga2",
+        description="nsga2: constrained domination and crowding (Deb et al. 2002); the others use the scalar fitness.",
     )
     tournament_size: int = Field(2, ge=2, description="Genomes that compete for one parent slot.")
     survival_rate: float = Field(0.5, gt=0, le=1, description="Share of the population that may become parents.")
@@ -93,15 +102,21 @@ class SearchConfig(Frozen):
     def _sizes(self) -> Self:
         if self.strategy == "evolution":
             if self.population < 4:
-                raise ValueError(f"population {self.population} is too small for evolution: use at least 4, or strategy: random")
+                raise ValueError(
+                    f"population {self.population} is too small for evolution: use at least 4, or strategy: random"
+                )
             if self.elites >= self.population:
-                raise ValueError(f"elites {self.elites} leave no room in a population of {self.population}: lower elites")
+                raise ValueError(
+                    f"elites {self.elites} leave no room in a population of {self.population}: lower elites"
+                )
             if int(self.survival_rate * self.population) < 2:
                 raise ValueError(
                     f"survival_rate {self.survival_rate} of population {self.population} leaves fewer than 2 parents: raise one of them"
                 )
             if self.tournament_size > self.population:
-                raise ValueError(f"tournament_size {self.tournament_size} is above population {self.population}: lower it")
+                raise ValueError(
+                    f"tournament_size {self.tournament_size} is above population {self.population}: lower it"
+                )
         return self
 
 
@@ -125,7 +140,9 @@ class HeavyGeneSpace(Frozen):
     @classmethod
     def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if list(values) != sorted(set(values)):
-            raise ValueError(f"candidates {list(values)} must ascend without repeats: neighbours in the list are neighbours in the search")
+            raise ValueError(
+                f"candidates {list(values)} must ascend without repeats: neighbours in the list are neighbours in the search"
+            )
         return values
 
     @field_validator("target_modules", "adapter")
@@ -166,7 +183,13 @@ class LightGeneSpace(Frozen):
 
     @model_validator(mode="after")
     def _in_bounds(self) -> Self:
-        bounds = {"temperature": (0.01, 5), "top_p": (0.01, 1), "repetition_penalty": (0.1, 5), "top_k": (0, 10_000), "token_limit": (1, 8192)}
+        bounds = {
+            "temperature": (0.01, 5),
+            "top_p": (0.01, 1),
+            "repetition_penalty": (0.1, 5),
+            "top_k": (0, 10_000),
+            "token_limit": (1, 8192),
+        }
         for name, (low, high) in bounds.items():
             span: Range | IntRange = getattr(self, name)
             if span.low < low or span.high > high:
@@ -187,7 +210,9 @@ class AutomatonConfig(Frozen):
     """The cellular automata that seed genomes."""
 
     size: int = Field(12, ge=4, le=64, description="Cells per side of the torus.")
-    density: Range = Field(Range(low=0.1, high=0.9), description="Share of living cells at the start, drawn per genome.")
+    density: Range = Field(
+        Range(low=0.1, high=0.9), description="Share of living cells at the start, drawn per genome."
+    )
     steps: IntRange = Field(IntRange(low=8, high=24), description="Steps, drawn per genome.")
 
     @model_validator(mode="after")
@@ -210,7 +235,9 @@ class BaseModelConfig(Frozen):
     revision: str | None = Field(None, description="Commit, tag or branch on the hub; resolved once to a commit.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the frozen weights.")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|auto)$", description="cpu, cuda, cuda:N, or auto.")
-    prompt: Literal["auto", "tiny", "instruct"] = Field("auto", description="Prompt template; auto: tiny for coral-tiny, else instruct.")
+    prompt: Literal["auto", "tiny", "instruct"] = Field(
+        "auto", description="Prompt template; auto: tiny for coral-tiny, else instruct."
+    )
 
 
 class ProblemsConfig(Frozen):
@@ -234,7 +261,9 @@ class TrainingConfig(Frozen):
     warmup: int = Field(10, ge=0, description="Steps of linear warm-up; linear decay follows.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay on adapter weights.")
     gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    sequence_length: int = Field(192, ge=16, le=32_768, description="Longest prompt plus answer, in tokens; longer pairs are dropped.")
+    sequence_length: int = Field(
+        192, ge=16, le=32_768, description="Longest prompt plus answer, in tokens; longer pairs are dropped."
+    )
 
     @model_validator(mode="after")
     def _warmup(self) -> Self:
@@ -246,9 +275,13 @@ class TrainingConfig(Frozen):
 class GenerationConfig(Frozen):
     """How patches are generated."""
 
-    batch_size: int = Field(32, ge=1, le=4096, description="Prompts per batch (a fixed shape; short batches are padded).")
+    batch_size: int = Field(
+        32, ge=1, le=4096, description="Prompts per batch (a fixed shape; short batches are padded)."
+    )
     samples: int = Field(1, ge=1, le=1000, description="Patches per problem when sampling (greedy always makes one).")
-    prompt_length: int = Field(112, ge=8, le=32_768, description="Longest prompt in tokens; a longer one makes the problem fail loudly.")
+    prompt_length: int = Field(
+        112, ge=8, le=32_768, description="Longest prompt in tokens; a longer one makes the problem fail loudly."
+    )
 
 
 class Threshold(Frozen):
@@ -286,8 +319,11 @@ DEFAULT_THRESHOLDS: dict[ObjectiveName, Threshold] = {
 class JudgeConfig(Frozen):
     """Limits on a patch while it is judged."""
 
-    cpu_seconds: float = Field(1.0, gt=0, le=600, description="CPU time per case.")
-    wall_seconds: float = Field(10.0, gt=0, le=3600, description="Wall-clock backstop per patch.")
+    work_lines: int = Field(
+        50_000, ge=100, le=1_000_000_000, description="Executed lines per case: the limit that decides."
+    )
+    cpu_seconds: float = Field(2.0, gt=0, le=600, description="CPU time per case: the backstop for code in C.")
+    wall_seconds: float = Field(10.0, gt=0, le=3600, description="Wall clock per patch: the backstop for sleeping.")
     memory_mb: int = Field(256, ge=64, le=65_536, description="Address space per patch.")
     workers: int = Field(2, ge=1, le=256, description="Patches judged at a time per lane; changes no verdict.")
     allow_missing_layers: tuple[Literal["landlock", "seccomp"], ...] = Field(
@@ -300,10 +336,13 @@ class ScoringConfig(Frozen):
 
     weights: dict[ObjectiveName, float] = Field(DEFAULT_WEIGHTS, description="Weights of the scalar fitness; sum 1.")
     roles: dict[ObjectiveName, Role] = Field(
-        DEFAULT_ROLES, description="objective: is traded off; constraint: must pass its threshold; report: recorded only."
+        DEFAULT_ROLES,
+        description="objective: is traded off; constraint: must pass its threshold; report: recorded only.",
     )
     thresholds: dict[ObjectiveName, Threshold] = Field(DEFAULT_THRESHOLDS, description="Thresholds of the constraints.")
-    schedule: Literal["sigmoid", "sqrt", "linear"] = Field("sigmoid", description="How thresholds rise over the generations.")
+    schedule: Literal["sigmoid", "sqrt", "linear"] = Field(
+        "sigmoid", description="How thresholds rise over the generations."
+    )
     judge: JudgeConfig = Field(default_factory=JudgeConfig, description="Limits on a patch while it is judged.")
 
     @model_validator(mode="after")
@@ -320,7 +359,9 @@ class ScoringConfig(Frozen):
                 raise ValueError(f"{name} is a constraint without a threshold: add scoring.thresholds.{name}")
         for name in self.thresholds:
             if self.roles.get(name) != "constraint":
-                raise ValueError(f"thresholds.{name} has no effect because {name} is not a constraint: remove it or change the role")
+                raise ValueError(
+                    f"thresholds.{name} has no effect because {name} is not a constraint: remove it or change the role"
+                )
         return self
 
     def role(self, name: ObjectiveName) -> Role:
@@ -338,7 +379,8 @@ class InfraConfig(Frozen):
     """Where jobs run. Never changes a result."""
 
     executor: Literal["inline", "local", "work-pools"] = Field(
-        "local", description="inline: in the caller, for a debugger; local: processes of this machine; work-pools: lanes on Prefect pools."
+        "local",
+        description="inline: in the caller, for a debugger; local: processes of this machine; work-pools: lanes on Prefect pools.",
     )
     local_lanes: int = Field(0, ge=0, le=1024, description="Lanes of the local executor together; 0: one per core.")
     training: LaneConfig = Field(LaneConfig(lanes=2, minutes=30), description="Training jobs.")
@@ -351,18 +393,24 @@ class StoreConfig(Frozen):
     """Where adapters and evaluations are kept."""
 
     path: str = Field("runs/store", min_length=1, description="Directory (or fsspec URL) of the store.")
-    reuse: Literal["shared", "run"] = Field("shared", description="shared: reuse work of any run; run: only of this run.")
+    reuse: Literal["shared", "run"] = Field(
+        "shared", description="shared: reuse work of any run; run: only of this run."
+    )
 
 
 class RunConfig(Frozen):
     """Everything that decides an evolution."""
 
-    name: str = Field("evolution", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Lower-case name; part of the run id.")
+    name: str = Field(
+        "evolution", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Lower-case name; part of the run id."
+    )
     seed: int = Field(0, ge=0, lt=2**53, description="Seed of the run: search, trainings and sampling derive from it.")
     runs: str = Field("runs", min_length=1, description="Directory that receives a folder per run.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="The strategy that proposes genomes.")
     genes: GenesConfig = Field(default_factory=GenesConfig, description="What the search may choose from.")
-    automaton: AutomatonConfig = Field(default_factory=AutomatonConfig, description="Cellular automata that seed genomes.")
+    automaton: AutomatonConfig = Field(
+        default_factory=AutomatonConfig, description="Cellular automata that seed genomes."
+    )
     base_model: BaseModelConfig = Field(default_factory=BaseModelConfig, description="The code model to adapt.")
     problems: ProblemsConfig = Field(default_factory=ProblemsConfig, description="What is repaired.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="How an adapter is trained.")

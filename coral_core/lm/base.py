@@ -56,7 +56,11 @@ def identify(config: BaseModelConfig) -> BaseModelIdentity:
     if is_rehearsal(config):
         modules = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
         return BaseModelIdentity(
-            name=config.name, content_id="rehearsal-1", parameters=900_000, modules=modules, numerics_class=f"rehearsal-{ENGINE_VERSION}"
+            name=config.name,
+            content_id="rehearsal-1",
+            parameters=900_000,
+            modules=modules,
+            numerics_class=f"rehearsal-{ENGINE_VERSION}",
         )
     path = local_path(config)
     if path is not None:
@@ -75,9 +79,15 @@ def _identity(name: str, content: str, shapes: dict[str, tuple[int, ...]], numer
             count *= side
         size += count
         parts = key.split(".")
-        if parts[-1] == "weight" and len(shape) == 2 and not any(word in key for word in ("embed", "lm_head", "wte", "wpe")):
+        if (
+            parts[-1] == "weight"
+            and len(shape) == 2
+            and not any(word in key for word in ("embed", "lm_head", "wte", "wpe"))
+        ):
             modules.add(parts[-2])
-    return BaseModelIdentity(name=name, content_id=content, parameters=size, modules=tuple(sorted(modules)), numerics_class=numerics)
+    return BaseModelIdentity(
+        name=name, content_id=content, parameters=size, modules=tuple(sorted(modules)), numerics_class=numerics
+    )
 
 
 @lru_cache(maxsize=8)
@@ -105,7 +115,9 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
             header: dict[str, Any] = json.loads(stream.read(length))
         return {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BaseModelError(f"base model file {file}: not a safetensors file ({error}). Save the model with save_pretrained.") from None
+        raise BaseModelError(
+            f"base model file {file}: not a safetensors file ({error}). Save the model with save_pretrained."
+        ) from None
 
 
 @lru_cache(maxsize=8)
@@ -116,7 +128,9 @@ def _on_hub(name: str, revision: str | None) -> tuple[str, dict[str, tuple[int, 
     try:
         commit = HfApi().model_info(name, revision=revision, timeout=15).sha or ""
         metadata = get_safetensors_metadata(name, revision=commit)
-        shapes = {key: tuple(info.shape) for part in metadata.files_metadata.values() for key, info in part.tensors.items()}
+        shapes = {
+            key: tuple(info.shape) for part in metadata.files_metadata.values() for key, info in part.tensors.items()
+        }
         return commit, shapes
     except Exception as online:
         try:
@@ -153,7 +167,11 @@ def resolve_device(device: str) -> str:
 def _gpus() -> tuple[str, ...]:
     try:
         reply = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=True
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return ()

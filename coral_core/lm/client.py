@@ -18,7 +18,17 @@ from coral_core.genome import LightGenes
 from coral_core.jobs import BaseModelIdentity, Cost, TrainedAdapter, TrainingJob
 
 LOAD_SECONDS = 1800.0
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+)
 PASSED_PREFIXES = ("HF_", "TRANSFORMERS_", "NVIDIA_", "PYTORCH_")
 
 
@@ -69,7 +79,9 @@ class _Requests:
     def load(self, base: BaseModelConfig) -> BaseModelIdentity:
         if self._loaded != base:
             self._loaded = None
-            self.identity = BaseModelIdentity.model_validate(self._ask("load", {"base": base.model_dump(mode="json")}, LOAD_SECONDS))
+            self.identity = BaseModelIdentity.model_validate(
+                self._ask("load", {"base": base.model_dump(mode="json")}, LOAD_SECONDS)
+            )
             self._loaded = base
         return self.identity
 
@@ -189,7 +201,9 @@ class EngineProcess(_Requests):
             left = deadline - time.monotonic()
             if left <= 0:
                 self._end()
-                raise EngineError(f"{op} took longer than its {seconds:.0f} s and was ended. Raise infra minutes, or lower the work per job.")
+                raise EngineError(
+                    f"{op} took longer than its {seconds:.0f} s and was ended. Raise infra minutes, or lower the work per job."
+                )
             ready, _, _ = select.select([handle], [], [], min(left, 5.0))
             if not ready:
                 continue
@@ -242,4 +256,6 @@ def _error_from(op: str, error: dict[str, Any]) -> Exception:
         return Infeasible(str(error.get("reason")), message)
     if kind == "base-model":
         return BaseModelError(message)
-    return EngineError(f"{op} failed in the engine: {message}" + (f"\n{error['traceback']}" if error.get("traceback") else ""))
+    return EngineError(
+        f"{op} failed in the engine: {message}" + (f"\n{error['traceback']}" if error.get("traceback") else "")
+    )

@@ -69,7 +69,10 @@ class Worker:
             body["stop"],
         )
         cost = Cost(
-            seconds=time.perf_counter() - started, cpu_seconds=time.process_time() - cpu, tokens=tokens, peak_memory_mb=peak
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - cpu,
+            tokens=tokens,
+            peak_memory_mb=peak,
         )
         return {"completions": completions, "cost": cost.model_dump(mode="json")}
 

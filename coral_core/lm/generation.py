@@ -41,7 +41,9 @@ def generate(
     rows = [(key, number, base.encode(text)) for key, text in prompts for number in range(samples)]
     longest = max((len(ids) for _, _, ids in rows), default=0)
     if longest > shape.prompt_length:
-        raise EngineError(f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}.")
+        raise EngineError(
+            f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}."
+        )
     texts: list[str] = []
     tokens = 0
     try:
@@ -49,7 +51,11 @@ def generate(
             for start in range(0, len(rows), shape.batch_size):
                 batch = rows[start : start + shape.batch_size]
                 ids, mask = _prompt_tensors(base, [row[2] for row in batch], shape)
-                streams = [_stream(seed, key, number, light.token_limit) for key, number, _ in batch] if light.sampling else None
+                streams = (
+                    [_stream(seed, key, number, light.token_limit) for key, number, _ in batch]
+                    if light.sampling
+                    else None
+                )
                 written = _decode(base, model, ids, mask, light, streams, len(batch), stop)
                 tokens += sum(map(len, written))
                 texts += [base.tokenizer.decode(row, skip_special_tokens=True) for row in written]
@@ -96,13 +102,22 @@ def _decode(
     cache: Any = None
     feed = ids
     for step in range(light.token_limit):
-        output = model(input_ids=feed, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output = model(
+            input_ids=feed,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         cache = output.past_key_values
         logits = _penalised(output.logits[:, -1].float(), seen, light.repetition_penalty)
         if streams is None:
             chosen = logits.argmax(-1)
         else:
-            draws = torch.tensor([float(streams[row][step]) if row < used else 0.0 for row in range(ids.shape[0])], dtype=torch.float64)
+            draws = torch.tensor(
+                [float(streams[row][step]) if row < used else 0.0 for row in range(ids.shape[0])], dtype=torch.float64
+            )
             chosen = _sample(logits, light, draws.to(ids.device))
         for row, token in enumerate(chosen[:used].tolist()):
             if row not in running:

@@ -37,14 +37,19 @@ class LoadedModel:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         known = {self.tokenizer.eos_token_id, self.model.config.eos_token_id}
         self.end_tokens: frozenset[int] = frozenset(token for token in known if isinstance(token, int))
-        self._targets = {name.rsplit(".", 1)[-1]: None for name, part in self.model.named_modules() if isinstance(part, torch.nn.Linear)}
+        self._targets = {
+            name.rsplit(".", 1)[-1]: None
+            for name, part in self.model.named_modules()
+            if isinstance(part, torch.nn.Linear)
+        }
 
     def check_modules(self, names: tuple[str, ...]) -> None:
         """Raises `Infeasible` when the model has no linear module of one of `names`."""
         missing = [name for name in names if name not in self._targets]
         if missing:
             raise Infeasible(
-                "module-missing", f"target module {missing[0]} is not in {self.config.name}; it has {', '.join(sorted(self._targets))}"
+                "module-missing",
+                f"target module {missing[0]} is not in {self.config.name}; it has {', '.join(sorted(self._targets))}",
             )
 
     def encode(self, text: str) -> list[int]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from coral_core.repair.builtin import echo_pairs, plain_functions, pretraining_pairs
+from coral_core.repair.families import ALL_FAMILIES
 from coral_core.repair.prompt import TINY
 
 SPECIAL = ("<pad>", "<bos>", "<sep>", "<eos>")
@@ -33,7 +34,7 @@ ECHO_SHARE = 0.03
 SCRAMBLE_SHARE = 0.2
 """Lines of unrelated functions to be copied as they are, per repair pair: teaches copying without teaching a family."""
 PLAIN_SHARE = 0.25
-"""Right functions of all families as plain text, per repair pair."""
+"""Right A functions as plain text, per repair pair."""
 LONGEST = 224
 
 
@@ -52,7 +53,12 @@ def build_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", sep_token="<sep>", padding_side="left"
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        sep_token="<sep>",
+        padding_side="left",
     )
 
 
@@ -164,7 +170,9 @@ def batches(encoded: list[tuple[list[int], int]], size: int, seed: int) -> Itera
 def loss_of(model: nn.Module, tokens: Tensor, weights: Tensor) -> Tensor:
     """Weighted next-token cross-entropy."""
     logits = model(input_ids=tokens).logits[:, :-1].float()
-    losses = nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1), reduction="none")
+    losses = nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1), reduction="none"
+    )
     weight = weights[:, 1:].reshape(-1)
     return (losses * weight).sum() / weight.sum()
 
@@ -189,7 +197,11 @@ def train(model: LlamaForCausalLM, encoded: list[tuple[list[int], int]], steps: 
             optimiser.step()
         losses.append(loss.item())
         if step % 50 == 0 or step == steps - 1:
-            print(f"step {step:5d} loss {sum(losses[-20:]) / len(losses[-20:]):.4f} {time.time() - started:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"step {step:5d} loss {sum(losses[-20:]) / len(losses[-20:]):.4f} {time.time() - started:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
     return losses
 
 
@@ -207,9 +219,12 @@ def main() -> None:
     torch.set_num_threads(multiprocessing.cpu_count())
     texts = make_texts(options.pairs, options.seed, options.echo_share)
     print(f"{len(texts)} texts in {time.time() - started:.0f} s", file=sys.stderr, flush=True)
-    plain = [prompt.removeprefix("<bos>").removesuffix("<sep>") + "\n" + answer.removesuffix("<eos>") for prompt, answer in texts]
+    plain = [
+        prompt.removeprefix("<bos>").removesuffix("<sep>") + "\n" + answer.removesuffix("<eos>")
+        for prompt, answer in texts
+    ]
     # the tokenizer also sees the B families, as plain functions: their names must not fall to bytes
-    tokenizer = build_tokenizer(plain[:12_000] + plain_functions(4_000, options.seed + 1))
+    tokenizer = build_tokenizer(plain[:12_000] + plain_functions(4_000, options.seed + 1, ALL_FAMILIES))
     encoded = []
     for prompt, answer in texts:
         before, after = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, answer))

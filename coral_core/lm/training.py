@@ -89,7 +89,9 @@ def _encode(base: LoadedModel, pairs: list[tuple[str, str]], longest: int) -> li
     return encoded
 
 
-def _loop(base: LoadedModel, model: torch.nn.Module, job: TrainingJob, encoded: list[Encoded]) -> tuple[list[float], int]:
+def _loop(
+    base: LoadedModel, model: torch.nn.Module, job: TrainingJob, encoded: list[Encoded]
+) -> tuple[list[float], int]:
     recipe, heavy = job.recipe, job.heavy
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=heavy.learning_rate, weight_decay=recipe.weight_decay)

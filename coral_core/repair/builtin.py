@@ -42,7 +42,9 @@ def load_builtin(config: ProblemsConfig) -> ProblemSet:
     held_out = _split(config, "held_out", config.held_out, max(1, config.held_out // 10), taken)
     fitness = _split(config, "fitness", config.fitness, config.retention, taken)
     monitor = _split(config, "monitor", config.monitor, 0, taken)
-    return ProblemSet(source="builtin", pairs=_training_pairs(config, taken), fitness=fitness, monitor=monitor, held_out=held_out)
+    return ProblemSet(
+        source="builtin", pairs=_training_pairs(config, taken), fitness=fitness, monitor=monitor, held_out=held_out
+    )
 
 
 def _split(config: ProblemsConfig, split: str, bugs: int, retention: int, taken: set[str]) -> tuple[Problem, ...]:
@@ -165,7 +167,9 @@ def broken(checked: Checked, classes: Sequence[BugClass], rng: random.Random) ->
             if candidate is None or candidate.source == function.core:
                 continue
             mutation = replace(candidate, source=function.dressing.apply(candidate.source))
-            outcomes = trusted.run(trusted.compiled(mutation.source), function.entry_point, checked.inputs, checked.outcomes)
+            outcomes = trusted.run(
+                trusted.compiled(mutation.source), function.entry_point, checked.inputs, checked.outcomes
+            )
             wrong = sum(ours != theirs for ours, theirs in zip(outcomes, checked.outcomes, strict=False))
             if wrong >= 2 or outcomes[-1][0] == "budget":
                 return mutation
@@ -197,7 +201,9 @@ def _pairs(
         if mutant is None or normal_form(mutant.source) in avoid:
             continue
         made += 1
-        yield RepairPair(buggy=mutant.source, fixed=checked.function.source, family=family.name, bug_class=mutant.bug_class)
+        yield RepairPair(
+            buggy=mutant.source, fixed=checked.function.source, family=family.name, bug_class=mutant.bug_class
+        )
 
 
 def _echoes(rng: random.Random, families: Sequence[Family], count: int, avoid: set[str]) -> list[RepairPair]:
@@ -216,10 +222,10 @@ def pretraining_pairs(count: int, seed: int) -> list[RepairPair]:
     return list(_pairs(rng, A_FAMILIES, PRETRAINED_CLASSES, count, set()))
 
 
-def plain_functions(count: int, seed: int) -> list[str]:
-    """Right functions of all families, as plain text."""
+def plain_functions(count: int, seed: int, families: Sequence[Family] = A_FAMILIES) -> list[str]:
+    """Right functions of `families`, as plain text."""
     rng = random.Random(seed_from("plain", seed))
-    return [draw(ALL_FAMILIES[rng.randrange(len(ALL_FAMILIES))], rng).source for _ in range(count)]
+    return [draw(families[rng.randrange(len(families))], rng).source for _ in range(count)]
 
 
 def echo_pairs(count: int, seed: int) -> list[RepairPair]:

@@ -17,7 +17,9 @@ LONGEST = 100_000
 """Characters of a completion that are looked at; a patch is never longer."""
 
 _FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\r?\n(.*?)(?:\r?\n[ \t]*```|\Z)", re.DOTALL)
-_CODE_START = re.compile(r"^(?:def |async def |class |import |from \w[\w.]* import |@\w|[A-Za-z_]\w* *(?::[^=\n]+)?= *\S)")
+_CODE_START = re.compile(
+    r"^(?:def |async def |class |import |from \w[\w.]* import |@\w|[A-Za-z_]\w* *(?::[^=\n]+)?= *\S)"
+)
 
 
 class Extraction(Frozen):
@@ -55,7 +57,10 @@ def _embedded(text: str) -> list[str]:
     current: list[str] | None = None
     for line in text.split("\n"):
         starts = bool(_CODE_START.match(line))
-        if starts or (current is not None and (not line.strip() or line[0] in " \t#)]}" or line.startswith(("else", "elif", "except")))):
+        if starts or (
+            current is not None
+            and (not line.strip() or line[0] in " \t#)]}" or line.startswith(("else", "elif", "except")))
+        ):
             if current is None:
                 current = []
                 blocks.append(current)

@@ -128,7 +128,11 @@ def _comparison(tree: ast.Module) -> Iterator[Edit]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
             for other in _COMPARISONS.get(type(node.ops[0]), ()):
-                yield node, ast.Compare(node.left, [other()], node.comparators), f"{_name(node.ops[0])} became {other.__name__}"
+                yield (
+                    node,
+                    ast.Compare(node.left, [other()], node.comparators),
+                    f"{_name(node.ops[0])} became {other.__name__}",
+                )
 
 
 def _arithmetic(tree: ast.Module) -> Iterator[Edit]:
@@ -214,7 +218,9 @@ def _missing_step(tree: ast.Module) -> Iterator[Edit]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords and isinstance(node.func, ast.Name):
             yield node, node.args[0], f"the call of {node.func.id} was dropped"
-        elif isinstance(node, ast.Call) and not node.args and not node.keywords and isinstance(node.func, ast.Attribute):
+        elif (
+            isinstance(node, ast.Call) and not node.args and not node.keywords and isinstance(node.func, ast.Attribute)
+        ):
             yield node, node.func.value, f"the call of {node.func.attr} was dropped"
 
 

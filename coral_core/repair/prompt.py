@@ -51,4 +51,6 @@ def template(name: str) -> PromptTemplate:
     try:
         return _TEMPLATES[name]
     except KeyError:
-        raise ConfigError(f"base_model.prompt: {name}: no such template. Known: auto, {', '.join(_TEMPLATES)}.") from None
+        raise ConfigError(
+            f"base_model.prompt: {name}: no such template. Known: auto, {', '.join(_TEMPLATES)}."
+        ) from None

@@ -29,7 +29,9 @@ def compiled(source: str) -> CodeType:
     return compile(source, "<generated>", "exec")
 
 
-def run(code: CodeType, entry_point: str, arguments: Sequence[Sequence[Any]], stop_at: Sequence[Outcome] = ()) -> list[Outcome]:
+def run(
+    code: CodeType, entry_point: str, arguments: Sequence[Sequence[Any]], stop_at: Sequence[Outcome] = ()
+) -> list[Outcome]:
     """Outcome of each call; with `stop_at`, ends after two outcomes that differ from it."""
     space: dict[str, Any] = {}
     exec(code, space)

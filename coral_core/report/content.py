@@ -28,7 +28,9 @@ class Totals(Frozen):
     trainings: int = Field(description="Trainings done.")
     evaluations: int = Field(description="Evaluations done.")
     sessions: int = Field(description="Times the run was started, killed sessions included.")
-    seconds: float = Field(description="Wall-clock seconds of all sessions (of a killed one: first to last finished job).")
+    seconds: float = Field(
+        description="Wall-clock seconds of all sessions (of a killed one: first to last finished job)."
+    )
     cpu_seconds: float = Field(description="CPU seconds of engines and judges.")
     tokens: int = Field(description="Tokens trained on and generated.")
 
@@ -42,15 +44,23 @@ class Contender(Frozen):
     fitness: float | None = Field(None, description="Weighted sum of the scores on the fitness split.")
     scores: dict[str, float] = Field(default_factory=dict, description="Objective -> [0, 1] on the fitness split.")
     fitness_pass_at_1: float | None = Field(None, description="Share of the fitness bugs repaired.")
-    held_out_pass_at_1: float | None = Field(None, description="Share of the held-out bugs repaired; null before the end.")
-    held_out_scores: dict[str, float] = Field(default_factory=dict, description="Objective -> [0, 1] on the held-out split.")
+    held_out_pass_at_1: float | None = Field(
+        None, description="Share of the held-out bugs repaired; null before the end."
+    )
+    held_out_scores: dict[str, float] = Field(
+        default_factory=dict, description="Objective -> [0, 1] on the held-out split."
+    )
     held_out_repaired: int | None = Field(None, description="Held-out bugs repaired.")
-    held_out_bugs: int | None = Field(None, description="Held-out bugs there are (problems that are already right not counted).")
+    held_out_bugs: int | None = Field(
+        None, description="Held-out bugs there are (problems that are already right not counted)."
+    )
     trainable_parameters: int | None = Field(None, description="Parameters of the adapter; 0 for the base model.")
     training_digest: str | None = Field(None, description="Digest of the adapter; `none` for the base model.")
     fitness_evaluation_digest: str | None = Field(None, description="Digest of the evaluation on the fitness split.")
     held_out_evaluation_digest: str | None = Field(None, description="Digest of the evaluation on the held-out split.")
-    adapter_path: str | None = Field(None, description="Folder of the adapter in the store (PEFT layout); null for the base model.")
+    adapter_path: str | None = Field(
+        None, description="Folder of the adapter in the store (PEFT layout); null for the base model."
+    )
 
 
 class Gap(Frozen):
@@ -60,8 +70,12 @@ class Gap(Frozen):
     bugs: int | None = Field(description="Bugs compared; null when an evaluation has left the store.")
     only_champion: int | None = Field(description="Bugs that only the champion repairs.")
     only_other: int | None = Field(description="Bugs that only the other repairs.")
-    p_value: float | None = Field(description="Exact two-sided sign test (McNemar) over the bugs that one of the two repairs.")
-    interval: tuple[float, float] | None = Field(description="95 % interval of the difference (paired, Agresti and Min 2005).")
+    p_value: float | None = Field(
+        description="Exact two-sided sign test (McNemar) over the bugs that one of the two repairs."
+    )
+    interval: tuple[float, float] | None = Field(
+        description="95 % interval of the difference (paired, Agresti and Min 2005)."
+    )
     resolution: int | None = Field(
         description="Smallest difference in bugs that the test could tell from noise, given how many bugs differ; null: none could."
     )
@@ -119,7 +133,9 @@ class InfeasibleGenome(Frozen):
     """A genome without scores, and why."""
 
     genome_id: str
-    reason: str = Field(description="Stable word: diverged, out-of-memory, module-missing, prompt-too-long, time-out, poison.")
+    reason: str = Field(
+        description="Stable word: diverged, out-of-memory, module-missing, prompt-too-long, time-out, poison."
+    )
     detail: str = Field(description="The reason in words.")
 
 

@@ -32,7 +32,9 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
         return None
     digest = champion.training_digest
     if store.read_adapter(digest) is None:
-        raise StoreError(f"champion {champion.genome_id}: its adapter {digest[:12]} is missing or broken in {store.root}. Run the evolution again: it trains it anew.")
+        raise StoreError(
+            f"champion {champion.genome_id}: its adapter {digest[:12]} is missing or broken in {store.root}. Run the evolution again: it trains it anew."
+        )
     target = folder.path / "champion"
     scratch = folder.path / f".champion.{os.getpid()}.tmp"
     try:
@@ -43,7 +45,9 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
             if (source / name).exists():
                 shutil.copyfile(source / name, scratch / name)
         config = folder.config()
-        (scratch / "genome.json").write_text(json.dumps(_genome(report, champion), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (scratch / "genome.json").write_text(
+            json.dumps(_genome(report, champion), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         if champion.light is not None:
             settings = json.dumps(_generation_config(champion.light), indent=1)
             (scratch / "generation_config.json").write_text(settings + "\n", encoding="utf-8")
@@ -51,7 +55,9 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
         shutil.rmtree(target, ignore_errors=True)
         os.replace(scratch, target)
     except OSError as error:
-        raise StoreError(f"{target}: the champion cannot be exported ({error.strerror}). Its adapter is in {store.adapter_path(digest)}.") from error
+        raise StoreError(
+            f"{target}: the champion cannot be exported ({error.strerror}). Its adapter is in {store.adapter_path(digest)}."
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
@@ -63,7 +69,13 @@ def model_card(report: Report, champion: Contender, config: RunConfig) -> str:
         "base_model": config.base_model.name,
         "library_name": "peft",
         "pipeline_tag": "text-generation",
-        "tags": ["code", "program-repair", "coral-x", "dora" if champion.heavy and champion.heavy.adapter == "dora" else "lora", "peft"],
+        "tags": [
+            "code",
+            "program-repair",
+            "coral-x",
+            "dora" if champion.heavy and champion.heavy.adapter == "dora" else "lora",
+            "peft",
+        ],
     }
     header = "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---"])
     parts = [
@@ -114,7 +126,11 @@ def _loading(config: RunConfig, light: LightGenes | None) -> str:
     revision = f", revision={base.revision!r}" if base.revision and not tiny else ""
     settings = _generation_config(light) if light else {}
     arguments = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-    imports = "from coral_core.lm.base import TINY  # the embedded base model: an ordinary Hugging Face folder\n" if tiny else ""
+    imports = (
+        "from coral_core.lm.base import TINY  # the embedded base model: an ordinary Hugging Face folder\n"
+        if tiny
+        else ""
+    )
     return (
         "import torch\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"{imports}from coral_core.repair.prompt import template\n\n"

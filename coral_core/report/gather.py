@@ -78,7 +78,11 @@ class History:
         line = self.held_out("generation_0_median")
         if line is not None:
             return line.genome_id
-        first = [(g.fitness, g.genome.genome_id) for g in self.populations[0] if g.fitness is not None] if self.populations else []
+        first = (
+            [(g.fitness, g.genome.genome_id) for g in self.populations[0] if g.fitness is not None]
+            if self.populations
+            else []
+        )
         return sorted(first)[(len(first) - 1) // 2][1] if first else None
 
 
@@ -121,7 +125,11 @@ def build_report(folder: RunFolder, store: Store) -> Report:
         ),
         lineage=_lineage(history),
         bug_classes=_bug_classes(evaluations),
-        outcomes={name: dict(_outcomes(evaluation)) for name, evaluation in evaluations.items() if name != "generation_0_median"},
+        outcomes={
+            name: dict(_outcomes(evaluation))
+            for name, evaluation in evaluations.items()
+            if name != "generation_0_median"
+        },
         held_out_openings=history.final.held_out_openings if history.final else None,
         base_check=_base_check(history),
     )
@@ -338,10 +346,13 @@ def _base_check(history: History) -> BaseCheck:
     if base.pass_at_1 > TOO_BAD:
         return BaseCheck(verdict="usable", text=f"{share}, so adapters have room in both directions.")
     if tuned is None:
-        return BaseCheck(verdict="unknown", text=f"{share}; the default LoRA, which decides whether that is too little, is not done.")
+        return BaseCheck(
+            verdict="unknown", text=f"{share}; the default LoRA, which decides whether that is too little, is not done."
+        )
     if tuned.pass_at_1 > TOO_BAD:
-        return BaseCheck(verdict="usable", text=f"{share} and the default LoRA {tuned.pass_at_1:.0%}: training helps, adapters can be told apart.")
+        return BaseCheck(
+            verdict="usable",
+            text=f"{share} and the default LoRA {tuned.pass_at_1:.0%}: training helps, adapters can be told apart.",
+        )
     text = f"{share} and the default LoRA {tuned.pass_at_1:.0%}: too little to tell adapters apart. Choose easier problems, more training, or a stronger base model."
     return BaseCheck(verdict="too bad", text=text)
-
-

@@ -48,7 +48,11 @@ def summary_markdown(folder: RunFolder, store: Store) -> str:
     parts.append("\n".join(f"- {line}" for line in gap_lines(report)))
     parts.append(report.base_check.text)
     if report.generations:
-        parts += ["## Fitness by generation", f"![fitness by generation]({as_data_uri(fitness_curve(report))})", _generations(report)]
+        parts += [
+            "## Fitness by generation",
+            f"![fitness by generation]({as_data_uri(fitness_curve(report))})",
+            _generations(report),
+        ]
         parts += ["## Pareto front", f"![Pareto front]({as_data_uri(pareto_front(report))})", _front(report)]
     parts += [_infeasible(report), _cost(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -60,8 +64,12 @@ def headline(report: Report) -> str:
     if champion is None:
         return f"The run is {report.status}; no generation is finished yet."
     if champion.held_out_pass_at_1 is None:
-        share = "" if champion.fitness_pass_at_1 is None else f", which repairs {champion.fitness_pass_at_1:.1%} of the fitness bugs"
-        return f"The run is {report.status} after {len(report.generations)} generations. Best so far is `{champion.genome_id}`{share}."
+        share = (
+            ""
+            if champion.fitness_pass_at_1 is None
+            else f", which repairs {champion.fitness_pass_at_1:.1%} of the fitness bugs"
+        )
+        return f"The run is {report.status} after {plural(len(report.generations), 'generation')}. Best so far is `{champion.genome_id}`{share}."
     text = f"The champion `{champion.genome_id}` repairs {champion.held_out_repaired} of {champion.held_out_bugs} held-out bugs ({champion.held_out_pass_at_1:.1%})"
     rivals = [
         f"the {NAMES[name]} {contender.held_out_pass_at_1:.1%}"
@@ -89,14 +97,20 @@ def _gap_line(name: str, gap: Gap) -> str:
     test = f"{gap.only_champion} bugs only the champion repairs, {gap.only_other} only the other; p = {gap.p_value:.2g}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
     if gap.distinguishable:
         return f"{start}, {gap.verdict} ({test})."
-    need = f"a difference of {gap.resolution} bugs would be needed" if gap.resolution else "too few bugs differ for any verdict"
+    need = (
+        f"a difference of {gap.resolution} bugs would be needed"
+        if gap.resolution
+        else "too few bugs differ for any verdict"
+    )
     return f"{start}, not distinguishable from noise ({test}; {need})."
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; pipes inside cells are escaped."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
+    ]
     return "\n".join(lines)
 
 
@@ -108,12 +122,19 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 training``, ``2 trainings``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def heavy_text(heavy: HeavyGenes | None) -> str:
     """Heavy genes in one line."""
     if heavy is None:
         return "–"
     modules = "+".join(name.removesuffix("_proj") for name in heavy.target_modules)
-    return f"{heavy.adapter} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
+    return (
+        f"{heavy.adapter} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
+    )
 
 
 def light_text(light: LightGenes | None) -> str:
@@ -145,7 +166,20 @@ def _contenders(report: Report) -> str:
         for name, contender in _named(report)
         if contender is not None
     ]  # fmt: skip
-    return table(("", "genome", "held-out bugs repaired", "fitness bugs repaired", "fitness", "trainable parameters", "bugfix", "retention", "cost"), rows)
+    return table(
+        (
+            "",
+            "genome",
+            "held-out bugs repaired",
+            "fitness bugs repaired",
+            "fitness",
+            "trainable parameters",
+            "bugfix",
+            "retention",
+            "cost",
+        ),
+        rows,
+    )
 
 
 def _generations(report: Report) -> str:
@@ -156,7 +190,18 @@ def _generations(report: Report) -> str:
         )
         for line in report.generations
     ]  # fmt: skip
-    header = ("generation", "best", "best fitness", "mean fitness", "fitness bugs", "monitor bugs", "hypervolume", "front", "adapters", "infeasible")
+    header = (
+        "generation",
+        "best",
+        "best fitness",
+        "mean fitness",
+        "fitness bugs",
+        "monitor bugs",
+        "hypervolume",
+        "front",
+        "adapters",
+        "infeasible",
+    )
     return table(header, rows) if rows else ""
 
 
@@ -178,9 +223,15 @@ def _champion(report: Report) -> str:
         return ""
     scores = table(
         ("objective", "fitness split", "held-out split"),
-        [(name, number(value), number(champion.held_out_scores.get(name))) for name, value in sorted(champion.scores.items())],
+        [
+            (name, number(value), number(champion.held_out_scores.get(name)))
+            for name, value in sorted(champion.scores.items())
+        ],
     )
-    rows = [(a.genome_id, a.operator, ", ".join(a.parents) or "–", number(a.fitness), share(a.pass_at_1)) for a in report.lineage]
+    rows = [
+        (a.genome_id, a.operator, ", ".join(a.parents) or "–", number(a.fitness), share(a.pass_at_1))
+        for a in report.lineage
+    ]
     return "\n\n".join(
         [
             "## The champion",
@@ -198,10 +249,16 @@ def _bug_classes(report: Report) -> str:
     if not report.bug_classes:
         return ""
     rows = [
-        (line.bug_class, line.bugs, *("–" if value is None else value for value in (line.champion, line.base_model, line.default_lora)))
+        (
+            line.bug_class,
+            line.bugs,
+            *("–" if value is None else value for value in (line.champion, line.base_model, line.default_lora)),
+        )
         for line in report.bug_classes
     ]
-    return "## Held-out bugs repaired, by class\n\n" + table(("bug class", "bugs", "champion", "base model", "default LoRA"), rows)
+    return "## Held-out bugs repaired, by class\n\n" + table(
+        ("bug class", "bugs", "champion", "base model", "default LoRA"), rows
+    )
 
 
 def _outcomes(report: Report) -> str:
@@ -210,7 +267,9 @@ def _outcomes(report: Report) -> str:
     words = sorted({word for counts in report.outcomes.values() for word in counts})
     names = [name for name in NAMES if name in report.outcomes]
     rows = [(word, *(report.outcomes[name].get(word, 0) for name in names)) for word in words]
-    return "## How patches ended (held-out problems, first samples)\n\n" + table(("outcome", *(NAMES[name] for name in names)), rows)
+    return "## How patches ended (held-out problems, first samples)\n\n" + table(
+        ("outcome", *(NAMES[name] for name in names)), rows
+    )
 
 
 def _infeasible(report: Report) -> str:
@@ -224,9 +283,9 @@ def _cost(report: Report) -> str:
     spent, own = report.totals, report.counts
     return (
         "## What it cost\n\n"
-        f"{spent.trainings} trainings and {spent.evaluations} evaluations in {spent.sessions} session{'s' * (spent.sessions != 1)}: "
+        f"{plural(spent.trainings, 'training')} and {plural(spent.evaluations, 'evaluation')} in {plural(spent.sessions, 'session')}: "
         f"{spent.seconds:.0f} s of wall clock, {spent.cpu_seconds:.0f} s of CPU, {spent.tokens:,} tokens. "
-        f"The latest session took {report.seconds:.0f} s and did {own.trainings} trainings and {own.evaluations} evaluations itself; "
+        f"The latest session took {report.seconds:.0f} s and did {plural(own.trainings, 'training')} and {plural(own.evaluations, 'evaluation')} itself; "
         "the rest was in the store."
     )
 
@@ -235,10 +294,16 @@ def _reproduce(report: Report) -> str:
     counts = report.problems.get("counts", {})
     data = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in counts.items())
     edition = f" --edition {report.edition}" if report.edition != 1 else ""
-    changed = f"\n\nIt was started with {', '.join(f'`--set {item}`' for item in report.overrides)} (contained in config.yaml)." if report.overrides else ""
-    opened = f" The held-out split was opened {report.held_out_openings} time." if report.held_out_openings == 1 else ""
-    if report.held_out_openings and report.held_out_openings > 1:
-        opened = f" The held-out split was opened {report.held_out_openings} times."
+    changed = (
+        f"\n\nIt was started with {', '.join(f'`--set {item}`' for item in report.overrides)} (contained in config.yaml)."
+        if report.overrides
+        else ""
+    )
+    opened = (
+        f" The held-out split was opened {plural(report.held_out_openings, 'time')}."
+        if report.held_out_openings
+        else ""
+    )
     versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
     return (
         f"## How to reproduce\n\n```\ncoral evolve {report.path}/config.yaml{edition}\n```\n\n"

@@ -40,7 +40,9 @@ def interval(wins: int, losses: int, bugs: int) -> tuple[float, float]:
     return max(-1.0, difference - spread), min(1.0, difference + spread)
 
 
-def compare(difference: float, champion: Collection[str] | None, other: Collection[str] | None, bugs: Collection[str]) -> Gap:
+def compare(
+    difference: float, champion: Collection[str] | None, other: Collection[str] | None, bugs: Collection[str]
+) -> Gap:
     """The gap between two sets of repaired bugs; None stands for an evaluation that has left the store."""
     if champion is None or other is None:
         return Gap(

@@ -60,11 +60,34 @@ def pareto_front(report: Report) -> bytes:
         colours = [point.scores.get("retention", 0.0) for point in points]
         drawn = axes.scatter(x, y, c=colours, cmap="cividis", vmin=0, vmax=1, s=34, linewidths=0, zorder=2)
         front = [index for index, point in enumerate(points) if point.on_front]
-        axes.scatter([x[i] for i in front], [y[i] for i in front], s=90, facecolors="none", edgecolors=ORANGE, linewidths=1.5, label="Pareto front", zorder=3)
+        axes.scatter(
+            [x[i] for i in front],
+            [y[i] for i in front],
+            s=90,
+            facecolors="none",
+            edgecolors=ORANGE,
+            linewidths=1.5,
+            label="Pareto front",
+            zorder=3,
+        )
         best = [i for i, point in enumerate(points) if report.champion and point.genome_id == report.champion.genome_id]
-        axes.scatter([x[i] for i in best], [y[i] for i in best], s=50, marker="x", color=ORANGE, linewidths=1.8, label="champion", zorder=4)
+        axes.scatter(
+            [x[i] for i in best],
+            [y[i] for i in best],
+            s=50,
+            marker="x",
+            color=ORANGE,
+            linewidths=1.8,
+            label="champion",
+            zorder=4,
+        )
         if sizes:
+            from matplotlib.ticker import EngFormatter
+
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            if max(x) < 8 * min(x):  # less than a decade: only minor ticks would be there, so they need numbers
+                axes.xaxis.set_minor_formatter(EngFormatter(sep=""))
         axes.set_xlabel("trainable parameters" if sizes else "cost score (1 is cheapest)")
         figure.colorbar(drawn, ax=axes, label="retention")
         _legend(axes)
@@ -116,7 +139,11 @@ def _png(figure: "Figure") -> bytes:
     small = b""
     for colours, scale in ((64, 1.0), (32, 1.0), (16, 1.0), (16, 0.75), (8, 0.6)):
         packed = io.BytesIO()
-        shown = image if scale == 1 else image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+        shown = (
+            image
+            if scale == 1
+            else image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+        )
         shown.quantize(colours, dither=Image.Dither.NONE).save(packed, format="png", optimize=True)
         small = packed.getvalue()
         if len(small) <= LIMIT:

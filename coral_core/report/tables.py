@@ -28,5 +28,7 @@ def write_report(folder: RunFolder, store: Store) -> Report:
         for name, data in files.items():
             write_atomic(folder.path / name, data)
     except OSError as error:
-        raise StoreError(f"{folder.path}: the report cannot be written ({error.strerror}). Use --json to print it instead.") from error
+        raise StoreError(
+            f"{folder.path}: the report cannot be written ({error.strerror}). Use --json to print it instead."
+        ) from error
     return report

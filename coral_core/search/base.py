@@ -71,4 +71,6 @@ def make_search(config: RunConfig) -> Search:
     try:
         return _STRATEGIES[config.search.strategy](config)
     except KeyError:
-        raise ConfigError(f"search.strategy: {config.search.strategy}: unknown. Known: {', '.join(sorted(_STRATEGIES))}.") from None
+        raise ConfigError(
+            f"search.strategy: {config.search.strategy}: unknown. Known: {', '.join(sorted(_STRATEGIES))}."
+        ) from None

@@ -114,7 +114,9 @@ class EvolutionSearch:
             distinct.setdefault(item.genome.genes_digest(), item)
         rated = [item for item in distinct.values() if item.scores is not None]
         if self._config.search.selection == "nsga2" and (best := self.best()) is not None:
-            rated.sort(key=lambda item: item.genome.genes_digest() != best.genome.genes_digest())  # the champion never dies
+            rated.sort(
+                key=lambda item: item.genome.genes_digest() != best.genome.genes_digest()
+            )  # the champion never dies
         return rated if len(rated) >= 2 else list(distinct.values())
 
     def _progress(self) -> float:
@@ -141,7 +143,12 @@ class EvolutionSearch:
         old = scored.genome
         lineage = Lineage(parents=(old.genome_id,), operator="elite")
         return old.model_copy(
-            update={"genome_id": genome_id(self._generation, slot), "generation": self._generation, "slot": slot, "lineage": lineage}
+            update={
+                "genome_id": genome_id(self._generation, slot),
+                "generation": self._generation,
+                "slot": slot,
+                "lineage": lineage,
+            }
         )
 
     def _placed(self, material: Material, slot: int) -> Genome:

@@ -55,7 +55,9 @@ def objectives(scoring: ScoringConfig) -> tuple[str, ...]:
 
 def matrix(scores: Sequence[Scores], names: Sequence[str]) -> NDArray[np.float64]:
     """Scores as rows, one column per name."""
-    return np.array([[row.get(name, 0.0) for name in names] for row in scores], dtype=float).reshape(len(scores), len(names))
+    return np.array([[row.get(name, 0.0) for name in names] for row in scores], dtype=float).reshape(
+        len(scores), len(names)
+    )
 
 
 def pareto_ranks(points: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -98,7 +100,9 @@ def nsga2_order(scored: Sequence[Scored], scoring: ScoringConfig, progress: floa
             keys[meets[number].genome.genome_id] = (0.0, float(rank), -float(spread))
     for item, amount in zip(rows, violations, strict=True):
         keys.setdefault(item.genome.genome_id, (amount, 0.0, 0.0))
-    ordered = sorted(rows, key=lambda item: (*keys[item.genome.genome_id], -(item.fitness or 0.0), item.genome.genome_id))
+    ordered = sorted(
+        rows, key=lambda item: (*keys[item.genome.genome_id], -(item.fitness or 0.0), item.genome.genome_id)
+    )
     return ordered + sorted((item for item in scored if item.scores is None), key=lambda item: item.genome.genome_id)
 
 

@@ -94,7 +94,9 @@ class Variation:
             if changed != material.genes:
                 break
             changed[name] = self._step(name, changed[name], rng)
-        return Material(changed, material.automaton, material.features, _joined(material.operator, "mutate-genes"), material.parents)
+        return Material(
+            changed, material.automaton, material.features, _joined(material.operator, "mutate-genes"), material.parents
+        )
 
     def crossover(self, first: Genome, second: Genome, rng: np.random.Generator) -> Material:
         """Each gene from either parent; the automaton takes the grid of one and rule and steps of the other."""

@@ -31,7 +31,11 @@ def build() -> App:
     config.command("flows.cli.config:show", name="show", help="Print the whole configuration, defaults included.")
     config.command("flows.cli.config:schema", name="schema", help="Print the JSON schema of a configuration.")
     app.command(config)
-    app.command("flows.cli.evolve:evolve", name="evolve", help="Evolve adapters as CONFIG says; run it again to resume or replay.")
+    app.command(
+        "flows.cli.evolve:evolve",
+        name="evolve",
+        help="Evolve adapters as CONFIG says; run it again to resume or replay.",
+    )
     app.command("flows.cli.runs:runs", name="runs", help="List the runs.")
     app.command("flows.cli.report:report", name="report", help="Show what a run found and what it cost.")
     app.command("flows.cli.show:show", name="show", help="Show a genome: genes, lineage, scores, patches, verdicts.")
@@ -63,7 +67,9 @@ def main() -> None:
         if debug:
             raise
         reason = (str(error).splitlines() or [""])[0]
-        _say(f"{type(error).__name__}: {reason}\nThis is a bug of CORAL-X, not of yours. CORAL_DEBUG=1 shows where it happened.")
+        _say(
+            f"{type(error).__name__}: {reason}\nThis is a bug of CORAL-X, not of yours. CORAL_DEBUG=1 shows where it happened."
+        )
         raise SystemExit(70) from None
 
 

@@ -30,7 +30,9 @@ class Screen:
         state = (board.phase, board.generation, board.best, len(board.baselines))
         if state != self._printed:
             self._printed = state
-            self._out.print(f"[{_clock(time.monotonic() - board.started)}] {_headline(board)}; {_best(board)}", markup=False)
+            self._out.print(
+                f"[{_clock(time.monotonic() - board.started)}] {_headline(board)}; {_best(board)}", markup=False
+            )
 
     def __rich__(self) -> RenderableType:
         board = self._board
@@ -41,7 +43,10 @@ class Screen:
         left = board.seconds_left()
         jobs = f"{board.jobs_done} done of about {board.jobs_expected}, {board.jobs_running} running, {board.cached} found in the store"
         table.add_row("jobs", jobs)
-        table.add_row("time", f"{_clock(time.monotonic() - board.started)} so far" + (f", about {_clock(left)} left" if left else ""))
+        table.add_row(
+            "time",
+            f"{_clock(time.monotonic() - board.started)} so far" + (f", about {_clock(left)} left" if left else ""),
+        )
         for name, value in board.baselines.items():
             table.add_row(name.replace("_", " "), f"repairs {value:.0%} of the fitness bugs{_hint(name, value)}")
         table.add_row("best so far", _best(board))

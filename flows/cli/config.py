@@ -44,8 +44,12 @@ def check(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> 
     out = Console(highlight=False, soft_wrap=True)
     out.print(f"[green]valid[/]: {file}")
     out.print(f"run       {summary['run_id']}")
-    out.print(f"search    {search.strategy}, {search.generations} generations of {search.population}: {summary['genomes_at_most']} genomes at most")
-    out.print(f"model     {config.base_model.name} ({config.base_model.dtype}, {config.base_model.device}), executor {config.infra.executor}")
+    out.print(
+        f"search    {search.strategy}, {search.generations} generations of {search.population}: {summary['genomes_at_most']} genomes at most"
+    )
+    out.print(
+        f"model     {config.base_model.name} ({config.base_model.dtype}, {config.base_model.device}), executor {config.infra.executor}"
+    )
     out.print(f"store     {config.store.path} (reuse: {config.store.reuse}), runs in {config.runs}")
 
 
@@ -56,7 +60,10 @@ def show(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> N
         file: The configuration.
     """
     config = load_config(file, set_ or [])
-    print(json.dumps(config.model_dump(mode="json"), indent=1) if as_json else dump_yaml(config), end="\n" if as_json else "")
+    print(
+        json.dumps(config.model_dump(mode="json"), indent=1) if as_json else dump_yaml(config),
+        end="\n" if as_json else "",
+    )
 
 
 def schema() -> None:

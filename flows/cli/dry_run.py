@@ -30,7 +30,9 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
     trainings = len(digests) + later + 1
     evaluations = len(first) + later + 2 + (config.search.generations if config.problems.monitor else 0) + 4
     training_seconds, evaluation_seconds = _pace(config)
-    lanes = {"inline": 1, "local": config.infra.local_lanes or 2, "work-pools": config.infra.training.lanes}[config.infra.executor]
+    lanes = {"inline": 1, "local": config.infra.local_lanes or 2, "work-pools": config.infra.training.lanes}[
+        config.infra.executor
+    ]
     seconds = (trainings * training_seconds + evaluations * evaluation_seconds) / lanes
     plan = {
         "run_id": identity.run_id,
@@ -48,7 +50,9 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
         return
     out = Console(highlight=False)
     out.print(f"run [bold]{identity.run_id}[/] (nothing was started)")
-    out.print(f"{config.search.generations} generations of {config.search.population} genomes by {config.search.strategy}")
+    out.print(
+        f"{config.search.generations} generations of {config.search.population} genomes by {config.search.strategy}"
+    )
     out.print(f"at most {trainings} trainings and {evaluations} evaluations on {lanes} lanes")
     out.print(f"first generation: {len(digests)} distinct adapters, {stored} of them in the store already")
     out.print(f"estimated {seconds / 60:.1f} minutes when nothing is reused")

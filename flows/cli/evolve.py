@@ -27,14 +27,19 @@ def evolve(
     /,
     *,
     seed: Annotated[int | None, Parameter(help="Seed of the run, in place of the file's.")] = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", help="section.key=value in place of the file's; repeatable.", negative=())] = None,
+    set_: Annotated[
+        list[str] | None,
+        Parameter(name="--set", help="section.key=value in place of the file's; repeatable.", negative=()),
+    ] = None,
     executor: Annotated[str | None, Parameter(help="inline, local or work-pools, in place of infra.executor.")] = None,
     edition: Annotated[int, Parameter(help="Number of the edition; a repeat of an edition is a replay.")] = 1,
     again: Annotated[bool, Parameter(help="A new run with the next edition number (new seeds).", negative=())] = False,
     dry_run: Annotated[bool, Parameter(help="Say what would run, start nothing.", negative=())] = False,
     port: Annotated[int, Parameter(help="Port of the local Prefect server; 0 takes a free one.")] = 0,
     keep_server: Annotated[bool, Parameter(help="Leave the local Prefect server running.", negative=())] = False,
-    as_json: Annotated[bool, Parameter(name="--json", help="Print the final report as JSON, nothing else.", negative=())] = False,
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print the final report as JSON, nothing else.", negative=())
+    ] = False,
 ) -> None:
     """Evolve adapters as CONFIG says; run it again to resume or replay.
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from coral_core.errors import StoreError
 from coral_core.report.content import Contender, Report
 from coral_core.report.gather import build_report
-from coral_core.report.markdown import gap_lines, headline, heavy_text, light_text, number, share
+from coral_core.report.markdown import gap_lines, headline, heavy_text, light_text, number, plural, share
 from coral_core.run import RunFolder, find_run
 from flows.cli.places import AsJson, Runs, clock, store_of
 
@@ -69,21 +69,23 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
     for genome in found.infeasible:
         out.print(f"infeasible {genome.genome_id}: {genome.reason} ({genome.detail})", markup=False)
     out.print(
-        f"\ncost      latest session {clock(found.seconds)}: {found.counts.trainings} trainings, {found.counts.evaluations} evaluations; "
-        f"all {found.totals.sessions}: {clock(found.totals.seconds)}, {found.totals.cpu_seconds:.0f} s CPU, {found.totals.tokens:,} tokens"
+        f"\ncost      latest session {clock(found.seconds)}: {plural(found.counts.trainings, 'training')}, {plural(found.counts.evaluations, 'evaluation')}; "
+        f"{plural(found.totals.sessions, 'session')} in all: {clock(found.totals.seconds)}, {found.totals.cpu_seconds:.0f} s CPU, {found.totals.tokens:,} tokens"
     )
     _where(out, folder)
 
 
 def _where(out: Console, folder: RunFolder) -> None:
-    names = [name for name in ("report.md", "champion", "history.jsonl", "config.yaml") if (folder.path / name).exists()]
+    names = [
+        name for name in ("report.md", "champion", "history.jsonl", "config.yaml") if (folder.path / name).exists()
+    ]
     out.print(f"files     {folder.path}/ ({', '.join(names)})", soft_wrap=True, markup=False)
 
 
 def _plain_table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     for position, name in enumerate(columns):
-        table.add_column(name, justify="left" if position == 0 else "right")
+        table.add_column(name, justify="left" if position == 0 else "right", no_wrap=position == 0)
     return table
 
 
@@ -93,12 +95,14 @@ def _contenders(report: Report) -> Table:
         ("champion", report.champion),
         ("base model", report.base_model),
         ("default LoRA", report.default_lora),
-        ("median of generation 0", report.generation_0_median),
+        ("median of gen. 0", report.generation_0_median),
     ]
     for name, contender in rows:
         if contender is None:
             continue
-        repaired = "" if contender.held_out_bugs is None else f" ({contender.held_out_repaired}/{contender.held_out_bugs})"
+        repaired = (
+            "" if contender.held_out_bugs is None else f" ({contender.held_out_repaired}/{contender.held_out_bugs})"
+        )
         table.add_row(
             name,
             contender.genome_id or "–",
@@ -112,7 +116,9 @@ def _contenders(report: Report) -> Table:
 
 
 def _generations(report: Report) -> Table:
-    table = _plain_table("generations", "", "best", "fitness", "mean", "fitness bugs", "monitor bugs", "hypervolume", "front", "adapters")
+    table = _plain_table(
+        "generations", "", "best", "fitness", "mean", "fitness bugs", "monitor bugs", "volume", "front", "adapters"
+    )
     for line in report.generations:
         table.add_row(
             str(line.generation), line.best or "–", number(line.best_fitness), number(line.mean_fitness), share(line.best_pass_at_1),
@@ -122,15 +128,21 @@ def _generations(report: Report) -> Table:
 
 
 def _front(report: Report) -> Table:
-    table = _plain_table("Pareto front", "genome", "bugfix", "retention", "cost", "fitness", "parameters", "heavy genes")
+    table = _plain_table(
+        "Pareto front", "genome", "bugfix", "retention", "cost", "fitness", "parameters", "heavy genes"
+    )
     for point in sorted(report.pareto_front, key=lambda point: -(point.fitness or 0.0)):
         scores = [number(point.scores.get(name)) for name in ("bugfix", "retention", "cost")]
-        table.add_row(point.genome_id, *scores, number(point.fitness), f"{point.trainable_parameters:,}", heavy_text(point.heavy))
+        table.add_row(
+            point.genome_id, *scores, number(point.fitness), f"{point.trainable_parameters:,}", heavy_text(point.heavy)
+        )
     return table
 
 
 def _bug_classes(report: Report) -> Table:
-    table = _plain_table("held-out bugs repaired, by class", "bug class", "bugs", "champion", "base model", "default LoRA")
+    table = _plain_table(
+        "held-out bugs repaired, by class", "bug class", "bugs", "champion", "base model", "default LoRA"
+    )
     for line in report.bug_classes:
         cells = ["–" if value is None else str(value) for value in (line.champion, line.base_model, line.default_lora)]
         table.add_row(line.bug_class, str(line.bugs), *cells)

@@ -23,7 +23,12 @@ def runs(*, runs: Runs = "runs", as_json: AsJson = False) -> None:
         except (CoralError, OSError, ValueError, KeyError) as error:
             broken.append({"run_id": folder.run_id, "problem": (str(error).splitlines() or [type(error).__name__])[0]})
     if as_json:
-        print(json.dumps({"schema_version": 1, "runs": [line.model_dump(mode="json") for line in lines], "unreadable": broken}, indent=1))
+        print(
+            json.dumps(
+                {"schema_version": 1, "runs": [line.model_dump(mode="json") for line in lines], "unreadable": broken},
+                indent=1,
+            )
+        )
         return
     out = Console(highlight=False)
     if not lines and not broken:
@@ -37,9 +42,11 @@ def runs(*, runs: Runs = "runs", as_json: AsJson = False) -> None:
 
 def _table(lines: list[RunLine]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("run", overflow="fold")
-    for name in ("status", "generation", "fitness", "held-out", "when", "cost"):
-        table.add_column(name, justify="right" if name in ("generation", "fitness", "held-out") else "left")
+    table.add_column("run", no_wrap=True)
+    for name in ("status", "gen.", "fitness", "held-out", "when", "cost"):
+        table.add_column(
+            name, justify="right" if name in ("gen.", "fitness", "held-out") else "left", no_wrap=name != "cost"
+        )
     colours = {"finished": "green", "running": "cyan", "stopped": "yellow"}
     for line in lines:
         done = 0 if line.generation is None else line.generation + 1
@@ -50,7 +57,7 @@ def _table(lines: list[RunLine]) -> Table:
             f"{done}/{line.generations}",
             "–" if line.best_fitness is None else f"{line.best_fitness:.3f}",
             "–" if held_out is None else f"{held_out:.1%}",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(line.started)),
-            f"{clock(line.seconds)}, {line.trainings} trainings, {line.evaluations} evaluations",
+            time.strftime("%m-%d %H:%M", time.localtime(line.started)),
+            f"{clock(line.seconds)}, {line.trainings}+{line.evaluations} jobs",
         )
     return table

@@ -30,7 +30,9 @@ def show(
     genome: str = "champion",
     /,
     *,
-    split: Annotated[SplitName, Parameter(help="held-out is known for champion, base_model and default_lora, after the end.")] = "fitness",
+    split: Annotated[
+        SplitName, Parameter(help="held-out is known for champion, base_model and default_lora, after the end.")
+    ] = "fitness",
     problem: Annotated[str | None, Parameter(help="Only the problems whose id contains this.")] = None,
     failed: Annotated[bool, Parameter(help="Only problems that are not right after the patch.", negative=())] = False,
     limit: Annotated[int, Parameter(help="Problems at most; 0 for all.")] = 5,
@@ -48,19 +50,35 @@ def show(
     name, facts = _facts(folder, store, genome)
     digest = facts["held_out_evaluation_digest"] if split == "held-out" else facts["fitness_evaluation_digest"]
     if digest is None:
-        raise ConfigError(f"{name}: no {split} evaluation in {folder.run_id}. Try --split fitness, or champion, base_model, default_lora after the end.")
+        raise ConfigError(
+            f"{name}: no {split} evaluation in {folder.run_id}. Try --split fitness, or champion, base_model, default_lora after the end."
+        )
     evaluation = store.read_evaluation(digest)
     records = _chosen(evaluation, problem, failed, limit)
     problems = _problems(folder.config(), "held_out" if split == "held-out" else "fitness") if records else {}
     prompt = template(prompt_name(folder.config().base_model))
     shown = [_problem(record, problems.get(record.problem_id), evaluation, prompt) for record in records]
     if as_json:
-        print(json.dumps({"schema_version": 1, "run_id": folder.run_id, "genome_id": name, "split": split, **facts, "problems": shown}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "schema_version": 1,
+                    "run_id": folder.run_id,
+                    "genome_id": name,
+                    "split": split,
+                    **facts,
+                    "problems": shown,
+                },
+                indent=1,
+            )
+        )
         return
     out = Console(highlight=False)
     _print_facts(out, name, facts, split)
     if evaluation is None:
-        out.print(f"[yellow]its evaluation {digest[:12]} is not (or no longer) sound in the store {store.root}: run again to make it[/]")
+        out.print(
+            f"[yellow]its evaluation {digest[:12]} is not (or no longer) sound in the store {store.root}: run again to make it[/]"
+        )
         return
     for item in shown:
         _print_problem(out, item)
@@ -81,14 +99,23 @@ def _facts(folder: RunFolder, store: Store, genome: str) -> tuple[str, dict[str,
         if contender is None:
             raise ConfigError(f"{genome}: {folder.run_id} has not got that far. See: coral report {folder.run_id}")
         if contender.genome_id is None:
-            return genome, {**contender.model_dump(mode="json", exclude={"genome_id"}), "lineage": None, "infeasible": None, "reason": ""}
+            return genome, {
+                **contender.model_dump(mode="json", exclude={"genome_id"}),
+                "lineage": None,
+                "infeasible": None,
+                "reason": "",
+            }
         genome = contender.genome_id
     record = History.of(folder).genomes.get(genome)
     if record is None:
         known = list(History.of(folder).genomes)
         near = difflib.get_close_matches(genome, known, 3, 0.4) or known[:3]
-        raise ConfigError(f"{genome}: no such genome in {folder.run_id} ({len(known)} there). Near: {', '.join(near)}, champion, base_model, default_lora.")
-    held_out = next((c for c in named.values() if c is not None and c.genome_id == genome and c.held_out_evaluation_digest), None)
+        raise ConfigError(
+            f"{genome}: no such genome in {folder.run_id} ({len(known)} there). Near: {', '.join(near)}, champion, base_model, default_lora."
+        )
+    held_out = next(
+        (c for c in named.values() if c is not None and c.genome_id == genome and c.held_out_evaluation_digest), None
+    )
     contender = held_out or Contender(
         genome_id=genome,
         heavy=record.genome.heavy,
@@ -104,7 +131,13 @@ def _facts(folder: RunFolder, store: Store, genome: str) -> tuple[str, dict[str,
     data = contender.model_dump(mode="json", exclude={"genome_id"})
     lineage = record.genome.lineage.model_dump(mode="json")
     features = record.genome.features.model_dump(mode="json") if record.genome.features else None
-    return genome, {**data, "lineage": lineage, "features": features, "infeasible": record.infeasible, "reason": record.reason}
+    return genome, {
+        **data,
+        "lineage": lineage,
+        "features": features,
+        "infeasible": record.infeasible,
+        "reason": record.reason,
+    }
 
 
 def _chosen(evaluation: Evaluation | None, problem: str | None, failed: bool, limit: int) -> list[ProblemRecord]:
@@ -118,7 +151,9 @@ def _chosen(evaluation: Evaluation | None, problem: str | None, failed: bool, li
     ]
     if problem is not None and not records and not failed:
         example = evaluation.records[0].problem_id if evaluation.records else "none"
-        raise ConfigError(f"--problem {problem}: no such problem in this evaluation of {len(evaluation.records)}. An id looks like {example}.")
+        raise ConfigError(
+            f"--problem {problem}: no such problem in this evaluation of {len(evaluation.records)}. An id looks like {example}."
+        )
     return records[:limit] if limit else records
 
 
@@ -129,7 +164,9 @@ def _problems(config: RunConfig, split: Literal["fitness", "held_out"]) -> dict[
     return {problem.problem_id: problem for problem in load_builtin(config.problems).split(split)}
 
 
-def _problem(record: ProblemRecord, problem: Problem | None, evaluation: Evaluation | None, prompt: PromptTemplate) -> dict[str, Any]:
+def _problem(
+    record: ProblemRecord, problem: Problem | None, evaluation: Evaluation | None, prompt: PromptTemplate
+) -> dict[str, Any]:
     samples = []
     for sample in record.samples:
         data = sample.model_dump(mode="json")
@@ -161,14 +198,18 @@ def _print_facts(out: Console, name: str, facts: dict[str, Any], split: str) -> 
         out.print(f"  light genes  {light_text(contender.light)}", markup=False)
     if facts.get("lineage"):
         parents = ", ".join(facts["lineage"]["parents"])
-        out.print(f"  made by      {facts['lineage']['operator']}" + (f" of {parents}" if parents else ""), markup=False)
+        out.print(
+            f"  made by      {facts['lineage']['operator']}" + (f" of {parents}" if parents else ""), markup=False
+        )
     if facts["infeasible"]:
         out.print(f"  infeasible   {facts['infeasible']}: {facts['reason']}", markup=False)
     else:
         scores = contender.held_out_scores if split == "held-out" else contender.scores
         out.print(f"  fitness      {number(contender.fitness)}, repairs {share(contender.fitness_pass_at_1)} of the fitness bugs, "
                   f"{share(contender.held_out_pass_at_1)} of the held-out bugs")  # fmt: skip
-        out.print(f"  scores       {', '.join(f'{key} {value:.3f}' for key, value in sorted(scores.items()))} ({split})")
+        out.print(
+            f"  scores       {', '.join(f'{key} {value:.3f}' for key, value in sorted(scores.items()))} ({split})"
+        )
     if contender.adapter_path:
         out.print(f"  adapter      {contender.adapter_path}", soft_wrap=True, markup=False)
 
@@ -190,5 +231,9 @@ def _print_problem(out: Console, item: dict[str, Any]) -> None:
             out.print(Syntax(sample["diff"], "diff", background_color="default"))
         else:
             out.print("  no change")
-        rest = ", ".join(f"{key} {value}" for key, value in verdict.items() if key != "outcome" and isinstance(value, (int, float, str)))
+        rest = ", ".join(
+            f"{key} {value}"
+            for key, value in verdict.items()
+            if key != "outcome" and isinstance(value, (int, float, str))
+        )
         out.print(f"  verdict: {verdict.get('outcome', 'unknown')}" + (f" ({rest})" if rest else ""), markup=False)

@@ -171,7 +171,14 @@ class LocalExecutor:
             work.attempts += 1
             again = isinstance(error, EngineError) and work.attempts < self._infra.attempts and not self._closed
             if again:
-                log.warning("%s %s failed (try %d of %d): %s", work.kind, work.digest[:12], work.attempts, self._infra.attempts, error)
+                log.warning(
+                    "%s %s failed (try %d of %d): %s",
+                    work.kind,
+                    work.digest[:12],
+                    work.attempts,
+                    self._infra.attempts,
+                    error,
+                )
                 self._push(work)
             self._changed.notify_all()
         if again or work.future.cancelled():

@@ -41,7 +41,11 @@ def test_the_hash_seed_of_python_changes_nothing() -> None:
     code = "from coral_core.digest import digest, seed_from; print(digest({'b': [1.5, 'x'], 'a': None}), seed_from(1, 'y'))"
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("0", "1", "2")
     }
@@ -54,7 +58,14 @@ def test_seeds_are_63_bits_and_differ() -> None:
 
 
 def genes(**changes: object) -> HeavyGenes:
-    values = {"rank": 8, "alpha": 16, "dropout": 0, "target_modules": ("q_proj", "v_proj"), "adapter": "lora", "learning_rate": 1e-3}
+    values = {
+        "rank": 8,
+        "alpha": 16,
+        "dropout": 0,
+        "target_modules": ("q_proj", "v_proj"),
+        "adapter": "lora",
+        "learning_rate": 1e-3,
+    }
     return HeavyGenes.model_validate(values | changes)
 
 

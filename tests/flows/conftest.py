@@ -35,23 +35,41 @@ class Coral:
             self.environment.pop(name, None)
 
     def arguments(self, *extra: str, **settings: str) -> list[str]:
-        values = SMALL | {"runs": str(self.runs), "store.path": str(self.runs / "store")} | {k.replace("__", "."): v for k, v in settings.items()}
+        values = (
+            SMALL
+            | {"runs": str(self.runs), "store.path": str(self.runs / "store")}
+            | {k.replace("__", "."): v for k, v in settings.items()}
+        )
         pairs = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
         return [sys.executable, "-m", "flows.cli", "evolve", str(ROOT / "configs" / "quickstart.yaml"), *pairs, *extra]
 
-    def evolve(self, *extra: str, env: dict[str, str] | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
+    def evolve(
+        self, *extra: str, env: dict[str, str] | None = None, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.arguments(*extra, **settings), env=self.environment | (env or {}), capture_output=True, text=True, timeout=240
+            self.arguments(*extra, **settings),
+            env=self.environment | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
 
     def start(self, *extra: str, **settings: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            self.arguments(*extra, **settings), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self.arguments(*extra, **settings),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments], env=self.environment, capture_output=True, text=True, timeout=120
+            [sys.executable, "-m", "flows.cli", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
 
     @property

@@ -29,7 +29,16 @@ def test_a_run_leaves_everything_it_promises(finished: Coral) -> None:
         assert (run / name).stat().st_size > 0, name
     assert (run / "champion" / "adapter_config.json").is_file() and (run / "champion" / "README.md").is_file()
     rows = [json.loads(line) for line in finished.history().splitlines()]
-    assert [row["type"] for row in rows] == ["run", "baseline", "baseline", *["genome"] * 4, "generation", *["genome"] * 4, "generation", "final"]
+    assert [row["type"] for row in rows] == [
+        "run",
+        "baseline",
+        "baseline",
+        *["genome"] * 4,
+        "generation",
+        *["genome"] * 4,
+        "generation",
+        "final",
+    ]
     assert all(row["schema_version"] == 1 for row in rows)
     report = finished.report()
     assert report["counts"]["trainings"] > 0 and report["counts"]["evaluations"] > 0 and report["seconds"] > 0
@@ -57,7 +66,9 @@ def test_a_repeat_is_a_replay(finished: Coral, coral: Coral) -> None:
     assert coral.report()["counts"] == {"trainings": 0, "evaluations": 0}
 
 
-@pytest.mark.parametrize("settings", [{"infra__local_lanes": "1"}, {"infra__local_lanes": "3"}, {"infra__executor": "inline"}])
+@pytest.mark.parametrize(
+    "settings", [{"infra__local_lanes": "1"}, {"infra__local_lanes": "3"}, {"infra__executor": "inline"}]
+)
 def test_lanes_and_executor_change_nothing(finished: Coral, coral: Coral, settings: dict[str, str]) -> None:
     result = coral.evolve(**settings)
     assert result.returncode == 0, result.stderr
@@ -132,7 +143,9 @@ def test_a_diverging_training_is_infeasible_never_zero(coral: Coral) -> None:
     assert result.returncode == 0, result.stderr
     rows = [json.loads(line) for line in coral.history().splitlines()]
     diverged = [row for row in rows if row["type"] == "genome" and row["infeasible"]]
-    assert diverged and all(row["infeasible"] == "diverged" and row["fitness"] is None and row["reason"] for row in diverged)
+    assert diverged and all(
+        row["infeasible"] == "diverged" and row["fitness"] is None and row["reason"] for row in diverged
+    )
 
 
 def test_a_missing_module_is_infeasible_with_its_reason(coral: Coral) -> None:

@@ -119,7 +119,9 @@ def test_every_candidate_is_drawn_at_least_half_as_often_as_uniform() -> None:
         "dropout": [(heavy.dropout, space.dropout) for heavy in drawn],
         "adapter": [(heavy.adapter, space.adapter) for heavy in drawn],
         "learning_rate": [(heavy.learning_rate, space.learning_rate) for heavy in drawn],
-        "modules": [(heavy.target_modules, tuple(module_names(item) for item in space.target_modules)) for heavy in drawn],
+        "modules": [
+            (heavy.target_modules, tuple(module_names(item) for item in space.target_modules)) for heavy in drawn
+        ],
     }
     for name, pairs in columns.items():
         candidates = pairs[0][1]

@@ -77,7 +77,9 @@ def dressing(source: str, inputs: tuple[str, ...], result: str, rng: random.Rand
     numbers = [number for number, kind in enumerate(inputs) if kind in _STEP_OF_INPUT]
     before = [(n, fill(rng.choice(_STEPS[_STEP_OF_INPUT[inputs[n]]]))) for n in numbers if rng.random() < 0.55]
     single = sum(isinstance(node, ast.Return) for node in ast.walk(ast.parse(source))) == 1
-    after = fill(rng.choice(_AFTER[result])) if single and result in _AFTER and (not before or rng.random() < 0.5) else ""
+    after = (
+        fill(rng.choice(_AFTER[result])) if single and result in _AFTER and (not before or rng.random() < 0.5) else ""
+    )
     if not before and not after and numbers:
         number = rng.choice(numbers)
         before = [(number, fill(rng.choice(_STEPS[_STEP_OF_INPUT[inputs[number]]])))]

@@ -1,0 +1,176 @@
+"""The objectives: seven numbers in [0, 1], larger is better, each measured.
+
+All are pure functions of problems, patches, verdicts and lint findings, so that scores
+can be recomputed from what an evaluation stores. With several samples per problem a
+problem's value is the mean over its samples.
+"""
+
+import ast
+import math
+from collections.abc import Collection, Mapping, Sequence
+from statistics import fmean
+
+from coral_core.frozen import Frozen
+from coral_core.repair.problem import Problem
+from coral_core.scoring.judge import Verdict
+from coral_core.scoring.lint import Findings, findings
+
+
+class Scores(Frozen):
+    """The objectives of one evaluation, and pass@1."""
+
+    bugfix: float
+    style: float
+    security: float
+    runtime: float
+    syntax: float
+    retention: float
+    cost: float
+    pass_at_1: float
+
+    def objectives(self) -> dict[str, float]:
+        """Objective name -> score, without pass@1."""
+        return {name: value for name, value in self.model_dump().items() if name != "pass_at_1"}
+
+
+def score(
+    problems: Sequence[Problem],
+    patches: Sequence[Sequence[str]],
+    verdicts: Sequence[Sequence[Verdict]],
+    *,
+    reference_lines: Sequence[int],
+    base_passes: Collection[str],
+    trainable_parameters: int,
+    base_parameters: int,
+) -> Scores:
+    """Scores of one evaluation.
+
+    Args:
+        problems: The split's problems.
+        patches: For each problem, its samples.
+        verdicts: For each problem, a verdict per sample.
+        reference_lines: Executed lines of each reference (`Judge.reference_lines`).
+        base_passes: Ids of the problems that the bare base model repairs.
+        trainable_parameters: Of the adapter; 0 for the bare base.
+        base_parameters: Of the base model.
+    """
+    lint = findings([patch for group in patches for patch in group])
+    bugs = [(p, group) for p, group in zip(problems, verdicts, strict=True) if not p.retention]
+    return Scores(
+        bugfix=_mean([bugfix(verdict) for _, group in bugs for verdict in group]),
+        style=_mean([style(patch, lint) for group in patches for patch in group]),
+        security=_mean([security(patch, lint) for group in patches for patch in group]),
+        runtime=runtime(problems, verdicts, reference_lines, base_passes),
+        syntax=_mean([syntax(p, patch) for p, group in zip(problems, patches, strict=True) for patch in group]),
+        retention=retention(problems, verdicts, base_passes),
+        cost=cost(trainable_parameters, base_parameters),
+        pass_at_1=_mean([float(verdict.passed) for _, group in bugs for verdict in group]),
+    )
+
+
+def bugfix(verdict: Verdict) -> float:
+    """max(0, now passing / was failing - lost / was passing), in [0, 1].
+
+    1 when every case passes; 0 for the buggy code unchanged; breaking what worked costs
+    its share. A patch that fails to run (all cases lost) is 0.
+    """
+    fixed = verdict.now_passing / verdict.was_failing if verdict.was_failing else 1.0
+    lost = (verdict.was_passing - verdict.still_passing) / verdict.was_passing if verdict.was_passing else 0.0
+    return max(0.0, fixed - lost)
+
+
+def style(patch: str, lint: Mapping[str, Findings]) -> float:
+    """1 / (1 + 5 * violations / lines) by ruff; 0 for what does not parse or is empty."""
+    found = lint.get(patch)
+    if found is None or not _parses(patch):
+        return 0.0
+    return 1.0 / (1.0 + 5.0 * found.style / found.lines)
+
+
+def security(patch: str, lint: Mapping[str, Findings]) -> float:
+    """max(0, 1 - 0.1 low - 0.3 medium - 1.0 high) by bandit; 0 for what does not parse or is empty."""
+    found = lint.get(patch)
+    if found is None or not _parses(patch):
+        return 0.0
+    return max(0.0, 1.0 - 0.1 * found.security_low - 0.3 * found.security_medium - 1.0 * found.security_high)
+
+
+def syntax(problem: Problem, patch: str) -> float:
+    """1 when the patch parses and defines the function by ``def``, 0.5 when it only parses (and is not empty), else 0."""
+    try:
+        tree = ast.parse(patch)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return 0.0
+    if any(
+        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == problem.entry_point
+        for node in tree.body
+    ):
+        return 1.0
+    return 0.5 if tree.body else 0.0
+
+
+def runtime(
+    problems: Sequence[Problem],
+    verdicts: Sequence[Sequence[Verdict]],
+    reference_lines: Sequence[int],
+    base_passes: Collection[str],
+) -> float:
+    """Mean of min(1, reference lines / patch lines) over problems that base and genome both pass.
+
+    Executed lines are counted in the child over the recorded inputs. Without a problem that
+    both pass: over those that the genome passes; without one of these either: 0.
+    """
+    ratios = {
+        problem.problem_id: min(1.0, max(1, lines) / max(1, verdict.lines))
+        for problem, group, lines in zip(problems, verdicts, reference_lines, strict=True)
+        for verdict in group[:1]
+        if verdict.passed and verdict.lines is not None
+    }
+    both = [ratio for name, ratio in ratios.items() if name in base_passes]
+    return _mean(both or list(ratios.values()))
+
+
+def retention(
+    problems: Sequence[Problem], verdicts: Sequence[Sequence[Verdict]], base_passes: Collection[str]
+) -> float:
+    """Share that still passes, of functions that are right already and of bugs that the bare base repairs; 1 when there are none."""
+    kept = [
+        float(verdict.passed)
+        for problem, group in zip(problems, verdicts, strict=True)
+        if problem.retention or problem.problem_id in base_passes
+        for verdict in group
+    ]
+    return _mean(kept) if kept else 1.0
+
+
+def cost(trainable_parameters: int, base_parameters: int) -> float:
+    """1 - log(1 + trainable) / log(1 + base parameters), at least 0; 1 for the bare base."""
+    if trainable_parameters <= 0:
+        return 1.0
+    return max(0.0, 1.0 - math.log1p(trainable_parameters) / math.log1p(max(base_parameters, 2)))
+
+
+def pass_at_k(samples: int, passing: int, k: int) -> float:
+    """Unbiased estimate of pass@k from `samples` samples of which `passing` pass (Chen et al. 2021, eq. 1).
+
+    >>> pass_at_k(4, 1, 1)
+    0.25
+    """
+    if not 1 <= k <= samples or not 0 <= passing <= samples:
+        raise ValueError(
+            f"pass@{k} of {samples} samples with {passing} passing is not defined: 1 <= k <= samples, 0 <= passing <= samples"
+        )
+    if samples - passing < k:
+        return 1.0
+    return 1.0 - math.prod((samples - passing - i) / (samples - i) for i in range(k))
+
+
+def _parses(patch: str) -> bool:
+    try:
+        return bool(ast.parse(patch).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else 0.0
