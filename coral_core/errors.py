@@ -47,7 +47,7 @@ class JudgeError(CoralError):
     exit_code = 5
 
 
-class Infeasible(CoralError):
+class Infeasible(CoralError):  # noqa: N818 (a finding about a genome, not a fault)
     """A genome cannot be trained or evaluated on evidence of its own (NaN, out of memory, absent module).
 
     `reason` is one of the stable words in `coral_core.jobs.InfeasibleReason`.

@@ -64,7 +64,7 @@ class Lane:
             self._load(job)
             record = self.engine.train(job, pairs, scratch, deadline=seconds)
         except Infeasible as error:
-            record = TrainedAdapter(training_digest=digest, infeasible=error.reason, reason=str(error))  # type: ignore[arg-type]
+            record = TrainedAdapter(training_digest=digest, infeasible=error.reason, reason=str(error))
         except BaseException:
             self.store.discard(scratch)
             raise
@@ -102,7 +102,7 @@ class Lane:
                 evaluation_digest=digest,
                 training_digest=training_digest,
                 split=job.split,
-                infeasible=error.reason,  # type: ignore[arg-type]
+                infeasible=error.reason,
                 reason=str(error),
             )
         spent = evaluation.cost.model_copy(update={"seconds": time.perf_counter() - started})

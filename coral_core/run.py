@@ -191,6 +191,8 @@ class RunFolder:
             "identity": identity.model_dump(),
             "set": list(overrides),
             "versions": versions(),
+            "pid": os.getpid(),
+            "host": platform.node(),
         }
         try:
             write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())

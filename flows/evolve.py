@@ -46,7 +46,7 @@ from flows.tasks import evaluated, trained
 log = logging.getLogger("coral.evolve")
 
 
-class InfeasibleRun(CoralError):
+class NoChampionError(CoralError):
     """Every genome of the run was infeasible."""
 
 
@@ -244,7 +244,7 @@ class _Evolution:
         """Open the sealed split once, for four lines of the final table."""
         champion = self.search.best()
         if champion is None:
-            raise InfeasibleRun(
+            raise NoChampionError(
                 "no genome could be trained and evaluated, so there is no champion. The reasons stand in history.jsonl; "
                 "widen genes.heavy or lower the learning rates."
             )

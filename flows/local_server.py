@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from coral_core.errors import CoralError
 
@@ -127,14 +128,14 @@ class _Shared:
             else:
                 self.state.write_text(json.dumps(state))
 
-    def _read(self) -> dict[str, object] | dict[str, list[int]]:
+    def _read(self) -> dict[str, Any]:
         try:
-            state: dict[str, object] = json.loads(self.state.read_text())
+            state: dict[str, Any] = json.loads(self.state.read_text())
             return state
         except (OSError, ValueError):
             return {}
 
-    def _start(self, port: int) -> dict[str, object]:
+    def _start(self, port: int) -> dict[str, Any]:
         port = _claim(port)
         url = f"http://127.0.0.1:{port}/api"
         log = self.home / "server.log"

@@ -1,7 +1,7 @@
 """Reads a configuration file; every complaint names the file, the line, the value and the way out."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,20 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: no such configuration file. Write one with: coral init {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a configuration: {error}") from None
-    return parse_config(text, str(path), overrides)
-
-
-def parse_config(text: str, source: str, overrides: Iterable[str] = ()) -> RunConfig:
-    """Check configuration `text`; `source` is what errors call it."""
     lines: Lines = {}
+    overrides = list(overrides)
+    config = parse_config(text, str(path), overrides, lines)
+    origins: dict[tuple[str | int, ...], str] = {
+        tuple(item.partition("=")[0].strip().split(".")): f"--set {item}" for item in overrides
+    }
+    for key, complaint in _path_problems(config):
+        raise ConfigError(f"{_where(key, str(path), lines, origins)}: {complaint}")
+    return config
+
+
+def parse_config(text: str, source: str, overrides: Iterable[str] = (), lines: Lines | None = None) -> RunConfig:
+    """Check configuration `text`; `source` is what errors call it; `lines` receives the line of each key."""
+    lines = {} if lines is None else lines
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data: Any = {} if node is None else _plain(node, (), lines, source)
@@ -82,20 +90,28 @@ def dump_yaml(config: RunConfig) -> str:
 
 
 def check_paths(config: RunConfig) -> None:
-    """Refuse paths that cannot work, before any work. Raises `ConfigError`."""
+    """Refuse paths that cannot work, before any work. Raises `ConfigError`; `load_config` adds file and line."""
+    for _, complaint in _path_problems(config):
+        raise ConfigError(complaint)
+
+
+def _path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Where in the configuration, and what is wrong with the path there."""
     name = config.base_model.name
     if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
-        raise ConfigError(
-            f"base_model.name: {name}: no such directory. Give a directory with config.json and weights, a Hugging Face name, or coral-tiny."
+        yield (
+            ("base_model", "name"),
+            f"base_model.name: {name}: no such directory. Give a directory with config.json and weights, "
+            "a Hugging Face name, or coral-tiny.",
         )
-    for key, value in (("runs", config.runs), ("store.path", config.store.path)):
+    for key, value in ((("runs",), config.runs), (("store", "path"), config.store.path)):
         if "://" in value:
             continue
         path = Path(value).expanduser().absolute()
         while not path.exists() and path != path.parent:
             path = path.parent
         if not path.is_dir():
-            raise ConfigError(f"{key}: {value}: {path} is a file, not a directory. Choose another directory.")
+            yield key, f"{'.'.join(key)}: {value}: {path} is a file, not a directory. Choose another directory."
 
 
 def _plain(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, source: str) -> Any:
@@ -120,7 +136,8 @@ def _plain(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, source: s
 
 def _explain(error: ValidationError, source: str, lines: Lines, origins: Mapping[tuple[str | int, ...], str]) -> str:
     messages = []
-    for item in error.errors():
+    # an unknown key is often the misspelling of one that is then missing: what is missing comes last
+    for item in sorted(error.errors(), key=lambda item: item["type"] == "missing"):
         loc = tuple(part for part in item["loc"] if isinstance(part, int) or "[" not in part)
         culprit = (*loc, item["msg"].removeprefix("Value error, ").split(" ")[0])
         if item["type"] == "value_error" and culprit in lines:  # a section's check names its key first

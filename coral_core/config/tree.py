@@ -6,16 +6,17 @@ quickstart and the production (CodeLlama) files.
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from coral_core.config.ranges import IntRange, Range
+from coral_core.config.genes import AutomatonConfig as AutomatonConfig
+from coral_core.config.genes import GenesConfig as GenesConfig
+from coral_core.config.genes import module_names as module_names
+from coral_core.config.scoring import JudgeConfig as JudgeConfig
+from coral_core.config.scoring import ObjectiveName as ObjectiveName
+from coral_core.config.scoring import ScoringConfig as ScoringConfig
 from coral_core.frozen import Frozen
-from coral_core.genome import AdapterType
 from coral_core.repair.problem import BugClass
 
-ObjectiveName = Literal["bugfix", "style", "security", "runtime", "syntax", "retention", "cost"]
-OBJECTIVES: tuple[ObjectiveName, ...] = ("bugfix", "style", "security", "runtime", "syntax", "retention", "cost")
-Role = Literal["objective", "constraint", "report"]
 BUG_CLASSES: tuple[BugClass, ...] = (
     "comparison",
     "arithmetic",
@@ -26,14 +27,6 @@ BUG_CLASSES: tuple[BugClass, ...] = (
     "index",
     "missing-step",
 )
-MODULE_SETS: dict[str, tuple[str, ...]] = {
-    "q": ("q_proj",),
-    "q+v": ("q_proj", "v_proj"),
-    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "mlp": ("gate_proj", "up_proj", "down_proj"),
-    "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-}
-"""Names for the usual choices of target modules in Llama-like models."""
 
 
 class EarlyStopping(Frozen):
@@ -120,110 +113,6 @@ class SearchConfig(Frozen):
         return self
 
 
-class HeavyGeneSpace(Frozen):
-    """Candidates of the genes that need a training."""
-
-    rank: tuple[int, ...] = Field((1, 2, 4, 8, 16, 32), min_length=1, description="Ranks, ascending.")
-    alpha: tuple[float, ...] = Field((4, 8, 16, 32, 64), min_length=1, description="Alphas, ascending.")
-    dropout: tuple[float, ...] = Field((0.0, 0.05, 0.1), min_length=1, description="Dropouts, ascending.")
-    target_modules: tuple[str, ...] = Field(
-        ("q", "q+v", "attention", "mlp", "all"),
-        min_length=1,
-        description="Sets of modules: q, q+v, attention, mlp, all, or module names joined by '+', from small to large.",
-    )
-    adapter: tuple[AdapterType, ...] = Field(("lora", "dora"), min_length=1, description="Adapter types.")
-    learning_rate: tuple[float, ...] = Field(
-        (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2), min_length=1, description="Peak learning rates, ascending."
-    )
-
-    @field_validator("rank", "alpha", "dropout", "learning_rate")
-    @classmethod
-    def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if list(values) != sorted(set(values)):
-            raise ValueError(
-                f"candidates {list(values)} must ascend without repeats: neighbours in the list are neighbours in the search"
-            )
-        return values
-
-    @field_validator("target_modules", "adapter")
-    @classmethod
-    def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(values)) != len(values):
-            raise ValueError(f"candidates {list(values)} repeat: list each once")
-        return values
-
-    @model_validator(mode="after")
-    def _in_bounds(self) -> Self:
-        for name, values, low, high in (
-            ("rank", self.rank, 1, 1024),
-            ("alpha", self.alpha, 1e-6, 1e6),
-            ("dropout", self.dropout, 0, 0.95),
-            ("learning_rate", self.learning_rate, 1e-8, 1),
-        ):
-            for value in values:
-                if not low <= value <= high:
-                    raise ValueError(f"{name} candidate {value} is outside [{low:g}, {high:g}]")
-        return self
-
-
-def module_names(choice: str) -> tuple[str, ...]:
-    """The linear-module names of one `target_modules` candidate, sorted."""
-    return tuple(sorted(MODULE_SETS.get(choice) or {part.strip() for part in choice.split("+") if part.strip()}))
-
-
-class LightGeneSpace(Frozen):
-    """Ranges of the genes that need only an evaluation."""
-
-    temperature: Range = Field(Range(low=0.1, high=1.0), description="Softmax temperature.")
-    top_p: Range = Field(Range(low=0.7, high=1.0), description="Nucleus mass.")
-    top_k: IntRange = Field(IntRange(low=5, high=50), description="Most likely tokens kept.")
-    repetition_penalty: Range = Field(Range(low=1.0, high=1.1), description="Penalty on repeated tokens.")
-    token_limit: IntRange = Field(IntRange(low=64, high=112), description="Most new tokens per patch.")
-    sampling: tuple[bool, ...] = Field((False, True), min_length=1, description="Greedy (false), sampling (true).")
-
-    @model_validator(mode="after")
-    def _in_bounds(self) -> Self:
-        bounds = {
-            "temperature": (0.01, 5),
-            "top_p": (0.01, 1),
-            "repetition_penalty": (0.1, 5),
-            "top_k": (0, 10_000),
-            "token_limit": (1, 8192),
-        }
-        for name, (low, high) in bounds.items():
-            span: Range | IntRange = getattr(self, name)
-            if span.low < low or span.high > high:
-                raise ValueError(f"{name} range {span.low}..{span.high} is outside [{low}, {high}]")
-        if len(set(self.sampling)) != len(self.sampling):
-            raise ValueError("sampling lists a value twice: list each once")
-        return self
-
-
-class GenesConfig(Frozen):
-    """What the search may choose from."""
-
-    heavy: HeavyGeneSpace = Field(default_factory=HeavyGeneSpace, description="Genes that need a training.")
-    light: LightGeneSpace = Field(default_factory=LightGeneSpace, description="Genes that need only an evaluation.")
-
-
-class AutomatonConfig(Frozen):
-    """The cellular automata that seed genomes."""
-
-    size: int = Field(12, ge=4, le=64, description="Cells per side of the torus.")
-    density: Range = Field(
-        Range(low=0.1, high=0.9), description="Share of living cells at the start, drawn per genome."
-    )
-    steps: IntRange = Field(IntRange(low=8, high=24), description="Steps, drawn per genome.")
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        if not 0 <= self.density.low <= self.density.high <= 1:
-            raise ValueError(f"density {self.density.low}..{self.density.high} is outside [0, 1]")
-        if self.steps.low < 4 or self.steps.high > 1000:
-            raise ValueError(f"steps {self.steps.low}..{self.steps.high} are outside [4, 1000]")
-        return self
-
-
 class BaseModelConfig(Frozen):
     """The code model that adapters are trained for."""
 
@@ -282,90 +171,6 @@ class GenerationConfig(Frozen):
     prompt_length: int = Field(
         112, ge=8, le=32_768, description="Longest prompt in tokens; a longer one makes the problem fail loudly."
     )
-
-
-class Threshold(Frozen):
-    """A constraint's threshold: from `base` in the first generation to `limit` in the last."""
-
-    base: float = Field(0.0, ge=0, le=1, description="Threshold in the first generation.")
-    limit: float = Field(0.5, ge=0, le=1, description="Threshold in the last generation.")
-
-
-DEFAULT_WEIGHTS: dict[ObjectiveName, float] = {
-    "bugfix": 0.6,
-    "retention": 0.2,
-    "cost": 0.1,
-    "syntax": 0.05,
-    "style": 0.025,
-    "security": 0.025,
-    "runtime": 0.0,
-}
-DEFAULT_ROLES: dict[ObjectiveName, Role] = {
-    "bugfix": "objective",
-    "retention": "objective",
-    "cost": "objective",
-    "syntax": "constraint",
-    "security": "constraint",
-    "style": "constraint",
-    "runtime": "report",
-}
-DEFAULT_THRESHOLDS: dict[ObjectiveName, Threshold] = {
-    "syntax": Threshold(base=0.2, limit=0.7),
-    "security": Threshold(base=0.5, limit=0.9),
-    "style": Threshold(base=0.2, limit=0.5),
-}
-
-
-class JudgeConfig(Frozen):
-    """Limits on a patch while it is judged."""
-
-    work_lines: int = Field(
-        50_000, ge=100, le=1_000_000_000, description="Executed lines per case: the limit that decides."
-    )
-    cpu_seconds: float = Field(2.0, gt=0, le=600, description="CPU time per case: the backstop for code in C.")
-    wall_seconds: float = Field(10.0, gt=0, le=3600, description="Wall clock per patch: the backstop for sleeping.")
-    memory_mb: int = Field(256, ge=64, le=65_536, description="Address space per patch.")
-    workers: int = Field(2, ge=1, le=256, description="Patches judged at a time per lane; changes no verdict.")
-    allow_missing_layers: tuple[Literal["landlock", "seccomp"], ...] = Field(
-        (), description="Sandbox layers that may be missing on this machine: a risk accepted by name."
-    )
-
-
-class ScoringConfig(Frozen):
-    """How patches become scores and scores become a ranking."""
-
-    weights: dict[ObjectiveName, float] = Field(DEFAULT_WEIGHTS, description="Weights of the scalar fitness; sum 1.")
-    roles: dict[ObjectiveName, Role] = Field(
-        DEFAULT_ROLES,
-        description="objective: is traded off; constraint: must pass its threshold; report: recorded only.",
-    )
-    thresholds: dict[ObjectiveName, Threshold] = Field(DEFAULT_THRESHOLDS, description="Thresholds of the constraints.")
-    schedule: Literal["sigmoid", "sqrt", "linear"] = Field(
-        "sigmoid", description="How thresholds rise over the generations."
-    )
-    judge: JudgeConfig = Field(default_factory=JudgeConfig, description="Limits on a patch while it is judged.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        total = sum(self.weights.values())
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"weights sum to {total:g}, not 1: {dict(self.weights)}")
-        if any(weight < 0 for weight in self.weights.values()):
-            raise ValueError(f"weights {dict(self.weights)} hold a negative one: use 0 to ignore an objective")
-        if "objective" not in self.roles.values():
-            raise ValueError("no objective has the role `objective`: give at least one")
-        for name, role in self.roles.items():
-            if role == "constraint" and name not in self.thresholds:
-                raise ValueError(f"{name} is a constraint without a threshold: add scoring.thresholds.{name}")
-        for name in self.thresholds:
-            if self.roles.get(name) != "constraint":
-                raise ValueError(
-                    f"thresholds.{name} has no effect because {name} is not a constraint: remove it or change the role"
-                )
-        return self
-
-    def role(self, name: ObjectiveName) -> Role:
-        return self.roles.get(name, "report")
 
 
 class LaneConfig(Frozen):

@@ -97,7 +97,7 @@ class Muon(torch.optim.Optimizer):
                 directions = []
                 for parameter in members:
                     buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-                    buffer.lerp_(parameter.grad, 1 - group["momentum"])  # type: ignore[arg-type]
+                    buffer.lerp_(parameter.grad, 1 - group["momentum"])
                     directions.append(parameter.grad.lerp(buffer, group["momentum"]))  # type: ignore[union-attr]
                 updates = _orthogonal(torch.stack(directions))
                 scale = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
@@ -114,7 +114,8 @@ def _orthogonal(stack: Tensor) -> Tensor:
     for _ in range(5):
         square = x @ x.transpose(-1, -2)
         x = a * x + (b * square + c * square @ square) @ x
-    return x.transpose(-1, -2) if flip else x
+    result: Tensor = x.transpose(-1, -2) if flip else x
+    return result
 
 
 def _pairs(arguments: tuple[int, int]) -> list[tuple[str, str]]:
@@ -230,10 +231,10 @@ def main() -> None:
         before, after = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, answer))
         if len(before) + len(after) <= LONGEST:
             encoded.append((before + after, len(before)))
-    model = build_model(len(tokenizer)).to(options.device)  # type: ignore[arg-type]
+    model = build_model(len(tokenizer)).to(options.device)
     losses = train(model, encoded, options.steps, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).cpu().save_pretrained(options.out, safe_serialization=True)  # type: ignore[no-untyped-call]
+    model.to(torch.bfloat16).cpu().save_pretrained(options.out, safe_serialization=True)
     tokenizer.save_pretrained(options.out)
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -41,7 +41,7 @@ def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, st
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=heavy.rank,
-        lora_alpha=heavy.alpha,  # type: ignore[arg-type]
+        lora_alpha=heavy.alpha,
         lora_dropout=heavy.dropout,
         target_modules=list(heavy.target_modules),
         use_dora=heavy.adapter == "dora",
@@ -53,7 +53,8 @@ def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, st
         losses, tokens = _loop(base, model, job, encoded)
         model.peft_config["default"].base_model_name_or_path = base.config.name
         model.peft_config["default"].revision = None if base.config.name == "coral-tiny" else base.config.revision
-        model.save_pretrained(str(out))
+        # without this PEFT asks the hub whether the vocabulary has grown
+        model.save_pretrained(str(out), save_embedding_layers=False)
         (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the champion gets a real one
     except torch.OutOfMemoryError as error:
         raise Infeasible("out-of-memory", f"training ran out of GPU memory: {str(error).splitlines()[0]}") from None

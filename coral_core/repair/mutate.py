@@ -117,7 +117,7 @@ def _apply(tree: ast.Module, node: ast.AST, replacement: ast.AST | None) -> str 
             return replacement if other is target else super().generic_visit(other)
 
     try:
-        text = ast.unparse(ast.fix_missing_locations(Swap().visit(clone)))
+        text = ast.unparse(ast.fix_missing_locations(Swap().generic_visit(clone)))
         ast.parse(text)
     except (SyntaxError, ValueError, IndexError, TypeError):
         return None

@@ -30,7 +30,7 @@ class _Rename(ast.NodeTransformer):
     def _new(self, name: str) -> str:
         return name if hasattr(builtins, name) else self.names.setdefault(name, f"v{len(self.names)}")
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.name = self._new(node.name)
         if ast.get_docstring(node, clean=False) is not None and len(node.body) > 1:
             node.body = node.body[1:]
@@ -41,7 +41,7 @@ class _Rename(ast.NodeTransformer):
         node.annotation = None
         return node
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.AST:
         node.id = self._new(node.id)
         return node
 

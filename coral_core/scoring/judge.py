@@ -36,7 +36,7 @@ class Limits(Frozen):
     """What a patch may use."""
 
     work_lines: int = Field(50_000, ge=1, description="Executed lines per case: the limit that decides.")
-    cpu_seconds: float = Field(2.0, gt=0, description="CPU time per case: the backstop for code in C.")
+    cpu_seconds: float = Field(1.0, gt=0, description="CPU time per case: the backstop for code in C.")
     wall_seconds: float = Field(10.0, gt=0, description="Wall clock per patch: the backstop for sleeping.")
     memory_mb: int = Field(256, ge=64, description="Address space.")
     output_kb: int = Field(1024, ge=16, description="Most that a child may answer.")

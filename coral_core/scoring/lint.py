@@ -63,7 +63,7 @@ def _writable(patch: str) -> bool:
 
 def _ruff(folder: str) -> dict[str, int]:
     """Number of violations per file name."""
-    from ruff import find_ruff_bin
+    from ruff import find_ruff_bin  # type: ignore[import-untyped]
 
     command = [find_ruff_bin(), "check", "--isolated", "--no-cache", "--quiet", "--select", RULES, "--ignore", IGNORED]
     command += ["--target-version", "py311", "--output-format", "json", "--exit-zero", folder]

@@ -22,7 +22,7 @@ from typing import Any
 _SMALL = 2**53
 
 
-class ValueOutside(ValueError):
+class ValueOutside(ValueError):  # noqa: N818 (a finding, like StopIteration)
     """A value (or its size) is outside the closed value language."""
 
 

@@ -12,13 +12,13 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from coral_core.config.tree import ScoringConfig
+from coral_core.config.tree import ObjectiveName, ScoringConfig
 from coral_core.search.base import Scored
 
 Scores = Mapping[str, float]
 
 
-def fitness(scores: Scores, weights: Mapping[str, float]) -> float:
+def fitness(scores: Scores, weights: Mapping[ObjectiveName, float]) -> float:
     """Scalar fitness: sum of weight times score, over the weights' sum of 1; in [0, 1]."""
     return math.fsum(weight * scores.get(name, 0.0) for name, weight in weights.items())
 
@@ -65,7 +65,8 @@ def pareto_ranks(points: NDArray[np.float64]) -> NDArray[np.int64]:
     if len(points) == 0:
         return np.zeros(0, dtype=np.int64)
     ranks: NDArray[np.int64] = np.asarray(moocore.pareto_rank(points, maximise=True), dtype=np.int64)
-    return ranks - ranks.min()
+    lowest: NDArray[np.int64] = ranks - ranks.min()
+    return lowest
 
 
 def crowding(points: NDArray[np.float64]) -> NDArray[np.float64]:

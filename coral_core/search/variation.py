@@ -129,7 +129,7 @@ class Variation:
             return value
         here = candidates.index(value) if value in candidates else int(rng.integers(len(candidates)))
         size = max(1.0, abs(rng.normal(0, self.settings.gene_step)) * (len(candidates) - 1))
-        there = here + int(round(size)) * (1 if rng.random() < 0.5 else -1)
+        there = here + round(float(size)) * (1 if rng.random() < 0.5 else -1)
         if not 0 <= there < len(candidates):
             there = 2 * here - there
         return candidates[int(np.clip(there, 0, len(candidates) - 1))]

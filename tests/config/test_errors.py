@@ -157,7 +157,6 @@ def test_missing_files_and_paths(tmp_path: Path) -> None:
     check_paths(parse_config(f"store: {{path: {tmp_path}/new/store}}", "c.yaml"))
 
 
-@pytest.mark.xfail(reason="check_paths does not know the line of the file", strict=True)
 def test_a_missing_path_is_refused_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("seed: 1\nbase_model:\n  name: /no/such/model\n")

@@ -5,7 +5,6 @@ A child's answer is data: at most `output_kb` of JSON lines, checked field by fi
 """
 
 import array
-import ctypes
 import json
 import os
 import select
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from coral_core.errors import JudgeError
+from coral_core.scoring.sandbox.layers import landlock_abi, seccomp_known
 
 BASE_LAYERS = ("landlock", "seccomp")
 _HERE = Path(__file__).parent
@@ -41,10 +41,7 @@ class Answer:
 
 def detect_layers() -> dict[str, bool]:
     """Which base layers this kernel and machine offer."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    landlock = libc.syscall(444, None, 0, 1) >= 1
-    seccomp = Path("/proc/sys/kernel/seccomp/actions_avail").exists() and os.uname().machine in ("x86_64", "aarch64")
-    return {"landlock": landlock, "seccomp": seccomp}
+    return {"landlock": landlock_abi() >= 1, "seccomp": seccomp_known()}
 
 
 def layers_in_use(accepted: Sequence[str] = ()) -> tuple[str, ...]:
@@ -108,7 +105,7 @@ class Zygote:
             struct.unpack("<i", self._exactly(4))
             os.set_blocking(request_write, False)
             os.set_blocking(result_read, False)
-            writer: int | None = request_write
+            writer = request_write
             request_write = -1
             data, timed_out, overflowed = _exchange(
                 writer, result_read, json.dumps(request).encode(), started + wall_seconds, output_bytes

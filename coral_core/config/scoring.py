@@ -1,0 +1,95 @@
+"""How patches become scores and scores become a ranking: weights, roles, thresholds, limits of the judge."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from coral_core.frozen import Frozen
+
+ObjectiveName = Literal["bugfix", "style", "security", "runtime", "syntax", "retention", "cost"]
+OBJECTIVES: tuple[ObjectiveName, ...] = ("bugfix", "style", "security", "runtime", "syntax", "retention", "cost")
+Role = Literal["objective", "constraint", "report"]
+
+
+class Threshold(Frozen):
+    """A constraint's threshold: from `base` in the first generation to `limit` in the last."""
+
+    base: float = Field(0.0, ge=0, le=1, description="Threshold in the first generation.")
+    limit: float = Field(0.5, ge=0, le=1, description="Threshold in the last generation.")
+
+
+DEFAULT_WEIGHTS: dict[ObjectiveName, float] = {
+    "bugfix": 0.6,
+    "retention": 0.2,
+    "cost": 0.1,
+    "syntax": 0.05,
+    "style": 0.025,
+    "security": 0.025,
+    "runtime": 0.0,
+}
+DEFAULT_ROLES: dict[ObjectiveName, Role] = {
+    "bugfix": "objective",
+    "retention": "objective",
+    "cost": "objective",
+    "syntax": "constraint",
+    "security": "constraint",
+    "style": "constraint",
+    "runtime": "report",
+}
+DEFAULT_THRESHOLDS: dict[ObjectiveName, Threshold] = {
+    "syntax": Threshold(base=0.2, limit=0.7),
+    "security": Threshold(base=0.5, limit=0.9),
+    "style": Threshold(base=0.2, limit=0.5),
+}
+
+
+class JudgeConfig(Frozen):
+    """Limits on a patch while it is judged."""
+
+    work_lines: int = Field(
+        50_000, ge=100, le=1_000_000_000, description="Executed lines per case: the limit that decides."
+    )
+    cpu_seconds: float = Field(1.0, gt=0, le=600, description="CPU time per case: the backstop for code in C.")
+    wall_seconds: float = Field(10.0, gt=0, le=3600, description="Wall clock per patch: the backstop for sleeping.")
+    memory_mb: int = Field(256, ge=64, le=65_536, description="Address space per patch.")
+    workers: int = Field(2, ge=1, le=256, description="Patches judged at a time per lane; changes no verdict.")
+    allow_missing_layers: tuple[Literal["landlock", "seccomp"], ...] = Field(
+        (), description="Sandbox layers that may be missing on this machine: a risk accepted by name."
+    )
+
+
+class ScoringConfig(Frozen):
+    """How patches become scores and scores become a ranking."""
+
+    weights: dict[ObjectiveName, float] = Field(DEFAULT_WEIGHTS, description="Weights of the scalar fitness; sum 1.")
+    roles: dict[ObjectiveName, Role] = Field(
+        DEFAULT_ROLES,
+        description="objective: is traded off; constraint: must pass its threshold; report: recorded only.",
+    )
+    thresholds: dict[ObjectiveName, Threshold] = Field(DEFAULT_THRESHOLDS, description="Thresholds of the constraints.")
+    schedule: Literal["sigmoid", "sqrt", "linear"] = Field(
+        "sigmoid", description="How thresholds rise over the generations."
+    )
+    judge: JudgeConfig = Field(default_factory=JudgeConfig, description="Limits on a patch while it is judged.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        total = sum(self.weights.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"weights sum to {total:g}, not 1: {dict(self.weights)}")
+        if any(weight < 0 for weight in self.weights.values()):
+            raise ValueError(f"weights {dict(self.weights)} hold a negative one: use 0 to ignore an objective")
+        if "objective" not in self.roles.values():
+            raise ValueError(f"roles {dict(self.roles)} name no objective: give at least one the role `objective`")
+        for name, role in self.roles.items():
+            if role == "constraint" and name not in self.thresholds:
+                raise ValueError(f"{name} is a constraint without a threshold: add scoring.thresholds.{name}")
+        for name in self.thresholds:
+            if self.roles.get(name) != "constraint":
+                raise ValueError(
+                    f"thresholds.{name} has no effect because {name} is not a constraint: remove it or change the role"
+                )
+        return self
+
+    def role(self, name: ObjectiveName) -> Role:
+        return self.roles.get(name, "report")
