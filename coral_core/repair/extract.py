@@ -1,25 +1,32 @@
 """Patch extraction: from what a model wrote to a module that the judge can run.
 
-Whole modules: imports and helper functions that come with the wanted function stay.
-Candidates are looked for from the most to the least explicit form (fenced block, code
-after an explanation, code cut off at the end); the first one that parses and defines
-the entry point wins, a later definition before an earlier echo of the prompt.
+Whole modules: imports and helper functions that come with the wanted function stay, also
+when they stand in another fenced block. Candidates are looked for from the most to the
+least explicit form (fenced block, all of the text, code between lines of prose, code cut
+off at the end); the first form that parses and defines the entry point wins, and in it a
+later definition before an earlier one, which tends to be an echo of the prompt.
+Not covered: entry points that are methods, and code inside JSON.
 """
 
 import ast
 import re
 import textwrap
+import warnings
 
 from coral_core.frozen import Frozen
 
-EXTRACTOR_VERSION = "2"
+EXTRACTOR_VERSION = "3"
 LONGEST = 100_000
 """Characters of a completion that are looked at; a patch is never longer."""
+PARSED = 1_000_000
+"""Characters parsed per completion before the search ends: a hostile text must not buy minutes."""
 
-_FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\r?\n(.*?)(?:\r?\n[ \t]*```|\Z)", re.DOTALL)
+_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_CLOSING_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 _CODE_START = re.compile(
     r"^(?:def |async def |class |import |from \w[\w.]* import |@\w|[A-Za-z_]\w* *(?::[^=\n]+)?= *\S)"
 )
+_LEADING_TABS = re.compile(r"^[ ]*\t[ \t]*", re.MULTILINE)
 
 
 class Extraction(Frozen):
@@ -31,85 +38,159 @@ class Extraction(Frozen):
 
 def extract(completion: str, entry_point: str) -> Extraction:
     """The patch in `completion`; ``how == "none"`` gives the text back for the judge to name what is wrong with it."""
-    text = completion[:LONGEST].replace("\r\n", "\n").expandtabs(4)
-    if "\0" in text:
-        text = text.replace("\0", "")
-    for how, candidates in (("fenced", _fenced(text)), ("whole", [text]), ("embedded", _embedded(text))):
-        found = [code for code in map(_module, candidates) if code and _defines(code, entry_point)]
-        if found:
-            return Extraction(patch=found[-1], how=how)
-    for candidate in [*_fenced(text), *_embedded(text), text]:
-        if (code := _cut(candidate, entry_point)) is not None:
-            return Extraction(patch=code, how="truncated")
-    for candidate in [*_fenced(text), text]:
-        if code := _module(candidate):
-            return Extraction(patch=code, how="none")
-    return Extraction(patch=text.strip(), how="none")
+    text = _readable(completion)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a patch with "\d" in a string is the linter's matter
+        return _Search(text, entry_point).best()
+
+
+def _readable(completion: str) -> str:
+    """The text without NUL bytes and carriage returns, indented by spaces only (tabs inside a line stay)."""
+    text = completion[:LONGEST].replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+    return _LEADING_TABS.sub(lambda match: match[0].expandtabs(4), text)
+
+
+class _Search:
+    """One completion's search: what was parsed is kept, and how much is bounded."""
+
+    def __init__(self, text: str, entry_point: str) -> None:
+        self.text = text
+        self.entry_point = entry_point
+        self.left = PARSED
+        self.parsed: dict[str, ast.Module | None] = {}
+        self.error_line = 0
+
+    def best(self) -> Extraction:
+        fenced = _fenced(self.text)
+        closed = self.defining([self.before_closing_fence()])
+        if closed:
+            return Extraction(patch=closed[-1], how="whole")
+        if found := self.defining(fenced):
+            return Extraction(patch=self.with_helpers(found[-1], fenced), how="fenced")
+        if found := self.defining([self.text]):
+            return Extraction(patch=found[-1], how="whole")
+        embedded = self.embedded()
+        if found := self.defining(embedded):
+            return Extraction(patch=found[-1], how="embedded")
+        for candidate in reversed([self.text, *embedded, *fenced]):
+            if (code := self.cut(candidate)) is not None:
+                return Extraction(patch=code, how="truncated")
+        for candidate in [*fenced, self.text]:
+            if code := self.module(candidate):
+                return Extraction(patch=code, how="none")
+        return Extraction(patch=self.text.strip(), how="none")
+
+    def before_closing_fence(self) -> str:
+        """What comes before the first fence: all of the answer when the prompt opened the fence, else prose."""
+        fence = _CLOSING_FENCE.search(self.text)
+        return self.text[: fence.start()] if fence else ""
+
+    def defining(self, candidates: list[str]) -> list[str]:
+        return [code for code in map(self.module, candidates) if code and self.defines(code)]
+
+    def module(self, candidate: str) -> str:
+        """`candidate` trimmed, when it parses and holds a statement; else ""."""
+        code = textwrap.dedent(candidate.strip("\n")).strip()
+        tree = self.tree(code)
+        return code if tree is not None and tree.body else ""
+
+    def tree(self, code: str) -> ast.Module | None:
+        if code not in self.parsed:
+            self.parsed[code] = self.parse(code)
+        return self.parsed[code]
+
+    def parse(self, code: str) -> ast.Module | None:
+        self.left -= len(code)
+        self.error_line = 0
+        if self.left < 0:
+            return None
+        try:
+            return ast.parse(code)
+        except SyntaxError as error:
+            self.error_line = error.lineno or 0
+        except (ValueError, RecursionError, MemoryError):
+            pass
+        return None
+
+    def defines(self, code: str) -> bool:
+        tree = self.tree(code)
+        return tree is not None and any(self.entry_point in _bound(node) for node in tree.body)
+
+    def with_helpers(self, code: str, blocks: list[str]) -> str:
+        """`code` after the imports and definitions of other blocks whose names it uses and does not bind."""
+        wanted = _used(self.tree(code)) - _all_bound(self.tree(code))
+        pieces: list[str] = []
+        for block in blocks:
+            tree = self.tree(self.module(block))
+            if tree is None or self.entry_point in _all_bound(tree):
+                continue
+            for node in tree.body:
+                definition = isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign))
+                if definition and _bound(node) & wanted:
+                    pieces.append(ast.unparse(node))
+        return "\n\n".join([*pieces, code])
+
+    def embedded(self) -> list[str]:
+        """Blocks of code between lines of prose, and all of them joined (imports far from the function)."""
+        blocks: list[list[str]] = []
+        current: list[str] | None = None
+        for line in self.text.split("\n"):
+            goes_on = not line.strip() or line[0] in " \t#)]}" or line.startswith(("else", "elif", "except", "finally"))
+            if _CODE_START.match(line) or (current is not None and goes_on):
+                if current is None:
+                    current = []
+                    blocks.append(current)
+                current.append(line)
+            else:
+                current = None
+        pieces = ["\n".join(block).rstrip() for block in blocks]
+        joined = "\n".join(piece for piece in pieces if self.module(piece))
+        indented = [textwrap.dedent(self.text)] if self.text.lstrip("\n").startswith((" ", "\t")) else []
+        return [*indented, joined, *pieces]
+
+    def cut(self, candidate: str) -> str | None:
+        """The longest beginning that parses and defines the entry point with a body (truncated output)."""
+        start = re.search(rf"^[ \t]*(?:async )?def {re.escape(self.entry_point)}\b", candidate, re.MULTILINE)
+        if start is None or self.left < 0:
+            return None
+        lines = textwrap.dedent(candidate[start.start() :]).split("\n")
+        head = self.module(candidate[: start.start()])
+        if not head:
+            imports = (line for line in candidate[: start.start()].split("\n") if line.startswith(("import ", "from ")))
+            head = self.module("\n".join(imports))
+        above = head.count("\n") + 1 if head else 0
+        end = len(lines)
+        while end > 1 and self.left > 0:
+            code = "\n".join([*filter(None, [head]), *lines[:end]]).rstrip()
+            tree = self.parse(code)
+            if tree is not None:
+                self.parsed[code] = tree
+                return code if self.defines(code) else None
+            # A beginning that holds the line of the error fails too: go to just before that line.
+            end = min(end - 1, max(1, self.error_line - 1 - above)) if self.error_line else end - 1
+        return None
 
 
 def _fenced(text: str) -> list[str]:
     return [match[1] for match in _FENCE.finditer(text)]
 
 
-def _embedded(text: str) -> list[str]:
-    """Blocks of code between lines of prose, and all of them joined (imports far from the function)."""
-    blocks: list[list[str]] = []
-    current: list[str] | None = None
-    for line in text.split("\n"):
-        starts = bool(_CODE_START.match(line))
-        if starts or (
-            current is not None
-            and (not line.strip() or line[0] in " \t#)]}" or line.startswith(("else", "elif", "except")))
-        ):
-            if current is None:
-                current = []
-                blocks.append(current)
-            current.append(line)
-        else:
-            current = None
-    pieces = ["\n".join(block).rstrip() for block in blocks]
-    joined = "\n".join(piece for piece in pieces if _module(piece))
-    indented = textwrap.dedent(text) if text.lstrip("\n").startswith((" ", "\t")) else ""
-    return [*([indented] if indented else []), joined, *pieces]
-
-
-def _module(code: str) -> str:
-    """`code` trimmed, when it parses and holds a statement; else ""."""
-    code = textwrap.dedent(code.strip("\n")).strip()
-    tree = _parsed(code)
-    return code if tree is not None and tree.body else ""
-
-
-def _parsed(code: str) -> ast.Module | None:
-    try:
-        return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def _defines(code: str, entry_point: str) -> bool:
-    tree = _parsed(code)
-    return tree is not None and any(_binds(node, entry_point) for node in tree.body)
-
-
-def _binds(node: ast.stmt, name: str) -> bool:
+def _bound(node: ast.stmt) -> set[str]:
+    """Names that a top-level statement binds."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return node.name == name
+        return {node.name}
     if isinstance(node, ast.Assign):
-        return any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
-    return False
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    if isinstance(node, ast.AnnAssign) and node.value is not None and isinstance(node.target, ast.Name):
+        return {node.target.id}
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return set()
 
 
-def _cut(text: str, entry_point: str) -> str | None:
-    """The longest beginning that parses and defines the entry point with a body (truncated output)."""
-    start = re.search(rf"^[ \t]*(?:async )?def {re.escape(entry_point)}\b", text, re.MULTILINE)
-    if start is None:
-        return None
-    before = text[: start.start()]
-    heads = [_module("\n".join(line for line in before.split("\n") if line.startswith(("import ", "from "))))]
-    lines = textwrap.dedent(text[start.start() :]).split("\n")
-    for end in range(len(lines), max(1, len(lines) - 400), -1):
-        code = _module("\n".join([*filter(None, heads), *lines[:end]]))
-        if code and _defines(code, entry_point):
-            return code
-    return None
+def _all_bound(tree: ast.Module | None) -> set[str]:
+    return {name for node in tree.body for name in _bound(node)} if tree else set()
+
+
+def _used(tree: ast.Module | None) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()

@@ -126,13 +126,11 @@ def _apply(tree: ast.Module, node: ast.AST, replacement: ast.AST | None) -> str 
 
 def _comparison(tree: ast.Module) -> Iterator[Edit]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            for other in _COMPARISONS.get(type(node.ops[0]), ()):
-                yield (
-                    node,
-                    ast.Compare(node.left, [other()], node.comparators),
-                    f"{_name(node.ops[0])} became {other.__name__}",
-                )
+        if isinstance(node, ast.Compare):
+            for place, op in enumerate(node.ops):
+                for other in _COMPARISONS.get(type(op), ()):
+                    ops = [*node.ops[:place], other(), *node.ops[place + 1 :]]
+                    yield node, ast.Compare(node.left, ops, node.comparators), f"{_name(op)} became {other.__name__}"
 
 
 def _arithmetic(tree: ast.Module) -> Iterator[Edit]:
@@ -166,8 +164,9 @@ def _called_name(tree: ast.Module) -> Iterator[Edit]:
 
 
 def _variable(tree: ast.Module) -> Iterator[Edit]:
-    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
-        bound = [argument.arg for argument in function.args.args]
+    for function in _functions(tree):
+        spec = function.args
+        bound = [argument.arg for argument in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
         bound += [n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
         names = list(dict.fromkeys(bound))
         for node in ast.walk(function):
@@ -207,14 +206,15 @@ def _index(tree: ast.Module) -> Iterator[Edit]:
 
 
 def _missing_step(tree: ast.Module) -> Iterator[Edit]:
-    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+    for function in _functions(tree):
         for block in ast.walk(function):
-            body = getattr(block, "body", None)
-            if not isinstance(body, list) or len(body) < 2:
-                continue
-            for statement in body[1 if block is function else 0 :]:
-                if isinstance(statement, (ast.AugAssign, ast.Assign, ast.Expr)):
-                    yield statement, None, "a statement was dropped"
+            for field in ("body", "orelse", "finalbody"):
+                body = getattr(block, field, None)
+                if not isinstance(body, list) or len(body) < 2:
+                    continue  # a block must keep a statement
+                for statement in body[1 if block is function else 0 :]:
+                    if isinstance(statement, (ast.AugAssign, ast.Assign, ast.Expr)) and not _is_text(statement):
+                        yield statement, None, "a statement was dropped"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords and isinstance(node.func, ast.Name):
             yield node, node.args[0], f"the call of {node.func.id} was dropped"
@@ -234,6 +234,15 @@ _OPERATORS: dict[BugClass, Callable[[ast.Module], Iterator[Edit]]] = {
     "index": _index,
     "missing-step": _missing_step,
 }
+
+
+def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A docstring: dropping it breaks nothing."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _name(node: ast.AST) -> str:

@@ -15,6 +15,8 @@ from coral_core.scoring.values import ValueOutside, encode
 LINES = 1_500
 LARGEST_INT_BITS = 512
 LONGEST = 2_000
+DEEPEST = 200
+"""Frames of a call. Far below Python's own limit, which leaves more or less room depending on who calls."""
 
 
 class OutOfBudget(BaseException):
@@ -49,10 +51,18 @@ def run(
 
 def _call(function: Any, arguments: list[Any]) -> Outcome:
     left = LINES
+    depth = 0
+    before = sys.gettrace()
 
     def check(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal left
-        if event == "line":
+        nonlocal left, depth
+        if event == "call":
+            depth += 1
+            if depth > DEEPEST:
+                raise OutOfBudget
+        elif event == "return":
+            depth -= 1
+        elif event == "line":
             left -= 1
             if left < 0:
                 raise OutOfBudget
@@ -72,7 +82,7 @@ def _call(function: Any, arguments: list[Any]) -> Outcome:
     except Exception as error:
         return "exception", type(error).__name__
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     try:
         return "value", encode(value, budget=4_000, depth=8)
     except ValueOutside:

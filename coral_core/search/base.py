@@ -6,7 +6,7 @@ from typing import Protocol
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from coral_core.genome import Genome
+from coral_core.genome import Genome, genome_id
 
 
 class Scored(Frozen):
@@ -49,6 +49,24 @@ class Search(Protocol):
     def front(self) -> tuple[Scored, ...]:
         """The Pareto front of everything told so far, by genome id."""
         ...
+
+
+def complete(results: Sequence[Scored], generation: int, population: int) -> list[Scored]:
+    """`results` by genome id, when they are those of all genomes of `generation`, each once.
+
+    Raises:
+        ValueError: for a missing, foreign or repeated genome: the next generation would silently be another one.
+    """
+    ordered = sorted(results, key=lambda item: item.genome.genome_id)
+    expected = sorted(genome_id(generation, slot) for slot in range(population))
+    given = [item.genome.genome_id for item in ordered]
+    if given != expected:
+        wrong = sorted(set(given) ^ set(expected)) or sorted({name for name in given if given.count(name) > 1})
+        raise ValueError(
+            f"generation {generation} has {population} genomes and {len(given)} results; missing, foreign or "
+            f"repeated: {', '.join(wrong[:5])}. Tell the results of exactly the genomes that ask() gave."
+        )
+    return ordered
 
 
 _STRATEGIES: dict[str, Callable[[RunConfig], Search]] = {}

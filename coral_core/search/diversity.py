@@ -4,19 +4,21 @@ from collections.abc import Sequence
 
 from coral_core.config.tree import DiversityConfig
 
-WEAKEST, STRONGEST = 0.5, 2.5
+STRONGEST = 2.5
+"""Largest factor of the adaptive mode on `strength`."""
 
 
-def strength(config: DiversityConfig, unique_share: float, best_so_far: Sequence[float]) -> float:
+def strength(config: DiversityConfig, unique_share: float, best_so_far: Sequence[tuple[bool, float]]) -> float:
     """Factor on the mutation rates.
 
     fixed: `config.strength`. adaptive: that, times (2 - unique share of heavy genes in the
     last generation), times 1.5 when the best fitness has not risen over the last two
-    generations; kept within [0.5, 2.5].
+    generations; at most 2.5 times. `best_so_far` holds, per generation, whether the champion
+    met the final thresholds, and its fitness.
     """
     if config.mode == "fixed":
         return config.strength
     factor = 2.0 - unique_share
     if len(best_so_far) >= 3 and best_so_far[-1] <= best_so_far[-3]:
         factor *= 1.5
-    return min(STRONGEST, max(WEAKEST, config.strength * factor))
+    return config.strength * min(STRONGEST, factor)

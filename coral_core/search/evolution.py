@@ -10,14 +10,17 @@ import numpy as np
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, Lineage, genome_id
-from coral_core.search.base import Scored, register
+from coral_core.search.base import Scored, complete, register
 from coral_core.search.diversity import strength
 from coral_core.search.randomness import generator
-from coral_core.search.selection import champion, fitness_order, nsga2_order, pareto_front
+from coral_core.search.selection import champion, fitness_order, nsga2_order, pareto_front, violation
 from coral_core.search.variation import Material, Variation, split
 
 TRIES = 40
 """Redraws of a child or seed that repeats what is there already."""
+
+Standing = tuple[bool, float]
+"""Of the champion after a generation: whether it meets the final thresholds, and its fitness."""
 
 
 @register("evolution")
@@ -30,7 +33,7 @@ class EvolutionSearch:
         self._archive: dict[str, Scored] = {}
         self._generation = 0
         self._asked: tuple[Genome, ...] | None = None
-        self._best: list[float] = []
+        self._best: list[Standing] = []
         self._unique = 1.0
         self._reason = ""
 
@@ -52,12 +55,11 @@ class EvolutionSearch:
         return self._asked
 
     def tell(self, results: Sequence[Scored]) -> None:
-        for scored in sorted(results, key=lambda item: item.genome.genome_id):
+        for scored in complete(results, self._generation, self._config.search.population):
             self._archive[scored.genome.genome_id] = scored
         heavy = {scored.genome.heavy.digest() for scored in results}
         self._unique = len(heavy) / max(1, len(results))
-        best = self.best()
-        self._best.append(best.fitness if best and best.fitness is not None else 0.0)
+        self._best.append(self._standing())
         self._generation += 1
         self._asked = None
         self._reason = self._ending()
@@ -80,8 +82,11 @@ class EvolutionSearch:
             genes = {genome.genes_digest() for genome in genomes}
             need_new = len(heavy) < wanted
             rng = generator(self._config.seed, 0, slot, "seed")
-            for _ in range(TRIES):
-                genome = self._placed(self._variation.seed(rng), slot)
+            for attempt in range(5 * TRIES):
+                material = self._variation.seed(rng)
+                if attempt >= TRIES:  # few candidates: what no automaton found, a step of the genes does
+                    material = self._variation.mutate_genes(material, rng, 1.0)
+                genome = self._placed(material, slot)
                 fresh = genome.heavy.digest() not in heavy if need_new else genome.genes_digest() not in genes
                 if fresh:
                     break
@@ -91,7 +96,8 @@ class EvolutionSearch:
     def _next(self) -> tuple[Genome, ...]:
         search = self._config.search
         ordered = self._ordered()
-        genomes = [self._elite(scored, slot) for slot, scored in enumerate(ordered[: search.elites])]
+        kept = [scored for scored in ordered if scored.scores is not None][: search.elites]
+        genomes = [self._elite(scored, slot) for slot, scored in enumerate(kept)]
         parents = [scored.genome for scored in ordered[: max(2, int(search.survival_rate * search.population))]]
         taken = {scored.genome.genes_digest() for scored in self._archive.values()}
         power = strength(search.diversity, self._unique, self._best)
@@ -106,18 +112,27 @@ class EvolutionSearch:
         return tuple(genomes)
 
     def _ordered(self) -> list[Scored]:
-        """Everything evaluated, best first, one of each set of equal genes; infeasible ones only when too few others."""
-        scored = list(self._archive.values())
-        order = nsga2_order if self._config.search.selection == "nsga2" else fitness_order
+        """Everything evaluated, best first, one of each set of equal genes; infeasible ones only when too few others.
+
+        Repeats (elites of earlier generations) go before sorting: they would crowd their originals out.
+        With nsga2 the champion comes first, and never dies.
+        """
         distinct: dict[str, Scored] = {}
-        for item in order(scored, self._config.scoring, self._progress()):
-            distinct.setdefault(item.genome.genes_digest(), item)
-        rated = [item for item in distinct.values() if item.scores is not None]
-        if self._config.search.selection == "nsga2" and (best := self.best()) is not None:
-            rated.sort(
-                key=lambda item: item.genome.genes_digest() != best.genome.genes_digest()
-            )  # the champion never dies
-        return rated if len(rated) >= 2 else list(distinct.values())
+        for scored in sorted(self._archive.values(), key=lambda item: item.genome.genome_id):
+            distinct.setdefault(scored.genome.genes_digest(), scored)
+        pareto = self._config.search.selection == "nsga2"
+        order = nsga2_order if pareto else fitness_order
+        ordered = order(list(distinct.values()), self._config.scoring, self._progress())
+        rated = [item for item in ordered if item.scores is not None]
+        if pareto and (best := self.best()) is not None:
+            rated.sort(key=lambda item: item.genome.genes_digest() != best.genome.genes_digest())
+        return rated if len(rated) >= 2 else rated + [item for item in ordered if item.scores is None]
+
+    def _standing(self) -> Standing:
+        best = self.best()
+        if best is None or best.scores is None:
+            return (False, 0.0)
+        return (violation(best.scores, self._config.scoring, 1.0) == 0, best.fitness or 0.0)
 
     def _progress(self) -> float:
         """Progress in [0, 1] of the generation whose results are in: 0 for the first, 1 for the last."""
@@ -170,7 +185,11 @@ class EvolutionSearch:
             return f"all {search.generations} generations are done"
         stop = search.early_stopping
         if stop.enabled and self._generation >= stop.minimum_generations and len(self._best) > stop.patience:
-            rise = self._best[-1] - self._best[-1 - stop.patience]
-            if rise < stop.minimum_improvement or rise == 0:
-                return f"the best fitness rose by {rise:.4f} in {stop.patience} generations, less than {stop.minimum_improvement}"
+            (met_then, then), (meets, now) = self._best[-1 - stop.patience], self._best[-1]
+            # the first champion to meet the final thresholds is progress, also with a lower fitness
+            if meets == met_then and (now - then < stop.minimum_improvement or now == then):
+                return (
+                    f"the best fitness rose by {now - then:.4f} in {stop.patience} generations, "
+                    f"less than {stop.minimum_improvement}"
+                )
         return ""

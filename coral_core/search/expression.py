@@ -21,6 +21,9 @@ from coral_core.search.randomness import generator
 SAMPLE = 768
 """Automata in the calibration sample."""
 
+DIGITS = 9
+"""Decimals that count: the last bits of a logarithm or a sum differ between machines, genes must not."""
+
 GENES = (
     "rank",
     "alpha",
@@ -65,8 +68,7 @@ class Calibration:
     def __init__(self, config: AutomatonConfig) -> None:
         raw = np.array([_row(features(draw(config, generator(0, 0, n, "calibration")))) for n in range(SAMPLE)])
         self._features = np.sort(raw, axis=0)
-        mixed = self.quantiles(raw) @ MIX.T
-        self._mixed = np.sort(mixed, axis=0)
+        self._mixed = np.sort(_mix(self.quantiles(raw)), axis=0)
 
     def quantiles(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of the sample below each feature value (ties count half), shape of `raw`."""
@@ -75,8 +77,18 @@ class Calibration:
 
     def positions(self, found: Features) -> Positions:
         """Position of every gene in [0, 1]."""
-        mixed = self.quantiles(np.array([_row(found)])) @ MIX.T
+        mixed = _mix(self.quantiles(np.array([_row(found)])))
         return {gene: float(_quantile(self._mixed[:, n], mixed[:, n])[0]) for n, gene in enumerate(GENES)}
+
+
+def _mix(quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`MIX` applied to each row, without BLAS and rounded.
+
+    Many automata share a quantile (all that die at once); a last bit that depends on the shape of a
+    product or on the machine's vector unit would tear such ties apart and give other genes.
+    """
+    columns = [sum(quantiles[:, n] * weight for n, weight in enumerate(row)) for row in MIX.tolist()]
+    return np.round(np.stack(columns, axis=1), DIGITS)
 
 
 def _quantile(ordered: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -86,7 +98,8 @@ def _quantile(ordered: NDArray[np.float64], values: NDArray[np.float64]) -> NDAr
 
 
 def _row(found: Features) -> list[float]:
-    return [found.complexity, found.intensity, found.periodicity, found.convergence]
+    values = (found.complexity, found.intensity, found.periodicity, found.convergence)
+    return [round(value, DIGITS) for value in values]
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, Lineage, genome_id
-from coral_core.search.base import Scored, register
+from coral_core.search.base import Scored, complete, register
 from coral_core.search.expression import GENES, heavy_genes, light_genes
 from coral_core.search.randomness import generator
 from coral_core.search.selection import champion, pareto_front
@@ -49,7 +49,7 @@ class RandomSearch:
         return tuple(genomes)
 
     def tell(self, results: Sequence[Scored]) -> None:
-        for scored in results:
+        for scored in complete(results, self._generation, self._config.search.population):
             self._archive[scored.genome.genome_id] = scored
         self._generation += 1
 

@@ -70,15 +70,21 @@ def pareto_ranks(points: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def crowding(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Crowding distance of each row among all rows; infinite at the ends of each objective."""
+    """Crowding distance of each row among all rows (Deb et al. 2002, section III-B).
+
+    Per objective: the gap between a row's two neighbours over the objective's span, infinite at
+    both ends. An objective in which all rows are equal says nothing and has no ends.
+    """
     count = len(points)
     distance = np.zeros(count)
     for column in range(points.shape[1]):
         values = points[:, column]
         order = np.argsort(values, kind="stable")
-        span = values[order[-1]] - values[order[0]]
+        span = values[order[-1]] - values[order[0]] if count else 0.0
+        if span == 0:
+            continue
         distance[order[0]] = distance[order[-1]] = np.inf
-        if span > 0 and count > 2:
+        if count > 2:
             distance[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / span
     return distance
 

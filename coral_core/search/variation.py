@@ -1,8 +1,10 @@
 """How children are made: mutation of the automaton, mutation of genes, crossover.
 
 A genome's genes are what counts; its automaton is where they came from. When an
-automaton changes, only the genes whose expression changes with it are replaced, so that
-a gene that was mutated directly keeps its value until something changes it again.
+automaton changes (mutation, or crossover with another), only the genes whose expression
+changes with it are replaced, so that a gene that was mutated directly keeps its value
+until something changes it again. `automaton_rate` is the share of both mutations and
+crossovers that work on automata; the rest works on genes.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,8 @@ from coral_core.genome import Automaton, Features, Genome, HeavyGenes, LightGene
 from coral_core.search.automaton import RULE_BITS, draw
 from coral_core.search.expression import heavy_genes, light_genes, positions
 
-MAXIMUM_STEPS = 200
+MUTATED_CROSSOVER = 0.3
+"""Share of crossovers (at strength 1) whose child is mutated as well: recombination alone invents no value."""
 
 Genes = dict[str, object]
 """Gene name -> value, heavy and light together."""
@@ -50,8 +53,8 @@ class Variation:
     def child(self, parents: Sequence[Genome], rng: np.random.Generator, strength: float) -> Material:
         """A child of one parent (mutation), or of two (crossover and, sometimes, mutation)."""
         if len(parents) == 2:
-            crossed = self.crossover(parents[0], parents[1], rng)
-            return crossed if rng.random() > 0.3 * strength else self._mutate(crossed, rng, strength)
+            crossed = self._cross(parents[0], parents[1], rng)
+            return crossed if rng.random() >= MUTATED_CROSSOVER * strength else self._mutate(crossed, rng, strength)
         parent = parents[0]
         material = Material(genes_of(parent), parent.automaton, parent.features, "", (parent.genome_id,))
         return self._mutate(material, rng, strength)
@@ -68,13 +71,14 @@ class Variation:
             return material
         settings = self.settings
         grid = np.array(old.grid)
-        flips = rng.random(grid.shape) < min(0.5, settings.cell_flip_rate * strength)
+        flips = rng.random(grid.shape) < _scaled(settings.cell_flip_rate, strength)
         rule = old.rule
         for bit in range(RULE_BITS):
-            if rng.random() < min(0.5, settings.rule_flip_rate * strength):
+            if rng.random() < _scaled(settings.rule_flip_rate, strength):
                 rule ^= 1 << bit
         change = int(rng.integers(-settings.steps_change, settings.steps_change + 1))
-        steps = int(np.clip(old.steps + change, 4, MAXIMUM_STEPS))
+        # inside the configured range, since the quantiles of `expression` are those of that range
+        steps = int(np.clip(old.steps + change, self.automaton.steps.low, self.automaton.steps.high))
         if not flips.any() and rule == old.rule and steps == old.steps:
             flips[rng.integers(grid.shape[0]), rng.integers(grid.shape[1])] = True
         grid = np.where(flips, 1 - grid, grid)
@@ -98,15 +102,25 @@ class Variation:
             changed, material.automaton, material.features, _joined(material.operator, "mutate-genes"), material.parents
         )
 
-    def crossover(self, first: Genome, second: Genome, rng: np.random.Generator) -> Material:
-        """Each gene from either parent; the automaton takes the grid of one and rule and steps of the other."""
+    def _cross(self, first: Genome, second: Genome, rng: np.random.Generator) -> Material:
+        if first.automaton is not None and second.automaton is not None and rng.random() < self.settings.automaton_rate:
+            return self.cross_automata(first, second)
+        return self.cross_genes(first, second, rng)
+
+    def cross_genes(self, first: Genome, second: Genome, rng: np.random.Generator) -> Material:
+        """Each gene from either parent alike (uniform crossover); the automaton stays that of the first."""
         ours, theirs = genes_of(first), genes_of(second)
         genes: Genes = {name: ours[name] if rng.random() < 0.5 else theirs[name] for name in ours}
-        automaton, found = first.automaton, first.features
-        if first.automaton is not None and second.automaton is not None:
-            automaton = Automaton(grid=first.automaton.grid, rule=second.automaton.rule, steps=second.automaton.steps)
-            found, _ = positions(automaton, self.automaton)
-        return Material(genes, automaton, found, "crossover", (first.genome_id, second.genome_id))
+        return Material(genes, first.automaton, first.features, "crossover-genes", (first.genome_id, second.genome_id))
+
+    def cross_automata(self, first: Genome, second: Genome) -> Material:
+        """The grid of the first with rule and steps of the second, re-expressed on the genes of the first."""
+        old, other = first.automaton, second.automaton
+        if old is None or other is None:
+            raise ValueError(f"{first.genome_id} or {second.genome_id} has no automaton to cross: use cross_genes")
+        material = Material(genes_of(first), old, first.features, "", (first.genome_id, second.genome_id))
+        new = Automaton(grid=old.grid, rule=other.rule, steps=other.steps)
+        return self._re_expressed(material, old, new, "crossover-automaton")
 
     def _re_expressed(self, material: Material, old: Automaton, new: Automaton, operator: str) -> Material:
         _, before = self._express(old)
@@ -138,6 +152,11 @@ class Variation:
         moved = value + rng.normal(0, self.settings.gene_step) * (space.high - space.low)
         moved = float(np.clip(moved, space.low, space.high))
         return round(moved) if isinstance(space, IntRange) else round(moved, 3)
+
+
+def _scaled(rate: float, strength: float) -> float:
+    """`rate` times `strength`, which alone takes it no further than half: beyond, a parent is inverted, not varied."""
+    return min(max(rate, 0.5), rate * strength)
 
 
 def genes_of(genome: Genome) -> Genes:

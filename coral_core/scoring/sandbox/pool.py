@@ -26,6 +26,9 @@ from coral_core.scoring.sandbox.layers import landlock_abi, seccomp_known
 BASE_LAYERS = ("landlock", "seccomp")
 _HERE = Path(__file__).parent
 START_SECONDS = 60.0
+ISOLATED = ("-s", "-S", "-P")
+"""No user site, no site, no script folder on the path. Not -I: it would drop PYTHONHASHSEED, and with it the fixed
+order of sets of strings that makes a verdict repeat; the environment is ours alone anyway."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,7 @@ class Zygote:
         self._process = subprocess.Popen(
             [
                 sys.executable,
-                "-I",
-                "-S",
+                *ISOLATED,
                 str(_HERE / "zygote.py"),
                 str(theirs.fileno()),
                 str(_HERE.parent / "values.py"),

@@ -1,6 +1,6 @@
 """The zygote: a bare interpreter that forks a locked-down child for each patch.
 
-Run as ``python -I -S zygote.py CONTROL_FD VALUES_FILE LAYERS``. Standard library only. It
+Run as ``python -s -S -P zygote.py CONTROL_FD VALUES_FILE LAYERS``. Standard library only. It
 receives, over its control socket, one byte and two file descriptors per patch (request
 in, results out) and hands them to a forked child unread: the zygote never sees a patch,
 an argument or a result, so no child can find those of another in its memory. It answers
