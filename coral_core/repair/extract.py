@@ -26,6 +26,7 @@ _CLOSING_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 _CODE_START = re.compile(
     r"^(?:def |async def |class |import |from \w[\w.]* import |@\w|[A-Za-z_]\w* *(?::[^=\n]+)?= *\S)"
 )
+_OWNER = re.compile(r"(?:class|def|async def) \w")
 _LEADING_TABS = re.compile(r"^[ ]*\t[ \t]*", re.MULTILINE)
 
 
@@ -45,8 +46,9 @@ def extract(completion: str, entry_point: str) -> Extraction:
 
 
 def _readable(completion: str) -> str:
-    """The text without NUL bytes and carriage returns, indented by spaces only (tabs inside a line stay)."""
-    text = completion[:LONGEST].replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+    """Valid UTF-8 without NUL bytes and carriage returns, indented by spaces only (tabs inside a line stay)."""
+    text = completion[:LONGEST].encode("utf-8", "replace").decode()
+    text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
     return _LEADING_TABS.sub(lambda match: match[0].expandtabs(4), text)
 
 
@@ -145,23 +147,26 @@ class _Search:
                 current = None
         pieces = ["\n".join(block).rstrip() for block in blocks]
         joined = "\n".join(piece for piece in pieces if self.module(piece))
-        indented = [textwrap.dedent(self.text)] if self.text.lstrip("\n").startswith((" ", "\t")) else []
-        return [*indented, joined, *pieces]
+        return [*_indented(self.text), joined, *pieces]
 
     def cut(self, candidate: str) -> str | None:
         """The longest beginning that parses and defines the entry point with a body (truncated output)."""
         start = re.search(rf"^[ \t]*(?:async )?def {re.escape(self.entry_point)}\b", candidate, re.MULTILINE)
         if start is None or self.left < 0:
             return None
+        before = candidate[: start.start()]
+        if start[0][0] == " " and _OWNER.match(_owner(before)):
+            return None
         lines = textwrap.dedent(candidate[start.start() :]).split("\n")
-        head = self.module(candidate[: start.start()])
-        if not head:
-            imports = (line for line in candidate[: start.start()].split("\n") if line.startswith(("import ", "from ")))
-            head = self.module("\n".join(imports))
-        above = head.count("\n") + 1 if head else 0
+        if self.module(before):
+            head = textwrap.dedent(before).lstrip("\n").split("\n")[:-1]
+        else:
+            imports = (line for line in before.split("\n") if line.startswith(("import ", "from ")))
+            head = [line for line in imports if self.module(line)]
+        above = len(head)
         end = len(lines)
         while end > 1 and self.left > 0:
-            code = "\n".join([*filter(None, [head]), *lines[:end]]).rstrip()
+            code = "\n".join([*head, *lines[:end]]).rstrip()
             tree = self.parse(code)
             if tree is not None:
                 self.parsed[code] = tree
@@ -173,6 +178,31 @@ class _Search:
 
 def _fenced(text: str) -> list[str]:
     return [match[1] for match in _FENCE.finditer(text)]
+
+
+def _indented(text: str) -> list[str]:
+    """Indented blocks (Markdown's other way to write code), without what belongs to a class or function above."""
+    blocks: list[list[str]] = []
+    above = ""
+    current: list[str] | None = None
+    for line in text.split("\n"):
+        if line.startswith(" ") and line.strip():
+            if current is None:
+                current = []
+                if not _OWNER.match(above):
+                    blocks.append(current)
+            current.append(line)
+        elif not line.strip():
+            if current is not None:
+                current.append("")
+        else:
+            above, current = line, None
+    return ["\n".join(block) for block in blocks]
+
+
+def _owner(before: str) -> str:
+    """The last line that is not indented."""
+    return next((line for line in reversed(before.split("\n")) if line.strip() and line[0] != " "), "")
 
 
 def _bound(node: ast.stmt) -> set[str]:

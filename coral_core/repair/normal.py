@@ -7,6 +7,8 @@ constants kept. Built-in names and attributes keep their names.
 import ast
 import builtins
 import difflib
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from coral_core.frozen import Frozen
@@ -14,6 +16,7 @@ from coral_core.repair.problem import Problem, ProblemSet
 
 NEAR_DUPLICATE = 0.95
 """Two normal forms whose token sequences match at least this much are near-duplicates (difflib ratio)."""
+_TOKEN = re.compile(r"\w+|[^\w\s]|\n")
 
 
 class Overlap(Frozen):
@@ -24,15 +27,29 @@ class Overlap(Frozen):
 
 
 class _Rename(ast.NodeTransformer):
-    def __init__(self) -> None:
+    """Renames what the source binds, and free names that are not built in."""
+
+    def __init__(self, bound: set[str]) -> None:
+        self.bound = bound
         self.names: dict[str, str] = {}
 
     def _new(self, name: str) -> str:
-        return name if hasattr(builtins, name) else self.names.setdefault(name, f"v{len(self.names)}")
+        if name not in self.bound and hasattr(builtins, name):
+            return name
+        return self.names.setdefault(name, f"v{len(self.names)}")
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+    def _definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.AST:
         node.name = self._new(node.name)
-        if ast.get_docstring(node, clean=False) is not None and len(node.body) > 1:
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        if not isinstance(node, ast.ClassDef):
+            node.returns = None
+        return self.generic_visit(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
         return self.generic_visit(node)
 
@@ -45,16 +62,52 @@ class _Rename(ast.NodeTransformer):
         node.id = self._new(node.id)
         return node
 
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
+        node.name = self._new(node.name) if node.name else None
+        return self.generic_visit(node)
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Names that `tree` defines or assigns somewhere, whatever their scope: `max = 0` makes max a variable."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+    return names
+
 
 @lru_cache(maxsize=200_000)
 def normal_form(source: str) -> str:
     """Normal form of `source` as text. Raises `SyntaxError`."""
-    return ast.unparse(_Rename().visit(ast.parse(source)))
+    tree = ast.parse(source)
+    return ast.unparse(_Rename(_bound(tree)).visit(tree))
 
 
 def similarity(first: str, second: str) -> float:
     """Share of matching tokens of two normal forms, in [0, 1]."""
-    return difflib.SequenceMatcher(None, first.split(), second.split(), autojunk=False).ratio()
+    return _matcher(first, second).ratio()
+
+
+def near_duplicates(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int, float]]:
+    """(place in `first`, place in `second`, similarity) of sources at or above `NEAR_DUPLICATE`."""
+    found: list[tuple[int, int, float]] = []
+    for i, left in enumerate(first):
+        for j, right in enumerate(second):
+            matcher = _matcher(normal_form(left), normal_form(right))
+            # The quick ratios are upper bounds and spare most of the quadratic work.
+            if matcher.real_quick_ratio() >= NEAR_DUPLICATE and matcher.quick_ratio() >= NEAR_DUPLICATE:
+                ratio = matcher.ratio()
+                if ratio >= NEAR_DUPLICATE:
+                    found.append((i, j, ratio))
+    return found
+
+
+def _matcher(first: str, second: str) -> difflib.SequenceMatcher[str]:
+    return difflib.SequenceMatcher(None, _TOKEN.findall(first), _TOKEN.findall(second), autojunk=False)
 
 
 def check_split(problems: ProblemSet) -> list[Overlap]:

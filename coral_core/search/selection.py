@@ -33,7 +33,7 @@ def threshold(base: float, limit: float, progress: float, schedule: str) -> floa
         share = (_logistic(x) - low) / (high - low)
     else:
         share = x
-    return base + share * (limit - base)
+    return (1 - share) * base + share * limit  # base + share * (limit - base) misses the limit by a last bit
 
 
 def _logistic(x: float) -> float:

@@ -71,3 +71,12 @@ def run(config: RunConfig) -> Search:
     while not search.done:
         search.tell([scored(genome, config) for genome in search.ask()])
     return search
+
+
+def asked(config: RunConfig) -> list[tuple[Genome, ...]]:
+    """All generations that a search asks for on the landscape."""
+    search, generations = make_search(config), []
+    while not search.done:
+        generations.append(search.ask())
+        search.tell([scored(genome, config) for genome in generations[-1]])
+    return generations

@@ -1,5 +1,6 @@
 """Automata, features and their expression into genes: spread, locality, reach."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_every_candidate_is_drawn_at_least_half_as_often_as_uniform() -> None:
     _, _, place = sample()
     drawn = [heavy_genes(dict(zip(GENES, row, strict=True)), CONFIG.genes) for row in place]
     space = CONFIG.genes.heavy
-    columns = {
+    columns: dict[str, list[tuple[object, Sequence[object]]]] = {
         "rank": [(heavy.rank, space.rank) for heavy in drawn],
         "alpha": [(heavy.alpha, space.alpha) for heavy in drawn],
         "dropout": [(heavy.dropout, space.dropout) for heavy in drawn],
@@ -128,6 +129,26 @@ def test_every_candidate_is_drawn_at_least_half_as_often_as_uniform() -> None:
         for candidate in candidates:
             count = sum(value == candidate for value, _ in pairs)
             assert count >= 0.5 * len(pairs) / len(candidates), f"{name} {candidate}: {count} of {len(pairs)}"
+
+
+def test_light_genes_cover_their_ranges() -> None:
+    """Ten equal parts of each range (two for sampling), each drawn at least half as often as uniform."""
+    _, _, place = sample()
+    for gene in ("temperature", "top_p", "top_k", "repetition_penalty", "token_limit", "sampling"):
+        parts = 2 if gene == "sampling" else 10
+        column = place[:, GENES.index(gene)]
+        counts = np.bincount(np.minimum(parts - 1, (column * parts).astype(int)), minlength=parts)
+        assert counts.min() >= 0.5 * len(column) / parts, f"{gene}: {counts.tolist()}"
+
+
+def test_last_bits_of_features_change_no_gene() -> None:
+    """Machines differ in the last bits of a logarithm; genes must not, least of all where many automata tie."""
+    automata, _, _ = sample()
+    known = calibration(CONFIG.automaton)
+    for automaton in automata[:200]:
+        found = features(automaton)
+        moved = {name: min(1.0, value * (1 + 4e-16)) for name, value in found.model_dump().items()}
+        assert known.positions(found) == known.positions(found.model_copy(update=moved))
 
 
 def test_a_small_change_of_an_automaton_changes_its_genes_little() -> None:

@@ -183,14 +183,17 @@ class Pool:
         self._closed = False
 
     def run(self, request: dict[str, Any], wall_seconds: float, output_bytes: int) -> Answer:
-        """Run `request` in the next free zygote; a zygote that failed is replaced and the request tried once more."""
-        for attempt in (1, 2):
+        """Run `request` in the next free zygote; a zygote that failed is replaced and the request tried again.
+
+        All zygotes may have died at once (out of memory), hence one try more than there are.
+        """
+        for attempt in range(self._workers + 1):
             zygote = self._take()
             try:
                 answer = zygote.run(request, wall_seconds, output_bytes)
             except JudgeError:
                 self._drop(zygote)
-                if attempt == 2:
+                if attempt == self._workers:
                     raise
             else:
                 self._give(zygote)
