@@ -5,7 +5,6 @@ is a bug (a test fails) is for the caller to check. Not covered: bugs over sever
 """
 
 import ast
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,8 @@ class Mutation:
 
 Edit = tuple[ast.AST, ast.AST | None, str]
 """A node of the tree, what takes its place (None: the statement goes), and what was done."""
+Place = tuple[ast.AST, str, int | None]
+"""The parent of a node, the field that holds it, and where in that field when it is a list."""
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt),
@@ -90,10 +91,11 @@ def mutations(source: str) -> list[Mutation]:
 def mutators(source: str, classes: Sequence[BugClass] = ()) -> list[Callable[[], Mutation | None]]:
     """The mutations of `source` (of `classes`, when given) as calls: making the text is the costly part."""
     tree = ast.parse(source)
+    places = _places(tree)
 
     def maker(bug_class: BugClass, edit: Edit) -> Callable[[], Mutation | None]:
         def make() -> Mutation | None:
-            text = _apply(tree, edit[0], edit[1])
+            text = _apply(tree, places[id(edit[0])], edit[1])
             return Mutation(bug_class, text, getattr(edit[0], "lineno", 1), edit[2]) if text is not None else None
 
         return make
@@ -106,21 +108,33 @@ def mutators(source: str, classes: Sequence[BugClass] = ()) -> list[Callable[[],
     ]
 
 
-def _apply(tree: ast.Module, node: ast.AST, replacement: ast.AST | None) -> str | None:
-    """The text of `tree` with `node` replaced (or, for None, removed); `tree` stays as it is."""
-    memo: dict[int, object] = {}
-    clone = copy.deepcopy(tree, memo)
-    target = memo[id(node)]
+def _places(tree: ast.Module) -> dict[int, Place]:
+    """Where each node hangs, by its id (valid as long as `tree` lives)."""
+    places: dict[int, Place] = {}
+    for parent in ast.walk(tree):
+        for field, value in ast.iter_fields(parent):
+            if isinstance(value, ast.AST):
+                places[id(value)] = parent, field, None
+            elif isinstance(value, list):
+                places.update((id(item), (parent, field, index)) for index, item in enumerate(value))
+    return places
 
-    class Swap(ast.NodeTransformer):
-        def visit(self, other: ast.AST) -> ast.AST | None:
-            return replacement if other is target else super().generic_visit(other)
 
+def _apply(tree: ast.Module, place: Place, replacement: ast.AST | None) -> str | None:
+    """The text of `tree` with what is at `place` replaced (or, for None, removed); `tree` stays as it is."""
+    parent, field, index = place
+    before = getattr(parent, field)
+    after: object = replacement
+    if index is not None:
+        after = [*before[:index], *([] if replacement is None else [replacement]), *before[index + 1 :]]
+    setattr(parent, field, after)  # and back again: a copy of the tree per mutation costs more than its text
     try:
-        text = ast.unparse(ast.fix_missing_locations(Swap().generic_visit(clone)))
+        text = ast.unparse(tree)
         ast.parse(text)
     except (SyntaxError, ValueError, IndexError, TypeError):
         return None
+    finally:
+        setattr(parent, field, before)
     return text
 
 

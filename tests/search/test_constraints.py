@@ -114,10 +114,14 @@ def test_thresholds_that_nobody_meets_do_not_end_a_run() -> None:
 
 def test_schedule_and_thresholds_change_what_is_asked() -> None:
     roles = {"bugfix": "constraint", "retention": "objective", "cost": "objective"}
+    long = {"generations": 10, "early_stopping": {"enabled": False}}
     runs = [
         asked(
             RunConfig.model_validate(
-                {"seed": 2, "scoring": {"roles": roles, "schedule": schedule, "thresholds": {"bugfix": limits}}}
+                {
+                    "search": long,
+                    "scoring": {"roles": roles, "schedule": schedule, "thresholds": {"bugfix": limits}},
+                }
             )
         )
         for schedule, limits in (
