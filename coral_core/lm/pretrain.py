@@ -214,10 +214,11 @@ def main() -> None:
     parser.add_argument("--echo-share", type=float, default=ECHO_SHARE)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()
     started = time.time()
     torch.manual_seed(options.seed)
-    torch.set_num_threads(multiprocessing.cpu_count())
+    torch.set_num_threads(options.threads)
     texts = make_texts(options.pairs, options.seed, options.echo_share)
     print(f"{len(texts)} texts in {time.time() - started:.0f} s", file=sys.stderr, flush=True)
     plain = [

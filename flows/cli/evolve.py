@@ -17,6 +17,7 @@ from rich.live import Live
 
 from coral_core.config import RunConfig, check_paths, load_config
 from coral_core.run import find_run, identify_run, next_edition
+from coral_core.store import Store
 from flows.local_server import api
 
 console = Console(highlight=False)
@@ -53,6 +54,8 @@ def evolve(
         overrides.append(f"infra.executor={executor}")
     loaded = load_config(config, overrides)
     check_paths(loaded)
+    if not dry_run:
+        Store(loaded.store.path).prepare()
     if again:
         edition = next_edition(loaded.runs, loaded)
     if dry_run:
@@ -70,6 +73,8 @@ def _run(
     identity = identify_run(config, edition)
     out.print(f"run [bold]{identity.run_id}[/] from {source}")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")  # the live board replaces Prefect's log lines here
+    # and the command's own first line replaces Prefect's tracebacks, which stay in the run's log in the UI
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:
         out.print(f"Prefect UI {url.removesuffix('/api')} (ready after {time.perf_counter() - started:.0f} s)")

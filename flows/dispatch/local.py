@@ -185,5 +185,7 @@ class LocalExecutor:
             return
         if error is None:
             work.future.set_result(result)
+        elif self._closed:
+            work.future.cancel()  # its engine was ended on purpose: that is no failure of the job
         else:
             work.future.set_exception(error)

@@ -40,7 +40,7 @@ def job(seed: int = 0, steps: int = 8, **genes: Any) -> TrainingJob:
         base_model=base,
         base_content_id="test",
         numerics_class="test",
-        recipe=TrainingConfig(steps=steps, warmup=2),
+        recipe=TrainingConfig(steps=steps, warmup=1),
         recipe_version="1",
         problems=PROBLEMS,
         pairs_digest="test",

@@ -1,0 +1,368 @@
+"""Every key of the configuration has an effect: a digest, the genomes, a score, a ranking or an observable limit changes.
+
+One row per leaf of the tree. A leaf without a row fails the last test, so that no key can
+be added that nothing proves.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from coral_core.config import RunConfig
+from coral_core.digest import digest
+from coral_core.errors import EngineError
+from coral_core.genome import GREEDY
+from coral_core.jobs import BaseModelIdentity
+from coral_core.plan import Planner, problem_set, prompt_template
+from coral_core.run import RunFolder, identify_run
+from coral_core.scoring.judge import Judge
+from coral_core.search.base import Scored, make_search
+from coral_core.search.selection import champion, nsga2_order
+from coral_core.store import Store
+from tests.search.test_evolution import config, played
+
+SMALL = {
+    "problems__fitness": 8,
+    "problems__retention": 2,
+    "problems__monitor": 2,
+    "problems__held_out": 6,
+    "problems__pairs": 10,
+}
+BASE = BaseModelIdentity(name="b", content_id="c", parameters=9, modules=("q_proj",), numerics_class="n")
+
+
+def small(**changes: Any) -> RunConfig:
+    return config(**(SMALL | changes))
+
+
+def jobs(settings: RunConfig) -> str:
+    """Digests of a training, and of a sampling evaluation of every split."""
+    from coral_core.lm.base import identify
+
+    planner = Planner(settings, identify_run(settings), identify(settings.base_model))
+    heavy = make_search(settings).ask()[0].heavy
+    light = GREEDY.model_copy(update={"sampling": True})
+    splits = ("fitness", "monitor", "held_out")
+    return digest(
+        [planner.training(heavy).digest(), *[planner.evaluation(heavy, light, split).digest() for split in splits]]
+    )  # type: ignore[arg-type]
+
+
+def genomes(settings: RunConfig) -> str:
+    """What a whole search asks for."""
+    return digest([[genome.model_dump(mode="json") for genome in asked] for asked in played(settings)[1]])
+
+
+def ranking(settings: RunConfig) -> str:
+    """Order and champion of a fixed set of scores, in the middle of a run."""
+    rows = [
+        {"bugfix": 0.9, "retention": 0.2, "cost": 0.1, "syntax": 0.3, "security": 0.7, "style": 0.3, "runtime": 0.9},
+        {"bugfix": 0.3, "retention": 0.9, "cost": 0.6, "syntax": 0.9, "security": 0.95, "style": 0.8, "runtime": 0.2},
+        {"bugfix": 0.4, "retention": 0.8, "cost": 0.5, "syntax": 0.6, "security": 0.8, "style": 0.45, "runtime": 0.5},
+        {"bugfix": 0.35, "retention": 0.5, "cost": 0.7, "syntax": 0.5, "security": 1.0, "style": 0.9, "runtime": 1.0},
+    ]
+    from coral_core.search.selection import fitness, violation
+
+    asked = make_search(RunConfig()).ask()
+    scored = [
+        Scored(genome=genome, scores=row, fitness=fitness(row, settings.scoring.weights))
+        for genome, row in zip(asked, rows, strict=False)
+    ]
+    best = champion(scored, settings.scoring)
+    order = [item.genome.slot for item in nsga2_order(scored, settings.scoring, 0.4)]
+    amounts = [violation(row, settings.scoring, progress) for row in rows for progress in (0.0, 0.4, 1.0)]
+    return digest([best.genome.slot if best else None, order, amounts, [item.fitness for item in scored]])
+
+
+def folder(settings: RunConfig) -> str:
+    """Where a run's folder and store are."""
+    return digest([str(Path(settings.runs).absolute()), str(Store(settings.store.path).root)])
+
+
+def run_id(settings: RunConfig) -> str:
+    return identify_run(settings).run_id
+
+
+def data(settings: RunConfig) -> str:
+    """The problems themselves."""
+    found = problem_set(settings.problems)
+    return digest(
+        [problem.digest() for split in (found.fitness, found.monitor, found.held_out) for problem in split]
+        + [len(found.pairs)]
+    )
+
+
+def prompt(settings: RunConfig) -> str:
+    return prompt_template(settings).prompt("def f(): pass")
+
+
+Row = tuple[Callable[[RunConfig], str], Any, dict[str, Any]]
+LIGHT = {"low": 0.3, "high": 0.35}
+CONSTRAINTS = {"syntax": {"base": 0.2, "limit": 0.7}, "security": {"base": 0.5, "limit": 0.9}}
+
+EFFECTS: dict[str, Row] = {
+    "name": (run_id, "other", {}),
+    "seed": (jobs, 7, {}),
+    "runs": (folder, "elsewhere", {}),
+    "store.path": (folder, "elsewhere/store", {}),
+    "store.reuse": (jobs, "run", {}),
+    "search.strategy": (genomes, "random", {}),
+    "search.generations": (genomes, 6, {}),
+    "search.population": (genomes, 10, {}),
+    "search.selection": (genomes, "truncation", {}),
+    "search.tournament_size": (genomes, 5, {}),
+    "search.survival_rate": (genomes, 1.0, {}),
+    "search.elites": (genomes, 0, {}),
+    "search.variation.crossover_rate": (genomes, 0.0, {}),
+    "search.variation.automaton_rate": (genomes, 1.0, {}),
+    "search.variation.cell_flip_rate": (genomes, 0.4, {}),
+    "search.variation.rule_flip_rate": (genomes, 0.45, {}),
+    "search.variation.steps_change": (genomes, 20, {}),
+    "search.variation.gene_rate": (genomes, 0.9, {}),
+    "search.variation.gene_step": (genomes, 0.9, {}),
+    "search.diversity.minimum_unique": (
+        genomes,
+        1.0,
+        {"genes__heavy__rank": [4], "genes__heavy__alpha": [8], "genes__heavy__dropout": [0.0]},
+    ),
+    "search.diversity.mode": (genomes, "fixed", {}),
+    "search.diversity.strength": (genomes, 2.4, {}),
+    "search.early_stopping.enabled": (
+        genomes,
+        False,
+        {"search__generations": 12, "search__early_stopping__minimum_improvement": 0.5},
+    ),
+    "search.early_stopping.patience": (
+        genomes,
+        6,
+        {"search__generations": 12, "search__early_stopping__minimum_improvement": 0.5},
+    ),
+    "search.early_stopping.minimum_improvement": (genomes, 0.9, {"search__generations": 12}),
+    "search.early_stopping.minimum_generations": (
+        genomes,
+        8,
+        {"search__generations": 12, "search__early_stopping__minimum_improvement": 0.5},
+    ),
+    "genes.heavy.rank": (genomes, [3, 5], {}),
+    "genes.heavy.alpha": (genomes, [3, 5], {}),
+    "genes.heavy.dropout": (genomes, [0.2], {}),
+    "genes.heavy.target_modules": (genomes, ["mlp"], {}),
+    "genes.heavy.adapter": (genomes, ["dora"], {}),
+    "genes.heavy.learning_rate": (genomes, [3e-3], {}),
+    "genes.light.temperature.low": (genomes, 0.5, {}),
+    "genes.light.temperature.high": (genomes, 0.9, {}),
+    "genes.light.top_p.low": (genomes, 0.8, {}),
+    "genes.light.top_p.high": (genomes, 0.9, {}),
+    "genes.light.top_k.low": (genomes, 20, {}),
+    "genes.light.top_k.high": (genomes, 40, {}),
+    "genes.light.repetition_penalty.low": (genomes, 1.05, {}),
+    "genes.light.repetition_penalty.high": (genomes, 1.2, {}),
+    "genes.light.token_limit.low": (genomes, 90, {}),
+    "genes.light.token_limit.high": (genomes, 100, {}),
+    "genes.light.sampling": (genomes, [True], {}),
+    "automaton.size": (genomes, 9, {}),
+    "automaton.density.low": (genomes, 0.4, {}),
+    "automaton.density.high": (genomes, 0.5, {}),
+    "automaton.steps.low": (genomes, 15, {}),
+    "automaton.steps.high": (genomes, 15, {}),
+    "base_model.name": (jobs, "rehearsal", {}),
+    "base_model.dtype": (jobs, "bfloat16", {}),
+    "base_model.prompt": (prompt, "instruct", {}),
+    "problems.fitness": (data, 9, {}),
+    "problems.retention": (data, 4, {}),
+    "problems.monitor": (data, 3, {}),
+    "problems.held_out": (data, 7, {}),
+    "problems.pairs": (data, 12, {}),
+    "problems.bug_classes": (data, ["constant"], {}),
+    "problems.data_seed": (data, 2, {}),
+    "training.steps": (jobs, 61, {}),
+    "training.batch_size": (jobs, 9, {}),
+    "training.warmup": (jobs, 11, {}),
+    "training.weight_decay": (jobs, 0.1, {}),
+    "training.gradient_clip": (jobs, 2.0, {}),
+    "training.sequence_length": (jobs, 150, {}),
+    "generation.batch_size": (jobs, 16, {}),
+    "generation.samples": (jobs, 2, {}),
+    "generation.prompt_length": (jobs, 150, {}),
+    "scoring.weights": (ranking, {"bugfix": 0.1, "cost": 0.9}, {}),
+    "scoring.roles": (
+        ranking,
+        {"bugfix": "objective", "runtime": "objective"} | {k: "constraint" for k in ("syntax", "security", "style")},
+        {},
+    ),
+    "scoring.thresholds": (ranking, CONSTRAINTS | {"style": {"base": 0.9, "limit": 0.95}}, {}),
+    "scoring.schedule": (ranking, "sqrt", {}),
+    "scoring.judge.work_lines": (jobs, 60_000, {}),
+    "scoring.judge.cpu_seconds": (jobs, 3.0, {}),
+    "scoring.judge.wall_seconds": (jobs, 12.0, {}),
+    "scoring.judge.memory_mb": (jobs, 300, {}),
+}
+ELSEWHERE = {
+    "search.early_stopping": "its own keys",
+    "base_model.revision": "test_revision_is_asked_of_the_hub",
+    "base_model.device": "test_device_is_looked_for",
+    "infra.executor": "test_executor_is_chosen",
+    "problems.source": "test_source_is_looked_up",
+    "infra.local_lanes": "test_lanes_are_bounded",
+    "infra.training.lanes": "test_lanes_are_bounded",
+    "infra.evaluation.lanes": "test_lanes_are_bounded",
+    "infra.training.minutes": "test_minutes_end_a_job",
+    "infra.evaluation.minutes": "test_minutes_end_a_job",
+    "infra.linger": "test_linger_ends_an_idle_lane",
+    "infra.attempts": "test_attempts_are_counted",
+    "scoring.judge.workers": "test_workers_run_at_a_time",
+    "scoring.judge.allow_missing_layers": "tests/scoring: refuses unless accepted by name",
+}
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += leaves(kind, f"{prefix}{name}.")
+        else:
+            found.append(f"{prefix}{name}")
+    return found
+
+
+@pytest.mark.parametrize("key", EFFECTS)
+def test_the_key_has_an_effect(key: str) -> None:
+    probe, value, given = EFFECTS[key]
+    changed = {**given, key.replace(".", "__"): value}
+    assert probe(small(**changed)) != probe(small(**given))
+
+
+def test_every_key_is_proved_somewhere() -> None:
+    assert set(leaves(RunConfig)) <= set(EFFECTS) | set(ELSEWHERE)
+    assert set(EFFECTS) <= set(leaves(RunConfig))
+
+
+def test_revision_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    from coral_core.errors import BaseModelError
+    from coral_core.lm.base import identify
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    settings = small(base_model__name="nobody/no-such-model", base_model__revision="v9")
+    with pytest.raises(BaseModelError, match="revision v9"):
+        identify(settings.base_model)
+
+
+def test_source_is_looked_up() -> None:
+    with pytest.raises(ValidationError, match="builtin"):
+        small(problems__source="quixbugz")
+
+
+def test_device_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from coral_core.errors import BaseModelError
+    from coral_core.lm import base
+
+    monkeypatch.setattr(base, "_gpus", lambda: ("Card A",))
+    assert "Card A" in base.identify(small(base_model__device="cuda").base_model).numerics_class
+    with pytest.raises(BaseModelError, match="cuda:3"):
+        base.identify(small(base_model__device="cuda:3").base_model)
+
+
+def rehearsed(tmp_path: Path, **infra: Any) -> tuple[Any, Planner]:
+    """A local executor over the rehearsal model, and a planner for its jobs."""
+    from coral_core.lm.base import identify
+    from flows.dispatch import make_executor
+
+    settings = small(**({"base_model__name": "rehearsal:train=0.6,evaluate=0.6"} | infra))
+    store = Store(tmp_path / "store")
+    store.prepare()
+    return make_executor(settings, store), Planner(settings, identify_run(settings), identify(settings.base_model))
+
+
+def test_executor_is_chosen(tmp_path: Path) -> None:
+    from flows.dispatch import InlineExecutor, LocalExecutor
+
+    kinds = {name: type(rehearsed(tmp_path, infra__executor=name)[0]) for name in ("inline", "local")}
+    assert kinds == {"inline": InlineExecutor, "local": LocalExecutor}
+
+
+@pytest.mark.parametrize(
+    ("infra", "most"),
+    [
+        ({"infra__local_lanes": 1}, 1),
+        ({"infra__local_lanes": 3, "infra__training__lanes": 3}, 3),
+        ({"infra__local_lanes": 3, "infra__training__lanes": 2}, 2),
+        ({"infra__local_lanes": 3, "infra__evaluation__lanes": 2, "kind": "evaluation"}, 2),
+    ],
+)
+def test_lanes_are_bounded(tmp_path: Path, infra: dict[str, Any], most: int) -> None:
+    kind = infra.get("kind", "training")
+    executor, planner = rehearsed(tmp_path, **{key: value for key, value in infra.items() if key != "kind"})
+    heavy = {genome.heavy.digest(): genome.heavy for genome in make_search(planner.config).ask()}
+    with executor:
+        if kind == "training":
+            futures = [executor.submit_training(planner.training(genes)) for genes in heavy.values()]
+        else:
+            lights = [GREEDY.model_copy(update={"token_limit": 50 + n}) for n in range(6)]
+            futures = [executor.submit_evaluation(planner.evaluation(None, light)) for light in lights]
+        seen = 0
+        while not all(future.done() for future in futures):
+            seen = max(seen, len(executor.running()))
+            time.sleep(0.02)
+        assert seen == most
+        assert all(future.result() for future in futures)
+
+
+@pytest.mark.parametrize("kind", ["training", "evaluation"])
+def test_minutes_end_a_job(tmp_path: Path, kind: str) -> None:
+    limits = {
+        f"infra__{kind}__minutes": 0.02,
+        "infra__attempts": 1,
+        "base_model__name": "rehearsal:train=30,evaluate=30",
+    }
+    executor, planner = rehearsed(tmp_path, **limits)
+    heavy = make_search(planner.config).ask()[0].heavy
+    with executor:
+        if kind == "training":
+            future = executor.submit_training(planner.training(heavy))
+        else:
+            future = executor.submit_evaluation(planner.evaluation(None))
+        with pytest.raises(EngineError, match="took longer than"):
+            future.result(timeout=60)
+
+
+def test_linger_ends_an_idle_lane(tmp_path: Path) -> None:
+    executor, planner = rehearsed(tmp_path, infra__linger=0.3)
+    with executor:
+        executor.submit_evaluation(planner.evaluation(None)).result(timeout=60)
+        deadline = time.monotonic() + 20
+        while executor._lanes:
+            assert time.monotonic() < deadline, "the idle lane did not end"
+            time.sleep(0.05)
+    lingering, planner = rehearsed(tmp_path, infra__linger=60)
+    with lingering:
+        lingering.submit_evaluation(planner.evaluation(None, split="monitor")).result(timeout=60)
+        time.sleep(1)
+        assert lingering._lanes
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_attempts_are_counted(tmp_path: Path, attempts: int, caplog: pytest.LogCaptureFixture) -> None:
+    executor, planner = rehearsed(
+        tmp_path, infra__attempts=attempts, infra__evaluation__minutes=0.01, base_model__name="rehearsal:evaluate=9"
+    )
+    with executor, pytest.raises(EngineError):
+        executor.submit_evaluation(planner.evaluation(None)).result(timeout=100)
+    assert sum("failed (try" in record.message for record in caplog.records) == attempts - 1
+
+
+def test_workers_run_at_a_time() -> None:
+    with Judge(workers=3) as judge:
+        problems = problem_set(small().problems).fitness
+        judge.judge_batch([(problem, problem.buggy) for problem in problems])
+        assert judge._pool._workers == 3 and 1 <= judge._pool._count <= 3
+
+
+def test_a_run_folder_is_where_runs_says(tmp_path: Path) -> None:
+    settings = small(runs=str(tmp_path / "somewhere"))
+    created = RunFolder.create(settings, identify_run(settings), [])
+    assert created.path.parent == tmp_path / "somewhere" and created.config() == settings
