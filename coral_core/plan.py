@@ -13,10 +13,10 @@ from coral_core.digest import digest
 from coral_core.genome import GREEDY, Genome, HeavyGenes, LightGenes
 from coral_core.jobs import BaseModelIdentity, EvaluationJob, TrainingJob
 from coral_core.lm.versions import RECIPE_VERSION
-from coral_core.repair.builtin import load_builtin
 from coral_core.repair.extract import EXTRACTOR_VERSION
 from coral_core.repair.problem import Problem, ProblemSet, Split
-from coral_core.repair.prompt import PromptTemplate, template
+from coral_core.repair.prompt import PromptTemplate, template_for
+from coral_core.repair.sources import load_problems
 from coral_core.run import RunIdentity
 from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION
 
@@ -40,16 +40,12 @@ def default_lora(config: RunConfig) -> HeavyGenes:
 @lru_cache(maxsize=4)
 def problem_set(config: ProblemsConfig) -> ProblemSet:
     """The problems that `config` names, four ways split; the same on every machine."""
-    return load_builtin(config)
+    return load_problems(config)
 
 
 def prompt_template(config: RunConfig | EvaluationJob | TrainingJob) -> PromptTemplate:
     """The one prompt of training and generation."""
-    base = config.base_model
-    name = base.prompt
-    if name == "auto":
-        name = "tiny" if base.name.startswith(("coral-tiny", "rehearsal")) else "instruct"
-    return template(name)
+    return template_for(config.base_model.name, config.base_model.prompt)
 
 
 @lru_cache(maxsize=8)

@@ -132,7 +132,14 @@ class BaseModelConfig(Frozen):
 class ProblemsConfig(Frozen):
     """What is repaired, split four ways."""
 
-    source: Literal["builtin"] = Field("builtin", description="Where problems come from.")
+    source: str = Field(
+        "builtin",
+        pattern=r"^[a-z][a-z0-9_-]*$",
+        description="Where problems come from: builtin, quixbugs, jsonl, package, or the name of a plug-in.",
+    )
+    path: str | None = Field(
+        None, min_length=1, description="What the source reads: a clone of QuixBugs, a JSONL file, a directory of code."
+    )
     fitness: int = Field(96, ge=4, le=10_000, description="Bugs that decide fitness.")
     retention: int = Field(24, ge=0, le=10_000, description="Fitness problems that must stay right.")
     monitor: int = Field(48, ge=0, le=10_000, description="Bugs for the curve over generations; never selects.")

@@ -54,3 +54,10 @@ def template(name: str) -> PromptTemplate:
         raise ConfigError(
             f"base_model.prompt: {name}: no such template. Known: auto, {', '.join(_TEMPLATES)}."
         ) from None
+
+
+def template_for(base_model: str, choice: str) -> PromptTemplate:
+    """The template of `base_model` under the configured `choice`; ``auto`` is tiny for the embedded model, else instruct."""
+    if choice == "auto":
+        choice = "tiny" if base_model.startswith(("coral-tiny", "rehearsal")) else "instruct"
+    return template(choice)

@@ -10,9 +10,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from coral_core.config import BaseModelConfig, RunConfig
+from coral_core.config import RunConfig
 from coral_core.errors import StoreError
 from coral_core.genome import LightGenes
+from coral_core.repair.prompt import template_for
 from coral_core.report.content import Contender, Report
 from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, share, table
 from coral_core.run import RunFolder
@@ -98,12 +99,6 @@ def model_card(report: Report, champion: Contender, config: RunConfig) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def prompt_name(base: BaseModelConfig) -> str:
-    """The template that ``auto`` stands for (as in coral_core.plan)."""
-    tiny = base.name.startswith(("coral-tiny", "rehearsal"))
-    return ("tiny" if tiny else "instruct") if base.prompt == "auto" else base.prompt
-
-
 def _origin(report: Report, config: RunConfig) -> str:
     spent = report.totals
     counts = report.problems.get("counts", {})
@@ -140,7 +135,7 @@ def _loading(config: RunConfig, light: LightGenes | None) -> str:
         'model = PeftModel.from_pretrained(model, "champion")  # this folder\n'
         "model.eval()\n\n"
         'buggy = "def largest(a, b):\\n    return a if a < b else b"\n'
-        f'prompt = template("{prompt_name(base)}").prompt(buggy)\n'
+        f'prompt = template("{template_for(base.name, base.prompt).name}").prompt(buggy)\n'
         f'inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens={not tiny})\n'
         f"output = model.generate(inputs.input_ids, attention_mask=inputs.attention_mask, {arguments})\n"
         "print(tokenizer.decode(output[0, inputs.input_ids.shape[1]:], skip_special_tokens=True))\n"

@@ -10,6 +10,9 @@ from rich.text import Text
 from coral_core.config import RunConfig
 from flows.session import Board
 
+TOO_GOOD = 0.9
+TOO_BAD = 0.02
+
 
 class Screen:
     """Renders a `Board`; on a pipe it prints a line per change of phase, generation or best instead."""
@@ -19,6 +22,8 @@ class Screen:
         self._board = Board(generations=config.search.generations)
         self._out: Console | None = None
         self._printed: tuple[object, ...] = ()
+        self._told = 0
+        self._hint = ""
 
     def print_lines_to(self, out: Console) -> None:
         self._out = out
@@ -27,12 +32,19 @@ class Screen:
         self._board = board
         if self._out is None:
             return
-        state = (board.phase, board.generation, board.best, len(board.baselines))
+        clock = f"[{_clock(time.monotonic() - board.started)}]"
+        for name in list(board.baselines)[self._told :]:
+            self._told += 1
+            value = board.baselines[name]
+            self._out.print(f"{clock} {name.replace('_', ' ')} repairs {value:.0%} of the fitness bugs", markup=False)
+            hint = baseline_hint(board.baselines)
+            if hint and hint != self._hint:
+                self._out.print(f"note: {hint}", markup=False)
+            self._hint = hint
+        state = (board.phase, board.generation, board.best)
         if state != self._printed:
             self._printed = state
-            self._out.print(
-                f"[{_clock(time.monotonic() - board.started)}] {_headline(board)}; {_best(board)}", markup=False
-            )
+            self._out.print(f"{clock} {_headline(board)}; {_best(board)}", markup=False)
 
     def __rich__(self) -> RenderableType:
         board = self._board
@@ -48,7 +60,9 @@ class Screen:
             f"{_clock(time.monotonic() - board.started)} so far" + (f", about {_clock(left)} left" if left else ""),
         )
         for name, value in board.baselines.items():
-            table.add_row(name.replace("_", " "), f"repairs {value:.0%} of the fitness bugs{_hint(name, value)}")
+            table.add_row(name.replace("_", " "), f"repairs {value:.0%} of the fitness bugs")
+        if hint := baseline_hint(board.baselines):
+            table.add_row("note", Text(hint, style="yellow"))
         table.add_row("best so far", _best(board))
         table.add_row("last", board.last_event)
         bar = ProgressBar(total=max(1, board.jobs_expected), completed=board.jobs_done, width=60)
@@ -68,12 +82,16 @@ def _best(board: Board) -> Text | str:
     return f"{board.best}: fitness {board.best_fitness:.3f}{share}"
 
 
-def _hint(name: str, value: float) -> str:
-    """Is the base model too good or too bad for these problems to tell genomes apart?"""
-    if name != "base_model":
-        return ""
-    if value > 0.9:
-        return " (too good: little is left to improve; choose harder problems)"
+def baseline_hint(baselines: dict[str, float]) -> str:
+    """Is the base model too good or too bad on these problems to tell genomes apart? Empty when it is neither."""
+    base, tuned = baselines.get("base_model"), baselines.get("default_lora")
+    if base is not None and base >= TOO_GOOD:
+        return f"the base model already repairs {base:.0%}: little is left to gain, choose harder problems"
+    if base is not None and tuned is not None and max(base, tuned) <= TOO_BAD:
+        return (
+            f"base model and default LoRA repair at most {max(base, tuned):.0%}: the search may see nothing but zeros. "
+            "Choose easier problems, a stronger base model, or more training.steps"
+        )
     return ""
 
 

@@ -13,9 +13,8 @@ from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.jobs import Evaluation, ProblemRecord
 from coral_core.repair.problem import Problem
-from coral_core.repair.prompt import PromptTemplate, template
+from coral_core.repair.prompt import PromptTemplate, template_for
 from coral_core.report.content import Contender
-from coral_core.report.export import prompt_name
 from coral_core.report.gather import History, build_report
 from coral_core.report.markdown import heavy_text, light_text, number, share
 from coral_core.run import RunFolder, find_run
@@ -56,7 +55,8 @@ def show(
     evaluation = store.read_evaluation(digest)
     records = _chosen(evaluation, problem, failed, limit)
     problems = _problems(folder.config(), "held_out" if split == "held-out" else "fitness") if records else {}
-    prompt = template(prompt_name(folder.config().base_model))
+    base = folder.config().base_model
+    prompt = template_for(base.name, base.prompt)
     shown = [_problem(record, problems.get(record.problem_id), evaluation, prompt) for record in records]
     if as_json:
         print(

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from coral_core.config import RunConfig
 from coral_core.digest import digest
-from coral_core.errors import EngineError
+from coral_core.errors import ConfigError, EngineError
 from coral_core.genome import GREEDY
 from coral_core.jobs import BaseModelIdentity
 from coral_core.plan import Planner, problem_set, prompt_template
@@ -207,6 +207,7 @@ ELSEWHERE = {
     "base_model.device": "test_device_is_looked_for",
     "infra.executor": "test_executor_is_chosen",
     "problems.source": "test_source_is_looked_up",
+    "problems.path": "tests of the sources that read it",
     "infra.local_lanes": "test_lanes_are_bounded",
     "infra.training.lanes": "test_lanes_are_bounded",
     "infra.evaluation.lanes": "test_lanes_are_bounded",
@@ -253,8 +254,8 @@ def test_revision_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_source_is_looked_up() -> None:
-    with pytest.raises(ValidationError, match="builtin"):
-        small(problems__source="quixbugz")
+    with pytest.raises(ConfigError, match=r"quixbugz: no such source\. Known: builtin"):
+        problem_set(small(problems__source="quixbugz").problems)
 
 
 def test_device_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
