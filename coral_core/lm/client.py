@@ -29,6 +29,17 @@ PASSED_ON = (
     "VIRTUAL_ENV",
     "PYTHONPATH",
 )
+SET = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONHASHSEED": "0",
+    # the terminal belongs to the run's board: no progress bars, no deprecation notes of libraries
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore",
+}
+"""What every engine process gets on top of what is passed on."""
 PASSED_PREFIXES = ("HF_", "TRANSFORMERS_", "NVIDIA_", "PYTORCH_")
 
 
@@ -155,7 +166,7 @@ class EngineProcess(_Requests):
     def _start(self) -> "subprocess.Popen[bytes]":
         environment = {
             name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith(PASSED_PREFIXES)
-        } | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
+        } | SET
         with self._lock:
             if self._killed:
                 raise EngineError("the engine was ended")

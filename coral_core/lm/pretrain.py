@@ -34,8 +34,7 @@ ECHO_SHARE = 0.03
 SCRAMBLE_SHARE = 0.2
 """Lines of unrelated functions, of B too, to be copied as they are, per repair pair: teaches copying, no family."""
 PLAIN_SHARE = 0.08
-"""Right functions of A and B as plain text, per repair pair. Without B the adapters find nothing to build on (pass@1 0
-at every rank); with 0.25 the base repairs B bugs from memory and genes matter less."""
+"""Right functions of A and B as plain text, per repair pair (what other shares gave: coral_core/lm/tiny/README.md)."""
 LONGEST = 224
 
 
