@@ -2,7 +2,7 @@
 
 import time
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -51,9 +51,11 @@ class Screen:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", justify="right")
         table.add_column()
+        # in a row of the table: rendered alone, a ProgressBar does not end its line
+        table.add_row("", ProgressBar(total=max(1, board.jobs_expected), completed=board.jobs_done, width=60))
         table.add_row("phase", _headline(board))
         left = board.seconds_left()
-        jobs = f"{board.jobs_done} done of about {board.jobs_expected}, {board.jobs_running} running, {board.cached} found in the store"
+        jobs = f"{board.jobs_done} done of about {board.jobs_expected}, {board.jobs_running} under way, {board.cached} found in the store"
         table.add_row("jobs", jobs)
         table.add_row(
             "time",
@@ -65,8 +67,7 @@ class Screen:
             table.add_row("note", Text(hint, style="yellow"))
         table.add_row("best so far", _best(board))
         table.add_row("last", board.last_event)
-        bar = ProgressBar(total=max(1, board.jobs_expected), completed=board.jobs_done, width=60)
-        return Group(bar, table)
+        return table
 
 
 def _headline(board: Board) -> str:
