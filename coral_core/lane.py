@@ -187,6 +187,7 @@ class Lane:
                 cpu_seconds=job.judge.cpu_seconds,
                 wall_seconds=job.judge.wall_seconds,
                 memory_mb=job.judge.memory_mb,
+                slow=job.judge.slow,
             )
             self._judge = Judge(limits, workers=job.judge.workers, allow_missing_layers=job.judge.allow_missing_layers)
             self._judge_key = key

@@ -38,7 +38,13 @@ class Case(Frozen):
         default=None, description="Encoded arguments after the call; None: not compared."
     )
     tolerance: float | None = Field(default=None, ge=0, description="Absolute tolerance for floats; None: equal.")
-    slow: bool = Field(default=False, description="Judged with the slow budget.")
+    slow: bool = Field(default=False, description="Judged with the slow budget (scoring.judge.slow).")
+    nodes: tuple[Any, ...] = Field(
+        default=(), description="Rows of the nodes that the arguments hold (scoring.values.encode_arguments)."
+    )
+    nodes_after: tuple[Any, ...] = Field(
+        default=(), description="Rows that `value` and `mutated` refer to; None for a row that is not compared."
+    )
 
 
 class Problem(Frozen):
@@ -54,6 +60,7 @@ class Problem(Frozen):
     buggy: str = Field(description="Source text the model sees. Equal to `reference` when bug_class is `none`.")
     reference: str = Field(description="Source text of a right answer; never enters a patch's process.")
     cases: tuple[Case, ...] = Field(min_length=1)
+    excluded: tuple[str, ...] = Field((), description="Cases of the source that are left out, by name, and why.")
 
     @property
     def retention(self) -> bool:
@@ -82,6 +89,9 @@ class ProblemSet(Frozen):
     fitness: tuple[Problem, ...]
     monitor: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
+    benchmark: bool = Field(
+        False, description="A public benchmark: its answers are never trained on, near-duplicates are leaks too."
+    )
 
     def split(self, name: Split) -> tuple[Problem, ...]:
         if name == "training":

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
+from coral_core.config.scoring import SlowLimits
 from coral_core.digest import digest
 from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
@@ -26,14 +27,14 @@ from coral_core.scoring.sandbox.pool import Answer, Pool, layers_in_use
 
 __all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Verdict"]
 
-JUDGE_VERSION = "1"
+JUDGE_VERSION = "2"
 LONGEST_PATCH = 200_000
 
 Outcome = Literal["echo", "no-function", "syntax", "time-out", "crash", "partial", "regressed", "fixed"]
 
 
 class Limits(Frozen):
-    """What a patch may use."""
+    """What a patch may use; `slow` holds the limits of cases that are marked slow."""
 
     work_lines: int = Field(50_000, ge=1, description="Executed lines per case: the limit that decides.")
     cpu_seconds: float = Field(1.0, gt=0, description="CPU time per case: the backstop for code in C.")
@@ -42,6 +43,7 @@ class Limits(Frozen):
     output_kb: int = Field(1024, ge=16, description="Most that a child may answer.")
     items: int = Field(100_000, ge=1, description="Most items in one returned value.")
     recursion: int = Field(1_000, ge=50, description="Recursion limit.")
+    slow: SlowLimits = SlowLimits()
 
 
 class Verdict(Frozen):
@@ -154,22 +156,32 @@ class Judge:
         if trouble:
             return _Raw(cases=none, lines=0, trouble=trouble, message=message)
         limits = self.limits
+        slow = sum(case.slow for case in problem.cases)
+        cpu = limits.cpu_seconds * (len(problem.cases) - slow + 1) + limits.slow.cpu_seconds * slow
         request = {
             "source": patch,
             "entry_point": problem.entry_point,
             "cases": [
-                {"arguments": list(case.arguments), "mutated": case.mutated is not None} for case in problem.cases
+                {
+                    "arguments": list(case.arguments),
+                    "mutated": case.mutated is not None,
+                    "slow": case.slow,
+                    "nodes": list(case.nodes),
+                }
+                for case in problem.cases
             ],
             "limits": {
                 "work_lines": limits.work_lines,
                 "cpu_seconds": limits.cpu_seconds,
-                "total_cpu_seconds": int(limits.cpu_seconds * (len(problem.cases) + 1)) + 2,
+                "total_cpu_seconds": int(cpu) + 2,
                 "memory_mb": limits.memory_mb,
                 "items": limits.items,
                 "recursion": limits.recursion,
+                "slow": {"work_lines": limits.slow.work_lines, "cpu_seconds": limits.slow.cpu_seconds},
             },
         }
-        return _read(problem, self._pool.run(request, limits.wall_seconds, limits.output_kb * 1024))
+        wall = limits.wall_seconds + (limits.slow.wall_seconds if slow else 0.0)
+        return _read(problem, self._pool.run(request, wall, limits.output_kb * 1024))
 
 
 def _key(problem: Problem, patch: str) -> str:

@@ -3,15 +3,19 @@
 Rules: tuples and lists are one; ints and floats compare by value, floats within the
 case's tolerance, NaN equals NaN; True is not 1; sets and dictionaries compare without
 order; exceptions by the name of their class; arguments after the call where recorded.
+A node that the call was given is compared by identity (and by its fields, where the
+arguments after the call are); nodes that the patch made, by the graph that they form.
 """
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from coral_core.repair.problem import Case
+from coral_core.scoring.values import FIELDS
 
-ORACLE_VERSION = "1"
+ORACLE_VERSION = "2"
 
 
 def agrees(case: Case, record: dict[str, Any]) -> bool:
@@ -20,15 +24,65 @@ def agrees(case: Case, record: dict[str, Any]) -> bool:
         return record.get("exception") == case.exception
     if "value" not in record:
         return False
-    if not same(case.value, record["value"], case.tolerance):
+    graphs = None
+    if case.nodes or case.nodes_after or "nodes" in record:
+        graphs = _Graphs(len(case.nodes), case.nodes_after, record.get("nodes"))
+    if not same(case.value, record["value"], case.tolerance, graphs):
         return False
     if case.mutated is not None:
         after = record.get("mutated")
-        return isinstance(after, list) and same(["l", list(case.mutated)], ["l", after], case.tolerance)
-    return True
+        if not isinstance(after, list) or not same(["l", list(case.mutated)], ["l", after], case.tolerance, graphs):
+            return False
+    return graphs is None or graphs.agree(case.mutated is not None, case.tolerance)
 
 
-def same(expected: Any, found: Any, tolerance: float | None = None) -> bool:
+class _Graphs:
+    """Which node of the patch stands for which node of the reference: a one-to-one pairing, grown as both are walked.
+
+    Row numbers below `given` name the call's own nodes and pair with themselves only. The
+    walk is a queue of pairs, so that long lists and cycles cost no recursion.
+    """
+
+    def __init__(self, given: int, expected: Sequence[Any], found: Any) -> None:
+        self.expected = expected
+        self.found: list[Any] = found if isinstance(found, list) else []
+        self.given = given
+        self.paired = {number: number for number in range(given)}
+        self.taken = set(range(given))
+        self.waiting: list[tuple[int, int]] = []
+
+    def pair(self, one: Any, two: Any) -> bool:
+        """May node `one` of the reference be node `two` of the patch? Contents are compared later, by `agree`."""
+        if type(one) is not int or type(two) is not int or two < 0:
+            return False
+        if one in self.paired:
+            return self.paired[one] == two
+        if two in self.taken or two < self.given or two >= len(self.found):
+            return False
+        self.paired[one] = two
+        self.taken.add(two)
+        self.waiting.append((one, two))
+        return True
+
+    def agree(self, contents_of_given: bool, tolerance: float | None) -> bool:
+        """Are the fields of all paired nodes the same?"""
+        if contents_of_given:
+            self.waiting += [(number, number) for number in range(self.given)]
+        while self.waiting:
+            one, two = self.waiting.pop()
+            if one >= len(self.expected) or two >= len(self.found):
+                return False
+            left, right = self.expected[one], self.found[two]
+            if left is None:
+                continue
+            if not isinstance(right, list) or len(right) != len(FIELDS):
+                return False
+            if not all(same(a, b, tolerance, self) for a, b in zip(left, right, strict=True)):
+                return False
+        return True
+
+
+def same(expected: Any, found: Any, tolerance: float | None = None, graphs: _Graphs | None = None) -> bool:
     """Equality of two encoded values under the rules above; `found` is untrusted and may be anything."""
     left, right = _number(expected), _number(found)
     if left is not None or right is not None:
@@ -42,11 +96,13 @@ def same(expected: Any, found: Any, tolerance: float | None = None) -> bool:
         return False
     if tag == "b":
         return bool(expected[1] == found[1])
+    if tag == "n":
+        return graphs is not None and graphs.pair(expected[1], found[1])
     if not isinstance(found[1], (list, tuple)) or len(expected[1]) != len(found[1]):
         return False
     if tag in ("s", "d"):
-        return _unordered(list(expected[1]), list(found[1]), tag, tolerance)
-    return all(same(one, two, tolerance) for one, two in zip(expected[1], found[1], strict=True))
+        return _unordered(list(expected[1]), list(found[1]), tag, tolerance, graphs)
+    return all(same(one, two, tolerance, graphs) for one, two in zip(expected[1], found[1], strict=True))
 
 
 def _merged(tag: Any) -> Any:
@@ -81,16 +137,31 @@ def _close(one: int | float, two: int | float, tolerance: float | None) -> bool:
         return False
 
 
-def _unordered(one: list[Any], two: list[Any], tag: str, tolerance: float | None) -> bool:
-    def order(item: Any) -> str:
-        return json.dumps(
-            item[0] if tag == "d" and isinstance(item, (list, tuple)) and item else item, sort_keys=True, default=str
-        )
-
+def _unordered(one: list[Any], two: list[Any], tag: str, tolerance: float | None, graphs: _Graphs | None) -> bool:
     if tag == "d":
-        pairs = zip(sorted(one, key=order), sorted(two, key=order), strict=True)
-        return all(
-            isinstance(b, (list, tuple)) and len(b) == 2 and same(a[0], b[0]) and same(a[1], b[1], tolerance)
-            for a, b in pairs
-        )
-    return all(same(a, b, tolerance) for a, b in zip(sorted(one, key=order), sorted(two, key=order), strict=True))
+        if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in two):
+            return False
+        pairs = zip(sorted(one, key=_key_order), sorted(two, key=_key_order), strict=True)
+        return all(same(a[0], b[0], None, graphs) and same(a[1], b[1], tolerance, graphs) for a, b in pairs)
+    pairs = zip(sorted(one, key=_order), sorted(two, key=_order), strict=True)
+    return all(same(a, b, tolerance, graphs) for a, b in pairs)
+
+
+def _key_order(pair: Any) -> str:
+    return _order(pair[0])
+
+
+def _order(item: Any) -> str:
+    """Sorts values that are the same into the same place: 2 and 2.0, (1,) and [1]."""
+    return json.dumps(_plain(item), sort_keys=True, default=str)
+
+
+def _plain(item: Any) -> Any:
+    number = _number(item)
+    if number is not None:
+        return int(number) if isinstance(number, float) and number.is_integer() else number
+    if isinstance(item, (list, tuple)):
+        return [
+            _merged(part) if place == 0 and isinstance(part, str) else _plain(part) for place, part in enumerate(item)
+        ]
+    return item

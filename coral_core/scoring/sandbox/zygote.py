@@ -101,9 +101,9 @@ def one_case(
     limits: dict[str, Any],
 ) -> dict[str, Any]:
     """Call the patch once; what came of it as a record."""
-    arguments = [values.decode(item) for item in case["arguments"]]
+    arguments, nodes = values.decode_call(case["arguments"], case.get("nodes", ()))
     record: dict[str, Any] = {"case": number}
-    budget.start(number)
+    budget.start(number, case.get("slow", False))
     try:
         value = function(*arguments)
         if hasattr(type(value), "__next__"):  # a generator is drained within the limits
@@ -114,9 +114,13 @@ def one_case(
                     raise values.ValueOutside("a generator of too many items")
             value = drained
         budget.stop()
-        record["value"] = values.encode(value, limits["items"])
+        after = [value, *arguments] if case["mutated"] else [value]
+        encoded, table = values.encode_result(after, nodes, case["mutated"], limits["items"])
+        record["value"] = encoded[0]
         if case["mutated"]:
-            record["mutated"] = [values.encode(item, limits["items"]) for item in arguments]
+            record["mutated"] = encoded[1:]
+        if table:
+            record["nodes"] = table
     except values.ValueOutside as error:
         budget.stop()
         record.pop("value", None)
@@ -136,17 +140,19 @@ class Budget:
         self, limits: dict[str, Any], say: Callable[[dict[str, Any]], None], leave: Callable[[int], NoReturn]
     ) -> None:
         self.lines = 0
+        self._limits = limits
         self._limit = limits["work_lines"]
-        self._cpu = limits["cpu_seconds"]
         self._say = say
         self._leave = leave
         self._case = -1
 
-    def start(self, case: int) -> None:
+    def start(self, case: int, slow: bool = False) -> None:
+        own = self._limits["slow"] if slow else self._limits
         self.lines = 0
+        self._limit = own["work_lines"]
         self._case = case
         signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends the child, in the middle of C code too
-        signal.setitimer(signal.ITIMER_PROF, self._cpu)
+        signal.setitimer(signal.ITIMER_PROF, own["cpu_seconds"])
         sys.settrace(self._trace)
 
     def stop(self) -> None:
