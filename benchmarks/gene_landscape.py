@@ -12,10 +12,10 @@ from typing import Any
 from benchmarks.record import QUICKSTART, write
 from coral_core.config import load_config
 from coral_core.config.genes import MODULE_SETS
-from coral_core.genome import HeavyGenes
+from coral_core.genome import DEFAULT_LORA, HeavyGenes
 from coral_core.jobs import Evaluation
 from coral_core.lm.base import identify
-from coral_core.plan import DEFAULT_LORA, Planner
+from coral_core.plan import Planner
 from coral_core.run import identify_run
 from coral_core.store import Store
 from flows.dispatch import make_executor

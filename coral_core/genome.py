@@ -100,3 +100,19 @@ class Genome(Frozen):
 
 def genome_id(generation: int, slot: int) -> str:
     return f"g{generation:03d}-{slot:03d}"
+
+DEFAULT_LORA = HeavyGenes(
+    rank=8,
+    alpha=16,
+    dropout=0.0,
+    target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
+    adapter="lora",
+    learning_rate=5e-3,
+)
+"""What an engineer would try first; the learning rate suits coral-tiny (see `default_lora`)."""
+
+
+def default_lora(base_model: str) -> HeavyGenes:
+    """Rank 8, alpha 16, attention modules; 5e-3 for coral-tiny, the customary 2e-4 for real models."""
+    tiny = base_model.startswith(("coral-tiny", "rehearsal"))
+    return DEFAULT_LORA if tiny else DEFAULT_LORA.model_copy(update={"learning_rate": 2e-4})

@@ -20,22 +20,6 @@ from coral_core.repair.sources import load_problems
 from coral_core.run import RunIdentity
 from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION
 
-DEFAULT_LORA = HeavyGenes(
-    rank=8,
-    alpha=16,
-    dropout=0.0,
-    target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
-    adapter="lora",
-    learning_rate=5e-3,
-)
-"""What an engineer would try first; the learning rate suits coral-tiny (see `default_lora`)."""
-
-
-def default_lora(config: RunConfig) -> HeavyGenes:
-    """Rank 8, alpha 16, attention modules; 5e-3 for coral-tiny, the customary 2e-4 for real models."""
-    tiny = config.base_model.name.startswith(("coral-tiny", "rehearsal"))
-    return DEFAULT_LORA if tiny else DEFAULT_LORA.model_copy(update={"learning_rate": 2e-4})
-
 
 @lru_cache(maxsize=4)
 def problem_set(config: ProblemsConfig) -> ProblemSet:

@@ -16,9 +16,10 @@ from prefect import flow
 
 from coral_core.config import RunConfig, check_paths
 from coral_core.errors import CoralError
+from coral_core.genome import default_lora
 from coral_core.jobs import Evaluation
 from coral_core.lm.base import identify
-from coral_core.plan import Planner, default_lora, split_digest
+from coral_core.plan import Planner, split_digest
 from coral_core.report.export import export_champion
 from coral_core.report.tables import write_report
 from coral_core.run import (
@@ -175,7 +176,7 @@ class _Evolution:
 
     async def _baselines(self) -> None:
         """Score the bare base and the default LoRA before any money is spent on the search."""
-        session, heavy = self.session, default_lora(self.config)
+        session, heavy = self.session, default_lora(self.config.base_model.name)
         training = asyncio.create_task(trained(session, self.planner.training(heavy), "default_lora"))
         base = await evaluated(session, self.planner.evaluation(None), "base_model")
         self._baseline("base_model", base)
@@ -248,7 +249,7 @@ class _Evolution:
                 "no genome could be trained and evaluated, so there is no champion. The reasons stand in history.jsonl; "
                 "widen genes.heavy or lower the learning rates."
             )
-        heavy = default_lora(self.config)
+        heavy = default_lora(self.config.base_model.name)
         ranked = sorted(
             (s for s in self.first if s.fitness is not None), key=lambda s: (s.fitness or 0.0, s.genome.genome_id)
         )

@@ -19,9 +19,9 @@ class Threshold(Frozen):
 
 
 DEFAULT_WEIGHTS: dict[ObjectiveName, float] = {
-    "bugfix": 0.6,
-    "retention": 0.2,
-    "cost": 0.1,
+    "bugfix": 0.7,
+    "retention": 0.15,
+    "cost": 0.05,
     "syntax": 0.05,
     "style": 0.025,
     "security": 0.025,

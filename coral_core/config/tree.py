@@ -44,8 +44,11 @@ class VariationConfig(Frozen):
     """How children are made."""
 
     crossover_rate: float = Field(0.5, ge=0, le=1, description="Share of children with two parents; the rest has one.")
+    seed_rate: float = Field(
+        0.35, ge=0, le=1, description="Share of later genomes that are fresh automaton seeds instead of children."
+    )
     automaton_rate: float = Field(
-        0.5,
+        0.25,
         ge=0,
         le=1,
         description="Share of mutations applied to the automaton (then re-expressed); the rest changes genes directly.",
@@ -53,7 +56,7 @@ class VariationConfig(Frozen):
     cell_flip_rate: float = Field(0.05, ge=0, le=1, description="Chance that a cell of a mutated automaton flips.")
     rule_flip_rate: float = Field(0.1, ge=0, le=1, description="Chance that a bit of the rule flips.")
     steps_change: int = Field(3, ge=0, le=100, description="Largest change of the number of steps.")
-    gene_rate: float = Field(0.35, ge=0, le=1, description="Chance that a gene changes in a direct mutation.")
+    gene_rate: float = Field(0.25, ge=0, le=1, description="Chance that a gene changes in a direct mutation.")
     gene_step: float = Field(
         0.25, gt=0, le=1, description="Typical step of a changed gene, as a share of its range or candidate list."
     )
@@ -67,6 +70,12 @@ class DiversityConfig(Frozen):
         ge=0,
         le=1,
         description="Share of the first population that must have distinct heavy genes (redrawn until so).",
+    )
+    spread: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="Automata drawn per seed of the first population; the one whose heavy genes lie farthest from those kept before is kept.",
     )
     mode: Literal["fixed", "adaptive"] = Field(
         "adaptive", description="adaptive: variation grows when genomes repeat or progress stalls."
@@ -86,6 +95,10 @@ class SearchConfig(Frozen):
     )
     tournament_size: int = Field(2, ge=2, description="Genomes that compete for one parent slot.")
     survival_rate: float = Field(0.5, gt=0, le=1, description="Share of the population that may become parents.")
+    start_with_default: bool = Field(
+        True,
+        description="The first genome is the default LoRA, decoded greedily: it is trained and evaluated as a baseline anyway.",
+    )
     elites: int = Field(2, ge=0, description="Best genomes carried over unchanged (no new training or evaluation).")
     variation: VariationConfig = Field(default_factory=VariationConfig, description="How children are made.")
     diversity: DiversityConfig = Field(default_factory=DiversityConfig, description="Guard against collapse.")
@@ -129,6 +142,25 @@ class BaseModelConfig(Frozen):
     )
 
 
+class TrainingPairsConfig(Frozen):
+    """Where adapters learn from, when not from the problems' own source."""
+
+    source: str = Field(
+        "auto",
+        pattern=r"^[a-z][a-z0-9_-]*$",
+        description="auto: the training pairs of problems.source, or builtin mutants where it has none (quixbugs); or a source by name.",
+    )
+    path: str | None = Field(
+        None, min_length=1, description="What the training source reads; problems.path when both sources are the same."
+    )
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.path is not None and self.source in ("auto", "builtin"):
+            raise ValueError(f"path {self.path} would not be read: the training source {self.source} has no path")
+        return self
+
+
 class ProblemsConfig(Frozen):
     """What is repaired, split four ways."""
 
@@ -140,19 +172,41 @@ class ProblemsConfig(Frozen):
     path: str | None = Field(
         None, min_length=1, description="What the source reads: a clone of QuixBugs, a JSONL file, a directory of code."
     )
-    fitness: int = Field(96, ge=4, le=10_000, description="Bugs that decide fitness.")
-    retention: int = Field(24, ge=0, le=10_000, description="Fitness problems that must stay right.")
-    monitor: int = Field(48, ge=0, le=10_000, description="Bugs for the curve over generations; never selects.")
-    held_out: int = Field(300, ge=4, le=10_000, description="Sealed problems, opened once, at the end.")
-    pairs: int = Field(384, ge=8, le=1_000_000, description="Training pairs for adapters.")
-    bug_classes: tuple[BugClass, ...] = Field(BUG_CLASSES, min_length=1, description="Defect classes that are drawn.")
+    fitness: int = Field(96, ge=4, le=10_000, description="Bugs that decide fitness (sources without an own split).")
+    retention: int = Field(
+        24, ge=0, le=10_000, description="Fitness problems that must stay right (at most; jsonl brings its own)."
+    )
+    monitor: int = Field(
+        48, ge=0, le=10_000, description="Bugs for the curve over generations; never selects (as fitness)."
+    )
+    held_out: int = Field(300, ge=4, le=10_000, description="Sealed problems, opened once, at the end (as fitness).")
+    pairs: int = Field(384, ge=8, le=1_000_000, description="Training pairs that are made (jsonl brings its own).")
+    bug_classes: tuple[BugClass, ...] = Field(
+        BUG_CLASSES, min_length=1, description="Defect classes of bugs that are made."
+    )
     data_seed: int = Field(1, ge=0, description="Seed of the problem generator; independent of the run's seed.")
+    training: TrainingPairsConfig = Field(
+        TrainingPairsConfig(), description="Where adapters learn from, when not from the problems' own source."
+    )
+    accept_leaks: tuple[str, ...] = Field(
+        (), description="Sources, by name, whose leaks (answers trained on, functions in two splits) are accepted."
+    )
+
+    @model_validator(mode="after")
+    def _accepted(self) -> Self:
+        for name in self.accept_leaks:
+            if name not in (self.source, self.training.source):
+                raise ValueError(
+                    f"accept_leaks names {name}, which this configuration does not use: source is {self.source}, "
+                    f"training.source {self.training.source}"
+                )
+        return self
 
 
 class TrainingConfig(Frozen):
     """How an adapter is trained."""
 
-    steps: int = Field(60, ge=1, le=1_000_000, description="Optimiser steps.")
+    steps: int = Field(100, ge=1, le=1_000_000, description="Optimiser steps.")
     batch_size: int = Field(8, ge=1, le=4096, description="Examples per step.")
     warmup: int = Field(10, ge=0, description="Steps of linear warm-up; linear decay follows.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay on adapter weights.")

@@ -32,7 +32,7 @@ PROMPT_WEIGHT = 0.1
 ECHO_SHARE = 0.03
 """Right A functions that stay as they are, per repair pair: how much the base leaves alone."""
 SCRAMBLE_SHARE = 0.2
-"""Lines of unrelated functions, of B too, to be copied as they are, per repair pair: teaches copying, no family."""
+"""Lines of unrelated functions, some of B, to be copied as they are, per repair pair: teaches copying, no family."""
 PLAIN_SHARE = 0.08
 """Right functions of A and B as plain text, per repair pair (what other shares gave: coral_core/lm/tiny/README.md)."""
 LONGEST = 224
@@ -140,7 +140,8 @@ def make_texts(pairs: int, seed: int, echo_share: float = ECHO_SHARE) -> list[tu
 def scrambles(count: int, seed: int) -> list[str]:
     """A header and a few lines, each from another function: nothing to repair, nothing to remember."""
     rng = random.Random(f"scramble {seed}")
-    sources = [source.split("\n") for source in plain_functions(2_000, seed + 2, ALL_FAMILIES)]
+    drawn = plain_functions(1_500, seed + 2) + plain_functions(500, seed + 3, ALL_FAMILIES)
+    sources = [source.split("\n") for source in drawn]
     bodies = [line for source in sources for line in source[1:]]
     return ["\n".join([rng.choice(sources)[0], *rng.sample(bodies, rng.randint(2, 6))]) for _ in range(count)]
 

@@ -6,7 +6,7 @@ from typing import Protocol
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from coral_core.genome import Genome, genome_id
+from coral_core.genome import GREEDY, Genome, Lineage, default_lora, genome_id
 
 
 class Scored(Frozen):
@@ -67,6 +67,18 @@ def complete(results: Sequence[Scored], generation: int, population: int) -> lis
             f"repeated: {', '.join(wrong[:5])}. Tell the results of exactly the genomes that ask() gave."
         )
     return ordered
+
+
+def first_genome(config: RunConfig) -> Genome:
+    """The default LoRA decoded greedily, as the first genome of a search (`search.start_with_default`)."""
+    return Genome(
+        genome_id=genome_id(0, 0),
+        generation=0,
+        slot=0,
+        heavy=default_lora(config.base_model.name),
+        light=GREEDY,
+        lineage=Lineage(operator="default"),
+    )
 
 
 _STRATEGIES: dict[str, Callable[[RunConfig], Search]] = {}

@@ -10,8 +10,9 @@ import numpy as np
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, Lineage, genome_id
-from coral_core.search.base import Scored, complete, register
+from coral_core.search.base import Scored, complete, first_genome, register
 from coral_core.search.diversity import strength
+from coral_core.search.expression import coordinates
 from coral_core.search.randomness import generator
 from coral_core.search.selection import champion, fitness_order, nsga2_order, pareto_front, violation
 from coral_core.search.variation import Material, Variation, split
@@ -73,38 +74,61 @@ class EvolutionSearch:
     # -- generations -----------------------------------------------------------------------
 
     def _first(self) -> tuple[Genome, ...]:
-        """Automaton seeds; redrawn until `minimum_unique` of them have distinct heavy genes and all are distinct."""
+        """The default LoRA, then automaton seeds, each as far from those before as `spread` draws allow.
+
+        Redrawn until `minimum_unique` of them have distinct heavy genes and all are distinct.
+        """
         search = self._config.search
         wanted = int(search.diversity.minimum_unique * search.population)
         genomes: list[Genome] = []
-        for slot in range(search.population):
+        if search.start_with_default:
+            genomes.append(first_genome(self._config))
+        for slot in range(len(genomes), search.population):
             heavy = {genome.heavy.digest() for genome in genomes}
             genes = {genome.genes_digest() for genome in genomes}
-            need_new = len(heavy) < wanted
             rng = generator(self._config.seed, 0, slot, "seed")
-            for attempt in range(5 * TRIES):
-                material = self._variation.seed(rng)
-                if attempt >= TRIES:  # few candidates: what no automaton found, a step of the genes does
-                    material = self._variation.mutate_genes(material, rng, 1.0)
-                genome = self._placed(material, slot)
-                fresh = genome.heavy.digest() not in heavy if need_new else genome.genes_digest() not in genes
-                if fresh:
-                    break
-            genomes.append(genome)
+            drawn = [self._seed(rng, slot, heavy, genes, len(heavy) < wanted) for _ in range(search.diversity.spread)]
+            genomes.append(self._farthest(drawn, genomes))
         return tuple(genomes)
+
+    def _seed(self, rng: np.random.Generator, slot: int, heavy: set[str], genes: set[str], need_new: bool) -> Genome:
+        """A genome from an automaton, with new heavy genes where `need_new`, else with any new gene."""
+        for attempt in range(5 * TRIES):
+            material = self._variation.seed(rng)
+            if attempt >= TRIES:  # few candidates: what no automaton found, a step of the genes does
+                material = self._variation.mutate_genes(material, rng, 1.0)
+            genome = self._placed(material, slot)
+            if genome.heavy.digest() not in heavy if need_new else genome.genes_digest() not in genes:
+                break
+        return genome
+
+    def _farthest(self, drawn: Sequence[Genome], kept: Sequence[Genome]) -> Genome:
+        """Of `drawn`, the one whose nearest neighbour in `kept` is farthest (the first of equals)."""
+        if not kept:
+            return drawn[0]
+        there = np.array([coordinates(genome.heavy, self._config.genes) for genome in kept])
+        here = np.array([coordinates(genome.heavy, self._config.genes) for genome in drawn])
+        nearest = np.linalg.norm(here[:, None] - there[None], axis=2).min(axis=1)
+        return drawn[int(np.argmax(np.round(nearest, 9)))]
 
     def _next(self) -> tuple[Genome, ...]:
         search = self._config.search
         ordered = self._ordered()
         kept = [scored for scored in ordered if scored.scores is not None][: search.elites]
         genomes = [self._elite(scored, slot) for slot, scored in enumerate(kept)]
-        parents = [scored.genome for scored in ordered[: max(2, int(search.survival_rate * search.population))]]
+        size = max(2, int(search.survival_rate * search.population))
+        parents = [scored.genome for scored in ordered[:size]]
+        fittest = [scored.genome for scored in fitness_order(ordered, self._config.scoring, self._progress())[:size]]
         taken = {scored.genome.genes_digest() for scored in self._archive.values()}
         power = strength(search.diversity, self._unique, self._best)
         for slot in range(len(genomes), search.population):
             rng = generator(self._config.seed, self._generation, slot, "child")
             for _ in range(TRIES):
-                genome = self._placed(self._variation.child(self._parents(parents, rng), rng, power), slot)
+                if rng.random() < search.variation.seed_rate:
+                    material = self._variation.seed(rng)
+                else:
+                    material = self._variation.child(self._parents(fittest, parents, rng), rng, power)
+                genome = self._placed(material, slot)
                 if genome.genes_digest() not in taken:
                     break
             taken.add(genome.genes_digest())
@@ -138,15 +162,17 @@ class EvolutionSearch:
         """Progress in [0, 1] of the generation whose results are in: 0 for the first, 1 for the last."""
         return max(0, self._generation - 1) / max(1, self._config.search.generations - 1)
 
-    def _parents(self, pool: list[Genome], rng: np.random.Generator) -> list[Genome]:
-        """One or two distinct parents; `pool` is ordered from best to worst."""
-        count = 2 if len(pool) > 1 and rng.random() < self._config.search.variation.crossover_rate else 1
-        places: list[int] = []
-        while len(places) < count:
-            place = self._pick(len(pool), rng)
-            if place not in places:
-                places.append(place)
-        return [pool[place] for place in places]
+    def _parents(self, fittest: list[Genome], spread: list[Genome], rng: np.random.Generator) -> list[Genome]:
+        """One or two distinct parents: the first from the fittest, a second from the survivors of selection.
+
+        In a small population nearly every genome is non-dominated and crowding keeps the ends of the front: the
+        survivors alone would be the cheapest and the dearest genomes, and the search would breed corners.
+        """
+        first = fittest[self._pick(len(fittest), rng)]
+        if rng.random() >= self._config.search.variation.crossover_rate:
+            return [first]
+        others = [genome for genome in spread if genome.genes_digest() != first.genes_digest()]
+        return [first, others[self._pick(len(others), rng)]] if others else [first]
 
     def _pick(self, size: int, rng: np.random.Generator) -> int:
         """Truncation: any of the pool alike. Tournament and nsga2: the best of `tournament_size` drawn."""

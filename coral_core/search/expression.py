@@ -7,6 +7,7 @@
 3. A position in [0, 1] picks a candidate (equal shares) or a value of a range.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -142,3 +143,27 @@ def light_genes(place: Positions, genes: GenesConfig) -> LightGenes:
         token_limit=space.token_limit.at(place["token_limit"]),
         sampling=space.sampling[choice(place["sampling"], len(space.sampling))],
     )
+
+
+def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
+    """Where heavy genes lie among their candidates: per gene 0 for the first, 1 for the last; in between for a foreign value."""
+    space = genes.heavy
+    modules = [module_names(name) for name in space.target_modules]
+    places = [
+        _place(heavy.rank, space.rank),
+        _place(heavy.alpha, space.alpha),
+        _place(heavy.dropout, space.dropout),
+        _share(modules.index(heavy.target_modules), len(modules)) if heavy.target_modules in modules else 0.5,
+        _share(space.adapter.index(heavy.adapter), len(space.adapter)) if heavy.adapter in space.adapter else 0.5,
+        _place(heavy.learning_rate, space.learning_rate),
+    ]
+    return np.array(places)
+
+
+def _place(value: float, candidates: Sequence[float]) -> float:
+    """`value` among ascending candidates, interpolated, in [0, 1]."""
+    return float(np.interp(value, candidates, np.linspace(0, 1, len(candidates)))) if len(candidates) > 1 else 0.5
+
+
+def _share(index: int, count: int) -> float:
+    return index / (count - 1) if count > 1 else 0.5

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, Lineage, genome_id
-from coral_core.search.base import Scored, complete, register
+from coral_core.search.base import Scored, complete, first_genome, register
 from coral_core.search.expression import GENES, heavy_genes, light_genes
 from coral_core.search.randomness import generator
 from coral_core.search.selection import champion, pareto_front
@@ -12,7 +12,7 @@ from coral_core.search.selection import champion, pareto_front
 
 @register("random")
 class RandomSearch:
-    """Every gene uniform over its candidates or range, every generation anew."""
+    """Every gene uniform over its candidates or range, every generation anew; the first genome may be the default LoRA."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
@@ -33,7 +33,9 @@ class RandomSearch:
 
     def ask(self) -> tuple[Genome, ...]:
         genomes = []
-        for slot in range(self._config.search.population):
+        if self._generation == 0 and self._config.search.start_with_default:
+            genomes.append(first_genome(self._config))
+        for slot in range(len(genomes), self._config.search.population):
             rng = generator(self._config.seed, self._generation, slot, "random")
             place = {gene: float(rng.random()) for gene in GENES}
             genomes.append(

@@ -5,8 +5,9 @@ import json
 from rich.console import Console
 
 from coral_core.config import RunConfig
+from coral_core.genome import default_lora
 from coral_core.lm.base import identify
-from coral_core.plan import Planner, default_lora
+from coral_core.plan import Planner
 from coral_core.run import identify_run, run_folders
 from coral_core.search.base import make_search
 from coral_core.store import Store
@@ -36,7 +37,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
     seconds = (trainings * training_seconds + evaluations * evaluation_seconds) / lanes
     plan = {
         "run_id": identity.run_id,
-        "default_lora": default_lora(config).model_dump(mode="json"),
+        "default_lora": default_lora(config.base_model.name).model_dump(mode="json"),
         "generations": config.search.generations,
         "population": config.search.population,
         "trainings_at_most": trainings,
