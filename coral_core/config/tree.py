@@ -97,7 +97,7 @@ class SearchConfig(Frozen):
     survival_rate: float = Field(0.5, gt=0, le=1, description="Share of the population that may become parents.")
     start_with_default: bool = Field(
         True,
-        description="The first genome is the default LoRA, decoded greedily: it is trained and evaluated as a baseline anyway.",
+        description="The first genome is the default LoRA decoded greedily (or the nearest that the candidates allow): it is a baseline anyway.",
     )
     elites: int = Field(2, ge=0, description="Best genomes carried over unchanged (no new training or evaluation).")
     variation: VariationConfig = Field(default_factory=VariationConfig, description="How children are made.")

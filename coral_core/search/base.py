@@ -7,6 +7,7 @@ from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.genome import GREEDY, Genome, Lineage, default_lora, genome_id
+from coral_core.search.expression import nearest
 
 
 class Scored(Frozen):
@@ -70,13 +71,14 @@ def complete(results: Sequence[Scored], generation: int, population: int) -> lis
 
 
 def first_genome(config: RunConfig) -> Genome:
-    """The default LoRA decoded greedily, as the first genome of a search (`search.start_with_default`)."""
+    """The default LoRA decoded greedily, or what comes closest to it among the candidates (`search.start_with_default`)."""
+    heavy, light = nearest(default_lora(config.base_model.name), GREEDY, config.genes)
     return Genome(
         genome_id=genome_id(0, 0),
         generation=0,
         slot=0,
-        heavy=default_lora(config.base_model.name),
-        light=GREEDY,
+        heavy=heavy,
+        light=light,
         lineage=Lineage(operator="default"),
     )
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from coral_core.config.ranges import IntRange, Range
 from coral_core.config.tree import AutomatonConfig, GenesConfig, module_names
 from coral_core.genome import Automaton, Features, HeavyGenes, LightGenes
 from coral_core.search.automaton import draw
@@ -158,6 +159,36 @@ def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
         _place(heavy.learning_rate, space.learning_rate),
     ]
     return np.array(places)
+
+
+def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[HeavyGenes, LightGenes]:
+    """The genes closest to `heavy` and `light` that `genes` allows: nearest candidates, values moved into their ranges."""
+    space, ranges = genes.heavy, genes.light
+    modules = [module_names(name) for name in space.target_modules]
+    wanted = set(heavy.target_modules)
+    closest = max(modules, key=lambda names: len(wanted & set(names)) / len(wanted | set(names)))
+    return (
+        HeavyGenes(
+            rank=min(space.rank, key=lambda value: abs(value - heavy.rank)),
+            alpha=min(space.alpha, key=lambda value: abs(value - heavy.alpha)),
+            dropout=min(space.dropout, key=lambda value: abs(value - heavy.dropout)),
+            target_modules=closest,
+            adapter=heavy.adapter if heavy.adapter in space.adapter else space.adapter[0],
+            learning_rate=min(space.learning_rate, key=lambda value: abs(value - heavy.learning_rate)),
+        ),
+        LightGenes(
+            temperature=_within(light.temperature, ranges.temperature),
+            top_p=_within(light.top_p, ranges.top_p),
+            top_k=round(_within(light.top_k, ranges.top_k)),
+            repetition_penalty=_within(light.repetition_penalty, ranges.repetition_penalty),
+            token_limit=round(_within(light.token_limit, ranges.token_limit)),
+            sampling=light.sampling if light.sampling in ranges.sampling else ranges.sampling[0],
+        ),
+    )
+
+
+def _within(value: float, span: Range | IntRange) -> float:
+    return min(max(value, span.low), span.high)
 
 
 def _place(value: float, candidates: Sequence[float]) -> float:
