@@ -80,9 +80,12 @@ def _run(
         out.print(f"Prefect UI {url.removesuffix('/api')} (ready after {time.perf_counter() - started:.0f} s)")
         try:
             result = asyncio.run(_watched(config, edition, overrides, out))
-        except KeyboardInterrupt:
+        except BaseException as error:
+            code = _stop_code(error)
+            if code is None:
+                raise
             out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: {_command(source, edition, overrides)}")
-            raise SystemExit(130) from None
+            raise SystemExit(code) from None
     folder = find_run(config.runs, result["run_id"])
     if as_json:
         print(json.dumps(json.loads((folder.path / "report.json").read_text()), indent=1))
@@ -91,6 +94,15 @@ def _run(
 
     print_report(folder)
     out.print(f"total {time.perf_counter() - started:.0f} s, server start included")
+
+
+def _stop_code(error: BaseException) -> int | None:
+    """Exit code of a stop that somebody asked for (Ctrl-C, kill); None for an error."""
+    from prefect.exceptions import TerminationSignal
+
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 143 if isinstance(error, TerminationSignal) else None
 
 
 def _command(source: Path, edition: int, overrides: list[str]) -> str:

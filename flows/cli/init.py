@@ -27,11 +27,14 @@ search:
 
 genes:
   heavy:                    # what needs a training; lists ascend
-    rank: [1, 2, 4, 8, 16, 32]
+    rank: [2, 4, 8, 16, 32]
+    alpha: [8, 16, 32, 64]
+    learning_rate: [1.0e-3, 2.0e-3, 5.0e-3, 1.0e-2]
     target_modules: [q, q+v, attention, mlp, all]
     adapter: [lora, dora]
   light:                    # what needs only an evaluation
-    temperature: {low: 0.1, high: 1.0}
+    temperature: {low: 0.1, high: 0.7}
+    repetition_penalty: {low: 1.0, high: 1.05}
     sampling: [false, true] # greedy, sampling
 
 base_model:

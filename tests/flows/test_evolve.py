@@ -103,13 +103,14 @@ def test_kill_at_random_instants_then_again(finished: Coral, coral: Coral) -> No
     assert coral.history() == finished.history()
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(coral: Coral) -> None:
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_is_clean_and_says_how_to_go_on(coral: Coral, sign: signal.Signals, code: int) -> None:
     process = coral.start(base_model__name="rehearsal:train=2,evaluate=1")
     wait_for(lambda: any(coral.runs.glob("*/run.json")))
     time.sleep(3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     output, _ = process.communicate(timeout=40)
-    assert process.returncode == 130, output
+    assert process.returncode == code, output
     assert "Go on with: coral evolve" in output and "Traceback" not in output
     assert not engines_of(coral)
 
