@@ -23,7 +23,7 @@ from coral_core.scoring.judge import Judge
 from coral_core.search.base import Scored, make_search
 from coral_core.search.selection import champion, nsga2_order
 from coral_core.store import Store
-from tests.search.test_evolution import config, played
+from tests.search.test_evolution import BUSY, config, played
 
 SMALL = {
     "problems__fitness": 8,
@@ -111,7 +111,10 @@ EFFECTS: dict[str, Row] = {
     "store.path": (folder, "elsewhere/store", {}),
     "store.reuse": (jobs, "run", {}),
     "search.strategy": (genomes, "random", {}),
-    "search.generations": (genomes, 6, {}),
+    "search.generations": (genomes, 6, BUSY),
+    "search.start_with_default": (genomes, False, {}),
+    "search.diversity.spread": (genomes, 9, {}),
+    "search.variation.seed_rate": (genomes, 0.0, {}),
     "search.population": (genomes, 10, {}),
     "search.selection": (genomes, "truncation", {}),
     "search.tournament_size": (genomes, 5, {}),
@@ -119,15 +122,21 @@ EFFECTS: dict[str, Row] = {
     "search.elites": (genomes, 0, {}),
     "search.variation.crossover_rate": (genomes, 0.0, {}),
     "search.variation.automaton_rate": (genomes, 1.0, {}),
-    "search.variation.cell_flip_rate": (genomes, 0.4, {}),
-    "search.variation.rule_flip_rate": (genomes, 0.45, {}),
-    "search.variation.steps_change": (genomes, 20, {}),
+    "search.variation.cell_flip_rate": (genomes, 0.4, BUSY),
+    "search.variation.rule_flip_rate": (genomes, 0.45, BUSY),
+    "search.variation.steps_change": (genomes, 20, BUSY),
     "search.variation.gene_rate": (genomes, 0.9, {}),
     "search.variation.gene_step": (genomes, 0.9, {}),
     "search.diversity.minimum_unique": (
         genomes,
         1.0,
-        {"genes__heavy__rank": [4], "genes__heavy__alpha": [8], "genes__heavy__dropout": [0.0]},
+        {
+            "genes__heavy__rank": [4],
+            "genes__heavy__alpha": [8],
+            "genes__heavy__dropout": [0.0],
+            "genes__heavy__target_modules": ["q", "all"],
+            "genes__heavy__learning_rate": [1e-3, 5e-3],
+        },
     ),
     "search.diversity.mode": (genomes, "fixed", {}),
     "search.diversity.strength": (genomes, 2.4, {}),
@@ -141,7 +150,11 @@ EFFECTS: dict[str, Row] = {
         6,
         {"search__generations": 12, "search__early_stopping__minimum_improvement": 0.5},
     ),
-    "search.early_stopping.minimum_improvement": (genomes, 0.9, {"search__generations": 12}),
+    "search.early_stopping.minimum_improvement": (
+        genomes,
+        0.9,
+        {"search__generations": 12, "search__start_with_default": False},
+    ),
     "search.early_stopping.minimum_generations": (
         genomes,
         8,
