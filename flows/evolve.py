@@ -12,7 +12,7 @@ import statistics
 import time
 from typing import Any, Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from coral_core.config import RunConfig, check_paths
 from coral_core.errors import CoralError
@@ -200,6 +200,7 @@ class _Evolution:
             )
         )
         self.session.board.baselines[name] = evaluation.pass_at_1
+        get_run_logger().info("%s repairs %.0f %% of the fitness bugs", name, 100 * evaluation.pass_at_1)
         self.session.on_change()
 
     async def _after_generation(self, number: int, results: list[Scored]) -> None:
@@ -210,6 +211,9 @@ class _Evolution:
         if best is not None and self.config.problems.monitor:
             job = self.planner.of(best.genome, "monitor")
             monitor = (await evaluated(self.session, job, f"{best.genome.genome_id} monitor")).pass_at_1
+        if best is not None:
+            name = best.genome.genome_id
+            get_run_logger().info("generation %d: best so far %s, fitness %.3f", number, name, best.fitness or 0.0)
         values = [scored.fitness for scored in results if scored.fitness is not None]
         front = self.search.front()
         objectives = [name for name, role in self.config.scoring.roles.items() if role == "objective"]

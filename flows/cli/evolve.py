@@ -72,9 +72,10 @@ def _run(
     out = Console(stderr=True, highlight=False) if as_json else console
     identity = identify_run(config, edition)
     out.print(f"run [bold]{identity.run_id}[/] from {source}")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")  # the live board replaces Prefect's log lines here
-    # and the command's own first line replaces Prefect's tracebacks, which stay in the run's log in the UI
+    # the live board replaces Prefect's log lines here, and the command's own first line its tracebacks: both stay in
+    # the run's log in the UI
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "WARNING")  # a line per task says nothing
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:
         out.print(f"Prefect UI {url.removesuffix('/api')} (ready after {time.perf_counter() - started:.0f} s)")
