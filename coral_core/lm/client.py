@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
-from coral_core.errors import BaseModelError, EngineError, Infeasible
+from coral_core.errors import BaseModelError, EngineError, Infeasible, StoreError
 from coral_core.genome import LightGenes
 from coral_core.jobs import BaseModelIdentity, Cost, TrainedAdapter, TrainingJob
 
@@ -267,6 +267,8 @@ def _error_from(op: str, error: dict[str, Any]) -> Exception:
         return Infeasible(str(error.get("reason")), message)
     if kind == "base-model":
         return BaseModelError(message)
+    if kind == "store":
+        return StoreError(message)
     return EngineError(
         f"{op} failed in the engine: {message}" + (f"\n{error['traceback']}" if error.get("traceback") else "")
     )

@@ -2,10 +2,11 @@
 
 Protocol: JSON lines. Request ``{id, op, ...}`` with op load, train, generate; reply
 ``{id, ok: true, result}`` or ``{id, ok: false, error: {kind, reason, message, traceback}}``
-with kind infeasible, base-model or engine. The pipes are moved away from the standard
+with kind infeasible, base-model, store or engine. The pipes are moved away from the standard
 streams first, so that a stray print of a library cannot corrupt them.
 """
 
+import errno
 import json
 import os
 import sys
@@ -19,6 +20,8 @@ from coral_core.errors import BaseModelError, EngineError, Infeasible
 from coral_core.genome import LightGenes
 from coral_core.jobs import Cost, TrainingJob
 from coral_core.lm.base import is_rehearsal
+
+FULL = "the disk is full. Free space and run the same command again; finished work is kept (ENOSPC)"
 
 
 class Worker:
@@ -77,6 +80,12 @@ class Worker:
         return {"completions": completions, "cost": cost.model_dump(mode="json")}
 
 
+def _disk_is_full(error: Exception) -> bool:
+    """safetensors wraps the system's error in one of its own, and keeps only its text."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in codes or any(f"os error {code}" in str(error) for code in codes)
+
+
 def serve(reader: Any, writer: Any) -> None:
     """Answer requests until the pipe closes."""
     worker = Worker()
@@ -93,7 +102,10 @@ def serve(reader: Any, writer: Any) -> None:
             reply |= {"ok": False, "error": {"kind": "engine", "message": str(error)}}
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
-            reply |= {"ok": False, "error": {"kind": "engine", "message": message, "traceback": traceback.format_exc()}}
+            found = {"kind": "engine", "message": message, "traceback": traceback.format_exc()}
+            if _disk_is_full(error):
+                found = {"kind": "store", "message": f"{request.get('out', 'store')}: {FULL}"}
+            reply |= {"ok": False, "error": found}
         writer.write(json.dumps(reply).encode() + b"\n")
         writer.flush()
 

@@ -87,6 +87,8 @@ def _run(
                 raise
             out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: {_command(source, edition, overrides)}")
             raise SystemExit(code) from None
+        finally:
+            _drain()
     folder = find_run(config.runs, result["run_id"])
     if as_json:
         print(json.dumps(json.loads((folder.path / "report.json").read_text()), indent=1))
@@ -95,6 +97,15 @@ def _run(
 
     print_report(folder)
     out.print(f"total {time.perf_counter() - started:.0f} s, server start included")
+
+
+def _drain() -> None:
+    """Let Prefect send its last log lines and events while the server is still there."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=5)
 
 
 def _stop_code(error: BaseException) -> int | None:

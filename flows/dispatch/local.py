@@ -177,8 +177,9 @@ class LocalExecutor:
                     work.digest[:12],
                     work.attempts,
                     self._infra.attempts,
-                    error,
+                    str(error).splitlines()[0],
                 )
+                log.debug("in full: %s", error)
                 self._push(work)
             self._changed.notify_all()
         if again or work.future.cancelled():

@@ -1,6 +1,8 @@
 """The engine: identity, training, generation, its process; with the embedded base model."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import signal
@@ -19,6 +21,7 @@ from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes, LightGenes  # no
 from coral_core.jobs import TrainingJob  # noqa: E402
 from coral_core.lm.base import identify  # noqa: E402
 from coral_core.lm.client import EngineProcess  # noqa: E402
+from coral_core.lm.engine import Worker, serve  # noqa: E402
 from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
 from coral_core.plan import problem_set  # noqa: E402
 from coral_core.repair.prompt import TINY  # noqa: E402
@@ -253,3 +256,19 @@ def test_prefect_settings_do_not_reach_the_engine(engine: EngineProcess, monkeyp
     engine.load(BaseModelConfig(name="rehearsal"))
     environment = Path(f"/proc/{engine.pid}/environ").read_bytes()
     assert b"PREFECT" not in environment and b"secret" not in environment
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("I/O error: No space left (os error 28)")]
+)
+def test_a_full_disk_is_the_store_s_matter_not_the_genome_s(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def full(op: str, body: dict[str, Any]) -> Any:
+        raise error
+
+    worker = Worker()
+    monkeypatch.setattr(worker, "do", full)
+    monkeypatch.setattr("coral_core.lm.engine.Worker", lambda: worker)
+    written = io.BytesIO()
+    serve(iter([b'{"id": 1, "op": "train", "out": "/somewhere"}\n']), written)
+    reply = json.loads(written.getvalue())["error"]
+    assert reply["kind"] == "store" and "/somewhere: the disk is full" in reply["message"]
