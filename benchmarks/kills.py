@@ -14,16 +14,16 @@ import time
 from benchmarks.record import Bench, write
 
 SMALL = (
-    "search.generations=3",
-    "search.population=6",
+    "search.generations=2",
+    "search.population=4",
     "search.elites=1",
     "search.early_stopping.enabled=false",
     "problems.fitness=24",
     "problems.retention=8",
     "problems.monitor=8",
     "problems.held_out=24",
-    "training.steps=20",
-    "training.warmup=3",
+    "training.steps=8",
+    "training.warmup=2",
 )
 
 
