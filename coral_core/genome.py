@@ -54,7 +54,12 @@ class LightGenes(Frozen):
 
 
 GREEDY = LightGenes(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, token_limit=128, sampling=False)
-"""Neutral decoding: what the base model and the default LoRA are scored with."""
+"""Neutral decoding."""
+
+
+def neutral(most_tokens: int) -> LightGenes:
+    """Greedy decoding with the largest token limit that genomes may have: what base model and default LoRA are scored with."""
+    return GREEDY.model_copy(update={"token_limit": most_tokens})
 
 
 class Automaton(Frozen):
@@ -100,6 +105,7 @@ class Genome(Frozen):
 
 def genome_id(generation: int, slot: int) -> str:
     return f"g{generation:03d}-{slot:03d}"
+
 
 DEFAULT_LORA = HeavyGenes(
     rank=8,

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from coral_core.config import ProblemsConfig, RunConfig
 from coral_core.digest import digest
-from coral_core.genome import GREEDY, Genome, HeavyGenes, LightGenes
+from coral_core.genome import Genome, HeavyGenes, LightGenes, neutral
 from coral_core.jobs import BaseModelIdentity, EvaluationJob, TrainingJob
 from coral_core.lm.versions import RECIPE_VERSION
 from coral_core.repair.extract import EXTRACTOR_VERSION
@@ -89,15 +89,15 @@ class Planner:
         )
 
     def evaluation(
-        self, heavy: HeavyGenes | None, light: LightGenes = GREEDY, split: Split = "fitness", replicate: int = 0
+        self, heavy: HeavyGenes | None, light: LightGenes | None = None, split: Split = "fitness", replicate: int = 0
     ) -> EvaluationJob:
-        """Evaluation of an adapter (None: the bare base) on `split`."""
+        """Evaluation of an adapter (None: the bare base) on `split`; without `light`, decoded as the baselines are."""
         return EvaluationJob(
             training=self.training(heavy, replicate) if heavy else None,
             base_model=self.config.base_model,
             base_content_id=self.base.content_id,
             numerics_class=self.base.numerics_class,
-            light=light,
+            light=light or neutral(self.config.genes.light.token_limit.high),
             problems=self.config.problems,
             split=split,
             problems_digest=split_digest(self.config.problems, split),

@@ -76,7 +76,7 @@ class LightGeneSpace(Frozen):
     top_p: Range = Field(Range(low=0.7, high=1.0), description="Nucleus mass.")
     top_k: IntRange = Field(IntRange(low=5, high=50), description="Most likely tokens kept.")
     repetition_penalty: Range = Field(Range(low=1.0, high=1.1), description="Penalty on repeated tokens.")
-    token_limit: IntRange = Field(IntRange(low=64, high=128), description="Most new tokens per patch.")
+    token_limit: IntRange = Field(IntRange(low=64, high=96), description="Most new tokens per patch.")
     sampling: tuple[bool, ...] = Field((False, True), min_length=1, description="Greedy (false), sampling (true).")
 
     @model_validator(mode="after")

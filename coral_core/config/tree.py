@@ -206,7 +206,7 @@ class ProblemsConfig(Frozen):
 class TrainingConfig(Frozen):
     """How an adapter is trained."""
 
-    steps: int = Field(100, ge=1, le=1_000_000, description="Optimiser steps.")
+    steps: int = Field(90, ge=1, le=1_000_000, description="Optimiser steps.")
     batch_size: int = Field(8, ge=1, le=4096, description="Examples per step.")
     warmup: int = Field(10, ge=0, description="Steps of linear warm-up; linear decay follows.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay on adapter weights.")

@@ -6,7 +6,7 @@ from typing import Protocol
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from coral_core.genome import GREEDY, Genome, Lineage, default_lora, genome_id
+from coral_core.genome import Genome, Lineage, default_lora, genome_id, neutral
 from coral_core.search.expression import nearest
 
 
@@ -72,7 +72,9 @@ def complete(results: Sequence[Scored], generation: int, population: int) -> lis
 
 def first_genome(config: RunConfig) -> Genome:
     """The default LoRA decoded greedily, or what comes closest to it among the candidates (`search.start_with_default`)."""
-    heavy, light = nearest(default_lora(config.base_model.name), GREEDY, config.genes)
+    heavy, light = nearest(
+        default_lora(config.base_model.name), neutral(config.genes.light.token_limit.high), config.genes
+    )
     return Genome(
         genome_id=genome_id(0, 0),
         generation=0,
