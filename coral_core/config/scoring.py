@@ -9,6 +9,7 @@ from coral_core.frozen import Frozen
 ObjectiveName = Literal["bugfix", "style", "security", "runtime", "syntax", "retention", "cost"]
 OBJECTIVES: tuple[ObjectiveName, ...] = ("bugfix", "style", "security", "runtime", "syntax", "retention", "cost")
 Role = Literal["objective", "constraint", "report"]
+AfterTimeOut = Literal["stop", "go-on"]
 
 
 class Threshold(Frozen):
@@ -61,6 +62,10 @@ class JudgeConfig(Frozen):
     wall_seconds: float = Field(10.0, gt=0, le=3600, description="Wall clock per patch: the backstop for sleeping.")
     memory_mb: int = Field(256, ge=64, le=65_536, description="Address space per patch.")
     slow: SlowLimits = Field(SlowLimits(), description="Limits of cases that are marked slow.")
+    after_time_out: AfterTimeOut = Field(
+        "stop",
+        description="stop: the cases after a patch's first time-out are not run; go-on: each is run, in a new child.",
+    )
     workers: int = Field(2, ge=1, le=256, description="Patches judged at a time per lane; changes no verdict.")
     allow_missing_layers: tuple[Literal["landlock", "seccomp"], ...] = Field(
         (), description="Sandbox layers that may be missing on this machine: a risk accepted by name."

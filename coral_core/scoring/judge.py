@@ -1,34 +1,54 @@
 """The judge: one verdict for each patch, from values that a locked-down child returned.
 
-Answers never enter the child; the parent compares (`oracle`). A case passes only on an
-explicit, well-formed record; exit code and output count for nothing. The work limit
-counts executed lines, so a loaded machine changes no verdict; CPU time and wall clock
-are backstops for code that the count does not see.
+What the child is trusted with: nothing. It is one domain, and the patch owns it. A patch
+that looks for the result pipe finds it (frames, gc, /proc of its own mind) and can write
+well-formed records with values, line counts and time-outs of its choice. That is worth
+no more than returning those values, because
+
+- answers never enter the child: it is sent the arguments of the cases and no outcome; the
+  reference runs in a child of its own, earlier or later, of the same empty zygote; so a
+  patch passes a case only by producing a value that it would have to know;
+- a case counts by exactly one well-formed record, in order, with an explicit end
+  (`reading`): guesses, repetitions and records of other cases void the passes of the patch;
+- values arrive in a closed value language and are compared here (`oracle`): no code, type
+  or ``__eq__`` of the patch takes part. Exit code and output count for nothing;
+- a pipe belongs to one child, the zygote never reads it, and children share no memory,
+  descriptor, file or signal: no patch reaches the verdict of another.
+
+Executed lines, which `objectives.runtime` divides, are the child's own word: a patch can
+understate them, up to the score of the reference. The runtime objective is therefore a
+report by default; nothing else is computed from them.
+
+The work limit counts executed lines, so a loaded machine changes no verdict. A patch that
+switches the count off, or works in C, meets the backstops: CPU time and time asleep
+(`sandbox.watch`). These are evidence only when repeated alone (`Judge._steady`).
 """
 
 import ast
-import json
-import os
-import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field
 
-from coral_core.config.scoring import SlowLimits
+from coral_core.config.scoring import AfterTimeOut, JudgeConfig, SlowLimits
 from coral_core.digest import digest
 from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
 from coral_core.repair.problem import Problem
-from coral_core.scoring.oracle import ORACLE_VERSION, agrees
+from coral_core.scoring.oracle import ORACLE_VERSION
+from coral_core.scoring.reading import Raw, joined, read
+from coral_core.scoring.sandbox.parent import START_SECONDS
 from coral_core.scoring.sandbox.pool import Answer, Pool, layers_in_use
+from coral_core.scoring.sandbox.watch import busy
 
 __all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Verdict"]
 
-JUDGE_VERSION = "2"
+JUDGE_VERSION = "3"
 LONGEST_PATCH = 200_000
+ALONE, ALONE_ON_A_BUSY_MACHINE = 2.0, 4.0
+"""How many times its CPU limit a patch may use when it is judged again alone."""
 
 Outcome = Literal["echo", "no-function", "syntax", "time-out", "crash", "partial", "regressed", "fixed"]
 
@@ -44,6 +64,7 @@ class Limits(Frozen):
     items: int = Field(100_000, ge=1, description="Most items in one returned value.")
     recursion: int = Field(1_000, ge=50, description="Recursion limit.")
     slow: SlowLimits = SlowLimits()
+    after_time_out: AfterTimeOut = Field("stop", description="Whether the cases after a time-out are run.")
 
 
 class Verdict(Frozen):
@@ -59,21 +80,13 @@ class Verdict(Frozen):
     was_passing: int = Field(description="Cases that the buggy version passes.")
     still_passing: int = Field(description="Of these, how many still pass.")
     lines: int | None = Field(None, description="Executed lines over all cases, when every case passes.")
+    after_time_out: AfterTimeOut = Field("stop", description="stop: cases after the first time-out were not run.")
     message: str = ""
 
     @property
     def passed(self) -> bool:
         """Every case passes."""
         return all(case == "pass" for case in self.cases)
-
-
-class _Raw(Frozen):
-    """What running a source against a problem's cases gave, before it is compared with the buggy version."""
-
-    cases: tuple[str, ...]
-    lines: int
-    trouble: str = ""
-    message: str = ""
 
 
 class Judge:
@@ -85,7 +98,15 @@ class Judge:
         self.limits = limits or Limits()
         self._pool = Pool(workers, layers_in_use(allow_missing_layers))
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judge")
-        self._known: dict[str, _Raw] = {}
+        self._known: dict[str, Raw] = {}
+        self.repeated_alone = 0
+        """How many patches met a backstop and were judged again alone."""
+
+    @classmethod
+    def configured(cls, config: JudgeConfig) -> Self:
+        """The judge that a configuration describes. Raises `JudgeError` as `layers_in_use`."""
+        limits = Limits.model_validate(config.model_dump(exclude={"workers", "allow_missing_layers"}))
+        return cls(limits, workers=config.workers, allow_missing_layers=config.allow_missing_layers)
 
     def __enter__(self) -> Self:
         return self
@@ -113,17 +134,16 @@ class Judge:
             key = _key(problem, patch)
             keys.append(key)
             wanted.setdefault(key, (problem, patch))
-        missing = {key: item for key, item in wanted.items() if key not in self._known}
+        known = dict(self._known)  # another thread may be judging too
+        missing = {key: item for key, item in wanted.items() if key not in known}
         found = self._threads.map(lambda item: self._run(*item), missing.values())
-        self._known.update(zip(missing, found, strict=True))
+        known.update(zip(missing, found, strict=True))
         verdicts = [
-            _verdict(problem, patch, self._known[key], self._known[_key(problem, problem.buggy)])
+            self._verdict(problem, patch, known[key], known[_key(problem, problem.buggy)])
             for key, (problem, patch) in zip(keys, patches, strict=True)
         ]
         buggy = {_key(problem, problem.buggy) for problem, _ in patches}
-        self._known = {
-            key: raw for key, raw in self._known.items() if key in buggy
-        }  # patches of past batches are let go
+        self._known = {key: raw for key, raw in known.items() if key in buggy}  # patches of past batches are let go
         return verdicts
 
     def reference_lines(self, problems: Sequence[Problem]) -> list[int]:
@@ -143,21 +163,58 @@ class Judge:
             counts.append(raw.lines)
         return counts
 
-    def _run(self, problem: Problem, patch: str) -> _Raw:
+    def active_layers(self) -> tuple[str, ...]:
+        """Names of the layers around this judge's children, the base and what comes on top."""
+        return self._pool.active_layers()
+
+    def _run(self, problem: Problem, patch: str) -> Raw:
+        """All cases; with `after_time_out: go-on`, in a new child after each time-out of a case."""
         none = ("not-run",) * len(problem.cases)
         if len(patch) > LONGEST_PATCH:
-            return _Raw(
-                cases=none,
-                lines=0,
-                trouble="syntax",
-                message=f"the patch has {len(patch)} characters, more than {LONGEST_PATCH}",
-            )
+            message = f"the patch has {len(patch)} characters, more than {LONGEST_PATCH}"
+            return Raw(cases=none, trouble="syntax", message=message)
         trouble, message = _static(patch, problem.entry_point)
         if trouble:
-            return _Raw(cases=none, lines=0, trouble=trouble, message=message)
+            return Raw(cases=none, trouble=trouble, message=message)
+        raw = self._steady(problem, patch, 0)
+        while self.limits.after_time_out == "go-on" and raw.stopped_at is not None and raw.trouble == "time-out":
+            first = raw.stopped_at + 1
+            if first == len(problem.cases):
+                break
+            raw = joined(raw, self._steady(problem, patch, first))
+        return raw
+
+    def _steady(self, problem: Problem, patch: str, first: int) -> Raw:
+        """The cases from `first` on; what a backstop ended is judged again with no other child beside it.
+
+        Alone a patch may use twice its CPU time. If it does not end then, on a machine that was
+        idle otherwise, it has timed out; where other work took the CPU, only four times its CPU
+        time is evidence. Time asleep is the patch's own choice at any load.
+
+        Raises:
+            JudgeError: it ended between twice and four times its CPU time on a busy machine, or got no CPU at all.
+        """
+        _, raw = self._child(problem, patch, first, 1.0, False)
+        if not raw.backstop:
+            return raw
+        self.repeated_alone += 1
+        answer, raw = self._child(problem, patch, first, ALONE, True)
+        if raw.backstop in ("", "wall") or (raw.backstop == "cpu" and not busy(answer.waited, answer.cpu_seconds)):
+            return raw
+        _, raw = self._child(problem, patch, first, ALONE_ON_A_BUSY_MACHINE, True)
+        if raw.backstop in ("cpu", "wall"):
+            return raw
+        raise JudgeError(
+            f"problem {problem.problem_id}: a patch is within a factor of two of its CPU limit, and other work on this machine makes its time "
+            "uncertain. Judge it on a quieter machine, or raise scoring.judge.cpu_seconds."
+        )
+
+    def _child(self, problem: Problem, patch: str, first: int, factor: float, alone: bool) -> tuple[Answer, Raw]:
+        """Run the cases from `first` on in one child, with `factor` times the CPU time."""
         limits = self.limits
-        slow = sum(case.slow for case in problem.cases)
-        cpu = limits.cpu_seconds * (len(problem.cases) - slow + 1) + limits.slow.cpu_seconds * slow
+        slow = [case.slow for case in problem.cases[first:]]
+        cpu = [factor * (limits.slow.cpu_seconds if is_slow else limits.cpu_seconds) for is_slow in slow]
+        top_level = factor * limits.cpu_seconds
         request = {
             "source": patch,
             "entry_point": problem.entry_point,
@@ -168,20 +225,41 @@ class Judge:
                     "slow": case.slow,
                     "nodes": list(case.nodes),
                 }
-                for case in problem.cases
+                for case in problem.cases[first:]
             ],
             "limits": {
                 "work_lines": limits.work_lines,
-                "cpu_seconds": limits.cpu_seconds,
-                "total_cpu_seconds": int(cpu) + 2,
+                "cpu_seconds": top_level,
+                "total_cpu_seconds": int(sum(cpu) + top_level) + 2,
                 "memory_mb": limits.memory_mb,
                 "items": limits.items,
                 "recursion": limits.recursion,
-                "slow": {"work_lines": limits.slow.work_lines, "cpu_seconds": limits.slow.cpu_seconds},
+                "slow": {"work_lines": limits.slow.work_lines, "cpu_seconds": factor * limits.slow.cpu_seconds},
             },
         }
-        wall = limits.wall_seconds + (limits.slow.wall_seconds if slow else 0.0)
-        return _read(problem, self._pool.run(request, wall, limits.output_kb * 1024))
+        asleep = limits.wall_seconds + (limits.slow.wall_seconds if any(slow) else 0.0)
+        allowed = (START_SECONDS, top_level + cpu[0], *cpu[1:], 1.0)
+        answer = self._pool.run(request, asleep, limits.output_kb * 1024, allowed, alone)
+        work = [limits.slow.work_lines if case.slow else limits.work_lines for case in problem.cases]
+        return answer, read(problem, first, answer, work)
+
+    def _verdict(self, problem: Problem, patch: str, raw: Raw, buggy: Raw) -> Verdict:
+        was = [case == "pass" for case in buggy.cases]
+        now = [case == "pass" for case in raw.cases]
+        fixed = sum(n and not w for n, w in zip(now, was, strict=True))
+        kept = sum(n and w for n, w in zip(now, was, strict=True))
+        return Verdict(
+            problem_id=problem.problem_id,
+            outcome=_outcome(problem, patch, raw, all(now), kept < sum(was)),
+            cases=raw.cases,
+            was_failing=len(was) - sum(was),
+            now_passing=fixed,
+            was_passing=sum(was),
+            still_passing=kept,
+            lines=raw.lines if all(now) else None,
+            after_time_out=self.limits.after_time_out,
+            message=raw.message,
+        )
 
 
 def _key(problem: Problem, patch: str) -> str:
@@ -207,91 +285,7 @@ def _static(patch: str, entry_point: str) -> tuple[str, str]:
     return ("", "") if entry_point in names else ("no-function", f"the patch does not define {entry_point}")
 
 
-def _read(problem: Problem, answer: Answer) -> _Raw:
-    """Turn a child's lines into outcomes per case; whatever is malformed or repeated voids what follows."""
-    results: list[str] = []
-    lines = 0
-    trouble = message = ""
-    finished = False
-    for text in answer.lines:
-        record = _record(text)
-        if record is None or finished:
-            trouble, message = "crash", "the patch wrote into the judge's channel"
-            break
-        if "setup" in record:
-            trouble = "no-function" if record["setup"] == "no-function" else "crash"
-            message = f"running the patch raised {record['setup']}"[:200]
-            break
-        if record.get("done") == len(problem.cases) and len(results) == len(problem.cases):
-            finished = True
-            continue
-        if record.get("case") == -1 and "timeout" in record:
-            trouble, message = "time-out", "the patch's top level ran into the limit"
-            break
-        if type(record.get("case")) is not int or record["case"] != len(results) or len(results) >= len(problem.cases):
-            trouble, message = "crash", "the patch wrote into the judge's channel"
-            break
-        if "timeout" in record:
-            results.append("time-out")
-            trouble, message = "time-out", f"case {record['case']} ran into the {record['timeout']} limit"[:200]
-            break
-        results.append(_case(problem, len(results), record))
-        lines += record["lines"] if type(record.get("lines")) is int else 0
-    if not finished and not trouble:
-        if answer.timed_out:
-            trouble, message = "time-out", "the wall-clock limit passed"
-            results += ["time-out"] * (len(results) < len(problem.cases))
-        elif os.WIFSIGNALED(answer.status) and os.WTERMSIG(answer.status) in (signal.SIGPROF, signal.SIGXCPU):
-            trouble, message = "time-out", f"case {len(results)} ran into the cpu limit"
-            results += ["time-out"] * (len(results) < len(problem.cases))
-        elif answer.overflowed:
-            trouble, message = "crash", "the patch returned more than the judge reads"
-        else:
-            trouble, message = "crash", f"the process ended early (wait status {answer.status})"
-    if trouble == "crash":
-        results = [result if result != "pass" else "not-run" for result in results]
-    results += ["not-run"] * (len(problem.cases) - len(results))
-    return _Raw(cases=tuple(results), lines=lines, trouble=trouble, message=message)
-
-
-def _record(text: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _case(problem: Problem, number: int, record: dict[str, Any]) -> str:
-    try:
-        if agrees(problem.cases[number], record):
-            return "pass"
-    except RecursionError:
-        return "outside"
-    if "exception" in record:
-        return f"exception:{str(record['exception'])[:60]}"
-    return "outside" if "outside" in record else "wrong"
-
-
-def _verdict(problem: Problem, patch: str, raw: _Raw, buggy: _Raw) -> Verdict:
-    was = [case == "pass" for case in buggy.cases]
-    now = [case == "pass" for case in raw.cases]
-    fixed = sum(n and not w for n, w in zip(now, was, strict=True))
-    kept = sum(n and w for n, w in zip(now, was, strict=True))
-    return Verdict(
-        problem_id=problem.problem_id,
-        outcome=_outcome(problem, patch, raw, all(now), kept < sum(was)),
-        cases=raw.cases,
-        was_failing=len(was) - sum(was),
-        now_passing=fixed,
-        was_passing=sum(was),
-        still_passing=kept,
-        lines=raw.lines if all(now) else None,
-        message=raw.message,
-    )
-
-
-def _outcome(problem: Problem, patch: str, raw: _Raw, all_pass: bool, lost: bool) -> Outcome:
+def _outcome(problem: Problem, patch: str, raw: Raw, all_pass: bool, lost: bool) -> Outcome:
     """The failure taxonomy: one word for each patch."""
     if all_pass:
         return "fixed"

@@ -213,6 +213,7 @@ EFFECTS: dict[str, Row] = {
     "scoring.judge.cpu_seconds": (jobs, 3.0, {}),
     "scoring.judge.wall_seconds": (jobs, 12.0, {}),
     "scoring.judge.memory_mb": (jobs, 300, {}),
+    "scoring.judge.after_time_out": (jobs, "go-on", {}),
     "scoring.judge.slow.work_lines": (jobs, 6_000_000, {}),
     "scoring.judge.slow.cpu_seconds": (jobs, 20.0, {}),
     "scoring.judge.slow.wall_seconds": (jobs, 90.0, {}),

@@ -1,49 +1,23 @@
-"""What the kernel offers to contain a child: Landlock, seccomp, prctl, rlimits. Standard library only.
+"""What every child is locked down with, besides the list of system calls: rlimits, Landlock, no capabilities.
 
-Loaded by the zygote from its file, since the zygote has no import path; imported by the
-parent to see what this machine has. x86-64 is tested; the arm64 numbers are written from
-the kernel's table and are untested.
+A patch can write nothing at all: no path is writable (Landlock) and no file may grow
+(RLIMIT_FSIZE 0), so there is no scratch directory to limit. Standard library only:
+loaded by the zygote from its file, since the zygote has no import path; imported by the
+parent to see what this machine has.
 """
 
 import ctypes
 import os
-import platform
 import resource
 import signal
 import struct
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 FS_READ_FILE, FS_READ_DIR = 1 << 2, 1 << 3
+CAPABILITY_VERSION_3 = 0x20080522
 NOT_READABLE = ("site-packages", "dist-packages", "test", "ctypes", "lib-dynload")
-
-# fmt: off
-ALLOWED: dict[str, tuple[int, set[int]]] = {
-    "x86_64": (
-        0xC000003E,
-        {  # read write open close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn
-            0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
-            # ioctl pread64 access select sched_yield mremap madvise nanosleep getitimer setitimer getpid exit uname fcntl
-            16, 17, 21, 23, 24, 25, 28, 35, 36, 38, 39, 60, 63, 72,
-            # getcwd readlink gettimeofday getrlimit getrusage sysinfo times getuid getgid geteuid getegid sigaltstack
-            79, 89, 96, 97, 98, 99, 100, 102, 104, 107, 108, 131,
-            # gettid time futex getdents64 clock_gettime clock_getres clock_nanosleep exit_group
-            186, 201, 202, 217, 228, 229, 230, 231,
-            # openat newfstatat getrandom statx rseq
-            257, 262, 318, 332, 334,
-        },
-    ),
-    "aarch64": (
-        0xC00000B7,
-        {
-            63, 64, 57, 80, 62, 222, 226, 215, 214, 134, 135, 139, 29, 67, 124, 216, 233, 101, 102, 103, 172, 93, 160, 25,
-            17, 78, 169, 163, 165, 179, 153, 174, 176, 175, 177, 132, 178, 98, 61, 113, 114, 115, 94, 56, 79, 278, 291, 293,
-            48, 73, 72,
-        },
-    ),
-}
-# fmt: on
 
 
 def landlock_abi() -> int:
@@ -51,13 +25,12 @@ def landlock_abi() -> int:
     return max(0, int(LIBC.syscall(LANDLOCK_CREATE, None, 0, 1)))
 
 
-def seccomp_known() -> bool:
-    """Filters are supported, and this machine's system calls are known."""
-    return os.path.exists("/proc/sys/kernel/seccomp/actions_avail") and platform.machine() in ALLOWED
-
-
 def landlock_rules(readable: list[str]) -> int:
-    """File descriptor of a rule set that handles every kind of access and allows reading `readable`."""
+    """File descriptor of a rule set that handles every kind of access and allows reading `readable`.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
     abi = landlock_abi()
     accesses = (1 << 13) - 1
     for since, bit in ((2, 13), (3, 14), (5, 15)):
@@ -88,39 +61,19 @@ def standard_library() -> list[str]:
     return paths
 
 
-def seccomp_program() -> tuple[bytes, int]:
-    """BPF bytes and length: the right architecture and an allowed call, else EPERM."""
-    architecture, calls = ALLOWED[platform.machine()]
-    instructions = [
-        struct.pack("<HBBI", 0x20, 0, 0, 4),  # load the architecture
-        struct.pack("<HBBI", 0x15, 1, 0, architecture),
-        struct.pack("<HBBI", 0x06, 0, 0, 0x80000000),  # another one: kill the process
-        struct.pack("<HBBI", 0x20, 0, 0, 0),  # load the call's number
-    ]
-    ordered = sorted(calls)
-    for position, number in enumerate(ordered):
-        instructions.append(struct.pack("<HBBI", 0x15, len(ordered) - position, 0, number))
-    instructions.append(struct.pack("<HBBI", 0x06, 0, 0, 0x00050000 | 1))  # EPERM
-    instructions.append(struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000))  # allow
-    return b"".join(instructions), len(instructions)
-
-
-class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
-
-
-def install_seccomp(program: bytes, length: int) -> None:
-    """From here on only allowed system calls."""
-    if LIBC.prctl(PR_SET_SECCOMP, 2, ctypes.byref(_Program(length, program)), 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "seccomp")
-
-
 def die_with_parent() -> None:
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def lock_down(limits: dict[str, float], rules: int | None, program: tuple[bytes, int] | None, zygote: int) -> None:
-    """Everything that must hold before a line of the patch runs."""
+def drop_capabilities() -> None:
+    """Keep no capability, not even as the superuser. Raises `OSError`."""
+    header = struct.pack("<Ii", CAPABILITY_VERSION_3, 0)
+    if LIBC.capset(header, b"\0" * 24) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def lock_down(limits: dict[str, float], rules: int | None, zygote: int) -> None:
+    """Everything but the list of system calls that must hold before a line of the patch runs."""
     megabyte = 1 << 20
     for kind, wanted in (
         (resource.RLIMIT_CORE, 0),
@@ -141,5 +94,3 @@ def lock_down(limits: dict[str, float], rules: int | None, program: tuple[bytes,
     LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if rules is not None and LIBC.syscall(LANDLOCK_RESTRICT, rules, 0) != 0:
         os._exit(1)
-    if program is not None:
-        install_seccomp(*program)

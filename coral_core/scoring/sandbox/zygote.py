@@ -1,18 +1,25 @@
 """The zygote: a bare interpreter that forks a locked-down child for each patch.
 
 Run as ``python -s -S -P zygote.py CONTROL_FD VALUES_FILE LAYERS``. Standard library only. It
-receives, over its control socket, one byte and two file descriptors per patch (request
-in, results out) and hands them to a forked child unread: the zygote never sees a patch,
-an argument or a result, so no child can find those of another in its memory. It answers
-with the child's pid, waits for the byte ``k``, kills the child's process group, reaps it
-and answers with the wait status. The parent owns the clock.
+says which layers it has (one line of JSON), then receives, over its control socket, one
+byte and two file descriptors per patch (request in, results out) and hands them to a
+forked child unread: the zygote never sees a patch, an argument or a result, so no child
+can find those of another in its memory. The child says ``p`` on the control socket (the
+kernel adds its pid) and closes it; the zygote waits for the byte ``k``, kills the child's
+process group, reaps it and answers with wait status and CPU seconds. The parent owns the
+clock.
 
-Layers of the child, in order: own session, death with its parent, rlimits, no new
-privileges, Landlock (read the standard library, nothing else), seccomp (a list of
-allowed system calls; no processes, threads, sockets or signals to others).
+Layers of the zygote: namespaces where there are any, no capabilities. Layers of the
+child, in order: own session, death with its parent, rlimits, no new privileges, Landlock
+(read the standard library, nothing else), seccomp (a list of allowed system calls).
+
+A child first says ``ready``: what goes wrong before is the judge's failure, not the
+patch's. From then on it belongs to the patch, which may find the result pipe and write
+what it likes; that is worth no more than returning values. There is no answer in here.
 """
 
 import array
+import contextlib
 import gc
 import json
 import os
@@ -24,33 +31,55 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-RULES_FD = 200
-"""Where the Landlock rules wait: above every descriptor a child opens before it is locked down."""
+RULES_FD, NULL_FD = 200, 201
+"""Where the Landlock rules and /dev/null wait: above every descriptor a child opens before it is locked down."""
 PRELOADED = "bisect collections copy dataclasses decimal fractions functools heapq itertools math operator random re statistics string typing"
 
 
-def child(
-    request_fd: int,
-    result_fd: int,
-    kernel: Any,
-    rules: int | None,
-    program: tuple[bytes, int] | None,
-    zygote: int,
-    values: Any,
-) -> None:
+class Room:
+    """What every child of this zygote is locked down with."""
+
+    def __init__(self, wanted: list[str], folder: str, values: Any) -> None:
+        self.values = values
+        self.layers = load(os.path.join(folder, "layers.py"))
+        self.seccomp = load(os.path.join(folder, "seccomp.py"))
+        self.rules: int | None = None
+        self.program: tuple[bytes, int] | None = None
+        self.names: list[str] = []
+        self.zygote = 0
+        if "seccomp" in wanted:
+            self.program = self.seccomp.program()
+            self.names.append("seccomp")
+
+    def close_doors(self, wanted: list[str], entered: list[str]) -> None:
+        """What the zygote itself gives up, and the rules for its children."""
+        if "landlock" in wanted:
+            made = self.layers.landlock_rules(self.layers.standard_library())
+            self.rules = os.dup2(made, RULES_FD)
+            os.close(made)
+            self.names.append("landlock")
+        self.names += entered
+        with contextlib.suppress(OSError):
+            self.layers.drop_capabilities()
+            self.names.append("no-capabilities")
+        self.zygote = os.getpid()
+
+
+def child(request_fd: int, result_fd: int, room: Room) -> None:
     """Read the request, lock this process down, run the patch."""
     os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
-        os.dup2(null, number)
+        os.dup2(NULL_FD, number)
     with os.fdopen(request_fd, "rb") as stream:
         request = json.loads(stream.read())
     os.closerange(3, result_fd)
     os.closerange(result_fd + 1, RULES_FD)
     os.closerange(RULES_FD + 1, 512)
-    kernel.lock_down(request["limits"], rules, program, zygote)
+    room.layers.lock_down(request["limits"], room.rules, room.zygote)
+    if room.program is not None:
+        room.seccomp.install(*room.program)
     os.closerange(RULES_FD, RULES_FD + 1)
-    run_patch(request, result_fd, values)
+    run_patch(request, result_fd, room.values)
 
 
 def run_patch(request: dict[str, Any], result_fd: int, values: Any) -> NoReturn:
@@ -69,6 +98,7 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any) -> NoReturn:
     # the child's own machinery is out of easy reach; it holds no secrets
     for name in ("__main__", "ctypes", "_ctypes", "socket", "_socket", "array"):
         sys.modules.pop(name, None)
+    say({"ready": True})
     budget.start(-1)
     try:
         exec(compile(request["source"], "<patch>", "exec", dont_inherit=True), space)
@@ -177,11 +207,8 @@ class Budget:
 # -- the zygote ----------------------------------------------------------------------------
 
 
-def serve(
-    control: socket.socket, kernel: Any, rules: int | None, program: tuple[bytes, int] | None, values: Any
-) -> None:
+def serve(control: socket.socket, room: Room) -> None:
     """Fork a child per request until the parent hangs up."""
-    me = os.getpid()
     while True:
         handles = array.array("i")
         data, extra, _, _ = control.recvmsg(1, socket.CMSG_LEN(2 * handles.itemsize))
@@ -193,13 +220,13 @@ def serve(
         pid = os.fork()
         if pid == 0:
             try:
+                control.sendall(b"p")
                 control.close()
-                child(handles[0], handles[1], kernel, rules, program, me, values)
+                child(handles[0], handles[1], room)
             finally:
                 os._exit(1)
         for handle in handles:
             os.close(handle)
-        control.sendall(struct.pack("<i", pid))
         if control.recv(1) != b"k":
             return
         for kill in (os.killpg, os.kill):
@@ -207,8 +234,8 @@ def serve(
                 kill(pid, signal.SIGKILL)
             except OSError:
                 continue
-        _, status = os.waitpid(pid, 0)
-        control.sendall(struct.pack("<i", status))
+        _, status, used = os.wait4(pid, 0)
+        control.sendall(struct.pack("<id", status, used.ru_utime + used.ru_stime))
 
 
 def load(path: str) -> Any:
@@ -221,22 +248,25 @@ def load(path: str) -> Any:
 
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
-    values = load(sys.argv[2])
     wanted = sys.argv[3].split(",")
-    kernel = load(os.path.join(os.path.dirname(os.path.abspath(__file__)), "layers.py"))
-    kernel.die_with_parent()
+    folder = os.path.dirname(os.path.abspath(__file__))
+    room = Room(wanted, folder, load(sys.argv[2]))
+    namespaces = load(os.path.join(folder, "namespaces.py"))
+    room.layers.die_with_parent()
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # short of memory, the kernel ends a patch before anything else
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, NULL_FD)
+    os.close(null)
+    entered = namespaces.enter(control.fileno()) if "namespaces" in wanted else []
+    room.layers.die_with_parent()  # a fork may have made this another process
     for name in PRELOADED.split():
         __import__(name)
-    rules = None
-    if "landlock" in wanted:
-        made = kernel.landlock_rules(kernel.standard_library())
-        rules = os.dup2(made, RULES_FD)
-        os.close(made)
-    program = kernel.seccomp_program() if "seccomp" in wanted else None
+    room.close_doors(wanted, entered)
     gc.collect()
     gc.freeze()
-    control.sendall(b"r")
-    serve(control, kernel, rules, program, values)
+    control.sendall(json.dumps(room.names).encode() + b"\n")
+    serve(control, room)
 
 
 if __name__ == "__main__":

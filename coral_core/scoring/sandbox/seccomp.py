@@ -1,0 +1,101 @@
+"""The system calls that a patch may make: a list, and for `ioctl` and `fcntl` a list of their commands.
+
+No processes, threads, sockets, signals to others, timers of others or changes of files.
+`fcntl` is cut to what Python needs, since F_SETOWN with F_SETSIG lets the kernel send a
+signal on one's behalf, and F_SETPIPE_SZ takes kernel memory. x86-64 is tested; the arm64
+numbers are written from the kernel's table and are untested. Standard library only: the
+zygote loads this file by its path.
+"""
+
+import ctypes
+import os
+import platform
+import struct
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_SET_SECCOMP = 22
+ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000 | 1, 0x80000000
+
+# fmt: off
+ALLOWED: dict[str, tuple[int, set[int]]] = {
+    "x86_64": (
+        0xC000003E,
+        {  # read write open close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn
+            0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+            # pread64 access select sched_yield mremap madvise nanosleep getitimer setitimer getpid exit uname
+            17, 21, 23, 24, 25, 28, 35, 36, 38, 39, 60, 63,
+            # getcwd readlink gettimeofday getrlimit getrusage sysinfo times getuid getgid geteuid getegid sigaltstack
+            79, 89, 96, 97, 98, 99, 100, 102, 104, 107, 108, 131,
+            # gettid time futex getdents64 clock_gettime clock_getres clock_nanosleep exit_group
+            186, 201, 202, 217, 228, 229, 230, 231,
+            # openat newfstatat getrandom statx rseq
+            257, 262, 318, 332, 334,
+        },
+    ),
+    "aarch64": (
+        0xC00000B7,
+        {
+            63, 64, 57, 80, 62, 222, 226, 215, 214, 134, 135, 139, 67, 124, 216, 233, 101, 102, 103, 172, 93, 160,
+            17, 78, 169, 163, 165, 179, 153, 174, 176, 175, 177, 132, 178, 98, 61, 113, 114, 115, 94, 56, 79, 278, 291, 293,
+            48, 73, 72,
+        },
+    ),
+}
+BY_COMMAND: dict[str, dict[int, set[int]]] = {  # ioctl: TCGETS TIOCGWINSZ FIONCLEX FIOCLEX; fcntl: F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_DUPFD_CLOEXEC
+    "x86_64": {16: {0x5401, 0x5413, 0x5450, 0x5451}, 72: {0, 1, 2, 3, 4, 1030}},
+    "aarch64": {29: {0x5401, 0x5413, 0x5450, 0x5451}, 25: {0, 1, 2, 3, 4, 1030}},
+}
+# fmt: on
+
+
+def known() -> bool:
+    """Filters are supported, and this machine's system calls are known."""
+    return os.path.exists("/proc/sys/kernel/seccomp/actions_avail") and platform.machine() in ALLOWED
+
+
+def program() -> tuple[bytes, int]:
+    """BPF bytes and length: the right architecture and an allowed call, else EPERM."""
+    architecture, calls = ALLOWED[platform.machine()]
+    guarded = BY_COMMAND[platform.machine()]
+    blocks = [
+        [_load(24)]
+        + [("command", value) for value in sorted(commands)]
+        + [_return(REFUSE)]  # second argument, low half
+        for _, commands in sorted(guarded.items())
+    ]
+    first = 4 + len(calls) + len(guarded) + 1
+    starts = [first + sum(len(block) for block in blocks[:index]) for index in range(len(blocks))]
+    allow = first + sum(len(block) for block in blocks)
+    code = [_load(4), _equal(architecture, 1, 0), _return(KILL), _load(0)]
+    for number in sorted(calls):
+        code.append(_equal(number, allow - len(code) - 1, 0))
+    for number, start in zip(sorted(guarded), starts, strict=True):
+        code.append(_equal(number, start - len(code) - 1, 0))
+    code.append(_return(REFUSE))
+    for block in blocks:
+        for item in block:
+            code.append(item if isinstance(item, bytes) else _equal(item[1], allow - len(code) - 1, 0))
+    code.append(_return(ALLOW))
+    return b"".join(code), len(code)
+
+
+def _load(offset: int) -> bytes:
+    return struct.pack("<HBBI", 0x20, 0, 0, offset)
+
+
+def _equal(value: int, if_so: int, if_not: int) -> bytes:
+    return struct.pack("<HBBI", 0x15, if_so, if_not, value)
+
+
+def _return(value: int) -> bytes:
+    return struct.pack("<HBBI", 0x06, 0, 0, value)
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+def install(code: bytes, length: int) -> None:
+    """From here on only allowed system calls. Needs no-new-privileges. Raises `OSError`."""
+    if LIBC.prctl(PR_SET_SECCOMP, 2, ctypes.byref(_Program(length, code)), 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "seccomp")

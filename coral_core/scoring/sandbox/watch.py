@@ -1,0 +1,89 @@
+"""How long a child may take, told apart by the kernel's own account of it.
+
+Wall clock alone would punish a patch for a busy machine. `/proc/PID/schedstat` says how
+long a process ran and how long it waited for a CPU; what remains is time in which it
+chose to wait (sleep, a pipe, the disk). Three limits follow:
+
+    asleep   that remainder, per patch: the limit on sleeping; load does not change it
+    cpu      CPU time since the last case that was reported, in case a patch has switched
+             off the timer in its own process
+    starved  ten times all of that in wall clock: this machine gives the child no CPU,
+             which is no evidence about the patch
+
+Where schedstat is missing all wall clock counts as sleep.
+"""
+
+import time
+from dataclasses import dataclass
+
+PATIENCE = 10.0
+MARGIN_SECONDS = 0.5
+"""CPU seconds beyond a case's own limit before the parent ends it: the timer in the child comes first."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What one child may take, in seconds."""
+
+    asleep: float
+    cpu: tuple[float, ...] = ()
+    """CPU seconds while 0, 1, ... records have come; the last one holds for all further."""
+
+    def patience(self) -> float:
+        return PATIENCE * (self.asleep + sum(self.cpu))
+
+
+class Watch:
+    """The clock of one child, from now on."""
+
+    def __init__(self, pid: int, allowance: Allowance) -> None:
+        self._path = f"/proc/{pid}/schedstat"
+        self._allowance = allowance
+        self._started = time.monotonic()
+        self._records = 0
+        self._ran_before = 0.0
+        self.ended = ""
+        self.waited: float | None = None
+        self._next = self._started + min((allowance.asleep, *allowance.cpu[:2]))
+
+    def seconds_left(self, records: int) -> float:
+        """Seconds until the next look is due; 0 when a limit has passed (see `ended`)."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._look(now, records)
+        return 0.0 if self.ended else max(0.005, self._next - now)
+
+    def finish(self) -> None:
+        """A last look while the child is still there, ended or not."""
+        account = self._account()
+        self.waited = account[1] if account else self.waited
+
+    def _look(self, now: float, records: int) -> None:
+        ran, waited = self._account() or (0.0, None)
+        if waited is not None:
+            self.waited = waited
+        elapsed = now - self._started
+        if records != self._records:  # a case came back since: its successor begins at the latest now
+            self._records, self._ran_before = records, ran
+        left = {"asleep": self._allowance.asleep - (elapsed - ran - (waited or 0.0))}
+        if waited is not None:
+            left["starved"] = self._allowance.patience() - elapsed
+            if limits := self._allowance.cpu:
+                own = limits[min(records, len(limits) - 1)] + MARGIN_SECONDS
+                left["cpu"] = own - (ran - self._ran_before)
+        self.ended = next((name for name, seconds in left.items() if seconds <= 0), "")
+        self._next = now + max(0.005, min(left.values()))
+
+    def _account(self) -> tuple[float, float] | None:
+        """Seconds on a CPU and seconds waiting for one."""
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                ran, waited, _ = file.read(128).split()
+        except (OSError, ValueError):
+            return None
+        return int(ran) / 1e9, int(waited) / 1e9
+
+
+def busy(waited: float | None, used: float) -> bool:
+    """Was the machine busy with other work while a child used `used` CPU seconds? True when nothing is known."""
+    return waited is None or waited > 0.05 + 0.1 * used
