@@ -4,7 +4,7 @@ A job holds everything that decides its outcome; its digest is its identity in t
 store. Costs and times ride in `Cost`, which is no part of any digest.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from coral_core.config.tree import BaseModelConfig, GenerationConfig, JudgeConfi
 from coral_core.digest import digest, seed_from
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.repair.problem import Split
+from coral_core.repair.problem import Difficulty, Split
 
 SCHEMA_VERSION = 1
 InfeasibleReason = Literal["diverged", "out-of-memory", "module-missing", "prompt-too-long", "time-out", "poison"]
@@ -165,6 +165,7 @@ class ProblemRecord(Frozen):
 
     problem_id: str
     bug_class: str
+    difficulty: Difficulty = "medium"
     retention: bool
     samples: tuple[Sample, ...]
 
@@ -180,7 +181,53 @@ class Evaluation(Frozen):
     reason: str = ""
     scores: dict[str, float] = Field(default_factory=dict, description="Objective name -> [0, 1].")
     pass_at_1: float = Field(0.0, ge=0, le=1, description="Share of bugs repaired (retention problems not counted).")
+    pass_at_k: dict[str, float] = Field(
+        default_factory=dict,
+        description="k (2, 4, ... and the number of samples) -> unbiased estimate; {} for one sample.",
+    )
     passed: tuple[str, ...] = Field((), description="Problem ids whose first sample passes every case.")
     trainable_parameters: int = 0
     records: tuple[ProblemRecord, ...] = ()
+    cost: Cost = Cost()
+
+
+class TestJob(Frozen):
+    """Judge given code against one problem. No model takes part, and nothing is stored."""
+
+    __test__: ClassVar[bool] = False  # no test of pytest
+
+    schema_version: int = SCHEMA_VERSION
+    problems: ProblemsConfig = Field(description="Where the problem is looked up; a lane rebuilds it from this.")
+    problem_id: str
+    problem_digest: str
+    patch: str = Field(description="The code: a whole module that defines the problem's function.")
+    judge: JudgeConfig
+    versions: dict[str, str] = Field(description="judge, oracle, interpreter, ...")
+
+    def digest(self) -> str:
+        """Identity of the verdict: everything that changes it, and nothing else."""
+        judge = self.judge.model_dump(mode="json", exclude={"workers"})
+        patch = self.patch.encode("utf-8", "backslashreplace").decode()
+        return digest(
+            {
+                "kind": "test",
+                "schema": self.schema_version,
+                "problem": self.problem_digest,
+                "patch": patch,
+                "judge": judge,
+                "versions": self.versions,
+            }
+        )
+
+
+class TestResult(Frozen):
+    """What the judge said of the code of a test job."""
+
+    __test__: ClassVar[bool] = False
+
+    schema_version: int = SCHEMA_VERSION
+    test_digest: str
+    problem_id: str
+    passed: bool = Field(description="Every case passes.")
+    verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
     cost: Cost = Cost()

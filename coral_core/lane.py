@@ -11,13 +11,24 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from coral_core.config.scoring import JudgeConfig
 from coral_core.errors import EngineError, Infeasible
-from coral_core.jobs import Evaluation, EvaluationJob, ProblemRecord, Sample, TrainedAdapter, TrainingJob
+from coral_core.jobs import (
+    Cost,
+    Evaluation,
+    EvaluationJob,
+    ProblemRecord,
+    Sample,
+    TestJob,
+    TestResult,
+    TrainedAdapter,
+    TrainingJob,
+)
 from coral_core.lm.client import Engine
-from coral_core.plan import pairs_digest, problem_set, prompt_template, split_digest
+from coral_core.plan import find_problem, pairs_digest, problem_set, prompt_template, split_digest
 from coral_core.repair.extract import Extraction, extract
 from coral_core.repair.problem import Problem
-from coral_core.scoring.judge import Judge, Limits, Verdict
+from coral_core.scoring.judge import Judge, Verdict
 from coral_core.scoring.objectives import score
 from coral_core.store import Store
 
@@ -27,7 +38,7 @@ COMPLETION_CHARACTERS = 8_000
 
 
 class Lane:
-    """Does training and evaluation jobs. Not thread-safe: one lane, one job at a time."""
+    """Does training, evaluation and test jobs. Not thread-safe: one lane, one job at a time."""
 
     def __init__(self, store: Store, engine: Engine) -> None:
         self.store = store
@@ -110,6 +121,23 @@ class Lane:
         self.store.publish_evaluation(digest, evaluation)
         return evaluation
 
+    def test(self, job: TestJob) -> TestResult:
+        """Judge the code of `job`; starts no engine. Raises `JudgeError`, `ProblemError`, `EngineError`."""
+        started = time.perf_counter()
+        problem = find_problem(job.problems, job.problem_id)
+        if problem.digest() != job.problem_digest:
+            raise EngineError(
+                f"test of {job.problem_id}: this lane holds another problem of that name. Deploy one version of the code everywhere."
+            )
+        verdict = self._judge_for(job.judge).judge_batch([(problem, job.patch)])[0]
+        return TestResult(
+            test_digest=job.digest(),
+            problem_id=job.problem_id,
+            passed=verdict.passed,
+            verdict=verdict.model_dump(mode="json"),
+            cost=Cost(seconds=time.perf_counter() - started),
+        )
+
     def _score(
         self,
         job: EvaluationJob,
@@ -137,7 +165,7 @@ class Lane:
             for problem, texts in zip(problems, completions, strict=True)
         ]
         flat = [(problem, item.patch) for problem, items in zip(problems, extracted, strict=True) for item in items]
-        judge = self._judge_for(job)
+        judge = self._judge_for(job.judge)
         verdicts = judge.judge_batch(flat)
         grouped = [verdicts[start : start + samples] for start in range(0, len(verdicts), samples)]
         scores = score(
@@ -155,6 +183,7 @@ class Lane:
             split=job.split,
             scores=scores.objectives(),
             pass_at_1=scores.pass_at_1,
+            pass_at_k=scores.pass_at_k,
             passed=tuple(p.problem_id for p, group in zip(problems, grouped, strict=True) if group[0].passed),
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
             records=_records(problems, completions, extracted, grouped),
@@ -176,20 +205,13 @@ class Lane:
                 f"{job.base_content_id[:12]} ({job.numerics_class}). Give every lane the same weights, torch and device."
             )
 
-    def _judge_for(self, job: EvaluationJob) -> Judge:
-        """The judge with the job's limits; kept warm between jobs of one configuration."""
-        key = job.judge.model_dump_json()
+    def _judge_for(self, config: JudgeConfig) -> Judge:
+        """The judge with these limits; kept warm between jobs of one configuration."""
+        key = config.model_dump_json()
         if self._judge is None or key != self._judge_key:
             if self._judge is not None:
                 self._judge.close()
-            limits = Limits(
-                work_lines=job.judge.work_lines,
-                cpu_seconds=job.judge.cpu_seconds,
-                wall_seconds=job.judge.wall_seconds,
-                memory_mb=job.judge.memory_mb,
-                slow=job.judge.slow,
-            )
-            self._judge = Judge(limits, workers=job.judge.workers, allow_missing_layers=job.judge.allow_missing_layers)
+            self._judge = Judge.configured(config)
             self._judge_key = key
         return self._judge
 
@@ -204,6 +226,7 @@ def _records(
         ProblemRecord(
             problem_id=problem.problem_id,
             bug_class=problem.bug_class,
+            difficulty=problem.difficulty,
             retention=problem.retention,
             samples=tuple(
                 Sample(

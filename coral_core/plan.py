@@ -4,14 +4,16 @@ Control process and lanes build the same jobs from the same configuration; a lan
 code renders other data refuses (`Lane`), so that a digest never covers two contents.
 """
 
+import difflib
 import platform
 from functools import lru_cache
 from importlib.metadata import version
 
 from coral_core.config import ProblemsConfig, RunConfig
 from coral_core.digest import digest
+from coral_core.errors import ProblemError
 from coral_core.genome import Genome, HeavyGenes, LightGenes, neutral
-from coral_core.jobs import BaseModelIdentity, EvaluationJob, TrainingJob
+from coral_core.jobs import BaseModelIdentity, EvaluationJob, TestJob, TrainingJob
 from coral_core.lm.versions import RECIPE_VERSION
 from coral_core.repair.extract import EXTRACTOR_VERSION
 from coral_core.repair.problem import Problem, ProblemSet, Split
@@ -43,6 +45,32 @@ def pairs_digest(config: ProblemsConfig, prompt: PromptTemplate) -> str:
 def split_digest(config: ProblemsConfig, split: Split) -> str:
     """Digest of the contents of one split."""
     return digest([problem.digest() for problem in problem_set(config).split(split)])
+
+
+def find_problem(config: ProblemsConfig, problem_id: str) -> Problem:
+    """The problem called `problem_id`, of whatever split. Raises `ProblemError` for a name that is not there."""
+    found = problem_set(config)
+    known = {problem.problem_id: problem for problem in (*found.fitness, *found.monitor, *found.held_out)}
+    if problem_id not in known:
+        near = difflib.get_close_matches(problem_id, list(known), 3, 0.4) or list(known)[:3]
+        raise ProblemError(
+            f"{problem_id}: no such problem in the source {config.source} ({len(known)} there). Near: {', '.join(near)}."
+        )
+    return known[problem_id]
+
+
+def job_for_patch(config: RunConfig, problem_id: str, patch: str) -> TestJob:
+    """The job that judges `patch` against one problem of `config`. Raises `ProblemError` as `find_problem`."""
+    problem = find_problem(config.problems, problem_id)
+    versions = tool_versions(prompt_template(config))
+    return TestJob(
+        problems=config.problems,
+        problem_id=problem_id,
+        problem_digest=problem.digest(),
+        patch=patch,
+        judge=config.scoring.judge,
+        versions={name: versions[name] for name in ("judge", "oracle", "interpreter")},
+    )
 
 
 def tool_versions(prompt: PromptTemplate) -> dict[str, str]:

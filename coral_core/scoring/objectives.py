@@ -17,7 +17,7 @@ from coral_core.scoring.lint import Findings, findings
 
 
 class Scores(Frozen):
-    """The objectives of one evaluation, and pass@1."""
+    """The objectives of one evaluation, and pass@1 and pass@k."""
 
     bugfix: float
     style: float
@@ -27,10 +27,11 @@ class Scores(Frozen):
     retention: float
     cost: float
     pass_at_1: float
+    pass_at_k: dict[str, float] = {}  # noqa: RUF012 (pydantic copies it)
 
     def objectives(self) -> dict[str, float]:
-        """Objective name -> score, without pass@1."""
-        return {name: value for name, value in self.model_dump().items() if name != "pass_at_1"}
+        """Objective name -> score, without pass@1 and pass@k."""
+        return self.model_dump(exclude={"pass_at_1", "pass_at_k"})
 
 
 def score(
@@ -65,6 +66,7 @@ def score(
         retention=retention(problems, verdicts, base_passes),
         cost=cost(trainable_parameters, base_parameters),
         pass_at_1=_mean([float(verdict.passed) for _, group in bugs for verdict in group]),
+        pass_at_k=pass_at_more([group for _, group in bugs]) if bugs else {},
     )
 
 
@@ -117,7 +119,8 @@ def runtime(
 ) -> float:
     """Mean of min(1, reference lines / patch lines) over problems that base and genome both pass.
 
-    Executed lines are counted in the child over the recorded inputs. Without a problem that
+    Executed lines are counted in the child over the recorded inputs, so they are the patch's own word: one that
+    tampers with the count can reach 1.0, no more. That is why runtime is a report by default. Without a problem that
     both pass: over those that the genome passes; without one of these either: 0.
     """
     ratios = {
@@ -163,6 +166,16 @@ def pass_at_k(samples: int, passing: int, k: int) -> float:
     if samples - passing < k:
         return 1.0
     return 1.0 - math.prod((samples - passing - i) / (samples - i) for i in range(k))
+
+
+def pass_at_more(groups: Sequence[Sequence[Verdict]]) -> dict[str, float]:
+    """Mean pass@k over problems, for k = 2, 4, 8, ... and the number of samples; {} when there is one sample."""
+    samples = min((len(group) for group in groups), default=0)
+    wanted = sorted({2**power for power in range(1, samples.bit_length()) if 2**power <= samples} | {samples} - {0, 1})
+    return {
+        str(k): _mean([pass_at_k(len(group), sum(verdict.passed for verdict in group), k) for group in groups])
+        for k in wanted
+    }
 
 
 def _parses(patch: str) -> bool:

@@ -39,6 +39,10 @@ def build() -> App:
     app.command("flows.cli.runs:runs", name="runs", help="List the runs.")
     app.command("flows.cli.report:report", name="report", help="Show what a run found and what it cost.")
     app.command("flows.cli.show:show", name="show", help="Show a genome: genes, lineage, scores, patches, verdicts.")
+    app.command("flows.cli.doctor:doctor", name="doctor", help="Check this machine: versions, sandbox, store, server.")
+    app.command(
+        "flows.cli.judge_patch:judge_patch", name="test-patch", help="Judge a file against one problem; exits 0 or 1."
+    )
     store = App(name="store", help="Look at and check the store of adapters and evaluations.", help_format="markdown")
     store.command("flows.cli.store:ls", name="ls", help="List what the store holds.")
     store.command("flows.cli.store:show", name="show", help="Show one entry.")

@@ -4,7 +4,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol, Self
 
-from coral_core.jobs import Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 
 
 class Executor(Protocol):
@@ -19,6 +19,10 @@ class Executor(Protocol):
 
     def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
         """Evaluate; the adapter must be in the store by then."""
+        ...
+
+    def submit_test(self, job: TestJob) -> Future[TestResult]:
+        """Judge given code against one problem; needs no model and starts no engine."""
         ...
 
     def running(self) -> tuple[str, ...]:

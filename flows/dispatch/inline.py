@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from coral_core.config import InfraConfig
-from coral_core.jobs import Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 from coral_core.lane import Lane
 from coral_core.lm.client import InlineEngine
 from coral_core.store import Store
@@ -26,6 +26,11 @@ class InlineExecutor:
     def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
         future: Future[Evaluation] = Future()
         future.set_result(self._lane.evaluate(job, self._infra.evaluation.minutes * 60))
+        return future
+
+    def submit_test(self, job: TestJob) -> Future[TestResult]:
+        future: Future[TestResult] = Future()
+        future.set_result(self._lane.test(job))
         return future
 
     def running(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The local executor: lanes of this machine, each a thread with an engine process of its own.
 
-A lane starts when work waits and none is idle, takes whatever job is next (evaluations
+A lane starts when work waits and none is idle, takes whatever job is next (tests and evaluations
 first, so that results show early), and ends after `linger` seconds without work. A
 failed engine is restarted and its job tried again; the last try runs with all other
 lanes held back, so that what fails then fails by itself.
@@ -18,16 +18,18 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from coral_core.config import InfraConfig
-from coral_core.errors import EngineError
-from coral_core.jobs import Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.errors import EngineError, JudgeError
+from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 from coral_core.lane import Lane
 from coral_core.lm.client import EngineProcess
 from coral_core.store import Store
 
 log = logging.getLogger("coral.dispatch")
 
-Kind = Literal["training", "evaluation"]
-_PRIORITY: dict[Kind, int] = {"evaluation": 0, "training": 1}
+Kind = Literal["training", "evaluation", "test"]
+_PRIORITY: dict[Kind, int] = {"test": 0, "evaluation": 1, "training": 2}
+_POOL: dict[Kind, Kind] = {"training": "training", "evaluation": "evaluation", "test": "evaluation"}
+"""Tests share the lanes of evaluations, as on work pools."""
 
 
 class _Work:
@@ -67,6 +69,9 @@ class LocalExecutor:
     def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
         seconds = self._infra.evaluation.minutes * 60
         return self._submit(_Work("evaluation", job.digest(), lambda lane: lane.evaluate(job, seconds)))
+
+    def submit_test(self, job: TestJob) -> Future[TestResult]:
+        return self._submit(_Work("test", job.digest(), lambda lane: lane.test(job)))
 
     def running(self) -> tuple[str, ...]:
         with self._changed:
@@ -155,7 +160,8 @@ class LocalExecutor:
             return False
         if work.attempts + 1 >= self._infra.attempts > 1:
             return not self._busy
-        return sum(other.kind == work.kind for other in self._busy.values()) < self._caps[work.kind]
+        pool = _POOL[work.kind]
+        return sum(_POOL[other.kind] == pool for other in self._busy.values()) < self._caps[pool]
 
     def _do(self, lane: Lane, number: int, work: _Work) -> None:
         result: Any = None
@@ -169,7 +175,11 @@ class LocalExecutor:
             if self._alone is work:
                 self._alone = None
             work.attempts += 1
-            again = isinstance(error, EngineError) and work.attempts < self._infra.attempts and not self._closed
+            again = (
+                isinstance(error, (EngineError, JudgeError))
+                and work.attempts < self._infra.attempts
+                and not self._closed
+            )
             if again:
                 log.warning(
                     "%s %s failed (try %d of %d): %s",

@@ -1,0 +1,105 @@
+"""`coral test-patch`: judge a file against one problem, as a lane would, without a model."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from coral_core.config import RunConfig, load_config
+from coral_core.errors import ConfigError
+from coral_core.jobs import TestJob, TestResult
+from flows.cli.config import AsJson, Overrides
+
+COLOURS = {"pass": "green", "not-run": "dim"}
+
+
+def judge_patch(
+    problem: str,
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    config: Path | None = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge FILE against PROBLEM; returns 0 when every case passes, 1 when not.
+
+    Args:
+        problem: Id of a problem, for example builtin/fitness/running_fold/0003.
+        file: The code, a whole module; - reads it from standard input.
+        config: The configuration that names the problems and the limits; without it the defaults do.
+    """
+    from coral_core.plan import find_problem, job_for_patch
+
+    settings = load_config(config, set_ or []) if config is not None else _defaults(set_ or [])
+    patch, note = _read(file)
+    job = job_for_patch(settings, problem, patch)
+    result = _judge(settings, job)
+    verdict = dict(result.verdict)
+    if note:
+        verdict["message"] = note
+    if as_json:
+        print(json.dumps({"schema_version": 1, **result.model_dump(mode="json"), "verdict": verdict}, indent=1))
+    else:
+        _print(Console(highlight=False, soft_wrap=True), verdict, find_problem(settings.problems, problem).cases)
+    if not result.passed:
+        raise SystemExit(1)
+
+
+def _defaults(overrides: list[str]) -> RunConfig:
+    from coral_core.config.load import parse_config
+
+    return parse_config("", "the defaults", overrides)
+
+
+def _read(file: str) -> tuple[str, str]:
+    """The code, and what is wrong with its bytes; those that are no text become NUL, which no Python accepts."""
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({error.strerror}). Give a file of Python code, or - for stdin."
+        ) from None
+    try:
+        return data.decode(), ""
+    except UnicodeDecodeError as error:
+        return data.decode(errors="replace") + "\0", f"the patch is not valid UTF-8 (byte {error.start})"
+
+
+def _judge(config: RunConfig, job: TestJob) -> TestResult:
+    """A lane of this process; a test job touches neither engine nor store."""
+    from coral_core.store import Store
+    from flows.dispatch.inline import InlineExecutor
+
+    with InlineExecutor(config.infra, Store(config.store.path)) as executor:
+        return executor.submit_test(job).result()
+
+
+def _print(out: Console, verdict: dict[str, Any], cases: Any) -> None:
+    passing = verdict["cases"].count("pass")
+    colour = "green" if passing == len(cases) else "red"
+    out.print(
+        f"[bold]{escape(verdict['problem_id'])}[/] [{colour}]{verdict['outcome']}[/], {passing} of {len(cases)} cases pass"
+    )
+    if verdict["message"]:
+        out.print(f"  {verdict['message']}", markup=False)
+    for number, (found, case) in enumerate(zip(verdict["cases"], cases, strict=True)):
+        colour = COLOURS.get(found, "red")
+        wanted = f"raises {case.exception}" if case.exception else _shown(case.value)
+        call = f"({', '.join(map(_shown, case.arguments))}) -> {wanted}"
+        out.print(f"  {number:>3} [{colour}]{escape(found):<12}[/] ", end="")
+        out.print(call if len(call) <= 100 else f"{call[:97]}...", markup=False)
+
+
+def _shown(encoded: Any) -> str:
+    """A value as Python writes it; one with nodes as it is stored."""
+    from coral_core.scoring.values import ValueOutside, decode
+
+    try:
+        return repr(decode(encoded))
+    except ValueOutside:
+        return json.dumps(encoded, ensure_ascii=False)
