@@ -12,8 +12,8 @@ SMALL = (
     "problems.retention=8",
     "problems.monitor=8",
     "problems.held_out=24",
-    "training.steps=20",
-    "training.warmup=3",
+    "training.steps=8",
+    "training.warmup=2",
 )
 
 
