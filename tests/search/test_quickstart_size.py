@@ -38,7 +38,12 @@ def test_the_champion_is_an_elite_and_names_its_original() -> None:
 
 def test_every_operator_occurs_and_parents_are_older() -> None:
     operators: set[str] = set()
-    search = {"generations": 12, "early_stopping": {"enabled": False}, "variation": {"automaton_rate": 0.6}, "start_with_default": False}
+    search = {
+        "generations": 12,
+        "early_stopping": {"enabled": False},
+        "variation": {"automaton_rate": 0.6},
+        "start_with_default": False,
+    }
     for genomes in asked(config(search=search)):
         for genome in genomes:
             operators |= set(genome.lineage.operator.split("+"))
