@@ -1,12 +1,13 @@
 """The local executor: lanes of this machine, each a thread with an engine process of its own.
 
 A lane starts when work waits and none is idle, takes whatever job is next (tests and evaluations
-first, so that results show early), and ends after `linger` seconds without work. A
+first, so that results show early; then the largest training, so that none is left over at
+the end of a generation), and ends after `linger` seconds without work. A
 failed engine is restarted and its job tried again; the last try runs with all other
 lanes held back, so that what fails then fails by itself.
 """
 
-import heapq
+import bisect
 import itertools
 import logging
 import os
@@ -35,8 +36,9 @@ _POOL: dict[Kind, Kind] = {"training": "training", "evaluation": "evaluation", "
 class _Work:
     """One submitted job."""
 
-    def __init__(self, kind: Kind, digest: str, call: Callable[[Lane], Any]) -> None:
+    def __init__(self, kind: Kind, digest: str, call: Callable[[Lane], Any], size: int = 0) -> None:
         self.kind = kind
+        self.size = size
         self.digest = digest
         self.call = call
         self.future: Future[Any] = Future()
@@ -52,7 +54,7 @@ class LocalExecutor:
         self._limit = infra.local_lanes or (os.cpu_count() or 1)
         self._caps: dict[Kind, int] = {"training": infra.training.lanes, "evaluation": infra.evaluation.lanes}
         self._changed = threading.Condition()
-        self._queue: list[tuple[int, int, _Work]] = []
+        self._queue: list[tuple[tuple[int, int], int, _Work]] = []
         self._order = itertools.count()
         self._busy: dict[int, _Work] = {}
         self._lanes: dict[int, threading.Thread] = {}
@@ -64,7 +66,8 @@ class LocalExecutor:
 
     def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
         seconds = self._infra.training.minutes * 60
-        return self._submit(_Work("training", job.digest(), lambda lane: lane.train(job, seconds)))
+        size = job.heavy.rank * len(job.heavy.target_modules)
+        return self._submit(_Work("training", job.digest(), lambda lane: lane.train(job, seconds), size))
 
     def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
         seconds = self._infra.evaluation.minutes * 60
@@ -113,7 +116,7 @@ class LocalExecutor:
         return work.future
 
     def _push(self, work: _Work) -> None:
-        heapq.heappush(self._queue, (_PRIORITY[work.kind], next(self._order), work))
+        bisect.insort(self._queue, ((_PRIORITY[work.kind], -work.size), next(self._order), work))
         self._changed.notify_all()
 
     def _serve(self, number: int) -> None:
@@ -136,11 +139,10 @@ class LocalExecutor:
         deadline = time.monotonic() + self._infra.linger
         with self._changed:
             while not self._closed:
-                for index, (_, _, work) in enumerate(sorted(self._queue)):
+                for index, (_, _, work) in enumerate(self._queue):
                     if not self._may_start(work):
                         continue
-                    self._queue.remove(sorted(self._queue)[index])
-                    heapq.heapify(self._queue)
+                    del self._queue[index]
                     if not work.future.cancelled():
                         self._busy[number] = work
                         if work.attempts + 1 >= self._infra.attempts > 1:
