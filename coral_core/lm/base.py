@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,15 @@ def numerics_class(config: BaseModelConfig) -> str:
         return f"rehearsal-{ENGINE_VERSION}"
     device = resolve_device(config.device)
     model = _gpu_name(device) if device.startswith("cuda") else _cpu_name()
-    return f"{model}; {config.dtype}; torch {version('torch')}; 1 thread; engine {ENGINE_VERSION}"
+    return f"{model}; {config.dtype}; torch {_torch_version()}; 1 thread; engine {ENGINE_VERSION}"
+
+
+def _torch_version() -> str:
+    """A machine without torch can plan and check a run; a lane there refuses jobs of any other numerics class."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def resolve_device(device: str) -> str:
