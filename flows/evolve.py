@@ -19,7 +19,8 @@ from coral_core.errors import CoralError
 from coral_core.genome import default_lora
 from coral_core.jobs import Evaluation
 from coral_core.lm.base import identify
-from coral_core.plan import Planner, split_digest
+from coral_core.plan import Planner, problem_set, split_digest
+from coral_core.repair.guard import guard
 from coral_core.report.export import export_champion
 from coral_core.report.tables import write_report
 from coral_core.run import (
@@ -64,6 +65,7 @@ async def evolve(config: RunConfig, edition: int = 1, overrides: list[str] | Non
         run_id, champion and where the run's folder is.
     """
     check_paths(config)
+    await asyncio.to_thread(lambda: guard(problem_set(config.problems), config.problems))  # before anything is made
     identity = identify_run(config, edition)
     store = Store(config.store.path)
     store.prepare()

@@ -112,6 +112,9 @@ def _path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
             path = path.parent
         if not path.is_dir():
             yield key, f"{'.'.join(key)}: {value}: {path} is a file, not a directory. Choose another directory."
+    from coral_core.repair.sources import path_problems  # it knows the configuration tree, so it is imported late
+
+    yield from path_problems(config.problems)
 
 
 def _plain(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, source: str) -> Any:

@@ -142,6 +142,25 @@ class BaseModelConfig(Frozen):
     )
 
 
+class TrainingPairsConfig(Frozen):
+    """Where adapters learn from, when not from the problems' own source."""
+
+    source: str = Field(
+        "auto",
+        pattern=r"^[a-z][a-z0-9_-]*$",
+        description="auto: the training pairs of problems.source, or builtin mutants where it has none (quixbugs); or a source by name.",
+    )
+    path: str | None = Field(
+        None, min_length=1, description="What the training source reads; problems.path when both sources are the same."
+    )
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.path is not None and self.source in ("auto", "builtin"):
+            raise ValueError(f"path {self.path} would not be read: the training source {self.source} has no path")
+        return self
+
+
 class ProblemsConfig(Frozen):
     """What is repaired, split four ways."""
 
@@ -166,6 +185,22 @@ class ProblemsConfig(Frozen):
         BUG_CLASSES, min_length=1, description="Defect classes of bugs that are made."
     )
     data_seed: int = Field(1, ge=0, description="Seed of the problem generator; independent of the run's seed.")
+    training: TrainingPairsConfig = Field(
+        TrainingPairsConfig(), description="Where adapters learn from, when not from the problems' own source."
+    )
+    accept_leaks: tuple[str, ...] = Field(
+        (), description="Sources, by name, whose leaks (answers trained on, functions in two splits) are accepted."
+    )
+
+    @model_validator(mode="after")
+    def _accepted(self) -> Self:
+        for name in self.accept_leaks:
+            if name not in (self.source, self.training.source):
+                raise ValueError(
+                    f"accept_leaks names {name}, which this configuration does not use: source is {self.source}, "
+                    f"training.source {self.training.source}"
+                )
+        return self
 
 
 class TrainingConfig(Frozen):

@@ -43,7 +43,7 @@ def load_builtin(config: ProblemsConfig) -> ProblemSet:
     fitness = _split(config, "fitness", config.fitness, config.retention, taken)
     monitor = _split(config, "monitor", config.monitor, 0, taken)
     return ProblemSet(
-        source="builtin", pairs=_training_pairs(config, taken), fitness=fitness, monitor=monitor, held_out=held_out
+        source="builtin", pairs=training_pairs(config, taken), fitness=fitness, monitor=monitor, held_out=held_out
     )
 
 
@@ -176,7 +176,8 @@ def broken(checked: Checked, classes: Sequence[BugClass], rng: random.Random) ->
     return None
 
 
-def _training_pairs(config: ProblemsConfig, taken: set[str]) -> tuple[RepairPair, ...]:
+def training_pairs(config: ProblemsConfig, taken: set[str]) -> tuple[RepairPair, ...]:
+    """``config.pairs`` pairs, none of whose texts has a normal form in `taken`."""
     rng = random.Random(seed_from("builtin", config.data_seed, "pairs"))
     echoes = int(ECHO_SHARE * config.pairs)
     pairs = list(_pairs(rng, B_FAMILIES, config.bug_classes, config.pairs - echoes, taken))

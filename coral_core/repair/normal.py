@@ -8,6 +8,7 @@ import ast
 import builtins
 import difflib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -89,25 +90,31 @@ def normal_form(source: str) -> str:
 
 def similarity(first: str, second: str) -> float:
     """Share of matching tokens of two normal forms, in [0, 1]."""
-    return _matcher(first, second).ratio()
+    return difflib.SequenceMatcher(None, _TOKEN.findall(first), _TOKEN.findall(second), autojunk=False).ratio()
 
 
 def near_duplicates(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int, float]]:
     """(place in `first`, place in `second`, similarity) of sources at or above `NEAR_DUPLICATE`."""
+    left, right = ([_TOKEN.findall(normal_form(text)) for text in texts] for texts in (first, second))
+    bags = [Counter(tokens) for tokens in left]
     found: list[tuple[int, int, float]] = []
-    for i, left in enumerate(first):
-        for j, right in enumerate(second):
-            matcher = _matcher(normal_form(left), normal_form(right))
-            # The quick ratios are upper bounds and spare most of the quadratic work.
-            if matcher.real_quick_ratio() >= NEAR_DUPLICATE and matcher.quick_ratio() >= NEAR_DUPLICATE:
-                ratio = matcher.ratio()
-                if ratio >= NEAR_DUPLICATE:
-                    found.append((i, j, ratio))
-    return found
-
-
-def _matcher(first: str, second: str) -> difflib.SequenceMatcher[str]:
-    return difflib.SequenceMatcher(None, _TOKEN.findall(first), _TOKEN.findall(second), autojunk=False)
+    for j, tokens in enumerate(right):
+        bag = Counter(tokens)
+        matcher: difflib.SequenceMatcher[str] | None = None
+        for i, others in enumerate(left):
+            total = len(tokens) + len(others)
+            # Lengths and shared tokens bound the ratio from above and spare nearly all of the quadratic work.
+            if 2 * min(len(tokens), len(others)) < NEAR_DUPLICATE * total:
+                continue
+            if 2 * (bag & bags[i]).total() < NEAR_DUPLICATE * total:
+                continue
+            if matcher is None:  # it indexes its second sequence: once for all of `first`
+                matcher = difflib.SequenceMatcher(None, others, tokens, autojunk=False)
+            matcher.set_seq1(others)
+            ratio = matcher.ratio()
+            if ratio >= NEAR_DUPLICATE:
+                found.append((i, j, ratio))
+    return sorted(found)
 
 
 def check_split(problems: ProblemSet) -> list[Overlap]:

@@ -90,8 +90,9 @@ class ProblemSet(Frozen):
     monitor: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
     benchmark: bool = Field(
-        False, description="A public benchmark: its answers are never trained on, near-duplicates are leaks too."
+        False, description="A public benchmark: its answers are not trained on, near-duplicates are leaks too."
     )
+    answers_of: str = Field("", description="The public benchmark whose own answers are among the pairs, if one is.")
 
     def split(self, name: Split) -> tuple[Problem, ...]:
         if name == "training":

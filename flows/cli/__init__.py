@@ -43,6 +43,15 @@ def build() -> App:
     app.command(
         "flows.cli.judge_patch:judge_patch", name="test-patch", help="Judge a file against one problem; exits 0 or 1."
     )
+    problems = App(name="problems", help="Check, fetch and compare problems.", help_format="markdown")
+    problems.command(
+        "flows.cli.problems:check", name="check", help="Judge reference and buggy version of each problem."
+    )
+    problems.command("flows.cli.problems:fetch", name="fetch", help="Fetch a public benchmark (quixbugs).")
+    problems.command(
+        "flows.cli.problems:leak_check", name="leak-check", help="List functions that cross splits; exits 0 or 1."
+    )
+    app.command(problems)
     store = App(name="store", help="Look at and check the store of adapters and evaluations.", help_format="markdown")
     store.command("flows.cli.store:ls", name="ls", help="List what the store holds.")
     store.command("flows.cli.store:show", name="show", help="Show one entry.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,3 +204,63 @@ def test_a_bug_of_ours_is_one_line_and_a_traceback_only_on_request(tmp_path: Pat
     refused(done, 70)
     assert "CORAL_DEBUG=1" in done.stderr
     assert "Traceback" in coral("report", "latest", cwd=tmp_path, CORAL_DEBUG="1").stderr
+
+
+LIKE = ROOT / "tests" / "repair" / "quixbugs_like"
+
+
+def test_problems_check_prints_each_problem(tmp_path: Path) -> None:
+    done = coral("problems", "check", "quixbugs", "--root", LIKE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 at 1.0" in done.stdout
+    assert "case 4: its test file skips it" in done.stdout
+    rows = json.loads(coral("problems", "check", "quixbugs", "--root", LIKE, "--json", cwd=tmp_path).stdout)
+    assert {"problem", "reference", "buggy", "seconds"} <= set(rows[0])
+    assert all(row["reference"]["bugfix"] == 1.0 and row["buggy"]["bugfix"] < 1.0 for row in rows)
+
+
+def test_problems_check_refuses_by_name(tmp_path: Path) -> None:
+    line = {
+        "type": "problem",
+        "id": "soft",
+        "split": "fitness",
+        "entry_point": "f",
+        "buggy": "def f(a):\n    return abs(a)",
+        "reference": "def f(a):\n    return a",
+        "cases": [{"arguments": [1], "value": 1}],
+    }
+    (tmp_path / "bugs.jsonl").write_text(json.dumps(line))
+    done = coral("problems", "check", "jsonl", "--root", "bugs.jsonl", cwd=tmp_path)
+    refused(done, 1, "1 of 1 problems of jsonl are unfit: jsonl/soft")
+    refused(coral("problems", "check", "quixbugs", "--root", "no", cwd=tmp_path), 2, "no: no such directory", "fetch")
+
+
+def test_problems_fetch_takes_a_repository_on_disk(tmp_path: Path) -> None:
+    origin = tmp_path / "origin"
+    shutil.copytree(LIKE, origin)
+    git = ["git", "-C", str(origin), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for step in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *step], check=True)
+    done = coral(
+        "problems", "fetch", "quixbugs", "--url", origin, "--revision", "HEAD", "--into", "clone", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "clone" / "python_programs" / "cube_root.py").exists()
+    refused(
+        coral("problems", "fetch", "quixbugs", "--url", tmp_path / "no", "--into", "other", cwd=tmp_path), 2, "--url"
+    )
+
+
+def test_a_leak_is_refused_before_a_run_and_listed(tmp_path: Path) -> None:
+    leaky = [
+        "--set=problems.source=quixbugs",
+        f"--set=problems.path={LIKE}",
+        "--set=problems.training.source=quixbugs",
+    ]
+    config = ROOT / "configs" / "quickstart.yaml"
+    refused(coral("evolve", config, "--dry-run", *leaky, cwd=tmp_path), 2, "accept_leaks: [quixbugs]")
+    listed = coral("problems", "leak-check", config, *leaky, cwd=tmp_path)
+    assert listed.returncode == 1
+    assert "trained on answers" in listed.stdout
+    clean = coral("problems", "leak-check", config, *leaky[:2], "--set=problems.pairs=30", cwd=tmp_path)
+    assert clean.returncode == 0, clean.stdout

@@ -225,6 +225,9 @@ ELSEWHERE = {
     "infra.executor": "test_executor_is_chosen",
     "problems.source": "test_source_is_looked_up",
     "problems.path": "tests of the sources that read it",
+    "problems.training.source": "test_training_pairs_come_from_the_source_named",
+    "problems.training.path": "test_training_pairs_come_from_the_source_named",
+    "problems.accept_leaks": "tests/repair/test_guard.py",
     "infra.local_lanes": "test_lanes_are_bounded",
     "infra.training.lanes": "test_lanes_are_bounded",
     "infra.evaluation.lanes": "test_lanes_are_bounded",
@@ -273,6 +276,16 @@ def test_revision_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_source_is_looked_up() -> None:
     with pytest.raises(ConfigError, match=r"quixbugz: no such source\. Known: builtin"):
         problem_set(small(problems__source="quixbugz").problems)
+
+
+def test_training_pairs_come_from_the_source_named(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"type": "pair", "buggy": "def f(a):\\n    return a", "fixed": "def f(a):\\n    return a + 1"}\n')
+    training = {"source": "jsonl", "path": str(pairs)}
+    given, other = small(), small(problems__training=training)
+    assert [pair.family for pair in problem_set(other.problems).pairs] == ["jsonl"]
+    assert problem_set(other.problems).fitness == problem_set(given.problems).fitness
+    assert jobs(other) != jobs(given)
 
 
 def test_device_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,34 @@
 """Problem sources: each turns a `ProblemsConfig` into a `ProblemSet`.
 
 A source is a function ``load(config) -> ProblemSet`` that gives the same set on every
-machine for the same configuration and content. Plug-ins register one as an entry point of
-the group ``coral_x.problems``; the entry point's name is what ``problems.source`` names.
+machine for the same configuration and content (`coral_core.repair.conformance` checks
+one). It reads ``config.path``. Plug-ins register one as an entry point of the group
+``coral_x.problems``; the entry point's name is what ``problems.source`` names. A source
+without training pairs leaves ``pairs`` empty: adapters then train on mutants of
+built-in functions, or on what ``problems.training`` names.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
+from typing import Any
 
-from coral_core.config.tree import ProblemsConfig
+from coral_core.config.tree import ProblemsConfig, TrainingPairsConfig
 from coral_core.errors import ConfigError
-from coral_core.repair.problem import ProblemSet
+from coral_core.repair.problem import ProblemSet, RepairPair
 
 GROUP = "coral_x.problems"
 SOURCES: dict[str, str] = {
     "builtin": "coral_core.repair.builtin:load_builtin",
+    "quixbugs": "coral_core.repair.sources.quixbugs:load_quixbugs",
+    "jsonl": "coral_core.repair.sources.jsonl:load_jsonl",
 }
 """Name -> module:function, imported when first asked for."""
+PATHS: dict[str, str] = {
+    "quixbugs": "coral_core.repair.sources.quixbugs:missing",
+    "jsonl": "coral_core.repair.sources.jsonl:missing",
+}
+"""Name -> module:function that complains (at most once) about the path that the source would read."""
 
 Source = Callable[[ProblemsConfig], ProblemSet]
 
@@ -25,8 +36,7 @@ Source = Callable[[ProblemsConfig], ProblemSet]
 def find_source(name: str) -> Source:
     """The source called `name`, ours or a plug-in's. Raises `ConfigError`."""
     if name in SOURCES:
-        module, function = SOURCES[name].split(":")
-        source: Source = getattr(importlib.import_module(module), function)
+        source: Source = _imported(SOURCES[name])
         return source
     plugins = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name in plugins:
@@ -40,4 +50,69 @@ def find_source(name: str) -> Source:
 
 def load_problems(config: ProblemsConfig) -> ProblemSet:
     """The problem set that `config` names. Raises `ConfigError` for a source or content that cannot be used."""
-    return find_source(config.source)(config)
+    problems = find_source(config.source)(config)
+    training = config.training
+    if training.source == "auto":
+        return problems if problems.pairs else problems.model_copy(update={"pairs": _mutants(config, problems)})
+    if training.source == "builtin":
+        return problems.model_copy(update={"pairs": _mutants(config, problems)})
+    path = training.path or (config.path if training.source == config.source else None)
+    other = find_source(training.source)(
+        config.model_copy(update={"source": training.source, "path": path, "training": TrainingPairsConfig()})
+    )
+    answers = training.source if other.benchmark else ""
+    return problems.model_copy(update={"pairs": other.pairs or _own_answers(other), "answers_of": answers})
+
+
+def path_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Which key of ``problems`` names a path that cannot be read, and what is wrong with it."""
+    training = config.training
+    if config.source in PATHS:
+        for complaint in _imported(PATHS[config.source])(config.path):
+            yield ("problems", "path"), complaint
+    if training.source in PATHS and (training.path is not None or training.source != config.source):
+        for complaint in _imported(PATHS[training.source])(training.path):
+            yield ("problems", "training", "path"), complaint.replace("problems.path", "problems.training.path", 1)
+
+
+def _mutants(config: ProblemsConfig, problems: ProblemSet) -> tuple[RepairPair, ...]:
+    """``config.pairs`` mutants of built-in functions, none of which is one of the problems.
+
+    For a public benchmark a family that holds a near-duplicate of one of its problems is left out whole.
+    """
+    from coral_core.repair.builtin import training_pairs
+    from coral_core.repair.normal import near_duplicates, normal_form
+
+    judged = (*problems.fitness, *problems.monitor, *problems.held_out)
+    texts = list(dict.fromkeys(text for problem in judged for text in (problem.buggy, problem.reference)))
+    avoid = {normal_form(text) for text in texts}
+    if not problems.benchmark:
+        return training_pairs(config, avoid)
+    left_out: set[str] = set()
+    surplus = 1.25
+    while True:
+        drawn = training_pairs(config.model_copy(update={"pairs": int(surplus * config.pairs) + 8}), avoid)
+        for side in ([pair.buggy for pair in drawn], [pair.fixed for pair in drawn]):
+            left_out |= {drawn[place].family for place, _, _ in near_duplicates(side, texts)}
+        kept = tuple(pair for pair in drawn if pair.family not in left_out)
+        if len(kept) >= config.pairs:
+            return kept[: config.pairs]
+        surplus *= 1.5
+        if surplus > 50:
+            raise ConfigError(
+                f"problems.source: {config.source}: nearly every family of built-in functions is a near-duplicate of its problems "
+                f"({', '.join(sorted(left_out))}), so no training pairs can be made. Name other ones: problems.training"
+            )
+
+
+def _own_answers(problems: ProblemSet) -> tuple[RepairPair, ...]:
+    """Bugs and answers of a source without training pairs, held-out ones never: what `guard` refuses for a benchmark."""
+    return tuple(
+        RepairPair(buggy=problem.buggy, fixed=problem.reference, family=problem.family, bug_class=problem.bug_class)
+        for problem in (*problems.fitness, *problems.monitor)
+    )
+
+
+def _imported(name: str) -> Any:
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)

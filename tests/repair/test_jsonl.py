@@ -1,0 +1,102 @@
+"""The source `jsonl`: what it reads, and that everything else is refused with file and line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coral_core.config.tree import ProblemsConfig
+from coral_core.errors import ConfigError, ProblemError
+from coral_core.repair.sources import load_problems
+from coral_core.repair.sources.jsonl import load_jsonl
+from coral_core.scoring.judge import Judge
+from coral_core.scoring.objectives import bugfix
+
+CLAMP: dict[str, Any] = {
+    "type": "problem",
+    "id": "clamp",
+    "split": "fitness",
+    "entry_point": "clamp",
+    "buggy": "def clamp(n, low, high):\n    return max(low, max(n, high))",
+    "reference": "def clamp(n, low, high):\n    return max(low, min(n, high))",
+    "cases": [{"arguments": [5, 0, 3], "value": 3}, {"arguments": [-1, 0, 3], "value": 0}],
+}
+PAIR = {"type": "pair", "buggy": "def f(a):\n    return a - 1", "fixed": "def f(a):\n    return a + 1"}
+
+
+def write(folder: Path, *lines: object) -> ProblemsConfig:
+    file = folder / "bugs.jsonl"
+    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return ProblemsConfig(source="jsonl", path=str(file))
+
+
+def test_problems_and_pairs_are_read(tmp_path: Path) -> None:
+    held_out = {**CLAMP, "id": "other", "split": "held_out", "difficulty": "hard", "bug_class": "called-name"}
+    problems = load_jsonl(write(tmp_path, CLAMP, "", PAIR, held_out))
+    assert [p.problem_id for p in problems.fitness] == ["jsonl/clamp"]
+    assert [p.difficulty for p in problems.held_out] == ["hard"]
+    assert [pair.fixed for pair in problems.pairs] == [PAIR["fixed"]]
+    with Judge() as judge:
+        problem = problems.fitness[0]
+        right, wrong = judge.judge_batch([(problem, problem.reference), (problem, problem.buggy)])
+    assert (bugfix(right), bugfix(wrong) < 1) == (1.0, True)
+
+
+def test_the_value_language_reaches_beyond_json(tmp_path: Path) -> None:
+    line = {
+        **CLAMP,
+        "entry_point": "f",
+        "buggy": "def f(s):\n    return s",
+        "reference": "def f(s):\n    return s | {9}",
+        "cases": [{"arguments": [["s", [1, 2]]], "value": ["s", [1, 2, 9]], "encoded": True}],
+    }
+    problem = load_jsonl(write(tmp_path, line)).fitness[0]
+    with Judge() as judge:
+        right, wrong = judge.judge_batch([(problem, problem.reference), (problem, problem.buggy)])
+    assert (bugfix(right), bugfix(wrong) < 1) == (1.0, True)
+
+
+def test_without_pairs_adapters_train_on_mutants(tmp_path: Path) -> None:
+    config = write(tmp_path, CLAMP).model_copy(update={"pairs": 12})
+    assert len(load_problems(config).pairs) == 12
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "a line is an object"),
+        ({"type": "bug"}, "neither problem nor pair"),
+        ({**CLAMP, "cases": []}, "cases holds no test"),
+        ({k: v for k, v in CLAMP.items() if k != "cases"}, "cases holds no test"),
+        ({k: v for k, v in CLAMP.items() if k != "reference"}, "reference is missing"),
+        ({**CLAMP, "colour": "red"}, "colour is no field"),
+        ({**CLAMP, "split": "training"}, "split"),
+        ({**CLAMP, "buggy": "def clamp(:"}, "buggy is not Python"),
+        ({**CLAMP, "buggy": "x = 1"}, "buggy does not define clamp"),
+        ({**CLAMP, "buggy": CLAMP["reference"]}, "bug_class is none"),
+        ({**CLAMP, "cases": [{"arguments": [1]}]}, "either value or exception"),
+        ({**CLAMP, "cases": [{"arguments": [1], "value": ["q", 1], "encoded": True}]}, "outside the value language"),
+        ({**CLAMP, "cases": [{"arguments": [1], "value": 1, "nodes": [[1]]}]}, "outside the value language"),
+        ({**PAIR, "fixed": "def f(:"}, "fixed is not Python"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_line(tmp_path: Path, line: object, words: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        load_jsonl(write(tmp_path, PAIR, line))
+    assert f"{tmp_path}/bugs.jsonl:2" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_an_id_given_twice_names_both_lines(tmp_path: Path) -> None:
+    with pytest.raises(ProblemError, match=r"bugs\.jsonl:3: id jsonl/clamp is given twice, first on line 1"):
+        load_jsonl(write(tmp_path, CLAMP, PAIR, CLAMP))
+
+
+def test_a_missing_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_jsonl(ProblemsConfig(source="jsonl", path=str(tmp_path / "no.jsonl")))
+    (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ProblemError, match="not JSON"):
+        load_jsonl(ProblemsConfig(source="jsonl", path=str(tmp_path / "bytes.jsonl")))
