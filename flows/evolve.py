@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 
-from coral_core.config import RunConfig, check_paths
+from coral_core.config import RunConfig
 from coral_core.errors import CoralError
 from coral_core.genome import default_lora
 from coral_core.jobs import Evaluation
 from coral_core.lm.base import identify
-from coral_core.plan import Planner, problem_set, split_digest
-from coral_core.repair.guard import guard
+from coral_core.plan import Planner, split_digest
+from coral_core.preflight import preflight
 from coral_core.report.export import export_champion
 from coral_core.report.tables import write_report
 from coral_core.run import (
@@ -64,8 +64,7 @@ async def evolve(config: RunConfig, edition: int = 1, overrides: list[str] | Non
     Returns:
         run_id, champion and where the run's folder is.
     """
-    check_paths(config)
-    await asyncio.to_thread(lambda: guard(problem_set(config.problems), config.problems))  # before anything is made
+    await asyncio.to_thread(preflight, config)
     identity = identify_run(config, edition)
     store = Store(config.store.path)
     store.prepare()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
-from coral_core.errors import BaseModelError, EngineError, Infeasible, StoreError
+from coral_core.errors import BaseModelError, ConfigError, EngineError, Infeasible, StoreError
 from coral_core.genome import LightGenes
 from coral_core.jobs import BaseModelIdentity, Cost, TrainedAdapter, TrainingJob
 
@@ -265,6 +265,8 @@ def _error_from(op: str, error: dict[str, Any]) -> Exception:
     kind, message = error.get("kind"), str(error.get("message", ""))
     if kind == "infeasible":
         return Infeasible(str(error.get("reason")), message)
+    if kind == "config":
+        return ConfigError(message)
     if kind == "base-model":
         return BaseModelError(message)
     if kind == "store":

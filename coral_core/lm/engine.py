@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
-from coral_core.errors import BaseModelError, EngineError, Infeasible
+from coral_core.errors import BaseModelError, ConfigError, EngineError, Infeasible
 from coral_core.genome import LightGenes
 from coral_core.jobs import Cost, TrainingJob
 from coral_core.lm.base import is_rehearsal
@@ -96,6 +96,8 @@ def serve(reader: Any, writer: Any) -> None:
             reply["result"] = worker.do(request.pop("op"), request)
         except Infeasible as error:
             reply |= {"ok": False, "error": {"kind": "infeasible", "reason": error.reason, "message": str(error)}}
+        except ConfigError as error:
+            reply |= {"ok": False, "error": {"kind": "config", "message": str(error)}}
         except BaseModelError as error:
             reply |= {"ok": False, "error": {"kind": "base-model", "message": str(error)}}
         except EngineError as error:

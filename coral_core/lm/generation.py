@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from coral_core.config.tree import GenerationConfig
-from coral_core.errors import EngineError, Infeasible
+from coral_core.errors import ConfigError, Infeasible
 from coral_core.genome import LightGenes
 from coral_core.lm.model import LoadedModel
 
@@ -35,13 +35,13 @@ def generate(
     """`samples` completions per prompt, and the number of generated tokens.
 
     Raises:
-        EngineError: a prompt is longer than `shape.prompt_length`.
+        ConfigError: a prompt is longer than `shape.prompt_length`.
         Infeasible: memory ran out.
     """
     rows = [(key, number, base.encode(text)) for key, text in prompts for number in range(samples)]
     longest = max((len(ids) for _, _, ids in rows), default=0)
     if longest > shape.prompt_length:
-        raise EngineError(
+        raise ConfigError(
             f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}."
         )
     texts: list[str] = []

@@ -15,9 +15,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
 
-from coral_core.config import RunConfig, check_paths, load_config
-from coral_core.plan import problem_set
-from coral_core.repair.guard import guard
+from coral_core.config import RunConfig, load_config
+from coral_core.preflight import preflight
 from coral_core.run import find_run, identify_run, next_edition
 from coral_core.store import Store
 from flows.local_server import api
@@ -55,8 +54,7 @@ def evolve(
     if executor is not None:
         overrides.append(f"infra.executor={executor}")
     loaded = load_config(config, overrides)
-    check_paths(loaded)
-    guard(problem_set(loaded.problems), loaded.problems)
+    preflight(loaded)
     if not dry_run:
         Store(loaded.store.path).prepare()
     if again:

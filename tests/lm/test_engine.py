@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from coral_core.config import RunConfig  # noqa: E402
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, TrainingConfig  # noqa: E402
-from coral_core.errors import BaseModelError, EngineError, Infeasible  # noqa: E402
+from coral_core.errors import BaseModelError, ConfigError, EngineError, Infeasible  # noqa: E402
 from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes, LightGenes  # noqa: E402
 from coral_core.jobs import TrainingJob  # noqa: E402
 from coral_core.lm.base import identify  # noqa: E402
@@ -202,7 +202,7 @@ def test_a_loss_that_does_not_fall_is_a_warning(backend: TorchBackend, tmp_path:
 
 
 def test_a_prompt_that_is_too_long_names_the_number(backend: TorchBackend) -> None:
-    with pytest.raises(EngineError, match="prompt_length 8 is too short"):
+    with pytest.raises(ConfigError, match="prompt_length 8 is too short"):
         backend.generate(None, SHORT, prompts(1), 1, 1, GenerationConfig(batch_size=1, prompt_length=8), [])
 
 
