@@ -1,23 +1,33 @@
-"""Champion against default LoRA on held-out problems over seeds; run time; cost of a repeat."""
+"""Champion against default LoRA on held-out problems over seeds; run time; cost of a repeat.
+
+A benchmark that was cut short goes on with ``--from``: rows of earlier seeds are kept as
+they are, each with the commit it was measured at.
+"""
 
 import argparse
+import json
 import statistics
 from typing import Any
 
-from benchmarks.record import Bench, write
+from benchmarks.record import RESULTS, Bench, commit, write
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--from", type=int, default=0, dest="first", help="first seed to run; keeps the rows before it")
     options = parser.parse_args()
     bench = Bench()
     rows: list[dict[str, Any]] = []
-    for seed in range(options.seeds):
+    if options.first:
+        earlier = json.loads((RESULTS / "champion.json").read_text())["rows"]
+        rows = [row for row in earlier if row["seed"] < options.first]
+    for seed in range(options.first, options.seeds):
         seconds, report = bench.evolve(f"seed{seed}", f"seed={seed}")
         again, repeat = bench.evolve(f"seed{seed}", f"seed={seed}") if seed == 0 else (None, None)
         row = {
             "seed": seed,
+            "commit": commit(),
             "seconds": round(seconds, 1),
             "repeat_seconds": round(again, 1) if again else None,
             "repeat_counts": repeat["counts"] if repeat else None,
@@ -30,10 +40,14 @@ def main() -> None:
         }
         rows.append(row)
         print(row, flush=True)
+        _write(rows)
+
+
+def _write(rows: list[dict[str, Any]]) -> None:
     better = sum(row["champion"] > row["default_lora"] for row in rows)
-    gaps = [row["champion"] - row["default_lora"] for row in rows]
-    print(f"champion better than default LoRA in {better} of {len(rows)} seeds, mean gap {statistics.fmean(gaps):+.3f}")
-    write("champion", {"rows": rows, "better": better, "seeds": len(rows), "mean_gap": statistics.fmean(gaps)})
+    gap = statistics.fmean(row["champion"] - row["default_lora"] for row in rows)
+    print(f"champion better than default LoRA in {better} of {len(rows)} seeds, mean gap {gap:+.3f}")
+    write("champion", {"rows": rows, "better": better, "seeds": len(rows), "mean_gap": gap})
 
 
 if __name__ == "__main__":

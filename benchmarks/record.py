@@ -18,16 +18,21 @@ ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 
 
-def write(name: str, result: dict[str, Any]) -> Path:
-    """Write ``results/<name>.json`` with versions, machine, load and commit."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+def commit() -> str:
+    """Hash of HEAD, with ``+changes`` when what runs differs from it."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     changed = subprocess.run(
         ["git", "status", "--porcelain", "--", "coral_core", "flows"], cwd=ROOT, capture_output=True, text=True
     ).stdout
+    return head + ("+changes" if changed.strip() else "")
+
+
+def write(name: str, result: dict[str, Any]) -> Path:
+    """Write ``results/<name>.json`` with versions, machine, load and commit."""
     facts = {
         "benchmark": name,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": commit + ("+changes" if changed.strip() else ""),
+        "commit": commit(),
         "machine": {
             "cpu": _cpu_name(),
             "cores": os.cpu_count(),

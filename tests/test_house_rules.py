@@ -49,6 +49,20 @@ def test_the_engine_knows_nothing_of_prefect_and_flows(path: Path) -> None:
     assert outside == []
 
 
+OWN_PROCESS = {"recorder.py", "zygote.py", "syntax.py"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name not in OWN_PROCESS], ids=name_of)
+def test_lanes_parse_one_at_a_time(path: Path) -> None:
+    """`ast.parse` in two threads at once raises a SystemError now and then; `coral_core.syntax.parse` does not."""
+    calls = [
+        node.lineno
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Attribute) and node.attr == "parse" and getattr(node.value, "id", "") == "ast"
+    ]
+    assert calls == []
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "flows" / "cli").glob("*.py")), ids=name_of)
 def test_commands_start_without_heavy_imports(path: Path) -> None:
     heavy = [

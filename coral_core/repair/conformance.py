@@ -18,6 +18,7 @@ from coral_core.repair.problem import Problem, ProblemSet
 from coral_core.scoring.judge import Judge
 from coral_core.scoring.objectives import bugfix
 from coral_core.scoring.values import ValueOutside, decode_call
+from coral_core.syntax import parse
 
 
 def complaints(
@@ -67,7 +68,7 @@ def _of_one(problem: Problem) -> Iterator[str]:
     for side in ("buggy", "reference"):
         text = getattr(problem, side)
         try:
-            tree = ast.parse(text)
+            tree = parse(text)
         except (SyntaxError, ValueError) as error:
             yield f"{problem.problem_id}: {side} is not Python: {error}"
             continue

@@ -14,6 +14,7 @@ import textwrap
 import warnings
 
 from coral_core.frozen import Frozen
+from coral_core.syntax import parse
 
 EXTRACTOR_VERSION = "3"
 LONGEST = 100_000
@@ -107,7 +108,7 @@ class _Search:
         if self.left < 0:
             return None
         try:
-            return ast.parse(code)
+            return parse(code)
         except SyntaxError as error:
             self.error_line = error.lineno or 0
         except (ValueError, RecursionError, MemoryError):

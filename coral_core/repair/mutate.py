@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from coral_core.repair.problem import BugClass
+from coral_core.syntax import parse
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def mutations(source: str) -> list[Mutation]:
     Raises:
         SyntaxError: `source` does not parse.
     """
-    seen = {ast.unparse(ast.parse(source))}
+    seen = {ast.unparse(parse(source))}
     found: list[Mutation] = []
     for mutate in mutators(source):
         mutation = mutate()
@@ -90,7 +91,7 @@ def mutations(source: str) -> list[Mutation]:
 
 def mutators(source: str, classes: Sequence[BugClass] = ()) -> list[Callable[[], Mutation | None]]:
     """The mutations of `source` (of `classes`, when given) as calls: making the text is the costly part."""
-    tree = ast.parse(source)
+    tree = parse(source)
     places = _places(tree)
 
     def maker(bug_class: BugClass, edit: Edit) -> Callable[[], Mutation | None]:
@@ -130,7 +131,7 @@ def _apply(tree: ast.Module, place: Place, replacement: ast.AST | None) -> str |
     setattr(parent, field, after)  # and back again: a copy of the tree per mutation costs more than its text
     try:
         text = ast.unparse(tree)
-        ast.parse(text)
+        parse(text)
     except (SyntaxError, ValueError, IndexError, TypeError):
         return None
     finally:

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from coral_core.frozen import Frozen
 from coral_core.repair.problem import Problem, ProblemSet
+from coral_core.syntax import parse
 
 NEAR_DUPLICATE = 0.95
 """Two normal forms whose token sequences match at least this much are near-duplicates (difflib ratio)."""
@@ -84,7 +85,7 @@ def _bound(tree: ast.Module) -> set[str]:
 @lru_cache(maxsize=200_000)
 def normal_form(source: str) -> str:
     """Normal form of `source` as text. Raises `SyntaxError`."""
-    tree = ast.parse(source)
+    tree = parse(source)
     return ast.unparse(_Rename(_bound(tree)).visit(tree))
 
 

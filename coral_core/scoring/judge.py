@@ -42,6 +42,7 @@ from coral_core.scoring.reading import Raw, joined, read
 from coral_core.scoring.sandbox.parent import START_SECONDS
 from coral_core.scoring.sandbox.pool import Answer, Pool, layers_in_use
 from coral_core.scoring.sandbox.watch import busy
+from coral_core.syntax import parse
 
 __all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Verdict"]
 
@@ -270,7 +271,7 @@ def _static(patch: str, entry_point: str) -> tuple[str, str]:
     """("", "") when the patch parses and binds the entry point; else the trouble and why."""
     try:
         patch.encode()
-        tree = ast.parse(patch)
+        tree = parse(patch)
     except UnicodeEncodeError:
         return "syntax", "the patch is not valid UTF-8"
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -302,6 +303,6 @@ def _outcome(problem: Problem, patch: str, raw: Raw, all_pass: bool, lost: bool)
 
 def _same_tree(one: str, two: str) -> bool:
     try:
-        return ast.dump(ast.parse(one)) == ast.dump(ast.parse(two))
+        return ast.dump(parse(one)) == ast.dump(parse(two))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False

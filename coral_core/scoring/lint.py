@@ -14,6 +14,7 @@ from pathlib import Path
 
 from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
+from coral_core.syntax import parsing
 
 RULES = "E,W,F,B,C4,SIM,PIE,RET,UP,PERF"
 IGNORED = "E501,W292,E741,RET503"
@@ -87,7 +88,8 @@ def _bandit(folder: str, names: Sequence[str]) -> dict[tuple[str, str], int]:
     logging.getLogger("bandit").setLevel(logging.CRITICAL)
     manager = BanditManager(BanditConfig(), "file", quiet=True)
     manager.discover_files([str(Path(folder) / name) for name in names])
-    manager.run_tests()
+    with parsing():
+        manager.run_tests()
     counts: dict[tuple[str, str], int] = {}
     for issue in manager.get_issue_list():
         key = (Path(issue.fname).name, str(issue.severity))

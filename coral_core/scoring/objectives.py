@@ -14,6 +14,7 @@ from coral_core.frozen import Frozen
 from coral_core.repair.problem import Problem
 from coral_core.scoring.judge import Verdict
 from coral_core.scoring.lint import Findings, findings
+from coral_core.syntax import parse
 
 
 class Scores(Frozen):
@@ -100,7 +101,7 @@ def security(patch: str, lint: Mapping[str, Findings]) -> float:
 def syntax(problem: Problem, patch: str) -> float:
     """1 when the patch parses and defines the function by ``def``, 0.5 when it only parses (and is not empty), else 0."""
     try:
-        tree = ast.parse(patch)
+        tree = parse(patch)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return 0.0
     if any(
@@ -180,7 +181,7 @@ def pass_at_more(groups: Sequence[Sequence[Verdict]]) -> dict[str, float]:
 
 def _parses(patch: str) -> bool:
     try:
-        return bool(ast.parse(patch).body)
+        return bool(parse(patch).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
 

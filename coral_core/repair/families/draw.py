@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from coral_core.repair import trusted
 from coral_core.repair.families.dress import Dressing, dressing
+from coral_core.syntax import parse
 
 Group = Literal["A", "B"]
 
@@ -79,7 +80,7 @@ def draw(family: Family, rng: random.Random) -> Function:
         free = [name for name in VOCABULARY[slot] if name not in names.values()]
         names[slot] = rng.choice(free)
     text = re.sub(r"\$([a-z]+)", lambda match: names[match[1]], text)
-    tree = ast.parse(text)
+    tree = parse(text)
     function = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
     core = ast.unparse(tree)
     dress = dressing(core, family.inputs, _result_kind(core, function.name, family, rng), rng)

@@ -10,6 +10,8 @@ import ast
 import random
 from dataclasses import dataclass
 
+from coral_core.syntax import parse
+
 _SMALL = range(1, 10)
 _STEPS: dict[str, tuple[str, ...]] = {
     "list": ("{0} = {0} + [{1}]", "{0} = [{1}] + {0}"),
@@ -54,16 +56,22 @@ class Dressing:
 
     def apply(self, source: str) -> str:
         """`source` with the steps added, in `ast.unparse` form."""
-        tree = ast.parse(source)
+        tree = parse(source)
         function = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
         names = [argument.arg for argument in function.args.args]
-        steps = [ast.parse(text.format(names[number])).body[0] for number, text in self.before]
+        steps = [parse(text.format(names[number])).body[0] for number, text in self.before]
         function.body[:0] = steps
         if self.after:
             for node in ast.walk(function):
                 if isinstance(node, ast.Return) and node.value is not None:
-                    node.value = ast.parse(f"({ast.unparse(node.value)}) {self.after}", mode="eval").body
+                    node.value = _expression(f"({ast.unparse(node.value)}) {self.after}")
         return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _expression(text: str) -> ast.expr:
+    statement = parse(text).body[0]
+    assert isinstance(statement, ast.Expr)
+    return statement.value
 
 
 def dressing(source: str, inputs: tuple[str, ...], result: str, rng: random.Random) -> Dressing:
@@ -76,7 +84,7 @@ def dressing(source: str, inputs: tuple[str, ...], result: str, rng: random.Rand
 
     numbers = [number for number, kind in enumerate(inputs) if kind in _STEP_OF_INPUT]
     before = [(n, fill(rng.choice(_STEPS[_STEP_OF_INPUT[inputs[n]]]))) for n in numbers if rng.random() < 0.55]
-    single = sum(isinstance(node, ast.Return) for node in ast.walk(ast.parse(source))) == 1
+    single = sum(isinstance(node, ast.Return) for node in ast.walk(parse(source))) == 1
     after = (
         fill(rng.choice(_AFTER[result])) if single and result in _AFTER and (not before or rng.random() < 0.5) else ""
     )

@@ -28,6 +28,7 @@ from coral_core.errors import ConfigError, ProblemError
 from coral_core.frozen import Frozen
 from coral_core.repair.problem import BugClass, Case, Difficulty, Problem, ProblemSet, RepairPair
 from coral_core.scoring.values import FIELDS, ValueOutside, decode_call, encode
+from coral_core.syntax import parse
 
 
 class CaseLine(Frozen):
@@ -178,7 +179,7 @@ def _problem(data: dict[str, Any], where: str) -> tuple[Problem, str]:
 
 def _parse(text: str, where: str) -> ast.Module:
     try:
-        return ast.parse(text)
+        return parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ProblemError(f"{where} is not Python: {error}. Give the whole function as text.") from None
 

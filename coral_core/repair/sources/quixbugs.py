@@ -31,6 +31,7 @@ from coral_core.errors import ConfigError, ProblemError
 from coral_core.repair.problem import Case, Problem, ProblemSet, Split
 from coral_core.repair.sources.quixbugs_table import EXCLUDED, PROGRAMS, SLOW, Known
 from coral_core.scoring import values
+from coral_core.syntax import parse
 
 RECORDING_SECONDS = 60.0
 _BUGGY, _RIGHT, _TESTS, _JSON = "python_programs", "correct_python_programs", "python_testcases", "json_testcases"
@@ -158,7 +159,7 @@ def _read(file: Path) -> str:
 
 def _parse(file: Path, text: str) -> ast.Module:
     try:
-        return ast.parse(text)
+        return parse(text)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", 1) or 1
         raise ConfigError(f"{file}:{line}: not Python: {error}. {_fetch(str(file.parents[1]))}") from None

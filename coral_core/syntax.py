@@ -1,0 +1,27 @@
+"""Parsing for threads: `ast.parse`, one at a time.
+
+CPython before 3.11.8 and 3.12.1 counts the depth of the tree under construction in one
+place for all threads (gh-106905). Lanes are threads, and two that parse at once now and
+then raise "SystemError: AST constructor recursion depth mismatch". Seen once in about a
+hundred evaluations.
+"""
+
+import ast
+import contextlib
+import threading
+from collections.abc import Iterator
+
+_one_at_a_time = threading.RLock()
+
+
+def parse(source: str) -> ast.Module:
+    """The tree of `source`. Raises what `ast.parse` raises."""
+    with _one_at_a_time:
+        return ast.parse(source)
+
+
+@contextlib.contextmanager
+def parsing() -> Iterator[None]:
+    """Held around a library that parses by itself."""
+    with _one_at_a_time:
+        yield
