@@ -1,6 +1,7 @@
 """What is refused before a server, an engine or a cent: paths, leaks, prompts that do not fit."""
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,20 +28,10 @@ def preflight(config: RunConfig) -> None:
 
 def _check_prompts(config: RunConfig) -> None:
     """The engine checks this too, but only when a split's turn comes: the held-out one's at the very end."""
-    if is_rehearsal(config.base_model):
-        return
-    file = _tokenizer_file(config)
-    if file is None or find_spec("tokenizers") is None:  # it comes with transformers, which only lanes need
-        return
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    template = prompt_template(config)
-    bos = _bos(file.parent, tokenizer)
     problems = problem_set(config.problems)
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]
-    encoded = tokenizer.encode_batch([template.prompt(p.buggy) for p in everything], add_special_tokens=False)
-    lengths = [len(e.ids) + (bos is not None and e.ids[:1] != [bos]) for e in encoded]
+    template = prompt_template(config)
+    lengths = token_counts(config, [template.prompt(problem.buggy) for problem in everything])
     longest = max(range(len(lengths)), key=lengths.__getitem__, default=None)
     room = config.generation.prompt_length
     if longest is not None and lengths[longest] > room:
@@ -49,6 +40,21 @@ def _check_prompts(config: RunConfig) -> None:
             f"generation.prompt_length: {room}: {count} of {len(lengths)} prompts are longer, up to {lengths[longest]} tokens "
             f"({everything[longest].problem_id}, base model {config.base_model.name}). Set generation.prompt_length to {lengths[longest]}."
         )
+
+
+def token_counts(config: RunConfig, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, as the engine counts them; empty where the base model's tokenizer is not on this machine."""
+    if is_rehearsal(config.base_model):
+        return []
+    file = _tokenizer_file(config)
+    if file is None or find_spec("tokenizers") is None:  # it comes with transformers, which only lanes need
+        return []
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    bos = _bos(file.parent, tokenizer)
+    encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    return [len(e.ids) + (bos is not None and e.ids[:1] != [bos]) for e in encoded]
 
 
 def _tokenizer_file(config: RunConfig) -> Path | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 _one_at_a_time = threading.RLock()
 
 
-def parse(source: str) -> ast.Module:
+def parse(source: str | bytes) -> ast.Module:
     """The tree of `source`. Raises what `ast.parse` raises."""
     with _one_at_a_time:
         return ast.parse(source)

@@ -50,17 +50,28 @@ def init(
     file: Path = Path("quickstart.yaml"),
     /,
     *,
+    from_: Annotated[
+        Path | None, Parameter(name="--from", help="A directory of functions and their tests to take bugs from.")
+    ] = None,
     force: Annotated[bool, Parameter(help="Overwrite the file if there is one.", negative=())] = False,
 ) -> None:
     """Write a commented configuration to start from.
+
+    With --from DIR the tests of DIR are run once, the functions that they call become
+    problems, and the configuration fits what was found; what cannot be used is listed.
 
     Args:
         file: Where to write it.
     """
     if file.exists() and not force:
         raise ConfigError(f"{file}: there is such a file already. Choose another name, or overwrite it with --force.")
+    text = QUICKSTART
+    if from_ is not None:
+        from flows.cli.own_bugs import configuration
+
+        text = configuration(from_, file)
     try:
-        write_atomic(file, QUICKSTART.encode())
+        write_atomic(file, text.encode())
     except OSError as error:
         raise StoreError(f"{file}: cannot be written ({error.strerror}). Choose another place.") from None
     print(f"wrote {file}. Next: coral config check {file}; coral evolve {file}")

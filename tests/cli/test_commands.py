@@ -264,3 +264,16 @@ def test_a_leak_is_refused_before_a_run_and_listed(tmp_path: Path) -> None:
     assert "trained on answers" in listed.stdout
     clean = coral("problems", "leak-check", config, *leaky[:2], "--set=problems.pairs=30", cwd=tmp_path)
     assert clean.returncode == 0, clean.stdout
+
+
+def test_init_from_a_directory_writes_what_fits(tmp_path: Path) -> None:
+    own = shutil.copytree(ROOT / "tests" / "repair" / "package_like", tmp_path / "own")
+    made = coral("init", "own.yaml", "--from", own, cwd=tmp_path, CORAL_HOME=str(tmp_path / "home"))
+    assert made.returncode == 0, made.stderr
+    assert "12 functions usable" in made.stdout
+    assert "lottery: gives another result" in made.stdout
+    for command in (["config", "check", "own.yaml"], ["evolve", "own.yaml", "--dry-run"]):
+        done = coral(*command, cwd=tmp_path, CORAL_HOME=str(tmp_path / "home"))
+        assert done.returncode == 0, done.stderr
+    refused(coral("init", "x.yaml", "--from", tmp_path / "no", cwd=tmp_path), 2, "no such directory")
+    assert not (tmp_path / "x.yaml").exists()

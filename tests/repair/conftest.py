@@ -1,3 +1,3 @@
-"""The directory in the layout of QuixBugs holds test files of its own, which are data here."""
+"""Two directories hold test files of their own, which are data here."""
 
-collect_ignore = ["quixbugs_like"]
+collect_ignore = ["package_like", "quixbugs_like"]

@@ -22,11 +22,13 @@ SOURCES: dict[str, str] = {
     "builtin": "coral_core.repair.builtin:load_builtin",
     "quixbugs": "coral_core.repair.sources.quixbugs:load_quixbugs",
     "jsonl": "coral_core.repair.sources.jsonl:load_jsonl",
+    "package": "coral_core.repair.sources.package.load:load_package",
 }
 """Name -> module:function, imported when first asked for."""
 PATHS: dict[str, str] = {
     "quixbugs": "coral_core.repair.sources.quixbugs:missing",
     "jsonl": "coral_core.repair.sources.jsonl:missing",
+    "package": "coral_core.repair.sources.package.load:path_complaints",
 }
 """Name -> module:function that complains (at most once) about the path that the source would read."""
 

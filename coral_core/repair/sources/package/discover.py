@@ -1,0 +1,360 @@
+"""Finds the functions of a directory and what each needs to stand alone. Runs nothing: syntax tree only.
+
+A function can stand alone when everything it needs, directly or not, is in its own module
+or in the standard library. Its text is then: imports, constants, helpers, the function,
+written by `ast.unparse` (comments go; examples in docstrings go, since they hold answers;
+annotations that need something else go).
+"""
+
+import ast
+import builtins
+import doctest
+import os
+import symtable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coral_core.errors import ConfigError
+from coral_core.syntax import parse
+
+SKIPPED = {"build", "dist", "env", "node_modules", "site-packages", "venv", "__pycache__"}
+TEST_FOLDERS = {"test", "tests"}
+NOT_CODE = {"setup.py", "conftest.py", "noxfile.py"}
+MOST_FILES = 5_000
+CLOCKS = {"now", "today", "utcnow"}
+_BUILTIN = set(dir(builtins))
+_FUTURE = "from __future__ import annotations"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A function of the directory; `reason` says why it cannot become problems ("" when it may)."""
+
+    file: str
+    name: str
+    line: int
+    reason: str = ""
+    before: str = ""
+    """Imports, constants and helpers that it needs."""
+    function: str = ""
+    needs: frozenset[str] = frozenset()
+    """Own functions and classes in `before`, as file:name."""
+
+    @property
+    def key(self) -> str:
+        """Unique in the directory: file:name."""
+        return f"{self.file}:{self.name}"
+
+    @property
+    def source(self) -> str:
+        """The standalone module."""
+        return self.whole(self.function)
+
+    def whole(self, function: str) -> str:
+        """The standalone module with `function` in the function's place."""
+        return f"{self.before}\n\n\n{function}" if self.before else function
+
+
+def python_files(root: Path) -> list[Path]:
+    """The .py files below `root`, sorted; hidden folders, environments and builds are left out.
+
+    Raises:
+        ConfigError: there are none, or too many to be one package.
+    """
+    found: list[Path] = []
+    for folder, folders, files in os.walk(root):
+        here = Path(folder)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name[0] != "." and name not in SKIPPED and not (here / name / "pyvenv.cfg").exists()
+        )
+        found += [here / name for name in files if name.endswith(".py")]
+        if len(found) > MOST_FILES:
+            raise ConfigError(
+                f"problems.path: {root}: more than {MOST_FILES} Python files. Give the directory of one package and its tests."
+            )
+    if not found:
+        raise ConfigError(
+            f"problems.path: {root}: no Python file in it. Give a directory of functions and their tests."
+        )
+    return sorted(found)
+
+
+def is_test(path: str) -> bool:
+    """Is the file at `path` (relative to the directory) part of the tests, not of the code?"""
+    *folders, name = path.split("/")
+    return (
+        name.startswith("test_") or name.endswith("_test.py") or name in NOT_CODE or bool(TEST_FOLDERS & set(folders))
+    )
+
+
+def discover(root: Path) -> list[Found]:
+    """Every function and method of the code below `root`, in the order of files and lines."""
+    found: list[Found] = []
+    for path in python_files(root):
+        name = path.relative_to(root).as_posix()
+        if is_test(name):
+            continue
+        try:
+            tree = parse(path.read_bytes())
+        except (SyntaxError, ValueError, RecursionError) as error:
+            found.append(
+                Found(name, "(the file)", getattr(error, "lineno", 1) or 1, f"the file does not parse: {error}")
+            )
+            continue
+        found += _functions(name, tree)
+    return found
+
+
+def _functions(file: str, tree: ast.Module) -> Iterator[Found]:
+    module = _Module(file, tree)
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    name = f"{node.name}.{method.name}"
+                    yield Found(file, name, method.lineno, "a method: only functions of a module are recorded")
+        elif isinstance(node, ast.AsyncFunctionDef):
+            yield Found(file, node.name, node.lineno, "an asynchronous function: the judge calls plain functions")
+        elif isinstance(node, ast.FunctionDef):
+            if names.count(node.name) > 1:
+                yield Found(file, node.name, node.lineno, "defined more than once in its module")
+            else:
+                yield module.standalone(node)
+
+
+class _Refused(Exception):  # noqa: N818 (a finding about a function)
+    """Why a function cannot stand alone."""
+
+
+@dataclass
+class _Needs:
+    """What has been collected for one function."""
+
+    statements: set[int] = field(default_factory=set)
+    definitions: set[str] = field(default_factory=set)
+
+
+class _Module:
+    """The statements of one module by the names they bind."""
+
+    def __init__(self, file: str, tree: ast.Module) -> None:
+        self.file = file
+        self.statements: list[ast.stmt] = []
+        self.binding: dict[str, list[int]] = {}
+        self.future = self.stars = False
+        for statement in _single_imports(tree.body):
+            if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+                self.future = self.future or statement.names[0].name == "annotations"
+            elif isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
+                self.stars = True
+            elif not _is_guarded(statement):
+                for name in _binds(statement):
+                    self.binding.setdefault(name, []).append(len(self.statements))
+                self.statements.append(statement)
+
+    def standalone(self, node: ast.FunctionDef) -> Found:
+        """`node` with all that it needs, or the reason why that is not to be had."""
+        needs = _Needs()
+        try:
+            function = self._cleaned(node)
+            self._collect(function, node.name, needs)
+        except _Refused as refused:
+            return Found(self.file, node.name, node.lineno, str(refused))
+        others = [self._cleaned(self.statements[place]) for place in sorted(needs.statements)]
+        others = [other for other in others if not (isinstance(other, ast.FunctionDef) and other.name == node.name)]
+        others.sort(key=lambda other: not isinstance(other, (ast.Import, ast.ImportFrom)))
+        texts = [ast.unparse(ast.fix_missing_locations(other)) for other in others]
+        if self.future and any(_annotated(part) for part in [*others, function]):
+            texts.insert(0, _FUTURE)
+        own = ast.unparse(ast.fix_missing_locations(function))
+        if any(
+            isinstance(part, ast.Attribute) and part.attr in CLOCKS
+            for whole in [*others, function]
+            for part in ast.walk(whole)
+        ):
+            return Found(self.file, node.name, node.lineno, "reads the clock: its results change from day to day")
+        return Found(self.file, node.name, node.lineno, "", _joined(texts), own, frozenset(needs.definitions))
+
+    def _collect(self, statement: ast.stmt, owner: str, needs: _Needs) -> None:
+        """Add what `statement` needs, and what that needs. Raises `_Refused`."""
+        for name in sorted(_free_names(statement)):
+            if name == owner:
+                continue
+            if name not in self.binding:
+                if name in _BUILTIN:
+                    continue
+                why = "may come from a star import" if self.stars else "its module does not define"
+                raise _Refused(f"uses the name {name}, which {why}")
+            for place in self.binding[name]:
+                if place in needs.statements:
+                    continue
+                needs.statements.add(place)
+                other = self.statements[place]
+                _check_imports(other)
+                if isinstance(other, (ast.FunctionDef, ast.ClassDef)):
+                    needs.definitions.add(f"{self.file}:{other.name}")
+                self._collect(self._cleaned(other), owner, needs)
+
+    def _cleaned(self, statement: ast.stmt) -> ast.stmt:
+        """A copy without examples in docstrings and without annotations that need what is not there."""
+        copy = parse(ast.unparse(statement)).body[0]
+        cleaned: ast.stmt = _Clean(self._available).visit(copy)
+        return cleaned
+
+    def _available(self, name: str) -> bool:
+        """May an annotation use `name`?"""
+        places = self.binding.get(name, ())
+        if not places:
+            return name in _BUILTIN
+        try:
+            for place in places:
+                _check_imports(self.statements[place])
+        except _Refused:
+            return False
+        return True
+
+
+class _Clean(ast.NodeTransformer):
+    """Drops answers (examples in docstrings) and annotations with names that are not `available`."""
+
+    def __init__(self, available: Callable[[str], bool]) -> None:
+        self._available = available
+
+    def _kept(self, annotation: ast.expr | None) -> ast.expr | None:
+        if annotation is None:
+            return None
+        for part in ast.walk(annotation):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                return None
+            if isinstance(part, ast.Name) and not self._available(part.id):
+                return None
+        return annotation
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = self._kept(node.annotation)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = self._kept(node.annotation) or ast.Name("object", ast.Load())
+        return self.generic_visit(node)
+
+    def _definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.AST:
+        text = ast.get_docstring(node)
+        if text is not None:
+            plain = _without_examples(text)
+            rest = node.body[1:]
+            node.body = [ast.Expr(ast.Constant(plain)), *rest] if plain else rest or [ast.Pass()]
+        if not isinstance(node, ast.ClassDef):
+            node.returns = self._kept(node.returns)
+        return self.generic_visit(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
+
+
+def _without_examples(docstring: str) -> str:
+    """`docstring` up to its first example. A text that doctest cannot read is dropped whole."""
+    try:
+        parts = doctest.DocTestParser().parse(docstring)
+    except ValueError:
+        return ""
+    plain = ""
+    for part in parts:
+        if not isinstance(part, str):
+            return plain.strip()
+        plain += part
+    return plain.strip()
+
+
+def _single_imports(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module, with one import per name."""
+    for statement in body:
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                yield ast.copy_location(ast.Import([alias]), statement)
+        elif isinstance(statement, ast.ImportFrom):
+            for alias in statement.names:
+                yield ast.copy_location(ast.ImportFrom(statement.module, [alias], statement.level), statement)
+        else:
+            yield statement
+
+
+def _is_guarded(statement: ast.stmt) -> bool:
+    """``if __name__ == "__main__"`` and ``if TYPE_CHECKING``: what is in there is not there when the module is used."""
+    names = (
+        {part.id for part in ast.walk(statement.test) if isinstance(part, ast.Name)}
+        if isinstance(statement, ast.If)
+        else set()
+    )
+    return bool(names & {"__name__", "TYPE_CHECKING"})
+
+
+def _binds(statement: ast.stmt) -> Iterator[str]:
+    """Names that a statement at module level binds, in blocks below it too."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield statement.name
+    elif isinstance(statement, (ast.Import, ast.ImportFrom)):
+        yield from ((alias.asname or alias.name).split(".")[0] for alias in statement.names)
+    else:
+        for child in ast.iter_child_nodes(statement):
+            if isinstance(child, ast.stmt):
+                yield from _binds(child)
+            else:
+                for part in ast.walk(child):
+                    if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                        yield part.id
+                    elif isinstance(part, ast.stmt):
+                        yield from _binds(part)
+
+
+def _check_imports(statement: ast.stmt) -> None:
+    """Raises `_Refused` when `statement` imports more than the standard library."""
+    for part in ast.walk(statement):
+        if isinstance(part, ast.ImportFrom) and part.level:
+            raise _Refused(
+                f"needs a relative import on line {part.lineno} (from {'.' * part.level}{part.module or ''})"
+            )
+        if not isinstance(part, (ast.Import, ast.ImportFrom)):
+            continue
+        for module in [alias.name for alias in part.names] if isinstance(part, ast.Import) else [part.module or ""]:
+            if module.split(".")[0] not in sys.stdlib_module_names:
+                raise _Refused(f"needs {module} (line {part.lineno}), which is not in the standard library")
+
+
+def _free_names(statement: ast.stmt) -> set[str]:
+    """Names that `statement` takes from its module. Raises `_Refused` for an import it may not have."""
+    _check_imports(statement)
+    found: set[str] = set()
+
+    def walk(table: symtable.SymbolTable, top: bool) -> None:
+        for symbol in table.get_symbols():
+            if symbol.is_global() if not top else symbol.is_referenced() or symbol.is_global():
+                found.add(symbol.get_name())
+        for child in table.get_children():
+            walk(child, False)
+
+    walk(symtable.symtable(ast.unparse(ast.fix_missing_locations(statement)), "module", "exec"), True)
+    return found - set(_binds(statement)) if not isinstance(statement, ast.AugAssign) else found
+
+
+def _annotated(tree: ast.stmt) -> bool:
+    return any(
+        isinstance(part, ast.AnnAssign)
+        or (isinstance(part, ast.arg) and part.annotation is not None)
+        or (isinstance(part, ast.FunctionDef) and part.returns is not None)
+        for part in ast.walk(tree)
+    )
+
+
+def _joined(texts: list[str]) -> str:
+    """Statements as one text: two blank lines around definitions, none between lines that belong together."""
+    whole = ""
+    for text in texts:
+        block = "\n" in text
+        whole += text if not whole else f"\n\n\n{text}" if block or whole.endswith("\n") else f"\n{text}"
+        whole += "\n" if block else ""
+    return whole.rstrip("\n")

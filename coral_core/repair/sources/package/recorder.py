@@ -1,0 +1,267 @@
+"""Runs a directory's own tests and writes down which calls they make. Run as a script, by `recording`.
+
+    python -P recorder.py REQUEST RESULT
+
+Standard library only, and pytest where it is installed. Both files are JSON; nothing that
+the tests print counts. A function under record is replaced in its module, as the module is
+imported, by one that does the same and writes down arguments and outcome in the closed value
+language. Calls of failing tests do not count. Not covered: calls in other processes.
+"""
+
+import contextlib
+import doctest
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import inspect
+import io
+import json
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+ITEMS = 4_000
+"""Largest argument list or value, in items and characters: a case has to fit into a verdict."""
+
+
+class Calls:
+    """What has been called so far, by file and function."""
+
+    def __init__(self, values: Any, most: int) -> None:
+        self.kept: dict[str, dict[str, dict[str, Any]]] = {}
+        self.refused: dict[str, dict[str, int]] = {}
+        self.pending: list[tuple[str, str, dict[str, Any]]] = []
+        self.values = values
+        self.most = most
+        self._inside = threading.local()
+
+    def finish_test(self, passed: bool) -> None:
+        """Keep the calls since the last test when it passed; equal arguments are one call."""
+        for key, arguments, call in self.pending if passed else ():
+            known = self.kept.setdefault(key, {})
+            if arguments in known or len(known) < self.most:
+                known.setdefault(arguments, call)
+        self.pending.clear()
+
+    def refuse(self, key: str, reason: str) -> None:
+        reasons = self.refused.setdefault(key, {})
+        reasons[reason] = reasons.get(reason, 0) + 1
+
+    def call(self, key: str, function: Callable[..., Any], signature: inspect.Signature, given: Any, named: Any) -> Any:
+        """Call `function` and write it down, unless it is a call from within itself."""
+        inside = self._inside.__dict__.setdefault("keys", set())
+        if key in inside or len(self.pending) > 50_000:
+            return function(*given, **named)
+        try:
+            arguments = self.values.encode(positional(signature, given, named), ITEMS)[1]
+        except (self.values.ValueOutside, TypeError) as error:
+            self.refuse(key, f"arguments: {error}")
+            return function(*given, **named)
+        record: dict[str, Any] = {"arguments": arguments}
+        inside.add(key)
+        try:
+            value = function(*given, **named)
+        except Exception as error:
+            record["exception"] = type(error).__name__
+            self.pending.append((key, json.dumps(arguments), record))
+            raise
+        finally:
+            inside.discard(key)
+        if not hasattr(type(value), "__next__"):  # a generator's values are read when it is called again, alone
+            try:
+                record["value"] = self.values.encode(value, ITEMS)
+            except self.values.ValueOutside as error:
+                self.refuse(key, f"result: {error}")
+                return value
+        self.pending.append((key, json.dumps(arguments), record))
+        return value
+
+
+def positional(signature: inspect.Signature, given: Sequence[Any], named: dict[str, Any]) -> list[Any]:
+    """The call as positional arguments. Raises `TypeError` when it cannot be written so."""
+    if not named:
+        return list(given)
+    bound = signature.bind(*given, **named)
+    last = len(given)
+    names = list(signature.parameters)
+    for name, parameter in signature.parameters.items():
+        if name in bound.arguments:
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+                raise TypeError("given by keyword only, and the judge calls by position")
+            last = max(last, names.index(name) + 1)
+    bound.apply_defaults()
+    return list(bound.args[: max(last, len(given))])
+
+
+def recording(calls: Calls, key: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the same module that does what `original` does, and writes it down.
+
+    It has the globals of the original, by which doctest tells the functions of a module.
+    """
+    signature = inspect.signature(original)
+
+    def call(*given: Any, **named: Any) -> Any:
+        return calls.call(key, original, signature, given, named)
+
+    module = sys.modules.get(original.__module__)
+    space = getattr(inspect.unwrap(original), "__globals__", module.__dict__ if module else {})
+    wrapped = types.FunctionType(call.__code__, space, original.__name__, None, call.__closure__)
+    functools.update_wrapper(wrapped, original)
+    for name in dir(original):  # cache_clear and its like
+        if not name.startswith("__") and not hasattr(wrapped, name):
+            setattr(wrapped, name, getattr(original, name))
+    return wrapped
+
+
+class Loader(importlib.machinery.SourceFileLoader):
+    """Imports a module and puts its functions under record."""
+
+    names: Sequence[str] = ()
+    label = ""
+    calls: Calls
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        super().exec_module(module)
+        for name in self.names:
+            original = module.__dict__.get(name)
+            if callable(original) and not isinstance(original, type):
+                with contextlib.suppress(TypeError, ValueError):
+                    module.__dict__[name] = recording(self.calls, f"{self.label}:{name}", original)
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Finds the modules under record where Python would, and gives them our loader."""
+
+    def __init__(self, targets: dict[str, tuple[str, list[str]]], calls: Calls) -> None:
+        self.targets = targets
+        self.calls = calls
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        origin = os.path.realpath(spec.origin) if spec is not None and spec.origin else ""
+        if spec is None or origin not in self.targets or type(spec.loader) is not importlib.machinery.SourceFileLoader:
+            return None
+        loader = Loader(spec.loader.name, spec.loader.path)
+        loader.label, loader.names = self.targets[origin]
+        loader.calls = self.calls
+        spec.loader = loader
+        return spec
+
+
+class Watch:
+    """The part of pytest that tells us how each test ended."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self.failed: list[str] = []
+        self.passed = 0
+        self.broken = False
+
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+        self.calls.finish_test(True)
+        self.broken = False
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.broken = self.broken or report.failed
+        self.passed += report.when == "call" and report.passed
+
+    def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
+        if self.broken:
+            self.failed.append(nodeid)
+        self.calls.finish_test(not self.broken)
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(f"{report.nodeid}: {_last(report.longreprtext)}")
+
+
+def run_pytest(root: str, calls: Calls) -> tuple[int, list[str]]:
+    """How many tests passed, and the names of those that did not."""
+    import pytest
+
+    watch = Watch(calls)
+    code = pytest.main(
+        ["-q", "--no-header", "-o", "addopts=", "-p", "no:cacheprovider", "--continue-on-collection-errors", root],
+        plugins=[watch],
+    )
+    calls.finish_test(True)
+    if int(code) in (3, 4):  # an error of pytest itself, or of its configuration
+        watch.failed.append(f"pytest ended with exit code {int(code)}")
+    return watch.passed, watch.failed
+
+
+def run_doctests(modules: Sequence[Sequence[str]], calls: Calls) -> tuple[int, list[str]]:
+    """As `run_pytest`, for the examples in docstrings of (name, file, label) `modules`."""
+    passed, failed = 0, []
+    for name, file, label in modules:
+        try:
+            module = importlib.import_module(name)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            failed.append(f"{label}: importing it raised {type(error).__name__}: {_last(str(error))}")
+            continue
+        finally:
+            calls.finish_test(True)
+        if os.path.realpath(getattr(module, "__file__", None) or "") != file:
+            failed.append(f"{label}: another module is called {name} too")
+            continue
+        for test in _examples(module, label, failed):
+            heard = io.StringIO()
+            outcome = doctest.DocTestRunner(verbose=False).run(test, out=heard.write)
+            calls.finish_test(outcome.failed == 0)
+            passed += outcome.failed == 0
+            if outcome.failed:
+                failed.append(f"{label}: the example of {test.name}")
+    return passed, failed
+
+
+def _examples(module: types.ModuleType, label: str, failed: list[str]) -> Iterator[doctest.DocTest]:
+    try:
+        yield from (test for test in doctest.DocTestFinder(exclude_empty=True).find(module) if test.examples)
+    except ValueError as error:
+        failed.append(f"{label}: {_last(str(error))}")
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1][:200]
+
+
+def load(path: str) -> Any:
+    """A module from its file, under a name that is not importable: the tests' own imports stay theirs."""
+    module = types.ModuleType("_coral_values")
+    with open(path, encoding="utf-8") as file:
+        exec(compile(file.read(), path, "exec"), module.__dict__)
+    return module
+
+
+def main() -> None:
+    with open(sys.argv[1], encoding="utf-8") as file:
+        request = json.load(file)
+    calls = Calls(load(request["values"]), request["most"])
+    sys.path[:0] = request["paths"]
+    targets = {path: (label, names) for path, label, names in request["targets"]}
+    sys.meta_path.insert(0, Finder(targets, calls))
+    tests: dict[str, Any] = {}
+    if request["pytest"]:
+        tests["pytest"] = run_pytest(request["root"], calls)
+    tests["doctest"] = run_doctests(request["doctests"], calls)
+    result = {
+        "calls": {key: list(found.values()) for key, found in calls.kept.items()},
+        "refused": calls.refused,
+        "passed": sum(passed for passed, _ in tests.values()),
+        "failed": [name for _, names in tests.values() for name in names],
+    }
+    temporary = sys.argv[2] + ".part"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(result, file)
+    os.replace(temporary, sys.argv[2])
+    os._exit(0)  # threads that a test left behind do not hold us up
+
+
+if __name__ == "__main__":
+    main()

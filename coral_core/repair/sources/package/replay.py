@@ -1,0 +1,144 @@
+"""Calls a function alone, call by call, and writes down what came of it. Run as a script, by `cases`.
+
+    python -s -S -P replay.py < REQUEST
+
+Standard library only. One JSON line per call on stdout. It runs the user's own functions,
+also with arguments that no test gave them, so it refuses (by an audit hook) whatever touches
+files, processes or the network: a safety catch for trusted code, not a sandbox. A call that
+is stuck in C code ends the process; `cases` goes on with the next one.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import sysconfig
+import types
+from typing import Any
+
+OUTSIDE = {
+    "builtins.input", "ctypes", "fcntl", "ftplib", "http", "imaplib", "mmap", "open", "os", "poplib", "pty", "resource",
+    "shutil", "smtplib", "socket", "sqlite3", "subprocess", "syslog", "tempfile", "time.sleep", "urllib", "webbrowser",
+}  # fmt: skip
+"""Audit events (or their first word) of the world outside."""
+MEMORY = 1 << 30
+SECONDS = 2.0
+"""CPU time of one call: the backstop for C code; `lines` decides."""
+LIBRARY = tuple({os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")})
+
+
+class Ended(BaseException):
+    """A call ran too long or touched the outside; a BaseException so that the function does not catch it."""
+
+
+class Watch:
+    """What the running call has done so far."""
+
+    def __init__(self, lines: int) -> None:
+        self.limit = lines
+        self.lines = 0
+        self.touched = ""
+        self.on = False
+
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.on or (event not in OUTSIDE and event.partition(".")[0] not in OUTSIDE):
+            return
+        if event in ("open", "os.listdir", "os.scandir") and self._is_import(arguments):
+            return
+        self.touched = self.touched or event
+        raise Ended
+
+    @staticmethod
+    def _is_import(arguments: tuple[Any, ...]) -> bool:
+        """Is the standard library being read?"""
+        path = arguments[0] if arguments else None
+        writes = len(arguments) > 2 and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        inside = isinstance(path, str) and (os.path.realpath(path) + os.sep).startswith(LIBRARY)
+        return inside and not writes
+
+    def trace(self, frame: types.FrameType, event: str, argument: Any) -> Any:
+        if event in ("line", "call"):
+            self.lines += event == "line"
+            if self.lines > self.limit:
+                raise Ended
+        return self.trace
+
+
+def one_call(function: Any, encoded: list[Any], watch: Watch, values: Any, items: int) -> dict[str, Any]:
+    """Call once; value and arguments after it, or an exception, or why there is neither."""
+    arguments = [values.decode(item) for item in encoded]
+    watch.lines = 0
+    watch.on = True
+    sys.settrace(watch.trace)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    try:
+        value = function(*arguments)
+        if hasattr(type(value), "__next__"):
+            value = [item for _, item in zip(range(items), value, strict=False)]
+        ended: BaseException | None = None
+    except BaseException as error:
+        ended = error
+    finally:
+        sys.settrace(None)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        watch.on = False
+    if watch.touched:
+        return {"touched": watch.touched}
+    if isinstance(ended, Ended):
+        return {"budget": True}
+    if ended is not None:
+        return {"exception": type(ended).__name__, "lines": watch.lines}
+    try:
+        after = [values.encode(argument, items) for argument in arguments]
+        return {"value": values.encode(value, items), "mutated": after, "lines": watch.lines}
+    except values.ValueOutside as error:
+        return {"outside": str(error)}
+
+
+def load(path: str) -> Any:
+    """A module from its file: there is no import path to our package here."""
+    module = types.ModuleType("_coral_values")
+    with open(path, encoding="utf-8") as file:
+        exec(compile(file.read(), path, "exec"), module.__dict__)
+    return module
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.buffer.read())
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    values = load(request["values"])
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.setrecursionlimit(1_000)
+    watch = Watch(request["lines"])
+    sys.addaudithook(watch.audit)
+
+    def say(record: dict[str, Any]) -> None:
+        out.write(json.dumps(record) + "\n")
+        out.flush()
+
+    space: dict[str, Any] = {"__name__": "patch"}
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    watch.on = True
+    try:
+        exec(compile(request["source"], "<function>", "exec", dont_inherit=True), space)
+        function = space[request["entry_point"]]
+    except BaseException as error:
+        watch.on = False
+        say({"setup": watch.touched or f"{type(error).__name__}: {error}"[:200]})
+        return
+    finally:
+        watch.on = False
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    say({"setup": None})
+    for arguments in request["calls"]:
+        say(one_call(function, arguments, watch, values, request["items"]))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""`coral init --from DIR`: which functions of a directory can become problems, and a configuration that fits them."""
+
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from coral_core.config import RunConfig
+from coral_core.config.load import parse_config
+from coral_core.config.tree import ProblemsConfig
+from coral_core.errors import ConfigError
+from coral_core.plan import problem_set, prompt_template
+from coral_core.preflight import token_counts
+from coral_core.repair.sources.package.divide import Divided, divide
+from coral_core.repair.sources.package.load import SMALLEST, supply, too_little
+from coral_core.repair.sources.package.ready import Ready, ready
+
+HEADER = """\
+# CORAL-X on your own functions: their tests say what is right, bugs are made in them, adapters learn to repair those.
+#   coral problems check package --config {file}
+#   coral evolve {file}
+#   coral config show {file}        every key with its default
+"""
+
+
+def configuration(directory: Path, file: Path) -> str:
+    """Text of a configuration for the functions of `directory`; prints what was found there.
+
+    Raises:
+        ConfigError: there is no such directory, or too little in it for a run.
+        ProblemError: its tests cannot be run.
+    """
+    out = Console(highlight=False)
+    path = str(directory)
+    prepared = ready(path)
+    _print(prepared, out)
+    asked = ProblemsConfig(source="package", path=path)
+    divided = divide(prepared, asked)
+    monitor = not too_little(path, prepared, divided, True)
+    if not monitor:
+        asked = asked.model_copy(update={"monitor": 0})
+        divided = divide(prepared, asked)
+        if complaint := too_little(path, prepared, divided, False):
+            raise ConfigError("\n".join([complaint, *prepared.recording.notes]))
+    sizes = _sizes(asked, divided)
+    overrides = ["problems.source=package", f"problems.path={path}"]
+    overrides += [f"problems.{name}={count}" for name, count in sizes.items()]
+    lengths = _lengths(parse_config("", "coral init", overrides))
+    plan = {"problems": {"source": "package", "path": path, **sizes}, **lengths}
+    out.print(", ".join(f"{name} {count}" for name, count in sizes.items()))
+    name = "".join(letter if letter.isalnum() else "-" for letter in file.stem.lower()).strip("-") or "own-bugs"
+    body = {"name": name, "seed": 0, **plan, "base_model": {"name": "coral-tiny"}, "infra": {"executor": "local"}}
+    return HEADER.format(path=path, file=file) + "\n" + yaml.safe_dump(body, sort_keys=False, width=110)
+
+
+def _sizes(asked: ProblemsConfig, divided: Divided) -> dict[str, int]:
+    """The defaults, or less where the directory cannot supply them."""
+    most = supply(divided)
+    sizes = {name: min(getattr(asked, name), count) for name, count in most.items()}
+    return {name: max(count, SMALLEST.get(name, 0)) for name, count in sizes.items()}
+
+
+def _lengths(config: RunConfig) -> dict[str, dict[str, object]]:
+    """Lengths in tokens that the functions need and the defaults do not give."""
+    problems = problem_set(config.problems)
+    template = prompt_template(config)
+    everything = [*problems.fitness, *problems.monitor, *problems.held_out]
+    prompts = token_counts(config, [template.prompt(problem.buggy) for problem in everything])
+    answers = token_counts(config, [template.answer(problem.reference) for problem in everything])
+    pairs = token_counts(config, [template.prompt(p.buggy) + template.answer(p.fixed) for p in problems.pairs])
+    needed: dict[str, dict[str, object]] = {}
+    if max(prompts, default=0) > config.generation.prompt_length:
+        needed["generation"] = {"prompt_length": max(prompts)}
+    if max(pairs, default=0) > config.training.sequence_length:
+        needed["training"] = {"sequence_length": max(pairs)}
+    limit = config.genes.light.token_limit
+    if max(answers, default=0) > limit.high:
+        needed["genes"] = {"light": {"token_limit": {"low": limit.low, "high": max(answers)}}}
+    return needed
+
+
+def _print(prepared: Ready, out: Console) -> None:
+    recording = prepared.recording
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, side in (("function", "left"), ("cases", "right"), ("recorded", "right"), ("bugs", "right")):
+        table.add_column(name, justify="right" if side == "right" else "left")
+    for usable in recording.usable:
+        row = (escape(usable.function), str(len(usable.cases)), str(usable.recorded), str(len(usable.bugs)))
+        table.add_row(*row)
+    bugs = sum(len(usable.bugs) for usable in recording.usable)
+    out.print(f"{recording.passed} tests passed; {len(recording.usable)} functions usable, with {bugs} bugs")
+    if recording.usable:
+        out.print(table)
+    if recording.refused:
+        out.print(f"{len(recording.refused)} functions cannot be used:")
+    for refusal in recording.refused:
+        out.print(f"  {escape(refusal.file)}:{refusal.line} {escape(refusal.function)}: {escape(refusal.reason)}")
+    for note in recording.notes:
+        out.print(f"note: {escape(note)}")
