@@ -79,6 +79,7 @@ def test_attacks_in_one_batch_with_honest_patches_harm_none_of_them(scene: Scene
     assert scene.untouched()
 
 
+@pytest.mark.torch
 def test_lane_and_engine_are_unharmed(tmp_path: Path) -> None:
     """Attacks as test jobs through a lane; then the same lane evaluates a base model."""
     from coral_core.config import RunConfig
