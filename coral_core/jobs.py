@@ -115,6 +115,7 @@ class EvaluationJob(Frozen):
     generation: GenerationConfig
     judge: JudgeConfig
     versions: dict[str, str] = Field(description="judge, oracle, extractor, prompt, ruff, bandit, interpreter, engine.")
+    objectives: dict[str, str] = Field({}, description="Objectives of plug-ins to measure, and their versions.")
     base_passes: tuple[str, ...] = Field((), description="Problem ids that the bare base repairs (retention, runtime).")
     run_seed: int
     replicate: int = 0
@@ -140,6 +141,7 @@ class EvaluationJob(Frozen):
                 "samples": samples,
                 "judge": judge,
                 "versions": self.versions,
+                "objectives": self.objectives,
                 "base_passes": list(self.base_passes),
                 "run_seed": self.run_seed if self.light.sampling else 0,
                 "replicate": self.replicate,

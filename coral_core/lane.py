@@ -29,7 +29,9 @@ from coral_core.plan import find_problem, pairs_digest, problem_set, prompt_temp
 from coral_core.repair.extract import Extraction, extract
 from coral_core.repair.problem import Problem
 from coral_core.scoring.judge import Judge, Verdict
+from coral_core.scoring.judged import Judged
 from coral_core.scoring.objectives import score
+from coral_core.scoring.plugins import measure
 from coral_core.store import Store
 
 log = logging.getLogger("coral.lane")
@@ -168,20 +170,20 @@ class Lane:
         judge = self._judge_for(job.judge)
         verdicts = judge.judge_batch(flat)
         grouped = [verdicts[start : start + samples] for start in range(0, len(verdicts), samples)]
-        scores = score(
-            problems,
-            [[item.patch for item in items] for items in extracted],
-            grouped,
-            reference_lines=self._lines_of(job, judge, problems),
+        judged = Judged(
+            problems=tuple(problems),
+            patches=tuple(tuple(item.patch for item in items) for items in extracted),
+            verdicts=tuple(tuple(group) for group in grouped),
             base_passes=frozenset(job.base_passes),
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
             base_parameters=self.engine.identity.parameters,
         )
+        scores = score(judged, self._lines_of(job, judge, problems))
         return Evaluation(
             evaluation_digest=digest,
             training_digest=training_digest,
             split=job.split,
-            scores=scores.objectives(),
+            scores={**scores.objectives(), **measure(job.objectives, judged)},
             pass_at_1=scores.pass_at_1,
             pass_at_k=scores.pass_at_k,
             passed=tuple(p.problem_id for p, group in zip(problems, grouped, strict=True) if group[0].passed),

@@ -21,6 +21,7 @@ from coral_core.repair.prompt import PromptTemplate, template_for
 from coral_core.repair.sources import load_problems
 from coral_core.run import RunIdentity
 from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION
+from coral_core.scoring.plugins import objective_versions
 
 
 @lru_cache(maxsize=4)
@@ -132,6 +133,7 @@ class Planner:
             generation=self.config.generation,
             judge=self.config.scoring.judge,
             versions=tool_versions(self.prompt),
+            objectives=objective_versions(self.config.scoring),
             base_passes=self.base_passes if split == "fitness" and heavy else (),
             run_seed=self.identity.run_seed,
             replicate=replicate,

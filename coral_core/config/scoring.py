@@ -1,13 +1,31 @@
 """How patches become scores and scores become a ranking: weights, roles, thresholds, limits of the judge."""
 
-from typing import Literal, Self
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from coral_core.frozen import Frozen
 
-ObjectiveName = Literal["bugfix", "style", "security", "runtime", "syntax", "retention", "cost"]
-OBJECTIVES: tuple[ObjectiveName, ...] = ("bugfix", "style", "security", "runtime", "syntax", "retention", "cost")
+OBJECTIVES = ("bugfix", "style", "security", "runtime", "syntax", "retention", "cost")
+"""The objectives that every evaluation measures (`coral_core.scoring.objectives`)."""
+OBJECTIVE_GROUP = "coral_x.objectives"
+"""Entry points of this group are objectives of plug-ins (`coral_core.scoring.plugins`)."""
+
+
+def plugin_objectives() -> dict[str, EntryPoint]:
+    """Objectives of installed plug-ins by name, none of them imported yet."""
+    return {entry.name: entry for entry in entry_points(group=OBJECTIVE_GROUP) if entry.name not in OBJECTIVES}
+
+
+def _known(name: str) -> str:
+    if name not in OBJECTIVES and name not in plugin_objectives():
+        known = ", ".join([*OBJECTIVES, *sorted(plugin_objectives())])
+        raise ValueError(f"no such objective. Known: {known}. A plug-in registers in the group {OBJECTIVE_GROUP}")
+    return name
+
+
+ObjectiveName = Annotated[str, AfterValidator(_known)]
 Role = Literal["objective", "constraint", "report"]
 AfterTimeOut = Literal["stop", "go-on"]
 
@@ -78,13 +96,28 @@ class ScoringConfig(Frozen):
     weights: dict[ObjectiveName, float] = Field(DEFAULT_WEIGHTS, description="Weights of the scalar fitness; sum 1.")
     roles: dict[ObjectiveName, Role] = Field(
         DEFAULT_ROLES,
-        description="objective: is traded off; constraint: must pass its threshold; report: recorded only.",
+        description="objective: is traded off; constraint: must pass its threshold; report: recorded only. Those left out keep their default.",
     )
-    thresholds: dict[ObjectiveName, Threshold] = Field(DEFAULT_THRESHOLDS, description="Thresholds of the constraints.")
+    thresholds: dict[ObjectiveName, Threshold] = Field(
+        DEFAULT_THRESHOLDS, description="Thresholds of the constraints. Those left out keep their default."
+    )
     schedule: Literal["sigmoid", "sqrt", "linear"] = Field(
         "sigmoid", description="How thresholds rise over the generations."
     )
     judge: JudgeConfig = Field(default_factory=JudgeConfig, description="Limits on a patch while it is judged.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, given: Any) -> Any:
+        """Roles and thresholds that are left out keep their defaults, as far as these fit the roles that are given."""
+        if not isinstance(given, dict) or not isinstance(given.get("roles", {}), dict):
+            return given
+        roles = {**DEFAULT_ROLES, **given.get("roles", {})}
+        thresholds = given.get("thresholds", {})
+        if not isinstance(thresholds, dict):
+            return given
+        fitting = {name: value for name, value in DEFAULT_THRESHOLDS.items() if roles.get(name) == "constraint"}
+        return {**given, "roles": roles, "thresholds": {**fitting, **thresholds}}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

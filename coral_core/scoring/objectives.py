@@ -13,6 +13,7 @@ from statistics import fmean
 from coral_core.frozen import Frozen
 from coral_core.repair.problem import Problem
 from coral_core.scoring.judge import Verdict
+from coral_core.scoring.judged import Judged
 from coral_core.scoring.lint import Findings, findings
 from coral_core.syntax import parse
 
@@ -35,37 +36,19 @@ class Scores(Frozen):
         return self.model_dump(exclude={"pass_at_1", "pass_at_k"})
 
 
-def score(
-    problems: Sequence[Problem],
-    patches: Sequence[Sequence[str]],
-    verdicts: Sequence[Sequence[Verdict]],
-    *,
-    reference_lines: Sequence[int],
-    base_passes: Collection[str],
-    trainable_parameters: int,
-    base_parameters: int,
-) -> Scores:
-    """Scores of one evaluation.
-
-    Args:
-        problems: The split's problems.
-        patches: For each problem, its samples.
-        verdicts: For each problem, a verdict per sample.
-        reference_lines: Executed lines of each reference (`Judge.reference_lines`).
-        base_passes: Ids of the problems that the bare base model repairs.
-        trainable_parameters: Of the adapter; 0 for the bare base.
-        base_parameters: Of the base model.
-    """
+def score(judged: Judged, reference_lines: Sequence[int]) -> Scores:
+    """Scores of one evaluation; `reference_lines` as `Judge.reference_lines` gives them for its problems."""
+    problems, patches, verdicts = judged.problems, judged.patches, judged.verdicts
     lint = findings([patch for group in patches for patch in group])
     bugs = [(p, group) for p, group in zip(problems, verdicts, strict=True) if not p.retention]
     return Scores(
         bugfix=_mean([bugfix(verdict) for _, group in bugs for verdict in group]),
         style=_mean([style(patch, lint) for group in patches for patch in group]),
         security=_mean([security(patch, lint) for group in patches for patch in group]),
-        runtime=runtime(problems, verdicts, reference_lines, base_passes),
+        runtime=runtime(problems, verdicts, reference_lines, judged.base_passes),
         syntax=_mean([syntax(p, patch) for p, group in zip(problems, patches, strict=True) for patch in group]),
-        retention=retention(problems, verdicts, base_passes),
-        cost=cost(trainable_parameters, base_parameters),
+        retention=retention(problems, verdicts, judged.base_passes),
+        cost=cost(judged.trainable_parameters, judged.base_parameters),
         pass_at_1=_mean([float(verdict.passed) for _, group in bugs for verdict in group]),
         pass_at_k=pass_at_more([group for _, group in bugs]) if bugs else {},
     )

@@ -204,7 +204,7 @@ EFFECTS: dict[str, Row] = {
     "scoring.weights": (ranking, {"bugfix": 0.1, "cost": 0.9}, {}),
     "scoring.roles": (
         ranking,
-        {"bugfix": "objective", "runtime": "objective"} | {k: "constraint" for k in ("syntax", "security", "style")},
+        {"runtime": "objective", "retention": "report", "cost": "report"},
         {},
     ),
     "scoring.thresholds": (ranking, CONSTRAINTS | {"style": {"base": 0.9, "limit": 0.95}}, {}),

@@ -113,7 +113,7 @@ def test_thresholds_that_nobody_meets_do_not_end_a_run() -> None:
 
 
 def test_schedule_and_thresholds_change_what_is_asked() -> None:
-    roles = {"bugfix": "constraint", "retention": "objective", "cost": "objective"}
+    roles = {"bugfix": "constraint", **dict.fromkeys(("syntax", "security", "style"), "report")}
     long = {"generations": 10, "early_stopping": {"enabled": False}}
     runs = [
         asked(

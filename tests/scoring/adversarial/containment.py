@@ -58,7 +58,7 @@ RESOURCES = [
         "a long list": "x = [None] * 60_000_000",
         "doubling": "x = b'x'\nwhile len(x) < 400_000_000:\n    x += x",
         "descriptors": "import os\nx = [os.dup(0) for _ in range(200)]",
-        "deep recursion": "import sys\nsys.setrecursionlimit(10**6)\nf = lambda n: n and f(n - 1)\nassert f(30_000) == 0",
+        "deep recursion": "import sys\nsys.setrecursionlimit(10**6)\nf = lambda n: n and f(n - 1)\nassert f(100_000) == 0",
         "limits raised": "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))\nassert resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 64",
         "a big file": "import tempfile\nf = tempfile.TemporaryFile()\nf.write(b'x' * 5_000_000)\nf.flush()",
         "many files": "import tempfile\nx = [tempfile.TemporaryFile() for _ in range(100)]",

@@ -58,7 +58,7 @@ LEAKS = [
         "results of another patch": "import sys\nkeys = [(1, 2), (3, 0), (5, 6), (-1, 4)]\ndef found():\n    return dict(zip(keys, sys.modules['__main__'].results['a right patch']))",
         "code of another patch": "import sys\nspace = {}\nexec(getattr(sys.modules.get('__main__'), 'sources', {'a right patch': ''})['a right patch'], space)\ndef found():\n    return {(a, b): space['add'](a, b) for a in range(-9, 9) for b in range(9)}",
         "function of another patch": (
-            "import gc\ndef found():\n    for x in gc.get_objects():\n        if getattr(x, '__name__', '') == 'add' and getattr(x, '__globals__', globals()) is not globals():\n"
+            "import gc\ndef found():\n    for x in gc.get_objects():\n        if getattr(x, '__name__', '') == 'add' and getattr(x, '__globals__', {}).get('__name__') == 'first':\n"
             "            return {(a, b): x(a, b) for a in range(-9, 9) for b in range(9)}"
         ),
     }.items()

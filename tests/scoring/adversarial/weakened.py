@@ -19,7 +19,7 @@ from coral_core.scoring.sandbox.parent import Answer
 from coral_core.scoring.sandbox.pool import Pool
 from coral_core.scoring.values import decode
 
-LIMITS = Limits(cpu_seconds=0.5, wall_seconds=1.0, work_lines=20_000)
+LIMITS = Limits(cpu_seconds=0.5, wall_seconds=1.0, work_lines=40_000)
 SECONDS = 20.0
 
 NAIVE = """\
@@ -136,10 +136,11 @@ class Together:
         cases = [([decode(a) for a in case.arguments], decode(case.value)) for case in problem.cases]
         script = "\n".join(
             [
-                "results, sources = {}, {}",
+                "results, sources, spaces = {}, {}, {}",
                 f"CASES = {[arguments for arguments, _ in cases]!r}",
                 "def judge(name, source, space):",
                 "    sources[name] = source",
+                "    spaces[name] = space",
                 "    exec(source, space)",
                 f"    results[name] = [space[{problem.entry_point!r}](*arguments) for arguments in CASES]",
                 f"judge('a right patch', {problem.reference!r}, {{'__name__': 'first'}})",

@@ -1,0 +1,133 @@
+"""Objectives of plug-ins: found, measured, part of the digest; refused when unknown, broken or of another version."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from coral_core.config import RunConfig
+from coral_core.config.scoring import plugin_objectives
+from coral_core.errors import ConfigError, EngineError
+from coral_core.lm.base import identify
+from coral_core.plan import Planner
+from coral_core.run import identify_run
+from coral_core.scoring.conformance import complaints
+from coral_core.scoring.judge import Judge
+from coral_core.scoring.judged import Judged
+from coral_core.scoring.plugins import find_objective, measure, objective_versions
+
+MODULE = """
+def brevity(judged):
+    texts = [text for samples in judged.patches for text in samples]
+    return sum(len(text) < 40 for text in texts) / len(texts) if texts else 1.0
+brevity.version = "1"
+
+def nameless(judged):
+    return 1.0
+
+calls = []
+def bad(judged):
+    calls.append(1)
+    return len(calls) + judged.base_parameters
+bad.version = "1"
+
+def loud(judged):
+    raise RuntimeError("no")
+loud.version = "1"
+
+def first(judged):
+    return float(judged.verdicts[0][0].passed) if judged.verdicts else 0.0
+first.version = "1"
+"""
+NAMES = ("brevity", "nameless", "bad", "loud", "first", "lost")
+EMPTY = Judged((), (), (), frozenset(), 0, 1_000)
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real installation, as pip leaves it."""
+    (tmp_path / "coral_plugin_of_a_test.py").write_text(MODULE)
+    metadata = tmp_path / "coral_plugin_of_a_test-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: coral-plugin-of-a-test\nVersion: 1\n")
+    lines = [f"{name} = coral_plugin_of_a_test:{name}" for name in NAMES]
+    (metadata / "entry_points.txt").write_text("[coral_x.objectives]\n" + "\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "coral_plugin_of_a_test", raising=False)
+
+
+def config(**scoring: object) -> RunConfig:
+    return RunConfig.model_validate({"base_model": {"name": "rehearsal"}, "scoring": scoring})
+
+
+def planner(made: RunConfig) -> Planner:
+    return Planner(made, identify_run(made), identify(made.base_model))
+
+
+def test_a_named_objective_is_measured_and_identifies_the_evaluation() -> None:
+    roles = {"bugfix": "objective", "brevity": "objective"}
+    assert set(plugin_objectives()) == set(NAMES)
+    job = planner(config(roles=roles)).evaluation(None)
+    plain = planner(config(roles={"bugfix": "objective"})).evaluation(None)
+    assert job.objectives == {"brevity": "1"} and plain.objectives == {}
+    assert job.digest() != plain.digest()
+    assert job.model_copy(update={"objectives": {"brevity": "2"}}).digest() != job.digest()
+    assert measure(job.objectives, EMPTY) == {"brevity": 1.0}
+
+
+def test_weights_and_thresholds_may_name_it_too() -> None:
+    made = config(
+        weights={"bugfix": 0.5, "brevity": 0.5},
+        roles={"bugfix": "objective", "brevity": "constraint"},
+        thresholds={"brevity": {"base": 0.1, "limit": 0.2}},
+    )
+    assert objective_versions(made.scoring) == {"brevity": "1"}
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match=r"no such objective.*bugfix.*brevity"):
+        config(roles={"bugfix": "objective", "bervity": "report"})
+
+
+@pytest.mark.parametrize(("name", "words"), [("nameless", "version"), ("lost", "cannot be loaded"), ("none", "Known")])
+def test_one_that_is_none_is_refused(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        find_objective(name)
+
+
+def test_another_version_a_failure_or_a_number_out_of_range_is_an_error_not_a_score() -> None:
+    for versions, words in (({"brevity": "2"}, "version 1"), ({"loud": "1"}, "failed"), ({"bad": "1"}, "not in")):
+        with pytest.raises(EngineError, match=words):
+            measure(versions, EMPTY)
+
+
+def test_the_conformance_suite_finds_what_is_wrong() -> None:
+    with Judge(workers=2) as judge:
+        assert complaints(find_objective("brevity"), judge) == []
+        assert any("raised RuntimeError" in line for line in complaints(find_objective("loud"), judge))
+        assert any("not in [0, 1]" in line for line in complaints(find_objective("bad"), judge))
+        assert any("reverse order" in line for line in complaints(find_objective("first"), judge))
+        nameless = sys.modules["coral_plugin_of_a_test"].nameless
+        assert any("version" in line for line in complaints(nameless, judge))
+
+
+@pytest.mark.torch
+def test_it_reaches_the_scores_of_an_evaluation(tmp_path: Path) -> None:
+    from coral_core.store import Store
+    from flows.dispatch import LocalExecutor
+
+    made = RunConfig.model_validate(
+        {
+            "base_model": {"name": "rehearsal"},
+            "problems": {"fitness": 4, "retention": 2, "monitor": 0, "held_out": 4, "pairs": 8},
+            "scoring": {"roles": {"bugfix": "objective", "brevity": "objective"}},
+            "infra": {"local_lanes": 1},
+        }
+    )
+    store = Store(tmp_path / "store")
+    store.prepare()
+    with LocalExecutor(made.infra, store) as executor:
+        found = executor.submit_evaluation(planner(made).evaluation(None)).result(timeout=120)
+    assert found.scores is not None
+    texts = [sample.patch for record in found.records for sample in record.samples]
+    assert found.scores["brevity"] == pytest.approx(sum(len(text) < 40 for text in texts) / len(texts))
