@@ -77,7 +77,11 @@ def complaint(text: str, *overrides: str) -> str:
         ),
         ("name: Not A Name\n", "c.yaml:1: name", ("Not A Name", "pattern")),
         ("base_model:\n  device: tpu\n", "c.yaml:2: base_model.device", ("tpu", "pattern")),
-        ("scoring:\n  roles: {bugfix: report, retention: report, cost: report}\n", "c.yaml:", ("scoring", "role `objective`", "at least one")),
+        (
+            "scoring:\n  roles: {bugfix: report, retention: report, cost: report}\n",
+            "c.yaml:",
+            ("scoring", "role `objective`", "at least one"),
+        ),
         ("seed: 1\nseed: 2\n", "c.yaml:2: seed", ("given twice", "line 1")),
         ("search:\n  elites: 1\n  elites: 2\n", "c.yaml:3: search.elites", ("given twice", "line 2")),
         ("search:\n  - a\n", "c.yaml:1: search", ("valid",)),
