@@ -1,4 +1,4 @@
-"""What is refused before a server, an engine or a cent: paths, leaks, prompts that do not fit."""
+"""What is refused before a server, an engine or a cent: paths, plug-ins, leaks, prompts that do not fit."""
 
 import json
 from collections.abc import Sequence
@@ -10,18 +10,20 @@ from coral_core.errors import ConfigError
 from coral_core.lm.base import is_rehearsal, local_path
 from coral_core.plan import problem_set, prompt_template
 from coral_core.repair.guard import guard
+from coral_core.scoring.plugins import objective_versions
 
 
 def preflight(config: RunConfig) -> None:
     """Refuse a run that cannot end well. Cheap when called again: the problem set is kept.
 
     Raises:
-        ConfigError: a path that cannot work, a leak that is not accepted, or a prompt of more tokens than
+        ConfigError: a path that cannot work, an objective's plug-in that cannot be used, a leak that is not accepted, or a prompt of more tokens than
             ``generation.prompt_length``.
         ProblemError: the problem source cannot be used.
         BaseModelError: the base model is a directory that is not one.
     """
     check_paths(config)
+    objective_versions(config.scoring)
     guard(problem_set(config.problems), config.problems)
     _check_prompts(config)
 

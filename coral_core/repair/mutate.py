@@ -109,6 +109,12 @@ def mutators(source: str, classes: Sequence[BugClass] = ()) -> list[Callable[[],
     ]
 
 
+def mutation_classes(source: str) -> list[BugClass]:
+    """The bug class of each of ``mutators(source)``, without making any."""
+    tree = parse(source)
+    return [bug_class for bug_class, operator in _OPERATORS.items() for _ in operator(tree)]
+
+
 def _places(tree: ast.Module) -> dict[int, Place]:
     """Where each node hangs, by its id (valid as long as `tree` lives)."""
     places: dict[int, Place] = {}

@@ -10,6 +10,7 @@ from coral_core.config.scoring import plugin_objectives
 from coral_core.errors import ConfigError, EngineError
 from coral_core.lm.base import identify
 from coral_core.plan import Planner
+from coral_core.preflight import preflight
 from coral_core.run import identify_run
 from coral_core.scoring.conformance import complaints
 from coral_core.scoring.judge import Judge
@@ -93,6 +94,11 @@ def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
 def test_one_that_is_none_is_refused(name: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         find_objective(name)
+
+
+def test_a_plugin_that_cannot_be_used_is_refused_before_a_run() -> None:
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        preflight(config(roles={"lost": "report"}))
 
 
 def test_another_version_a_failure_or_a_number_out_of_range_is_an_error_not_a_score() -> None:

@@ -7,6 +7,7 @@ Test-only. `fooled(weak, problem, patch)` is True when the weakened judge passes
 import json
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,7 +96,7 @@ class Uncapped:
             return judge.judge_batch([(problem, patch)])[0].passed
 
 
-class _Reading:
+class _Reading(ABC):
     """The real sandbox, with another rule of reading in the parent."""
 
     def read(self, problem: Problem, first: int, answer: Answer, work_limits: Sequence[int]) -> Raw:
@@ -103,8 +104,9 @@ class _Reading:
         passed = [self.passes(problem, number, records) for number in range(len(problem.cases))]
         return Raw(cases=tuple("pass" if ok else "wrong" for ok in passed))
 
+    @abstractmethod
     def passes(self, problem: Problem, number: int, records: list[dict[str, Any]]) -> bool:
-        raise NotImplementedError
+        """Whether `records` let case `number` pass."""
 
     def fooled(self, problem: Problem, patch: str) -> bool:
         real, judge_module.read = judge_module.read, self.read

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from coral_core.digest import seed_from
 from coral_core.frozen import Frozen
-from coral_core.repair.mutate import Mutation, mutators
+from coral_core.repair.mutate import Mutation, mutation_classes, mutators
 from coral_core.repair.normal import normal_form
 from coral_core.repair.problem import BugClass, Problem
 from coral_core.repair.sources.package.cases import Cased
@@ -89,8 +89,7 @@ def _tried(found: Found) -> list[tuple[int, Mutation]]:
     """Distinct mutations of the function, `TRIED` per class, drawn by the function's own seed."""
     makers: dict[BugClass, list[int]] = {}
     every = mutators(found.function)
-    places = mutation_classes(found.function)
-    for place, bug_class in enumerate(places):
+    for place, bug_class in enumerate(mutation_classes(found.function)):
         makers.setdefault(bug_class, []).append(place)
     rng = random.Random(seed_from("package-bugs", normal_form(found.source)))
     chosen: list[tuple[int, Mutation]] = []
@@ -108,26 +107,6 @@ def _tried(found: Found) -> list[tuple[int, Mutation]]:
             if made == TRIED:
                 break
     return chosen
-
-
-def mutation_classes(function: str) -> list[BugClass]:
-    """The bug class of each of ``mutators(function)``, without making any."""
-    classes: list[BugClass] = []
-    for bug_class in _ORDER:
-        classes += [bug_class] * len(mutators(function, (bug_class,)))
-    return classes
-
-
-_ORDER: tuple[BugClass, ...] = (
-    "comparison",
-    "arithmetic",
-    "constant",
-    "called-name",
-    "variable",
-    "boolean",
-    "index",
-    "missing-step",
-)
 
 
 def _in_turn(bugs: Sequence[Bug]) -> tuple[Bug, ...]:

@@ -19,8 +19,9 @@ from pydantic import Field, ValidationError
 from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
+from coral_core.repair.mutate import mutation_classes
 from coral_core.repair.problem import Case
-from coral_core.repair.sources.package.bugs import Bug, find_bugs, mutation_classes
+from coral_core.repair.sources.package.bugs import Bug, find_bugs
 from coral_core.repair.sources.package.cases import FEWEST, Cased, Refused, cases_of
 from coral_core.repair.sources.package.discover import SKIPPED, Found, discover
 from coral_core.repair.sources.package.recording import Call, Calls, pytest_installed, record
