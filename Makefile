@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 CONFIG ?= configs/quickstart.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve test test-pythons test-quixbugs lint types check tiny constraints clean
+.PHONY: help env evolve test test-pythons test-unprivileged test-quixbugs lint types check tiny constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ test: env ## every test that needs no Docker, browser or GPU
 
 test-pythons: ## the torch-free tests on every Python from 3.11 to 3.13 that is here
 	@bash tests/run_torch_free.sh
+
+test-unprivileged: env ## the judge's tests as an ordinary user and in a plain container (started by root)
+	@bash tests/run_unprivileged.sh
 
 test-quixbugs: env ## all 40 programs of a clone: reference right, buggy version not (QUIXBUGS=dir)
 	CORAL_QUIXBUGS="$(QUIXBUGS)" $(BIN)/python -m pytest tests/repair/test_quixbugs.py -k real_clone -rs

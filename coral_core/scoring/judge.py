@@ -46,7 +46,7 @@ from coral_core.syntax import parse
 
 __all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Verdict"]
 
-JUDGE_VERSION = "3"
+JUDGE_VERSION = "4"
 LONGEST_PATCH = 200_000
 ALONE, ALONE_ON_A_BUSY_MACHINE = 2.0, 4.0
 """How many times its CPU limit a patch may use when it is judged again alone."""
@@ -86,8 +86,8 @@ class Verdict(Frozen):
 
     @property
     def passed(self) -> bool:
-        """Every case passes."""
-        return all(case == "pass" for case in self.cases)
+        """There are cases, and every one passes."""
+        return bool(self.cases) and all(case == "pass" for case in self.cases)
 
 
 class Judge:

@@ -225,7 +225,7 @@ def test_slow_cases_have_limits_of_their_own() -> None:
         assert judge.judge_batch([(ordinary, loop)])[0].cases == ("pass", "time-out")
     for limit, value, patch in (
         ("work_lines", 50_000, loop),
-        ("cpu_seconds", 0.05, loop.replace("pass", "sum(range(300))")),
+        ("cpu_seconds", 0.05, loop.replace("pass", "sum(range(3000))")),
         (
             "wall_seconds",
             0.5,
