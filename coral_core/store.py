@@ -67,7 +67,7 @@ class Store:
             _write(probe, b"probe")
             probe.unlink()
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self.unwritable(error) from error
 
     def scratch(self) -> Path:
         """A new empty folder on the store's file system, for a result under construction."""
@@ -75,7 +75,7 @@ class Store:
         try:
             path.mkdir(parents=True)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self.unwritable(error) from error
         return path
 
     def discard(self, scratch: Path) -> None:
@@ -112,7 +112,7 @@ class Store:
             self.discard(scratch)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and self.read_adapter(digest) is not None:
                 return  # another lane published the same digest first: same content by definition
-            raise self._unwritable(error) from error
+            raise self.unwritable(error) from error
 
     def read_adapter(self, digest: str) -> TrainedAdapter | None:
         """The record of a sound adapter, or None (absent, or broken: then a warning says why)."""
@@ -161,7 +161,7 @@ class Store:
             _sync(target.parent)
         except OSError as error:
             scratch.unlink(missing_ok=True)
-            raise self._unwritable(error) from error
+            raise self.unwritable(error) from error
 
     def read_evaluation(self, digest: str) -> Evaluation | None:
         """A sound evaluation, or None (absent, or broken: then a warning says why)."""
@@ -234,7 +234,7 @@ class Store:
             "store: %s %s is broken (%s); it counts as absent and will be made again", kind, digest[:12], reason
         )
 
-    def _unwritable(self, error: OSError) -> StoreError:
+    def unwritable(self, error: OSError) -> StoreError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             way_out = "the disk is full. Free space and run the same command again; finished work is kept"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

@@ -1,0 +1,19 @@
+"""How jobs reach lanes of other processes and machines: tickets, claims and beats in the store."""
+
+from coral_core.queue.board import LaneBoard, LaneNote, Served
+from coral_core.queue.queue import Claim, FailedTicket, JobQueue
+from coral_core.queue.tickets import Failure, JobKind, QueueName, Ticket, queue_of
+
+__all__ = [
+    "Claim",
+    "FailedTicket",
+    "Failure",
+    "JobKind",
+    "JobQueue",
+    "LaneBoard",
+    "LaneNote",
+    "QueueName",
+    "Served",
+    "Ticket",
+    "queue_of",
+]

@@ -1,0 +1,108 @@
+"""What lanes say of themselves: a file per lane that only this lane writes.
+
+Each beat rewrites it whole, so there is no read-modify-write anywhere; sums over the
+files give what each evolution was served. A lane is believed dead when its count of beats
+has not changed for `LEASE_SECONDS` of the *observer's* clock: no two clocks are compared.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from coral_core.frozen import Frozen
+from coral_core.store import write_atomic
+
+LEASE_SECONDS = 60.0
+BEAT_SECONDS = 2.0
+
+
+class Served(Frozen):
+    """What one evolution got from one lane."""
+
+    jobs: int = 0
+    seconds: float = 0.0
+
+
+class LaneNote(Frozen):
+    """One lane's account of itself. Times are of the lane's own clock and for people only."""
+
+    schema_version: int = 1
+    lane: str
+    queue: Literal["training", "evaluation"]
+    flow_run_id: str = Field("", description="Prefect flow run that is this lane; empty outside Prefect.")
+    host: str = ""
+    pid: int = 0
+    started: float
+    beat: int = Field(0, description="Counts up while the lane lives.")
+    seen: float = Field(0.0, description="When this was written, Unix time.")
+    state: Literal["starting", "idle", "working", "ended"] = "starting"
+    digest: str = Field("", description="The job in flight.")
+    run_id: str = Field("", description="The evolution it is done for.")
+    served: dict[str, Served] = Field({}, description="Finished and failed work per evolution.")
+    engine_starts: int = 0
+    ended: str = Field("", description="Why it ended.")
+
+
+class LaneBoard:
+    """Reads and writes ``queue/lanes/<lane>.json``."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "lanes"
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def write(self, note: LaneNote) -> None:
+        write_atomic(self._folder / f"{note.lane}.json", note.model_dump_json().encode())
+
+    def read(self, lane: str) -> LaneNote | None:
+        """A lane's note; None when there is none that can be read."""
+        try:
+            return LaneNote.model_validate_json((self._folder / f"{lane}.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def notes(self) -> Iterator[LaneNote]:
+        """All lanes that ever were, ended ones too."""
+        for path in sorted(self._folder.glob("*.json")):
+            if (note := self.read(path.stem)) is not None:
+                yield note
+
+    def living(self) -> list[LaneNote]:
+        """Lanes that have not said goodbye and whose beats go on, as far as this observer knows."""
+        return [note for note in self.notes() if note.state != "ended" and not self.silent(note)]
+
+    def silent(self, note: LaneNote, lease: float = LEASE_SECONDS) -> bool:
+        """Has the lane's beat stood still for `lease` seconds of this process's clock?"""
+        now = time.monotonic()
+        beat, since = self._seen.get(note.lane, (-1, now))
+        if beat != note.beat:
+            self._seen[note.lane] = (note.beat, now)
+            return False
+        return now - since > lease
+
+    def served(self) -> dict[tuple[str, str], Served]:
+        """(queue, run id) -> everything that lanes did for it."""
+        total: dict[tuple[str, str], Served] = {}
+        for note in self.notes():
+            for run_id, served in note.served.items():
+                old = total.get((note.queue, run_id), Served())
+                total[note.queue, run_id] = Served(jobs=old.jobs + served.jobs, seconds=old.seconds + served.seconds)
+        return total
+
+    # -- asking a lane to end --------------------------------------------------------------
+
+    def ask_to_end(self, lane: str, why: str) -> None:
+        """The lane ends after the job in flight."""
+        write_atomic(self._folder / "end" / f"{lane}.json", json.dumps({"why": why}).encode())
+
+    def asked_to_end(self, lane: str) -> str:
+        """Why the lane was asked to end; empty when it was not."""
+        try:
+            return str(json.loads((self._folder / "end" / f"{lane}.json").read_bytes())["why"]) or "asked to"
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return "asked to"

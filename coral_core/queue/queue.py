@@ -1,0 +1,324 @@
+"""The queue: tickets that wait, claims of lanes, tickets that failed. Plain files under the store.
+
+Layout, for each of the two queues (training, evaluation)::
+
+    queue/<name>/tickets/<run>/<rank>-<size>-<digest>.json   wishes; written by the run's executor alone
+    queue/<name>/claims/<digest>.json                        made by one lane with an exclusive link
+    queue/<name>/failed/<run>/<same name>.json               a ticket whose try failed; the executor decides
+    queue/<name>/tests/<digest>.json                         results of test jobs, which the store does not keep
+    queue/runs/<run>.json                                    weight and starting line for fair service
+
+A claim is per digest, not per ticket: when two evolutions want one training, one lane does it
+and both find it in the store. All steps are a link, a rename or an unlink, which are atomic on
+local disks and on NFS. A claim is released by its lane, or broken by whoever has proof that
+the lane is gone; the breaker then puts the loss on its own ticket. Not covered here: who
+decides about another try (flows/dispatch) and what lanes say of themselves (board.py).
+"""
+
+import contextlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+
+from coral_core.errors import StoreError
+from coral_core.frozen import Frozen
+from coral_core.jobs import TestResult
+from coral_core.queue.board import LaneBoard, Served
+from coral_core.queue.tickets import Failure, QueueName, Ticket, digest_of
+from coral_core.store import Store, write_atomic
+
+log = logging.getLogger("coral.queue")
+Model = TypeVar("Model", bound=Frozen)
+
+
+class Claim(Frozen):
+    """A lane's word that it does this job now."""
+
+    digest: str
+    token: str = Field(description="Names this claim and no other: a claim that was broken and made again differs.")
+    lane: str
+    flow_run_id: str = ""
+    host: str = ""
+    run_id: str = Field(description="The evolution whose ticket was taken.")
+    alone: bool = False
+    since: float = Field(description="Unix time, for people.")
+
+
+class FailedTicket(Frozen):
+    """A ticket together with what went wrong last; its last failure."""
+
+    ticket: Ticket
+    traceback: str = ""
+
+
+class RunNote(Frozen):
+    """How an evolution takes part in fair service."""
+
+    run_id: str
+    flow_run_id: str = ""
+    weight: float = Field(1.0, gt=0, description="Twice the weight gets twice the lane seconds.")
+    start: dict[str, float] = Field({}, description="Per queue: virtual time when it joined.")
+    before: dict[str, float] = Field({}, description="Per queue: lane seconds it had got before it joined.")
+
+
+class JobQueue:
+    """One of the two queues of a store."""
+
+    def __init__(self, store: Store, name: QueueName) -> None:
+        self.name: QueueName = name
+        self.store = store
+        self.top = store.root / "queue"
+        self.root = self.top / name
+        self.lanes = LaneBoard(self.top)
+
+    def prepare(self) -> None:
+        """Create the folders. Raises `StoreError`."""
+        try:
+            for name in ("tickets", "claims", "failed", "tests", "broken"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            for name in ("runs", "lanes/end"):
+                (self.top / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"store {self.store.root}: the queue cannot be made there ({error.strerror}).") from error
+
+    # -- the executor's side ---------------------------------------------------------------
+
+    def join(self, run_id: str, flow_run_id: str, weight: float) -> None:
+        """Take part in fair service from now on: neither behind nor ahead of those who are there."""
+        served = self.lanes.served()
+        others = [note for note in self._runs() if note.run_id != run_id and self._tickets_of(note.run_id)]
+        start = min((_virtual(note, self.name, served) for note in others), default=0.0)
+        old = self._read(self.top / "runs" / f"{run_id}.json", RunNote) or RunNote(run_id=run_id)
+        had = served.get((self.name, run_id), Served()).seconds
+        note = RunNote(
+            run_id=run_id,
+            flow_run_id=flow_run_id,
+            weight=weight,
+            start=old.start | {self.name: start},
+            before=old.before | {self.name: had},
+        )
+        self._write(self.top / "runs" / f"{run_id}.json", note)
+
+    def submit(self, ticket: Ticket) -> None:
+        """Put a ticket down, or replace the one of the same run and digest."""
+        self._write(self._ticket_path(ticket), ticket)
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Take a ticket back; a lane at work for nobody else stops."""
+        self._ticket_path(ticket).unlink(missing_ok=True)
+
+    def waiting(self, run_id: str) -> list[Ticket]:
+        """A run's tickets, claimed ones too, in the order of service."""
+        found = (self._read(path, Ticket) for path in self._tickets_of(run_id))
+        return [ticket for ticket in found if ticket is not None]
+
+    def has_ticket(self, ticket: Ticket) -> bool:
+        return self._ticket_path(ticket).exists()
+
+    def failed(self, ticket: Ticket) -> FailedTicket | None:
+        """What a lane said when it failed to do the job for this run."""
+        return self._read(self.root / "failed" / ticket.run_id / ticket.file, FailedTicket)
+
+    def all_failed(self) -> list[FailedTicket]:
+        found = (self._read(path, FailedTicket) for path in sorted((self.root / "failed").glob("*/*.json")))
+        return [failed for failed in found if failed is not None]
+
+    def forget_failed(self, ticket: Ticket) -> None:
+        (self.root / "failed" / ticket.run_id / ticket.file).unlink(missing_ok=True)
+
+    def runs(self) -> list[str]:
+        """Evolutions with tickets here."""
+        return sorted(path.name for path in (self.root / "tickets").glob("*") if any(path.iterdir()))
+
+    def open_digests(self) -> set[str]:
+        """Digests that anybody waits for and nobody has done; claimed ones too."""
+        names = {digest_of(path.name): path.name for path in (self.root / "tickets").glob("*/*.json")}
+        return {digest for digest, name in names.items() if not self.is_done(digest, name)}
+
+    # -- claims ----------------------------------------------------------------------------
+
+    def claim(self, digest: str) -> Claim | None:
+        return self._read(self.root / "claims" / f"{digest}.json", Claim)
+
+    def claims(self) -> list[Claim]:
+        found = (self._read(path, Claim) for path in sorted((self.root / "claims").glob("*.json")))
+        return [claim for claim in found if claim is not None]
+
+    def break_claim(self, claim: Claim) -> bool:
+        """Remove the claim of a lane that is gone; True when it was this caller who did."""
+        source = self.root / "claims" / f"{claim.digest}.json"
+        target = self.root / "broken" / f"{claim.digest}-{uuid.uuid4().hex}.json"
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            return False
+        taken = self._read(target, Claim)
+        if taken is not None and taken.token != claim.token:  # a new claim, made in between: give it back
+            with contextlib.suppress(FileExistsError):
+                os.link(target, source)
+            target.unlink()
+            return False
+        target.unlink()
+        return True
+
+    # -- the lane's side -------------------------------------------------------------------
+
+    def take(self, lane: str, flow_run_id: str = "", host: str = "") -> tuple[Ticket, Claim] | None:
+        """Claim the next job: of the evolution that was served least, its first ticket that nobody does."""
+        claimed = {path.stem for path in (self.root / "claims").glob("*.json")}
+        for run_id in self._fair_order():
+            for path in self._tickets_of(run_id):
+                digest = digest_of(path.name)
+                if digest in claimed:
+                    continue
+                if self.is_done(digest, path.name):
+                    path.unlink(missing_ok=True)
+                    continue
+                ticket = self._read(path, Ticket)
+                if ticket is None or not self._may_start(ticket, host):
+                    continue
+                claim = Claim(
+                    digest=digest,
+                    token=uuid.uuid4().hex,
+                    lane=lane,
+                    flow_run_id=flow_run_id,
+                    host=host,
+                    run_id=run_id,
+                    alone=ticket.alone,
+                    since=time.time(),
+                )
+                if not self._make_claim(claim):
+                    continue
+                if path.exists() and not self.is_done(digest, path.name):
+                    return ticket, claim
+                self.release(claim)  # done or withdrawn between the look and the claim
+        return None
+
+    def holds(self, claim: Claim) -> bool:
+        """Is `claim` still the lane's own?"""
+        found = self.claim(claim.digest)
+        return found is not None and found.token == claim.token
+
+    def wanted(self, digest: str) -> bool:
+        """Does any evolution still wait for this job?"""
+        return any((self.root / "tickets").glob(f"*/*-{digest}.json"))
+
+    def release(self, claim: Claim) -> None:
+        """Give the job back, or up: the ticket, if it is still there, is free again."""
+        if self.holds(claim):
+            (self.root / "claims" / f"{claim.digest}.json").unlink(missing_ok=True)
+
+    def finish(self, claim: Claim, ticket: Ticket) -> None:
+        """The result is published: take the ticket away, then the claim."""
+        self._ticket_path(ticket).unlink(missing_ok=True)
+        self.release(claim)
+
+    def fail(self, claim: Claim, ticket: Ticket, failure: Failure, traceback: str = "") -> None:
+        """Put the ticket aside with its failure; only the executor may try again."""
+        if not self.holds(claim):
+            return  # it was broken: whoever did has booked the loss
+        failed = FailedTicket(
+            ticket=ticket.model_copy(update={"failures": (*ticket.failures, failure)}), traceback=traceback
+        )
+        self._write(self.root / "failed" / ticket.run_id / ticket.file, failed)
+        self._ticket_path(ticket).unlink(missing_ok=True)
+        self.release(claim)
+
+    def publish_test(self, result: TestResult) -> None:
+        self._write(self.root / "tests" / f"{result.test_digest}.json", result)
+
+    def test_result(self, digest: str) -> TestResult | None:
+        return self._read(self.root / "tests" / f"{digest}.json", TestResult)
+
+    def forget_test(self, digest: str) -> None:
+        (self.root / "tests" / f"{digest}.json").unlink(missing_ok=True)
+
+    def is_done(self, digest: str, file: str) -> bool:
+        """Is there a result? A look at names only: who uses the result checks it."""
+        if file.startswith("0-"):
+            return (self.root / "tests" / f"{digest}.json").exists()
+        if self.name == "training":
+            return (self.store.adapter_path(digest) / "manifest.json").exists()
+        return self.store.evaluation_path(digest).exists()
+
+    # -- within ----------------------------------------------------------------------------
+
+    def _may_start(self, ticket: Ticket, host: str) -> bool:
+        """A job that must run alone waits for its machine to be free, and holds others off while it runs."""
+        beside = [claim for claim in self.claims() if claim.host == host]
+        return not beside if ticket.alone else not any(claim.alone for claim in beside)
+
+    def _make_claim(self, claim: Claim) -> bool:
+        scratch = self.root / "broken" / f"new-{claim.token}.json"
+        self._write(scratch, claim)
+        try:
+            os.link(scratch, self.root / "claims" / f"{claim.digest}.json")
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _fair_order(self) -> list[str]:
+        """Evolutions with tickets, least served first: start-time fair queueing over lane seconds.
+
+        Work in flight counts with the mean of what that evolution's jobs took, or else two free
+        lanes would both turn to the same one.
+        """
+        waiting = self.runs()
+        if len(waiting) < 2:
+            return waiting
+        served = self.lanes.served()
+        flying: dict[str, int] = {}
+        for claim in self.claims():
+            flying[claim.run_id] = flying.get(claim.run_id, 0) + 1
+        notes = {note.run_id: note for note in self._runs()}
+
+        def virtual(run_id: str) -> float:
+            note = notes.get(run_id, RunNote(run_id=run_id))
+            done = served.get((self.name, run_id), Served())
+            mean = done.seconds / done.jobs if done.jobs else 1.0
+            return _virtual(note, self.name, served) + flying.get(run_id, 0) * mean / note.weight
+
+        return sorted(waiting, key=lambda run_id: (virtual(run_id), run_id))
+
+    def _runs(self) -> list[RunNote]:
+        found = (self._read(path, RunNote) for path in sorted((self.top / "runs").glob("*.json")))
+        return [note for note in found if note is not None]
+
+    def _tickets_of(self, run_id: str) -> list[Path]:
+        return sorted((self.root / "tickets" / run_id).glob("*.json"), key=lambda path: path.name)
+
+    def _ticket_path(self, ticket: Ticket) -> Path:
+        return self.root / "tickets" / ticket.run_id / ticket.file
+
+    def _read(self, path: Path, model: type[Model]) -> Model | None:
+        try:
+            return model.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            log.warning("queue: %s cannot be read and counts as absent: %s", path, str(error).splitlines()[0])
+            return None
+
+    def _write(self, path: Path, model: Frozen) -> None:
+        try:
+            write_atomic(path, model.model_dump_json().encode())
+        except OSError as error:
+            raise self.store.unwritable(error) from error
+
+
+def _virtual(note: RunNote, queue: str, served: dict[tuple[str, str], Served]) -> float:
+    done = served.get((queue, note.run_id), Served()).seconds - note.before.get(queue, 0.0)
+    return note.start.get(queue, 0.0) + max(0.0, done) / note.weight
+
+
+def both(store: Store) -> Iterable[JobQueue]:
+    """The two queues of a store."""
+    return JobQueue(store, "training"), JobQueue(store, "evaluation")

@@ -1,0 +1,80 @@
+"""What lies in the queue: a ticket is one evolution's wish that a job be done."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from coral_core.errors import EngineError
+from coral_core.frozen import Frozen
+from coral_core.jobs import EvaluationJob, TestJob, TrainingJob
+
+JobKind = Literal["training", "evaluation", "test"]
+QueueName = Literal["training", "evaluation"]
+_JOBS: dict[JobKind, type[TrainingJob] | type[EvaluationJob] | type[TestJob]] = {
+    "training": TrainingJob,
+    "evaluation": EvaluationJob,
+    "test": TestJob,
+}
+LARGEST = 999_999
+
+
+def queue_of(kind: JobKind) -> QueueName:
+    """Tests need no model and share the lanes of evaluations."""
+    return "training" if kind == "training" else "evaluation"
+
+
+class Failure(Frozen):
+    """One try that did not end in a result."""
+
+    lane: str = Field(description="Id of the lane that tried.")
+    host: str = ""
+    error: str = Field(description="Class of the error, or `lane-lost` when the lane died with the job in flight.")
+    message: str
+    alone: bool = Field(False, description="Nothing else ran on that machine's lanes of this queue.")
+
+
+class Ticket(Frozen):
+    """A job, who wants it, and what became of earlier tries."""
+
+    schema_version: int = 1
+    kind: JobKind
+    digest: str
+    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")
+    job: dict[str, Any] = Field(description="TrainingJob, EvaluationJob or TestJob as JSON.")
+    seconds: float = Field(gt=0, description="Time limit of the work; waiting is not counted.")
+    size: int = Field(
+        0, ge=0, le=LARGEST, description="Larger ones of a kind go first, so that none is left over last."
+    )
+    alone: bool = Field(False, description="Run with no other job of this queue on the same machine.")
+    failures: tuple[Failure, ...] = ()
+
+    def parsed(self) -> TrainingJob | EvaluationJob | TestJob:
+        """The job, checked: it must have the digest that the ticket names. Raises `EngineError`, `ValidationError`."""
+        job = _JOBS[self.kind].model_validate(self.job)
+        if job.digest() != self.digest:
+            raise EngineError(
+                f"{self.kind} {self.digest[:12]}: this lane computes another digest ({job.digest()[:12]}) for the job. "
+                "Deploy one version of the code everywhere."
+            )
+        return job
+
+    @property
+    def file(self) -> str:
+        """File name; names sort in the order in which lanes should take them."""
+        rank = {"test": 0, "evaluation": 1, "training": 2}[self.kind]
+        return f"{rank}-{LARGEST - self.size:06d}-{self.digest}.json"
+
+    @property
+    def tries(self) -> int:
+        """Tries that say something about the job; a lane that was lost says nothing."""
+        return sum(failure.error != "lane-lost" for failure in self.failures)
+
+    @property
+    def losses(self) -> int:
+        """Lanes that died with this job in flight."""
+        return sum(failure.error == "lane-lost" for failure in self.failures)
+
+
+def digest_of(file: str) -> str:
+    """The digest in a ticket's file name."""
+    return file.removesuffix(".json").rsplit("-", 1)[-1]

@@ -1,0 +1,208 @@
+"""A lane that works through a queue: takes a job, does it, publishes, takes the next.
+
+The lane supervises; its engine, a child process, holds torch. The lane ends when no job has
+come for `linger` seconds, when it is asked to, or when it is cancelled. While it works, a
+second thread beats, and looks whether the job is still wanted: a job that was withdrawn is
+stopped by ending the engine. Not covered: starting lanes, and trying a job again.
+"""
+
+import logging
+import os
+import platform
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from typing import Literal
+
+from coral_core.errors import CoralError, StoreError
+from coral_core.jobs import EvaluationJob, TestJob, TrainingJob
+from coral_core.lane import Lane
+from coral_core.lm.client import Engine, EngineProcess
+from coral_core.queue.board import BEAT_SECONDS, LaneNote, Served
+from coral_core.queue.queue import Claim, JobQueue
+from coral_core.queue.tickets import Failure, Ticket
+from coral_core.store import Store
+
+log = logging.getLogger("coral.lane")
+
+LOOK_SECONDS = 0.1
+Ended = Literal["idle", "asked", "cancelled"]
+
+
+class LaneWorker:
+    """One lane of one queue.
+
+    Args:
+        store: The store that all lanes share.
+        queue: Which queue to serve.
+        linger: Seconds without a job after which the lane ends.
+        flow_run_id: The Prefect flow run that this lane is, if any.
+        is_cancelled: Asked every few seconds; True stops the job in flight and the lane.
+        make_engine: Makes the engine (tests put their own here).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: JobQueue,
+        linger: float,
+        flow_run_id: str = "",
+        is_cancelled: Callable[[], bool] = lambda: False,
+        make_engine: Callable[[], Engine] = EngineProcess,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._linger = linger
+        self._is_cancelled = is_cancelled
+        self._make_engine = make_engine
+        self._engine = make_engine()
+        self._lane = Lane(store, self._engine)
+        self._lock = threading.Lock()
+        self._claim: Claim | None = None
+        self._stopped = ""
+        self._over = threading.Event()
+        self._note = LaneNote(
+            lane=f"{queue.name}-{uuid.uuid4().hex[:12]}",
+            queue=queue.name,
+            flow_run_id=flow_run_id,
+            host=platform.node(),
+            pid=os.getpid(),
+            started=time.time(),
+            engine_starts=1,
+        )
+
+    @property
+    def name(self) -> str:
+        return self._note.lane
+
+    def run(self) -> Ended:
+        """Work until there is nothing left to do; always says goodbye, also when it is ended by an exception."""
+        self._queue.prepare()
+        self._say(state="idle")
+        beats = threading.Thread(target=self._beat, name="beat", daemon=True)
+        beats.start()
+        why = "failed"
+        try:
+            why = self._work()
+            return why
+        finally:
+            self._over.set()
+            beats.join(timeout=10)
+            if self._claim is not None:
+                self._queue.release(self._claim)
+            self._lane.close()
+            self._say(state="ended", digest="", run_id="", ended=why)
+
+    def _work(self) -> Ended:
+        idle_since = time.monotonic()
+        while True:
+            if self._stopped == "cancelled":
+                return "cancelled"
+            if self._queue.lanes.asked_to_end(self.name):
+                return "asked"
+            taken = self._queue.take(self.name, self._note.flow_run_id, self._note.host)
+            if taken is not None:
+                self._do(*taken)
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since > self._linger:
+                return "idle"
+            else:
+                time.sleep(LOOK_SECONDS)
+
+    def _do(self, ticket: Ticket, claim: Claim) -> None:
+        with self._lock:
+            self._claim, self._stopped = claim, ""
+        self._say(state="working", digest=ticket.digest, run_id=ticket.run_id)
+        started = time.monotonic()
+        error: Exception | None = None
+        trace = ""
+        try:
+            self._call(ticket)
+        except Exception as problem:
+            error, trace = problem, traceback.format_exc()
+        with self._lock:
+            stopped, self._claim = self._stopped, None
+        self._book(ticket.run_id, time.monotonic() - started)
+        if stopped:
+            log.info("%s %s stopped: %s", ticket.kind, ticket.digest[:12], stopped)
+            self._queue.release(claim)
+            self._renew()
+        elif error is None:
+            self._queue.finish(claim, ticket)
+            log.info("%s %s done in %.1f s", ticket.kind, ticket.digest[:12], time.monotonic() - started)
+        else:
+            self._report(ticket, claim, error, trace)
+        self._say(state="idle", digest="", run_id="")
+        if isinstance(error, StoreError):
+            raise error  # the disk is full or gone: this lane can do no more
+
+    def _call(self, ticket: Ticket) -> None:
+        job = ticket.parsed()
+        if isinstance(job, TrainingJob):
+            self._lane.train(job, ticket.seconds)
+        elif isinstance(job, EvaluationJob):
+            self._lane.evaluate(job, ticket.seconds)
+        elif isinstance(job, TestJob):
+            self._queue.publish_test(self._lane.test(job))
+
+    def _report(self, ticket: Ticket, claim: Claim, error: Exception, trace: str) -> None:
+        failure = Failure(
+            lane=self.name,
+            host=self._note.host,
+            error=type(error).__name__,
+            message=str(error) if isinstance(error, CoralError) else f"{type(error).__name__}: {error}",
+            alone=claim.alone,
+        )
+        log.warning("%s %s failed: %s", ticket.kind, ticket.digest[:12], failure.message.splitlines()[0])
+        self._queue.fail(claim, ticket, failure, trace)
+
+    def _renew(self) -> None:
+        """A new engine after the old one was ended on purpose."""
+        self._lane.close()
+        self._engine = self._make_engine()
+        self._lane = Lane(self._store, self._engine)
+        self._note = self._note.model_copy(update={"engine_starts": self._note.engine_starts + 1})
+
+    def _book(self, run_id: str, seconds: float) -> None:
+        with self._lock:
+            old = self._note.served.get(run_id, Served())
+            new = Served(jobs=old.jobs + 1, seconds=old.seconds + seconds)
+            self._note = self._note.model_copy(update={"served": self._note.served | {run_id: new}})
+
+    # -- the second thread -----------------------------------------------------------------
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                self._say()
+                self._look()
+            except Exception as error:  # the store or the API is away: work goes on, and so must the beats
+                log.warning("lane %s: %s", self.name, str(error).splitlines()[0])
+
+    def _look(self) -> None:
+        """Stop the job in flight when nobody wants it, when its claim was broken, or when the lane is cancelled."""
+        claim = self._claim
+        why = ""
+        if self._is_cancelled():
+            why = "cancelled"
+        elif claim is not None and not self._queue.wanted(claim.digest):
+            why = "withdrawn"
+        elif claim is not None and not self._queue.holds(claim):
+            why = "its claim was broken"
+        if not why:
+            return
+        with self._lock:
+            if claim is not self._claim and why != "cancelled":
+                return
+            self._stopped = why
+        if claim is not None and isinstance(self._engine, EngineProcess):
+            self._engine.kill()
+
+    def _say(self, **changes: object) -> None:
+        with self._lock:
+            beat = {"beat": self._note.beat + 1, "seen": time.time()}
+            self._note = self._note.model_copy(update=beat | changes)
+            note = self._note
+            self._queue.lanes.write(note)

@@ -1,0 +1,234 @@
+"""Tickets, claims, fair service and lanes, without Prefect: many threads, one folder."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coral_core.config import RunConfig
+from coral_core.genome import HeavyGenes
+from coral_core.lm.base import identify
+from coral_core.lm.client import InlineEngine
+from coral_core.plan import Planner, job_for_patch, problem_set
+from coral_core.queue import Failure, JobQueue, LaneNote, Served, Ticket
+from coral_core.queue.worker import LaneWorker
+from coral_core.run import identify_run
+from coral_core.search.base import make_search
+from coral_core.store import Store
+
+SMALL = {
+    "base_model": {"name": "rehearsal"},
+    "search": {"population": 8},
+    "problems": {"fitness": 6, "retention": 2, "monitor": 2, "held_out": 6, "pairs": 8},
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    return store
+
+
+def queue(store: Store, name: Any = "training") -> JobQueue:
+    made = JobQueue(store, name)
+    made.prepare()
+    return made
+
+
+def planner(**changes: Any) -> Planner:
+    config = RunConfig.model_validate(SMALL | changes)
+    return Planner(config, identify_run(config), identify(config.base_model))
+
+
+def genes(plan: Planner) -> list[HeavyGenes]:
+    found = {genome.heavy.digest(): genome.heavy for genome in make_search(plan.config).ask()}
+    return list(found.values())
+
+
+def training(plan: Planner, heavy: HeavyGenes, run_id: str = "one", **more: Any) -> Ticket:
+    job = plan.training(heavy)
+    return Ticket(
+        kind="training", digest=job.digest(), run_id=run_id, job=job.model_dump(mode="json"), seconds=60, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def plan() -> Iterator[Planner]:
+    yield planner()
+
+
+def test_larger_trainings_go_first_and_tests_before_evaluations(store: Store, plan: Planner) -> None:
+    q = queue(store)
+    small, large = (training(plan, heavy, size=size) for heavy, size in zip(genes(plan), (5, 50), strict=False))
+    for ticket in (small, large):
+        q.submit(ticket)
+    taken = q.take("lane")
+    assert taken is not None and taken[0] == large
+    job = job_for_patch(plan.config, problem_set(plan.config.problems).fitness[0].problem_id, "x = 1")
+    test = Ticket(kind="test", digest=job.digest(), run_id="one", job=job.model_dump(mode="json"), seconds=60)
+    evaluation = plan.evaluation(None)
+    other = test.model_copy(update={"kind": "evaluation", "digest": evaluation.digest(), "size": 900_000})
+    assert test.file < other.file
+
+
+def test_a_job_is_claimed_once_however_many_lanes_reach_for_it(store: Store, plan: Planner) -> None:
+    q = queue(store)
+    tickets = [training(plan, heavy) for heavy in genes(plan)]
+    for ticket in tickets:
+        q.submit(ticket)
+    taken: list[str] = []
+    start = threading.Barrier(8)
+
+    def reach(number: int) -> None:
+        own = JobQueue(store, "training")
+        start.wait()
+        while (found := own.take(f"lane-{number}")) is not None:
+            taken.append(found[0].digest)
+
+    threads = [threading.Thread(target=reach, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(ticket.digest for ticket in tickets)
+
+
+def test_two_evolutions_that_want_one_training_get_one(store: Store, plan: Planner) -> None:
+    q = queue(store)
+    first, second = (training(plan, genes(plan)[0], run_id) for run_id in ("one", "two"))
+    q.submit(first)
+    q.submit(second)
+    worker = LaneWorker(store, JobQueue(store, "training"), 0.2, make_engine=InlineEngine)
+    assert worker.run() == "idle"
+    assert store.read_adapter(first.digest) is not None
+    assert not q.has_ticket(first) and not q.has_ticket(second) and not q.claims()
+    (note,) = q.lanes.notes()
+    assert sum(served.jobs for served in note.served.values()) == 1 and note.state == "ended"
+
+
+def test_a_failed_job_waits_for_the_executor_and_is_not_taken_again(store: Store, plan: Planner) -> None:
+    q = queue(store)
+    ticket = training(plan, genes(plan)[0])
+    q.submit(ticket.model_copy(update={"digest": "0" * 64}))  # not the digest of that job
+    LaneWorker(store, JobQueue(store, "training"), 0.2, make_engine=InlineEngine).run()
+    (failed,) = q.all_failed()
+    assert failed.ticket.failures[0].error == "EngineError" and failed.ticket.tries == 1
+    assert "Deploy one version" in failed.ticket.failures[0].message and "Traceback" in failed.traceback
+    assert q.take("lane") is None and not q.claims()
+
+
+def test_a_broken_claim_frees_the_job_and_the_old_lane_cannot_finish_it(store: Store, plan: Planner) -> None:
+    q = queue(store)
+    ticket = training(plan, genes(plan)[0])
+    q.submit(ticket)
+    taken = q.take("dead")
+    assert taken is not None
+    _, claim = taken
+    assert q.take("other") is None
+    assert q.break_claim(claim) and not q.break_claim(claim)
+    again = q.take("other")
+    assert again is not None and again[0] == ticket
+    q.release(claim)
+    assert q.holds(again[1]), "a lane whose claim was broken must not release another's"
+    q.fail(claim, ticket, Failure(lane="dead", error="EngineError", message="late"))
+    assert not q.all_failed()
+
+
+def test_a_job_that_must_run_alone_waits_and_holds_others_off(store: Store, plan: Planner) -> None:
+    q = queue(store)
+    first, second, third = genes(plan)[:3]
+    q.submit(training(plan, first, size=9))
+    busy = q.take("a", host="h")
+    assert busy is not None
+    q.submit(training(plan, second, size=8, alone=True))
+    assert q.take("b", host="h") is None
+    elsewhere = q.take("c", host="other")
+    assert elsewhere is not None and elsewhere[1].alone
+    q.release(elsewhere[1])
+    q.release(busy[1])
+    q.withdraw(busy[0])
+    alone = q.take("b", host="h")
+    assert alone is not None and alone[1].alone
+    q.submit(training(plan, third))
+    assert q.take("a", host="h") is None and q.take("a", host="other") is not None
+
+
+def test_service_is_fair_to_those_who_wait(store: Store) -> None:
+    """Lane seconds, not jobs, are shared; a late comer neither catches up nor stands behind; weight doubles."""
+    q = queue(store)
+    plans = {name: planner(seed=number) for number, name in enumerate(("long", "short"))}
+    note = LaneNote(lane="l", queue="training", started=0.0, served={"long": Served(jobs=10, seconds=500.0)})
+    q.lanes.write(note)
+    for name, p in plans.items():
+        q.join(name, "", 1.0)
+        for heavy in genes(p):
+            q.submit(training(p, heavy, name))
+    served: dict[str, float] = {"long": 500.0, "short": 0.0}
+    counts = {"long": 10, "short": 0}
+    for _ in range(9):
+        taken = q.take("l")
+        if taken is None:
+            break
+        ticket, claim = taken
+        served[ticket.run_id] += 10.0 if ticket.run_id == "long" else 5.0
+        counts[ticket.run_id] += 1
+        q.finish(claim, ticket)
+        q.lanes.write(
+            note.model_copy(update={"served": {n: Served(jobs=counts[n], seconds=served[n]) for n in served}})
+        )
+    assert served["long"] - 500.0 == 30.0 and served["short"] == 30.0
+
+
+def test_a_withdrawn_job_is_stopped_and_the_lane_lives_on(store: Store) -> None:
+    slow = planner(base_model={"name": "rehearsal:train=60"})
+    quick = planner()
+    q = queue(store)
+    ticket = training(slow, genes(slow)[0])
+    q.submit(ticket)
+    worker = LaneWorker(store, JobQueue(store, "training"), 2.0)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not q.claims():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    q.withdraw(ticket)
+    after = training(quick, genes(quick)[1])
+    q.submit(after)
+    thread.join(timeout=40)
+    assert not thread.is_alive() and store.read_adapter(ticket.digest) is None
+    assert store.read_adapter(after.digest) is not None and not q.all_failed()
+
+
+def test_a_lane_whose_beat_stands_still_is_silent(store: Store) -> None:
+    board = queue(store).lanes
+    note = LaneNote(lane="l", queue="training", started=0.0, beat=1)
+    assert not board.silent(note, lease=0.05)
+    time.sleep(0.1)
+    assert board.silent(note, lease=0.05)
+    assert not board.silent(note.model_copy(update={"beat": 2}), lease=0.05)
+
+
+def test_a_test_job_comes_back_through_the_queue(store: Store, plan: Planner) -> None:
+    q = queue(store, "evaluation")
+    problem = problem_set(plan.config.problems).fitness[0]
+    job = job_for_patch(plan.config, problem.problem_id, problem.reference)
+    q.submit(Ticket(kind="test", digest=job.digest(), run_id="one", job=job.model_dump(mode="json"), seconds=60))
+    LaneWorker(store, JobQueue(store, "evaluation"), 0.2).run()
+    result = q.test_result(job.digest())
+    assert result is not None and result.passed
+
+
+def test_rubbish_in_the_queue_is_passed_over(store: Store, plan: Planner, caplog: pytest.LogCaptureFixture) -> None:
+    q = queue(store)
+    ticket = training(plan, genes(plan)[0])
+    q.submit(ticket)
+    path = q.root / "tickets" / "one" / f"2-000000-{'f' * 64}.json"
+    path.write_text("{half")
+    taken = q.take("lane")
+    assert taken is not None and taken[0] == ticket
+    assert "counts as absent" in caplog.text
