@@ -35,6 +35,14 @@ class EngineError(CoralError):
     exit_code = 4
 
 
+class EngineDiedError(EngineError):
+    """The engine process ended by itself in the middle of a request (a signal, out of memory)."""
+
+
+class EngineTimeOutError(EngineError):
+    """A request took longer than its time limit; the engine was ended."""
+
+
 class BaseModelError(CoralError):
     """The base model cannot be found or loaded."""
 

@@ -7,6 +7,7 @@ retries and deadlines of lanes (flows/dispatch).
 """
 
 import logging
+import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +26,10 @@ from coral_core.jobs import (
     TrainingJob,
 )
 from coral_core.lm.client import Engine
-from coral_core.plan import find_problem, pairs_digest, problem_set, prompt_template, split_digest
+from coral_core.plan import find_problem, pairs_digest, problem_set, prompt_template, split_digest, tool_versions
 from coral_core.repair.extract import Extraction, extract
 from coral_core.repair.problem import Problem
-from coral_core.scoring.judge import Judge, Verdict
+from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION, Judge, Verdict
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.objectives import score
 from coral_core.scoring.plugins import measure
@@ -94,6 +95,7 @@ class Lane:
             raise EngineError(
                 f"evaluation {digest[:12]}: this lane holds other problems than the job names. Deploy one version of the code everywhere."
             )
+        _same_versions(job.versions, tool_versions(prompt_template(job)), f"evaluation {digest[:12]}")
         adapter: TrainedAdapter | None = None
         path = None
         training_digest = "none"
@@ -131,6 +133,8 @@ class Lane:
             raise EngineError(
                 f"test of {job.problem_id}: this lane holds another problem of that name. Deploy one version of the code everywhere."
             )
+        here = {"judge": JUDGE_VERSION, "oracle": ORACLE_VERSION, "interpreter": platform.python_version()}
+        _same_versions(job.versions, here, f"test of {job.problem_id}")
         verdict = self._judge_for(job.judge).judge_batch([(problem, job.patch)])[0]
         return TestResult(
             test_digest=job.digest(),
@@ -216,6 +220,15 @@ class Lane:
             self._judge = Judge.configured(config)
             self._judge_key = key
         return self._judge
+
+
+def _same_versions(named: dict[str, str], here: dict[str, str], what: str) -> None:
+    """Refuse a job whose digest names other versions of judge, linters or interpreter than this lane has."""
+    for name, wanted in named.items():
+        if name in here and here[name] != wanted:
+            raise EngineError(
+                f"{what}: the job names {name} {wanted}, this lane has {here[name]}. Deploy one version of the code everywhere."
+            )
 
 
 def _records(

@@ -11,6 +11,7 @@ and treats it as absent. The store is the truth: Prefect's cache holds pointers 
 Not covered here: deletion by age or size.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -183,6 +184,12 @@ class Store:
         if evaluation.evaluation_digest != digest:
             raise ValueError("its record belongs to another digest")
         return evaluation
+
+    def set_aside(self, kind: Kind, digest: str) -> None:
+        """Move a broken entry out of the way, so that its name is free for a sound one."""
+        path = self.adapter_path(digest) if kind == "adapter" else self.evaluation_path(digest)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, self.root / "tmp" / f"broken-{uuid.uuid4().hex}")
 
     # -- looking after it ------------------------------------------------------------------
 

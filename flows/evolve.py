@@ -13,6 +13,7 @@ import time
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
 
 from coral_core.config import RunConfig
 from coral_core.errors import CoralError
@@ -73,7 +74,7 @@ async def evolve(config: RunConfig, edition: int = 1, overrides: list[str] | Non
     planner = Planner(config, identity, base)
     started = time.time()
     outcome: Literal["finished", "stopped", "failed"] = "failed"
-    with make_executor(config, store) as executor:
+    with make_executor(config, store, identity.run_id, str(flow_run.id or "")) as executor:
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
         token = current.set(session)

@@ -29,6 +29,8 @@ SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "600",
     "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_CLIENT_MAX_RETRIES": "12",
     "DO_NOT_TRACK": "1",
 }
 
@@ -95,6 +97,24 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
         server.leave(keep)
 
 
+def join(port: int = 0) -> str:
+    """Start (or find) the local server and leave it running; as `api`, without an end. See `leave`."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    home = coral_home()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(home / "prefect")
+    url = _Shared(home).join(port, keep=True)
+    os.environ["PREFECT_API_URL"] = url
+    return url
+
+
+def leave() -> None:
+    """End the server that `join` left running, unless a run of this machine still uses it."""
+    if coral_home().is_dir():
+        _Shared(coral_home()).release()
+
+
 class _Shared:
     """One local server for all processes that use this home; joined and left under a file lock."""
 
@@ -127,6 +147,14 @@ class _Shared:
                 self.state.unlink(missing_ok=True)
             else:
                 self.state.write_text(json.dumps(state))
+
+    def release(self) -> None:
+        """It need not be kept any longer; ends it when nobody uses it."""
+        with self._locked():
+            state = self._read()
+            if state:
+                self.state.write_text(json.dumps(state | {"keep": False}))
+        self.leave(keep=False)
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -234,11 +234,28 @@ class GenerationConfig(Frozen):
     )
 
 
-class LaneConfig(Frozen):
-    """Lanes and time limits of one kind of job."""
+class TrainingLanes(Frozen):
+    """Lanes that train."""
 
     lanes: int = Field(2, ge=1, le=1024, description="Lanes at most.")
-    minutes: float = Field(30, gt=0, le=10_000, description="Time limit of one job.")
+    minutes: float = Field(30, gt=0, le=10_000, description="Time limit of one job's work; waiting is not counted.")
+    deployment: str = Field(
+        "train-adapters/train-adapters",
+        pattern=r"^[^/]+/[^/]+$",
+        description="Prefect deployment that is a training lane (executor work-pools).",
+    )
+
+
+class EvaluationLanes(Frozen):
+    """Lanes that evaluate and test."""
+
+    lanes: int = Field(3, ge=1, le=1024, description="Lanes at most.")
+    minutes: float = Field(5, gt=0, le=10_000, description="Time limit of one job's work; waiting is not counted.")
+    deployment: str = Field(
+        "evaluate-genomes/evaluate-genomes",
+        pattern=r"^[^/]+/[^/]+$",
+        description="Prefect deployment that is an evaluation lane (executor work-pools).",
+    )
 
 
 class InfraConfig(Frozen):
@@ -249,10 +266,22 @@ class InfraConfig(Frozen):
         description="inline: in the caller, for a debugger; local: processes of this machine; work-pools: lanes on Prefect pools.",
     )
     local_lanes: int = Field(0, ge=0, le=1024, description="Lanes of the local executor together; 0: one per core.")
-    training: LaneConfig = Field(LaneConfig(lanes=2, minutes=30), description="Training jobs.")
-    evaluation: LaneConfig = Field(LaneConfig(lanes=3, minutes=5), description="Evaluation and test jobs.")
+    training: TrainingLanes = Field(default_factory=TrainingLanes, description="Training jobs.")
+    evaluation: EvaluationLanes = Field(default_factory=EvaluationLanes, description="Evaluation and test jobs.")
     linger: float = Field(30, ge=0, le=3600, description="Seconds an idle lane waits for work before it ends.")
     attempts: int = Field(3, ge=1, le=20, description="Times a job is tried when the infrastructure fails.")
+    lease: float = Field(
+        60,
+        ge=6,
+        le=3600,
+        description="Seconds without a beat after which a lane counts as lost (executor work-pools).",
+    )
+    weight: float = Field(
+        1,
+        gt=0,
+        le=1000,
+        description="Share of lane time beside other evolutions of one store (executor work-pools); 2 gets twice as much as 1.",
+    )
 
 
 class StoreConfig(Frozen):

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
-from coral_core.errors import BaseModelError, ConfigError, EngineError, Infeasible, StoreError
+from coral_core.errors import (
+    BaseModelError,
+    ConfigError,
+    EngineDiedError,
+    EngineError,
+    EngineTimeOutError,
+    Infeasible,
+    StoreError,
+)
 from coral_core.genome import LightGenes
 from coral_core.jobs import BaseModelIdentity, Cost, TrainedAdapter, TrainingJob
 
@@ -212,7 +220,7 @@ class EngineProcess(_Requests):
             left = deadline - time.monotonic()
             if left <= 0:
                 self._end()
-                raise EngineError(
+                raise EngineTimeOutError(
                     f"{op} took longer than its {seconds:.0f} s and was ended. Raise infra minutes, or lower the work per job."
                 )
             ready, _, _ = select.select([handle], [], [], min(left, 5.0))
@@ -225,7 +233,7 @@ class EngineProcess(_Requests):
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line
 
-    def _died(self, op: str, process: "subprocess.Popen[bytes] | None") -> EngineError:
+    def _died(self, op: str, process: "subprocess.Popen[bytes] | None") -> EngineDiedError:
         code = None
         if process is not None:
             try:
@@ -235,7 +243,7 @@ class EngineProcess(_Requests):
         self._process = None
         self._loaded = None
         cause = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-        return EngineError(f"the engine process ended during {op} ({cause})")
+        return EngineDiedError(f"the engine process ended during {op} ({cause})")
 
     def _end(self) -> None:
         process, self._process, self._loaded = self._process, None, None

@@ -16,6 +16,7 @@ decides about another try (flows/dispatch) and what lanes say of themselves (boa
 """
 
 import contextlib
+import json
 import logging
 import os
 import time
@@ -86,6 +87,23 @@ class JobQueue:
                 (self.top / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"store {self.store.root}: the queue cannot be made there ({error.strerror}).") from error
+
+    def installation(self) -> str:
+        """Name of this store that no other has: tells whether two machines see the same one."""
+        path = self.top / "installation.json"
+        with contextlib.suppress(FileExistsError, OSError):
+            scratch = self.top / f"installation-{uuid.uuid4().hex}"
+            scratch.write_text(json.dumps({"id": uuid.uuid4().hex}))
+            try:
+                os.link(scratch, path)
+            finally:
+                scratch.unlink()
+        try:
+            return str(json.loads(path.read_bytes())["id"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"store {self.store.root}: {path} cannot be read ({error}). Remove it to have it made anew."
+            ) from None
 
     # -- the executor's side ---------------------------------------------------------------
 
@@ -226,8 +244,9 @@ class JobQueue:
         failed = FailedTicket(
             ticket=ticket.model_copy(update={"failures": (*ticket.failures, failure)}), traceback=traceback
         )
-        self._write(self.root / "failed" / ticket.run_id / ticket.file, failed)
+        # in this order: the executor may put a new ticket down as soon as it sees the failure
         self._ticket_path(ticket).unlink(missing_ok=True)
+        self._write(self.root / "failed" / ticket.run_id / ticket.file, failed)
         self.release(claim)
 
     def publish_test(self, result: TestResult) -> None:

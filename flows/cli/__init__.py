@@ -43,6 +43,12 @@ def build() -> App:
     app.command(
         "flows.cli.judge_patch:judge_patch", name="test-patch", help="Judge a file against one problem; exits 0 or 1."
     )
+    app.command("flows.cli.installation:up", name="up", help="Start server, pools and workers on this machine.")
+    app.command("flows.cli.installation:down", name="down", help="End what `coral up` started.")
+    app.command(
+        "flows.cli.installation:setup", name="setup", help="Make pools, automations and deployments on a Prefect API."
+    )
+    app.command("flows.cli.installation:drain", name="drain", help="Let a pool's lanes finish, then stop its worker.")
     problems = App(name="problems", help="Check, fetch and compare problems.", help_format="markdown")
     problems.command(
         "flows.cli.problems:check", name="check", help="Judge reference and buggy version of each problem."

@@ -1,7 +1,7 @@
 """Executors: one interface, chosen by `infra.executor`, without effect on any result."""
 
 from coral_core.config import RunConfig
-from coral_core.errors import ConfigError
+from coral_core.run import identify_run
 from coral_core.store import Store
 from flows.dispatch.base import Executor
 from flows.dispatch.inline import InlineExecutor
@@ -10,18 +10,24 @@ from flows.dispatch.local import LocalExecutor
 __all__ = ["Executor", "InlineExecutor", "LocalExecutor", "make_executor"]
 
 
-def make_executor(config: RunConfig, store: Store) -> Executor:
+def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "", flow_run_id: str = "") -> Executor:
     """The executor that `config.infra` names; use it as a context manager.
+
+    Args:
+        config: Names executor, lanes, limits and, where `store` is left out, the store.
+        run_id: Whose jobs these are; the configuration's first edition by default.
+        flow_run_id: The evolution's flow run, for people who look at the queue.
 
     Example::
 
-        with make_executor(config, store) as executor:
+        with make_executor(config) as executor:
             evaluation = executor.submit_evaluation(job).result(timeout=300)
     """
+    store = store or Store(config.store.path)
     if config.infra.executor == "inline":
         return InlineExecutor(config.infra, store)
     if config.infra.executor == "local":
         return LocalExecutor(config.infra, store)
-    raise ConfigError(
-        "infra.executor: work-pools is not available in this version. Use local (processes of this machine) or inline (for a debugger)."
-    )
+    from flows.dispatch.pools import WorkPoolExecutor  # imports Prefect, which the other two can do without
+
+    return WorkPoolExecutor(config.infra, store, run_id or identify_run(config).run_id, flow_run_id)

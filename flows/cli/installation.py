@@ -1,0 +1,126 @@
+"""`coral setup`, `coral up`, `coral down`, `coral drain`: the installation that work pools need."""
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from flows.installation.pools import Infrastructure, Place
+
+console = Console(highlight=False)
+
+
+def setup(
+    *,
+    type: Annotated[Infrastructure, Parameter(help="What lanes run in.")] = "process",
+    workdir: Annotated[Path | None, Parameter(help="Where processes start; this folder by default.")] = None,
+    store: Annotated[str, Parameter(help="Folder of runs and store in every container.")] = "/data",
+    api_url: Annotated[str | None, Parameter(help="The API as containers reach it.")] = None,
+    control_image: Annotated[str, Parameter(help="Image of evolutions.")] = "coral-x-control:latest",
+    lane_image: Annotated[str, Parameter(help="Image of lanes.")] = "coral-x-lane:latest",
+    pull_policy: Annotated[str, Parameter(help="When images are pulled.")] = "IfNotPresent",
+    network: Annotated[str, Parameter(help="Docker network mode.")] = "bridge",
+    gpus: Annotated[bool, Parameter(help="Give lanes a GPU each.")] = True,
+    dry_run: Annotated[bool, Parameter(help="Say what would be done.", negative=())] = False,
+) -> None:
+    """Make or update work pools, automations and deployments on the configured Prefect API."""
+    url = _api()
+    from flows.installation.setup import setup as run
+
+    place = Place(
+        infrastructure=type,
+        workdir=str((workdir or Path.cwd()).absolute()),
+        store=store,
+        api_url=api_url or url,
+        control_image=control_image,
+        lane_image=lane_image,
+        pull_policy=pull_policy,
+        network=network,
+        gpus=gpus,
+    )
+    for step in run(place, dry_run):
+        console.print(f"{step.action:<20} {step.what}")
+
+
+def up(
+    *,
+    port: Annotated[int, Parameter(help="Port of the local Prefect server.")] = 4200,
+    workdir: Annotated[Path | None, Parameter(help="Where evolutions and lanes start; this folder by default.")] = None,
+) -> None:
+    """Start a complete installation on this machine: server, pools, workers, deployments."""
+    from flows.local_server import join
+
+    started = time.perf_counter()
+    url = join(port)
+    from flows.installation.daily import start_workers
+    from flows.installation.setup import setup as run
+
+    console.print(f"server       {url.removesuffix('/api')}")
+    for step in run(Place(workdir=str((workdir or Path.cwd()).absolute()))):
+        console.print(f"{step.action:<12} {step.what}")
+    for worker in start_workers(url):
+        console.print(f"{'worker':<12} {worker['pool']}, process {worker['pid']}, log {worker['log']}")
+    console.print(
+        f"up after {time.perf_counter() - started:.0f} s. Run: coral evolve configs/quickstart.yaml --executor work-pools; end with: coral down"
+    )
+
+
+def down() -> None:
+    """End what `coral up` started: lanes, workers, server. Finished work stays."""
+    from flows.installation.daily import end_workers, read_state
+    from flows.local_server import leave
+
+    state = read_state()
+    if not state:
+        console.print("nothing is up")
+        leave()
+        return
+    os.environ["PREFECT_API_URL"] = state["url"]
+    from flows.installation.ending import cancel_everything
+
+    cancelled = cancel_everything()
+    if cancelled:
+        console.print(f"cancelled {cancelled} flow runs")
+    for what in end_workers():
+        console.print(f"ended {what}")
+    leave()
+    console.print("ended the server. Finished work is in the store.")
+
+
+def drain(
+    pool: str,
+    /,
+    *,
+    minutes: Annotated[float, Parameter(help="How long to wait for lanes to finish what they do.")] = 60,
+) -> None:
+    """Let POOL's lanes finish their jobs, take no new ones, then stop its local worker.
+
+    Args:
+        pool: Name of the work pool.
+        minutes: How long to wait for lanes to finish what they do.
+    """
+    _api()
+    from flows.installation.daily import end_workers
+    from flows.installation.ending import drain as run
+
+    for line in run(pool, minutes * 60):
+        console.print(line)
+    for what in end_workers({pool}):
+        console.print(f"ended {what}")
+    console.print(f"pool {pool} is paused and idle. Go on with: prefect work-pool resume {pool}")
+
+
+def _api() -> str:
+    """The configured API, else the one of `coral up`."""
+    from coral_core.errors import ConfigError
+    from flows.installation.daily import read_state
+    from flows.local_server import configured_api
+
+    url = configured_api() or read_state().get("url")
+    if not url:
+        raise ConfigError("no Prefect API is configured and nothing is up. Run coral up, or set PREFECT_API_URL.")
+    os.environ["PREFECT_API_URL"] = url
+    return str(url)

@@ -1,0 +1,237 @@
+"""Lanes as the Prefect API sees them: which live, which ended and why; starts and ends them.
+
+A lane's place is its slot, numbered from 0. The idempotency key of a start names the slot and
+the run that was there before, so that two evolutions that find the same slot empty start one
+lane. All calls are short and made from the dispatcher's thread; an API that is away is told
+once, and what was known stays known.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelling
+
+from coral_core.errors import ConfigError, CoralError
+from coral_core.queue import QueueName
+from flows.dispatch.version import code_version
+
+log = logging.getLogger("coral.dispatch")
+
+LIVING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+NO_WORKER_SECONDS = 10.0
+
+
+class ApiError(CoralError):
+    """The Prefect API cannot be used."""
+
+    exit_code = 6
+
+
+@dataclass
+class _Group:
+    """The lanes of one queue."""
+
+    deployment_id: UUID
+    pool: str
+    living: list[FlowRun] = field(default_factory=list)
+    started: set[UUID] = field(default_factory=set)
+    asked_workers: float = 0.0
+    notice: str = ""
+
+
+class Fleet:
+    """Lanes of the two queues, through their deployments.
+
+    Args:
+        deployments: Queue -> full name of the deployment that is a lane of it.
+        store: Path of the store, as lanes are to open it.
+        installation: Name of the store.
+        linger: Seconds that an idle lane waits.
+
+    Raises:
+        ApiError: the API cannot be reached, or refuses the key.
+        ConfigError: a deployment is missing.
+    """
+
+    def __init__(self, deployments: dict[QueueName, str], store: str, installation: str, linger: float) -> None:
+        self._parameters = {"store": store, "installation": installation, "code": code_version(), "linger": linger}
+        self._installation = installation
+        self._client: SyncPrefectClient = get_client(sync_client=True)
+        self._groups: dict[QueueName, _Group] = {}
+        self._away_since: float | None = None
+        for queue, name in deployments.items():
+            self._groups[queue] = self._find(queue, name)
+
+    def _find(self, queue: QueueName, name: str) -> _Group:
+        url = PREFECT_API_URL.value()
+        try:
+            found = self._client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            raise ConfigError(
+                f"infra.{queue}.deployment: {name}: no such deployment on {url}. Install it with: coral setup"
+            ) from None
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code in (401, 403):
+                raise ApiError(
+                    f"{url} refuses the key ({error.response.status_code}). Set PREFECT_API_KEY or PREFECT_API_AUTH_STRING."
+                ) from None
+            raise ApiError(f"{url} answers {error.response.status_code}. Is it a Prefect API?") from None
+        except (httpx.HTTPError, RuntimeError) as error:
+            raise ApiError(
+                f"{url} cannot be reached ({type(error).__name__}). Start it (coral up), or set PREFECT_API_URL."
+            ) from None
+        if not found.work_pool_name:
+            raise ConfigError(
+                f"infra.{queue}.deployment: {name} has no work pool, so no worker takes it. Run: coral setup"
+            )
+        return _Group(deployment_id=found.id, pool=found.work_pool_name)
+
+    def pool(self, queue: QueueName) -> str:
+        """Name of the work pool behind a queue."""
+        return self._groups[queue].pool
+
+    def close(self) -> None:
+        self._client.__exit__(None, None, None) if self._client._started else None
+
+    # -- looking ---------------------------------------------------------------------------
+
+    def refresh(self) -> bool:
+        """Read the living lanes; False when the API did not answer (what was known stays)."""
+        try:
+            for group in self._groups.values():
+                group.living = self._runs(group, LIVING)
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                log.warning("the Prefect API does not answer (%s): lanes go on, and this waits", type(error).__name__)
+            return False
+        if self._away_since is not None:
+            log.warning("the Prefect API answers again after %.0f s", time.monotonic() - self._away_since)
+            self._away_since = None
+        return True
+
+    def living(self, queue: QueueName) -> list[FlowRun]:
+        """Lanes that run, start or wait for a worker."""
+        return self._groups[queue].living
+
+    def ended_state(self, flow_run_id: str) -> str | None:
+        """Name and message of a lane's final state; None while it lives, or when the API does not answer."""
+        try:
+            state = self._client.read_flow_run(UUID(flow_run_id)).state
+        except ObjectNotFound:
+            return "deleted"
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ValueError):
+            return None
+        if state is None or not state.is_final():
+            return None
+        return f"{state.name}: {state.message or 'no message'}"
+
+    def ended_starts(self, queue: QueueName) -> list[tuple[str, str]]:
+        """Lanes started here that ended since the last call: flow run id and final state."""
+        group = self._groups[queue]
+        gone = group.started - {run.id for run in group.living}
+        ended = [(str(run_id), state) for run_id in gone if (state := self.ended_state(str(run_id))) is not None]
+        group.started -= {UUID(run_id) for run_id, _ in ended}
+        return ended
+
+    def notice(self, queue: QueueName) -> str:
+        """What keeps lanes from starting, in words; empty when nothing does."""
+        group = self._groups[queue]
+        waiting = [run for run in group.living if run.state_type in (StateType.SCHEDULED, StateType.PENDING)]
+        running = len(waiting) < len(group.living)
+        age = max((_age(run) for run in waiting), default=0.0)
+        if running or age < NO_WORKER_SECONDS:
+            group.notice = ""
+        elif time.monotonic() - group.asked_workers > 5:
+            group.asked_workers = time.monotonic()
+            group.notice = self._why_waiting(group)
+        return group.notice
+
+    def _why_waiting(self, group: _Group) -> str:
+        try:
+            pool = self._client.read_work_pool(group.pool)
+            workers = self._client.read_workers_for_work_pool(group.pool)
+        except ObjectNotFound:
+            return f"work pool {group.pool} is gone. Run: coral setup"
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError):
+            return ""
+        if pool.is_paused:
+            return f"work pool {group.pool} is paused. Resume it with: prefect work-pool resume {group.pool}"
+        if not any(worker.status == "ONLINE" for worker in workers):
+            return (
+                f"work pool {group.pool} has no worker online. Start one with: prefect worker start --pool {group.pool}"
+            )
+        return ""
+
+    # -- acting ----------------------------------------------------------------------------
+
+    def start(self, queue: QueueName) -> None:
+        """Start a lane in the first free slot (or find that another evolution just did)."""
+        group = self._groups[queue]
+        taken = {tag for run in group.living for tag in run.tags}
+        slot = next(n for n in range(len(taken) + 1) if f"slot:{n}" not in taken)
+        try:
+            before = self._runs(group, None, tag=f"slot:{slot}", limit=1)
+            run = self._client.create_flow_run_from_deployment(
+                group.deployment_id,
+                parameters={**self._parameters, "slot": slot},
+                tags=["coral-lane", f"slot:{slot}", f"store:{self._installation[:12]}"],
+                idempotency_key=f"{self._installation}-{queue}-{slot}-after-{before[0].id if before else 'none'}",
+                name=f"{queue} lane {slot}",
+            )
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
+            log.warning("no %s lane could be started: %s", queue, str(error).splitlines()[0])
+            return
+        group.started.add(run.id)
+        group.living.append(run)
+
+    def cancel(self, run: FlowRun, why: str) -> None:
+        """Ask Prefect to end a lane."""
+        try:
+            self._client.set_flow_run_state(run.id, Cancelling(message=why), force=False)
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
+            log.warning("lane %s could not be cancelled: %s", run.name, str(error).splitlines()[0])
+
+    def own_waiting(self, queue: QueueName) -> list[FlowRun]:
+        """Lanes started here that no worker has taken yet."""
+        group = self._groups[queue]
+        return [r for r in group.living if r.id in group.started and r.state_type == StateType.SCHEDULED]
+
+    def _runs(
+        self, group: _Group, states: list[StateType] | None, tag: str | None = None, limit: int = 200
+    ) -> list[FlowRun]:
+        tags = [f"store:{self._installation[:12]}", *([tag] if tag else [])]
+        wanted: dict[str, Any] = {"tags": FlowRunFilterTags(all_=tags)}
+        if states is not None:
+            wanted["state"] = FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
+        return self._client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(**wanted),
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[group.deployment_id])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=limit,
+        )
+
+
+def _age(run: FlowRun) -> float:
+    """Seconds since a lane was asked for, by this machine's clock."""
+    if run.created is None:
+        return 0.0
+    return max(0.0, (datetime.now(run.created.tzinfo) - run.created).total_seconds())

@@ -1,0 +1,335 @@
+"""The work-pools executor: jobs go into the store's queue, lanes on Prefect pools take them.
+
+One thread looks after everything this evolution waits for: it finds results in the store,
+decides about failed tries, frees the jobs of lanes that are gone, and starts lanes for what
+is ready. It holds no state that matters: kill it, run the evolution again, and the tickets,
+claims and lanes are found where they were. Not covered: what a lane does
+(coral_core/queue/worker.py), how it is started (fleet.py).
+"""
+
+import logging
+import threading
+import time
+from concurrent.futures import Future, InvalidStateError
+from types import TracebackType
+from typing import Any, Self
+
+from coral_core.config import InfraConfig
+from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, ProblemError, StoreError
+from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
+from coral_core.queue import Claim, FailedTicket, Failure, JobKind, JobQueue, QueueName, Ticket, queue_of
+from coral_core.store import Store
+from flows.dispatch.attempts import RETRIED, finding, is_last
+from flows.dispatch.fleet import Fleet
+
+log = logging.getLogger("coral.dispatch")
+
+TICK_SECONDS = 0.1
+LOOK_SECONDS = 1.0
+MOST_LOSSES = 10
+MOST_FAILED_STARTS = 3
+_ERRORS: dict[str, type[CoralError]] = {
+    kind.__name__: kind for kind in (BaseModelError, ConfigError, ProblemError, StoreError)
+}
+
+
+class _Pending:
+    """One job that somebody holds a future of."""
+
+    def __init__(self, ticket: Ticket, job: TrainingJob | EvaluationJob | TestJob) -> None:
+        self.ticket = ticket
+        self.job = job
+        self.future: Future[Any] = Future()
+        self.seen_claimed = False
+
+    @property
+    def queue(self) -> QueueName:
+        return queue_of(self.ticket.kind)
+
+
+class WorkPoolExecutor:
+    """Submits to the queues of `store`; lanes are flow runs of the deployments that `infra` names."""
+
+    def __init__(self, infra: InfraConfig, store: Store, run_id: str, flow_run_id: str = "") -> None:
+        self._infra = infra
+        self._store = store
+        self._run_id = run_id
+        store.prepare()
+        names: tuple[QueueName, QueueName] = ("training", "evaluation")
+        self._queues = {name: JobQueue(store, name) for name in names}
+        for queue in self._queues.values():
+            queue.prepare()
+            queue.join(run_id, flow_run_id, infra.weight)
+        self._limits: dict[QueueName, int] = {"training": infra.training.lanes, "evaluation": infra.evaluation.lanes}
+        deployments: dict[QueueName, str] = {
+            "training": infra.training.deployment,
+            "evaluation": infra.evaluation.deployment,
+        }
+        installation = self._queues["training"].installation()
+        self._fleet = Fleet(deployments, str(store.root), installation, infra.linger)
+        self._lock = threading.RLock()
+        self._pending: dict[str, _Pending] = {}
+        self._said: dict[QueueName, str] = {}
+        self._failed_starts: dict[QueueName, int] = {"training": 0, "evaluation": 0}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="dispatcher", daemon=True)
+        self._thread.start()
+
+    # -- for callers -----------------------------------------------------------------------
+
+    def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
+        size = job.heavy.rank * len(job.heavy.target_modules)
+        return self._submit("training", job, self._infra.training.minutes, size)
+
+    def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
+        return self._submit("evaluation", job, self._infra.evaluation.minutes)
+
+    def submit_test(self, job: TestJob) -> Future[TestResult]:
+        return self._submit("test", job, self._infra.evaluation.minutes)
+
+    def running(self) -> tuple[str, ...]:
+        claims = {claim.digest for queue in self._queues.values() for claim in queue.claims()}
+        with self._lock:
+            return tuple(digest[:12] for digest in self._pending if digest in claims)
+
+    @property
+    def notice(self) -> str:
+        """What keeps work from going on (no worker online, a paused pool, ...); empty when nothing does."""
+        return "; ".join(text for text in self._said.values() if text)
+
+    def close(self) -> None:
+        """Withdraw what is not done; lanes that nobody else needs end."""
+        self._over.set()
+        self._thread.join(timeout=30)
+        with self._lock:
+            for pending in self._pending.values():
+                self._queues[pending.queue].withdraw(pending.ticket)
+                pending.future.cancel()
+            self._pending.clear()
+        for name, queue in self._queues.items():
+            if queue.open_digests():
+                continue
+            for run in self._fleet.own_waiting(name):
+                self._fleet.cancel(run, "no work is left for this lane")
+            for note in queue.lanes.living():
+                if note.queue == name:
+                    queue.lanes.ask_to_end(note.lane, f"evolution {self._run_id} has ended and nobody else waits")
+        self._fleet.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- submitting ------------------------------------------------------------------------
+
+    def _submit(
+        self, kind: JobKind, job: TrainingJob | EvaluationJob | TestJob, minutes: float, size: int = 0
+    ) -> Future[Any]:
+        ticket = Ticket(
+            kind=kind,
+            digest=job.digest(),
+            run_id=self._run_id,
+            job=job.model_dump(mode="json"),
+            seconds=minutes * 60,
+            size=size,
+        )
+        with self._lock:
+            if self._over.is_set():
+                raise EngineError("the executor is closed: no more jobs can be submitted")
+            if ticket.digest in self._pending:
+                return self._pending[ticket.digest].future
+            queue = self._queues[queue_of(kind)]
+            old = next((t for t in queue.waiting(self._run_id) if t.digest == ticket.digest), None)
+            failed = queue.failed(ticket)
+            if old is not None:  # of this run before it was killed: its tries count
+                ticket = ticket.model_copy(update={"failures": old.failures, "alone": old.alone})
+            elif failed is not None and len(failed.ticket.failures) >= self._infra.attempts:
+                queue.forget_failed(ticket)  # somebody runs it again on purpose: it starts anew
+            pending = _Pending(ticket, job)
+            self._pending[ticket.digest] = pending
+            if queue.failed(ticket) is None and self._result(pending) is None:
+                queue.submit(ticket)
+        return pending.future
+
+    # -- the dispatcher's thread -----------------------------------------------------------
+
+    def _serve(self) -> None:
+        next_look = 0.0
+        while not self._over.wait(TICK_SECONDS):
+            try:
+                fresh = False
+                if time.monotonic() >= next_look and self._pending:
+                    fresh = self._fleet.refresh()
+                    next_look = time.monotonic() + LOOK_SECONDS
+                with self._lock:
+                    for pending in list(self._pending.values()):
+                        self._look_at(pending, fresh)
+                    if fresh:
+                        for name in self._queues:
+                            self._start_lanes(name)
+            except StoreError as error:
+                self._fail_all(error)
+            except Exception as error:  # a bug here must not leave futures that never end
+                log.exception("the dispatcher failed")
+                self._fail_all(EngineError(f"the dispatcher failed: {type(error).__name__}: {error}"))
+
+    def _look_at(self, pending: _Pending, fresh: bool) -> None:
+        queue, ticket = self._queues[pending.queue], pending.ticket
+        if (result := self._result(pending)) is not None:
+            self._failed_starts[pending.queue] = 0
+            self._done(pending, result)
+        elif (failed := queue.failed(ticket)) is not None:
+            self._decide(pending, failed)
+        elif (claim := queue.claim(ticket.digest)) is not None:
+            if why := self._gone(claim, fresh):
+                self._take_from(pending, claim, why)
+        elif not queue.has_ticket(ticket):
+            queue.submit(ticket)  # done for another evolution with a result that was broken, or swept away
+
+    def _result(self, pending: _Pending) -> Any:
+        queue, ticket = self._queues[pending.queue], pending.ticket
+        if not queue.is_done(ticket.digest, ticket.file):
+            return None
+        if ticket.kind == "test":
+            return queue.test_result(ticket.digest)
+        if ticket.kind == "training":
+            found: Any = self._store.read_adapter(ticket.digest)
+        else:
+            found = self._store.read_evaluation(ticket.digest)
+        if found is None:
+            self._store.set_aside("adapter" if ticket.kind == "training" else "evaluation", ticket.digest)
+        return found
+
+    def _done(self, pending: _Pending, result: Any) -> None:
+        queue = self._queues[pending.queue]
+        queue.withdraw(pending.ticket)
+        queue.forget_failed(pending.ticket)
+        if pending.ticket.kind == "test":
+            queue.forget_test(pending.ticket.digest)
+        del self._pending[pending.ticket.digest]
+        _settle(pending.future, result, None)
+
+    def _give_up(self, pending: _Pending, error: CoralError) -> None:
+        self._queues[pending.queue].withdraw(pending.ticket)
+        self._pending.pop(pending.ticket.digest, None)
+        _settle(pending.future, None, error)
+
+    def _fail_all(self, error: CoralError, name: QueueName | None = None) -> None:
+        with self._lock:
+            for pending in [p for p in self._pending.values() if name in (None, p.queue)]:
+                self._give_up(pending, error)
+
+    # -- failures --------------------------------------------------------------------------
+
+    def _decide(self, pending: _Pending, failed: FailedTicket) -> None:
+        """Try again, publish what the failures prove, or give up; a ticket given up stays listed as failed."""
+        queue, ticket, last = self._queues[pending.queue], failed.ticket, failed.ticket.failures[-1]
+        where = f"lane {last.lane} on {last.host or 'an unnamed machine'}"
+        if last.error not in RETRIED:
+            kind = _ERRORS.get(last.error, EngineError)
+            self._give_up(pending, kind(f"{last.message.splitlines()[0]} ({where})"))
+            return
+        if ticket.tries < self._infra.attempts:
+            log.warning(
+                "%s %s failed in %s (try %d of %d): %s",
+                ticket.kind,
+                ticket.digest[:12],
+                where,
+                ticket.tries,
+                self._infra.attempts,
+                last.message.splitlines()[0],
+            )
+            queue.forget_failed(ticket)
+            self._again(pending, ticket)
+            return
+        result = finding(pending.job, last, ticket.tries, self._store)
+        if result is not None:
+            self._done(pending, result)
+        else:
+            self._give_up(pending, EngineError(f"{last.message.splitlines()[0]} ({where}, try {ticket.tries})"))
+
+    def _again(self, pending: _Pending, ticket: Ticket) -> None:
+        alone = is_last(ticket.tries, self._infra.attempts) or ticket.losses >= 2
+        pending.ticket = ticket.model_copy(update={"alone": alone})
+        self._queues[pending.queue].submit(pending.ticket)
+
+    def _gone(self, claim: Claim, fresh: bool) -> str:
+        """Why the lane that holds `claim` will not finish it; empty while it may."""
+        board = self._queues["training"].lanes
+        note = board.read(claim.lane)
+        if note is not None and note.state == "ended":
+            return f"it ended ({note.ended})"
+        if note is not None and board.silent(note, self._infra.lease):
+            return f"no beat for {self._infra.lease:.0f} s"
+        if not fresh or not claim.flow_run_id:
+            return ""
+        living = {str(run.id) for name in self._queues for run in self._fleet.living(name)}
+        if claim.flow_run_id in living:
+            return ""
+        return self._fleet.ended_state(claim.flow_run_id) or ""
+
+    def _take_from(self, pending: _Pending, claim: Claim, why: str) -> None:
+        """Free the job of a lane that is gone; the loss is no evidence about the job."""
+        queue = self._queues[pending.queue]
+        if not queue.break_claim(claim):
+            return
+        for run in self._fleet.living(pending.queue):
+            if str(run.id) == claim.flow_run_id:
+                self._fleet.cancel(run, f"lost: {why}")
+        failure = Failure(lane=claim.lane, host=claim.host, error="lane-lost", message=why, alone=claim.alone)
+        ticket = pending.ticket.model_copy(update={"failures": (*pending.ticket.failures, failure)})
+        log.warning("lane %s is lost (%s); %s %s goes to another", claim.lane, why, ticket.kind, ticket.digest[:12])
+        if ticket.losses >= MOST_LOSSES:
+            lost = f"{ticket.kind} {ticket.digest[:12]}: {ticket.losses} lanes were lost with it in flight, the last one because {why}."
+            self._give_up(pending, EngineError(f"{lost} See the lanes' logs: coral jobs"))
+            return
+        if queue.is_done(ticket.digest, ticket.file):
+            return
+        self._again(pending, ticket)
+
+    # -- lanes -----------------------------------------------------------------------------
+
+    def _start_lanes(self, name: QueueName) -> None:
+        """As many lanes as the open work can fill, up to the limit."""
+        queue = self._queues[name]
+        self._watch_starts(name)
+        wanted = min(self._limits[name], len(queue.open_digests()))
+        for _ in range(wanted - len(self._fleet.living(name))):
+            self._fleet.start(name)
+        notice = self._fleet.notice(name) if wanted else ""
+        if notice and notice != self._said.get(name):
+            log.warning("%s; %d jobs wait", notice, len(queue.open_digests()))
+        self._said[name] = notice
+
+    def _watch_starts(self, name: QueueName) -> None:
+        """Lanes that end before they did anything mean that the machine does not fit: say so instead of trying for ever."""
+        worked = {note.flow_run_id for note in self._queues[name].lanes.notes() if note.served or note.digest}
+        for run_id, state in self._fleet.ended_starts(name):
+            if run_id in worked or state.startswith(("Completed", "Cancelled")):
+                self._failed_starts[name] = 0
+                continue
+            self._failed_starts[name] += 1
+            first = state.splitlines()[0]
+            log.warning("a %s lane ended before its first job: %s", name, first)
+            if self._failed_starts[name] >= MOST_FAILED_STARTS:
+                self._failed_starts[name] = 0
+                self._fail_all(
+                    EngineError(
+                        f"{MOST_FAILED_STARTS} lanes of pool {self._fleet.pool(name)} ended before their first job, the last one: {first}"
+                    ),
+                    name,
+                )
+
+
+def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:
+    try:
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+    except InvalidStateError:  # cancelled by who asked
+        return

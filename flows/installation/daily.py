@@ -1,0 +1,146 @@
+"""A complete installation on one machine: server, pools, workers; started by one command, ended by another.
+
+What runs is written to ``CORAL_HOME/up.json``. Workers start in sessions of their own, so that
+Ctrl-C in a terminal does not reach them, and with SIGINT as usual: a shell that put us into the
+background would have it ignored, and such a worker never stops.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from coral_core.errors import CoralError
+from flows.installation.pools import POOLS
+from flows.local_server import SETTINGS, coral_home
+
+STOP_SECONDS = 30.0
+
+
+class WorkerError(CoralError):
+    """A worker cannot be started."""
+
+    exit_code = 6
+
+
+def state_file() -> Path:
+    return coral_home() / "up.json"
+
+
+def read_state() -> dict[str, Any]:
+    """What `coral up` left: url and workers; empty when nothing is up."""
+    try:
+        state: dict[str, Any] = json.loads(state_file().read_text())
+        return state
+    except (OSError, ValueError):
+        return {}
+
+
+def start_workers(url: str) -> list[dict[str, Any]]:
+    """A process worker for each pool; those that run already are left alone."""
+    known = {w["pool"]: w for w in read_state().get("workers", []) if is_worker(w["pid"])}
+    workers = [known.get(pool.name) or _start(pool.name, pool.limit, url) for pool in POOLS]
+    state_file().write_text(json.dumps({"url": url, "workers": workers}))
+    time.sleep(1.0)
+    for worker in workers:
+        if not is_worker(worker["pid"]):
+            tail = " | ".join(Path(worker["log"]).read_text("utf-8", "replace").strip().splitlines()[-3:])
+            raise WorkerError(
+                f"the worker of pool {worker['pool']} ended at once. Its log {worker['log']} ends: {tail}"
+            )
+    return workers
+
+
+def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
+    log = coral_home() / f"worker-{pool}.log"
+    environment = {
+        **os.environ,
+        **SETTINGS,
+        "PREFECT_API_URL": url,
+        "PREFECT_HOME": str(coral_home() / "prefect"),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_PREFETCH_SECONDS": "5",
+        "NO_COLOR": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*command, "--limit", str(limit), "--name", f"{pool}-local"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    return {"pool": pool, "pid": process.pid, "log": str(log)}
+
+
+def is_worker(pid: int) -> bool:
+    """Is `pid` a Prefect worker (and not a later process of the same number)?"""
+    try:
+        return b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def end_workers(pools: set[str] | None = None) -> Iterator[str]:
+    """End the workers of `pools` (all by default) with everything that they started; yields what was ended."""
+    state = read_state()
+    chosen = [w for w in state.get("workers", []) if pools is None or w["pool"] in pools]
+    families = {w["pool"]: [w["pid"], *descendants(w["pid"])] for w in chosen if is_worker(w["pid"])}
+    for worker in chosen:
+        _signal([worker["pid"]] if is_worker(worker["pid"]) else [], signal.SIGTERM)
+    for pool, family in families.items():
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
+            _reap()
+            time.sleep(0.1)
+        _signal([pid for pid in family if _alive(pid)], signal.SIGKILL)
+        yield f"worker of {pool}"
+    left = [w for w in state.get("workers", []) if w not in chosen]
+    if left:
+        state_file().write_text(json.dumps({**state, "workers": left}))
+    else:
+        state_file().unlink(missing_ok=True)
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            parents.setdefault(parent, []).append(int(entry.name))
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        children = parents.get(queue.pop(), [])
+        found += children
+        queue += children
+    return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass

@@ -1,0 +1,101 @@
+"""The three work pools and their templates under `deployments/pools`, for three kinds of infrastructure.
+
+What would let an API client run anything (command, image, volumes, environment, privileges) is
+fixed when a template is rendered here; the only variable left open is a name.
+"""
+
+import json
+import string
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from coral_core.errors import ConfigError
+from coral_core.frozen import Frozen
+
+Infrastructure = Literal["process", "docker", "kubernetes"]
+ROOT = Path(__file__).parents[2]
+
+
+class PoolSpec(Frozen):
+    """One work pool of the house."""
+
+    name: str
+    limit: int = Field(ge=1, description="Flow runs at a time.")
+    gpu: str = Field("", description="GPU model that its lanes need; empty: none.")
+    memory_gb: int = Field(ge=1, description="Memory per flow run.")
+    description: str
+
+
+POOLS = (
+    PoolSpec(name="coral-control", limit=4, memory_gb=4, description="Evolutions: search and bookkeeping, no GPU."),
+    PoolSpec(
+        name="coral-a100", limit=2, gpu="A100-40GB", memory_gb=16, description="Training lanes: A100-40GB, 16 GB."
+    ),
+    PoolSpec(name="coral-a10g", limit=3, gpu="A10G", memory_gb=4, description="Evaluation and test lanes: A10G, 4 GB."),
+)
+
+
+class Place(Frozen):
+    """What a template is rendered with."""
+
+    infrastructure: Infrastructure = "process"
+    workdir: str = Field(description="Where processes start (process only).")
+    store: str = Field("/data", description="Directory that holds runs and store, the same path everywhere.")
+    api_url: str = Field("", description="The API as containers reach it.")
+    control_image: str = "coral-x-control:latest"
+    lane_image: str = "coral-x-lane:latest"
+    pull_policy: str = "IfNotPresent"
+    network: str = Field("bridge", description="Docker network mode.")
+    namespace: str = "coral"
+    claim: str = Field("coral-store", description="Persistent volume claim (kubernetes only).")
+    gpus: bool = Field(True, description="False: lanes run without a GPU (trials).")
+
+
+def deployments_folder() -> Path:
+    """`deployments/` of the checkout or image. Raises `ConfigError` where there is none."""
+    folder = ROOT / "deployments"
+    if not (folder / "pools").is_dir():
+        raise ConfigError(f"{folder}: not there. Run this from a checkout of CORAL-X (pip install -e .) or its image.")
+    return folder
+
+
+def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
+    """The base job template of `pool`, rendered for `place`."""
+    file = deployments_folder() / "pools" / f"{place.infrastructure}.json"
+    gpu = bool(pool.gpu) and place.gpus
+    memory = f"{pool.memory_gb}g" if place.infrastructure == "docker" else f"{pool.memory_gb}Gi"
+    container: dict[str, Any] = {"ipc_mode": "private", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+    limits = {"memory": memory} | ({"nvidia.com/gpu": "1"} if gpu else {})
+    if gpu:
+        container |= {"device_requests": [{"count": 1, "capabilities": [["gpu"]]}], "shm_size": "2g"}
+    values: dict[str, Any] = {
+        "pool": pool.name,
+        "workdir": place.workdir,
+        "store": place.store,
+        "api_url": place.api_url,
+        "image": place.lane_image if pool.gpu else place.control_image,
+        "pull_policy": place.pull_policy,
+        "network": place.network,
+        "memory": memory,
+        "namespace": place.namespace,
+        "claim": place.claim,
+        "container": container,
+        "resources": {"limits": limits, "requests": {"memory": memory}},
+        "node_selector": {"nvidia.com/gpu.product": pool.gpu} if gpu and place.infrastructure == "kubernetes" else {},
+    }
+    rendered: dict[str, Any] = _fill(json.loads(file.read_text("utf-8")), values)
+    return rendered
+
+
+def _fill(node: Any, values: dict[str, Any]) -> Any:
+    """Put `values` for ``${name}``; a string that is nothing else takes the value as it is."""
+    if isinstance(node, dict):
+        return {key: _fill(child, values) for key, child in node.items()}
+    if isinstance(node, list):
+        return [_fill(child, values) for child in node]
+    if not isinstance(node, str) or "${" not in node:
+        return node
+    whole = node[2:-1] if node.startswith("${") and node.endswith("}") and node.count("${") == 1 else ""
+    return values[whole] if whole else string.Template(node).substitute(values)

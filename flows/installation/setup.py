@@ -1,0 +1,123 @@
+"""The server's side of an installation: pools, automations, deployments. Run it as often as you like."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
+
+from coral_core.errors import ConfigError
+from coral_core.frozen import Frozen
+from flows.dispatch.fleet import ApiError
+from flows.installation.pools import POOLS, ROOT, Place, PoolSpec, deployments_folder, template
+
+DEPLOYMENTS = (
+    "evolve/evolve",
+    "train-adapters/train-adapters",
+    "evaluate-genomes/evaluate-genomes",
+    "test-patches/test-patches",
+)
+
+
+class Step(Frozen):
+    """One thing that set-up looked at."""
+
+    what: str
+    action: str
+
+
+def setup(place: Place, dry_run: bool = False) -> Iterator[Step]:
+    """Bring the server to what this version needs, and say what was done.
+
+    Raises:
+        ApiError: the API cannot be reached.
+        ConfigError: a pool of that name has other infrastructure.
+    """
+    with get_client(sync_client=True) as client:
+        _reach(client)
+        for pool in POOLS:
+            yield Step(what=f"work pool {pool.name}", action=_pool(client, pool, place, dry_run))
+        for file in sorted((deployments_folder() / "automations").glob("*.json")):
+            data = json.loads(file.read_text("utf-8"))
+            yield Step(what=f"automation {data['name']}", action=_automation(client, data, dry_run))
+        missing = [name for name in DEPLOYMENTS if not _has_deployment(client, name)]
+    if not dry_run:
+        _deploy()
+    for name in DEPLOYMENTS:
+        action = "create" if name in missing else "update"
+        yield Step(what=f"deployment {name}", action=f"would {action}" if dry_run else f"{action}d")
+
+
+def _reach(client: SyncPrefectClient) -> None:
+    url = PREFECT_API_URL.value()
+    try:
+        error = client.api_healthcheck()
+    except httpx.HTTPError as caught:
+        error = caught
+    if error is not None:
+        raise ApiError(f"{url} cannot be reached ({error}). Start it with coral up, or set PREFECT_API_URL.")
+
+
+def _pool(client: SyncPrefectClient, pool: PoolSpec, place: Place, dry_run: bool) -> str:
+    wanted = template(pool, place)
+    try:
+        found = client.read_work_pool(pool.name)
+    except ObjectNotFound:
+        if not dry_run:
+            client.create_work_pool(
+                WorkPoolCreate(
+                    name=pool.name,
+                    type=place.infrastructure,
+                    base_job_template=wanted,
+                    concurrency_limit=pool.limit,
+                    description=pool.description,
+                )
+            )
+        return "would create" if dry_run else "created"
+    if found.type != place.infrastructure:
+        raise ConfigError(
+            f"work pool {pool.name}: is of type {found.type}, and {place.infrastructure} is asked for. Delete it first "
+            f"(prefect work-pool delete {pool.name}), or set up with --type {found.type}."
+        )
+    if (found.base_job_template, found.description) == (wanted, pool.description):
+        return "is as it should be"
+    if not dry_run:
+        client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=wanted, description=pool.description))
+    return "would update" if dry_run else "updated"
+
+
+def _automation(client: SyncPrefectClient, data: dict[str, Any], dry_run: bool) -> str:
+    wanted = AutomationCore.model_validate(data)
+    found = client.read_automations_by_name(wanted.name)
+    if not found:
+        if not dry_run:
+            client.create_automation(wanted)
+        return "would create" if dry_run else "created"
+    if not dry_run:
+        client.update_automation(found[0].id, wanted)
+    return "would update" if dry_run else "updated"
+
+
+def _has_deployment(client: SyncPrefectClient, name: str) -> bool:
+    try:
+        client.read_deployment_by_name(name)
+        return True
+    except (ObjectNotFound, PrefectHTTPStatusError):
+        return False
+
+
+def _deploy() -> None:
+    """`prefect deploy --all`, the command that people use too."""
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    if done.returncode != 0:
+        tail = " | ".join((done.stdout + done.stderr).strip().splitlines()[-5:])
+        raise ConfigError(f"prefect deploy --all in {ROOT} failed: {tail}")

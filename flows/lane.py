@@ -1,0 +1,112 @@
+"""Lanes as Prefect flows: one flow run on a pool is one lane, warm until no work has come for a while.
+
+The flows are thin: `coral_core.queue.worker` does the work. They end in state Completed
+when idle, Cancelled when somebody cancels them, Failed when the machine does not fit (another
+store, another version of the code), Crashed when their process is lost.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
+
+from coral_core.config import RunConfig, parse_config
+from coral_core.errors import ConfigError, StoreError
+from coral_core.lane import Lane
+from coral_core.lm.client import EngineProcess
+from coral_core.plan import job_for_patch
+from coral_core.queue import JobQueue, QueueName
+from coral_core.queue.worker import LaneWorker
+from coral_core.store import Store
+from flows.dispatch.version import code_version
+
+log = logging.getLogger("coral.lane")
+
+
+@flow(name="train-adapters", flow_run_name="training lane {slot}", persist_result=False)
+def train_adapters(store: str, installation: str = "", code: str = "", linger: float = 30.0, slot: int = 0) -> Any:
+    """A lane of the training queue.
+
+    Args:
+        store: Directory of the store, the same on every machine.
+        installation: What the evolution read as the store's name; empty: not checked.
+        code: The evolution's version of CORAL-X; empty: not checked.
+        linger: Seconds without a job after which the lane ends.
+        slot: Number of the lane, for people.
+    """
+    return _lane("training", store, installation, code, linger)
+
+
+@flow(name="evaluate-genomes", flow_run_name="evaluation lane {slot}", persist_result=False)
+def evaluate_genomes(store: str, installation: str = "", code: str = "", linger: float = 30.0, slot: int = 0) -> Any:
+    """A lane of the evaluation queue, which also holds test jobs. Arguments as of `train_adapters`."""
+    return _lane("evaluation", store, installation, code, linger)
+
+
+@flow(name="test-patches", persist_result=False)
+def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None) -> list[dict[str, Any]]:
+    """Judge code against problems, without a model.
+
+    Args:
+        patches: Objects with `problem` (an id) and `patch` (a whole module).
+        config: Names the problems and the judge's limits; the defaults otherwise.
+
+    Returns:
+        A verdict for each patch.
+    """
+    settings = config or parse_config("", "the defaults")
+    for number, item in enumerate(patches):
+        if set(item) != {"problem", "patch"}:
+            raise ConfigError(f"patches[{number}]: has {sorted(item)}. Give exactly problem and patch.")
+    lane = Lane(Store(settings.store.path), EngineProcess())
+    try:
+        jobs = [job_for_patch(settings, item["problem"], item["patch"]) for item in patches]
+        return [lane.test(job).model_dump(mode="json") for job in jobs]
+    finally:
+        lane.close()
+
+
+def _lane(name: QueueName, path: str, installation: str, code: str, linger: float) -> Any:
+    if code and code != code_version():
+        raise ConfigError(
+            f"this worker has CORAL-X {code_version()}, the evolution {code}. Install one version on every machine and image."
+        )
+    store = Store(path)
+    queue = JobQueue(store, name)
+    if installation and (not (queue.top / "installation.json").exists() or queue.installation() != installation):
+        raise StoreError(
+            f"store {store.root}: on this machine it is not the store of the evolution. Mount the same directory at the same path "
+            "on every machine, and in every container."
+        )
+    worker = LaneWorker(store, queue, linger, flow_run.id or "", _cancel_probe(flow_run.id))
+    ended = worker.run()
+    if ended == "cancelled":
+        return Cancelled(message="the lane was cancelled; its job goes to another lane")
+    note = queue.lanes.read(worker.name)
+    return {"lane": worker.name, "ended": ended, "jobs": sum(s.jobs for s in note.served.values()) if note else 0}
+
+
+def _cancel_probe(flow_run_id: str | None) -> Callable[[], bool]:
+    """Asks the API whether this flow run is to stop; an API that is away is no reason to."""
+    if not flow_run_id:
+        return lambda: False
+    client = get_client(sync_client=True)
+    state: dict[Literal["next"], float] = {"next": 0.0}
+
+    def probe() -> bool:
+        if time.monotonic() < state["next"]:
+            return False
+        state["next"] = time.monotonic() + 3.0
+        try:
+            found = client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
+        except Exception as error:
+            log.debug("the API does not answer: %s", error)
+            return False
+        return found is not None and (found.is_cancelling() or found.is_final())
+
+    return probe
