@@ -183,8 +183,10 @@ class RunFolder:
         return self.path.name
 
     @classmethod
-    def create(cls, config: RunConfig, identity: RunIdentity, overrides: Iterable[str]) -> "RunFolder":
-        """Make (or reopen) the folder of a run and freeze its configuration."""
+    def create(
+        cls, config: RunConfig, identity: RunIdentity, overrides: Iterable[str], flow_run_id: str = "", api: str = ""
+    ) -> "RunFolder":
+        """Make (or reopen) the folder of a run and freeze its configuration; note where it runs now."""
         folder = cls(Path(config.runs).expanduser().absolute() / identity.run_id)
         facts = {
             "schema_version": SCHEMA_VERSION,
@@ -193,6 +195,8 @@ class RunFolder:
             "versions": versions(),
             "pid": os.getpid(),
             "host": platform.node(),
+            "flow_run_id": flow_run_id,
+            "api": api,
         }
         try:
             write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())

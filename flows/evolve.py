@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled
 
 from coral_core.config import RunConfig
 from coral_core.errors import CoralError
@@ -41,6 +43,7 @@ from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.store import Store
 from flows import artifacts
+from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
 from flows.session import Session, current, watcher
@@ -54,35 +57,37 @@ class NoChampionError(CoralError):
 
 
 @flow(name="evolve", flow_run_name="{config.name}", persist_result=False)
-async def evolve(config: RunConfig, edition: int = 1, overrides: list[str] | None = None) -> dict[str, Any]:
+async def evolve(config: RunConfig, edition: int | None = None, overrides: list[str] | None = None) -> Any:
     """Search for the best adapter.
 
     Args:
         config: The whole configuration; in the Prefect UI this is the form.
-        edition: 1 for a run and its repeats (a replay); another number makes a new run with other seeds.
+        edition: Another number makes a new run with other seeds; a repeat of a number is a replay. Left out: the date
+            (YYYYMMDD) for a scheduled run, so that each night is a new one, else 1.
         overrides: The ``--set`` differences that `config` already contains; kept with the run.
 
     Returns:
         run_id, champion and where the run's folder is.
     """
     await asyncio.to_thread(preflight, config)
-    identity = identify_run(config, edition)
+    identity = identify_run(config, edition or _scheduled_edition())
     store = Store(config.store.path)
     store.prepare()
-    folder = RunFolder.create(config, identity, overrides or [])
+    run_id = str(flow_run.id or "")
+    folder = RunFolder.create(config, identity, overrides or [], run_id, PREFECT_API_URL.value() or "")
     base = await asyncio.to_thread(identify, config.base_model)
     planner = Planner(config, identity, base)
     started = time.time()
     outcome: Literal["finished", "stopped", "failed"] = "failed"
-    with make_executor(config, store, identity.run_id, str(flow_run.id or "")) as executor:
+    with make_executor(config, store, identity.run_id, run_id) as executor:
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
         token = current.set(session)
         try:
             async with artifacts.Publisher(session) as publisher:
                 session.on_change = _fan_out(publisher, session)
-                await _Evolution(session, identity).run()
-            outcome = "finished"
+                cancelled = await until_cancelled(_Evolution(session, identity).run(), run_id)
+            outcome = "stopped" if cancelled else "finished"
         except (asyncio.CancelledError, KeyboardInterrupt):
             outcome = "stopped"
             raise
@@ -98,10 +103,19 @@ async def evolve(config: RunConfig, edition: int = 1, overrides: list[str] | Non
                     outcome=outcome,
                 )
             )
+    if cancelled:
+        return Cancelled(message=f"cancelled; finished work is kept. Go on with: coral resume {identity.run_id}")
     report = await asyncio.to_thread(write_report, folder, store)
     await asyncio.to_thread(export_champion, folder, store, report)
     await artifacts.summary(session, final=True)
     return {"run_id": identity.run_id, "champion": session.board.best, "folder": str(folder.path)}
+
+
+def _scheduled_edition() -> int:
+    """The scheduled date for runs of a schedule, else 1."""
+    if "auto-scheduled" not in (flow_run.tags or []):
+        return 1
+    return int(flow_run.scheduled_start_time.strftime("%Y%m%d"))
 
 
 def _fan_out(publisher: "artifacts.Publisher", session: Session) -> Any:

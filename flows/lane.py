@@ -29,7 +29,9 @@ log = logging.getLogger("coral.lane")
 
 
 @flow(name="train-adapters", flow_run_name="training lane {slot}", persist_result=False)
-def train_adapters(store: str, installation: str = "", code: str = "", linger: float = 30.0, slot: int = 0) -> Any:
+def train_adapters(
+    store: str, installation: str = "", code: str = "", linger: float = 30.0, slot: int = 0, most: int = 0
+) -> Any:
     """A lane of the training queue.
 
     Args:
@@ -38,14 +40,17 @@ def train_adapters(store: str, installation: str = "", code: str = "", linger: f
         code: The evolution's version of CORAL-X; empty: not checked.
         linger: Seconds without a job after which the lane ends.
         slot: Number of the lane, for people.
+        most: Jobs after which the lane ends, for engines that should be started anew now and then; 0: no limit.
     """
-    return _lane("training", store, installation, code, linger)
+    return _lane("training", store, installation, code, linger, most)
 
 
 @flow(name="evaluate-genomes", flow_run_name="evaluation lane {slot}", persist_result=False)
-def evaluate_genomes(store: str, installation: str = "", code: str = "", linger: float = 30.0, slot: int = 0) -> Any:
+def evaluate_genomes(
+    store: str, installation: str = "", code: str = "", linger: float = 30.0, slot: int = 0, most: int = 0
+) -> Any:
     """A lane of the evaluation queue, which also holds test jobs. Arguments as of `train_adapters`."""
-    return _lane("evaluation", store, installation, code, linger)
+    return _lane("evaluation", store, installation, code, linger, most)
 
 
 @flow(name="test-patches", persist_result=False)
@@ -71,7 +76,7 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
         lane.close()
 
 
-def _lane(name: QueueName, path: str, installation: str, code: str, linger: float) -> Any:
+def _lane(name: QueueName, path: str, installation: str, code: str, linger: float, most: int) -> Any:
     if code and code != code_version():
         raise ConfigError(
             f"this worker has CORAL-X {code_version()}, the evolution {code}. Install one version on every machine and image."
@@ -83,7 +88,7 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
             f"store {store.root}: on this machine it is not the store of the evolution. Mount the same directory at the same path "
             "on every machine, and in every container."
         )
-    worker = LaneWorker(store, queue, linger, flow_run.id or "", _cancel_probe(flow_run.id))
+    worker = LaneWorker(store, queue, linger, flow_run.id or "", _cancel_probe(flow_run.id), most=most)
     ended = worker.run()
     if ended == "cancelled":
         return Cancelled(message="the lane was cancelled; its job goes to another lane")

@@ -1,6 +1,8 @@
 """The rehearsal base model: exercises an installation without a model, a GPU or torch.
 
-``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2`` (seconds per job).
+``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2`` (seconds per job);
+``die=32`` makes every training of rank 32 kill its engine, ``hang=16`` makes rank 16 never
+end: for trying what becomes of such genomes. None of this is part of any digest.
 Trainings write a small valid PEFT folder, generation answers with a one-step mutation of
 the buggy text or the text itself, all as a deterministic function of genes, seed and
 problem. Scores rise with rank and with learning rates near 5e-3, so that a search has
@@ -8,7 +10,9 @@ something to climb. It says nothing about any real model.
 """
 
 import json
+import os
 import random
+import signal
 import struct
 import time
 from pathlib import Path
@@ -36,6 +40,10 @@ class Rehearsal:
         started = time.perf_counter()
         time.sleep(self._seconds["train"])
         heavy = job.heavy
+        if heavy.rank == self._seconds["die"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if heavy.rank == self._seconds["hang"]:
+            time.sleep(1e6)
         missing = [name for name in heavy.target_modules if name not in self.identity.modules]
         if missing:
             raise Infeasible("module-missing", f"target module {missing[0]} is not in {job.base_model.name}")
@@ -107,15 +115,17 @@ def _safetensors(value: float) -> bytes:
 
 
 def _seconds(name: str) -> dict[str, float]:
-    """Seconds per job from ``rehearsal:train=6,evaluate=2``. Raises `BaseModelError`."""
-    seconds = {"train": 0.0, "evaluate": 0.0}
+    """Options from ``rehearsal:train=6,evaluate=2,die=32,hang=16``. Raises `BaseModelError`."""
+    seconds = {"train": 0.0, "evaluate": 0.0, "die": 0.0, "hang": 0.0}
     _, _, options = name.partition(":")
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
         try:
-            seconds[key] = {"train": float, "evaluate": float}[key](value)
-        except (KeyError, ValueError):
+            if key not in seconds:
+                raise ValueError(key)
+            seconds[key] = float(value)
+        except ValueError:
             raise BaseModelError(
-                f"base_model.name: {name}: {option!r} is not train=SECONDS or evaluate=SECONDS. Write rehearsal:train=6,evaluate=2"
+                f"base_model.name: {name}: {option!r} is not train=SECONDS, evaluate=SECONDS, die=RANK or hang=RANK. Write rehearsal:train=6,evaluate=2"
             ) from None
     return seconds

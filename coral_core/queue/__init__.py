@@ -1,6 +1,6 @@
 """How jobs reach lanes of other processes and machines: tickets, claims and beats in the store."""
 
-from coral_core.queue.board import LaneBoard, LaneNote, Served
+from coral_core.queue.board import LaneBoard, LaneNote, Served, lane_name
 from coral_core.queue.queue import Claim, FailedTicket, JobQueue
 from coral_core.queue.tickets import Failure, JobKind, QueueName, Ticket, queue_of
 
@@ -15,5 +15,6 @@ __all__ = [
     "QueueName",
     "Served",
     "Ticket",
+    "lane_name",
     "queue_of",
 ]

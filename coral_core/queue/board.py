@@ -20,6 +20,11 @@ LEASE_SECONDS = 60.0
 BEAT_SECONDS = 2.0
 
 
+def lane_name(queue: str, flow_run_id: str) -> str:
+    """A lane's id; known before it has started, so that it can be asked to end."""
+    return f"{queue}-{flow_run_id}"
+
+
 class Served(Frozen):
     """What one evolution got from one lane."""
 

@@ -20,7 +20,7 @@ from coral_core.errors import CoralError, StoreError
 from coral_core.jobs import EvaluationJob, TestJob, TrainingJob
 from coral_core.lane import Lane
 from coral_core.lm.client import Engine, EngineProcess
-from coral_core.queue.board import BEAT_SECONDS, LaneNote, Served
+from coral_core.queue.board import BEAT_SECONDS, LaneNote, Served, lane_name
 from coral_core.queue.queue import Claim, JobQueue
 from coral_core.queue.tickets import Failure, Ticket
 from coral_core.store import Store
@@ -28,7 +28,7 @@ from coral_core.store import Store
 log = logging.getLogger("coral.lane")
 
 LOOK_SECONDS = 0.1
-Ended = Literal["idle", "asked", "cancelled"]
+Ended = Literal["idle", "asked", "cancelled", "enough"]
 
 
 class LaneWorker:
@@ -41,6 +41,7 @@ class LaneWorker:
         flow_run_id: The Prefect flow run that this lane is, if any.
         is_cancelled: Asked every few seconds; True stops the job in flight and the lane.
         make_engine: Makes the engine (tests put their own here).
+        most: Jobs after which the lane ends; 0: no limit.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class LaneWorker:
         flow_run_id: str = "",
         is_cancelled: Callable[[], bool] = lambda: False,
         make_engine: Callable[[], Engine] = EngineProcess,
+        most: int = 0,
     ) -> None:
         self._store = store
         self._queue = queue
         self._linger = linger
+        self._most = most
         self._is_cancelled = is_cancelled
         self._make_engine = make_engine
         self._engine = make_engine()
@@ -64,7 +67,7 @@ class LaneWorker:
         self._stopped = ""
         self._over = threading.Event()
         self._note = LaneNote(
-            lane=f"{queue.name}-{uuid.uuid4().hex[:12]}",
+            lane=lane_name(queue.name, flow_run_id or uuid.uuid4().hex),
             queue=queue.name,
             flow_run_id=flow_run_id,
             host=platform.node(),
@@ -97,7 +100,10 @@ class LaneWorker:
 
     def _work(self) -> Ended:
         idle_since = time.monotonic()
+        done = 0
         while True:
+            if self._most and done >= self._most:
+                return "enough"
             if self._stopped == "cancelled":
                 return "cancelled"
             if self._queue.lanes.asked_to_end(self.name):
@@ -105,6 +111,7 @@ class LaneWorker:
             taken = self._queue.take(self.name, self._note.flow_run_id, self._note.host)
             if taken is not None:
                 self._do(*taken)
+                done += 1
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > self._linger:
                 return "idle"

@@ -17,6 +17,18 @@ def _version() -> str:
     return version("coral-x")
 
 
+def _jobs(*, store: str = "runs/store", json: bool = False) -> None:
+    """List jobs that wait, run or failed; retry, drop or clear them.
+
+    Args:
+        store: The store whose queue is meant.
+        json: Print JSON.
+    """
+    from flows.cli.jobs import jobs
+
+    jobs(store=store, as_json=json)
+
+
 def build() -> App:
     """The application with all its commands, none of them imported yet."""
     app = App(
@@ -49,6 +61,22 @@ def build() -> App:
         "flows.cli.installation:setup", name="setup", help="Make pools, automations and deployments on a Prefect API."
     )
     app.command("flows.cli.installation:drain", name="drain", help="Let a pool's lanes finish, then stop its worker.")
+    app.command("flows.cli.status:status", name="status", help="Show where pools, lanes and evolutions stand.")
+    app.command("flows.cli.stop:cancel", name="cancel", help="Stop an evolution; finished work stays.")
+    app.command("flows.cli.stop:resume", name="resume", help="Go on with a run as it was configured.")
+    jobs = App(
+        name="jobs", help="List jobs that wait, run or failed; retry, drop or clear them.", help_format="markdown"
+    )
+    jobs.default(_jobs)
+    jobs.command("flows.cli.jobs:retry", name="retry", help="Put a failed job back into the queue.")
+    jobs.command("flows.cli.jobs:drop", name="drop", help="Remove a job from the queue.")
+    jobs.command("flows.cli.jobs:clear", name="clear", help="Remove all jobs of one run from a pool.")
+    app.command(jobs)
+    submit = App(name="submit", help="Put a job on a work pool by hand and wait for it.", help_format="markdown")
+    submit.command("flows.cli.jobs:submit_train", name="train", help="Train one adapter.")
+    submit.command("flows.cli.jobs:submit_evaluate", name="evaluate", help="Evaluate one genome.")
+    submit.command("flows.cli.jobs:submit_test", name="test", help="Judge a file against a problem.")
+    app.command(submit)
     problems = App(name="problems", help="Check, fetch and compare problems.", help_format="markdown")
     problems.command(
         "flows.cli.problems:check", name="check", help="Judge reference and buggy version of each problem."

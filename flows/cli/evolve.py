@@ -64,12 +64,19 @@ def evolve(
 
         describe(loaded, edition, as_json)
         return
-    _run(loaded, config, edition, overrides, port, keep_server, as_json)
+    run_it(loaded, config, edition, overrides, port, keep_server, as_json)
 
 
-def _run(
-    config: RunConfig, source: Path, edition: int, overrides: list[str], port: int, keep_server: bool, as_json: bool
+def run_it(
+    config: RunConfig,
+    source: Path,
+    edition: int,
+    overrides: list[str],
+    port: int = 0,
+    keep_server: bool = False,
+    as_json: bool = False,
 ) -> None:
+    """Run `config` in this process, with a board; start a local server where no API is configured."""
     out = Console(stderr=True, highlight=False) if as_json else console
     identity = identify_run(config, edition)
     out.print(f"run [bold]{identity.run_id}[/] from {source}")
@@ -111,9 +118,9 @@ def _drain() -> None:
 
 def _stop_code(error: BaseException) -> int | None:
     """Exit code of a stop that somebody asked for (Ctrl-C, kill); None for an error."""
-    from prefect.exceptions import TerminationSignal
+    from prefect.exceptions import CancelledRun, TerminationSignal
 
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | CancelledRun):
         return 130
     return 143 if isinstance(error, TerminationSignal) else None
 

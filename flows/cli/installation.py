@@ -27,7 +27,7 @@ def setup(
     dry_run: Annotated[bool, Parameter(help="Say what would be done.", negative=())] = False,
 ) -> None:
     """Make or update work pools, automations and deployments on the configured Prefect API."""
-    url = _api()
+    url = use_api()
     from flows.installation.setup import setup as run
 
     place = Place(
@@ -102,7 +102,7 @@ def drain(
         pool: Name of the work pool.
         minutes: How long to wait for lanes to finish what they do.
     """
-    _api()
+    use_api()
     from flows.installation.daily import end_workers
     from flows.installation.ending import drain as run
 
@@ -113,7 +113,7 @@ def drain(
     console.print(f"pool {pool} is paused and idle. Go on with: prefect work-pool resume {pool}")
 
 
-def _api() -> str:
+def use_api() -> str:
     """The configured API, else the one of `coral up`."""
     from coral_core.errors import ConfigError
     from flows.installation.daily import read_state

@@ -23,11 +23,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 
 from coral_core.errors import ConfigError, CoralError
 from coral_core.queue import QueueName
@@ -132,6 +132,10 @@ class Fleet:
         """Lanes that run, start or wait for a worker."""
         return self._groups[queue].living
 
+    def serving(self, queue: QueueName) -> list[FlowRun]:
+        """Lanes that take work now or soon: not those that are being cancelled."""
+        return [run for run in self.living(queue) if run.state_type != StateType.CANCELLING]
+
     def ended_state(self, flow_run_id: str) -> str | None:
         """Name and message of a lane's final state; None while it lives, or when the API does not answer."""
         try:
@@ -206,14 +210,16 @@ class Fleet:
     def cancel(self, run: FlowRun, why: str) -> None:
         """Ask Prefect to end a lane."""
         try:
-            self._client.set_flow_run_state(run.id, Cancelling(message=why), force=False)
+            waits = run.state_type == StateType.SCHEDULED
+            state: State[Any] = Cancelled(message=why) if waits else Cancelling(message=why)
+            self._client.set_flow_run_state(run.id, state, force=False)
+            run.state_type = StateType.CANCELLING  # until the next look
         except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
             log.warning("lane %s could not be cancelled: %s", run.name, str(error).splitlines()[0])
 
-    def own_waiting(self, queue: QueueName) -> list[FlowRun]:
-        """Lanes started here that no worker has taken yet."""
-        group = self._groups[queue]
-        return [r for r in group.living if r.id in group.started and r.state_type == StateType.SCHEDULED]
+    def not_started(self, queue: QueueName) -> list[FlowRun]:
+        """Lanes that no worker has taken yet."""
+        return [run for run in self.living(queue) if run.state_type == StateType.SCHEDULED]
 
     def _runs(
         self, group: _Group, states: list[StateType] | None, tag: str | None = None, limit: int = 200

@@ -4,7 +4,8 @@ A lane starts when work waits and none is idle, takes whatever job is next (test
 first, so that results show early; then the largest training, so that none is left over at
 the end of a generation), and ends after `linger` seconds without work. A
 failed engine is restarted and its job tried again; the last try runs with all other
-lanes held back, so that what fails then fails by itself.
+lanes held back, so that what fails then fails by itself: a job that still kills its engine or
+outlasts its time makes its genome infeasible.
 """
 
 import bisect
@@ -23,7 +24,9 @@ from coral_core.errors import EngineError, JudgeError
 from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 from coral_core.lane import Lane
 from coral_core.lm.client import EngineProcess
+from coral_core.queue import Failure
 from coral_core.store import Store
+from flows.dispatch.attempts import Job, finding, is_last
 
 log = logging.getLogger("coral.dispatch")
 
@@ -36,10 +39,11 @@ _POOL: dict[Kind, Kind] = {"training": "training", "evaluation": "evaluation", "
 class _Work:
     """One submitted job."""
 
-    def __init__(self, kind: Kind, digest: str, call: Callable[[Lane], Any], size: int = 0) -> None:
+    def __init__(self, kind: Kind, job: Job, call: Callable[[Lane], Any], size: int = 0) -> None:
         self.kind = kind
+        self.job = job
         self.size = size
-        self.digest = digest
+        self.digest = job.digest()
         self.call = call
         self.future: Future[Any] = Future()
         self.attempts = 0
@@ -67,14 +71,14 @@ class LocalExecutor:
     def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
         seconds = self._infra.training.minutes * 60
         size = job.heavy.rank * len(job.heavy.target_modules)
-        return self._submit(_Work("training", job.digest(), lambda lane: lane.train(job, seconds), size))
+        return self._submit(_Work("training", job, lambda lane: lane.train(job, seconds), size))
 
     def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
         seconds = self._infra.evaluation.minutes * 60
-        return self._submit(_Work("evaluation", job.digest(), lambda lane: lane.evaluate(job, seconds)))
+        return self._submit(_Work("evaluation", job, lambda lane: lane.evaluate(job, seconds)))
 
     def submit_test(self, job: TestJob) -> Future[TestResult]:
-        return self._submit(_Work("test", job.digest(), lambda lane: lane.test(job)))
+        return self._submit(_Work("test", job, lambda lane: lane.test(job)))
 
     def running(self) -> tuple[str, ...]:
         with self._changed:
@@ -145,7 +149,7 @@ class LocalExecutor:
                     del self._queue[index]
                     if not work.future.cancelled():
                         self._busy[number] = work
-                        if work.attempts + 1 >= self._infra.attempts > 1:
+                        if is_last(work.attempts, self._infra.attempts):
                             self._alone = work
                         return work
                     break
@@ -160,7 +164,7 @@ class LocalExecutor:
     def _may_start(self, work: _Work) -> bool:
         if self._alone is not None:
             return False
-        if work.attempts + 1 >= self._infra.attempts > 1:
+        if is_last(work.attempts, self._infra.attempts):
             return not self._busy
         pool = _POOL[work.kind]
         return sum(_POOL[other.kind] == pool for other in self._busy.values()) < self._caps[pool]
@@ -194,8 +198,13 @@ class LocalExecutor:
                 log.debug("in full: %s", error)
                 self._push(work)
             self._changed.notify_all()
+            alone = is_last(work.attempts - 1, self._infra.attempts)
         if again or work.future.cancelled():
             return
+        if error is not None and not self._closed:
+            failure = Failure(lane=f"local-{number}", error=type(error).__name__, message=str(error), alone=alone)
+            result = finding(work.job, failure, work.attempts, self._store)
+            error = None if result is not None else error
         if error is None:
             work.future.set_result(result)
         elif self._closed:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from coral_core.config import InfraConfig
 from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, ProblemError, StoreError
 from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
-from coral_core.queue import Claim, FailedTicket, Failure, JobKind, JobQueue, QueueName, Ticket, queue_of
+from coral_core.queue import Claim, FailedTicket, Failure, JobKind, JobQueue, QueueName, Ticket, lane_name, queue_of
 from coral_core.store import Store
 from flows.dispatch.attempts import RETRIED, finding, is_last
 from flows.dispatch.fleet import Fleet
@@ -106,14 +106,15 @@ class WorkPoolExecutor:
                 self._queues[pending.queue].withdraw(pending.ticket)
                 pending.future.cancel()
             self._pending.clear()
+        self._fleet.refresh()
         for name, queue in self._queues.items():
             if queue.open_digests():
                 continue
-            for run in self._fleet.own_waiting(name):
-                self._fleet.cancel(run, "no work is left for this lane")
-            for note in queue.lanes.living():
-                if note.queue == name:
-                    queue.lanes.ask_to_end(note.lane, f"evolution {self._run_id} has ended and nobody else waits")
+            why = f"evolution {self._run_id} has ended and nobody else waits"
+            for run in self._fleet.not_started(name):
+                self._fleet.cancel(run, why)
+            for run in self._fleet.living(name):
+                queue.lanes.ask_to_end(lane_name(name, str(run.id)), why)
         self._fleet.close()
 
     def __enter__(self) -> Self:
@@ -298,7 +299,7 @@ class WorkPoolExecutor:
         queue = self._queues[name]
         self._watch_starts(name)
         wanted = min(self._limits[name], len(queue.open_digests()))
-        for _ in range(wanted - len(self._fleet.living(name))):
+        for _ in range(wanted - len(self._fleet.serving(name))):
             self._fleet.start(name)
         notice = self._fleet.notice(name) if wanted else ""
         if notice and notice != self._said.get(name):

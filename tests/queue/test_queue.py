@@ -183,6 +183,27 @@ def test_service_is_fair_to_those_who_wait(store: Store) -> None:
     assert served["long"] - 500.0 == 30.0 and served["short"] == 30.0
 
 
+def test_twice_the_weight_gets_twice_the_time(store: Store) -> None:
+    q = queue(store)
+    plans = {name: planner(seed=number) for number, name in enumerate(("heavy", "light"))}
+    q.join("heavy", "", 2.0)
+    q.join("light", "", 1.0)
+    for name, p in plans.items():
+        for heavy in genes(p):
+            q.submit(training(p, heavy, name))
+    counts = {"heavy": 0, "light": 0}
+    note = LaneNote(lane="l", queue="training", started=0.0)
+    for _ in range(9):
+        taken = q.take("l")
+        assert taken is not None
+        ticket, claim = taken
+        counts[ticket.run_id] += 1
+        q.finish(claim, ticket)
+        served = {name: Served(jobs=n, seconds=4.0 * n) for name, n in counts.items()}
+        q.lanes.write(note.model_copy(update={"served": served}))
+    assert counts == {"heavy": 6, "light": 3}
+
+
 def test_a_withdrawn_job_is_stopped_and_the_lane_lives_on(store: Store) -> None:
     slow = planner(base_model={"name": "rehearsal:train=60"})
     quick = planner()

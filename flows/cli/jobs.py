@@ -1,0 +1,232 @@
+"""`coral jobs` and `coral submit`: the queue of the work pools, by hand."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from coral_core.config import RunConfig, load_config
+from coral_core.errors import ConfigError
+from coral_core.genome import HeavyGenes, LightGenes, default_lora
+from coral_core.queue import JobQueue, Ticket
+from coral_core.queue.queue import both
+from coral_core.store import Store
+from flows.cli.places import AsJson
+
+StorePath = Annotated[str, Parameter(name="--store", help="The store whose queue is meant.")]
+Settings = Annotated[
+    list[str] | None, Parameter(name="--set", help="section.key=value in place of the file's.", negative=())
+]
+Genes = Annotated[
+    Path | None, Parameter(help="JSON with heavy and light genes (coral show --json); else the default LoRA.")
+]
+
+
+def rows(store: Store) -> list[dict[str, Any]]:
+    """Every job that waits, runs or failed."""
+    found: list[dict[str, Any]] = []
+    for queue in both(store):
+        claims = {claim.digest: claim for claim in queue.claims()}
+        for run_id in queue.runs():
+            for ticket in queue.waiting(run_id):
+                claim = claims.get(ticket.digest)
+                found.append(
+                    _row(queue, ticket)
+                    | {
+                        "state": "running" if claim else "waiting",
+                        "lane": claim.lane if claim else "",
+                        "host": claim.host if claim else "",
+                        "seconds": round(time.time() - claim.since, 1) if claim else None,
+                        "reason": ticket.failures[-1].message if ticket.failures else "",
+                    }
+                )
+        for failed in queue.all_failed():
+            last = failed.ticket.failures[-1]
+            found.append(
+                _row(queue, failed.ticket)
+                | {
+                    "state": "failed",
+                    "lane": last.lane,
+                    "host": last.host,
+                    "seconds": None,
+                    "reason": last.message,
+                    "traceback": failed.traceback,
+                }
+            )
+    return found
+
+
+def _row(queue: JobQueue, ticket: Ticket) -> dict[str, Any]:
+    return {
+        "queue": queue.name,
+        "kind": ticket.kind,
+        "digest": ticket.digest,
+        "run": ticket.run_id,
+        "tries": len(ticket.failures),
+    }
+
+
+def jobs(*, store: StorePath = "runs/store", as_json: AsJson = False) -> None:
+    """List the jobs that wait, run or failed."""
+    found = rows(_store(store))
+    if as_json:
+        print(json.dumps({"schema_version": 1, "jobs": found}, indent=1))
+        return
+    out = Console(highlight=False)
+    if not found:
+        out.print(f"no jobs wait, run or failed in {store}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("state", "kind", "digest", "run", "tries", "lane", "reason"):
+        table.add_column(name, no_wrap=name != "reason")
+    colours = {"waiting": "yellow", "running": "cyan", "failed": "red"}
+    for row in found:
+        state = f"[{colours[row['state']]}]{row['state']}[/]"
+        reason = (row["reason"].splitlines() or [""])[0]
+        table.add_row(state, row["kind"], row["digest"][:12], row["run"], str(row["tries"]), row["lane"], reason)
+    out.print(table)
+
+
+def retry(digest: str, /, *, store: StorePath = "runs/store") -> None:
+    """Put the failed job DIGEST back into the queue; its failures are forgotten."""
+    queue, ticket = _failed(_store(store), digest)
+    queue.submit(ticket.model_copy(update={"failures": (), "alone": False}))
+    queue.forget_failed(ticket)
+    print(
+        f"{ticket.kind} {ticket.digest[:12]} waits again; a lane takes it as soon as an evolution or coral submit runs"
+    )
+
+
+def drop(digest: str, /, *, store: StorePath = "runs/store") -> None:
+    """Remove job DIGEST from the queue; a lane that works on it stops."""
+    count = 0
+    for queue in both(_store(store)):
+        for failed in queue.all_failed():
+            if failed.ticket.digest.startswith(digest):
+                queue.forget_failed(failed.ticket)
+                count += 1
+        for run_id in queue.runs():
+            for ticket in queue.waiting(run_id):
+                if ticket.digest.startswith(digest):
+                    queue.withdraw(ticket)
+                    count += 1
+    if not count:
+        raise ConfigError(f"{digest}: no such job in {store}. List them with: coral jobs --store {store}")
+    print(f"dropped {count}; an evolution that still waits for it puts it back")
+
+
+def clear(pool: str, /, *, run: str, store: StorePath = "runs/store") -> None:
+    """Remove all jobs of one's own RUN from POOL (training or evaluation, or the pool's name)."""
+    names = {"training": "training", "coral-a100": "training", "evaluation": "evaluation", "coral-a10g": "evaluation"}
+    if pool not in names:
+        raise ConfigError(f"{pool}: no such queue. Known: {', '.join(names)}.")
+    queue = next(queue for queue in both(_store(store)) if queue.name == names[pool])
+    tickets = queue.waiting(run)
+    failed = [found.ticket for found in queue.all_failed() if found.ticket.run_id == run]
+    if not tickets and not failed:
+        known = ", ".join(queue.runs()) or "none"
+        raise ConfigError(f"--run {run}: has no jobs in {pool}. Runs with jobs there: {known}.")
+    for ticket in tickets:
+        queue.withdraw(ticket)
+    for ticket in failed:
+        queue.forget_failed(ticket)
+    print(f"cleared {len(tickets)} waiting and {len(failed)} failed jobs of {run}; other runs' are untouched")
+
+
+# -- coral submit --------------------------------------------------------------------------
+
+
+def submit_train(config: Path, /, *, genes: Genes = None, set_: Settings = None, timeout: float = 3600) -> None:
+    """Train one adapter on the training pool and wait for it."""
+    loaded = _loaded(config, set_)
+    heavy, _ = _genes(genes, loaded)
+    _wait(loaded, lambda planner, executor: executor.submit_training(planner.training(heavy)), timeout)
+
+
+def submit_evaluate(
+    config: Path, /, *, genes: Genes = None, split: str = "fitness", set_: Settings = None, timeout: float = 3600
+) -> None:
+    """Evaluate a genome (training its adapter first where the store has none) and wait for it."""
+    loaded = _loaded(config, set_)
+    heavy, light = _genes(genes, loaded)
+    if split not in ("fitness", "monitor"):
+        raise ConfigError(f"--split {split}: use fitness or monitor; the held-out split is opened by a run, once.")
+
+    def submit(planner: Any, executor: Any) -> Any:
+        executor.submit_training(planner.training(heavy)).result(timeout=timeout)
+        return executor.submit_evaluation(planner.evaluation(heavy, light, split=split))
+
+    _wait(loaded, submit, timeout)
+
+
+def submit_test(config: Path, problem: str, file: Path, /, *, set_: Settings = None, timeout: float = 600) -> None:
+    """Judge FILE against PROBLEM on the evaluation pool and wait for the verdict; exits 0 or 1."""
+    from coral_core.plan import job_for_patch
+
+    loaded = _loaded(config, set_)
+    try:
+        patch = file.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}). Give a file of Python code.") from None
+    job = job_for_patch(loaded, problem, patch)
+    result = _wait(loaded, lambda planner, executor: executor.submit_test(job), timeout)
+    if not result.passed:
+        raise SystemExit(1)
+
+
+def _loaded(config: Path, overrides: list[str] | None) -> RunConfig:
+    return load_config(config, [*(overrides or []), "infra.executor=work-pools"])
+
+
+def _genes(file: Path | None, config: RunConfig) -> tuple[HeavyGenes, LightGenes | None]:
+    if file is None:
+        return default_lora(config.base_model.name), None
+    try:
+        data = json.loads(file.read_text("utf-8"))
+        data = data.get("genome", data)
+        light = data.get("light")
+        return HeavyGenes.model_validate(data["heavy"]), LightGenes.model_validate(light) if light else None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"{file}: holds no genes ({str(error).splitlines()[0]}). Make it with: coral show RUN GENOME --json"
+        ) from None
+
+
+def _wait(config: RunConfig, submit: Any, timeout: float) -> Any:
+    """Submit, wait, print the result as JSON."""
+    from flows.cli.installation import use_api
+
+    use_api()
+    from coral_core.lm.base import identify
+    from coral_core.plan import Planner
+    from coral_core.run import identify_run
+    from flows.dispatch import make_executor
+
+    planner = Planner(config, identify_run(config), identify(config.base_model))
+    with make_executor(config, run_id="by-hand") as executor:
+        try:
+            result = submit(planner, executor).result(timeout=timeout)
+        except TimeoutError:
+            notice = getattr(executor, "notice", "") or "its lane still works"
+            raise ConfigError(f"--timeout {timeout:g}: no result within that time ({notice}). Raise it.") from None
+    print(result.model_dump_json(indent=1, exclude={"records"}))
+    return result
+
+
+def _failed(store: Store, digest: str) -> tuple[JobQueue, Ticket]:
+    for queue in both(store):
+        for failed in queue.all_failed():
+            if failed.ticket.digest.startswith(digest):
+                return queue, failed.ticket
+    raise ConfigError(f"{digest}: no failed job of that digest in {store.root}. List them with: coral jobs")
+
+
+def _store(path: str) -> Store:
+    store = Store(path)
+    if not store.root.is_dir():
+        raise ConfigError(f"--store {path}: no such directory. Give the store of a run (runs/store by default).")
+    return store

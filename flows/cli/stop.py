@@ -1,0 +1,105 @@
+"""`coral cancel` and `coral resume`: stop an evolution from anywhere, go on with it later."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from coral_core.queue.queue import both
+from coral_core.run import RunFolder, find_run
+from flows.cli.places import Runs, store_of
+
+console = Console(highlight=False)
+
+
+def cancel(
+    run: str,
+    /,
+    *,
+    runs: Runs = "runs",
+    wait: Annotated[float, Parameter(help="Seconds to wait until it has ended.")] = 30,
+) -> None:
+    """Stop evolution RUN: its jobs in flight end, its finished work stays.
+
+    Args:
+        run: Id of a run, the beginning of one, `latest`, or the path of its folder.
+        runs: Directory that holds the runs.
+        wait: Seconds to wait until it has ended.
+    """
+    folder = find_run(runs, run)
+    facts = json.loads((folder.path / "run.json").read_text())
+    if facts.get("flow_run_id") and facts.get("api"):
+        _tell(facts["api"], facts["flow_run_id"])
+    deadline = time.monotonic() + wait
+    while (alive := _lives(facts)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    dropped = 0 if alive else _withdraw(folder)
+    if alive:
+        console.print(f"{folder.run_id} was told to stop and has not ended yet")
+        raise SystemExit(1)
+    extra = f", {dropped} jobs withdrawn" if dropped else ""
+    console.print(f"{folder.run_id} is stopped{extra}. Go on with: coral resume {folder.run_id}")
+
+
+def resume(run: str, /, *, runs: Runs = "runs", port: int = 0) -> None:
+    """Go on with RUN as it was configured; finished work is not done again.
+
+    Args:
+        run: Id of a run, the beginning of one, `latest`, or the path of its folder.
+        runs: Directory that holds the runs.
+        port: Port of the local Prefect server; 0 takes a free one.
+    """
+    from flows.cli.evolve import run_it
+
+    folder = find_run(runs, run)
+    facts = json.loads((folder.path / "run.json").read_text())
+    run_it(folder.config(), folder.path / "config.yaml", facts["identity"]["edition"], list(facts["set"]), port)
+
+
+def _tell(url: str, flow_run_id: str) -> None:
+    """Cancelling, which the evolution (or its worker) sees; an API that is away is said and passed over."""
+    os.environ["PREFECT_API_URL"] = url
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+    from prefect.states import Cancelled, Cancelling
+
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run_id)).state
+            if state is not None and not state.is_final():
+                waiting = state.is_scheduled()
+                client.set_flow_run_state(
+                    UUID(flow_run_id), Cancelled() if waiting else Cancelling(message="coral cancel"), force=waiting
+                )
+    except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
+        console.print(f"[yellow]{url} does not know or does not answer[/] ({type(error).__name__})")
+
+
+def _lives(facts: dict[str, object]) -> bool:
+    """Does the evolution's process live? Known for this machine only."""
+    if facts.get("host") != platform.node():
+        return False
+    try:
+        return b"python" in Path(f"/proc/{facts.get('pid')}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _withdraw(folder: RunFolder) -> int:
+    """Take back what a dead evolution left in the queue, so that its lanes stop."""
+    store = store_of(folder)
+    if not (store.root / "queue").is_dir():
+        return 0
+    count = 0
+    for queue in both(store):
+        for ticket in queue.waiting(folder.run_id):
+            queue.withdraw(ticket)
+            count += 1
+    return count

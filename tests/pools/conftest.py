@@ -1,0 +1,136 @@
+"""A real installation (server, pools, workers) that all tests of this folder share."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coral_core.queue import JobQueue, LaneNote
+from coral_core.store import Store
+from tests.flows.conftest import Coral
+
+
+def until(what: Callable[[], Any], seconds: float = 60, why: str = "it did not happen in time") -> Any:
+    """Wait until `what` returns something true; returns it."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, why
+        time.sleep(0.1)
+    return found
+
+
+class Pools(Coral):
+    """The `coral` command against the installation, with runs of its own."""
+
+    def __init__(self, home: Path, folder: Path, url: str) -> None:
+        super().__init__(home, folder)
+        self.url = url
+        self.environment["PREFECT_API_URL"] = url
+        self.environment["PREFECT_HOME"] = str(home / "prefect")
+        self.environment["PREFECT_CLIENT_MAX_RETRIES"] = "3"
+
+    def evolve(self, *extra: str, env: Any = None, **settings: str) -> "subprocess.CompletedProcess[str]":
+        return super().evolve("--executor", "work-pools", *extra, env=env, **settings)
+
+    def start(self, *extra: str, **settings: str) -> "subprocess.Popen[str]":
+        return super().start("--executor", "work-pools", *extra, **settings)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.runs / "store")
+
+    def queue(self, name: Any = "training") -> JobQueue:
+        return JobQueue(self.store, name)
+
+    def lanes(self, name: str | None = None) -> list[LaneNote]:
+        """Notes of this store's lanes that have not ended."""
+        notes = self.queue().lanes.notes()
+        return [note for note in notes if note.state != "ended" and name in (None, note.queue)]
+
+    def working(self, name: str = "training") -> LaneNote | None:
+        return next((note for note in self.lanes(name) if note.state == "working"), None)
+
+    def work_done(self, name: str = "training") -> int:
+        """Jobs that lanes finished or tried, by their own count."""
+        return sum(s.jobs for n in self.queue().lanes.notes() if n.queue == name for s in n.served.values())
+
+
+def command(home: Path, *arguments: str, timeout: float = 240, cwd: Path | None = None) -> str:
+    environment = {**os.environ, "CORAL_HOME": str(home), "COLUMNS": "160"}
+    for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """`coral up`, and `coral down` at the end, which must leave no process behind."""
+    home, work = tmp_path_factory.mktemp("pools-home"), tmp_path_factory.mktemp("pools-work")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command(home, "up", "--port", str(port), cwd=work)
+    yield home, json.loads((home / "up.json").read_text())["url"]
+    mine = {w["pid"] for w in json.loads((home / "up.json").read_text())["workers"]}
+    command(home, "down", cwd=work)
+    left = [entry.name for entry in Path("/proc").glob("[0-9]*") if str(home) in _environment(entry)]
+    assert not left and not any(alive(pid) for pid in mine), left
+
+
+def alive(pid: int) -> bool:
+    """Does the process run? One that ended and was not waited for by its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False
+
+
+def _environment(entry: Path) -> str:
+    try:
+        return (entry / "environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+@pytest.fixture
+def pools(installation: tuple[Path, str], tmp_path: Path) -> Iterator[Pools]:
+    home, url = installation
+    made = Pools(home, tmp_path, url)
+    yield made
+    for note in made.lanes():  # the store goes away with the test: its lanes must not live on
+        made.queue().lanes.ask_to_end(note.lane, "the test is over")
+    until(lambda: not made.lanes() or not any(alive(n.pid) for n in made.lanes()), 40)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def engine_of(lane: LaneNote) -> int | None:
+    """The engine process of a lane of this machine."""
+    from flows.installation.daily import descendants
+
+    for pid in descendants(lane.pid):
+        try:
+            if b"coral_core.lm.engine" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        except OSError:
+            continue
+    return None

@@ -1,0 +1,116 @@
+"""What keeps work pools from working is said in words that name the fix; templates leave nothing open."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.installation.pools import POOLS, Place, template
+from tests.pools.conftest import Pools, until
+
+ROOT = Path(__file__).parents[2]
+PLACE = Place(workdir="/work", api_url="http://api:4200/api")
+
+
+@pytest.mark.parametrize("infrastructure", ["process", "docker", "kubernetes"])
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.name)
+def test_templates_leave_only_a_name_open(infrastructure: Any, pool: Any) -> None:
+    rendered = template(pool, PLACE.model_copy(update={"infrastructure": infrastructure}))
+    assert set(rendered["variables"]["properties"]) == {"name"}
+    text = json.dumps(rendered["job_configuration"])
+    assert "${" not in text
+    own = {"name"} if infrastructure != "kubernetes" else {"name", "labels", "namespace", "env", "command"}
+    used = {part.split("}}")[0].strip() for part in text.split("{{")[1:]}
+    assert used <= own  # in a Kubernetes manifest they refer to fields that are fixed above
+
+
+def test_docker_lanes_get_a_gpu_memory_and_no_privileges() -> None:
+    by_name = {p.name: template(p, PLACE.model_copy(update={"infrastructure": "docker"})) for p in POOLS}
+    lane, control = by_name["coral-a100"]["job_configuration"], by_name["coral-control"]["job_configuration"]
+    assert lane["mem_limit"] == "16g" and by_name["coral-a10g"]["job_configuration"]["mem_limit"] == "4g"
+    assert lane["container_create_kwargs"]["device_requests"] == [{"count": 1, "capabilities": [["gpu"]]}]
+    assert "device_requests" not in control["container_create_kwargs"] and lane["privileged"] is False
+    assert lane["container_create_kwargs"]["cap_drop"] == ["ALL"] and lane["volumes"] == ["/data:/data"]
+    from docker.types import HostConfig  # what the worker builds of it
+
+    given = {k: v for k, v in lane["container_create_kwargs"].items()}
+    built = HostConfig(version="1.41", **given, mem_limit=lane["mem_limit"], privileged=lane["privileged"])
+    assert built["DeviceRequests"][0]["Count"] == 1 and built["CapDrop"] == ["ALL"]
+
+
+def test_kubernetes_lanes_ask_for_a_gpu_and_run_as_nobody_special() -> None:
+    rendered = template(POOLS[1], PLACE.model_copy(update={"infrastructure": "kubernetes"}))
+    spec = rendered["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": "1"}
+    assert spec["securityContext"]["runAsNonRoot"] and spec["nodeSelector"] == {"nvidia.com/gpu.product": "A100-40GB"}
+
+
+def coral(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_an_api_that_is_not_there(pools: Pools) -> None:
+    environment = pools.environment | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    for command in (["status"], ["setup", "--dry-run"]):
+        result = coral(environment, *command)
+        assert result.returncode == 6, result.stdout + result.stderr
+        assert "http://127.0.0.1:9/api cannot be reached" in result.stderr and "coral up" in result.stderr
+
+
+@pytest.mark.server
+def test_a_missing_deployment_is_named(pools: Pools) -> None:
+    for kind in ("training", "evaluation"):
+        result = pools.evolve(**{f"infra__{kind}__deployment": "nobody/knows"})
+        assert result.returncode == 2, result.stderr
+        assert f"infra.{kind}.deployment: nobody/knows: no such deployment" in result.stderr
+        assert "coral setup" in result.stderr
+
+
+@pytest.mark.server
+def test_no_worker_is_said_and_work_goes_on_when_one_comes(pools: Pools) -> None:
+    """A pool that nobody serves: the evolution says so within 15 seconds and waits."""
+    import time
+
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolUpdate
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: pools.url}), get_client(sync_client=True) as client:
+        client.update_work_pool("coral-a100", WorkPoolUpdate(is_paused=True))
+        try:
+            started = time.monotonic()
+            run = pools.start()
+            lines: list[str] = []
+            assert run.stdout is not None
+            for line in run.stdout:
+                lines.append(line)
+                if "is paused. Resume it with: prefect work-pool resume coral-a100" in line:
+                    break
+            assert "paused" in lines[-1], "".join(lines)
+            asked = until(lambda: pools.queue().waiting(next(iter(pools.queue().runs()))), 5)
+            assert asked and time.monotonic() - started < 60
+        finally:
+            client.update_work_pool("coral-a100", WorkPoolUpdate(is_paused=False))
+    out, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, "".join(lines) + out
+
+
+@pytest.mark.server
+def test_a_lane_that_sees_another_store_says_so(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a machine without the shared mount would do: refuse before the first job, and name the fix."""
+    from flows.lane import train_adapters
+
+    pools.store.prepare()
+    pools.queue().prepare()
+    pools.queue().installation()
+    from coral_core.errors import ConfigError, StoreError
+
+    with pytest.raises(StoreError, match=r"is not the store of the evolution\. Mount the same directory"):
+        train_adapters.fn(str(pools.store.root), installation="another")
+    with pytest.raises(ConfigError, match="Install one version on every machine"):
+        train_adapters.fn(str(pools.store.root), code="0.0.0")

@@ -1,0 +1,167 @@
+"""The failure table against a real server and real workers: nothing lost, nothing done twice, history identical."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import Coral
+from tests.pools.conftest import Pools, alive, command, engine_of, kill, until
+
+pytestmark = pytest.mark.server
+
+SLOW = "rehearsal:train=1.5,evaluate=0.3"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(installation: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Coral:
+    """The same run by the local executor: what every run below must equal byte for byte."""
+    coral = Coral(installation[0], tmp_path_factory.mktemp("undisturbed"))
+    result = coral.evolve(base_model__name=SLOW)
+    assert result.returncode == 0, result.stderr
+    return coral
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    return out
+
+
+def same(pools: Pools, undisturbed: Coral, repeated: int = 0) -> None:
+    """Equal history; lanes tried `repeated` jobs more than there are, and no job was published twice."""
+    assert pools.history() == undisturbed.history()
+    done = pools.done()
+    assert len(done) == len(set(done))
+    trainings = len(list((pools.runs / "store" / "adapters").iterdir()))
+    assert trainings <= pools.work_done("training") <= trainings + repeated
+    for name in ("training", "evaluation"):
+        queue = pools.queue(name)
+        assert not queue.claims() and not queue.open_digests() and not queue.all_failed()
+
+
+def test_the_history_is_that_of_the_local_executor(pools: Pools, undisturbed: Coral) -> None:
+    result = pools.evolve(base_model__name=SLOW)
+    assert result.returncode == 0, result.stdout + result.stderr
+    same(pools, undisturbed)
+    until(lambda: not pools.lanes(), 30, "an idle evolution must hold no lane")
+    again = pools.evolve(base_model__name=SLOW)
+    assert again.returncode == 0 and pools.history() == undisturbed.history()
+    assert pools.report()["counts"] == {**pools.report()["counts"], "trainings": 0, "evaluations": 0}
+
+
+def test_a_lane_is_killed(pools: Pools, undisturbed: Coral) -> None:
+    run = pools.start(base_model__name=SLOW)
+    lane = until(pools.working)
+    kill(lane.pid)
+    finish(run)
+    same(pools, undisturbed)
+    lost = [note for note in pools.queue().lanes.notes() if note.pid == lane.pid]
+    assert lost[0].state == "working", "a killed lane says no goodbye"
+
+
+def test_an_engine_is_killed(pools: Pools, undisturbed: Coral) -> None:
+    run = pools.start(base_model__name=SLOW)
+    until(lambda: (lane := pools.working()) and (pid := engine_of(lane)) and (kill(pid) or True))
+    finish(run)
+    same(pools, undisturbed, repeated=1)
+
+
+def test_the_evolution_is_killed_and_started_again(pools: Pools, undisturbed: Coral) -> None:
+    run = pools.start(base_model__name=SLOW)
+    until(lambda: pools.work_done() >= 2)
+    run.kill()
+    run.wait()
+    lanes = {note.lane for note in pools.lanes()}
+    assert lanes, "lanes must outlive the evolution"
+    finish(pools.start(base_model__name=SLOW))
+    same(pools, undisturbed)
+    assert lanes & {n.lane for n in pools.queue().lanes.notes() if sum(s.jobs for s in n.served.values()) > 1}
+
+
+def test_a_lane_stands_still(pools: Pools, undisturbed: Coral) -> None:
+    import os
+
+    run = pools.start(base_model__name=SLOW, infra__lease="6")
+    lane = until(pools.working)
+    os.kill(lane.pid, signal.SIGSTOP)
+    try:
+        finish(run)
+        same(pools, undisturbed)
+    finally:
+        kill(lane.pid)
+
+
+def test_a_job_that_kills_every_engine_makes_its_genome_infeasible(pools: Pools) -> None:
+    result = pools.evolve(base_model__name="rehearsal:die=32", genes__heavy__rank="[4, 32]")
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = [json.loads(line) for line in pools.history().splitlines()]
+    genomes = [row for row in rows if row["type"] == "genome"]
+    poisoned = [row for row in genomes if row["genome"]["heavy"]["rank"] == 32]
+    assert poisoned and all(row["infeasible"] == "poison" and row["scores"] == {} for row in poisoned)
+    assert all(row["infeasible"] is None for row in genomes if row["genome"]["heavy"]["rank"] == 4)
+    assert "with nothing beside it" in poisoned[0]["reason"]
+
+
+def test_cancel_ends_lanes_and_resume_goes_on(pools: Pools, undisturbed: Coral) -> None:
+    run = pools.start(base_model__name=SLOW)
+    until(lambda: pools.work_done() >= 1 and pools.working())
+    engines = [pid for note in pools.lanes() if (pid := engine_of(note))]
+    out = pools.call("cancel", "latest", "--runs", str(pools.runs))
+    assert out.returncode == 0, out.stdout + out.stderr
+    assert run.wait(timeout=10) == 130
+    until(lambda: not pools.lanes(), 30, "lanes must end within 30 s of a cancel")
+    assert not any(alive(pid) for pid in engines)
+    assert not pools.queue().open_digests() and list((pools.runs / "store" / "adapters").iterdir())
+    resumed = pools.call("resume", "latest", "--runs", str(pools.runs))
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert pools.history() == undisturbed.history()
+
+
+def test_two_evolutions_share_trainings_and_lanes(pools: Pools) -> None:
+    """Same store, same seed, other budget: what both want is trained once."""
+    settings = {"base_model__name": "rehearsal:train=0.5", "search__generations": "1"}
+    first = pools.start(**settings)
+    second = pools.start(**settings, name="other")
+    finish(first)
+    finish(second)
+    adapters = len(list((pools.runs / "store" / "adapters").iterdir()))
+    assert pools.work_done("training") == adapters
+    runs = {path.parent.name: path.read_bytes().splitlines()[1:] for path in pools.runs.glob("*/history.jsonl")}
+    assert len(runs) == 2 and len({tuple(rows) for rows in runs.values()}) == 1
+
+
+def test_jobs_by_hand(pools: Pools) -> None:
+    config = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+    sets = [
+        part
+        for value in ("base_model.name=rehearsal", f"store.path={pools.store.root}", "problems.fitness=12")
+        for part in ("--set", value)
+    ]
+    trained = pools.call("submit", "train", str(config), *sets)
+    assert trained.returncode == 0 and json.loads(trained.stdout)["infeasible"] is None, trained.stderr
+    evaluated = pools.call("submit", "evaluate", str(config), *sets)
+    assert evaluated.returncode == 0 and "bugfix" in json.loads(evaluated.stdout)["scores"], evaluated.stderr
+    patch = pools.folder / "patch.py"
+    patch.write_text("def nothing(): pass\n")
+    problems = pools.call("problems", "check", "builtin", "--json")
+    name = json.loads(problems.stdout)[0]["problem"]
+    judged = pools.call("submit", "test", str(config), name, str(patch), *sets)
+    assert judged.returncode == 1 and json.loads(judged.stdout)["verdict"]["outcome"] == "no-function", judged.stderr
+    status = json.loads(pools.call("status", "--store", str(pools.store.root), "--json").stdout)
+    by_name = {pool["name"]: pool for pool in status["pools"]}
+    assert set(by_name) == {"coral-control", "coral-a100", "coral-a10g"}
+    assert all({"queued", "running", "lanes_online"} <= set(pool) for pool in status["pools"])
+    assert by_name["coral-a10g"]["completed_last_hour"] == 2 and by_name["coral-a100"]["workers_online"] == 1
+
+
+def test_set_up_again_changes_nothing(installation: tuple[Path, str]) -> None:
+    home, _ = installation
+    seen = command(home, "setup", "--dry-run", "--workdir", json_workdir(home))
+    assert "work pool coral-a100" in seen and "would create" not in seen
+
+
+def json_workdir(home: Path) -> str:
+    return str(home)
