@@ -6,7 +6,8 @@ known length), through a real server and real process workers on this machine:
 - **lanes**: as the product runs them; makespan, share of evaluations started before the last
   training ends, lane starts, the timeline;
 - **killed**: the same with one training lane killed (SIGKILL) half-way: what it cost;
-- **per job**: the same jobs, a flow run for each;
+- **per job**: the same jobs, a flow run for each, with workers that ask every second, and with
+  Prefect's default of 10 seconds;
 - **overhead**: jobs without length in one lane, wall clock per job.
 """
 
@@ -38,9 +39,9 @@ def best_makespan(trainings: int) -> float:
 class Installation:
     """`coral up` in a home of its own."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, query_seconds: int = 1) -> None:
         self.bench = bench
-        self.environment = bench.environment
+        self.environment = {**bench.environment, "PREFECT_WORKER_QUERY_SECONDS": str(query_seconds)}
         self.call("up", "--port", "4399")
         state = json.loads((Path(self.environment["CORAL_HOME"]) / "up.json").read_text())
         os.environ["PREFECT_API_URL"] = state["url"]
@@ -224,12 +225,18 @@ def main() -> None:
         gap = overhead(bench.folder / "null", options.jobs)
     finally:
         installation.call("down")
+    slow = Installation(bench, query_seconds=10)
+    try:
+        default = per_job(bench.folder / "default", options.trainings)
+    finally:
+        slow.call("down")
     start = lanes["first_job_after"]
     result = {
         "best_makespan": best,
         "lanes": lanes,
         "makespan_over_best_plus_lane_start": lanes["seconds"] / (best + start),
         "flow_run_per_job": {"seconds": each, "times_slower": each / lanes["seconds"]},
+        "flow_run_per_job_default_polling": {"seconds": default, "times_slower": default / lanes["seconds"]},
         "killed": killed,
         "lost_by_the_kill_beyond_job_and_lane_start": killed["seconds"]
         - lanes["seconds"]
@@ -241,6 +248,7 @@ def main() -> None:
     print(f"over best plus lane start: {result['makespan_over_best_plus_lane_start']:.3f}")
     print(f"evaluations before the last training ended: {lanes['evaluations_before_last_training_ended']:.0%}")
     print(f"lane starts: {lanes['lane_starts']}; a flow run per job: {each:.1f} s, {each / lanes['seconds']:.1f} x")
+    print(f"a flow run per job, default polling: {default:.1f} s, {default / lanes['seconds']:.1f} x")
     print(
         f"lane killed: {killed['seconds']:.1f} s, lost beyond job and lane start {result['lost_by_the_kill_beyond_job_and_lane_start']:.1f} s"
     )

@@ -171,6 +171,7 @@ class WorkPoolExecutor:
                         self._look_at(pending, fresh)
                     if fresh:
                         for name in self._queues:
+                            self._sweep(name)
                             self._start_lanes(name)
             except StoreError as error:
                 self._fail_all(error)
@@ -293,6 +294,12 @@ class WorkPoolExecutor:
         self._again(pending, ticket)
 
     # -- lanes -----------------------------------------------------------------------------
+
+    def _sweep(self, name: QueueName) -> None:
+        """Remove claims of lanes that died between publishing a result and giving the claim back."""
+        for claim in self._queues[name].claims():
+            if claim.digest not in self._pending and self._gone(claim, fresh=True):
+                self._queues[name].break_claim(claim)
 
     def _start_lanes(self, name: QueueName) -> None:
         """As many lanes as the open work can fill, up to the limit."""

@@ -64,7 +64,7 @@ def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
         **SETTINGS,
         "PREFECT_API_URL": url,
         "PREFECT_HOME": str(coral_home() / "prefect"),
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "1"),
         "PREFECT_WORKER_PREFETCH_SECONDS": "5",
         "NO_COLOR": "1",
     }

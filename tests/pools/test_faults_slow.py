@@ -1,0 +1,183 @@
+"""The slow half of the failure table: many kills, outages, a lost machine, a cancel from the UI."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
+
+from flows.installation.daily import descendants
+from tests.flows.conftest import SMALL, Coral
+from tests.pools.conftest import Pools, alive, command, engine_of, kill, until
+from tests.pools.test_faults import SLOW, finish, same
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def undisturbed(installation: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Coral:
+    coral = Coral(installation[0], tmp_path_factory.mktemp("undisturbed"))
+    result = coral.evolve(base_model__name=SLOW)
+    assert result.returncode == 0, result.stderr
+    return coral
+
+
+@pytest.fixture
+def client(pools: Pools) -> Iterator[SyncPrefectClient]:
+    with temporary_settings({PREFECT_API_URL: pools.url}), get_client(sync_client=True) as made:
+        yield made
+
+
+def up_again(pools: Pools) -> None:
+    """What a service manager does: start again what is dead, on the same port."""
+    port = pools.url.removesuffix("/api").rsplit(":", 1)[1]
+    command(Path(pools.environment["CORAL_HOME"]), "up", "--port", port, cwd=pools.folder)
+
+
+def worker_pid(pools: Pools, pool: str) -> int:
+    state = json.loads((Path(pools.environment["CORAL_HOME"]) / "up.json").read_text())
+    return next(int(w["pid"]) for w in state["workers"] if w["pool"] == pool)
+
+
+def server_pid(pools: Pools) -> int:
+    return int(json.loads((Path(pools.environment["CORAL_HOME"]) / "server.json").read_text())["pid"])
+
+
+def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> None:
+    """Lane, engine, worker, server and evolution, wherever they happen to be; the run ends with the same history."""
+    dice = random.Random(20261124)
+    counts = dict.fromkeys(("lane", "engine", "worker", "server", "evolution"), 0)
+    settings = {"base_model__name": SLOW, "infra__attempts": "20", "infra__lease": "8"}
+    repeats = 0
+    while sum(counts.values()) < KILLS:
+        folder = pools.folder / f"round-{repeats}"
+        folder.mkdir()
+        round_ = Pools(Path(pools.environment["CORAL_HOME"]), folder, pools.url)
+        repeats += 1
+        run = round_.start(**settings)
+        while run.poll() is None:
+            time.sleep(dice.uniform(0.3, 3.0))
+            target = dice.choices(list(counts), weights=(8, 8, 2, 1, 4))[0]
+            lanes = round_.lanes()
+            lane = dice.choice(lanes) if lanes else None
+            if target == "lane" and lane and alive(lane.pid):
+                kill(lane.pid)
+            elif target == "engine" and lane and (pid := engine_of(lane)):
+                kill(pid)
+            elif target == "worker":
+                kill(worker_pid(pools, dice.choice(["coral-a100", "coral-a10g"])))
+                up_again(pools)
+            elif target == "server":
+                kill(server_pid(pools))
+                up_again(pools)
+            elif target == "evolution":
+                run.kill()
+                run.communicate()
+                run = round_.start(**settings)
+            else:
+                continue
+            counts[target] += 1
+            if sum(counts.values()) >= KILLS:
+                break
+        out, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, (counts, out)
+        assert round_.history() == undisturbed.history(), counts
+        done = round_.done()
+        assert len(done) == len(set(done)), "a job was booked twice"
+        for note in round_.lanes():
+            round_.queue().lanes.ask_to_end(note.lane, "the round is over")
+    print(f"{sum(counts.values())} kills in {repeats} rounds: {counts}")
+    assert all(counts.values()), counts
+
+
+def test_the_server_is_away_for_a_while(pools: Pools, undisturbed: Coral) -> None:
+    run = pools.start(base_model__name=SLOW)
+    until(lambda: pools.work_done() >= 1)
+    kill(server_pid(pools))
+    before = pools.work_done("training")
+    time.sleep(40)
+    assert pools.work_done("training") > before, "lanes go on without the server"
+    up_again(pools)
+    finish(run)
+    same(pools, undisturbed)
+
+
+def test_a_machine_is_lost(pools: Pools, undisturbed: Coral, client: SyncPrefectClient) -> None:
+    """Worker, lane and engine at once: found by the beat, and Prefect's record is put right by the automation."""
+    run = pools.start(base_model__name=SLOW, infra__lease="10")
+    lane = until(pools.working)
+    worker = worker_pid(pools, "coral-a100")
+    family = [worker, *descendants(worker)]
+    for pid in family:
+        kill(pid)
+    lost = time.monotonic()
+    up_again(pools)
+    finish(run)
+    assert time.monotonic() - lost < 90, "work must not wait for Prefect's heartbeat"
+    same(pools, undisturbed)
+    until(lambda: _state(client, lane.flow_run_id) in ("Crashed", "Cancelled"), 200, "the record was not put right")
+
+
+def test_a_cancel_in_the_ui_ends_a_deployed_evolution(pools: Pools, client: SyncPrefectClient) -> None:
+    deployment = client.read_deployment_by_name("evolve/evolve")
+    config: dict[str, Any] = {
+        "name": "deployed",
+        "runs": str(pools.runs),
+        "store": {"path": str(pools.runs / "store")},
+        "infra": {"executor": "work-pools"},
+    }
+    for key, value in (SMALL | {"base_model.name": "rehearsal:train=3"}).items():
+        section, name = key.split(".")
+        config.setdefault(section, {})[name] = int(value) if value.isdigit() else value
+    config["genes"] = {"heavy": {"rank": [2, 4, 8, 16, 32]}}
+    run = client.create_flow_run_from_deployment(deployment.id, parameters={"config": config})
+    until(lambda: pools.runs.exists() and pools.working(), 90)
+    engines = [pid for note in pools.lanes() if (pid := engine_of(note))]
+    client.set_flow_run_state(run.id, Cancelling())
+    until(lambda: not pools.lanes(), 40, "lanes must end within 30 s of a cancel")
+    until(lambda: _state(client, str(run.id)) == "Cancelled", 40)
+    assert not any(alive(pid) for pid in engines) and not pools.queue().open_digests()
+    resumed = pools.call("resume", "latest", "--runs", str(pools.runs))
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+
+
+def test_lanes_follow_the_work(pools: Pools) -> None:
+    """None before there is work, no more than it can fill, none afterwards: one pays for active lanes only."""
+    seen: list[int] = []
+    run = pools.start(base_model__name="rehearsal:train=2", infra__linger="3", search__generations="1")
+    while run.poll() is None:
+        seen.append(len([note for note in pools.lanes("training") if alive(note.pid)]))
+        time.sleep(0.2)
+    assert run.returncode == 0 and seen[0] == 0 and max(seen) == 2, run.communicate()[0]
+    until(lambda: not any(alive(note.pid) for note in pools.lanes()), 20)
+    starts = sum(note.queue == "training" for note in pools.queue().lanes.notes())
+    assert starts <= 4, "a lane stays warm while there is work"
+
+
+def test_two_evolutions_are_served_alike(pools: Pools) -> None:
+    """Other seeds, so nothing is shared: each gets 40 to 60 % of the lane seconds while both have work."""
+    settings = {"base_model__name": "rehearsal:train=1,evaluate=1", "search__generations": "3"}
+    both = [pools.start(**settings, seed=str(seed), name=f"run-{seed}") for seed in (1, 2)]
+    shares: list[float] = []
+    while all(run.poll() is None for run in both):
+        time.sleep(0.5)
+        served = [pools.queue().lanes.served()]
+        totals = [sum(s.seconds for (_, run), s in served[0].items() if run.startswith(n)) for n in ("run-1", "run-2")]
+        if min(totals) > 0:
+            shares.append(totals[0] / sum(totals))
+    for run in both:
+        finish(run)
+    assert shares and 0.4 <= shares[-1] <= 0.6, shares[-5:]
+
+
+def _state(client: SyncPrefectClient, flow_run_id: str) -> str:
+    state = client.read_flow_run(UUID(flow_run_id)).state
+    return state.name if state else ""
