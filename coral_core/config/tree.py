@@ -276,6 +276,12 @@ class InfraConfig(Frozen):
         le=3600,
         description="Seconds without a beat after which a lane counts as lost (executor work-pools).",
     )
+    start: float = Field(
+        600,
+        ge=10,
+        le=36_000,
+        description="Seconds from a worker taking a lane (image pull included) to its first beat, after which it counts as lost (executor work-pools).",
+    )
     weight: float = Field(
         1,
         gt=0,

@@ -27,7 +27,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelled, Cancelling
+from prefect.states import Cancelled, Cancelling, Crashed
 
 from coral_core.errors import ConfigError, CoralError
 from coral_core.queue import QueueName
@@ -216,6 +216,15 @@ class Fleet:
             run.state_type = StateType.CANCELLING  # until the next look
         except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
             log.warning("lane %s could not be cancelled: %s", run.name, str(error).splitlines()[0])
+
+    def give_up(self, run: FlowRun, why: str) -> None:
+        """Put on record that a lane is gone, when nobody is left who would."""
+        try:
+            lost: State[Any] = Crashed(message=why)
+            self._client.set_flow_run_state(run.id, lost, force=True)
+            run.state_type = StateType.CANCELLING  # until the next look
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
+            log.warning("lane %s could not be marked as lost: %s", run.name, str(error).splitlines()[0])
 
     def not_started(self, queue: QueueName) -> list[FlowRun]:
         """Lanes that no worker has taken yet."""

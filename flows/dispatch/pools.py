@@ -13,6 +13,9 @@ import time
 from concurrent.futures import Future, InvalidStateError
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
+
+from prefect.client.schemas.objects import StateType
 
 from coral_core.config import InfraConfig
 from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, ProblemError, StoreError
@@ -70,6 +73,7 @@ class WorkPoolExecutor:
         self._lock = threading.RLock()
         self._pending: dict[str, _Pending] = {}
         self._said: dict[QueueName, str] = {}
+        self._unborn: dict[UUID, float] = {}
         self._failed_starts: dict[QueueName, int] = {"training": 0, "evaluation": 0}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="dispatcher", daemon=True)
@@ -281,7 +285,7 @@ class WorkPoolExecutor:
             return
         for run in self._fleet.living(pending.queue):
             if str(run.id) == claim.flow_run_id:
-                self._fleet.cancel(run, f"lost: {why}")
+                self._fleet.give_up(run, f"lost: {why}")
         failure = Failure(lane=claim.lane, host=claim.host, error="lane-lost", message=why, alone=claim.alone)
         ticket = pending.ticket.model_copy(update={"failures": (*pending.ticket.failures, failure)})
         log.warning("lane %s is lost (%s); %s %s goes to another", claim.lane, why, ticket.kind, ticket.digest[:12])
@@ -306,12 +310,33 @@ class WorkPoolExecutor:
         queue = self._queues[name]
         self._watch_starts(name)
         wanted = min(self._limits[name], len(queue.open_digests()))
-        for _ in range(wanted - len(self._fleet.serving(name))):
+        for _ in range(wanted - self._serving(name)):
             self._fleet.start(name)
         notice = self._fleet.notice(name) if wanted else ""
         if notice and notice != self._said.get(name):
             log.warning("%s; %d jobs wait", notice, len(queue.open_digests()))
         self._said[name] = notice
+
+    def _serving(self, name: QueueName) -> int:
+        """Lanes that take work now or soon. A lane without a beat is put on record as lost: after a worker's death nobody
+        else may notice, and its flow run would be taken for a lane for ever."""
+        board = self._queues[name].lanes
+        count = 0
+        for run in self._fleet.serving(name):
+            note = board.read(lane_name(name, str(run.id)))
+            if note is None and run.state_type == StateType.SCHEDULED:
+                count += 1  # no worker has taken it: that is said elsewhere
+            elif note is None:
+                since = self._unborn.setdefault(run.id, time.monotonic())
+                if time.monotonic() - since > self._infra.start:
+                    self._fleet.give_up(run, f"no sign of life within {self._infra.start:.0f} s of its start")
+                else:
+                    count += 1
+            elif board.silent(note, self._infra.lease):
+                self._fleet.give_up(run, f"no beat for {self._infra.lease:.0f} s")
+            elif note.state != "ended":
+                count += 1
+        return count
 
     def _watch_starts(self, name: QueueName) -> None:
         """Lanes that end before they did anything mean that the machine does not fit: say so instead of trying for ever."""

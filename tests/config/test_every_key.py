@@ -238,6 +238,7 @@ ELSEWHERE = {
     "infra.training.deployment": "test_a_missing_deployment_is_named",
     "infra.evaluation.deployment": "test_a_missing_deployment_is_named",
     "infra.lease": "tests/pools: a lane that stands still",
+    "infra.start": "tests/pools: a lane that never comes",
     "infra.weight": "tests/queue/test_queue.py: twice the weight",
     "scoring.judge.workers": "test_workers_run_at_a_time",
     "scoring.judge.allow_missing_layers": "tests/scoring: refuses unless accepted by name",

@@ -1,5 +1,6 @@
 """The slow half of the failure table: many kills, outages, a lost machine, a cancel from the UI."""
 
+import contextlib
 import json
 import random
 import time
@@ -10,8 +11,10 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Pending
 
 from flows.installation.daily import descendants
 from tests.flows.conftest import SMALL, Coral
@@ -55,7 +58,7 @@ def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> Non
     """Lane, engine, worker, server and evolution, wherever they happen to be; the run ends with the same history."""
     dice = random.Random(20261124)
     counts = dict.fromkeys(("lane", "engine", "worker", "server", "evolution"), 0)
-    settings = {"base_model__name": SLOW, "infra__attempts": "20", "infra__lease": "8"}
+    settings = {"base_model__name": SLOW, "infra__attempts": "20", "infra__lease": "8", "infra__start": "25"}
     repeats = 0
     while sum(counts.values()) < KILLS:
         folder = pools.folder / f"round-{repeats}"
@@ -108,6 +111,19 @@ def test_the_server_is_away_for_a_while(pools: Pools, undisturbed: Coral) -> Non
     up_again(pools)
     finish(run)
     same(pools, undisturbed)
+
+
+def test_a_lane_that_never_comes(pools: Pools, undisturbed: Coral, client: SyncPrefectClient) -> None:
+    """A run that a dead worker took and never started is put on record as lost; another lane starts."""
+    run = pools.start(base_model__name=SLOW, infra__start="10")
+    started = until(lambda: _lane_runs(client, pools), 60)
+    pending = next(r for r in started)
+    kill(worker_pid(pools, "coral-a100"))
+    with contextlib.suppress(Exception):
+        client.set_flow_run_state(pending.id, Pending(), force=True)
+    up_again(pools)
+    finish(run)
+    assert pools.history() == undisturbed.history()
 
 
 def test_a_machine_is_lost(pools: Pools, undisturbed: Coral, client: SyncPrefectClient) -> None:
@@ -176,6 +192,13 @@ def test_two_evolutions_are_served_alike(pools: Pools) -> None:
     for run in both:
         finish(run)
     assert shares and 0.4 <= shares[-1] <= 0.6, shares[-5:]
+
+
+def _lane_runs(client: SyncPrefectClient, pools: Pools) -> list[FlowRun]:
+    """This store's training lanes that no worker has taken yet."""
+    tag = f"store:{pools.queue().installation()[:12]}" if (pools.runs / "store" / "queue").exists() else "none"
+    found = client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag])))
+    return [run for run in found if run.name.startswith("training")]
 
 
 def _state(client: SyncPrefectClient, flow_run_id: str) -> str:
