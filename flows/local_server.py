@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,7 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
         os.environ.setdefault(name, value)
     if url := configured_api():
         os.environ["PREFECT_API_URL"] = url
+        _reach(url)
         yield url
         return
     home = coral_home()
@@ -204,6 +206,21 @@ def _claim(port: int) -> int:
                 f"port {port} (--port) cannot be used: {error.strerror}. Choose another, or leave --port out to take a free one."
             ) from None
         return int(probe.getsockname()[1])
+
+
+def _reach(url: str) -> None:
+    """Refuse an API that does not answer; one that answers with an error is told by who uses it."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=10):
+            return
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise ServerError(
+            f"PREFECT_API_URL: {url} cannot be reached ({reason}). Start it (coral up), set another, or unset it to have a server "
+            "started for the run."
+        ) from None
 
 
 def _ready(url: str) -> bool:

@@ -56,7 +56,9 @@ def coral(environment: dict[str, str], *arguments: str) -> "subprocess.Completed
 
 def test_an_api_that_is_not_there(pools: Pools) -> None:
     environment = pools.environment | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
-    for command in (["status"], ["setup", "--dry-run"]):
+    evolve = ["evolve", str(ROOT / "configs" / "quickstart.yaml"), "--executor", "work-pools"]
+    evolve += ["--set", f"store.path={pools.store.root}", "--set", f"runs={pools.runs}"]
+    for command in (["status"], ["setup", "--dry-run"], evolve):
         result = coral(environment, *command)
         assert result.returncode == 6, result.stdout + result.stderr
         assert "http://127.0.0.1:9/api cannot be reached" in result.stderr and "coral up" in result.stderr

@@ -102,13 +102,16 @@ def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> Non
 
 
 def test_the_server_is_away_for_a_while(pools: Pools, undisturbed: Coral) -> None:
+    pools.environment["PREFECT_CLIENT_MAX_RETRIES"] = "12"  # what `coral` sets by default
     run = pools.start(base_model__name=SLOW)
-    until(lambda: pools.work_done() >= 1)
+    until(lambda: pools.work_done("training") >= 1 and len(pools.queue().open_digests()) >= 2)
     kill(server_pid(pools))
     before = pools.work_done("training")
-    time.sleep(40)
-    assert pools.work_done("training") > before, "lanes go on without the server"
-    up_again(pools)
+    try:
+        until(lambda: pools.work_done("training") > before, 20, "lanes go on without the server")
+        time.sleep(30)
+    finally:
+        up_again(pools)
     finish(run)
     same(pools, undisturbed)
 
@@ -116,9 +119,8 @@ def test_the_server_is_away_for_a_while(pools: Pools, undisturbed: Coral) -> Non
 def test_a_lane_that_never_comes(pools: Pools, undisturbed: Coral, client: SyncPrefectClient) -> None:
     """A run that a dead worker took and never started is put on record as lost; another lane starts."""
     run = pools.start(base_model__name=SLOW, infra__start="10")
-    started = until(lambda: _lane_runs(client, pools), 60)
-    pending = next(r for r in started)
     kill(worker_pid(pools, "coral-a100"))
+    pending = until(lambda: _lane_runs(client, pools), 60)[0]
     with contextlib.suppress(Exception):
         client.set_flow_run_state(pending.id, Pending(), force=True)
     up_again(pools)
