@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 CONFIG ?= configs/quickstart.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve test test-faults test-pythons test-unprivileged test-quixbugs lint types check tiny constraints clean
+.PHONY: help env evolve test test-faults test-docker test-pythons test-unprivileged test-quixbugs lint types check tiny constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ test: env ## every test that needs no Docker, browser or GPU
 
 test-faults: env ## the slow half of the failure table: 50 kills, outages, machine loss, cancel from the UI
 	$(BIN)/python -m pytest -m slow --timeout 1500 tests/pools
+
+test-docker: env ## lanes in containers, with a Docker daemon of its own where none answers (root)
+	@bash tests/docker/run.sh
 
 test-pythons: ## the torch-free tests on every Python from 3.11 to 3.13 that is here
 	@bash tests/run_torch_free.sh

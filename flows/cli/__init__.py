@@ -29,6 +29,32 @@ def _jobs(*, store: str = "runs/store", json: bool = False) -> None:
     jobs(store=store, as_json=json)
 
 
+def _work_pools(app: App) -> None:
+    """Commands that need work pools, or a run that goes on elsewhere."""
+    app.command("flows.cli.installation:up", name="up", help="Start server, pools and workers on this machine.")
+    app.command("flows.cli.installation:down", name="down", help="End what `coral up` started.")
+    app.command(
+        "flows.cli.installation:setup", name="setup", help="Make pools, automations and deployments on a Prefect API."
+    )
+    app.command("flows.cli.installation:drain", name="drain", help="Let a pool's lanes finish, then stop its worker.")
+    app.command("flows.cli.status:status", name="status", help="Show where pools, lanes and evolutions stand.")
+    app.command("flows.cli.stop:cancel", name="cancel", help="Stop an evolution; finished work stays.")
+    app.command("flows.cli.stop:resume", name="resume", help="Go on with a run as it was configured.")
+    jobs = App(
+        name="jobs", help="List jobs that wait, run or failed; retry, drop or clear them.", help_format="markdown"
+    )
+    jobs.default(_jobs)
+    jobs.command("flows.cli.jobs:retry", name="retry", help="Put a failed job back into the queue.")
+    jobs.command("flows.cli.jobs:drop", name="drop", help="Remove a job from the queue.")
+    jobs.command("flows.cli.jobs:clear", name="clear", help="Remove all jobs of one run from a pool.")
+    app.command(jobs)
+    submit = App(name="submit", help="Put a job on a work pool by hand and wait for it.", help_format="markdown")
+    submit.command("flows.cli.jobs:submit_train", name="train", help="Train one adapter.")
+    submit.command("flows.cli.jobs:submit_evaluate", name="evaluate", help="Evaluate one genome.")
+    submit.command("flows.cli.jobs:submit_test", name="test", help="Judge a file against a problem.")
+    app.command(submit)
+
+
 def build() -> App:
     """The application with all its commands, none of them imported yet."""
     app = App(
@@ -55,28 +81,7 @@ def build() -> App:
     app.command(
         "flows.cli.judge_patch:judge_patch", name="test-patch", help="Judge a file against one problem; exits 0 or 1."
     )
-    app.command("flows.cli.installation:up", name="up", help="Start server, pools and workers on this machine.")
-    app.command("flows.cli.installation:down", name="down", help="End what `coral up` started.")
-    app.command(
-        "flows.cli.installation:setup", name="setup", help="Make pools, automations and deployments on a Prefect API."
-    )
-    app.command("flows.cli.installation:drain", name="drain", help="Let a pool's lanes finish, then stop its worker.")
-    app.command("flows.cli.status:status", name="status", help="Show where pools, lanes and evolutions stand.")
-    app.command("flows.cli.stop:cancel", name="cancel", help="Stop an evolution; finished work stays.")
-    app.command("flows.cli.stop:resume", name="resume", help="Go on with a run as it was configured.")
-    jobs = App(
-        name="jobs", help="List jobs that wait, run or failed; retry, drop or clear them.", help_format="markdown"
-    )
-    jobs.default(_jobs)
-    jobs.command("flows.cli.jobs:retry", name="retry", help="Put a failed job back into the queue.")
-    jobs.command("flows.cli.jobs:drop", name="drop", help="Remove a job from the queue.")
-    jobs.command("flows.cli.jobs:clear", name="clear", help="Remove all jobs of one run from a pool.")
-    app.command(jobs)
-    submit = App(name="submit", help="Put a job on a work pool by hand and wait for it.", help_format="markdown")
-    submit.command("flows.cli.jobs:submit_train", name="train", help="Train one adapter.")
-    submit.command("flows.cli.jobs:submit_evaluate", name="evaluate", help="Evaluate one genome.")
-    submit.command("flows.cli.jobs:submit_test", name="test", help="Judge a file against a problem.")
-    app.command(submit)
+    _work_pools(app)
     problems = App(name="problems", help="Check, fetch and compare problems.", help_format="markdown")
     problems.command(
         "flows.cli.problems:check", name="check", help="Judge reference and buggy version of each problem."

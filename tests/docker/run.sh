@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Lanes in containers: builds the images, brings up a Docker daemon of its own where none answers, runs tests/docker.
+# Needs root, docker.io and iptables; where no registry answers, mmdebstrap for a base image (Debian packages).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+place=$(mktemp -d /tmp/coral-docker.XXXXXX)
+daemon=
+cleanup() {
+    [ -z "$daemon" ] || { kill "$daemon" 2>/dev/null; wait "$daemon" 2>/dev/null || true; }
+    rm -rf "$place"
+}
+trap cleanup EXIT
+
+if ! docker version >/dev/null 2>&1; then
+    command -v dockerd >/dev/null || { echo "no Docker here: apt-get install docker.io iptables" >&2; exit 1; }
+    dockerd --data-root "$place/data" --exec-root "$place/exec" -p "$place/docker.pid" -H "unix://$place/docker.sock" \
+        >"$place/dockerd.log" 2>&1 &
+    daemon=$!
+    export DOCKER_HOST="unix://$place/docker.sock"
+    for _ in $(seq 50); do docker version >/dev/null 2>&1 && break; sleep 0.2; done
+    docker version >/dev/null 2>&1 || { tail -n 5 "$place/dockerd.log" >&2; exit 1; }
+fi
+
+base=${BASE:-python:3.11-slim}
+if ! docker image inspect "$base" >/dev/null 2>&1 && ! docker pull -q "$base" >/dev/null 2>&1; then
+    command -v mmdebstrap >/dev/null || { echo "no registry answers: apt-get install mmdebstrap for a base image" >&2; exit 1; }
+    tar=${CORAL_ROOTFS:-$place/rootfs.tar}
+    [ -f "$tar" ] || mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$tar"
+    base=coral-base:local
+    docker import -c 'CMD ["python3"]' "$tar" "$base" >/dev/null
+fi
+if [ -n "${PIP_CERT:-}" ]; then # the builder must trust what this machine trusts
+    mkdir "$place/ca"
+    cp "$PIP_CERT" "$place/ca/ca.crt"
+    printf 'FROM %s\nCOPY ca.crt /etc/ssl/certs/ca-certificates.crt\nENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt\n' "$base" >"$place/ca/Dockerfile"
+    docker build -q --network host -t coral-base:trusting "$place/ca" >/dev/null
+    base=coral-base:trusting
+fi
+docker build --network host --build-arg BASE="$base" --target control -t coral-x-control:test -f deployments/images/Dockerfile .
+.venv/bin/python -c 'import prefect_docker' 2>/dev/null || .venv/bin/pip install --quiet -c constraints.txt 'prefect-docker>=0.7,<0.8'
+.venv/bin/python -m pytest -m docker --timeout 600 -rs tests/docker "$@"

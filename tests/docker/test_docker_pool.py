@@ -1,0 +1,144 @@
+"""Lanes as containers of a real Docker daemon: the same history, and what containers add to the failure table."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import Coral
+from tests.pools.conftest import Pools, command, until
+from tests.pools.test_faults import SLOW
+
+pytestmark = pytest.mark.docker
+IMAGE = "coral-x-control:test"
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def lanes() -> list[str]:
+    """Containers of lanes that run."""
+    return docker("ps", "-q", "--filter", "label=coral-pool=coral-a100").split()
+
+
+class Installation:
+    """A server and docker workers of this machine."""
+
+    def __init__(self, home: Path, store: Path) -> None:
+        self.home = home
+        self.store = store
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        code = f"from flows.local_server import join\nprint(join({port}))"
+        environment = {**os.environ, "CORAL_HOME": str(home)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        self.url = done.stdout.strip().splitlines()[-1]
+        self.environment = environment | {
+            "PREFECT_API_URL": self.url,
+            "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+        }
+        self.setup()
+        self.workers = [self._worker(pool) for pool in ("coral-a100", "coral-a10g")]
+
+    def setup(self, image: str = IMAGE) -> None:
+        arguments = ["--type", "docker", "--network", "host", "--store", str(self.store), "--api-url", self.url]
+        arguments += ["--lane-image", image, "--control-image", IMAGE, "--pull-policy", "Never", "--no-gpus"]
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "setup", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def _worker(self, pool: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "docker"]
+        log = (self.home / f"{pool}.log").open("wb")
+        return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.terminate()
+        for worker in self.workers:
+            worker.wait(timeout=30)
+        command(self.home, "down")
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    store = tmp_path_factory.mktemp("shared")
+    for folder in (store, *store.parents[:3]):
+        folder.chmod(0o777)  # lanes are user 1000
+    made = Installation(tmp_path_factory.mktemp("home"), store)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pools(installation: Installation, request: pytest.FixtureRequest) -> Pools:
+    folder = installation.store / request.node.name
+    folder.mkdir()
+    made = Pools(installation.home, folder, installation.url)
+    (made.runs / "store").mkdir(parents=True)
+    made.store.prepare()
+    for name in ("training", "evaluation"):
+        made.queue(name).prepare()
+    for path in [made.folder, *made.folder.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o777)
+    return made
+
+
+def test_the_history_is_that_of_the_local_executor(pools: Pools, tmp_path: Path) -> None:
+    result = pools.evolve(base_model__name=SLOW)
+    assert result.returncode == 0, result.stdout + result.stderr
+    local = Coral(Path(pools.environment["CORAL_HOME"]), tmp_path)
+    assert local.evolve(base_model__name=SLOW).returncode == 0
+    assert pools.history() == local.history()
+    until(lambda: not lanes(), 60, "containers must end when nothing waits")
+
+
+def test_a_container_is_killed(pools: Pools) -> None:
+    run = pools.start(base_model__name=SLOW)
+    until(pools.working, 120)
+    docker("kill", lanes()[0])
+    out, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, out
+    assert len(pools.done()) == len(set(pools.done()))
+
+
+def test_a_wrong_image_is_named(pools: Pools, installation: Installation) -> None:
+    installation.setup(image="no-such-image:1")
+    try:
+        result = pools.evolve()
+        assert result.returncode != 0 and "no-such-image" in result.stderr, result.stderr
+        assert "3 lanes of pool" in result.stderr
+    finally:
+        installation.setup()
+
+
+def test_a_lane_is_nobody_special_and_has_no_way_out(pools: Pools) -> None:
+    run = pools.start(base_model__name="rehearsal:train=8")
+    until(pools.working, 120)
+    facts = json.loads(docker("inspect", lanes()[0]))[0]
+    host = facts["HostConfig"]
+    run.terminate()
+    run.communicate(timeout=60)
+    assert facts["Config"]["User"] not in ("", "root", "0") and not host["Privileged"]
+    assert host["CapDrop"] == ["ALL"] and "no-new-privileges" in host["SecurityOpt"]
+    assert host["Memory"] == 16 * 2**30 and host["Binds"] == [
+        f"{installation_store(pools)}:{installation_store(pools)}"
+    ]
+    until(lambda: not lanes(), 60, "containers must end within 30 s of a stop")
+
+
+def installation_store(pools: Pools) -> str:
+    return str(pools.folder.parent)
