@@ -73,20 +73,20 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     identity = identify_run(config, edition or _scheduled_edition())
     store = Store(config.store.path)
     store.prepare()
-    run_id = str(flow_run.id or "")
-    folder = RunFolder.create(config, identity, overrides or [], run_id, PREFECT_API_URL.value() or "")
+    flow_run_id = str(flow_run.id or "")
+    folder = RunFolder.create(config, identity, overrides or [], flow_run_id, PREFECT_API_URL.value() or "")
     base = await asyncio.to_thread(identify, config.base_model)
     planner = Planner(config, identity, base)
     started = time.time()
     outcome: Literal["finished", "stopped", "failed"] = "failed"
-    with make_executor(config, store, identity.run_id, run_id) as executor:
+    with make_executor(config, store, identity.run_id, flow_run_id) as executor:
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
         token = current.set(session)
         try:
             async with artifacts.Publisher(session) as publisher:
                 session.on_change = _fan_out(publisher, session)
-                cancelled = await until_cancelled(_Evolution(session, identity).run(), run_id)
+                cancelled = await until_cancelled(_Evolution(session, identity).run(), flow_run_id)
             outcome = "stopped" if cancelled else "finished"
         except (asyncio.CancelledError, KeyboardInterrupt):
             outcome = "stopped"

@@ -48,7 +48,6 @@ class LaneNote(Frozen):
     digest: str = Field("", description="The job in flight.")
     run_id: str = Field("", description="The evolution it is done for.")
     served: dict[str, Served] = Field({}, description="Finished and failed work per evolution.")
-    engine_starts: int = 0
     ended: str = Field("", description="Why it ended.")
 
 

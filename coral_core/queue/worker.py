@@ -73,7 +73,6 @@ class LaneWorker:
             host=platform.node(),
             pid=os.getpid(),
             started=time.time(),
-            engine_starts=1,
         )
 
     @property
@@ -170,7 +169,6 @@ class LaneWorker:
         self._lane.close()
         self._engine = self._make_engine()
         self._lane = Lane(self._store, self._engine)
-        self._note = self._note.model_copy(update={"engine_starts": self._note.engine_starts + 1})
 
     def _book(self, run_id: str, seconds: float) -> None:
         with self._lock:

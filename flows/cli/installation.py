@@ -23,6 +23,8 @@ def setup(
     lane_image: Annotated[str, Parameter(help="Image of lanes.")] = "coral-x-lane:latest",
     pull_policy: Annotated[str, Parameter(help="When images are pulled.")] = "IfNotPresent",
     network: Annotated[str, Parameter(help="Docker network mode.")] = "bridge",
+    namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral",
+    claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store",
     gpus: Annotated[bool, Parameter(help="Give lanes a GPU each.")] = True,
     dry_run: Annotated[bool, Parameter(help="Say what would be done.", negative=())] = False,
 ) -> None:
@@ -39,6 +41,8 @@ def setup(
         lane_image=lane_image,
         pull_policy=pull_policy,
         network=network,
+        namespace=namespace,
+        claim=claim,
         gpus=gpus,
     )
     for step in run(place, dry_run):

@@ -1,17 +1,16 @@
 """The inline executor: jobs run in the caller, one at a time, for a debugger."""
 
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Self
 
 from coral_core.config import InfraConfig
 from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 from coral_core.lane import Lane
 from coral_core.lm.client import InlineEngine
 from coral_core.store import Store
+from flows.dispatch.base import Executor
 
 
-class InlineExecutor:
+class InlineExecutor(Executor):
     """Blocks in `submit_*`. Errors are not retried, so that a debugger stops where they happen."""
 
     def __init__(self, infra: InfraConfig, store: Store) -> None:
@@ -38,11 +37,3 @@ class InlineExecutor:
 
     def close(self) -> None:
         self._lane.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

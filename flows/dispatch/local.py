@@ -16,17 +16,17 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from coral_core.config import InfraConfig
-from coral_core.errors import EngineError, JudgeError
+from coral_core.errors import EngineError, JudgeError, StoreError
 from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 from coral_core.lane import Lane
 from coral_core.lm.client import EngineProcess
 from coral_core.queue import Failure
 from coral_core.store import Store
 from flows.dispatch.attempts import Job, finding, is_last
+from flows.dispatch.base import Executor
 
 log = logging.getLogger("coral.dispatch")
 
@@ -49,7 +49,7 @@ class _Work:
         self.attempts = 0
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Lanes as processes of this machine; one torch thread each, one lane per core unless configured."""
 
     def __init__(self, infra: InfraConfig, store: Store) -> None:
@@ -96,14 +96,6 @@ class LocalExecutor:
             engine.kill()  # a job in flight is lost on purpose: what was published stays
         for thread in list(self._lanes.values()):
             thread.join(timeout=20)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- lanes -----------------------------------------------------------------------------
 
@@ -203,8 +195,11 @@ class LocalExecutor:
             return
         if error is not None and not self._closed:
             failure = Failure(lane=f"local-{number}", error=type(error).__name__, message=str(error), alone=alone)
-            result = finding(work.job, failure, work.attempts, self._store)
-            error = None if result is not None else error
+            try:
+                result = finding(work.job, failure, work.attempts, self._store)
+                error = None if result is not None else error
+            except StoreError as full:  # or the caller would wait for ever
+                error = full
         if error is None:
             work.future.set_result(result)
         elif self._closed:

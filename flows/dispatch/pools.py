@@ -11,8 +11,7 @@ import logging
 import threading
 import time
 from concurrent.futures import Future, InvalidStateError
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.objects import StateType
@@ -23,6 +22,7 @@ from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, Trai
 from coral_core.queue import Claim, FailedTicket, Failure, JobKind, JobQueue, QueueName, Ticket, lane_name, queue_of
 from coral_core.store import Store
 from flows.dispatch.attempts import RETRIED, finding, is_last
+from flows.dispatch.base import Executor
 from flows.dispatch.fleet import Fleet
 
 log = logging.getLogger("coral.dispatch")
@@ -43,14 +43,13 @@ class _Pending:
         self.ticket = ticket
         self.job = job
         self.future: Future[Any] = Future()
-        self.seen_claimed = False
 
     @property
     def queue(self) -> QueueName:
         return queue_of(self.ticket.kind)
 
 
-class WorkPoolExecutor:
+class WorkPoolExecutor(Executor):
     """Submits to the queues of `store`; lanes are flow runs of the deployments that `infra` names."""
 
     def __init__(self, infra: InfraConfig, store: Store, run_id: str, flow_run_id: str = "") -> None:
@@ -120,14 +119,6 @@ class WorkPoolExecutor:
             for run in self._fleet.living(name):
                 queue.lanes.ask_to_end(lane_name(name, str(run.id)), why)
         self._fleet.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- submitting ------------------------------------------------------------------------
 

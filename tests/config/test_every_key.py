@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from coral_core.config import RunConfig
 from coral_core.digest import digest
-from coral_core.errors import ConfigError, EngineError
+from coral_core.errors import ConfigError, EngineError, StoreError
 from coral_core.genome import GREEDY
 from coral_core.jobs import BaseModelIdentity
 from coral_core.plan import Planner, problem_set, prompt_template
@@ -394,6 +394,19 @@ def test_attempts_are_counted(tmp_path: Path, attempts: int, caplog: pytest.LogC
         else:  # the last try ran alone: that is evidence
             assert future.result(timeout=100).infeasible == "time-out"
     assert sum("failed (try" in record.message for record in caplog.records) == attempts - 1
+
+
+def test_a_finding_that_cannot_be_published_ends_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, planner = rehearsed(
+        tmp_path, infra__attempts=2, infra__evaluation__minutes=0.01, base_model__name="rehearsal:evaluate=9"
+    )
+
+    def full(*_: Any) -> None:
+        raise StoreError("store: the disk is full")
+
+    monkeypatch.setattr(Store, "publish_evaluation", full)
+    with executor, pytest.raises(StoreError, match="the disk is full"):
+        executor.submit_evaluation(planner.evaluation(None)).result(timeout=60)
 
 
 def test_workers_run_at_a_time() -> None:

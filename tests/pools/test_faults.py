@@ -159,9 +159,5 @@ def test_jobs_by_hand(pools: Pools) -> None:
 
 def test_set_up_again_changes_nothing(installation: tuple[Path, str]) -> None:
     home, _ = installation
-    seen = command(home, "setup", "--dry-run", "--workdir", json_workdir(home))
+    seen = command(home, "setup", "--dry-run", "--workdir", str(home))
     assert "work pool coral-a100" in seen and "would create" not in seen
-
-
-def json_workdir(home: Path) -> str:
-    return str(home)
