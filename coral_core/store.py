@@ -63,7 +63,7 @@ class Store:
         """Create the folders and prove that they can be written. Raises `StoreError`."""
         try:
             for name in ("adapters", "evaluations", "tmp"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+                self.make_folder(self.root / name)
             probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
             _write(probe, b"probe")
             probe.unlink()
@@ -74,10 +74,21 @@ class Store:
         """A new empty folder on the store's file system, for a result under construction."""
         path = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
         try:
-            path.mkdir(parents=True)
+            self.make_folder(path)
         except OSError as error:
             raise self.unwritable(error) from error
         return path
+
+    def make_folder(self, path: Path) -> None:
+        """Make `path` within the store, open to whom the root is open: lanes may be other users than the evolution.
+
+        Somebody who opens the root to a group (``chmod 2775``) has opened all that is made in it later.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        shared = self.root.stat().st_mode & 0o2777
+        for folder in [p for p in (*reversed(path.parents), path) if self.root in p.parents and not p.exists()]:
+            folder.mkdir(exist_ok=True)
+            folder.chmod(shared | folder.stat().st_mode & 0o7777)
 
     def discard(self, scratch: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -106,7 +117,7 @@ class Store:
                     self.discard(scratch)
                     return
                 os.rename(target, self.root / "tmp" / f"broken-{uuid.uuid4().hex}")
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self.make_folder(target.parent)
             os.rename(scratch, target)
             _sync(target.parent)
         except OSError as error:
@@ -155,8 +166,8 @@ class Store:
         target = self.evaluation_path(digest)
         scratch = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}.json"
         try:
-            scratch.parent.mkdir(parents=True, exist_ok=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self.make_folder(scratch.parent)
+            self.make_folder(target.parent)
             _write(scratch, text.encode())
             os.replace(scratch, target)
             _sync(target.parent)

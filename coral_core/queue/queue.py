@@ -19,6 +19,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import time
 import uuid
 from collections.abc import Iterable
@@ -79,14 +80,21 @@ class JobQueue:
         self.lanes = LaneBoard(self.top)
 
     def prepare(self) -> None:
-        """Create the folders. Raises `StoreError`."""
+        """Create the folders, and prove that all that are there can be written. Raises `StoreError`."""
+        own = [self.root / name for name in ("tickets", "claims", "failed", "tests", "broken")]
+        own += [self.top / "runs", self.top / "lanes" / "end"]
         try:
-            for name in ("tickets", "claims", "failed", "tests", "broken"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-            for name in ("runs", "lanes/end"):
-                (self.top / name).mkdir(parents=True, exist_ok=True)
+            for folder in own:
+                self.store.make_folder(folder)
         except OSError as error:
             raise StoreError(f"store {self.store.root}: the queue cannot be made there ({error.strerror}).") from error
+        own += [*self.root.glob("tickets/*"), *self.root.glob("failed/*")]
+        closed = next((folder for folder in own if not os.access(folder, os.W_OK | os.X_OK)), None)
+        if closed is not None:
+            raise StoreError(
+                f"store {self.store.root}: user {os.getuid()} of {platform.node()} cannot write in {closed}. Run evolution and lanes "
+                "as one user, or open the store to a group that both are in before its first use (chmod 2775)."
+            )
 
     def installation(self) -> str:
         """Name of this store that no other has: tells whether two machines see the same one."""
@@ -328,6 +336,7 @@ class JobQueue:
 
     def _write(self, path: Path, model: Frozen) -> None:
         try:
+            self.store.make_folder(path.parent)
             write_atomic(path, model.model_dump_json().encode())
         except OSError as error:
             raise self.store.unwritable(error) from error

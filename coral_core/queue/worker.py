@@ -85,10 +85,14 @@ class LaneWorker:
         self._say(state="idle")
         beats = threading.Thread(target=self._beat, name="beat", daemon=True)
         beats.start()
-        why = "failed"
+        why = "interrupted"
         try:
             why = self._work()
             return why
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            why = f"failed: {text}"
+            raise
         finally:
             self._over.set()
             beats.join(timeout=10)

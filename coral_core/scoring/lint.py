@@ -15,7 +15,7 @@ from pathlib import Path
 
 from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
-from coral_core.syntax import parsing
+from coral_core.syntax import TRIES, parsing
 
 RULES = "E,W,F,B,C4,SIM,PIE,RET,UP,PERF"
 IGNORED = "E501,W292,E741,RET503"
@@ -98,12 +98,18 @@ def _bandit(folder: str, names: Sequence[str]) -> dict[tuple[str, str], int]:
     from bandit.core.manager import BanditManager
 
     logging.getLogger("bandit").setLevel(logging.CRITICAL)
-    manager = BanditManager(BanditConfig(), "file", quiet=True, ignore_nosec=True)
-    manager.discover_files([str(Path(folder) / name) for name in names])
-    with parsing():
-        manager.run_tests()
     counts: dict[tuple[str, str], int] = {}
-    for issue in manager.get_issue_list():
-        key = (Path(issue.fname).name, str(issue.severity))
-        counts[key] = counts.get(key, 0) + 1
+    left = list(names)
+    for _ in range(TRIES):
+        manager = BanditManager(BanditConfig(), "file", quiet=True, ignore_nosec=True)
+        manager.discover_files([str(Path(folder) / name) for name in left])
+        with parsing():
+            manager.run_tests()
+        for issue in manager.get_issue_list():
+            key = (Path(issue.fname).name, str(issue.severity))
+            counts[key] = counts.get(key, 0) + 1
+        # a file that bandit stumbles over by chance (coral_core/syntax.py) must not pass for a clean one
+        left = [Path(name).name for name, reason in manager.get_skipped() if "exception" in reason]
+        if not left:
+            break
     return counts

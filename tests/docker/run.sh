@@ -7,6 +7,7 @@ place=$(mktemp -d /tmp/coral-docker.XXXXXX)
 daemon=
 cleanup() {
     [ -z "$daemon" ] || { kill "$daemon" 2>/dev/null; wait "$daemon" 2>/dev/null || true; }
+    umount "$place"/exec/netns/* 2>/dev/null || true
     rm -rf "$place"
 }
 trap cleanup EXIT

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import Coral
 from tests.pools.conftest import Pools, command, until
 from tests.pools.test_faults import SLOW
 
@@ -25,6 +24,17 @@ def docker(*arguments: str) -> str:
 def lanes() -> list[str]:
     """Containers of lanes that run."""
     return docker("ps", "-q", "--filter", "label=coral-pool=coral-a100").split()
+
+
+class Contained(Pools):
+    """Evolutions in the control image, as the control pool runs them: one Python for search and lanes."""
+
+    def arguments(self, *extra: str, **settings: str) -> list[str]:
+        own = super().arguments(*extra, **settings)
+        inside = ["coral", "evolve", "/app/configs/quickstart.yaml", *own[own.index("--set") :]]
+        place = str(self.folder.parent)
+        options = ["--rm", "--init", "--network=host", f"--volume={place}:{place}", "--env=CORAL_HOME=/tmp/coral"]
+        return ["docker", "run", *options, f"--env=PREFECT_API_URL={self.url}", IMAGE, *inside]
 
 
 class Installation:
@@ -76,37 +86,35 @@ class Installation:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     store = tmp_path_factory.mktemp("shared")
     for folder in (store, *store.parents[:3]):
-        folder.chmod(0o777)  # lanes are user 1000
+        folder.chmod(0o755 | folder.stat().st_mode)
     made = Installation(tmp_path_factory.mktemp("home"), store)
     yield made
     made.close()
 
 
 @pytest.fixture
-def pools(installation: Installation, request: pytest.FixtureRequest) -> Pools:
+def pools(installation: Installation, request: pytest.FixtureRequest) -> Contained:
     folder = installation.store / request.node.name
     folder.mkdir()
-    made = Pools(installation.home, folder, installation.url)
-    (made.runs / "store").mkdir(parents=True)
-    made.store.prepare()
-    for name in ("training", "evaluation"):
-        made.queue(name).prepare()
-    for path in [made.folder, *made.folder.rglob("*")]:
-        if path.is_dir():
-            path.chmod(0o777)
+    made = Contained(installation.home, folder, installation.url)
+    folder.chmod(0o777)  # as an operator gives it to user 1000 of the images
     return made
 
 
-def test_the_history_is_that_of_the_local_executor(pools: Pools, tmp_path: Path) -> None:
+def test_the_history_is_that_of_the_local_executor(pools: Contained, installation: Installation) -> None:
     result = pools.evolve(base_model__name=SLOW)
     assert result.returncode == 0, result.stdout + result.stderr
-    local = Coral(Path(pools.environment["CORAL_HOME"]), tmp_path)
-    assert local.evolve(base_model__name=SLOW).returncode == 0
-    assert pools.history() == local.history()
     until(lambda: not lanes(), 60, "containers must end when nothing waits")
+    local = Contained(installation.home, pools.folder / "local", installation.url)
+    local.folder.mkdir()
+    local.folder.chmod(0o777)
+    command = local.arguments("--executor", "local", base_model__name=SLOW)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pools.history() == local.history()
 
 
-def test_a_container_is_killed(pools: Pools) -> None:
+def test_a_container_is_killed(pools: Contained) -> None:
     run = pools.start(base_model__name=SLOW)
     until(pools.working, 120)
     docker("kill", lanes()[0])
@@ -115,7 +123,7 @@ def test_a_container_is_killed(pools: Pools) -> None:
     assert len(pools.done()) == len(set(pools.done()))
 
 
-def test_a_wrong_image_is_named(pools: Pools, installation: Installation) -> None:
+def test_a_wrong_image_is_named(pools: Contained, installation: Installation) -> None:
     installation.setup(image="no-such-image:1")
     try:
         result = pools.evolve()
@@ -125,7 +133,7 @@ def test_a_wrong_image_is_named(pools: Pools, installation: Installation) -> Non
         installation.setup()
 
 
-def test_a_lane_is_nobody_special_and_has_no_way_out(pools: Pools) -> None:
+def test_a_lane_is_nobody_special_and_has_no_way_out(pools: Contained) -> None:
     run = pools.start(base_model__name="rehearsal:train=8")
     until(pools.working, 120)
     facts = json.loads(docker("inspect", lanes()[0]))[0]
@@ -140,5 +148,5 @@ def test_a_lane_is_nobody_special_and_has_no_way_out(pools: Pools) -> None:
     until(lambda: not lanes(), 60, "containers must end within 30 s of a stop")
 
 
-def installation_store(pools: Pools) -> str:
+def installation_store(pools: Contained) -> str:
     return str(pools.folder.parent)

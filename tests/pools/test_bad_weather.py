@@ -1,14 +1,23 @@
 """What keeps work pools from working is said in words that name the fix; templates leave nothing open."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
+import kubernetes_validate
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Scheduled
+from prefect.workers.process import ProcessJobConfiguration
 
 from flows.installation.pools import POOLS, Place, template
+from flows.installation.setup import DEPLOYMENTS
 from tests.pools.conftest import Pools, until
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +31,42 @@ def test_templates_leave_only_a_name_open(infrastructure: Any, pool: Any) -> Non
     assert set(rendered["variables"]["properties"]) == {"name"}
     text = json.dumps(rendered["job_configuration"])
     assert "${" not in text
-    own = {"name"} if infrastructure != "kubernetes" else {"name", "labels", "namespace", "env", "command"}
-    used = {part.split("}}")[0].strip() for part in text.split("{{")[1:]}
-    assert used <= own  # in a Kubernetes manifest they refer to fields that are fixed above
+    assert {part.split("}}")[0].strip() for part in text.split("{{")[1:]} == {"name"}
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.name)
+def test_kubernetes_manifests_are_valid(pool: Any) -> None:
+    """By the schemas that Kubernetes publishes; there is no cluster here to try them on."""
+    rendered = template(pool, PLACE.model_copy(update={"infrastructure": "kubernetes"}))
+    manifest = rendered["job_configuration"]["job_manifest"]
+    for version in ("1.29", "1.31"):
+        kubernetes_validate.validate(manifest, version, strict=True)
+    manifest["spec"]["template"]["spec"]["containers"][0]["imagePullPolicies"] = "Never"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("variables", [{"command": "touch /tmp/x"}, {"env": {"LD_PRELOAD": "x"}}, {"image": "x"}])
+def test_the_server_refuses_other_job_variables(pools: Pools, variables: Any) -> None:
+    with temporary_settings({PREFECT_API_URL: pools.url}), get_client(sync_client=True) as client:
+        needed: dict[str, dict[str, Any]] = {name: {"store": "/store"} for name in DEPLOYMENTS}
+        needed |= {"evolve/evolve": {}, "test-patches/test-patches": {"patches": []}}
+        for name, parameters in needed.items():
+            deployment = client.read_deployment_by_name(name)
+            with pytest.raises(PrefectHTTPStatusError, match="Additional properties are not allowed"):
+                client.create_flow_run_from_deployment(
+                    deployment.id, parameters=parameters, job_variables=variables, state=Scheduled()
+                )
+
+
+def test_workers_take_nothing_but_the_name_from_job_variables() -> None:
+    """Also where a server would let them through, as in a changed deployment that is on a schedule."""
+    hostile = {"name": "mine", "command": "touch /tmp/x", "working_dir": "/", "labels": {"a": "b"}}
+    rendered = template(POOLS[0], PLACE)
+    config = asyncio.run(ProcessJobConfiguration.from_template_and_values(rendered, hostile, client=AsyncMock()))
+    assert (config.command, str(config.working_dir), config.name) == (None, "/work", "mine")
+    assert config.labels == {"coral-pool": "coral-control"}
 
 
 def test_docker_lanes_get_a_gpu_memory_and_no_privileges() -> None:
