@@ -97,7 +97,8 @@ def _bandit(folder: str, names: Sequence[str]) -> dict[tuple[str, str], int]:
     from bandit.core.config import BanditConfig
     from bandit.core.manager import BanditManager
 
-    logging.getLogger("bandit").setLevel(logging.CRITICAL)
+    for noisy in ("bandit", "stevedore"):  # the second says ERROR of output formats that are not installed
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     counts: dict[tuple[str, str], int] = {}
     left = list(names)
     for _ in range(TRIES):
