@@ -14,9 +14,7 @@ from coral_core.config import load_config
 from coral_core.config.genes import MODULE_SETS
 from coral_core.genome import DEFAULT_LORA, HeavyGenes
 from coral_core.jobs import Evaluation
-from coral_core.lm.base import identify
 from coral_core.plan import Planner
-from coral_core.run import identify_run
 from coral_core.store import Store
 from flows.dispatch import make_executor
 
@@ -44,7 +42,7 @@ def measure(seed: int, device: str, model: str, names: list[str]) -> dict[str, E
     with tempfile.TemporaryDirectory(prefix="coral-landscape-") as folder:
         overrides = [f"seed={seed}", f"store.path={folder}", f"base_model.device={device}", f"base_model.name={model}"]
         config = load_config(QUICKSTART, overrides)
-        planner = Planner(config, identify_run(config), identify(config.base_model))
+        planner = Planner.of_config(config)
         store = Store(config.store.path)
         store.prepare()
         with make_executor(config, store) as executor:

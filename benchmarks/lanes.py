@@ -58,9 +58,7 @@ class Generation:
     def __init__(self, folder: Path, trainings: int, train: float = TRAIN, evaluate: float = EVALUATE) -> None:
         from coral_core.config import RunConfig
         from coral_core.genome import HeavyGenes
-        from coral_core.lm.base import identify
         from coral_core.plan import Planner
-        from coral_core.run import identify_run
 
         self.config = RunConfig.model_validate(
             {
@@ -70,7 +68,7 @@ class Generation:
                 "problems": {"fitness": 4, "retention": 0, "monitor": 0, "held_out": 4, "pairs": 8},
             }
         )
-        self.planner = Planner(self.config, identify_run(self.config), identify(self.config.base_model))
+        self.planner = Planner.of_config(self.config)
         self.heavy = [
             HeavyGenes(
                 rank=8,

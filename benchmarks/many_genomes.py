@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import tempfile
 import threading
@@ -102,12 +103,19 @@ class Watch:
     def close(self) -> dict[str, Any]:
         self._over.set()
         self._thread.join()
-        settled = self.rows[len(self.rows) // 5 :]  # without the start-up
-        threads = [row[1] for row in settled]
-        first, last = settled[0][2], settled[-1][2]
+        quarter = len(self.rows) // 4
+        second, last = self.rows[quarter : 2 * quarter], self.rows[-quarter:]
+
+        def middle(rows: list[tuple[float, int, int]], column: int) -> float:
+            return statistics.median(row[column] for row in rows)
+
         return {
-            "threads": {"least": min(threads), "most": max(threads), "at_the_end": threads[-1]},
-            "memory_mb": {"after_a_fifth": first / 1024, "at_the_end": last / 1024, "growth": last / first},
+            "threads": {
+                "most": max(row[1] for row in self.rows),
+                "second_quarter": middle(second, 1),
+                "last_quarter": middle(last, 1),
+            },
+            "memory_mb": {"second_quarter": middle(second, 2) / 1024, "last_quarter": middle(last, 2) / 1024},
             "timeline": {"second, threads, kB": self.rows[:: max(1, len(self.rows) // 60)]},
         }
 

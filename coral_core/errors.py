@@ -36,11 +36,15 @@ class EngineError(CoralError):
 
 
 class EngineDiedError(EngineError):
-    """The engine process ended by itself in the middle of a request (a signal, out of memory)."""
+    """The engine process ended by itself in the middle of a request (a signal, the kernel's out-of-memory killer)."""
 
 
 class EngineTimeOutError(EngineError):
     """A request took longer than its time limit; the engine was ended."""
+
+
+class EngineMemoryError(EngineError):
+    """Memory ran out during a request. Whose fault that is, a run with nothing beside it tells."""
 
 
 class BaseModelError(CoralError):

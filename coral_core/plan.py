@@ -8,18 +8,20 @@ import difflib
 import platform
 from functools import lru_cache
 from importlib.metadata import version
+from typing import Self
 
 from coral_core.config import ProblemsConfig, RunConfig
 from coral_core.digest import digest
 from coral_core.errors import ProblemError
 from coral_core.genome import Genome, HeavyGenes, LightGenes, neutral
 from coral_core.jobs import BaseModelIdentity, EvaluationJob, TestJob, TrainingJob
+from coral_core.lm.base import identify
 from coral_core.lm.versions import RECIPE_VERSION
 from coral_core.repair.extract import EXTRACTOR_VERSION
 from coral_core.repair.problem import Problem, ProblemSet, Split
 from coral_core.repair.prompt import PromptTemplate, template_for
 from coral_core.repair.sources import load_problems
-from coral_core.run import RunIdentity
+from coral_core.run import RunIdentity, identify_run
 from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION
 from coral_core.scoring.plugins import objective_versions
 
@@ -97,6 +99,11 @@ class Planner:
         self.prompt = prompt_template(config)
         self.base_passes: tuple[str, ...] = ()
         self._scope = identity.run_id if config.store.reuse == "run" else ""
+
+    @classmethod
+    def of_config(cls, config: RunConfig) -> Self:
+        """For the first edition of `config`; reads the base model's digest."""
+        return cls(config, identify_run(config), identify(config.base_model))
 
     def problems(self, split: Split) -> tuple[Problem, ...]:
         return problem_set(self.config.problems).split(split)

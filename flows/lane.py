@@ -79,7 +79,7 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
 def _lane(name: QueueName, path: str, installation: str, code: str, linger: float, most: int) -> Any:
     if code and code != code_version():
         raise ConfigError(
-            f"this worker has CORAL-X {code_version()}, the evolution {code}. Install one version on every machine and image."
+            f"this worker has {code_version()}, the evolution {code}. Install one version of both on every machine and image."
         )
     store = Store(path)
     queue = JobQueue(store, name)

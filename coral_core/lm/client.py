@@ -18,6 +18,7 @@ from coral_core.errors import (
     ConfigError,
     EngineDiedError,
     EngineError,
+    EngineMemoryError,
     EngineTimeOutError,
     Infeasible,
     StoreError,
@@ -271,6 +272,8 @@ class EngineProcess(_Requests):
 
 def _error_from(op: str, error: dict[str, Any]) -> Exception:
     kind, message = error.get("kind"), str(error.get("message", ""))
+    if kind == "infeasible" and error.get("reason") == "out-of-memory":
+        return EngineMemoryError(message)
     if kind == "infeasible":
         return Infeasible(str(error.get("reason")), message)
     if kind == "config":

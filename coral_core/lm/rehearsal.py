@@ -2,7 +2,7 @@
 
 ``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2`` (seconds per job);
 ``die=32`` makes every training of rank 32 kill its engine, ``hang=16`` makes rank 16 never
-end: for trying what becomes of such genomes. None of this is part of any digest.
+end, ``full=8`` makes rank 8 run out of memory: for trying what becomes of such genomes. None of this is part of any digest.
 Trainings write a small valid PEFT folder, generation answers with a one-step mutation of
 the buggy text or the text itself, all as a deterministic function of genes, seed and
 problem. Scores rise with rank and with learning rates near 5e-3, so that a search has
@@ -44,6 +44,10 @@ class Rehearsal:
             os.kill(os.getpid(), signal.SIGKILL)
         if heavy.rank == self._seconds["hang"]:
             time.sleep(1e6)
+        if heavy.rank == self._seconds["full"]:
+            raise Infeasible(
+                "out-of-memory", f"training ran out of GPU memory (rehearsed: rank {heavy.rank} finds no room)"
+            )
         missing = [name for name in heavy.target_modules if name not in self.identity.modules]
         if missing:
             raise Infeasible("module-missing", f"target module {missing[0]} is not in {job.base_model.name}")
@@ -115,8 +119,8 @@ def _safetensors(value: float) -> bytes:
 
 
 def _seconds(name: str) -> dict[str, float]:
-    """Options from ``rehearsal:train=6,evaluate=2,die=32,hang=16``. Raises `BaseModelError`."""
-    seconds = {"train": 0.0, "evaluate": 0.0, "die": 0.0, "hang": 0.0}
+    """Options from ``rehearsal:train=6,evaluate=2,die=32,hang=16,full=8``. Raises `BaseModelError`."""
+    seconds = {"train": 0.0, "evaluate": 0.0, "die": 0.0, "hang": 0.0, "full": 0.0}
     _, _, options = name.partition(":")
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
@@ -126,6 +130,6 @@ def _seconds(name: str) -> dict[str, float]:
             seconds[key] = float(value)
         except ValueError:
             raise BaseModelError(
-                f"base_model.name: {name}: {option!r} is not train=SECONDS, evaluate=SECONDS, die=RANK or hang=RANK. Write rehearsal:train=6,evaluate=2"
+                f"base_model.name: {name}: {option!r} is not train=SECONDS, evaluate=SECONDS, die=RANK, hang=RANK or full=RANK. Write rehearsal:train=6,evaluate=2"
             ) from None
     return seconds

@@ -94,11 +94,11 @@ def _ruff(folder: str) -> dict[str, int]:
 
 def _bandit(folder: str, names: Sequence[str]) -> dict[tuple[str, str], int]:
     """Number of issues per (file name, severity)."""
+    for noisy in ("bandit", "stevedore"):  # the second, on import, says ERROR of output formats that are not installed
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     from bandit.core.config import BanditConfig
     from bandit.core.manager import BanditManager
 
-    for noisy in ("bandit", "stevedore"):  # the second says ERROR of output formats that are not installed
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     counts: dict[tuple[str, str], int] = {}
     left = list(names)
     for _ in range(TRIES):

@@ -103,20 +103,34 @@ def retry(digest: str, /, *, store: StorePath = "runs/store") -> None:
 
 def drop(digest: str, /, *, store: StorePath = "runs/store") -> None:
     """Remove job DIGEST from the queue; a lane that works on it stops."""
-    count = 0
-    for queue in both(_store(store)):
+    place = _store(store)
+    whole = _one(
+        digest,
+        store,
+        [t.digest for queue in both(place) for run_id in queue.runs() for t in queue.waiting(run_id)]
+        + [failed.ticket.digest for queue in both(place) for failed in queue.all_failed()],
+    )
+    for queue in both(place):
         for failed in queue.all_failed():
-            if failed.ticket.digest.startswith(digest):
+            if failed.ticket.digest == whole:
                 queue.forget_failed(failed.ticket)
-                count += 1
         for run_id in queue.runs():
             for ticket in queue.waiting(run_id):
-                if ticket.digest.startswith(digest):
+                if ticket.digest == whole:
                     queue.withdraw(ticket)
-                    count += 1
-    if not count:
+    print(f"dropped {whole[:12]}; an evolution that still waits for it puts it back")
+
+
+def _one(digest: str, store: str, known: list[str]) -> str:
+    """The digest that `digest` is the beginning of."""
+    found = sorted({other for other in known if digest and other.startswith(digest)})
+    if len(found) > 1:
+        raise ConfigError(
+            f"{digest}: {len(found)} jobs begin like that, as {found[0][:12]} and {found[1][:12]}. Give more of it."
+        )
+    if not found:
         raise ConfigError(f"{digest}: no such job in {store}. List them with: coral jobs --store {store}")
-    print(f"dropped {count}; an evolution that still waits for it puts it back")
+    return found[0]
 
 
 def clear(pool: str, /, *, run: str, store: StorePath = "runs/store") -> None:
@@ -201,12 +215,10 @@ def _wait(config: RunConfig, submit: Any, timeout: float) -> Any:
     from flows.cli.installation import use_api
 
     use_api()
-    from coral_core.lm.base import identify
     from coral_core.plan import Planner
-    from coral_core.run import identify_run
     from flows.dispatch import make_executor
 
-    planner = Planner(config, identify_run(config), identify(config.base_model))
+    planner = Planner.of_config(config)
     with make_executor(config, run_id="by-hand") as executor:
         try:
             result = submit(planner, executor).result(timeout=timeout)
@@ -218,11 +230,9 @@ def _wait(config: RunConfig, submit: Any, timeout: float) -> Any:
 
 
 def _failed(store: Store, digest: str) -> tuple[JobQueue, Ticket]:
-    for queue in both(store):
-        for failed in queue.all_failed():
-            if failed.ticket.digest.startswith(digest):
-                return queue, failed.ticket
-    raise ConfigError(f"{digest}: no failed job of that digest in {store.root}. List them with: coral jobs")
+    found = [(queue, failed.ticket) for queue in both(store) for failed in queue.all_failed()]
+    whole = _one(digest, str(store.root), [ticket.digest for _, ticket in found])
+    return next(pair for pair in found if pair[1].digest == whole)
 
 
 def _store(path: str) -> Store:

@@ -1,24 +1,25 @@
 """What follows from failed tries of a job: another try, a finding about the genome, or an error.
 
-A try that failed because the engine died or hung says something about the job only when
+A try that failed because the engine died, hung or ran out of memory says something about the job only when
 nothing ran beside it, so the last of `infra.attempts` tries runs alone. A job that also then
-kills its engine, or outlasts its time limit, makes its genome infeasible on evidence of its
+kills its engine, outlasts its time limit or finds no room, makes its genome infeasible on evidence of its
 own. A lane that was lost says nothing: its machine, its worker or somebody's kill may be why.
 """
 
 from typing import Literal
 
-from coral_core.errors import EngineDiedError, EngineTimeOutError, JudgeError
+from coral_core.errors import EngineDiedError, EngineMemoryError, EngineTimeOutError, JudgeError
 from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TrainedAdapter, TrainingJob
 from coral_core.queue import Failure
 from coral_core.store import Store
 
 Job = TrainingJob | EvaluationJob | TestJob
-RETRIED = ("EngineError", EngineDiedError.__name__, EngineTimeOutError.__name__, JudgeError.__name__)
-_FINDINGS: dict[str, Literal["poison", "time-out"]] = {
+_FINDINGS: dict[str, Literal["poison", "time-out", "out-of-memory"]] = {
     EngineDiedError.__name__: "poison",
     EngineTimeOutError.__name__: "time-out",
+    EngineMemoryError.__name__: "out-of-memory",
 }
+RETRIED = ("EngineError", JudgeError.__name__, *_FINDINGS)
 
 
 def is_last(tries: int, attempts: int) -> bool:

@@ -41,9 +41,8 @@ def small(**changes: Any) -> RunConfig:
 
 def jobs(settings: RunConfig) -> str:
     """Digests of a training, and of a sampling evaluation of every split."""
-    from coral_core.lm.base import identify
 
-    planner = Planner(settings, identify_run(settings), identify(settings.base_model))
+    planner = Planner.of_config(settings)
     heavy = make_search(settings).ask()[0].heavy
     light = GREEDY.model_copy(update={"sampling": True})
     splits = ("fitness", "monitor", "held_out")
@@ -305,13 +304,12 @@ def test_device_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rehearsed(tmp_path: Path, **infra: Any) -> tuple[Any, Planner]:
     """A local executor over the rehearsal model, and a planner for its jobs."""
-    from coral_core.lm.base import identify
     from flows.dispatch import make_executor
 
     settings = small(**({"base_model__name": "rehearsal:train=0.6,evaluate=0.6"} | infra))
     store = Store(tmp_path / "store")
     store.prepare()
-    return make_executor(settings, store), Planner(settings, identify_run(settings), identify(settings.base_model))
+    return make_executor(settings, store), Planner.of_config(settings)
 
 
 def test_executor_is_chosen(tmp_path: Path) -> None:

@@ -156,5 +156,5 @@ def test_a_lane_that_sees_another_store_says_so(pools: Pools, monkeypatch: pytes
 
     with pytest.raises(StoreError, match=r"is not the store of the evolution\. Mount the same directory"):
         train_adapters.fn(str(pools.store.root), installation="another")
-    with pytest.raises(ConfigError, match="Install one version on every machine"):
+    with pytest.raises(ConfigError, match="Install one version of both on every machine"):
         train_adapters.fn(str(pools.store.root), code="0.0.0")

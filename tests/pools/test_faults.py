@@ -94,13 +94,14 @@ def test_a_lane_stands_still(pools: Pools, undisturbed: Coral) -> None:
         kill(lane.pid)
 
 
-def test_a_job_that_kills_every_engine_makes_its_genome_infeasible(pools: Pools) -> None:
-    result = pools.evolve(base_model__name="rehearsal:die=32", genes__heavy__rank="[4, 32]")
+@pytest.mark.parametrize(("option", "reason"), [("die", "poison"), ("full", "out-of-memory")])
+def test_a_job_that_fails_everywhere_makes_its_genome_infeasible(pools: Pools, option: str, reason: str) -> None:
+    result = pools.evolve(base_model__name=f"rehearsal:{option}=32", genes__heavy__rank="[4, 32]")
     assert result.returncode == 0, result.stdout + result.stderr
     rows = [json.loads(line) for line in pools.history().splitlines()]
     genomes = [row for row in rows if row["type"] == "genome"]
     poisoned = [row for row in genomes if row["genome"]["heavy"]["rank"] == 32]
-    assert poisoned and all(row["infeasible"] == "poison" and row["scores"] == {} for row in poisoned)
+    assert poisoned and all(row["infeasible"] == reason and row["scores"] == {} for row in poisoned)
     assert all(row["infeasible"] is None for row in genomes if row["genome"]["heavy"]["rank"] == 4)
     assert "with nothing beside it" in poisoned[0]["reason"]
 

@@ -10,12 +10,10 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.genome import HeavyGenes
-from coral_core.lm.base import identify
 from coral_core.lm.client import InlineEngine
 from coral_core.plan import Planner, job_for_patch, problem_set
 from coral_core.queue import Failure, JobQueue, LaneNote, Served, Ticket
 from coral_core.queue.worker import LaneWorker
-from coral_core.run import identify_run
 from coral_core.search.base import make_search
 from coral_core.store import Store
 
@@ -41,7 +39,7 @@ def queue(store: Store, name: Any = "training") -> JobQueue:
 
 def planner(**changes: Any) -> Planner:
     config = RunConfig.model_validate(SMALL | changes)
-    return Planner(config, identify_run(config), identify(config.base_model))
+    return Planner.of_config(config)
 
 
 def genes(plan: Planner) -> list[HeavyGenes]:

@@ -8,10 +8,8 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.config.scoring import plugin_objectives
 from coral_core.errors import ConfigError, EngineError
-from coral_core.lm.base import identify
 from coral_core.plan import Planner
 from coral_core.preflight import preflight
-from coral_core.run import identify_run
 from coral_core.scoring.conformance import complaints
 from coral_core.scoring.judge import Judge
 from coral_core.scoring.judged import Judged
@@ -62,7 +60,7 @@ def config(**scoring: object) -> RunConfig:
 
 
 def planner(made: RunConfig) -> Planner:
-    return Planner(made, identify_run(made), identify(made.base_model))
+    return Planner.of_config(made)
 
 
 def test_a_named_objective_is_measured_and_identifies_the_evaluation() -> None:

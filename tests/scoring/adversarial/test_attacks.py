@@ -84,9 +84,7 @@ def test_lane_and_engine_are_unharmed(tmp_path: Path) -> None:
     """Attacks as test jobs through a lane; then the same lane evaluates a base model."""
     from coral_core.config import RunConfig
     from coral_core.jobs import TestJob
-    from coral_core.lm.base import identify
     from coral_core.plan import Planner, job_for_patch, problem_set
-    from coral_core.run import identify_run
     from coral_core.store import Store
     from flows.dispatch import LocalExecutor
 
@@ -112,6 +110,6 @@ def test_lane_and_engine_are_unharmed(tmp_path: Path) -> None:
             assert not executor.submit_test(job).result(timeout=120).passed
         assert executor.submit_test(right).result(timeout=120).passed
         assert not executor._engines[0].pid, "test jobs start no engine"
-        planner = Planner(config, identify_run(config), identify(config.base_model))
+        planner = Planner.of_config(config)
         evaluation = executor.submit_evaluation(planner.evaluation(None)).result(timeout=120)
     assert not evaluation.infeasible and len(evaluation.records) == 6
