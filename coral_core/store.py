@@ -62,6 +62,7 @@ class Store:
     def prepare(self) -> None:
         """Create the folders and prove that they can be written. Raises `StoreError`."""
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
             for name in ("adapters", "evaluations", "tmp"):
                 self.make_folder(self.root / name)
             probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
@@ -82,9 +83,9 @@ class Store:
     def make_folder(self, path: Path) -> None:
         """Make `path` within the store, open to whom the root is open: lanes may be other users than the evolution.
 
-        Somebody who opens the root to a group (``chmod 2775``) has opened all that is made in it later.
+        Somebody who opens the root to a group (``chmod 2775``) has opened all that is made in it later. Raises
+        `FileNotFoundError` when the root is gone: an unmounted store must not come to life on the disk below.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
         shared = self.root.stat().st_mode & 0o2777
         for folder in [p for p in (*reversed(path.parents), path) if self.root in p.parents and not p.exists()]:
             folder.mkdir(exist_ok=True)
@@ -255,6 +256,8 @@ class Store:
     def unwritable(self, error: OSError) -> StoreError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             way_out = "the disk is full. Free space and run the same command again; finished work is kept"
+        elif error.errno in (errno.ENOENT, errno.ESTALE, errno.ENOTCONN):
+            way_out = "it is gone. Mount it again and run the same command; finished work is kept"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             way_out = "it cannot be written. Make it writable, or choose another with --set store.path=DIR"
         else:

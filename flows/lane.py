@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from coral_core.config import RunConfig, parse_config
-from coral_core.errors import ConfigError, StoreError
+from coral_core.errors import ConfigError
 from coral_core.lane import Lane
 from coral_core.lm.client import EngineProcess
 from coral_core.plan import job_for_patch
@@ -83,11 +83,8 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
         )
     store = Store(path)
     queue = JobQueue(store, name)
-    if installation and (not (queue.top / "installation.json").exists() or queue.installation() != installation):
-        raise StoreError(
-            f"store {store.root}: on this machine it is not the store of the evolution. Mount the same directory at the same path "
-            "on every machine, and in every container."
-        )
+    if installation:
+        queue.check(installation)
     worker = LaneWorker(store, queue, linger, flow_run.id or "", _cancel_probe(flow_run.id), most=most)
     ended = worker.run()
     if ended == "cancelled":

@@ -76,7 +76,7 @@ async def _train(session: Session, job: TrainingJob, digest: str, label: str) ->
     record = found or await asyncio.to_thread(session.store.read_adapter, digest)
     if record is None:
         raise StoreError(
-            f"store {session.store.root}: adapter {digest[:12]} was published and is gone. Is another program cleaning up?"
+            f"store {session.store.root}: adapter {digest[:12]} was published and is gone. Is the store still mounted? Does another program clean up?"
         )
     return record
 
@@ -98,7 +98,7 @@ async def _evaluate(session: Session, job: EvaluationJob, digest: str, label: st
     evaluation = found or await asyncio.to_thread(session.store.read_evaluation, digest)
     if evaluation is None:
         raise StoreError(
-            f"store {session.store.root}: evaluation {digest[:12]} was published and is gone. Is another program cleaning up?"
+            f"store {session.store.root}: evaluation {digest[:12]} was published and is gone. Is the store still mounted? Does another program clean up?"
         )
     return evaluation
 

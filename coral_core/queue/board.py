@@ -5,6 +5,7 @@ files give what each evolution was served. A lane is believed dead when its coun
 has not changed for `LEASE_SECONDS` of the *observer's* clock: no two clocks are compared.
 """
 
+import errno
 import json
 import time
 from collections.abc import Iterator
@@ -59,7 +60,12 @@ class LaneBoard:
         self._seen: dict[str, tuple[int, float]] = {}
 
     def write(self, note: LaneNote) -> None:
-        write_atomic(self._folder / f"{note.lane}.json", note.model_dump_json().encode())
+        self._put(f"{note.lane}.json", note.model_dump_json().encode())
+
+    def _put(self, name: str, data: bytes) -> None:
+        if not self._folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the store is gone", str(self._folder))
+        write_atomic(self._folder / name, data)
 
     def read(self, lane: str) -> LaneNote | None:
         """A lane's note; None when there is none that can be read."""
@@ -100,7 +106,7 @@ class LaneBoard:
 
     def ask_to_end(self, lane: str, why: str) -> None:
         """The lane ends after the job in flight."""
-        write_atomic(self._folder / "end" / f"{lane}.json", json.dumps({"why": why}).encode())
+        self._put(f"end/{lane}.json", json.dumps({"why": why}).encode())
 
     def asked_to_end(self, lane: str) -> str:
         """Why the lane was asked to end; empty when it was not."""

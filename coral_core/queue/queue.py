@@ -16,6 +16,7 @@ decides about another try (flows/dispatch) and what lanes say of themselves (boa
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -113,6 +114,18 @@ class JobQueue:
                 f"store {self.store.root}: {path} cannot be read ({error}). Remove it to have it made anew."
             ) from None
 
+    def check(self, installation: str) -> None:
+        """Is this still the store that has this name? Raises `StoreError`: it is not mounted (any more), or another is."""
+        try:
+            found = json.loads((self.top / "installation.json").read_bytes())["id"]
+        except (OSError, ValueError, KeyError, TypeError):
+            found = ""
+        if found != installation:
+            raise StoreError(
+                f"store {self.store.root}: on {platform.node()} it is not the store of the evolution (any more). Mount the same directory "
+                "at the same path on every machine and in every container, and run the same command; finished work is kept."
+            )
+
     # -- the executor's side ---------------------------------------------------------------
 
     def join(self, run_id: str, flow_run_id: str, weight: float) -> None:
@@ -196,7 +209,11 @@ class JobQueue:
     # -- the lane's side -------------------------------------------------------------------
 
     def take(self, lane: str, flow_run_id: str = "", host: str = "") -> tuple[Ticket, Claim] | None:
-        """Claim the next job: of the evolution that was served least, its first ticket that nobody does."""
+        """Claim the next job: of the evolution that was served least, its first ticket that nobody does.
+
+        Raises `StoreError` when the queue is gone: a lane that looks at nothing would wait for nothing.
+        """
+        self._present()
         claimed = {path.stem for path in (self.root / "claims").glob("*.json")}
         for run_id in self._fair_order():
             for path in self._tickets_of(run_id):
@@ -334,7 +351,12 @@ class JobQueue:
             log.warning("queue: %s cannot be read and counts as absent: %s", path, str(error).splitlines()[0])
             return None
 
+    def _present(self) -> None:
+        if not (self.root / "claims").is_dir():
+            raise self.store.unwritable(FileNotFoundError(errno.ENOENT, "no such directory"))
+
     def _write(self, path: Path, model: Frozen) -> None:
+        self._present()
         try:
             self.store.make_folder(path.parent)
             write_atomic(path, model.model_dump_json().encode())

@@ -6,6 +6,7 @@ second thread beats, and looks whether the job is still wanted: a job that was w
 stopped by ending the engine. Not covered: starting lanes, and trying a job again.
 """
 
+import contextlib
 import logging
 import os
 import platform
@@ -99,7 +100,8 @@ class LaneWorker:
             if self._claim is not None:
                 self._queue.release(self._claim)
             self._lane.close()
-            self._say(state="ended", digest="", run_id="", ended=why)
+            with contextlib.suppress(OSError):  # where the store is gone, nobody is left to be told
+                self._say(state="ended", digest="", run_id="", ended=why)
 
     def _work(self) -> Ended:
         idle_since = time.monotonic()

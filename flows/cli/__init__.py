@@ -118,6 +118,12 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        if "prefect" in sys.modules:
+            from flows.api import api_error
+
+            if (known := api_error(error)) is not None:
+                _say(str(known))
+                raise SystemExit(known.exit_code) from None
         reason = (str(error).splitlines() or [""])[0]
         _say(
             f"{type(error).__name__}: {reason}\nThis is a bug of CORAL-X, not of yours. CORAL_DEBUG=1 shows where it happened."

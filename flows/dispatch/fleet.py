@@ -29,20 +29,15 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Cancelling, Crashed
 
-from coral_core.errors import ConfigError, CoralError
+from coral_core.errors import ConfigError
 from coral_core.queue import QueueName
+from flows.api import api_error
 from flows.dispatch.version import code_version
 
 log = logging.getLogger("coral.dispatch")
 
 LIVING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 NO_WORKER_SECONDS = 10.0
-
-
-class ApiError(CoralError):
-    """The Prefect API cannot be used."""
-
-    exit_code = 6
 
 
 @dataclass
@@ -88,16 +83,8 @@ class Fleet:
             raise ConfigError(
                 f"infra.{queue}.deployment: {name}: no such deployment on {url}. Install it with: coral setup"
             ) from None
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code in (401, 403):
-                raise ApiError(
-                    f"{url} refuses the key ({error.response.status_code}). Set PREFECT_API_KEY or PREFECT_API_AUTH_STRING."
-                ) from None
-            raise ApiError(f"{url} answers {error.response.status_code}. Is it a Prefect API?") from None
         except (httpx.HTTPError, RuntimeError) as error:
-            raise ApiError(
-                f"{url} cannot be reached ({type(error).__name__}). Start it (coral up), or set PREFECT_API_URL."
-            ) from None
+            raise api_error(error) or error from None
         if not found.work_pool_name:
             raise ConfigError(
                 f"infra.{queue}.deployment: {name} has no work pool, so no worker takes it. Run: coral setup"

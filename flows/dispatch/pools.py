@@ -7,6 +7,7 @@ claims and lanes are found where they were. Not covered: what a lane does
 (coral_core/queue/worker.py), how it is started (fleet.py).
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -67,8 +68,8 @@ class WorkPoolExecutor(Executor):
             "training": infra.training.deployment,
             "evaluation": infra.evaluation.deployment,
         }
-        installation = self._queues["training"].installation()
-        self._fleet = Fleet(deployments, str(store.root), installation, infra.linger)
+        self._installation = self._queues["training"].installation()
+        self._fleet = Fleet(deployments, str(store.root), self._installation, infra.linger)
         self._lock = threading.RLock()
         self._pending: dict[str, _Pending] = {}
         self._said: dict[QueueName, str] = {}
@@ -117,7 +118,8 @@ class WorkPoolExecutor(Executor):
             for run in self._fleet.not_started(name):
                 self._fleet.cancel(run, why)
             for run in self._fleet.living(name):
-                queue.lanes.ask_to_end(lane_name(name, str(run.id)), why)
+                with contextlib.suppress(OSError):  # lanes of a store that is gone end by themselves
+                    queue.lanes.ask_to_end(lane_name(name, str(run.id)), why)
         self._fleet.close()
 
     # -- submitting ------------------------------------------------------------------------
@@ -161,6 +163,7 @@ class WorkPoolExecutor(Executor):
                 if time.monotonic() >= next_look and self._pending:
                     fresh = self._fleet.refresh()
                     next_look = time.monotonic() + LOOK_SECONDS
+                    self._queues["training"].check(self._installation)
                 with self._lock:
                     for pending in list(self._pending.values()):
                         self._look_at(pending, fresh)

@@ -13,10 +13,9 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 
 from coral_core.frozen import Frozen
-from flows.dispatch.fleet import ApiError
+from flows.api import api_error
 from flows.installation.pools import POOLS
 
 QUEUES: dict[str, Literal["training", "evaluation"]] = {"coral-a100": "training", "coral-a10g": "evaluation"}
@@ -41,9 +40,7 @@ def look_at_pools() -> list[PoolLook]:
         with get_client(sync_client=True) as client:
             return [_look(client, pool.name) for pool in POOLS]
     except (httpx.HTTPError, RuntimeError) as error:
-        raise ApiError(
-            f"{PREFECT_API_URL.value()} cannot be reached ({type(error).__name__}). Start it with coral up, or set PREFECT_API_URL."
-        ) from None
+        raise api_error(error) or error from None
 
 
 def _look(client: SyncPrefectClient, name: str) -> PoolLook:

@@ -7,16 +7,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from flows.dispatch.fleet import ApiError
+from flows.api import api_error
 from flows.installation.pools import POOLS, ROOT, Place, PoolSpec, deployments_folder, template
 
 DEPLOYMENTS = (
@@ -57,13 +55,9 @@ def setup(place: Place, dry_run: bool = False) -> Iterator[Step]:
 
 
 def _reach(client: SyncPrefectClient) -> None:
-    url = PREFECT_API_URL.value()
-    try:
-        error = client.api_healthcheck()
-    except httpx.HTTPError as caught:
-        error = caught
+    error = client.api_healthcheck()
     if error is not None:
-        raise ApiError(f"{url} cannot be reached ({error}). Start it with coral up, or set PREFECT_API_URL.")
+        raise api_error(error) or error
 
 
 def _pool(client: SyncPrefectClient, pool: PoolSpec, place: Place, dry_run: bool) -> str:

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -154,7 +157,52 @@ def test_a_lane_that_sees_another_store_says_so(pools: Pools, monkeypatch: pytes
     pools.queue().installation()
     from coral_core.errors import ConfigError, StoreError
 
-    with pytest.raises(StoreError, match=r"is not the store of the evolution\. Mount the same directory"):
+    with pytest.raises(StoreError, match=r"is not the store of the evolution .* Mount the same directory"):
         train_adapters.fn(str(pools.store.root), installation="another")
     with pytest.raises(ConfigError, match="Install one version of both on every machine"):
         train_adapters.fn(str(pools.store.root), code="0.0.0")
+
+
+class _Closed(BaseHTTPRequestHandler):
+    """Answers as a Prefect server does to a key that it does not know: healthy, and 401 to everything else."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path.endswith("/health") else 401)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_wrong_api_key_is_said(pools: Pools) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Closed)
+    Thread(target=server.serve_forever, daemon=True).start()
+    environment = pools.environment | {"PREFECT_API_URL": f"http://127.0.0.1:{server.server_port}/api"}
+    evolve = ["evolve", str(ROOT / "configs" / "quickstart.yaml"), "--executor", "work-pools"]
+    evolve += ["--set", f"store.path={pools.store.root}", "--set", f"runs={pools.runs}"]
+    try:
+        for command in (["status"], ["setup", "--dry-run"], ["drain", "coral-a100"], evolve):
+            result = coral(environment | {"PREFECT_API_KEY": "pnu_secret"}, *command)
+            assert result.returncode == 6, result.stdout + result.stderr
+            assert "refuses the key (401). Set PREFECT_API_KEY" in result.stderr
+            assert "pnu_secret" not in result.stdout + result.stderr
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.server
+@pytest.mark.torch
+def test_a_worker_without_the_base_model_is_named(pools: Pools) -> None:
+    pytest.importorskip("torch")
+    model = pools.folder / "model"
+    shutil.copytree(ROOT / "coral_core" / "lm" / "tiny", model)
+    run = pools.start(base_model__name=str(model), generation__prompt_length="192")
+    until(lambda: list(pools.runs.glob("*/run.json")), 60)
+    shutil.rmtree(model)
+    out, _ = run.communicate(timeout=200)
+    assert run.returncode == 2, out
+    assert str(model) in out and "lane" in out, out

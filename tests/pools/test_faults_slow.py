@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Pending
 
-from flows.dispatch.fleet import ApiError
+from flows.api import ApiError
 from flows.installation.daily import descendants
 from tests.flows.conftest import SMALL, Coral
 from tests.pools.conftest import Pools, alive, command, engine_of, kill, until
