@@ -43,8 +43,8 @@ class RunIdentity(Frozen):
 
 
 def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
-    """Identity of `config`. Where it runs (infra, folders, judge workers) changes no result and is left out."""
-    data = config.model_dump(mode="json", exclude={"infra": True, "runs": True, "store": {"path"}})
+    """Identity of `config`. Where it runs (infra, folders, judge workers) and what it may spend change no result and are left out."""
+    data = config.model_dump(mode="json", exclude={"infra": True, "budget": True, "runs": True, "store": {"path"}})
     del data["scoring"]["judge"]["workers"]
     identity = digest(data)
     return RunIdentity(

@@ -1,5 +1,6 @@
 """One frozen tree = the YAML file = the flow's parameters = the form in the Prefect UI."""
 
+from coral_core.config.budget import BudgetConfig
 from coral_core.config.load import apply_overrides, check_paths, dump_yaml, load_config, parse_config
 from coral_core.config.tree import (
     AutomatonConfig,
@@ -18,6 +19,7 @@ from coral_core.config.tree import (
 __all__ = [
     "AutomatonConfig",
     "BaseModelConfig",
+    "BudgetConfig",
     "GenerationConfig",
     "GenesConfig",
     "InfraConfig",

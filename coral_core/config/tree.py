@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from coral_core.config.budget import BudgetConfig
 from coral_core.config.genes import AutomatonConfig as AutomatonConfig
 from coral_core.config.genes import GenesConfig as GenesConfig
 from coral_core.config.genes import module_names as module_names
@@ -318,6 +319,7 @@ class RunConfig(Frozen):
     generation: GenerationConfig = Field(default_factory=GenerationConfig, description="How patches are generated.")
     scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How patches are scored.")
     infra: InfraConfig = Field(default_factory=InfraConfig, description="Where jobs run.")
+    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What may be spent.")
     store: StoreConfig = Field(default_factory=StoreConfig, description="Where work is kept.")
 
     @model_validator(mode="after")

@@ -55,6 +55,22 @@ def _work_pools(app: App) -> None:
     app.command(submit)
 
 
+def _watching(app: App) -> None:
+    """Commands that look at runs and installations, and at what they cost."""
+    app.command("flows.cli.progress:progress", name="progress", help="Show where one run stands.")
+    app.command("flows.cli.logs:logs", name="logs", help="Show the log lines of a run, or of one genome of it.")
+    app.command("flows.cli.budget:budget", name="budget", help="Show what was spent, and what is left.")
+    app.command("flows.cli.health:health", name="health", help="Check an installation; exits 0 or 1, for monitors.")
+    app.command("flows.cli.verify:verify", name="verify", help="Check a run's files and replay some evaluations.")
+    metrics = App(name="metrics", help="Figures for Prometheus.", help_format="markdown")
+    metrics.command("flows.cli.metrics:serve", name="serve", help="Serve the figures over HTTP.")
+    app.command(metrics)
+    export = App(name="export", help="Write a run's history for other tools.", help_format="markdown")
+    export.command("flows.cli.export:mlflow", name="mlflow", help="Write the run into an MLflow tracking store.")
+    export.command("flows.cli.export:wandb", name="wandb", help="Write the run as an offline Weights & Biases run.")
+    app.command(export)
+
+
 def build() -> App:
     """The application with all its commands, none of them imported yet."""
     app = App(
@@ -82,6 +98,7 @@ def build() -> App:
         "flows.cli.judge_patch:judge_patch", name="test-patch", help="Judge a file against one problem; exits 0 or 1."
     )
     _work_pools(app)
+    _watching(app)
     problems = App(name="problems", help="Check, fetch and compare problems.", help_format="markdown")
     problems.command(
         "flows.cli.problems:check", name="check", help="Judge reference and buggy version of each problem."

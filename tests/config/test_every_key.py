@@ -218,6 +218,13 @@ EFFECTS: dict[str, Row] = {
     "scoring.judge.slow.wall_seconds": (jobs, 90.0, {}),
 }
 ELSEWHERE = {
+    "budget.currency": "tests/ledger",
+    "budget.price.training": "tests/ledger",
+    "budget.price.evaluation": "tests/ledger",
+    "budget.day.gpu_hours": "tests/ledger",
+    "budget.day.money": "tests/ledger",
+    "budget.evolution.gpu_hours": "tests/ledger",
+    "budget.evolution.money": "tests/ledger",
     "search.early_stopping": "its own keys",
     "base_model.revision": "test_revision_is_asked_of_the_hub",
     "base_model.device": "test_device_is_looked_for",

@@ -1,0 +1,38 @@
+"""What an evolution may spend: prices of lanes, limits per day and per evolution."""
+
+from pydantic import Field
+
+from coral_core.frozen import Frozen
+
+
+class LanePrices(Frozen):
+    """Money per hour of one lane, whether it works or waits: a rented GPU costs both ways."""
+
+    training: float = Field(0.0, ge=0, le=10_000, description="Money per hour of a training lane.")
+    evaluation: float = Field(0.0, ge=0, le=10_000, description="Money per hour of an evaluation lane.")
+
+
+class Limits(Frozen):
+    """Two limits; the one that is reached first counts. Null: none."""
+
+    gpu_hours: float | None = Field(None, ge=0, le=10_000_000, description="Lane hours (a lane holds one GPU).")
+    money: float | None = Field(None, ge=0, le=1_000_000_000, description="Money, in the budget's currency.")
+
+    @property
+    def any(self) -> bool:
+        return self.gpu_hours is not None or self.money is not None
+
+
+class BudgetConfig(Frozen):
+    """Spending. At a limit no new job starts, running ones finish and are kept, and the evolution is paused."""
+
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="Three letters, for people.")
+    price: LanePrices = Field(LanePrices(), description="Money per lane and hour.")
+    day: Limits = Field(
+        Limits(), description="Limits of everything that is spent on this store in a day (UTC), by whichever evolution."
+    )
+    evolution: Limits = Field(Limits(), description="Limits of this evolution, all its sessions together.")
+
+    @property
+    def limited(self) -> bool:
+        return self.day.any or self.evolution.any
