@@ -1,0 +1,230 @@
+"""Sums over all accounts of a store, forecasts, and the one question: may the next job start?
+
+All sums are made by reading the accounts, so there is nothing to race for and nothing that a restart forgets. Whoever
+is about to start a job asks `closed`, wherever the job lies: also a lane whose evolution is dead. What cannot
+be read closes the ledger; it never lets work through.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+
+from coral_core.config.budget import BudgetConfig, LanePrices, Limits
+from coral_core.errors import StoreError
+from coral_core.frozen import Frozen
+from coral_core.ledger.accounts import QUEUES, Budget, LaneAccount, Queue, today
+from coral_core.store import Store, write_atomic
+
+HOUR = 3600.0
+QUIET_SECONDS = 30.0
+"""A lane that has booked nothing for so long, by the clock of who looks, is dead."""
+OLD_SECONDS = 600.0
+"""The same for who looks once; two machines' clocks may differ, so it is long."""
+Kind = TypeVar("Kind", LaneAccount, Budget)
+
+
+class Spent(Frozen):
+    """Lane time and its price."""
+
+    training_hours: float = Field(0.0, description="Hours of training lanes.")
+    evaluation_hours: float = Field(0.0, description="Hours of evaluation lanes.")
+    gpu_hours: float = Field(0.0, description="Both together: a lane holds one GPU.")
+    money: float = Field(0.0, description="Their price, in the budget's currency.")
+
+
+class Standing(Frozen):
+    """Where the budget of one evolution stands."""
+
+    schema_version: int = 1
+    run_id: str
+    day: str = Field(description="YYYY-MM-DD, UTC.")
+    currency: str
+    limits: BudgetConfig
+    spent: Spent = Field(description="By this evolution, all its sessions together.")
+    today: Spent = Field(description="On this store today, by all evolutions, at this evolution's prices.")
+    forecast: Spent = Field(description="What the jobs in flight on this store still need, by what such jobs took.")
+    used: float = Field(description="Largest share of a limit that is spent; 0 without limits.")
+    closed_queues: dict[Queue, str] = Field(description="Queue -> why no new job of it starts; open ones are left out.")
+    closed: str = Field(description="Why no new job (of at least one queue) starts; empty when all may.")
+
+
+class Ledger:
+    """Reads the accounts of a store; keeps what it read until a file changes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._root = store.root / "ledger"
+        self._kept: dict[Path, tuple[tuple[int, int, int], LaneAccount | Budget, float]] = {}
+
+    # -- limits ----------------------------------------------------------------------------
+
+    def set_budget(self, run_id: str, budget: BudgetConfig) -> None:
+        """Put the limits of an evolution in force, also while it runs. Raises `StoreError`."""
+        path = self._root / "budgets" / f"{run_id}.json"
+        try:
+            self._store.make_folder(path.parent)
+            write_atomic(path, Budget(run_id=run_id, budget=budget).model_dump_json(indent=1).encode())
+        except OSError as error:
+            raise self._store.unwritable(error) from error
+
+    def budget(self, run_id: str) -> BudgetConfig:
+        """The limits in force. Raises `StoreError`: they cannot be read."""
+        path = self._root / "budgets" / f"{run_id}.json"
+        try:
+            found = self._load(path, Budget)
+        except (OSError, ValidationError) as error:
+            raise StoreError(
+                f"budget of {run_id}: {path} cannot be read ({_reason(error)}), so no job starts. Put it in force again with: "
+                f"coral resume {run_id}"
+            ) from None
+        return found.budget
+
+    # -- sums ------------------------------------------------------------------------------
+
+    def accounts(self) -> list[LaneAccount]:
+        """Every lane's account, ended lanes' too. Raises `StoreError`: one cannot be read."""
+        found = []
+        for path in sorted((self._root / "accounts").glob("*.json")):
+            try:
+                found.append(self._load(path, LaneAccount))
+            except (OSError, ValidationError) as error:
+                raise StoreError(
+                    f"ledger: {path} cannot be read ({_reason(error)}), so no job starts. Restore it, or remove it to forget "
+                    "what that lane cost."
+                ) from None
+        return found
+
+    def spent(self, price: LanePrices, run_id: str | None = None, day: str | None = None) -> Spent:
+        """What lanes cost, of one evolution or all, on one day or all. Raises `StoreError`."""
+        return _spent(self.accounts(), price, run_id, day)
+
+    def days(self, price: LanePrices, run_id: str | None = None) -> dict[str, Spent]:
+        """Day -> what lanes cost on it. Raises `StoreError`."""
+        accounts = self.accounts()
+        return {day: _spent(accounts, price, run_id, day) for day in sorted({day for a in accounts for day in a.spent})}
+
+    def standing(self, run_id: str, but: str = "") -> Standing:
+        """Sums, forecasts, and which queues are closed.
+
+        Args:
+            run_id: The evolution that asks.
+            but: A lane whose job in flight is not counted: the one that asks whether it may begin what it has taken.
+
+        Raises:
+            StoreError: as `budget` and `accounts` do.
+        """
+        limits = self.budget(run_id)
+        accounts, day, price = self.accounts(), today(), limits.price
+        spent, so_far = _spent(accounts, price, run_id, None), _spent(accounts, price, None, day)
+        means = {queue: _mean(accounts, queue, run_id) for queue in QUEUES}
+        flying = [a for a in accounts if a.digest and a.lane != but and self._lives(a)]
+        mine = _left([account for account in flying if account.run_id == run_id], means, price)
+        all_ = _left(flying, means, price)
+        closed: dict[Queue, str] = {}
+        for queue in QUEUES:
+            following = _priced({queue: means[queue]}, price)
+            why = _over(limits.day, f"the limit of the day ({day} UTC)", so_far, all_, following, limits.currency)
+            why = why or _over(limits.evolution, "the limit of the evolution", spent, mine, following, limits.currency)
+            if why:
+                closed[queue] = why
+        return Standing(
+            run_id=run_id,
+            day=day,
+            currency=limits.currency,
+            limits=limits,
+            spent=spent,
+            today=so_far,
+            forecast=all_,
+            used=max(_share(limits.day, so_far), _share(limits.evolution, spent)),
+            closed_queues=closed,
+            closed=next(iter(closed.values()), ""),
+        )
+
+    def closed(self, run_id: str, queue: Queue, but: str = "") -> str:
+        """Why no new job of `run_id` may start in `queue`; empty when one may. What cannot be read is a reason."""
+        try:
+            return self.standing(run_id, but).closed_queues.get(queue, "") if self.budget(run_id).limited else ""
+        except StoreError as error:
+            return str(error)
+
+    def _lives(self, account: LaneAccount) -> bool:
+        """Is the lane still booking? A killed one never ends its account, and what flew with it lands no more."""
+        kept = self._kept.get(self._root / "accounts" / f"{account.lane}.json")
+        still = time.monotonic() - kept[2] if kept else 0.0
+        return not account.ended and still < QUIET_SECONDS and time.time() - account.seen < OLD_SECONDS
+
+    def _load(self, path: Path, kind: type[Kind]) -> Kind:
+        stat = path.stat()
+        mark = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        kept = self._kept.get(path)
+        if kept is None or kept[0] != mark:
+            kept = (mark, kind.model_validate_json(path.read_bytes()), time.monotonic())
+            self._kept[path] = kept
+        return kept[1]  # type: ignore[return-value]
+
+
+def _spent(accounts: Iterable[LaneAccount], price: LanePrices, run_id: str | None, day: str | None) -> Spent:
+    seconds: dict[Queue, float] = dict.fromkeys(QUEUES, 0.0)
+    for account in accounts:
+        for when, runs in account.spent.items():
+            for run, queues in runs.items():
+                if day in (None, when) and run_id in (None, run):
+                    for queue, taken in queues.items():
+                        seconds[queue] += taken
+    return _priced(seconds, price)
+
+
+def _priced(seconds: dict[Queue, float], price: LanePrices) -> Spent:
+    training, evaluation = seconds.get("training", 0.0) / HOUR, seconds.get("evaluation", 0.0) / HOUR
+    return Spent(
+        training_hours=training,
+        evaluation_hours=evaluation,
+        gpu_hours=training + evaluation,
+        money=training * price.training + evaluation * price.evaluation,
+    )
+
+
+def _mean(accounts: list[LaneAccount], queue: Queue, run_id: str) -> float:
+    """Seconds that a job of this evolution took, else one of any evolution of this store; 0 before the first."""
+    for runs in ((run_id,), None):
+        done = [
+            work[queue] for a in accounts for run, work in a.work.items() if queue in work and runs in (None, (run,))
+        ]
+        if jobs := sum(work.jobs for work in done):
+            return sum(work.seconds for work in done) / jobs
+    return 0.0
+
+
+def _left(accounts: list[LaneAccount], means: dict[Queue, float], price: LanePrices) -> Spent:
+    seconds: dict[Queue, float] = dict.fromkeys(QUEUES, 0.0)
+    for account in accounts:
+        seconds[account.queue] += max(0.0, means[account.queue] - account.flying)
+    return _priced(seconds, price)
+
+
+def _over(limits: Limits, whose: str, spent: Spent, flying: Spent, following: Spent, currency: str) -> str:
+    """Would one more job pass a limit? Says which, with all the figures; empty when not."""
+    for limit, has, comes, more, unit in (
+        (limits.gpu_hours, spent.gpu_hours, flying.gpu_hours, following.gpu_hours, "GPU hours"),
+        (limits.money, spent.money, flying.money, following.money, currency),
+    ):
+        if limit is not None and (has + comes >= limit or has + comes + more > limit):
+            return (
+                f"{whose}, {limit:g} {unit}, leaves no room for another job: {has:.4g} spent, {comes:.4g} expected of jobs in "
+                f"flight, {more:.4g} of the next"
+            )
+    return ""
+
+
+def _share(limits: Limits, spent: Spent) -> float:
+    pairs = ((limits.gpu_hours, spent.gpu_hours), (limits.money, spent.money))
+    return max((1.0 if not limit else has / limit for limit, has in pairs if limit is not None), default=0.0)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "it is not what it should be"

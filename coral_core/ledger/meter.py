@@ -1,0 +1,117 @@
+"""Keeps a lane's account: books the seconds of its life while it lives."""
+
+import contextlib
+import logging
+import platform
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from coral_core.errors import StoreError
+from coral_core.ledger.accounts import NOBODY, LaneAccount, Queue, Work, today
+from coral_core.store import Store, write_atomic
+
+log = logging.getLogger("coral.ledger")
+
+BOOK_SECONDS = 2.0
+
+
+class Meter:
+    """Books every second of a lane to a day and an evolution, every `BOOK_SECONDS` and at each change.
+
+    Seconds in which the lane waits belong to the evolution that it worked for last; those before its first job to the
+    evolution of that job. A lane that is killed has been booked up to two seconds before.
+
+    Args:
+        store: Where the ledger lies.
+        lane: Name of the lane; no other has it.
+        queue: What the lane does until `work` says otherwise.
+    """
+
+    def __init__(self, store: Store, lane: str, queue: Queue) -> None:
+        self._store = store
+        self._path = store.root / "ledger" / "accounts" / f"{lane}.json"
+        self._account = LaneAccount(lane=lane, host=platform.node(), queue=queue)
+        self._since = time.monotonic()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="meter", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._put()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The lane's life is over."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+        with contextlib.suppress(StoreError):  # where the store is gone, nobody is left to be told
+            self._put(lambda account: {"digest": "", "flying": 0.0, "ended": True})
+
+    def work(self, run_id: str, queue: Queue, digest: str) -> None:
+        """A job begins. On record when this returns, before the job costs anything. Raises `StoreError`."""
+
+        def begun(account: LaneAccount) -> dict[str, object]:
+            spent = {day: dict(runs) for day, runs in account.spent.items()}
+            for runs in spent.values():
+                if before := runs.pop(NOBODY, None):  # what the lane cost before anybody needed it
+                    mine = runs.get(run_id, {})
+                    runs[run_id] = mine | {name: mine.get(name, 0.0) + seconds for name, seconds in before.items()}
+            return {"spent": spent, "run_id": run_id, "queue": queue, "digest": digest, "flying": 0.0}
+
+        self._put(begun)
+
+    def rest(self) -> None:
+        """The job has ended, well or not: what it took says what such jobs take. Raises `StoreError`."""
+
+        def ended(account: LaneAccount) -> dict[str, object]:
+            done = dict(account.work.get(account.run_id, {}))
+            old = done.get(account.queue, Work())
+            done[account.queue] = Work(jobs=old.jobs + 1, seconds=old.seconds + account.flying)
+            return {"work": account.work | {account.run_id: done}, "digest": "", "flying": 0.0}
+
+        self._put(ended)
+
+    def drop(self) -> None:
+        """The job was given back before it began; it says nothing about such jobs. Raises `StoreError`."""
+        self._put(lambda account: {"digest": "", "flying": 0.0})
+
+    def _follow(self) -> None:
+        while not self._over.wait(BOOK_SECONDS):
+            try:
+                self._put()
+            except StoreError as error:  # away for a moment: the seconds are on record when it is back
+                log.warning("ledger: %s", error)
+
+    def _put(self, change: Callable[[LaneAccount], dict[str, object]] = lambda account: {}) -> None:
+        """Book the time since the last booking, make a change, and put it on record."""
+        with self._lock:
+            account = self._advanced()
+            self._account = account.model_copy(update={"seen": time.time()} | change(account))
+            try:
+                self._store.make_folder(self._path.parent)
+                write_atomic(self._path, self._account.model_dump_json().encode())
+            except OSError as error:
+                raise self._store.unwritable(error) from error
+
+    def _advanced(self) -> LaneAccount:
+        """The account up to now."""
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        account, day = self._account, today()
+        runs = account.spent.get(day, {})
+        mine = runs.get(account.run_id, {})
+        booked = mine | {account.queue: mine.get(account.queue, 0.0) + seconds}
+        changes: dict[str, object] = {"spent": account.spent | {day: runs | {account.run_id: booked}}}
+        if account.digest:
+            changes["flying"] = account.flying + seconds
+        return account.model_copy(update=changes)

@@ -1,0 +1,210 @@
+"""What lanes cost is what they ran; limits hold for the next job; what cannot be read lets nothing through."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coral_core.config import BudgetConfig
+from coral_core.errors import StoreError
+from coral_core.ledger import LaneAccount, Ledger, Meter, Work
+from coral_core.ledger.accounts import today
+from coral_core.store import Store, write_atomic
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "store")
+    made.prepare()
+    return made
+
+
+def book(store: Store, lane: str, **fields: Any) -> None:
+    """An account as a lane would have left it."""
+    account = LaneAccount(lane=lane, seen=time.time(), **fields)
+    write_atomic(store.root / "ledger" / "accounts" / f"{lane}.json", account.model_dump_json().encode())
+
+
+def budget(**sections: Any) -> BudgetConfig:
+    return BudgetConfig.model_validate(sections)
+
+
+def test_seconds_are_booked_to_who_caused_them(store: Store) -> None:
+    with Meter(store, "lane", "training") as meter:
+        time.sleep(0.3)
+        meter.work("a", "training", "1")
+        time.sleep(0.2)
+        meter.rest()
+        time.sleep(0.2)
+        meter.work("b", "evaluation", "2")
+        time.sleep(0.1)
+        meter.rest()
+    (account,) = Ledger(store).accounts()
+    (runs,) = account.spent.values()
+    assert set(runs) == {"a", "b"}, "seconds before the first job are the first evolution's"
+    assert 0.65 < runs["a"]["training"] < 1.2 and 0.1 <= runs["b"]["evaluation"] < 0.5
+    assert account.work["a"]["training"].jobs == 1 and 0.2 <= account.work["a"]["training"].seconds < 0.5
+    assert account.ended and not account.digest
+
+
+def test_a_killed_lane_has_been_counted(store: Store) -> None:
+    code = """
+import sys, time
+from coral_core.ledger import Meter
+from coral_core.store import Store
+import coral_core.ledger.meter as m
+m.BOOK_SECONDS = 0.1
+with Meter(Store(sys.argv[1]), "lane", "training") as meter:
+    meter.work("a", "training", "1")
+    print("up", flush=True)
+    time.sleep(60)
+"""
+    lane = subprocess.Popen([sys.executable, "-c", code, str(store.root)], stdout=subprocess.PIPE)
+    assert lane.stdout is not None and lane.stdout.readline()
+    time.sleep(1)
+    lane.kill()
+    lane.wait()
+    (account,) = Ledger(store).accounts()
+    assert account.spent[today()]["a"]["training"] >= 0.8 and not account.ended and account.digest == "1"
+
+
+def test_sums_are_over_lanes_days_and_evolutions(store: Store) -> None:
+    book(store, "one", spent={"2026-01-01": {"a": {"training": 3600}}, today(): {"a": {"training": 1800}}})
+    book(store, "two", spent={today(): {"b": {"evaluation": 7200}, "": {"evaluation": 360}}})
+    ledger = Ledger(store)
+    price = budget(price={"training": 2, "evaluation": 0.5}).price
+    assert ledger.spent(price, "a").money == pytest.approx(3.0)
+    assert ledger.spent(price, day=today()).gpu_hours == pytest.approx(2.6)
+    assert ledger.spent(price).money == pytest.approx(3.0 + 1.05)
+    assert ledger.days(price, "a")["2026-01-01"].training_hours == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"evolution": {"gpu_hours": 1}}, "the limit of the evolution, 1 GPU hours"),
+        ({"evolution": {"money": 2}, "currency": "EUR"}, "the limit of the evolution, 2 EUR"),
+        ({"day": {"gpu_hours": 1}}, f"the limit of the day ({today()} UTC), 1 GPU hours"),
+        ({"day": {"money": 2}}, "the limit of the day"),
+        ({"evolution": {"gpu_hours": 0}}, "0 GPU hours"),
+    ],
+)
+def test_at_a_limit_no_job_starts(store: Store, limits: Any, words: str) -> None:
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(price={"training": 2, "evaluation": 2}, **limits))
+    closed_at_once = limits == {"evolution": {"gpu_hours": 0}}
+    assert bool(ledger.closed("a", "training")) == closed_at_once
+    book(store, "one", spent={today(): {"a": {"training": 3600}}})
+    assert words in ledger.closed("a", "training") and words in ledger.closed("a", "evaluation")
+    assert ledger.standing("a").used >= 1
+
+
+def test_price_of_a_queue_counts(store: Store) -> None:
+    book(store, "one", spent={today(): {"a": {"evaluation": 3600}}})
+    ledger = Ledger(store)
+    for price, closed in (({"evaluation": 1}, True), ({"training": 1}, False)):
+        ledger.set_budget("a", budget(price=price, evolution={"money": 1}))
+        assert bool(ledger.closed("a", "training")) == closed
+
+
+def test_the_next_job_is_forecast(store: Store) -> None:
+    """Trainings of an hour no longer fit, evaluations of a minute still do."""
+    done = {"a": {"training": Work(jobs=2, seconds=7200), "evaluation": Work(jobs=2, seconds=120)}}
+    book(store, "one", spent={today(): {"a": {"training": 7200, "evaluation": 120}}}, work=done, ended=True)
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 2.5}))
+    assert ledger.closed("a", "training") and not ledger.closed("a", "evaluation")
+    assert ledger.standing("a").closed == ledger.closed("a", "training")
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 3.5}))
+    assert not ledger.closed("a", "training"), "a raised limit opens at once"
+
+
+def test_jobs_in_flight_are_forecast(store: Store) -> None:
+    done = {"a": {"training": Work(jobs=1, seconds=3600)}}
+    book(store, "one", spent={today(): {"a": {"training": 3600}}}, work=done, ended=True)
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 2.5}))
+    assert not ledger.closed("a", "training")
+    flying = {"run_id": "a", "queue": "training", "digest": "2", "flying": 600.0}
+    book(store, "two", spent={today(): {"a": {"training": 600}}}, **flying)
+    assert ledger.standing("a").forecast.training_hours == pytest.approx(50 / 60)
+    assert ledger.closed("a", "training") and not ledger.closed("a", "training", but="two")
+
+
+def test_a_dead_lane_reserves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = {"a": {"training": Work(jobs=1, seconds=3600)}}
+    book(store, "one", work=done, spent={today(): {"a": {"training": 10}}}, run_id="a", digest="2")
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 1.5}))
+    assert ledger.closed("a", "training")
+    started = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: started + 60)
+    assert not ledger.closed("a", "training")
+
+
+@pytest.mark.parametrize("what", ["budget", "account", "absent"])
+def test_what_cannot_be_read_stops_work(store: Store, what: str) -> None:
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 9}))
+    book(store, "one")
+    assert not ledger.closed("a", "training")
+    path = store.root / "ledger" / ("accounts/one.json" if what == "account" else "budgets/a.json")
+    if what == "absent":
+        path.unlink()
+    else:
+        path.write_text(path.read_text()[:-20])
+    why = ledger.closed("a", "training")
+    assert "cannot be read" in why and str(path) in why and "no job starts" in why
+    with pytest.raises(StoreError):
+        ledger.standing("a")
+
+
+def test_without_limits_nothing_is_closed_and_everything_counted(store: Store) -> None:
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget())
+    book(store, "one", spent={today(): {"a": {"training": 1e9}}})
+    assert ledger.closed("a", "training") == "" and ledger.standing("a").spent.gpu_hours > 1e5
+
+
+def test_readers_meet_whole_files_while_lanes_write(store: Store) -> None:
+    over = threading.Event()
+
+    def lane(number: int) -> None:
+        with Meter(store, f"lane-{number}", "training") as meter:
+            while not over.is_set():
+                meter.work("a", "training", "1")
+                meter.rest()
+
+    threads = [threading.Thread(target=lane, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        ledger, seen = Ledger(store), [0.0]
+        while len(seen) < 100 or sum("a" in account.work for account in ledger.accounts()) < 3:
+            seen.append(ledger.spent(budget().price, "a").gpu_hours)
+        assert seen == sorted(seen), "what was spent never shrinks"
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_currency_is_said(store: Store) -> None:
+    Ledger(store).set_budget("a", budget(currency="CHF", price={"training": 1}, evolution={"money": 0}))
+    assert "CHF" in Ledger(store).closed("a", "training")
+    assert json.loads((store.root / "ledger" / "budgets" / "a.json").read_text())["budget"]["currency"] == "CHF"
+
+
+def test_a_budget_that_cannot_be_written_is_said(store: Store) -> None:
+    if os.getuid() == 0:
+        (store.root / "ledger").write_text("in the way")
+    else:
+        store.root.chmod(0o500)
+    with pytest.raises(StoreError):
+        Ledger(store).set_budget("a", budget())
