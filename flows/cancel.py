@@ -1,4 +1,4 @@
-"""Notices that somebody cancelled this flow run, wherever it runs.
+"""Notices that this flow run is to end: cancelled in Prefect, or its process told to by SIGTERM.
 
 A worker ends the process of a cancelled run; a run that was started from a terminal has no
 worker, so it looks for itself. It also ends in order here: tasks first, then lanes.
@@ -7,10 +7,12 @@ worker, so it looks for itself. It also ends in order here: tasks first, then la
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+import signal
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from prefect.client.orchestration import get_client
+from prefect.exceptions import TerminationSignal
 
 log = logging.getLogger("coral.evolve")
 
@@ -18,20 +20,45 @@ LOOK_SECONDS = 3.0
 
 
 async def until_cancelled(work: Coroutine[Any, Any, None], flow_run_id: str) -> bool:
-    """Run `work` to its end; True when the flow run was cancelled first and `work` was ended."""
-    main = asyncio.create_task(work)
-    look = asyncio.create_task(_cancelled(flow_run_id))
+    """Run `work` to its end; True when the flow run was cancelled first and `work` was ended.
+
+    Raises:
+        TerminationSignal: the process got SIGTERM; `work` was ended.
+    """
+    with _termination() as told:
+        main = asyncio.create_task(work)
+        looks = [asyncio.create_task(_cancelled(flow_run_id)), asyncio.create_task(told.wait())]
+        try:
+            await asyncio.wait({main, *looks}, return_when=asyncio.FIRST_COMPLETED)
+            if main.done():
+                main.result()
+                return False
+            if told.is_set():
+                raise TerminationSignal(signal.SIGTERM)
+            return True
+        finally:
+            for task in (main, *looks):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await asyncio.gather(main, *looks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM sets. Prefect's own handler raises wherever the event loop happens to be, and when that is in
+    a task of its own the signal ends this task and nothing else."""
+    told = asyncio.Event()
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        await asyncio.wait({main, look}, return_when=asyncio.FIRST_COMPLETED)
-        if main.done():
-            main.result()
-            return False
-        return True
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    except (ValueError, RuntimeError):  # not in the main thread: signals do not arrive here
+        yield told
+        return
+    try:
+        yield told
     finally:
-        for task in (main, look):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await asyncio.gather(main, look, return_exceptions=True)
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
 
 
 async def _cancelled(flow_run_id: str) -> None:

@@ -42,7 +42,7 @@ from coral_core.run import (
 from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.store import Store
-from flows import artifacts
+from flows import artifacts, budget
 from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
@@ -86,7 +86,11 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
         try:
             async with artifacts.Publisher(session) as publisher:
                 session.on_change = _fan_out(publisher, session)
-                cancelled = await until_cancelled(_Evolution(session, identity).run(), flow_run_id)
+                watch = asyncio.create_task(budget.watch(session, flow_run_id))
+                try:
+                    cancelled = await until_cancelled(_Evolution(session, identity).run(), flow_run_id)
+                finally:
+                    watch.cancel()
             outcome = "stopped" if cancelled else "finished"
         except (asyncio.CancelledError, KeyboardInterrupt):
             outcome = "stopped"

@@ -18,6 +18,7 @@ from prefect.states import Cancelled
 from coral_core.config import RunConfig, parse_config
 from coral_core.errors import ConfigError
 from coral_core.lane import Lane
+from coral_core.ledger import Ledger
 from coral_core.lm.client import EngineProcess
 from coral_core.plan import job_for_patch
 from coral_core.queue import JobQueue, QueueName
@@ -85,7 +86,9 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
     queue = JobQueue(store, name)
     if installation:
         queue.check(installation)
-    worker = LaneWorker(store, queue, linger, flow_run.id or "", _cancel_probe(flow_run.id), most=most)
+    worker = LaneWorker(
+        store, queue, linger, flow_run.id or "", _cancel_probe(flow_run.id), most=most, ledger=Ledger(store)
+    )
     ended = worker.run()
     if ended == "cancelled":
         return Cancelled(message="the lane was cancelled; its job goes to another lane")

@@ -260,17 +260,19 @@ def _watch_users(state: Path) -> None:
     import threading
 
     def watch() -> None:
+        known: dict[str, Any] = {}
         while True:
             time.sleep(2)
             try:
                 known = json.loads(state.read_text())
+            except FileNotFoundError:  # its home is gone: nobody can find this server any more, nor end it
+                over = bool(known)
             except (OSError, ValueError):
                 continue
-            if (
-                known.get("pid") == os.getpid()
-                and not known.get("keep")
-                and not any(map(_alive, known.get("users", [])))
-            ):
+            else:
+                users = known.get("keep") or any(map(_alive, known.get("users", [])))
+                over = known.get("pid") == os.getpid() and not users
+            if over:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(5)
                 os._exit(0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.ledger import Standing
 from coral_core.plan import Planner
 from coral_core.run import JobTiming, RunFolder
 from coral_core.search.base import Scored
@@ -37,6 +38,7 @@ class Board:
     best_pass_at_1: float | None = None
     baselines: dict[str, float] = field(default_factory=dict)
     last_event: str = ""
+    paused: str = ""
     ui_url: str = ""
     started: float = field(default_factory=time.monotonic)
     work_seconds: float = 0.0
@@ -58,6 +60,7 @@ class Session:
     folder: RunFolder
     board: Board = field(default_factory=Board)
     on_change: Callable[[], None] = lambda: None
+    on_budget: Callable[[int, Standing], None] = lambda percent, standing: None
     adapters: dict[str, "asyncio.Task[TrainedAdapter]"] = field(default_factory=dict)
     evaluations: dict[str, "asyncio.Task[Evaluation]"] = field(default_factory=dict)
     jobs: dict[str, TrainingJob | EvaluationJob] = field(default_factory=dict)

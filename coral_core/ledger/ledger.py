@@ -16,6 +16,7 @@ from coral_core.config.budget import BudgetConfig, LanePrices, Limits
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.ledger.accounts import QUEUES, Budget, LaneAccount, Queue, today
+from coral_core.ledger.meter import Meter
 from coral_core.store import Store, write_atomic
 
 HOUR = 3600.0
@@ -149,6 +150,18 @@ class Ledger:
             return self.standing(run_id, but).closed_queues.get(queue, "") if self.budget(run_id).limited else ""
         except StoreError as error:
             return str(error)
+
+    def begin(self, meter: Meter, run_id: str, queue: Queue, digest: str) -> str:
+        """Book the beginning of a job in `meter`'s lane; why it may not begin otherwise.
+
+        Lanes that ask at the same moment see each other's beginnings, and all but one step back. Raises `StoreError`.
+        """
+        if why := self.closed(run_id, queue):
+            return why
+        meter.work(run_id, queue, digest)
+        if why := self.closed(run_id, queue, but=meter.lane):
+            meter.drop()
+        return why
 
     def _lives(self, account: LaneAccount) -> bool:
         """Is the lane still booking? A killed one never ends its account, and what flew with it lands no more."""

@@ -28,9 +28,12 @@ class Meter:
         store: Where the ledger lies.
         lane: Name of the lane; no other has it.
         queue: What the lane does until `work` says otherwise.
+        rented: False: only work costs, waiting does not (lanes of one's own machine).
     """
 
-    def __init__(self, store: Store, lane: str, queue: Queue) -> None:
+    def __init__(self, store: Store, lane: str, queue: Queue, rented: bool = True) -> None:
+        self.lane = lane
+        self._rented = rented
         self._store = store
         self._path = store.root / "ledger" / "accounts" / f"{lane}.json"
         self._account = LaneAccount(lane=lane, host=platform.node(), queue=queue)
@@ -40,7 +43,6 @@ class Meter:
         self._thread = threading.Thread(target=self._follow, name="meter", daemon=True)
 
     def __enter__(self) -> Self:
-        self._put()
         self._thread.start()
         return self
 
@@ -74,6 +76,8 @@ class Meter:
         """The job has ended, well or not: what it took says what such jobs take. Raises `StoreError`."""
 
         def ended(account: LaneAccount) -> dict[str, object]:
+            if not account.digest:
+                return {}
             done = dict(account.work.get(account.run_id, {}))
             old = done.get(account.queue, Work())
             done[account.queue] = Work(jobs=old.jobs + 1, seconds=old.seconds + account.flying)
@@ -108,6 +112,8 @@ class Meter:
         now = time.monotonic()
         seconds, self._since = now - self._since, now
         account, day = self._account, today()
+        if not account.digest and not self._rented:
+            return account
         runs = account.spent.get(day, {})
         mine = runs.get(account.run_id, {})
         booked = mine | {account.queue: mine.get(account.queue, 0.0) + seconds}

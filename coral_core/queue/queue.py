@@ -23,7 +23,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -175,9 +175,10 @@ class JobQueue:
         """Evolutions with tickets here."""
         return sorted(path.name for path in (self.root / "tickets").glob("*") if any(path.iterdir()))
 
-    def open_digests(self) -> set[str]:
-        """Digests that anybody waits for and nobody has done; claimed ones too."""
-        names = {digest_of(path.name): path.name for path in (self.root / "tickets").glob("*/*.json")}
+    def open_digests(self, but: Collection[str] = ()) -> set[str]:
+        """Digests that anybody (`but` these runs) waits for and nobody has done; claimed ones too."""
+        paths = [path for path in (self.root / "tickets").glob("*/*.json") if path.parent.name not in but]
+        names = {digest_of(path.name): path.name for path in paths}
         return {digest for digest, name in names.items() if not self.is_done(digest, name)}
 
     # -- claims ----------------------------------------------------------------------------
@@ -208,14 +209,24 @@ class JobQueue:
 
     # -- the lane's side -------------------------------------------------------------------
 
-    def take(self, lane: str, flow_run_id: str = "", host: str = "") -> tuple[Ticket, Claim] | None:
+    def take(
+        self,
+        lane: str,
+        flow_run_id: str = "",
+        host: str = "",
+        closed: Callable[[str], str] = lambda run_id: "",
+    ) -> tuple[Ticket, Claim] | None:
         """Claim the next job: of the evolution that was served least, its first ticket that nobody does.
+
+        Evolutions for which `closed` has a reason are passed over.
 
         Raises `StoreError` when the queue is gone: a lane that looks at nothing would wait for nothing.
         """
         self._present()
         claimed = {path.stem for path in (self.root / "claims").glob("*.json")}
         for run_id in self._fair_order():
+            if closed(run_id):
+                continue
             for path in self._tickets_of(run_id):
                 digest = digest_of(path.name)
                 if digest in claimed:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import platform
+import random
 import threading
 import time
 import traceback
@@ -20,6 +21,7 @@ from typing import Literal
 from coral_core.errors import CoralError, StoreError
 from coral_core.jobs import EvaluationJob, TestJob, TrainingJob
 from coral_core.lane import Lane
+from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import Engine, EngineProcess
 from coral_core.queue.board import BEAT_SECONDS, LaneNote, Served, lane_name
 from coral_core.queue.queue import Claim, JobQueue
@@ -29,7 +31,9 @@ from coral_core.store import Store
 log = logging.getLogger("coral.lane")
 
 LOOK_SECONDS = 0.1
-Ended = Literal["idle", "asked", "cancelled", "enough"]
+CLOSED_SECONDS = 5.0
+"""A lane that waits for a budget to open costs what it waits to save: it lingers no longer than this."""
+Ended = Literal["idle", "asked", "cancelled", "enough", "budget"]
 
 
 class LaneWorker:
@@ -43,6 +47,7 @@ class LaneWorker:
         is_cancelled: Asked every few seconds; True stops the job in flight and the lane.
         make_engine: Makes the engine (tests put their own here).
         most: Jobs after which the lane ends; 0: no limit.
+        ledger: Asked before each job whether its evolution may still spend; None: not asked (tests).
     """
 
     def __init__(
@@ -54,11 +59,14 @@ class LaneWorker:
         is_cancelled: Callable[[], bool] = lambda: False,
         make_engine: Callable[[], Engine] = EngineProcess,
         most: int = 0,
+        ledger: Ledger | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
         self._linger = linger
         self._most = most
+        self._ledger = ledger
+        self._closed: dict[str, str] = {}
         self._is_cancelled = is_cancelled
         self._make_engine = make_engine
         self._engine = make_engine()
@@ -75,6 +83,7 @@ class LaneWorker:
             pid=os.getpid(),
             started=time.time(),
         )
+        self._meter = Meter(store, self._note.lane, queue.name)
 
     @property
     def name(self) -> str:
@@ -88,7 +97,8 @@ class LaneWorker:
         beats.start()
         why = "interrupted"
         try:
-            why = self._work()
+            with self._meter:
+                why = self._work()
             return why
         except Exception as error:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -113,15 +123,39 @@ class LaneWorker:
                 return "cancelled"
             if self._queue.lanes.asked_to_end(self.name):
                 return "asked"
-            taken = self._queue.take(self.name, self._note.flow_run_id, self._note.host)
-            if taken is not None:
+            self._closed = {}
+            taken = self._queue.take(self.name, self._note.flow_run_id, self._note.host, self._why_closed)
+            if taken is not None and self._begun(*taken):
                 self._do(*taken)
                 done += 1
                 idle_since = time.monotonic()
-            elif time.monotonic() - idle_since > self._linger:
+                continue
+            idle = time.monotonic() - idle_since
+            if idle > self._linger:
                 return "idle"
-            else:
-                time.sleep(LOOK_SECONDS)
+            if idle > CLOSED_SECONDS and any(self._closed.values()):
+                return "budget"
+            time.sleep(
+                LOOK_SECONDS * random.uniform(0.5, 1.5)
+            )  # lanes that stepped back for each other must not meet again
+
+    def _why_closed(self, run_id: str) -> str:
+        if self._ledger is None:
+            return ""
+        if run_id not in self._closed:
+            self._closed[run_id] = self._ledger.closed(run_id, self._queue.name)
+        return self._closed[run_id]
+
+    def _begun(self, ticket: Ticket, claim: Claim) -> bool:
+        """Is the job on the evolution's account? Otherwise it is given back: its budget has closed meanwhile."""
+        if self._ledger is None:
+            self._meter.work(ticket.run_id, self._queue.name, ticket.digest)
+            return True
+        why = self._ledger.begin(self._meter, ticket.run_id, self._queue.name, ticket.digest)
+        if why:
+            self._closed[ticket.run_id] = why
+            self._queue.release(claim)
+        return not why
 
     def _do(self, ticket: Ticket, claim: Claim) -> None:
         with self._lock:
@@ -137,6 +171,8 @@ class LaneWorker:
         with self._lock:
             stopped, self._claim = self._stopped, None
         self._book(ticket.run_id, time.monotonic() - started)
+        with contextlib.suppress(StoreError):  # said by what comes next
+            self._meter.rest()
         if stopped:
             log.info("%s %s stopped: %s", ticket.kind, ticket.digest[:12], stopped)
             self._queue.release(claim)

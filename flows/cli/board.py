@@ -24,6 +24,7 @@ class Screen:
         self._printed: tuple[object, ...] = ()
         self._told = 0
         self._hint = ""
+        self._paused = ""
 
     def print_lines_to(self, out: Console) -> None:
         self._out = out
@@ -41,6 +42,9 @@ class Screen:
             if hint and hint != self._hint:
                 self._out.print(f"note: {hint}", markup=False)
             self._hint = hint
+        if board.paused != self._paused:
+            self._paused = board.paused
+            self._out.print(f"{clock} {board.last_event}", markup=False)
         state = (board.phase, board.generation, board.best)
         if state != self._printed:
             self._printed = state
@@ -54,6 +58,8 @@ class Screen:
         # in a row of the table: rendered alone, a ProgressBar does not end its line
         table.add_row("", ProgressBar(total=max(1, board.jobs_expected), completed=board.jobs_done, width=60))
         table.add_row("phase", _headline(board))
+        if board.paused:
+            table.add_row("paused", Text(board.paused, style="yellow"))
         left = board.seconds_left()
         jobs = f"{board.jobs_done} done of about {board.jobs_expected}, {board.jobs_running} under way, {board.cached} found in the store"
         table.add_row("jobs", jobs)

@@ -11,8 +11,12 @@ from uuid import UUID
 from cyclopts import Parameter
 from rich.console import Console
 
+from coral_core.config import RunConfig, dump_yaml, load_config
+from coral_core.errors import ConfigError
+from coral_core.ledger import Ledger
 from coral_core.queue.queue import both
-from coral_core.run import RunFolder, find_run
+from coral_core.run import RunFolder, find_run, identify_run
+from coral_core.store import write_atomic
 from flows.cli.places import Runs, store_of
 
 console = Console(highlight=False)
@@ -47,19 +51,52 @@ def cancel(
     console.print(f"{folder.run_id} is stopped{extra}. Go on with: coral resume {folder.run_id}")
 
 
-def resume(run: str, /, *, runs: Runs = "runs", port: int = 0) -> None:
+def resume(
+    run: str,
+    /,
+    *,
+    set_: Annotated[
+        list[str] | None,
+        Parameter(name="--set", help="budget.key=value or infra.key=value in place of the run's.", negative=()),
+    ] = None,
+    runs: Runs = "runs",
+    port: int = 0,
+) -> None:
     """Go on with RUN as it was configured; finished work is not done again.
+
+    A run that the budget has paused goes on with a raised limit: --set budget.evolution.money=50. While its
+    process lives, the limit is put in force there and this command returns.
 
     Args:
         run: Id of a run, the beginning of one, `latest`, or the path of its folder.
         runs: Directory that holds the runs.
         port: Port of the local Prefect server; 0 takes a free one.
     """
-    from flows.cli.evolve import run_it
-
     folder = find_run(runs, run)
     facts = json.loads((folder.path / "run.json").read_text())
-    run_it(folder.config(), folder.path / "config.yaml", facts["identity"]["edition"], list(facts["set"]), port)
+    overrides = set_ or []
+    config = load_config(folder.path / "config.yaml", overrides)
+    identity = identify_run(config, facts["identity"]["edition"])
+    if identity.run_id != folder.run_id:
+        raise ConfigError(
+            f"--set {' '.join(overrides)}: with that it would be another run ({identity.run_id}). Only budget, infra and places can "
+            "change while a run goes on; start a new one with coral evolve."
+        )
+    if _lives(facts):
+        _put_in_force(folder, config)
+        return
+    from flows.cli.evolve import run_it
+
+    run_it(config, folder.path / "config.yaml", identity.edition, [*facts["set"], *overrides], port)
+
+
+def _put_in_force(folder: RunFolder, config: RunConfig) -> None:
+    """Give a living evolution another budget; its lanes see it at their next job."""
+    Ledger(store_of(folder)).set_budget(folder.run_id, config.budget)
+    write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())
+    standing = Ledger(store_of(folder)).standing(folder.run_id)
+    state = f"still held: {standing.closed}" if standing.closed else "it goes on"
+    console.print(f"{folder.run_id} is running and has its budget: {state}. See: coral budget {folder.run_id}")
 
 
 def _tell(url: str, flow_run_id: str) -> None:

@@ -1,6 +1,7 @@
 """Executors: one interface, chosen by `infra.executor`, without effect on any result."""
 
 from coral_core.config import RunConfig
+from coral_core.ledger import Ledger
 from coral_core.run import identify_run
 from coral_core.store import Store
 from flows.dispatch.base import Executor
@@ -15,7 +16,7 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
 
     Args:
         config: Names executor, lanes, limits and, where `store` is left out, the store.
-        run_id: Whose jobs these are; the configuration's first edition by default.
+        run_id: Whose jobs these are, and whose budget pays; the configuration's first edition by default.
         flow_run_id: The evolution's flow run, for people who look at the queue.
 
     Example::
@@ -24,10 +25,14 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
             evaluation = executor.submit_evaluation(job).result(timeout=300)
     """
     store = store or Store(config.store.path)
+    store.prepare()
+    run_id = run_id or identify_run(config).run_id
+    ledger = Ledger(store)
+    ledger.set_budget(run_id, config.budget)
     if config.infra.executor == "inline":
-        return InlineExecutor(config.infra, store)
+        return InlineExecutor(config.infra, store, run_id, ledger)
     if config.infra.executor == "local":
-        return LocalExecutor(config.infra, store)
+        return LocalExecutor(config.infra, store, run_id, ledger)
     from flows.dispatch.pools import WorkPoolExecutor  # imports Prefect, which the other two can do without
 
-    return WorkPoolExecutor(config.infra, store, run_id or identify_run(config).run_id, flow_run_id)
+    return WorkPoolExecutor(config.infra, store, run_id, ledger, flow_run_id)

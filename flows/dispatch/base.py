@@ -31,6 +31,10 @@ class Executor(ABC):
         """Short digests of the jobs in lanes right now."""
 
     @abstractmethod
+    def held(self) -> str:
+        """Why jobs wait and none runs, when the budget is the reason; empty otherwise."""
+
+    @abstractmethod
     def close(self) -> None:
         """End all lanes; jobs in flight are dropped, finished ones stay in the store."""
 

@@ -9,11 +9,13 @@ outlasts its time makes its genome infeasible.
 """
 
 import bisect
+import contextlib
 import itertools
 import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal
@@ -22,8 +24,9 @@ from coral_core.config import InfraConfig
 from coral_core.errors import EngineError, JudgeError, StoreError
 from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 from coral_core.lane import Lane
+from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import EngineProcess
-from coral_core.queue import Failure
+from coral_core.queue import Failure, QueueName
 from coral_core.store import Store
 from flows.dispatch.attempts import Job, finding, is_last
 from flows.dispatch.base import Executor
@@ -32,6 +35,7 @@ log = logging.getLogger("coral.dispatch")
 
 Kind = Literal["training", "evaluation", "test"]
 _PRIORITY: dict[Kind, int] = {"test": 0, "evaluation": 1, "training": 2}
+HELD_SECONDS = 1.0
 _POOL: dict[Kind, Kind] = {"training": "training", "evaluation": "evaluation", "test": "evaluation"}
 """Tests share the lanes of evaluations, as on work pools."""
 
@@ -52,9 +56,12 @@ class _Work:
 class LocalExecutor(Executor):
     """Lanes as processes of this machine; one torch thread each, one lane per core unless configured."""
 
-    def __init__(self, infra: InfraConfig, store: Store) -> None:
+    def __init__(self, infra: InfraConfig, store: Store, run_id: str = "", ledger: Ledger | None = None) -> None:
         self._infra = infra
         self._store = store
+        self._run_id = run_id
+        self._ledger = ledger
+        self._held = ""
         self._limit = infra.local_lanes or (os.cpu_count() or 1)
         self._caps: dict[Kind, int] = {"training": infra.training.lanes, "evaluation": infra.evaluation.lanes}
         self._changed = threading.Condition()
@@ -83,6 +90,10 @@ class LocalExecutor(Executor):
     def running(self) -> tuple[str, ...]:
         with self._changed:
             return tuple(work.digest[:12] for work in self._busy.values())
+
+    def held(self) -> str:
+        with self._changed:
+            return self._held if self._queue and not self._busy else ""
 
     def close(self) -> None:
         with self._changed:
@@ -118,11 +129,16 @@ class LocalExecutor(Executor):
     def _serve(self, number: int) -> None:
         engine = EngineProcess()
         lane = Lane(self._store, engine)
+        # lanes of one's own machine cost what they work, not what they wait
+        meter = Meter(self._store, f"local-{uuid.uuid4().hex}", "training", rented=False)
         with self._changed:
             self._engines[number] = engine
         try:
-            while (work := self._next(number)) is not None:
-                self._do(lane, number, work)
+            with meter:
+                while (work := self._next(number, meter)) is not None:
+                    self._do(lane, number, work)
+                    with contextlib.suppress(StoreError):  # the next job says it
+                        meter.rest()
         finally:
             with self._changed:
                 self._engines.pop(number, None)
@@ -130,28 +146,47 @@ class LocalExecutor(Executor):
                 self._changed.notify_all()
             lane.close()
 
-    def _next(self, number: int) -> _Work | None:
-        """The next job this lane may start; None after `linger` idle seconds or on close."""
+    def _next(self, number: int, meter: Meter) -> _Work | None:
+        """The next job this lane may start, booked; None after `linger` idle seconds or on close."""
         deadline = time.monotonic() + self._infra.linger
         with self._changed:
             while not self._closed:
-                for index, (_, _, work) in enumerate(self._queue):
-                    if not self._may_start(work):
-                        continue
-                    del self._queue[index]
-                    if not work.future.cancelled():
-                        self._busy[number] = work
-                        if is_last(work.attempts, self._infra.attempts):
-                            self._alone = work
-                        return work
-                    break
-                else:
-                    left = deadline - time.monotonic()
-                    if left <= 0 and not self._queue:
-                        self._lanes.pop(number, None)  # under the lock: a job submitted now starts a new lane
-                        return None
-                    self._changed.wait(max(left, 0.05))
+                if (work := self._choose(meter)) is not None:
+                    self._busy[number] = work
+                    if is_last(work.attempts, self._infra.attempts):
+                        self._alone = work
+                    return work
+                left = deadline - time.monotonic()
+                if left <= 0 and not self._queue:
+                    self._lanes.pop(number, None)  # under the lock: a job submitted now starts a new lane
+                    return None
+                self._changed.wait(HELD_SECONDS if self._held else max(left, 0.05))
         return None
+
+    def _choose(self, meter: Meter) -> _Work | None:
+        """Take the first job that may start from the queue."""
+        closed: dict[str, str] = {}
+        for work in [entry[2] for entry in self._queue]:
+            if work.future.cancelled():
+                self._take(work)
+            elif self._may_start(work):
+                pool: QueueName = "training" if work.kind == "training" else "evaluation"
+                try:
+                    if pool not in closed and self._ledger is not None:
+                        closed[pool] = self._ledger.begin(meter, self._run_id, pool, work.digest)
+                except StoreError as error:  # full or gone: nothing that is spent could be booked
+                    self._take(work)
+                    work.future.set_exception(error)
+                    continue
+                if not closed.get(pool):
+                    self._take(work)
+                    self._held = ""
+                    return work
+        self._held = next(iter(closed.values()), "")
+        return None
+
+    def _take(self, work: _Work) -> None:
+        self._queue = [entry for entry in self._queue if entry[2] is not work]
 
     def _may_start(self, work: _Work) -> bool:
         if self._alone is not None:

@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import StateType
 from coral_core.config import InfraConfig
 from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, ProblemError, StoreError
 from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
+from coral_core.ledger import Ledger
 from coral_core.queue import Claim, FailedTicket, Failure, JobKind, JobQueue, QueueName, Ticket, lane_name, queue_of
 from coral_core.store import Store
 from flows.dispatch.attempts import RETRIED, finding, is_last
@@ -53,11 +54,12 @@ class _Pending:
 class WorkPoolExecutor(Executor):
     """Submits to the queues of `store`; lanes are flow runs of the deployments that `infra` names."""
 
-    def __init__(self, infra: InfraConfig, store: Store, run_id: str, flow_run_id: str = "") -> None:
+    def __init__(self, infra: InfraConfig, store: Store, run_id: str, ledger: Ledger, flow_run_id: str = "") -> None:
         self._infra = infra
         self._store = store
         self._run_id = run_id
-        store.prepare()
+        self._ledger = ledger
+        self._closed: dict[QueueName, str] = {}
         names: tuple[QueueName, QueueName] = ("training", "evaluation")
         self._queues = {name: JobQueue(store, name) for name in names}
         for queue in self._queues.values():
@@ -95,6 +97,13 @@ class WorkPoolExecutor(Executor):
         claims = {claim.digest for queue in self._queues.values() for claim in queue.claims()}
         with self._lock:
             return tuple(digest[:12] for digest in self._pending if digest in claims)
+
+    def held(self) -> str:
+        with self._lock:
+            waits = {pending.queue for pending in self._pending.values()}
+            if self.running() or any(not self._closed.get(name) for name in waits):
+                return ""
+            return next((self._closed[name] for name in waits), "")
 
     @property
     def notice(self) -> str:
@@ -303,12 +312,15 @@ class WorkPoolExecutor(Executor):
         """As many lanes as the open work can fill, up to the limit."""
         queue = self._queues[name]
         self._watch_starts(name)
-        wanted = min(self._limits[name], len(queue.open_digests()))
+        closed = {run_id: why for run_id in queue.runs() if (why := self._ledger.closed(run_id, name))}
+        self._closed[name] = closed.get(self._run_id, "")
+        waiting = len(queue.open_digests(but=closed))
+        wanted = min(self._limits[name], waiting)
         for _ in range(wanted - self._serving(name)):
             self._fleet.start(name)
         notice = self._fleet.notice(name) if wanted else ""
         if notice and notice != self._said.get(name):
-            log.warning("%s; %d jobs wait", notice, len(queue.open_digests()))
+            log.warning("%s; %d jobs wait", notice, waiting)
         self._said[name] = notice
 
     def _serving(self, name: QueueName) -> int:

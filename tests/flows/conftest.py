@@ -30,6 +30,7 @@ class Coral:
     def __init__(self, home: Path, folder: Path) -> None:
         self.folder = folder
         self.runs = folder / "runs"
+        self.started: list[subprocess.Popen[str]] = []
         self.environment = {**os.environ, "CORAL_HOME": str(home), "COLUMNS": "120"}
         for name in ("PREFECT_API_URL", "PREFECT_HOME"):
             self.environment.pop(name, None)
@@ -55,13 +56,22 @@ class Coral:
         )
 
     def start(self, *extra: str, **settings: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.arguments(*extra, **settings),
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """A test that failed half-way must leave nothing running."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -110,8 +120,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def coral(home: Path, tmp_path: Path) -> Coral:
-    return Coral(home, tmp_path)
+def coral(home: Path, tmp_path: Path) -> Iterator[Coral]:
+    made = Coral(home, tmp_path)
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="session")

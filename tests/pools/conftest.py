@@ -114,6 +114,7 @@ def pools(installation: tuple[Path, str], tmp_path: Path) -> Iterator[Pools]:
     home, url = installation
     made = Pools(home, tmp_path, url)
     yield made
+    made.end()
     for note in made.lanes():  # the store goes away with the test: its lanes must not live on
         made.queue().lanes.ask_to_end(note.lane, "the test is over")
     until(lambda: not made.lanes() or not any(alive(n.pid) for n in made.lanes()), 40)

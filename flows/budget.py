@@ -1,0 +1,76 @@
+"""Shows that the budget holds an evolution, and goes on by itself: terminal, Prefect state, artifacts, events.
+
+The budget itself is kept where jobs start (`coral_core.ledger`, asked by lanes and executors); here is only what people
+see of it. While it holds, the flow run is in a state called Paused of type Running: it keeps its place in the
+deployment's concurrency limit, so that the next scheduled evolution does not start beside it.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.states import Running
+
+from coral_core.errors import StoreError
+from coral_core.ledger import Ledger
+from flows import artifacts
+from flows.session import Session
+
+log = logging.getLogger("coral.evolve")
+
+LOOK_SECONDS = 1.0
+MARKS = (80, 100)
+
+
+async def watch(session: Session, flow_run_id: str) -> None:
+    """Runs until cancelled, beside the evolution."""
+    ledger, told = Ledger(session.store), set[int]()
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        why = await asyncio.to_thread(session.executor.held)
+        if bool(why) != bool(session.board.paused):
+            await _turn(session, flow_run_id, why)
+        elif why != session.board.paused:
+            session.board.paused = why
+            session.on_change()
+        await asyncio.to_thread(_tell, session, ledger, told)
+
+
+async def _turn(session: Session, flow_run_id: str, why: str) -> None:
+    """Into the pause, or out of it."""
+    session.board.paused = why
+    session.board.last_event = f"paused: {why}" if why else "the budget has room again: going on"
+    log.warning("%s", session.board.last_event)
+    session.on_change()
+    await _set_state(flow_run_id, "Paused" if why else "Running", session.board.last_event)
+    try:
+        await artifacts.summary(session)
+    except Exception as error:  # the board must never stop the search
+        log.warning("the summary could not be updated: %s", error)
+
+
+async def _set_state(flow_run_id: str, name: str, message: str) -> None:
+    if not flow_run_id:
+        return
+    state: Any = Running(name=name, message=message)
+    try:
+        async with get_client() as client:
+            now = (await client.read_flow_run(flow_run_id)).state  # type: ignore[arg-type]
+            if now is not None and now.is_running():  # somebody may have cancelled it meanwhile
+                await client.set_flow_run_state(flow_run_id, state, force=True)
+    except Exception as error:  # an API that is away must never stop the search
+        log.warning("the flow run's state could not be set to %s: %s", name, error)
+
+
+def _tell(session: Session, ledger: Ledger, told: set[int]) -> None:
+    """Say once that a share of a limit is spent."""
+    try:
+        standing = ledger.standing(session.folder.run_id)
+    except StoreError as error:
+        log.debug("%s", error)  # the executor holds the work and says why
+        return
+    for mark in MARKS:
+        if mark not in told and (100 * standing.used >= mark or (mark == 100 and standing.closed)):
+            told.add(mark)
+            session.on_budget(mark, standing)

@@ -1,0 +1,88 @@
+"""`coral budget`: what an evolution may spend, what was spent, and whether the next job may start."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from coral_core.config.budget import Limits
+from coral_core.ledger import Ledger, Spent, Standing
+from coral_core.run import find_run
+from flows.cli.places import AsJson, Runs, store_of
+
+
+def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = False) -> None:
+    """Show limits, spending and forecast of RUN, and what its store cost day by day.
+
+    Args:
+        run: Id of a run, the beginning of one, `latest`, or the path of its folder.
+        runs: Directory that holds the runs.
+        as_json: Print JSON (keys: docs/json.md).
+    """
+    folder = find_run(runs, run)
+    ledger = Ledger(store_of(folder))
+    standing = ledger.standing(folder.run_id)
+    price = standing.limits.price
+    evolutions = sorted({run_id for account in ledger.accounts() for runs in account.spent.values() for run_id in runs})
+    facts: dict[str, Any] = standing.model_dump(mode="json") | {
+        "days": {day: spent.model_dump() for day, spent in ledger.days(price).items()},
+        "evolutions": {name or "nobody": ledger.spent(price, name).model_dump() for name in evolutions},
+    }
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    out = Console(highlight=False)
+    out.print(f"[bold]{folder.run_id}[/]")
+    out.print(_limits(standing))
+    money = (
+        f"{price.training:g} {standing.currency} an hour of a training lane, {price.evaluation:g} of an evaluation lane"
+    )
+    out.print(f"\nprices    {money}", markup=False)
+    forecast = standing.forecast
+    out.print(
+        f"in flight {forecast.gpu_hours:.3f} GPU hours, {forecast.money:.2f} {standing.currency} still expected",
+        markup=False,
+    )
+    out.print(f"state     [yellow]held:[/] {standing.closed}" if standing.closed else "state     [green]open[/]")
+    if standing.closed:
+        out.print("          It goes on when the day turns, or with: coral resume RUN --set budget.evolution.money=...")
+    out.print()
+    out.print(_sums("day (UTC)", ledger.days(price), standing.currency))
+    out.print()
+    out.print(
+        _sums("evolution", {name or "nobody": ledger.spent(price, name) for name in evolutions}, standing.currency)
+    )
+
+
+def _limits(standing: Standing) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "spent", "limit", "used"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    rows: list[tuple[str, Limits, Spent]] = [
+        ("this evolution", standing.limits.evolution, standing.spent),
+        (f"store today ({standing.day})", standing.limits.day, standing.today),
+    ]
+    for name, limits, spent in rows:
+        table.add_row(f"{name}, GPU hours", f"{spent.gpu_hours:.3f}", *_against(limits.gpu_hours, spent.gpu_hours))
+        table.add_row(f"{name}, {standing.currency}", f"{spent.money:.2f}", *_against(limits.money, spent.money))
+    return table
+
+
+def _against(limit: float | None, spent: float) -> tuple[str, str]:
+    if limit is None:
+        return "none", ""
+    share = spent / limit if limit else 1.0
+    colour = "red" if share >= 1 else "yellow" if share >= 0.8 else "green"
+    return f"{limit:g}", f"[{colour}]{share:.0%}[/]"
+
+
+def _sums(title: str, sums: dict[str, Spent], currency: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(title, no_wrap=True)
+    for name in ("training h", "evaluation h", "GPU hours", currency):
+        table.add_column(name, justify="right")
+    for name, spent in sums.items():
+        hours = (f"{value:.3f}" for value in (spent.training_hours, spent.evaluation_hours, spent.gpu_hours))
+        table.add_row(name, *hours, f"{spent.money:.2f}")
+    return table
