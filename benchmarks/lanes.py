@@ -7,7 +7,9 @@ known length), through a real server and real process workers on this machine:
   training ends, lane starts, the timeline;
 - **killed**: the same with one training lane killed (SIGKILL) half-way: what it cost;
 - **per job**: the same jobs, a flow run for each, with workers that ask every second, and with
-  Prefect's default of 10 seconds;
+  Prefect's default of 10 seconds; once with a model that takes no time to load, and once, both ways, with one that takes
+  as long as coral-tiny does on this machine (measured first: the smallest that any model takes);
+- **generations**: lane starts of an evolution of 4 generations;
 - **overhead**: jobs without length in one lane, wall clock per job.
 """
 
@@ -55,14 +57,16 @@ class Installation:
 class Generation:
     """The jobs of one generation against a fresh store, and what was seen while they ran."""
 
-    def __init__(self, folder: Path, trainings: int, train: float = TRAIN, evaluate: float = EVALUATE) -> None:
+    def __init__(
+        self, folder: Path, trainings: int, train: float = TRAIN, evaluate: float = EVALUATE, load: float = 0.0
+    ) -> None:
         from coral_core.config import RunConfig
         from coral_core.genome import HeavyGenes
         from coral_core.plan import Planner
 
         self.config = RunConfig.model_validate(
             {
-                "base_model": {"name": f"rehearsal:train={train},evaluate={evaluate}"},
+                "base_model": {"name": f"rehearsal:train={train},evaluate={evaluate},load={load}"},
                 "infra": {"executor": "work-pools"},
                 "store": {"path": str(folder)},
                 "problems": {"fitness": 4, "retention": 0, "monitor": 0, "held_out": 4, "pairs": 8},
@@ -138,11 +142,35 @@ class Generation:
         self.timeline += [{**row, "to": now} for row in open_.values()]
 
 
-def by_lanes(folder: Path, trainings: int, kill: bool = False) -> dict[str, Any]:
+def load_seconds() -> float:
+    """Seconds that an engine takes to load coral-tiny, less what one without a model takes."""
+    from coral_core.config.tree import BaseModelConfig
+    from coral_core.lm.client import EngineProcess
+
+    taken = []
+    for name in ("rehearsal", "coral-tiny"):
+        engine = EngineProcess()
+        started = time.monotonic()
+        engine.load(BaseModelConfig(name=name))
+        taken.append(time.monotonic() - started)
+        engine.close()
+    return round(taken[1] - taken[0], 2)
+
+
+def lane_starts(bench: Bench) -> dict[str, int]:
+    """Lanes that an evolution of 4 generations starts, per queue."""
+    settings = ["base_model.name=rehearsal:train=2,evaluate=1", "infra.executor=work-pools", "search.generations=4"]
+    settings += ["search.early_stopping.enabled=false"]
+    bench.evolve("generations", *settings, environment={"PREFECT_API_URL": os.environ["PREFECT_API_URL"]})
+    notes = [json.loads(p.read_bytes()) for p in (bench.folder / "generations" / "store").glob("queue/lanes/*.json")]
+    return {name: sum(note["queue"] == name for note in notes) for name in ("training", "evaluation")}
+
+
+def by_lanes(folder: Path, trainings: int, kill: bool = False, load: float = 0.0) -> dict[str, Any]:
     """One generation through lanes; with `kill`, a working training lane is ended half-way."""
     from flows.dispatch import make_executor
 
-    generation = Generation(folder, trainings)
+    generation = Generation(folder, trainings, load=load)
     with make_executor(generation.config) as executor:
         queue = executor._queues["training"]  # type: ignore[attr-defined]
         killed: dict[str, float] = {}
@@ -172,12 +200,12 @@ def by_lanes(folder: Path, trainings: int, kill: bool = False) -> dict[str, Any]
     }
 
 
-def per_job(folder: Path, trainings: int) -> float:
+def per_job(folder: Path, trainings: int, load: float = 0.0) -> float:
     """The same generation with a flow run for each job: lanes that end after one job."""
     from flows.dispatch import make_executor
     from flows.dispatch.fleet import Fleet
 
-    generation = Generation(folder, trainings)
+    generation = Generation(folder, trainings, load=load)
     before = Fleet.start
 
     def start(self: Any, queue: Any) -> None:
@@ -221,6 +249,10 @@ def main() -> None:
         killed = by_lanes(bench.folder / "killed", options.trainings, kill=True)
         each = per_job(bench.folder / "each", options.trainings)
         gap = overhead(bench.folder / "null", options.jobs)
+        load = load_seconds()
+        loaded = by_lanes(bench.folder / "loaded", options.trainings, load=load)
+        loaded_each = per_job(bench.folder / "loaded-each", options.trainings, load=load)
+        starts = lane_starts(bench)
     finally:
         installation.call("down")
     slow = Installation(bench, query_seconds=10)
@@ -233,6 +265,14 @@ def main() -> None:
         "best_makespan": best,
         "lanes": lanes,
         "makespan_over_best_plus_lane_start": lanes["seconds"] / (best + start),
+        "with_model_load": {
+            "load_seconds": load,
+            "lanes_seconds": loaded["seconds"],
+            "makespan_over_best_plus_lane_start": loaded["seconds"] / (best + start + load),
+            "flow_run_per_job_seconds": loaded_each,
+            "times_slower": loaded_each / loaded["seconds"],
+        },
+        "lane_starts_of_4_generations": starts,
         "flow_run_per_job": {"seconds": each, "times_slower": each / lanes["seconds"]},
         "flow_run_per_job_default_polling": {"seconds": default, "times_slower": default / lanes["seconds"]},
         "killed": killed,
@@ -250,6 +290,11 @@ def main() -> None:
     print(
         f"lane killed: {killed['seconds']:.1f} s, lost beyond job and lane start {result['lost_by_the_kill_beyond_job_and_lane_start']:.1f} s"
     )
+    print(
+        f"with a model that loads in {load:.1f} s: lanes {loaded['seconds']:.1f} s, a flow run per job {loaded_each:.1f} s, "
+        f"{loaded_each / loaded['seconds']:.1f} x"
+    )
+    print(f"lane starts of 4 generations: {starts}")
     print(f"overhead per job in a lane: {1000 * gap:.0f} ms")
     write("lanes", result)
 

@@ -1,6 +1,6 @@
 """The rehearsal base model: exercises an installation without a model, a GPU or torch.
 
-``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2`` (seconds per job);
+``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2,load=5`` (seconds per job, and to load the model);
 ``die=32`` makes every training of rank 32 kill its engine, ``hang=16`` makes rank 16 never
 end, ``full=8`` makes rank 8 run out of memory: for trying what becomes of such genomes. None of this is part of any digest.
 Trainings write a small valid PEFT folder, generation answers with a one-step mutation of
@@ -34,6 +34,7 @@ class Rehearsal:
     def __init__(self, config: BaseModelConfig) -> None:
         self.identity = identify(config)
         self._seconds = _seconds(config.name)
+        time.sleep(self._seconds["load"])
 
     def train(self, job: TrainingJob, pairs: list[tuple[str, str]], out: Path) -> TrainedAdapter:
         """Write a PEFT folder whose weights are one number: how often a bug will be repaired."""
@@ -119,8 +120,8 @@ def _safetensors(value: float) -> bytes:
 
 
 def _seconds(name: str) -> dict[str, float]:
-    """Options from ``rehearsal:train=6,evaluate=2,die=32,hang=16,full=8``. Raises `BaseModelError`."""
-    seconds = {"train": 0.0, "evaluate": 0.0, "die": 0.0, "hang": 0.0, "full": 0.0}
+    """Options from ``rehearsal:train=6,evaluate=2,load=5,die=32,hang=16,full=8``. Raises `BaseModelError`."""
+    seconds = {"train": 0.0, "evaluate": 0.0, "load": 0.0, "die": 0.0, "hang": 0.0, "full": 0.0}
     _, _, options = name.partition(":")
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
@@ -130,6 +131,6 @@ def _seconds(name: str) -> dict[str, float]:
             seconds[key] = float(value)
         except ValueError:
             raise BaseModelError(
-                f"base_model.name: {name}: {option!r} is not train=SECONDS, evaluate=SECONDS, die=RANK, hang=RANK or full=RANK. Write rehearsal:train=6,evaluate=2"
+                f"base_model.name: {name}: {option!r} is not train=SECONDS, evaluate=SECONDS, load=SECONDS, die=RANK, hang=RANK or full=RANK. Write rehearsal:train=6,evaluate=2"
             ) from None
     return seconds
