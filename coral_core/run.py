@@ -188,6 +188,7 @@ class RunFolder:
     ) -> "RunFolder":
         """Make (or reopen) the folder of a run and freeze its configuration; note where it runs now."""
         folder = cls(Path(config.runs).expanduser().absolute() / identity.run_id)
+        earlier = [known for known in folder.flow_run_ids() if known != flow_run_id]
         facts = {
             "schema_version": SCHEMA_VERSION,
             "identity": identity.model_dump(),
@@ -196,6 +197,7 @@ class RunFolder:
             "pid": os.getpid(),
             "host": platform.node(),
             "flow_run_id": flow_run_id,
+            "flow_run_ids": [*earlier, flow_run_id] if flow_run_id else earlier,
             "api": api,
         }
         try:
@@ -206,6 +208,20 @@ class RunFolder:
                 f"runs: {folder.path}: cannot be written ({error.strerror}). Choose another with --set runs=DIR"
             ) from error
         return folder
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says; empty when it cannot be read."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
+            return found if isinstance(found, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
+    def flow_run_ids(self) -> list[str]:
+        """Prefect flow runs of all sessions of this run, oldest first."""
+        facts = self.facts()
+        latest = [facts["flow_run_id"]] if facts.get("flow_run_id") else []
+        return list(map(str, facts.get("flow_run_ids", latest)))
 
     def config(self) -> RunConfig:
         path = self.path / "config.yaml"

@@ -18,12 +18,13 @@ import json
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
@@ -45,6 +46,15 @@ class Entry(Frozen):
     modified: float
     sound: bool
     problem: str = ""
+
+
+class StoreSize(Frozen):
+    """How much a store holds."""
+
+    adapters: int
+    evaluations: int
+    bytes: int
+    exact: bool = Field(description="False: `bytes` is reckoned from a part of the entries.")
 
 
 class Store:
@@ -230,6 +240,19 @@ class Store:
                 problem=problem,
             )
 
+    def size(self, seconds: float = 1.0) -> StoreSize:
+        """Entries and bytes without opening a file. What is left after `seconds` for each kind is reckoned from the mean."""
+        adapters = _names(self.root / "adapters")
+        evaluations = [name for name in _names(self.root / "evaluations") if name.endswith(".json")]
+        of_adapters, all_adapters = _bytes_of([self.root / "adapters" / name for name in adapters], seconds)
+        of_evaluations, all_evaluations = _bytes_of([self.root / "evaluations" / name for name in evaluations], seconds)
+        return StoreSize(
+            adapters=len(adapters),
+            evaluations=len(evaluations),
+            bytes=of_adapters + of_evaluations,
+            exact=all_adapters and all_evaluations,
+        )
+
     def _problem_of(self, kind: Kind, digest: str) -> str:
         try:
             if kind == "adapter":
@@ -263,6 +286,30 @@ class Store:
         else:
             way_out = f"{error.strerror or error}. Check the path with: coral config check"
         return StoreError(f"store {self.root}: {way_out} ({errno.errorcode.get(error.errno or 0, 'error')})")
+
+
+def _names(folder: Path) -> list[str]:
+    """Names in a folder, none where it is not there."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _bytes_of(paths: list[Path], seconds: float) -> tuple[int, bool]:
+    """Bytes of files, or of the files in folders; and whether all were looked at. Names are digests: any order is a sample."""
+    deadline, total, seen = time.monotonic() + seconds, 0, 0
+    for path in paths:
+        if time.monotonic() > deadline:
+            break
+        seen += 1
+        with contextlib.suppress(OSError):  # gone in between
+            if path.suffix == ".json":
+                total += path.stat().st_size
+            else:
+                with os.scandir(path) as entries:
+                    total += sum(entry.stat().st_size for entry in entries)
+    return (total, True) if seen == len(paths) else (round(total / max(1, seen) * len(paths)), False)
 
 
 def _files(folder: Path) -> list[str]:

@@ -46,6 +46,7 @@ from flows import artifacts, budget
 from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
+from flows.run_log import logged_to
 from flows.session import Session, current, watcher
 from flows.tasks import evaluated, trained
 
@@ -79,7 +80,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     planner = Planner(config, identity, base)
     started = time.time()
     outcome: Literal["finished", "stopped", "failed"] = "failed"
-    with make_executor(config, store, identity.run_id, flow_run_id) as executor:
+    with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
         token = current.set(session)

@@ -25,6 +25,7 @@ from coral_core.queue import JobQueue, QueueName
 from coral_core.queue.worker import LaneWorker
 from coral_core.store import Store
 from flows.dispatch.version import code_version
+from flows.run_log import logged_to
 
 log = logging.getLogger("coral.lane")
 
@@ -89,7 +90,8 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
     worker = LaneWorker(
         store, queue, linger, flow_run.id or "", _cancel_probe(flow_run.id), most=most, ledger=Ledger(store)
     )
-    ended = worker.run()
+    with logged_to(flow_run.id):
+        ended = worker.run()
     if ended == "cancelled":
         return Cancelled(message="the lane was cancelled; its job goes to another lane")
     note = queue.lanes.read(worker.name)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from coral_core.errors import CoralError
+from flows.api import prefect_setting
 
 START_SECONDS = 180.0
 SETTINGS = {
@@ -53,18 +54,7 @@ def coral_home() -> Path:
 
 def configured_api() -> str | None:
     """The API that the user's environment or Prefect profile names, if any (read without importing Prefect)."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    try:
-        import tomllib
-
-        profiles = tomllib.loads((home / "profiles.toml").read_text("utf-8"))
-        active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
-        url = profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
-        return str(url) if url else None
-    except (OSError, ValueError):
-        return None
+    return prefect_setting("PREFECT_API_URL")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ reached through a context variable, so that nothing live is ever a flow paramete
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ from coral_core.run import JobTiming, RunFolder
 from coral_core.search.base import Scored
 from coral_core.store import Store
 from flows.dispatch import Executor
+
+log = logging.getLogger("coral.evolve")
 
 
 @dataclass
@@ -95,6 +98,9 @@ class Session:
             board.evaluations += 1
         board.work_seconds += 0.0 if cached else cost.seconds
         board.last_event = f"{kind} of {label} {'found in the store' if cached else f'done in {cost.seconds:.1f} s'}"
+        waited = max(0.0, seconds - cost.seconds) if not cached else 0.0
+        how = "found in the store" if cached else f"done in {cost.seconds:.1f} s after {waited:.1f} s of waiting"
+        log.info("%s %s of %s %s", kind, digest[:12], label, how)
         self.folder.append_timing(
             JobTiming(
                 kind="training" if kind == "training" else "evaluation",
@@ -102,7 +108,7 @@ class Session:
                 label=label,
                 cached=cached,
                 finished=time.time(),
-                waited=max(0.0, seconds - cost.seconds) if not cached else 0.0,
+                waited=waited,
                 cost=Cost() if cached else cost,
             )
         )

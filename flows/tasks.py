@@ -6,6 +6,7 @@ refreshed. There are no Prefect retries: only the executor tries a job again.
 """
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -16,6 +17,8 @@ from coral_core.errors import StoreError
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
 from flows.session import Session, current
+
+log = logging.getLogger("coral.evolve")
 
 POINTER_SCHEMA = 1
 
@@ -53,6 +56,7 @@ async def evaluate_genome(digest: str, label: str, genes: LightGenes, adapter: s
 
 async def _in_lane(session: Session, kind: str, digest: str, label: str, job: TrainingJob | EvaluationJob) -> None:
     started = time.perf_counter()
+    log.info("%s %s of %s submitted", kind, digest[:12], label)
     session.running(+1)
     try:
         submit: Any = session.executor.submit_training if kind == "training" else session.executor.submit_evaluation

@@ -2,10 +2,12 @@
 
 from coral_core.queue.board import LaneBoard, LaneNote, Served, lane_name
 from coral_core.queue.queue import Claim, FailedTicket, JobQueue
+from coral_core.queue.recent import DoneJob, Recent
 from coral_core.queue.tickets import Failure, JobKind, QueueName, Ticket, queue_of
 
 __all__ = [
     "Claim",
+    "DoneJob",
     "FailedTicket",
     "Failure",
     "JobKind",
@@ -13,6 +15,7 @@ __all__ = [
     "LaneBoard",
     "LaneNote",
     "QueueName",
+    "Recent",
     "Served",
     "Ticket",
     "lane_name",

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from coral_core.frozen import Frozen
+from coral_core.queue.recent import Recent
 from coral_core.store import write_atomic
 
 LEASE_SECONDS = 60.0
@@ -49,6 +50,7 @@ class LaneNote(Frozen):
     digest: str = Field("", description="The job in flight.")
     run_id: str = Field("", description="The evolution it is done for.")
     served: dict[str, Served] = Field({}, description="Finished and failed work per evolution.")
+    recent: Recent = Field(Recent(), description="What it did lately.")
     ended: str = Field("", description="Why it ended.")
 
 
@@ -74,11 +76,24 @@ class LaneBoard:
         except (OSError, ValidationError):
             return None
 
-    def notes(self) -> Iterator[LaneNote]:
-        """All lanes that ever were, ended ones too."""
+    def notes(self, since: float = 0.0) -> Iterator[LaneNote]:
+        """All lanes that ever were, ended ones too; or those whose note was written after `since` (Unix time of the store)."""
         for path in sorted(self._folder.glob("*.json")):
+            if since and self._written(path) < since:
+                continue
             if (note := self.read(path.stem)) is not None:
                 yield note
+
+    def age(self, lane: str) -> float:
+        """Seconds since the lane's note was written; infinite when there is none."""
+        return time.time() - self._written(self._folder / f"{lane}.json")
+
+    @staticmethod
+    def _written(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            return -float("inf")
 
     def living(self) -> list[LaneNote]:
         """Lanes that have not said goodbye and whose beats go on, as far as this observer knows."""

@@ -24,7 +24,9 @@ from coral_core.lane import Lane
 from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import Engine, EngineProcess
 from coral_core.queue.board import BEAT_SECONDS, LaneNote, Served, lane_name
+from coral_core.queue.look import waited
 from coral_core.queue.queue import Claim, JobQueue
+from coral_core.queue.recent import DoneJob
 from coral_core.queue.tickets import Failure, Ticket
 from coral_core.store import Store
 
@@ -161,7 +163,11 @@ class LaneWorker:
         with self._lock:
             self._claim, self._stopped = claim, ""
         self._say(state="working", digest=ticket.digest, run_id=ticket.run_id)
-        started = time.monotonic()
+        alone = ", with nothing beside it" if ticket.alone else ""
+        log.info(
+            "%s %s for %s begins, try %d%s", ticket.kind, ticket.digest[:12], ticket.run_id, ticket.tries + 1, alone
+        )
+        before, started = waited(self._queue, claim, ticket), time.monotonic()
         error: Exception | None = None
         trace = ""
         try:
@@ -170,7 +176,7 @@ class LaneWorker:
             error, trace = problem, traceback.format_exc()
         with self._lock:
             stopped, self._claim = self._stopped, None
-        self._book(ticket.run_id, time.monotonic() - started)
+        self._book(ticket.run_id, before, time.monotonic() - started, "" if stopped else "failed" if error else "done")
         with contextlib.suppress(StoreError):  # said by what comes next
             self._meter.rest()
         if stopped:
@@ -212,11 +218,16 @@ class LaneWorker:
         self._engine = self._make_engine()
         self._lane = Lane(self._store, self._engine)
 
-    def _book(self, run_id: str, seconds: float) -> None:
+    def _book(self, run_id: str, before: float, seconds: float, end: str) -> None:
+        """Add a job to the lane's account; one that was stopped on purpose (`end` empty) says nothing about such jobs."""
         with self._lock:
             old = self._note.served.get(run_id, Served())
             new = Served(jobs=old.jobs + 1, seconds=old.seconds + seconds)
-            self._note = self._note.model_copy(update={"served": self._note.served | {run_id: new}})
+            recent = self._note.recent
+            if end:
+                job = DoneJob(ended=time.time(), waited=before, seconds=seconds, failed=end == "failed")
+                recent = recent.with_job(job)
+            self._note = self._note.model_copy(update={"served": self._note.served | {run_id: new}, "recent": recent})
 
     # -- the second thread -----------------------------------------------------------------
 

@@ -161,6 +161,7 @@ def _display(screen: Any, out: Console) -> Iterator[None]:
 def _quiet_logs() -> Iterator[None]:
     """Warnings of ours go to stderr in one line each."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     root = logging.getLogger("coral")
     root.addHandler(handler)

@@ -1,24 +1,23 @@
 """`coral status`: pools, lanes, jobs, store and evolutions on one screen."""
 
-import json
-import statistics
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from coral_core.queue import JobQueue, LaneNote
-from coral_core.store import Store
-from flows.cli.installation import use_api
-from flows.cli.places import AsJson, Runs, size
+from flows.cli.places import AsJson, Runs, clock, size
 
-HOUR = 3600.0
-FRESH_SECONDS = 30.0
-"""A lane whose note is older counts as offline here: this command looks once and cannot wait for a beat."""
+if TYPE_CHECKING:
+    from flows.installation.figures import EvolutionFigures, Figures, PoolFigures
+
+WIDE = 118
+"""Columns from which a pool fits on one line."""
+LOOK_SECONDS = 2.0
+COLOURS = {"finished": "green", "running": "cyan", "stopped": "yellow"}
 
 
 def status(
@@ -28,111 +27,161 @@ def status(
     watch: Annotated[bool, Parameter(help="Look again every 2 seconds.", negative=())] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show where pools, lanes and evolutions stand."""
-    use_api()
-    place = store or f"{runs}/store"
+    """Show where pools, lanes and evolutions stand. Without a Prefect API it shows what the store's files tell."""
     if as_json:
-        print(json.dumps(snapshot(place, runs), indent=1))
+        print(look(store, runs).model_dump_json(indent=1))
         return
     out = Console(highlight=False)
     if not watch:
-        out.print(_screen(snapshot(place, runs)))
+        out.print(Screen(look(store, runs)))
         return
-    with Live(console=out, refresh_per_second=1) as live:
+    with Live(console=out, screen=out.is_terminal, auto_refresh=False) as live:
         while True:
-            live.update(_screen(snapshot(place, runs)))
-            time.sleep(2)
+            live.update(Screen(look(store, runs), time.strftime("%H:%M:%S")), refresh=True)
+            time.sleep(LOOK_SECONDS)
 
 
-def snapshot(place: str, runs: str) -> dict[str, Any]:
-    """Everything as plain data; the same with --json."""
-    from flows.installation.look import look_at_pools
+def look(store: str | None, runs: str) -> "Figures":
+    """Everything at this moment."""
+    from flows.cli.health import find_api
+    from flows.installation.figures import figures
 
-    store = Store(place)
-    notes = list(JobQueue(store, "training").lanes.notes())
-    pools = []
-    for pool in look_at_pools():
-        line: dict[str, Any] = {"name": pool.name, "limit": pool.limit, "paused": pool.paused}
-        line["workers_online"] = pool.workers_online
-        if pool.queue is None:
-            line |= {"queued": pool.queued, "running": pool.running, "lanes_online": pool.running}
-        else:
-            line |= _queue(JobQueue(store, pool.queue), [n for n in notes if n.queue == pool.queue])
-            line["lanes_starting"] = pool.queued
-        line["utilisation"] = round(line["running"] / pool.limit, 3) if pool.limit else None
-        pools.append(line)
-    return {"schema_version": 1, "pools": pools, "store": _store(store), "evolutions": _evolutions(runs)}
+    url, problem = find_api()
+    return figures(store or f"{runs}/store", runs, url, problem)
 
 
-def _queue(queue: JobQueue, notes: list[LaneNote]) -> dict[str, Any]:
-    claims = {claim.digest for claim in queue.claims()}
-    now = time.time()
-    online = [note for note in notes if note.state != "ended" and now - note.seen < FRESH_SECONDS]
-    done = [served for note in notes if now - note.seen < HOUR for served in note.served.values()]
-    seconds = [served.seconds / served.jobs for served in done if served.jobs]
-    return {
-        "queued": len(queue.open_digests() - claims),
-        "running": len(claims),
-        "lanes_online": len(online),
-        "completed_last_hour": sum(served.jobs for served in done),
-        "failed": len(queue.all_failed()),
-        "work_seconds_mean": round(statistics.fmean(seconds), 3) if seconds else None,
-    }
+class Screen:
+    """Renders `Figures` for the width that there is."""
+
+    def __init__(self, figures: "Figures", when: str = "") -> None:
+        self._figures = figures
+        self._when = when
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        found = self._figures
+        wide = options.max_width >= WIDE
+        parts: list[RenderableType] = []
+        if self._when:
+            parts.append(Text(f"coral status at {self._when}; Ctrl-C ends it", style="dim"))
+        if not found.api.reachable:
+            parts += [Text(f"no Prefect API: {found.api.problem}", style="red"), Text("What the files tell:"), Text("")]
+        parts += [_pools(found.pools), Text("")] if not wide else [_pools_and_jobs(found.pools), Text("")]
+        if not wide:
+            parts += [_jobs(found.pools), Text("")]
+        yield Group(*parts, _store(found), Text(""), _evolutions(found.evolutions, wide))
 
 
-def _store(store: Store) -> dict[str, Any]:
-    entries = list(store.entries()) if store.root.is_dir() else []
-    return {
-        "path": str(store.root),
-        "adapters": sum(entry.kind == "adapter" for entry in entries),
-        "evaluations": sum(entry.kind == "evaluation" for entry in entries),
-        "bytes": sum(entry.bytes for entry in entries),
-    }
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    return table
 
 
-def _evolutions(runs: str) -> list[dict[str, Any]]:
-    from coral_core.errors import CoralError
-    from coral_core.report.gather import run_line
-    from coral_core.run import run_folders
-
-    lines = []
-    for folder in run_folders(runs)[-10:]:
-        try:
-            lines.append(run_line(folder).model_dump(mode="json"))
-        except (CoralError, OSError, ValueError, KeyError):
-            continue
-    return lines
+def _pools(pools: "tuple[PoolFigures, ...]") -> Table:
+    table = _table("pool", "queued", "running", "lanes", "starting", "workers", "in use")
+    for pool in pools:
+        table.add_row(_name(pool), *_now(pool))
+    return table
 
 
-def _screen(data: dict[str, Any]) -> Group:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("pool", "queued", "running", "lanes", "starting", "workers", "used", "done/h", "failed", "mean"):
-        table.add_column(name, justify="left" if name == "pool" else "right", no_wrap=True)
-    for pool in data["pools"]:
-        workers = pool["workers_online"]
-        mean = pool.get("work_seconds_mean")
+def _jobs(pools: "tuple[PoolFigures, ...]") -> Table:
+    table = _table("last hour", "done", "tries failed", "given up", "waiting", "work")
+    for pool in pools:
+        if pool.completed_last_hour is not None:
+            table.add_row(pool.name, *_hour(pool))
+    return table
+
+
+def _pools_and_jobs(pools: "tuple[PoolFigures, ...]") -> Table:
+    table = _table(
+        *("pool", "queued", "running", "lanes", "starting", "workers", "in use"),
+        *("done/h", "failed/h", "given up", "waiting", "work"),
+    )
+    for pool in pools:
+        table.add_row(_name(pool), *_now(pool), *_hour(pool))
+    return table
+
+
+def _name(pool: "PoolFigures") -> str:
+    if not pool.present:
+        return f"{pool.name} [red](missing: coral setup)[/]"
+    return f"{pool.name} [yellow](paused)[/]" if pool.paused else pool.name
+
+
+def _now(pool: "PoolFigures") -> list[str]:
+    """Cells about this moment."""
+    limit = "?" if pool.workers_online is None else "∞" if pool.limit is None else str(pool.limit)
+    workers = _number(pool.workers_online)
+    if pool.workers_online == 0 and pool.present and not pool.paused:
+        workers = "[red]0[/]"
+    elif pool.workers_silent and pool.workers_online:
+        workers = f"{pool.workers_online} [yellow]({pool.workers_silent} silent)[/]"
+    return [
+        _number(pool.queued),
+        _number(pool.running),
+        f"{_number(pool.lanes_online)}/{limit}",
+        _number(pool.lanes_starting),
+        workers,
+        "–" if pool.utilisation is None else f"{pool.utilisation:.0%}",
+    ]
+
+
+def _hour(pool: "PoolFigures") -> list[str]:
+    """Cells about the last hour."""
+    failed = _number(pool.failed)
+    return [
+        _number(pool.completed_last_hour),
+        _number(pool.failed_last_hour),
+        f"[red]{failed}[/]" if pool.failed else failed,
+        _spread(pool.waiting_seconds_mean, pool.waiting_seconds_p95),
+        _spread(pool.work_seconds_mean, pool.work_seconds_p95),
+    ]
+
+
+def _number(value: int | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def _spread(mean: float | None, p95: float | None) -> str:
+    """Mean and 95th percentile; one unit and few digits, so that a column reads at a glance."""
+    return "–" if mean is None or p95 is None else f"{_seconds(mean)}, 95% {_seconds(p95)}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 60 else clock(value)
+
+
+def _store(found: "Figures") -> Text:
+    store = found.store
+    if not store.present:
+        return Text(f"store {store.path}: not there. Give the right one with --store or --runs.", style="yellow")
+    about = "" if store.bytes_exact else "about "
+    words = f"{store.adapters} adapters, {store.evaluations} evaluations, {about}{size(store.bytes)}"
+    left = sum(pool.uncollected or 0 for pool in found.pools)
+    return Text(f"store {store.path}: {words}" + (f"; {left} results that nobody took: coral health" if left else ""))
+
+
+def _evolutions(lines: "tuple[EvolutionFigures, ...]", wide: bool) -> RenderableType:
+    if not lines:
+        return Text("no evolutions here", style="dim")
+    more = ("champion", "jobs") if wide else ()
+    table = _table("evolution", "", "generation", "best", *more, "GPU hours", "cost")
+    table.columns[1].justify = "left"
+    notes = []
+    for line in lines:
+        done = 0 if line.generation is None else line.generation + 1
+        paused = bool(line.paused) and line.status == "running"
+        state = "[magenta]paused[/]" if paused else f"[{COLOURS[line.status]}]{line.status}[/]"
         table.add_row(
-            pool["name"] + (" (paused)" if pool["paused"] else ""),
-            str(pool["queued"]),
-            str(pool["running"]),
-            f"{pool['lanes_online']}/{pool['limit'] or '∞'}",
-            str(pool.get("lanes_starting", "–")),
-            str(workers) if workers else "[red]0[/]",
-            "–" if pool["utilisation"] is None else f"{pool['utilisation']:.0%}",
-            str(pool.get("completed_last_hour", "–")),
-            str(pool.get("failed", "–")),
-            "–" if mean is None else f"{mean:.1f} s",
+            line.run_id,
+            state,
+            f"{done}/{line.generations}",
+            "–" if line.best_fitness is None else f"{line.best_fitness:.3f}",
+            *((line.champion or "–", f"{line.trainings}+{line.evaluations}") if wide else ()),
+            "–" if line.gpu_hours is None else f"{line.gpu_hours:.2f}",
+            "–" if line.money is None else f"{line.money:.2f} {line.currency}",
         )
-    store = data["store"]
-    words = f"{store['adapters']} adapters, {store['evaluations']} evaluations, {size(store['bytes'])}"
-    evolutions = Table(box=None, pad_edge=False, show_header=False)
-    for line in data["evolutions"]:
-        best = line.get("best_fitness")
-        done = 0 if line["generation"] is None else line["generation"] + 1
-        evolutions.add_row(
-            line["run_id"],
-            line["status"],
-            f"generation {done} of {line['generations']}",
-            "" if best is None else f"best {best:.3f}",
-        )
-    return Group(table, Text(""), Text(f"store  {store['path']}: {words}"), Text(""), evolutions)
+        if paused:
+            notes.append(Text(f"{line.run_id} is paused: {line.paused}", style="magenta"))
+    return Group(table, *notes)

@@ -1,24 +1,33 @@
-"""Looks at the house's pools through the API: queue depth, what runs, workers that are online."""
+"""Looks at the house's pools through the API: queue depth, what runs, which workers still beat."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 
-import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
-from prefect.client.schemas.objects import StateType
-from prefect.exceptions import ObjectNotFound
+from pydantic import Field
 
 from coral_core.frozen import Frozen
-from flows.api import api_error
+from flows.installation.plain_api import PlainApi
 from flows.installation.pools import POOLS
 
 QUEUES: dict[str, Literal["training", "evaluation"]] = {"coral-a100": "training", "coral-a10g": "evaluation"}
+WAITING = ["SCHEDULED", "PENDING"]
+RUNNING = ["RUNNING", "CANCELLING"]
+SILENT_BEATS = 5 / 3
+"""Beats of a worker that may be missing. Prefect waits for 3 before it calls the worker OFFLINE; a beat comes every 30 s,
+so that we say so 50 s after the last one."""
+
+
+class WorkerLook(Frozen):
+    """One worker of a pool. Prefect goes on listing workers that are gone."""
+
+    name: str
+    silent: float = Field(description="Seconds since its last heartbeat, by the server's clock.")
+    interval: float = Field(30.0, gt=0, description="Seconds between its heartbeats.")
+    status: str = Field("ONLINE", description="What Prefect says: ONLINE until 3 heartbeats are missing.")
+
+    @property
+    def responsive(self) -> bool:
+        return self.silent <= SILENT_BEATS * self.interval
 
 
 class PoolLook(Frozen):
@@ -27,41 +36,52 @@ class PoolLook(Frozen):
     name: str
     present: bool = True
     queue: Literal["training", "evaluation"] | None = None
+    type: str = ""
     limit: int | None = None
     paused: bool = False
     queued: int = 0
     running: int = 0
-    workers_online: int = 0
+    workers: tuple[WorkerLook, ...] = ()
+    template: dict[str, Any] = Field({}, description="Its base job template.")
+
+    @property
+    def workers_online(self) -> int:
+        return sum(worker.responsive for worker in self.workers)
 
 
-def look_at_pools() -> list[PoolLook]:
+def look_at_pools(api: PlainApi) -> list[PoolLook]:
     """All pools of the house. Raises `ApiError` when the API does not answer."""
-    try:
-        with get_client(sync_client=True) as client:
-            return [_look(client, pool.name) for pool in POOLS]
-    except (httpx.HTTPError, RuntimeError) as error:
-        raise api_error(error) or error from None
+    found = {pool["name"]: pool for pool in api.find("work_pools/filter", {"limit": 200}) or []}
+    return [_look(api, spec.name, found.get(spec.name)) for spec in POOLS]
 
 
-def _look(client: SyncPrefectClient, name: str) -> PoolLook:
-    try:
-        pool = client.read_work_pool(name)
-    except ObjectNotFound:
+def _look(api: PlainApi, name: str, pool: dict[str, Any] | None) -> PoolLook:
+    if pool is None:
         return PoolLook(name=name, present=False, queue=QUEUES.get(name))
-    workers = client.read_workers_for_work_pool(name)
+    workers = api.find(f"work_pools/{name}/workers/filter") or []
     return PoolLook(
         name=name,
         queue=QUEUES.get(name),
-        limit=pool.concurrency_limit,
-        paused=pool.is_paused,
-        queued=_count(client, name, [StateType.SCHEDULED, StateType.PENDING]),
-        running=_count(client, name, [StateType.RUNNING, StateType.CANCELLING]),
-        workers_online=sum(worker.status == "ONLINE" for worker in workers),
+        type=pool["type"],
+        limit=pool["concurrency_limit"],
+        paused=pool["is_paused"],
+        queued=_count(api, name, WAITING),
+        running=_count(api, name, RUNNING),
+        workers=tuple(_worker(worker, api.now()) for worker in workers),
+        template=pool["base_job_template"],
     )
 
 
-def _count(client: SyncPrefectClient, pool: str, states: list[StateType]) -> int:
-    return client.count_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+def _worker(worker: dict[str, Any], now: float) -> WorkerLook:
+    last = worker.get("last_heartbeat_time")
+    return WorkerLook(
+        name=worker["name"],
+        silent=max(0.0, now - datetime.fromisoformat(last).timestamp()) if last else float("inf"),
+        interval=worker.get("heartbeat_interval_seconds") or 30.0,
+        status=worker["status"],
     )
+
+
+def _count(api: PlainApi, pool: str, states: list[str]) -> int:
+    query = {"flow_runs": {"state": {"type": {"any_": states}}}, "work_pools": {"name": {"any_": [pool]}}}
+    return int(api.find("flow_runs/count", query) or 0)

@@ -1,0 +1,55 @@
+"""Looks at a queue's files from outside: how long a ticket waited, which results nobody has taken."""
+
+import time
+from pathlib import Path
+
+from coral_core.queue.queue import Claim, JobQueue
+from coral_core.queue.tickets import Ticket, digest_of
+
+LEFT_SECONDS = 30.0
+
+
+def waited(queue: JobQueue, claim: Claim, ticket: Ticket) -> float:
+    """Seconds from putting the ticket down (for this try) to the claim, by the clock of the store alone."""
+    try:
+        claimed = (queue.root / "claims" / f"{claim.digest}.json").stat().st_mtime
+        put = (queue.root / "tickets" / ticket.run_id / ticket.file).stat().st_mtime
+    except OSError:
+        return 0.0
+    return max(0.0, claimed - put)
+
+
+def uncollected(queue: JobQueue, seconds: float = LEFT_SECONDS) -> list[str]:
+    """Digests whose result has been there for `seconds` while a ticket, a claim or the result of a test still lies there.
+
+    Whoever waits for a result takes it within a tenth of a second, and its ticket goes with it; claims of lanes that died
+    just after publishing are swept as fast. What stays longer has nobody who collects it.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in (queue.root / "tickets").glob("*/*.json"):
+        digest = digest_of(path.name)
+        test = path.name.startswith("0-")
+        found.setdefault(digest, []).append(_test(queue, digest) if test else _result(queue, digest))
+    for path in (queue.root / "claims").glob("*.json"):
+        found.setdefault(path.stem, []).extend([_result(queue, path.stem), _test(queue, path.stem)])
+    for path in (queue.root / "tests").glob("*.json"):
+        found.setdefault(path.stem, []).append(path)
+    return sorted(digest for digest, results in found.items() if any(_age(path) > seconds for path in results))
+
+
+def _result(queue: JobQueue, digest: str) -> Path:
+    if queue.name == "training":
+        return queue.store.adapter_path(digest) / "manifest.json"
+    return queue.store.evaluation_path(digest)
+
+
+def _test(queue: JobQueue, digest: str) -> Path:
+    return queue.root / "tests" / f"{digest}.json"
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; 0 when there is none."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,81 @@
+"""`coral health`: is the installation well? For people, and for monitors by its exit code."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.places import AsJson, Runs
+
+if TYPE_CHECKING:
+    from flows.health.check import Check
+
+MARKS = {"ok": "green", "note": "yellow", "bad": "bold red"}
+COLOURS = {"ok": "", "note": "yellow", "bad": "red"}
+
+
+def health(
+    *,
+    runs: Runs = "runs",
+    store: Annotated[str | None, Parameter(help="The store; RUNS/store by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the installation: API, pools, workers, store, queues, lanes, results, progress. Exits 0 when well, else 1."""
+    from flows.health.check import Check, healthy
+    from flows.health.installation import installation_checks
+
+    started = time.perf_counter()
+    url, problem = find_api()
+    out = Console(highlight=False, soft_wrap=True)
+    checks: list[Check] = []
+    for check in installation_checks(store or f"{runs}/store", runs, url, problem):
+        checks.append(check)
+        if not as_json:
+            print_check(out, check)
+    well = healthy(checks)
+    if as_json:
+        data = {
+            "schema_version": 1,
+            "healthy": well,
+            "api": url,
+            "seconds": round(time.perf_counter() - started, 3),
+            "checks": [check.model_dump() for check in checks],
+        }
+        print(json.dumps(data, indent=1))
+    else:
+        out.print("All is well." if well else "Something is [red]not well[/]: see what is bad above.")
+    if not well:
+        raise SystemExit(1)
+
+
+def find_api() -> tuple[str | None, str]:
+    """The API that is meant, or why there is none."""
+    from coral_core.errors import ConfigError
+    from flows.cli.installation import use_api
+
+    try:
+        return use_api(), ""
+    except ConfigError as error:
+        return None, str(error)
+
+
+def print_check(out: Console, check: "Check") -> None:
+    """A line for what was seen, and one below for what to do; wrapped under itself on a terminal, whole in a pipe."""
+    colour = COLOURS[check.state]
+    found = Text(check.found, style=colour) + Text(f": {check.text}" if check.text else "")
+    lines = [found, *([Text(f"→ {check.todo}")] if check.todo else [])]
+    if not out.is_terminal:
+        out.print(Text(f"{check.state:<4} {check.name:<24} ") + found)
+        for line in lines[1:]:
+            out.print(Text(" " * 30) + line)
+        return
+    row = Table.grid(padding=(0, 1))
+    row.add_column(width=4)
+    row.add_column(width=22)
+    row.add_column(ratio=1)
+    row.add_row(Text(check.state, style=MARKS[check.state]), check.name, Group(*lines))
+    out.print(row)

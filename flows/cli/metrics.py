@@ -1,0 +1,38 @@
+"""`coral metrics serve`: the figures of the installation, for Prometheus."""
+
+import threading
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from coral_core.errors import ConfigError
+from flows.cli.places import Runs
+
+
+def serve(
+    *,
+    port: Annotated[int, Parameter(help="Port to listen on.")] = 9469,
+    host: Annotated[
+        str, Parameter(help="Address to listen on; whoever can reach it can read the figures.")
+    ] = "127.0.0.1",
+    runs: Runs = "runs",
+    store: Annotated[str | None, Parameter(help="The store; RUNS/store by default.")] = None,
+) -> None:
+    """Serve queue depths, completion rates, utilization, errors, latency and the rest at http://HOST:PORT/metrics."""
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    from flows.cli.health import find_api
+    from flows.metrics import Figured
+
+    url, problem = find_api()
+    registry = CollectorRegistry()
+    registry.register(Figured(store or f"{runs}/store", runs, url, problem))
+    try:
+        server, _ = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise ConfigError(f"--port {port}: cannot listen on {host} ({error.strerror}). Choose another.") from None
+    print(f"metrics at http://{host}:{server.server_port}/metrics of {url or problem}; Ctrl-C ends it", flush=True)
+    try:
+        threading.Event().wait()
+    finally:
+        server.shutdown()

@@ -1,0 +1,66 @@
+"""All checks of an installation, in the order in which a fault spreads: API, pools, workers, store, queues, lanes, progress."""
+
+from collections.abc import Iterator
+
+from coral_core.errors import JudgeError
+from coral_core.run import run_folders
+from coral_core.store import Store
+from flows.health.check import Check
+from flows.health.progress import look_at_evolutions, progress_updates
+from flows.health.server import look_at_server, server_checks
+from flows.health.storage import storage_checks
+from flows.health.work import look_at_queues, work_checks
+
+
+def installation_checks(place: str, runs: str, url: str | None, problem: str = "") -> Iterator[Check]:
+    """Every check, one after the other; none raises.
+
+    Args:
+        place: The store.
+        runs: Directory of the runs.
+        url: The Prefect API; None when none is configured.
+        problem: Why there is none.
+    """
+    store = Store(place)
+    pools = None
+    reachable = None
+    if url is None:
+        found, _, todo = problem.partition(". ")
+        yield Check(
+            name="api",
+            state="bad",
+            found=found or "none is configured",
+            todo=todo or "coral up, or set PREFECT_API_URL",
+        )
+    else:
+        look = look_at_server(url)
+        yield from server_checks(look)
+        if not look.problem:
+            pools, reachable = look.pools, url
+    yield from storage_checks(store, reachable, used=bool(run_folders(runs)))
+    yield from work_checks(look_at_queues(store), pools, store)
+    yield progress_updates(look_at_evolutions(runs, store, reachable))
+    yield judge_layers()
+
+
+def judge_layers() -> Check:
+    """Can this machine hold a patch in? (Lanes of other machines check their own, and refuse.)"""
+    from coral_core.scoring.sandbox.pool import BASE_LAYERS, detect_layers
+
+    name = "judge layers"
+    try:
+        found = detect_layers()
+    except (JudgeError, OSError) as error:
+        return Check(name=name, state="bad", found=str(error).splitlines()[0], todo="coral doctor tries each layer")
+    missing = [layer for layer in BASE_LAYERS if not found[layer]]
+    if missing:
+        return Check(
+            name=name,
+            state="bad",
+            found=f"{', '.join(missing)} missing on this machine",
+            text="lanes here refuse to judge patches",
+            todo="coral doctor says what each layer holds back; a newer kernel has them, or scoring.judge.allow_missing_layers",
+        )
+    return Check(
+        name=name, state="ok", found=", ".join(layer for layer, there in found.items() if there), text="on this machine"
+    )

@@ -1,0 +1,136 @@
+"""Do running evolutions say where they stand, and do they get on?"""
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+from pydantic import Field
+
+from coral_core.errors import CoralError
+from coral_core.frozen import Frozen
+from coral_core.ledger import Ledger
+from coral_core.report.sessions import sessions, status
+from coral_core.run import JobTiming, RunFolder, run_folders
+from coral_core.store import Store
+from flows.api import ApiError
+from flows.health.check import Check, first
+from flows.installation.plain_api import PlainApi
+
+BEHIND_SECONDS = 60.0
+"""Artifacts follow a finished job within a second; a minute behind means that nobody writes them."""
+MOST_RUNS = 20
+
+
+class EvolutionLook(Frozen):
+    """One evolution that is not finished."""
+
+    run_id: str
+    process: bool = Field(description="Its process lives, as far as can be told from here.")
+    flow_run: str = Field("", description="State of its flow run; empty when not known.")
+    last_job: float | None = Field(None, description="Seconds since its last job finished.")
+    last_shown: float | None = Field(None, description="Seconds since its last artifact was written; null: not known.")
+    limit: float = Field(description="Seconds that a training and an evaluation may take together.")
+    since: float = Field(description="Seconds since this session began.")
+    paused: str = ""
+
+
+def look_at_evolutions(runs: str, store: Store, url: str | None) -> list[EvolutionLook]:
+    """The latest evolutions under `runs` without a final record and with a process or a flow run that says Running."""
+    ledger = Ledger(store)
+    found = []
+    for folder in run_folders(runs)[-MOST_RUNS:]:
+        try:
+            if (look := _look(folder, ledger, url)) is not None:
+                found.append(look)
+        except (CoralError, OSError, ValueError, KeyError):
+            continue
+    return found
+
+
+def _look(folder: RunFolder, ledger: Ledger, url: str | None) -> EvolutionLook | None:
+    work = sessions(folder.timings())
+    state = status(folder, work)
+    if state == "finished":
+        return None
+    facts = folder.facts()
+    flow_run, shown = "", None
+    if url is not None and facts.get("flow_run_id") and str(facts.get("api", "")).rstrip("/") == url.rstrip("/"):
+        flow_run, shown = _in_api(url, facts["flow_run_id"])
+    if state == "stopped" and flow_run != "RUNNING":
+        return None
+    now = time.time()
+    jobs = [job for session in work for job in session.jobs if isinstance(job, JobTiming)]
+    infra = folder.config().infra
+    try:
+        paused = ledger.standing(folder.run_id).closed
+    except CoralError:
+        paused = ""  # no budget is on record; one that cannot be read is told by `coral budget`
+    return EvolutionLook(
+        run_id=folder.run_id,
+        process=state == "running",
+        flow_run=flow_run,
+        last_job=now - max(job.finished for job in jobs) if jobs else None,
+        last_shown=shown,
+        limit=60 * (infra.training.minutes + infra.evaluation.minutes),
+        since=now - (folder.path / "run.json").stat().st_mtime,
+        paused=paused,
+    )
+
+
+def _in_api(url: str, flow_run_id: str) -> tuple[str, float | None]:
+    """State type of the flow run, and seconds since its last artifact changed."""
+    query = {
+        "flow_runs": {"id": {"any_": [flow_run_id]}},
+        "sort": "UPDATED_DESC",
+        "limit": 1,
+    }
+    try:
+        with PlainApi(url) as api:
+            run = api.get(f"flow_runs/{flow_run_id}") or {}
+            artifacts = api.find("artifacts/filter", query) or []
+            changed = [datetime.fromisoformat(item["updated"]).timestamp() for item in artifacts]
+            return str(run.get("state_type") or ""), api.now() - changed[0] if changed else None
+    except ApiError:
+        return "", None
+
+
+def progress_updates(looks: Iterable[EvolutionLook]) -> Check:
+    """Is what the UI shows of each running evolution as new as its last job, and is the last job not too old?"""
+    name = "progress updates"
+    bad: list[str] = []
+    todo = ""
+    running = list(looks)
+    for look in running:
+        idle = min(look.since, look.last_job) if look.last_job is not None else look.since
+        if not look.process:
+            bad.append(f"{look.run_id}: its flow run says Running and its process is gone")
+            todo = f"coral resume {look.run_id}"
+        elif look.last_shown is not None and look.last_shown - idle > BEHIND_SECONDS and idle > BEHIND_SECONDS:
+            bad.append(f"{look.run_id}: artifacts are {look.last_shown - idle:.0f} s behind its last job")
+            todo = f"coral logs {look.run_id} --level warning says why they could not be written"
+        elif idle > 2 * look.limit and not look.paused:
+            bad.append(f"{look.run_id}: no job has finished for {idle / 60:.0f} minutes")
+            todo = f"coral jobs shows what it waits for; coral logs {look.run_id} what it says"
+    if bad:
+        return Check(
+            name=name, state="bad", found=first(bad), text="the progress that is shown is not to be trusted", todo=todo
+        )
+    if not running:
+        return Check(name=name, state="ok", found="no evolution runs")
+    paused = [f"{look.run_id} ({look.paused})" for look in running if look.paused]
+    shown = [f"{look.run_id} {look.last_shown:.0f} s ago" for look in running if look.last_shown is not None]
+    if paused:
+        text = "no new job starts; running ones finish and are kept"
+        return Check(
+            name=name,
+            state="note",
+            found=f"paused: {first(paused, 1)}",
+            text=text,
+            todo="coral budget RUN; coral resume RUN with a raised limit",
+        )
+    return Check(
+        name=name,
+        state="ok",
+        found=f"{len(running)} evolutions run",
+        text=f"last shown: {first(shown)}" if shown else "",
+    )

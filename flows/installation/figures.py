@@ -1,0 +1,220 @@
+"""The figures of an installation: pools, lanes, jobs, store, evolutions, as `coral status` and the metrics endpoint show them.
+
+What the store's files tell is there also when the Prefect API is away; what only the API knows is null then.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from coral_core.errors import CoralError
+from coral_core.frozen import Frozen
+from coral_core.ledger import Ledger
+from coral_core.queue import JobQueue, LaneNote
+from coral_core.queue.look import uncollected
+from coral_core.report.content import RunLine
+from coral_core.report.gather import run_line
+from coral_core.run import RunFolder, run_folders
+from coral_core.store import Store
+from flows.api import ApiError
+from flows.installation.look import QUEUES, PoolLook, look_at_pools
+from flows.installation.plain_api import PlainApi
+from flows.installation.pools import POOLS
+
+HOUR = 3600.0
+FRESH_SECONDS = 30.0
+"""A lane whose note is older counts as offline: who looks once cannot wait for a beat."""
+MOST_EVOLUTIONS = 10
+
+
+class ApiFigures(Frozen):
+    """Could the Prefect API be asked?"""
+
+    url: str | None = None
+    reachable: bool = False
+    problem: str = Field("", description="Why not, and what to do.")
+
+
+class PoolFigures(Frozen):
+    """One pool. Null is what could not be known: the API is away, or the pool has no queue of jobs."""
+
+    name: str
+    present: bool = True
+    limit: int | None = Field(None, description="Lanes at most.")
+    paused: bool = False
+    workers_online: int | None = Field(None, description="Workers whose heartbeats come.")
+    workers_silent: int | None = Field(None, description="Workers that Prefect lists and that are silent.")
+    queued: int | None = Field(None, description="Jobs that wait (of coral-control: evolutions).")
+    running: int | None = Field(None, description="Jobs in lanes (of coral-control: evolutions).")
+    lanes_online: int | None = None
+    lanes_starting: int | None = None
+    utilisation: float | None = Field(None, description="Lanes at work over lanes at most, now.")
+    completed_last_hour: int | None = None
+    failed_last_hour: int | None = Field(None, description="Tries that failed; most are made again.")
+    failed: int | None = Field(None, description="Jobs that failed and were given up, and lie there.")
+    uncollected: int | None = Field(None, description="Results that lie in the store and no evolution has taken.")
+    jobs_measured: int | None = Field(None, description="Jobs behind the next five: of the last hour, 64 of a lane.")
+    waiting_seconds_mean: float | None = Field(None, description="From ticket to claim.")
+    waiting_seconds_p95: float | None = None
+    work_seconds_mean: float | None = Field(None, description="From claim to result.")
+    work_seconds_p95: float | None = None
+    latency_seconds_mean: float | None = Field(None, description="Waiting and work together.")
+
+
+class StoreFigures(Frozen):
+    """What the store holds."""
+
+    path: str
+    present: bool
+    adapters: int = 0
+    evaluations: int = 0
+    bytes: int = 0
+    bytes_exact: bool = Field(True, description="False: reckoned from a part of the entries.")
+
+
+class EvolutionFigures(RunLine):
+    """The line of a run, and what it has spent."""
+
+    paused: str = Field("", description="Why no new job of it starts (its budget).")
+    gpu_hours: float | None = Field(None, description="Lane hours so far; null without a ledger.")
+    money: float | None = Field(None, description="Their price.")
+    currency: str | None = None
+    budget_used: float | None = Field(None, description="Largest share of a limit that is spent; 0 without limits.")
+
+
+class Figures(Frozen):
+    """Everything at one moment."""
+
+    schema_version: int = 1
+    api: ApiFigures
+    pools: tuple[PoolFigures, ...]
+    store: StoreFigures
+    evolutions: tuple[EvolutionFigures, ...]
+
+
+def figures(place: str, runs: str, url: str | None, problem: str = "") -> Figures:
+    """Look at everything.
+
+    Args:
+        place: The store.
+        runs: Directory of the runs.
+        url: The Prefect API; None when none is configured.
+        problem: Why there is none.
+    """
+    store = Store(place)
+    looks, api = _ask(url, problem)
+    notes = list(JobQueue(store, "training").lanes.notes(since=time.time() - HOUR))
+    by_name = {look.name: look for look in looks}
+    return Figures(
+        api=api,
+        pools=tuple(_pool(spec.name, by_name.get(spec.name), store, notes) for spec in POOLS),
+        store=_store(store),
+        evolutions=tuple(_evolutions(runs, store)),
+    )
+
+
+def _ask(url: str | None, problem: str) -> tuple[list[PoolLook], ApiFigures]:
+    if url is None:
+        return [], ApiFigures(problem=problem)
+    try:
+        with PlainApi(url) as api:
+            return look_at_pools(api), ApiFigures(url=url, reachable=True)
+    except ApiError as error:
+        return [], ApiFigures(url=url, problem=str(error))
+
+
+def _pool(name: str, look: PoolLook | None, store: Store, notes: Sequence[LaneNote]) -> PoolFigures:
+    queue = QUEUES.get(name)
+    seen: dict[str, object] = {"name": name}
+    if look is not None:
+        seen |= {"present": look.present, "limit": look.limit, "paused": look.paused}
+        seen |= {"workers_online": look.workers_online, "workers_silent": len(look.workers) - look.workers_online}
+        if queue is None:
+            seen |= {"queued": look.queued, "running": look.running, "lanes_online": look.running}
+        else:
+            seen["lanes_starting"] = look.queued
+    if queue is not None:
+        seen |= _jobs(JobQueue(store, queue), [note for note in notes if note.queue == queue])
+    running = seen.get("running")
+    if look is not None and look.limit and isinstance(running, int):
+        seen["utilisation"] = round(running / look.limit, 3)
+    return PoolFigures.model_validate(seen)
+
+
+def _jobs(queue: JobQueue, notes: Sequence[LaneNote]) -> dict[str, object]:
+    """What the files of the queue and its lanes' notes tell."""
+    now = time.time()
+    claims = {claim.digest for claim in queue.claims()}
+    hours = [note.recent.last_hour(now) for note in notes]
+    jobs = [job for note in notes for job in note.recent.jobs if not job.failed and now - job.ended < HOUR]
+    waited, worked = [job.waited for job in jobs], [job.seconds for job in jobs]
+    return {
+        "queued": len(queue.open_digests() - claims),
+        "running": len(claims),
+        "lanes_online": sum(note.state != "ended" and queue.lanes.age(note.lane) < FRESH_SECONDS for note in notes),
+        "completed_last_hour": sum(hour.done for hour in hours),
+        "failed_last_hour": sum(hour.failed for hour in hours),
+        "failed": len(queue.all_failed()),
+        "uncollected": len(uncollected(queue)),
+        "jobs_measured": len(jobs),
+        "waiting_seconds_mean": mean(waited),
+        "waiting_seconds_p95": percentile(waited, 0.95),
+        "work_seconds_mean": mean(worked),
+        "work_seconds_p95": percentile(worked, 0.95),
+        "latency_seconds_mean": mean([w + s for w, s in zip(waited, worked, strict=True)]),
+    }
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """To the millisecond; None of nothing."""
+    return round(statistics.fmean(values), 3) if values else None
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that at least `share` of `values` do not exceed (nearest rank); None of nothing."""
+    return round(sorted(values)[math.ceil(share * len(values)) - 1], 3) if values else None
+
+
+def _store(store: Store) -> StoreFigures:
+    if not store.root.is_dir():
+        return StoreFigures(path=str(store.root), present=False)
+    found = store.size()
+    return StoreFigures(
+        path=str(store.root),
+        present=True,
+        adapters=found.adapters,
+        evaluations=found.evaluations,
+        bytes=found.bytes,
+        bytes_exact=found.exact,
+    )
+
+
+def _evolutions(runs: str, store: Store) -> list[EvolutionFigures]:
+    ledger = Ledger(store)
+    lines = []
+    for folder in run_folders(runs)[-MOST_EVOLUTIONS:]:
+        try:
+            lines.append(EvolutionFigures(**run_line(folder).model_dump(), **_spent(ledger, folder, store)))
+        except (CoralError, OSError, ValueError, KeyError):
+            continue
+    return lines
+
+
+def _spent(ledger: Ledger, folder: RunFolder, store: Store) -> dict[str, object]:
+    if not (Path(store.root) / "ledger" / "budgets" / f"{folder.run_id}.json").exists():
+        return {}
+    try:
+        standing = ledger.standing(folder.run_id)
+    except CoralError as error:
+        return {"paused": str(error)}
+    return {
+        "paused": standing.closed,
+        "gpu_hours": round(standing.spent.gpu_hours, 4),
+        "money": round(standing.spent.money, 4),
+        "currency": standing.currency,
+        "budget_used": round(standing.used, 4),
+    }

@@ -1,0 +1,104 @@
+"""The Prefect REST API for commands that only look: no `import prefect`, which costs more than everything they ask.
+
+Reads the settings that Prefect's own client reads (URL, key, basic auth, headers, certificates). Changes nothing on the server.
+"""
+
+import base64
+import contextlib
+import json
+import ssl
+import time
+import uuid
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from flows.api import ApiError, api_error, prefect_setting
+
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 20.0
+
+
+class PlainApi:
+    """Short requests over one kept connection. Every failure is an `ApiError` that names the fix."""
+
+    def __init__(self, url: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.url = url.rstrip("/")
+        self.ahead = 0.0
+        """Seconds that the server's clock is ahead of this machine's, as of the last answer; known to one second."""
+        timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
+        self._client = httpx.Client(headers=_headers(), timeout=timeout, verify=_verify(), trust_env=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def get(self, path: str) -> Any:
+        """JSON of a resource; None when there is none."""
+        return self._ask("GET", path, None)
+
+    def find(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """JSON of a query (POST); None when what it is about is not there."""
+        return self._ask("POST", path, body or {})
+
+    def now(self) -> float:
+        """Unix time by the server's clock."""
+        return time.time() + self.ahead
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        try:
+            answer = self._client.request(method, f"{self.url}/{path}", json=body)
+            if answer.status_code == 403 and "CSRF" in answer.text:
+                self._fetch_csrf_token()
+                answer = self._client.request(method, f"{self.url}/{path}", json=body)
+            if answer.status_code == 404:
+                return None
+            answer.raise_for_status()
+            self._compare_clocks(answer)
+            return answer.json()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise api_error(error, self.url) or ApiError(f"{self.url} is no URL of an API ({error}).") from None
+        except ValueError:
+            raise ApiError(
+                f"{self.url} answers something else than JSON. Set PREFECT_API_URL to a Prefect API (it ends in /api)."
+            ) from None
+
+    def _fetch_csrf_token(self) -> None:
+        """Servers with PREFECT_SERVER_CSRF_PROTECTION_ENABLED want one with every query."""
+        client = str(uuid.uuid4())
+        token = self._client.get(f"{self.url}/csrf-token", params={"client": client}).raise_for_status().json()["token"]
+        self._client.headers.update({"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token})
+
+    def _compare_clocks(self, answer: httpx.Response) -> None:
+        try:
+            there = parsedate_to_datetime(answer.headers["date"]).timestamp() + 0.5
+        except (KeyError, ValueError, TypeError):
+            return
+        difference = there - time.time()
+        self.ahead = difference if abs(difference) > 2 else 0.0
+
+
+def _headers() -> dict[str, str]:
+    headers: dict[str, str] = {}
+    with contextlib.suppress(ValueError, AttributeError):  # Prefect's own client refuses it with a better message
+        custom = json.loads(prefect_setting("PREFECT_CLIENT_CUSTOM_HEADERS") or "{}")
+        headers |= {str(name): str(value) for name, value in custom.items()}
+    if key := prefect_setting("PREFECT_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    elif pair := prefect_setting("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    return headers
+
+
+def _verify() -> bool | ssl.SSLContext:
+    if (prefect_setting("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true"):
+        return False
+    if path := prefect_setting("PREFECT_API_SSL_CERT_FILE"):
+        return ssl.create_default_context(cafile=path)
+    return True

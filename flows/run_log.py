@@ -1,0 +1,48 @@
+"""Puts what CORAL-X says (loggers below ``coral``) into the log of a Prefect flow run.
+
+Prefect's own way, PREFECT_LOGGING_EXTRA_LOGGERS, leaves the level at WARNING and drops what threads outside the
+flow's context say: a lane's beats, the dispatcher. So each record is stamped with the flow run here.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from prefect.logging.handlers import APILogHandler
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED
+
+
+class _Stamp(logging.Filter):
+    """Names the flow run that a record belongs to."""
+
+    def __init__(self, flow_run_id: str) -> None:
+        super().__init__()
+        self._flow_run_id = flow_run_id
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.flow_run_id = self._flow_run_id
+        return True
+
+
+@contextlib.contextmanager
+def logged_to(flow_run_id: str | None) -> Iterator[None]:
+    """Send records of level INFO and above to the log of `flow_run_id` while the body runs; None: nowhere."""
+    if not flow_run_id or not PREFECT_LOGGING_TO_API_ENABLED.value():
+        yield
+        return
+    root = logging.getLogger("coral")
+    handler = APILogHandler()
+    handler.addFilter(_Stamp(flow_run_id))
+    others = [known for known in root.handlers if isinstance(known, APILogHandler)]
+    level = root.level
+    for other in others:  # of PREFECT_LOGGING_EXTRA_LOGGERS: each line would come twice
+        root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+        for other in others:
+            root.addHandler(other)
