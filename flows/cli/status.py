@@ -27,13 +27,21 @@ def status(
     watch: Annotated[bool, Parameter(help="Look again every 2 seconds.", negative=())] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show where pools, lanes and evolutions stand. Without a Prefect API it shows what the store's files tell."""
-    if as_json:
-        print(look(store, runs).model_dump_json(indent=1))
-        return
+    """Show where pools, lanes and evolutions stand.
+
+    Without a Prefect API it shows what the store's files tell; it exits 6 when one is configured and cannot be used.
+    """
     out = Console(highlight=False)
-    if not watch:
-        out.print(Screen(look(store, runs)))
+    if not watch or as_json:
+        found = look(store, runs)
+        if as_json:
+            print(found.model_dump_json(indent=1))
+        else:
+            out.print(Screen(found))
+        if found.api.url is not None and not found.api.reachable:
+            from flows.api import ApiError
+
+            raise ApiError(found.api.problem)
         return
     with Live(console=out, screen=out.is_terminal, auto_refresh=False) as live:
         while True:
@@ -64,7 +72,8 @@ class Screen:
         if self._when:
             parts.append(Text(f"coral status at {self._when}; Ctrl-C ends it", style="dim"))
         if not found.api.reachable:
-            parts += [Text(f"no Prefect API: {found.api.problem}", style="red"), Text("What the files tell:"), Text("")]
+            words = found.api.problem if found.api.url is None or self._when else "the Prefect API cannot be used"
+            parts += [Text(words, style="yellow"), Text("what the store's files tell:", style="dim"), Text("")]
         parts += [_pools(found.pools), Text("")] if not wide else [_pools_and_jobs(found.pools), Text("")]
         if not wide:
             parts += [_jobs(found.pools), Text("")]
@@ -86,7 +95,7 @@ def _pools(pools: "tuple[PoolFigures, ...]") -> Table:
 
 
 def _jobs(pools: "tuple[PoolFigures, ...]") -> Table:
-    table = _table("last hour", "done", "tries failed", "given up", "waiting", "work")
+    table = _table("last hour", "done", "tries failed", "given up", "waiting (95%)", "work (95%)")
     for pool in pools:
         if pool.completed_last_hour is not None:
             table.add_row(pool.name, *_hour(pool))
@@ -96,7 +105,7 @@ def _jobs(pools: "tuple[PoolFigures, ...]") -> Table:
 def _pools_and_jobs(pools: "tuple[PoolFigures, ...]") -> Table:
     table = _table(
         *("pool", "queued", "running", "lanes", "starting", "workers", "in use"),
-        *("done/h", "failed/h", "given up", "waiting", "work"),
+        *("done/h", "failed/h", "given up", "waiting (95%)", "work (95%)"),
     )
     for pool in pools:
         table.add_row(_name(pool), *_now(pool), *_hour(pool))
@@ -144,8 +153,8 @@ def _number(value: int | None) -> str:
 
 
 def _spread(mean: float | None, p95: float | None) -> str:
-    """Mean and 95th percentile; one unit and few digits, so that a column reads at a glance."""
-    return "–" if mean is None or p95 is None else f"{_seconds(mean)}, 95% {_seconds(p95)}"
+    """Mean, and the 95th percentile in brackets."""
+    return "–" if mean is None or p95 is None else f"{_seconds(mean)} ({_seconds(p95)})"
 
 
 def _seconds(value: float) -> str:

@@ -1,6 +1,7 @@
 """Is the Prefect API there, and does it hold what an installation needs? Pools, deployments, automations, workers."""
 
 import json
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -177,20 +178,31 @@ def as_rendered(spec: PoolSpec, type_: str, found: dict[str, Any]) -> bool:
 
 
 def _read_back(raw: Any, found: Any, values: dict[str, Any]) -> None:
-    """Collect what stands for each ``${name}`` that is alone in its string or has text around it."""
+    """Collect what stands for each ``${name}``."""
     if isinstance(raw, dict) and isinstance(found, dict):
         for key in raw.keys() & found.keys():
             _read_back(raw[key], found[key], values)
     elif isinstance(raw, list) and isinstance(found, list):
         for one, other in zip(raw, found, strict=False):
             _read_back(one, other, values)
-    elif isinstance(raw, str) and raw.count("${") == 1:
-        before, _, rest = raw.partition("${")
-        name, _, after = rest.partition("}")
-        if not before and not after:
-            values.setdefault(name, found)
-        elif isinstance(found, str) and found.startswith(before) and found.endswith(after):
-            values.setdefault(name, found[len(before) : len(found) - len(after)])
+    elif isinstance(raw, str) and (whole := re.fullmatch(r"\$\{(\w+)\}", raw)):
+        values.setdefault(whole[1], found)
+    elif isinstance(raw, str) and isinstance(found, str):
+        match = re.fullmatch(_pattern(raw), found)
+        for name, value in match.groupdict().items() if match else ():
+            values.setdefault(name, value)
+
+
+def _pattern(raw: str) -> str:
+    """A regular expression for what `raw` may have become; a name that comes twice stands for one value."""
+    pattern, known = "", set()
+    for number, part in enumerate(re.split(r"\$\{(\w+)\}", raw)):
+        if number % 2 == 0:
+            pattern += re.escape(part)
+        else:
+            pattern += f"(?P={part})" if part in known else f"(?P<{part}>.+)"
+            known.add(part)
+    return pattern
 
 
 def deployments(found: dict[str, dict[str, Any]]) -> Check:

@@ -1,0 +1,200 @@
+"""The Prometheus endpoint: the seed's five metrics by name, everything that dashboard and alerts name, bounded labels."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent
+from coral_core.store import Store
+from flows.metrics import EVOLUTION, OTHER, POOL, Figured
+from tests.health.fake_api import FakeApi
+
+MONITORING = Path(__file__).parents[2] / "deployments" / "monitoring"
+SEED = {
+    "queue depth": "coral_queue_depth",
+    "job completion rate": "coral_job_completion_rate",
+    "worker utilization": "coral_worker_utilization",
+    "result collection errors": "coral_result_collection_errors",
+    "average job latency": "coral_average_job_latency_seconds",
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    import time
+
+    store = Store(tmp_path / "store")
+    store.prepare()
+    for name in ("training", "evaluation"):
+        queue = JobQueue(store, name)  # type: ignore[arg-type]
+        queue.prepare()
+        recent = Recent().with_job(DoneJob(ended=time.time(), waited=2, seconds=4))
+        queue.lanes.write(LaneNote(lane=f"{name}-1", queue=name, started=0, state="idle", recent=recent))  # type: ignore[arg-type]
+    return store
+
+
+def scrape(store: Store, runs: Path, url: str | None) -> str:
+    registry = CollectorRegistry()
+    registry.register(Figured(str(store.root), str(runs), url, "nothing is up"))
+    return generate_latest(registry).decode()
+
+
+@pytest.fixture
+def exposition(fake: FakeApi, url: str, store: Store, tmp_path: Path) -> str:
+    return scrape(store, tmp_path / "runs", url)
+
+
+def values(text: str) -> dict[str, dict[str, float]]:
+    """Metric -> label value -> value."""
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[next(iter(sample.labels.values()), "")] = sample.value
+    return found
+
+
+def test_the_seeds_five_metrics(exposition: str) -> None:
+    found = values(exposition)
+    for name in SEED.values():
+        assert set(found[name]) >= {"coral-a100", "coral-a10g"}, name
+    assert found["coral_average_job_latency_seconds"]["coral-a100"] == 6
+    assert found["coral_job_completion_rate"]["coral-a10g"] == 1
+    assert found["coral_worker_utilization"]["coral-a100"] == 0
+    assert found["coral_check_ok"]["worker responsiveness"] == 1
+
+
+def test_every_metric_says_what_it_is_and_its_unit(exposition: str) -> None:
+    helps = dict(re.findall(r"^# HELP (\S+) (.+)$", exposition, re.M))
+    assert {name.removesuffix("_total") for name in helps} == set(POOL) | set(EVOLUTION) | set(OTHER)
+    for name, text in helps.items():
+        assert len(text) > 15 and text.endswith("."), name
+        if "seconds" in name:
+            assert "econds" in text, name
+
+
+def test_what_is_not_known_is_left_out(store: Store, tmp_path: Path) -> None:
+    found = values(scrape(store, tmp_path / "runs", "http://127.0.0.1:9/api"))
+    assert found["coral_api_up"][""] == 0 and found["coral_check_ok"]["api"] == 0
+    assert "coral_workers_online" not in found and "coral_worker_utilization" not in found
+    assert found["coral_queue_depth"] == {"coral-a100": 0, "coral-a10g": 0}  # files tell this
+
+
+def test_labels_are_bounded(fake: FakeApi, url: str, store: Store, tmp_path: Path) -> None:
+    from synthetic_run import make_run  # type: ignore[import-not-found]
+
+    folder, _ = make_run(tmp_path)
+    for number in range(30):
+        shutil.copytree(folder.path, folder.path.with_name(f"other-{number:02d}"))
+    found = values(scrape(store, tmp_path / "runs", url))
+    assert all(len(rows) <= 20 for rows in found.values())
+    assert len(found["coral_evolution_best_fitness"]) == 10
+
+
+def test_a_scrape_is_kept_for_a_moment(fake: FakeApi, url: str, store: Store, tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    registry.register(Figured(str(store.root), str(tmp_path), url))
+    assert fake.asked == []  # nothing is asked before a scrape
+    generate_latest(registry)
+    asked = len(fake.asked)
+    generate_latest(registry)
+    assert len(fake.asked) == asked
+
+
+def named_metrics() -> Iterator[tuple[str, str]]:
+    """(where, metric) of the dashboard and the alert rules."""
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            for name in re.findall(r"\bcoral_\w+", target["expr"]):
+                yield panel["title"], name
+    for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            for name in re.findall(r"\bcoral_\w+", rule["expr"]):
+                yield rule["alert"], name
+
+
+def test_dashboard_and_alerts_name_only_what_there_is(exposition: str) -> None:
+    there = {line.split()[2] for line in exposition.splitlines() if line.startswith("# HELP")}
+    pairs = list(named_metrics())
+    assert {name for _, name in pairs} <= there, [pair for pair in pairs if pair[1] not in there]
+    assert set(SEED.values()) <= {name for _, name in pairs}
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids)) and all(panel["targets"] for panel in dashboard["panels"])
+    assert {f"{title}".lower() for title, _ in pairs} >= set(SEED)  # panels have the seed's names
+
+
+def test_alert_rules_are_well_formed() -> None:
+    """By structure here, by promtool where it is installed."""
+    rules = [r for g in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"] for r in g["rules"]]
+    for rule in rules:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}, rule["alert"]
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+        assert re.fullmatch(r"[A-Za-z]+", rule["alert"]) and rule["labels"]["severity"] in (
+            "critical",
+            "warning",
+            "info",
+        )
+        assert {"summary", "description"} == set(rule["annotations"])
+        assert re.fullmatch(r"\d+[smh]", rule.get("for", "1m"))
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+
+
+CASES = """
+rule_files: [{rules}]
+evaluation_interval: 1m
+tests:
+- interval: 1m
+  input_series:
+  - {{series: 'coral_api_up', values: '1x20'}}
+  - {{series: 'coral_workers_online{{pool="coral-a100"}}', values: '1 1 0x18'}}
+  - {{series: 'coral_pool_paused{{pool="coral-a100"}}', values: '0x20'}}
+  - {{series: 'coral_workers_online{{pool="coral-a10g"}}', values: '0x20'}}
+  - {{series: 'coral_pool_paused{{pool="coral-a10g"}}', values: '1x20'}}
+  - {{series: 'coral_evolution_paused{{run="night"}}', values: '0 1x19'}}
+  - {{series: 'coral_check_ok{{check="disk space"}}', values: '0x20'}}
+  alert_rule_test:
+  - eval_time: 10m
+    alertname: CoralWorkersSilent
+    exp_alerts:
+    - exp_labels: {{severity: critical, pool: coral-a100}}
+      exp_annotations:
+        summary: Pool coral-a100 has no worker that beats
+        description: Start one with prefect worker start --pool coral-a100.
+  - {{eval_time: 10m, alertname: CoralApiDown, exp_alerts: []}}
+  - eval_time: 10m
+    alertname: CoralEvolutionPaused
+    exp_alerts:
+    - exp_labels: {{severity: info, run: night}}
+      exp_annotations:
+        summary: Evolution night is paused by its budget
+        description: It goes on when the day turns, or by coral resume with a raised limit.
+"""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
+def test_promtool_accepts_rules_metrics_and_cases(exposition: str, tmp_path: Path) -> None:
+    def promtool(*arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(["promtool", *arguments], input=given, capture_output=True, text=True, timeout=60)
+
+    for command in (
+        ("check", "rules", str(MONITORING / "alerts.yaml")),
+        ("check", "config", str(MONITORING / "prometheus.yaml")),
+    ):
+        done: Any = promtool(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    done = promtool("check", "metrics", given=exposition)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cases = tmp_path / "cases.yaml"
+    cases.write_text(CASES.format(rules=MONITORING / "alerts.yaml"))
+    done = promtool("test", "rules", str(cases))
+    assert done.returncode == 0, done.stdout + done.stderr
