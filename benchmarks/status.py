@@ -57,7 +57,8 @@ def fill(database: Path, count: int) -> dict[str, int]:
         for name in ("train-adapters/train-adapters", "evaluate-genomes/evaluate-genomes", "evolve/evolve"):
             deployment = client.read_deployment_by_name(name)
             for state, _ in STATES:
-                run = client.create_flow_run_from_deployment(deployment.id)
+                parameters = {} if name.startswith("evolve") else {"store": "/nowhere"}
+                run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
                 client.set_flow_run_state(run.id, State(type=StateType(state)), force=True)
                 templates.setdefault(state, []).append(str(run.id))
     connection = sqlite3.connect(database, timeout=60)

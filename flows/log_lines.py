@@ -48,12 +48,18 @@ class JobFailure(Frozen):
 
 
 class Reader:
-    """Follows the log of one run; `new` gives what came since the last call."""
+    """Follows the log of one run.
 
-    def __init__(self, api: PlainApi, folder: RunFolder, level: str = "info") -> None:
+    Args:
+        api: An API that knows the run.
+        folder: The run.
+        debug: Read lines of level debug too; who reads drops what is below the level that is asked for.
+    """
+
+    def __init__(self, api: PlainApi, folder: RunFolder, debug: bool = False) -> None:
         self._api = api
         self._folder = folder
-        self._level = LEVELS[level]
+        self._level = LEVELS["debug" if debug else "info"]
         self._names: dict[str, str] = {}
         self._seen: set[str] = set()
         self._mine: set[str] = set()
@@ -68,7 +74,7 @@ class Reader:
         return run is None or run.get("state_type") in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
     def new(self) -> list[Line]:
-        """Lines of the evolution's sessions and their generations."""
+        """Lines of the evolution's sessions and their generations that came since the last call."""
         self._find_flow_runs()
         if not self._mine:
             return []
@@ -79,14 +85,16 @@ class Reader:
         self._newest = max([self._newest, *(line.time for line in lines)])
         return lines
 
-    def about(self, genome: str, digests: Iterable[str], lanes: Iterable[str], now: bool = False) -> list[Line]:
-        """New lines that name `genome`, and those of `lanes` (flow run ids) that name a digest, in order of time.
+    def about(
+        self, genome: str, new: Iterable[Line], digests: Iterable[str], lanes: Iterable[str], now: bool = False
+    ) -> list[Line]:
+        """Of the lines `new` those that name `genome`, and those of `lanes` (flow run ids) that name a digest, by time.
 
         Filtered here and not by the server: its text search fails on SQLite before 3.44. So that this stays small, lanes'
         lines are read from the time in which the evolution speaks of the genome, or until `now`.
         """
         named = re.compile(rf"(?<![\w-]){re.escape(genome)}(?![\w-])")
-        lines = [line for line in self.new() if named.search(line.message)]
+        lines = [line for line in new if named.search(line.message)]
         if lines:
             times = [line.time for line in lines]
             self._from = min(self._from, *times)

@@ -39,28 +39,29 @@ def logs(
     Args:
         run: Id of a run, the beginning of one, `latest`, or the path of its folder.
     """
-    from flows.log_lines import Reader, digests_of, failures_of, lanes_of
+    from flows.log_lines import LEVELS, Reader, digests_of, failures_of, lanes_of
 
     folder = find_run(runs, run)
     store = store_of(folder)
     out = Console(highlight=False, soft_wrap=True)
     with _api_of(folder) as api:
-        reader = Reader(api, folder, level)
-        named = Reader(api, folder)  # its lines of level info tell the digests of a genome that is under way
-        told = _told(folder, genome)
+        reader = Reader(api, folder, debug=level == "debug")
+        seen: list[Line] = []  # of the evolution; they tell the digests of a genome that is under way
         lines: list[Line] = []
         digests: list[str] = []
         while True:
             ended = reader.over
+            new = reader.new()
             if genome is not None:
-                digests = digests_of(folder, genome, [*lines, *named.new()])
+                seen += new
+                digests = digests_of(folder, genome, seen)
                 if not follow and not digests:
-                    raise ConfigError(f"--genome {genome}: {folder.run_id} has no such genome (yet). {told}")
-            new = reader.new() if genome is None else reader.about(genome, digests, lanes_of(store), now=follow)
+                    raise ConfigError(f"--genome {genome}: {folder.run_id} has no such genome (yet). {_known(folder)}")
+                new = reader.about(genome, new, digests, lanes_of(store), now=follow)
+            new = [line for line in new if LEVELS[line.level] >= LEVELS[level]]
             lines += new
-            if follow or not as_json:
-                for line in new:
-                    _print(out, line, as_json)
+            for line in new if follow or not as_json else ():
+                _print(out, line, as_json)
             if not follow or ended:
                 break
             time.sleep(LOOK_SECONDS)
@@ -84,10 +85,8 @@ def _document(
     }
 
 
-def _told(folder: RunFolder, genome: str | None) -> str:
+def _known(folder: RunFolder) -> str:
     """Genomes that there are, for a name that is none of them."""
-    if genome is None:
-        return ""
     known = [record.genome.genome_id for record in folder.history() if isinstance(record, GenomeRecord)]
     return f"It has {known[0]} to {known[-1]}." if known else "Its first generation is under way."
 

@@ -46,7 +46,7 @@ class FakeApi:
 
     @staticmethod
     def worker(name: str, silent: float, status: str = "ONLINE") -> dict[str, Any]:
-        return {"name": name, "last_heartbeat_time": ago(silent), "heartbeat_interval_seconds": 30, "status": status}
+        return {"name": name, "silent": silent, "heartbeat_interval_seconds": 30, "status": status}
 
     def answer(self, path: str, body: dict[str, Any]) -> Any:
         """JSON for a request; None: not there."""
@@ -55,7 +55,7 @@ class FakeApi:
         if path == "work_pools/filter":
             return list(self.pools.values())
         if path.endswith("/workers/filter"):
-            return self.workers.get(path.split("/")[1], [])
+            return [w | {"last_heartbeat_time": ago(w["silent"])} for w in self.workers.get(path.split("/")[1], [])]
         if path.startswith("deployments/name/"):
             return self.deployments.get(path.removeprefix("deployments/name/"))
         if path == "automations/filter":
