@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from coral_core.config import RunConfig, dump_yaml, parse_config
 from coral_core.digest import digest, seed_from
@@ -246,6 +246,15 @@ class RunFolder:
             _TYPES[row["type"]].model_validate(row) for row in map(json.loads, path.read_text("utf-8").splitlines())
         ]
 
+    def last(self, *types: Literal["generation", "final"]) -> Any:
+        """The last record of one of `types`, or None; parses no other, so that a long history costs nothing."""
+        path = self.path / "history.jsonl"
+        marks = [f'"type": "{name}"' for name in types]
+        for line in reversed(path.read_text("utf-8").splitlines() if path.exists() else []):
+            if any(mark in line for mark in marks) and (row := json.loads(line))["type"] in types:
+                return _TYPES[row["type"]].model_validate(row)
+        return None
+
     def append_timing(self, timing: JobTiming | SessionTiming) -> None:
         with (self.path / "timings.jsonl").open("a", encoding="utf-8") as file:
             file.write(timing.model_dump_json() + "\n")
@@ -255,11 +264,12 @@ class RunFolder:
         path = self.path / "timings.jsonl"
         result: list[JobTiming | SessionTiming] = []
         for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+            kind = SessionTiming if '"type":"session"' in line else JobTiming
             try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            result.append((JobTiming if row["type"] == "job" else SessionTiming).model_validate(row))
+                result.append(kind.model_validate_json(line))
+            except ValidationError as error:
+                if error.errors()[0]["type"] != "json_invalid":
+                    raise
         return result
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coral_core.report.content import Counts, Status, Totals
-from coral_core.run import FinalRecord, JobTiming, RunFolder, SessionTiming
+from coral_core.run import JobTiming, RunFolder, SessionTiming
 
 QUIET_SECONDS = 120.0
 """A session without a line, on another machine, counts as stopped when it has written nothing for so long."""
@@ -83,8 +83,7 @@ def totals(all_sessions: Sequence[Session]) -> Totals:
 
 def status(folder: RunFolder, all_sessions: Sequence[Session]) -> Status:
     """Finished when history says so; else running while its process lives (or, not knowing that, writes)."""
-    history = folder.history()
-    if history and isinstance(history[-1], FinalRecord):
+    if folder.last("final") is not None:
         return "finished"
     started = _changed(folder.path / "run.json")
     latest = all_sessions[-1] if all_sessions else None

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from pydantic import Field
 
 from coral_core.errors import CoralError
@@ -17,7 +18,7 @@ from coral_core.ledger import Ledger
 from coral_core.queue import JobQueue, LaneNote
 from coral_core.queue.look import uncollected
 from coral_core.report.content import RunLine
-from coral_core.report.gather import run_line
+from coral_core.report.sessions import sessions, status, totals
 from coral_core.run import RunFolder, run_folders
 from coral_core.store import Store
 from flows.api import ApiError
@@ -198,10 +199,34 @@ def _evolutions(runs: str, store: Store) -> list[EvolutionFigures]:
     lines = []
     for folder in run_folders(runs)[-MOST_EVOLUTIONS:]:
         try:
-            lines.append(EvolutionFigures(**run_line(folder).model_dump(), **_spent(ledger, folder, store)))
+            lines.append(EvolutionFigures(**_line(folder), **_spent(ledger, folder, store)))
         except (CoralError, OSError, ValueError, KeyError):
             continue
     return lines
+
+
+def _line(folder: RunFolder) -> dict[str, object]:
+    """The keys of a `RunLine`, from the last records alone: a run of 200 generations has a history of megabytes."""
+    work = sessions(folder.timings())
+    spent = totals(work)
+    final, last = folder.last("final"), folder.last("generation")
+    held_out = [line.pass_at_1 for line in final.held_out if line.name == "champion"] if final is not None else []
+    config = yaml.load((folder.path / "config.yaml").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return {
+        "run_id": folder.run_id,
+        "status": status(folder, work),
+        "generation": last.generation if last is not None else None,
+        "generations": config["search"]["generations"],
+        "best_fitness": last.best_fitness if last is not None else None,
+        "champion": final.champion if final is not None else last.best if last is not None else None,
+        "champion_held_out_pass_at_1": held_out[0] if held_out else None,
+        "started": (folder.path / "run.json").stat().st_mtime,
+        "seconds": spent.seconds,
+        "cpu_seconds": spent.cpu_seconds,
+        "trainings": spent.trainings,
+        "evaluations": spent.evaluations,
+        "path": str(folder.path),
+    }
 
 
 def _spent(ledger: Ledger, folder: RunFolder, store: Store) -> dict[str, object]:

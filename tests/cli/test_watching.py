@@ -1,5 +1,6 @@
 """`coral status`, `coral health`, `coral doctor`, `coral logs` as a person meets them: widths, exit codes, no API, nothing heavy."""
 
+import io
 import json
 import os
 import subprocess
@@ -83,7 +84,7 @@ def test_status_fits_80_columns_and_160(place: Path, api: tuple[FakeApi, str]) -
     fake.workers["coral-a100"] = [fake.worker("w", 3), fake.worker("v", 900)]
     found = figures(str(place / "runs" / "store"), str(place / "runs"), url)
     for width in (80, 160):
-        console = Console(width=width, record=True, file=open(os.devnull, "w"))
+        console = Console(width=width, record=True, file=io.StringIO())
         console.print(Screen(found))
         text = console.export_text()
         lines = text.splitlines()
@@ -183,4 +184,4 @@ def test_logs_of_a_run_and_of_a_genome(place: Path, api: tuple[FakeApi, str]) ->
     strange = coral("logs", "latest", "--genome", "g009-000", cwd=place, url=url)
     assert strange.returncode == 2 and "g009-000: " in strange.stderr and "It has g000-000 to" in strange.stderr
     followed = coral("logs", "latest", "--follow", "--json", cwd=place, url=url)  # ends, since the run has ended
-    assert [json.loads(line)["message"] for line in followed.stdout.splitlines()][0] == "the first session begins"
+    assert next(json.loads(line)["message"] for line in followed.stdout.splitlines()) == "the first session begins"

@@ -4,10 +4,14 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from coral_core.digest import digest
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent, Ticket
 from coral_core.queue.look import uncollected, waited
 from coral_core.queue.recent import MINUTES, MOST_JOBS
+from coral_core.report.content import RunLine
+from coral_core.report.gather import run_line
 from coral_core.store import Store
 from flows.installation.figures import figures, percentile
 
@@ -95,3 +99,13 @@ def test_a_store_of_many_entries_is_not_read(tmp_path: Path) -> None:
     assert (whole.adapters, whole.evaluations, whole.bytes, whole.exact) == (40, 40, 60_000, True)
     hurried = store.size(seconds=-1)
     assert (hurried.adapters, hurried.evaluations, hurried.exact) == (40, 40, False)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_line_of_an_evolution_is_the_one_of_coral_runs(tmp_path: Path, finished: bool) -> None:
+    """It is read from the last records alone, and says the same."""
+    from synthetic_run import make_run  # type: ignore[import-not-found]
+
+    folder, store = make_run(tmp_path, finished=finished)
+    found = figures(str(store.root), str(tmp_path / "runs"), None, "").evolutions[0].model_dump()
+    assert {key: found[key] for key in RunLine.model_fields} == run_line(folder).model_dump()
