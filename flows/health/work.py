@@ -7,6 +7,7 @@ from pydantic import Field
 
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
+from coral_core.ledger import Ledger
 from coral_core.queue import Claim, FailedTicket, JobQueue, LaneNote
 from coral_core.queue.board import BEAT_SECONDS, LEASE_SECONDS
 from coral_core.queue.look import uncollected
@@ -40,8 +41,11 @@ class QueueLook(Frozen):
     name: str
     problem: str = ""
     waiting: int = 0
-    oldest: float = Field(0.0, description="Seconds that the ticket waits that waits longest.")
+    oldest: float = Field(
+        0.0, description="Seconds that the ticket waits that waits longest; those that wait for a budget do not count."
+    )
     waiting_runs: tuple[str, ...] = ()
+    closed: dict[str, str] = Field({}, description="Evolutions whose budget lets no job start here -> why.")
     claims: int = 0
     failed: int = 0
     failed_last_hour: int = 0
@@ -81,12 +85,14 @@ def _look(queue: JobQueue) -> QueueLook:
     limits = {ticket.digest: ticket.seconds for ticket in tickets}
     notes = [note for note in queue.lanes.notes(since=now - 24 * HOUR) if note.queue == queue.name]
     hours = [note.recent.last_hour(now) for note in notes]
-    paths = [queue.root / "tickets" / t.run_id / t.file for t in waiting]
+    closed = _closed(queue, {ticket.run_id for ticket in waiting})
+    paths = [queue.root / "tickets" / t.run_id / t.file for t in waiting if t.run_id not in closed]
     return QueueLook(
         name=queue.name,
         waiting=len({t.digest for t in waiting}),
         oldest=max((now - p.stat().st_mtime for p in paths if p.exists()), default=0.0),
-        waiting_runs=tuple(sorted({t.run_id for t in waiting})),
+        waiting_runs=tuple(sorted({t.run_id for t in waiting} - closed.keys())),
+        closed=closed,
         claims=len(claims),
         failed=len(failed := queue.all_failed()),
         failed_last_hour=_lately(queue, failed, now),
@@ -94,6 +100,13 @@ def _look(queue: JobQueue) -> QueueLook:
         lanes=tuple(_lane(queue, note, claims, limits, now) for note in notes if note.state != "ended"),
         done_last_hour=sum(hour.done for hour in hours),
     )
+
+
+def _closed(queue: JobQueue, runs: set[str]) -> dict[str, str]:
+    """Which of `runs` their budgets keep from starting jobs; one without a budget on record is not asked about."""
+    ledger = Ledger(queue.store)
+    recorded = [run for run in sorted(runs) if (queue.store.root / "ledger" / "budgets" / f"{run}.json").exists()]
+    return {run: why for run in recorded if (why := ledger.closed(run, queue.name))}
 
 
 def _lately(queue: JobQueue, failed: list[FailedTicket], now: float) -> int:
@@ -150,6 +163,17 @@ def queue_connectivity(looks: Sequence[QueueLook], pools: Sequence[PoolLook] | N
                 else f"go on with coral resume RUN ({runs}), or drop them: coral jobs clear"
             )
             return Check(name=name, state="bad", found=depth, text=text, todo=todo)
+    closed = {run: why for look in looks for run, why in look.closed.items()}
+    if closed:
+        run, why = next(iter(closed.items()))
+        todo = f"coral budget {run}; coral resume {run} with a raised limit, or wait"
+        return Check(
+            name=name,
+            state="note",
+            found=depth,
+            text=f"{len(closed)} evolutions wait for their budget: {why}",
+            todo=todo,
+        )
     return Check(name=name, state="ok", found=depth)
 
 

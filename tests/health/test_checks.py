@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from coral_core.config.budget import BudgetConfig
 from coral_core.digest import digest
+from coral_core.ledger import Ledger
 from coral_core.queue import Claim, Failure, JobQueue, LaneNote, Ticket
 from coral_core.store import Store
 from flows.health import storage
@@ -229,6 +231,15 @@ def test_jobs_that_wait_for_nobody(fake: FakeApi, url: str, store: Store) -> Non
     fake.counts = 2
     checks = named(work_checks(look_at_queues(store), pools_of(fake, url), store))
     says(checks["queue connectivity"], "bad", "lanes were asked for", "worker responsiveness")
+
+
+def test_jobs_that_wait_for_their_budget_are_no_fault(fake: FakeApi, url: str, store: Store) -> None:
+    queue = JobQueue(store, "training")
+    queue.submit(ticket())
+    older(next((queue.root / "tickets").glob("*/*.json")), 5000)
+    Ledger(store).set_budget("one", BudgetConfig.model_validate({"evolution": {"gpu_hours": 0}}))
+    checks = named(work_checks(look_at_queues(store), pools_of(fake, url), store))
+    says(checks["queue connectivity"], "note", "wait for their budget", "0 GPU hours", "coral budget one")
 
 
 def test_a_queue_that_cannot_be_written(fake: FakeApi, url: str, store: Store) -> None:
