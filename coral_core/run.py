@@ -5,6 +5,7 @@ compare byte for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id
 
     config.yaml    the frozen configuration (defaults included)
     run.json       identity, --set differences, versions
+    start.json     what the first population comes from (coral_core/start.py)
     history.jsonl  RunRecord, BaselineRecord, then per generation GenomeRecords and a GenerationRecord, FinalRecord
     timings.jsonl  JobTiming lines and a SessionTiming line per session (append only)
     report.md, pictures/, champion/ (a PEFT adapter with a model card)
@@ -20,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from coral_core.config import RunConfig, dump_yaml, parse_config
 from coral_core.digest import digest, seed_from
@@ -46,6 +47,8 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     """Identity of `config`. Where it runs (infra, folders, judge workers) and what it may spend change no result and are left out."""
     data = config.model_dump(mode="json", exclude={"infra": True, "budget": True, "runs": True, "store": {"path"}})
     del data["scoring"]["judge"]["workers"]
+    if config.search.start_from == "nothing":  # runs made before there was a choice keep their ids
+        del data["search"]["start_from"]
     identity = digest(data)
     return RunIdentity(
         run_id=f"{config.name}-{identity[:10]}-e{edition}",
@@ -53,6 +56,14 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         edition=edition,
         run_seed=seed_from("run", config.seed, edition) % 2**53,
     )
+
+
+class StartRecord(Frozen):
+    """What the first population was made from, where that was not nothing (coral_core/start.py)."""
+
+    start_from: Literal["last-champion"]
+    previous: str | None = Field(description="The run that genomes came from; null when none had finished.")
+    sha256: str = Field(description="Digest of start.json, which holds the genomes.")
 
 
 class RunRecord(Frozen):
@@ -65,6 +76,15 @@ class RunRecord(Frozen):
     strategy: str
     base_model: BaseModelIdentity
     problems: dict[str, Any] = Field(description="source, counts per split, digests per split.")
+    start: StartRecord | None = Field(None, description="Left out for a run that started from nothing.")
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_start(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Histories of runs that started from nothing stay byte for byte what they were before there was a choice."""
+        data: dict[str, Any] = standard(self)
+        if self.start is None:
+            del data["start"]
+        return data
 
 
 class BaselineRecord(Frozen):

@@ -41,8 +41,9 @@ from coral_core.run import (
 )
 from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness, hypervolume
+from coral_core.start import Start, freeze_start
 from coral_core.store import Store
-from flows import artifacts, budget
+from flows import artifacts, budget, events
 from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
@@ -76,6 +77,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     store.prepare()
     flow_run_id = str(flow_run.id or "")
     folder = RunFolder.create(config, identity, overrides or [], flow_run_id, PREFECT_API_URL.value() or "")
+    start = await asyncio.to_thread(freeze_start, folder, config)
     base = await asyncio.to_thread(identify, config.base_model)
     planner = Planner(config, identity, base)
     started = time.time()
@@ -83,13 +85,15 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
+        session.board.last_event = start.text
+        events.evolution_started(identity.run_id, config.search.generations, start.text)
         token = current.set(session)
         try:
             async with artifacts.Publisher(session) as publisher:
                 session.on_change = _fan_out(publisher, session)
                 watch = asyncio.create_task(budget.watch(session, flow_run_id))
                 try:
-                    cancelled = await until_cancelled(_Evolution(session, identity).run(), flow_run_id)
+                    cancelled = await until_cancelled(_Evolution(session, identity, start).run(), flow_run_id)
                 finally:
                     watch.cancel()
             outcome = "stopped" if cancelled else "finished"
@@ -99,6 +103,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
         finally:
             current.reset(token)
             board = session.board
+            events.evolution_ended(identity.run_id, outcome, board.best, board.best_fitness)
             folder.append_timing(
                 SessionTiming(
                     started=started,
@@ -137,15 +142,18 @@ def _fan_out(publisher: "artifacts.Publisher", session: Session) -> Any:
 class _Evolution:
     """The loop of one run; holds the records of its history."""
 
-    def __init__(self, session: Session, identity: RunIdentity) -> None:
+    def __init__(self, session: Session, identity: RunIdentity, start: Start) -> None:
         self.session = session
         self.planner = session.planner
         self.config = session.planner.config
         self.identity = identity
         self.records: list[Record] = []
+        self.start = start
         # the run seed (seed and edition) drives the search, so that a new edition breeds other genomes
-        self.search: Search = make_search(self.config.model_copy(update={"seed": identity.run_seed}))
+        seeded = self.config.model_copy(update={"seed": identity.run_seed})
+        self.search: Search = make_search(seeded, start.genomes)
         self.first: list[Scored] = []
+        self.told = sum(isinstance(record, GenerationRecord) for record in session.folder.history())
 
     async def run(self) -> None:
         session, board = self.session, self.session.board
@@ -192,8 +200,10 @@ class _Evolution:
                 strategy=self.config.search.strategy,
                 base_model=self.planner.base,
                 problems={"source": problems.source, "counts": counts, "digests": digests},
+                start=self.start.record(),
             )
         )
+        get_run_logger().info(self.start.text)
 
     async def _baselines(self) -> None:
         """Score the bare base and the default LoRA before any money is spent on the search."""
@@ -228,6 +238,7 @@ class _Evolution:
         for scored in results:
             self.records.append(await self._genome_record(scored))
         best = self.search.best()
+        self._tell_champion(number, best)
         monitor: float | None = None
         if best is not None and self.config.problems.monitor:
             job = self.planner.of(best.genome, "monitor")
@@ -249,6 +260,25 @@ class _Evolution:
                 unique_adapters=len({scored.genome.heavy.digest() for scored in results}),
                 monitor_pass_at_1=monitor,
             )
+        )
+
+    def _tell_champion(self, number: int, best: Scored | None) -> None:
+        """An event for a champion that is new, and not when a replay finds it again."""
+        earlier = [record for record in self.records if isinstance(record, GenerationRecord)]
+        before = earlier[-1] if earlier else None
+        if (
+            best is None
+            or best.fitness is None
+            or number < self.told
+            or (before and before.best == best.genome.genome_id)
+        ):
+            return
+        name = best.genome.genome_id
+        passed = next(
+            (r.pass_at_1 for r in self.records if isinstance(r, GenomeRecord) and r.genome.genome_id == name), None
+        )
+        events.champion_found(
+            self.identity.run_id, name, number, best.fitness, passed, before.best_fitness if before else None
         )
 
     async def _genome_record(self, scored: Scored) -> GenomeRecord:

@@ -18,6 +18,7 @@ from coral_core.plan import Planner
 from coral_core.run import JobTiming, RunFolder
 from coral_core.search.base import Scored
 from coral_core.store import Store
+from flows import events
 from flows.dispatch import Executor
 
 log = logging.getLogger("coral.evolve")
@@ -112,6 +113,7 @@ class Session:
                 cost=Cost() if cached else cost,
             )
         )
+        events.job_finished(self.folder.run_id, board.jobs_done, board.jobs_expected, board.last_event)
         self.on_change()
 
 

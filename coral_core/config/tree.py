@@ -100,6 +100,10 @@ class SearchConfig(Frozen):
         True,
         description="The first genome is the default LoRA decoded greedily (or the nearest that the candidates allow): it is a baseline anyway.",
     )
+    start_from: Literal["nothing", "last-champion"] = Field(
+        "nothing",
+        description="last-champion: the first population holds the champion and the survivors of the last finished run of this name in runs; the rest is fresh.",
+    )
     elites: int = Field(2, ge=0, description="Best genomes carried over unchanged (no new training or evaluation).")
     variation: VariationConfig = Field(default_factory=VariationConfig, description="How children are made.")
     diversity: DiversityConfig = Field(default_factory=DiversityConfig, description="Guard against collapse.")

@@ -85,25 +85,60 @@ def first_genome(config: RunConfig) -> Genome:
     )
 
 
-_STRATEGIES: dict[str, Callable[[RunConfig], Search]] = {}
+def first_genomes(config: RunConfig, carried: Sequence[Genome] = ()) -> list[Genome]:
+    """What a first population begins with: the default LoRA, when asked for, then genomes of an earlier run.
+
+    `carried` are moved to the nearest candidates of `config` and keep their automata; as many as may become parents
+    are taken, each set of genes once. Whatever slots are left are the strategy's to fill.
+    """
+    search = config.search
+    genomes = [first_genome(config)] if search.start_with_default else []
+    room = min(search.population, len(genomes) + max(2, int(search.survival_rate * search.population)))
+    taken = {genome.genes_digest() for genome in genomes}
+    for old in carried:
+        heavy, light = nearest(old.heavy, old.light, config.genes)
+        genome = Genome(
+            genome_id=genome_id(0, len(genomes)),
+            generation=0,
+            slot=len(genomes),
+            heavy=heavy,
+            light=light,
+            automaton=old.automaton,
+            features=old.features,
+            lineage=Lineage(parents=(old.genome_id,), operator="carried"),
+        )
+        if genome.genes_digest() in taken or len(genomes) >= room:
+            continue
+        taken.add(genome.genes_digest())
+        genomes.append(genome)
+    return genomes
 
 
-def register(name: str) -> Callable[[Callable[[RunConfig], Search]], Callable[[RunConfig], Search]]:
+Strategy = Callable[[RunConfig, Sequence[Genome]], Search]
+"""Makes a search from a configuration and the genomes that come along from an earlier run."""
+
+_STRATEGIES: dict[str, Strategy] = {}
+
+
+def register(name: str) -> Callable[[Strategy], Strategy]:
     """Class decorator: make a strategy available as `search.strategy: name`."""
 
-    def add(strategy: Callable[[RunConfig], Search]) -> Callable[[RunConfig], Search]:
+    def add(strategy: Strategy) -> Strategy:
         _STRATEGIES[name] = strategy
         return strategy
 
     return add
 
 
-def make_search(config: RunConfig) -> Search:
-    """The strategy that `config.search.strategy` names; `config.seed` is the seed of all its draws."""
+def make_search(config: RunConfig, carried: Sequence[Genome] = ()) -> Search:
+    """The strategy that `config.search.strategy` names; `config.seed` is the seed of all its draws.
+
+    `carried` are genomes of an earlier run, best first, whose genes the first population begins with.
+    """
     from coral_core.search import evolution, random_search  # noqa: F401  (they register themselves)
 
     try:
-        return _STRATEGIES[config.search.strategy](config)
+        return _STRATEGIES[config.search.strategy](config, carried)
     except KeyError:
         raise ConfigError(
             f"search.strategy: {config.search.strategy}: unknown. Known: {', '.join(sorted(_STRATEGIES))}."

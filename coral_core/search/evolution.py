@@ -10,7 +10,7 @@ import numpy as np
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, Lineage, genome_id
-from coral_core.search.base import Scored, complete, first_genome, register
+from coral_core.search.base import Scored, complete, first_genomes, register
 from coral_core.search.diversity import strength
 from coral_core.search.expression import coordinates
 from coral_core.search.randomness import generator
@@ -28,8 +28,9 @@ Standing = tuple[bool, float]
 class EvolutionSearch:
     """See the module's docstring; settings in `config.search`."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, carried: Sequence[Genome] = ()) -> None:
         self._config = config
+        self._carried = tuple(carried)
         self._variation = Variation(config.genes, config.automaton, config.search.variation)
         self._archive: dict[str, Scored] = {}
         self._generation = 0
@@ -74,15 +75,13 @@ class EvolutionSearch:
     # -- generations -----------------------------------------------------------------------
 
     def _first(self) -> tuple[Genome, ...]:
-        """The default LoRA, then automaton seeds, each as far from those before as `spread` draws allow.
+        """The default LoRA, what an earlier run left, then automaton seeds, each as far from those before as `spread` draws allow.
 
         Redrawn until `minimum_unique` of them have distinct heavy genes and all are distinct.
         """
         search = self._config.search
         wanted = int(search.diversity.minimum_unique * search.population)
-        genomes: list[Genome] = []
-        if search.start_with_default:
-            genomes.append(first_genome(self._config))
+        genomes = first_genomes(self._config, self._carried)
         for slot in range(len(genomes), search.population):
             heavy = {genome.heavy.digest() for genome in genomes}
             genes = {genome.genes_digest() for genome in genomes}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, Lineage, genome_id
-from coral_core.search.base import Scored, complete, first_genome, register
+from coral_core.search.base import Scored, complete, first_genomes, register
 from coral_core.search.expression import GENES, heavy_genes, light_genes
 from coral_core.search.randomness import generator
 from coral_core.search.selection import champion, pareto_front
@@ -12,10 +12,11 @@ from coral_core.search.selection import champion, pareto_front
 
 @register("random")
 class RandomSearch:
-    """Every gene uniform over its candidates or range, every generation anew; the first genome may be the default LoRA."""
+    """Every gene uniform over its candidates or range, every generation anew; the first may be the default LoRA and what an earlier run left."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, carried: Sequence[Genome] = ()) -> None:
         self._config = config
+        self._carried = tuple(carried)
         self._archive: dict[str, Scored] = {}
         self._generation = 0
 
@@ -32,9 +33,7 @@ class RandomSearch:
         return f"all {self._config.search.generations} generations are done" if self.done else ""
 
     def ask(self) -> tuple[Genome, ...]:
-        genomes = []
-        if self._generation == 0 and self._config.search.start_with_default:
-            genomes.append(first_genome(self._config))
+        genomes = first_genomes(self._config, self._carried) if self._generation == 0 else []
         for slot in range(len(genomes), self._config.search.population):
             rng = generator(self._config.seed, self._generation, slot, "random")
             place = {gene: float(rng.random()) for gene in GENES}

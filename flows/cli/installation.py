@@ -26,10 +26,26 @@ def setup(
     namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral",
     claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store",
     gpus: Annotated[bool, Parameter(help="Give lanes a GPU each.")] = True,
+    notify_url: Annotated[
+        str | None,
+        Parameter(help="Where notices are posted, as JSON with a text.", env_var="CORAL_NOTIFY_URL", show_env_var=True),
+    ] = None,
+    notify_block: Annotated[
+        str | None, Parameter(help="TYPE/NAME of a notification block in place of a URL; none: no notices.")
+    ] = None,
+    no_progress_minutes: Annotated[
+        float | None, Parameter(help="Minutes without a finished job that are told; 45 at first.", negative=())
+    ] = None,
+    crashed_lanes: Annotated[
+        int | None, Parameter(help="Lanes of a kind crashed within 10 minutes that are told; 3 at first.")
+    ] = None,
     dry_run: Annotated[bool, Parameter(help="Say what would be done.", negative=())] = False,
 ) -> None:
     """Make or update work pools, automations and deployments on the configured Prefect API."""
     url = use_api()
+    from pydantic import SecretStr
+
+    from flows.installation.notices import Notices
     from flows.installation.setup import setup as run
 
     place = Place(
@@ -45,7 +61,13 @@ def setup(
         claim=claim,
         gpus=gpus,
     )
-    for step in run(place, dry_run):
+    notices = Notices(
+        url=SecretStr(notify_url) if notify_url else None,
+        block=notify_block,
+        no_progress_minutes=no_progress_minutes,
+        crashed_lanes=crashed_lanes,
+    )
+    for step in run(place, dry_run, notices):
         console.print(f"{step.action:<20} {step.what}")
 
 

@@ -85,16 +85,16 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
         "resources": {"limits": limits, "requests": {"memory": memory}},
         "node_selector": {"nvidia.com/gpu.product": pool.gpu} if gpu and place.infrastructure == "kubernetes" else {},
     }
-    rendered: dict[str, Any] = _fill(json.loads(file.read_text("utf-8")), values)
+    rendered: dict[str, Any] = filled(json.loads(file.read_text("utf-8")), values)
     return rendered
 
 
-def _fill(node: Any, values: dict[str, Any]) -> Any:
+def filled(node: Any, values: dict[str, Any]) -> Any:
     """Put `values` for ``${name}``; a string that is nothing else takes the value as it is."""
     if isinstance(node, dict):
-        return {key: _fill(child, values) for key, child in node.items()}
+        return {key: filled(child, values) for key, child in node.items()}
     if isinstance(node, list):
-        return [_fill(child, values) for child in node]
+        return [filled(child, values) for child in node]
     if not isinstance(node, str) or "${" not in node:
         return node
     whole = node[2:-1] if node.startswith("${") and node.endswith("}") and node.count("${") == 1 else ""

@@ -1,21 +1,19 @@
 """The server's side of an installation: pools, automations, deployments. Run it as often as you like."""
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from flows.api import api_error
-from flows.installation.pools import POOLS, ROOT, Place, PoolSpec, deployments_folder, template
+from flows.installation.notices import Installed, Notices, receiver
+from flows.installation.pools import POOLS, ROOT, Place, PoolSpec, template
 
 DEPLOYMENTS = (
     "evolve/evolve",
@@ -32,20 +30,24 @@ class Step(Frozen):
     action: str
 
 
-def setup(place: Place, dry_run: bool = False) -> Iterator[Step]:
+def setup(place: Place, dry_run: bool = False, notices: Notices | None = None) -> Iterator[Step]:
     """Bring the server to what this version needs, and say what was done.
 
     Raises:
         ApiError: the API cannot be reached.
-        ConfigError: a pool of that name has other infrastructure.
+        ConfigError: a pool of that name has other infrastructure, or `notices` ask for what is not there.
     """
+    notices = notices or Notices()
+    notices.check()
     with get_client(sync_client=True) as client:
         _reach(client)
         for pool in POOLS:
             yield Step(what=f"work pool {pool.name}", action=_pool(client, pool, place, dry_run))
-        for file in sorted((deployments_folder() / "automations").glob("*.json")):
-            data = json.loads(file.read_text("utf-8"))
-            yield Step(what=f"automation {data['name']}", action=_automation(client, data, dry_run))
+        installed = Installed(client)
+        block, what, action = receiver(client, notices, installed, dry_run)
+        yield Step(what=what, action=action)
+        for automation in installed.wanted(notices, block):
+            yield Step(what=f"automation {automation.name}", action=installed.bring(automation, dry_run))
         missing = [name for name in DEPLOYMENTS if not _has_deployment(client, name)]
     if not dry_run:
         _deploy()
@@ -85,18 +87,6 @@ def _pool(client: SyncPrefectClient, pool: PoolSpec, place: Place, dry_run: bool
         return "is as it should be"
     if not dry_run:
         client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=wanted, description=pool.description))
-    return "would update" if dry_run else "updated"
-
-
-def _automation(client: SyncPrefectClient, data: dict[str, Any], dry_run: bool) -> str:
-    wanted = AutomationCore.model_validate(data)
-    found = client.read_automations_by_name(wanted.name)
-    if not found:
-        if not dry_run:
-            client.create_automation(wanted)
-        return "would create" if dry_run else "created"
-    if not dry_run:
-        client.update_automation(found[0].id, wanted)
     return "would update" if dry_run else "updated"
 
 

@@ -226,6 +226,7 @@ ELSEWHERE = {
     "budget.evolution.gpu_hours": "tests/ledger",
     "budget.evolution.money": "tests/ledger",
     "search.early_stopping": "its own keys",
+    "search.start_from": "tests/flows/test_start.py",
     "base_model.revision": "test_revision_is_asked_of_the_hub",
     "base_model.device": "test_device_is_looked_for",
     "infra.executor": "test_executor_is_chosen",

@@ -1,0 +1,114 @@
+"""Our own Prefect events: what notices (deployments/automations) and people in the event feed hear of an evolution.
+
+Resource ``coral.evolution.<run id>``; names begin with ``coral.evolution.`` (docs/notices.md lists them). Prefect's
+events worker sends them from a thread of its own, so nothing here waits for the server, and nothing here raises: a
+lost event costs a notice, never a search. Volume is bounded: `job_finished` sends one event in `PROGRESS_SECONDS`.
+Not covered: what becomes of an event, which is the business of automations.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect.events import emit_event
+from prefect.settings import PREFECT_API_URL
+
+log = logging.getLogger("coral.events")
+
+PREFIX = "coral.evolution."
+PROGRESS_SECONDS = 30.0
+"""Seconds between two `job-finished` events of one evolution: an event takes some kilobytes of the server's database."""
+
+
+@dataclass
+class _Told:
+    """What this process has told of one evolution."""
+
+    paused: str = ""
+    progress: float = float("-inf")
+    percents: dict[int, str] = field(default_factory=dict)
+
+
+_told: dict[str, _Told] = {}
+
+
+def evolution_started(run_id: str, generations: int, start: str) -> None:
+    """The evolution runs (also: runs again); `start` says what its first population comes from."""
+    _told[run_id] = _Told()
+    _emit("started", run_id, f"{run_id} runs: at most {generations} generations. {start}", generations=generations)
+
+
+def evolution_ended(run_id: str, outcome: str, best: str, best_fitness: float | None) -> None:
+    """The evolution is `finished`, `stopped` or `failed`."""
+    champion = f" Best: {best}, fitness {best_fitness:.3f}." if best and best_fitness is not None else ""
+    _emit("ended", run_id, f"{run_id} {outcome}.{champion}", outcome=outcome, best=best, best_fitness=best_fitness)
+    _told.pop(run_id, None)
+
+
+def champion_found(
+    run_id: str, genome_id: str, generation: int, fitness: float, pass_at_1: float | None, before: float | None
+) -> None:
+    """A generation ended with another champion; `before` is the fitness of the one it replaces."""
+    repairs = f", repairs {pass_at_1:.0%} of the fitness bugs" if pass_at_1 is not None else ""
+    _emit(
+        "champion-found",
+        run_id,
+        f"{run_id}: {genome_id} is the champion after generation {generation}: fitness {fitness:.3f}"
+        + (f" (before: {before:.3f})" if before is not None else "")
+        + f"{repairs}.",
+        genome=genome_id,
+        generation=generation,
+        fitness=fitness,
+        before=before,
+        pass_at_1=pass_at_1,
+    )
+
+
+def job_finished(run_id: str, done: int, expected: int, last: str) -> None:
+    """Progress: a job is done (or was found in the store); one event in `PROGRESS_SECONDS`, none during a pause."""
+    told = _told.setdefault(run_id, _Told())
+    now = time.monotonic()
+    if told.paused or now - told.progress < PROGRESS_SECONDS:
+        return
+    told.progress = now
+    _emit("job-finished", run_id, f"{run_id}: {done} of {expected} jobs; {last}.", done=done, expected=expected)
+
+
+def budget_reached(run_id: str, percent: int, standing: str) -> None:
+    """`percent` (80 or 100) of a limit is spent; at most one event a day, since a new day has a budget of its own."""
+    told = _told.setdefault(run_id, _Told())
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    if told.percents.get(percent) == today:
+        return
+    told.percents[percent] = today
+    text = f"{run_id} has used {percent} % of its budget. {standing}".strip()
+    _emit("budget-reached", run_id, text, {"coral.budget.percent": str(percent)}, percent=percent, standing=standing)
+
+
+def paused(run_id: str, why: str) -> None:
+    """No new job starts; told once until `resumed`."""
+    told = _told.setdefault(run_id, _Told())
+    if told.paused == why:
+        return
+    told.paused = why
+    _emit("paused", run_id, f"{run_id} is paused: {why}", why=why)
+
+
+def resumed(run_id: str) -> None:
+    """Jobs start again after a pause; nothing is told when there was none."""
+    told = _told.setdefault(run_id, _Told())
+    if not told.paused:
+        return
+    told.paused = ""
+    _emit("resumed", run_id, f"{run_id} goes on.")
+
+
+def _emit(name: str, run_id: str, text: str, labels: dict[str, str] | None = None, **payload: Any) -> None:
+    if not PREFECT_API_URL.value():  # Prefect would start a server of its own for the event
+        return
+    resource = {"prefect.resource.id": f"{PREFIX}{run_id}", "prefect.resource.name": run_id, **(labels or {})}
+    try:
+        emit_event(event=f"{PREFIX}{name}", resource=resource, payload={"text": text, "run_id": run_id, **payload})
+    except Exception as error:  # an event must never stop the search
+        log.warning("the event %s%s could not be sent: %s", PREFIX, name, error)

@@ -1,0 +1,207 @@
+"""Automations from files, and where their notices go.
+
+A notice is the action of an automation: Prefect's server sends it through a notification block. ``--notify-url``
+makes one that posts ``{"text": ...}``, which Slack, Mattermost, Rocket.Chat, Teams' connectors and most own receivers
+take; ``--notify-block`` names one made in the UI (e-mail, PagerDuty, Opsgenie, ...). The URL is kept as a secret of
+the block and never printed. Without either, automations fire all the same and do nothing: the firing stands in the
+event feed. What is not given again stays as it is installed.
+"""
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import BlockDocument
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger
+from prefect.exceptions import ObjectNotFound
+from prefect.types import SecretDict
+from pydantic import Field, SecretStr
+
+from coral_core.errors import ConfigError
+from coral_core.frozen import Frozen
+from flows.installation.pools import deployments_folder, filled
+
+BLOCK_TYPE, BLOCK_NAME = "custom-webhook", "coral-notices"
+NO_PROGRESS, CRASHES = "coral: no progress", "coral: lane crashed repeatedly"
+MINUTES = 45.0
+"""More than a training may take with the start of its lane: `infra.training.minutes` 30 and `infra.start` 10."""
+LANES = 3
+NONE = "none"
+
+
+class Notices(Frozen):
+    """What `coral setup` was asked; None keeps what is installed (or takes the default)."""
+
+    url: SecretStr | None = Field(None, description="Where notices are posted.")
+    block: str | None = Field(None, description="TYPE/NAME of a notification block, or none.")
+    no_progress_minutes: float | None = None
+    crashed_lanes: int | None = None
+
+    def check(self) -> None:
+        """Raises `ConfigError` for what Prefect would refuse later."""
+        if self.url is not None and self.block is not None:
+            raise ConfigError("--notify-url and --notify-block name two places: give one of them.")
+        if self.url is not None and (
+            urlsplit(self.url.get_secret_value()).scheme not in ("http", "https") or host(self.url) == ""
+        ):
+            raise ConfigError("--notify-url: not an http or https URL (not shown: it may be a secret). Check it.")
+        if self.no_progress_minutes is not None and self.no_progress_minutes * 60 < 10:
+            raise ConfigError(
+                f"--no-progress-minutes {self.no_progress_minutes:g}: Prefect looks for absence over 10 seconds at "
+                f"least. Use 0.17 or more (default {MINUTES:g})."
+            )
+        if self.crashed_lanes is not None and self.crashed_lanes < 1:
+            raise ConfigError(f"--crashed-lanes {self.crashed_lanes}: use 1 or more (default {LANES}).")
+
+
+def host(url: SecretStr) -> str:
+    """What may be printed of a URL: the rest is as good as a password."""
+    try:
+        return urlsplit(url.get_secret_value()).hostname or ""
+    except ValueError:
+        return ""
+
+
+class Installed:
+    """The automations of the house as the server has them."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self._client = client
+        self.files: list[dict[str, Any]] = [
+            json.loads(file.read_text("utf-8"))
+            for file in sorted((deployments_folder() / "automations").glob("*.json"))
+        ]
+        found = {data["name"]: client.read_automations_by_name(data["name"]) for data in self.files}
+        self.found: dict[str, Automation] = {name: automations[0] for name, automations in found.items() if automations}
+
+    def minutes(self) -> float:
+        trigger = self.found[NO_PROGRESS].trigger if NO_PROGRESS in self.found else None
+        return trigger.within.total_seconds() / 60 if isinstance(trigger, EventTrigger) else MINUTES
+
+    def lanes(self) -> int:
+        trigger = self.found[CRASHES].trigger if CRASHES in self.found else None
+        return trigger.threshold if isinstance(trigger, EventTrigger) else LANES
+
+    def block(self) -> UUID | None:
+        """The block that the installed automations notify through, while it is there."""
+        for automation in self.found.values():
+            for action in automation.actions:
+                wanted = getattr(action, "block_document_id", None)
+                if wanted is not None and _exists(self._client, wanted):
+                    return UUID(str(wanted))
+        return None
+
+    def wanted(self, notices: Notices, block: UUID | None) -> list[AutomationCore]:
+        """The automations of the files, with `notices`; one that was switched off stays off."""
+        minutes = notices.no_progress_minutes or self.minutes()
+        values: dict[str, Any] = {
+            "notify": str(block),
+            "no_progress_seconds": minutes * 60,
+            "no_progress_minutes": f"{minutes:g}",
+            "crashed_lanes": notices.crashed_lanes or self.lanes(),
+        }
+        result = []
+        for data in self.files:
+            filled_in = filled(data, values)
+            if block is None:
+                filled_in["actions"] = [
+                    {"type": "do-nothing"} if action["type"] == "send-notification" else action
+                    for action in filled_in["actions"]
+                ]
+            if data["name"] in self.found:
+                filled_in["enabled"] = self.found[data["name"]].enabled
+            result.append(AutomationCore.model_validate(filled_in))
+        return result
+
+    def bring(self, wanted: AutomationCore, dry_run: bool) -> str:
+        """Create or update one automation; says what was done."""
+        found = self.found.get(wanted.name)
+        if found is None:
+            if not dry_run:
+                self._client.create_automation(wanted)
+            return "would create" if dry_run else "created"
+        if _content(found) == _content(wanted):
+            return "is as it should be" if found.enabled else "is switched off"
+        if not dry_run:
+            self._client.update_automation(found.id, wanted)
+        return "would update" if dry_run else "updated"
+
+
+def _content(automation: AutomationCore) -> dict[str, Any]:
+    """What was asked for, without ids and times; sets in one order."""
+    data = automation.model_dump(mode="json", include=set(AutomationCore.model_fields))
+    trigger = data["trigger"]
+    for key in ("after", "expect", "for_each"):
+        trigger[key] = sorted(trigger.get(key) or [])
+    for key in ("match", "match_related"):
+        trigger[key] = {name: [v] if isinstance(v, str) else v for name, v in (trigger.get(key) or {}).items()}
+    trigger.pop("id", None)
+    return data
+
+
+def receiver(
+    client: SyncPrefectClient, notices: Notices, installed: Installed, dry_run: bool
+) -> tuple[UUID | None, str, str]:
+    """Where notices go: the block's id (None: nowhere), what it is in words, and what was done.
+
+    Raises:
+        ConfigError: no such block.
+    """
+    own = _own_block(client)
+    if notices.url is not None:
+        return _post_to(client, notices.url, own, dry_run)
+    if notices.block is None:
+        kept = installed.block()
+        return (kept, "notices", "go where they went") if kept else (None, "notices", "go nowhere: --notify-url URL")
+    if notices.block == NONE:
+        if own is not None and not dry_run:
+            client.delete_block_document(own.id)
+        return None, "notices", "would go nowhere" if dry_run else "go nowhere"
+    kind, _, name = notices.block.partition("/")
+    try:
+        found = client.read_block_document_by_name(name, kind, include_secrets=False)
+    except ObjectNotFound:
+        raise ConfigError(
+            f"--notify-block {notices.block}: no such block on this server. Make it in the UI (Blocks), or see "
+            "prefect block ls for TYPE/NAME."
+        ) from None
+    return found.id, f"notices through block {notices.block}", "would go" if dry_run else "go"
+
+
+def _post_to(
+    client: SyncPrefectClient, url: SecretStr, own: BlockDocument | None, dry_run: bool
+) -> tuple[UUID | None, str, str]:
+    what = f"block {BLOCK_TYPE}/{BLOCK_NAME}: notices to {host(url)}"
+    secrets = (own.data.get("secrets") or {}) if own is not None else {}
+    if own is not None and secrets.get("url") == url.get_secret_value():
+        return own.id, what, "is as it should be"
+    action = "create" if own is None else "update"
+    if dry_run:
+        return own.id if own else UUID(int=0), what, f"would {action}"
+    block = CustomWebhookNotificationBlock(
+        name="CORAL-X",
+        url="{{url}}",  # the field itself is shown in the UI, the secret is not
+        json_data={"text": "{{subject}}\n{{body}}"},
+        headers=None,
+        secrets=SecretDict({"url": url.get_secret_value()}),
+    )
+    saved: Any = block.save(BLOCK_NAME, overwrite=True)
+    return UUID(str(saved)), what, f"{action}d"
+
+
+def _own_block(client: SyncPrefectClient) -> BlockDocument | None:
+    try:
+        return client.read_block_document_by_name(BLOCK_NAME, BLOCK_TYPE, include_secrets=True)
+    except ObjectNotFound:
+        return None
+
+
+def _exists(client: SyncPrefectClient, block: UUID) -> bool:
+    try:
+        client.read_block_document(block, include_secrets=False)
+    except ObjectNotFound:
+        return False
+    return True
