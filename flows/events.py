@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefect.events import emit_event
+from prefect.events import Event, emit_event
 from prefect.settings import PREFECT_API_URL
 
 log = logging.getLogger("coral.events")
@@ -28,6 +28,8 @@ class _Told:
     paused: str = ""
     progress: float = float("-inf")
     percents: dict[int, str] = field(default_factory=dict)
+    last: Event | None = None
+    """The last event that starts or stops the clock of `coral: no progress`: the server handles events side by side."""
 
 
 _told: dict[str, _Told] = {}
@@ -104,11 +106,24 @@ def resumed(run_id: str) -> None:
     _emit("resumed", run_id, f"{run_id} goes on.")
 
 
+CLOCK = ("started", "job-finished", "paused", "resumed", "ended")
+WAITS = ("paused", "resumed", "ended")
+"""Events that the server takes after the one before, so that a pause never overtakes the start of what it pauses."""
+
+
 def _emit(name: str, run_id: str, text: str, labels: dict[str, str] | None = None, **payload: Any) -> None:
     if not PREFECT_API_URL.value():  # Prefect would start a server of its own for the event
         return
+    told = _told.setdefault(run_id, _Told())
     resource = {"prefect.resource.id": f"{PREFIX}{run_id}", "prefect.resource.name": run_id, **(labels or {})}
     try:
-        emit_event(event=f"{PREFIX}{name}", resource=resource, payload={"text": text, "run_id": run_id, **payload})
+        sent = emit_event(
+            event=f"{PREFIX}{name}",
+            resource=resource,
+            payload={"text": text, "run_id": run_id, **payload},
+            follows=told.last if name in WAITS else None,
+        )
+        if name in CLOCK:
+            told.last = sent
     except Exception as error:  # an event must never stop the search
         log.warning("the event %s%s could not be sent: %s", PREFIX, name, error)

@@ -43,6 +43,7 @@ class Board:
     baselines: dict[str, float] = field(default_factory=dict)
     last_event: str = ""
     paused: str = ""
+    start: str = ""
     ui_url: str = ""
     started: float = field(default_factory=time.monotonic)
     work_seconds: float = 0.0

@@ -166,6 +166,19 @@ class BaseCheck(Frozen):
     text: str
 
 
+class PreviousRun(Frozen):
+    """The last run of the same name that had finished when this one was made (frozen in start.json)."""
+
+    run_id: str
+    path: str = Field(description="Folder of that run; it may be gone.")
+    champion: str = Field(description="Genome id there.")
+    fitness: float | None = Field(description="Of that champion, in that run's numbers.")
+    held_out_pass_at_1: float = Field(description="Of that champion.")
+    started_from: bool = Field(description="Whether genomes of it came along (search.start_from).")
+    same_problems: bool | None = Field(description="Equal fitness problems; null when not known.")
+    same_base_model: bool | None = Field(description="Null when not known.")
+
+
 class RunLine(Frozen):
     """One line of `coral runs`."""
 
@@ -220,3 +233,4 @@ class Report(Frozen):
     )
     held_out_openings: int | None = Field(description="Times the sealed split was evaluated.")
     base_check: BaseCheck
+    previous: PreviousRun | None = Field(None, description="The run before; null where there was none.")

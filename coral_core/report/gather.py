@@ -23,6 +23,7 @@ from coral_core.report.content import (
     RunLine,
 )
 from coral_core.report.paired import compare
+from coral_core.report.previous import previous_run
 from coral_core.report.sessions import sessions, status, totals
 from coral_core.run import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord, HeldOut, RunFolder, RunRecord
 from coral_core.store import Store
@@ -132,6 +133,7 @@ def build_report(folder: RunFolder, store: Store) -> Report:
         },
         held_out_openings=history.final.held_out_openings if history.final else None,
         base_check=_base_check(history),
+        previous=previous_run(folder, history.run),
     )
 
 

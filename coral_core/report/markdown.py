@@ -9,6 +9,7 @@ from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.report.content import Contender, Gap, Report
 from coral_core.report.gather import build_report
 from coral_core.report.pictures import as_data_uri, fitness_curve, pareto_front
+from coral_core.report.previous import previous_text
 from coral_core.run import RunFolder
 from coral_core.store import Store
 
@@ -26,6 +27,7 @@ def report_markdown(report: Report, pictures: Mapping[str, str] = PICTURES) -> s
     parts = [
         f"# {report.run_id}",
         headline(report),
+        previous_text(report.previous),
         "## Champion against what it must beat\n\n" + _contenders(report),
         "\n".join(f"- {line}" for line in gap_lines(report)),
         report.base_check.text,
@@ -44,7 +46,7 @@ def report_markdown(report: Report, pictures: Mapping[str, str] = PICTURES) -> s
 def summary_markdown(folder: RunFolder, store: Store) -> str:
     """What the Prefect artifact shows: where the run stands, pictures embedded."""
     report = build_report(folder, store)
-    parts = [f"# {report.run_id}", headline(report), _contenders(report)]
+    parts = [f"# {report.run_id}", headline(report), previous_text(report.previous), _contenders(report)]
     parts.append("\n".join(f"- {line}" for line in gap_lines(report)))
     parts.append(report.base_check.text)
     if report.generations:
@@ -305,8 +307,13 @@ def _reproduce(report: Report) -> str:
         else ""
     )
     versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
+    begin = (
+        f"mkdir -p runs/{report.run_id} && cp {report.path}/start.json runs/{report.run_id}/\n"
+        if report.previous is not None and report.previous.started_from
+        else ""
+    )
     return (
-        f"## How to reproduce\n\n```\ncoral evolve {report.path}/config.yaml{edition}\n```\n\n"
+        f"## How to reproduce\n\n```\n{begin}coral evolve {report.path}/config.yaml{edition}\n```\n\n"
         f"Seed {report.seed}, edition {report.edition}, strategy {report.strategy}, base model {report.base_model_name}, "
         f"problems {report.problems.get('source')} ({data or 'not counted yet'}).{opened} "
         f"Results repeat bit for bit inside one numerics class (`{report.numerics_class or 'not known yet'}`).{changed}\n\n"

@@ -25,6 +25,7 @@ class Screen:
         self._told = 0
         self._hint = ""
         self._paused = ""
+        self._start = ""
 
     def print_lines_to(self, out: Console) -> None:
         self._out = out
@@ -34,6 +35,9 @@ class Screen:
         if self._out is None:
             return
         clock = f"[{_clock(time.monotonic() - board.started)}]"
+        if board.start != self._start:
+            self._start = board.start
+            self._out.print(f"{clock} {board.start}", markup=False)
         for name in list(board.baselines)[self._told :]:
             self._told += 1
             value = board.baselines[name]
@@ -60,6 +64,8 @@ class Screen:
         table.add_row("phase", _headline(board))
         if board.paused:
             table.add_row("paused", Text(board.paused, style="yellow"))
+        if board.start:
+            table.add_row("start", board.start)
         left = board.seconds_left()
         jobs = f"{board.jobs_done} done of about {board.jobs_expected}, {board.jobs_running} under way, {board.cached} found in the store"
         table.add_row("jobs", jobs)

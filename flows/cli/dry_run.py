@@ -1,6 +1,7 @@
 """`coral evolve --dry-run`: what would run, from the store as it is; starts nothing."""
 
 import json
+from pathlib import Path
 
 from rich.console import Console
 
@@ -8,8 +9,9 @@ from coral_core.config import RunConfig
 from coral_core.genome import default_lora
 from coral_core.lm.base import identify
 from coral_core.plan import Planner
-from coral_core.run import identify_run, run_folders
+from coral_core.run import RunFolder, identify_run, run_folders
 from coral_core.search.base import make_search
+from coral_core.start import find_start, read_start
 from coral_core.store import Store
 
 SECONDS_TRAINING = 7.0
@@ -21,7 +23,10 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
     """Print the plan: jobs at most, what the store already has of the first generation, estimated time."""
     identity = identify_run(config, edition)
     planner = Planner(config, identity, identify(config.base_model))
-    search = make_search(config.model_copy(update={"seed": identity.run_seed}))
+    start = read_start(RunFolder(Path(config.runs).expanduser() / identity.run_id)) or find_start(
+        config, identity.run_id
+    )
+    search = make_search(config.model_copy(update={"seed": identity.run_seed}), start.genomes)
     first = search.ask()
     store = Store(config.store.path)
     digests = {planner.training(genome.heavy).digest() for genome in first}
@@ -38,6 +43,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
     plan = {
         "run_id": identity.run_id,
         "default_lora": default_lora(config.base_model.name).model_dump(mode="json"),
+        "starts_from": start.previous.run_id if start.genomes and start.previous else None,
         "generations": config.search.generations,
         "population": config.search.population,
         "trainings_at_most": trainings,
@@ -54,6 +60,8 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
     out.print(
         f"{config.search.generations} generations of {config.search.population} genomes by {config.search.strategy}"
     )
+    if start.start_from != "nothing":
+        out.print(start.text)
     out.print(f"at most {trainings} trainings and {evaluations} evaluations on {lanes} lanes")
     out.print(f"first generation: {len(digests)} distinct adapters, {stored} of them in the store already")
     out.print(f"estimated {seconds / 60:.1f} minutes when nothing is reused")

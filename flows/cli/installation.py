@@ -2,13 +2,17 @@
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from flows.installation.pools import Infrastructure, Place
+
+if TYPE_CHECKING:
+    from flows.installation.setup import Step
 
 console = Console(highlight=False)
 
@@ -39,6 +43,9 @@ def setup(
     crashed_lanes: Annotated[
         int | None, Parameter(help="Lanes of a kind crashed within 10 minutes that are told; 3 at first.")
     ] = None,
+    only_notices: Annotated[
+        bool, Parameter(help="Leave pools and deployments alone: only automations and where notices go.", negative=())
+    ] = False,
     dry_run: Annotated[bool, Parameter(help="Say what would be done.", negative=())] = False,
 ) -> None:
     """Make or update work pools, automations and deployments on the configured Prefect API."""
@@ -46,8 +53,18 @@ def setup(
     from pydantic import SecretStr
 
     from flows.installation.notices import Notices
+    from flows.installation.setup import set_up_notices
     from flows.installation.setup import setup as run
 
+    notices = Notices(
+        url=SecretStr(notify_url) if notify_url else None,
+        block=notify_block,
+        no_progress_minutes=no_progress_minutes,
+        crashed_lanes=crashed_lanes,
+    )
+    if only_notices:
+        _say(set_up_notices(notices, dry_run))
+        return
     place = Place(
         infrastructure=type,
         workdir=str((workdir or Path.cwd()).absolute()),
@@ -61,13 +78,11 @@ def setup(
         claim=claim,
         gpus=gpus,
     )
-    notices = Notices(
-        url=SecretStr(notify_url) if notify_url else None,
-        block=notify_block,
-        no_progress_minutes=no_progress_minutes,
-        crashed_lanes=crashed_lanes,
-    )
-    for step in run(place, dry_run, notices):
+    _say(run(place, dry_run, notices))
+
+
+def _say(steps: Iterable["Step"]) -> None:
+    for step in steps:
         console.print(f"{step.action:<20} {step.what}")
 
 

@@ -9,6 +9,7 @@ from coral_core.errors import StoreError
 from coral_core.report.content import Contender, Report
 from coral_core.report.gather import build_report
 from coral_core.report.markdown import gap_lines, headline, heavy_text, light_text, number, plural, share
+from coral_core.report.previous import previous_text
 from coral_core.run import RunFolder, find_run
 from flows.cli.places import AsJson, Runs, clock, store_of
 
@@ -50,6 +51,8 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
     out = Console(highlight=False)
     out.print(f"\n[bold]{found.run_id}[/] {found.status}" + (f": {found.reason}" if found.reason else ""))
     out.print(headline(found).replace("`", ""), markup=False)
+    if found.previous is not None:
+        out.print(previous_text(found.previous, link=False), markup=False)
     out.print()
     out.print(_contenders(found))
     for line in gap_lines(found):

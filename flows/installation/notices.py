@@ -30,6 +30,7 @@ MINUTES = 45.0
 """More than a training may take with the start of its lane: `infra.training.minutes` 30 and `infra.start` 10."""
 LANES = 3
 NONE = "none"
+NOWHERE = "notices (the event feed shows them; name a place with coral setup --notify-url URL)"
 
 
 class Notices(Frozen):
@@ -155,7 +156,7 @@ def receiver(
         return _post_to(client, notices.url, own, dry_run)
     if notices.block is None:
         kept = installed.block()
-        return (kept, "notices", "go where they went") if kept else (None, "notices", "go nowhere: --notify-url URL")
+        return (kept, "notices", "go where they went") if kept else (None, NOWHERE, "go nowhere")
     if notices.block == NONE:
         if own is not None and not dry_run:
             client.delete_block_document(own.id)

@@ -5,6 +5,7 @@ fixed when a template is rendered here; the only variable left open is a name.
 """
 
 import json
+import re
 import string
 from pathlib import Path
 from typing import Any, Literal
@@ -97,5 +98,5 @@ def filled(node: Any, values: dict[str, Any]) -> Any:
         return [filled(child, values) for child in node]
     if not isinstance(node, str) or "${" not in node:
         return node
-    whole = node[2:-1] if node.startswith("${") and node.endswith("}") and node.count("${") == 1 else ""
-    return values[whole] if whole else string.Template(node).substitute(values)
+    whole = re.fullmatch(r"\$\{(\w+)\}", node)
+    return values[whole[1]] if whole else string.Template(node).substitute(values)

@@ -43,17 +43,31 @@ def setup(place: Place, dry_run: bool = False, notices: Notices | None = None) -
         _reach(client)
         for pool in POOLS:
             yield Step(what=f"work pool {pool.name}", action=_pool(client, pool, place, dry_run))
-        installed = Installed(client)
-        block, what, action = receiver(client, notices, installed, dry_run)
-        yield Step(what=what, action=action)
-        for automation in installed.wanted(notices, block):
-            yield Step(what=f"automation {automation.name}", action=installed.bring(automation, dry_run))
+        yield from _notices(client, notices, dry_run)
         missing = [name for name in DEPLOYMENTS if not _has_deployment(client, name)]
+        switched_on = [] if dry_run else _switched_on(client)
     if not dry_run:
         _deploy()
+        _switch_on(switched_on)
     for name in DEPLOYMENTS:
         action = "create" if name in missing else "update"
         yield Step(what=f"deployment {name}", action=f"would {action}" if dry_run else f"{action}d")
+
+
+def set_up_notices(notices: Notices, dry_run: bool = False) -> Iterator[Step]:
+    """Automations and where they tell, nothing else. Raises as `setup`."""
+    notices.check()
+    with get_client(sync_client=True) as client:
+        _reach(client)
+        yield from _notices(client, notices, dry_run)
+
+
+def _notices(client: SyncPrefectClient, notices: Notices, dry_run: bool) -> Iterator[Step]:
+    installed = Installed(client)
+    block, what, action = receiver(client, notices, installed, dry_run)
+    yield Step(what=what, action=action)
+    for automation in installed.wanted(notices, block):
+        yield Step(what=f"automation {automation.name}", action=installed.bring(automation, dry_run))
 
 
 def _reach(client: SyncPrefectClient) -> None:
@@ -96,6 +110,28 @@ def _has_deployment(client: SyncPrefectClient, name: str) -> bool:
         return True
     except (ObjectNotFound, PrefectHTTPStatusError):
         return False
+
+
+def _switched_on(client: SyncPrefectClient) -> list[tuple[str, str]]:
+    """Deployment and slug of the schedules that somebody switched on: deploying again would switch them off."""
+    return [
+        (name, schedule.slug)
+        for name in DEPLOYMENTS
+        if _has_deployment(client, name)
+        for schedule in client.read_deployment_schedules(client.read_deployment_by_name(name).id)
+        if schedule.active and schedule.slug
+    ]
+
+
+def _switch_on(schedules: list[tuple[str, str]]) -> None:
+    if not schedules:
+        return
+    with get_client(sync_client=True) as client:
+        for name, slug in schedules:
+            deployment = client.read_deployment_by_name(name)
+            for schedule in client.read_deployment_schedules(deployment.id):
+                if schedule.slug == slug and not schedule.active:
+                    client.update_deployment_schedule(deployment.id, schedule.id, active=True)
 
 
 def _deploy() -> None:

@@ -1,0 +1,45 @@
+"""The run before, as it was frozen when this one was made: what a report links to."""
+
+from coral_core.report.content import PreviousRun
+from coral_core.run import RunFolder, RunRecord
+from coral_core.start import read_start
+
+
+def previous_run(folder: RunFolder, run: RunRecord | None) -> PreviousRun | None:
+    """The last run of this name that had finished when `folder` was made; None where there was none."""
+    start = read_start(folder)
+    if start is None or start.previous is None:
+        return None
+    previous = start.previous
+    problems = (run.problems.get("digests") or {}).get("fitness") if run else None
+    known = problems is not None and previous.fitness_problems is not None
+    return PreviousRun(
+        run_id=previous.run_id,
+        path=str(folder.path.parent / previous.run_id),
+        champion=previous.champion,
+        fitness=previous.fitness,
+        held_out_pass_at_1=previous.held_out_pass_at_1,
+        started_from=start.start_from == "last-champion",
+        same_problems=problems == previous.fitness_problems if known else None,
+        same_base_model=run.base_model.content_id == previous.base_content_id if run else None,
+    )
+
+
+def previous_text(previous: PreviousRun | None, link: bool = True) -> str:
+    """One line about the run before, as Markdown with a link to its report or as plain text; empty without one."""
+    if previous is None:
+        return ""
+    fitness = "" if previous.fitness is None else f", fitness {previous.fitness:.3f}"
+    name = f"[{previous.run_id}](../{previous.run_id}/report.md)" if link else previous.run_id
+    champion = f"`{previous.champion}`" if link else previous.champion
+    line = (
+        f"{'Started from the population of' if previous.started_from else 'The run before:'} "
+        f"{name} (champion {champion}{fitness}, "
+        f"{previous.held_out_pass_at_1:.1%} of its held-out bugs)."
+    )
+    other = [
+        what
+        for what, same in (("other problems", previous.same_problems), ("another base model", previous.same_base_model))
+        if same is False
+    ]
+    return line + (f" It had {' and '.join(other)}: the numbers do not compare." if other else "")
