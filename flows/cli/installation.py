@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,44 @@ from rich.console import Console
 from flows.installation.pools import Infrastructure, Place
 
 if TYPE_CHECKING:
+    from flows.installation.notices import Notices
     from flows.installation.setup import Step
 
 console = Console(highlight=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Notify:
+    """Options of notices; what is not given stays as it is installed."""
+
+    notify_url: Annotated[
+        str | None, Parameter(help="Where notices are posted, as JSON with a text.", env_var="CORAL_NOTIFY_URL")
+    ] = None
+    notify_block: Annotated[
+        str | None, Parameter(help="TYPE/NAME of a notification block in place of a URL; none: no notices.")
+    ] = None
+    no_progress_minutes: Annotated[
+        float | None, Parameter(help="Minutes without a finished job that are told; 45 at first.")
+    ] = None
+    crashed_lanes: Annotated[
+        int | None, Parameter(help="Lanes of a kind crashed within 10 minutes that are told; 3 at first.")
+    ] = None
+
+    def notices(self) -> "Notices":
+        from pydantic import SecretStr
+
+        from flows.installation.notices import Notices
+
+        return Notices(
+            url=SecretStr(self.notify_url) if self.notify_url else None,
+            block=self.notify_block,
+            no_progress_minutes=self.no_progress_minutes,
+            crashed_lanes=self.crashed_lanes,
+        )
+
+
+NOTHING_ASKED = Notify()
 
 
 def setup(
@@ -30,19 +66,7 @@ def setup(
     namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral",
     claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store",
     gpus: Annotated[bool, Parameter(help="Give lanes a GPU each.")] = True,
-    notify_url: Annotated[
-        str | None,
-        Parameter(help="Where notices are posted, as JSON with a text.", env_var="CORAL_NOTIFY_URL", show_env_var=True),
-    ] = None,
-    notify_block: Annotated[
-        str | None, Parameter(help="TYPE/NAME of a notification block in place of a URL; none: no notices.")
-    ] = None,
-    no_progress_minutes: Annotated[
-        float | None, Parameter(help="Minutes without a finished job that are told; 45 at first.", negative=())
-    ] = None,
-    crashed_lanes: Annotated[
-        int | None, Parameter(help="Lanes of a kind crashed within 10 minutes that are told; 3 at first.")
-    ] = None,
+    notify: Notify = NOTHING_ASKED,
     only_notices: Annotated[
         bool, Parameter(help="Leave pools and deployments alone: only automations and where notices go.", negative=())
     ] = False,
@@ -50,18 +74,10 @@ def setup(
 ) -> None:
     """Make or update work pools, automations and deployments on the configured Prefect API."""
     url = use_api()
-    from pydantic import SecretStr
-
-    from flows.installation.notices import Notices
     from flows.installation.setup import set_up_notices
     from flows.installation.setup import setup as run
 
-    notices = Notices(
-        url=SecretStr(notify_url) if notify_url else None,
-        block=notify_block,
-        no_progress_minutes=no_progress_minutes,
-        crashed_lanes=crashed_lanes,
-    )
+    notices = notify.notices()
     if only_notices:
         _say(set_up_notices(notices, dry_run))
         return

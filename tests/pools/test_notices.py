@@ -223,10 +223,10 @@ def fired(pools: Pools) -> str:
     """Firings of automations, as the API's event feed has them."""
     import httpx
 
-    names = {"event": {"name": ["prefect.automation.triggered", "prefect.automation.action.executed"]}, "limit": 50}
-    rows = httpx.post(f"{pools.url}/events/filter", json={"filter": names}, timeout=20).json()["events"]
+    names = ["prefect.automation.triggered", "prefect.automation.action.executed"]
+    body = {"filter": {"event": {"name": names}}, "limit": 50}
+    rows = httpx.post(f"{pools.url}/events/filter", json=body, timeout=20).json()["events"]
     executed = [row for row in rows if row["event"] == "prefect.automation.action.executed"]
-    assert all("payload" in row for row in rows)
     return json.dumps([row for row in rows if row["event"] == "prefect.automation.triggered"]) if executed else ""
 
 
