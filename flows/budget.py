@@ -14,7 +14,7 @@ from prefect.states import Running
 
 from coral_core.errors import StoreError
 from coral_core.ledger import Ledger
-from flows import artifacts
+from flows import artifacts, events
 from flows.session import Session
 
 log = logging.getLogger("coral.evolve")
@@ -42,6 +42,10 @@ async def _turn(session: Session, flow_run_id: str, why: str) -> None:
     session.board.paused = why
     session.board.last_event = f"paused: {why}" if why else "the budget has room again: going on"
     log.warning("%s", session.board.last_event)
+    if why:
+        events.paused(session.folder.run_id, why)
+    else:
+        events.resumed(session.folder.run_id)
     session.on_change()
     await _set_state(flow_run_id, "Paused" if why else "Running", session.board.last_event)
     try:

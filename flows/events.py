@@ -14,6 +14,8 @@ from typing import Any
 from prefect.events import Event, emit_event
 from prefect.settings import PREFECT_API_URL
 
+from coral_core.ledger import Standing
+
 log = logging.getLogger("coral.events")
 
 PREFIX = "coral.evolution."
@@ -84,8 +86,26 @@ def budget_reached(run_id: str, percent: int, standing: str) -> None:
     if told.percents.get(percent) == today:
         return
     told.percents[percent] = today
-    text = f"{run_id} has used {percent} % of its budget. {standing}".strip()
+    share = f"has used {percent} % of its budget" if percent < 100 else "has no budget left for another job"
+    text = f"{run_id} {share}. {standing}".strip()
     _emit("budget-reached", run_id, text, {"coral.budget.percent": str(percent)}, percent=percent, standing=standing)
+
+
+def standing_text(standing: Standing) -> str:
+    """What is spent of which limit."""
+    parts = [
+        f"{whose}: {spent:.4g} of {limit:g} {unit}."
+        for whose, limits, spent_all in (
+            ("This evolution", standing.limits.evolution, standing.spent),
+            ("Today, all evolutions", standing.limits.day, standing.today),
+        )
+        for limit, spent, unit in (
+            (limits.gpu_hours, spent_all.gpu_hours, "GPU hours"),
+            (limits.money, spent_all.money, standing.currency),
+        )
+        if limit is not None
+    ]
+    return " ".join(parts)
 
 
 def paused(run_id: str, why: str) -> None:

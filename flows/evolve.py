@@ -85,6 +85,9 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
+        session.on_budget = lambda percent, standing: events.budget_reached(
+            identity.run_id, percent, events.standing_text(standing)
+        )
         session.board.start = start.text if start.start_from != "nothing" else ""
         events.evolution_started(identity.run_id, config.search.generations, start.text)
         token = current.set(session)

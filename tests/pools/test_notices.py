@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -155,6 +156,37 @@ def test_budget_at_80_and_at_100_once_each(pools: Pools, receiver: Receiver) -> 
     assert "8 of 10 GPU hours" in receiver.hears("80 % of the budget is used", "spender")
     assert "No new job starts" in receiver.hears("100 % of the budget is used", "spender")
     assert len(receiver.about("spender")) == 2
+
+
+def test_budget_of_a_real_run_which_then_is_paused_and_makes_no_progress_notice(
+    pools: Pools, receiver: Receiver
+) -> None:
+    run = Coral.start(
+        pools,
+        base_model__name="rehearsal:train=1,evaluate=0.3",
+        infra__local_lanes="1",
+        budget__evolution__gpu_hours=str(6 / 3600),
+    )
+    try:
+        heard = receiver.hears("100 % of the budget", "has no budget left", seconds=150)
+        assert "This evolution: " in heard and "GPU hours" in heard and pools.run.name in heard
+        assert receiver.hears("80 % of the budget", pools.run.name)
+        until(lambda: "coral.evolution.paused" in feed(pools, f"coral.evolution.{pools.run.name}"), 60)
+        time.sleep(20)  # longer than the 12 s of silence that are told
+        assert not receiver.about("no progress", pools.run.name)
+    finally:
+        run.terminate()
+        run.communicate(timeout=60)
+    until(lambda: "coral.evolution.ended" in feed(pools, f"coral.evolution.{pools.run.name}"), 60)
+
+
+def feed(pools: Pools, resource: str) -> list[str]:
+    """Names of the events about `resource`."""
+    import httpx
+
+    body = {"filter": {"any_resource": {"id": [resource]}, "event": {"prefix": ["coral."]}}, "limit": 50}
+    rows = httpx.post(f"{pools.url}/events/filter", json=body, timeout=20).json()["events"]
+    return [row["event"] for row in rows]
 
 
 def test_lane_crashed_repeatedly_as_the_server_sees_it(
