@@ -7,7 +7,7 @@ compare byte for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id
     run.json       identity, --set differences, versions
     start.json     what the first population comes from (coral_core/start.py)
     history.jsonl  RunRecord, BaselineRecord, then per generation GenomeRecords and a GenerationRecord, FinalRecord
-    timings.jsonl  JobTiming lines and a SessionTiming line per session (append only)
+    timings.jsonl  JobTiming and JobFailure lines, and a SessionTiming line per session (append only)
     report.md, pictures/, champion/ (a PEFT adapter with a model card)
 """
 
@@ -180,6 +180,18 @@ class JobTiming(Frozen):
     cost: Cost
 
 
+class JobFailure(Frozen):
+    """One try of a job that did not end in a result; it may have been tried again."""
+
+    type: Literal["failure"] = "failure"
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["training", "evaluation"]
+    digest: str
+    when: float = Field(description="Unix time.")
+    error: str = Field(description="Class of the error, or `lane-lost`.")
+    message: str = Field(description="First line of what it said.")
+
+
 class SessionTiming(Frozen):
     """One `coral evolve` of this run, from start to end, kill or Ctrl-C (then no line is left)."""
 
@@ -249,9 +261,7 @@ class RunFolder:
 
     def write_history(self, records: Iterable[Record]) -> None:
         """Replace the history; a replay that is still behind what is on disk leaves it alone."""
-        data = "".join(
-            json.dumps(record.model_dump(mode="json"), sort_keys=True, ensure_ascii=False) + "\n" for record in records
-        ).encode()
+        data = _lines(records)
         path = self.path / "history.jsonl"
         old = path.read_bytes() if path.exists() else b""
         if not old.startswith(data):
@@ -262,28 +272,30 @@ class RunFolder:
         path = self.path / "history.jsonl"
         if not path.exists():
             return []
-        return [
-            _TYPES[row["type"]].model_validate(row) for row in map(json.loads, path.read_text("utf-8").splitlines())
-        ]
+        whole = path.read_text("utf-8").rpartition("\n")[0]
+        return [_TYPES[row["type"]].model_validate(row) for row in map(json.loads, whole.splitlines())]
 
     def last(self, *types: Literal["generation", "final"]) -> Any:
         """The last record of one of `types`, or None; parses no other, so that a long history costs nothing."""
         path = self.path / "history.jsonl"
         marks = [f'"type": "{name}"' for name in types]
-        for line in reversed(path.read_text("utf-8").splitlines() if path.exists() else []):
+        whole = path.read_text("utf-8").rpartition("\n")[0] if path.exists() else ""
+        for line in reversed(whole.splitlines()):
             if any(mark in line for mark in marks) and (row := json.loads(line))["type"] in types:
                 return _TYPES[row["type"]].model_validate(row)
         return None
 
-    def append_timing(self, timing: JobTiming | SessionTiming) -> None:
+    def append_timing(self, timing: JobTiming | JobFailure | SessionTiming) -> None:
         with (self.path / "timings.jsonl").open("a", encoding="utf-8") as file:
             file.write(timing.model_dump_json() + "\n")
 
     def timings(self) -> list[JobTiming | SessionTiming]:
-        """All timing lines; a last line cut by a kill is skipped."""
+        """Jobs and sessions, in order; failed tries are left out, and a last line cut by a kill is skipped."""
         path = self.path / "timings.jsonl"
         result: list[JobTiming | SessionTiming] = []
         for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+            if '"type":"failure"' in line:
+                continue
             kind = SessionTiming if '"type":"session"' in line else JobTiming
             try:
                 result.append(kind.model_validate_json(line))
@@ -291,6 +303,45 @@ class RunFolder:
                 if error.errors()[0]["type"] != "json_invalid":
                     raise
         return result
+
+
+class HistoryWriter:
+    """Adds to a run's history. A replay finds its records there already and leaves them alone, byte for byte.
+
+    What a kill cut off is completed; what differs from what the replay finds (other code, a store that was lost) is
+    dropped from there on. The cost of adding does not grow with the history.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.path / "history.jsonl"
+        self._at = 0
+
+    def add(self, *records: Record) -> None:
+        """Put `records` at the end. Raises `StoreError`: the run's folder cannot be written."""
+        data = _lines(records)
+        try:
+            self._path.touch()
+            with self._path.open("r+b") as file:
+                file.seek(self._at)
+                there = file.read(len(data))
+                if there != data and data.startswith(there):
+                    file.write(data[len(there) :])
+                    file.flush()
+                    os.fsync(file.fileno())
+                elif there != data:
+                    file.seek(0)
+                    write_atomic(self._path, file.read(self._at) + data)
+        except OSError as error:
+            raise StoreError(
+                f"{self._path}: cannot be written ({error.strerror}). Free space and run the same command again; finished work is kept"
+            ) from error
+        self._at += len(data)
+
+
+def _lines(records: Iterable[Record]) -> bytes:
+    return "".join(
+        json.dumps(record.model_dump(mode="json"), sort_keys=True, ensure_ascii=False) + "\n" for record in records
+    ).encode()
 
 
 def run_folders(runs: str | Path) -> list[RunFolder]:

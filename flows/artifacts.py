@@ -1,120 +1,310 @@
-"""The progress board: Prefect artifacts derived from what finished, never read back.
+"""What an evolution shows of itself in the Prefect UI: artifacts derived from its files, never read back.
 
-Keys (stable; RUN is the run id):
+Keys (stable; RUN is the run id, docs/progress.md shows them):
 
     RUN-progress          progress bar, moves with every finished job
+    RUN-summary           where the run stands, with the Pareto front and the fitness curve
+    RUN-leaderboard       table of the fittest genomes
+    RUN-pictures          all five pictures
     RUN-generation-NNN    table of that generation's genomes
-    RUN-summary           where the run stands, Pareto front and fitness curve as pictures
+
+Each is one row that is updated in place, so the database does not grow with the run; rows that an earlier session left
+are deleted once the new ones are there. Every finished job earns `CALLS` calls and `SECONDS` of work, and nothing but
+the beginning and the end is done on credit: what cannot be afforded waits, and the newest state is shown when it can.
+Whatever the API answers, the search goes on.
 """
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import logging
+import threading
+import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from prefect.artifacts import (
-    acreate_markdown_artifact,
-    acreate_progress_artifact,
-    acreate_table_artifact,
-    aupdate_progress_artifact,
-)
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from coral_core.report.markdown import summary_markdown
-from coral_core.search.base import Scored
+from coral_core.ledger import Ledger
+from coral_core.progress import Progress, progress_of
+from coral_core.reading import RunReading
+from coral_core.report import living
+from coral_core.run import RunFolder
 from coral_core.store import Store
-from flows.session import Session
 
 log = logging.getLogger("coral.artifacts")
 
+CALLS = 2.0
+SECONDS = 0.055
+"""What a finished job earns: calls of the API, and time for them and for what they show."""
+SUMMARY_SECONDS = 5.0
+"""The summary is not written more often, unless a generation ends or the run is paused."""
+LOOK_SECONDS = 15.0
+"""The files are looked at so often when no job ends."""
+PATIENCE = 20.0
+"""Seconds that the end of a run waits for the last artifacts."""
+PAGE = 200
+NAMES = ("progress", "summary", "leaderboard", "pictures", "generation-")
+
+
+@dataclass
+class Allowance:
+    """What artifacts may cost: earned by finished jobs, spent by calls and by drawing."""
+
+    calls: float = 0.0
+    seconds: float = 0.0
+    jobs: int = 0
+    spent_calls: int = 0
+    spent_seconds: float = 0.0
+
+    def earn(self, jobs: int) -> None:
+        self.jobs += jobs
+        self.calls += CALLS * jobs
+        self.seconds += SECONDS * jobs
+
+    def spend(self, calls: int, seconds: float) -> None:
+        self.calls -= calls
+        self.seconds -= seconds
+        self.spent_calls += calls
+        self.spent_seconds += seconds
+
+    def affords(self, calls: int, seconds: float) -> bool:
+        return self.calls >= calls and self.seconds >= seconds
+
 
 class Publisher:
-    """Moves the progress bar: one update in flight at a time, always with the latest numbers."""
+    """Shows one run: one update in flight at a time, always with the latest state of the files."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, folder: RunFolder, store: Store, flow_run_id: str) -> None:
+        self._reading = RunReading(folder, store, keep_generations=True)
+        self._ledger = Ledger(store)
+        self._flow_run_id = UUID(flow_run_id) if flow_run_id else None
+        self._prefix = folder.run_id
+        self._generation_runs: dict[int, UUID] = {}
+        self._begun = False
+        self._rows: dict[str, UUID] = {}
+        self._shown: dict[str, str] = {}
+        self._old: dict[str, list[UUID]] = {}
+        self._pictures: dict[str, str] = {}
+        self._drawn = 0
+        self._drawing_takes = 0.0
+        self._leaders = 0
+        self._jobs: int | None = None
+        self._lock = threading.Lock()
+        self._summary_at = 0.0
+        self._state: tuple[object, ...] = ()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._shown = -1.0
+        self._client: PrefectClient | None = None
+        self._warned = ""
+        self.allowance = Allowance()
 
     def changed(self) -> None:
+        """Something may have been written."""
         self._wake.set()
 
+    def generation_run(self, number: int, flow_run_id: str) -> None:
+        """The flow run whose page shows the table of generation `number`."""
+        if flow_run_id:
+            self._generation_runs[number] = UUID(flow_run_id)
+
+    # -- life ------------------------------------------------------------------------------
+
     async def __aenter__(self) -> Self:
-        key = f"{self._session.folder.run_id}-progress"
-        artifact: UUID = await acreate_progress_artifact(0.0, key=key, description="Jobs done of the jobs expected.")
-        self._task = asyncio.create_task(self._follow(artifact))
+        self._task = asyncio.create_task(self._follow())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is None:
-            return
-        if kind is None:
-            self._wake.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5):
-                    while self._wake.is_set() or self._shown < 100.0:
-                        await asyncio.sleep(0.02)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
 
-    async def _follow(self, artifact: UUID) -> None:
+    async def finish(self, patience: float = PATIENCE) -> None:
+        """Show the last state, whatever it costs; gives up after `patience` seconds."""
+        try:
+            async with asyncio.timeout(patience), get_client() as client:
+                self._client = client
+                await self._update(last=True)
+        except Exception as problem:
+            self._warn(problem)
+        finally:
+            self._client = None
+
+    async def _follow(self) -> None:
+        pause = 0.0
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            board = self._session.board
-            percent = 100.0 * min(1.0, board.jobs_done / max(1, board.jobs_expected))
-            if percent == self._shown:
-                continue
             try:
-                await aupdate_progress_artifact(artifact, progress=round(percent, 1))
-                self._shown = percent
+                async with get_client() as client:
+                    self._client = client
+                    while True:
+                        await self._update()
+                        pause = 0.0
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(LOOK_SECONDS):
+                                await self._wake.wait()
+                        self._wake.clear()
             except Exception as error:  # the board must never stop the search
-                log.warning("the progress artifact could not be updated: %s", error)
-                await asyncio.sleep(1)
+                self._warn(error)
+            finally:
+                self._client = None
+            pause = min(60.0, 2 * pause + 1)
+            await asyncio.sleep(pause)
+
+    def _warn(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if text != self._warned:
+            log.warning("artifacts in the Prefect UI are not up to date: %s", text)
+        self._warned = text
+
+    # -- one update ------------------------------------------------------------------------
+
+    async def _update(self, last: bool = False) -> None:
+        """Read what is new, then show what has changed and can be afforded."""
+        started = time.perf_counter()
+        try:
+            if not self._begun:
+                await self._begin()
+            progress = await asyncio.to_thread(self._read)
+            await self._show(progress, last)
+        finally:
+            self.allowance.spend(0, time.perf_counter() - started)
+
+    def _read(self) -> Progress:
+        with self._lock:  # an update that was cancelled may still be reading
+            reading = self._reading.refresh()
+            jobs = sum(sums.done + sums.found for sums in reading.jobs.values())
+            if self._jobs is not None:
+                self.allowance.earn(max(0, jobs - self._jobs))
+            self._jobs = jobs
+            return progress_of(reading, self._ledger)
+
+    async def _show(self, progress: Progress, last: bool) -> None:
+        allow, done = self.allowance, progress.generations_done
+        state = (progress.status, progress.phase, done, progress.paused)
+        turned, self._state = state != self._state, state
+        await self._put("progress", "progress", progress.percent, "Jobs done of the jobs that the run needs at most.")
+        await self._show_generations(last)
+        if done != self._drawn and (last or allow.affords(2, self._drawing_takes)):
+            self._pictures = await asyncio.to_thread(self._draw)
+            self._drawn, turned = done, True
+            text = living.pictures_markdown(progress.run_id, self._pictures)
+            await self._put("pictures", "markdown", text, "How the run goes, in pictures.")
+        due = time.monotonic() - self._summary_at >= SUMMARY_SECONDS
+        if last or (turned and (progress.paused or allow.affords(1, 0))) or (due and allow.affords(3, 0)):
+            text = living.summary(progress, self._reading, self._pictures)
+            words = "Final result." if progress.status == "finished" else "Where the evolution stands."
+            await self._put("summary", "markdown", text, words)
+            self._summary_at = time.monotonic()
+        if done != self._leaders and (last or allow.affords(3, 0)):
+            await self._put("leaderboard", "table", living.leaderboard(self._reading), "The fittest genomes so far.")
+            self._leaders = done
+
+    def _draw(self) -> dict[str, str]:
+        started = time.perf_counter()
+        with self._lock:
+            pictures = living.draw(self._reading)
+        self._drawing_takes = time.perf_counter() - started
+        return pictures
+
+    async def _show_generations(self, last: bool) -> None:
+        """A table for each generation that is finished and has none like it."""
+        for number, lines in sorted(self._reading.unseen.items()):
+            name, rows = f"generation-{number:03d}", [living.row(line) for line in lines]
+            if self._shown.get(name) != _mark(rows):
+                if not (last or self.allowance.affords(2, 0)):
+                    return
+                await self._put(
+                    name, "table", rows, f"Genomes of generation {number}.", self._generation_runs.get(number)
+                )
+            del self._reading.unseen[number]
+            self._rows.pop(name, None)
+            self._shown.pop(name, None)
+            self._generation_runs.pop(number, None)
+
+    # -- the API ---------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        """Find what earlier sessions left; make the rows that there are from the start."""
+        for row in await self._existing():
+            name = str(row.key).removeprefix(f"{self._prefix}-")
+            if name.startswith("generation-") and name not in self._rows:
+                self._rows[name], self._shown[name] = row.id, _mark(row.data)  # finished: it needs no new row
+            else:
+                self._old.setdefault(name, []).append(row.id)
+        self._begun = True
+
+    async def _existing(self) -> list[Any]:
+        """Rows of this run, newest first."""
+        assert self._client is not None
+        found: list[Any] = []
+        chosen = ArtifactFilter(key=ArtifactFilterKey(like_=f"{self._prefix}-"))
+        while True:
+            self.allowance.spend(1, 0)
+            page = await self._client.read_artifacts(
+                artifact_filter=chosen, limit=PAGE, offset=len(found), sort=ArtifactSort.UPDATED_DESC
+            )
+            found += page
+            if len(page) < PAGE:
+                break
+        return [row for row in found if str(row.key).removeprefix(f"{self._prefix}-").startswith(NAMES)]
+
+    async def _put(self, name: str, kind: str, data: Any, words: str, flow_run_id: UUID | None = None) -> None:
+        """Show `data` under `name`: in place where there is a row, else in a new one, which replaces older ones."""
+        mark = _mark(data)
+        if self._shown.get(name) == mark:
+            return
+        value = json.dumps(data) if kind == "table" else data
+        row = self._rows.get(name)
+        if row is None or not await self._replace(row, value, words):
+            self._rows[name] = await self._create(name, kind, value, words, flow_run_id or self._flow_run_id)
+        self._shown[name] = mark
+        while older := self._old.get(name):
+            await self._delete(older[-1])
+            older.pop()
+
+    async def _create(self, name: str, kind: str, value: Any, words: str, flow_run_id: UUID | None) -> UUID:
+        assert self._client is not None
+        body = ArtifactCreate(
+            key=f"{self._prefix}-{name}", type=kind, description=words, data=value, flow_run_id=flow_run_id
+        )
+        self.allowance.spend(1, 0)
+        response = await self._client.request("POST", "/artifacts/", json=body.model_dump(mode="json"))
+        return UUID(response.json()["id"])
+
+    async def _replace(self, row: UUID, value: Any, words: str) -> bool:
+        """Write over a row; False when it is gone.
+
+        By a plain request: Prefect's own method also emits an event that holds the data, and events stay.
+        """
+        assert self._client is not None
+        self.allowance.spend(1, 0)
+        body = {"data": value, "description": words}
+        try:
+            await self._client.request("PATCH", "/artifacts/{id}", path_params={"id": row}, json=body)
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != 404:
+                raise
+            return False
+        return True
+
+    async def _delete(self, row: UUID) -> None:
+        assert self._client is not None
+        self.allowance.spend(1, 0)
+        with contextlib.suppress(ObjectNotFound):
+            await self._client.delete_artifact(row)
 
 
-async def generation_table(session: Session, number: int, results: list[Scored]) -> None:
-    """A row per genome of the generation: genes, scores, state."""
-    await acreate_table_artifact(
-        [_row(scored) for scored in results],
-        key=f"{session.folder.run_id}-generation-{number:03d}",
-        description=f"Genomes of generation {number}.",
-    )
-
-
-def _row(scored: Scored) -> dict[str, Any]:
-    genome = scored.genome
-    heavy, light = genome.heavy, genome.light
-    row: dict[str, Any] = {
-        "genome": genome.genome_id,
-        "state": scored.infeasible or "evaluated",
-        "fitness": None if scored.fitness is None else round(scored.fitness, 4),
-        "from": genome.lineage.operator,
-        "parents": ", ".join(genome.lineage.parents),
-        "adapter": heavy.adapter,
-        "rank": heavy.rank,
-        "alpha": heavy.alpha,
-        "dropout": heavy.dropout,
-        "modules": " ".join(name.removesuffix("_proj") for name in heavy.target_modules),
-        "learning rate": heavy.learning_rate,
-        "decoding": f"sampling T={light.temperature:.2f} p={light.top_p:.2f} k={light.top_k}"
-        if light.sampling
-        else "greedy",
-    }
-    row.update({name: round(value, 3) for name, value in sorted((scored.scores or {}).items())})
-    return row
-
-
-async def summary(session: Session, final: bool = False) -> None:
-    """Where the run stands, with pictures as data URIs (inline SVG is stripped by the UI)."""
-    text = await asyncio.to_thread(summary_markdown, session.folder, Store(session.store.root))
-    await acreate_markdown_artifact(
-        text,
-        key=f"{session.folder.run_id}-summary",
-        description="Final result." if final else "Where the evolution stands.",
-    )
+def _mark(data: Any) -> str:
+    """Tells whether two contents are the same, without keeping them."""
+    text = data if isinstance(data, str) else json.dumps(data)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -14,7 +14,7 @@ from prefect.states import Running
 
 from coral_core.errors import StoreError
 from coral_core.ledger import Ledger
-from flows import artifacts, events
+from flows import events
 from flows.session import Session
 
 log = logging.getLogger("coral.evolve")
@@ -48,10 +48,6 @@ async def _turn(session: Session, flow_run_id: str, why: str) -> None:
         events.resumed(session.folder.run_id)
     session.on_change()
     await _set_state(flow_run_id, "Paused" if why else "Running", session.board.last_event)
-    try:
-        await artifacts.summary(session)
-    except Exception as error:  # the board must never stop the search
-        log.warning("the summary could not be updated: %s", error)
 
 
 async def _set_state(flow_run_id: str, name: str, message: str) -> None:

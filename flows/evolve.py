@@ -32,6 +32,7 @@ from coral_core.run import (
     GenerationRecord,
     GenomeRecord,
     HeldOut,
+    HistoryWriter,
     Record,
     RunFolder,
     RunIdentity,
@@ -90,9 +91,11 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
         )
         session.board.start = start.text if start.start_from != "nothing" else ""
         events.evolution_started(identity.run_id, config.search.generations, start.text)
+        publisher = artifacts.Publisher(folder, store, flow_run_id)
+        executor.on_failure, session.on_generation = session.failed, publisher.generation_run
         token = current.set(session)
         try:
-            async with artifacts.Publisher(session) as publisher:
+            async with publisher:
                 session.on_change = _fan_out(publisher, session)
                 watch = asyncio.create_task(budget.watch(session, flow_run_id))
                 try:
@@ -116,11 +119,11 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
                     outcome=outcome,
                 )
             )
+            await publisher.finish(artifacts.PATIENCE if outcome == "finished" else 5.0)
     if cancelled:
         return Cancelled(message=f"cancelled; finished work is kept. Go on with: coral resume {identity.run_id}")
     report = await asyncio.to_thread(write_report, folder, store)
     await asyncio.to_thread(export_champion, folder, store, report)
-    await artifacts.summary(session, final=True)
     return {"run_id": identity.run_id, "champion": session.board.best, "folder": str(folder.path)}
 
 
@@ -143,19 +146,20 @@ def _fan_out(publisher: "artifacts.Publisher", session: Session) -> Any:
 
 
 class _Evolution:
-    """The loop of one run; holds the records of its history."""
+    """The loop of one run."""
 
     def __init__(self, session: Session, identity: RunIdentity, start: Start) -> None:
         self.session = session
         self.planner = session.planner
         self.config = session.planner.config
         self.identity = identity
-        self.records: list[Record] = []
         self.start = start
+        self.history = HistoryWriter(session.folder)
         # the run seed (seed and edition) drives the search, so that a new edition breeds other genomes
         seeded = self.config.model_copy(update={"seed": identity.run_seed})
         self.search: Search = make_search(seeded, start.genomes)
         self.first: list[Scored] = []
+        self.champion: Scored | None = None
         self.told = sum(isinstance(record, GenerationRecord) for record in session.folder.history())
 
     async def run(self) -> None:
@@ -173,12 +177,9 @@ class _Evolution:
             if number == 0:
                 self.first = results
             await self._after_generation(number, results)
-            session.folder.write_history(self.records)
             self._expect(self.config.search.generations - number - 1)
-            await artifacts.summary(session)
         board.phase = "held-out"
         await self._held_out()
-        session.folder.write_history(self.records)
         board.phase, board.jobs_expected = "finished", board.jobs_done
         session.on_change()
 
@@ -186,7 +187,7 @@ class _Evolution:
         """How many jobs are still to come at most; the bar never runs backwards by more than elites save."""
         search = self.config.search
         fresh = search.population if search.strategy == "random" else search.population - search.elites
-        baselines = 0 if self.records else 3
+        baselines = 0 if self.session.board.jobs_done else 3
         monitor = 1 if self.config.problems.monitor else 0
         board = self.session.board
         board.jobs_expected = board.jobs_done + baselines + generations * (2 * fresh + monitor) + 4
@@ -196,7 +197,7 @@ class _Evolution:
         problems = self.config.problems
         counts = {name: len(self.planner.problems(name)) for name in ("fitness", "monitor", "held_out")}
         digests = {name: split_digest(problems, name) for name in ("fitness", "monitor", "held_out")}
-        self.records.append(
+        self.history.add(
             RunRecord(
                 identity=self.identity,
                 name=self.config.name,
@@ -218,11 +219,10 @@ class _Evolution:
         await training
         tuned = await evaluated(session, self.planner.evaluation(heavy), "default_lora")
         self._baseline("default_lora", tuned)
-        session.folder.write_history(self.records)
 
     def _baseline(self, name: Literal["base_model", "default_lora"], evaluation: Evaluation) -> None:
         value = None if evaluation.infeasible else fitness(evaluation.scores, self.config.scoring.weights)
-        self.records.append(
+        self.history.add(
             BaselineRecord(
                 name=name,
                 training_digest=evaluation.training_digest,
@@ -238,10 +238,9 @@ class _Evolution:
         self.session.on_change()
 
     async def _after_generation(self, number: int, results: list[Scored]) -> None:
-        for scored in results:
-            self.records.append(await self._genome_record(scored))
+        records: list[Record] = [await self._genome_record(scored) for scored in results]
         best = self.search.best()
-        self._tell_champion(number, best)
+        self._tell_champion(number, best, records)
         monitor: float | None = None
         if best is not None and self.config.problems.monitor:
             job = self.planner.of(best.genome, "monitor")
@@ -252,7 +251,7 @@ class _Evolution:
         values = [scored.fitness for scored in results if scored.fitness is not None]
         front = self.search.front()
         objectives = [name for name, role in self.config.scoring.roles.items() if role == "objective"]
-        self.records.append(
+        records.append(
             GenerationRecord(
                 generation=number,
                 best=best.genome.genome_id if best else None,
@@ -264,24 +263,20 @@ class _Evolution:
                 monitor_pass_at_1=monitor,
             )
         )
+        self.history.add(*records)
 
-    def _tell_champion(self, number: int, best: Scored | None) -> None:
+    def _tell_champion(self, number: int, best: Scored | None, records: list[Record]) -> None:
         """An event for a champion that is new, and not when a replay finds it again."""
-        earlier = [record for record in self.records if isinstance(record, GenerationRecord)]
-        before = earlier[-1] if earlier else None
-        if (
-            best is None
-            or best.fitness is None
-            or number < self.told
-            or (before and before.best == best.genome.genome_id)
-        ):
+        before, self.champion = self.champion, best
+        if best is None or best.fitness is None or number < self.told:
             return
         name = best.genome.genome_id
-        passed = next(
-            (r.pass_at_1 for r in self.records if isinstance(r, GenomeRecord) and r.genome.genome_id == name), None
-        )
+        if before is not None and before.genome.genome_id == name:
+            return
+        own = (record for record in records if isinstance(record, GenomeRecord) and record.genome.genome_id == name)
+        passed = next((record.pass_at_1 for record in own), None)
         events.champion_found(
-            self.identity.run_id, name, number, best.fitness, passed, before.best_fitness if before else None
+            self.identity.run_id, name, number, best.fitness, passed, before.fitness if before else None
         )
 
     async def _genome_record(self, scored: Scored) -> GenomeRecord:
@@ -321,7 +316,7 @@ class _Evolution:
         results = await asyncio.gather(*(evaluated(self.session, job, f"{name} held-out") for name, _, job in wanted))
         retention = {problem.problem_id for problem in self.planner.problems("held_out") if problem.retention}
         bugs = len(self.planner.problems("held_out")) - len(retention)
-        self.records.append(
+        self.history.add(
             FinalRecord(
                 reason=self.search.reason,
                 champion=champion.genome.genome_id,

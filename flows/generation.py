@@ -3,11 +3,11 @@
 import asyncio
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from coral_core.genome import Genome
 from coral_core.search.base import Scored
 from coral_core.search.selection import fitness
-from flows import artifacts
 from flows.session import current
 from flows.tasks import evaluated
 
@@ -34,5 +34,5 @@ async def generation(number: int, genomes: list[Genome]) -> list[Scored]:
     finally:
         for task in tasks:
             task.cancel()
-    await artifacts.generation_table(session, number, results)
+    session.on_generation(number, str(flow_run.id or ""))
     return results

@@ -12,10 +12,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
 from coral_core.ledger import Standing
 from coral_core.plan import Planner
-from coral_core.run import JobTiming, RunFolder
+from coral_core.queue import Failure
+from coral_core.run import JobFailure, JobTiming, RunFolder
 from coral_core.search.base import Scored
 from coral_core.store import Store
 from flows import events
@@ -66,8 +67,13 @@ class Session:
     board: Board = field(default_factory=Board)
     on_change: Callable[[], None] = lambda: None
     on_budget: Callable[[int, Standing], None] = lambda percent, standing: None
-    adapters: dict[str, "asyncio.Task[TrainedAdapter]"] = field(default_factory=dict)
-    evaluations: dict[str, "asyncio.Task[Evaluation]"] = field(default_factory=dict)
+    on_generation: Callable[[int, str], None] = lambda number, flow_run_id: None
+    adapters: set[str] = field(default_factory=set)
+    """Trainings that are in the store, by digest."""
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    """What is evaluated, by digest, without its verdicts: the store has them, and a long run would hold gigabytes."""
+    under_way: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+    """Trainings and evaluations. A task holds the context of the flow that made it, so none is kept when it is done."""
     jobs: dict[str, TrainingJob | EvaluationJob] = field(default_factory=dict)
     found: set[str] = field(default_factory=set)
 
@@ -75,6 +81,20 @@ class Session:
     def pointers(self) -> Path:
         """Where Prefect's task cache keeps its JSON pointers: beside the store they point into."""
         return self.store.root / "prefect-cache"
+
+    def failed(self, kind: str, digest: str, failure: Failure) -> None:
+        """Put a failed try on record; called by executors, from threads of theirs."""
+        record = JobFailure(
+            kind="training" if kind == "training" else "evaluation",
+            digest=digest,
+            when=time.time(),
+            error=failure.error,
+            message=(failure.message.splitlines() or [""])[0][:300],
+        )
+        try:
+            self.folder.append_timing(record)
+        except OSError as error:  # the executor has more to do than to note this
+            log.warning("%s: a failed try could not be noted: %s", self.folder.path, error.strerror)
 
     def running(self, change: int) -> None:
         """Count a job that enters (+1) or leaves (-1) the executor."""

@@ -8,14 +8,16 @@ refreshed. There are no Prefect retries: only the executor tries a job again.
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.task_engine import run_task_async
 
 from coral_core.errors import StoreError
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
 from flows.session import Session, current
 
 log = logging.getLogger("coral.evolve")
@@ -66,15 +68,14 @@ async def _in_lane(session: Session, kind: str, digest: str, label: str, job: Tr
     session.finished(kind, digest, label, False, time.perf_counter() - started, result.cost)
 
 
-async def trained(session: Session, job: TrainingJob, label: str) -> TrainedAdapter:
-    """The adapter of `job`; genomes with the same heavy genes share one training."""
+async def trained(session: Session, job: TrainingJob, label: str) -> None:
+    """Have the adapter of `job` in the store; genomes with the same heavy genes share one training."""
     digest = job.digest()
     if digest not in session.adapters:
-        session.adapters[digest] = asyncio.create_task(_train(session, job, digest, label))
-    return await asyncio.shield(session.adapters[digest])
+        await _once(session, digest, lambda: _train(session, job, digest, label))
 
 
-async def _train(session: Session, job: TrainingJob, digest: str, label: str) -> TrainedAdapter:
+async def _train(session: Session, job: TrainingJob, digest: str, label: str) -> None:
     found = await asyncio.to_thread(session.store.read_adapter, digest)
     await _run(session, train_adapter, job, digest, label, found, genes=job.heavy)
     record = found or await asyncio.to_thread(session.store.read_adapter, digest)
@@ -82,18 +83,26 @@ async def _train(session: Session, job: TrainingJob, digest: str, label: str) ->
         raise StoreError(
             f"store {session.store.root}: adapter {digest[:12]} was published and is gone. Is the store still mounted? Does another program clean up?"
         )
-    return record
+    session.adapters.add(digest)
 
 
 async def evaluated(session: Session, job: EvaluationJob, label: str) -> Evaluation:
-    """The evaluation of `job`, started as soon as its adapter is there."""
+    """The evaluation of `job` without its verdicts, started as soon as its adapter is there."""
     digest = job.digest()
     if digest not in session.evaluations:
-        session.evaluations[digest] = asyncio.create_task(_evaluate(session, job, digest, label))
-    return await asyncio.shield(session.evaluations[digest])
+        await _once(session, digest, lambda: _evaluate(session, job, digest, label))
+    return session.evaluations[digest]
 
 
-async def _evaluate(session: Session, job: EvaluationJob, digest: str, label: str) -> Evaluation:
+async def _once(session: Session, digest: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do `work`, or wait for the one who does it."""
+    if digest not in session.under_way:
+        task = session.under_way[digest] = asyncio.create_task(work())
+        task.add_done_callback(lambda _: session.under_way.pop(digest, None))
+    await asyncio.shield(session.under_way[digest])
+
+
+async def _evaluate(session: Session, job: EvaluationJob, digest: str, label: str) -> None:
     if job.training is not None:
         await trained(session, job.training, label)
     found = await asyncio.to_thread(session.store.read_evaluation, digest)
@@ -104,7 +113,9 @@ async def _evaluate(session: Session, job: EvaluationJob, digest: str, label: st
         raise StoreError(
             f"store {session.store.root}: evaluation {digest[:12]} was published and is gone. Is the store still mounted? Does another program clean up?"
         )
-    return evaluation
+    # who repairs which problem is asked of the base model, and at the end, of what is in the final table
+    passed = evaluation.passed if job.training is None or job.split == "held_out" else ()
+    session.evaluations[digest] = evaluation.model_copy(update={"records": (), "passed": passed})
 
 
 async def _run(
@@ -116,7 +127,9 @@ async def _run(
         session.found.add(digest)
     try:
         configured = run.with_options(refresh_cache=found is None, result_storage=session.pointers)
-        await configured(digest=digest, label=label, **shown)
+        # made beforehand, it enters as Running: Pending for no time is a third of what a task leaves in the database
+        task_run = await configured.create_local_run()
+        await run_task_async(configured, task_run=task_run, parameters={"digest": digest, "label": label, **shown})
     finally:
         del session.jobs[digest]
     if found is not None:

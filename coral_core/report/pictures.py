@@ -1,4 +1,4 @@
-"""The two pictures of a report, as small PNGs: fitness by generation, and the Pareto front.
+"""Pictures as small PNGs: fitness by generation and the Pareto front; what others draw with is here too.
 
 White background and the Okabe-Ito colours, so that they read on light and dark pages and
 for colour-blind readers. matplotlib is imported when a picture is drawn, not before.
@@ -6,9 +6,11 @@ for colour-blind readers. matplotlib is imported when a picture is drawn, not be
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coral_core.report.content import Evaluated, Report
+from coral_core.report.content import Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,79 +23,120 @@ LIMIT = 15_000
 MOST_POINTS = 120
 
 
+@dataclass(frozen=True)
+class Dot:
+    """A genome in the picture of the Pareto front."""
+
+    bugfix: float
+    retention: float
+    cost: float
+    parameters: int
+    on_front: bool
+    champion: bool
+
+
 def fitness_curve(report: Report) -> bytes:
     """Best and mean fitness, and the champion's pass@1 on the monitor split, by generation."""
-    figure, axes = _canvas()
-    numbers = [line.generation + 1 for line in report.generations]
-    series: list[tuple[str, list[float | None], str, str]] = [
-        ("best fitness", [line.best_fitness for line in report.generations], BLUE, "o-"),
-        ("mean fitness", [line.mean_fitness for line in report.generations], GREY, "s--"),
-        ("monitor bugs repaired", [line.monitor_pass_at_1 for line in report.generations], ORANGE, "^-"),
-    ]
-    for label, values, colour, style in series:
-        points = [(number, value) for number, value in zip(numbers, values, strict=True) if value is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=5, linewidth=1.6)
-    for name, contender in (("default LoRA", report.default_lora), ("base model", report.base_model)):
-        if contender is not None and contender.fitness is not None:
-            style = "-." if name == "default LoRA" else ":"
-            axes.axhline(contender.fitness, color=GREEN, linestyle=style, linewidth=1.1, label=f"{name}, fitness")
-    axes.set_xlabel("generation")
-    axes.set_ylabel("fitness, share of bugs")
-    axes.set_ylim(0, 1)
-    if numbers:
-        axes.set_xlim(0.7, max(numbers) + 0.3)
-        if len(numbers) <= 12:
-            axes.set_xticks(numbers)
-    _legend(axes)
-    return _png(figure)
+    lines = report.generations
+    baselines = {
+        name: contender.fitness
+        for name, contender in (("default LoRA", report.default_lora), ("base model", report.base_model))
+        if contender is not None
+    }
+    return draw_fitness(
+        [line.best_fitness for line in lines],
+        [line.mean_fitness for line in lines],
+        [line.monitor_pass_at_1 for line in lines],
+        baselines,
+    )
 
 
 def pareto_front(report: Report) -> bytes:
     """Bugfix against trainable parameters; colour is retention, a ring marks the front, a cross the champion."""
-    figure, axes = _canvas()
-    points = _thinned([point for point in report.evaluated if "bugfix" in point.scores])
-    if points:
-        sizes = all(point.trainable_parameters > 0 for point in points)
-        x = [float(point.trainable_parameters) if sizes else point.scores.get("cost", 0.0) for point in points]
-        y = [point.scores["bugfix"] for point in points]
-        colours = [point.scores.get("retention", 0.0) for point in points]
-        drawn = axes.scatter(x, y, c=colours, cmap="cividis", vmin=0, vmax=1, s=34, linewidths=0, zorder=2)
-        front = [index for index, point in enumerate(points) if point.on_front]
-        axes.scatter(
-            [x[i] for i in front],
-            [y[i] for i in front],
-            s=90,
-            facecolors="none",
-            edgecolors=ORANGE,
-            linewidths=1.5,
-            label="Pareto front",
-            zorder=3,
-        )
-        best = [i for i, point in enumerate(points) if report.champion and point.genome_id == report.champion.genome_id]
-        axes.scatter(
-            [x[i] for i in best],
-            [y[i] for i in best],
-            s=50,
-            marker="x",
-            color=ORANGE,
-            linewidths=1.8,
-            label="champion",
-            zorder=4,
-        )
-        if sizes:
-            from matplotlib.ticker import EngFormatter
+    champion = report.champion.genome_id if report.champion else None
+    return draw_pareto(
+        [
+            Dot(
+                bugfix=point.scores["bugfix"],
+                retention=point.scores.get("retention", 0.0),
+                cost=point.scores.get("cost", 0.0),
+                parameters=point.trainable_parameters,
+                on_front=point.on_front,
+                champion=point.genome_id == champion,
+            )
+            for point in report.evaluated
+            if "bugfix" in point.scores
+        ]
+    )
 
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            if max(x) < 8 * min(x):  # less than a decade: only minor ticks would be there, so they need numbers
-                axes.xaxis.set_minor_formatter(EngFormatter(sep=""))
+
+def draw_fitness(
+    best: Sequence[float | None],
+    mean: Sequence[float | None],
+    monitor: Sequence[float | None],
+    baselines: Mapping[str, float | None],
+) -> bytes:
+    """Curves over generations, and a level line per baseline."""
+    figure, axes = canvas()
+    series = [
+        ("best fitness", best, BLUE, "o-"),
+        ("mean fitness", mean, GREY, "s--"),
+        ("monitor bugs repaired", monitor, ORANGE, "^-"),
+    ]
+    small = 5 if len(best) <= 25 else 0
+    for label, values, colour, style in series:
+        points = [(number, value) for number, value in enumerate(values, 1) if value is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=small, linewidth=1.6)
+    for name, value in baselines.items():
+        if value is not None:
+            style = "-." if name == "default LoRA" else ":"
+            axes.axhline(value, color=GREEN, linestyle=style, linewidth=1.1, label=f"{name}, fitness")
+    axes.set_xlabel("generation")
+    axes.set_ylabel("fitness, share of bugs")
+    axes.set_ylim(0, 1)
+    whole_numbers(axes, len(best))
+    legend(axes)
+    return png(figure)
+
+
+def draw_pareto(dots: Sequence[Dot]) -> bytes:
+    """As `pareto_front`, for dots from anywhere."""
+    figure, axes = canvas(measured=True)
+    points = _thinned(dots)
+    if points:
+        sizes = all(point.parameters > 0 for point in points)
+
+        def x(chosen: Sequence[Dot]) -> list[float]:
+            return [float(dot.parameters) if sizes else dot.cost for dot in chosen]
+
+        def y(chosen: Sequence[Dot]) -> list[float]:
+            return [dot.bugfix for dot in chosen]
+
+        colours = [dot.retention for dot in points]
+        drawn = axes.scatter(x(points), y(points), c=colours, cmap="cividis", vmin=0, vmax=1, s=34, linewidths=0)
+        front = [dot for dot in points if dot.on_front]
+        ring: dict[str, Any] = {"s": 90, "facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.5}
+        axes.scatter(x(front), y(front), **ring, label="Pareto front", zorder=3)
+        best = [dot for dot in points if dot.champion]
+        axes.scatter(x(best), y(best), s=50, marker="x", color=ORANGE, linewidths=1.8, label="champion", zorder=4)
+        if sizes:
+            _by_decades(axes, x(points))
         axes.set_xlabel("trainable parameters" if sizes else "cost score (1 is cheapest)")
         figure.colorbar(drawn, ax=axes, label="retention")
-        _legend(axes)
+        legend(axes)
     axes.set_ylabel("bugfix")
     axes.set_ylim(0, 1)
-    return _png(figure)
+    return png(figure)
+
+
+def _by_decades(axes: Any, values: Sequence[float]) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if max(values) < 8 * min(values):  # less than a decade: only minor ticks would be there, so they need numbers
+        axes.xaxis.set_minor_formatter(EngFormatter(sep=""))
 
 
 def as_data_uri(png: bytes) -> str:
@@ -101,35 +144,63 @@ def as_data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _thinned(points: list[Evaluated]) -> list[Evaluated]:
-    """The front and an even choice of the rest: hundreds of overlapping points say nothing and do not compress."""
-    rest = [point for point in points if not point.on_front]
-    step = max(1, -(-len(rest) // MOST_POINTS))
-    return rest[::step] + [point for point in points if point.on_front][-MOST_POINTS:]
+def _thinned(points: Sequence[Dot]) -> list[Dot]:
+    """The front, the champion and an even choice of the rest: hundreds of overlapping dots say nothing and do not compress."""
+    rest = [point for point in points if not (point.on_front or point.champion)]
+    kept = [point for point in points if point.on_front][-MOST_POINTS:]
+    champion = [point for point in points if point.champion and not point.on_front]
+    return rest[:: max(1, -(-len(rest) // MOST_POINTS))] + kept + champion
 
 
-def _canvas() -> "tuple[Figure, Any]":
+def canvas(measured: bool = False) -> "tuple[Figure, Any]":
+    """An empty figure and its axes. `measured`: margins as the labels need them, for twice the time."""
+    figure = blank(SIZE, measured)
+    if not measured:
+        figure.subplots_adjust(left=0.125, right=0.97, top=0.95, bottom=0.155)
+    axes = figure.add_subplot()
+    plain(axes)
+    return figure, axes
+
+
+def blank(size: tuple[float, float], measured: bool = False) -> "Figure":
+    """A white figure without axes; `size` in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white", layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained" if measured else None)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    return figure
+
+
+def plain(axes: Any) -> None:
+    """The look of all axes."""
     axes.set_facecolor("white")
     axes.grid(color="#E4E4E4", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(colors=BLACK, labelsize=9)
-    return figure, axes
 
 
-def _legend(axes: Any) -> None:
+def whole_numbers(axes: Any, count: int, most: int = 8) -> None:
+    """An x axis of generations 1 to `count`."""
+    from matplotlib.ticker import MaxNLocator
+
+    if count:
+        axes.set_xlim(0.7, count + 0.3)
+        if count <= most:
+            axes.set_xticks(range(1, count + 1))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(most, integer=True))
+
+
+def legend(axes: Any) -> None:
+    """A legend where there is something to explain."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=True, facecolor="white", edgecolor="#E4E4E4", framealpha=0.9, loc="best")
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
     """PNG with a palette; fewer colours, then fewer pixels, when it would not fit."""
     from PIL import Image
 
@@ -137,7 +208,7 @@ def _png(figure: "Figure") -> bytes:
     figure.savefig(raw, format="png", metadata={"Software": None})
     image = Image.open(raw).convert("RGB")
     small = b""
-    for colours, scale in ((64, 1.0), (32, 1.0), (16, 1.0), (16, 0.75), (8, 0.6)):
+    for colours, scale in ((64, 1.0), (32, 1.0), (16, 1.0), (12, 1.0), (16, 0.75), (8, 0.6)):
         packed = io.BytesIO()
         shown = (
             image

@@ -83,11 +83,17 @@ def totals(all_sessions: Sequence[Session]) -> Totals:
 
 def status(folder: RunFolder, all_sessions: Sequence[Session]) -> Status:
     """Finished when history says so; else running while its process lives (or, not knowing that, writes)."""
-    if folder.last("final") is not None:
+    latest = all_sessions[-1].line if all_sessions else None
+    ended = latest.started + latest.seconds if latest is not None else None
+    return standing(folder, folder.last("final") is not None, ended)
+
+
+def standing(folder: RunFolder, finished: bool, ended: float | None) -> Status:
+    """As `status`, for who has read the files: whether history is complete, when the latest session said that it ended."""
+    if finished:
         return "finished"
     started = _changed(folder.path / "run.json")
-    latest = all_sessions[-1] if all_sessions else None
-    if latest is not None and latest.line is not None and latest.line.started + latest.line.seconds >= started:
+    if ended is not None and ended >= started:
         return "stopped"
     alive = _alive(folder.path / "run.json")
     if alive is not None:

@@ -1,11 +1,13 @@
 """What every executor offers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
 from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
+from coral_core.queue import Failure
 
 
 class Executor(ABC):
@@ -13,6 +15,9 @@ class Executor(ABC):
 
     An infeasible genome is a result, not a failure: look at `infeasible` of what comes back.
     """
+
+    on_failure: Callable[[str, str, Failure], None] = staticmethod(lambda kind, digest, failure: None)
+    """Told of every try that did not end in a result: kind and digest of the job, and what went wrong."""
 
     @abstractmethod
     def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:

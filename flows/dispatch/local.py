@@ -226,10 +226,12 @@ class LocalExecutor(Executor):
                 self._push(work)
             self._changed.notify_all()
             alone = is_last(work.attempts - 1, self._infra.attempts)
+        failure = Failure(lane=f"local-{number}", error=type(error).__name__, message=str(error), alone=alone)
+        if isinstance(error, (EngineError, JudgeError)) and not self._closed:
+            self.on_failure(work.kind, work.digest, failure)
         if again or work.future.cancelled():
             return
         if error is not None and not self._closed:
-            failure = Failure(lane=f"local-{number}", error=type(error).__name__, message=str(error), alone=alone)
             try:
                 result = finding(work.job, failure, work.attempts, self._store)
                 error = None if result is not None else error

@@ -238,6 +238,7 @@ class WorkPoolExecutor(Executor):
         """Try again, publish what the failures prove, or give up; a ticket given up stays listed as failed."""
         queue, ticket, last = self._queues[pending.queue], failed.ticket, failed.ticket.failures[-1]
         where = f"lane {last.lane} on {last.host or 'an unnamed machine'}"
+        self.on_failure(ticket.kind, ticket.digest, last)
         if last.error not in RETRIED:
             kind = _ERRORS.get(last.error, EngineError)
             self._give_up(pending, kind(f"{last.message.splitlines()[0]} ({where})"))
@@ -291,6 +292,7 @@ class WorkPoolExecutor(Executor):
                 self._fleet.give_up(run, f"lost: {why}")
         failure = Failure(lane=claim.lane, host=claim.host, error="lane-lost", message=why, alone=claim.alone)
         ticket = pending.ticket.model_copy(update={"failures": (*pending.ticket.failures, failure)})
+        self.on_failure(ticket.kind, ticket.digest, failure)
         log.warning("lane %s is lost (%s); %s %s goes to another", claim.lane, why, ticket.kind, ticket.digest[:12])
         if ticket.losses >= MOST_LOSSES:
             lost = f"{ticket.kind} {ticket.digest[:12]}: {ticket.losses} lanes were lost with it in flight, the last one because {why}."
