@@ -320,8 +320,7 @@ class HistoryWriter:
         """Put `records` at the end. Raises `StoreError`: the run's folder cannot be written."""
         data = _lines(records)
         try:
-            self._path.touch()
-            with self._path.open("r+b") as file:
+            with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
                 file.seek(self._at)
                 there = file.read(len(data))
                 if there != data and data.startswith(there):
