@@ -21,6 +21,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -43,12 +44,12 @@ log = logging.getLogger("coral.artifacts")
 
 CALLS = 2.0
 SECONDS = 0.055
-"""What a finished job earns: calls of the API, and time for them and for what they show."""
+"""What a finished job earns: calls of the API, and time: that of the calls, and of the CPU for what they show."""
 SUMMARY_SECONDS = 5.0
 """The summary is not written more often, unless a generation ends or the run is paused."""
 LOOK_SECONDS = 15.0
 """The files are looked at so often when no job ends."""
-PATIENCE = 20.0
+PATIENCE = 45.0
 """Seconds that the end of a run waits for the last artifacts."""
 PAGE = 200
 NAMES = ("progress", "summary", "leaderboard", "pictures", "generation-")
@@ -75,6 +76,15 @@ class Allowance:
         self.spent_calls += calls
         self.spent_seconds += seconds
 
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """A request to the API."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spend(1, time.perf_counter() - started)
+
     def affords(self, calls: int, seconds: float) -> bool:
         return self.calls >= calls and self.seconds >= seconds
 
@@ -93,8 +103,8 @@ class Publisher:
         self._shown: dict[str, str] = {}
         self._old: dict[str, list[UUID]] = {}
         self._pictures: dict[str, str] = {}
-        self._drawn = 0
-        self._drawing_takes = 0.0
+        self._drawn = dict.fromkeys(living.PICTURES, 0)
+        self._takes = dict.fromkeys(living.PICTURES, 0.0)
         self._leaders = 0
         self._jobs: int | None = None
         self._lock = threading.Lock()
@@ -170,23 +180,22 @@ class Publisher:
 
     async def _update(self, last: bool = False) -> None:
         """Read what is new, then show what has changed and can be afforded."""
-        started = time.perf_counter()
-        try:
-            if not self._begun:
-                await self._begin()
-            progress = await asyncio.to_thread(self._read)
-            await self._show(progress, last)
-        finally:
-            self.allowance.spend(0, time.perf_counter() - started)
+        if not self._begun:
+            await self._begin()
+        progress, seconds = await asyncio.to_thread(self._read)
+        self.allowance.spend(0, seconds)
+        await self._show(progress, last)
 
-    def _read(self) -> Progress:
+    def _read(self) -> tuple[Progress, float]:
+        """The progress, and what it took in seconds of this thread's CPU."""
+        started = time.thread_time()
         with self._lock:  # an update that was cancelled may still be reading
             reading = self._reading.refresh()
             jobs = sum(sums.done + sums.found for sums in reading.jobs.values())
             if self._jobs is not None:
                 self.allowance.earn(max(0, jobs - self._jobs))
             self._jobs = jobs
-            return progress_of(reading, self._ledger)
+            return progress_of(reading, self._ledger), time.thread_time() - started
 
     async def _show(self, progress: Progress, last: bool) -> None:
         allow, done = self.allowance, progress.generations_done
@@ -194,10 +203,9 @@ class Publisher:
         turned, self._state = state != self._state, state
         await self._put("progress", "progress", progress.percent, "Jobs done of the jobs that the run needs at most.")
         await self._show_generations(last)
-        if done != self._drawn and (last or allow.affords(2, self._drawing_takes)):
-            self._pictures = await asyncio.to_thread(self._draw)
-            self._drawn, turned = done, True
-            text = living.pictures_markdown(progress.run_id, self._pictures)
+        if await self._draw_stale(done, last):
+            turned = True
+            text = living.pictures_markdown(self._pictures)
             await self._put("pictures", "markdown", text, "How the run goes, in pictures.")
         due = time.monotonic() - self._summary_at >= SUMMARY_SECONDS
         if last or (turned and (progress.paused or allow.affords(1, 0))) or (due and allow.affords(3, 0)):
@@ -209,17 +217,29 @@ class Publisher:
             await self._put("leaderboard", "table", living.leaderboard(self._reading), "The fittest genomes so far.")
             self._leaders = done
 
-    def _draw(self) -> dict[str, str]:
-        started = time.perf_counter()
+    async def _draw_stale(self, done: int, last: bool) -> bool:
+        """Draw pictures of fewer generations than are done, oldest first, as far as they can be afforded."""
+        stale = sorted((name for name in living.PICTURES if self._drawn[name] != done), key=self._drawn.__getitem__)
+        drawn = False
+        for name in stale:
+            if not last and not self.allowance.affords(2, self._takes[name]):
+                break
+            self._pictures[name], seconds = await asyncio.to_thread(self._draw, name)
+            self.allowance.spend(0, seconds)
+            self._takes[name], self._drawn[name], drawn = seconds, done, True
+        return drawn
+
+    def _draw(self, name: str) -> tuple[str, float]:
+        living.prepare()
+        started = time.thread_time()
         with self._lock:
-            pictures = living.draw(self._reading)
-        self._drawing_takes = time.perf_counter() - started
-        return pictures
+            picture = living.draw(name, self._reading)
+        return picture, time.thread_time() - started
 
     async def _show_generations(self, last: bool) -> None:
         """A table for each generation that is finished and has none like it."""
         for number, lines in sorted(self._reading.unseen.items()):
-            name, rows = f"generation-{number:03d}", [living.row(line) for line in lines]
+            name, rows = f"generation-{number:03d}", living.genome_rows(lines)
             if self._shown.get(name) != _mark(rows):
                 if not (last or self.allowance.affords(2, 0)):
                     return
@@ -249,10 +269,10 @@ class Publisher:
         found: list[Any] = []
         chosen = ArtifactFilter(key=ArtifactFilterKey(like_=f"{self._prefix}-"))
         while True:
-            self.allowance.spend(1, 0)
-            page = await self._client.read_artifacts(
-                artifact_filter=chosen, limit=PAGE, offset=len(found), sort=ArtifactSort.UPDATED_DESC
-            )
+            with self.allowance.call():
+                page = await self._client.read_artifacts(
+                    artifact_filter=chosen, limit=PAGE, offset=len(found), sort=ArtifactSort.UPDATED_DESC
+                )
             found += page
             if len(page) < PAGE:
                 break
@@ -277,8 +297,8 @@ class Publisher:
         body = ArtifactCreate(
             key=f"{self._prefix}-{name}", type=kind, description=words, data=value, flow_run_id=flow_run_id
         )
-        self.allowance.spend(1, 0)
-        response = await self._client.request("POST", "/artifacts/", json=body.model_dump(mode="json"))
+        with self.allowance.call():
+            response = await self._client.request("POST", "/artifacts/", json=body.model_dump(mode="json"))
         return UUID(response.json()["id"])
 
     async def _replace(self, row: UUID, value: Any, words: str) -> bool:
@@ -287,10 +307,10 @@ class Publisher:
         By a plain request: Prefect's own method also emits an event that holds the data, and events stay.
         """
         assert self._client is not None
-        self.allowance.spend(1, 0)
         body = {"data": value, "description": words}
         try:
-            await self._client.request("PATCH", "/artifacts/{id}", path_params={"id": row}, json=body)
+            with self.allowance.call():
+                await self._client.request("PATCH", "/artifacts/{id}", path_params={"id": row}, json=body)
         except PrefectHTTPStatusError as error:
             if error.response.status_code != 404:
                 raise
@@ -299,8 +319,7 @@ class Publisher:
 
     async def _delete(self, row: UUID) -> None:
         assert self._client is not None
-        self.allowance.spend(1, 0)
-        with contextlib.suppress(ObjectNotFound):
+        with contextlib.suppress(ObjectNotFound), self.allowance.call():
             await self._client.delete_artifact(row)
 
 

@@ -187,29 +187,32 @@ PICTURES: Mapping[str, tuple[str, Callable[[RunReading], bytes]]] = {
 """Name -> title and how it is drawn."""
 
 
-def draw(reading: RunReading) -> dict[str, str]:
-    """All pictures as data URIs."""
-    return {name: as_data_uri(paint(reading)) for name, (_, paint) in PICTURES.items()}
+def prepare() -> None:
+    """Load what drawing needs, once."""
+    import matplotlib.figure  # noqa: F401
+    import PIL.Image  # noqa: F401
 
 
-def pictures_markdown(run_id: str, pictures: Mapping[str, str]) -> str:
+def draw(name: str, reading: RunReading) -> str:
+    """One picture as a data URI."""
+    return as_data_uri(PICTURES[name][1](reading))
+
+
+def pictures_markdown(pictures: Mapping[str, str]) -> str:
     """All pictures, one below the other."""
-    parts = [f"# {run_id}: pictures"]
-    parts += [
-        f"## {title}\n\n![{title}]({pictures[name]})" for name, (title, _) in PICTURES.items() if name in pictures
-    ]
+    shown = [(title, pictures[name]) for name, (title, _) in PICTURES.items() if name in pictures]
+    parts = [f"## {title}\n\n![{title}]({address})" for title, address in shown]
     return "\n\n".join(parts) + "\n"
 
 
 def summary(progress: Progress, reading: RunReading, pictures: Mapping[str, str]) -> str:
     """Where the run stands."""
     parts = [
-        f"# {progress.run_id}",
         _headline(progress),
-        table(("", ""), _facts(progress)),
+        _list(_facts(progress)),
         _best(progress.best),
         "## Jobs\n\n" + _jobs(progress),
-        "## Time and cost\n\n" + table(("", ""), _spent(progress)),
+        "## Time and cost\n\n" + _list(_spent(progress)),
     ]
     if reading.generations:
         parts.append("## Generations\n\n" + _generations(reading))
@@ -217,6 +220,11 @@ def summary(progress: Progress, reading: RunReading, pictures: Mapping[str, str]
         if name in pictures:
             parts.append(f"## {PICTURES[name][0]}\n\n![{PICTURES[name][0]}]({pictures[name]})")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _list(facts: Sequence[tuple[str, str]]) -> str:
+    """A list, not a table: its lines break on a phone."""
+    return "\n".join(f"- {name}: {text}" for name, text in facts)
 
 
 def _headline(progress: Progress) -> str:
@@ -270,7 +278,7 @@ def _jobs(progress: Progress) -> str:
         (name, tally.done, tally.running, "–" if tally.waiting is None else tally.waiting, tally.failed, tally.found)
         for name, tally in (("trainings", progress.trainings), ("evaluations", progress.evaluations))
     ]
-    return table(("", "done", "running", "waiting", "failed tries", "found in the store"), rows)
+    return table(("jobs", "done", "running", "waiting", "failed tries", "found in the store"), rows)
 
 
 def _spent(progress: Progress) -> list[tuple[str, str]]:
@@ -320,18 +328,27 @@ def _generations(reading: RunReading) -> str:
 
 def leaderboard(reading: RunReading) -> list[dict[str, Any]]:
     """The fittest genomes of finished generations, each once."""
-    return [{"rank": place} | row(line) for place, line in enumerate(reading.leaders, 1)]
+    return [{"place": place} | cells for place, cells in enumerate(genome_rows(reading.leaders), 1)]
 
 
-def row(line: Line) -> dict[str, Any]:
-    """A genome as a row: genes, scores, state."""
+def genome_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """A row per genome, all with the same columns: the Prefect UI takes them from the first row."""
+    names = sorted({name for line in lines for name in line.scores})
+    reasons = any(line.infeasible for line in lines)
+    return [_row(line, names, reasons) for line in lines]
+
+
+def _row(line: Line, names: Sequence[str], reasons: bool) -> dict[str, Any]:
+    """Scores first, since narrow windows cut rows off, then genes and where the genome comes from."""
     heavy, light, lineage = line.genome["heavy"], line.genome["light"], line.genome["lineage"]
     cells: dict[str, Any] = {
         "genome": line.genome_id,
-        "state": line.infeasible or "evaluated",
         "fitness": None if line.fitness is None else round(line.fitness, 4),
-        "from": lineage["operator"],
-        "parents": ", ".join(lineage["parents"]),
+    }
+    cells |= {name: round(line.scores[name], 3) if name in line.scores else None for name in names}
+    if reasons:
+        cells["infeasible"] = line.infeasible or ""
+    return cells | {
         "adapter": heavy["adapter"],
         "rank": heavy["rank"],
         "alpha": heavy["alpha"],
@@ -341,8 +358,10 @@ def row(line: Line) -> dict[str, Any]:
         "decoding": f"sampling T={light['temperature']:.2f} p={light['top_p']:.2f} k={light['top_k']}"
         if light["sampling"]
         else "greedy",
+        "parameters": line.parameters,
+        "from": lineage["operator"],
+        "parents": ", ".join(lineage["parents"]),
     }
-    return cells | {name: round(value, 3) for name, value in sorted(line.scores.items())}
 
 
 def clock(seconds: float) -> str:

@@ -57,7 +57,9 @@ def test_a_finished_run_shows_itself_under_stable_keys(finished: Coral, home: Pa
     genomes = {row["genome"]["genome_id"]: row for row in history if row["type"] == "genome"}
     leaders = json.loads(found["leaderboard"]["data"])
     assert leaders[0]["fitness"] == max(row["fitness"] for row in leaders)
+    assert [row["place"] for row in leaders] == list(range(1, len(leaders) + 1))
     for row in leaders:
+        assert row["rank"] == genomes[row["genome"]]["genome"]["heavy"]["rank"]
         assert row["bugfix"] == round(genomes[row["genome"]]["scores"]["bugfix"], 3)
     for number in (0, 1):
         table = json.loads(found[f"generation-{number:03d}"]["data"])

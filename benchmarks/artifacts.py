@@ -1,0 +1,124 @@
+"""What artifacts cost per finished job: API calls and milliseconds, and the same evolution without them beside it.
+
+Both sides run in one process against one real server, in turn, with a new run (edition) each time. Counted are the
+publisher's own requests and all the time it is at work: reading the files, drawing, asking the API. Making the first rows and the
+last update are in it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import time
+from typing import Any
+
+from benchmarks.record import QUICKSTART, Bench, write
+from coral_core.config import load_config
+
+SETTINGS = [
+    "base_model.name=rehearsal",
+    "search.early_stopping.enabled=false",
+    "problems.fitness=4",
+    "problems.retention=2",
+    "problems.monitor=0",
+    "problems.held_out=4",
+    "problems.pairs=8",
+]
+
+
+class Silent:
+    """A publisher that shows nothing: the other side."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    async def __aenter__(self) -> "Silent":
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def changed(self) -> None: ...
+
+    def generation_run(self, number: int, flow_run_id: str) -> None: ...
+
+    async def finish(self, patience: float = 0) -> None: ...
+
+
+def measure(options: argparse.Namespace, bench: Bench) -> list[dict[str, Any]]:
+    """A row per evolution, sides alternating."""
+    from flows import artifacts
+    from flows.evolve import evolve
+
+    real, kept = artifacts.Publisher, []
+
+    class Kept(real):  # type: ignore[valid-type, misc]
+        """The real one, which can be asked afterwards."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            kept.append(self)
+
+    rows = []
+    for edition in range(1, 2 * options.repeats + 1):
+        with_artifacts = bool(edition % 2)
+        artifacts.Publisher = Kept if with_artifacts else Silent  # type: ignore[assignment, misc]
+        config = load_config(
+            QUICKSTART,
+            [
+                *SETTINGS,
+                f"search.generations={options.generations}",
+                f"runs={bench.folder}/runs",
+                f"store.path={bench.folder}/store-{edition}",
+            ],
+        )
+        started, cpu = time.perf_counter(), time.process_time()
+        result = asyncio.run(evolve(config, edition=edition))
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        with open(f"{result['folder']}/timings.jsonl") as file:
+            jobs = sum(json.loads(line)["type"] == "job" for line in file)
+        row: dict[str, Any] = {"artifacts": with_artifacts, "jobs": jobs, "seconds": seconds, "cpu_seconds": cpu}
+        if with_artifacts:
+            spent = kept[-1].allowance
+            row |= {"calls": spent.spent_calls, "publisher_seconds": spent.spent_seconds}
+        rows.append(row)
+        print(row, flush=True)
+    artifacts.Publisher = real  # type: ignore[misc]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--generations", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3, help="evolutions of each side")
+    parser.add_argument("--no-record", action="store_true", help="print only")
+    options = parser.parse_args()
+    bench = Bench()
+    os.environ["CORAL_HOME"] = bench.environment["CORAL_HOME"]
+    os.environ.pop("PREFECT_API_URL", None)
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    os.environ["PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL"] = "WARNING"
+    from flows.local_server import api
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(api())
+        rows = measure(options, bench)
+    ours = [row for row in rows if row["artifacts"]]
+    sides = {
+        name: [row["seconds"] / row["jobs"] for row in rows if row["artifacts"] is with_artifacts]
+        for name, with_artifacts in (("with", True), ("without", False))
+    }
+    result = {
+        "generations": options.generations,
+        "calls_per_job": sum(row["calls"] for row in ours) / sum(row["jobs"] for row in ours),
+        "milliseconds_per_job": 1000 * sum(row["publisher_seconds"] for row in ours) / sum(row["jobs"] for row in ours),
+        "wall_milliseconds_per_job": {name: 1000 * statistics.median(values) for name, values in sides.items()},
+        "runs": rows,
+    }
+    print(json.dumps({name: value for name, value in result.items() if name != "runs"}, indent=1))
+    if not options.no_record:
+        write("artifacts", result)
+
+
+if __name__ == "__main__":
+    main()
