@@ -145,6 +145,19 @@ class HeldOut(Frozen):
     bugs: int = Field(description="Bugs in the split (retention problems not counted).")
 
 
+class Repeat(Frozen):
+    """The champion's genes, trained and evaluated anew on the fitness split with other random numbers."""
+
+    replicate: int = Field(ge=1, description="Number of the repeat; 0 is the champion itself.")
+    training_digest: str
+    evaluation_digest: str
+    scores: dict[str, float] = Field(description="Empty when infeasible.")
+    fitness: float | None
+    pass_at_1: float | None
+    infeasible: str | None = None
+    reason: str = ""
+
+
 class FinalRecord(Frozen):
     """Last line of a finished history."""
 
@@ -154,6 +167,7 @@ class FinalRecord(Frozen):
     champion: str
     held_out_openings: int = Field(description="Times this run evaluated the sealed split: one batch, at the end.")
     held_out: tuple[HeldOut, ...]
+    repeats: tuple[Repeat, ...] = Field((), description="Seed repeats of the champion (search.champion_repeats).")
 
 
 Record = RunRecord | BaselineRecord | GenomeRecord | GenerationRecord | FinalRecord

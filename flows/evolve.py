@@ -48,6 +48,7 @@ from flows import artifacts, budget, events
 from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
+from flows.repeats import repeats
 from flows.run_log import logged_to
 from flows.session import Session, current, watcher
 from flows.tasks import evaluated, trained
@@ -190,7 +191,9 @@ class _Evolution:
         baselines = 0 if self.session.board.jobs_done else 3
         monitor = 1 if self.config.problems.monitor else 0
         board = self.session.board
-        board.jobs_expected = board.jobs_done + baselines + generations * (2 * fresh + monitor) + 4
+        board.jobs_expected = (
+            board.jobs_done + baselines + generations * (2 * fresh + monitor) + 4 + 2 * search.champion_repeats
+        )
         self.session.on_change()
 
     def _record_run(self) -> None:
@@ -313,7 +316,10 @@ class _Evolution:
             ("default_lora", None, self.planner.evaluation(heavy, split="held_out")),
             ("generation_0_median", median.genome.genome_id, self.planner.of(median.genome, "held_out")),
         ]
-        results = await asyncio.gather(*(evaluated(self.session, job, f"{name} held-out") for name, _, job in wanted))
+        again, results = await asyncio.gather(
+            repeats(self.session, champion.genome),
+            asyncio.gather(*(evaluated(self.session, job, f"{name} held-out") for name, _, job in wanted)),
+        )
         retention = {problem.problem_id for problem in self.planner.problems("held_out") if problem.retention}
         bugs = len(self.planner.problems("held_out")) - len(retention)
         self.history.add(
@@ -334,6 +340,7 @@ class _Evolution:
                     )
                     for (name, genome_id, _), evaluation in zip(wanted, results, strict=True)
                 ),
+                repeats=again,
             )
         )
         self.session.board.best = champion.genome.genome_id

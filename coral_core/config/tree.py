@@ -105,6 +105,12 @@ class SearchConfig(Frozen):
         description="last-champion: the first population holds the champion and the survivors of the last finished run of this name in runs; the rest is fresh.",
     )
     elites: int = Field(2, ge=0, description="Best genomes carried over unchanged (no new training or evaluation).")
+    champion_repeats: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Times the champion is trained and evaluated anew with other random numbers, at the end, on the fitness split: how much of its score was luck.",
+    )
     variation: VariationConfig = Field(default_factory=VariationConfig, description="How children are made.")
     diversity: DiversityConfig = Field(default_factory=DiversityConfig, description="Guard against collapse.")
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping, description="When to end early.")

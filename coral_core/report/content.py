@@ -10,6 +10,7 @@ from pydantic import Field
 
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.report.evidence import Answer, FailedJob, GeneEffect, OperatorLine, Repeats, Searched
 
 REPORT_SCHEMA_VERSION = 1
 Status = Literal["running", "finished", "stopped"]
@@ -234,3 +235,11 @@ class Report(Frozen):
     held_out_openings: int | None = Field(description="Times the sealed split was evaluated.")
     base_check: BaseCheck
     previous: PreviousRun | None = Field(None, description="The run before; null where there was none.")
+    answer: Answer = Field(description="Did the search help?")
+    searched: Searched
+    repeats: Repeats | None = Field(description="Seed repeats of the champion; null when there are none (yet).")
+    genes: tuple[GeneEffect, ...] = Field(
+        description="Importance of each gene, most important first; empty below 8 genomes."
+    )
+    operators: tuple[OperatorLine, ...]
+    failed_jobs: tuple[FailedJob, ...] = Field(description="Failed jobs of this run in the store's queue.")

@@ -3,10 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from coral_core.jobs import Evaluation
+from coral_core.report.answer import answer
 from coral_core.report.content import (
     Ancestor,
     BaseCheck,
@@ -22,10 +22,15 @@ from coral_core.report.content import (
     Report,
     RunLine,
 )
+from coral_core.report.failures import failed_jobs
+from coral_core.report.genes import gene_effects, searched
+from coral_core.report.history import History as History
+from coral_core.report.operators import operator_lines
 from coral_core.report.paired import compare
 from coral_core.report.previous import previous_run
+from coral_core.report.repeats import seed_repeats
 from coral_core.report.sessions import sessions, status, totals
-from coral_core.run import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord, HeldOut, RunFolder, RunRecord
+from coral_core.run import GenomeRecord, HeldOut, RunFolder
 from coral_core.store import Store
 
 TOO_GOOD = 0.9
@@ -33,67 +38,14 @@ TOO_BAD = 0.02
 RIVALS = ("base_model", "default_lora", "generation_0_median")
 
 
-@dataclass
-class History:
-    """The records of a history, sorted by kind."""
-
-    run: RunRecord | None = None
-    baselines: dict[str, BaselineRecord] = field(default_factory=dict)
-    genomes: dict[str, GenomeRecord] = field(default_factory=dict)
-    populations: list[list[GenomeRecord]] = field(default_factory=list)
-    generations: list[GenerationRecord] = field(default_factory=list)
-    final: FinalRecord | None = None
-
-    @classmethod
-    def of(cls, folder: RunFolder) -> "History":
-        history = cls()
-        population: list[GenomeRecord] = []
-        for record in folder.history():
-            if isinstance(record, RunRecord):
-                history.run = record
-            elif isinstance(record, BaselineRecord):
-                history.baselines[record.name] = record
-            elif isinstance(record, GenomeRecord):
-                population.append(record)
-                history.genomes.setdefault(record.genome.genome_id, record)
-            elif isinstance(record, GenerationRecord):
-                history.generations.append(record)
-                history.populations.append(population)
-                population = []
-            elif isinstance(record, FinalRecord):
-                history.final = record
-        return history
-
-    def held_out(self, name: str) -> HeldOut | None:
-        return next((line for line in self.final.held_out if line.name == name), None) if self.final else None
-
-    @property
-    def champion(self) -> str | None:
-        """The champion, or the best so far."""
-        if self.final:
-            return self.final.champion
-        return self.generations[-1].best if self.generations else None
-
-    def median(self) -> str | None:
-        """Genome of median fitness in the first generation: the final record's, or the same rule before the end."""
-        line = self.held_out("generation_0_median")
-        if line is not None:
-            return line.genome_id
-        first = (
-            [(g.fitness, g.genome.genome_id) for g in self.populations[0] if g.fitness is not None]
-            if self.populations
-            else []
-        )
-        return sorted(first)[(len(first) - 1) // 2][1] if first else None
-
-
-def build_report(folder: RunFolder, store: Store) -> Report:
-    """Everything known about the run in `folder`, finished or not."""
+def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
+    """Everything known about the run in `folder`, finished or not; `why`: the importance of genes too (about a second)."""
     history = History.of(folder)
     config = folder.config()
     facts = json.loads((folder.path / "run.json").read_text("utf-8"))
     work = sessions(folder.timings())
     evaluations = _held_out_evaluations(history, store)
+    gaps, search = _gaps(history, evaluations), config.search
     return Report(
         run_id=folder.run_id,
         path=str(folder.path),
@@ -115,7 +67,7 @@ def build_report(folder: RunFolder, store: Store) -> Report:
         base_model=_baseline(history, store, "base_model"),
         default_lora=_baseline(history, store, "default_lora"),
         generation_0_median=_genome(history, store, "generation_0_median", history.median()),
-        gaps=_gaps(history, evaluations),
+        gaps=gaps,
         generations=tuple(_generation(history, index) for index in range(len(history.generations))),
         pareto_front=_front(history),
         evaluated=_evaluated(history),
@@ -134,6 +86,12 @@ def build_report(folder: RunFolder, store: Store) -> Report:
         held_out_openings=history.final.held_out_openings if history.final else None,
         base_check=_base_check(history),
         previous=previous_run(folder, history.run),
+        answer=answer(history, gaps),
+        searched=searched(history, config.genes, search.strategy, search.generations, search.population),
+        repeats=seed_repeats(history),
+        genes=gene_effects(history, config.genes) if why else (),
+        operators=operator_lines(history),
+        failed_jobs=failed_jobs(store, folder.run_id),
     )
 
 

@@ -17,7 +17,7 @@ def write_report(folder: RunFolder, store: Store) -> Report:
     Raises:
         StoreError: the folder of the run cannot be written.
     """
-    report = build_report(folder, store)
+    report = build_report(folder, store, why=True)
     files = {
         PICTURES["fitness"]: fitness_curve(report),
         PICTURES["pareto"]: pareto_front(report),

@@ -33,8 +33,15 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
     stored = sum(store.adapter_path(digest).exists() for digest in digests)
     fresh = config.search.population - (config.search.elites if config.search.strategy == "evolution" else 0)
     later = (config.search.generations - 1) * fresh
-    trainings = len(digests) + later + 1
-    evaluations = len(first) + later + 2 + (config.search.generations if config.problems.monitor else 0) + 4
+    trainings = len(digests) + later + 1 + config.search.champion_repeats
+    evaluations = (
+        len(first)
+        + later
+        + 2
+        + (config.search.generations if config.problems.monitor else 0)
+        + 4
+        + config.search.champion_repeats
+    )
     training_seconds, evaluation_seconds = _pace(config)
     lanes = {"inline": 1, "local": config.infra.local_lanes or 2, "work-pools": config.infra.training.lanes}[
         config.infra.executor

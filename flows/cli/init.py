@@ -24,6 +24,7 @@ search:
   population: 8
   selection: nsga2          # trades the objectives off; tournament and truncation use the scalar fitness
   elites: 2                 # best genomes carried over, at no cost
+  champion_repeats: 3       # trainings of the champion anew, at the end: was it luck?
 
 genes:
   heavy:                    # what needs a training; lists ascend

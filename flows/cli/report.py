@@ -41,7 +41,7 @@ def _refresh(folder: RunFolder) -> tuple[Report, str]:
         if found.status == "finished" and not (folder.path / "champion").is_dir():
             export_champion(folder, store, found)  # the run died between its last record and the export
     except StoreError as error:
-        return build_report(folder, store), str(error)
+        return build_report(folder, store, why=True), str(error)
     return found, ""
 
 

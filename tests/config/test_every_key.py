@@ -111,6 +111,7 @@ EFFECTS: dict[str, Row] = {
     "store.reuse": (jobs, "run", {}),
     "search.strategy": (genomes, "random", {}),
     "search.generations": (genomes, 6, BUSY),
+    "search.champion_repeats": (jobs, 0, {}),
     "search.start_with_default": (genomes, False, {}),
     "search.diversity.spread": (genomes, 9, {}),
     "search.variation.seed_rate": (genomes, 0.0, {}),
