@@ -180,6 +180,11 @@ _TYPES: dict[str, type[Frozen]] = {
 }
 
 
+def parse_record(row: dict[str, Any]) -> Any:
+    """A line of a history as its record. Raises `KeyError` for an unknown type, `ValidationError`."""
+    return _TYPES[row["type"]].model_validate(row)
+
+
 class JobTiming(Frozen):
     """One job as this session saw it."""
 
@@ -286,8 +291,9 @@ class RunFolder:
         path = self.path / "history.jsonl"
         if not path.exists():
             return []
-        whole = path.read_text("utf-8").rpartition("\n")[0]
-        return [_TYPES[row["type"]].model_validate(row) for row in map(json.loads, whole.splitlines())]
+        whole = path.read_text("utf-8").rpartition("
+")[0]
+        return [parse_record(row) for row in map(json.loads, whole.splitlines())]
 
     def last(self, *types: Literal["generation", "final"]) -> Any:
         """The last record of one of `types`, or None; parses no other, so that a long history costs nothing."""
@@ -296,7 +302,7 @@ class RunFolder:
         whole = path.read_text("utf-8").rpartition("\n")[0] if path.exists() else ""
         for line in reversed(whole.splitlines()):
             if any(mark in line for mark in marks) and (row := json.loads(line))["type"] in types:
-                return _TYPES[row["type"]].model_validate(row)
+                return parse_record(row)
         return None
 
     def append_timing(self, timing: JobTiming | JobFailure | SessionTiming) -> None:

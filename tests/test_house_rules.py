@@ -15,7 +15,7 @@ KNOWN = {
     "benchmarks", "configs", "constraints.txt", "coral_core", "deployments", "docs", "flows", "prefect.yaml", "pyproject.toml", "tests",
     ".prefectignore",
 }  # fmt: skip
-ROOMS = {"config", "lm", "queue", "repair", "report", "scoring", "search"}
+ROOMS = {"config", "ledger", "lm", "queue", "repair", "report", "scoring", "search", "verification"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "service", "misc"}
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.report.evidence import Answer, FailedJob, GeneEffect, OperatorLine, Repeats, Searched
+from coral_core.report.evidence import Answer, FailedJob, GeneEffect, OperatorLine, Repeats, Searched, Spending
 
 REPORT_SCHEMA_VERSION = 1
 Status = Literal["running", "finished", "stopped"]
@@ -242,4 +242,5 @@ class Report(Frozen):
         description="Importance of each gene, most important first; empty below 8 genomes."
     )
     operators: tuple[OperatorLine, ...]
+    spending: Spending | None = Field(description="By the store's ledger; null when no lane has booked anything.")
     failed_jobs: tuple[FailedJob, ...] = Field(description="Failed jobs of this run in the store's queue.")

@@ -120,3 +120,16 @@ class FailedJob(Frozen):
     error: str = Field(description="Class of the last error, or lane-lost.")
     message: str
     host: str
+
+
+class Spending(Frozen):
+    """Lane time and its price, from the store's ledger."""
+
+    currency: str
+    gpu_hours: float = Field(description="Lane hours of this evolution: a lane holds one GPU, or one core here.")
+    training_hours: float
+    evaluation_hours: float
+    money: float | None = Field(description="Null when no price is set.")
+    limit_gpu_hours: float | None
+    limit_money: float | None
+    problem: str = Field("", description="Why the ledger could not be read; the numbers are then 0.")

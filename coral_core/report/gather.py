@@ -30,6 +30,7 @@ from coral_core.report.paired import compare
 from coral_core.report.previous import previous_run
 from coral_core.report.repeats import seed_repeats
 from coral_core.report.sessions import sessions, status, totals
+from coral_core.report.spending import spending
 from coral_core.run import GenomeRecord, HeldOut, RunFolder
 from coral_core.store import Store
 
@@ -91,6 +92,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         repeats=seed_repeats(history),
         genes=gene_effects(history, config.genes) if why else (),
         operators=operator_lines(history),
+        spending=spending(store, folder.run_id, config.budget),
         failed_jobs=failed_jobs(store, folder.run_id),
     )
 

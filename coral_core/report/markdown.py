@@ -88,15 +88,16 @@ def gap_lines(report: Report) -> list[str]:
         ("default LoRA", report.gaps.champion_minus_default_lora),
         ("median of generation 0", report.gaps.champion_minus_generation_0_median),
     ]
-    return [_gap_line(name, gap) for name, gap in gaps if gap is not None]
+    return [gap_line(f"Champion less {name}", gap) for name, gap in gaps if gap is not None]
 
 
-def _gap_line(name: str, gap: Gap) -> str:
-    start = f"Champion less {name}: {100 * gap.difference:+.1f} points"
+def gap_line(what: str, gap: Gap, one: str = "the champion") -> str:
+    """``<what>: +4.0 points, better (...)``; a difference within noise is called that."""
+    start = f"{what}: {100 * gap.difference:+.1f} points"
     if gap.p_value is None or gap.interval is None:
         return f"{start} (no paired test: an evaluation has left the store)."
     low, high = gap.interval
-    test = f"{gap.only_champion} bugs only the champion repairs, {gap.only_other} only the other; p = {gap.p_value:.2g}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    test = f"{gap.only_champion} bugs only {one} repairs, {gap.only_other} only the other; p = {gap.p_value:.2g}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
     if gap.distinguishable:
         return f"{start}, {gap.verdict} ({test})."
     need = (

@@ -1,10 +1,14 @@
-"""Writes the report of a run: report.json (the stable keys), report.md and its pictures."""
+"""Writes the report of a run: report.json (the stable keys), report.html, report.md, two CSV files and pictures."""
 
 from coral_core.errors import StoreError
 from coral_core.report.content import Report
 from coral_core.report.gather import build_report, run_line
+from coral_core.report.history import History
 from coral_core.report.markdown import PICTURES, report_markdown
+from coral_core.report.page import run_page
+from coral_core.report.patches import held_out_patches
 from coral_core.report.pictures import fitness_curve, pareto_front
+from coral_core.report.spreadsheets import generations_csv, genomes_csv
 from coral_core.run import RunFolder
 from coral_core.store import Store, write_atomic
 
@@ -18,10 +22,15 @@ def write_report(folder: RunFolder, store: Store) -> Report:
         StoreError: the folder of the run cannot be written.
     """
     report = build_report(folder, store, why=True)
+    history = History.of(folder)
+    patches = held_out_patches(history, store, folder.config())
     files = {
         PICTURES["fitness"]: fitness_curve(report),
         PICTURES["pareto"]: pareto_front(report),
         "report.md": report_markdown(report).encode(),
+        "report.html": run_page(report, history, patches).encode("utf-8", "backslashreplace"),
+        "genomes.csv": genomes_csv(history),
+        "generations.csv": generations_csv(report.generations),
         "report.json": (report.model_dump_json(indent=1) + "\n").encode(),
     }
     try:

@@ -1,11 +1,14 @@
-"""`coral report`: what a run found, as tables; refreshes report.md, report.json and the pictures."""
+"""`coral report`: what a run found, as tables; refreshes report.html and the other files of a report."""
 
 import json
+from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from coral_core.errors import StoreError
+from coral_core.errors import ConfigError, StoreError
 from coral_core.report.content import Contender, Report
 from coral_core.report.gather import build_report
 from coral_core.report.markdown import gap_lines, headline, heavy_text, light_text, number, plural, share
@@ -14,20 +17,48 @@ from coral_core.run import RunFolder, find_run
 from flows.cli.places import AsJson, Runs, clock, store_of
 
 
-def report(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = False) -> None:
-    """Show what a run found and what it cost; works while it is under way.
+def report(
+    run: str = "latest",
+    other: str | None = None,
+    /,
+    *,
+    html: Annotated[
+        Path | None, Parameter(help="Write the page to this file (one run: it is always in its folder too).")
+    ] = None,
+    runs: Runs = "runs",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run found and what it cost, or compare two runs; works while they are under way.
 
     Args:
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
+        other: A second run, to compare the first one with.
     """
     folder = find_run(runs, run)
+    if other is not None:
+        from flows.cli.compare import compare
+
+        compare(folder, find_run(runs, other), html, as_json)
+        return
     found, problem = _refresh(folder)
     if as_json:
         print(json.dumps(found.model_dump(mode="json"), indent=1))
     else:
         print_report(folder, found)
+    if html is not None:
+        write_page(html, (folder.path / "report.html").read_text("utf-8"))
     if problem:
         Console(stderr=True, highlight=False).print(f"[yellow]warning[/]: {problem}")
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page where the user wants it. Raises `ConfigError`."""
+    try:
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigError(
+            f"--html {path}: cannot be written ({error.strerror}). Give a file in a folder that is there."
+        ) from error
 
 
 def _refresh(folder: RunFolder) -> tuple[Report, str]:
@@ -80,7 +111,17 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
 
 def _where(out: Console, folder: RunFolder) -> None:
     names = [
-        name for name in ("report.md", "champion", "history.jsonl", "config.yaml") if (folder.path / name).exists()
+        name
+        for name in (
+            "report.html",
+            "report.md",
+            "genomes.csv",
+            "generations.csv",
+            "champion",
+            "history.jsonl",
+            "config.yaml",
+        )
+        if (folder.path / name).exists()
     ]
     out.print(f"files     {folder.path}/ ({', '.join(names)})", soft_wrap=True, markup=False)
 

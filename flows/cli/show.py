@@ -12,11 +12,13 @@ from rich.text import Text
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.jobs import Evaluation, ProblemRecord
+from coral_core.plan import problem_set
 from coral_core.repair.problem import Problem
 from coral_core.repair.prompt import PromptTemplate, template_for
 from coral_core.report.content import Contender
 from coral_core.report.gather import History, build_report
 from coral_core.report.markdown import heavy_text, light_text, number, share
+from coral_core.report.patches import unified as unified
 from coral_core.run import RunFolder, find_run
 from coral_core.store import Store
 from flows.cli.places import AsJson, Runs, store_of
@@ -159,9 +161,7 @@ def _chosen(evaluation: Evaluation | None, problem: str | None, failed: bool, li
 
 def _problems(config: RunConfig, split: Literal["fitness", "held_out"]) -> dict[str, Problem]:
     """The problems by id, rebuilt from the configuration; the store keeps only what models wrote."""
-    from coral_core.repair.builtin import load_builtin
-
-    return {problem.problem_id: problem for problem in load_builtin(config.problems).split(split)}
+    return {problem.problem_id: problem for problem in problem_set(config.problems).split(split)}
 
 
 def _problem(
@@ -182,12 +182,6 @@ def _problem(
         "reference": problem.reference if problem else None,
         "samples": samples,
     }
-
-
-def unified(buggy: str, patch: str) -> str:
-    """The patch as a unified diff against the buggy source; empty when nothing was changed."""
-    before, after = buggy.rstrip("\n").splitlines(), patch.rstrip("\n").splitlines()
-    return "\n".join(difflib.unified_diff(before, after, "buggy", "patch", lineterm="", n=20))
 
 
 def _print_facts(out: Console, name: str, facts: dict[str, Any], split: str) -> None:

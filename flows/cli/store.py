@@ -62,7 +62,7 @@ def show(digest: str, /, *, path: Path_ = "runs/store", as_json: AsJson = False)
             )
         )
     kind, full = found[0]
-    with _heard() as said:
+    with heard() as said:
         record = store.read_adapter(full) if kind == "adapter" else store.read_evaluation(full)
     if record is None:
         raise StoreError("\n".join([*said, "Check the whole store with: coral store verify"]))
@@ -113,7 +113,7 @@ def verify(*, path: Path_ = "runs/store", as_json: AsJson = False) -> None:
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[list[str]]:
+def heard() -> Iterator[list[str]]:
     """What the store says of a broken entry: here it is the error itself, not a warning before it."""
     said: list[str] = []
     handler = logging.Handler()

@@ -1,0 +1,138 @@
+"""What a run found: the store's entries, the scores in the history, and the search played again with them."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from coral_core.jobs import Evaluation
+from coral_core.run import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
+from coral_core.search.base import Scored, make_search
+from coral_core.search.selection import fitness, hypervolume
+from coral_core.verification.findings import Expected, Verified
+from coral_core.verification.origins import as_recorded
+
+
+def check_store(run: Verified, expected: Sequence[Expected]) -> None:
+    """Is every adapter and evaluation there, with all its bytes?"""
+    differences, adapters = [], set()
+    for item in expected:
+        if run.store.read_evaluation(item.evaluation_digest) is None:
+            differences.append(f"{item.label}: {_lost(run, 'evaluation', item.evaluation_digest)}")
+        if item.training_digest != "none" and item.training_digest not in adapters:
+            adapters.add(item.training_digest)
+            if run.store.read_adapter(item.training_digest) is None:
+                differences.append(f"{item.label}: {_lost(run, 'adapter', item.training_digest)}")
+    run.say("store", differences, f"{len(expected)} evaluations and {len(adapters)} adapters are in the store, every byte as published")  # fmt: skip
+
+
+def _lost(run: Verified, kind: str, digest: str) -> str:
+    path = run.store.adapter_path(digest) if kind == "adapter" else run.store.evaluation_path(digest)
+    return f"{kind} {digest[:16]} is {'broken in' if path.exists() else 'not in'} the store {run.store.root}"
+
+
+def check_scores(run: Verified) -> None:
+    """What the history says of each evaluation against what the store says, and what follows from its verdicts."""
+    differences: list[str] = []
+    genomes = {record.genome.genome_id: record for record in run.of(GenomeRecord)}
+    rows: list[tuple[str, Any]] = [(record.name, record) for record in run.of(BaselineRecord)]
+    rows += list(genomes.items())
+    for final in run.of(FinalRecord):
+        rows += [(f"{line.name} held-out", line) for line in final.held_out]
+        rows += [(f"{final.champion} repeat {line.replicate}", line) for line in final.repeats]
+    for label, record in rows:
+        evaluation = run.store.read_evaluation(record.evaluation_digest)
+        if evaluation is not None:
+            differences += [f"{label}: {text}" for text in _compared(run, record, evaluation)]
+    for record in run.of(GenerationRecord):
+        best = genomes.get(record.best or "")
+        if best is not None and run.config.problems.monitor and record.monitor_pass_at_1 is not None:
+            job = as_recorded(run, run.planner.of(best.genome, "monitor"))
+            found = run.store.read_evaluation(job.digest())
+            if found is not None and found.pass_at_1 != record.monitor_pass_at_1:
+                differences.append(f"generation {record.generation}: monitor pass@1 {record.monitor_pass_at_1} in history.jsonl, {found.pass_at_1} in the store")  # fmt: skip
+    run.say("scores", differences, f"{len(rows)} lines of scores agree with the store and with the verdicts there")
+
+
+def _compared(run: Verified, record: Any, evaluation: Evaluation) -> Iterator[str]:
+    scored = evaluation.infeasible is None
+    bugs = [item for item in evaluation.records if not item.retention]
+    pairs: list[tuple[str, Any, Any]] = [("scores", record.scores, evaluation.scores)]
+    if hasattr(record, "infeasible"):
+        pairs.append(("infeasible", record.infeasible, evaluation.infeasible))
+    baseline = isinstance(record, BaselineRecord)
+    if hasattr(record, "fitness"):
+        value = fitness(evaluation.scores, run.config.scoring.weights) if scored else None
+        pairs.append(("fitness", record.fitness, value))
+    pairs.append(("pass@1", record.pass_at_1, evaluation.pass_at_1 if scored or baseline or hasattr(record, "bugs") else None))  # fmt: skip
+    if hasattr(record, "trainable_parameters"):
+        pairs.append(("trainable parameters", record.trainable_parameters, evaluation.trainable_parameters))
+    if hasattr(record, "passed"):
+        repaired = len({item.problem_id for item in bugs} & set(evaluation.passed))
+        pairs += [("bugs repaired", record.passed, repaired), ("bugs", record.bugs, len(bugs))]
+    yield from (f"{name} {one} in history.jsonl, {other} in the store" for name, one, other in pairs if one != other)
+    if scored:
+        passes = [[_passes(sample.verdict) for sample in item.samples] for item in bugs]
+        flat = [float(one) for group in passes for one in group]
+        if flat and abs(statistics.fmean(flat) - evaluation.pass_at_1) > 1e-9:
+            yield f"pass@1 {evaluation.pass_at_1} in the store, its verdicts give {statistics.fmean(flat)}"
+        passed = tuple(r.problem_id for r in evaluation.records if r.samples and _passes(r.samples[0].verdict))
+        if passed != evaluation.passed:
+            wrong = sorted(set(passed) ^ set(evaluation.passed))
+            yield f"repaired problems in the store are not those of its verdicts: {', '.join(wrong[:3])}"
+
+
+def _passes(verdict: dict[str, Any]) -> bool:
+    cases = verdict.get("cases") or ()
+    return bool(cases) and all(case == "pass" for case in cases)
+
+
+def check_search(run: Verified) -> None:
+    """The search once more, told the recorded scores: it must ask for the recorded genomes and find the recorded champion."""
+    search = make_search(run.config.model_copy(update={"seed": run.identity.run_seed}))
+    objectives = [name for name, role in run.config.scoring.roles.items() if role == "objective"]
+    told: list[GenomeRecord] = []
+    number = 0
+    for record in run.records:
+        if isinstance(record, GenomeRecord):
+            told.append(record)
+        elif isinstance(record, GenerationRecord):
+            wrong = _generation(search, record, told, objectives)
+            if wrong:
+                run.say("search", [f"generation {number}: {text}" for text in wrong], "")
+                run.note("search", "later generations were not played again: they follow from this one")
+                return
+            told, number = [], number + 1
+    differences = []
+    for final in run.of(FinalRecord):
+        best = search.best()
+        if best is None or best.genome.genome_id != final.champion:
+            differences.append(f"champion {final.champion} in history.jsonl, the search finds {best.genome.genome_id if best else 'none'}")  # fmt: skip
+        if not search.done or search.reason != final.reason:
+            differences.append(f"the search ended with {final.reason!r} in history.jsonl, played again with {search.reason!r}")  # fmt: skip
+    run.say("search", differences, f"{number} generations played again: same genomes, same front, same champion")
+
+
+def _generation(search: Any, record: GenerationRecord, told: Sequence[GenomeRecord], objectives: Sequence[Any]) -> list[str]:  # fmt: skip
+    if search.done:
+        return ["the search had ended before it"]
+    asked = search.ask()
+    if len(asked) != len(told):
+        return [f"{len(told)} genomes in history.jsonl, the search asks for {len(asked)}"]
+    for genome, line in zip(asked, told, strict=True):
+        if genome != line.genome:
+            return [f"genome {line.genome.genome_id} is not the one that the search asks for"]
+    search.tell([
+        Scored(genome=r.genome, scores=None if r.infeasible else r.scores, fitness=r.fitness, infeasible=r.infeasible)
+        for r in told
+    ])  # fmt: skip
+    best, front = search.best(), search.front()
+    values = [r.fitness for r in told if r.fitness is not None]
+    pairs = (
+        ("best", record.best, best.genome.genome_id if best else None),
+        ("best fitness", record.best_fitness, best.fitness if best else None),
+        ("mean fitness", record.mean_fitness, statistics.fmean(values) if values else None),
+        ("front", record.front, tuple(scored.genome.genome_id for scored in front)),
+        ("hypervolume", record.hypervolume, hypervolume([s.scores for s in front if s.scores is not None], objectives)),
+        ("unique adapters", record.unique_adapters, len({line.genome.heavy.digest() for line in told})),
+    )
+    return [f"{name} {one} in history.jsonl, {other} played again" for name, one, other in pairs if one != other]

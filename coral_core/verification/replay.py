@@ -1,0 +1,144 @@
+"""Judges stored patches again, and computes the scores again from what the judge says."""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from coral_core.digest import seed_from
+from coral_core.errors import CoralError
+from coral_core.jobs import Evaluation, EvaluationJob
+from coral_core.lane import COMPLETION_CHARACTERS
+from coral_core.plan import problem_set
+from coral_core.repair.extract import extract
+from coral_core.repair.problem import Problem
+from coral_core.scoring.judge import Judge, Verdict
+from coral_core.scoring.judged import Judged
+from coral_core.scoring.objectives import score
+from coral_core.scoring.plugins import measure
+from coral_core.verification.findings import Expected, Verified, first_line
+
+MOST_NAMED = 3
+"""Differences of one evaluation that are named; the others are counted."""
+
+
+def sample_of(expected: Sequence[Expected], count: int, seed: int) -> list[Expected]:
+    """`count` distinct evaluations, drawn by `seed`; the champion's held-out one is always the first."""
+    distinct = {item.evaluation_digest: item for item in expected}
+    first = [item for item in distinct.values() if item.label == "champion held-out"]
+    rest = [item for item in distinct.values() if item not in first]
+    random.Random(seed_from("verify", seed)).shuffle(rest)
+    return (first + rest)[:count]
+
+
+def judge_again(run: Verified, sample: Sequence[Expected]) -> None:
+    """Adds a finding per evaluation of `sample`: its patches judged anew, its scores computed anew."""
+    if not sample:
+        return
+    with Judge.configured(run.config.scoring.judge) as judge:
+        for item in sample:
+            evaluation = run.store.read_evaluation(item.evaluation_digest)
+            if evaluation is None:
+                continue  # said by the check of the store
+            if evaluation.infeasible is not None:
+                run.note(
+                    "verdicts", f"{item.label}: infeasible ({evaluation.infeasible}), so there is no patch to judge"
+                )
+                continue
+            try:
+                wrong, patches = _judged(run, judge, item.job, evaluation)
+            except CoralError as error:
+                run.say("verdicts", [f"{item.label}: cannot be judged again: {first_line(error)}"], "")
+                continue
+            run.say("verdicts", [f"{item.label}: {text}" for text in wrong],
+                    f"{item.label}: {patches} patches judged again, every verdict and score the same")  # fmt: skip
+
+
+def differences_between(old: Evaluation, new: Evaluation) -> list[str]:
+    """What an evaluation done anew has otherwise; costs and times are left out."""
+    one, other = (found.model_dump(mode="json", exclude={"cost", "records"}) for found in (old, new))
+    wrong = [f"{key} {one[key]} stored, {other[key]} anew" for key in one if one[key] != other[key]]
+    theirs = {record.problem_id: record for record in new.records}
+    changed = [record.problem_id for record in old.records if theirs.get(record.problem_id) != record]
+    if changed or len(old.records) != len(new.records):
+        wrong.append(f"completions or verdicts of {len(changed)} problems differ: {', '.join(changed[:MOST_NAMED])}")
+    return wrong
+
+
+def _judged(run: Verified, judge: Judge, job: EvaluationJob, evaluation: Evaluation) -> tuple[list[str], int]:
+    """Differences, and how many patches were judged."""
+    problems = problem_set(job.problems).split(job.split)
+    wrong = _not_the_same_problems(problems, evaluation)
+    if wrong:
+        return wrong, 0
+    flat = [(problem, sample.patch) for problem, record in zip(problems, evaluation.records, strict=True) for sample in record.samples]  # fmt: skip
+    verdicts = iter(judge.judge_batch(flat))
+    grouped = [tuple(next(verdicts) for _ in record.samples) for record in evaluation.records]
+    cut = any(len(sample.patch) >= COMPLETION_CHARACTERS for r in evaluation.records for sample in r.samples)
+    differing = list(_differing(problems, evaluation, grouped))
+    wrong = differing[:MOST_NAMED]
+    if len(differing) > MOST_NAMED:
+        wrong.append(f"{len(differing) - MOST_NAMED} more patches with other verdicts")
+    if cut:
+        run.note("verdicts", "patches that were cut at 8,000 characters when stored are not compared, nor are the scores of their evaluation")  # fmt: skip
+        return wrong, len(flat)
+    return wrong + _scores(run, judge, job, evaluation, problems, grouped), len(flat)
+
+
+def _not_the_same_problems(problems: Sequence[Problem], evaluation: Evaluation) -> list[str]:
+    here, there = [p.problem_id for p in problems], [r.problem_id for r in evaluation.records]
+    if here == there:
+        return []
+    odd = sorted(set(here) ^ set(there))[:MOST_NAMED]
+    return [f"it holds other problems than its split: {', '.join(odd) or 'another order'}"]
+
+
+def _differing(
+    problems: Sequence[Problem], evaluation: Evaluation, grouped: Sequence[Sequence[Verdict]]
+) -> Iterator[str]:
+    for problem, record, verdicts in zip(problems, evaluation.records, grouped, strict=True):
+        for sample, verdict in zip(record.samples, verdicts, strict=True):
+            if len(sample.patch) >= COMPLETION_CHARACTERS:
+                continue
+            fresh = json.loads(verdict.model_dump_json())
+            keys = [key for key in fresh if key != "message" and sample.verdict.get(key) != fresh[key]]
+            if keys:
+                yield f"{record.problem_id}: verdict stored {_short(sample.verdict, keys)}, judged again {_short(fresh, keys)}"  # fmt: skip
+            elif (
+                len(sample.completion) < COMPLETION_CHARACTERS
+                and extract(sample.completion, problem.entry_point).patch != sample.patch
+            ):
+                yield f"{record.problem_id}: the patch is not what is extracted from its completion"
+
+
+def _scores(
+    run: Verified,
+    judge: Judge,
+    job: EvaluationJob,
+    evaluation: Evaluation,
+    problems: Sequence[Problem],
+    grouped: Sequence[tuple[Verdict, ...]],
+) -> list[str]:
+    judged = Judged(
+        problems=tuple(problems),
+        patches=tuple(tuple(sample.patch for sample in record.samples) for record in evaluation.records),
+        verdicts=tuple(grouped),
+        base_passes=frozenset(job.base_passes),
+        trainable_parameters=evaluation.trainable_parameters,
+        base_parameters=run.run.base_model.parameters,
+    )
+    found = score(judged, judge.reference_lines(problems))
+    fresh = {**found.objectives(), **measure(job.objectives, judged)}
+    wrong = [
+        f"score {name} {evaluation.scores.get(name)} stored, {value} computed again"
+        for name, value in fresh.items()
+        if evaluation.scores.get(name) != value
+    ]
+    if evaluation.pass_at_1 != found.pass_at_1:
+        wrong.append(f"pass@1 {evaluation.pass_at_1} stored, {found.pass_at_1} computed again")
+    return wrong
+
+
+def _short(verdict: dict[str, Any], keys: Sequence[str]) -> str:
+    text = ", ".join(f"{key} {verdict.get(key)}" for key in keys)
+    return text if len(text) <= 160 else text[:159] + "…"

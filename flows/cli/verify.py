@@ -1,0 +1,130 @@
+"""`coral verify`: is a run what it says? Exits 0 when everything agrees, 1 when something differs."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
+
+from coral_core.errors import CoralError
+from coral_core.run import RunFolder, find_run
+from coral_core.store import Store
+from coral_core.verification import (
+    Expected,
+    Finding,
+    Verified,
+    check_all,
+    differences_between,
+    judge_again,
+    open_run,
+    sample_of,
+)
+from flows.cli.places import AsJson, Runs, store_of
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def verify(
+    run: str = "latest",
+    /,
+    *,
+    sample: Annotated[int, Parameter(help="Evaluations whose patches are judged again.")] = 5,
+    seed: Annotated[int, Parameter(help="Which evaluations are drawn; the champion's held-out one always is.")] = 0,
+    regenerate: Annotated[
+        bool,
+        Parameter(help="Train and evaluate the sample anew in a scratch store and compare bit for bit.", negative=()),
+    ] = False,
+    runs: Runs = "runs",
+    as_json: AsJson = False,
+) -> None:
+    """Check a run's versions, digests, store entries and search, and judge a sample of its patches again.
+
+    Args:
+        run: Id of the run, the beginning of one, `latest`, or the path of its folder.
+    """
+    from flows.cli.store import heard
+
+    folder = find_run(runs, run)
+    with heard():
+        findings, drawn = _verified(folder, store_of(folder), max(0, sample), seed, regenerate)
+    wrong = [finding for finding in findings if finding.status == "differs"]
+    if as_json:
+        body = {
+            "schema_version": 1,
+            "run_id": folder.run_id,
+            "verified": not wrong,
+            "sample": [{"label": item.label, "evaluation_digest": item.evaluation_digest} for item in drawn],
+            "findings": [finding.model_dump(mode="json") for finding in findings],
+        }
+        print(json.dumps(body, indent=1))
+    else:
+        _print(folder, findings, len(wrong))
+    if wrong:
+        raise SystemExit(1)
+
+
+def _verified(
+    folder: RunFolder, store: Store, count: int, seed: int, regenerate: bool
+) -> tuple[list[Finding], list[Expected]]:
+    found, broken = open_run(folder, store)
+    if found is None:
+        return broken, []
+    drawn = sample_of(check_all(found), count, seed)
+    judge_again(found, drawn)
+    if regenerate:
+        _regenerate(found, drawn)
+    return found.findings, drawn
+
+
+def _regenerate(run: Verified, sample: Sequence[Expected]) -> None:
+    """The whole work of `sample` once more, from training to scores, in a store of its own."""
+    from coral_core.lm.base import identify
+    from flows.dispatch import make_executor
+
+    here, there = identify(run.config.base_model), run.run.base_model
+    if here.numerics_class != there.numerics_class:
+        run.note("regenerated", f"nothing: results repeat bit for bit within one numerics class only; recorded {there.numerics_class!r}, here {here.numerics_class!r}")  # fmt: skip
+        return
+    infra = run.config.infra
+    local = infra.model_copy(update={"executor": "inline" if infra.executor == "inline" else "local"})
+    config = run.config.model_copy(update={"infra": local})
+    with tempfile.TemporaryDirectory(prefix="coral-verify-") as scratch:
+        store = Store(scratch)
+        store.prepare()
+        with make_executor(config, store, run.identity.run_id) as executor:
+            for item in sample:
+                try:
+                    if item.job.training is not None:
+                        executor.submit_training(item.job.training).result()
+                    new = executor.submit_evaluation(item.job).result()
+                except CoralError as error:
+                    run.say("regenerated", [f"{item.label}: failed: {str(error).splitlines()[0]}"], "")
+                    continue
+                old = run.store.read_evaluation(item.evaluation_digest)
+                if old is None:
+                    continue  # said by the check of the store
+                wrong = differences_between(old, new) + _other_weights(run.store, store, item.training_digest)
+                run.say("regenerated", [f"{item.label}: {text}" for text in wrong],
+                        f"{item.label}: trained, generated and judged anew, the same bit for bit")  # fmt: skip
+
+
+def _other_weights(old: Store, new: Store, digest: str) -> list[str]:
+    paths = [store.adapter_path(digest) / WEIGHTS for store in (old, new)]
+    if digest == "none" or not all(path.exists() for path in paths):
+        return []
+    same = Path(paths[0]).read_bytes() == Path(paths[1]).read_bytes()
+    return [] if same else [f"the weights of adapter {digest[:16]} differ"]
+
+
+def _print(folder: RunFolder, findings: Sequence[Finding], wrong: int) -> None:
+    out = Console(highlight=False)
+    colours = {"ok": "green", "differs": "red", "note": "yellow"}
+    out.print(f"[bold]{folder.run_id}[/]")
+    for finding in findings:
+        line = Text.assemble((f"{finding.status:<8}", colours[finding.status]), (f"{finding.check:<12}", "dim"), finding.text)  # fmt: skip
+        out.print(line, soft_wrap=True)
+    out.print(f"\n[red]{wrong} differences[/]" if wrong else "\n[green]everything agrees[/]")
