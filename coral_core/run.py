@@ -291,8 +291,7 @@ class RunFolder:
         path = self.path / "history.jsonl"
         if not path.exists():
             return []
-        whole = path.read_text("utf-8").rpartition("
-")[0]
+        whole = path.read_text("utf-8").rpartition("\n")[0]
         return [parse_record(row) for row in map(json.loads, whole.splitlines())]
 
     def last(self, *types: Literal["generation", "final"]) -> Any:

@@ -69,6 +69,16 @@ def module_names(choice: str) -> tuple[str, ...]:
     return tuple(sorted(MODULE_SETS.get(choice) or {part.strip() for part in choice.split("+") if part.strip()}))
 
 
+def module_text(names: tuple[str, ...]) -> str:
+    """Modules for a reader: the name of the usual choice that they are, else the modules themselves.
+
+    >>> module_text(("k_proj", "o_proj", "q_proj", "v_proj"))
+    'attention'
+    """
+    usual = (choice for choice, modules in MODULE_SETS.items() if set(modules) == set(names))
+    return next(usual, "+".join(name.removesuffix("_proj") for name in names))
+
+
 class LightGeneSpace(Frozen):
     """Ranges of the genes that need only an evaluation."""
 

@@ -24,6 +24,8 @@ class Side(Frozen):
     path: str
     status: str
     strategy: str
+    seed: int
+    edition: int
     base_model_name: str
     champion: Contender | None
     repeats: Repeats | None
@@ -122,6 +124,8 @@ def _side(report: Report) -> Side:
         path=report.path,
         status=report.status,
         strategy=report.strategy,
+        seed=report.seed,
+        edition=report.edition,
         base_model_name=report.base_model_name,
         champion=report.champion,
         repeats=report.repeats,

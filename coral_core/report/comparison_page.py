@@ -38,6 +38,7 @@ def champion_rows(found: Comparison) -> Rows:
         return {
             "status": side.status,
             "strategy": side.strategy,
+            "seed, edition": f"{side.seed}, {side.edition}",
             "champion": champion.genome_id or "–",
             "held-out bugs repaired": share(champion.held_out_pass_at_1) + repaired,
             "fitness bugs repaired": share(champion.fitness_pass_at_1),

@@ -1,20 +1,24 @@
 """Marginal plots: fitness by the value of one gene, a small picture per gene."""
 
+import io
+
 from coral_core.report.evidence import GeneEffect
-from coral_core.report.pictures import BLUE, ORANGE, _canvas, _png
+from coral_core.report.pictures import BLUE, ORANGE, _canvas
 
 INCHES = (3.3, 2.3)
 SHARP = 180
 """Dots per inch: these pictures are shown at half their size, so that they are sharp on a phone."""
+COLOURS = 32
 MOST_POINTS = 300
 LONGEST_LABEL = 14
 
 
 def marginal(effect: GeneEffect) -> bytes:
     """Every genome as a dot over its value of the gene; a bar is the mean with its standard error."""
+    from PIL import Image
+
     figure, axes = _canvas()
     figure.set_size_inches(*INCHES)
-    figure.set_dpi(SHARP)
     step = -(-len(effect.points) // MOST_POINTS)
     points = effect.points[:: max(1, step)]
     spread = [((7 * number) % 11 - 5) / 40 for number in range(len(points))]
@@ -41,7 +45,10 @@ def marginal(effect: GeneEffect) -> bytes:
     axes.set_xlim(-0.5, len(labels) - 0.5)
     axes.tick_params(labelsize=8)
     axes.set_ylabel("fitness", fontsize=8)
-    return _png(figure)
+    raw, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(raw, format="png", dpi=SHARP, metadata={"Software": None})
+    Image.open(raw).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(packed, format="png", optimize=True)
+    return packed.getvalue()
 
 
 def described(effect: GeneEffect) -> str:

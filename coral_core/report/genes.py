@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config import GenesConfig
+from coral_core.config.genes import module_text
 from coral_core.config.ranges import IntRange, Range
 from coral_core.digest import seed_from
 from coral_core.report.evidence import GeneEffect, GenePoint, GeneSpace, Level, Searched
@@ -167,7 +168,7 @@ def _value(record: GenomeRecord, kind: str, name: str) -> Any:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return "+".join(str(part).removesuffix("_proj") for part in value)
+        return module_text(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)

@@ -5,11 +5,13 @@ Differences that the paired test cannot tell from noise are called that.
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from coral_core.config.genes import module_text
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.report.content import Contender, Gap, Report
 from coral_core.report.gather import build_report
 from coral_core.report.pictures import as_data_uri, fitness_curve, pareto_front
 from coral_core.report.previous import previous_text
+from coral_core.report.repeats import repeats_text
 from coral_core.run import RunFolder
 from coral_core.store import Store
 
@@ -26,10 +28,12 @@ def report_markdown(report: Report, pictures: Mapping[str, str] = PICTURES) -> s
     """The whole report; `pictures` maps fitness and pareto to addresses."""
     parts = [
         f"# {report.run_id}",
+        f"**{report.answer.text}**",
         headline(report),
         previous_text(report.previous),
         "## Champion against what it must beat\n\n" + _contenders(report),
         "\n".join(f"- {line}" for line in gap_lines(report)),
+        repeats_text(report.repeats) if report.repeats is not None else "",
         report.base_check.text,
         "## Fitness by generation\n\n" + f"![fitness by generation]({pictures['fitness']})\n\n" + _generations(report),
         "## Pareto front\n\n" + f"![Pareto front]({pictures['pareto']})\n\n" + _front(report),
@@ -134,7 +138,7 @@ def heavy_text(heavy: HeavyGenes | None) -> str:
     """Heavy genes in one line."""
     if heavy is None:
         return "–"
-    modules = "+".join(name.removesuffix("_proj") for name in heavy.target_modules)
+    modules = module_text(heavy.target_modules)
     return (
         f"{heavy.adapter} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
     )

@@ -32,9 +32,9 @@ def cards(report: Report) -> list[dict[str, str]]:
         rows.append({"number": f"{100 * gap.difference:+.1f}", "text": f"points over the default LoRA, p = {gap.p_value:.2g}"})  # fmt: skip
     if report.repeats is not None and report.repeats.mean_fitness is not None:
         found = report.repeats
-        spread = "" if found.sd_fitness is None else f" ± {found.sd_fitness:.3f}"
-        text = f"fitness of the champion with {plural(found.n, 'other seed')} (chosen at {number(found.own_fitness)})"
-        rows.append({"number": f"{number(found.mean_fitness)}{spread}", "text": text})
+        spread = "" if found.sd_fitness is None else f"± {found.sd_fitness:.3f} "
+        text = f"{spread}fitness of the champion with {plural(found.n, 'other seed')}; chosen at {number(found.own_fitness)}"
+        rows.append({"number": number(found.mean_fitness), "text": text})
     return rows
 
 

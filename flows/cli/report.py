@@ -13,6 +13,7 @@ from coral_core.report.content import Contender, Report
 from coral_core.report.gather import build_report
 from coral_core.report.markdown import gap_lines, headline, heavy_text, light_text, number, plural, share
 from coral_core.report.previous import previous_text
+from coral_core.report.repeats import repeats_text
 from coral_core.run import RunFolder, find_run
 from flows.cli.places import AsJson, Runs, clock, store_of
 
@@ -81,6 +82,7 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
     found = report or build_report(folder, store_of(folder))
     out = Console(highlight=False)
     out.print(f"\n[bold]{found.run_id}[/] {found.status}" + (f": {found.reason}" if found.reason else ""))
+    out.print(found.answer.text, markup=False)
     out.print(headline(found).replace("`", ""), markup=False)
     if found.previous is not None:
         out.print(previous_text(found.previous, link=False), markup=False)
@@ -88,6 +90,8 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
     out.print(_contenders(found))
     for line in gap_lines(found):
         out.print(f"  {line}", markup=False)
+    if found.repeats is not None:
+        out.print(f"  {repeats_text(found.repeats)}", markup=False)
     out.print(f"  {found.base_check.text}", markup=False)
     if found.champion is not None:
         out.print(f"\nchampion  {heavy_text(found.champion.heavy)}; {light_text(found.champion.light)}", markup=False)
