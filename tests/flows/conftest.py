@@ -21,6 +21,7 @@ SMALL = {
     "problems.monitor": "4",
     "problems.held_out": "12",
     "problems.pairs": "16",
+    "search.champion_repeats": "2",
 }
 
 

@@ -1,0 +1,231 @@
+"""`coral verify` on a real run: it agrees with itself, and whatever is tampered with is found and named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coral_core.jobs import Evaluation
+from coral_core.run import FinalRecord, RunFolder
+from coral_core.store import Store
+from coral_core.verification import Finding, check_all, judge_again, open_run, sample_of
+from tests.flows.conftest import Coral
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def copy(finished: Coral, tmp_path: Path) -> tuple[RunFolder, Store]:
+    """The finished run and its store, to be changed."""
+    shutil.copytree(finished.runs, tmp_path / "runs")
+    path = next(path.parent for path in (tmp_path / "runs").glob("*/run.json"))
+    config = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(
+        config.replace(str(finished.runs), str(tmp_path / "runs"))
+    )  # no part of its identity
+    return RunFolder(path), Store(tmp_path / "runs" / "store")
+
+
+def wrong(copy: tuple[RunFolder, Store], judged: int = 0) -> list[Finding]:
+    """What verification finds to differ, `judged` evaluations judged again."""
+    found, broken = open_run(*copy)
+    if found is None:
+        return broken
+    judge_again(found, sample_of(check_all(found), judged, 0))
+    return [finding for finding in found.findings if finding.status == "differs"]
+
+
+def edited(folder: RunFolder, kind: str, change: Callable[[dict[str, Any]], None], which: int = 0) -> None:
+    """Change the `which`-th history line of a kind."""
+    path = folder.path / "history.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    change([row for row in rows if row["type"] == kind][which])
+    path.write_text("".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows))
+
+
+def republished(store: Store, digest: str, change: Callable[[Evaluation], Evaluation]) -> None:
+    """A changed evaluation under its old digest, with a right checksum: nothing but its content gives it away."""
+    found = store.read_evaluation(digest)
+    assert found is not None
+    store.publish_evaluation(digest, change(found))
+
+
+def champion_held_out(folder: RunFolder) -> str:
+    final = folder.history()[-1]
+    assert isinstance(final, FinalRecord)
+    return final.held_out[0].evaluation_digest
+
+
+def test_a_run_agrees_with_itself_also_when_done_anew(finished: Coral) -> None:
+    done = finished.call("verify", str(finished.run), "--sample", "3", "--regenerate", "--json")
+    body = json.loads(done.stdout)
+    assert done.returncode == 0 and body["verified"], body
+    assert len(body["sample"]) == 3 and body["sample"][0]["label"] == "champion held-out"
+    assert {finding["status"] for finding in body["findings"]} <= {"ok", "note"}
+    for check in ("files", "versions", "identity", "problems", "digests", "store", "scores", "search"):
+        assert any(finding["check"] == check for finding in body["findings"]), check
+    for check in ("verdicts", "regenerated"):
+        assert sum(f["check"] == check and f["status"] == "ok" for f in body["findings"]) == 3
+
+
+def test_the_command_exits_1_and_names_what_differs(copy: tuple[RunFolder, Store], coral: Coral) -> None:
+    edited(copy[0], "genome", lambda row: row.update(fitness=0.99))
+    done = coral.call("verify", str(copy[0].path), "--sample", "0")
+    assert done.returncode == 1 and "fitness 0.99 in history.jsonl" in done.stdout and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "check", "words"),
+    [
+        ("genome", lambda row: row.update(fitness=0.99), "scores", "fitness 0.99 in history.jsonl"),
+        ("genome", lambda row: row["scores"].update(bugfix=1.0), "scores", "in the store"),
+        ("genome", lambda row: row["genome"]["heavy"].update(rank=31), "digests", "its genes give"),
+        ("genome", lambda row: row["genome"]["lineage"].update(operator="magic"), "search", "not the one that the search asks for"),
+        ("genome", lambda row: row.update(training_digest="0" * 64), "digests", "training digest"),
+        ("genome", lambda row: row.update(evaluation_digest="0" * 64), "store", "not in the store"),
+        ("baseline", lambda row: row.update(pass_at_1=0.0123), "scores", "pass@1 0.0123"),
+        ("generation", lambda row: row.update(hypervolume=0.9), "search", "hypervolume 0.9"),
+        ("generation", lambda row: row.update(best="g000-003x"), "search", "best g000-003x"),
+        ("generation", lambda row: row.update(monitor_pass_at_1=0.987), "scores", "monitor pass@1 0.987"),
+("final", lambda row: row.update(champion="g000-00x"), "search", "champion g000-00x"),
+        ("final", lambda row: row["held_out"][0].update(passed=12), "scores", "bugs repaired 12"),
+        ("final", lambda row: row["repeats"][0].update(fitness=0.9), "scores", "repeat 1: fitness 0.9"),
+        ("run", lambda row: row["problems"]["digests"].update(held_out="0" * 64), "problems", "held_out split"),
+        ("run", lambda row: row["identity"].update(run_seed=7), "identity", "history.jsonl is of run"),
+    ],
+)  # fmt: skip
+def test_a_changed_line_of_the_history_is_found(
+    copy: tuple[RunFolder, Store], kind: str, change: Callable[[dict[str, Any]], None], check: str, words: str
+) -> None:
+    edited(copy[0], kind, change)
+    findings = wrong(copy)
+    assert any(f.check == check and words in f.text for f in findings), [(f.check, f.text) for f in findings]
+
+
+def test_a_verdict_that_was_made_better_is_found_though_its_checksum_is_right(copy: tuple[RunFolder, Store]) -> None:
+    folder, store = copy
+
+    def better(found: Evaluation) -> Evaluation:
+        record = next(r for r in found.records if not r.retention and r.problem_id not in found.passed)
+        sample = record.samples[0]
+        verdict = {**sample.verdict, "outcome": "fixed", "cases": ["pass"] * len(sample.verdict["cases"])}
+        new = record.model_copy(update={"samples": (sample.model_copy(update={"verdict": verdict}),)})
+        records = tuple(new if r is record else r for r in found.records)
+        passed = tuple(r.problem_id for r in found.records if r.problem_id in found.passed or r is record)
+        bugs = sum(not r.retention for r in records)
+        return found.model_copy(update={"records": records, "passed": passed, "pass_at_1": found.pass_at_1 + 1 / bugs})
+
+    republished(store, champion_held_out(folder), better)
+    final = folder.history()[-1]
+
+    def along(row: dict[str, Any]) -> None:
+        found = store.read_evaluation(champion_held_out(folder))
+        assert found is not None
+        row["held_out"][0].update(pass_at_1=found.pass_at_1, passed=final.held_out[0].passed + 1)
+
+    edited(folder, "final", along)
+    assert wrong(copy, judged=0) == [], "history and store agree with each other"
+    findings = wrong(copy, judged=1)
+    assert findings and all(f.check == "verdicts" and f.text.startswith("champion held-out") for f in findings)
+    assert any("verdict stored" in f.text and "judged again" in f.text for f in findings)
+
+
+def test_a_changed_score_is_found_by_computing_it_again(copy: tuple[RunFolder, Store]) -> None:
+    folder, store = copy
+    republished(
+        store, champion_held_out(folder), lambda e: e.model_copy(update={"scores": {**e.scores, "style": 0.999}})
+    )
+    edited(folder, "final", lambda row: row["held_out"][0]["scores"].update(style=0.999))
+    assert wrong(copy, judged=0) == []
+    assert any("score style 0.999 stored" in f.text for f in wrong(copy, judged=1))
+
+
+def test_a_patch_that_its_model_never_wrote_is_found(copy: tuple[RunFolder, Store]) -> None:
+    folder, store = copy
+
+    def swapped(found: Evaluation) -> Evaluation:
+        first = found.records[0]
+        sample = first.samples[0].model_copy(update={"completion": "def something_else():\n    pass\n"})
+        return found.model_copy(
+            update={"records": (first.model_copy(update={"samples": (sample,)}), *found.records[1:])}
+        )
+
+    republished(store, champion_held_out(folder), swapped)
+    assert any("not what is extracted" in f.text for f in wrong(copy, judged=1))
+
+
+def test_broken_and_missing_entries_are_told_apart(copy: tuple[RunFolder, Store]) -> None:
+    folder, store = copy
+    final = folder.history()[-1]
+    weights = store.adapter_path(final.held_out[0].training_digest) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x07")
+    store.evaluation_path(champion_held_out(folder)).unlink()
+    texts = [f.text for f in wrong(copy) if f.check == "store"]
+    assert any("adapter" in text and "is broken in" in text for text in texts)
+    assert any("evaluation" in text and "is not in" in text for text in texts)
+
+
+def test_a_changed_configuration_is_found(copy: tuple[RunFolder, Store]) -> None:
+    path = copy[0].path / "config.yaml"
+    path.write_text(path.read_text().replace("seed: 0\n", "seed: 5\n", 1))
+    findings = wrong(copy)
+    assert {"config_digest", "run_seed"} <= {f.text.split(":")[0] for f in findings if f.check == "identity"}
+
+
+def test_other_versions_are_named_and_do_not_hide_the_rest(copy: tuple[RunFolder, Store]) -> None:
+    path = copy[0].path / "run.json"
+    facts = json.loads(path.read_text())
+    facts["versions"].update(numpy="0.0.1", platform="Elsewhere", prefect="2.0")
+    path.write_text(json.dumps(facts))
+    findings = wrong(copy)
+    assert [f.text.split(":")[0] for f in findings] == ["numpy"], "platform and prefect change no result"
+
+
+@pytest.mark.parametrize("damage", ["cut", "unknown", "empty", "run.json", "config.yaml"])
+def test_files_that_cannot_be_read_are_a_finding(copy: tuple[RunFolder, Store], damage: str) -> None:
+    path = copy[0].path / "history.jsonl"
+    lines = path.read_text().splitlines()
+    if damage == "cut":
+        path.write_text("\n".join([*lines[:-1], lines[-1][:-9]]))
+    elif damage == "unknown":
+        path.write_text("\n".join([*lines, '{"type": "miracle"}']))
+    elif damage == "empty":
+        path.write_text("")
+    else:
+        (copy[0].path / damage).write_text("{")
+    findings = wrong(copy)
+    assert findings and all(f.check == "files" for f in findings)
+    if damage == "cut":
+        assert f"line {len(lines)}" in findings[0].text
+
+
+def test_other_weights_are_found_by_doing_it_anew(copy: tuple[RunFolder, Store], coral: Coral) -> None:
+    """A run of another seed's adapter, published soundly under this digest."""
+    folder, store = copy
+    final = folder.history()[-1]
+    digest = final.held_out[0].training_digest
+    record = store.read_adapter(digest)
+    assert record is not None
+    scratch = store.scratch()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(store.adapter_path(digest) / name, scratch / name)
+    weights = scratch / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    shutil.rmtree(store.adapter_path(digest))
+    store.publish_adapter(digest, scratch, record)
+    done = coral.call("verify", str(folder.path), "--sample", "1", "--regenerate")
+    assert done.returncode == 1 and "the weights of adapter" in done.stdout
+    assert "differs" not in [line.split()[0] for line in done.stdout.splitlines() if " verdicts " in line]
+
+
+def test_a_finished_run_has_its_page_and_its_repeats(finished: Coral) -> None:
+    assert (finished.run / "report.html").stat().st_size > 10_000
+    report = finished.report()
+    assert report["repeats"]["n"] == 2 and report["repeats"]["mean_fitness"] is not None
+    final = json.loads(finished.history().splitlines()[-1])
+    assert [line["replicate"] for line in final["repeats"]] == [1, 2]
+    digests = {line["training_digest"] for line in [*final["repeats"], final["held_out"][0]]}
+    assert len(digests) == 3, "a repeat is a training of its own"
