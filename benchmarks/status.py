@@ -110,7 +110,8 @@ def fill_runs(runs: Path, count: int, generations: int, population: int) -> None
     from coral_core.config import RunConfig
     from coral_core.genome import GREEDY, Genome, Lineage, default_lora
     from coral_core.jobs import Cost
-    from coral_core.run import GenerationRecord, GenomeRecord, JobTiming, Record, RunFolder, identify_run
+    from coral_core.records import GenerationRecord, GenomeRecord, JobTiming, Record
+    from coral_core.run import RunFolder, identify_run
 
     heavy = default_lora("coral-tiny")
     for number in range(count):

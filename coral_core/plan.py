@@ -17,11 +17,12 @@ from coral_core.genome import Genome, HeavyGenes, LightGenes, neutral
 from coral_core.jobs import BaseModelIdentity, EvaluationJob, TestJob, TrainingJob
 from coral_core.lm.base import identify
 from coral_core.lm.versions import RECIPE_VERSION
+from coral_core.records import RunIdentity
 from coral_core.repair.extract import EXTRACTOR_VERSION
 from coral_core.repair.problem import Problem, ProblemSet, Split
 from coral_core.repair.prompt import PromptTemplate, template_for
 from coral_core.repair.sources import load_problems
-from coral_core.run import RunIdentity, identify_run
+from coral_core.run import identify_run
 from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION
 from coral_core.scoring.plugins import objective_versions
 

@@ -21,26 +21,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import ValidationError
 
 from coral_core.config import RunConfig, dump_yaml, parse_config
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
-from coral_core.frozen import Frozen
-from coral_core.genome import Genome
-from coral_core.jobs import BaseModelIdentity, Cost
+from coral_core.records import SCHEMA_VERSION, JobFailure, JobTiming, Record, RunIdentity, SessionTiming, parse_record
 from coral_core.store import write_atomic
-
-SCHEMA_VERSION = 1
-
-
-class RunIdentity(Frozen):
-    """Which run this is. A repeat has the same identity (a replay); a new edition is a new run."""
-
-    run_id: str = Field(description="<name>-<10 hex digits of the configuration digest>-e<edition>")
-    config_digest: str
-    edition: int = Field(ge=1)
-    run_seed: int = Field(description="Derived from (config.seed, edition); feeds search, trainings and sampling.")
 
 
 def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
@@ -56,171 +43,6 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         edition=edition,
         run_seed=seed_from("run", config.seed, edition) % 2**53,
     )
-
-
-class StartRecord(Frozen):
-    """What the first population was made from, where that was not nothing (coral_core/start.py)."""
-
-    start_from: Literal["last-champion"]
-    previous: str | None = Field(description="The run that genomes came from; null when none had finished.")
-    sha256: str = Field(description="Digest of start.json, which holds the genomes.")
-
-
-class RunRecord(Frozen):
-    """First line of a history."""
-
-    type: Literal["run"] = "run"
-    schema_version: int = SCHEMA_VERSION
-    identity: RunIdentity
-    name: str
-    strategy: str
-    base_model: BaseModelIdentity
-    problems: dict[str, Any] = Field(description="source, counts per split, digests per split.")
-    start: StartRecord | None = Field(None, description="Left out for a run that started from nothing.")
-
-    @model_serializer(mode="wrap")
-    def _without_an_empty_start(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Histories of runs that started from nothing stay byte for byte what they were before there was a choice."""
-        data: dict[str, Any] = standard(self)
-        if self.start is None:
-            del data["start"]
-        return data
-
-
-class BaselineRecord(Frozen):
-    """Scores on the fitness split of something the search must beat."""
-
-    type: Literal["baseline"] = "baseline"
-    schema_version: int = SCHEMA_VERSION
-    name: Literal["base_model", "default_lora"]
-    training_digest: str
-    evaluation_digest: str
-    scores: dict[str, float]
-    fitness: float | None
-    pass_at_1: float
-    infeasible: str | None = None
-
-
-class GenomeRecord(Frozen):
-    """One genome of one generation."""
-
-    type: Literal["genome"] = "genome"
-    schema_version: int = SCHEMA_VERSION
-    genome: Genome
-    training_digest: str
-    evaluation_digest: str
-    scores: dict[str, float] = Field(description="Empty when infeasible.")
-    fitness: float | None
-    pass_at_1: float | None
-    infeasible: str | None = None
-    reason: str = ""
-    trainable_parameters: int = 0
-
-
-class GenerationRecord(Frozen):
-    """Summary of one generation, after selection heard of it."""
-
-    type: Literal["generation"] = "generation"
-    schema_version: int = SCHEMA_VERSION
-    generation: int
-    best: str | None = Field(description="Genome id of the champion so far.")
-    best_fitness: float | None
-    mean_fitness: float | None
-    front: tuple[str, ...] = Field(description="Pareto front of everything evaluated so far.")
-    hypervolume: float = Field(description="Of the front over the objectives, reference 0.")
-    unique_adapters: int
-    monitor_pass_at_1: float | None = Field(description="Of the champion so far, on the monitor split.")
-
-
-class HeldOut(Frozen):
-    """One line of the final table."""
-
-    name: Literal["champion", "base_model", "default_lora", "generation_0_median"]
-    genome_id: str | None = None
-    training_digest: str
-    evaluation_digest: str
-    pass_at_1: float
-    scores: dict[str, float]
-    passed: int = Field(description="Bugs repaired.")
-    bugs: int = Field(description="Bugs in the split (retention problems not counted).")
-
-
-class Repeat(Frozen):
-    """The champion's genes, trained and evaluated anew on the fitness split with other random numbers."""
-
-    replicate: int = Field(ge=1, description="Number of the repeat; 0 is the champion itself.")
-    training_digest: str
-    evaluation_digest: str
-    scores: dict[str, float] = Field(description="Empty when infeasible.")
-    fitness: float | None
-    pass_at_1: float | None
-    infeasible: str | None = None
-    reason: str = ""
-
-
-class FinalRecord(Frozen):
-    """Last line of a finished history."""
-
-    type: Literal["final"] = "final"
-    schema_version: int = SCHEMA_VERSION
-    reason: str = Field(description="Why the search ended.")
-    champion: str
-    held_out_openings: int = Field(description="Times this run evaluated the sealed split: one batch, at the end.")
-    held_out: tuple[HeldOut, ...]
-    repeats: tuple[Repeat, ...] = Field((), description="Seed repeats of the champion (search.champion_repeats).")
-
-
-Record = RunRecord | BaselineRecord | GenomeRecord | GenerationRecord | FinalRecord
-_TYPES: dict[str, type[Frozen]] = {
-    "run": RunRecord,
-    "baseline": BaselineRecord,
-    "genome": GenomeRecord,
-    "generation": GenerationRecord,
-    "final": FinalRecord,
-}
-
-
-def parse_record(row: dict[str, Any]) -> Any:
-    """A line of a history as its record. Raises `KeyError` for an unknown type, `ValidationError`."""
-    return _TYPES[row["type"]].model_validate(row)
-
-
-class JobTiming(Frozen):
-    """One job as this session saw it."""
-
-    type: Literal["job"] = "job"
-    schema_version: int = SCHEMA_VERSION
-    kind: Literal["training", "evaluation"]
-    digest: str
-    label: str = Field(description="Genome id or baseline and split.")
-    cached: bool = Field(description="True: found in the store, nothing was done.")
-    finished: float = Field(description="Unix time.")
-    waited: float = Field(description="Seconds from submission to result, less the work.")
-    cost: Cost
-
-
-class JobFailure(Frozen):
-    """One try of a job that did not end in a result; it may have been tried again."""
-
-    type: Literal["failure"] = "failure"
-    schema_version: int = SCHEMA_VERSION
-    kind: Literal["training", "evaluation"]
-    digest: str
-    when: float = Field(description="Unix time.")
-    error: str = Field(description="Class of the error, or `lane-lost`.")
-    message: str = Field(description="First line of what it said.")
-
-
-class SessionTiming(Frozen):
-    """One `coral evolve` of this run, from start to end, kill or Ctrl-C (then no line is left)."""
-
-    type: Literal["session"] = "session"
-    schema_version: int = SCHEMA_VERSION
-    started: float
-    seconds: float
-    trainings: int = Field(description="Trainings done by this session (cache hits not counted).")
-    evaluations: int = Field(description="Evaluations done by this session (cache hits not counted).")
-    outcome: Literal["finished", "stopped", "failed"]
 
 
 class RunFolder:

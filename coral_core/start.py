@@ -20,7 +20,8 @@ from coral_core.digest import digest
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.genome import Genome
-from coral_core.run import FinalRecord, GenomeRecord, RunFolder, RunRecord, SessionTiming, StartRecord, run_folders
+from coral_core.records import FinalRecord, GenomeRecord, RunRecord, SessionTiming, StartRecord
+from coral_core.run import RunFolder, run_folders
 from coral_core.search.base import Scored
 from coral_core.search.selection import nsga2_order
 from coral_core.store import write_atomic

@@ -24,22 +24,20 @@ from coral_core.jobs import Evaluation
 from coral_core.lm.base import identify
 from coral_core.plan import Planner, split_digest
 from coral_core.preflight import preflight
-from coral_core.report.export import export_champion
-from coral_core.report.tables import write_report
-from coral_core.run import (
+from coral_core.records import (
     BaselineRecord,
     FinalRecord,
     GenerationRecord,
     GenomeRecord,
     HeldOut,
-    HistoryWriter,
     Record,
-    RunFolder,
     RunIdentity,
     RunRecord,
     SessionTiming,
-    identify_run,
 )
+from coral_core.report.export import export_champion
+from coral_core.report.tables import write_report
+from coral_core.run import HistoryWriter, RunFolder, identify_run
 from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.start import Start, freeze_start

@@ -11,7 +11,8 @@ from pydantic import Field
 from coral_core.frozen import Frozen
 from coral_core.queue import JobQueue
 from coral_core.queue.queue import both
-from coral_core.run import GenomeRecord, JobTiming, RunFolder
+from coral_core.records import GenomeRecord, JobTiming
+from coral_core.run import RunFolder
 from coral_core.store import Store
 from flows.installation.plain_api import PlainApi
 

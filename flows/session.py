@@ -16,7 +16,8 @@ from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
 from coral_core.ledger import Standing
 from coral_core.plan import Planner
 from coral_core.queue import Failure
-from coral_core.run import JobFailure, JobTiming, RunFolder
+from coral_core.records import JobFailure, JobTiming
+from coral_core.run import RunFolder
 from coral_core.search.base import Scored
 from coral_core.store import Store
 from flows import events

@@ -6,7 +6,7 @@ from typing import Any
 from coral_core.report.comparison import Comparison, Difference, Side
 from coral_core.report.markdown import heavy_text, light_text, number, share
 from coral_core.report.page import TONES, environment
-from coral_core.report.pictures import BLUE, ORANGE, _canvas, _legend, _png, as_data_uri
+from coral_core.report.pictures import BLUE, ORANGE, as_data_uri, canvas, legend, png
 
 Rows = list[tuple[str, ...]]
 
@@ -89,7 +89,7 @@ def _plain(value: Any) -> str:
 
 
 def _curve(found: Comparison) -> bytes:
-    figure, axes = _canvas()
+    figure, axes = canvas()
     series = (
         ("A", [(line.generation, line.a) for line in found.generations], BLUE, "o-"),
         ("B", [(line.generation, line.b) for line in found.generations], ORANGE, "s--"),
@@ -103,5 +103,5 @@ def _curve(found: Comparison) -> bytes:
     axes.set_ylim(0, 1)
     if len(found.generations) <= 12:
         axes.set_xticks([line.generation + 1 for line in found.generations])
-    _legend(axes)
-    return _png(figure)
+    legend(axes)
+    return png(figure)

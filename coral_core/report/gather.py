@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coral_core.jobs import Evaluation
+from coral_core.records import GenomeRecord, HeldOut
 from coral_core.report.answer import answer
 from coral_core.report.content import (
     Ancestor,
@@ -31,7 +32,7 @@ from coral_core.report.previous import previous_run
 from coral_core.report.repeats import seed_repeats
 from coral_core.report.sessions import sessions, status, totals
 from coral_core.report.spending import spending
-from coral_core.run import GenomeRecord, HeldOut, RunFolder
+from coral_core.run import RunFolder
 from coral_core.store import Store
 
 TOO_GOOD = 0.9

@@ -3,7 +3,7 @@
 import io
 
 from coral_core.report.evidence import GeneEffect
-from coral_core.report.pictures import BLUE, ORANGE, _canvas
+from coral_core.report.pictures import BLUE, ORANGE, canvas
 
 INCHES = (3.3, 2.3)
 SHARP = 180
@@ -17,7 +17,7 @@ def marginal(effect: GeneEffect) -> bytes:
     """Every genome as a dot over its value of the gene; a bar is the mean with its standard error."""
     from PIL import Image
 
-    figure, axes = _canvas()
+    figure, axes = canvas()
     figure.set_size_inches(*INCHES)
     step = -(-len(effect.points) // MOST_POINTS)
     points = effect.points[:: max(1, step)]

@@ -21,9 +21,9 @@ from coral_core.config import GenesConfig
 from coral_core.config.genes import module_text
 from coral_core.config.ranges import IntRange, Range
 from coral_core.digest import seed_from
+from coral_core.records import GenomeRecord
 from coral_core.report.evidence import GeneEffect, GenePoint, GeneSpace, Level, Searched
 from coral_core.report.history import History
-from coral_core.run import GenomeRecord
 
 PERMUTATIONS = 999
 FEWEST = 8

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from coral_core.run import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord, HeldOut, RunFolder, RunRecord
+from coral_core.records import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord, HeldOut, RunRecord
+from coral_core.run import RunFolder
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """The run before, as it was frozen when this one was made: what a report links to."""
 
+from coral_core.records import RunRecord
 from coral_core.report.content import PreviousRun
-from coral_core.run import RunFolder, RunRecord
+from coral_core.run import RunFolder
 from coral_core.start import read_start
 
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coral_core.records import JobTiming, SessionTiming
 from coral_core.report.content import Counts, Status, Totals
-from coral_core.run import JobTiming, RunFolder, SessionTiming
+from coral_core.run import RunFolder
 
 QUIET_SECONDS = 120.0
 """A session without a line, on another machine, counts as stopped when it has written nothing for so long."""

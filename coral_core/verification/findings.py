@@ -12,7 +12,8 @@ from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.jobs import BaseModelIdentity, EvaluationJob
 from coral_core.plan import Planner
-from coral_core.run import FinalRecord, RunFolder, RunIdentity, RunRecord, parse_record
+from coral_core.records import FinalRecord, RunIdentity, RunRecord, parse_record
+from coral_core.run import RunFolder
 from coral_core.store import Store
 
 

@@ -9,7 +9,8 @@ from coral_core.genome import default_lora
 from coral_core.jobs import EvaluationJob
 from coral_core.lm.base import identify
 from coral_core.plan import split_digest
-from coral_core.run import BaselineRecord, FinalRecord, GenomeRecord, identify_run, versions
+from coral_core.records import BaselineRecord, FinalRecord, GenomeRecord
+from coral_core.run import identify_run, versions
 from coral_core.verification.findings import Expected, Verified, first_line
 
 HARMLESS = ("platform", "machine", "prefect")

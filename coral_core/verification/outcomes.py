@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from coral_core.jobs import Evaluation
-from coral_core.run import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
+from coral_core.records import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
 from coral_core.search.base import Scored, make_search
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.verification.findings import Expected, Verified

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from coral_core.errors import ConfigError
-from coral_core.run import GenomeRecord, RunFolder, find_run
+from coral_core.records import GenomeRecord
+from coral_core.run import RunFolder, find_run
 from flows.cli.places import AsJson, Runs, store_of
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from pydantic import Field
 from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
 from coral_core.ledger import Ledger
+from coral_core.records import JobTiming
 from coral_core.report.sessions import sessions, status
-from coral_core.run import JobTiming, RunFolder, run_folders
+from coral_core.run import RunFolder, run_folders
 from coral_core.store import Store
 from flows.api import ApiError
 from flows.health.check import Check, first

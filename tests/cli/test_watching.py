@@ -124,7 +124,8 @@ def test_doctor_looks_at_the_installation_where_there_is_one(place: Path, api: t
 
 def test_logs_of_a_run_and_of_a_genome(place: Path, api: tuple[FakeApi, str]) -> None:
     from coral_core.queue import Claim, Failure, LaneNote, Ticket
-    from coral_core.run import GenomeRecord, find_run
+    from coral_core.records import GenomeRecord
+    from coral_core.run import find_run
 
     fake, url = api
     folder = find_run(place / "runs", "latest")

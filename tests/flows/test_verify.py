@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from coral_core.jobs import Evaluation
-from coral_core.run import FinalRecord, RunFolder
+from coral_core.records import FinalRecord
+from coral_core.run import RunFolder
 from coral_core.store import Store
 from coral_core.verification import Finding, check_all, judge_again, open_run, sample_of
 from tests.flows.conftest import Coral

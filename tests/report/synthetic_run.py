@@ -8,8 +8,7 @@ from coral_core.config.tree import SearchConfig, StoreConfig
 from coral_core.digest import digest
 from coral_core.genome import GREEDY, Genome, HeavyGenes, Lineage
 from coral_core.jobs import BaseModelIdentity, Cost, Evaluation, ProblemRecord, Sample, TrainedAdapter
-from coral_core.repair.problem import Split
-from coral_core.run import (
+from coral_core.records import (
     BaselineRecord,
     FinalRecord,
     GenerationRecord,
@@ -17,11 +16,11 @@ from coral_core.run import (
     HeldOut,
     JobTiming,
     Record,
-    RunFolder,
     RunRecord,
     SessionTiming,
-    identify_run,
 )
+from coral_core.repair.problem import Split
+from coral_core.run import RunFolder, identify_run
 from coral_core.store import Store
 
 CLASSES = ("comparison", "arithmetic", "index")

@@ -16,6 +16,7 @@ from coral_core.config import GenesConfig, ProblemsConfig
 from coral_core.digest import digest
 from coral_core.genome import Genome
 from coral_core.queue import Failure, JobQueue, Ticket
+from coral_core.records import FinalRecord, GenomeRecord, Repeat, RunRecord
 from coral_core.report.comparison import compare_runs
 from coral_core.report.comparison_page import comparison_page
 from coral_core.report.gather import build_report
@@ -24,7 +25,7 @@ from coral_core.report.history import History
 from coral_core.report.lineage import drawing
 from coral_core.report.operators import operator_lines
 from coral_core.report.tables import write_report
-from coral_core.run import FinalRecord, GenomeRecord, Repeat, RunFolder, RunRecord
+from coral_core.run import RunFolder
 from coral_core.store import Store
 
 Run = tuple[RunFolder, Store]

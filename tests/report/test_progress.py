@@ -17,7 +17,8 @@ from coral_core.ledger import LaneAccount
 from coral_core.progress import Progress, build_progress, progress_of
 from coral_core.queue import JobQueue, Ticket
 from coral_core.reading import RunReading
-from coral_core.run import GenomeRecord, HistoryWriter, JobFailure, JobTiming, RunFolder, SessionTiming
+from coral_core.records import GenomeRecord, JobFailure, JobTiming, SessionTiming
+from coral_core.run import HistoryWriter, RunFolder
 from coral_core.store import Store, write_atomic
 
 ROOT = Path(__file__).parents[2]

@@ -11,6 +11,7 @@ from PIL import Image
 from synthetic_run import job, make_run
 
 from coral_core.errors import StoreError
+from coral_core.records import SessionTiming
 from coral_core.report.export import export_champion
 from coral_core.report.gather import build_report, run_line
 from coral_core.report.markdown import report_markdown, summary_markdown
@@ -18,7 +19,7 @@ from coral_core.report.paired import compare, interval, resolution, sign_test
 from coral_core.report.pictures import LIMIT, as_data_uri, fitness_curve, pareto_front
 from coral_core.report.sessions import sessions, totals
 from coral_core.report.tables import write_report
-from coral_core.run import RunFolder, SessionTiming
+from coral_core.run import RunFolder
 from coral_core.store import Store
 
 Run = tuple[RunFolder, Store]
