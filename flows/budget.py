@@ -6,7 +6,9 @@ deployment's concurrency limit, so that the next scheduled evolution does not st
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -23,8 +25,17 @@ LOOK_SECONDS = 1.0
 MARKS = (80, 100)
 
 
-async def watch(session: Session, flow_run_id: str) -> None:
-    """Runs until cancelled, beside the evolution."""
+@contextlib.asynccontextmanager
+async def watched(session: Session, flow_run_id: str) -> AsyncIterator[None]:
+    """Shows what the budget does to the evolution that runs within."""
+    watch = asyncio.create_task(_watch(session, flow_run_id))
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+async def _watch(session: Session, flow_run_id: str) -> None:
     ledger, told = Ledger(session.store), set[int]()
     while True:
         await asyncio.sleep(LOOK_SECONDS)

@@ -13,6 +13,7 @@ import time
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
@@ -80,50 +81,49 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     start = await asyncio.to_thread(freeze_start, folder, config)
     base = await asyncio.to_thread(identify, config.base_model)
     planner = Planner(config, identity, base)
-    started = time.time()
-    outcome: Literal["finished", "stopped", "failed"] = "failed"
     with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
-        session.on_budget = lambda percent, standing: events.budget_reached(
-            identity.run_id, percent, events.standing_text(standing)
-        )
         session.board.start = start.text if start.start_from != "nothing" else ""
         events.evolution_started(identity.run_id, config.search.generations, start.text)
-        publisher = artifacts.Publisher(folder, store, flow_run_id)
-        executor.on_failure, session.on_generation = session.failed, publisher.generation_run
-        token = current.set(session)
-        try:
-            async with publisher:
-                session.on_change = _fan_out(publisher, session)
-                watch = asyncio.create_task(budget.watch(session, flow_run_id))
-                try:
-                    cancelled = await until_cancelled(_Evolution(session, identity, start).run(), flow_run_id)
-                finally:
-                    watch.cancel()
-            outcome = "stopped" if cancelled else "finished"
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            outcome = "stopped"
-            raise
-        finally:
-            current.reset(token)
-            board = session.board
-            events.evolution_ended(identity.run_id, outcome, board.best, board.best_fitness)
-            folder.append_timing(
-                SessionTiming(
-                    started=started,
-                    seconds=time.time() - started,
-                    trainings=board.trainings,
-                    evaluations=board.evaluations,
-                    outcome=outcome,
-                )
-            )
-            await publisher.finish(artifacts.PATIENCE if outcome == "finished" else 5.0)
+        cancelled = await _shown(session, _Evolution(session, identity, start), flow_run_id)
     if cancelled:
         return Cancelled(message=f"cancelled; finished work is kept. Go on with: coral resume {identity.run_id}")
     report = await asyncio.to_thread(write_report, folder, store)
     await asyncio.to_thread(export_champion, folder, store, report)
     return {"run_id": identity.run_id, "champion": session.board.best, "folder": str(folder.path)}
+
+
+async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) -> bool:
+    """Run the evolution with everything that shows it; True when it was cancelled."""
+    run_id, board, started = session.folder.run_id, session.board, time.time()
+    publisher = artifacts.Publisher(session.folder, session.store, flow_run_id)
+    session.executor.on_failure, session.on_generation = session.failed, publisher.generation_run
+    session.on_change = _fan_out(publisher, session)
+    session.on_budget = lambda percent, at: events.budget_reached(run_id, percent, events.standing_text(at))
+    outcome: Literal["finished", "stopped", "failed"] = "failed"
+    token = current.set(session)
+    try:
+        async with publisher, budget.watched(session, flow_run_id):
+            cancelled = await until_cancelled(evolution.run(), flow_run_id)
+        outcome = "stopped" if cancelled else "finished"
+        return cancelled
+    except (asyncio.CancelledError, KeyboardInterrupt, TerminationSignal):
+        outcome = "stopped"
+        raise
+    finally:
+        current.reset(token)
+        events.evolution_ended(run_id, outcome, board.best, board.best_fitness)
+        session.folder.append_timing(
+            SessionTiming(
+                started=started,
+                seconds=time.time() - started,
+                trainings=board.trainings,
+                evaluations=board.evaluations,
+                outcome=outcome,
+            )
+        )
+        await publisher.finish(artifacts.PATIENCE if outcome == "finished" else 5.0)
 
 
 def _scheduled_edition() -> int:
