@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from flows.health.server import DEPLOYMENTS
-from flows.installation.pools import POOLS, Place, template
+from flows.installation.pools import POOLS, Place, deployments_folder, template
 
 
 def ago(seconds: float) -> str:
@@ -36,7 +36,8 @@ class FakeApi:
         }
         self.workers: dict[str, list[dict[str, Any]]] = {spec.name: [self.worker("w1", 12)] for spec in POOLS}
         self.deployments = {name: {"work_pool_name": pool, "paused": False} for name, pool in DEPLOYMENTS.items()}
-        self.automations = [{"name": "coral: lost lanes", "enabled": True}]
+        files = sorted((deployments_folder() / "automations").glob("*.json"))
+        self.automations = [{"name": json.loads(file.read_text())["name"], "enabled": True} for file in files]
         self.counts = 0
         self.flow_runs: list[dict[str, Any]] = []
         self.artifacts: list[dict[str, Any]] = []
