@@ -45,8 +45,8 @@ class Notices(Frozen):
         """Raises `ConfigError` for what Prefect would refuse later."""
         if self.url is not None and self.block is not None:
             raise ConfigError("--notify-url and --notify-block name two places: give one of them.")
-        if self.url is not None and (
-            urlsplit(self.url.get_secret_value()).scheme not in ("http", "https") or host(self.url) == ""
+        if self.url is not None and not (
+            host(self.url) and self.url.get_secret_value().lower().startswith(("http://", "https://"))
         ):
             raise ConfigError("--notify-url: not an http or https URL (not shown: it may be a secret). Check it.")
         if self.no_progress_minutes is not None and self.no_progress_minutes * 60 < 10:

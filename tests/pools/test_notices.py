@@ -16,7 +16,10 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
+from pydantic import SecretStr
 
+from coral_core.errors import ConfigError
+from flows.installation.notices import Notices
 from tests.flows.conftest import Coral
 from tests.pools.conftest import Pools, command, kill, until
 
@@ -120,18 +123,27 @@ def test_setup_is_idempotent_keeps_what_is_not_given_and_prints_no_secret(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("asked", "says"),
     [
-        (["--notify-url", "ftp://s3cr3t"], "not an http or https URL"),
-        (["--notify-block", "slack-webhook/nobody"], "no such block"),
-        (["--no-progress-minutes", "0.1"], "10 seconds at least"),
-        (["--crashed-lanes", "0"], "use 1 or more"),
-        (["--notify-url", "http://a.example/s3cr3t", "--notify-block", "slack-webhook/a"], "give one of them"),
+        (Notices(no_progress_minutes=0.1), "10 seconds at least"),
+        (Notices(crashed_lanes=0), "use 1 or more"),
+        (Notices(url=SecretStr("http://a.example/s3cr3t"), block="slack-webhook/a"), "give one of them"),
+        (Notices(url=SecretStr("http://[s3cr3t")), "not an http or https URL"),
     ],
 )
-def test_what_prefect_would_refuse_later_is_refused_at_once(pools: Pools, arguments: list[str], says: str) -> None:
-    result = pools.call("setup", "--only-notices", *arguments)
-    assert result.returncode == 2 and says in result.stderr and "s3cr3t" not in result.stdout + result.stderr
+def test_what_prefect_would_refuse_later_is_refused_at_once(asked: Notices, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        asked.check()
+    assert "s3cr3t" not in str(refused.value)
+
+
+def test_a_url_or_a_block_that_cannot_be_is_refused_without_showing_it(pools: Pools) -> None:
+    for option, value, says in (
+        ("--notify-url", "ftp://s3cr3t", "not an http or https URL"),
+        ("--notify-block", "slack-webhook/nobody", "no such block"),
+    ):
+        result = pools.call("setup", "--only-notices", option, value)
+        assert result.returncode == 2 and says in result.stderr and "s3cr3t" not in result.stdout + result.stderr
 
 
 def test_champion_found_by_a_real_run_and_not_again_by_its_replay(pools: Pools, receiver: Receiver) -> None:
@@ -168,8 +180,9 @@ def test_budget_of_a_real_run_which_then_is_paused_and_makes_no_progress_notice(
         budget__evolution__gpu_hours=str(6 / 3600),
     )
     try:
-        heard = receiver.hears("100 % of the budget", "has no budget left", seconds=150)
-        assert "This evolution: " in heard and "GPU hours" in heard and pools.run.name in heard
+        until(lambda: list(pools.runs.glob("*/run.json")), 90)
+        heard = receiver.hears("100 % of the budget", pools.run.name, seconds=150)
+        assert "This evolution: " in heard and "GPU hours" in heard and "no budget left" in heard
         assert receiver.hears("80 % of the budget", pools.run.name)
         until(lambda: "coral.evolution.paused" in feed(pools, f"coral.evolution.{pools.run.name}"), 60)
         time.sleep(20)  # longer than the 12 s of silence that are told
