@@ -36,9 +36,10 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
     config, folder = reading.config, reading.folder
     line = reading.line
     state = status_of(folder, reading.final is not None, line["started"] + line["seconds"] if line else None)
-    standing = _standing(reading, ledger or Ledger(reading.store))
+    standing, closed = _standing(reading, ledger or Ledger(reading.store))
     running = _running(reading) if state == "running" else {}
-    paused = standing.closed if standing and state == "running" else ""
+    paused = closed if state == "running" else ""
+    waits = bool(paused) and not any(working for working, _ in running.values())
     done = len(reading.generations)
     left = _generations_left(reading)
     latest = reading.generations[-1] if done else None
@@ -51,7 +52,7 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
         strategy=config.search.strategy,
         base_model=config.base_model.name,
         executor=config.infra.executor,
-        status="paused" if paused else state,
+        status="paused" if waits else state,
         paused=paused,
         reason=reading.final["reason"] if reading.final else None,
         phase=_phase(reading),
@@ -224,12 +225,18 @@ def _seconds_left(reading: RunReading, per_generation: float | None, left: float
     return per_generation * left
 
 
-def _standing(reading: RunReading, ledger: Ledger) -> Standing | None:
-    """What the ledger says; None when there is none for this run."""
+def _standing(reading: RunReading, ledger: Ledger) -> tuple[Standing | None, str]:
+    """What the ledger says, and why it lets no job start; a ledger that cannot be read is a reason.
+
+    Nothing for a run that never had a budget on record: it did not get to its first job.
+    """
+    run_id = reading.folder.run_id
     try:
-        return ledger.standing(reading.folder.run_id)
-    except StoreError:
-        return None
+        standing = ledger.standing(run_id)
+    except StoreError as error:
+        known = (reading.store.root / "ledger" / "budgets" / f"{run_id}.json").exists()
+        return None, str(error) if known else ""
+    return standing, standing.closed
 
 
 def _money(reading: RunReading, standing: Standing | None, left: float) -> Money:

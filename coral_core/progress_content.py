@@ -107,7 +107,9 @@ class Progress(Frozen):
     base_model: str
     executor: str
     status: Literal["running", "paused", "finished", "stopped"]
-    paused: str = Field(description="Why no new job starts; empty when jobs do.")
+    paused: str = Field(
+        description="Why no new job starts; empty when jobs may. The status is paused once those in lanes have ended."
+    )
     reason: str | None = Field(description="Why the search ended; null before.")
     phase: Literal["starting", "baselines", "searching", "held-out", "finished"]
     percent: float = Field(ge=0, le=100, description="Share of the jobs that the run needs at most.")

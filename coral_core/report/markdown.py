@@ -1,4 +1,4 @@
-"""report.md and the summary artifact: the `Report` as Markdown, in plain words.
+"""report.md: the `Report` as Markdown, in plain words. (While a run goes on, living.py shows it.)
 
 Differences that the paired test cannot tell from noise are called that.
 """
@@ -8,12 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from coral_core.config.genes import module_text
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.report.content import Contender, Gap, Report
-from coral_core.report.gather import build_report
-from coral_core.report.pictures import as_data_uri, fitness_curve, pareto_front
 from coral_core.report.previous import previous_text
 from coral_core.report.repeats import repeats_text
-from coral_core.run import RunFolder
-from coral_core.store import Store
 
 NAMES = {
     "champion": "champion",
@@ -44,23 +40,6 @@ def report_markdown(report: Report, pictures: Mapping[str, str] = PICTURES) -> s
         _cost(report),
         _reproduce(report),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def summary_markdown(folder: RunFolder, store: Store) -> str:
-    """What the Prefect artifact shows: where the run stands, pictures embedded."""
-    report = build_report(folder, store)
-    parts = [f"# {report.run_id}", headline(report), previous_text(report.previous), _contenders(report)]
-    parts.append("\n".join(f"- {line}" for line in gap_lines(report)))
-    parts.append(report.base_check.text)
-    if report.generations:
-        parts += [
-            "## Fitness by generation",
-            f"![fitness by generation]({as_data_uri(fitness_curve(report))})",
-            _generations(report),
-        ]
-        parts += ["## Pareto front", f"![Pareto front]({as_data_uri(pareto_front(report))})", _front(report)]
-    parts += [_infeasible(report), _cost(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from synthetic_run import evaluation, genome, job, make_run
 
+from coral_core.config.budget import BudgetConfig, LanePrices, Limits
 from coral_core.digest import digest
 from coral_core.jobs import Cost
-from coral_core.ledger import LaneAccount
+from coral_core.ledger import LaneAccount, Ledger
 from coral_core.progress import Progress, build_progress, progress_of
 from coral_core.queue import JobQueue, Ticket
 from coral_core.reading import RunReading
@@ -137,6 +138,26 @@ def test_running_jobs_are_those_of_lanes_that_live(open_run: tuple[RunFolder, St
     (folder.path / "run.json").write_text(json.dumps(facts))
     dead = build_progress(folder, store)
     assert (dead.status, dead.trainings.running) == ("stopped", 0)
+
+
+def test_a_closed_ledger_pauses_once_the_jobs_in_lanes_have_ended(open_run: tuple[RunFolder, Store]) -> None:
+    folder, store = open_run
+    limits = BudgetConfig(evolution=Limits(gpu_hours=1.0), price=LanePrices(training=2.0))
+    Ledger(store).set_budget(folder.run_id, limits)
+    path = store.root / "ledger" / "accounts" / "lane.json"
+    spent = {"2026-01-01": {folder.run_id: {"training": 3600.0}}}
+    account = LaneAccount(
+        lane="lane", queue="training", run_id=folder.run_id, digest="d", seen=time.time(), spent=spent
+    )
+    write_atomic(path, account.model_dump_json().encode())
+    found = build_progress(folder, store)
+    assert found.status == "running" and "leaves no room" in found.paused
+    assert (found.cost.source, found.cost.gpu_hours, found.cost.money, found.cost.used) == ("ledger", 1.0, 2.0, 1.0)
+    write_atomic(path, account.model_copy(update={"digest": ""}).model_dump_json().encode())
+    assert build_progress(folder, store).status == "paused"
+    path.write_text("{")
+    unreadable = build_progress(folder, store)
+    assert unreadable.status == "paused" and "cannot be read" in unreadable.paused
 
 
 def test_on_work_pools_tickets_wait_and_claims_run(open_run: tuple[RunFolder, Store]) -> None:
