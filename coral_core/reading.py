@@ -25,8 +25,8 @@ Kind = Literal["training", "evaluation"]
 Stage = Literal["baselines", "searching", "held-out"]
 LEADERS = 20
 _GENOME = re.compile(r"g(\d{3,})-\d{3,}")
-_LAST = 6
-"""Evaluated genomes of the generation under way are read again at most this often when their entry is not there yet."""
+_TRIES = 6
+"""Times that an evaluation is looked for which timings name and the store has not got."""
 
 
 @dataclass(slots=True)
@@ -149,16 +149,15 @@ class RunReading:
 
     def refresh(self) -> "RunReading":
         """Read what was added since the last time."""
-        anew, rows = self._history.read()
-        if anew:
-            self._forget_history()
-        for row in rows:
-            self._record(row)
-        anew, rows = self._timings.read()
-        if anew:
-            self._forget_timings()
-        for row in rows:
-            self._timing(row)
+        for tail, forget, take in (
+            (self._history, self._forget_history, self._record),
+            (self._timings, self._forget_timings, self._timing),
+        ):
+            anew, rows = tail.read()
+            if anew:
+                forget()
+            for row in rows:
+                take(row)
         self._read_evaluations()
         return self
 
@@ -261,12 +260,12 @@ class RunReading:
         self.done_baselines = 0
         self.done_held_out = 0
         self.last: dict[str, Any] = {}
-        """The newest line."""
         self.line: dict[str, Any] | None = None
         """The SessionTiming that ended the latest session, if it is the newest line."""
         self.started = 0.0
         self.busy: dict[Kind, array[float]] = {"training": array("d"), "evaluation": array("d")}
-        """Start and end of each job of the latest session, one after the other, Unix time."""
+        """Start and end of each job of the latest session that did any, one after the other, Unix time."""
+        self._idle = True
         self._known: set[tuple[str, str]] = set()
         self._before = 0.0
         self._fresh: dict[str, tuple[str, int]] = {}
@@ -303,6 +302,8 @@ class RunReading:
             sums.cpu_seconds += row["cost"]["cpu_seconds"]
             sums.tokens += row["cost"]["tokens"]
         if not row["cached"]:
+            if self._idle:
+                self.busy, self._idle = {"training": array("d"), "evaluation": array("d")}, False
             self.busy[kind].extend((row["finished"] - took, row["finished"]))
         self._place(row, name)
 
@@ -311,7 +312,7 @@ class RunReading:
         self.sessions += 1
         self.started = self._before = at
         self.session = {"training": Jobs(), "evaluation": Jobs()}
-        self.busy = {"training": array("d"), "evaluation": array("d")}
+        self._idle = True
         self._known.clear()
 
     def _place(self, row: dict[str, Any], name: tuple[str, str]) -> None:
@@ -345,7 +346,7 @@ class RunReading:
         self.fresh = {name: line for name, line in self.fresh.items() if line.generation >= done}
         for name, (digest, tries) in list(self._fresh.items()):
             number = int(name[1:].split("-")[0])
-            if number < done or name in self.fresh or tries > _LAST:
+            if number < done or name in self.fresh or tries > _TRIES:
                 del self._fresh[name]
                 continue
             found = self.store.read_evaluation(digest)

@@ -128,7 +128,7 @@ def _ticks(axes: Any, low: float, high: float, gene: str) -> None:
 
 
 def lanes_picture(reading: RunReading) -> bytes:
-    """Busy lanes of each kind over the latest session, with the lanes that there may be at most."""
+    """Busy lanes of each kind over the latest session that did work, with the lanes that there may be at most."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = canvas()

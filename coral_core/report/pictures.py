@@ -94,7 +94,7 @@ def draw_fitness(
             axes.axhline(value, color=GREEN, linestyle=style, linewidth=1.1, label=f"{name}, fitness")
     axes.set_xlabel("generation")
     axes.set_ylabel("fitness, share of bugs")
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, _top([*best, *mean, *monitor, *baselines.values()]))
     whole_numbers(axes, len(best))
     legend(axes)
     return png(figure)
@@ -126,8 +126,14 @@ def draw_pareto(dots: Sequence[Dot]) -> bytes:
         figure.colorbar(drawn, ax=axes, label="retention")
         legend(axes)
     axes.set_ylabel("bugfix")
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, _top([dot.bugfix for dot in points]))
     return png(figure)
+
+
+def _top(shares: Sequence[float | None]) -> float:
+    """Upper end of an axis of shares: 1, or less where all are small."""
+    most = max((share for share in shares if share is not None), default=1.0)
+    return next(top for top in (0.1, 0.25, 0.5, 1.0) if 1.08 * most <= top or top == 1.0)
 
 
 def _by_decades(axes: Any, values: Sequence[float]) -> None:
