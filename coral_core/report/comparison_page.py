@@ -95,13 +95,13 @@ def _curve(found: Comparison) -> bytes:
         ("B", [(line.generation, line.b) for line in found.generations], ORANGE, "s--"),
     )
     for label, pairs, colour, style in series:
-        known = [(x + 1, y) for x, y in pairs if y is not None]
+        known = [(x, y) for x, y in pairs if y is not None]
         if known:
             axes.plot(*zip(*known, strict=True), style, color=colour, label=label, markersize=5, linewidth=1.6)
     axes.set_xlabel("generation")
     axes.set_ylabel("best fitness")
     axes.set_ylim(0, 1)
     if len(found.generations) <= 12:
-        axes.set_xticks([line.generation + 1 for line in found.generations])
+        axes.set_xticks([line.generation for line in found.generations])
     legend(axes)
     return png(figure)

@@ -43,8 +43,8 @@ def contenders(report: Report) -> Rows:
     for name, found in named(report):
         repaired = "" if found.held_out_bugs is None else f" ({found.held_out_repaired}/{found.held_out_bugs})"
         parameters = "–" if found.trainable_parameters is None else f"{found.trainable_parameters:,}"
-        rows.append((name, found.genome_id or "–", share(found.held_out_pass_at_1) + repaired,
-                     share(found.fitness_pass_at_1), number(found.fitness), parameters))  # fmt: skip
+        rows.append((name, share(found.held_out_pass_at_1) + repaired,
+                     share(found.fitness_pass_at_1), number(found.fitness), parameters, found.genome_id or "–"))  # fmt: skip
     return rows
 
 
