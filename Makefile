@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 CONFIG ?= configs/quickstart.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve test test-faults test-docker test-pythons test-unprivileged test-quixbugs lint types check tiny constraints clean
+.PHONY: help env evolve test test-faults test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check tiny constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,10 @@ test-faults: env ## the slow half of the failure table: 50 kills, outages, machi
 
 test-docker: env ## lanes in containers, with a Docker daemon of its own where none answers (root)
 	@bash tests/docker/run.sh
+
+test-browser: env ## run form, run page, artifacts and report in headless Chromium (on PATH, or CORAL_CHROMIUM)
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -m browser --timeout 900 tests/browser
 
 test-pythons: ## the torch-free tests on every Python from 3.11 to 3.13 that is here
 	@bash tests/run_torch_free.sh

@@ -1,9 +1,35 @@
 """The base of every record that crosses a process or is written to disk."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import ComputedFieldInfo, FieldInfo
+
+_CAPITALS = {"cpu": "CPU", "gpu": "GPU", "mb": "MB"}
+_CHOICES = {"null": "not set", "string": "text", "integer": "number", "number": "number", "array": "list"}
+
+
+def _title(name: str, field: FieldInfo | ComputedFieldInfo) -> str:
+    """What a form calls the field: ``held_out`` is Held out. Without it, forms show the names of classes."""
+    first, *rest = (_CAPITALS.get(word, word) for word in name.split("_"))
+    return " ".join([first[:1].upper() + first[1:], *rest])
+
+
+def _name_choices(schema: dict[str, Any]) -> None:
+    """Choices such as "a number or nothing" get words; forms would offer Python's float and None."""
+    for field in schema.get("properties", {}).values():
+        for choice in field.get("anyOf", ()):
+            if choice.get("type") in _CHOICES:
+                choice.setdefault("title", _CHOICES[choice["type"]])
 
 
 class Frozen(BaseModel):
-    """An immutable record; an unknown field is an error."""
+    """An immutable record; an unknown field is an error. Its schema is made to be read: it becomes a form."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        field_title_generator=_title,
+        json_schema_extra=_name_choices,
+    )

@@ -64,10 +64,10 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     """Search for the best adapter.
 
     Args:
-        config: The whole configuration; in the Prefect UI this is the form.
+        config: The whole configuration, which in the Prefect UI is this form; what is left as it is keeps the value shown.
         edition: Another number makes a new run with other seeds; a repeat of a number is a replay. Left out: the date
             (YYYYMMDD) for a scheduled run, so that each night is a new one, else 1.
-        overrides: The ``--set`` differences that `config` already contains; kept with the run.
+        overrides: Leave it out: what `coral evolve` was given with --set and put into config, kept with the run.
 
     Returns:
         run_id, champion and where the run's folder is.

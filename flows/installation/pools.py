@@ -68,6 +68,8 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
     gpu = bool(pool.gpu) and place.gpus
     memory = f"{pool.memory_gb}g" if place.infrastructure == "docker" else f"{pool.memory_gb}Gi"
     container: dict[str, Any] = {"ipc_mode": "private", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+    # a configuration's relative paths (runs, runs/store) must outlive the container, and be those that lanes see
+    container["working_dir"] = place.store
     limits = {"memory": memory} | ({"nvidia.com/gpu": "1"} if gpu else {})
     if gpu:
         container |= {"device_requests": [{"count": 1, "capabilities": [["gpu"]]}], "shm_size": "2g"}

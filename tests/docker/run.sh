@@ -37,6 +37,16 @@ if [ -n "${PIP_CERT:-}" ]; then # the builder must trust what this machine trust
     docker build -q --network host -t coral-base:trusting "$place/ca" >/dev/null
     base=coral-base:trusting
 fi
-docker build --network host --build-arg BASE="$base" --target control -t coral-x-control:test -f deployments/images/Dockerfile .
+for target in control worker; do
+    docker build -q --network host --build-arg BASE="$base" --target "$target" -t "coral-x-$target:test" -f deployments/images/Dockerfile .
+done
+if ! docker image inspect postgres:15 >/dev/null 2>&1 && ! docker pull -q postgres:15 >/dev/null 2>&1; then
+    tar=${CORAL_PGFS:-$place/pgfs.tar} # Debian's PostgreSQL stands in for the image that compose.yaml names
+    [ -f "$tar" ] || mmdebstrap --quiet --variant=minbase --include=postgresql-15 bookworm "$tar"
+    docker import "$tar" coral-postgres:base >/dev/null
+    printf 'FROM coral-postgres:base\nENV PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin\nCOPY postgres.sh /entry\nENTRYPOINT ["/entry"]\n' |
+        docker build -q -t coral-postgres:test -f - tests/docker >/dev/null
+    export POSTGRES_IMAGE=coral-postgres:test
+fi
 .venv/bin/python -c 'import prefect_docker' 2>/dev/null || .venv/bin/pip install --quiet -c constraints.txt 'prefect-docker>=0.7,<0.8'
 .venv/bin/python -m pytest -m docker --timeout 600 -rs tests/docker "$@"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,9 +59,10 @@ class Installation:
         self.setup()
         self.workers = [self._worker(pool) for pool in ("coral-a100", "coral-a10g")]
 
-    def setup(self, image: str = IMAGE) -> None:
-        arguments = ["--type", "docker", "--network", "host", "--store", str(self.store), "--api-url", self.url]
-        arguments += ["--lane-image", image, "--control-image", IMAGE, "--pull-policy", "Never", "--no-gpus"]
+    def setup(self, image: str = IMAGE, store: Path | None = None, pull: str = "Never") -> None:
+        arguments = ["--type", "docker", "--network", "host", "--store", str(store or self.store)]
+        arguments += ["--lane-image", image, "--control-image", IMAGE, "--pull-policy", pull, "--no-gpus"]
+        arguments += ["--api-url", self.url]
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli", "setup", *arguments],
             env=self.environment,
@@ -72,7 +74,14 @@ class Installation:
     def _worker(self, pool: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "docker"]
         log = (self.home / f"{pool}.log").open("wb")
-        return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            env=self.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's & has it ignored
+        )
 
     def close(self) -> None:
         for worker in self.workers:
@@ -123,12 +132,27 @@ def test_a_container_is_killed(pools: Contained) -> None:
     assert len(pools.done()) == len(set(pools.done()))
 
 
-def test_a_wrong_image_is_named(pools: Contained, installation: Installation) -> None:
-    installation.setup(image="no-such-image:1")
+@pytest.mark.parametrize("pull", ["Never", "IfNotPresent", "Always"])
+def test_a_wrong_image_is_named(pools: Contained, installation: Installation, pull: str) -> None:
+    installation.setup(image="no-such-image:1", pull=pull)
     try:
         result = pools.evolve()
         assert result.returncode != 0 and "no-such-image" in result.stderr, result.stderr
         assert "3 lanes of pool" in result.stderr
+    finally:
+        installation.setup()
+
+
+def test_a_store_that_containers_do_not_share_is_named(
+    pools: Contained, installation: Installation, tmp_path: Path
+) -> None:
+    """Lanes get another directory than the one that the evolution writes to: said before the first job."""
+    installation.setup(store=tmp_path)
+    try:
+        result = pools.evolve()
+        assert result.returncode != 0 and "is not the store of the evolution" in result.stderr, result.stderr
+        assert "Mount the same directory" in result.stderr
+        assert not pools.work_done()
     finally:
         installation.setup()
 
