@@ -86,7 +86,8 @@ def run_it(
     os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "WARNING")  # a line per task says nothing
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:
-        out.print(f"Prefect UI {url.removesuffix('/api')} (ready after {time.perf_counter() - started:.0f} s)")
+        seen = os.environ.get("PREFECT_UI_URL") or url.removesuffix("/api")  # behind a proxy, or out of a container
+        out.print(f"Prefect UI {seen} (ready after {time.perf_counter() - started:.0f} s)")
         try:
             result = asyncio.run(_watched(config, edition, overrides, out))
         except BaseException as error:

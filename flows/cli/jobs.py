@@ -81,13 +81,20 @@ def jobs(*, store: StorePath = "runs/store", as_json: AsJson = False) -> None:
         out.print(f"no jobs wait, run or failed in {store}")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("state", "kind", "digest", "run", "tries", "lane", "reason"):
-        table.add_column(name, no_wrap=name != "reason")
+    for name, width in (("state", 7), ("kind", 10), ("digest", 12), ("tries", 5)):
+        table.add_column(name, no_wrap=True, min_width=width)
+    table.add_column("run", no_wrap=True)
+    table.add_column("lane", no_wrap=True)
+    reasons = any(row["reason"] for row in found)
+    if reasons:
+        table.add_column("reason", min_width=20)
     colours = {"waiting": "yellow", "running": "cyan", "failed": "red"}
     for row in found:
         state = f"[{colours[row['state']]}]{row['state']}[/]"
         reason = (row["reason"].splitlines() or [""])[0]
-        table.add_row(state, row["kind"], row["digest"][:12], row["run"], str(row["tries"]), row["lane"], reason)
+        lane = row["lane"].removeprefix(f"{row['queue']}-")[:8]  # as `coral logs` and the flow run's id begin
+        cells = [state, row["kind"], row["digest"][:12], str(row["tries"]), row["run"], lane]
+        table.add_row(*cells, *([reason] if reasons else []))
     out.print(table)
 
 

@@ -40,6 +40,14 @@ def form_of(url: str, ui: str) -> str:
     return f"{url.removesuffix('/api')}{UIS[ui]}/deployments/deployment/{deployment}/run"
 
 
+def evolutions(url: str) -> set[str]:
+    """Ids of all flow runs of `evolve`."""
+    return {
+        run["id"]
+        for run in httpx.post(f"{url}/flow_runs/filter", json=dict(flows={"name": {"any_": ["evolve"]}})).json()
+    }
+
+
 def folder_of(url: str, flow_run: str) -> Path | None:
     """The run's folder: relative to where the control pool starts its processes."""
     template = httpx.get(f"{url}/work_pools/coral-control").json()["base_job_template"]
@@ -54,19 +62,18 @@ def test_values_typed_into_the_form_are_what_runs(
 ) -> None:
     _, url = installation
     typed = SMALL | {"first": {("Problems", "Fitness"): "16"}, "second": {("Problems", "Fitness"): "20"}}[ui]
+    before = evolutions(url)
     page = look(form_of(url, ui))
     for path, value in typed.items():
         field(page, "config", *path).locator("input, textarea").fill(value)
+    page.wait_for_timeout(1000)  # the second interface takes in what is typed a moment later, as people type
     page.screenshot(path=shots / f"form-{ui}.png")
     page.get_by_role("button", name="Submit").or_(page.get_by_role("button", name="Run", exact=True)).click()
 
-    def started() -> str:
-        runs = httpx.post(f"{url}/flow_runs/filter", json={"flows": {"name": {"any_": ["evolve"]}}}).json()
-        config = [(run["id"], run["parameters"]["config"]) for run in runs]
-        fitness = int(typed["Problems", "Fitness"])
-        return next((name for name, c in config if c.get("problems", {}).get("fitness") == fitness), "")
-
-    flow_run = until(started, 30, "the form started no run")
+    try:
+        flow_run = until(lambda: evolutions(url) - before, 60, "the form started no run").pop()
+    finally:
+        page.screenshot(path=shots / f"form-{ui}-sent.png")
 
     def ended() -> str:
         state: str = httpx.get(f"{url}/flow_runs/{flow_run}").json()["state"]["type"]

@@ -53,7 +53,7 @@ class Shown:
     flow_run: str
 
     def artifacts(self) -> dict[str, dict[str, Any]]:
-        """The newest artifact of each key, without the run's id in front of it."""
+        """The newest artifact (`latest_id`) of each key, without the run's id in front of it."""
         asked = {"artifacts": {"key": {"like_": f"{self.run.name}-"}}, "limit": 200}
         found = httpx.post(f"{self.api}/artifacts/latest/filter", json=asked).json()
         return {item["key"].removeprefix(f"{self.run.name}-"): item for item in found}
@@ -102,7 +102,7 @@ def test_every_artifact(shown: Shown, look: Open, shots: Path, ui: str, look_nam
     for key, artifact in sorted(shown.artifacts().items()):
         if re.fullmatch(r"generation-00[1-9]", key):
             continue  # they look like the first
-        page = look(f"{shown.ui}{UIS[ui]}/artifacts/artifact/{artifact['id']}", **LOOKS[look_name])
+        page = look(f"{shown.ui}{UIS[ui]}/artifacts/artifact/{artifact['latest_id']}", **LOOKS[look_name])
         page.get_by_text(key, exact=False).first.wait_for()
         page.wait_for_timeout(300)  # the page has its data; it may still be laying it out
         page.screenshot(path=shots / f"artifact-{key}-{ui}-{look_name}.png")
