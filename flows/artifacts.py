@@ -51,6 +51,8 @@ LOOK_SECONDS = 15.0
 """The files are looked at so often when no job ends."""
 PATIENCE = 45.0
 """Seconds that the end of a run waits for the last artifacts."""
+END_SECONDS = 5.0
+"""Seconds that an update under way has to come to its end."""
 PAGE = 200
 NAMES = ("progress", "summary", "leaderboard", "pictures", "generation-")
 
@@ -114,6 +116,7 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._client: PrefectClient | None = None
         self._warned = ""
+        self._over = False
         self.allowance = Allowance()
 
     def changed(self) -> None:
@@ -134,10 +137,14 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        if self._task is None:
+            return
+        self._over = True
+        self._wake.set()
+        await asyncio.wait({self._task}, timeout=END_SECONDS)  # a row that is just being made must not be made twice
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
 
     async def finish(self, patience: float = PATIENCE) -> None:
         """Show the last state, whatever it costs; gives up after `patience` seconds."""
@@ -159,6 +166,8 @@ class Publisher:
                     while True:
                         await self._update()
                         pause = 0.0
+                        if self._over:
+                            return
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(LOOK_SECONDS):
                                 await self._wake.wait()
@@ -167,6 +176,8 @@ class Publisher:
                 self._warn(error)
             finally:
                 self._client = None
+            if self._over:
+                return
             pause = min(60.0, 2 * pause + 1)
             await asyncio.sleep(pause)
 
