@@ -270,6 +270,15 @@ def _watch_users(state: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def application() -> Any:
+    """Prefect's server, asked again where SQLite was too busy."""
+    from prefect.server.api.server import create_app
+
+    from flows.busy import ask_again
+
+    return ask_again(create_app())
+
+
 def main(port: int) -> None:
     """Serve until ended (the body of the server process)."""
     ctypes.CDLL(None).prctl(15, b"coral-server", 0, 0, 0)  # PR_SET_NAME: a name for ps and top
@@ -277,7 +286,7 @@ def main(port: int) -> None:
 
     _watch_users(coral_home() / "server.json")
     uvicorn.run(
-        "prefect.server.api.server:create_app",
+        "flows.local_server:application",
         factory=True,
         host="127.0.0.1",
         port=port,

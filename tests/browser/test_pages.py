@@ -83,7 +83,8 @@ def pictures(page: Page) -> list[dict[str, Any]]:
 def test_what_there_is_to_see(shown: Shown) -> None:
     """Keys that people link to, as flows/artifacts.py lists them."""
     found = shown.artifacts()
-    assert {"progress", "summary", "generation-000", "generation-001", "generation-002"} <= set(found)
+    generations = {f"generation-{number:03d}" for number in range(3)}
+    assert {"progress", "summary", "leaderboard", "pictures"} | generations == set(found)
     assert found["progress"]["type"] == "progress" and found["progress"]["data"] == 100.0
 
 
@@ -108,22 +109,16 @@ def test_every_artifact(shown: Shown, look: Open, shots: Path, ui: str, look_nam
         page.screenshot(path=shots / f"artifact-{key}-{ui}-{look_name}.png")
         drawn[key] = len(pictures(page))
         if artifact["type"] == "table":
-            rows = page.locator("table tbody tr")
-            assert (
-                rows.count() == min(len(artifact["data"] if isinstance(artifact["data"], list) else []), 25)
-                or rows.count() > 1
-            )
+            assert page.locator("table tbody tr").count() >= 4, "a row per genome"
         if artifact["type"] == "markdown":
             assert drawn[key] == artifact["data"].count("data:image"), "every picture that is written is drawn"
-            assert page.locator("table tr").count() > 1
+            assert page.locator("table tr").count() > 1 or "\n|" not in artifact["data"]
         page.close()
-    assert drawn["summary"] > 0
+    assert drawn["summary"] > 0 and drawn["pictures"] >= 5
 
 
 def test_the_report_page(shown: Shown, look: Open, shots: Path) -> None:
     page_file = shown.run / "report.html"
-    if not page_file.is_file():
-        pytest.skip("this version writes no report page")
     for name, options in LOOKS.items():
         page = look(page_file.as_uri(), **options)
         page.screenshot(path=shots / f"report-{name}.png", full_page=True)
