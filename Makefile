@@ -51,7 +51,7 @@ lint: env ## ruff
 types: env ## mypy
 	$(BIN)/mypy
 
-check: lint types test ## what CI runs
+check: lint types test ## linter, types, tests (CI runs test-faults, too)
 
 tiny: env ## pre-train the embedded base model from nothing (about 10 minutes on 2 cores)
 	$(BIN)/python -m coral_core.lm.pretrain --out coral_core/lm/tiny
