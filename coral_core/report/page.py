@@ -18,6 +18,7 @@ from coral_core.report.lineage import HIGH, WIDE, drawing
 from coral_core.report.markdown import NAMES, gap_lines, headline, heavy_text, light_text, number, plural
 from coral_core.report.patches import Patches
 from coral_core.report.pictures import as_data_uri, fitness_curve, pareto_front
+from coral_core.report.previous import previous_text
 from coral_core.report.repeats import repeats_text
 
 TONES = {"better": "better", "worse": "worse", "not distinguishable": "noise", "default LoRA itself": "noise"}
@@ -90,6 +91,7 @@ def _facts(report: Report, history: History) -> dict[str, Any]:
         "tone": TONES.get(report.answer.verdict, ""),
         "headline": headline(report).replace("`", ""),
         "cards": rows.cards(report),
+        "before": previous_text(report.previous, link=False),
         "searched_text": _searched_text(report),
         "space": [(g.gene.replace("_", " "), g.kind, g.values) for g in report.searched.space],
         "contenders": rows.contenders(report),

@@ -4,11 +4,13 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from coral_core.errors import StoreError
 from coral_core.jobs import Evaluation
 from coral_core.records import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
 from coral_core.search.base import Scored, make_search
 from coral_core.search.selection import fitness, hypervolume
-from coral_core.verification.findings import Expected, Verified
+from coral_core.start import freeze_start
+from coral_core.verification.findings import Expected, Verified, first_line
 from coral_core.verification.origins import as_recorded
 
 
@@ -88,7 +90,14 @@ def _passes(verdict: dict[str, Any]) -> bool:
 
 def check_search(run: Verified) -> None:
     """The search once more, told the recorded scores: it must ask for the recorded genomes and find the recorded champion."""
-    search = make_search(run.config.model_copy(update={"seed": run.identity.run_seed}))
+    try:
+        carried = freeze_start(
+            run.folder, run.config
+        ).genomes  # of a run with a history: read and checked, never written
+    except StoreError as error:
+        run.say("search", [first_line(error)], "")
+        return
+    search = make_search(run.config.model_copy(update={"seed": run.identity.run_seed}), carried)
     objectives = [name for name, role in run.config.scoring.roles.items() if role == "objective"]
     told: list[GenomeRecord] = []
     number = 0

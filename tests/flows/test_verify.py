@@ -230,3 +230,23 @@ def test_a_finished_run_has_its_page_and_its_repeats(finished: Coral) -> None:
     assert [line["replicate"] for line in final["repeats"]] == [1, 2]
     digests = {line["training_digest"] for line in [*final["repeats"], final["held_out"][0]]}
     assert len(digests) == 3, "a repeat is a training of its own"
+
+
+def test_a_run_that_started_from_another_one_is_played_again_from_there(coral: Coral) -> None:
+    settings = {"search__start_from": "last-champion", "infra__executor": "inline"}
+    for more in ((), ("--edition", "2")):
+        done = coral.evolve(*more, **settings)
+        assert done.returncode == 0, done.stderr
+    folder = RunFolder(next(path.parent for path in coral.runs.glob("*-e2/run.json")))
+    assert folder.history()[0].start.previous.endswith("-e1")
+    store = Store(coral.runs / "store")
+    assert wrong((folder, store)) == []
+    page = (folder.path / "report.html").read_text()
+    assert (
+        "Started from the population of" in page
+        and f'href="../{folder.history()[0].start.previous}/report.html"' in page
+    )
+    start = json.loads((folder.path / "start.json").read_text())
+    start["genomes"][0]["heavy"]["rank"] = 31
+    (folder.path / "start.json").write_text(json.dumps(start))
+    assert any(f.check == "search" and "start.json" in f.text for f in wrong((folder, store)))
