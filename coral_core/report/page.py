@@ -127,7 +127,7 @@ def _facts(report: Report, history: History) -> dict[str, Any]:
     }
 
 
-def _pictures(report: Report) -> list[Mapping[str, str]]:
+def _pictures(report: Report) -> list[Mapping[str, object]]:
     first, last = report.generations[0], report.generations[-1]
     curve = (
         f"Fitness by generation: best {number(first.best_fitness)} in generation {first.generation}, {number(last.best_fitness)} in "
@@ -135,8 +135,18 @@ def _pictures(report: Report) -> list[Mapping[str, str]]:
     )
     front = f"Bugfix against trainable parameters of {plural(len(report.evaluated), 'genome')}, {len(report.pareto_front)} of them on the Pareto front"
     return [
-        {"source": as_data_uri(fitness_curve(report)), "alt": curve, "caption": "Fitness by generation"},
-        {"source": as_data_uri(pareto_front(report)), "alt": front, "caption": "Every genome, and the Pareto front"},
+        {
+            "source": as_data_uri(fitness_curve(report)),
+            "alt": curve,
+            "caption": "Fitness by generation",
+            "scale": False,
+        },
+        {
+            "source": as_data_uri(pareto_front(report)),
+            "alt": front,
+            "caption": "Every genome, and the Pareto front",
+            "scale": True,
+        },
     ]
 
 
