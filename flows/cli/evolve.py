@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from coral_core.store import Store
 from flows.local_server import api
 
 console = Console(highlight=False)
+TERMINATED = 128 + signal.SIGTERM
 
 
 def evolve(
@@ -84,6 +86,7 @@ def run_it(
     # the run's log in the UI
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "WARNING")  # a line per task says nothing
+    signal.signal(signal.SIGTERM, _terminated)  # Prefect sends it on to who was there before, when its flow has ended
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:
         seen = os.environ.get("PREFECT_UI_URL") or url.removesuffix("/api")  # behind a proxy, or out of a container
@@ -123,7 +126,12 @@ def _stop_code(error: BaseException) -> int | None:
 
     if isinstance(error, KeyboardInterrupt | CancelledRun):
         return 130
-    return 143 if isinstance(error, TerminationSignal) else None
+    ended = isinstance(error, TerminationSignal) or (isinstance(error, SystemExit) and error.code == TERMINATED)
+    return TERMINATED if ended else None
+
+
+def _terminated(*_: object) -> None:
+    raise SystemExit(TERMINATED)
 
 
 def _command(source: Path, edition: int, overrides: list[str]) -> str:
