@@ -36,8 +36,9 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
     config, folder = reading.config, reading.folder
     line = reading.line
     state = status_of(folder, reading.final is not None, line["started"] + line["seconds"] if line else None)
-    standing, closed = _standing(reading, ledger or Ledger(reading.store))
-    running = _running(reading) if state == "running" else {}
+    ledger = ledger or Ledger(reading.store)
+    standing, closed = _standing(reading, ledger)
+    running = _running(reading, ledger) if state == "running" else {}
     paused = closed if state == "running" else ""
     waits = bool(paused) and not any(working for working, _ in running.values())
     done = len(reading.generations)
@@ -144,7 +145,7 @@ def _population(reading: RunReading) -> Population:
 # -- jobs ----------------------------------------------------------------------------------
 
 
-def _running(reading: RunReading) -> dict[Kind, tuple[int, int | None]]:
+def _running(reading: RunReading, ledger: Ledger) -> dict[Kind, tuple[int, int | None]]:
     """Kind -> jobs of this run in lanes now, and those that wait for one (None: not on disk)."""
     run_id = reading.folder.run_id
     if reading.config.infra.executor == "work-pools":
@@ -159,7 +160,7 @@ def _running(reading: RunReading) -> dict[Kind, tuple[int, int | None]]:
         return found
     counts: dict[Kind, int] = {"training": 0, "evaluation": 0}
     try:
-        accounts = Ledger(reading.store).accounts()
+        accounts = ledger.accounts()
     except StoreError:
         return {}
     for account in accounts:
@@ -247,7 +248,9 @@ def _money(reading: RunReading, standing: Standing | None, left: float) -> Money
     from_ledger = standing is not None and standing.spent.gpu_hours > 0
     if standing is not None and from_ledger:
         spent, money = standing.spent.gpu_hours, standing.spent.money
-    done = len(reading.spans)
+    finished = len(reading.generations)
+    whole = sum(number < finished for number in reading.spans)
+    done = whole + max(0.0, reading.config.search.generations - finished - left) if whole else 0.0
     share = 1 + left / done if reading.generations and done else None
     return Money(
         source="ledger" if from_ledger else "jobs",

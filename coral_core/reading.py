@@ -6,13 +6,11 @@ generation as in its first. It writes nothing and holds nothing that is not in t
 files, in another process or after a restart, says the same. Not covered: what follows from it (progress.py).
 """
 
-import json
+import logging
 import math
 import re
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from coral_core.config import RunConfig
@@ -20,6 +18,9 @@ from coral_core.jobs import Evaluation
 from coral_core.run import RunFolder
 from coral_core.search.selection import fitness, violation
 from coral_core.store import Store
+from coral_core.tail import Tail
+
+log = logging.getLogger("coral.report")
 
 Kind = Literal["training", "evaluation"]
 Stage = Literal["baselines", "searching", "held-out"]
@@ -93,41 +94,6 @@ class Jobs:
     failed: int = 0
 
 
-class _Tail:
-    """Complete lines that were added to a file; starts anew when it was replaced."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._at = 0
-        self._inode = 0
-
-    def read(self) -> tuple[bool, list[dict[str, Any]]]:
-        """(whether the file is another one than before, the new records)."""
-        try:
-            with self._path.open("rb") as file:
-                stat = self._path.stat()
-                anew = stat.st_ino != self._inode or stat.st_size < self._at
-                if anew:
-                    self._at, self._inode = 0, stat.st_ino
-                file.seek(self._at)
-                data = file.read()
-        except FileNotFoundError:
-            return False, []
-        end = data.rfind(b"\n") + 1
-        self._at += end
-        return anew, list(_records(data[:end]))
-
-
-def _records(data: bytes) -> Iterator[dict[str, Any]]:
-    for line in data.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # cut by a kill
-        if isinstance(row, dict):
-            yield row
-
-
 class RunReading:
     """Follows one run. `refresh` before looking; one thread at a time.
 
@@ -142,8 +108,8 @@ class RunReading:
         self.store = store
         self.config = folder.config()
         self._keeps = keep_generations
-        self._history = _Tail(folder.path / "history.jsonl")
-        self._timings = _Tail(folder.path / "timings.jsonl")
+        self._history = Tail(folder.path / "history.jsonl")
+        self._timings = Tail(folder.path / "timings.jsonl")
         self._forget_history()
         self._forget_timings()
 
@@ -157,7 +123,10 @@ class RunReading:
             if anew:
                 forget()
             for row in rows:
-                take(row)
+                try:
+                    take(row)
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                    log.warning("%s: a line is not what it should be and is passed over: %s", self.folder.run_id, error)
         self._read_evaluations()
         return self
 

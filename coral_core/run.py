@@ -45,6 +45,11 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     )
 
 
+BEAT_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+"""A run of another machine that has not beaten for so long is dead; clocks may differ by some seconds."""
+
+
 class RunFolder:
     """Reads and writes ``runs/<run id>/``."""
 
@@ -95,6 +100,30 @@ class RunFolder:
         facts = self.facts()
         latest = [facts["flow_run_id"]] if facts.get("flow_run_id") else []
         return list(map(str, facts.get("flow_run_ids", latest)))
+
+    def beat(self) -> None:
+        """The evolution lives: to be called every `BEAT_SECONDS` while it does."""
+        (self.path / "beat").touch()
+
+    def lives(self) -> bool | None:
+        """Does the process that `run.json` names live? On another machine (or in another container): does it beat?
+
+        None when nobody can tell: the folder is of another machine and was made before there were beats.
+        """
+        try:
+            facts = json.loads((self.path / "run.json").read_bytes())
+            pid, host = int(facts["pid"]), str(facts["host"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if host == platform.node():
+            try:
+                return b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:
+                return False
+        try:
+            return time.time() - (self.path / "beat").stat().st_mtime < SILENT_SECONDS
+        except OSError:
+            return None
 
     def config(self) -> RunConfig:
         path = self.path / "config.yaml"

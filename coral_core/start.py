@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from coral_core.config import RunConfig
 from coral_core.digest import digest
-from coral_core.errors import StoreError
+from coral_core.errors import CoralError, StoreError
 from coral_core.frozen import Frozen
 from coral_core.genome import Genome
 from coral_core.records import FinalRecord, GenomeRecord, RunRecord, SessionTiming, StartRecord
@@ -114,7 +114,7 @@ def find_start(config: RunConfig, run_id: str) -> Start:
     for folder in _finished(config, run_id):
         try:
             previous, genomes = _carried(folder, config.search.population)
-        except (OSError, ValueError, KeyError) as error:
+        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s could not be read and is passed over: %s", folder.run_id, error)
             passed_over.append(folder.run_id)
             continue
@@ -142,7 +142,8 @@ def _finished_at(path: Path) -> float | None:
         with history.open("rb") as file:
             file.seek(max(0, history.stat().st_size - TAIL))
             lines = file.read().splitlines()
-        if not lines or json.loads(lines[-1]).get("type") != "final":
+        last = json.loads(lines[-1]) if lines else None
+        if not isinstance(last, dict) or last.get("type") != "final":
             return None
         sessions = [
             SessionTiming.model_validate_json(line)
@@ -158,8 +159,10 @@ def _finished_at(path: Path) -> float | None:
 def _carried(folder: RunFolder, most: int) -> tuple[Previous, tuple[Genome, ...]]:
     """A finished run, and what it would have bred from next: its champion, then its survivors, each set of genes once."""
     history = folder.history()
-    run = next(record for record in history if isinstance(record, RunRecord))
-    final = next(record for record in history if isinstance(record, FinalRecord))
+    run = next((record for record in history if isinstance(record, RunRecord)), None)
+    final = next((record for record in history if isinstance(record, FinalRecord)), None)
+    if run is None or final is None:
+        raise ValueError("its history has no first or no final record")
     distinct: dict[str, Scored] = {}
     fitness: dict[str, float | None] = {}
     for record in history:
@@ -170,13 +173,14 @@ def _carried(folder: RunFolder, most: int) -> tuple[Previous, tuple[Genome, ...]
                 distinct.setdefault(record.genome.genes_digest(), scored)
     # its own scoring and not ours: the scores that it has are those of its own objectives
     ordered = nsga2_order(list(distinct.values()), folder.config().scoring, 1.0)
-    champion = next(r.genome for r in history if isinstance(r, GenomeRecord) and r.genome.genome_id == final.champion)
+    genomes_of = {r.genome.genome_id: r.genome for r in history if isinstance(r, GenomeRecord)}
+    champion = genomes_of[final.champion]
     ordered.sort(key=lambda item: item.genome.genes_digest() != champion.genes_digest())
     genomes = tuple(
         scored.genome.model_copy(update={"genome_id": f"{folder.run_id}/{scored.genome.genome_id}"})
         for scored in ordered[:most]
     )
-    held_out = next(line.pass_at_1 for line in final.held_out if line.name == "champion")
+    held_out = {line.name: line.pass_at_1 for line in final.held_out}["champion"]
     previous = Previous(
         run_id=folder.run_id,
         champion=final.champion,

@@ -36,7 +36,7 @@ async def watched(session: Session, flow_run_id: str) -> AsyncIterator[None]:
 
 
 async def _watch(session: Session, flow_run_id: str) -> None:
-    ledger, told = Ledger(session.store), set[int]()
+    ledger = Ledger(session.store)
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         why = await asyncio.to_thread(session.executor.held)
@@ -45,7 +45,7 @@ async def _watch(session: Session, flow_run_id: str) -> None:
         elif why != session.board.paused:
             session.board.paused = why
             session.on_change()
-        await asyncio.to_thread(_tell, session, ledger, told)
+        await asyncio.to_thread(_tell, session, ledger)
 
 
 async def _turn(session: Session, flow_run_id: str, why: str) -> None:
@@ -74,14 +74,15 @@ async def _set_state(flow_run_id: str, name: str, message: str) -> None:
         log.warning("the flow run's state could not be set to %s: %s", name, error)
 
 
-def _tell(session: Session, ledger: Ledger, told: set[int]) -> None:
-    """Say once that a share of a limit is spent."""
+def _tell(session: Session, ledger: Ledger) -> None:
+    """Say that a share of a limit is spent, or that nothing runs because of it; who hears it knows what was said today."""
     try:
+        if not ledger.budget(session.folder.run_id).limited:
+            return
         standing = ledger.standing(session.folder.run_id)
     except StoreError as error:
         log.debug("%s", error)  # the executor holds the work and says why
         return
     for mark in MARKS:
-        if mark not in told and (100 * standing.used >= mark or (mark == 100 and standing.closed)):
-            told.add(mark)
+        if 100 * standing.used >= mark or (mark == 100 and session.board.paused):
             session.on_budget(mark, standing)

@@ -7,9 +7,11 @@ run (flows/dispatch) and what they do (coral_core/lane.py).
 """
 
 import asyncio
+import contextlib
 import logging
 import statistics
 import time
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
@@ -38,7 +40,7 @@ from coral_core.records import (
 )
 from coral_core.report.export import export_champion
 from coral_core.report.tables import write_report
-from coral_core.run import HistoryWriter, RunFolder, identify_run
+from coral_core.run import BEAT_SECONDS, HistoryWriter, RunFolder, identify_run
 from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.start import Start, freeze_start
@@ -104,7 +106,7 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
     outcome: Literal["finished", "stopped", "failed"] = "failed"
     token = current.set(session)
     try:
-        async with publisher, budget.watched(session, flow_run_id):
+        async with publisher, budget.watched(session, flow_run_id), _beating(session.folder):
             cancelled = await until_cancelled(evolution.run(), flow_run_id)
         outcome = "stopped" if cancelled else "finished"
         return cancelled
@@ -124,6 +126,25 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
             )
         )
         await publisher.finish(artifacts.PATIENCE if outcome == "finished" else 5.0)
+
+
+@contextlib.asynccontextmanager
+async def _beating(folder: RunFolder) -> AsyncIterator[None]:
+    """Tells other machines that the evolution lives."""
+
+    async def beats() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(folder.beat)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    task = asyncio.create_task(beats())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(OSError):
+            (folder.path / "beat").unlink(missing_ok=True)
 
 
 def _scheduled_edition() -> int:

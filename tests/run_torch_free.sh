@@ -16,7 +16,7 @@ for minor in 12 13; do
     if [ ! -e "$venv/.installed" ] || [ pyproject.toml -nt "$venv/.installed" ]; then
         "$python" -m venv "$venv"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-            pydantic pyyaml numpy moocore ruff bandit cyclopts rich matplotlib safetensors huggingface-hub \
+            pydantic pyyaml numpy moocore ruff bandit cyclopts rich matplotlib safetensors huggingface-hub jinja2 \
             pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
         touch "$venv/.installed"
     fi

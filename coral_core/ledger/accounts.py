@@ -7,7 +7,7 @@ Layout, under the store::
 """
 
 import time
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,11 +20,15 @@ NOBODY = ""
 """In accounts: the seconds of a lane that has not worked for anybody yet."""
 
 
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A sum with anything else in it would pass every comparison with a limit."""
+
+
 class Work(Frozen):
     """Jobs that ended in a lane, done or failed."""
 
-    jobs: int = 0
-    seconds: float = 0.0
+    jobs: int = Field(0, ge=0)
+    seconds: Seconds = 0.0
 
 
 class LaneAccount(Frozen):
@@ -33,15 +37,15 @@ class LaneAccount(Frozen):
     schema_version: int = 1
     lane: str
     host: str = ""
-    spent: dict[str, dict[str, dict[Queue, float]]] = Field(
+    spent: dict[str, dict[str, dict[Queue, Seconds]]] = Field(
         {}, description="Day (YYYY-MM-DD, UTC) -> run id -> queue -> lane seconds."
     )
     queue: Queue = Field("training", description="What the lane does or did last.")
     run_id: str = Field(NOBODY, description="The evolution that it works, or worked last, for.")
     digest: str = Field("", description="The job in flight.")
-    flying: float = Field(0.0, ge=0, description="Seconds that the job in flight has taken; in `spent` already.")
+    flying: Seconds = Field(0.0, description="Seconds that the job in flight has taken; in `spent` already.")
     work: dict[str, dict[Queue, Work]] = Field({}, description="Run id -> queue -> jobs that ended here.")
-    seen: float = Field(0.0, description="When this was written, Unix time, for people.")
+    seen: Seconds = Field(0.0, description="When this was written, Unix time, for people.")
     ended: bool = False
 
 

@@ -60,6 +60,7 @@ class LaneBoard:
     def __init__(self, root: Path) -> None:
         self._folder = root / "lanes"
         self._seen: dict[str, tuple[int, float]] = {}
+        self._ended: dict[str, LaneNote] = {}
 
     def write(self, note: LaneNote) -> None:
         self._put(f"{note.lane}.json", note.model_dump_json().encode())
@@ -81,8 +82,12 @@ class LaneBoard:
         for path in sorted(self._folder.glob("*.json")):
             if since and self._written(path) < since:
                 continue
-            if (note := self.read(path.stem)) is not None:
-                yield note
+            note = self._ended.get(path.stem) or self.read(path.stem)
+            if note is None:
+                continue
+            if note.state == "ended":  # an ended lane writes no more, and there may be thousands
+                self._ended[path.stem] = note
+            yield note
 
     def age(self, lane: str) -> float:
         """Seconds since the lane's note was written; infinite when there is none."""

@@ -153,7 +153,12 @@ class LaneWorker:
         if self._ledger is None:
             self._meter.work(ticket.run_id, self._queue.name, ticket.digest)
             return True
-        why = self._ledger.begin(self._meter, ticket.run_id, self._queue.name, ticket.digest)
+        try:
+            why = self._ledger.begin(self._meter, ticket.run_id, self._queue.name, ticket.digest)
+        except StoreError:
+            with contextlib.suppress(OSError):
+                self._queue.release(claim)
+            raise
         if why:
             self._closed[ticket.run_id] = why
             self._queue.release(claim)
@@ -178,7 +183,7 @@ class LaneWorker:
             stopped, self._claim = self._stopped, None
         self._book(ticket.run_id, before, time.monotonic() - started, "" if stopped else "failed" if error else "done")
         with contextlib.suppress(StoreError):  # said by what comes next
-            self._meter.rest()
+            self._meter.drop() if stopped else self._meter.rest()
         if stopped:
             log.info("%s %s stopped: %s", ticket.kind, ticket.digest[:12], stopped)
             self._queue.release(claim)

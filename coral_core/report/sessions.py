@@ -4,9 +4,6 @@ A session books each digest once, so a digest that comes again begins the next s
 a `SessionTiming` line ends one.
 """
 
-import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,29 +93,11 @@ def standing(folder: RunFolder, finished: bool, ended: float | None) -> Status:
     started = _changed(folder.path / "run.json")
     if ended is not None and ended >= started:
         return "stopped"
-    alive = _alive(folder.path / "run.json")
+    alive = folder.lives()
     if alive is not None:
         return "running" if alive else "stopped"
     last = max(_changed(folder.path / name) for name in ("run.json", "history.jsonl", "timings.jsonl"))
     return "running" if time.time() - last < QUIET_SECONDS else "stopped"
-
-
-def _alive(run_json: Path) -> bool | None:
-    """Whether the process named in run.json lives; None when it names none or one of another machine."""
-    try:
-        facts = json.loads(run_json.read_text("utf-8"))
-        pid, host = int(facts["pid"]), facts["host"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if host != platform.node():
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _changed(path: Path) -> float:

@@ -2,9 +2,7 @@
 
 import json
 import os
-import platform
 import time
-from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
@@ -41,7 +39,7 @@ def cancel(
     if facts.get("flow_run_id") and facts.get("api"):
         _tell(facts["api"], facts["flow_run_id"])
     deadline = time.monotonic() + wait
-    while (alive := _lives(facts)) and time.monotonic() < deadline:
+    while (alive := folder.lives()) and time.monotonic() < deadline:
         time.sleep(0.2)
     dropped = 0 if alive else _withdraw(folder)
     if alive:
@@ -82,7 +80,7 @@ def resume(
             f"--set {' '.join(overrides)}: with that it would be another run ({identity.run_id}). Only budget, infra and places can "
             "change while a run goes on; start a new one with coral evolve."
         )
-    if _lives(facts):
+    if folder.lives():
         _put_in_force(folder, config)
         return
     from flows.cli.evolve import run_it
@@ -117,16 +115,6 @@ def _tell(url: str, flow_run_id: str) -> None:
                 )
     except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
         console.print(f"[yellow]{url} does not know or does not answer[/] ({type(error).__name__})")
-
-
-def _lives(facts: dict[str, object]) -> bool:
-    """Does the evolution's process live? Known for this machine only."""
-    if facts.get("host") != platform.node():
-        return False
-    try:
-        return b"python" in Path(f"/proc/{facts.get('pid')}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def _withdraw(folder: RunFolder) -> int:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
+from coral_core.config import BudgetConfig
 from coral_core.errors import CoralError
 from coral_core.run import RunFolder, find_run
 from coral_core.store import Store
@@ -91,7 +92,7 @@ def _regenerate(run: Verified, sample: Sequence[Expected]) -> None:
         return
     infra = run.config.infra
     local = infra.model_copy(update={"executor": "inline" if infra.executor == "inline" else "local"})
-    config = run.config.model_copy(update={"infra": local})
+    config = run.config.model_copy(update={"infra": local, "budget": BudgetConfig()})
     with tempfile.TemporaryDirectory(prefix="coral-verify-") as scratch:
         store = Store(scratch)
         store.prepare()

@@ -28,6 +28,8 @@ class InlineExecutor(Executor):
         self._ledger = ledger
         self._lane = Lane(store, InlineEngine())
         self._meter = Meter(store, f"inline-{uuid.uuid4().hex}", "training", rented=False)
+        if ledger is not None:
+            self._meter.__enter__()
 
     def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
         future: Future[TrainedAdapter] = Future()
@@ -55,6 +57,8 @@ class InlineExecutor(Executor):
 
     def close(self) -> None:
         self._lane.close()
+        if self._ledger is not None:
+            self._meter.close()
 
     @contextmanager
     def _paid(self, queue: QueueName, digest: str) -> Iterator[None]:

@@ -116,8 +116,9 @@ class WorkPoolExecutor(Executor):
         self._thread.join(timeout=30)
         with self._lock:
             for pending in self._pending.values():
-                self._queues[pending.queue].withdraw(pending.ticket)
                 pending.future.cancel()
+                with contextlib.suppress(OSError):  # a store that cannot be written must not keep others from ending
+                    self._queues[pending.queue].withdraw(pending.ticket)
             self._pending.clear()
         self._fleet.refresh()
         for name, queue in self._queues.items():
@@ -154,13 +155,17 @@ class WorkPoolExecutor(Executor):
             failed = queue.failed(ticket)
             if old is not None:  # of this run before it was killed: its tries count
                 ticket = ticket.model_copy(update={"failures": old.failures, "alone": old.alone})
-            elif failed is not None and len(failed.ticket.failures) >= self._infra.attempts:
-                queue.forget_failed(ticket)  # somebody runs it again on purpose: it starts anew
+            elif failed is not None and self._is_final(failed):
+                queue.forget_failed(ticket)  # somebody runs it again on purpose, after a full disk, say: it starts anew
             pending = _Pending(ticket, job)
             self._pending[ticket.digest] = pending
             if queue.failed(ticket) is None and self._result(pending) is None:
                 queue.submit(ticket)
         return pending.future
+
+    def _is_final(self, failed: FailedTicket) -> bool:
+        """Was the job given up, and not only about to be tried again?"""
+        return failed.ticket.failures[-1].error not in RETRIED or len(failed.ticket.failures) >= self._infra.attempts
 
     # -- the dispatcher's thread -----------------------------------------------------------
 
@@ -223,9 +228,11 @@ class WorkPoolExecutor(Executor):
         _settle(pending.future, result, None)
 
     def _give_up(self, pending: _Pending, error: CoralError) -> None:
-        self._queues[pending.queue].withdraw(pending.ticket)
+        """End the wait first: what keeps the ticket from being taken back may be what the error is about."""
         self._pending.pop(pending.ticket.digest, None)
         _settle(pending.future, None, error)
+        with contextlib.suppress(OSError):
+            self._queues[pending.queue].withdraw(pending.ticket)
 
     def _fail_all(self, error: CoralError, name: QueueName | None = None) -> None:
         with self._lock:
@@ -348,9 +355,10 @@ class WorkPoolExecutor(Executor):
 
     def _watch_starts(self, name: QueueName) -> None:
         """Lanes that end before they did anything mean that the machine does not fit: say so instead of trying for ever."""
-        worked = {note.flow_run_id for note in self._queues[name].lanes.notes() if note.served or note.digest}
+        board = self._queues[name].lanes
         for run_id, state in self._fleet.ended_starts(name):
-            if run_id in worked or state.startswith(("Completed", "Cancelled")):
+            note = board.read(lane_name(name, run_id))
+            if (note is not None and (note.served or note.digest)) or state.startswith(("Completed", "Cancelled")):
                 self._failed_starts[name] = 0
                 continue
             self._failed_starts[name] += 1

@@ -43,7 +43,7 @@ def look_at_evolutions(runs: str, store: Store, url: str | None) -> list[Evoluti
         try:
             if (look := _look(folder, ledger, url)) is not None:
                 found.append(look)
-        except (CoralError, OSError, ValueError, KeyError):
+        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return found
 

@@ -12,7 +12,7 @@ from coral_core.frozen import Frozen
 from flows.api import ApiError
 from flows.health.check import Check, first
 from flows.installation.look import PoolLook, WorkerLook, look_at_pools
-from flows.installation.plain_api import PlainApi
+from flows.installation.plain_api import PlainApi, not_prefect
 from flows.installation.pools import POOLS, Place, PoolSpec, deployments_folder, template
 
 DEPLOYMENTS = {
@@ -58,6 +58,8 @@ def look_at_server(url: str) -> ServerLook:
             )
     except ApiError as error:
         return ServerLook(url=url, problem=str(error))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return ServerLook(url=url, problem=not_prefect(url, error))
 
 
 def server_checks(look: ServerLook) -> Iterator[Check]:
@@ -229,6 +231,10 @@ def deployments(found: dict[str, dict[str, Any]]) -> Check:
     return Check(name="deployments", state="ok", found=first([name.split("/")[1] for name in DEPLOYMENTS], 9))
 
 
+ZOMBIES = "coral: lost lanes"
+"""Without this automation lanes of a dead machine stay Running for ever; the others only tell."""
+
+
 def automations(found: dict[str, dict[str, Any]]) -> Check:
     """Are the automations of `deployments/automations` there and switched on?"""
     wanted = [
@@ -238,12 +244,17 @@ def automations(found: dict[str, dict[str, Any]]) -> Check:
     off = [name for name in wanted if name in found and not found[name]["enabled"]]
     if missing or off:
         words = [f"{name} missing" for name in missing] + [f"{name} switched off" for name in off]
+        needed = bool(missing) or ZOMBIES in off
         return Check(
             name="automations",
-            state="bad",
+            state="bad" if needed else "note",
             found=first(words),
-            text="lanes of a dead machine stay Running for ever, and notices do not come",
-            todo="coral setup" if missing else "coral setup switches them on again",
+            text="lanes of a dead machine stay Running for ever, and notices do not come"
+            if needed
+            else "no such notices",
+            todo="coral setup"
+            if missing
+            else f"switch it on in the Prefect UI (Automations){'' if needed else ', or leave it off'}",
         )
     return Check(name="automations", state="ok", found=f"{len(wanted)} in place and enabled")
 

@@ -23,7 +23,7 @@ from coral_core.run import RunFolder, run_folders
 from coral_core.store import Store
 from flows.api import ApiError
 from flows.installation.look import QUEUES, PoolLook, look_at_pools
-from flows.installation.plain_api import PlainApi
+from flows.installation.plain_api import PlainApi, not_prefect
 from flows.installation.pools import POOLS
 
 HOUR = 3600.0
@@ -126,6 +126,8 @@ def _ask(url: str | None, problem: str) -> tuple[list[PoolLook], ApiFigures]:
             return look_at_pools(api), ApiFigures(url=url, reachable=True)
     except ApiError as error:
         return [], ApiFigures(url=url, problem=str(error))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return [], ApiFigures(url=url, problem=not_prefect(url, error))
 
 
 def _pool(name: str, look: PoolLook | None, store: Store, notes: Sequence[LaneNote]) -> PoolFigures:
@@ -200,7 +202,7 @@ def _evolutions(runs: str, store: Store) -> list[EvolutionFigures]:
     for folder in run_folders(runs)[-MOST_EVOLUTIONS:]:
         try:
             lines.append(EvolutionFigures(**_line(folder), **_spent(ledger, folder, store)))
-        except (CoralError, OSError, ValueError, KeyError):
+        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return lines
 

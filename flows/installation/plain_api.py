@@ -21,6 +21,11 @@ CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 20.0
 
 
+def not_prefect(url: str, error: Exception) -> str:
+    """What to say when an answer is JSON of another shape than Prefect's."""
+    return f"{url} answers what a Prefect API does not ({type(error).__name__}: {error}). Set PREFECT_API_URL to one."
+
+
 class PlainApi:
     """Short requests over one kept connection. Every failure is an `ApiError` that names the fix."""
 

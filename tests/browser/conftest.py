@@ -1,12 +1,17 @@
 """A headless Chromium, and the installation of tests/pools that it looks at."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+
+if TYPE_CHECKING:  # collected by every pytest, installed by `make test-browser` alone
+    from playwright.sync_api import Browser, Page
 
 from tests.pools.conftest import installation as installation
 from tests.pools.conftest import pools as pools
@@ -30,6 +35,8 @@ def chromium() -> str:
 def browser() -> Iterator[Browser]:
     path = chromium()
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=options)
         yield opened
@@ -44,7 +51,7 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Open = Callable[..., Page]
+Open = Callable[..., Any]
 
 
 @pytest.fixture

@@ -1,17 +1,21 @@
 """The run form of the deployment `evolve` is the configuration: what is typed there is what runs."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import yaml
-from playwright.sync_api import Locator, Page
 
 from tests.browser.conftest import Open
 from tests.pools.conftest import until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.browser
 

@@ -3,18 +3,22 @@
 Each page is kept as a picture, in both interfaces of Prefect, wide and narrow, light and dark (`shots`).
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page
 
 from tests.browser.conftest import Open
 from tests.pools.conftest import Pools
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 

@@ -115,3 +115,22 @@ def test_runs_without_the_key_keep_their_ids_and_the_key_makes_another_run() -> 
     plain, carrying = RunConfig(), RunConfig(search=SearchConfig(start_from="last-champion"))
     assert identify_run(plain).run_id != identify_run(carrying).run_id
     assert identify_run(plain).run_seed == identify_run(carrying).run_seed
+
+
+def test_a_run_of_another_version_is_passed_over(tmp_path: Path) -> None:
+    """Its configuration has a key that is gone: that must not stop every new run of the name."""
+    before, _ = make_run(tmp_path)
+    config = before.path / "config.yaml"
+    config.write_text(config.read_text() + "a_key_of_old: 1\n")
+    folder = made(tmp_path)
+    assert freeze_start(folder, folder.config()).passed_over == (before.run_id,)
+
+
+@pytest.mark.parametrize("kept", ["final", "run"])
+def test_a_history_without_a_first_or_a_last_record_is_passed_over(tmp_path: Path, kept: str) -> None:
+    before, _ = make_run(tmp_path)
+    lines = (before.path / "history.jsonl").read_text().splitlines()
+    left = lines[1:] if kept == "final" else ["[]", *lines[1:-1], '"final"']
+    (before.path / "history.jsonl").write_text("\n".join(left) + "\n")
+    folder = made(tmp_path)
+    assert freeze_start(folder, folder.config()).previous is None

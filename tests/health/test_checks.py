@@ -106,7 +106,11 @@ def test_pools_deployments_and_automations(fake: FakeApi, url: str) -> None:
     checks = named(server_checks(look_at_server(url)))
     says(checks["pools"], "bad", "coral-a100 missing", "coral setup")
     says(checks["deployments"], "bad", "evaluate-genomes/evaluate-genomes missing", "coral setup")
-    says(checks["automations"], "bad", "coral: lost lanes switched off", "coral setup")
+    says(checks["automations"], "bad", "coral: lost lanes switched off", "switch it on in the Prefect UI")
+    next(item for item in fake.automations if item["name"] == "coral: lost lanes")["enabled"] = True
+    next(item for item in fake.automations if item["name"] == "coral: champion found")["enabled"] = False
+    checks = named(server_checks(look_at_server(url)))
+    says(checks["automations"], "note", "coral: champion found switched off", "or leave it off")
     fake.__init__()  # type: ignore[misc]
     fake.pools["coral-a10g"]["is_paused"] = True
     fake.deployments["train-adapters/train-adapters"]["work_pool_name"] = "other"

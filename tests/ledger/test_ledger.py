@@ -208,3 +208,13 @@ def test_a_budget_that_cannot_be_written_is_said(store: Store) -> None:
         store.root.chmod(0o500)
     with pytest.raises(StoreError):
         Ledger(store).set_budget("a", budget())
+
+
+@pytest.mark.parametrize("figure", ["NaN", "Infinity", "-1e9"])
+def test_a_figure_that_is_none_closes_the_ledger(store: Store, figure: str) -> None:
+    """It would make every comparison with a limit come out in favour of spending."""
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 1}))
+    text = f'{{"lane": "x", "spent": {{"{today()}": {{"a": {{"training": {figure}}}}}}}}}'
+    write_atomic(store.root / "ledger" / "accounts" / "x.json", text.encode())
+    assert "cannot be read" in ledger.closed("a", "training")

@@ -10,6 +10,7 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.genome import HeavyGenes
+from coral_core.ledger import Ledger
 from coral_core.lm.client import InlineEngine
 from coral_core.plan import Planner, job_for_patch, problem_set
 from coral_core.queue import Failure, JobQueue, LaneNote, Served, Ticket
@@ -221,6 +222,8 @@ def test_a_withdrawn_job_is_stopped_and_the_lane_lives_on(store: Store) -> None:
     thread.join(timeout=40)
     assert not thread.is_alive() and store.read_adapter(ticket.digest) is None
     assert store.read_adapter(after.digest) is not None and not q.all_failed()
+    (account,) = Ledger(store).accounts()
+    assert account.work["one"]["training"].jobs == 1, "a job that was stopped on purpose does not say what jobs take"
 
 
 def test_a_lane_whose_beat_stands_still_is_silent(store: Store) -> None:

@@ -1,0 +1,115 @@
+"""The dispatcher of the work-pools executor without a server: what ends a wait, and what begins anew."""
+
+import errno
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coral_core.config import RunConfig
+from coral_core.errors import StoreError
+from coral_core.ledger import Ledger
+from coral_core.plan import Planner
+from coral_core.queue import Failure, JobQueue, Ticket
+from coral_core.search.base import make_search
+from coral_core.store import Store
+from flows.dispatch import pools
+from flows.dispatch.pools import WorkPoolExecutor
+
+CONFIG = RunConfig.model_validate(
+    {
+        "base_model": {"name": "rehearsal"},
+        "problems": {"fitness": 6, "retention": 2, "monitor": 2, "held_out": 6, "pairs": 8},
+    }
+)
+PLANNER = Planner.of_config(CONFIG)
+JOB = PLANNER.training(make_search(CONFIG).ask()[0].heavy)
+
+
+class NoFleet:
+    """No lane ever comes."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def refresh(self) -> bool:
+        return True
+
+    def start(self, *_: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+    def notice(self, *_: Any) -> str:
+        return ""
+
+    def living(self, *_: Any) -> list[Any]:
+        return []
+
+    serving = not_started = ended_starts = living
+
+
+@pytest.fixture
+def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkPoolExecutor:
+    monkeypatch.setattr(pools, "Fleet", NoFleet)
+    monkeypatch.setattr(pools, "LOOK_SECONDS", 0.1)
+    store = Store(tmp_path / "store")
+    store.prepare()
+    ledger = Ledger(store)
+    ledger.set_budget("run", CONFIG.budget)
+    return WorkPoolExecutor(CONFIG.infra, store, "run", ledger)
+
+
+def ticket() -> Ticket:
+    size = JOB.heavy.rank * len(JOB.heavy.target_modules)
+    job = JOB.model_dump(mode="json")
+    return Ticket(kind="training", digest=JOB.digest(), run_id="run", job=job, seconds=60, size=size)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ESTALE, errno.EACCES])
+def test_a_store_that_cannot_be_written_ends_the_wait(
+    executor: WorkPoolExecutor, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The ticket cannot be taken back either: that must not keep the error from who waits."""
+    future: Future[Any] = executor.submit_training(JOB)
+
+    def closed(*_: Any) -> None:
+        raise OSError(number, "no")
+
+    def gone(*_: Any) -> None:
+        raise StoreError("store: it cannot be written")
+
+    monkeypatch.setattr(JobQueue, "withdraw", closed)
+    monkeypatch.setattr(JobQueue, "check", gone)
+    with pytest.raises(StoreError, match="cannot be written"):
+        future.result(timeout=10)
+    assert executor._thread.is_alive()
+    executor.close()
+
+
+def test_leaving_cancels_everybody_although_a_ticket_stays(
+    executor: WorkPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    futures = [executor.submit_training(JOB), executor.submit_evaluation(PLANNER.evaluation(None))]
+
+    def closed(*_: Any) -> None:
+        raise OSError(errno.EROFS, "no")
+
+    monkeypatch.setattr(JobQueue, "withdraw", closed)
+    executor.close()
+    assert all(future.cancelled() for future in futures)
+
+
+@pytest.mark.parametrize(("error", "again"), [("StoreError", True), ("BaseModelError", True), ("EngineError", False)])
+def test_a_job_that_was_given_up_starts_anew(executor: WorkPoolExecutor, error: str, again: bool) -> None:
+    """After a full disk, say; a failure that is only about to be tried again keeps its count."""
+    queue = executor._queues["training"]
+    queue.submit(ticket())
+    taken = queue.take("lane")
+    assert taken is not None
+    queue.fail(taken[1], taken[0], Failure(lane="lane", error=error, message="the disk is full"))
+    executor._over.set()
+    executor._thread.join()
+    executor._over.clear()
+    executor.submit_training(JOB)
+    assert (queue.failed(ticket()) is None) == again
+    assert [t.failures for t in queue.waiting("run")] == ([()] if again else [])
