@@ -132,6 +132,14 @@ def main() -> None:
     except BrokenPipeError:  # `coral ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except PermissionError as error:
+        if debug or not error.filename:
+            raise
+        _say(
+            f"{error.filename}: may not be read or written by user {os.geteuid()} ({error.strerror}). Give this user the folder, "
+            "or run as the one who owns it."
+        )
+        raise SystemExit(2) from None
     except Exception as error:
         if debug:
             raise

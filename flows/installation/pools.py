@@ -68,8 +68,10 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
     gpu = bool(pool.gpu) and place.gpus
     memory = f"{pool.memory_gb}g" if place.infrastructure == "docker" else f"{pool.memory_gb}Gi"
     container: dict[str, Any] = {"ipc_mode": "private", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
-    # a configuration's relative paths (runs, runs/store) must outlive the container, and be those that lanes see
-    container["working_dir"] = place.store
+    # an evolution's relative paths (runs, runs/store) must outlive its container; lanes are told absolute ones, and name
+    # what is wrong with a closed store, which nobody could who starts in it
+    start_in = "/app" if pool.gpu else place.store
+    container["working_dir"] = start_in
     limits = {"memory": memory} | ({"nvidia.com/gpu": "1"} if gpu else {})
     if gpu:
         container |= {"device_requests": [{"count": 1, "capabilities": [["gpu"]]}], "shm_size": "2g"}
@@ -77,6 +79,7 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
         "pool": pool.name,
         "workdir": place.workdir,
         "store": place.store,
+        "start_in": start_in,
         "api_url": place.api_url,
         "image": place.lane_image if pool.gpu else place.control_image,
         "pull_policy": place.pull_policy,

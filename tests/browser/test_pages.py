@@ -97,6 +97,9 @@ def test_what_there_is_to_see(shown: Shown) -> None:
 def test_the_run_page(shown: Shown, look: Open, shots: Path, ui: str, look_name: str) -> None:
     page = look(f"{shown.ui}{UIS[ui]}/runs/flow-run/{shown.flow_run}", **LOOKS[look_name])
     page.get_by_text("Completed").first.wait_for()
+    page.get_by_text("of the fitness bugs").first.wait_for()  # a line of the run's log
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(500)  # the timeline is drawn last
     page.screenshot(path=shots / f"run-{ui}-{look_name}.png")
 
 

@@ -277,3 +277,15 @@ def test_init_from_a_directory_writes_what_fits(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     refused(coral("init", "x.yaml", "--from", tmp_path / "no", cwd=tmp_path), 2, "no such directory")
     assert not (tmp_path / "x.yaml").exists()
+
+
+def test_a_folder_of_somebody_else_is_named(tmp_path: Path) -> None:
+    """Also where a command only reads: the folder and its user are said, and it is no bug."""
+    code = (
+        "import flows.cli\n"
+        "def build():\n    raise PermissionError(13, 'Permission denied', '/data/runs/store')\n"
+        "flows.cli.build = build\nflows.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    refused(done, 2, "/data/runs/store", "Permission denied", "user")
+    assert "bug of CORAL-X" not in done.stderr

@@ -87,6 +87,14 @@ def test_one_that_is_started_as_a_deployment_leaves_its_run_on_the_store(compose
     assert run.is_file()
 
 
+def test_patches_are_judged_by_a_deployment(composed: Composed) -> None:
+    patch = {"problem": "builtin/fitness/first-index/0000", "patch": "def nothing(): pass"}
+    command = ["prefect", "deployment", "run", "test-patches/test-patches", "--watch"]
+    command += ["--param", f"patches={json.dumps([patch])}"]
+    result = composed.call("run", "--rm", "-T", "--entrypoint", "", "coral", *command)
+    assert result.returncode == 0, result.stdout + result.stderr + composed.call("logs", "--tail", "60").stdout
+
+
 def test_status_sees_the_pools_and_doctor_of_the_workers_is_not_root(composed: Composed) -> None:
     status = composed.coral("status", "--json")
     assert status.returncode == 0, status.stdout + status.stderr

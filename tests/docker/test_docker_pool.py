@@ -147,7 +147,7 @@ def test_a_store_that_containers_do_not_share_is_named(
     pools: Contained, installation: Installation, tmp_path: Path
 ) -> None:
     """Lanes get another directory than the one that the evolution writes to: said before the first job."""
-    installation.setup(store=tmp_path)
+    installation.setup(store=tmp_path)  # it is closed to user 1000 of the images besides
     try:
         result = pools.evolve()
         assert result.returncode != 0 and "is not the store of the evolution" in result.stderr, result.stderr

