@@ -1,6 +1,7 @@
 """Keeps a lane's account: books the seconds of its life while it lives."""
 
 import contextlib
+import errno
 import logging
 import platform
 import threading
@@ -43,6 +44,8 @@ class Meter:
         self._thread = threading.Thread(target=self._follow, name="meter", daemon=True)
 
     def __enter__(self) -> Self:
+        with contextlib.suppress(OSError):  # said by the first booking
+            self._store.make_folder(self._path.parent)
         self._thread.start()
         return self
 
@@ -102,7 +105,8 @@ class Meter:
             account = self._advanced()
             self._account = account.model_copy(update={"seen": time.time()} | change(account))
             try:
-                self._store.make_folder(self._path.parent)
+                if not self._path.parent.is_dir():  # unmounted: nothing must come to life on the disk below
+                    raise FileNotFoundError(errno.ENOENT, "no such directory")
                 write_atomic(self._path, self._account.model_dump_json().encode())
             except OSError as error:
                 raise self._store.unwritable(error) from error
