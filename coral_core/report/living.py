@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from coral_core.config.tree import InfraConfig
+from coral_core.durations import clock as clock
 from coral_core.progress import Best, Progress
 from coral_core.reading import Line, RunReading
 from coral_core.report.markdown import heavy_text, light_text, number, plural, share, table
@@ -362,13 +363,3 @@ def _row(line: Line, names: Sequence[str], reasons: bool) -> dict[str, Any]:
         "from": lineage["operator"],
         "parents": ", ".join(lineage["parents"]),
     }
-
-
-def clock(seconds: float) -> str:
-    """Seconds for a reader: 8 s, 3:07, 2:03:07."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, rest = divmod(whole, 3600)
-    minutes, left = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
