@@ -15,6 +15,7 @@ from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.repair.problem import Difficulty, Split
 
 SCHEMA_VERSION = 1
+QueueName = Literal["training", "evaluation"]
 InfeasibleReason = Literal["diverged", "out-of-memory", "module-missing", "prompt-too-long", "time-out", "poison"]
 
 
@@ -37,6 +38,25 @@ class BaseModelIdentity(Frozen):
     numerics_class: str = Field(
         description="Device model, dtype, torch, threads, engine: inside one class results repeat bit for bit."
     )
+
+
+class IdentityJob(Frozen):
+    """Ask a lane of `queue` what the base model is where it runs. Nothing is stored."""
+
+    schema_version: int = SCHEMA_VERSION
+    queue: QueueName
+    base_model: BaseModelConfig
+
+    def digest(self) -> str:
+        """Identity of the question; two evolutions may ask the same."""
+        return digest(
+            {
+                "kind": "identity",
+                "schema": self.schema_version,
+                "queue": self.queue,
+                "base": self.base_model.model_dump(mode="json"),
+            }
+        )
 
 
 class TrainingJob(Frozen):

@@ -15,9 +15,11 @@ from pathlib import Path
 from coral_core.config.scoring import JudgeConfig
 from coral_core.errors import EngineError, Infeasible
 from coral_core.jobs import (
+    BaseModelIdentity,
     Cost,
     Evaluation,
     EvaluationJob,
+    IdentityJob,
     ProblemRecord,
     Sample,
     TestJob,
@@ -125,6 +127,10 @@ class Lane:
         self.store.publish_evaluation(digest, evaluation)
         return evaluation
 
+    def identify(self, job: IdentityJob) -> BaseModelIdentity:
+        """What the base model is here. It is loaded, so that the jobs that follow find it warm. Raises as `train` does."""
+        return self.engine.load(job.base_model)
+
     def test(self, job: TestJob) -> TestResult:
         """Judge the code of `job`; starts no engine. Raises `JudgeError`, `ProblemError`, `EngineError`."""
         started = time.perf_counter()
@@ -208,7 +214,8 @@ class Lane:
         if (identity.content_id, identity.numerics_class) != (job.base_content_id, job.numerics_class):
             raise EngineError(
                 f"base model {job.base_model.name}: this lane has {identity.content_id[:12]} ({identity.numerics_class}), the job names "
-                f"{job.base_content_id[:12]} ({job.numerics_class}). Give every lane the same weights, torch and device."
+                f"{job.base_content_id[:12]} ({job.numerics_class}). Give all lanes of a pool the same weights, torch and device; where "
+                "the machines were changed on purpose, start a new edition: coral evolve CONFIG --again"
             )
 
     def _judge_for(self, config: JudgeConfig) -> Judge:

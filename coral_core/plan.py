@@ -14,7 +14,8 @@ from coral_core.config import ProblemsConfig, RunConfig
 from coral_core.digest import digest
 from coral_core.errors import ProblemError
 from coral_core.genome import Genome, HeavyGenes, LightGenes, neutral
-from coral_core.jobs import BaseModelIdentity, EvaluationJob, TestJob, TrainingJob
+from coral_core.identities import Identities
+from coral_core.jobs import BaseModelIdentity, EvaluationJob, QueueName, TestJob, TrainingJob
 from coral_core.lm.base import identify
 from coral_core.lm.versions import RECIPE_VERSION
 from coral_core.records import RunIdentity
@@ -91,30 +92,37 @@ def tool_versions(prompt: PromptTemplate) -> dict[str, str]:
 
 
 class Planner:
-    """Builds the jobs of one run."""
+    """Builds the jobs of one run; `lanes` may be filled in when they have been asked."""
 
-    def __init__(self, config: RunConfig, identity: RunIdentity, base: BaseModelIdentity) -> None:
+    def __init__(self, config: RunConfig, identity: RunIdentity, lanes: Identities | None = None) -> None:
         self.config = config
         self.identity = identity
-        self.base = base
+        self.lanes = lanes
         self.prompt = prompt_template(config)
         self.base_passes: tuple[str, ...] = ()
         self._scope = identity.run_id if config.store.reuse == "run" else ""
 
     @classmethod
-    def of_config(cls, config: RunConfig) -> Self:
-        """For the first edition of `config`; reads the base model's digest."""
-        return cls(config, identify_run(config), identify(config.base_model))
+    def of_config(cls, config: RunConfig, lanes: Identities | None = None) -> Self:
+        """For the first edition of `config`, and lanes of this machine where `lanes` is left out."""
+        return cls(config, identify_run(config), lanes or Identities.alike(identify(config.base_model)))
+
+    def base(self, queue: QueueName) -> BaseModelIdentity:
+        """The base model as lanes of `queue` have it."""
+        if self.lanes is None:
+            raise LookupError("no lane has said yet what the base model is: ask them first: Executor.identities")
+        return self.lanes.training if queue == "training" else self.lanes.evaluation
 
     def problems(self, split: Split) -> tuple[Problem, ...]:
         return problem_set(self.config.problems).split(split)
 
     def training(self, heavy: HeavyGenes, replicate: int = 0) -> TrainingJob:
+        base = self.base("training")
         return TrainingJob(
             heavy=heavy,
             base_model=self.config.base_model,
-            base_content_id=self.base.content_id,
-            numerics_class=self.base.numerics_class,
+            base_content_id=base.content_id,
+            numerics_class=base.numerics_class,
             recipe=self.config.training,
             recipe_version=RECIPE_VERSION,
             problems=self.config.problems,
@@ -129,11 +137,12 @@ class Planner:
         self, heavy: HeavyGenes | None, light: LightGenes | None = None, split: Split = "fitness", replicate: int = 0
     ) -> EvaluationJob:
         """Evaluation of an adapter (None: the bare base) on `split`; without `light`, decoded as the baselines are."""
+        base = self.base("evaluation")
         return EvaluationJob(
             training=self.training(heavy, replicate) if heavy else None,
             base_model=self.config.base_model,
-            base_content_id=self.base.content_id,
-            numerics_class=self.base.numerics_class,
+            base_content_id=base.content_id,
+            numerics_class=base.numerics_class,
             light=light or neutral(self.config.genes.light.token_limit.high),
             problems=self.config.problems,
             split=split,

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from coral_core.config import RunConfig, check_paths
-from coral_core.errors import ConfigError
+from coral_core.errors import BaseModelError, ConfigError
 from coral_core.lm.base import is_rehearsal, local_path
 from coral_core.plan import problem_set, prompt_template
 from coral_core.repair.guard import guard
@@ -61,7 +61,12 @@ def token_counts(config: RunConfig, texts: Sequence[str]) -> list[int]:
 
 def _tokenizer_file(config: RunConfig) -> Path | None:
     """tokenizer.json of the base model, where it is on this machine."""
-    folder = local_path(config.base_model)
+    try:
+        folder = local_path(config.base_model)
+    except BaseModelError:
+        if config.infra.executor == "work-pools":  # it may be on the lanes' machines alone: they are asked first
+            return None
+        raise
     if folder is None:
         from huggingface_hub import try_to_load_from_cache
 

@@ -36,9 +36,16 @@ class RunRecord(Frozen):
     identity: RunIdentity
     name: str
     strategy: str
-    base_model: BaseModelIdentity
+    base_model: BaseModelIdentity = Field(description="As evaluation lanes have it.")
+    training_numerics_class: str = Field(description="Numerics class of training lanes.")
     problems: dict[str, Any] = Field(description="source, counts per split, digests per split.")
     start: StartRecord | None = Field(None, description="Left out for a run that started from nothing.")
+
+    @property
+    def numerics(self) -> str:
+        """Numerics class of the run; both, where training and evaluation ran on machines of two kinds."""
+        training, evaluation = self.training_numerics_class, self.base_model.numerics_class
+        return evaluation if training == evaluation else f"training: {training}; evaluation: {evaluation}"
 
     @model_serializer(mode="wrap")
     def _without_an_empty_start(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:

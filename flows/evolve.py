@@ -23,8 +23,8 @@ from prefect.states import Cancelled
 from coral_core.config import RunConfig
 from coral_core.errors import CoralError
 from coral_core.genome import default_lora
+from coral_core.identities import freeze_identities, frozen_identities
 from coral_core.jobs import Evaluation
-from coral_core.lm.base import identify
 from coral_core.plan import Planner, split_digest
 from coral_core.preflight import preflight
 from coral_core.records import (
@@ -81,8 +81,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     flow_run_id = str(flow_run.id or "")
     folder = RunFolder.create(config, identity, overrides or [], flow_run_id, PREFECT_API_URL.value() or "")
     start = await asyncio.to_thread(freeze_start, folder, config)
-    base = await asyncio.to_thread(identify, config.base_model)
-    planner = Planner(config, identity, base)
+    planner = Planner(config, identity)
     with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
@@ -184,6 +183,8 @@ class _Evolution:
 
     async def run(self) -> None:
         session, board = self.session, self.session.board
+        board.phase = "asking lanes"
+        await self._ask_lanes()
         board.phase = "baselines"
         self._expect(self.config.search.generations)
         self._record_run()
@@ -202,6 +203,16 @@ class _Evolution:
         await self._held_out()
         board.phase, board.jobs_expected = "finished", board.jobs_done
         session.on_change()
+
+    async def _ask_lanes(self) -> None:
+        """Know what the base model is where the jobs will run; a run that was asked for before has it in its folder."""
+        folder, infra = self.session.folder, self.config.infra
+        known = frozen_identities(folder, infra)
+        if known is None or infra.executor != "work-pools":  # this machine is asked again: it costs nothing
+            self.session.on_change()
+            known = await asyncio.to_thread(self.session.executor.identities, self.config.base_model)
+            freeze_identities(folder, infra, known)
+        self.planner.lanes = known
 
     def _expect(self, generations: int) -> None:
         """How many jobs are still to come at most; the bar never runs backwards by more than elites save."""
@@ -224,7 +235,8 @@ class _Evolution:
                 identity=self.identity,
                 name=self.config.name,
                 strategy=self.config.search.strategy,
-                base_model=self.planner.base,
+                base_model=self.planner.base("evaluation"),
+                training_numerics_class=self.planner.base("training").numerics_class,
                 problems={"source": problems.source, "counts": counts, "digests": digests},
                 start=self.start.record(),
             )

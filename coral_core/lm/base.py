@@ -60,7 +60,7 @@ def identify(config: BaseModelConfig) -> BaseModelIdentity:
             content_id="rehearsal-1",
             parameters=900_000,
             modules=modules,
-            numerics_class=f"rehearsal-{ENGINE_VERSION}",
+            numerics_class=numerics,
         )
     path = local_path(config)
     if path is not None:
@@ -150,7 +150,8 @@ def _on_hub(name: str, revision: str | None) -> tuple[str, dict[str, tuple[int, 
 def numerics_class(config: BaseModelConfig) -> str:
     """Device model, dtype, torch, threads and engine: inside one class results repeat bit for bit."""
     if is_rehearsal(config):
-        return f"rehearsal-{ENGINE_VERSION}"
+        machine = os.environ.get("CORAL_REHEARSAL_MACHINE", "")
+        return f"rehearsal-{ENGINE_VERSION}" + (f" on {machine}" if machine else "")
     device = resolve_device(config.device)
     model = _gpu_name(device) if device.startswith("cuda") else _cpu_name()
     return f"{model}; {config.dtype}; torch {_torch_version()}; 1 thread; engine {ENGINE_VERSION}"

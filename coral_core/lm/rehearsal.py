@@ -3,6 +3,7 @@
 ``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2,load=5`` (seconds per job, and to load the model);
 ``die=32`` makes every training of rank 32 kill its engine, ``hang=16`` makes rank 16 never
 end, ``full=8`` makes rank 8 run out of memory: for trying what becomes of such genomes. None of this is part of any digest.
+``CORAL_REHEARSAL_MACHINE`` in a lane's environment lets it play a machine of another numerics class.
 Trainings write a small valid PEFT folder, generation answers with a one-step mutation of
 the buggy text or the text itself, all as a deterministic function of genes, seed and
 problem. Scores rise with rank and with learning rates near 5e-3, so that a search has

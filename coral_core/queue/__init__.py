@@ -1,15 +1,17 @@
 """How jobs reach lanes of other processes and machines: tickets, claims and beats in the store."""
 
+from coral_core.jobs import QueueName
 from coral_core.queue.board import LaneBoard, LaneNote, Served, lane_name
 from coral_core.queue.queue import Claim, FailedTicket, JobQueue
 from coral_core.queue.recent import DoneJob, Recent
-from coral_core.queue.tickets import Failure, JobKind, QueueName, Ticket, queue_of
+from coral_core.queue.tickets import Failure, Job, JobKind, Ticket, is_answer, kind_of, queue_of
 
 __all__ = [
     "Claim",
     "DoneJob",
     "FailedTicket",
     "Failure",
+    "Job",
     "JobKind",
     "JobQueue",
     "LaneBoard",
@@ -18,6 +20,8 @@ __all__ = [
     "Recent",
     "Served",
     "Ticket",
+    "is_answer",
+    "kind_of",
     "lane_name",
     "queue_of",
 ]

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from coral_core.queue.queue import Claim, JobQueue
-from coral_core.queue.tickets import Ticket, digest_of
+from coral_core.queue.tickets import Ticket, digest_of, is_answer
 
 LEFT_SECONDS = 30.0
 
@@ -20,7 +20,7 @@ def waited(queue: JobQueue, claim: Claim, ticket: Ticket) -> float:
 
 
 def uncollected(queue: JobQueue, seconds: float = LEFT_SECONDS) -> list[str]:
-    """Digests whose result has been there for `seconds` while a ticket, a claim or the result of a test still lies there.
+    """Digests whose result has been there for `seconds` while a ticket, a claim or an answer still lies there.
 
     Whoever waits for a result takes it within a tenth of a second, and its ticket goes with it; claims of lanes that died
     just after publishing are swept as fast. What stays longer has nobody who collects it.
@@ -28,11 +28,11 @@ def uncollected(queue: JobQueue, seconds: float = LEFT_SECONDS) -> list[str]:
     found: dict[str, list[Path]] = {}
     for path in (queue.root / "tickets").glob("*/*.json"):
         digest = digest_of(path.name)
-        test = path.name.startswith("0-")
-        found.setdefault(digest, []).append(_test(queue, digest) if test else _result(queue, digest))
+        result = _answer(queue, digest) if is_answer(path.name) else _result(queue, digest)
+        found.setdefault(digest, []).append(result)
     for path in (queue.root / "claims").glob("*.json"):
-        found.setdefault(path.stem, []).extend([_result(queue, path.stem), _test(queue, path.stem)])
-    for path in (queue.root / "tests").glob("*.json"):
+        found.setdefault(path.stem, []).extend([_result(queue, path.stem), _answer(queue, path.stem)])
+    for path in (queue.root / "answers").glob("*.json"):
         found.setdefault(path.stem, []).append(path)
     return sorted(digest for digest, results in found.items() if any(_age(path) > seconds for path in results))
 
@@ -43,8 +43,8 @@ def _result(queue: JobQueue, digest: str) -> Path:
     return queue.store.evaluation_path(digest)
 
 
-def _test(queue: JobQueue, digest: str) -> Path:
-    return queue.root / "tests" / f"{digest}.json"
+def _answer(queue: JobQueue, digest: str) -> Path:
+    return queue.root / "answers" / f"{digest}.json"
 
 
 def _age(path: Path) -> float:

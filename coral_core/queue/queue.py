@@ -5,7 +5,7 @@ Layout, for each of the two queues (training, evaluation)::
     queue/<name>/tickets/<run>/<rank>-<size>-<digest>.json   wishes; written by the run's executor alone
     queue/<name>/claims/<digest>.json                        made by one lane with an exclusive link
     queue/<name>/failed/<run>/<same name>.json               a ticket whose try failed; the executor decides
-    queue/<name>/tests/<digest>.json                         results of test jobs, which the store does not keep
+    queue/<name>/answers/<digest>.json                       results of tests and identities, which the store does not keep
     queue/runs/<run>.json                                    weight and starting line for fair service
 
 A claim is per digest, not per ticket: when two evolutions want one training, one lane does it
@@ -31,9 +31,9 @@ from pydantic import Field, ValidationError
 
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
-from coral_core.jobs import TestResult
+from coral_core.jobs import QueueName
 from coral_core.queue.board import LaneBoard, Served
-from coral_core.queue.tickets import Failure, QueueName, Ticket, digest_of
+from coral_core.queue.tickets import Failure, Ticket, digest_of, is_answer
 from coral_core.store import Store, write_atomic
 
 log = logging.getLogger("coral.queue")
@@ -82,7 +82,7 @@ class JobQueue:
 
     def prepare(self) -> None:
         """Create the folders, and prove that all that are there can be written. Raises `StoreError`."""
-        own = [self.root / name for name in ("tickets", "claims", "failed", "tests", "broken")]
+        own = [self.root / name for name in ("tickets", "claims", "failed", "answers", "broken")]
         own += [self.top / "runs", self.top / "lanes" / "end"]
         try:
             for folder in own:
@@ -285,19 +285,24 @@ class JobQueue:
         self._write(self.root / "failed" / ticket.run_id / ticket.file, failed)
         self.release(claim)
 
-    def publish_test(self, result: TestResult) -> None:
-        self._write(self.root / "tests" / f"{result.test_digest}.json", result)
+    def publish_answer(self, digest: str, result: Frozen) -> None:
+        """Leave what a job found that the store does not keep."""
+        self._write(self._answer(digest), result)
 
-    def test_result(self, digest: str) -> TestResult | None:
-        return self._read(self.root / "tests" / f"{digest}.json", TestResult)
+    def answer(self, digest: str, model: type[Model]) -> Model | None:
+        """What was found; None when it is not there or cannot be read."""
+        return self._read(self._answer(digest), model)
 
-    def forget_test(self, digest: str) -> None:
-        (self.root / "tests" / f"{digest}.json").unlink(missing_ok=True)
+    def forget_answer(self, digest: str) -> None:
+        self._answer(digest).unlink(missing_ok=True)
+
+    def _answer(self, digest: str) -> Path:
+        return self.root / "answers" / f"{digest}.json"
 
     def is_done(self, digest: str, file: str) -> bool:
         """Is there a result? A look at names only: who uses the result checks it."""
-        if file.startswith("0-"):
-            return (self.root / "tests" / f"{digest}.json").exists()
+        if is_answer(file):
+            return self._answer(digest).exists()
         if self.name == "training":
             return (self.store.adapter_path(digest) / "manifest.json").exists()
         return self.store.evaluation_path(digest).exists()

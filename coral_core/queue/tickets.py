@@ -6,21 +6,30 @@ from pydantic import Field
 
 from coral_core.errors import EngineError
 from coral_core.frozen import Frozen
-from coral_core.jobs import EvaluationJob, TestJob, TrainingJob
+from coral_core.jobs import EvaluationJob, IdentityJob, QueueName, TestJob, TrainingJob
 
-JobKind = Literal["training", "evaluation", "test"]
-QueueName = Literal["training", "evaluation"]
-_JOBS: dict[JobKind, type[TrainingJob] | type[EvaluationJob] | type[TestJob]] = {
+JobKind = Literal["identity", "training", "evaluation", "test"]
+Job = IdentityJob | TrainingJob | EvaluationJob | TestJob
+_JOBS: dict[JobKind, type[Job]] = {
+    "identity": IdentityJob,
     "training": TrainingJob,
     "evaluation": EvaluationJob,
     "test": TestJob,
 }
+_RANKS: dict[JobKind, int] = {"identity": 0, "test": 0, "evaluation": 1, "training": 2}
 LARGEST = 999_999
 
 
-def queue_of(kind: JobKind) -> QueueName:
-    """Tests need no model and share the lanes of evaluations."""
-    return "training" if kind == "training" else "evaluation"
+def kind_of(job: Job) -> JobKind:
+    """The kind of a job."""
+    return next(kind for kind, type_ in _JOBS.items() if isinstance(job, type_))
+
+
+def queue_of(job: Job) -> QueueName:
+    """Whose lanes do it. Tests need no model and share the lanes of evaluations."""
+    if isinstance(job, IdentityJob):
+        return job.queue
+    return "training" if isinstance(job, TrainingJob) else "evaluation"
 
 
 class Failure(Frozen):
@@ -40,7 +49,7 @@ class Ticket(Frozen):
     kind: JobKind
     digest: str
     run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")
-    job: dict[str, Any] = Field(description="TrainingJob, EvaluationJob or TestJob as JSON.")
+    job: dict[str, Any] = Field(description="The job as JSON.")
     seconds: float = Field(gt=0, description="Time limit of the work; waiting is not counted.")
     size: int = Field(
         0, ge=0, le=LARGEST, description="Larger ones of a kind go first, so that none is left over last."
@@ -48,7 +57,7 @@ class Ticket(Frozen):
     alone: bool = Field(False, description="Run with no other job of this queue on the same machine.")
     failures: tuple[Failure, ...] = ()
 
-    def parsed(self) -> TrainingJob | EvaluationJob | TestJob:
+    def parsed(self) -> Job:
         """The job, checked: it must have the digest that the ticket names. Raises `EngineError`, `ValidationError`."""
         job = _JOBS[self.kind].model_validate(self.job)
         if job.digest() != self.digest:
@@ -61,8 +70,7 @@ class Ticket(Frozen):
     @property
     def file(self) -> str:
         """File name; names sort in the order in which lanes should take them."""
-        rank = {"test": 0, "evaluation": 1, "training": 2}[self.kind]
-        return f"{rank}-{LARGEST - self.size:06d}-{self.digest}.json"
+        return f"{_RANKS[self.kind]}-{LARGEST - self.size:06d}-{self.digest}.json"
 
     @property
     def tries(self) -> int:
@@ -73,6 +81,11 @@ class Ticket(Frozen):
     def losses(self) -> int:
         """Lanes that died with this job in flight."""
         return sum(failure.error == "lane-lost" for failure in self.failures)
+
+
+def is_answer(file: str) -> bool:
+    """Does the ticket of this name ask for an answer, which the store does not keep (a test, an identity)?"""
+    return file.startswith("0-")
 
 
 def digest_of(file: str) -> str:

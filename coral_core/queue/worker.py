@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from coral_core.errors import CoralError, StoreError
-from coral_core.jobs import EvaluationJob, TestJob, TrainingJob
+from coral_core.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
 from coral_core.lane import Lane
 from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import Engine, EngineProcess
@@ -204,7 +204,9 @@ class LaneWorker:
         elif isinstance(job, EvaluationJob):
             self._lane.evaluate(job, ticket.seconds)
         elif isinstance(job, TestJob):
-            self._queue.publish_test(self._lane.test(job))
+            self._queue.publish_answer(ticket.digest, self._lane.test(job))
+        elif isinstance(job, IdentityJob):
+            self._queue.publish_answer(ticket.digest, self._lane.identify(job))
 
     def _report(self, ticket: Ticket, claim: Claim, error: Exception, trace: str) -> None:
         failure = Failure(

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
+from coral_core.identities import Identities
 from coral_core.jobs import BaseModelIdentity, EvaluationJob
 from coral_core.plan import Planner
 from coral_core.records import FinalRecord, RunIdentity, RunRecord, parse_record
@@ -96,7 +97,9 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
     if wrong or config is None or identity is None:
         return None, wrong
     base: BaseModelIdentity = records[0].base_model
-    found = Verified(folder, store, config, identity, recorded, records, Planner(config, identity, base))
+    trained_on = base.model_copy(update={"numerics_class": records[0].training_numerics_class})
+    planner = Planner(config, identity, Identities(training=trained_on, evaluation=base))
+    found = Verified(folder, store, config, identity, recorded, records, planner)
     ended = isinstance(records[-1], FinalRecord)
     found.say("files", [], f"{len(records)} records in history.jsonl, configuration and identity can be read")
     if not ended:

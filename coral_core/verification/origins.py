@@ -62,8 +62,8 @@ def check_identity(run: Verified) -> None:
     base = run.run.base_model
     if here.content_id != base.content_id:
         run.say("identity", [f"base model {base.name}: recorded content {base.content_id[:16]}, here {here.content_id[:16]}"], "")  # fmt: skip
-    elif here.numerics_class != base.numerics_class:
-        run.note("identity", f"numerics class: recorded {base.numerics_class!r}, here {here.numerics_class!r}; results need not repeat bit for bit")  # fmt: skip
+    elif here.numerics_class != run.run.numerics:
+        run.note("identity", f"numerics class: recorded {run.run.numerics!r}, here {here.numerics_class!r}; results need not repeat bit for bit")  # fmt: skip
 
 
 def check_problems(run: Verified) -> None:

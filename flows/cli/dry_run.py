@@ -1,12 +1,14 @@
 """`coral evolve --dry-run`: what would run, from the store as it is; starts nothing."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 
 from coral_core.config import RunConfig
-from coral_core.genome import default_lora
+from coral_core.genome import HeavyGenes, default_lora
+from coral_core.identities import Identities, frozen_identities
 from coral_core.lm.base import identify
 from coral_core.plan import Planner
 from coral_core.run import RunFolder, identify_run, run_folders
@@ -22,18 +24,18 @@ SECONDS_EVALUATION = 4.0
 def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
     """Print the plan: jobs at most, what the store already has of the first generation, estimated time."""
     identity = identify_run(config, edition)
-    planner = Planner(config, identity, identify(config.base_model))
-    start = read_start(RunFolder(Path(config.runs).expanduser() / identity.run_id)) or find_start(
-        config, identity.run_id
-    )
+    folder = RunFolder(Path(config.runs).expanduser() / identity.run_id)
+    planner = Planner(config, identity, frozen_identities(folder, config.infra))
+    if planner.lanes is None and config.infra.executor != "work-pools":
+        planner.lanes = Identities.alike(identify(config.base_model))
+    start = read_start(folder) or find_start(config, identity.run_id)
     search = make_search(config.model_copy(update={"seed": identity.run_seed}), start.genomes)
     first = search.ask()
-    store = Store(config.store.path)
-    digests = {planner.training(genome.heavy).digest() for genome in first}
-    stored = sum(store.adapter_path(digest).exists() for digest in digests)
+    adapters = {genome.heavy.digest(): genome.heavy for genome in first}
+    stored = _stored(Store(config.store.path), planner, adapters.values()) if planner.lanes else None
     fresh = config.search.population - (config.search.elites if config.search.strategy == "evolution" else 0)
     later = (config.search.generations - 1) * fresh
-    trainings = len(digests) + later + 1 + config.search.champion_repeats
+    trainings = len(adapters) + later + 1 + config.search.champion_repeats
     evaluations = (
         len(first)
         + later
@@ -55,7 +57,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
         "population": config.search.population,
         "trainings_at_most": trainings,
         "evaluations_at_most": evaluations,
-        "first_generation": {"adapters": len(digests), "in_store": stored},
+        "first_generation": {"adapters": len(adapters), "in_store": stored},
         "estimated_seconds": round(seconds),
         "genomes": [genome.model_dump(mode="json", exclude={"automaton"}) for genome in first],
     }
@@ -70,8 +72,13 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
     if start.start_from != "nothing":
         out.print(start.text)
     out.print(f"at most {trainings} trainings and {evaluations} evaluations on {lanes} lanes")
-    out.print(f"first generation: {len(digests)} distinct adapters, {stored} of them in the store already")
+    known = "how many of them the store has depends on the lanes' machines" if stored is None else f"{stored} of them in the store already"  # fmt: skip
+    out.print(f"first generation: {len(adapters)} distinct adapters, {known}")
     out.print(f"estimated {seconds / 60:.1f} minutes when nothing is reused")
+
+
+def _stored(store: Store, planner: Planner, adapters: Iterable[HeavyGenes]) -> int:
+    return sum(store.adapter_path(planner.training(heavy).digest()).exists() for heavy in adapters)
 
 
 def _pace(config: RunConfig) -> tuple[float, float]:

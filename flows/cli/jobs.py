@@ -2,8 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -12,10 +13,12 @@ from rich.table import Table
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError
 from coral_core.genome import HeavyGenes, LightGenes, default_lora
+from coral_core.plan import Planner, job_for_patch
 from coral_core.queue import JobQueue, Ticket
 from coral_core.queue.queue import both
 from coral_core.store import Store
 from flows.cli.places import AsJson
+from flows.dispatch import Executor, make_executor
 
 StorePath = Annotated[str, Parameter(name="--store", help="The store whose queue is meant.")]
 Settings = Annotated[
@@ -165,19 +168,26 @@ def submit_train(config: Path, /, *, genes: Genes = None, set_: Settings = None,
     """Train one adapter on the training pool and wait for it."""
     loaded = _loaded(config, set_)
     heavy, _ = _genes(genes, loaded)
-    _wait(loaded, lambda planner, executor: executor.submit_training(planner.training(heavy)), timeout)
+    _wait(
+        loaded, lambda executor: executor.submit_training(_planner(loaded, executor, timeout).training(heavy)), timeout
+    )
 
 
 def submit_evaluate(
-    config: Path, /, *, genes: Genes = None, split: str = "fitness", set_: Settings = None, timeout: float = 3600
+    config: Path,
+    /,
+    *,
+    genes: Genes = None,
+    split: Literal["fitness", "monitor"] = "fitness",
+    set_: Settings = None,
+    timeout: float = 3600,
 ) -> None:
     """Evaluate a genome (training its adapter first where the store has none) and wait for it."""
     loaded = _loaded(config, set_)
     heavy, light = _genes(genes, loaded)
-    if split not in ("fitness", "monitor"):
-        raise ConfigError(f"--split {split}: use fitness or monitor; the held-out split is opened by a run, once.")
 
-    def submit(planner: Any, executor: Any) -> Any:
+    def submit(executor: Executor) -> Any:
+        planner = _planner(loaded, executor, timeout)
         executor.submit_training(planner.training(heavy)).result(timeout=timeout)
         return executor.submit_evaluation(planner.evaluation(heavy, light, split=split))
 
@@ -186,15 +196,13 @@ def submit_evaluate(
 
 def submit_test(config: Path, problem: str, file: Path, /, *, set_: Settings = None, timeout: float = 600) -> None:
     """Judge FILE against PROBLEM on the evaluation pool and wait for the verdict; exits 0 or 1."""
-    from coral_core.plan import job_for_patch
-
     loaded = _loaded(config, set_)
     try:
         patch = file.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read ({error}). Give a file of Python code.") from None
     job = job_for_patch(loaded, problem, patch)
-    result = _wait(loaded, lambda planner, executor: executor.submit_test(job), timeout)
+    result = _wait(loaded, lambda executor: executor.submit_test(job), timeout)
     if not result.passed:
         raise SystemExit(1)
 
@@ -217,18 +225,18 @@ def _genes(file: Path | None, config: RunConfig) -> tuple[HeavyGenes, LightGenes
         ) from None
 
 
-def _wait(config: RunConfig, submit: Any, timeout: float) -> Any:
+def _planner(config: RunConfig, executor: Executor, timeout: float) -> Planner:
+    return Planner.of_config(config, executor.identities(config.base_model, timeout))
+
+
+def _wait(config: RunConfig, submit: Callable[[Executor], Any], timeout: float) -> Any:
     """Submit, wait, print the result as JSON."""
     from flows.cli.installation import use_api
 
     use_api()
-    from coral_core.plan import Planner
-    from flows.dispatch import make_executor
-
-    planner = Planner.of_config(config)
     with make_executor(config, run_id="by-hand") as executor:
         try:
-            result = submit(planner, executor).result(timeout=timeout)
+            result = submit(executor).result(timeout=timeout)
         except TimeoutError:
             notice = getattr(executor, "notice", "") or "its lane still works"
             raise ConfigError(f"--timeout {timeout:g}: no result within that time ({notice}). Raise it.") from None

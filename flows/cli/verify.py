@@ -86,9 +86,9 @@ def _regenerate(run: Verified, sample: Sequence[Expected]) -> None:
     from coral_core.lm.base import identify
     from flows.dispatch import make_executor
 
-    here, there = identify(run.config.base_model), run.run.base_model
-    if here.numerics_class != there.numerics_class:
-        run.note("regenerated", f"nothing: results repeat bit for bit within one numerics class only; recorded {there.numerics_class!r}, here {here.numerics_class!r}")  # fmt: skip
+    here = identify(run.config.base_model)
+    if here.numerics_class != run.run.numerics:
+        run.note("regenerated", f"nothing: results repeat bit for bit within one numerics class only; recorded {run.run.numerics!r}, here {here.numerics_class!r}")  # fmt: skip
         return
     infra = run.config.infra
     local = infra.model_copy(update={"executor": "inline" if infra.executor == "inline" else "local"})

@@ -9,11 +9,10 @@ own. A lane that was lost says nothing: its machine, its worker or somebody's ki
 from typing import Literal
 
 from coral_core.errors import EngineDiedError, EngineMemoryError, EngineTimeOutError, JudgeError
-from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TrainedAdapter, TrainingJob
-from coral_core.queue import Failure
+from coral_core.jobs import Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.queue import Failure, Job
 from coral_core.store import Store
 
-Job = TrainingJob | EvaluationJob | TestJob
 _FINDINGS: dict[str, Literal["poison", "time-out", "out-of-memory"]] = {
     EngineDiedError.__name__: "poison",
     EngineTimeOutError.__name__: "time-out",
@@ -30,7 +29,7 @@ def is_last(tries: int, attempts: int) -> bool:
 def finding(job: Job, last: Failure, tries: int, store: Store) -> TrainedAdapter | Evaluation | None:
     """The infeasible result that the last try proves, published; None when it proves nothing about the genome."""
     reason = _FINDINGS.get(last.error)
-    if reason is None or not last.alone or isinstance(job, TestJob):
+    if reason is None or not last.alone or not isinstance(job, TrainingJob | EvaluationJob):
         return None
     words = f"tried {tries} times, the last time with nothing beside it: {last.message.splitlines()[0]}"
     if isinstance(job, TrainingJob):

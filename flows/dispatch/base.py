@@ -6,7 +6,21 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
+from coral_core.config import BaseModelConfig
+from coral_core.errors import CoralError
+from coral_core.identities import Identities
+from coral_core.jobs import (
+    BaseModelIdentity,
+    Evaluation,
+    EvaluationJob,
+    IdentityJob,
+    QueueName,
+    TestJob,
+    TestResult,
+    TrainedAdapter,
+    TrainingJob,
+)
+from coral_core.lm.base import identify
 from coral_core.queue import Failure
 
 
@@ -30,6 +44,29 @@ class Executor(ABC):
     @abstractmethod
     def submit_test(self, job: TestJob) -> Future[TestResult]:
         """Judge given code against one problem; needs no model and starts no engine."""
+
+    def submit_identity(self, job: IdentityJob) -> Future[BaseModelIdentity]:
+        """Ask a lane of `job.queue` what the base model is where it runs. Lanes of this machine need not be asked."""
+        future: Future[BaseModelIdentity] = Future()
+        try:
+            future.set_result(identify(job.base_model))
+        except CoralError as error:
+            future.set_exception(error)
+        return future
+
+    def identities(self, base_model: BaseModelConfig, timeout: float | None = None) -> Identities:
+        """What the base model is for the lanes of both queues; waits for a lane of each, at most `timeout` seconds.
+
+        Raises:
+            BaseModelError: it cannot be found or loaded there, or the two queues have different weights.
+            TimeoutError: a lane did not answer in time.
+        """
+        queues: tuple[QueueName, QueueName] = ("training", "evaluation")
+        asked = [self.submit_identity(IdentityJob(queue=queue, base_model=base_model)) for queue in queues]
+        training, evaluation = (future.result(timeout) for future in asked)
+        found = Identities(training=training, evaluation=evaluation)
+        found.check()
+        return found
 
     @abstractmethod
     def running(self) -> tuple[str, ...]:

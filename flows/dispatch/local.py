@@ -26,9 +26,9 @@ from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, Trai
 from coral_core.lane import Lane
 from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import EngineProcess
-from coral_core.queue import Failure, QueueName
+from coral_core.queue import Failure, Job, QueueName
 from coral_core.store import Store
-from flows.dispatch.attempts import Job, finding, is_last
+from flows.dispatch.attempts import finding, is_last
 from flows.dispatch.base import Executor
 
 log = logging.getLogger("coral.dispatch")

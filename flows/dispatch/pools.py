@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from typing import Any
 from uuid import UUID
 
@@ -19,13 +19,35 @@ from prefect.client.schemas.objects import StateType
 
 from coral_core.config import InfraConfig
 from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, ProblemError, StoreError
-from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
+from coral_core.jobs import (
+    BaseModelIdentity,
+    Evaluation,
+    EvaluationJob,
+    IdentityJob,
+    TestJob,
+    TestResult,
+    TrainedAdapter,
+    TrainingJob,
+)
 from coral_core.ledger import Ledger
-from coral_core.queue import Claim, FailedTicket, Failure, JobKind, JobQueue, QueueName, Ticket, lane_name, queue_of
+from coral_core.queue import (
+    Claim,
+    FailedTicket,
+    Failure,
+    Job,
+    JobQueue,
+    QueueName,
+    Ticket,
+    is_answer,
+    kind_of,
+    lane_name,
+    queue_of,
+)
 from coral_core.store import Store
 from flows.dispatch.attempts import RETRIED, finding, is_last
 from flows.dispatch.base import Executor
 from flows.dispatch.fleet import Fleet
+from flows.dispatch.pending import Pending
 
 log = logging.getLogger("coral.dispatch")
 
@@ -33,22 +55,11 @@ TICK_SECONDS = 0.1
 LOOK_SECONDS = 1.0
 MOST_LOSSES = 10
 MOST_FAILED_STARTS = 3
+LOAD_MINUTES = 30.0
+"""Limit of asking a lane, which loads the base model for it."""
 _ERRORS: dict[str, type[CoralError]] = {
     kind.__name__: kind for kind in (BaseModelError, ConfigError, ProblemError, StoreError)
 }
-
-
-class _Pending:
-    """One job that somebody holds a future of."""
-
-    def __init__(self, ticket: Ticket, job: TrainingJob | EvaluationJob | TestJob) -> None:
-        self.ticket = ticket
-        self.job = job
-        self.future: Future[Any] = Future()
-
-    @property
-    def queue(self) -> QueueName:
-        return queue_of(self.ticket.kind)
 
 
 class WorkPoolExecutor(Executor):
@@ -73,7 +84,7 @@ class WorkPoolExecutor(Executor):
         self._installation = self._queues["training"].installation()
         self._fleet = Fleet(deployments, str(store.root), self._installation, infra.linger)
         self._lock = threading.RLock()
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, Pending] = {}
         self._said: dict[QueueName, str] = {}
         self._unborn: dict[UUID, float] = {}
         self._failed_starts: dict[QueueName, int] = {"training": 0, "evaluation": 0}
@@ -85,13 +96,16 @@ class WorkPoolExecutor(Executor):
 
     def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
         size = job.heavy.rank * len(job.heavy.target_modules)
-        return self._submit("training", job, self._infra.training.minutes, size)
+        return self._submit(job, self._infra.training.minutes, size)
 
     def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
-        return self._submit("evaluation", job, self._infra.evaluation.minutes)
+        return self._submit(job, self._infra.evaluation.minutes)
 
     def submit_test(self, job: TestJob) -> Future[TestResult]:
-        return self._submit("test", job, self._infra.evaluation.minutes)
+        return self._submit(job, self._infra.evaluation.minutes)
+
+    def submit_identity(self, job: IdentityJob) -> Future[BaseModelIdentity]:
+        return self._submit(job, LOAD_MINUTES)
 
     def running(self) -> tuple[str, ...]:
         claims = {claim.digest for queue in self._queues.values() for claim in queue.claims()}
@@ -134,11 +148,9 @@ class WorkPoolExecutor(Executor):
 
     # -- submitting ------------------------------------------------------------------------
 
-    def _submit(
-        self, kind: JobKind, job: TrainingJob | EvaluationJob | TestJob, minutes: float, size: int = 0
-    ) -> Future[Any]:
+    def _submit(self, job: Job, minutes: float, size: int = 0) -> Future[Any]:
         ticket = Ticket(
-            kind=kind,
+            kind=kind_of(job),
             digest=job.digest(),
             run_id=self._run_id,
             job=job.model_dump(mode="json"),
@@ -150,16 +162,16 @@ class WorkPoolExecutor(Executor):
                 raise EngineError("the executor is closed: no more jobs can be submitted")
             if ticket.digest in self._pending:
                 return self._pending[ticket.digest].future
-            queue = self._queues[queue_of(kind)]
+            queue = self._queues[queue_of(job)]
             old = next((t for t in queue.waiting(self._run_id) if t.digest == ticket.digest), None)
             failed = queue.failed(ticket)
             if old is not None:  # of this run before it was killed: its tries count
                 ticket = ticket.model_copy(update={"failures": old.failures, "alone": old.alone})
             elif failed is not None and self._is_final(failed):
                 queue.forget_failed(ticket)  # somebody runs it again on purpose, after a full disk, say: it starts anew
-            pending = _Pending(ticket, job)
+            pending = Pending(ticket, job)
             self._pending[ticket.digest] = pending
-            if queue.failed(ticket) is None and self._result(pending) is None:
+            if queue.failed(ticket) is None and pending.result(queue) is None:
                 queue.submit(ticket)
         return pending.future
 
@@ -191,9 +203,9 @@ class WorkPoolExecutor(Executor):
                 log.exception("the dispatcher failed")
                 self._fail_all(EngineError(f"the dispatcher failed: {type(error).__name__}: {error}"))
 
-    def _look_at(self, pending: _Pending, fresh: bool) -> None:
+    def _look_at(self, pending: Pending, fresh: bool) -> None:
         queue, ticket = self._queues[pending.queue], pending.ticket
-        if (result := self._result(pending)) is not None:
+        if (result := pending.result(queue)) is not None:
             self._failed_starts[pending.queue] = 0
             self._done(pending, result)
         elif (failed := queue.failed(ticket)) is not None:
@@ -204,33 +216,19 @@ class WorkPoolExecutor(Executor):
         elif not queue.has_ticket(ticket):
             queue.submit(ticket)  # done for another evolution with a result that was broken, or swept away
 
-    def _result(self, pending: _Pending) -> Any:
-        queue, ticket = self._queues[pending.queue], pending.ticket
-        if not queue.is_done(ticket.digest, ticket.file):
-            return None
-        if ticket.kind == "test":
-            return queue.test_result(ticket.digest)
-        if ticket.kind == "training":
-            found: Any = self._store.read_adapter(ticket.digest)
-        else:
-            found = self._store.read_evaluation(ticket.digest)
-        if found is None:
-            self._store.set_aside("adapter" if ticket.kind == "training" else "evaluation", ticket.digest)
-        return found
-
-    def _done(self, pending: _Pending, result: Any) -> None:
+    def _done(self, pending: Pending, result: Any) -> None:
         queue = self._queues[pending.queue]
         queue.withdraw(pending.ticket)
         queue.forget_failed(pending.ticket)
-        if pending.ticket.kind == "test":
-            queue.forget_test(pending.ticket.digest)
+        if is_answer(pending.ticket.file):
+            queue.forget_answer(pending.ticket.digest)
         del self._pending[pending.ticket.digest]
-        _settle(pending.future, result, None)
+        pending.settle(result, None)
 
-    def _give_up(self, pending: _Pending, error: CoralError) -> None:
+    def _give_up(self, pending: Pending, error: CoralError) -> None:
         """End the wait first: what keeps the ticket from being taken back may be what the error is about."""
         self._pending.pop(pending.ticket.digest, None)
-        _settle(pending.future, None, error)
+        pending.settle(None, error)
         with contextlib.suppress(OSError):
             self._queues[pending.queue].withdraw(pending.ticket)
 
@@ -241,7 +239,7 @@ class WorkPoolExecutor(Executor):
 
     # -- failures --------------------------------------------------------------------------
 
-    def _decide(self, pending: _Pending, failed: FailedTicket) -> None:
+    def _decide(self, pending: Pending, failed: FailedTicket) -> None:
         """Try again, publish what the failures prove, or give up; a ticket given up stays listed as failed."""
         queue, ticket, last = self._queues[pending.queue], failed.ticket, failed.ticket.failures[-1]
         where = f"lane {last.lane} on {last.host or 'an unnamed machine'}"
@@ -269,7 +267,7 @@ class WorkPoolExecutor(Executor):
         else:
             self._give_up(pending, EngineError(f"{last.message.splitlines()[0]} ({where}, try {ticket.tries})"))
 
-    def _again(self, pending: _Pending, ticket: Ticket) -> None:
+    def _again(self, pending: Pending, ticket: Ticket) -> None:
         alone = is_last(ticket.tries, self._infra.attempts) or ticket.losses >= 2
         pending.ticket = ticket.model_copy(update={"alone": alone})
         self._queues[pending.queue].submit(pending.ticket)
@@ -289,7 +287,7 @@ class WorkPoolExecutor(Executor):
             return ""
         return self._fleet.ended_state(claim.flow_run_id) or ""
 
-    def _take_from(self, pending: _Pending, claim: Claim, why: str) -> None:
+    def _take_from(self, pending: Pending, claim: Claim, why: str) -> None:
         """Free the job of a lane that is gone; the loss is no evidence about the job."""
         queue = self._queues[pending.queue]
         if not queue.break_claim(claim):
@@ -372,13 +370,3 @@ class WorkPoolExecutor(Executor):
                     ),
                     name,
                 )
-
-
-def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:
-    try:
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-    except InvalidStateError:  # cancelled by who asked
-        return

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from coral_core.queue import JobQueue, LaneNote
 from coral_core.store import Store
@@ -77,6 +80,12 @@ def command(home: Path, *arguments: str, timeout: float = 240, cwd: Path | None 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@contextmanager
+def connected(url: str) -> Iterator[SyncPrefectClient]:
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 from pydantic import SecretStr
@@ -23,7 +22,7 @@ from pydantic import SecretStr
 from coral_core.errors import ConfigError
 from flows.installation.notices import Notices
 from tests.flows.conftest import Coral
-from tests.pools.conftest import Pools, command, kill, until
+from tests.pools.conftest import Pools, command, connected, kill, until
 
 pytestmark = pytest.mark.server
 
@@ -74,12 +73,6 @@ def set_up(home: Path, *arguments: str) -> str:
 @pytest.fixture
 def client(installation: tuple[Path, str]) -> Iterator[SyncPrefectClient]:
     with connected(installation[1]) as made:
-        yield made
-
-
-@contextmanager
-def connected(url: str) -> Iterator[SyncPrefectClient]:
-    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as made:
         yield made
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from coral_core.config import RunConfig
+from coral_core.config import BaseModelConfig, RunConfig
 from coral_core.genome import HeavyGenes
+from coral_core.jobs import BaseModelIdentity, IdentityJob, TestResult
 from coral_core.ledger import Ledger
 from coral_core.lm.client import InlineEngine
 from coral_core.plan import Planner, job_for_patch, problem_set
@@ -241,8 +242,31 @@ def test_a_test_job_comes_back_through_the_queue(store: Store, plan: Planner) ->
     job = job_for_patch(plan.config, problem.problem_id, problem.reference)
     q.submit(Ticket(kind="test", digest=job.digest(), run_id="one", job=job.model_dump(mode="json"), seconds=60))
     LaneWorker(store, JobQueue(store, "evaluation"), 0.2).run()
-    result = q.test_result(job.digest())
+    result = q.answer(job.digest(), TestResult)
     assert result is not None and result.passed
+
+
+def test_a_lane_says_what_the_base_model_is_on_its_machine(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORAL_REHEARSAL_MACHINE", "B")
+    job = IdentityJob(queue="training", base_model=BaseModelConfig(name="rehearsal"))
+    q = queue(store)
+    q.submit(Ticket(kind="identity", digest=job.digest(), run_id="one", job=job.model_dump(mode="json"), seconds=60))
+    LaneWorker(store, q, 0.2).run()
+    found = q.answer(job.digest(), BaseModelIdentity)
+    assert found is not None and found.numerics_class.endswith("on B")
+
+
+def test_a_lane_of_another_machine_refuses_the_job(
+    store: Store, plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORAL_REHEARSAL_MACHINE", "B")
+    q, ticket = queue(store), training(plan, genes(plan)[0])
+    q.submit(ticket)
+    LaneWorker(store, q, 0.2).run()
+    failed = q.failed(ticket)
+    assert failed is not None
+    message = failed.ticket.failures[-1].message
+    assert "on B)" in message and "--again" in message and store.read_adapter(ticket.digest) is None
 
 
 def test_rubbish_in_the_queue_is_passed_over(store: Store, plan: Planner, caplog: pytest.LogCaptureFixture) -> None:

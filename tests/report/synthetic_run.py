@@ -119,6 +119,7 @@ def make_run(root: Path, finished: bool = True, ids: list[str] | None = None) ->
                 modules=("q_proj",),
                 numerics_class="cpu; float32",
             ),
+            training_numerics_class="cpu; float32",
             problems={"source": "builtin", "counts": {"fitness": 30, "held_out": 32}, "digests": {}},
         ),
         _baseline(store, "base_model", "none", 2, ids),

@@ -1,0 +1,81 @@
+"""What the base model is where its jobs run: asked once, then frozen with the run.
+
+An evolution may run on a machine without GPU, torch or weights, train on one kind of GPU and evaluate on another; so each
+queue's lanes say themselves what they have, and their numerics class goes into the digests of their jobs. `base_model.json`
+in the run's folder keeps the answer: a replay finds everything in the store and needs no lane for it.
+"""
+
+import logging
+from typing import Self
+
+from pydantic import ValidationError
+
+from coral_core.config import InfraConfig
+from coral_core.errors import BaseModelError, StoreError
+from coral_core.frozen import Frozen
+from coral_core.jobs import BaseModelIdentity
+from coral_core.run import RunFolder
+from coral_core.store import write_atomic
+
+log = logging.getLogger("coral.evolve")
+
+FILE = "base_model.json"
+
+
+class Identities(Frozen):
+    """The base model as training lanes and as evaluation lanes have it: equal content, each its own numerics class."""
+
+    training: BaseModelIdentity
+    evaluation: BaseModelIdentity
+
+    @classmethod
+    def alike(cls, identity: BaseModelIdentity) -> Self:
+        """Both queues on machines of one kind."""
+        return cls(training=identity, evaluation=identity)
+
+    def check(self) -> None:
+        """Raises `BaseModelError`: the lanes of the two queues hold different weights."""
+        if self.training.content_id != self.evaluation.content_id:
+            raise BaseModelError(
+                f"base_model.name: {self.training.name}: training lanes have content {self.training.content_id[:12]}, evaluation "
+                f"lanes {self.evaluation.content_id[:12]}. Give both pools the same weights, or name a commit with base_model.revision."
+            )
+
+
+class _Frozen(Frozen):
+    """`base_model.json`."""
+
+    schema_version: int = 1
+    asked: str = ""
+    identities: Identities
+
+
+def asked_of(infra: InfraConfig) -> str:
+    """Who answers for the lanes: answers of other lanes say nothing about these."""
+    if infra.executor != "work-pools":
+        return "this machine"
+    return f"{infra.training.deployment}, {infra.evaluation.deployment}"
+
+
+def freeze_identities(folder: RunFolder, infra: InfraConfig, identities: Identities) -> None:
+    """Keep what the lanes said, for the next session of this run. Raises `StoreError`: it cannot be written."""
+    try:
+        text = _Frozen(asked=asked_of(infra), identities=identities).model_dump_json(indent=1)
+        write_atomic(folder.path / FILE, text.encode())
+    except OSError as error:
+        raise StoreError(
+            f"{folder.path / FILE}: cannot be written ({error.strerror}). Free space and run it again"
+        ) from error
+
+
+def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | None:
+    """What lanes of `infra` said to an earlier session of this run; None when nobody asked them."""
+    try:
+        found = _Frozen.model_validate_json((folder.path / FILE).read_bytes())
+        found.identities.check()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError, BaseModelError) as error:
+        log.warning("%s cannot be used, so lanes are asked again: %s", folder.path / FILE, str(error).splitlines()[0])
+        return None
+    return found.identities if found.asked == asked_of(infra) else None
