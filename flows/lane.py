@@ -8,10 +8,11 @@ store, another version of the code), Crashed when their process is lost.
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
+from uuid import UUID
 
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
@@ -22,12 +23,14 @@ from coral_core.ledger import Ledger
 from coral_core.lm.client import EngineProcess
 from coral_core.plan import job_for_patch
 from coral_core.queue import JobQueue, QueueName
-from coral_core.queue.worker import LaneWorker
+from coral_core.queue.worker import LaneWorker, Order
 from coral_core.store import Store
 from flows.dispatch.version import code_version
 from flows.run_log import logged_to
 
 log = logging.getLogger("coral.lane")
+
+LOOK_SECONDS = 3.0
 
 
 @flow(name="train-adapters", flow_run_name="training lane {slot}", persist_result=False)
@@ -87,9 +90,7 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
     queue = JobQueue(store, name)
     if installation:
         queue.check(installation)
-    worker = LaneWorker(
-        store, queue, linger, flow_run.id or "", _cancel_probe(flow_run.id), most=most, ledger=Ledger(store)
-    )
+    worker = LaneWorker(store, queue, linger, flow_run.id or "", _orders(flow_run.id), most=most, ledger=Ledger(store))
     with logged_to(flow_run.id):
         ended = worker.run()
     if ended == "cancelled":
@@ -98,22 +99,29 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
     return {"lane": worker.name, "ended": ended, "jobs": sum(s.jobs for s in note.served.values()) if note else 0}
 
 
-def _cancel_probe(flow_run_id: str | None) -> Callable[[], bool]:
-    """Asks the API whether this flow run is to stop; an API that is away is no reason to."""
+def _orders(flow_run_id: str | None) -> Callable[[], Order]:
+    """What Prefect wants of this flow run: to stop when it was cancelled, to take no more work when its pool is paused. An
+    API that is away is no reason for either."""
     if not flow_run_id:
-        return lambda: False
+        return lambda: "go on"
     client = get_client(sync_client=True)
-    state: dict[Literal["next"], float] = {"next": 0.0}
+    last: dict[str, Any] = {"next": 0.0, "order": "go on"}
 
-    def probe() -> bool:
-        if time.monotonic() < state["next"]:
-            return False
-        state["next"] = time.monotonic() + 3.0
-        try:
-            found = client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
-        except Exception as error:
-            log.debug("the API does not answer: %s", error)
-            return False
-        return found is not None and (found.is_cancelling() or found.is_final())
+    def order() -> Order:
+        if time.monotonic() >= last["next"]:
+            last["next"] = time.monotonic() + LOOK_SECONDS
+            try:
+                last["order"] = _order(client, flow_run_id)
+            except Exception as error:
+                log.debug("the API does not answer: %s", error)
+        known: Order = last["order"]
+        return known
 
-    return probe
+    return order
+
+
+def _order(client: SyncPrefectClient, flow_run_id: str) -> Order:
+    run = client.read_flow_run(UUID(flow_run_id))
+    if run.state is not None and (run.state.is_cancelling() or run.state.is_final()):
+        return "stop"
+    return "finish" if run.work_pool_name and client.read_work_pool(run.work_pool_name).is_paused else "go on"

@@ -35,7 +35,9 @@ log = logging.getLogger("coral.lane")
 LOOK_SECONDS = 0.1
 CLOSED_SECONDS = 5.0
 """A lane that waits for a budget to open costs what it waits to save: it lingers no longer than this."""
-Ended = Literal["idle", "asked", "cancelled", "enough", "budget"]
+End = Literal["done", "failed", "stopped"]
+Order = Literal["go on", "finish", "stop"]
+Ended = Literal["idle", "asked", "cancelled", "drained", "enough", "budget"]
 
 
 class LaneWorker:
@@ -46,7 +48,7 @@ class LaneWorker:
         queue: Which queue to serve.
         linger: Seconds without a job after which the lane ends.
         flow_run_id: The Prefect flow run that this lane is, if any.
-        is_cancelled: Asked every few seconds; True stops the job in flight and the lane.
+        order: Asked every few seconds; "finish" ends the lane after the job in flight, "stop" ends both.
         make_engine: Makes the engine (tests put their own here).
         most: Jobs after which the lane ends; 0: no limit.
         ledger: Asked before each job whether its evolution may still spend; None: not asked (tests).
@@ -58,7 +60,7 @@ class LaneWorker:
         queue: JobQueue,
         linger: float,
         flow_run_id: str = "",
-        is_cancelled: Callable[[], bool] = lambda: False,
+        order: Callable[[], Order] = lambda: "go on",
         make_engine: Callable[[], Engine] = EngineProcess,
         most: int = 0,
         ledger: Ledger | None = None,
@@ -69,7 +71,8 @@ class LaneWorker:
         self._most = most
         self._ledger = ledger
         self._closed: dict[str, str] = {}
-        self._is_cancelled = is_cancelled
+        self._order = order
+        self._drained = False
         self._make_engine = make_engine
         self._engine = make_engine()
         self._lane = Lane(store, self._engine)
@@ -123,6 +126,8 @@ class LaneWorker:
                 return "enough"
             if self._stopped == "cancelled":
                 return "cancelled"
+            if self._drained:
+                return "drained"
             if self._queue.lanes.asked_to_end(self.name):
                 return "asked"
             self._closed = {}
@@ -181,7 +186,8 @@ class LaneWorker:
             error, trace = problem, traceback.format_exc()
         with self._lock:
             stopped, self._claim = self._stopped, None
-        self._book(ticket.run_id, before, time.monotonic() - started, "" if stopped else "failed" if error else "done")
+        end: End = "stopped" if stopped else "failed" if error else "done"
+        self._book(ticket, before, time.monotonic() - started, end)
         with contextlib.suppress(StoreError):  # said by what comes next
             self._meter.drop() if stopped else self._meter.rest()
         if stopped:
@@ -225,13 +231,15 @@ class LaneWorker:
         self._engine = self._make_engine()
         self._lane = Lane(self._store, self._engine)
 
-    def _book(self, run_id: str, before: float, seconds: float, end: str) -> None:
-        """Add a job to the lane's account; one that was stopped on purpose (`end` empty) says nothing about such jobs."""
+    def _book(self, ticket: Ticket, before: float, seconds: float, end: End) -> None:
+        """Add to the lane's account. Who only asked what is here pays for the time, and it counts as no job; a job that was
+        stopped on purpose says nothing about such jobs."""
+        run_id, is_job = ticket.run_id, ticket.kind != "identity"
         with self._lock:
             old = self._note.served.get(run_id, Served())
-            new = Served(jobs=old.jobs + 1, seconds=old.seconds + seconds)
+            new = Served(jobs=old.jobs + is_job, seconds=old.seconds + seconds)
             recent = self._note.recent
-            if end:
+            if is_job and end != "stopped":
                 job = DoneJob(ended=time.time(), waited=before, seconds=seconds, failed=end == "failed")
                 recent = recent.with_job(job)
             self._note = self._note.model_copy(update={"served": self._note.served | {run_id: new}, "recent": recent})
@@ -250,7 +258,9 @@ class LaneWorker:
         """Stop the job in flight when nobody wants it, when its claim was broken, or when the lane is cancelled."""
         claim = self._claim
         why = ""
-        if self._is_cancelled():
+        order = self._order()
+        self._drained = order == "finish"
+        if order == "stop":
             why = "cancelled"
         elif claim is not None and not self._queue.wanted(claim.digest):
             why = "withdrawn"

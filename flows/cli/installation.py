@@ -152,22 +152,33 @@ def drain(
     /,
     *,
     minutes: Annotated[float, Parameter(help="How long to wait for lanes to finish what they do.")] = 60,
+    undo: Annotated[
+        bool, Parameter(help="Take work again; a worker of coral up is started again.", negative=())
+    ] = False,
 ) -> None:
-    """Let POOL's lanes finish their jobs, take no new ones, then stop its local worker.
+    """Let a pool's lanes finish their jobs, take no new ones, then stop its local worker.
 
     Args:
         pool: Name of the work pool.
         minutes: How long to wait for lanes to finish what they do.
+        undo: Take work again; a worker of coral up is started again.
     """
-    use_api()
-    from flows.installation.daily import end_workers
+    url = use_api()
+    from flows.installation.daily import end_workers, read_state, start_workers
     from flows.installation.ending import drain as run
+    from flows.installation.ending import undo_drain
 
+    if undo:
+        undo_drain(pool)
+        console.print(f"pool {pool} takes work again")
+        if read_state().get("url") == url:
+            start_workers(url)
+        return
     for line in run(pool, minutes * 60):
         console.print(line)
     for what in end_workers({pool}):
         console.print(f"ended {what}")
-    console.print(f"pool {pool} is paused and idle. Go on with: prefect work-pool resume {pool}")
+    console.print(f"pool {pool} is paused and idle. Go on with: coral drain {pool} --undo")
 
 
 def use_api() -> str:

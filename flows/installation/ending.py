@@ -43,10 +43,7 @@ def cancel_everything() -> int:
 def drain(pool: str, seconds: float) -> Iterator[str]:
     """Pause `pool` and wait until nothing runs there; yields what it sees. Raises `ConfigError`."""
     with get_client(sync_client=True) as client:
-        try:
-            client.update_work_pool(pool, WorkPoolUpdate(is_paused=True))
-        except ObjectNotFound:
-            raise ConfigError(f"{pool}: no such work pool. Known: {', '.join(p.name for p in POOLS)}.") from None
+        _pause(client, pool, True)
         yield f"paused {pool}"
         deadline = time.monotonic() + seconds
         left: set[str] | None = None
@@ -59,6 +56,19 @@ def drain(pool: str, seconds: float) -> Iterator[str]:
                     f"{pool}: {len(running)} flow runs still work after {seconds / 60:.0f} minutes. Raise --minutes, or: coral cancel"
                 )
             time.sleep(1)
+
+
+def undo_drain(pool: str) -> None:
+    """Let workers take flow runs of `pool` again. Raises `ConfigError`."""
+    with get_client(sync_client=True) as client:
+        _pause(client, pool, False)
+
+
+def _pause(client: SyncPrefectClient, pool: str, paused: bool) -> None:
+    try:
+        client.update_work_pool(pool, WorkPoolUpdate(is_paused=paused))
+    except ObjectNotFound:
+        raise ConfigError(f"{pool}: no such work pool. Known: {', '.join(p.name for p in POOLS)}.") from None
 
 
 def _cancel(client: SyncPrefectClient, run: FlowRun) -> None:

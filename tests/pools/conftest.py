@@ -17,6 +17,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from coral_core.queue import JobQueue, LaneNote
+from coral_core.queue.tickets import digest_of
 from coral_core.store import Store
 from tests.flows.conftest import Coral
 
@@ -59,7 +60,9 @@ class Pools(Coral):
         return [note for note in notes if note.state != "ended" and name in (None, note.queue)]
 
     def working(self, name: str = "training") -> LaneNote | None:
-        return next((note for note in self.lanes(name) if note.state == "working"), None)
+        """A lane at work, and not one that is only asked what base model it has."""
+        asks = {digest_of(path.name) for path in self.queue(name).root.glob("tickets/*/0-*.json")}
+        return next((n for n in self.lanes(name) if n.state == "working" and n.digest not in asks), None)
 
     def work_done(self, name: str = "training") -> int:
         """Jobs that lanes finished or tried, by their own count."""
