@@ -53,6 +53,12 @@ class BaseModelError(CoralError):
     exit_code = 2
 
 
+class BudgetClosedError(CoralError):
+    """The budget allows no more work, and nobody waits for it to open again."""
+
+    exit_code = 7
+
+
 class JudgeError(CoralError):
     """The judge could not reach a verdict; this says nothing about the patch."""
 

@@ -5,6 +5,7 @@ compare byte for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id
 
     config.yaml    the frozen configuration (defaults included)
     run.json       identity, --set differences, versions
+    base_model.json  what lanes said the base model is (coral_core/identities.py)
     start.json     what the first population comes from (coral_core/start.py)
     history.jsonl  RunRecord, BaselineRecord, then per generation GenomeRecords and a GenerationRecord, FinalRecord
     timings.jsonl  JobTiming and JobFailure lines, and a SessionTiming line per session (append only)

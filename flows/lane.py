@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -17,9 +17,10 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from coral_core.config import RunConfig, parse_config
-from coral_core.errors import ConfigError
+from coral_core.digest import digest
+from coral_core.errors import BudgetClosedError, ConfigError
 from coral_core.lane import Lane
-from coral_core.ledger import Ledger
+from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import EngineProcess
 from coral_core.plan import job_for_patch
 from coral_core.queue import JobQueue, QueueName
@@ -31,6 +32,8 @@ from flows.run_log import logged_to
 log = logging.getLogger("coral.lane")
 
 LOOK_SECONDS = 3.0
+BY_HAND = "by-hand"
+"""Whose account pays for what no evolution asked for."""
 
 
 @flow(name="train-adapters", flow_run_name="training lane {slot}", persist_result=False)
@@ -68,15 +71,27 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
 
     Returns:
         A verdict for each patch.
+
+    Raises:
+        BudgetClosedError: what `config` allows to spend is spent; nothing was judged.
     """
     settings = config or parse_config("", "the defaults")
     for number, item in enumerate(patches):
         if set(item) != {"problem", "patch"}:
             raise ConfigError(f"patches[{number}]: has {sorted(item)}. Give exactly problem and patch.")
-    lane = Lane(Store(settings.store.path), EngineProcess())
+    jobs = [job_for_patch(settings, item["problem"], item["patch"]) for item in patches]
+    store = Store(settings.store.path)
+    store.prepare()
+    ledger = Ledger(store)
+    ledger.set_budget(BY_HAND, settings.budget)
+    lane = Lane(store, EngineProcess())
     try:
-        jobs = [job_for_patch(settings, item["problem"], item["patch"]) for item in patches]
-        return [lane.test(job).model_dump(mode="json") for job in jobs]
+        with Meter(store, f"test-patches-{flow_run.id or uuid4()}", "evaluation") as meter:
+            if why := ledger.begin(meter, BY_HAND, "evaluation", digest([job.digest() for job in jobs])):
+                raise BudgetClosedError(f"patches: {len(jobs)} were not judged: {why}")
+            verdicts = [lane.test(job).model_dump(mode="json") for job in jobs]
+            meter.rest()
+            return verdicts
     finally:
         lane.close()
 
