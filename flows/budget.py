@@ -14,8 +14,10 @@ from typing import Any
 from prefect.client.orchestration import get_client
 from prefect.states import Running
 
+from coral_core.digest import digest
 from coral_core.errors import StoreError
-from coral_core.ledger import Ledger
+from coral_core.ledger import Ledger, Standing
+from coral_core.run import RunFolder
 from flows import events
 from flows.session import Session
 
@@ -75,7 +77,7 @@ async def _set_state(flow_run_id: str, name: str, message: str) -> None:
 
 
 def _tell(session: Session, ledger: Ledger) -> None:
-    """Say that a share of a limit is spent, or that nothing runs because of it; who hears it knows what was said today."""
+    """Say, once, that a share of a limit is spent, or that nothing runs because of it."""
     try:
         if not ledger.budget(session.folder.run_id).limited:
             return
@@ -84,5 +86,21 @@ def _tell(session: Session, ledger: Ledger) -> None:
         log.debug("%s", error)  # the executor holds the work and says why
         return
     for mark in MARKS:
-        if 100 * standing.used >= mark or (mark == 100 and session.board.paused):
+        if (100 * standing.used >= mark or (mark == 100 and session.board.paused)) and _is_news(
+            session.folder, mark, standing
+        ):
             session.on_budget(mark, standing)
+
+
+def _is_news(folder: RunFolder, mark: int, standing: Standing) -> bool:
+    """True once per mark, day and limits, also over restarts: a day has a budget of its own, and so has a raised limit."""
+    limits = digest(standing.limits.model_dump(mode="json"))[:12]
+    told = folder.path / "told" / f"budget-{mark}-{standing.day}-{limits}"
+    try:
+        told.parent.mkdir(exist_ok=True)
+        told.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError as error:  # rather twice than never
+        log.debug("%s: %s", told, error)
+    return True

@@ -8,7 +8,7 @@ Not covered: what becomes of an event, which is the business of automations.
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from prefect.events import Event, emit_event
@@ -29,7 +29,6 @@ class _Told:
 
     paused: str = ""
     progress: float = float("-inf")
-    percents: dict[int, str] = field(default_factory=dict)
     last: Event | None = None
     """The last event that starts or stops the clock of `coral: no progress`: the server handles events side by side."""
 
@@ -80,12 +79,7 @@ def job_finished(run_id: str, done: int, expected: int, last: str) -> None:
 
 
 def budget_reached(run_id: str, percent: int, standing: str) -> None:
-    """`percent` (80 or 100) of a limit is spent; at most one event a day, since a new day has a budget of its own."""
-    told = _told.setdefault(run_id, _Told())
-    today = time.strftime("%Y-%m-%d", time.gmtime())
-    if told.percents.get(percent) == today:
-        return
-    told.percents[percent] = today
+    """`percent` (80 or 100) of a limit is spent."""
     share = f"has used {percent} % of its budget" if percent < 100 else "has no budget left for another job"
     text = f"{run_id} {share}. {standing}".strip()
     _emit("budget-reached", run_id, text, {"coral.budget.percent": str(percent)}, percent=percent, standing=standing)

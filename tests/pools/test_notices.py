@@ -157,7 +157,7 @@ def test_champion_found_by_a_real_run_and_not_again_by_its_replay(pools: Pools, 
 def test_budget_at_80_and_at_100_once_each(pools: Pools, receiver: Receiver) -> None:
     told(
         pools,
-        *["events.budget_reached('spender', 80, '8 of 10 GPU hours.')"] * 2,
+        "events.budget_reached('spender', 80, '8 of 10 GPU hours.')",
         "events.budget_reached('spender', 100, '10 of 10 GPU hours.')",
     )
     assert "8 of 10 GPU hours" in receiver.hears("80 % of the budget is used", "spender")
