@@ -26,7 +26,7 @@ test: env ## every test that needs no Docker, browser or GPU, two files at a tim
 	@bash tests/run_torch_free.sh
 
 test-faults: env ## the slow half of the failure table: 50 kills, outages, machine loss, cancel from the UI
-	$(BIN)/python -m pytest -m slow --timeout 1500 tests/pools
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --timeout 1500 tests/pools
 
 test-docker: env ## lanes in containers, with a Docker daemon of its own where none answers (root)
 	@bash tests/docker/run.sh

@@ -172,7 +172,7 @@ def test_a_cancel_in_the_ui_ends_a_deployed_evolution(pools: Pools, client: Sync
 def test_lanes_follow_the_work(pools: Pools) -> None:
     """None before there is work, no more than it can fill, none afterwards: one pays for active lanes only."""
     seen: list[int] = []
-    run = pools.start(base_model__name="rehearsal:train=2", infra__linger="8", search__generations="1")
+    run = pools.start(base_model__name="rehearsal:train=4", infra__linger="8", search__generations="1")
     while run.poll() is None:
         seen.append(len([note for note in pools.lanes("training") if alive(note.pid)]))
         time.sleep(0.2)
