@@ -1,0 +1,46 @@
+"""What a budget's notices are told of, once: also by an evolution that was started again."""
+
+from pathlib import Path
+
+from coral_core.config import BudgetConfig, RunConfig
+from coral_core.ledger import Ledger, Meter, Standing
+from coral_core.plan import Planner
+from coral_core.run import RunFolder
+from coral_core.store import Store
+from flows import budget
+from flows.dispatch.inline import InlineExecutor
+from flows.session import Session
+
+
+def session(folder: Path, store: Store, heard: list[tuple[int, float]]) -> Session:
+    def hear(percent: int, standing: Standing) -> None:
+        heard.append((percent, standing.used))
+
+    config = RunConfig()
+    executor = InlineExecutor(config.infra, store)
+    return Session(
+        planner=Planner.of_config(config),
+        store=store,
+        executor=executor,
+        folder=RunFolder(folder / "run"),
+        on_budget=hear,
+    )
+
+
+def test_each_mark_is_told_once_and_again_for_a_raised_limit(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    (tmp_path / "run").mkdir()
+    ledger, heard = Ledger(store), []  # type: ignore[var-annotated]
+    ledger.set_budget("run", BudgetConfig.model_validate({"evolution": {"gpu_hours": 1e-9}}))
+    with Meter(store, "lane", "training") as meter:
+        meter.work("run", "training", "d" * 64)
+        meter.rest()
+    for _ in range(2):
+        budget._tell(session(tmp_path, store, heard), ledger)
+    assert [mark for mark, _ in heard] == [80, 100]
+    budget._tell(session(tmp_path, store, heard), Ledger(store))
+    assert len(heard) == 2, "a restart told it again"
+    ledger.set_budget("run", BudgetConfig.model_validate({"evolution": {"gpu_hours": 2e-9}}))
+    budget._tell(session(tmp_path, store, heard), ledger)
+    assert [mark for mark, _ in heard[2:]] == [80, 100]
