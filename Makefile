@@ -23,7 +23,6 @@ evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=
 
 test: env ## every test that needs no Docker, browser or GPU, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
-	@bash tests/run_torch_free.sh
 
 test-faults: env ## the slow half of the failure table: 50 kills, outages, machine loss, cancel from the UI
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --timeout 1500 tests/pools
@@ -51,7 +50,7 @@ lint: env ## ruff
 types: env ## mypy
 	$(BIN)/mypy
 
-check: lint types test ## linter, types, tests (CI runs test-faults, too)
+check: lint types test ## linter, types, tests (CI runs test-pythons and test-faults, too)
 
 tiny: env ## pre-train the embedded base model from nothing (about 10 minutes on 2 cores)
 	$(BIN)/python -m coral_core.lm.pretrain --out coral_core/lm/tiny
