@@ -205,7 +205,11 @@ class Fleet:
             log.warning("lane %s could not be cancelled: %s", run.name, str(error).splitlines()[0])
 
     def give_up(self, run: FlowRun, why: str) -> None:
-        """Put on record that a lane is gone, when nobody is left who would."""
+        """Put on record that a lane is gone, when nobody is left who would. What was lost says nothing about the machine, so
+        it is no start that failed (`ended_starts`)."""
+        for group in self._groups.values():
+            group.started.discard(run.id)
+        log.warning("%s is lost: %s", run.name, why)
         try:
             lost: State[Any] = Crashed(message=why)
             self._client.set_flow_run_state(run.id, lost, force=True)
