@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONFIG ?= configs/quickstart.yaml
+ONLY ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env evolve test test-faults test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check tiny constraints clean
@@ -25,7 +26,7 @@ test: env ## every test that needs no Docker, browser or GPU, two files at a tim
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: env ## the slow half of the failure table: 50 kills, outages, machine loss, cancel from the UI
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --timeout 1500 tests/pools
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --timeout 1500 $(ONLY) tests/pools
 
 test-docker: env ## lanes in containers, with a Docker daemon of its own where none answers (root)
 	@bash tests/docker/run.sh
