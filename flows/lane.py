@@ -5,9 +5,10 @@ when idle, Cancelled when somebody cancels them, Failed when the machine does no
 store, another version of the code), Crashed when their process is lost.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +20,7 @@ from prefect.states import Cancelled
 from coral_core.config import RunConfig, parse_config
 from coral_core.digest import digest
 from coral_core.errors import BudgetClosedError, ConfigError
+from coral_core.jobs import TestJob
 from coral_core.lane import Lane
 from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import EngineProcess
@@ -67,7 +69,7 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
 
     Args:
         patches: Objects with `problem` (an id) and `patch` (a whole module).
-        config: Names the problems and the judge's limits; the defaults otherwise.
+        config: Names the problems, the judge's limits, and the store whose budget pays; left out: the defaults, and nobody pays.
 
     Returns:
         A verdict for each patch.
@@ -80,20 +82,33 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
         if set(item) != {"problem", "patch"}:
             raise ConfigError(f"patches[{number}]: has {sorted(item)}. Give exactly problem and patch.")
     jobs = [job_for_patch(settings, item["problem"], item["patch"]) for item in patches]
-    store = Store(settings.store.path)
-    store.prepare()
-    ledger = Ledger(store)
-    ledger.set_budget(BY_HAND, settings.budget)
-    lane = Lane(store, EngineProcess())
+    lane = Lane(Store(settings.store.path), EngineProcess())
     try:
-        with Meter(store, f"test-patches-{flow_run.id or uuid4()}", "evaluation") as meter:
-            if why := ledger.begin(meter, BY_HAND, "evaluation", digest([job.digest() for job in jobs])):
-                raise BudgetClosedError(f"patches: {len(jobs)} were not judged: {why}")
-            verdicts = [lane.test(job).model_dump(mode="json") for job in jobs]
-            meter.rest()
-            return verdicts
+        with _booked(config, jobs):
+            return [lane.test(job).model_dump(mode="json") for job in jobs]
     finally:
         lane.close()
+
+
+@contextlib.contextmanager
+def _booked(config: RunConfig | None, jobs: Sequence[TestJob]) -> Iterator[None]:
+    """Put what runs within on the ledger of the store that `config` names; without one there is no ledger to keep.
+
+    Raises:
+        BudgetClosedError: the budget allows no more work.
+    """
+    if config is None:
+        yield
+        return
+    store = Store(config.store.path)
+    store.prepare()
+    ledger = Ledger(store)
+    ledger.set_budget(BY_HAND, config.budget)
+    with Meter(store, f"test-patches-{flow_run.id or uuid4()}", "evaluation") as meter:
+        if why := ledger.begin(meter, BY_HAND, "evaluation", digest([job.digest() for job in jobs])):
+            raise BudgetClosedError(f"patches: {len(jobs)} were not judged: {why}")
+        yield
+        meter.rest()
 
 
 def _lane(name: QueueName, path: str, installation: str, code: str, linger: float, most: int) -> Any:
