@@ -189,7 +189,8 @@ class LaneWorker:
         end: End = "stopped" if stopped else "failed" if error else "done"
         self._book(ticket, before, time.monotonic() - started, end)
         with contextlib.suppress(StoreError):  # said by what comes next
-            self._meter.drop() if stopped else self._meter.rest()
+            # a question costs what it takes, and says nothing about what jobs take
+            self._meter.drop() if stopped or ticket.kind == "identity" else self._meter.rest()
         if stopped:
             log.info("%s %s stopped: %s", ticket.kind, ticket.digest[:12], stopped)
             self._queue.release(claim)

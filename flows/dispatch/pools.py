@@ -105,6 +105,9 @@ class WorkPoolExecutor(Executor):
         return self._submit(job, self._infra.evaluation.minutes)
 
     def submit_identity(self, job: IdentityJob) -> Future[BaseModelIdentity]:
+        with self._lock:
+            if job.digest() not in self._pending:  # an answer that a dead evolution left may be of other machines
+                self._queues[job.queue].forget_answer(job.digest())
         return self._submit(job, LOAD_MINUTES)
 
     def running(self) -> tuple[str, ...]:

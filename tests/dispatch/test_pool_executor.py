@@ -9,6 +9,7 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import StoreError
+from coral_core.jobs import BaseModelIdentity, IdentityJob
 from coral_core.ledger import Ledger
 from coral_core.plan import Planner
 from coral_core.queue import Failure, JobQueue, Ticket
@@ -113,3 +114,14 @@ def test_a_job_that_was_given_up_starts_anew(executor: WorkPoolExecutor, error: 
     executor.submit_training(JOB)
     assert (queue.failed(ticket()) is None) == again
     assert [t.failures for t in queue.waiting("run")] == ([()] if again else [])
+
+
+def test_an_answer_that_a_dead_evolution_left_is_not_believed(executor: WorkPoolExecutor) -> None:
+    job = IdentityJob(queue="training", base_model=CONFIG.base_model)
+    queue = executor._queues["training"]
+    queue.publish_answer(job.digest(), PLANNER.base("training").model_copy(update={"numerics_class": "an old machine"}))
+    future = executor.submit_identity(job)
+    assert queue.answer(job.digest(), BaseModelIdentity) is None and not future.done()
+    queue.publish_answer(job.digest(), PLANNER.base("training"))
+    assert future.result(timeout=10) == PLANNER.base("training")
+    executor.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coral_core.config import BaseModelConfig, RunConfig
+from coral_core.config import BaseModelConfig, BudgetConfig, RunConfig
 from coral_core.genome import HeavyGenes
 from coral_core.jobs import BaseModelIdentity, IdentityJob, TestResult
 from coral_core.ledger import Ledger
@@ -251,9 +251,12 @@ def test_a_lane_says_what_the_base_model_is_on_its_machine(store: Store, monkeyp
     job = IdentityJob(queue="training", base_model=BaseModelConfig(name="rehearsal"))
     q = queue(store)
     q.submit(Ticket(kind="identity", digest=job.digest(), run_id="one", job=job.model_dump(mode="json"), seconds=60))
-    LaneWorker(store, q, 0.2).run()
+    Ledger(store).set_budget("one", BudgetConfig())
+    LaneWorker(store, q, 0.2, ledger=Ledger(store)).run()
     found = q.answer(job.digest(), BaseModelIdentity)
     assert found is not None and found.numerics_class.endswith("on B")
+    (account,) = Ledger(store).accounts()
+    assert account.spent and not account.work, "a question is paid for, and says nothing about what jobs take"
 
 
 def test_a_lane_of_another_machine_refuses_the_job(
