@@ -104,6 +104,16 @@ def _pool(client: SyncPrefectClient, pool: PoolSpec, place: Place, dry_run: bool
     return "would update" if dry_run else "updated"
 
 
+def make_missing_pools() -> list[str]:
+    """Make the pools that the server has not got, for processes that start in this checkout; returns their names."""
+    with get_client(sync_client=True) as client:
+        there = {pool.name for pool in client.read_work_pools()}
+        missing = [pool for pool in POOLS if pool.name not in there]
+        for pool in missing:
+            _pool(client, pool, Place(workdir=str(ROOT)), dry_run=False)
+    return [pool.name for pool in missing]
+
+
 def _has_deployment(client: SyncPrefectClient, name: str) -> bool:
     try:
         client.read_deployment_by_name(name)

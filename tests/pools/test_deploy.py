@@ -1,0 +1,63 @@
+"""`prefect deploy --all` on a server that knows nothing of this house."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.client.schemas.actions import WorkPoolCreate
+
+from flows.installation.pools import POOLS
+from flows.installation.setup import DEPLOYMENTS
+from tests.pools.conftest import connected, until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A server without anything; what a shell that uses it has in its environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        until(lambda: _answers(f"{url}/health"), 90)
+        yield environment | {"PREFECT_API_URL": url}
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_deploying_all_makes_the_pools_that_are_missing(bare: dict[str, str]) -> None:
+    with connected(bare["PREFECT_API_URL"]) as client:
+        client.create_work_pool(WorkPoolCreate(name="coral-a10g", type="docker", description="somebody's"))
+        for _ in range(2):
+            command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+            done = subprocess.run(command, env=bare, cwd=ROOT, capture_output=True, text=True, timeout=240)
+            assert done.returncode == 0, done.stdout + done.stderr
+        pools = {pool.name: pool for pool in client.read_work_pools()}
+        assert set(pools) == {pool.name for pool in POOLS}
+        assert (pools["coral-a10g"].type, pools["coral-a10g"].description) == ("docker", "somebody's")
+        assert {pools[name].type for name in ("coral-control", "coral-a100")} == {"process"}
+        evolve, train, *_ = [client.read_deployment_by_name(name) for name in DEPLOYMENTS]
+        assert evolve.global_concurrency_limit is not None and evolve.global_concurrency_limit.limit == 1
+        assert [schedule.active for schedule in evolve.schedules] == [False]
+        assert train.work_pool_name == "coral-a100"
