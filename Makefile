@@ -25,7 +25,7 @@ evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=
 test: env ## every test that needs no Docker, browser or GPU, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-faults: env ## the slow half of the failure table: 50 kills, outages, machine loss, cancel from the UI
+test-faults: env ## the slow half of the failure table: 50 kills, outages, hangs, machine loss, cancel
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --timeout 1500 $(ONLY) tests/pools
 
 test-docker: env ## lanes in containers, with a Docker daemon of its own where none answers (root)

@@ -26,6 +26,10 @@ from flows.dispatch import Executor
 log = logging.getLogger("coral.evolve")
 
 
+KEPT = 64
+"""Evaluations at hand, at least; elites are asked for again in each generation."""
+
+
 @dataclass
 class Board:
     """Where the evolution stands; what the terminal and the progress artifact show."""
@@ -71,8 +75,10 @@ class Session:
     on_generation: Callable[[int, str], None] = lambda number, flow_run_id: None
     adapters: set[str] = field(default_factory=set)
     """Trainings that are in the store, by digest."""
+    evaluated: set[str] = field(default_factory=set)
+    """Evaluations that are in the store, by digest."""
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    """What is evaluated, by digest, without its verdicts: the store has them, and a long run would hold gigabytes."""
+    """The latest of them, without verdicts. The store has them all, and a long run would hold gigabytes."""
     under_way: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     """Trainings and evaluations. A task holds the context of the flow that made it, so none is kept when it is done."""
     jobs: dict[str, TrainingJob | EvaluationJob] = field(default_factory=dict)
@@ -82,6 +88,14 @@ class Session:
     def pointers(self) -> Path:
         """Where Prefect's task cache keeps its JSON pointers: beside the store they point into."""
         return self.store.root / "prefect-cache"
+
+    def keep(self, digest: str, evaluation: Evaluation) -> None:
+        """Have `evaluation` at hand, as the latest; those not asked for in the last generations go."""
+        self.evaluated.add(digest)
+        self.evaluations.pop(digest, None)
+        self.evaluations[digest] = evaluation
+        while len(self.evaluations) > max(KEPT, 4 * self.planner.config.search.population):
+            del self.evaluations[next(iter(self.evaluations))]
 
     def failed(self, kind: str, digest: str, failure: Failure) -> None:
         """Put a failed try on record; called by executors, from threads of theirs."""

@@ -89,9 +89,11 @@ async def _train(session: Session, job: TrainingJob, digest: str, label: str) ->
 async def evaluated(session: Session, job: EvaluationJob, label: str) -> Evaluation:
     """The evaluation of `job` without its verdicts, started as soon as its adapter is there."""
     digest = job.digest()
-    if digest not in session.evaluations:
+    if digest not in session.evaluated:
         await _once(session, digest, lambda: _evaluate(session, job, digest, label))
-    return session.evaluations[digest]
+    evaluation = session.evaluations.get(digest) or await _stored(session, job, digest)
+    session.keep(digest, evaluation)
+    return evaluation
 
 
 async def _once(session: Session, digest: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -108,14 +110,22 @@ async def _evaluate(session: Session, job: EvaluationJob, digest: str, label: st
     found = await asyncio.to_thread(session.store.read_evaluation, digest)
     adapter = job.training.digest() if job.training else "none"
     await _run(session, evaluate_genome, job, digest, label, found, genes=job.light, adapter=adapter, split=job.split)
-    evaluation = found or await asyncio.to_thread(session.store.read_evaluation, digest)
+    session.keep(digest, _without_verdicts(job, found) if found else await _stored(session, job, digest))
+
+
+async def _stored(session: Session, job: EvaluationJob, digest: str) -> Evaluation:
+    evaluation = await asyncio.to_thread(session.store.read_evaluation, digest)
     if evaluation is None:
         raise StoreError(
             f"store {session.store.root}: evaluation {digest[:12]} was published and is gone. Is the store still mounted? Does another program clean up?"
         )
+    return _without_verdicts(job, evaluation)
+
+
+def _without_verdicts(job: EvaluationJob, evaluation: Evaluation) -> Evaluation:
     # who repairs which problem is asked of the base model, and at the end, of what is in the final table
     passed = evaluation.passed if job.training is None or job.split == "held_out" else ()
-    session.evaluations[digest] = evaluation.model_copy(update={"records": (), "passed": passed})
+    return evaluation.model_copy(update={"records": (), "passed": passed})
 
 
 async def _run(

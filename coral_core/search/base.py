@@ -18,6 +18,23 @@ class Scored(Frozen):
     fitness: float | None
     infeasible: str | None = None
 
+    @property
+    def genome_id(self) -> str:
+        return self.genome.genome_id
+
+
+class Rated(Protocol):
+    """What selection looks at: a `Scored`, or what an archive keeps of one."""
+
+    @property
+    def genome_id(self) -> str: ...
+
+    @property
+    def scores(self) -> dict[str, float] | None: ...
+
+    @property
+    def fitness(self) -> float | None: ...
+
 
 class Search(Protocol):
     """Proposes genomes, hears of results. Equal results give equal genomes, in whatever order they are told."""
@@ -58,9 +75,9 @@ def complete(results: Sequence[Scored], generation: int, population: int) -> lis
     Raises:
         ValueError: for a missing, foreign or repeated genome: the next generation would silently be another one.
     """
-    ordered = sorted(results, key=lambda item: item.genome.genome_id)
+    ordered = sorted(results, key=lambda item: item.genome_id)
     expected = sorted(genome_id(generation, slot) for slot in range(population))
-    given = [item.genome.genome_id for item in ordered]
+    given = [item.genome_id for item in ordered]
     if given != expected:
         wrong = sorted(set(given) ^ set(expected)) or sorted({name for name in given if given.count(name) > 1})
         raise ValueError(

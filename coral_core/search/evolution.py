@@ -10,6 +10,7 @@ import numpy as np
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, Lineage, genome_id
+from coral_core.search.archive import Archive, Entry
 from coral_core.search.base import Scored, complete, first_genomes, register
 from coral_core.search.diversity import strength
 from coral_core.search.expression import coordinates
@@ -32,7 +33,7 @@ class EvolutionSearch:
         self._config = config
         self._carried = tuple(carried)
         self._variation = Variation(config.genes, config.automaton, config.search.variation)
-        self._archive: dict[str, Scored] = {}
+        self._archive = Archive()
         self._generation = 0
         self._asked: tuple[Genome, ...] | None = None
         self._best: list[Standing] = []
@@ -57,8 +58,7 @@ class EvolutionSearch:
         return self._asked
 
     def tell(self, results: Sequence[Scored]) -> None:
-        for scored in complete(results, self._generation, self._config.search.population):
-            self._archive[scored.genome.genome_id] = scored
+        self._archive.add(complete(results, self._generation, self._config.search.population))
         heavy = {scored.genome.heavy.digest() for scored in results}
         self._unique = len(heavy) / max(1, len(results))
         self._best.append(self._standing())
@@ -67,10 +67,14 @@ class EvolutionSearch:
         self._reason = self._ending()
 
     def best(self) -> Scored | None:
-        return champion(list(self._archive.values()), self._config.scoring)
+        best = self._champion()
+        return best.scored() if best else None
 
     def front(self) -> tuple[Scored, ...]:
-        return pareto_front(list(self._archive.values()), self._config.scoring)
+        return tuple(entry.scored() for entry in pareto_front(self._archive.entries(), self._config.scoring))
+
+    def _champion(self) -> Entry | None:
+        return champion(self._archive.entries(), self._config.scoring)
 
     # -- generations -----------------------------------------------------------------------
 
@@ -113,12 +117,12 @@ class EvolutionSearch:
     def _next(self) -> tuple[Genome, ...]:
         search = self._config.search
         ordered = self._ordered()
-        kept = [scored for scored in ordered if scored.scores is not None][: search.elites]
-        genomes = [self._elite(scored, slot) for slot, scored in enumerate(kept)]
+        kept = [entry for entry in ordered if entry.scores is not None][: search.elites]
+        genomes = [self._elite(entry.genome, slot) for slot, entry in enumerate(kept)]
         size = max(2, int(search.survival_rate * search.population))
-        parents = [scored.genome for scored in ordered[:size]]
-        fittest = [scored.genome for scored in fitness_order(ordered, self._config.scoring, self._progress())[:size]]
-        taken = {scored.genome.genes_digest() for scored in self._archive.values()}
+        parents = [entry.genome for entry in ordered[:size]]
+        fittest = [entry.genome for entry in fitness_order(ordered, self._config.scoring, self._progress())[:size]]
+        taken = set(self._archive.genes)
         power = strength(search.diversity, self._unique, self._best)
         for slot in range(len(genomes), search.population):
             rng = generator(self._config.seed, self._generation, slot, "child")
@@ -134,25 +138,22 @@ class EvolutionSearch:
             genomes.append(genome)
         return tuple(genomes)
 
-    def _ordered(self) -> list[Scored]:
+    def _ordered(self) -> list[Entry]:
         """Everything evaluated, best first, one of each set of equal genes; infeasible ones only when too few others.
 
         Repeats (elites of earlier generations) go before sorting: they would crowd their originals out.
         With nsga2 the champion comes first, and never dies.
         """
-        distinct: dict[str, Scored] = {}
-        for scored in sorted(self._archive.values(), key=lambda item: item.genome.genome_id):
-            distinct.setdefault(scored.genome.genes_digest(), scored)
         pareto = self._config.search.selection == "nsga2"
         order = nsga2_order if pareto else fitness_order
-        ordered = order(list(distinct.values()), self._config.scoring, self._progress())
+        ordered = order(self._archive.distinct(), self._config.scoring, self._progress())
         rated = [item for item in ordered if item.scores is not None]
-        if pareto and (best := self.best()) is not None:
-            rated.sort(key=lambda item: item.genome.genes_digest() != best.genome.genes_digest())
+        if pareto and (best := self._champion()) is not None:
+            rated.sort(key=lambda item: item.genes != best.genes)
         return rated if len(rated) >= 2 else rated + [item for item in ordered if item.scores is None]
 
     def _standing(self) -> Standing:
-        best = self.best()
+        best = self._champion()
         if best is None or best.scores is None:
             return (False, 0.0)
         return (violation(best.scores, self._config.scoring, 1.0) == 0, best.fitness or 0.0)
@@ -179,8 +180,7 @@ class EvolutionSearch:
             return int(rng.integers(size))
         return int(min(rng.integers(size) for _ in range(self._config.search.tournament_size)))
 
-    def _elite(self, scored: Scored, slot: int) -> Genome:
-        old = scored.genome
+    def _elite(self, old: Genome, slot: int) -> Genome:
         lineage = Lineage(parents=(old.genome_id,), operator="elite")
         return old.model_copy(
             update={

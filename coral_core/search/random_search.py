@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, Lineage, genome_id
+from coral_core.search.archive import Archive
 from coral_core.search.base import Scored, complete, first_genomes, register
 from coral_core.search.expression import GENES, heavy_genes, light_genes
 from coral_core.search.randomness import generator
@@ -17,7 +18,7 @@ class RandomSearch:
     def __init__(self, config: RunConfig, carried: Sequence[Genome] = ()) -> None:
         self._config = config
         self._carried = tuple(carried)
-        self._archive: dict[str, Scored] = {}
+        self._archive = Archive()
         self._generation = 0
 
     @property
@@ -50,12 +51,12 @@ class RandomSearch:
         return tuple(genomes)
 
     def tell(self, results: Sequence[Scored]) -> None:
-        for scored in complete(results, self._generation, self._config.search.population):
-            self._archive[scored.genome.genome_id] = scored
+        self._archive.add(complete(results, self._generation, self._config.search.population))
         self._generation += 1
 
     def best(self) -> Scored | None:
-        return champion(sorted(self._archive.values(), key=lambda item: item.genome.genome_id), self._config.scoring)
+        best = champion(self._archive.entries(), self._config.scoring)
+        return best.scored() if best else None
 
     def front(self) -> tuple[Scored, ...]:
-        return pareto_front(list(self._archive.values()), self._config.scoring)
+        return tuple(entry.scored() for entry in pareto_front(self._archive.entries(), self._config.scoring))

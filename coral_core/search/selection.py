@@ -7,15 +7,17 @@ not the smaller violation wins, among those that do Pareto rank and then crowdin
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import moocore
 import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config.tree import ObjectiveName, ScoringConfig
-from coral_core.search.base import Scored
+from coral_core.search.base import Rated
 
 Scores = Mapping[str, float]
+R = TypeVar("R", bound=Rated)
 
 
 def fitness(scores: Scores, weights: Mapping[ObjectiveName, float]) -> float:
@@ -89,12 +91,12 @@ def crowding(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return distance
 
 
-def nsga2_order(scored: Sequence[Scored], scoring: ScoringConfig, progress: float) -> list[Scored]:
+def nsga2_order(scored: Sequence[R], scoring: ScoringConfig, progress: float) -> list[R]:
     """`scored` from best to worst by constrained domination and crowding; ties by fitness, then genome id.
 
     Infeasible genomes come last: they have no scores, which is not a score of 0.
     """
-    rows = sorted((item for item in scored if item.scores is not None), key=lambda item: item.genome.genome_id)
+    rows = sorted((item for item in scored if item.scores is not None), key=lambda item: item.genome_id)
     names = objectives(scoring)
     keys: dict[str, tuple[float, ...]] = {}
     violations = [violation(item.scores or {}, scoring, progress) for item in rows]
@@ -104,37 +106,35 @@ def nsga2_order(scored: Sequence[Scored], scoring: ScoringConfig, progress: floa
     for rank in np.unique(ranks):
         members = np.flatnonzero(ranks == rank)
         for number, spread in zip(members, crowding(points[members]), strict=True):
-            keys[meets[number].genome.genome_id] = (0.0, float(rank), -float(spread))
+            keys[meets[number].genome_id] = (0.0, float(rank), -float(spread))
     for item, amount in zip(rows, violations, strict=True):
-        keys.setdefault(item.genome.genome_id, (amount, 0.0, 0.0))
-    ordered = sorted(
-        rows, key=lambda item: (*keys[item.genome.genome_id], -(item.fitness or 0.0), item.genome.genome_id)
-    )
-    return ordered + sorted((item for item in scored if item.scores is None), key=lambda item: item.genome.genome_id)
+        keys.setdefault(item.genome_id, (amount, 0.0, 0.0))
+    ordered = sorted(rows, key=lambda item: (*keys[item.genome_id], -(item.fitness or 0.0), item.genome_id))
+    return ordered + sorted((item for item in scored if item.scores is None), key=lambda item: item.genome_id)
 
 
-def fitness_order(scored: Sequence[Scored], scoring: ScoringConfig, progress: float) -> list[Scored]:
+def fitness_order(scored: Sequence[R], scoring: ScoringConfig, progress: float) -> list[R]:
     """From best to worst by violation, then scalar fitness; infeasible genomes last."""
 
-    def key(item: Scored) -> tuple[float, float, str]:
+    def key(item: Rated) -> tuple[float, float, str]:
         if item.scores is None:
-            return (math.inf, 0.0, item.genome.genome_id)
-        return (violation(item.scores, scoring, progress), -(item.fitness or 0.0), item.genome.genome_id)
+            return (math.inf, 0.0, item.genome_id)
+        return (violation(item.scores, scoring, progress), -(item.fitness or 0.0), item.genome_id)
 
     return sorted(scored, key=key)
 
 
-def champion(scored: Sequence[Scored], scoring: ScoringConfig) -> Scored | None:
+def champion(scored: Sequence[R], scoring: ScoringConfig) -> R | None:
     """The fittest genome that meets the final thresholds; of all, when none does. None without any scores."""
     rated = [item for item in scored if item.scores is not None]
     meets = [item for item in rated if violation(item.scores or {}, scoring, 1.0) == 0]
     pool = meets or rated
-    return min(pool, key=lambda item: (-(item.fitness or 0.0), item.genome.genome_id)) if pool else None
+    return min(pool, key=lambda item: (-(item.fitness or 0.0), item.genome_id)) if pool else None
 
 
-def pareto_front(scored: Sequence[Scored], scoring: ScoringConfig) -> tuple[Scored, ...]:
+def pareto_front(scored: Sequence[R], scoring: ScoringConfig) -> tuple[R, ...]:
     """Non-dominated genomes over the objectives, without repeats of equal scores, by genome id."""
-    rated = sorted((item for item in scored if item.scores is not None), key=lambda item: item.genome.genome_id)
+    rated = sorted((item for item in scored if item.scores is not None), key=lambda item: item.genome_id)
     points = matrix([item.scores or {} for item in rated], objectives(scoring))
     front = []
     seen: set[tuple[float, ...]] = set()

@@ -9,6 +9,7 @@ from tests.pools.conftest import Pools, until
 pytestmark = pytest.mark.server
 
 
+@pytest.mark.slow
 def test_a_drained_pool_finishes_its_jobs_and_goes_on_when_told(pools: Pools) -> None:
     run = pools.start(base_model__name="rehearsal:train=4,evaluate=0.2", infra__training__lanes="1")
     until(lambda: len(pools.queue().open_digests()) > 2 and pools.working(), 120)

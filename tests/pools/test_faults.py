@@ -81,6 +81,7 @@ def test_the_evolution_is_killed_and_started_again(pools: Pools, undisturbed: Co
     assert lanes & {n.lane for n in pools.queue().lanes.notes() if sum(s.jobs for s in n.served.values()) > 1}
 
 
+@pytest.mark.slow
 def test_a_lane_stands_still(pools: Pools, undisturbed: Coral) -> None:
     import os
 
@@ -106,6 +107,7 @@ def test_a_job_that_fails_everywhere_makes_its_genome_infeasible(pools: Pools, o
     assert "with nothing beside it" in poisoned[0]["reason"]
 
 
+@pytest.mark.slow
 def test_cancel_ends_lanes_and_resume_goes_on(pools: Pools, undisturbed: Coral) -> None:
     run = pools.start(base_model__name=SLOW)
     until(lambda: pools.work_done() >= 1 and pools.working())

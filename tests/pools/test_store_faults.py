@@ -59,6 +59,7 @@ def test_a_lane_is_killed_between_publishing_and_acknowledging(pools: Pools, und
     assert not pools.queue().claims()
 
 
+@pytest.mark.slow
 def test_the_store_goes_away(pools: Pools, undisturbed: Coral) -> None:
     """A clear error, no lane that lives on, nothing made on the bare mount point; mounted again, the run goes on."""
     run = pools.start(base_model__name=SLOW)

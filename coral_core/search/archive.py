@@ -1,0 +1,68 @@
+"""What a search was told so far, kept small enough for runs of any length.
+
+Selection looks at scores, fitness and genome ids of everything, and at the genes of a few. A genome is therefore kept
+as its JSON (about a fifth of the objects) and made anew for whoever asks for it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from coral_core.genome import Genome
+from coral_core.search.base import Scored
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One result; `Rated`, as selection takes it."""
+
+    genome_id: str
+    scores: dict[str, float] | None
+    fitness: float | None
+    infeasible: str | None
+    genes: str
+    """Digest of the genes: equal genes are one candidate."""
+    packed: bytes
+
+    @classmethod
+    def of(cls, scored: Scored) -> "Entry":
+        return cls(
+            genome_id=scored.genome_id,
+            scores=None if scored.scores is None else dict(scored.scores),
+            fitness=scored.fitness,
+            infeasible=scored.infeasible,
+            genes=scored.genome.genes_digest(),
+            packed=scored.genome.model_dump_json().encode(),
+        )
+
+    @property
+    def genome(self) -> Genome:
+        return Genome.model_validate_json(self.packed)
+
+    def scored(self) -> Scored:
+        return Scored(genome=self.genome, scores=self.scores, fitness=self.fitness, infeasible=self.infeasible)
+
+
+class Archive:
+    """All results of a run, in the order of genome ids."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self.genes: set[str] = set()
+        """Digests of all genes that were tried."""
+
+    def add(self, results: Iterable[Scored]) -> None:
+        """Results of one generation, whose genomes come after those before them."""
+        for scored in sorted(results, key=lambda item: item.genome_id):
+            entry = Entry.of(scored)
+            self._entries.append(entry)
+            self.genes.add(entry.genes)
+
+    def entries(self) -> list[Entry]:
+        return list(self._entries)
+
+    def distinct(self) -> list[Entry]:
+        """The first of each set of equal genes."""
+        first: dict[str, Entry] = {}
+        for entry in self._entries:
+            first.setdefault(entry.genes, entry)
+        return list(first.values())
