@@ -45,7 +45,7 @@ from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.start import Start, freeze_start
 from coral_core.store import Store
-from flows import artifacts, budget, events
+from flows import artifacts, budget, events, memory
 from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
@@ -74,6 +74,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     Returns:
         run_id, champion and where the run's folder is.
     """
+    memory.keep_level()
     await asyncio.to_thread(preflight, config)
     identity = identify_run(config, edition or _scheduled_edition())
     store = Store(config.store.path)
@@ -198,6 +199,7 @@ class _Evolution:
             if number == 0:
                 self.first = results
             await self._after_generation(number, results)
+            await asyncio.to_thread(memory.give_back)
             self._expect(self.config.search.generations - number - 1)
         board.phase = "held-out"
         await self._held_out()

@@ -32,6 +32,7 @@ def _key(context: Any, parameters: dict[str, Any]) -> str:
 _CACHED: dict[str, Any] = {
     "cache_policy": CacheKeyFnPolicy(cache_key_fn=_key),
     "persist_result": True,
+    "cache_result_in_memory": False,
     "result_serializer": "json",  # never pickle: a result is a pointer, checked against the store
 }
 
