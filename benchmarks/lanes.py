@@ -6,9 +6,9 @@ known length), through a real server and real process workers on this machine:
 - **lanes**: as the product runs them; makespan, share of evaluations started before the last
   training ends, lane starts, the timeline;
 - **killed**: the same with one training lane killed (SIGKILL) half-way: what it cost;
-- **per job**: the same jobs, a flow run for each, with workers that ask every second, and on demand with
-  Prefect's default of 10 seconds; once with a model that takes no time to load, and once, both ways, with one that takes
-  as long as coral-tiny does on this machine (measured first: the smallest that any model takes);
+- **per job**: the same jobs, a flow run for each; with a model that takes no time to load, then, both ways, with one
+  that takes as long as coral-tiny does on this machine (measured first: the least that any model takes), each with
+  workers that ask every second, as here, and this again, both ways, with workers as Prefect starts them (every 10 s);
 - **generations**: lane starts of an evolution of 4 generations;
 - **overhead**: jobs without length in one lane, wall clock per job.
 """
@@ -239,7 +239,6 @@ def overhead(folder: Path, jobs: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainings", type=int, default=24)
-    parser.add_argument("--default-polling", action="store_true", help="a flow run per job with Prefect's polling, too")
     parser.add_argument("--jobs", type=int, default=100, help="for the overhead per job")
     options = parser.parse_args()
     bench = Bench()
@@ -256,13 +255,12 @@ def main() -> None:
         starts = lane_starts(bench)
     finally:
         installation.call("down")
-    default = None
-    if options.default_polling:
-        slow = Installation(bench, query_seconds=10)
-        try:
-            default = per_job(bench.folder / "default", options.trainings)
-        finally:
-            slow.call("down")
+    slow = Installation(bench, query_seconds=10)
+    try:
+        default = by_lanes(bench.folder / "default-lanes", options.trainings, load=load)["seconds"]
+        default_each = per_job(bench.folder / "default", options.trainings, load=load)
+    finally:
+        slow.call("down")
     start = lanes["first_job_after"]
     result = {
         "best_makespan": best,
@@ -277,8 +275,11 @@ def main() -> None:
         },
         "lane_starts_of_4_generations": starts,
         "flow_run_per_job": {"seconds": each, "times_slower": each / lanes["seconds"]},
-        "flow_run_per_job_default_polling": default
-        and {"seconds": default, "times_slower": default / lanes["seconds"]},
+        "with_model_load_and_default_polling": {
+            "lanes_seconds": default,
+            "flow_run_per_job_seconds": default_each,
+            "times_slower": default_each / default,
+        },
         "killed": killed,
         "lost_by_the_kill_beyond_job_and_lane_start": killed["seconds"]
         - lanes["seconds"]
@@ -290,14 +291,16 @@ def main() -> None:
     print(f"over best plus lane start: {result['makespan_over_best_plus_lane_start']:.3f}")
     print(f"evaluations before the last training ended: {lanes['evaluations_before_last_training_ended']:.0%}")
     print(f"lane starts: {lanes['lane_starts']}; a flow run per job: {each:.1f} s, {each / lanes['seconds']:.1f} x")
-    if default:
-        print(f"a flow run per job, default polling: {default:.1f} s, {default / lanes['seconds']:.1f} x")
     print(
         f"lane killed: {killed['seconds']:.1f} s, lost beyond job and lane start {result['lost_by_the_kill_beyond_job_and_lane_start']:.1f} s"
     )
     print(
         f"with a model that loads in {load:.1f} s: lanes {loaded['seconds']:.1f} s, a flow run per job {loaded_each:.1f} s, "
         f"{loaded_each / loaded['seconds']:.1f} x"
+    )
+    print(
+        f"and workers as Prefect starts them: lanes {default:.1f} s, a flow run per job {default_each:.1f} s, "
+        f"{default_each / default:.1f} x"
     )
     print(f"lane starts of 4 generations: {starts}")
     print(f"overhead per job in a lane: {1000 * gap:.0f} ms")

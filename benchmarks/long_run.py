@@ -86,10 +86,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--generations", type=int, default=200)
     parser.add_argument("--population", type=int, default=8)
+    parser.add_argument("--strategy", default="evolution", help="random: nearly every genome has an adapter of its own")
     parser.add_argument("--no-record", action="store_true", help="print only")
     options = parser.parse_args()
     bench = Bench()
     sizes = [f"search.generations={options.generations}", f"search.population={options.population}"]
+    sizes.append(f"search.strategy={options.strategy}")
     bench.evolve("warm", *SETTINGS, "search.generations=1")  # migrations
     samples = watch(bench, [*SETTINGS, *sizes])
     first, last = part(samples, 0.1, 1)[0], samples[-1]
