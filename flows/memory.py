@@ -22,7 +22,7 @@ _last = -SECONDS
 def keep_level() -> None:
     """Settings for the process; to be called before it has many threads."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and getattr(ctypes.CDLL(None), "malloc_trim", None) is not None:
+    if mallopt is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
         mallopt(_M_MMAP_THRESHOLD, LARGE)
 
