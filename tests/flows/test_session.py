@@ -1,0 +1,35 @@
+"""What a long session drops from memory is read from the store again, and booked once."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from coral_core.config import RunConfig
+from coral_core.errors import StoreError
+from coral_core.jobs import Evaluation
+from coral_core.plan import Planner
+from flows import session as module
+from flows.session import Session
+from flows.tasks import evaluated
+
+
+def test_an_evaluation_that_was_dropped_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT", 1)
+    config = RunConfig.model_validate({"base_model": {"name": "rehearsal"}, "search": {"population": 4}})
+    planner = Planner.of_config(config)
+    job = planner.evaluation(None)
+    stored: dict[str, Any] = {job.digest(): Evaluation.model_construct(records=("verdict",), passed=("p",))}
+    store = SimpleNamespace(root="store", read_evaluation=stored.get)
+    session: Any = Session(planner=planner, store=store, executor=None, folder=None)  # type: ignore[arg-type]
+    session.keep(job.digest(), stored[job.digest()])
+    for n in range(16):
+        session.keep(f"other {n}", stored[job.digest()])
+    assert len(session.evaluations) == 16 and job.digest() not in session.evaluations
+    found = asyncio.run(evaluated(session, job, "base_model"))
+    assert (found.records, found.passed) == ((), ("p",))
+    assert list(session.evaluations)[-1] == job.digest() and session.board.jobs_done == 0
+    del session.evaluations[job.digest()], stored[job.digest()]
+    with pytest.raises(StoreError, match="was published and is gone"):
+        asyncio.run(evaluated(session, job, "base_model"))
