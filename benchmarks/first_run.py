@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.lanes import Installation

@@ -13,6 +13,10 @@ from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
+from prefect.states import Running
+
+from flows.lost import believed_lost
+from flows.short_calls import ANSWER_SECONDS, retries
 
 log = logging.getLogger("coral.evolve")
 
@@ -65,13 +69,20 @@ async def _cancelled(flow_run_id: str) -> None:
     """Return as soon as the API says that the run is cancelled."""
     if not flow_run_id:
         await asyncio.Event().wait()
-    async with get_client() as client:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                state = (await client.read_flow_run(flow_run_id)).state  # type: ignore[arg-type]
-            except Exception as error:
-                log.debug("the API does not answer: %s", error)
-                continue
-            if state is not None and (state.is_cancelling() or state.is_cancelled()):
-                return
+    running: Any = Running()
+    with retries(0):  # it is asked again anyway, and a cancel must not wait for the pauses between tries
+        async with get_client(httpx_settings={"timeout": ANSWER_SECONDS}) as client:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                try:
+                    state = (await client.read_flow_run(flow_run_id)).state  # type: ignore[arg-type]
+                    if believed_lost(state):
+                        log.warning("this evolution lives and was on record as lost: put right")
+                        await client.set_flow_run_state(flow_run_id, running, force=True)
+                except Exception as error:
+                    log.debug("the API does not answer: %s", error)
+                    continue
+                if state is not None and (state.is_cancelling() or state.is_cancelled()):
+                    return
+                if state is not None and state.is_running():
+                    running = Running(name=state.name, message=state.message)

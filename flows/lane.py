@@ -7,13 +7,11 @@ store, another version of the code), Crashed when their process is lost.
 
 import contextlib
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from prefect import flow
-from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
@@ -26,14 +24,14 @@ from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import EngineProcess
 from coral_core.plan import job_for_patch
 from coral_core.queue import JobQueue, QueueName
-from coral_core.queue.worker import LaneWorker, Order
+from coral_core.queue.worker import LaneWorker
 from coral_core.store import Store
 from flows.dispatch.version import code_version
+from flows.orders import orders
 from flows.run_log import logged_to
 
 log = logging.getLogger("coral.lane")
 
-LOOK_SECONDS = 3.0
 BY_HAND = "by-hand"
 """Whose account pays for what no evolution asked for."""
 
@@ -48,7 +46,7 @@ def train_adapters(
         store: Directory of the store, the same on every machine.
         installation: What the evolution read as the store's name; empty: not checked.
         code: The evolution's version of CORAL-X; empty: not checked.
-        linger: Seconds without a job after which the lane ends.
+        linger: Seconds without a job after which the lane ends; also the shortest turn of a lane that makes room for another store's.
         slot: Number of the lane, for people.
         most: Jobs after which the lane ends, for engines that should be started anew now and then; 0: no limit.
     """
@@ -120,38 +118,11 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
     queue = JobQueue(store, name)
     if installation:
         queue.check(installation)
-    worker = LaneWorker(store, queue, linger, flow_run.id or "", _orders(flow_run.id), most=most, ledger=Ledger(store))
+    wanted = orders(flow_run.id, installation, turn=linger)
+    worker = LaneWorker(store, queue, linger, flow_run.id or "", wanted, most=most, ledger=Ledger(store))
     with logged_to(flow_run.id):
         ended = worker.run()
     if ended == "cancelled":
         return Cancelled(message="the lane was cancelled; its job goes to another lane")
     note = queue.lanes.read(worker.name)
     return {"lane": worker.name, "ended": ended, "jobs": sum(s.jobs for s in note.served.values()) if note else 0}
-
-
-def _orders(flow_run_id: str | None) -> Callable[[], Order]:
-    """What Prefect wants of this flow run: to stop when it was cancelled, to take no more work when its pool is paused. An
-    API that is away is no reason for either."""
-    if not flow_run_id:
-        return lambda: "go on"
-    client = get_client(sync_client=True)
-    last: dict[str, Any] = {"next": 0.0, "order": "go on"}
-
-    def order() -> Order:
-        if time.monotonic() >= last["next"]:
-            last["next"] = time.monotonic() + LOOK_SECONDS
-            try:
-                last["order"] = _order(client, flow_run_id)
-            except Exception as error:
-                log.debug("the API does not answer: %s", error)
-        known: Order = last["order"]
-        return known
-
-    return order
-
-
-def _order(client: SyncPrefectClient, flow_run_id: str) -> Order:
-    run = client.read_flow_run(UUID(flow_run_id))
-    if run.state is not None and (run.state.is_cancelling() or run.state.is_final()):
-        return "stop"
-    return "finish" if run.work_pool_name and client.read_work_pool(run.work_pool_name).is_paused else "go on"

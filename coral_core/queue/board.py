@@ -59,7 +59,7 @@ class LaneBoard:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "lanes"
-        self._seen: dict[str, tuple[int, float]] = {}
+        self._seen: dict[str, tuple[int, float, float]] = {}
         self._ended: dict[str, LaneNote] = {}
 
     def write(self, note: LaneNote) -> None:
@@ -105,12 +105,13 @@ class LaneBoard:
         return [note for note in self.notes() if note.state != "ended" and not self.silent(note)]
 
     def silent(self, note: LaneNote, lease: float = LEASE_SECONDS) -> bool:
-        """Has the lane's beat stood still for `lease` seconds of this process's clock?"""
+        """Has the lane's beat stood still for `lease` seconds of this process's clock, as far as it looked? Who did not look
+        for half of that may have stood still together with the lane, and counts anew."""
         now = time.monotonic()
-        beat, since = self._seen.get(note.lane, (-1, now))
-        if beat != note.beat:
-            self._seen[note.lane] = (note.beat, now)
-            return False
+        beat, since, looked = self._seen.get(note.lane, (-1, now, now))
+        if beat != note.beat or now - looked > lease / 2:
+            since = now
+        self._seen[note.lane] = (note.beat, since, now)
         return now - since > lease
 
     def served(self) -> dict[tuple[str, str], Served]:

@@ -3,7 +3,8 @@
 The lane supervises; its engine, a child process, holds torch. The lane ends when no job has
 come for `linger` seconds, when it is asked to, or when it is cancelled. While it works, a
 second thread beats, and looks whether the job is still wanted: a job that was withdrawn is
-stopped by ending the engine. Not covered: starting lanes, and trying a job again.
+stopped by ending the engine. A third one asks what is wanted of the lane itself, of a server
+that may take its time: it must not hold up the beats, by which a lane is known to live. Not covered: starting lanes, and trying a job again.
 """
 
 import contextlib
@@ -72,7 +73,7 @@ class LaneWorker:
         self._ledger = ledger
         self._closed: dict[str, str] = {}
         self._order = order
-        self._drained = False
+        self._wish: Order = "go on"
         self._make_engine = make_engine
         self._engine = make_engine()
         self._lane = Lane(store, self._engine)
@@ -100,6 +101,7 @@ class LaneWorker:
         self._say(state="idle")
         beats = threading.Thread(target=self._beat, name="beat", daemon=True)
         beats.start()
+        threading.Thread(target=self._ask, name="order", daemon=True).start()
         why = "interrupted"
         try:
             with self._meter:
@@ -126,7 +128,7 @@ class LaneWorker:
                 return "enough"
             if self._stopped == "cancelled":
                 return "cancelled"
-            if self._drained:
+            if self._wish == "finish":
                 return "drained"
             if self._queue.lanes.asked_to_end(self.name):
                 return "asked"
@@ -245,23 +247,28 @@ class LaneWorker:
                 recent = recent.with_job(job)
             self._note = self._note.model_copy(update={"served": self._note.served | {run_id: new}, "recent": recent})
 
-    # -- the second thread -----------------------------------------------------------------
+    # -- the other threads -----------------------------------------------------------------
+
+    def _ask(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                self._wish = self._order()
+            except Exception as error:
+                log.warning("lane %s: %s", self.name, str(error).splitlines()[0])
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
             try:
                 self._say()
                 self._look()
-            except Exception as error:  # the store or the API is away: work goes on, and so must the beats
+            except Exception as error:  # the store is away: work goes on, and so must the beats
                 log.warning("lane %s: %s", self.name, str(error).splitlines()[0])
 
     def _look(self) -> None:
         """Stop the job in flight when nobody wants it, when its claim was broken, or when the lane is cancelled."""
         claim = self._claim
         why = ""
-        order = self._order()
-        self._drained = order == "finish"
-        if order == "stop":
+        if self._wish == "stop":
             why = "cancelled"
         elif claim is not None and not self._queue.wanted(claim.digest):
             why = "withdrawn"

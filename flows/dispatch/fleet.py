@@ -2,19 +2,19 @@
 
 A lane's place is its slot, numbered from 0. The idempotency key of a start names the slot and
 the run that was there before, so that two evolutions that find the same slot empty start one
-lane. All calls are short and made from the dispatcher's thread; an API that is away is told
-once, and what was known stays known.
+lane. Calls are short (`flows.short_calls`); an API that is away is told once, and what was
+known stays known.
 """
 
 import logging
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
@@ -33,11 +33,18 @@ from coral_core.errors import ConfigError
 from coral_core.queue import QueueName
 from flows.api import api_error
 from flows.dispatch.version import code_version
+from flows.lost import NO_HEARTBEAT
+from flows.orders import LANE_TAG, age, in_pool, store_tag
+from flows.short_calls import retries, short_client
 
 log = logging.getLogger("coral.dispatch")
 
 LIVING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 NO_WORKER_SECONDS = 10.0
+STARTING_SECONDS = 60.0
+"""A worker has taken a lane and it has not begun: an image is fetched, say."""
+HEARTBEATS_LOST_SECONDS = 30.0
+SETTLE_SECONDS = 10.0
 
 
 @dataclass
@@ -69,11 +76,13 @@ class Fleet:
     def __init__(self, deployments: dict[QueueName, str], store: str, installation: str, linger: float) -> None:
         self._parameters = {"store": store, "installation": installation, "code": code_version(), "linger": linger}
         self._installation = installation
-        self._client: SyncPrefectClient = get_client(sync_client=True)
+        self._client: SyncPrefectClient = short_client()
         self._groups: dict[QueueName, _Group] = {}
         self._away_since: float | None = None
-        for queue, name in deployments.items():
-            self._groups[queue] = self._find(queue, name)
+        self._settled = 0.0
+        with retries(2):
+            for queue, name in deployments.items():
+                self._groups[queue] = self._find(queue, name)
 
     def _find(self, queue: QueueName, name: str) -> _Group:
         url = PREFECT_API_URL.value()
@@ -101,7 +110,8 @@ class Fleet:
     # -- looking ---------------------------------------------------------------------------
 
     def refresh(self) -> bool:
-        """Read the living lanes; False when the API did not answer (what was known stays)."""
+        """Read the living lanes; False when the API did not answer (what was known stays), and for a moment after it was away
+        for long: lanes that live and were taken for lost put their records right first."""
         try:
             for group in self._groups.values():
                 group.living = self._runs(group, LIVING)
@@ -112,8 +122,10 @@ class Fleet:
             return False
         if self._away_since is not None:
             log.warning("the Prefect API answers again after %.0f s", time.monotonic() - self._away_since)
+            if time.monotonic() - self._away_since > HEARTBEATS_LOST_SECONDS:
+                self._settled = time.monotonic() + SETTLE_SECONDS
             self._away_since = None
-        return True
+        return time.monotonic() >= self._settled
 
     def living(self, queue: QueueName) -> list[FlowRun]:
         """Lanes that run, start or wait for a worker."""
@@ -124,39 +136,42 @@ class Fleet:
         return [run for run in self.living(queue) if run.state_type != StateType.CANCELLING]
 
     def ended_state(self, flow_run_id: str) -> str | None:
-        """Name and message of a lane's final state; None while it lives, or when the API does not answer."""
+        """Name and message of a lane's final state; None while it lives, or when the API does not answer. One that is believed
+        lost may live: its own beats say more."""
+        state = self._final(flow_run_id)
+        return None if state is None or state.startswith(f"Crashed: {NO_HEARTBEAT}") else state
+
+    def _final(self, flow_run_id: str) -> str | None:
         try:
             state = self._client.read_flow_run(UUID(flow_run_id)).state
         except ObjectNotFound:
             return "deleted"
         except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ValueError):
             return None
-        if state is None or not state.is_final():
-            return None
-        return f"{state.name}: {state.message or 'no message'}"
+        return f"{state.name}: {state.message or 'no message'}" if state is not None and state.is_final() else None
 
     def ended_starts(self, queue: QueueName) -> list[tuple[str, str]]:
         """Lanes started here that ended since the last call: flow run id and final state."""
         group = self._groups[queue]
         gone = group.started - {run.id for run in group.living}
-        ended = [(str(run_id), state) for run_id in gone if (state := self.ended_state(str(run_id))) is not None]
+        ended = [(str(run_id), state) for run_id in gone if (state := self._final(str(run_id))) is not None]
         group.started -= {UUID(run_id) for run_id, _ in ended}
-        return ended
+        return [(run_id, state) for run_id, state in ended if NO_HEARTBEAT not in state]
 
     def notice(self, queue: QueueName) -> str:
         """What keeps lanes from starting, in words; empty when nothing does."""
         group = self._groups[queue]
         waiting = [run for run in group.living if run.state_type in (StateType.SCHEDULED, StateType.PENDING)]
         running = len(waiting) < len(group.living)
-        age = max((_age(run) for run in waiting), default=0.0)
-        if running or age < NO_WORKER_SECONDS:
+        waited = max((age(run) for run in waiting), default=0.0)
+        if running or waited < NO_WORKER_SECONDS:
             group.notice = ""
         elif time.monotonic() - group.asked_workers > 5:
             group.asked_workers = time.monotonic()
-            group.notice = self._why_waiting(group)
+            group.notice = self._why_waiting(group, waiting)
         return group.notice
 
-    def _why_waiting(self, group: _Group) -> str:
+    def _why_waiting(self, group: _Group, waiting: list[FlowRun]) -> str:
         try:
             pool = self._client.read_work_pool(group.pool)
             workers = self._client.read_workers_for_work_pool(group.pool)
@@ -166,11 +181,24 @@ class Fleet:
             return ""
         if pool.is_paused:
             return f"work pool {group.pool} is paused. Resume it with: prefect work-pool resume {group.pool}"
-        if not any(worker.status == "ONLINE" for worker in workers):
+        online = [worker for worker in workers if worker.status == "ONLINE"]
+        if not online:
             return (
                 f"work pool {group.pool} has no worker online. Start one with: prefect worker start --pool {group.pool}"
             )
-        return ""
+        taken = len(in_pool(self._client, group.pool, [StateType.PENDING, StateType.RUNNING]))
+        if pool.concurrency_limit is not None and taken >= pool.concurrency_limit:
+            return (
+                f"all {pool.concurrency_limit} places of work pool {group.pool} are taken by others; lanes take turns"
+            )
+        if all(run.state_type == StateType.PENDING for run in waiting):
+            slow = min(age(run) for run in waiting) > STARTING_SECONDS
+            return (
+                f"a worker of {group.pool} has taken a lane and it does not begin. See the worker's log" if slow else ""
+            )
+        beats = [worker.last_heartbeat_time for worker in online if worker.last_heartbeat_time]
+        ago = min(((datetime.now(UTC) - beat).total_seconds() for beat in beats), default=float("inf"))
+        return f"no worker of {group.pool} has taken a waiting lane yet (last sign of one {ago:.0f} s ago). Look with: coral doctor"
 
     # -- acting ----------------------------------------------------------------------------
 
@@ -184,7 +212,7 @@ class Fleet:
             run = self._client.create_flow_run_from_deployment(
                 group.deployment_id,
                 parameters={**self._parameters, "slot": slot},
-                tags=["coral-lane", f"slot:{slot}", f"store:{self._installation[:12]}"],
+                tags=[LANE_TAG, f"slot:{slot}", store_tag(self._installation)],
                 idempotency_key=f"{self._installation}-{queue}-{slot}-after-{before[0].id if before else 'none'}",
                 name=f"{queue} lane {slot}",
             )
@@ -224,7 +252,7 @@ class Fleet:
     def _runs(
         self, group: _Group, states: list[StateType] | None, tag: str | None = None, limit: int = 200
     ) -> list[FlowRun]:
-        tags = [f"store:{self._installation[:12]}", *([tag] if tag else [])]
+        tags = [store_tag(self._installation), *([tag] if tag else [])]
         wanted: dict[str, Any] = {"tags": FlowRunFilterTags(all_=tags)}
         if states is not None:
             wanted["state"] = FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
@@ -234,10 +262,3 @@ class Fleet:
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=limit,
         )
-
-
-def _age(run: FlowRun) -> float:
-    """Seconds since a lane was asked for, by this machine's clock."""
-    if run.created is None:
-        return 0.0
-    return max(0.0, (datetime.now(run.created.tzinfo) - run.created).total_seconds())

@@ -48,6 +48,7 @@ from flows.dispatch.attempts import RETRIED, finding, is_last
 from flows.dispatch.base import Executor
 from flows.dispatch.fleet import Fleet
 from flows.dispatch.pending import Pending
+from flows.short_calls import retries
 
 log = logging.getLogger("coral.dispatch")
 
@@ -89,7 +90,7 @@ class WorkPoolExecutor(Executor):
         self._unborn: dict[UUID, float] = {}
         self._failed_starts: dict[QueueName, int] = {"training": 0, "evaluation": 0}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="dispatcher", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._thread.start()
 
     # -- for callers -----------------------------------------------------------------------
@@ -128,7 +129,7 @@ class WorkPoolExecutor(Executor):
         return "; ".join(text for text in self._said.values() if text)
 
     def close(self) -> None:
-        """Withdraw what is not done; lanes that nobody else needs end."""
+        """Withdraw what is not done; lanes that nobody else needs end, also when the API is away."""
         self._over.set()
         self._thread.join(timeout=30)
         with self._lock:
@@ -137,17 +138,23 @@ class WorkPoolExecutor(Executor):
                 with contextlib.suppress(OSError):  # a store that cannot be written must not keep others from ending
                     self._queues[pending.queue].withdraw(pending.ticket)
             self._pending.clear()
-        self._fleet.refresh()
-        for name, queue in self._queues.items():
-            if queue.open_digests():
-                continue
-            why = f"evolution {self._run_id} has ended and nobody else waits"
+        with retries(0):
+            self._dismiss([name for name, queue in self._queues.items() if not queue.open_digests()])
+        self._fleet.close()
+
+    def _dismiss(self, names: list[QueueName]) -> None:
+        why = f"evolution {self._run_id} has ended and nobody else waits"
+        told: set[UUID] = set()
+        for refresh in (False, True):  # those known first: to ask for others may take its time
+            if refresh:
+                self._fleet.refresh()
+            for name, run in [(n, run) for n in names for run in self._fleet.living(n) if run.id not in told]:
+                told.add(run.id)
+                with contextlib.suppress(OSError):  # lanes of a store that is gone end by themselves
+                    self._queues[name].lanes.ask_to_end(lane_name(name, str(run.id)), why)
+        for name in names:
             for run in self._fleet.not_started(name):
                 self._fleet.cancel(run, why)
-            for run in self._fleet.living(name):
-                with contextlib.suppress(OSError):  # lanes of a store that is gone end by themselves
-                    queue.lanes.ask_to_end(lane_name(name, str(run.id)), why)
-        self._fleet.close()
 
     # -- submitting ------------------------------------------------------------------------
 
@@ -184,6 +191,10 @@ class WorkPoolExecutor(Executor):
 
     # -- the dispatcher's thread -----------------------------------------------------------
 
+    def _run(self) -> None:
+        with retries(0):  # a call that fails is made again at the next look, and results are collected meanwhile
+            self._serve()
+
     def _serve(self) -> None:
         next_look = 0.0
         while not self._over.wait(TICK_SECONDS):
@@ -196,10 +207,10 @@ class WorkPoolExecutor(Executor):
                 with self._lock:
                     for pending in list(self._pending.values()):
                         self._look_at(pending, fresh)
-                    if fresh:
-                        for name in self._queues:
-                            self._sweep(name)
-                            self._start_lanes(name)
+                if fresh:  # without the lock: who submits must not wait for the API
+                    for name in self._queues:
+                        self._sweep(name)
+                        self._start_lanes(name)
             except StoreError as error:
                 self._fail_all(error)
             except Exception as error:  # a bug here must not leave futures that never end

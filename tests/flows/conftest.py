@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ SMALL = {
     "problems.pairs": "16",
     "search.champion_repeats": "2",
 }
+
+
+def heeds_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT, and so would what tests start in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Coral:
@@ -63,6 +69,7 @@ class Coral:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heeds_ctrl_c,
         )
         self.started.append(process)
         return process

@@ -1,4 +1,4 @@
-"""The slow half of the failure table: many kills, outages, a lost machine, a cancel from the UI."""
+"""The slow half of the failure table: many kills, a lost machine, a cancel from the UI, fair service."""
 
 import contextlib
 import json
@@ -105,21 +105,6 @@ def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> Non
     assert all(counts.values()), counts
 
 
-def test_the_server_is_away_for_a_while(pools: Pools, undisturbed: Coral) -> None:
-    pools.environment["PREFECT_CLIENT_MAX_RETRIES"] = "12"  # what `coral` sets by default
-    run = pools.start(base_model__name=SLOW)
-    until(lambda: pools.work_done("training") >= 1 and len(pools.queue().open_digests()) >= 2)
-    kill(server_pid(pools))
-    before = pools.work_done("training")
-    try:
-        until(lambda: pools.work_done("training") > before, 20, "lanes go on without the server")
-        time.sleep(30)
-    finally:
-        up_again(pools)
-    finish(run)
-    same(pools, undisturbed)
-
-
 def test_a_lane_that_never_comes(pools: Pools, undisturbed: Coral, client: SyncPrefectClient) -> None:
     """A run that a dead worker took and never started is put on record as lost; another lane starts."""
     run = pools.start(base_model__name=SLOW, infra__start="10")
@@ -196,6 +181,21 @@ def test_two_evolutions_are_served_alike(pools: Pools) -> None:
     for run in both:
         finish(run)
     assert shares and 0.4 <= shares[-1] <= 0.6, shares[-5:]
+
+
+def test_two_stores_take_turns_on_one_pool(pools: Pools, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Lanes belong to a store. Where all places are taken, those of one make room for those of the other."""
+    other = Pools(Path(pools.environment["CORAL_HOME"]), tmp_path_factory.mktemp("other"), pools.url)
+    settings = {"base_model__name": "rehearsal:train=4", "infra__linger": "5", "search__population": "8"}
+    runs = [place.start(**settings, search__generations="6") for place in (pools, other)]
+    until(lambda: pools.work_done("training") >= 2 and other.work_done("training") >= 2, 240, "one store starved")
+    assert all(run.poll() is None for run in runs), "they must overlap for this to say anything"
+    for place, run in zip((pools, other), runs, strict=True):
+        run.kill()
+        run.communicate()
+        for note in place.lanes():
+            place.queue().lanes.ask_to_end(note.lane, "the test is over")
+        until(lambda place=place: not place.lanes(), 40)
 
 
 def _lane_runs(client: SyncPrefectClient, pools: Pools) -> list[FlowRun]:

@@ -227,13 +227,56 @@ def test_a_withdrawn_job_is_stopped_and_the_lane_lives_on(store: Store) -> None:
     assert account.work["one"]["training"].jobs == 1, "a job that was stopped on purpose does not say what jobs take"
 
 
-def test_a_lane_whose_beat_stands_still_is_silent(store: Store) -> None:
+def test_a_lane_whose_beat_stands_still_is_silent(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     board = queue(store).lanes
     note = LaneNote(lane="l", queue="training", started=0.0, beat=1)
-    assert not board.silent(note, lease=0.05)
-    time.sleep(0.1)
-    assert board.silent(note, lease=0.05)
-    assert not board.silent(note.model_copy(update={"beat": 2}), lease=0.05)
+    for _ in range(4):
+        assert not board.silent(note, lease=60)
+        now += 20
+    assert board.silent(note, lease=60)
+    assert not board.silent(note.model_copy(update={"beat": 2}), lease=60)
+
+
+def test_who_did_not_look_counts_beats_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dispatcher that stood still itself has not seen that a lane stood still."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    board = queue(store).lanes
+    note = LaneNote(lane="l", queue="training", started=0.0, beat=1)
+    assert not board.silent(note, lease=60)
+    now += 100
+    assert not board.silent(note, lease=60)
+    for _ in range(6):
+        now += 10
+        assert not board.silent(note, lease=60)
+    now += 10
+    assert board.silent(note, lease=60)
+
+
+def test_a_lane_beats_while_its_order_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API may take minutes to answer; who does not beat is taken for dead."""
+    monkeypatch.setattr("coral_core.queue.worker.BEAT_SECONDS", 0.05)
+    asked, answer = threading.Event(), threading.Event()
+
+    def order() -> Any:
+        asked.set()
+        answer.wait(20)
+        return "stop"
+
+    q = queue(store)
+    worker = LaneWorker(store, q, 30, order=order)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    assert asked.wait(10)
+    before = q.lanes.read(worker.name)
+    time.sleep(0.5)
+    after = q.lanes.read(worker.name)
+    assert before is not None and after is not None and after.beat > before.beat + 2
+    answer.set()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
 
 
 def test_a_test_job_comes_back_through_the_queue(store: Store, plan: Planner) -> None:
