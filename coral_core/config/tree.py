@@ -183,9 +183,17 @@ class ProblemsConfig(Frozen):
     path: str | None = Field(
         None, min_length=1, description="What the source reads: a clone of QuixBugs, a JSONL file, a directory of code."
     )
-    fitness: int = Field(96, ge=4, le=10_000, description="Bugs that decide fitness (sources without an own split).")
+    fitness: int = Field(
+        96,
+        ge=4,
+        le=10_000,
+        description="Bugs that decide fitness (sources without an own split; builtin adds half of retention).",
+    )
     retention: int = Field(
-        24, ge=0, le=10_000, description="Fitness problems that must stay right (at most; jsonl brings its own)."
+        24,
+        ge=0,
+        le=10_000,
+        description="Problems added to the fitness split (at most; jsonl brings its own): right functions that must stay so; with builtin half of them are bugs of families that coral-tiny was trained to repair.",
     )
     monitor: int = Field(
         48, ge=0, le=10_000, description="Bugs for the curve over generations; never selects (as fitness)."

@@ -43,7 +43,7 @@ MEANINGS = (
     ("syntax", "it does not parse"),
     ("no-function", "it does not define the function"),
     ("time-out", "it exceeded the limit of work"),
-    ("crash", "it ended the process"),
+    ("crash", "its top level raised, its process ended early, or it answered what the judge does not read"),
 )
 
 
