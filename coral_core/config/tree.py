@@ -249,7 +249,7 @@ class GenerationConfig(Frozen):
     )
     samples: int = Field(1, ge=1, le=1000, description="Patches per problem when sampling (greedy always makes one).")
     prompt_length: int = Field(
-        112, ge=8, le=32_768, description="Longest prompt in tokens; a longer one makes the problem fail loudly."
+        112, ge=8, le=32_768, description="Longest prompt in tokens; a run with a longer one is refused."
     )
 
 
@@ -312,7 +312,9 @@ class InfraConfig(Frozen):
 class StoreConfig(Frozen):
     """Where adapters and evaluations are kept."""
 
-    path: str = Field("runs/store", min_length=1, description="Directory (or fsspec URL) of the store.")
+    path: str = Field(
+        "runs/store", min_length=1, description="Directory of the store; lanes of all machines see it under this path."
+    )
     reuse: Literal["shared", "run"] = Field(
         "shared", description="shared: reuse work of any run; run: only of this run."
     )
