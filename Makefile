@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt deployments/make_env.sh
 evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=file to choose another)
 	@$(BIN)/coral evolve $(CONFIG)
 
-test: env ## every test that needs no Docker, browser or GPU, two files at a time
+test: env ## every test that needs no Docker, browser or GPU, but for test-faults; two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: env ## the slow half of the failure table: 50 kills, outages, hangs, machine loss, cancel
@@ -35,7 +35,7 @@ test-browser: env ## run form, run page, artifacts and report in headless Chromi
 	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest -m browser --timeout 900 tests/browser
 
-test-pythons: ## the torch-free tests on every Python from 3.11 to 3.13 that is here
+test-pythons: ## the torch-free tests on Python 3.12 and 3.13, where they are here
 	@bash tests/run_torch_free.sh
 
 test-unprivileged: env ## the judge's tests as an ordinary user and in a plain container (started by root)
@@ -53,7 +53,7 @@ types: env ## mypy
 
 check: lint types test ## linter, types, tests (CI runs test-pythons and test-faults, too)
 
-tiny: env ## pre-train the embedded base model from nothing (about 10 minutes on 2 cores)
+tiny: env ## pre-train the embedded base model from nothing (about 15 minutes on one thread)
 	$(BIN)/python -m coral_core.lm.pretrain --out coral_core/lm/tiny
 
 constraints: env ## rewrite the lock after changing pyproject.toml

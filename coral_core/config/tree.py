@@ -183,9 +183,17 @@ class ProblemsConfig(Frozen):
     path: str | None = Field(
         None, min_length=1, description="What the source reads: a clone of QuixBugs, a JSONL file, a directory of code."
     )
-    fitness: int = Field(96, ge=4, le=10_000, description="Bugs that decide fitness (sources without an own split).")
+    fitness: int = Field(
+        96,
+        ge=4,
+        le=10_000,
+        description="Bugs that decide fitness (sources without an own split; builtin adds half of retention).",
+    )
     retention: int = Field(
-        24, ge=0, le=10_000, description="Fitness problems that must stay right (at most; jsonl brings its own)."
+        24,
+        ge=0,
+        le=10_000,
+        description="Problems added to the fitness split (at most; jsonl brings its own): right functions that must stay so; with builtin half of them are bugs of families that coral-tiny was trained to repair.",
     )
     monitor: int = Field(
         48, ge=0, le=10_000, description="Bugs for the curve over generations; never selects (as fitness)."
@@ -241,7 +249,7 @@ class GenerationConfig(Frozen):
     )
     samples: int = Field(1, ge=1, le=1000, description="Patches per problem when sampling (greedy always makes one).")
     prompt_length: int = Field(
-        112, ge=8, le=32_768, description="Longest prompt in tokens; a longer one makes the problem fail loudly."
+        112, ge=8, le=32_768, description="Longest prompt in tokens; a run with a longer one is refused."
     )
 
 
@@ -304,7 +312,9 @@ class InfraConfig(Frozen):
 class StoreConfig(Frozen):
     """Where adapters and evaluations are kept."""
 
-    path: str = Field("runs/store", min_length=1, description="Directory (or fsspec URL) of the store.")
+    path: str = Field(
+        "runs/store", min_length=1, description="Directory of the store; lanes of all machines see it under this path."
+    )
     reuse: Literal["shared", "run"] = Field(
         "shared", description="shared: reuse work of any run; run: only of this run."
     )

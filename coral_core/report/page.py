@@ -42,8 +42,8 @@ MEANINGS = (
     ("echo", "the buggy code came back unchanged"),
     ("syntax", "it does not parse"),
     ("no-function", "it does not define the function"),
-    ("time-out", "it exceeded the limit of work"),
-    ("crash", "it ended the process"),
+    ("time-out", "it ran out of work or time"),
+    ("crash", "its top level raised, its process ended early, or it answered what the judge does not read"),
 )
 
 

@@ -29,7 +29,7 @@ def judge_patch(
     """Judge FILE against PROBLEM; returns 0 when every case passes, 1 when not.
 
     Args:
-        problem: Id of a problem, for example builtin/fitness/running_fold/0003.
+        problem: Id of a problem, for example builtin/fitness/merge/0005.
         file: The code, a whole module; - reads it from standard input.
         config: The configuration that names the problems and the limits; without it the defaults do.
     """

@@ -32,7 +32,8 @@ def show(
     /,
     *,
     split: Annotated[
-        SplitName, Parameter(help="held-out is known for champion, base_model and default_lora, after the end.")
+        SplitName,
+        Parameter(help="held-out: of champion, base_model, default_lora, generation_0_median, after the end."),
     ] = "fitness",
     problem: Annotated[str | None, Parameter(help="Only the problems whose id contains this.")] = None,
     failed: Annotated[bool, Parameter(help="Only problems that are not right after the patch.", negative=())] = False,
@@ -44,7 +45,7 @@ def show(
 
     Args:
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
-        genome: Its id (g002-005), or champion, base_model, default_lora.
+        genome: Its id (g002-005), or champion, base_model, default_lora, generation_0_median.
     """
     folder = find_run(runs, run)
     store = store_of(folder)
@@ -103,8 +104,7 @@ def _facts(folder: RunFolder, store: Store, genome: str) -> tuple[str, dict[str,
         if contender.genome_id is None:
             return genome, {
                 **contender.model_dump(mode="json", exclude={"genome_id"}),
-                "lineage": None,
-                "infeasible": None,
+                **dict.fromkeys(("lineage", "features", "infeasible")),
                 "reason": "",
             }
         genome = contender.genome_id

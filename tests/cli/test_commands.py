@@ -147,6 +147,8 @@ def test_show_prints_prompts_patches_as_diffs_and_verdicts(place: Path) -> None:
         coral("show", "latest", "champion", "--split", "held-out", "--limit", "1", "--json", cwd=place).stdout
     )
     assert held_out["problems"][0]["problem_id"].startswith("builtin/held_out/")
+    bare = json.loads(coral("show", "latest", "base_model", "--limit", "1", "--json", cwd=place).stdout)
+    assert bare.keys() == one.keys() and bare["features"] is None
     base = coral("show", "latest", "base_model", "--limit", "1", cwd=place)
     assert base.returncode == 0
     infeasible = coral("show", "latest", "g000-002", cwd=place)
