@@ -49,6 +49,7 @@ from flows import artifacts, budget, events, memory
 from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
+from flows.leaving import hurry
 from flows.repeats import repeats
 from flows.run_log import logged_to
 from flows.session import Session, current, watcher
@@ -110,7 +111,8 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
             cancelled = await until_cancelled(evolution.run(), flow_run_id)
         outcome = "stopped" if cancelled else "finished"
         return cancelled
-    except (asyncio.CancelledError, KeyboardInterrupt, TerminationSignal):
+    except (asyncio.CancelledError, KeyboardInterrupt, TerminationSignal) as told:
+        hurry(told)
         outcome = "stopped"
         raise
     finally:

@@ -9,6 +9,7 @@ import sys
 from cyclopts import App
 
 from coral_core.errors import CoralError
+from flows.leaving import leave
 
 
 def _version() -> str:
@@ -118,6 +119,15 @@ def build() -> App:
 
 def main() -> None:
     """Entry point of `coral`: an error is one line that says what to do, never a traceback first."""
+    try:
+        _main()
+    except SystemExit as ended:
+        leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        raise
+    leave(0)
+
+
+def _main() -> None:
     debug = os.environ.get("CORAL_DEBUG") == "1"
     try:
         build()()

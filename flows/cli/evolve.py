@@ -20,6 +20,7 @@ from coral_core.config import RunConfig, load_config
 from coral_core.preflight import preflight
 from coral_core.run import find_run, identify_run, next_edition
 from coral_core.store import Store
+from flows.leaving import drain, told_to_end
 from flows.local_server import api
 
 console = Console(highlight=False)
@@ -85,6 +86,7 @@ def run_it(
     # the live board replaces Prefect's log lines here, and the command's own first line its tracebacks: both stay in
     # the run's log in the UI
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # events that a server missed, whole
     os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "WARNING")  # a line per task says nothing
     signal.signal(signal.SIGTERM, _terminated)  # Prefect sends it on to who was there before, when its flow has ended
     started = time.perf_counter()
@@ -94,13 +96,13 @@ def run_it(
         try:
             result = asyncio.run(_watched(config, edition, overrides, out))
         except BaseException as error:
-            code = _stop_code(error)
+            code = _stop_code(told_to_end() or error)  # the server may be away, and say so last
             if code is None:
                 raise
             out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: {_command(source, edition, overrides)}")
             raise SystemExit(code) from None
         finally:
-            _drain()
+            drain()
     folder = find_run(config.runs, result["run_id"])
     if as_json:
         print(json.dumps(json.loads((folder.path / "report.json").read_text()), indent=1))
@@ -111,20 +113,11 @@ def run_it(
     out.print(f"total {time.perf_counter() - started:.0f} s, server start included")
 
 
-def _drain() -> None:
-    """Let Prefect send its last log lines and events while the server is still there."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    for worker in (APILogWorker, EventsWorker):
-        worker.drain_all(timeout=5)
-
-
 def _stop_code(error: BaseException) -> int | None:
     """Exit code of a stop that somebody asked for (Ctrl-C, kill); None for an error."""
     from prefect.exceptions import CancelledRun, TerminationSignal
 
-    if isinstance(error, KeyboardInterrupt | CancelledRun):
+    if isinstance(error, KeyboardInterrupt | CancelledRun | asyncio.CancelledError):
         return 130
     ended = isinstance(error, TerminationSignal) or (isinstance(error, SystemExit) and error.code == TERMINATED)
     return TERMINATED if ended else None
