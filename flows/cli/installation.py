@@ -65,7 +65,7 @@ def setup(
     network: Annotated[str, Parameter(help="Docker network mode.")] = "bridge",
     namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral",
     claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store",
-    gpus: Annotated[bool, Parameter(help="Give lanes a GPU each.")] = True,
+    gpus: Annotated[bool, Parameter(help="Lanes use GPUs, one each.")] = True,
     notify: Notify = NOTHING_ASKED,
     only_notices: Annotated[
         bool, Parameter(help="Leave pools and deployments alone: only automations and where notices go.", negative=())

@@ -74,7 +74,8 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
     container["working_dir"] = start_in
     limits = {"memory": memory} | ({"nvidia.com/gpu": "1"} if gpu else {})
     if gpu:
-        container |= {"device_requests": [{"count": 1, "capabilities": [["gpu"]]}], "shm_size": "2g"}
+        # all of them: Docker gives a count of 1 the first GPU each time. A lane takes one for itself (coral_core/queue/gpu.py)
+        container |= {"device_requests": [{"count": -1, "capabilities": [["gpu"]]}], "shm_size": "2g"}
     values: dict[str, Any] = {
         "pool": pool.name,
         "workdir": place.workdir,
@@ -85,6 +86,7 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
         "pull_policy": place.pull_policy,
         "network": place.network,
         "memory": memory,
+        "lane_gpu": pool.gpu if gpu else "",
         "namespace": place.namespace,
         "claim": place.claim,
         "container": container,

@@ -76,7 +76,8 @@ def test_docker_lanes_get_a_gpu_memory_and_no_privileges() -> None:
     by_name = {p.name: template(p, PLACE.model_copy(update={"infrastructure": "docker"})) for p in POOLS}
     lane, control = by_name["coral-a100"]["job_configuration"], by_name["coral-control"]["job_configuration"]
     assert lane["mem_limit"] == "16g" and by_name["coral-a10g"]["job_configuration"]["mem_limit"] == "4g"
-    assert lane["container_create_kwargs"]["device_requests"] == [{"count": 1, "capabilities": [["gpu"]]}]
+    assert lane["container_create_kwargs"]["device_requests"] == [{"count": -1, "capabilities": [["gpu"]]}]
+    assert lane["env"]["CORAL_LANE_GPU"] == "A100-40GB" and control["env"]["CORAL_LANE_GPU"] == ""
     assert "device_requests" not in control["container_create_kwargs"] and lane["privileged"] is False
     assert lane["container_create_kwargs"]["cap_drop"] == ["ALL"] and lane["volumes"] == ["/data:/data"]
     assert control["container_create_kwargs"]["working_dir"] == "/data", "relative paths outlive the container"
@@ -84,7 +85,7 @@ def test_docker_lanes_get_a_gpu_memory_and_no_privileges() -> None:
 
     given = {k: v for k, v in lane["container_create_kwargs"].items() if k != "working_dir"}
     built = HostConfig(version="1.41", **given, mem_limit=lane["mem_limit"], privileged=lane["privileged"])
-    assert built["DeviceRequests"][0]["Count"] == 1 and built["CapDrop"] == ["ALL"]
+    assert built["DeviceRequests"][0]["Count"] == -1 and built["CapDrop"] == ["ALL"]
 
 
 def test_kubernetes_lanes_ask_for_a_gpu_and_run_as_nobody_special() -> None:
