@@ -1,6 +1,7 @@
 """`coral setup`, `coral up`, `coral down`, `coral drain`: the installation that work pools need."""
 
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from coral_core.errors import ConfigError
 from flows.installation.pools import Infrastructure, Place
 
 if TYPE_CHECKING:
@@ -50,7 +52,36 @@ class Notify:
         )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Cluster:
+    """Options that only Kubernetes has."""
+
+    namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral"
+    claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store"
+    training_node_label: Annotated[
+        str, Parameter(help="KEY=VALUE[,VALUE] of the nodes that train, in place of GPU feature discovery's for A100s.")
+    ] = ""
+    evaluation_node_label: Annotated[
+        str, Parameter(help="The same of the nodes that evaluate, in place of GPU feature discovery's for A10Gs.")
+    ] = ""
+    token_secret: Annotated[str, Parameter(help="Secret whose key HF_TOKEN holds lanes' Hugging Face token.")] = ""
+
+    def node_labels(self) -> dict[str, str]:
+        """Pool -> label. Raises `ConfigError`."""
+        given = {"coral-a100": self.training_node_label, "coral-a10g": self.evaluation_node_label}
+        for kind, label in zip(("training", "evaluation"), given.values(), strict=True):
+            if label and not LABEL.fullmatch(label):
+                raise ConfigError(
+                    f"--{kind}-node-label {label}: is no label of a node. Give KEY=VALUE or KEY=VALUE,VALUE, as kubectl "
+                    "get nodes --show-labels writes them."
+                )
+        return {pool: label for pool, label in given.items() if label}
+
+
+LABEL = re.compile(r"[\w./-]+=[A-Za-z0-9][\w.-]*(,[A-Za-z0-9][\w.-]*)*")
 NOTHING_ASKED = Notify()
+USUAL_CLUSTER = Cluster()
 
 
 def setup(
@@ -63,8 +94,10 @@ def setup(
     lane_image: Annotated[str, Parameter(help="Image of lanes.")] = "coral-x-lane:latest",
     pull_policy: Annotated[str, Parameter(help="When images are pulled.")] = "IfNotPresent",
     network: Annotated[str, Parameter(help="Docker network mode.")] = "bridge",
-    namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral",
-    claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store",
+    token_file: Annotated[
+        str, Parameter(help="File of each Docker host that holds lanes' Hugging Face token, readable for user 1000.")
+    ] = "",
+    cluster: Cluster = USUAL_CLUSTER,
     gpus: Annotated[bool, Parameter(help="Lanes use GPUs, one each.")] = True,
     notify: Notify = NOTHING_ASKED,
     only_notices: Annotated[
@@ -90,11 +123,23 @@ def setup(
         lane_image=lane_image,
         pull_policy=pull_policy,
         network=network,
-        namespace=namespace,
-        claim=claim,
+        namespace=cluster.namespace,
+        claim=cluster.claim,
+        node_labels=cluster.node_labels(),
+        token_file=_token_file(token_file, type),
+        token_secret=cluster.token_secret,
         gpus=gpus,
     )
     _say(run(place, dry_run, notices))
+
+
+def _token_file(path: str, type: Infrastructure) -> str:
+    if path and (type != "docker" or not path.startswith("/")):
+        raise ConfigError(
+            f"--token-file {path}: is for --type docker, and an absolute path. On Kubernetes name a secret (--token-secret); "
+            "lanes that are processes have HF_TOKEN of their worker."
+        )
+    return path
 
 
 def _say(steps: Iterable["Step"]) -> None:
@@ -183,7 +228,6 @@ def drain(
 
 def use_api() -> str:
     """The configured API, else the one of `coral up`."""
-    from coral_core.errors import ConfigError
     from flows.installation.daily import read_state
     from flows.local_server import configured_api
 
