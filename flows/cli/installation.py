@@ -79,6 +79,8 @@ class Cluster:
         return {pool: label for pool, label in given.items() if label}
 
 
+LEAVE_SECONDS = 15.0
+"""An evolution that was told to end sends its last log lines before it lets go of the server."""
 LABEL = re.compile(r"[\w./-]+=[A-Za-z0-9][\w.-]*(,[A-Za-z0-9][\w.-]*)*")
 NOTHING_ASKED = Notify()
 USUAL_CLUSTER = Cluster()
@@ -161,7 +163,7 @@ def up(
     from flows.installation.setup import setup as run
 
     console.print(f"server       {url.removesuffix('/api')}")
-    for step in run(Place(workdir=str((workdir or Path.cwd()).absolute()))):
+    for step in run(Place(workdir=str((workdir or Path.cwd()).absolute())), resume=True):
         console.print(f"{step.action:<12} {step.what}")
     for worker in start_workers(url):
         console.print(f"{'worker':<12} {worker['pool']}, process {worker['pid']}, log {worker['log']}")
@@ -171,25 +173,31 @@ def up(
 
 
 def down() -> None:
-    """End what `coral up` started: lanes, workers, server. Finished work stays."""
+    """End what `coral up` started: evolutions on its pools, lanes, workers, server. Finished work stays."""
     from flows.installation.daily import end_workers, read_state
-    from flows.local_server import leave
+    from flows.local_server import leave, users
 
     state = read_state()
     if not state:
-        console.print("nothing is up")
-        leave()
+        console.print(leave() or "nothing is up")
         return
     os.environ["PREFECT_API_URL"] = state["url"]
-    from flows.installation.ending import cancel_everything
+    from flows.installation.ending import CANCEL_SECONDS, cancel_everything
 
-    cancelled = cancel_everything()
-    if cancelled:
-        console.print(f"cancelled {cancelled} flow runs")
+    ended = cancel_everything(leave_local=bool(users()))
+    if ended.on_pools:
+        console.print(f"cancelled {ended.on_pools} flow runs")
+    for name in ended.evolutions:
+        how = (
+            f"did not end within {CANCEL_SECONDS:.0f} s; it is put down as cancelled"
+            if name in ended.hanging
+            else "was told to end"
+        )
+        console.print(f"evolution {name} {how}. Go on with: coral up, coral resume RUN")
     for what in end_workers():
         console.print(f"ended {what}")
-    leave()
-    console.print("ended the server. Finished work is in the store.")
+    how = leave(LEAVE_SECONDS if ended.evolutions else 0.0)
+    console.print(f"{how or 'the server had ended'}. Finished work is in the store.")
 
 
 def drain(
@@ -221,8 +229,9 @@ def drain(
         return
     for line in run(pool, minutes * 60):
         console.print(line)
-    for what in end_workers({pool}):
-        console.print(f"ended {what}")
+    if read_state().get("url") == url:  # those of coral up may serve another API
+        for what in end_workers({pool}):
+            console.print(f"ended {what}")
     console.print(f"pool {pool} is paused and idle. Go on with: coral drain {pool} --undo")
 
 
