@@ -76,6 +76,15 @@ def test_jobs_of_a_pool_that_somebody_added_are_cleared_by_its_name(pools: Pools
             client.delete_work_pool("ours-h100")
 
 
+def test_more_lanes_than_their_pool_runs_are_said(pools: Pools) -> None:
+    """Once, when the evolution starts; the run goes on with what there is."""
+    done = pools.evolve(infra__training__lanes="9", infra__evaluation__lanes="3", search__generations="1")
+    assert done.returncode == 0, done.stderr
+    words = "infra.training.lanes: 9, and work pool coral-a100 runs 2 at a time: no more than that will work."
+    assert done.stderr.count(words) == 1 and "set-concurrency-limit coral-a100 9" in done.stderr, done.stderr
+    assert "infra.evaluation.lanes" not in done.stderr, "3 are what the pool runs"
+
+
 def deployed(client: Any, flow: str, name: str) -> Any:
     """A deployment of a lane's flow on the pool ours-h100; its id."""
     flow_id = client.create_flow(SimpleNamespace(name=flow))
