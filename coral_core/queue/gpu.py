@@ -11,11 +11,11 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from coral_core.devices import VISIBLE, Gpu, Taken, is_given_one, take_one, to_choose_from
 from coral_core.errors import StoreError
-from coral_core.queue.board import BEAT_SECONDS, LaneNote
+from coral_core.queue.board import BEAT_SECONDS, LaneBoard, LaneNote
 from coral_core.queue.queue import JobQueue
 from coral_core.queue.worker import Ended, Order
 
@@ -58,6 +58,15 @@ def own_gpu(
     finally:
         got.give_back()
         os.environ.pop(VISIBLE) if before is None else os.environ.update({VISIBLE: before})
+
+
+def in_line(board: LaneBoard, lanes: Iterable[str]) -> str:
+    """That all of `lanes` stand in line for a GPU, in words; empty when one does not, or there are none."""
+    notes = [board.read(lane) for lane in lanes]
+    hosts = sorted({note.host for note in notes if note is not None and note.state == "starting"})
+    if not notes or any(note is None or note.state != "starting" for note in notes):
+        return ""
+    return f"all GPUs of {', '.join(hosts)} are taken by other lanes, and {len(notes)} wait for one"
 
 
 class _Waiting:
