@@ -24,6 +24,7 @@ from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import EngineProcess
 from coral_core.plan import job_for_patch
 from coral_core.queue import JobQueue, QueueName
+from coral_core.queue.gpu import own_gpu
 from coral_core.queue.worker import LaneWorker
 from coral_core.store import Store
 from flows.dispatch.version import code_version
@@ -120,8 +121,8 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
         queue.check(installation)
     wanted = orders(flow_run.id, installation, turn=linger)
     worker = LaneWorker(store, queue, linger, flow_run.id or "", wanted, most=most, ledger=Ledger(store))
-    with logged_to(flow_run.id):
-        ended = worker.run()
+    with logged_to(flow_run.id), own_gpu(queue, worker.name, flow_run.id or "", wanted, linger) as without:
+        ended = without or worker.run()
     if ended == "cancelled":
         return Cancelled(message="the lane was cancelled; its job goes to another lane")
     note = queue.lanes.read(worker.name)

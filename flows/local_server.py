@@ -101,10 +101,24 @@ def join(port: int = 0) -> str:
     return url
 
 
-def leave() -> None:
-    """End the server that `join` left running, unless a run of this machine still uses it."""
-    if coral_home().is_dir():
-        _Shared(coral_home()).release()
+def leave(patience: float = 0.0) -> str:
+    """End the server that `join` left running, unless a process of this machine still uses it `patience` seconds from now.
+
+    Returns:
+        What was done, in words; empty where there was no server.
+    """
+    if not coral_home().is_dir():
+        return ""
+    server = _Shared(coral_home())
+    deadline = time.monotonic() + patience
+    while server.users() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return server.release()
+
+
+def users() -> list[int]:
+    """Processes of this machine, other than this one, that use the local server as theirs."""
+    return _Shared(coral_home()).users()
 
 
 class _Shared:
@@ -130,23 +144,30 @@ class _Shared:
             self.state.write_text(json.dumps(state))
             return str(state["url"])
 
+    def users(self) -> list[int]:
+        return [pid for pid in self._read().get("users", []) if pid != os.getpid() and _alive(pid)]
+
     def leave(self, keep: bool) -> None:
         with self._locked():
             state = self._read()
-            state["users"] = [pid for pid in state.get("users", []) if pid != os.getpid() and _alive(pid)]
+            state["users"] = self.users()
             if not state["users"] and not state.get("keep") and not keep:
                 _end(state.get("pid", 0))
                 self.state.unlink(missing_ok=True)
             else:
                 self.state.write_text(json.dumps(state))
 
-    def release(self) -> None:
-        """It need not be kept any longer; ends it when nobody uses it."""
+    def release(self) -> str:
+        """It need not be kept any longer; ends it when nobody uses it. Returns what came of it, in words."""
         with self._locked():
             state = self._read()
             if state:
                 self.state.write_text(json.dumps(state | {"keep": False}))
         self.leave(keep=False)
+        if using := self._read().get("users", []):
+            who = ", ".join(map(str, using))
+            return f"the server stays for those that use it (process {who}) and ends with the last of them"
+        return "ended the server" if state else ""
 
     def _read(self) -> dict[str, Any]:
         try:

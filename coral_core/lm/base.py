@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from coral_core.config.tree import BaseModelConfig
+from coral_core.devices import visible_gpus
 from coral_core.errors import BaseModelError
 from coral_core.jobs import BaseModelIdentity
 from coral_core.lm.versions import ENGINE_VERSION
@@ -169,26 +169,11 @@ def resolve_device(device: str) -> str:
     """``auto`` becomes cuda where a GPU answers, else cpu."""
     if device != "auto":
         return device
-    return "cuda" if _gpus() else "cpu"
-
-
-@lru_cache(maxsize=1)
-def _gpus() -> tuple[str, ...]:
-    try:
-        reply = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(line.strip() for line in reply.stdout.splitlines() if line.strip())
+    return "cuda" if visible_gpus() else "cpu"
 
 
 def _gpu_name(device: str) -> str:
-    names = _gpus()
+    names = [gpu.name for gpu in visible_gpus()]
     index = int(device.partition(":")[2] or 0)
     if index >= len(names):
         raise BaseModelError(

@@ -1,6 +1,7 @@
 """`coral setup`, `coral up`, `coral down`, `coral drain`: the installation that work pools need."""
 
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from coral_core.errors import ConfigError
 from flows.installation.pools import Infrastructure, Place
 
 if TYPE_CHECKING:
@@ -50,7 +52,38 @@ class Notify:
         )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Cluster:
+    """Options that only Kubernetes has."""
+
+    namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral"
+    claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store"
+    training_node_label: Annotated[
+        str, Parameter(help="KEY=VALUE[,VALUE] of the nodes that train, in place of GPU feature discovery's for A100s.")
+    ] = ""
+    evaluation_node_label: Annotated[
+        str, Parameter(help="The same of the nodes that evaluate, in place of GPU feature discovery's for A10Gs.")
+    ] = ""
+    token_secret: Annotated[str, Parameter(help="Secret whose key HF_TOKEN holds lanes' Hugging Face token.")] = ""
+
+    def node_labels(self) -> dict[str, str]:
+        """Pool -> label. Raises `ConfigError`."""
+        given = {"coral-a100": self.training_node_label, "coral-a10g": self.evaluation_node_label}
+        for kind, label in zip(("training", "evaluation"), given.values(), strict=True):
+            if label and not LABEL.fullmatch(label):
+                raise ConfigError(
+                    f"--{kind}-node-label {label}: is no label of a node. Give KEY=VALUE or KEY=VALUE,VALUE, as kubectl "
+                    "get nodes --show-labels writes them."
+                )
+        return {pool: label for pool, label in given.items() if label}
+
+
+LEAVE_SECONDS = 15.0
+"""An evolution that was told to end sends its last log lines before it lets go of the server."""
+LABEL = re.compile(r"[\w./-]+=[A-Za-z0-9][\w.-]*(,[A-Za-z0-9][\w.-]*)*")
 NOTHING_ASKED = Notify()
+USUAL_CLUSTER = Cluster()
 
 
 def setup(
@@ -63,9 +96,11 @@ def setup(
     lane_image: Annotated[str, Parameter(help="Image of lanes.")] = "coral-x-lane:latest",
     pull_policy: Annotated[str, Parameter(help="When images are pulled.")] = "IfNotPresent",
     network: Annotated[str, Parameter(help="Docker network mode.")] = "bridge",
-    namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral",
-    claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store",
-    gpus: Annotated[bool, Parameter(help="Give lanes a GPU each.")] = True,
+    token_file: Annotated[
+        str, Parameter(help="File of each Docker host that holds lanes' Hugging Face token, readable for user 1000.")
+    ] = "",
+    cluster: Cluster = USUAL_CLUSTER,
+    gpus: Annotated[bool, Parameter(help="Lanes use GPUs, one each.")] = True,
     notify: Notify = NOTHING_ASKED,
     only_notices: Annotated[
         bool, Parameter(help="Leave pools and deployments alone: only automations and where notices go.", negative=())
@@ -90,11 +125,23 @@ def setup(
         lane_image=lane_image,
         pull_policy=pull_policy,
         network=network,
-        namespace=namespace,
-        claim=claim,
+        namespace=cluster.namespace,
+        claim=cluster.claim,
+        node_labels=cluster.node_labels(),
+        token_file=_token_file(token_file, type),
+        token_secret=cluster.token_secret,
         gpus=gpus,
     )
     _say(run(place, dry_run, notices))
+
+
+def _token_file(path: str, type: Infrastructure) -> str:
+    if path and (type != "docker" or not path.startswith("/")):
+        raise ConfigError(
+            f"--token-file {path}: is for --type docker, and an absolute path. On Kubernetes name a secret (--token-secret); "
+            "lanes that are processes have HF_TOKEN of their worker."
+        )
+    return path
 
 
 def _say(steps: Iterable["Step"]) -> None:
@@ -116,7 +163,7 @@ def up(
     from flows.installation.setup import setup as run
 
     console.print(f"server       {url.removesuffix('/api')}")
-    for step in run(Place(workdir=str((workdir or Path.cwd()).absolute()))):
+    for step in run(Place(workdir=str((workdir or Path.cwd()).absolute())), resume=True):
         console.print(f"{step.action:<12} {step.what}")
     for worker in start_workers(url):
         console.print(f"{'worker':<12} {worker['pool']}, process {worker['pid']}, log {worker['log']}")
@@ -126,25 +173,31 @@ def up(
 
 
 def down() -> None:
-    """End what `coral up` started: lanes, workers, server. Finished work stays."""
+    """End what `coral up` started: evolutions on its pools, lanes, workers, server. Finished work stays."""
     from flows.installation.daily import end_workers, read_state
-    from flows.local_server import leave
+    from flows.local_server import leave, users
 
     state = read_state()
     if not state:
-        console.print("nothing is up")
-        leave()
+        console.print(leave() or "nothing is up")
         return
     os.environ["PREFECT_API_URL"] = state["url"]
-    from flows.installation.ending import cancel_everything
+    from flows.installation.ending import CANCEL_SECONDS, cancel_everything
 
-    cancelled = cancel_everything()
-    if cancelled:
-        console.print(f"cancelled {cancelled} flow runs")
+    ended = cancel_everything(leave_local=bool(users()))
+    if ended.on_pools:
+        console.print(f"cancelled {ended.on_pools} flow runs")
+    for name in ended.evolutions:
+        how = (
+            f"did not end within {CANCEL_SECONDS:.0f} s; it is put down as cancelled"
+            if name in ended.hanging
+            else "was told to end"
+        )
+        console.print(f"evolution {name} {how}. Go on with: coral up, coral resume RUN")
     for what in end_workers():
         console.print(f"ended {what}")
-    leave()
-    console.print("ended the server. Finished work is in the store.")
+    how = leave(LEAVE_SECONDS if ended.evolutions else 0.0)
+    console.print(f"{how or 'the server had ended'}. Finished work is in the store.")
 
 
 def drain(
@@ -176,14 +229,14 @@ def drain(
         return
     for line in run(pool, minutes * 60):
         console.print(line)
-    for what in end_workers({pool}):
-        console.print(f"ended {what}")
+    if read_state().get("url") == url:  # those of coral up may serve another API
+        for what in end_workers({pool}):
+            console.print(f"ended {what}")
     console.print(f"pool {pool} is paused and idle. Go on with: coral drain {pool} --undo")
 
 
 def use_api() -> str:
     """The configured API, else the one of `coral up`."""
-    from coral_core.errors import ConfigError
     from flows.installation.daily import read_state
     from flows.local_server import configured_api
 

@@ -145,10 +145,8 @@ def _one(digest: str, store: str, known: list[str]) -> str:
 
 def clear(pool: str, /, *, run: str, store: StorePath = "runs/store") -> None:
     """Remove all jobs of one's own RUN from POOL (training or evaluation, or the pool's name)."""
-    names = {"training": "training", "coral-a100": "training", "evaluation": "evaluation", "coral-a10g": "evaluation"}
-    if pool not in names:
-        raise ConfigError(f"{pool}: no such queue. Known: {', '.join(names)}.")
-    queue = next(queue for queue in both(_store(store)) if queue.name == names[pool])
+    name = _queue_name(pool)
+    queue = next(queue for queue in both(_store(store)) if queue.name == name)
     tickets = queue.waiting(run)
     failed = [found.ticket for found in queue.all_failed() if found.ticket.run_id == run]
     if not tickets and not failed:
@@ -159,6 +157,28 @@ def clear(pool: str, /, *, run: str, store: StorePath = "runs/store") -> None:
     for ticket in failed:
         queue.forget_failed(ticket)
     print(f"cleared {len(tickets)} waiting and {len(failed)} failed jobs of {run}; other runs' are untouched")
+
+
+def _queue_name(pool: str) -> str:
+    """The queue that is meant by its own name or a pool's; pools that somebody added are asked of the API."""
+    from flows.cli.health import find_api
+    from flows.installation.look import QUEUES, queues_behind
+    from flows.installation.plain_api import PlainApi
+
+    names = {"training": "training", "evaluation": "evaluation", **QUEUES}
+    if pool in names:
+        return names[pool]
+    known = f"Known without asking Prefect: {', '.join(names)}."
+    url, problem = find_api()
+    if url is None:
+        raise ConfigError(f"{pool}: no such queue. {known} Of other pools: {problem}")
+    with PlainApi(url) as api:
+        queues = queues_behind(api, pool)
+    if not queues:
+        raise ConfigError(f"{pool}: no queue has its lanes on a work pool of that name at {url}. {known}")
+    if len(queues) > 1:
+        raise ConfigError(f"{pool}: the lanes of both queues run there. Say which: training or evaluation.")
+    return queues.pop()
 
 
 # -- coral submit --------------------------------------------------------------------------

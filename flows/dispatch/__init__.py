@@ -33,6 +33,9 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
         return InlineExecutor(config.infra, store, run_id, ledger)
     if config.infra.executor == "local":
         return LocalExecutor(config.infra, store, run_id, ledger)
-    from flows.dispatch.pools import WorkPoolExecutor  # imports Prefect, which the other two can do without
+    from flows.dispatch.limits import warn_of_limits  # these import Prefect, which the other two can do without
+    from flows.dispatch.pools import WorkPoolExecutor
 
-    return WorkPoolExecutor(config.infra, store, run_id, ledger, flow_run_id)
+    executor = WorkPoolExecutor(config.infra, store, run_id, ledger, flow_run_id)
+    warn_of_limits(config.infra)
+    return executor

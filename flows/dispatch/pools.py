@@ -43,6 +43,7 @@ from coral_core.queue import (
     lane_name,
     queue_of,
 )
+from coral_core.queue.gpu import in_line
 from coral_core.store import Store
 from flows.dispatch.attempts import RETRIED, finding, is_last
 from flows.dispatch.base import Executor
@@ -339,7 +340,8 @@ class WorkPoolExecutor(Executor):
         wanted = min(self._limits[name], waiting)
         for _ in range(wanted - self._serving(name)):
             self._fleet.start(name)
-        notice = self._fleet.notice(name) if wanted else ""
+        lanes = [lane_name(name, str(run.id)) for run in self._fleet.serving(name)]
+        notice = self._fleet.notice(name) or in_line(queue.lanes, lanes) if wanted else ""
         if notice and notice != self._said.get(name):
             log.warning("%s; %d jobs wait", notice, waiting)
         self._said[name] = notice

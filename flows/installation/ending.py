@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -16,28 +19,73 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Cancelling
+from pydantic import Field
 
 from coral_core.errors import ConfigError
+from coral_core.frozen import Frozen
 from flows.dispatch.fleet import LIVING
 from flows.installation.pools import POOLS
 
 CANCEL_SECONDS = 30.0
 
 
-def cancel_everything() -> int:
-    """Cancel all flow runs on the house's pools and wait until they have ended; returns how many there were."""
+class Ended(Frozen):
+    """What was told to end."""
+
+    on_pools: int = Field(0, description="Flow runs on the house's pools.")
+    evolutions: tuple[str, ...] = Field((), description="Evolutions that run elsewhere, as in a terminal.")
+    hanging: tuple[str, ...] = Field((), description="Those of them that still had not ended after half a minute.")
+
+
+def cancel_everything(leave_local: bool) -> Ended:
+    """Cancel all flow runs on the house's pools and evolutions that need them from elsewhere; wait until they have ended.
+
+    Args:
+        leave_local: Evolutions that run on no pool at all (`infra.executor` is not work-pools) may go on: the server stays.
+    """
     names = [pool.name for pool in POOLS]
     try:
         with get_client(sync_client=True) as client:
-            runs = _living(client, names)
-            for run in runs:
+            runs, elsewhere = _living(client, names), _elsewhere(client, leave_local)
+            for run in [*runs, *elsewhere]:
                 _cancel(client, run)
+            told = {run.id for run in elsewhere}
             deadline = time.monotonic() + CANCEL_SECONDS
-            while runs and _living(client, names) and time.monotonic() < deadline:
+            while (runs or told) and time.monotonic() < deadline:
+                if not _living(client, names) and not _still(client, told, leave_local):
+                    break
                 time.sleep(0.5)
-            return len(runs)
+            hanging = _still(client, told, leave_local)
+            for run in hanging:  # its process is gone, most likely: nobody else would put that on record
+                client.set_flow_run_state(run.id, Cancelled(message="coral down"), force=True)
+            return Ended(
+                on_pools=len(runs),
+                evolutions=tuple(run.name for run in elsewhere),
+                hanging=tuple(run.name for run in hanging),
+            )
     except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError):
-        return 0  # the server is gone already; its workers are ended with what they run
+        return Ended()  # the server is gone already; its workers are ended with what they run
+
+
+def _elsewhere(client: SyncPrefectClient, leave_local: bool) -> list[FlowRun]:
+    """Living evolutions that no worker has started."""
+    found = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=["evolve"])),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=LIVING))),
+        limit=200,
+    )
+    return [run for run in found if not run.work_pool_name and not (leave_local and _executor(run) != "work-pools")]
+
+
+def _executor(run: FlowRun) -> str:
+    try:
+        return str(run.parameters["config"]["infra"]["executor"])
+    except (KeyError, TypeError):
+        return "work-pools"
+
+
+def _still(client: SyncPrefectClient, told: set[UUID], leave_local: bool) -> list[FlowRun]:
+    return [run for run in _elsewhere(client, leave_local) if run.id in told] if told else []
 
 
 def drain(pool: str, seconds: float) -> Iterator[str]:

@@ -10,6 +10,11 @@ from flows.installation.plain_api import PlainApi
 from flows.installation.pools import POOLS
 
 QUEUES: dict[str, Literal["training", "evaluation"]] = {"coral-a100": "training", "coral-a10g": "evaluation"}
+LANE_FLOWS: dict[str, Literal["training", "evaluation"]] = {
+    "train-adapters": "training",
+    "evaluate-genomes": "evaluation",
+}
+"""Flow -> the queue that its runs serve, whatever deployment and pool they run on."""
 WAITING = ["SCHEDULED", "PENDING"]
 RUNNING = ["RUNNING", "CANCELLING"]
 SILENT_BEATS = 5 / 3
@@ -53,6 +58,15 @@ def look_at_pools(api: PlainApi) -> list[PoolLook]:
     """All pools of the house. Raises `ApiError` when the API does not answer."""
     found = {pool["name"]: pool for pool in api.find("work_pools/filter", {"limit": 200}) or []}
     return [_look(api, spec.name, found.get(spec.name)) for spec in POOLS]
+
+
+def queues_behind(api: PlainApi, pool: str) -> set[Literal["training", "evaluation"]]:
+    """The queues whose lanes run on `pool`, by its deployments. Raises `ApiError`."""
+    flows = api.find("flows/filter", {"flows": {"name": {"any_": list(LANE_FLOWS)}}}) or []
+    queues = {flow["id"]: LANE_FLOWS[flow["name"]] for flow in flows}
+    query = {"work_pools": {"name": {"any_": [pool]}}, "limit": 200}
+    found = api.find("deployments/filter", query) or []
+    return {queues[deployment["flow_id"]] for deployment in found if deployment["flow_id"] in queues}
 
 
 def _look(api: PlainApi, name: str, pool: dict[str, Any] | None) -> PoolLook:

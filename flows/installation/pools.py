@@ -38,6 +38,16 @@ POOLS = (
 )
 
 
+GPU_PRODUCT = "nvidia.com/gpu.product"
+"""The label by which NVIDIA's GPU feature discovery tells Kubernetes what a node has."""
+PRODUCTS = {
+    "A100-40GB": ("NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
+    "A10G": ("NVIDIA-A10G",),
+}
+"""GPU model -> values of that label: the names that nvidia-smi gives, with hyphens."""
+TOKEN = "/run/secrets/huggingface-token"
+
+
 class Place(Frozen):
     """What a template is rendered with."""
 
@@ -51,6 +61,11 @@ class Place(Frozen):
     network: str = Field("bridge", description="Docker network mode.")
     namespace: str = "coral"
     claim: str = Field("coral-store", description="Persistent volume claim (kubernetes only).")
+    node_labels: dict[str, str] = Field(
+        {}, description="Pool -> KEY=VALUE[,VALUE] of its nodes; else GPU feature discovery's (kubernetes only)."
+    )
+    token_file: str = Field("", description="File of every Docker host with a Hugging Face token (docker only).")
+    token_secret: str = Field("", description="Secret whose key HF_TOKEN holds it (kubernetes only).")
     gpus: bool = Field(True, description="False: lanes run without a GPU (trials).")
 
 
@@ -67,14 +82,9 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
     file = deployments_folder() / "pools" / f"{place.infrastructure}.json"
     gpu = bool(pool.gpu) and place.gpus
     memory = f"{pool.memory_gb}g" if place.infrastructure == "docker" else f"{pool.memory_gb}Gi"
-    container: dict[str, Any] = {"ipc_mode": "private", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
     # an evolution's relative paths (runs, runs/store) must outlive its container; lanes are told absolute ones, and name
     # what is wrong with a closed store, which nobody could who starts in it
     start_in = "/app" if pool.gpu else place.store
-    container["working_dir"] = start_in
-    limits = {"memory": memory} | ({"nvidia.com/gpu": "1"} if gpu else {})
-    if gpu:
-        container |= {"device_requests": [{"count": 1, "capabilities": [["gpu"]]}], "shm_size": "2g"}
     values: dict[str, Any] = {
         "pool": pool.name,
         "workdir": place.workdir,
@@ -85,14 +95,45 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
         "pull_policy": place.pull_policy,
         "network": place.network,
         "memory": memory,
+        "lane_gpu": pool.gpu if gpu else "",
         "namespace": place.namespace,
         "claim": place.claim,
-        "container": container,
-        "resources": {"limits": limits, "requests": {"memory": memory}},
-        "node_selector": {"nvidia.com/gpu.product": pool.gpu} if gpu and place.infrastructure == "kubernetes" else {},
     }
+    values |= _docker(place, start_in, gpu) | _kubernetes(pool, place, memory, gpu)
     rendered: dict[str, Any] = filled(json.loads(file.read_text("utf-8")), values)
+    if pool.gpu and place.token_file:
+        rendered["job_configuration"]["env"]["HF_TOKEN_PATH"] = TOKEN
+        rendered["job_configuration"]["volumes"].append(f"{place.token_file}:{TOKEN}:ro")
     return rendered
+
+
+def _docker(place: Place, start_in: str, gpu: bool) -> dict[str, Any]:
+    """What only the template of docker pools asks for."""
+    container: dict[str, Any] = {"ipc_mode": "private", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+    container["working_dir"] = start_in
+    if gpu:
+        # all of them: Docker gives a count of 1 the first GPU each time. A lane takes one for itself (coral_core/queue/gpu.py)
+        container |= {"device_requests": [{"count": -1, "capabilities": [["gpu"]]}], "shm_size": "2g"}
+    return {"container": container, "volumes": [f"{place.store}:{place.store}"]}
+
+
+def _kubernetes(pool: PoolSpec, place: Place, memory: str, gpu: bool) -> dict[str, Any]:
+    """What only the template of kubernetes pools asks for."""
+    limits = {"memory": memory} | ({"nvidia.com/gpu": "1"} if gpu else {})
+    own = place.node_labels.get(pool.name) or (f"{GPU_PRODUCT}={','.join(PRODUCTS[pool.gpu])}" if gpu else "")
+    key, _, products = own.partition("=")
+    wanted = {"matchExpressions": [{"key": key, "operator": "In", "values": products.split(",")}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [wanted]}}
+    secret = {"name": place.token_secret, "key": "HF_TOKEN"}
+    return {
+        "resources": {"limits": limits, "requests": {"memory": memory}},
+        "affinity": {"nodeAffinity": required} if own else {},
+        # nodes with GPUs are often kept free for those who ask for one
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] if gpu else [],
+        "secrets": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}}]
+        if pool.gpu and place.token_secret
+        else [],
+    }
 
 
 def filled(node: Any, values: dict[str, Any]) -> Any:

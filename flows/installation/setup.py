@@ -30,8 +30,14 @@ class Step(Frozen):
     action: str
 
 
-def setup(place: Place, dry_run: bool = False, notices: Notices | None = None) -> Iterator[Step]:
+def setup(place: Place, dry_run: bool = False, notices: Notices | None = None, resume: bool = False) -> Iterator[Step]:
     """Bring the server to what this version needs, and say what was done.
+
+    Args:
+        place: What the pools' templates are rendered with.
+        dry_run: Only say what would be done.
+        notices: What is told, and where; left out: as it is installed.
+        resume: Pools that are paused take work again; else it is only said that they do not.
 
     Raises:
         ApiError: the API cannot be reached.
@@ -43,6 +49,7 @@ def setup(place: Place, dry_run: bool = False, notices: Notices | None = None) -
         _reach(client)
         for pool in POOLS:
             yield Step(what=f"work pool {pool.name}", action=_pool(client, pool, place, dry_run))
+            yield from _paused(client, pool.name, resume)
         yield from _notices(client, notices, dry_run)
         missing = [name for name in DEPLOYMENTS if not _has_deployment(client, name)]
         switched_on = [] if dry_run else _switched_on(client)
@@ -102,6 +109,20 @@ def _pool(client: SyncPrefectClient, pool: PoolSpec, place: Place, dry_run: bool
     if not dry_run:
         client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=wanted, description=pool.description))
     return "would update" if dry_run else "updated"
+
+
+def _paused(client: SyncPrefectClient, name: str, resume: bool) -> Iterator[Step]:
+    """A pool that `coral drain` or somebody in the UI paused looks complete, and no lane would ever start there."""
+    try:
+        if not client.read_work_pool(name).is_paused:
+            return
+    except ObjectNotFound:  # a dry run, where it would be made
+        return
+    if resume:
+        client.update_work_pool(name, WorkPoolUpdate(is_paused=False))
+        yield Step(what=f"work pool {name}, which was paused", action="resumed")
+    else:
+        yield Step(what=f"work pool {name}: no lane starts before coral drain {name} --undo", action="is paused")
 
 
 def make_missing_pools() -> list[str]:

@@ -189,6 +189,8 @@ def test_production_says_what_the_seed_document_says() -> None:
     assert (config.infra.executor, config.infra.training.lanes, config.infra.evaluation.lanes) == ("work-pools", 2, 3)
     assert (config.infra.training.minutes, config.infra.evaluation.minutes) == (30, 5)
     assert (config.genes.heavy.rank[0], config.genes.heavy.rank[-1]) == (4, 48)
+    compose = (ROOT / "deployments" / "compose.yaml").read_text()
+    assert config.store.path == "/srv/coral/runs/store" and "CORAL_STORE=/srv/coral" in compose
 
 
 def test_an_empty_file_is_the_default_configuration() -> None:

@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from coral_core.config import RunConfig
+from coral_core.devices import Gpu
 from coral_core.digest import digest
 from coral_core.errors import ConfigError, EngineError, StoreError
 from coral_core.genome import GREEDY
@@ -305,7 +306,7 @@ def test_device_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from coral_core.errors import BaseModelError
     from coral_core.lm import base
 
-    monkeypatch.setattr(base, "_gpus", lambda: ("Card A",))
+    monkeypatch.setattr(base, "visible_gpus", lambda: (Gpu("GPU-0", "Card A"),))
     assert "Card A" in base.identify(small(base_model__device="cuda").base_model).numerics_class
     with pytest.raises(BaseModelError, match="cuda:3"):
         base.identify(small(base_model__device="cuda:3").base_model)

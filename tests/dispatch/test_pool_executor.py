@@ -3,6 +3,7 @@
 import errno
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from coral_core.errors import StoreError
 from coral_core.jobs import BaseModelIdentity, IdentityJob
 from coral_core.ledger import Ledger
 from coral_core.plan import Planner
-from coral_core.queue import Failure, JobQueue, Ticket
+from coral_core.queue import Failure, JobQueue, LaneNote, Ticket, lane_name
 from coral_core.search.base import make_search
 from coral_core.store import Store
 from flows.dispatch import pools
@@ -124,4 +125,25 @@ def test_an_answer_that_a_dead_evolution_left_is_not_believed(executor: WorkPool
     assert queue.answer(job.digest(), BaseModelIdentity) is None and not future.done()
     queue.publish_answer(job.digest(), PLANNER.base("training"))
     assert future.result(timeout=10) == PLANNER.base("training")
+    executor.close()
+
+
+def test_lanes_that_all_wait_for_a_gpu_are_said(executor: WorkPoolExecutor) -> None:
+    """They are running flow runs: Prefect knows of nothing that they wait for."""
+    runs = [SimpleNamespace(id="1", state_type="RUNNING"), SimpleNamespace(id="2", state_type="RUNNING")]
+    fleet: Any = executor._fleet
+    fleet.serving = lambda name: runs if name == "training" else []
+    queue = executor._queues["training"]
+    queue.submit(ticket())
+    notes = [
+        LaneNote(lane=lane_name("training", run.id), queue="training", host="box", started=0, state="starting")
+        for run in runs
+    ]
+    for note in notes:
+        queue.lanes.write(note)
+    executor._start_lanes("training")
+    assert executor.notice.startswith("all GPUs of box are taken by other lanes, and 2 wait for one")
+    queue.lanes.write(notes[0].model_copy(update={"state": "working", "beat": 1}))
+    executor._start_lanes("training")
+    assert executor.notice == "", "one of them works"
     executor.close()

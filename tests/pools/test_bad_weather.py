@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 from prefect.workers.process import ProcessJobConfiguration
 
+from coral_core.devices import fits
 from flows.installation.pools import POOLS, Place, template
 from flows.installation.setup import DEPLOYMENTS
 from tests.pools.conftest import Pools, until
@@ -76,7 +78,8 @@ def test_docker_lanes_get_a_gpu_memory_and_no_privileges() -> None:
     by_name = {p.name: template(p, PLACE.model_copy(update={"infrastructure": "docker"})) for p in POOLS}
     lane, control = by_name["coral-a100"]["job_configuration"], by_name["coral-control"]["job_configuration"]
     assert lane["mem_limit"] == "16g" and by_name["coral-a10g"]["job_configuration"]["mem_limit"] == "4g"
-    assert lane["container_create_kwargs"]["device_requests"] == [{"count": 1, "capabilities": [["gpu"]]}]
+    assert lane["container_create_kwargs"]["device_requests"] == [{"count": -1, "capabilities": [["gpu"]]}]
+    assert lane["env"]["CORAL_LANE_GPU"] == "A100-40GB" and control["env"]["CORAL_LANE_GPU"] == ""
     assert "device_requests" not in control["container_create_kwargs"] and lane["privileged"] is False
     assert lane["container_create_kwargs"]["cap_drop"] == ["ALL"] and lane["volumes"] == ["/data:/data"]
     assert control["container_create_kwargs"]["working_dir"] == "/data", "relative paths outlive the container"
@@ -84,7 +87,7 @@ def test_docker_lanes_get_a_gpu_memory_and_no_privileges() -> None:
 
     given = {k: v for k, v in lane["container_create_kwargs"].items() if k != "working_dir"}
     built = HostConfig(version="1.41", **given, mem_limit=lane["mem_limit"], privileged=lane["privileged"])
-    assert built["DeviceRequests"][0]["Count"] == 1 and built["CapDrop"] == ["ALL"]
+    assert built["DeviceRequests"][0]["Count"] == -1 and built["CapDrop"] == ["ALL"]
 
 
 def test_kubernetes_lanes_ask_for_a_gpu_and_run_as_nobody_special() -> None:
@@ -93,7 +96,68 @@ def test_kubernetes_lanes_ask_for_a_gpu_and_run_as_nobody_special() -> None:
     (container,) = spec["containers"]
     assert container["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": "1"}
     assert container["workingDir"] == "/app"
-    assert spec["securityContext"]["runAsNonRoot"] and spec["nodeSelector"] == {"nvidia.com/gpu.product": "A100-40GB"}
+    assert spec["securityContext"]["runAsNonRoot"] and spec["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def rule(pool: Any, **changes: Any) -> Any:
+    """What a node must have to get a lane of `pool`."""
+    rendered = template(pool, PLACE.model_copy(update={"infrastructure": "kubernetes"} | changes))
+    manifest = rendered["job_configuration"]["job_manifest"]
+    kubernetes_validate.validate(manifest, "1.31", strict=True)
+    affinity = manifest["spec"]["template"]["spec"]["affinity"]
+    if not affinity:
+        return None
+    required = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    return required["nodeSelectorTerms"][0]["matchExpressions"][0]
+
+
+def test_kubernetes_lanes_go_to_nodes_by_the_labels_that_nodes_have() -> None:
+    """GPU feature discovery writes what nvidia-smi says, with hyphens: never A100-40GB."""
+    a100 = {"key": "nvidia.com/gpu.product", "operator": "In"}
+    assert rule(POOLS[1]) == a100 | {"values": ["NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"]}
+    assert rule(POOLS[2]) == a100 | {"values": ["NVIDIA-A10G"]}
+    assert all(fits(name, pool.gpu) for pool in POOLS[1:] for name in rule(pool)["values"])
+    assert rule(POOLS[0]) is None and rule(POOLS[1], gpus=False) is None
+    own = {"coral-a100": "cloud.google.com/gke-accelerator=nvidia-tesla-a100"}
+    assert rule(POOLS[1], node_labels=own) == {
+        "key": "cloud.google.com/gke-accelerator",
+        "operator": "In",
+        "values": ["nvidia-tesla-a100"],
+    }
+    assert rule(POOLS[2], node_labels=own)["values"] == ["NVIDIA-A10G"]
+
+
+def test_weights_are_kept_on_the_store_and_the_token_in_no_template() -> None:
+    docker = template(POOLS[1], PLACE.model_copy(update={"infrastructure": "docker", "token_file": "/etc/coral/token"}))
+    lane = docker["job_configuration"]
+    assert lane["env"]["HF_HOME"] == "/data/huggingface" and lane["env"]["HF_TOKEN_PATH"] in lane["volumes"][1]
+    assert lane["volumes"] == ["/data:/data", "/etc/coral/token:/run/secrets/huggingface-token:ro"]
+    without = template(POOLS[1], PLACE.model_copy(update={"infrastructure": "docker"}))["job_configuration"]
+    assert "HF_TOKEN_PATH" not in without["env"], "empty it would be taken for a path"
+    secret = PLACE.model_copy(update={"infrastructure": "kubernetes", "token_secret": "hub"})
+    job = template(POOLS[2], secret)["job_configuration"]
+    (container,) = job["job_manifest"]["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}}]
+    kubernetes_validate.validate(job["job_manifest"], "1.31", strict=True)
+    assert job["env"]["HF_HOME"] == "/data/huggingface"
+    control = template(POOLS[0], secret)["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    assert control["containers"][0]["env"] == [], "evolutions fetch no weights"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--training-node-label", "a100"], "--training-node-label a100: is no label"),
+        (["--evaluation-node-label", "a b=c"], "--evaluation-node-label a b=c: is no label"),
+        (["--token-file", "/etc/token"], "--token-file /etc/token: is for --type docker"),
+        (["--type", "docker", "--token-file", "token"], "an absolute path"),
+    ],
+)
+def test_options_of_set_up_that_say_nothing(options: list[str], words: str, tmp_path: Path) -> None:
+    result = coral(
+        os.environ | {"CORAL_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:9/api"}, "setup", *options
+    )
+    assert result.returncode == 2 and words in result.stderr, result.stderr
 
 
 def coral(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -1,0 +1,108 @@
+"""`coral down` and `coral drain` say what they did, and leave nobody waiting for what they ended."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import local_server
+from flows.installation import daily
+from tests.flows.conftest import Coral
+from tests.pools.conftest import Pools, alive, command, connected, until
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Pools]:
+    """An installation that a test may end."""
+    home = tmp_path / "home"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command(home, "up", "--port", str(port), cwd=tmp_path)
+    made = Pools(home, tmp_path, json.loads((home / "up.json").read_text())["url"])
+    yield made
+    made.end()
+    command(home, "down", cwd=tmp_path)
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_down_ends_evolutions_in_other_terminals_too(own: Pools) -> None:
+    """By its API's address, so that the server does not know whose it is, and as one that joined it: both need the pools."""
+    joined = Coral(Path(own.environment["CORAL_HOME"]), own.folder / "joined")
+    long = {"base_model__name": "rehearsal:train=4,evaluate=0.2"}
+    runs = [own.start(**long), joined.start("--executor", "work-pools", **long)]
+    local = Coral(Path(own.environment["CORAL_HOME"]), own.folder / "local")
+    runs.append(local.start(base_model__name="rehearsal:train=30,evaluate=0.2"))
+    until(lambda: own.working(), 120)
+    until(lambda: list(joined.runs.glob("*/run.json")) and list(local.runs.glob("*/run.json")), 60)
+    server = int(json.loads((own.runs.parents[0] / "home" / "server.json").read_text())["pid"])
+
+    done = own.call("down")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("evolution quickstart was told to end. Go on with: coral up, coral resume RUN") == 2
+    assert f"the server stays for those that use it (process {runs[2].pid}) and ends with the last" in done.stdout
+    for run in runs[:2]:
+        out, _ = run.communicate(timeout=60)
+        assert run.returncode == 130 and "Go on with: coral evolve" in out, out
+    assert runs[2].poll() is None, "it needs no pool"
+    local.end()
+    until(lambda: not alive(server), 30, "the last to leave ends the server")
+
+
+def test_leaving_says_what_became_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORAL_HOME", str(tmp_path))
+    assert local_server.leave() == "", "there was none"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as user:
+        state = {"pid": 0, "url": "http://127.0.0.1:9/api", "users": [user.pid], "keep": True}
+        (tmp_path / "server.json").write_text(json.dumps(state))
+        said = local_server.leave(patience=0.3)
+        assert said == f"the server stays for those that use it (process {user.pid}) and ends with the last of them"
+        assert json.loads((tmp_path / "server.json").read_text())["keep"] is False
+        user.communicate(b"\n")
+    assert local_server.leave() == "ended the server" and not (tmp_path / "server.json").exists()
+
+
+@pytest.mark.server
+def test_a_drain_on_another_api_leaves_the_workers_of_coral_up(
+    pools: Pools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They serve another server: here one whose pool of that name is drained by its address."""
+    (tmp_path / "home").mkdir()
+    worker = subprocess.Popen([sys.executable, "-c", "input()", "worker"], stdin=subprocess.PIPE)
+    state = {"url": "http://127.0.0.1:9/api", "workers": [{"pool": "coral-control", "pid": worker.pid, "log": ""}]}
+    (tmp_path / "home" / "up.json").write_text(json.dumps(state))
+    environment = pools.environment | {"CORAL_HOME": str(tmp_path / "home")}
+    drain = [sys.executable, "-m", "flows.cli", "drain", "coral-control"]
+    try:
+        done = subprocess.run(drain, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and "ended worker" not in done.stdout, done.stdout + done.stderr
+        assert worker.poll() is None and daily.is_worker(worker.pid)
+    finally:
+        subprocess.run([*drain, "--undo"], env=environment, capture_output=True, text=True, timeout=120, check=True)
+        worker.communicate(b"\n")
+
+
+@pytest.mark.server
+def test_a_paused_pool_is_said_by_setup_and_resumed_by_up(pools: Pools) -> None:
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
+    with connected(pools.url) as client:
+        client.update_work_pool("coral-control", WorkPoolUpdate(is_paused=True))
+        try:
+            said = pools.call("setup", "--dry-run").stdout
+            assert re.search(
+                r"is paused\s+work pool coral-control: no lane starts before coral drain coral-control --undo", said
+            )
+            home = Path(pools.environment["CORAL_HOME"])
+            port = pools.url.removesuffix("/api").rsplit(":", 1)[1]
+            said = command(home, "up", "--port", port, cwd=pools.folder)
+            assert re.search(r"resumed\s+work pool coral-control, which was paused", said), said
+            assert not client.read_work_pool("coral-control").is_paused
+        finally:
+            client.update_work_pool("coral-control", WorkPoolUpdate(is_paused=False))
