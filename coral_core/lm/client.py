@@ -81,6 +81,10 @@ class Engine(Protocol):
         """`samples` completions per prompt. Raises `Infeasible`, `EngineError`."""
         ...
 
+    def kill(self) -> None:
+        """End it from any thread: the request under way fails, no other will start."""
+        ...
+
     def close(self) -> None:
         """Give memory and process back."""
         ...
@@ -148,6 +152,9 @@ class InlineEngine(_Requests):
 
             self._worker = Worker()
         return self._worker.do(op, body)
+
+    def kill(self) -> None:
+        """A debugger's process is not ended from outside."""
 
     def close(self) -> None:
         self._worker = None

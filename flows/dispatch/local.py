@@ -69,7 +69,7 @@ class LocalExecutor(Executor):
         self._order = itertools.count()
         self._busy: dict[int, _Work] = {}
         self._lanes: dict[int, threading.Thread] = {}
-        self._engines: dict[int, EngineProcess] = {}
+        self._workplaces: dict[int, Lane] = {}
         self._alone: _Work | None = None
         self._closed = False
 
@@ -85,7 +85,8 @@ class LocalExecutor(Executor):
         return self._submit(_Work("evaluation", job, lambda lane: lane.evaluate(job, seconds)))
 
     def submit_test(self, job: TestJob) -> Future[TestResult]:
-        return self._submit(_Work("test", job, lambda lane: lane.test(job)))
+        seconds = self._infra.evaluation.minutes * 60
+        return self._submit(_Work("test", job, lambda lane: lane.test(job, seconds)))
 
     def running(self) -> tuple[str, ...]:
         with self._changed:
@@ -101,10 +102,10 @@ class LocalExecutor(Executor):
             for _, _, work in self._queue:
                 work.future.cancel()
             self._queue.clear()
-            engines = list(self._engines.values())
+            workplaces = list(self._workplaces.values())
             self._changed.notify_all()
-        for engine in engines:
-            engine.kill()  # a job in flight is lost on purpose: what was published stays
+        for lane in workplaces:
+            lane.stop()  # a job in flight is lost on purpose: what was published stays
         for thread in list(self._lanes.values()):
             thread.join(timeout=20)
 
@@ -127,12 +128,11 @@ class LocalExecutor(Executor):
         self._changed.notify_all()
 
     def _serve(self, number: int) -> None:
-        engine = EngineProcess()
-        lane = Lane(self._store, engine)
+        lane = Lane(self._store, EngineProcess())
         # lanes of one's own machine cost what they work, not what they wait
         meter = Meter(self._store, f"local-{uuid.uuid4().hex}", "training", rented=False)
         with self._changed:
-            self._engines[number] = engine
+            self._workplaces[number] = lane
         try:
             with meter:
                 while (work := self._next(number, meter)) is not None:
@@ -141,7 +141,7 @@ class LocalExecutor(Executor):
                         meter.rest()
         finally:
             with self._changed:
-                self._engines.pop(number, None)
+                self._workplaces.pop(number, None)
                 self._lanes.pop(number, None)
                 self._changed.notify_all()
             lane.close()
