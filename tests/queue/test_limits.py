@@ -82,11 +82,12 @@ def evaluation(plan: Planner, seconds: float, run_id: str = "one") -> Ticket:
 
 
 def started(store: Store, ticket: Ticket, **more: Any) -> tuple[LaneWorker, JobQueue, threading.Thread, list[Any]]:
-    """A lane in a thread, with `ticket` in flight."""
+    """A lane in a thread, with `ticket` in flight; it must not end this process."""
     queue = JobQueue(store, "evaluation")
     queue.prepare()
     queue.submit(ticket)
     worker = LaneWorker(store, JobQueue(store, "evaluation"), 0.2, **more)
+    worker._backstop._leave = lambda _: worker._over.set()
     ended: list[Any] = []
     thread = threading.Thread(target=lambda: ended.append(worker.run()), daemon=True)
     thread.start()
@@ -169,17 +170,16 @@ def test_code_that_does_not_return_takes_the_lane_with_it_and_not_its_ticket(
 ) -> None:
     monkeypatch.setattr(backstop, "SLACK_SECONDS", 0.1)
     monkeypatch.setattr(backstop, "GRACE_SECONDS", 1.0)
-    stuck, left = threading.Event(), threading.Event()
+    stuck = threading.Event()
     monkeypatch.setattr(lane_module, "score", lambda *_: stuck.wait(60))
     ticket = evaluation(planner(), seconds=1 if how == "outlasted" else 600)
     asked: list[Any] = []
     order: Any = lambda: "stop" if asked else "go on"  # noqa: E731
     worker, queue, thread, _ = started(store, ticket, make_engine=InlineEngine, order=order)
-    worker._backstop._leave = lambda _: (left.set(), worker._over.set())  # type: ignore[assignment]
     if how == "cancelled":
         time.sleep(1.0)
         asked.append("stop")
-    assert left.wait(30)
+    assert worker._over.wait(30), "the process was not ended"
     note = queue.lanes.read(worker.name)
     assert note is not None and note.state == "ended" and "did not return" in note.ended and note.served
     failed = queue.failed(ticket)
