@@ -210,8 +210,8 @@ class LaneWorker:
         if self._lane.stopped:
             self._renew()
         self._say(state="idle", digest="", run_id="")
-        if isinstance(error, StoreError):
-            raise error  # the disk is full or gone: this lane can do no more
+        if isinstance(error, StoreError | OSError | MemoryError):
+            raise error  # disk, processes or memory of this machine are at an end: the next try must not be this lane's
 
     def _call(self, ticket: Ticket) -> None:
         job = ticket.parsed()
