@@ -28,6 +28,7 @@ from coral_core.jobs import BaseModelIdentity, Cost, TrainedAdapter, TrainingJob
 
 LOAD_SECONDS = 1800.0
 PASSED_ON = (
+    "CORAL_REHEARSAL_LOG",
     "CORAL_REHEARSAL_MACHINE",
     "PATH",
     "HOME",
