@@ -190,7 +190,7 @@ class LaneWorker:
                 self._call(ticket)
         except Exception as problem:
             error, trace = problem, traceback.format_exc()
-        if error is not None and self._backstop.outlasted is not None:
+        if self._backstop.outlasted is not None and error is not None and not isinstance(error, StoreError):
             error = self._backstop.outlasted.over(f"the {ticket.kind}")
         with self._lock:
             stopped, self._claim = self._stopped, None

@@ -120,7 +120,6 @@ def trained_once(pools: Pools, killed: set[int]) -> None:
         assert all(who & killed for who in before), f"{digest[:12]} was trained {len(before) + 1} times"
 
 
-@pytest.mark.timeout(900)
 def test_a_job_takes_its_lane_down_each_time(pools: Pools) -> None:
     """As a container that is short of memory: ten lanes are lost, and then the genome is infeasible and the search goes on."""
     run = pools.start(base_model__name="rehearsal:train=3", genes__heavy__rank="[4, 32]", search__generations="1")

@@ -10,7 +10,7 @@ import pytest
 
 from coral_core import lane as lane_module
 from coral_core.config import RunConfig
-from coral_core.errors import EngineError
+from coral_core.errors import EngineDiedError, EngineError, EngineMemoryError, EngineTimeOutError
 from coral_core.jobs import Cost
 from coral_core.limit import TimeLimit
 from coral_core.lm.client import InlineEngine
@@ -187,6 +187,22 @@ def test_code_that_does_not_return_takes_the_lane_with_it_and_not_its_ticket(
     assert (failed.ticket.failures[-1].error if failed else "") == ("EngineTimeOutError" if how == "outlasted" else "")
     stuck.set()
     thread.join(timeout=10)
+
+
+@pytest.mark.parametrize("kind", [EngineTimeOutError, EngineDiedError, EngineMemoryError])
+def test_trouble_in_loading_the_base_model_is_no_finding_about_a_genome(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kind: type[EngineError]
+) -> None:
+    class Broken(InlineEngine):
+        def load(self, base: Any) -> Any:
+            raise kind("load: no")
+
+    monkeypatch.setattr("flows.dispatch.local.EngineProcess", Broken)
+    plan = planner(infra={"local_lanes": 1})
+    with LocalExecutor(plan.config.infra, store) as executor:
+        future = executor.submit_evaluation(plan.evaluation(None))
+        with pytest.raises(EngineError, match=r"could not be loaded: load: no"):
+            future.result(timeout=60)
 
 
 def test_the_clock_starts_with_the_work() -> None:
