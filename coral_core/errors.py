@@ -40,7 +40,8 @@ class EngineDiedError(EngineError):
 
 
 class EngineTimeOutError(EngineError):
-    """A request took longer than its time limit; the engine was ended."""
+    """A job took longer than its time limit: its request to the engine, its patches in the judge or the objective of a
+    plug-in. Whatever took so long was ended."""
 
 
 class EngineMemoryError(EngineError):

@@ -3,17 +3,19 @@
 The same code serves all executors: `inline` calls it in the caller, `local` in a
 thread per lane, `work-pools` in a lane flow. Results are published before they are
 returned; what is in the store already is not done again. Not covered here: queues,
-retries and deadlines of lanes (flows/dispatch).
+retries (flows/dispatch) and what ends code of this very process (coral_core/queue/backstop.py).
 """
 
 import logging
 import platform
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from coral_core.config.scoring import JudgeConfig
-from coral_core.errors import EngineError, Infeasible
+from coral_core.errors import EngineDiedError, EngineError, EngineMemoryError, EngineTimeOutError, Infeasible
 from coral_core.jobs import (
     BaseModelIdentity,
     Cost,
@@ -27,14 +29,15 @@ from coral_core.jobs import (
     TrainedAdapter,
     TrainingJob,
 )
+from coral_core.limit import TimeLimit
 from coral_core.lm.client import Engine
 from coral_core.plan import find_problem, pairs_digest, problem_set, prompt_template, split_digest, tool_versions
 from coral_core.repair.extract import Extraction, extract
 from coral_core.repair.problem import Problem
 from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION, Judge, Verdict
 from coral_core.scoring.judged import Judged
+from coral_core.scoring.measuring import Measurer, MeasuringProcess
 from coral_core.scoring.objectives import score
-from coral_core.scoring.plugins import measure
 from coral_core.store import Store
 
 log = logging.getLogger("coral.lane")
@@ -43,18 +46,38 @@ COMPLETION_CHARACTERS = 8_000
 
 
 class Lane:
-    """Does training, evaluation and test jobs. Not thread-safe: one lane, one job at a time."""
+    """Does training, evaluation and test jobs, one at a time; only `stop` may be called from another thread.
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    A job's `seconds` count from when problems and base model are in memory to the last score; whatever runs when they
+    are over is ended, and the job fails with `EngineTimeOutError`. It never ends with another verdict or score.
+    """
+
+    def __init__(self, store: Store, engine: Engine, measurer: Measurer | None = None) -> None:
         self.store = store
         self.engine = engine
+        self.limit: TimeLimit | None = None
+        """Of the job in flight; None when there is none."""
+        self._measurer = measurer or MeasuringProcess()
         self._judge: Judge | None = None
         self._judge_key = ""
         self._reference_lines: dict[str, list[int]] = {}
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def stop(self) -> None:
+        """End the job in flight, from any thread: it fails soon, and this lane does no other."""
+        with self._lock:
+            self.stopped = True
+            judge = self._judge
+        self.engine.kill()
+        self._measurer.kill()
+        if judge is not None:
+            judge.kill()
 
     def close(self) -> None:
-        """End the engine and the judge."""
+        """End the engine, the judge and the plug-ins."""
         self.engine.close()
+        self._measurer.close()
         if self._judge is not None:
             self._judge.close()
             self._judge = None
@@ -63,12 +86,16 @@ class Lane:
         """Train and publish the adapter of `job` within `seconds`; an infeasible one is published as such.
 
         Raises:
-            EngineError: the engine failed or the deadline passed; the job may be tried again.
+            EngineError: the engine failed or the time ran out; the job may be tried again.
             StoreError: the result cannot be written.
         """
         digest = job.digest()
         if (found := self.store.read_adapter(digest)) is not None:
             return found
+        with self._limited(seconds) as limit:
+            return self._train(job, digest, limit)
+
+    def _train(self, job: TrainingJob, digest: str, limit: TimeLimit) -> TrainedAdapter:
         prompt = prompt_template(job)
         if pairs_digest(job.problems, prompt) != job.pairs_digest:
             raise EngineError(
@@ -78,7 +105,8 @@ class Lane:
         scratch = self.store.scratch()
         try:
             self._load(job)
-            record = self.engine.train(job, pairs, scratch, deadline=seconds)
+            limit.begin()
+            record = self.engine.train(job, pairs, scratch, deadline=limit.seconds)
         except Infeasible as error:
             record = TrainedAdapter(training_digest=digest, infeasible=error.reason, reason=str(error))
         except BaseException:
@@ -88,10 +116,14 @@ class Lane:
         return record
 
     def evaluate(self, job: EvaluationJob, seconds: float) -> Evaluation:
-        """Generate, judge and score; publish the evaluation. Raises as `train` does."""
+        """Generate, judge and score within `seconds`; publish the evaluation. Raises as `train` does, and `JudgeError`."""
         digest = job.digest()
         if (found := self.store.read_evaluation(digest)) is not None:
             return found
+        with self._limited(seconds) as limit:
+            return self._evaluate(job, digest, limit)
+
+    def _evaluate(self, job: EvaluationJob, digest: str, limit: TimeLimit) -> Evaluation:
         started = time.perf_counter()
         if split_digest(job.problems, job.split) != job.problems_digest:
             raise EngineError(
@@ -112,8 +144,7 @@ class Lane:
         try:
             if adapter is not None and adapter.infeasible:
                 raise Infeasible(adapter.infeasible, adapter.reason)
-            self._load(job)
-            evaluation = self._score(job, digest, training_digest, adapter, path, seconds)
+            evaluation = self._score(job, digest, training_digest, adapter, path, limit)
         except Infeasible as error:
             evaluation = Evaluation(
                 evaluation_digest=digest,
@@ -131,8 +162,8 @@ class Lane:
         """What the base model is here. It is loaded, so that the jobs that follow find it warm. Raises as `train` does."""
         return self.engine.load(job.base_model)
 
-    def test(self, job: TestJob) -> TestResult:
-        """Judge the code of `job`; starts no engine. Raises `JudgeError`, `ProblemError`, `EngineError`."""
+    def test(self, job: TestJob, seconds: float) -> TestResult:
+        """Judge the code of `job` within `seconds`; starts no engine. Raises `JudgeError`, `ProblemError`, `EngineError`."""
         started = time.perf_counter()
         problem = find_problem(job.problems, job.problem_id)
         if problem.digest() != job.problem_digest:
@@ -141,7 +172,10 @@ class Lane:
             )
         here = {"judge": JUDGE_VERSION, "oracle": ORACLE_VERSION, "interpreter": platform.python_version()}
         _same_versions(job.versions, here, f"test of {job.problem_id}")
-        verdict = self._judge_for(job.judge).judge_batch([(problem, job.patch)])[0]
+        judge = self._judge_for(job.judge)
+        with self._limited(seconds) as limit, limit.during("judging"):
+            limit.begin()
+            verdict = judge.judge_batch([(problem, job.patch)], limit.left())[0]
         return TestResult(
             test_digest=job.digest(),
             problem_id=job.problem_id,
@@ -157,10 +191,12 @@ class Lane:
         training_digest: str,
         adapter: TrainedAdapter | None,
         path: Path | None,
-        seconds: float,
+        limit: TimeLimit,
     ) -> Evaluation:
         prompt = prompt_template(job)
         problems = problem_set(job.problems).split(job.split)
+        self._load(job)
+        limit.begin()
         samples = job.generation.samples if job.light.sampling else 1
         completions, cost = self.engine.generate(
             path,
@@ -170,7 +206,7 @@ class Lane:
             seed=job.seed(),
             shape=job.generation,
             stop=prompt.stop,
-            deadline=seconds,
+            deadline=limit.seconds,
         )
         extracted = [
             [extract(text, problem.entry_point) for text in texts]
@@ -178,7 +214,9 @@ class Lane:
         ]
         flat = [(problem, item.patch) for problem, items in zip(problems, extracted, strict=True) for item in items]
         judge = self._judge_for(job.judge)
-        verdicts = judge.judge_batch(flat)
+        with limit.during("judging"):
+            verdicts = judge.judge_batch(flat, limit.left())
+            lines = self._lines_of(job, judge, problems, limit)
         grouped = [verdicts[start : start + samples] for start in range(0, len(verdicts), samples)]
         judged = Judged(
             problems=tuple(problems),
@@ -188,12 +226,12 @@ class Lane:
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
             base_parameters=self.engine.identity.parameters,
         )
-        scores = score(judged, self._lines_of(job, judge, problems))
+        scores = score(judged, lines)
         return Evaluation(
             evaluation_digest=digest,
             training_digest=training_digest,
             split=job.split,
-            scores={**scores.objectives(), **measure(job.objectives, judged)},
+            scores={**scores.objectives(), **self._measurer.measure(job.objectives, judged, limit)},
             pass_at_1=scores.pass_at_1,
             pass_at_k=scores.pass_at_k,
             passed=tuple(p.problem_id for p, group in zip(problems, grouped, strict=True) if group[0].passed),
@@ -202,15 +240,28 @@ class Lane:
             cost=cost,
         )
 
-    def _lines_of(self, job: EvaluationJob, judge: Judge, problems: Sequence[Problem]) -> list[int]:
+    def _lines_of(self, job: EvaluationJob, judge: Judge, problems: Sequence[Problem], limit: TimeLimit) -> list[int]:
         """Work of the references, counted once per split; proves that each still passes its own cases."""
         key = f"{job.problems_digest} {job.judge.model_dump_json()}"
         if key not in self._reference_lines:
-            self._reference_lines[key] = judge.reference_lines(problems)
+            self._reference_lines[key] = judge.reference_lines(problems, limit.left())
         return self._reference_lines[key]
 
+    @contextmanager
+    def _limited(self, seconds: float) -> Iterator[TimeLimit]:
+        """The limit of the job that runs within; whoever watches the lane sees it."""
+        self.limit = limit = TimeLimit(seconds)
+        try:
+            yield limit
+        finally:
+            self.limit = None
+
     def _load(self, job: TrainingJob | EvaluationJob) -> None:
-        identity = self.engine.load(job.base_model)
+        try:
+            identity = self.engine.load(job.base_model)
+        except (EngineDiedError, EngineMemoryError, EngineTimeOutError) as error:
+            # of this machine, and not of a genome that has not begun yet: no finding may follow from it
+            raise EngineError(f"base model {job.base_model.name} could not be loaded: {error}") from error
         if (identity.content_id, identity.numerics_class) != (job.base_content_id, job.numerics_class):
             raise EngineError(
                 f"base model {job.base_model.name}: this lane has {identity.content_id[:12]} ({identity.numerics_class}), the job names "
@@ -221,12 +272,15 @@ class Lane:
     def _judge_for(self, config: JudgeConfig) -> Judge:
         """The judge with these limits; kept warm between jobs of one configuration."""
         key = config.model_dump_json()
-        if self._judge is None or key != self._judge_key:
-            if self._judge is not None:
-                self._judge.close()
-            self._judge = Judge.configured(config)
-            self._judge_key = key
-        return self._judge
+        with self._lock:
+            if self.stopped:
+                raise EngineError("the lane was ended")
+            if self._judge is None or self._judge.closed or key != self._judge_key:
+                if self._judge is not None:
+                    self._judge.close()
+                self._judge = Judge.configured(config)
+                self._judge_key = key
+            return self._judge
 
 
 def _same_versions(named: dict[str, str], here: dict[str, str], what: str) -> None:

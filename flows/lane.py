@@ -84,7 +84,8 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
     lane = Lane(Store(settings.store.path), EngineProcess())
     try:
         with _booked(config, jobs):
-            return [lane.test(job).model_dump(mode="json") for job in jobs]
+            seconds = settings.infra.evaluation.minutes * 60
+            return [lane.test(job, seconds).model_dump(mode="json") for job in jobs]
     finally:
         lane.close()
 

@@ -28,6 +28,7 @@ from coral_core.jobs import BaseModelIdentity, Cost, TrainedAdapter, TrainingJob
 
 LOAD_SECONDS = 1800.0
 PASSED_ON = (
+    "CORAL_REHEARSAL_LOG",
     "CORAL_REHEARSAL_MACHINE",
     "PATH",
     "HOME",
@@ -79,6 +80,10 @@ class Engine(Protocol):
         deadline: float,
     ) -> tuple[list[list[str]], Cost]:
         """`samples` completions per prompt. Raises `Infeasible`, `EngineError`."""
+        ...
+
+    def kill(self) -> None:
+        """End it from any thread: the request under way fails, no other will start."""
         ...
 
     def close(self) -> None:
@@ -148,6 +153,9 @@ class InlineEngine(_Requests):
 
             self._worker = Worker()
         return self._worker.do(op, body)
+
+    def kill(self) -> None:
+        """A debugger's process is not ended from outside."""
 
     def close(self) -> None:
         self._worker = None

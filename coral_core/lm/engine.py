@@ -20,6 +20,7 @@ from coral_core.errors import BaseModelError, ConfigError, EngineError, Infeasib
 from coral_core.genome import LightGenes
 from coral_core.jobs import Cost, TrainingJob
 from coral_core.lm.base import is_rehearsal
+from coral_core.parent import end_with
 
 FULL = "the disk is full. Free space and run the same command again; finished work is kept (ENOSPC)"
 
@@ -118,20 +119,8 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2, 1)
-    _watch_parent(int(sys.argv[1]))
+    end_with(int(sys.argv[1]))
     serve(reader, writer)
-
-
-def _watch_parent(parent: int) -> None:
-    """PDEATHSIG follows the thread that started us, which may end before its process: poll instead, once a second."""
-    import threading
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

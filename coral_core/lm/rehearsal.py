@@ -3,7 +3,8 @@
 ``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2,load=5`` (seconds per job, and to load the model);
 ``die=32`` makes every training of rank 32 kill its engine, ``hang=16`` makes rank 16 never
 end, ``full=8`` makes rank 8 run out of memory: for trying what becomes of such genomes. None of this is part of any digest.
-``CORAL_REHEARSAL_MACHINE`` in a lane's environment lets it play a machine of another numerics class.
+In a lane's environment ``CORAL_REHEARSAL_MACHINE`` lets it play a machine of another numerics class, and
+``CORAL_REHEARSAL_LOG`` names a file that gets a line of JSON for each training done, so that somebody can count them.
 Trainings write a small valid PEFT folder, generation answers with a one-step mutation of
 the buggy text or the text itself, all as a deterministic function of genes, seed and
 problem. Scores rise with rank and with learning rates near 5e-3, so that a search has
@@ -67,6 +68,7 @@ class Rehearsal:
         }
         (out / "adapter_config.json").write_text(json.dumps(config, indent=1))
         (out / "adapter_model.safetensors").write_bytes(_safetensors(skill))
+        _count(job.digest(), out)
         return TrainedAdapter(
             training_digest=job.digest(),
             trainable_parameters=2 * 128 * heavy.rank * len(heavy.target_modules) * 4,
@@ -90,6 +92,14 @@ class Rehearsal:
         time.sleep(self._seconds["evaluate"])
         skill = float(json.loads((adapter / "adapter_config.json").read_text())[_SKILL]) if adapter else 0.05
         return [[_answer(key, text, skill, seed, n) for n in range(samples)] for key, text in prompts], 0, 0.0
+
+
+def _count(digest: str, out: Path) -> None:
+    """Note a training that was done; one write, so that lines of several engines do not mix."""
+    if (path := os.environ.get("CORAL_REHEARSAL_LOG")) is not None:
+        with open(path, "ab", buffering=0) as file:
+            line = {"digest": digest, "out": str(out), "engine": os.getpid(), "lane": os.getppid()}
+            file.write(json.dumps(line).encode() + b"\n")
 
 
 def _skill(rank: int, learning_rate: float, modules: int) -> float:

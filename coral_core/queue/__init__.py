@@ -4,9 +4,10 @@ from coral_core.jobs import QueueName
 from coral_core.queue.board import LaneBoard, LaneNote, Served, lane_name
 from coral_core.queue.queue import Claim, FailedTicket, JobQueue
 from coral_core.queue.recent import DoneJob, Recent
-from coral_core.queue.tickets import Failure, Job, JobKind, Ticket, is_answer, kind_of, queue_of
+from coral_core.queue.tickets import LOST, Failure, Job, JobKind, Ticket, is_answer, kind_of, queue_of
 
 __all__ = [
+    "LOST",
     "Claim",
     "DoneJob",
     "FailedTicket",

@@ -277,13 +277,15 @@ class JobQueue:
         """Put the ticket aside with its failure; only the executor may try again."""
         if not self.holds(claim):
             return  # it was broken: whoever did has booked the loss
-        failed = FailedTicket(
-            ticket=ticket.model_copy(update={"failures": (*ticket.failures, failure)}), traceback=traceback
-        )
+        self.put_aside(ticket.model_copy(update={"failures": (*ticket.failures, failure)}), traceback)
+        self.release(claim)
+
+    def put_aside(self, ticket: Ticket, traceback: str = "") -> None:
+        """List a ticket as failed; its last failure says why."""
         # in this order: the executor may put a new ticket down as soon as it sees the failure
         self._ticket_path(ticket).unlink(missing_ok=True)
+        failed = FailedTicket(ticket=ticket, traceback=traceback)
         self._write(self.root / "failed" / ticket.run_id / ticket.file, failed)
-        self.release(claim)
 
     def publish_answer(self, digest: str, result: Frozen) -> None:
         """Leave what a job found that the store does not keep."""

@@ -32,6 +32,9 @@ def queue_of(job: Job) -> QueueName:
     return "training" if isinstance(job, TrainingJob) else "evaluation"
 
 
+LOST = "lane-lost"
+
+
 class Failure(Frozen):
     """One try that did not end in a result."""
 
@@ -40,6 +43,9 @@ class Failure(Frozen):
     error: str = Field(description="Class of the error, or `lane-lost` when the lane died with the job in flight.")
     message: str
     alone: bool = Field(False, description="Nothing else ran on that machine's lanes of this queue.")
+    others_done: bool = Field(
+        False, description="Of a lost lane: lanes of this queue have done other work since the loss before."
+    )
 
 
 class Ticket(Frozen):
@@ -75,12 +81,12 @@ class Ticket(Frozen):
     @property
     def tries(self) -> int:
         """Tries that say something about the job; a lane that was lost says nothing."""
-        return sum(failure.error != "lane-lost" for failure in self.failures)
+        return sum(failure.error != LOST for failure in self.failures)
 
     @property
     def losses(self) -> int:
         """Lanes that died with this job in flight."""
-        return sum(failure.error == "lane-lost" for failure in self.failures)
+        return sum(failure.error == LOST for failure in self.failures)
 
 
 def is_answer(file: str) -> bool:

@@ -3,8 +3,9 @@
 The lane supervises; its engine, a child process, holds torch. The lane ends when no job has
 come for `linger` seconds, when it is asked to, or when it is cancelled. While it works, a
 second thread beats, and looks whether the job is still wanted: a job that was withdrawn is
-stopped by ending the engine. A third one asks what is wanted of the lane itself, of a server
-that may take its time: it must not hold up the beats, by which a lane is known to live. Not covered: starting lanes, and trying a job again.
+stopped by ending engine, judge and plug-ins. A third one (backstop.py) ends what outlasts its time, and a fourth asks what
+is wanted of the lane itself, of a server that may take its time: it must not hold up the beats, by which a lane is known
+to live. Not covered: starting lanes, and trying a job again.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ from coral_core.errors import CoralError, StoreError
 from coral_core.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
 from coral_core.lane import Lane
 from coral_core.ledger import Ledger, Meter
+from coral_core.limit import TimeLimit
 from coral_core.lm.client import Engine, EngineProcess
+from coral_core.queue.backstop import Backstop
 from coral_core.queue.board import BEAT_SECONDS, LaneNote, Served, lane_name
 from coral_core.queue.look import waited
 from coral_core.queue.queue import Claim, JobQueue
@@ -75,10 +78,11 @@ class LaneWorker:
         self._order = order
         self._wish: Order = "go on"
         self._make_engine = make_engine
-        self._engine = make_engine()
-        self._lane = Lane(store, self._engine)
+        self._lane = Lane(store, make_engine())
+        self._backstop = Backstop(self._last_words)
         self._lock = threading.Lock()
         self._claim: Claim | None = None
+        self._ticket: Ticket | None = None
         self._stopped = ""
         self._over = threading.Event()
         self._note = LaneNote(
@@ -102,6 +106,7 @@ class LaneWorker:
         beats = threading.Thread(target=self._beat, name="beat", daemon=True)
         beats.start()
         threading.Thread(target=self._ask, name="order", daemon=True).start()
+        threading.Thread(target=self._backstop.watch, args=(self._over,), name="backstop", daemon=True).start()
         why = "interrupted"
         try:
             with self._meter:
@@ -173,7 +178,7 @@ class LaneWorker:
 
     def _do(self, ticket: Ticket, claim: Claim) -> None:
         with self._lock:
-            self._claim, self._stopped = claim, ""
+            self._claim, self._ticket, self._stopped = claim, ticket, ""
         self._say(state="working", digest=ticket.digest, run_id=ticket.run_id)
         alone = ", with nothing beside it" if ticket.alone else ""
         log.info(
@@ -183,9 +188,12 @@ class LaneWorker:
         error: Exception | None = None
         trace = ""
         try:
-            self._call(ticket)
+            with self._backstop.watching(self._lane):
+                self._call(ticket)
         except Exception as problem:
             error, trace = problem, traceback.format_exc()
+        if self._backstop.outlasted is not None and error is not None and not isinstance(error, StoreError):
+            error = self._backstop.outlasted.over(f"the {ticket.kind}")
         with self._lock:
             stopped, self._claim = self._stopped, None
         end: End = "stopped" if stopped else "failed" if error else "done"
@@ -196,15 +204,16 @@ class LaneWorker:
         if stopped:
             log.info("%s %s stopped: %s", ticket.kind, ticket.digest[:12], stopped)
             self._queue.release(claim)
-            self._renew()
         elif error is None:
             self._queue.finish(claim, ticket)
             log.info("%s %s done in %.1f s", ticket.kind, ticket.digest[:12], time.monotonic() - started)
         else:
             self._report(ticket, claim, error, trace)
+        if self._lane.stopped:
+            self._renew()
         self._say(state="idle", digest="", run_id="")
-        if isinstance(error, StoreError):
-            raise error  # the disk is full or gone: this lane can do no more
+        if isinstance(error, StoreError | OSError | MemoryError):
+            raise error  # disk, processes or memory of this machine are at an end: the next try must not be this lane's
 
     def _call(self, ticket: Ticket) -> None:
         job = ticket.parsed()
@@ -213,7 +222,7 @@ class LaneWorker:
         elif isinstance(job, EvaluationJob):
             self._lane.evaluate(job, ticket.seconds)
         elif isinstance(job, TestJob):
-            self._queue.publish_answer(ticket.digest, self._lane.test(job))
+            self._queue.publish_answer(ticket.digest, self._lane.test(job, ticket.seconds))
         elif isinstance(job, IdentityJob):
             self._queue.publish_answer(ticket.digest, self._lane.identify(job))
 
@@ -229,10 +238,9 @@ class LaneWorker:
         self._queue.fail(claim, ticket, failure, trace)
 
     def _renew(self) -> None:
-        """A new engine after the old one was ended on purpose."""
+        """A new engine and judge after the old ones were ended on purpose."""
         self._lane.close()
-        self._engine = self._make_engine()
-        self._lane = Lane(self._store, self._engine)
+        self._lane = Lane(self._store, self._make_engine())
 
     def _book(self, ticket: Ticket, before: float, seconds: float, end: End) -> None:
         """Add to the lane's account. Who only asked what is here pays for the time, and it counts as no job; a job that was
@@ -246,6 +254,18 @@ class LaneWorker:
                 job = DoneJob(ended=time.time(), waited=before, seconds=seconds, failed=end == "failed")
                 recent = recent.with_job(job)
             self._note = self._note.model_copy(update={"served": self._note.served | {run_id: new}, "recent": recent})
+
+    def _last_words(self, outlasted: TimeLimit | None) -> None:
+        """The job in flight does not return, and the process is about to end: its ticket must not wait for that to be seen."""
+        claim, ticket, stopped = self._claim, self._ticket, self._stopped
+        if claim is None or ticket is None:
+            return
+        if outlasted is not None and not stopped:
+            self._report(ticket, claim, outlasted.over(f"the {ticket.kind}"), "")
+        else:
+            self._queue.release(claim)
+        self._book(ticket, 0.0, time.time() - claim.since, "stopped" if stopped else "failed")
+        self._say(state="ended", digest="", run_id="", ended=f"its {ticket.kind} {ticket.digest[:12]} did not return")
 
     # -- the other threads -----------------------------------------------------------------
 
@@ -279,9 +299,9 @@ class LaneWorker:
         with self._lock:
             if claim is not self._claim and why != "cancelled":
                 return
-            self._stopped = why
-        if claim is not None and isinstance(self._engine, EngineProcess):
-            self._engine.kill()
+            self._stopped, lane = why, self._lane
+        if claim is not None:
+            self._backstop.stop(lane)
 
     def _say(self, **changes: object) -> None:
         with self._lock:

@@ -26,7 +26,7 @@ switches the count off, or works in C, meets the backstops: CPU time and time as
 
 import ast
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, Self
 
@@ -40,7 +40,7 @@ from coral_core.repair.problem import Problem
 from coral_core.scoring.oracle import ORACLE_VERSION
 from coral_core.scoring.reading import Raw, joined, read
 from coral_core.scoring.sandbox.parent import START_SECONDS
-from coral_core.scoring.sandbox.pool import Answer, Pool, layers_in_use
+from coral_core.scoring.sandbox.pool import CLOSED, Answer, Pool, layers_in_use
 from coral_core.scoring.sandbox.watch import busy
 from coral_core.syntax import parse
 
@@ -100,6 +100,7 @@ class Judge:
         self._pool = Pool(workers, layers_in_use(allow_missing_layers))
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judge")
         self._known: dict[str, Raw] = {}
+        self.closed = False
         self.repeated_alone = 0
         """How many patches met a backstop and were judged again alone."""
 
@@ -119,14 +120,21 @@ class Judge:
 
     def close(self) -> None:
         """End the zygotes."""
+        self.closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._pool.close()
 
-    def judge_batch(self, patches: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+    def kill(self) -> None:
+        """Close at once, from any thread: what is under way fails with `JudgeError`."""
+        self.close()
+        self._pool.kill()
+
+    def judge_batch(self, patches: Sequence[tuple[Problem, str]], seconds: float | None = None) -> list[Verdict]:
         """A verdict for each (problem, patch), in order; equal ones are judged once.
 
         Raises:
             JudgeError: the sandbox failed, or a problem's reference does not pass its own cases.
+            TimeoutError: not all were reached within `seconds`; there is no verdict then, and the judge is closed.
         """
         wanted: dict[str, tuple[Problem, str]] = {}
         keys = []
@@ -137,7 +145,7 @@ class Judge:
             wanted.setdefault(key, (problem, patch))
         known = dict(self._known)  # another thread may be judging too
         missing = {key: item for key, item in wanted.items() if key not in known}
-        found = self._threads.map(lambda item: self._run(*item), missing.values())
+        found = self._run_all(list(missing.values()), seconds)
         known.update(zip(missing, found, strict=True))
         verdicts = [
             self._verdict(problem, patch, known[key], known[_key(problem, problem.buggy)])
@@ -147,16 +155,16 @@ class Judge:
         self._known = {key: raw for key, raw in known.items() if key in buggy}  # patches of past batches are let go
         return verdicts
 
-    def reference_lines(self, problems: Sequence[Problem]) -> list[int]:
+    def reference_lines(self, problems: Sequence[Problem], seconds: float | None = None) -> list[int]:
         """Executed lines of each reference over its cases, each in a child of its own.
 
         Raises:
             JudgeError: a reference does not pass its own cases.
+            TimeoutError: as `judge_batch`.
         """
         counts = []
-        for problem, raw in zip(
-            problems, self._threads.map(lambda p: self._run(p, p.reference), problems), strict=True
-        ):
+        found = self._run_all([(problem, problem.reference) for problem in problems], seconds)
+        for problem, raw in zip(problems, found, strict=True):
             if any(case != "pass" for case in raw.cases):
                 raise JudgeError(
                     f"problem {problem.problem_id}: its reference does not pass its own cases ({raw.cases}). Check the problem."
@@ -167,6 +175,18 @@ class Judge:
     def active_layers(self) -> tuple[str, ...]:
         """Names of the layers around this judge's children, the base and what comes on top."""
         return self._pool.active_layers()
+
+    def _run_all(self, patches: Sequence[tuple[Problem, str]], seconds: float | None) -> list[Raw]:
+        """`_run` for each, in order. Time that runs out ends all children: no verdict comes of it, and no thread stays."""
+        try:
+            return list(self._threads.map(lambda item: self._run(*item), patches, timeout=seconds))
+        except TimeoutError:
+            self.kill()
+            raise
+        except (CancelledError, RuntimeError):
+            if not self.closed:
+                raise
+            raise JudgeError(CLOSED) from None
 
     def _run(self, problem: Problem, patch: str) -> Raw:
         """All cases; with `after_time_out: go-on`, in a new child after each time-out of a case."""

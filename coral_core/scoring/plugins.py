@@ -12,8 +12,9 @@ evaluation digest, so that old scores are not taken for new ones.
 
     short_patches.version = "1"
 
-`coral_core.scoring.conformance` checks one. It runs in the lane, with the lane's rights:
-install only what you trust, and never run a patch in it.
+`coral_core.scoring.conformance` checks one. It runs with the lane's rights, in a process beside
+the lane (`measuring`) that the job's time limit ends: install only what you trust, and never
+run a patch in it.
 """
 
 import math

@@ -2,10 +2,10 @@
 
 A lane starts when work waits and none is idle, takes whatever job is next (tests and evaluations
 first, so that results show early; then the largest training, so that none is left over at
-the end of a generation), and ends after `linger` seconds without work. A
-failed engine is restarted and its job tried again; the last try runs with all other
-lanes held back, so that what fails then fails by itself: a job that still kills its engine or
-outlasts its time makes its genome infeasible.
+the end of a generation), and ends after `linger` seconds without work. A failed engine is
+restarted, and a job that failed is tried again, unless it would fail alike anywhere. The last
+try runs with all other lanes held back, so that what fails then fails by itself: a job that
+still kills its engine or outlasts its time makes its genome infeasible.
 """
 
 import bisect
@@ -21,14 +21,14 @@ from concurrent.futures import Future
 from typing import Any, Literal
 
 from coral_core.config import InfraConfig
-from coral_core.errors import EngineError, JudgeError, StoreError
+from coral_core.errors import CoralError, EngineError, StoreError
 from coral_core.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 from coral_core.lane import Lane
 from coral_core.ledger import Ledger, Meter
 from coral_core.lm.client import EngineProcess
 from coral_core.queue import Failure, Job, QueueName
 from coral_core.store import Store
-from flows.dispatch.attempts import finding, is_last
+from flows.dispatch.attempts import finding, is_final, is_last
 from flows.dispatch.base import Executor
 
 log = logging.getLogger("coral.dispatch")
@@ -69,7 +69,7 @@ class LocalExecutor(Executor):
         self._order = itertools.count()
         self._busy: dict[int, _Work] = {}
         self._lanes: dict[int, threading.Thread] = {}
-        self._engines: dict[int, EngineProcess] = {}
+        self._workplaces: dict[int, Lane] = {}
         self._alone: _Work | None = None
         self._closed = False
 
@@ -85,7 +85,8 @@ class LocalExecutor(Executor):
         return self._submit(_Work("evaluation", job, lambda lane: lane.evaluate(job, seconds)))
 
     def submit_test(self, job: TestJob) -> Future[TestResult]:
-        return self._submit(_Work("test", job, lambda lane: lane.test(job)))
+        seconds = self._infra.evaluation.minutes * 60
+        return self._submit(_Work("test", job, lambda lane: lane.test(job, seconds)))
 
     def running(self) -> tuple[str, ...]:
         with self._changed:
@@ -101,10 +102,10 @@ class LocalExecutor(Executor):
             for _, _, work in self._queue:
                 work.future.cancel()
             self._queue.clear()
-            engines = list(self._engines.values())
+            workplaces = list(self._workplaces.values())
             self._changed.notify_all()
-        for engine in engines:
-            engine.kill()  # a job in flight is lost on purpose: what was published stays
+        for lane in workplaces:
+            lane.stop()  # a job in flight is lost on purpose: what was published stays
         for thread in list(self._lanes.values()):
             thread.join(timeout=20)
 
@@ -127,12 +128,11 @@ class LocalExecutor(Executor):
         self._changed.notify_all()
 
     def _serve(self, number: int) -> None:
-        engine = EngineProcess()
-        lane = Lane(self._store, engine)
+        lane = Lane(self._store, EngineProcess())
         # lanes of one's own machine cost what they work, not what they wait
         meter = Meter(self._store, f"local-{uuid.uuid4().hex}", "training", rented=False)
         with self._changed:
-            self._engines[number] = engine
+            self._workplaces[number] = lane
         try:
             with meter:
                 while (work := self._next(number, meter)) is not None:
@@ -141,7 +141,7 @@ class LocalExecutor(Executor):
                         meter.rest()
         finally:
             with self._changed:
-                self._engines.pop(number, None)
+                self._workplaces.pop(number, None)
                 self._lanes.pop(number, None)
                 self._changed.notify_all()
             lane.close()
@@ -203,16 +203,13 @@ class LocalExecutor(Executor):
             result = work.call(lane)
         except BaseException as problem:
             error = problem
+        message = str(error) if isinstance(error, CoralError) else f"{type(error).__name__}: {error}"
         with self._changed:
             self._busy.pop(number, None)
             if self._alone is work:
                 self._alone = None
             work.attempts += 1
-            again = (
-                isinstance(error, (EngineError, JudgeError))
-                and work.attempts < self._infra.attempts
-                and not self._closed
-            )
+            again = _may_be_tried_again(error) and work.attempts < self._infra.attempts and not self._closed
             if again:
                 log.warning(
                     "%s %s failed (try %d of %d): %s",
@@ -220,21 +217,21 @@ class LocalExecutor(Executor):
                     work.digest[:12],
                     work.attempts,
                     self._infra.attempts,
-                    str(error).splitlines()[0],
+                    message.splitlines()[0],
                 )
-                log.debug("in full: %s", error)
+                log.debug("in full: %s", message, exc_info=error)
                 self._push(work)
             self._changed.notify_all()
             alone = is_last(work.attempts - 1, self._infra.attempts)
-        failure = Failure(lane=f"local-{number}", error=type(error).__name__, message=str(error), alone=alone)
-        if isinstance(error, (EngineError, JudgeError)) and not self._closed:
+        failure = Failure(lane=f"local-{number}", error=type(error).__name__, message=message, alone=alone)
+        if _may_be_tried_again(error) and not self._closed:
             self.on_failure(work.kind, work.digest, failure)
         if again or work.future.cancelled():
             return
         if error is not None and not self._closed:
             try:
                 result = finding(work.job, failure, work.attempts, self._store)
-                error = None if result is not None else error
+                error = None if result is not None else _as_error_of_ours(error, message)
             except StoreError as full:  # or the caller would wait for ever
                 error = full
         if error is None:
@@ -243,3 +240,16 @@ class LocalExecutor(Executor):
             work.future.cancel()  # its engine was ended on purpose: that is no failure of the job
         else:
             work.future.set_exception(error)
+
+
+def _may_be_tried_again(error: BaseException | None) -> bool:
+    return isinstance(error, Exception) and not is_final(type(error).__name__)
+
+
+def _as_error_of_ours(error: BaseException, message: str) -> BaseException:
+    """What this machine could not do, such as starting a process, as an error that callers know."""
+    if isinstance(error, CoralError) or not isinstance(error, Exception):
+        return error
+    told = EngineError(message)
+    told.__cause__ = error
+    return told

@@ -19,6 +19,8 @@ class Pending:
         self.ticket = ticket
         self.job = job
         self.future: Future[Any] = Future()
+        self.others_done = 0
+        """How many other jobs had been done when it last lost its lane."""
 
     @property
     def queue(self) -> QueueName:

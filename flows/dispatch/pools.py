@@ -18,7 +18,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import StateType
 
 from coral_core.config import InfraConfig
-from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, ProblemError, StoreError
+from coral_core.errors import CoralError, EngineError, StoreError
 from coral_core.jobs import (
     BaseModelIdentity,
     Evaluation,
@@ -31,9 +31,9 @@ from coral_core.jobs import (
 )
 from coral_core.ledger import Ledger
 from coral_core.queue import (
+    LOST,
     Claim,
     FailedTicket,
-    Failure,
     Job,
     JobQueue,
     QueueName,
@@ -45,7 +45,7 @@ from coral_core.queue import (
 )
 from coral_core.queue.gpu import in_line
 from coral_core.store import Store
-from flows.dispatch.attempts import RETRIED, finding, is_last
+from flows.dispatch import attempts
 from flows.dispatch.base import Executor
 from flows.dispatch.fleet import Fleet
 from flows.dispatch.pending import Pending
@@ -55,13 +55,9 @@ log = logging.getLogger("coral.dispatch")
 
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 1.0
-MOST_LOSSES = 10
 MOST_FAILED_STARTS = 3
 LOAD_MINUTES = 30.0
 """Limit of asking a lane, which loads the base model for it."""
-_ERRORS: dict[str, type[CoralError]] = {
-    kind.__name__: kind for kind in (BaseModelError, ConfigError, ProblemError, StoreError)
-}
 
 
 class WorkPoolExecutor(Executor):
@@ -90,6 +86,7 @@ class WorkPoolExecutor(Executor):
         self._said: dict[QueueName, str] = {}
         self._unborn: dict[UUID, float] = {}
         self._failed_starts: dict[QueueName, int] = {"training": 0, "evaluation": 0}
+        self._done_by: dict[QueueName, int] = {"training": 0, "evaluation": 0}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._thread.start()
@@ -188,7 +185,8 @@ class WorkPoolExecutor(Executor):
 
     def _is_final(self, failed: FailedTicket) -> bool:
         """Was the job given up, and not only about to be tried again?"""
-        return failed.ticket.failures[-1].error not in RETRIED or len(failed.ticket.failures) >= self._infra.attempts
+        error = failed.ticket.failures[-1].error
+        return error == LOST or attempts.is_final(error) or failed.ticket.tries >= self._infra.attempts
 
     # -- the dispatcher's thread -----------------------------------------------------------
 
@@ -222,6 +220,7 @@ class WorkPoolExecutor(Executor):
         queue, ticket = self._queues[pending.queue], pending.ticket
         if (result := pending.result(queue)) is not None:
             self._failed_starts[pending.queue] = 0
+            self._done_by[pending.queue] += 1
             self._done(pending, result)
         elif (failed := queue.failed(ticket)) is not None:
             self._decide(pending, failed)
@@ -259,9 +258,8 @@ class WorkPoolExecutor(Executor):
         queue, ticket, last = self._queues[pending.queue], failed.ticket, failed.ticket.failures[-1]
         where = f"lane {last.lane} on {last.host or 'an unnamed machine'}"
         self.on_failure(ticket.kind, ticket.digest, last)
-        if last.error not in RETRIED:
-            kind = _ERRORS.get(last.error, EngineError)
-            self._give_up(pending, kind(f"{last.message.splitlines()[0]} ({where})"))
+        if attempts.is_final(last.error):
+            self._give_up(pending, attempts.FINAL[last.error](f"{last.message.splitlines()[0]} ({where})"))
             return
         if ticket.tries < self._infra.attempts:
             log.warning(
@@ -276,14 +274,14 @@ class WorkPoolExecutor(Executor):
             queue.forget_failed(ticket)
             self._again(pending, ticket)
             return
-        result = finding(pending.job, last, ticket.tries, self._store)
+        result = attempts.finding(pending.job, last, ticket.tries, self._store)
         if result is not None:
             self._done(pending, result)
         else:
             self._give_up(pending, EngineError(f"{last.message.splitlines()[0]} ({where}, try {ticket.tries})"))
 
     def _again(self, pending: Pending, ticket: Ticket) -> None:
-        alone = is_last(ticket.tries, self._infra.attempts) or ticket.losses >= 2
+        alone = attempts.is_last(ticket.tries, self._infra.attempts) or ticket.losses >= 2
         pending.ticket = ticket.model_copy(update={"alone": alone})
         self._queues[pending.queue].submit(pending.ticket)
 
@@ -303,24 +301,37 @@ class WorkPoolExecutor(Executor):
         return self._fleet.ended_state(claim.flow_run_id) or ""
 
     def _take_from(self, pending: Pending, claim: Claim, why: str) -> None:
-        """Free the job of a lane that is gone; the loss is no evidence about the job."""
+        """Free the job of a lane that is gone. One loss is no evidence about the job, many with nothing beside it are."""
         queue = self._queues[pending.queue]
+        self._ask_first(pending)
         if not queue.break_claim(claim):
             return
-        for run in self._fleet.living(pending.queue):
+        if not queue.is_done(pending.ticket.digest, pending.ticket.file):
+            self._lost(pending, claim, why)
+        for run in self._fleet.living(pending.queue):  # last: the API may take its time, and the job waits for nobody
             if str(run.id) == claim.flow_run_id:
                 self._fleet.give_up(run, f"lost: {why}")
-        failure = Failure(lane=claim.lane, host=claim.host, error="lane-lost", message=why, alone=claim.alone)
+
+    def _lost(self, pending: Pending, claim: Claim, why: str) -> None:
+        """Another try; or, after many, what they prove about the job, or that it is given up and stays listed as failed."""
+        others, pending.others_done = pending.others_done, self._done_by[pending.queue]
+        failure = attempts.loss(claim, why, others_done=pending.others_done > others)
         ticket = pending.ticket.model_copy(update={"failures": (*pending.ticket.failures, failure)})
         self.on_failure(ticket.kind, ticket.digest, failure)
         log.warning("lane %s is lost (%s); %s %s goes to another", claim.lane, why, ticket.kind, ticket.digest[:12])
-        if ticket.losses >= MOST_LOSSES:
-            lost = f"{ticket.kind} {ticket.digest[:12]}: {ticket.losses} lanes were lost with it in flight, the last one because {why}."
-            self._give_up(pending, EngineError(f"{lost} See the lanes' logs: coral jobs"))
-            return
-        if queue.is_done(ticket.digest, ticket.file):
-            return
-        self._again(pending, ticket)
+        if ticket.losses < attempts.MOST_LOSSES:
+            self._again(pending, ticket)
+        elif (result := attempts.finding_of_losses(pending.job, ticket, self._store)) is not None:
+            self._done(pending, result)
+        else:
+            self._queues[pending.queue].put_aside(ticket)
+            self._give_up(pending, attempts.lost_too_often(ticket))
+
+    def _ask_first(self, pending: Pending) -> None:
+        """Before each try alone of a job that loses its lanes, a lane answers a question: are the lanes the trouble?"""
+        again = 1 <= pending.ticket.losses < attempts.MOST_LOSSES - 1 and not self._over.is_set()
+        if again and isinstance(pending.job, TrainingJob | EvaluationJob):
+            self.submit_identity(IdentityJob(queue=pending.queue, base_model=pending.job.base_model))
 
     # -- lanes -----------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
 """The dispatcher of the work-pools executor without a server: what ends a wait, and what begins anew."""
 
+import contextlib
 import errno
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,14 +11,16 @@ from typing import Any
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.errors import StoreError
+from coral_core.errors import EngineError, StoreError
 from coral_core.jobs import BaseModelIdentity, IdentityJob
 from coral_core.ledger import Ledger
+from coral_core.lm.client import InlineEngine
 from coral_core.plan import Planner
 from coral_core.queue import Failure, JobQueue, LaneNote, Ticket, lane_name
 from coral_core.search.base import make_search
 from coral_core.store import Store
-from flows.dispatch import pools
+from flows.cli.jobs import retry, rows
+from flows.dispatch import LocalExecutor, pools
 from flows.dispatch.pools import WorkPoolExecutor
 
 CONFIG = RunConfig.model_validate(
@@ -101,7 +105,9 @@ def test_leaving_cancels_everybody_although_a_ticket_stays(
     assert all(future.cancelled() for future in futures)
 
 
-@pytest.mark.parametrize(("error", "again"), [("StoreError", True), ("BaseModelError", True), ("EngineError", False)])
+@pytest.mark.parametrize(
+    ("error", "again"), [("StoreError", True), ("BaseModelError", True), ("lane-lost", True), ("EngineError", False)]
+)
 def test_a_job_that_was_given_up_starts_anew(executor: WorkPoolExecutor, error: str, again: bool) -> None:
     """After a full disk, say; a failure that is only about to be tried again keeps its count."""
     queue = executor._queues["training"]
@@ -147,3 +153,103 @@ def test_lanes_that_all_wait_for_a_gpu_are_said(executor: WorkPoolExecutor) -> N
     executor._start_lanes("training")
     assert executor.notice == "", "one of them works"
     executor.close()
+
+
+@pytest.mark.parametrize("error", ["OSError", "BlockingIOError", "MemoryError", "JudgeError", "KeyError"])
+def test_what_may_be_of_one_machine_is_tried_again(executor: WorkPoolExecutor, error: str) -> None:
+    """A machine without room for another process, say, must not end the search at the first try."""
+    future = executor.submit_training(JOB)
+    queue = executor._queues["training"]
+    for tries in range(1, CONFIG.infra.attempts):
+        play(queue, lambda ticket, claim: queue.fail(claim, ticket, Failure(lane="lane", error=error, message="sick")))
+        until(lambda tries=tries: [t.tries for t in queue.waiting("run")] == [tries])
+    play(queue, lambda ticket, claim: queue.fail(claim, ticket, Failure(lane="lane", error=error, message="sick")))
+    with pytest.raises(EngineError, match="sick"):
+        future.result(timeout=10)
+    executor.close()
+
+
+def until(what: Any, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def play(queue: JobQueue, act: Any, lane: str = "lane") -> Ticket:
+    """Be a lane: take the next job and `act`."""
+    found: list[Any] = []
+    until(lambda: found.append(queue.take(lane)) or found[-1])
+    act(*found[-1])
+    taken: Ticket = found[-1][0]
+    return taken
+
+
+def lose_lanes(executor: WorkPoolExecutor, future: Future[Any], answers: bool) -> list[Ticket]:
+    """Lanes die of every job, one after the other; but they answer what base model they have, if they do."""
+    queue, taken = executor._queues["training"], []
+
+    def act(ticket: Ticket, claim: Any) -> None:
+        if ticket.kind == "identity" and answers:
+            queue.publish_answer(ticket.digest, PLANNER.base("training"))
+            queue.finish(claim, ticket)
+        else:
+            queue.lanes.write(LaneNote(lane=claim.lane, queue="training", started=0.0, state="ended", ended="killed"))
+
+    while not future.done():
+        with contextlib.suppress(AssertionError):  # there is none left
+            taken.append(play(queue, act, f"lane-{len(taken)}"))
+            until(lambda: queue.claim(taken[-1].digest) is None)
+            until(lambda: not answers or taken[-1].kind != "identity" or taken[-1].digest not in executor._pending)
+    return [ticket for ticket in taken if ticket.kind == "training"]
+
+
+def test_a_job_that_takes_its_lane_down_each_time_makes_its_genome_infeasible(executor: WorkPoolExecutor) -> None:
+    """Out of a container's memory, say: alone each time, and between the losses the lanes did other work."""
+    future = executor.submit_training(JOB)
+    tries = lose_lanes(executor, future, answers=True)
+    found = future.result(timeout=0)
+    assert found.infeasible == "poison" and "10 lanes were lost" in found.reason and "(killed)" in found.reason
+    assert [ticket.alone for ticket in tries] == [False] * 2 + [True] * 8
+    assert executor._store.read_adapter(JOB.digest()) == found and not executor._queues["training"].all_failed()
+    executor.close()
+
+
+def test_lanes_that_do_nothing_else_either_are_no_evidence(executor: WorkPoolExecutor) -> None:
+    """The job is given up, stays listed with its reason, and can be tried again by hand."""
+    future = executor.submit_training(JOB)
+    lose_lanes(executor, future, answers=False)
+    with pytest.raises(EngineError, match=r"10 lanes were lost.*coral jobs retry"):
+        future.result(timeout=0)
+    executor.close()
+    store, queue = executor._store, executor._queues["training"]
+    assert store.read_adapter(JOB.digest()) is None
+    (row,) = [row for row in rows(store) if row["digest"] == JOB.digest()]
+    assert row["state"] == "failed" and row["tries"] == 10 and "killed" in row["reason"]
+    retry(JOB.digest()[:12], store=str(store.root))
+    assert [t.failures for t in queue.waiting("run")] == [()] and queue.failed(ticket()) is None
+
+
+@pytest.mark.parametrize("times", [2, 9])
+def test_a_machine_that_is_short_of_processes_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    left = [OSError(errno.EAGAIN, "no more processes")] * times
+
+    class Short(InlineEngine):
+        def load(self, base: Any) -> BaseModelIdentity:
+            if left:
+                raise left.pop()
+            return super().load(base)
+
+    monkeypatch.setattr("flows.dispatch.local.EngineProcess", Short)
+    store = Store(tmp_path / "store")
+    store.prepare()
+    with LocalExecutor(CONFIG.infra, store) as local:
+        future = local.submit_training(JOB)
+        if times < CONFIG.infra.attempts:
+            assert future.result(timeout=30).infeasible is None
+        else:
+            with pytest.raises(EngineError, match="no more processes"):
+                future.result(timeout=30)
+    assert len(left) == max(0, times - CONFIG.infra.attempts)

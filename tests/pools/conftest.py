@@ -21,6 +21,8 @@ from coral_core.queue.tickets import digest_of
 from coral_core.store import Store
 from tests.flows.conftest import Coral
 
+TRAININGS = "trainings.jsonl"
+
 
 def until(what: Callable[[], Any], seconds: float = 60, why: str = "it did not happen in time") -> Any:
     """Wait until `what` returns something true; returns it."""
@@ -64,13 +66,34 @@ class Pools(Coral):
         asks = {digest_of(path.name) for path in self.queue(name).root.glob("tickets/*/0-*.json")}
         return next((n for n in self.lanes(name) if n.state == "working" and n.digest not in asks), None)
 
+    def trained(self) -> list[tuple[str, set[int]]]:
+        """Every training that an engine finished for this store, also one that nobody heard of; and who did it (processes)."""
+        path = Path(self.environment["CORAL_HOME"]) / TRAININGS
+        lines = path.read_text().splitlines() if path.exists() else []
+        rows = [json.loads(line) for line in lines]
+        return [
+            (row["digest"], {row["engine"], row["lane"]})
+            for row in rows
+            if Path(row["out"]).is_relative_to(self.store.root)
+        ]
+
+    def booked(self, kind: str) -> list[str]:
+        """Digests of the jobs of this kind that sessions booked as done."""
+        rows = [json.loads(line) for line in (self.run / "timings.jsonl").read_text().splitlines() if line[-1:] == "}"]
+        return [row["digest"] for row in rows if row["type"] == "job" and row["kind"] == kind and not row["cached"]]
+
     def work_done(self, name: str = "training") -> int:
         """Jobs that lanes finished or tried, by their own count."""
         return sum(s.jobs for n in self.queue().lanes.notes() if n.queue == name for s in n.served.values())
 
 
 def command(home: Path, *arguments: str, timeout: float = 240, cwd: Path | None = None) -> str:
-    environment = {**os.environ, "CORAL_HOME": str(home), "COLUMNS": "160"}
+    environment = {
+        **os.environ,
+        "CORAL_HOME": str(home),
+        "COLUMNS": "160",
+        "CORAL_REHEARSAL_LOG": str(home / TRAININGS),
+    }
     for name in ("PREFECT_API_URL", "PREFECT_HOME"):
         environment.pop(name, None)
     done = subprocess.run(

@@ -61,6 +61,7 @@ def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> Non
     counts = dict.fromkeys(("lane", "engine", "worker", "server", "evolution"), 0)
     settings = {"base_model__name": SLOW, "infra__attempts": "20", "infra__lease": "8", "infra__start": "25"}
     repeats = 0
+    killed: set[int] = set()
     while sum(counts.values()) < KILLS:
         folder = pools.folder / f"round-{repeats}"
         folder.mkdir()
@@ -74,8 +75,10 @@ def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> Non
             lane = dice.choice(lanes) if lanes else None
             if target == "lane" and lane and alive(lane.pid):
                 kill(lane.pid)
+                killed.add(lane.pid)
             elif target == "engine" and lane and (pid := engine_of(lane)):
                 kill(pid)
+                killed.add(pid)
             elif target == "worker":
                 kill(worker_pid(pools, dice.choice(["coral-a100", "coral-a10g"])))
                 up_again(pools)
@@ -99,10 +102,47 @@ def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> Non
         assert round_.history() == undisturbed.history(), counts
         done = round_.done()
         assert len(done) == len(set(done)), "a job was booked twice"
+        trained_once(round_, killed)
         for note in round_.lanes():
             round_.queue().lanes.ask_to_end(note.lane, "the round is over")
     print(f"{sum(counts.values())} kills in {repeats} rounds: {counts}")
     assert all(counts.values()), counts
+
+
+def trained_once(pools: Pools, killed: set[int]) -> None:
+    """Each adapter was trained once, by the engines' own count; again only where who had done it was killed just then."""
+    trained = pools.trained()
+    done = [digest for digest, _ in trained]
+    assert set(done) == {path.name for path in (pools.store.root / "adapters").iterdir()}
+    assert set(pools.booked("training")) <= set(done), "a training was booked that nobody did"
+    for digest in {digest for digest in done if done.count(digest) > 1}:
+        *before, _ = [who for other, who in trained if other == digest]
+        assert all(who & killed for who in before), f"{digest[:12]} was trained {len(before) + 1} times"
+
+
+def test_a_job_takes_its_lane_down_each_time(pools: Pools) -> None:
+    """As a container that is short of memory: ten lanes are lost, and then the genome is infeasible and the search goes on."""
+    run = pools.start(base_model__name="rehearsal:train=3", genes__heavy__rank="[4, 32]", search__generations="1")
+    tickets = pools.runs / "store" / "queue" / "training" / "tickets"
+
+    def largest() -> str:
+        jobs = [json.loads(path.read_text()) for path in tickets.glob("*/2-*.json")]
+        return next((job["digest"] for job in jobs if job["job"]["heavy"]["rank"] == 32), "")
+
+    victim = until(largest, 120)
+    lost: set[int] = set()
+    while run.poll() is None:
+        for note in pools.lanes("training"):
+            if note.digest == victim and note.pid not in lost:
+                lost.add(note.pid)
+                kill(note.pid)
+        time.sleep(0.1)
+    assert run.returncode == 0, run.communicate()[0]
+    found = pools.store.read_adapter(victim)
+    assert found is not None and found.infeasible == "poison" and "10 lanes were lost" in found.reason
+    assert len(lost) == 10 and not pools.queue().all_failed() and not pools.queue().open_digests()
+    others = [path.name for path in (pools.store.root / "adapters").iterdir() if path.name != victim]
+    assert others and sorted(others) == sorted(digest for digest, _ in pools.trained())
 
 
 def test_a_lane_that_never_comes(pools: Pools, undisturbed: Coral, client: SyncPrefectClient) -> None:

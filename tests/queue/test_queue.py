@@ -315,6 +315,21 @@ def test_a_lane_of_another_machine_refuses_the_job(
     assert "on B)" in message and "--again" in message and store.read_adapter(ticket.digest) is None
 
 
+def test_a_lane_whose_machine_is_sick_leaves_the_next_try_to_another(store: Store, plan: Planner) -> None:
+    class Short(InlineEngine):
+        def load(self, base: BaseModelConfig) -> BaseModelIdentity:
+            raise OSError(12, "Cannot allocate memory")
+
+    q, ticket = queue(store), training(plan, genes(plan)[0])
+    q.submit(ticket)
+    with pytest.raises(OSError, match="allocate"):
+        LaneWorker(store, q, 0.2, make_engine=Short).run()
+    failed = q.failed(ticket)
+    assert failed is not None and "Cannot allocate memory" in failed.ticket.failures[-1].message
+    (note,) = q.lanes.notes()
+    assert note.state == "ended" and note.served["one"].jobs == 1 and not q.claims()
+
+
 def test_rubbish_in_the_queue_is_passed_over(store: Store, plan: Planner, caplog: pytest.LogCaptureFixture) -> None:
     q = queue(store)
     ticket = training(plan, genes(plan)[0])

@@ -1,6 +1,7 @@
 """Objectives of plug-ins: found, measured, part of the digest; refused when unknown, broken or of another version."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -42,17 +43,21 @@ NAMES = ("brevity", "nameless", "bad", "loud", "first", "lost")
 EMPTY = Judged((), (), (), frozenset(), 0, 1_000)
 
 
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, names: Sequence[str], module: str) -> None:
+    """A real installation, as pip leaves it."""
+    (folder / f"{module}.py").write_text(code)
+    metadata = folder / f"{module}-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1\n")
+    lines = [f"{name} = {module}:{name}" for name in names]
+    (metadata / "entry_points.txt").write_text("[coral_x.objectives]\n" + "\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+
+
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real installation, as pip leaves it."""
-    (tmp_path / "coral_plugin_of_a_test.py").write_text(MODULE)
-    metadata = tmp_path / "coral_plugin_of_a_test-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: coral-plugin-of-a-test\nVersion: 1\n")
-    lines = [f"{name} = coral_plugin_of_a_test:{name}" for name in NAMES]
-    (metadata / "entry_points.txt").write_text("[coral_x.objectives]\n" + "\n".join(lines) + "\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "coral_plugin_of_a_test", raising=False)
+    install(tmp_path, monkeypatch, MODULE, NAMES, "coral_plugin_of_a_test")
 
 
 def config(**scoring: object) -> RunConfig:

@@ -5,6 +5,7 @@ A child's answer is data: a limited number of bytes in lines, checked field by f
 """
 
 import array
+import contextlib
 import json
 import os
 import select
@@ -134,6 +135,12 @@ class Zygote:
                 raise OSError("it ended")
             data += part
         return data
+
+    def kill(self) -> None:
+        """End it from any thread: the request under way fails. Its children die with it."""
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the zygote and whatever it runs."""

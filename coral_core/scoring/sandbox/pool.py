@@ -13,6 +13,7 @@ from coral_core.scoring.sandbox.watch import Allowance
 __all__ = ["BASE_LAYERS", "Answer", "Pool", "Zygote", "detect_layers", "layers_in_use"]
 
 BASE_LAYERS = ("landlock", "seccomp")
+CLOSED = "the judge is closed: it takes no more patches"
 
 
 def detect_layers() -> dict[str, bool]:
@@ -42,6 +43,7 @@ class Pool:
     def __init__(self, workers: int, layers: Sequence[str]) -> None:
         self._layers = tuple(layers)
         self._free: list[Zygote] = []
+        self._busy: set[Zygote] = set()
         self._count = 0
         self._workers = workers
         self._changed = threading.Condition()
@@ -93,19 +95,28 @@ class Pool:
             finally:
                 self._want_alone -= alone
             if self._closed:
-                raise JudgeError("the judge is closed: it takes no more patches")
+                raise JudgeError(CLOSED)
             self._running += 1
             self._alone = alone
             if self._free:
-                return self._free.pop()
+                zygote = self._free.pop()
+                self._busy.add(zygote)
+                return zygote
             self._count += 1
         try:
-            return Zygote(self._layers)
+            zygote = Zygote(self._layers)
         except BaseException:
             with self._changed:
                 self._count -= 1
                 self._leave(alone)
             raise
+        with self._changed:
+            self._busy.add(zygote)
+            ended = self._closed
+        if ended:  # while it started, so that nobody has ended it
+            self._back(zygote, alone)
+            raise JudgeError(CLOSED)
+        return zygote
 
     def _may_run(self, alone: bool) -> bool:
         if alone:
@@ -120,6 +131,7 @@ class Pool:
 
     def _back(self, zygote: Zygote, alone: bool, broken: bool = False) -> None:
         with self._changed:
+            self._busy.discard(zygote)
             keep = not broken and not self._closed
             if keep:
                 self._free.append(zygote)
@@ -136,3 +148,11 @@ class Pool:
             self._changed.notify_all()
         for zygote in free:
             zygote.close()
+
+    def kill(self) -> None:
+        """End all zygotes at once, also those at work: what is under way fails with `JudgeError`."""
+        self.close()
+        with self._changed:
+            busy = list(self._busy)
+        for zygote in busy:
+            zygote.kill()
