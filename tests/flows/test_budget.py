@@ -98,7 +98,7 @@ def test_a_ledger_that_cannot_be_read_stops_work(coral: Coral) -> None:
     broken = coral.runs / "store" / "ledger" / "accounts" / "old.json"
     broken.parent.mkdir(parents=True)
     broken.write_text("{")
-    run = coral.start(budget__day__money="5")
+    run = coral.start(budget__day__gpu_hours="5")
     lines = lines_until(run, "paused: ledger")
     assert str(broken) in lines[-1] and "no job starts" in lines[-1]
     broken.unlink()

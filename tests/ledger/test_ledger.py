@@ -108,7 +108,7 @@ def test_at_a_limit_no_job_starts(store: Store, limits: Any, words: str) -> None
 def test_price_of_a_queue_counts(store: Store) -> None:
     book(store, "one", spent={today(): {"a": {"evaluation": 3600}}})
     ledger = Ledger(store)
-    for price, closed in (({"evaluation": 1}, True), ({"training": 1}, False)):
+    for price, closed in (({"training": 0.1, "evaluation": 1}, True), ({"training": 1, "evaluation": 0.1}, False)):
         ledger.set_budget("a", budget(price=price, evolution={"money": 1}))
         assert bool(ledger.closed("a", "training")) == closed
 
@@ -196,7 +196,9 @@ def test_readers_meet_whole_files_while_lanes_write(store: Store) -> None:
 
 
 def test_currency_is_said(store: Store) -> None:
-    Ledger(store).set_budget("a", budget(currency="CHF", price={"training": 1}, evolution={"money": 0}))
+    Ledger(store).set_budget(
+        "a", budget(currency="CHF", price={"training": 1, "evaluation": 1}, evolution={"money": 0})
+    )
     assert "CHF" in Ledger(store).closed("a", "training")
     assert json.loads((store.root / "ledger" / "budgets" / "a.json").read_text())["budget"]["currency"] == "CHF"
 
