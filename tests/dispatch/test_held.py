@@ -1,0 +1,66 @@
+"""Executors of this machine and a ledger that lets nothing start: the job waits, says why, and is done when it may."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coral_core.config import BudgetConfig, RunConfig
+from coral_core.jobs import TestJob
+from coral_core.ledger import Ledger
+from coral_core.plan import job_for_patch, problem_set
+from coral_core.store import Store
+from flows.dispatch import Executor, make_executor
+
+LIMITED = BudgetConfig.model_validate({"evolution": {"gpu_hours": 1}})
+
+
+def config(folder: Path, executor: str) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "base_model": {"name": "rehearsal"},
+            "problems": {"fitness": 4, "retention": 2, "monitor": 2, "held_out": 4, "pairs": 8},
+            "infra": {"executor": executor, "local_lanes": 1},
+            "budget": LIMITED.model_dump(),
+            "store": {"path": str(folder / "store")},
+        }
+    )
+
+
+def right_patch(made: RunConfig) -> TestJob:
+    problem = problem_set(made.problems).fitness[0]
+    return job_for_patch(made, problem.problem_id, problem.reference)
+
+
+def held(executor: Executor) -> str:
+    """Why it waits, once it says so."""
+    for _ in range(100):
+        if why := executor.held():
+            return why
+        time.sleep(0.1)
+    raise AssertionError("it never said that it waits")
+
+
+@pytest.mark.parametrize("name", ["local"])
+def test_accounts_that_cannot_be_listed_hold_jobs_and_end_no_lane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    made = config(tmp_path, name)
+    job, real, away = right_patch(made), os.scandir, [True]
+
+    def scandir(path: Any = ".") -> Any:
+        if away and str(path).endswith("accounts"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with make_executor(made, run_id="run") as executor:
+        future = executor.submit_test(job)
+        why = held(executor)
+        assert "ledger/accounts cannot be read (Permission denied)" in why and not future.done()
+        away.clear()
+        assert future.result(timeout=120).passed
+        assert not executor.held()
+    assert Ledger(Store(made.store.path)).accounts()[0].ended
