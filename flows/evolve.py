@@ -23,6 +23,7 @@ from prefect.states import Cancelled
 from coral_core.config import RunConfig
 from coral_core.errors import CoralError
 from coral_core.genome import default_lora
+from coral_core.hold import hold
 from coral_core.identities import freeze_identities, frozen_identities
 from coral_core.jobs import Evaluation
 from coral_core.plan import Planner, split_digest
@@ -79,8 +80,14 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     identity = identify_run(config, edition or _scheduled_edition())
     store = Store(config.store.path)
     store.prepare()
+    with hold(RunFolder.of(config, identity).path):
+        return await _session(config, store, identity, overrides or [])
+
+
+async def _session(config: RunConfig, store: Store, identity: RunIdentity, overrides: list[str]) -> Any:
+    """Begin the run, or go on with it, from what is in its folder and in the store."""
     flow_run_id = str(flow_run.id or "")
-    folder = RunFolder.create(config, identity, overrides or [], flow_run_id, PREFECT_API_URL.value() or "")
+    folder = RunFolder.create(config, identity, overrides, flow_run_id, PREFECT_API_URL.value() or "")
     start = await asyncio.to_thread(freeze_start, folder, config)
     planner = Planner(config, identity)
     with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
