@@ -109,7 +109,9 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
     publisher = artifacts.Publisher(session.folder, session.store, flow_run_id)
     session.executor.on_failure, session.on_generation = session.failed, publisher.generation_run
     session.on_change = _fan_out(publisher, session)
-    session.on_budget = lambda percent, at: events.budget_reached(run_id, percent, events.standing_text(at))
+    session.on_budget = lambda percent, at: events.budget_reached(
+        run_id, percent, events.standing_text(at), events.goes_on_text(run_id, at)
+    )
     outcome: Literal["finished", "stopped", "failed"] = "failed"
     token = current.set(session)
     try:

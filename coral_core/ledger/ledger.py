@@ -16,6 +16,7 @@ from coral_core.frozen import Frozen
 from coral_core.ledger.accounts import QUEUES, Budget, LaneAccount, Queue, today
 from coral_core.ledger.meter import Meter
 from coral_core.ledger.reading import Accounts, prepare, unreadable
+from coral_core.ledger.way_on import DAY, EVOLUTION
 from coral_core.store import Store, write_atomic
 
 HOUR = 3600.0
@@ -124,8 +125,9 @@ class Ledger:
         closed: dict[Queue, str] = {}
         for queue in QUEUES:
             following = _priced({queue: means[queue]}, price)
-            why = _over(limits.day, f"the limit of the day ({day} UTC)", so_far, all_, following, limits.currency)
-            why = why or _over(limits.evolution, "the limit of the evolution", spent, mine, following, limits.currency)
+            # the limit of the evolution first: when both are reached, waiting for the next day helps nobody
+            why = _over(limits.evolution, EVOLUTION, spent, mine, following, limits.currency)
+            why = why or _over(limits.day, f"{DAY} ({day} UTC)", so_far, all_, following, limits.currency)
             if why:
                 closed[queue] = why
         return Standing(

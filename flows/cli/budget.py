@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coral_core.config.budget import Limits
-from coral_core.ledger import Ledger, Spent, Standing
+from coral_core.ledger import Ledger, Spent, Standing, way_on
 from coral_core.run import find_run
 from flows.cli.places import AsJson, Runs, store_of
 
@@ -46,7 +46,7 @@ def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = Fal
     )
     out.print(f"state     [yellow]held:[/] {standing.closed}" if standing.closed else "state     [green]open[/]")
     if standing.closed:
-        out.print("          It goes on when the day turns, or with: coral resume RUN --set budget.evolution.money=...")
+        out.print(f"          {' '.join(way_on(standing.closed, folder.run_id))}", markup=False)
     out.print()
     out.print(_sums("day (UTC)", days, standing.currency))
     out.print()

@@ -177,7 +177,7 @@ tests:
     - exp_labels: {{severity: info, run: night}}
       exp_annotations:
         summary: Evolution night is paused by its budget
-        description: It goes on when the day turns, or by coral resume with a raised limit.
+        description: coral budget says which limit closed, and how it goes on.
 """
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
-from coral_core.ledger import LaneAccount, Ledger, Meter, Work
+from coral_core.ledger import LaneAccount, Ledger, Meter, Work, way_on
 from coral_core.ledger.accounts import today
 from coral_core.store import Store, write_atomic
 
@@ -106,6 +106,26 @@ def test_at_a_limit_no_job_starts(store: Store, limits: Any, words: str) -> None
     book(store, "one", spent={today(): {"a": {"training": 3600}}})
     assert words in ledger.closed("a", "training") and words in ledger.closed("a", "evaluation")
     assert ledger.standing("a").used >= 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"day": {"gpu_hours": 1}}, ("by itself when the day turns", "coral resume a --set budget.day.gpu_hours=...")),
+        ({"evolution": {"money": 2}}, ("with a raised limit", "coral resume a --set budget.evolution.money=...")),
+        ({"day": {"gpu_hours": 1}, "evolution": {"gpu_hours": 1}}, ("--set budget.evolution.gpu_hours=...",)),
+        ({}, ("as soon as that can be read again", "coral health")),
+    ],
+)
+def test_how_it_goes_on_is_said_by_what_closed(store: Store, limits: Any, words: tuple[str, ...]) -> None:
+    ledger = Ledger(store)
+    if limits:
+        ledger.set_budget("a", budget(price={"training": 2, "evaluation": 2}, **limits))
+    book(store, "one", spent={today(): {"a": {"training": 3600}}})
+    text = " ".join(way_on(ledger.closed("a", "training"), "a"))
+    for word in words:
+        assert word in text
+    assert ("day turns" in text) == (list(limits) == ["day"])
 
 
 def test_price_of_a_queue_counts(store: Store) -> None:
