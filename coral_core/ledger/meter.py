@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import platform
 import threading
 import time
@@ -59,7 +60,7 @@ class Meter:
     def _choose_account(self) -> None:
         """Never one that is there: a flow run that somebody runs again is another lane with the same name."""
         name, number = self.lane, 1
-        while self._path.exists():
+        while os.path.exists(self._path):  # a folder that may not be looked into is said by the first booking
             number += 1
             self.lane = f"{name}.{number}"
             self._path = self._path.with_name(f"{self.lane}.json")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from coral_core.config import BudgetConfig, RunConfig
+from coral_core.errors import EngineError
 from coral_core.jobs import TestJob
 from coral_core.ledger import Ledger
 from coral_core.plan import job_for_patch, problem_set
@@ -43,7 +44,7 @@ def held(executor: Executor) -> str:
     raise AssertionError("it never said that it waits")
 
 
-@pytest.mark.parametrize("name", ["local"])
+@pytest.mark.parametrize("name", ["local", "inline"])
 def test_accounts_that_cannot_be_listed_hold_jobs_and_end_no_lane(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -64,3 +65,38 @@ def test_accounts_that_cannot_be_listed_hold_jobs_and_end_no_lane(
         assert future.result(timeout=120).passed
         assert not executor.held()
     assert Ledger(Store(made.store.path)).accounts()[0].ended
+
+
+@pytest.mark.parametrize("name", ["local", "inline"])
+def test_a_closed_budget_holds_without_blocking_and_a_raised_one_lets_go(tmp_path: Path, name: str) -> None:
+    """Whoever submits from an event loop goes on, sees why it waits, and can be cancelled."""
+    made = config(tmp_path, name)
+    none = BudgetConfig.model_validate({"evolution": {"gpu_hours": 0}})
+    store = Store(made.store.path)
+    with make_executor(made.model_copy(update={"budget": none}), store, run_id="run") as executor:
+        first, second = executor.submit_test(right_patch(made)), executor.submit_test(right_patch(made))
+        assert "the limit of the evolution, 0 GPU hours" in held(executor)
+        assert first.cancel() and not second.done()
+        Ledger(store).set_budget("run", LIMITED)
+        assert second.result(timeout=120).passed and not executor.held()
+    (account,) = Ledger(store).accounts()
+    assert account.ended and account.work["run"]["evaluation"].jobs == 1
+
+
+@pytest.mark.parametrize("name", ["local", "inline"])
+def test_closing_ends_a_wait_for_the_budget(tmp_path: Path, name: str) -> None:
+    made = config(tmp_path, name)
+    none = BudgetConfig.model_validate({"evolution": {"gpu_hours": 0}})
+    with make_executor(made.model_copy(update={"budget": none}), run_id="run") as executor:
+        future = executor.submit_test(right_patch(made))
+        held(executor)
+    assert future.cancelled()
+
+
+def test_inline_errors_are_for_who_waits(tmp_path: Path) -> None:
+    made = config(tmp_path, "inline")
+    wrong = right_patch(made).model_copy(update={"problem_digest": "another"})
+    with make_executor(made, run_id="run") as executor:
+        with pytest.raises(EngineError, match="another problem of that name"):
+            executor.submit_test(wrong).result(timeout=60)
+        assert executor.submit_test(right_patch(made)).result(timeout=120).passed

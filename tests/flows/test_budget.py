@@ -51,8 +51,9 @@ def prefect_state(coral: Coral) -> State[Any]:
     return state
 
 
-def test_at_the_limit_it_pauses_and_goes_on_with_a_raised_one(coral: Coral, finished: Coral) -> None:
-    run = coral.start(base_model__name=SLOW, budget__evolution__gpu_hours=limit(4))
+@pytest.mark.parametrize("executor", ["local", "inline"])
+def test_at_the_limit_it_pauses_and_goes_on_with_a_raised_one(coral: Coral, finished: Coral, executor: str) -> None:
+    run = coral.start(base_model__name=SLOW, infra__executor=executor, budget__evolution__gpu_hours=limit(4))
     lines = lines_until(run, "paused: the limit of the evolution")
     assert "GPU hours, leaves no room for another job" in lines[-1]
     done = coral.done()
