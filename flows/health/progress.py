@@ -8,7 +8,7 @@ from pydantic import Field
 
 from coral_core.errors import CoralError, StoreError
 from coral_core.frozen import Frozen
-from coral_core.ledger import Ledger
+from coral_core.ledger import Ledger, way_on
 from coral_core.records import JobTiming
 from coral_core.report.sessions import sessions, status
 from coral_core.run import RunFolder, run_folders
@@ -131,16 +131,16 @@ def progress_updates(looks: Iterable[EvolutionLook]) -> Check:
         )
     if not running:
         return Check(name=name, state="ok", found="no evolution runs")
-    paused = [f"{look.run_id} ({look.paused})" for look in running if look.paused]
+    paused = [look for look in running if look.paused]
     shown = [f"{look.run_id} {look.last_shown:.0f} s ago" for look in running if look.last_shown is not None]
     if paused:
         text = "no new job starts; running ones finish and are kept"
         return Check(
             name=name,
             state="note",
-            found=f"paused: {first(paused, 1)}",
+            found=f"paused: {first([f'{look.run_id} ({look.paused})' for look in paused], 1)}",
             text=text,
-            todo="coral budget RUN; coral resume RUN with a raised limit",
+            todo=" ".join(way_on(paused[0].paused, paused[0].run_id)),
         )
     return Check(
         name=name,

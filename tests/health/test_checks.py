@@ -360,7 +360,7 @@ def test_a_budget_of_a_living_run_that_cannot_be_read_is_bad(store: Store, tmp_p
         for broken in ("{", None):
             path.write_text(broken) if broken else path.unlink()
             says(ledger_check(store, look_at()), "bad", str(path), f"coral resume {folder.run_id}")
-            says(progress_updates(look_at()), "note", "paused", str(path))
+            says(progress_updates(look_at()), "note", "paused", str(path), "coral health")
     finally:
         living.communicate(b"")
 
@@ -388,7 +388,7 @@ def test_progress_that_is_not_updated() -> None:
     stuck = evolution(last_job=5000, last_shown=5000, since=9000)
     says(progress_updates([stuck]), "bad", "no job has finished for 83 minutes", "coral jobs")
     paused = stuck.model_copy(update={"paused": "the limit of the day, 3 GPU hours"})
-    says(progress_updates([paused]), "note", "the limit of the day", "coral resume")
+    says(progress_updates([paused]), "note", "the limit of the day", "coral resume night-1 --set budget.day.gpu_hours")
     zombie = evolution(process=False, flow_run="RUNNING")
     says(progress_updates([zombie]), "bad", "its process is gone", "coral resume night-1")
 
