@@ -1,6 +1,6 @@
 """A lane's work: an engine, a judge and the store, one job after another.
 
-The same code serves all executors: `inline` calls it in the caller, `local` in a
+The same code serves all executors: `inline` calls it in a thread of this process, `local` in a
 thread per lane, `work-pools` in a lane flow. Results are published before they are
 returned; what is in the store already is not done again. Not covered here: queues,
 retries (flows/dispatch) and what ends code of this very process (coral_core/queue/backstop.py).

@@ -9,6 +9,7 @@ compare byte for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id
     start.json     what the first population comes from (coral_core/start.py)
     history.jsonl  RunRecord, BaselineRecord, then per generation GenomeRecords and a GenerationRecord, FinalRecord
     timings.jsonl  JobTiming and JobFailure lines, and a SessionTiming line per session (append only)
+    lock           held by the session that works on the run (coral_core/hold.py)
     report.md, pictures/, champion/ (a PEFT adapter with a model card)
 """
 
@@ -27,6 +28,7 @@ from pydantic import ValidationError
 from coral_core.config import RunConfig, dump_yaml, parse_config
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
+from coral_core.hold import is_held
 from coral_core.records import SCHEMA_VERSION, JobFailure, JobTiming, Record, RunIdentity, SessionTiming, parse_record
 from coral_core.store import write_atomic
 
@@ -62,11 +64,16 @@ class RunFolder:
         return self.path.name
 
     @classmethod
+    def of(cls, config: RunConfig, identity: RunIdentity) -> "RunFolder":
+        """The folder of a run, whether it is there or not."""
+        return cls(Path(config.runs).expanduser().absolute() / identity.run_id)
+
+    @classmethod
     def create(
         cls, config: RunConfig, identity: RunIdentity, overrides: Iterable[str], flow_run_id: str = "", api: str = ""
     ) -> "RunFolder":
         """Make (or reopen) the folder of a run and freeze its configuration; note where it runs now."""
-        folder = cls(Path(config.runs).expanduser().absolute() / identity.run_id)
+        folder = cls.of(config, identity)
         earlier = [known for known in folder.flow_run_ids() if known != flow_run_id]
         facts = {
             "schema_version": SCHEMA_VERSION,
@@ -107,20 +114,31 @@ class RunFolder:
         (self.path / "beat").touch()
 
     def lives(self) -> bool | None:
-        """Does the process that `run.json` names live? On another machine (or in another container): does it beat?
+        """Does a session work on this run? Told by the lock that it holds, where file systems have locks.
 
-        None when nobody can tell: the folder is of another machine and was made before there were beats.
+        Elsewhere, and for sessions of other machines that may not share their locks: by the process that `run.json`
+        names, and by its beats. None when nobody can tell: another machine's run, made before there were beats.
         """
+        held = is_held(self.path)
+        if held:
+            return True
         try:
             facts = json.loads((self.path / "run.json").read_bytes())
             pid, host = int(facts["pid"]), str(facts["host"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if host == platform.node():
-            try:
-                return b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            except OSError:
-                return False
+        if host != platform.node():
+            return self._beats()
+        if held is False:
+            return False
+        try:
+            there = b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return there and self._beats() is not False  # the number of a dead process may be another's by now
+
+    def _beats(self) -> bool | None:
+        """Was there a beat lately? None: there is none."""
         try:
             return time.time() - (self.path / "beat").stat().st_mtime < SILENT_SECONDS
         except OSError:

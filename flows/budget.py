@@ -38,16 +38,25 @@ async def watched(session: Session, flow_run_id: str) -> AsyncIterator[None]:
 
 
 async def _watch(session: Session, flow_run_id: str) -> None:
-    ledger = Ledger(session.store)
+    ledger, said = Ledger(session.store), ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        why = await asyncio.to_thread(session.executor.held)
-        if bool(why) != bool(session.board.paused):
-            await _turn(session, flow_run_id, why)
-        elif why != session.board.paused:
-            session.board.paused = why
-            session.on_change()
-        await asyncio.to_thread(_tell, session, ledger)
+        try:
+            await _look(session, ledger, flow_run_id)
+        except Exception as error:  # whoever watches goes on: the next pause must be seen, too
+            if str(error) != said:
+                log.warning("the budget could not be looked at (%s): %s", type(error).__name__, error)
+            said = str(error)
+
+
+async def _look(session: Session, ledger: Ledger, flow_run_id: str) -> None:
+    why = await asyncio.to_thread(session.executor.held)
+    if bool(why) != bool(session.board.paused):
+        await _turn(session, flow_run_id, why)
+    elif why != session.board.paused:
+        session.board.paused = why
+        session.on_change()
+    await asyncio.to_thread(_tell, session, ledger)
 
 
 async def _turn(session: Session, flow_run_id: str, why: str) -> None:

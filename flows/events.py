@@ -14,7 +14,7 @@ from typing import Any
 from prefect.events import Event, emit_event
 from prefect.settings import PREFECT_API_URL
 
-from coral_core.ledger import Standing
+from coral_core.ledger import Standing, way_on
 
 log = logging.getLogger("coral.events")
 
@@ -78,11 +78,24 @@ def job_finished(run_id: str, done: int, expected: int, last: str) -> None:
     _emit("job-finished", run_id, f"{run_id}: {done} of {expected} jobs; {last}.", done=done, expected=expected)
 
 
-def budget_reached(run_id: str, percent: int, standing: str) -> None:
-    """`percent` (80 or 100) of a limit is spent."""
+def budget_reached(run_id: str, percent: int, standing: str, goes_on: str = "") -> None:
+    """80 % of a limit is spent; or (100) all of it is, or what is left has no room for another job."""
     share = f"has used {percent} % of its budget" if percent < 100 else "has no budget left for another job"
     text = f"{run_id} {share}. {standing}".strip()
-    _emit("budget-reached", run_id, text, {"coral.budget.percent": str(percent)}, percent=percent, standing=standing)
+    _emit(
+        "budget-reached",
+        run_id,
+        text,
+        {"coral.budget.percent": str(percent)},
+        percent=percent,
+        standing=standing,
+        goes_on=goes_on,
+    )
+
+
+def goes_on_text(run_id: str, standing: Standing) -> str:
+    """How an evolution goes on that the budget holds; empty when it holds none."""
+    return " ".join(way_on(standing.closed, run_id)) if standing.closed else ""
 
 
 def standing_text(standing: Standing) -> str:

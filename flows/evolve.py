@@ -23,6 +23,7 @@ from prefect.states import Cancelled
 from coral_core.config import RunConfig
 from coral_core.errors import CoralError
 from coral_core.genome import default_lora
+from coral_core.hold import hold
 from coral_core.identities import freeze_identities, frozen_identities
 from coral_core.jobs import Evaluation
 from coral_core.plan import Planner, split_digest
@@ -80,8 +81,14 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     identity = identify_run(config, edition or _scheduled_edition())
     store = Store(config.store.path)
     store.prepare()
+    with hold(RunFolder.of(config, identity).path):
+        return await _session(config, store, identity, overrides or [])
+
+
+async def _session(config: RunConfig, store: Store, identity: RunIdentity, overrides: list[str]) -> Any:
+    """Begin the run, or go on with it, from what is in its folder and in the store."""
     flow_run_id = str(flow_run.id or "")
-    folder = RunFolder.create(config, identity, overrides or [], flow_run_id, PREFECT_API_URL.value() or "")
+    folder = RunFolder.create(config, identity, overrides, flow_run_id, PREFECT_API_URL.value() or "")
     start = await asyncio.to_thread(freeze_start, folder, config)
     planner = Planner(config, identity)
     with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
@@ -103,7 +110,9 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
     publisher = artifacts.Publisher(session.folder, session.store, flow_run_id)
     session.executor.on_failure, session.on_generation = session.failed, publisher.generation_run
     session.on_change = _fan_out(publisher, session)
-    session.on_budget = lambda percent, at: events.budget_reached(run_id, percent, events.standing_text(at))
+    session.on_budget = lambda percent, at: events.budget_reached(
+        run_id, percent, events.standing_text(at), events.goes_on_text(run_id, at)
+    )
     outcome: Literal["finished", "stopped", "failed"] = "failed"
     token = current.set(session)
     try:

@@ -1,6 +1,8 @@
 """What an evolution may spend: prices of lanes, limits per day and per evolution."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from coral_core.frozen import Frozen
 
@@ -32,6 +34,18 @@ class BudgetConfig(Frozen):
         Limits(), description="Limits of everything that is spent on this store in a day (UTC), by whichever evolution."
     )
     evolution: Limits = Field(Limits(), description="Limits of this evolution, all its sessions together.")
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        """Lanes without a price would spend for ever without coming nearer to a limit in money."""
+        for name, limits in (("day", self.day), ("evolution", self.evolution)):
+            for pool, price in (("training", self.price.training), ("evaluation", self.price.evaluation)):
+                if limits.money is not None and price <= 0:
+                    raise ValueError(
+                        f"{name}.money {limits.money:g} would not count {pool} lanes, because budget.price.{pool} is 0: "
+                        f"set budget.price.{pool} to what such a lane costs an hour, or limit {name}.gpu_hours instead"
+                    )
+        return self
 
     @property
     def limited(self) -> bool:

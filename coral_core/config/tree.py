@@ -282,7 +282,7 @@ class InfraConfig(Frozen):
 
     executor: Literal["inline", "local", "work-pools"] = Field(
         "local",
-        description="inline: in the caller, for a debugger; local: processes of this machine; work-pools: lanes on Prefect pools.",
+        description="inline: in this process, one by one, for a debugger; local: processes of this machine; work-pools: lanes on Prefect pools.",
     )
     local_lanes: int = Field(0, ge=0, le=1024, description="Lanes of the local executor together; 0: one per core.")
     training: TrainingLanes = Field(default_factory=TrainingLanes, description="Training jobs.")

@@ -6,9 +6,7 @@ be read closes the ledger; it never lets work through.
 """
 
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -17,6 +15,8 @@ from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.ledger.accounts import QUEUES, Budget, LaneAccount, Queue, today
 from coral_core.ledger.meter import Meter
+from coral_core.ledger.reading import Accounts, prepare, unreadable
+from coral_core.ledger.way_on import DAY, EVOLUTION
 from coral_core.store import Store, write_atomic
 
 HOUR = 3600.0
@@ -24,7 +24,6 @@ QUIET_SECONDS = 30.0
 """A lane that has booked nothing for so long, by the clock of who looks, is dead."""
 OLD_SECONDS = 600.0
 """The same for who looks once; two machines' clocks may differ, so it is long."""
-Kind = TypeVar("Kind", LaneAccount, Budget)
 
 
 class Spent(Frozen):
@@ -58,7 +57,8 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._root = store.root / "ledger"
-        self._kept: dict[Path, tuple[tuple[int, int, int], LaneAccount | Budget, float]] = {}
+        self._accounts = Accounts(self._root)
+        self._budgets: dict[Path, tuple[tuple[int, int, int], BudgetConfig]] = {}
 
     # -- limits ----------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ class Ledger:
         """Put the limits of an evolution in force, also while it runs. Raises `StoreError`."""
         path = self._root / "budgets" / f"{run_id}.json"
         try:
-            self._store.make_folder(path.parent)
+            prepare(self._store)
             write_atomic(path, Budget(run_id=run_id, budget=budget).model_dump_json(indent=1).encode())
         except OSError as error:
             raise self._store.unwritable(error) from error
@@ -75,37 +75,35 @@ class Ledger:
         """The limits in force. Raises `StoreError`: they cannot be read."""
         path = self._root / "budgets" / f"{run_id}.json"
         try:
-            found = self._load(path, Budget)
+            stat = path.stat()
+            mark = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            kept = self._budgets.get(path)
+            if kept is None or kept[0] != mark:
+                kept = self._budgets[path] = (mark, Budget.model_validate_json(path.read_bytes()).budget)
+            return kept[1]
         except (OSError, ValidationError) as error:
-            raise StoreError(
-                f"budget of {run_id}: {path} cannot be read ({_reason(error)}), so no job starts. Put it in force again with: "
-                f"coral resume {run_id}"
-            ) from None
-        return found.budget
+            way_out = f"Put it in force again with: coral resume {run_id}"
+            raise unreadable(f"budget of {run_id}: {path}", error, way_out) from None
 
     # -- sums ------------------------------------------------------------------------------
 
     def accounts(self) -> list[LaneAccount]:
-        """Every lane's account, ended lanes' too. Raises `StoreError`: one cannot be read."""
-        found = []
-        for path in sorted((self._root / "accounts").glob("*.json")):
-            try:
-                found.append(self._load(path, LaneAccount))
-            except (OSError, ValidationError) as error:
-                raise StoreError(
-                    f"ledger: {path} cannot be read ({_reason(error)}), so no job starts. Restore it, or remove it to forget "
-                    "what that lane cost."
-                ) from None
-        return found
+        """Every lane's account, ended lanes' too. Raises `StoreError`: one of them, or their folder, cannot be read."""
+        return self._accounts.read()[0]
 
     def spent(self, price: LanePrices, run_id: str | None = None, day: str | None = None) -> Spent:
         """What lanes cost, of one evolution or all, on one day or all. Raises `StoreError`."""
-        return _spent(self.accounts(), price, run_id, day)
+        return _priced(self._accounts.read()[1].seconds(run_id, day), price)
 
     def days(self, price: LanePrices, run_id: str | None = None) -> dict[str, Spent]:
         """Day -> what lanes cost on it. Raises `StoreError`."""
-        accounts = self.accounts()
-        return {day: _spent(accounts, price, run_id, day) for day in sorted({day for a in accounts for day in a.spent})}
+        sums = self._accounts.read()[1]
+        return {day: _priced(sums.seconds(run_id, day), price) for day in sums.days()}
+
+    def evolutions(self, price: LanePrices) -> dict[str, Spent]:
+        """Run id -> what lanes cost for it; the empty one: for nobody yet. Raises `StoreError`."""
+        sums = self._accounts.read()[1]
+        return {run_id: _priced(sums.seconds(run_id, None), price) for run_id in sums.evolutions()}
 
     def standing(self, run_id: str, but: str = "") -> Standing:
         """Sums, forecasts, and which queues are closed.
@@ -118,17 +116,18 @@ class Ledger:
             StoreError: as `budget` and `accounts` do.
         """
         limits = self.budget(run_id)
-        accounts, day, price = self.accounts(), today(), limits.price
-        spent, so_far = _spent(accounts, price, run_id, None), _spent(accounts, price, None, day)
-        means = {queue: _mean(accounts, queue, run_id) for queue in QUEUES}
+        (accounts, sums), day, price = self._accounts.read(), today(), limits.price
+        spent, so_far = _priced(sums.seconds(run_id, None), price), _priced(sums.seconds(None, day), price)
+        means = {queue: sums.mean(queue, run_id) for queue in QUEUES}
         flying = [a for a in accounts if a.digest and a.lane != but and self._lives(a)]
         mine = _left([account for account in flying if account.run_id == run_id], means, price)
         all_ = _left(flying, means, price)
         closed: dict[Queue, str] = {}
         for queue in QUEUES:
             following = _priced({queue: means[queue]}, price)
-            why = _over(limits.day, f"the limit of the day ({day} UTC)", so_far, all_, following, limits.currency)
-            why = why or _over(limits.evolution, "the limit of the evolution", spent, mine, following, limits.currency)
+            # the limit of the evolution first: when both are reached, waiting for the next day helps nobody
+            why = _over(limits.evolution, EVOLUTION, spent, mine, following, limits.currency)
+            why = why or _over(limits.day, f"{DAY} ({day} UTC)", so_far, all_, following, limits.currency)
             if why:
                 closed[queue] = why
         return Standing(
@@ -165,29 +164,8 @@ class Ledger:
 
     def _lives(self, account: LaneAccount) -> bool:
         """Is the lane still booking? A killed one never ends its account, and what flew with it lands no more."""
-        kept = self._kept.get(self._root / "accounts" / f"{account.lane}.json")
-        still = time.monotonic() - kept[2] if kept else 0.0
+        still = self._accounts.still(account)
         return not account.ended and still < QUIET_SECONDS and time.time() - account.seen < OLD_SECONDS
-
-    def _load(self, path: Path, kind: type[Kind]) -> Kind:
-        stat = path.stat()
-        mark = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-        kept = self._kept.get(path)
-        if kept is None or kept[0] != mark:
-            kept = (mark, kind.model_validate_json(path.read_bytes()), time.monotonic())
-            self._kept[path] = kept
-        return kept[1]  # type: ignore[return-value]
-
-
-def _spent(accounts: Iterable[LaneAccount], price: LanePrices, run_id: str | None, day: str | None) -> Spent:
-    seconds: dict[Queue, float] = dict.fromkeys(QUEUES, 0.0)
-    for account in accounts:
-        for when, runs in account.spent.items():
-            for run, queues in runs.items():
-                if day in (None, when) and run_id in (None, run):
-                    for queue, taken in queues.items():
-                        seconds[queue] += taken
-    return _priced(seconds, price)
 
 
 def _priced(seconds: dict[Queue, float], price: LanePrices) -> Spent:
@@ -198,17 +176,6 @@ def _priced(seconds: dict[Queue, float], price: LanePrices) -> Spent:
         gpu_hours=training + evaluation,
         money=training * price.training + evaluation * price.evaluation,
     )
-
-
-def _mean(accounts: list[LaneAccount], queue: Queue, run_id: str) -> float:
-    """Seconds that a job of this evolution took, else one of any evolution of this store; 0 before the first."""
-    for runs in ((run_id,), None):
-        done = [
-            work[queue] for a in accounts for run, work in a.work.items() if queue in work and runs in (None, (run,))
-        ]
-        if jobs := sum(work.jobs for work in done):
-            return sum(work.seconds for work in done) / jobs
-    return 0.0
 
 
 def _left(accounts: list[LaneAccount], means: dict[Queue, float], price: LanePrices) -> Spent:
@@ -235,9 +202,3 @@ def _over(limits: Limits, whose: str, spent: Spent, flying: Spent, following: Sp
 def _share(limits: Limits, spent: Spent) -> float:
     pairs = ((limits.gpu_hours, spent.gpu_hours), (limits.money, spent.money))
     return max((1.0 if not limit else has / limit for limit, has in pairs if limit is not None), default=0.0)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return "it is not what it should be"

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import platform
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Self
 
 from coral_core.errors import StoreError
 from coral_core.ledger.accounts import NOBODY, LaneAccount, Queue, Work, today
+from coral_core.ledger.reading import prepare
 from coral_core.store import Store, write_atomic
 
 log = logging.getLogger("coral.ledger")
@@ -27,7 +29,7 @@ class Meter:
 
     Args:
         store: Where the ledger lies.
-        lane: Name of the lane; no other has it.
+        lane: Name of the lane, and of its account unless there is one of that name.
         queue: What the lane does until `work` says otherwise.
         rented: False: only work costs, waiting does not (lanes of one's own machine).
     """
@@ -45,7 +47,8 @@ class Meter:
 
     def __enter__(self) -> Self:
         with contextlib.suppress(OSError):  # said by the first booking
-            self._store.make_folder(self._path.parent)
+            prepare(self._store)
+        self._choose_account()
         self._thread.start()
         return self
 
@@ -53,6 +56,15 @@ class Meter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _choose_account(self) -> None:
+        """Never one that is there: a flow run that somebody runs again is another lane with the same name."""
+        name, number = self.lane, 1
+        while os.path.exists(self._path):  # a folder that may not be looked into is said by the first booking
+            number += 1
+            self.lane = f"{name}.{number}"
+            self._path = self._path.with_name(f"{self.lane}.json")
+        self._account = self._account.model_copy(update={"lane": self.lane})
 
     def close(self) -> None:
         """The lane's life is over."""
@@ -102,6 +114,8 @@ class Meter:
     def _put(self, change: Callable[[LaneAccount], dict[str, object]] = lambda account: {}) -> None:
         """Book the time since the last booking, make a change, and put it on record."""
         with self._lock:
+            if self._account.ended:
+                return  # for readers it will never change again
             account = self._advanced()
             self._account = account.model_copy(update={"seen": time.time()} | change(account))
             try:

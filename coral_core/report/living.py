@@ -11,6 +11,7 @@ from typing import Any
 
 from coral_core.config.tree import InfraConfig
 from coral_core.durations import clock as clock
+from coral_core.ledger import way_on
 from coral_core.progress import Best, Progress
 from coral_core.reading import Line, RunReading
 from coral_core.report.markdown import heavy_text, light_text, number, plural, share, table
@@ -234,7 +235,8 @@ def _headline(progress: Progress) -> str:
     if progress.status == "finished":
         return f"**Finished**: {progress.reason}."
     if progress.status == "paused":
-        return f"**Paused** in {where}: {progress.paused}. It goes on by itself when the day turns, or by `coral resume {progress.run_id}` with a raised limit."
+        sentence, command = way_on(progress.paused, progress.run_id)
+        return f"**Paused** in {where}: {progress.paused.rstrip('.')}. {sentence} `{command}`"
     if progress.status == "stopped":
         return f"**Stopped** in {where}. Go on with `coral resume {progress.run_id}`; finished work is kept."
     return f"**Running**: {where}, {progress.percent:.0f} % of the jobs done{_left(progress.seconds_left)}."

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coral_core.config.budget import Limits
-from coral_core.ledger import Ledger, Spent, Standing
+from coral_core.ledger import Ledger, Spent, Standing, way_on
 from coral_core.run import find_run
 from flows.cli.places import AsJson, Runs, store_of
 
@@ -24,10 +24,10 @@ def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = Fal
     ledger = Ledger(store_of(folder))
     standing = ledger.standing(folder.run_id)
     price = standing.limits.price
-    evolutions = sorted({run_id for account in ledger.accounts() for runs in account.spent.values() for run_id in runs})
+    days, evolutions = ledger.days(price), ledger.evolutions(price)
     facts: dict[str, Any] = standing.model_dump(mode="json") | {
-        "days": {day: spent.model_dump() for day, spent in ledger.days(price).items()},
-        "evolutions": {name or "nobody": ledger.spent(price, name).model_dump() for name in evolutions},
+        "days": {day: spent.model_dump() for day, spent in days.items()},
+        "evolutions": {name or "nobody": spent.model_dump() for name, spent in evolutions.items()},
     }
     if as_json:
         print(json.dumps(facts, indent=1))
@@ -46,13 +46,11 @@ def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = Fal
     )
     out.print(f"state     [yellow]held:[/] {standing.closed}" if standing.closed else "state     [green]open[/]")
     if standing.closed:
-        out.print("          It goes on when the day turns, or with: coral resume RUN --set budget.evolution.money=...")
+        out.print(f"          {' '.join(way_on(standing.closed, folder.run_id))}", markup=False)
     out.print()
-    out.print(_sums("day (UTC)", ledger.days(price), standing.currency))
+    out.print(_sums("day (UTC)", days, standing.currency))
     out.print()
-    out.print(
-        _sums("evolution", {name or "nobody": ledger.spent(price, name) for name in evolutions}, standing.currency)
-    )
+    out.print(_sums("evolution", {name or "nobody": spent for name, spent in evolutions.items()}, standing.currency))
 
 
 def _limits(standing: Standing) -> Table:

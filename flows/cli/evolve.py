@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.live import Live
 
 from coral_core.config import RunConfig, load_config
+from coral_core.hold import refuse_if_held
 from coral_core.preflight import preflight
-from coral_core.run import find_run, identify_run, next_edition
+from coral_core.run import RunFolder, find_run, identify_run, next_edition
 from coral_core.store import Store
 from flows.leaving import drain, told_to_end
 from flows.local_server import api
@@ -82,6 +83,7 @@ def run_it(
     """Run `config` in this process, with a board; start a local server where no API is configured."""
     out = Console(stderr=True, highlight=False) if as_json else console
     identity = identify_run(config, edition)
+    refuse_if_held(RunFolder.of(config, identity).path)
     out.print(f"run [bold]{identity.run_id}[/] from {source}")
     # the live board replaces Prefect's log lines here, and the command's own first line its tracebacks: both stay in
     # the run's log in the UI

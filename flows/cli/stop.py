@@ -81,11 +81,22 @@ def resume(
             "change while a run goes on; start a new one with coral evolve."
         )
     if folder.lives():
+        _refuse_others(folder, overrides)
         _put_in_force(folder, config)
         return
     from flows.cli.evolve import run_it
 
     run_it(config, folder.path / "config.yaml", identity.edition, [*facts["set"], *overrides], port)
+
+
+def _refuse_others(folder: RunFolder, overrides: list[str]) -> None:
+    """What a living evolution has read it never reads again; only its budget is looked at before each job."""
+    for item in overrides:
+        if item.partition("=")[0].strip().split(".")[0] != "budget":
+            raise ConfigError(
+                f"--set {item}: {folder.run_id} is running, and only its budget can change while it does. Stop it first: coral cancel "
+                f"{folder.run_id}; then give the same to coral resume {folder.run_id}"
+            )
 
 
 def _put_in_force(folder: RunFolder, config: RunConfig) -> None:

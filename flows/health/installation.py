@@ -1,4 +1,4 @@
-"""All checks of an installation, in the order in which a fault spreads: API, pools, workers, store, queues, lanes, progress."""
+"""All checks of an installation, in the order in which a fault spreads: API, pools, workers, store, ledger, queues, lanes, progress."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ from coral_core.errors import JudgeError
 from coral_core.run import run_folders
 from coral_core.store import Store
 from flows.health.check import Check
+from flows.health.ledger import ledger_check
 from flows.health.progress import look_at_evolutions, progress_updates
 from flows.health.server import look_at_server, server_checks
 from flows.health.storage import storage_checks
@@ -38,8 +39,10 @@ def installation_checks(place: str, runs: str, url: str | None, problem: str = "
         if not look.problem:
             pools, reachable = look.pools, url
     yield from storage_checks(store, reachable, used=bool(run_folders(runs)))
+    evolutions = look_at_evolutions(runs, store, reachable)
+    yield ledger_check(store, evolutions)
     yield from work_checks(look_at_queues(store), pools, store)
-    yield progress_updates(look_at_evolutions(runs, store, reachable))
+    yield progress_updates(evolutions)
     yield judge_layers()
 
 

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from pydantic import Field
 
-from coral_core.errors import CoralError
+from coral_core.errors import CoralError, StoreError
 from coral_core.frozen import Frozen
-from coral_core.ledger import Ledger
+from coral_core.ledger import Ledger, way_on
 from coral_core.records import JobTiming
 from coral_core.report.sessions import sessions, status
 from coral_core.run import RunFolder, run_folders
@@ -33,6 +33,7 @@ class EvolutionLook(Frozen):
     limit: float = Field(description="Seconds that a training and an evaluation may take together.")
     since: float = Field(description="Seconds since this session began.")
     paused: str = ""
+    budget_problem: str = Field("", description="Why its budget cannot be read; empty when it can.")
 
 
 def look_at_evolutions(runs: str, store: Store, url: str | None) -> list[EvolutionLook]:
@@ -41,14 +42,14 @@ def look_at_evolutions(runs: str, store: Store, url: str | None) -> list[Evoluti
     found = []
     for folder in run_folders(runs)[-MOST_RUNS:]:
         try:
-            if (look := _look(folder, ledger, url)) is not None:
+            if (look := _look(folder, store, ledger, url)) is not None:
                 found.append(look)
         except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return found
 
 
-def _look(folder: RunFolder, ledger: Ledger, url: str | None) -> EvolutionLook | None:
+def _look(folder: RunFolder, store: Store, ledger: Ledger, url: str | None) -> EvolutionLook | None:
     work = sessions(folder.timings())
     state = status(folder, work)
     if state == "finished":
@@ -62,10 +63,7 @@ def _look(folder: RunFolder, ledger: Ledger, url: str | None) -> EvolutionLook |
     now = time.time()
     jobs = [job for session in work for job in session.jobs if isinstance(job, JobTiming)]
     infra = folder.config().infra
-    try:
-        paused = ledger.standing(folder.run_id).closed
-    except CoralError:
-        paused = ""  # no budget is on record; one that cannot be read is told by `coral budget`
+    paused, problem = _budget(folder, store, ledger, begun=bool(jobs))
     return EvolutionLook(
         run_id=folder.run_id,
         process=state == "running",
@@ -75,7 +73,22 @@ def _look(folder: RunFolder, ledger: Ledger, url: str | None) -> EvolutionLook |
         limit=60 * (infra.training.minutes + infra.evaluation.minutes),
         since=now - (folder.path / "run.json").stat().st_mtime,
         paused=paused,
+        budget_problem=problem,
     )
+
+
+def _budget(folder: RunFolder, store: Store, ledger: Ledger, begun: bool) -> tuple[str, str]:
+    """Why no new job starts, and why the run's own budget cannot be read; the latter only when it should be there."""
+    try:
+        limited = ledger.budget(folder.run_id).limited
+    except StoreError as error:
+        there = (store.root / "ledger" / "budgets" / f"{folder.run_id}.json").exists()
+        lost = begun and Store(folder.config().store.path).root == store.root
+        return (str(error), str(error)) if there or lost else ("", "")
+    try:
+        return ledger.standing(folder.run_id).closed, ""
+    except StoreError as error:  # an account: that is no fault of the run
+        return str(error) if limited else "", ""
 
 
 def _in_api(url: str, flow_run_id: str) -> tuple[str, float | None]:
@@ -118,16 +131,16 @@ def progress_updates(looks: Iterable[EvolutionLook]) -> Check:
         )
     if not running:
         return Check(name=name, state="ok", found="no evolution runs")
-    paused = [f"{look.run_id} ({look.paused})" for look in running if look.paused]
+    paused = [look for look in running if look.paused]
     shown = [f"{look.run_id} {look.last_shown:.0f} s ago" for look in running if look.last_shown is not None]
     if paused:
         text = "no new job starts; running ones finish and are kept"
         return Check(
             name=name,
             state="note",
-            found=f"paused: {first(paused, 1)}",
+            found=f"paused: {first([f'{look.run_id} ({look.paused})' for look in paused], 1)}",
             text=text,
-            todo="coral budget RUN; coral resume RUN with a raised limit",
+            todo=" ".join(way_on(paused[0].paused, paused[0].run_id)),
         )
     return Check(
         name=name,

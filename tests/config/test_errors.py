@@ -87,6 +87,16 @@ def complaint(text: str, *overrides: str) -> str:
         ("search:\n  - a\n", "c.yaml:1: search", ("valid",)),
         ("- a\n", "c.yaml:1:", ("mapping", "coral init")),
         ("search: {\n", "c.yaml:", ("not YAML", "indentation")),
+        (
+            "seed: 1\nbudget: {evolution: {money: 1}}\n",
+            "c.yaml:2: budget",
+            ("budget.price.training is 0", "evolution.money 1", "gpu_hours"),
+        ),
+        (
+            "budget:\n  price: {training: 1.5}\n  day: {money: 9}\n",
+            "c.yaml:1: budget",
+            ("budget.price.evaluation is 0", "day.money 9", "gpu_hours"),
+        ),
         ("seed: -1\n", "c.yaml:1: seed", ("-1", "greater than or equal to 0")),
     ],
 )
@@ -131,6 +141,7 @@ def test_overrides_are_yaml_and_named_when_wrong() -> None:
     assert complaint("seed: 1", "search.populaton=3").startswith(
         "--set search.populaton=3: search.populaton: unknown key"
     )
+    assert complaint("seed: 1", "budget.day.money=2").startswith("--set budget.day.money=2: budget: day.money 2")
     assert "section.key=value" in complaint("seed: 1", "search.population")
     assert "is a value, not a section" in complaint("seed: 1", "seed.x=1")
     assert "not YAML" in complaint("seed: 1", "seed=[")

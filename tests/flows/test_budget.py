@@ -51,8 +51,9 @@ def prefect_state(coral: Coral) -> State[Any]:
     return state
 
 
-def test_at_the_limit_it_pauses_and_goes_on_with_a_raised_one(coral: Coral, finished: Coral) -> None:
-    run = coral.start(base_model__name=SLOW, budget__evolution__gpu_hours=limit(4))
+@pytest.mark.parametrize("executor", ["local", "inline"])
+def test_at_the_limit_it_pauses_and_goes_on_with_a_raised_one(coral: Coral, finished: Coral, executor: str) -> None:
+    run = coral.start(base_model__name=SLOW, infra__executor=executor, budget__evolution__gpu_hours=limit(4))
     lines = lines_until(run, "paused: the limit of the evolution")
     assert "GPU hours, leaves no room for another job" in lines[-1]
     done = coral.done()
@@ -98,7 +99,7 @@ def test_a_ledger_that_cannot_be_read_stops_work(coral: Coral) -> None:
     broken = coral.runs / "store" / "ledger" / "accounts" / "old.json"
     broken.parent.mkdir(parents=True)
     broken.write_text("{")
-    run = coral.start(budget__day__money="5")
+    run = coral.start(budget__day__gpu_hours="5")
     lines = lines_until(run, "paused: ledger")
     assert str(broken) in lines[-1] and "no job starts" in lines[-1]
     broken.unlink()

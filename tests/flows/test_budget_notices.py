@@ -1,6 +1,9 @@
 """What a budget's notices are told of, once: also by an evolution that was started again."""
 
+import asyncio
 from pathlib import Path
+
+import pytest
 
 from coral_core.config import BudgetConfig, RunConfig
 from coral_core.ledger import Ledger, Meter, Standing
@@ -44,3 +47,35 @@ def test_each_mark_is_told_once_and_again_for_a_raised_limit(tmp_path: Path) -> 
     ledger.set_budget("run", BudgetConfig.model_validate({"evolution": {"gpu_hours": 2e-9}}))
     budget._tell(session(tmp_path, store, heard), ledger)
     assert [mark for mark, _ in heard[2:]] == [80, 100]
+
+
+def test_who_watches_survives_what_it_did_not_expect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    watched = session(tmp_path, store, [])
+    answers: list[Exception | str] = [
+        OSError("stale file handle"),
+        OSError("stale file handle"),
+        "the limit of the day",
+    ]
+
+    def held() -> str:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def until_paused() -> None:
+        async with budget.watched(watched, ""):
+            for _ in range(200):
+                if watched.board.paused:
+                    return
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(budget, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(watched.executor, "held", held)
+    asyncio.run(until_paused())
+    assert watched.board.paused == "the limit of the day"
+    assert sum("stale file handle" in message for message in caplog.messages) == 1

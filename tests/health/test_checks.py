@@ -2,21 +2,29 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coral_core.config import RunConfig
 from coral_core.config.budget import BudgetConfig
 from coral_core.digest import digest
+from coral_core.jobs import Cost
 from coral_core.ledger import Ledger
 from coral_core.queue import Claim, Failure, JobQueue, LaneNote, Ticket
+from coral_core.records import JobTiming
+from coral_core.run import RunFolder, identify_run
 from coral_core.store import Store
 from flows.health import storage
 from flows.health.check import Check, healthy
 from flows.health.installation import installation_checks, judge_layers
-from flows.health.progress import EvolutionLook, progress_updates
+from flows.health.ledger import ledger_check
+from flows.health.progress import EvolutionLook, look_at_evolutions, progress_updates
 from flows.health.server import as_rendered, look_at_server, server_checks, versions
 from flows.health.storage import LaneRun, disk, shared, writable
 from flows.health.work import LaneLook, QueueLook, lanes, look_at_queues, work_checks
@@ -63,7 +71,9 @@ def test_a_healthy_installation_is_well(fake: FakeApi, url: str, store: Store, t
     assert healthy(checks.values()), [check for check in checks.values() if check.state == "bad"]
     seed = {"queue connectivity", "worker responsiveness", "result collection", "progress updates"}
     ours = {"api", "version match", "pools", "pool templates", "deployments", "automations", "store writable"}
-    assert seed | ours | {"store shared", "disk space", "lanes making progress", "judge layers"} == set(checks)
+    assert seed | ours | {"store shared", "disk space", "ledger", "lanes making progress", "judge layers"} == set(
+        checks
+    )
     assert all(check.found for check in checks.values())
 
 
@@ -309,6 +319,52 @@ def test_failures_that_pile_up(fake: FakeApi, url: str, store: Store) -> None:
     says(check, "bad", "10 jobs were given up, 10 of them in the last hour")
 
 
+# -- the ledger ----------------------------------------------------------------------------
+
+
+def test_a_ledger_that_cannot_be_read_is_bad(store: Store) -> None:
+    says(ledger_check(store, []), "ok", "no lane has booked anything")
+    ledger = Ledger(store)
+    ledger.set_budget("one", BudgetConfig())
+    account = store.root / "ledger" / "accounts" / "lane.json"
+    account.write_text('{"lane": "lane"}')
+    says(ledger_check(store, []), "ok", "1 accounts")
+    account.write_text("{")
+    says(ledger_check(store, []), "bad", str(account), "paused", "Restore it, or remove it")
+    shutil.rmtree(account.parent)
+    says(ledger_check(store, []), "bad", str(account.parent), "mkdir")
+
+
+def test_a_budget_of_a_living_run_that_cannot_be_read_is_bad(store: Store, tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"runs": str(tmp_path / "runs"), "store": {"path": str(store.root)}})
+    folder = RunFolder.create(config, identify_run(config), [])
+    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        facts = folder.path / "run.json"
+        facts.write_text(json.dumps(json.loads(facts.read_text()) | {"pid": living.pid}))
+        folder.append_timing(
+            JobTiming(
+                kind="training",
+                digest=digest("a"),
+                label="a",
+                cached=False,
+                finished=time.time(),
+                waited=0,
+                cost=Cost(),
+            )
+        )
+        Ledger(store).set_budget(folder.run_id, config.budget)
+        look_at = lambda: look_at_evolutions(config.runs, store, None)  # noqa: E731
+        says(ledger_check(store, look_at()), "ok")
+        path = store.root / "ledger" / "budgets" / f"{folder.run_id}.json"
+        for broken in ("{", None):
+            path.write_text(broken) if broken else path.unlink()
+            says(ledger_check(store, look_at()), "bad", str(path), f"coral resume {folder.run_id}")
+            says(progress_updates(look_at()), "note", "paused", str(path), "coral health")
+    finally:
+        living.communicate(b"")
+
+
 # -- progress ------------------------------------------------------------------------------
 
 
@@ -332,7 +388,7 @@ def test_progress_that_is_not_updated() -> None:
     stuck = evolution(last_job=5000, last_shown=5000, since=9000)
     says(progress_updates([stuck]), "bad", "no job has finished for 83 minutes", "coral jobs")
     paused = stuck.model_copy(update={"paused": "the limit of the day, 3 GPU hours"})
-    says(progress_updates([paused]), "note", "the limit of the day", "coral resume")
+    says(progress_updates([paused]), "note", "the limit of the day", "coral resume night-1 --set budget.day.gpu_hours")
     zombie = evolution(process=False, flow_run="RUNNING")
     says(progress_updates([zombie]), "bad", "its process is gone", "coral resume night-1")
 
@@ -341,6 +397,7 @@ def test_a_run_whose_artifacts_stopped(fake: FakeApi, url: str, tmp_path: Path) 
     from synthetic_run import make_run  # type: ignore[import-not-found]
 
     folder, store = make_run(tmp_path, finished=False)
+    Ledger(store).set_budget(folder.run_id, BudgetConfig())
     facts = json.loads((folder.path / "run.json").read_text())
     facts |= {"flow_run_id": "f1", "api": url, "pid": os.getpid()}
     (folder.path / "run.json").write_text(json.dumps(facts))

@@ -69,7 +69,7 @@ def test_the_seeds_five_metrics(exposition: str) -> None:
     assert found["coral_average_job_latency_seconds"]["coral-a100"] == 6
     assert found["coral_job_completion_rate"]["coral-a10g"] == 1
     assert found["coral_worker_utilization"]["coral-a100"] == 0
-    assert found["coral_check_ok"]["worker responsiveness"] == 1
+    assert found["coral_check_ok"]["worker responsiveness"] == found["coral_check_ok"]["ledger"] == 1
 
 
 def test_every_metric_says_what_it_is_and_its_unit(exposition: str) -> None:
@@ -177,7 +177,7 @@ tests:
     - exp_labels: {{severity: info, run: night}}
       exp_annotations:
         summary: Evolution night is paused by its budget
-        description: It goes on when the day turns, or by coral resume with a raised limit.
+        description: coral budget says which limit closed, and how it goes on.
 """
 
 

@@ -1,7 +1,10 @@
 """What lanes cost is what they ran; limits hold for the next job; what cannot be read lets nothing through."""
 
+import contextlib
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +16,7 @@ import pytest
 
 from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
-from coral_core.ledger import LaneAccount, Ledger, Meter, Work
+from coral_core.ledger import LaneAccount, Ledger, Meter, Work, way_on
 from coral_core.ledger.accounts import today
 from coral_core.store import Store, write_atomic
 
@@ -105,10 +108,30 @@ def test_at_a_limit_no_job_starts(store: Store, limits: Any, words: str) -> None
     assert ledger.standing("a").used >= 1
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"day": {"gpu_hours": 1}}, ("by itself when the day turns", "coral resume a --set budget.day.gpu_hours=...")),
+        ({"evolution": {"money": 2}}, ("with a raised limit", "coral resume a --set budget.evolution.money=...")),
+        ({"day": {"gpu_hours": 1}, "evolution": {"gpu_hours": 1}}, ("--set budget.evolution.gpu_hours=...",)),
+        ({}, ("as soon as that can be read again", "coral health")),
+    ],
+)
+def test_how_it_goes_on_is_said_by_what_closed(store: Store, limits: Any, words: tuple[str, ...]) -> None:
+    ledger = Ledger(store)
+    if limits:
+        ledger.set_budget("a", budget(price={"training": 2, "evaluation": 2}, **limits))
+    book(store, "one", spent={today(): {"a": {"training": 3600}}})
+    text = " ".join(way_on(ledger.closed("a", "training"), "a"))
+    for word in words:
+        assert word in text
+    assert ("day turns" in text) == (list(limits) == ["day"])
+
+
 def test_price_of_a_queue_counts(store: Store) -> None:
     book(store, "one", spent={today(): {"a": {"evaluation": 3600}}})
     ledger = Ledger(store)
-    for price, closed in (({"evaluation": 1}, True), ({"training": 1}, False)):
+    for price, closed in (({"training": 0.1, "evaluation": 1}, True), ({"training": 1, "evaluation": 0.1}, False)):
         ledger.set_budget("a", budget(price=price, evolution={"money": 1}))
         assert bool(ledger.closed("a", "training")) == closed
 
@@ -148,14 +171,19 @@ def test_a_dead_lane_reserves_nothing(store: Store, monkeypatch: pytest.MonkeyPa
     assert not ledger.closed("a", "training")
 
 
-@pytest.mark.parametrize("what", ["budget", "account", "absent"])
-def test_what_cannot_be_read_stops_work(store: Store, what: str) -> None:
+@pytest.mark.parametrize("what", ["budget", "account", "absent budget", "folder", "absent folder"])
+def test_what_cannot_be_read_stops_work(store: Store, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     ledger = Ledger(store)
     ledger.set_budget("a", budget(evolution={"gpu_hours": 9}))
-    book(store, "one")
+    book(store, "one", ended=what == "folder")
     assert not ledger.closed("a", "training")
-    path = store.root / "ledger" / ("accounts/one.json" if what == "account" else "budgets/a.json")
-    if what == "absent":
+    names = {"account": "accounts/one.json", "folder": "accounts", "absent folder": "accounts"}
+    path = store.root / "ledger" / names.get(what, "budgets/a.json")
+    if what == "folder":  # tests may run as root, whom no permission stops
+        monkeypatch.setattr(os, "scandir", failing(path))
+    elif what == "absent folder":
+        shutil.rmtree(path)
+    elif what == "absent budget":
         path.unlink()
     else:
         path.write_text(path.read_text()[:-20])
@@ -163,6 +191,82 @@ def test_what_cannot_be_read_stops_work(store: Store, what: str) -> None:
     assert "cannot be read" in why and str(path) in why and "no job starts" in why
     with pytest.raises(StoreError):
         ledger.standing("a")
+
+
+def failing(folder: Path) -> Any:
+    """`os.scandir` of a file system that does not let `folder` be listed."""
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    return scandir
+
+
+def test_a_lost_folder_of_accounts_does_not_come_back_by_itself(store: Store) -> None:
+    """What was spent would be forgotten; who wants that makes the folder."""
+    ledger = Ledger(store)
+    assert ledger.accounts() == [], "a store on which nothing was ever paid"
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 9}))
+    folder = store.root / "ledger" / "accounts"
+    folder.rmdir()
+    ledger.set_budget("b", budget())
+    with Meter(store, "lane", "training"):
+        assert f"mkdir {folder}" in ledger.closed("a", "training")
+    folder.mkdir()
+    assert not ledger.closed("a", "training")
+
+
+def test_a_budget_without_a_needed_price_is_said(store: Store) -> None:
+    """Put on record by hand, or before prices were needed."""
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget())
+    path = store.root / "ledger" / "budgets" / "a.json"
+    write_atomic(path, b'{"run_id": "a", "budget": {"day": {"money": 1}}}')
+    why = ledger.closed("a", "training")
+    assert "budget.price.training is 0" in why and "coral resume a" in why
+
+
+def test_ended_lanes_are_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        book(store, f"old-{number}", ended=True, spent={today(): {"a": {"training": 0.1}}})
+    book(store, "killed", spent={today(): {"a": {"training": 1}}})
+    book(store, "living", spent={today(): {"a": {"training": 1}}})
+    ledger, price = Ledger(store), budget().price
+    assert ledger.spent(price, "a").training_hours * 3600 == pytest.approx(4)
+    looked: list[str] = []
+    real = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **more: looked.append(path.name) or real(path, **more))  # type: ignore[func-returns-value]
+    for seconds in (2, 3):
+        book(store, "living", spent={today(): {"a": {"training": seconds}}}, ended=seconds == 3)
+        looked.clear()
+        assert ledger.spent(price, "a").training_hours * 3600 == pytest.approx(3 + seconds)
+        assert sorted(name for name in looked if name.endswith(".json")) == ["killed.json", "living.json"]
+    (store.root / "ledger" / "accounts" / "old-7.json").unlink()
+    looked.clear()
+    assert ledger.spent(price, "a").training_hours * 3600 == pytest.approx(5.9), "removed to be forgotten"
+    assert sorted(name for name in looked if name.endswith(".json")) == ["killed.json", "old-7.json"]
+    assert len(ledger.accounts()) == 21
+
+
+def test_a_file_that_a_listing_left_out_is_not_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    book(store, "one", spent={today(): {"a": {"training": 3600}}})
+    ledger, price = Ledger(store), budget().price
+    assert ledger.spent(price, "a").gpu_hours == 1
+    monkeypatch.setattr(os, "scandir", lambda path: contextlib.nullcontext(iter(())))
+    assert ledger.spent(price, "a").gpu_hours == 1
+
+
+def test_a_lane_that_is_started_again_has_another_account(store: Store) -> None:
+    for _ in range(2):
+        with Meter(store, "lane", "training") as meter:
+            meter.work("a", "training", "1")
+            time.sleep(0.1)
+            meter.rest()
+    assert {account.lane for account in Ledger(store).accounts()} == {"lane", "lane.2"}
+    assert Ledger(store).spent(budget().price, "a").training_hours * 3600 >= 0.2
 
 
 def test_without_limits_nothing_is_closed_and_everything_counted(store: Store) -> None:
@@ -196,7 +300,9 @@ def test_readers_meet_whole_files_while_lanes_write(store: Store) -> None:
 
 
 def test_currency_is_said(store: Store) -> None:
-    Ledger(store).set_budget("a", budget(currency="CHF", price={"training": 1}, evolution={"money": 0}))
+    Ledger(store).set_budget(
+        "a", budget(currency="CHF", price={"training": 1, "evaluation": 1}, evolution={"money": 0})
+    )
     assert "CHF" in Ledger(store).closed("a", "training")
     assert json.loads((store.root / "ledger" / "budgets" / "a.json").read_text())["budget"]["currency"] == "CHF"
 

@@ -158,10 +158,11 @@ def test_budget_at_80_and_at_100_once_each(pools: Pools, receiver: Receiver) -> 
     told(
         pools,
         "events.budget_reached('spender', 80, '8 of 10 GPU hours.')",
-        "events.budget_reached('spender', 100, '10 of 10 GPU hours.')",
+        "events.budget_reached('spender', 100, '10 of 10 GPU hours.', 'With more.')",
     )
     assert "8 of 10 GPU hours" in receiver.hears("80 % of the budget is used", "spender")
-    assert "No new job starts" in receiver.hears("100 % of the budget is used", "spender")
+    heard = receiver.hears("100 % of the budget is spent, or what is left has no room", "spender")
+    assert "No new job starts" in heard and "With more." in heard
     assert len(receiver.about("spender")) == 2
 
 

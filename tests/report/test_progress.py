@@ -19,6 +19,7 @@ from coral_core.progress import Progress, build_progress, progress_of
 from coral_core.queue import JobQueue, Ticket
 from coral_core.reading import RunReading
 from coral_core.records import GenomeRecord, JobFailure, JobTiming, SessionTiming
+from coral_core.report.living import summary
 from coral_core.run import HistoryWriter, RunFolder
 from coral_core.store import Store, write_atomic
 
@@ -154,7 +155,11 @@ def test_a_closed_ledger_pauses_once_the_jobs_in_lanes_have_ended(open_run: tupl
     assert found.status == "running" and "leaves no room" in found.paused
     assert (found.cost.source, found.cost.gpu_hours, found.cost.money, found.cost.used) == ("ledger", 1.0, 2.0, 1.0)
     write_atomic(path, account.model_copy(update={"digest": ""}).model_dump_json().encode())
-    assert build_progress(folder, store).status == "paused"
+    paused = build_progress(folder, store)
+    assert paused.status == "paused"
+    shown = summary(paused, RunReading(folder, store), {}).splitlines()[0]
+    assert "day turns" not in shown
+    assert shown.endswith(f"`coral resume {folder.run_id} --set budget.evolution.gpu_hours=...`")
     path.write_text("{")
     unreadable = build_progress(folder, store)
     assert unreadable.status == "paused" and "cannot be read" in unreadable.paused
