@@ -11,6 +11,7 @@ from typing import Any
 
 from coral_core.config.tree import InfraConfig
 from coral_core.durations import clock as clock
+from coral_core.foreign import inline
 from coral_core.progress import Best, Progress
 from coral_core.reading import Line, RunReading
 from coral_core.report.markdown import heavy_text, light_text, number, plural, share, table
@@ -259,7 +260,7 @@ def _facts(progress: Progress) -> list[tuple[str, str]]:
     ]  # fmt: skip
     if progress.last_event:
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(progress.last_event.when))
-        rows.append(("last event", f"{progress.last_event.text} ({when})"))
+        rows.append(("last event", f"{inline(progress.last_event.text)} ({when})"))
     return rows
 
 

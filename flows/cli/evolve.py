@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.live import Live
 
 from coral_core.config import RunConfig, load_config
+from coral_core.foreign import visible
 from coral_core.preflight import preflight
 from coral_core.run import find_run, identify_run, next_edition
 from coral_core.store import Store
+from flows.cli.foreign import marked
 from flows.local_server import api
 
 console = Console(highlight=False)
@@ -81,7 +83,7 @@ def run_it(
     """Run `config` in this process, with a board; start a local server where no API is configured."""
     out = Console(stderr=True, highlight=False) if as_json else console
     identity = identify_run(config, edition)
-    out.print(f"run [bold]{identity.run_id}[/] from {source}")
+    out.print(f"run [bold]{marked(identity.run_id)}[/] from {marked(source)}")
     # the live board replaces Prefect's log lines here, and the command's own first line its tracebacks: both stay in
     # the run's log in the UI
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -97,7 +99,8 @@ def run_it(
             code = _stop_code(error)
             if code is None:
                 raise
-            out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: {_command(source, edition, overrides)}")
+            command = _command(source, edition, overrides)
+            out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: {marked(command)}")
             raise SystemExit(code) from None
         finally:
             _drain()
@@ -166,12 +169,19 @@ def _display(screen: Any, out: Console) -> Iterator[None]:
         yield
 
 
+class _Visible(logging.Formatter):
+    """Lines in which nothing steers the terminal: lanes and judges put words of models into them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
     """Warnings of ours go to stderr in one line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Visible("%(levelname)s: %(message)s"))
     root = logging.getLogger("coral")
     root.addHandler(handler)
     root.propagate = False

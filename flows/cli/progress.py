@@ -16,6 +16,7 @@ from coral_core.progress import Money, Progress, Tally, build_progress, progress
 from coral_core.reading import RunReading
 from coral_core.report.markdown import heavy_text, light_text, plural, share
 from coral_core.run import find_run
+from flows.cli.foreign import words
 from flows.cli.places import AsJson, Runs, clock, store_of
 
 EVERY_SECONDS = 2.0
@@ -67,20 +68,20 @@ def _follow(reading: RunReading) -> Iterator[Progress]:
 
 def screen(found: Progress) -> RenderableType:
     """The progress on one screen."""
-    head = Text.assemble((found.run_id, "bold"), "  ", (found.status, COLOURS[found.status]))
+    head = words(found.run_id, "bold") + Text.assemble("  ", (found.status, COLOURS[found.status]))
     lines = Table.grid(padding=(0, 2))
     lines.add_column(style="dim", no_wrap=True)
     lines.add_column(overflow="fold")
     if found.paused:
-        lines.add_row("paused", Text(found.paused, style="yellow"))
+        lines.add_row("paused", words(found.paused, "yellow"))
     elif found.reason:
-        lines.add_row("ended", found.reason)
+        lines.add_row("ended", words(found.reason))
     lines.add_row("", ProgressBar(total=100, completed=found.percent, width=48))
     left = f", about {clock(found.seconds_left)} left" if found.seconds_left else ""
     lines.add_row("phase", f"{found.phase}, {found.percent:.0f} % of the jobs{left}")
     lines.add_row("generation", f"{found.generations_done} finished of at most {found.generations}")
     for label, text in _best(found):
-        lines.add_row(label, text)
+        lines.add_row(label, words(text))
     population = found.population
     lines.add_row(
         "genomes",
@@ -97,10 +98,10 @@ def screen(found: Progress) -> RenderableType:
         f"{clock(times.elapsed)} in {plural(found.sessions, 'session')}: baselines {clock(times.baselines)}, "
         f"search {clock(times.searching)}, held-out {clock(times.held_out)}",
     )
-    lines.add_row("cost", _cost(found.cost, found.status == "finished"))
+    lines.add_row("cost", words(_cost(found.cost, found.status == "finished")))
     if found.last_event:
         ago = f" ({clock(max(0.0, time.time() - found.last_event.when))} ago)" if found.status == "running" else ""
-        lines.add_row("last", found.last_event.text + ago)
+        lines.add_row("last", words(found.last_event.text + ago))
     return Group(head, lines)
 
 

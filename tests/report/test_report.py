@@ -7,13 +7,18 @@ import sys
 
 import pytest
 import yaml
+from hostile import EVIL
+from markdown_it import MarkdownIt
 from PIL import Image
-from synthetic_run import job, make_run
+from synthetic_run import evaluation, job, make_run
 
 from coral_core.errors import StoreError
-from coral_core.records import SessionTiming
+from coral_core.progress import progress_of
+from coral_core.reading import RunReading
+from coral_core.records import JobFailure, SessionTiming
 from coral_core.report.export import export_champion
 from coral_core.report.gather import build_report, run_line
+from coral_core.report.living import summary
 from coral_core.report.markdown import report_markdown
 from coral_core.report.paired import compare, interval, resolution, sign_test
 from coral_core.report.pictures import LIMIT, as_data_uri, fitness_curve, pareto_front
@@ -160,6 +165,42 @@ def test_report_links_its_pictures(finished_run: Run) -> None:
     assert "coral evolve" in text
     assert "What it cost" in text
     assert as_data_uri(b"x").startswith("data:image/png;base64,")
+
+
+def test_what_others_wrote_is_text_in_markdown_too(finished_run: Run) -> None:
+    """No image, link, heading or HTML comes out of an error, a reason, a bug class or a verdict."""
+    folder, store = finished_run
+    history = folder.history()
+    line = next(record for record in history if record.type == "final").held_out[0]
+    found = evaluation("champion", "held_out", line.training_digest, 20)
+    sample = found.records[0].samples[0].model_copy(update={"verdict": {"outcome": EVIL}})
+    bad = found.records[0].model_copy(update={"bug_class": EVIL, "samples": (sample,)})
+    store.publish_evaluation(line.evaluation_digest, found.model_copy(update={"records": (bad, *found.records[1:])}))
+    folder.write_history([r.model_copy(update={"reason": EVIL}) if r.type == "genome" else r for r in history])
+    folder.append_timing(JobFailure(kind="training", digest="a" * 64, when=1e10, error=EVIL, message=EVIL))
+    reading = RunReading(folder, store).refresh()
+    documents = (report_markdown(build_report(folder, store)), summary(progress_of(reading), reading, {}))
+    for text, mentions in zip(documents, (3, 1), strict=True):
+        tokens = [
+            child
+            for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+            for child in (token, *(token.children or ()))
+        ]
+        links = [
+            token.attrs.get("src") or token.attrs.get("href")
+            for token in tokens
+            if token.type in ("image", "link_open")
+        ]
+        assert set(links) <= {"pictures/fitness.png", "pictures/pareto.png"}
+        assert not [token for token in tokens if token.type in ("html_block", "html_inline")]
+        assert not [token for token in tokens if token.type == "text" and "://" in token.content], (
+            "some renderers link them"
+        )
+        said = [
+            token.content for token in tokens if token.type == "code_inline" and "[/data/models/x]" in token.content
+        ]
+        assert len(said) >= mentions
+        assert not any(ord(c) < 32 and c != "\n" for c in text)
 
 
 def test_champion_is_exported_with_a_card(finished_run: Run) -> None:
