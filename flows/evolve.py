@@ -12,6 +12,7 @@ import logging
 import statistics
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
@@ -21,7 +22,9 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 from coral_core.config import RunConfig
+from coral_core.editions import scheduled_edition, stamp
 from coral_core.errors import CoralError
+from coral_core.foreign import visible
 from coral_core.genome import default_lora
 from coral_core.identities import freeze_identities, frozen_identities
 from coral_core.jobs import Evaluation
@@ -68,7 +71,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     Args:
         config: The whole configuration, which in the Prefect UI is this form; what is left as it is keeps the value shown.
         edition: Another number makes a new run with other seeds; a repeat of a number is a replay. Left out: the date
-            (YYYYMMDD) for a scheduled run, so that each night is a new one, else 1.
+            (YYYYMMDD) for a scheduled run, with hour and minute for another one of that date, else 1.
         overrides: Leave it out: what `coral evolve` was given with --set and put into config, kept with the run.
 
     Returns:
@@ -76,11 +79,14 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     """
     memory.keep_level()
     await asyncio.to_thread(preflight, config)
-    identity = identify_run(config, edition or _scheduled_edition())
+    flow_run_id, scheduled = str(flow_run.id or ""), _scheduled_start()
+    if edition is None and scheduled is not None:
+        edition = scheduled_edition(config, scheduled, flow_run_id)
+    identity = identify_run(config, edition or 1)
     store = Store(config.store.path)
     store.prepare()
-    flow_run_id = str(flow_run.id or "")
-    folder = RunFolder.create(config, identity, overrides or [], flow_run_id, PREFECT_API_URL.value() or "")
+    api, planned = PREFECT_API_URL.value() or "", stamp(scheduled) if scheduled is not None else ""
+    folder = RunFolder.create(config, identity, overrides or [], flow_run_id, api, planned)
     start = await asyncio.to_thread(freeze_start, folder, config)
     planner = Planner(config, identity)
     with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
@@ -104,18 +110,22 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
     session.on_change = _fan_out(publisher, session)
     session.on_budget = lambda percent, at: events.budget_reached(run_id, percent, events.standing_text(at))
     outcome: Literal["finished", "stopped", "failed"] = "failed"
+    error = ""
     token = current.set(session)
     try:
         async with publisher, budget.watched(session, flow_run_id), _beating(session.folder):
             cancelled = await until_cancelled(evolution.run(), flow_run_id)
         outcome = "stopped" if cancelled else "finished"
         return cancelled
-    except (asyncio.CancelledError, KeyboardInterrupt, TerminationSignal):
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, TerminationSignal):
         outcome = "stopped"
+        raise
+    except BaseException as raised:
+        error = _in_a_line(raised)
         raise
     finally:
         current.reset(token)
-        events.evolution_ended(run_id, outcome, board.best, board.best_fitness)
+        events.evolution_ended(run_id, outcome, board.best, board.best_fitness, error)
         session.folder.append_timing(
             SessionTiming(
                 started=started,
@@ -123,9 +133,16 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
                 trainings=board.trainings,
                 evaluations=board.evaluations,
                 outcome=outcome,
+                error=error,
             )
         )
         await publisher.finish(artifacts.PATIENCE if outcome == "finished" else 5.0)
+
+
+def _in_a_line(error: BaseException) -> str:
+    """Class and first line of what ended an evolution, for people; the whole traceback stands in its log."""
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return visible(f"{type(error).__name__}: {first}" if first else type(error).__name__)[:500]
 
 
 @contextlib.asynccontextmanager
@@ -147,11 +164,9 @@ async def _beating(folder: RunFolder) -> AsyncIterator[None]:
             (folder.path / "beat").unlink(missing_ok=True)
 
 
-def _scheduled_edition() -> int:
-    """The scheduled date for runs of a schedule, else 1."""
-    if "auto-scheduled" not in (flow_run.tags or []):
-        return 1
-    return int(flow_run.scheduled_start_time.strftime("%Y%m%d"))
+def _scheduled_start() -> datetime | None:
+    """When a schedule wanted this run to start; None for a run by hand."""
+    return flow_run.scheduled_start_time if "auto-scheduled" in (flow_run.tags or []) else None
 
 
 def _fan_out(publisher: "artifacts.Publisher", session: Session) -> Any:

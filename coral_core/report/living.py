@@ -236,6 +236,8 @@ def _headline(progress: Progress) -> str:
         return f"**Finished**: {progress.reason}."
     if progress.status == "paused":
         return f"**Paused** in {where}: {progress.paused}. It goes on by itself when the day turns, or by `coral resume {progress.run_id}` with a raised limit."
+    if progress.status == "failed":
+        return f"**Failed** in {where}: {inline(progress.error)}. Mend that, then go on with `coral resume {progress.run_id}`; finished work is kept."
     if progress.status == "stopped":
         return f"**Stopped** in {where}. Go on with `coral resume {progress.run_id}`; finished work is kept."
     return f"**Running**: {where}, {progress.percent:.0f} % of the jobs done{_left(progress.seconds_left)}."

@@ -37,7 +37,7 @@ def report_markdown(report: Report, pictures: Mapping[str, str] = PICTURES) -> s
         _champion(report),
         _bug_classes(report),
         _outcomes(report),
-        _infeasible(report),
+        _failures(report),
         _cost(report),
         _reproduce(report),
     ]
@@ -48,14 +48,14 @@ def headline(report: Report) -> str:
     """One or two sentences: how far the run is and what it found."""
     champion = report.champion
     if champion is None:
-        return f"The run is {report.status}; no generation is finished yet."
+        return f"The run {stands(report.status)}; no generation is finished yet."
     if champion.held_out_pass_at_1 is None:
         share = (
             ""
             if champion.fitness_pass_at_1 is None
             else f", which repairs {champion.fitness_pass_at_1:.1%} of the fitness bugs"
         )
-        return f"The run is {report.status} after {plural(len(report.generations), 'generation')}. Best so far is `{champion.genome_id}`{share}."
+        return f"The run {stands(report.status)} after {plural(len(report.generations), 'generation')}. Best so far is `{champion.genome_id}`{share}."
     text = f"The champion `{champion.genome_id}` repairs {champion.held_out_repaired} of {champion.held_out_bugs} held-out bugs ({champion.held_out_pass_at_1:.1%})"
     rivals = [
         f"the {NAMES[name]} {contender.held_out_pass_at_1:.1%}"
@@ -63,6 +63,11 @@ def headline(report: Report) -> str:
         if contender is not None and contender.held_out_pass_at_1 is not None
     ]
     return text + (f"; {', '.join(rivals)}." if rivals else ".")
+
+
+def stands(status: str) -> str:
+    """``is running``, ``has failed``."""
+    return "has failed" if status == "failed" else f"is {status}"
 
 
 def gap_lines(report: Report) -> list[str]:
@@ -259,11 +264,33 @@ def _outcomes(report: Report) -> str:
     )
 
 
+def _failures(report: Report) -> str:
+    """What failed, and why; empty when nothing did."""
+    parts = [
+        f"The latest session failed: {inline(report.error)}" if report.error else "",
+        _infeasible(report),
+        _tries(report),
+    ]
+    said = "\n\n".join(part for part in parts if part)
+    return f"## What failed\n\n{said}" if said else ""
+
+
+def _tries(report: Report) -> str:
+    if not report.failed_tries:
+        return ""
+    rows = [
+        (tries.kind, inline(tries.error), tries.count, tries.jobs, tries.done_later, inline(tries.message))
+        for tries in report.failed_tries
+    ]
+    header = ("job", "error", "tries", "jobs", "done later", "message")
+    return "Tries that failed (most are made again, elsewhere):\n\n" + table(header, rows)
+
+
 def _infeasible(report: Report) -> str:
     if not report.infeasible:
         return ""
     rows = [(inline(genome.genome_id), inline(genome.reason), inline(genome.detail)) for genome in report.infeasible]
-    return "## Infeasible genomes\n\n" + table(("genome", "reason", "detail"), rows)
+    return "Genomes without a score:\n\n" + table(("genome", "reason", "detail"), rows)
 
 
 def _cost(report: Report) -> str:

@@ -20,7 +20,7 @@ from flows.cli.foreign import words
 from flows.cli.places import AsJson, Runs, clock, store_of
 
 EVERY_SECONDS = 2.0
-COLOURS = {"running": "cyan", "paused": "yellow", "finished": "green", "stopped": "yellow"}
+COLOURS = {"running": "cyan", "paused": "yellow", "finished": "green", "stopped": "yellow", "failed": "red"}
 
 
 def progress(
@@ -57,11 +57,11 @@ def progress(
 
 
 def _follow(reading: RunReading) -> Iterator[Progress]:
-    """Looks until the run is finished or stopped."""
+    """Looks until the run is over."""
     while True:
         found = progress_of(reading.refresh())
         yield found
-        if found.status in ("finished", "stopped"):
+        if found.status in ("finished", "stopped", "failed"):
             return
         time.sleep(EVERY_SECONDS)
 
@@ -74,6 +74,8 @@ def screen(found: Progress) -> RenderableType:
     lines.add_column(overflow="fold")
     if found.paused:
         lines.add_row("paused", words(found.paused, "yellow"))
+    elif found.error:
+        lines.add_row("failed", words(found.error, "red"))
     elif found.reason:
         lines.add_row("ended", words(found.reason))
     lines.add_row("", ProgressBar(total=100, completed=found.percent, width=48))

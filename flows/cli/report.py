@@ -83,7 +83,8 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
     found = report or build_report(folder, store_of(folder))
     out = Console(highlight=False)
     out.print(
-        words(f"\n{found.run_id}", "bold") + words(f" {found.status}" + (f": {found.reason}" if found.reason else ""))
+        words(f"\n{found.run_id}", "bold")
+        + words(f" {found.status}" + (f": {found.error or found.reason}" if found.error or found.reason else ""))
     )
     out.print(words(found.answer.text))
     out.print(words(headline(found).replace("`", "")))
@@ -109,6 +110,12 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
         out.print(_bug_classes(found))
     for genome in found.infeasible:
         out.print(words(f"infeasible {genome.genome_id}: {genome.reason} ({genome.detail})"))
+    for tries in found.failed_tries:
+        out.print(
+            words(
+                f"failed     {plural(tries.count, 'try').replace('trys', 'tries')} of {plural(tries.jobs, tries.kind)}: {tries.error}: {tries.message}"
+            )
+        )
     out.print(
         f"\ncost      latest session {clock(found.seconds)}: {plural(found.counts.trainings, 'training')}, {plural(found.counts.evaluations, 'evaluation')}; "
         f"{plural(found.totals.sessions, 'session')} in all: {clock(found.totals.seconds)}, {found.totals.cpu_seconds:.0f} s CPU, {found.totals.tokens:,} tokens"

@@ -37,6 +37,9 @@ def runs(*, runs: Runs = "runs", as_json: AsJson = False) -> None:
         return
     if lines:
         out.print(_table(lines))
+    for line in lines:
+        if line.error:
+            out.print(words(f"{line.run_id} failed: {line.error}", "red"))
     for item in broken:
         out.print(f"[yellow]{marked(item['run_id'])}[/]: cannot be read: {marked(item['problem'])}")
 
@@ -48,7 +51,7 @@ def _table(lines: list[RunLine]) -> Table:
         table.add_column(
             name, justify="right" if name in ("gen.", "fitness", "held-out") else "left", no_wrap=name != "cost"
         )
-    colours = {"finished": "green", "running": "cyan", "stopped": "yellow"}
+    colours = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
     for line in lines:
         done = 0 if line.generation is None else line.generation + 1
         held_out = line.champion_held_out_pass_at_1

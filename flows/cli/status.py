@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WIDE = 118
 """Columns from which a pool fits on one line."""
 LOOK_SECONDS = 2.0
-COLOURS = {"finished": "green", "running": "cyan", "stopped": "yellow"}
+COLOURS = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
 
 
 def status(
@@ -78,7 +78,7 @@ class Screen:
         parts += [_pools(found.pools), Text("")] if not wide else [_pools_and_jobs(found.pools), Text("")]
         if not wide:
             parts += [_jobs(found.pools), Text("")]
-        yield Group(*parts, _store(found), Text(""), _evolutions(found.evolutions, wide))
+        yield Group(*parts, _store(found), Text(""), _evolutions(found.evolutions, wide), *_unreadable(found))
 
 
 def _table(*columns: str) -> Table:
@@ -172,6 +172,10 @@ def _store(found: "Figures") -> Text:
     return words(f"store {store.path}: {holds}" + (f"; {left} results that nobody took: coral health" if left else ""))
 
 
+def _unreadable(found: "Figures") -> list[Text]:
+    return [words(f"{run.run_id}: cannot be read: {run.problem}", "yellow") for run in found.unreadable]
+
+
 def _evolutions(lines: "tuple[EvolutionFigures, ...]", wide: bool) -> RenderableType:
     if not lines:
         return Text("no evolutions here", style="dim")
@@ -194,4 +198,6 @@ def _evolutions(lines: "tuple[EvolutionFigures, ...]", wide: bool) -> Renderable
         )
         if paused:
             notes.append(words(f"{line.run_id} is paused: {line.paused}", "magenta"))
+        if line.error:
+            notes.append(words(f"{line.run_id} failed: {line.error}", "red"))
     return Group(table, *notes)

@@ -1,6 +1,5 @@
 """`coral cancel` and `coral resume`: stop an evolution from anywhere, go on with it later."""
 
-import json
 import os
 import time
 from typing import Annotated
@@ -36,7 +35,7 @@ def cancel(
         wait: Seconds to wait until it has ended.
     """
     folder = find_run(runs, run)
-    facts = json.loads((folder.path / "run.json").read_text())
+    facts = folder.facts()
     if facts.get("flow_run_id") and facts.get("api"):
         _tell(facts["api"], facts["flow_run_id"])
     deadline = time.monotonic() + wait
@@ -72,7 +71,7 @@ def resume(
         port: Port of the local Prefect server; 0 takes a free one.
     """
     folder = find_run(runs, run)
-    facts = json.loads((folder.path / "run.json").read_text())
+    facts = folder.sound_facts()
     overrides = set_ or []
     config = load_config(folder.path / "config.yaml", overrides)
     identity = identify_run(config, facts["identity"]["edition"])
@@ -86,7 +85,7 @@ def resume(
         return
     from flows.cli.evolve import run_it
 
-    run_it(config, folder.path / "config.yaml", identity.edition, [*facts["set"], *overrides], port)
+    run_it(config, folder.path / "config.yaml", identity.edition, [*map(str, facts.get("set") or ()), *overrides], port)
 
 
 def _put_in_force(folder: RunFolder, config: RunConfig) -> None:

@@ -19,6 +19,8 @@ from coral_core.progress import Progress, build_progress, progress_of
 from coral_core.queue import JobQueue, Ticket
 from coral_core.reading import RunReading
 from coral_core.records import GenomeRecord, JobFailure, JobTiming, SessionTiming
+from coral_core.report.gather import run_line
+from coral_core.report.living import summary
 from coral_core.run import HistoryWriter, RunFolder
 from coral_core.store import Store, write_atomic
 
@@ -178,6 +180,22 @@ def test_a_session_that_said_goodbye_is_stopped(open_run: tuple[RunFolder, Store
     now = time.time() + 5
     folder.append_timing(SessionTiming(started=now - 5, seconds=5, trainings=1, evaluations=1, outcome="stopped"))
     assert build_progress(folder, store).status == "stopped"
+
+
+def test_a_session_that_failed_says_why(open_run: tuple[RunFolder, Store]) -> None:
+    folder, store = open_run
+    why = "StoreError: /data: No space left on device"
+    line = SessionTiming(started=time.time(), seconds=5, trainings=1, evaluations=1, outcome="failed", error=why)
+    folder.append_timing(line)
+    reading = RunReading(folder, store).refresh()
+    found = progress_of(reading)
+    assert (found.status, found.error) == ("failed", why)
+    assert found.last_event is not None and found.last_event.text == f"session failed: {why}"
+    assert "**Failed** in generation 2" in (text := summary(found, reading, {})) and why in text
+    row = run_line(folder)
+    assert (row.status, row.error) == ("failed", why)
+    folder.append_timing(line.model_copy(update={"outcome": "stopped", "error": ""}))
+    assert build_progress(folder, store).status == "stopped", "a stop is no failure"
 
 
 def test_nothing_is_known_of_a_run_that_has_just_begun(tmp_path: Path) -> None:

@@ -12,14 +12,17 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from synthetic_run import evaluation, job, make_run
 
+from coral_core.digest import digest
 from coral_core.errors import StoreError
 from coral_core.progress import progress_of
 from coral_core.reading import RunReading
 from coral_core.records import JobFailure, SessionTiming
 from coral_core.report.export import export_champion
 from coral_core.report.gather import build_report, run_line
+from coral_core.report.history import History
 from coral_core.report.living import summary
 from coral_core.report.markdown import report_markdown
+from coral_core.report.page import run_page
 from coral_core.report.paired import compare, interval, resolution, sign_test
 from coral_core.report.pictures import LIMIT, as_data_uri, fitness_curve, pareto_front
 from coral_core.report.sessions import sessions, totals
@@ -104,6 +107,60 @@ def test_a_stopped_session_is_not_running(open_run: Run) -> None:
     folder, store = open_run
     folder.append_timing(SessionTiming(started=200, seconds=1e10, trainings=1, evaluations=1, outcome="stopped"))
     assert build_report(folder, store).status == "stopped"
+
+
+def test_what_failed_and_why_is_in_the_report(open_run: Run) -> None:
+    """Every failed try counts, also one that was made again well."""
+    folder, store = open_run
+    for name, message in (
+        ("a", "the card fell off"),
+        ("a", "the card fell off"),
+        ("z", "the card fell off"),
+        ("z", "lost"),
+    ):
+        folder.append_timing(
+            JobFailure(kind="training", digest=digest(name), when=250.0, error="EngineError", message=message)
+        )
+    end = SessionTiming(
+        started=200, seconds=1e10, trainings=1, evaluations=1, outcome="failed", error="StoreError: full"
+    )
+    folder.append_timing(end)
+    report = build_report(folder, store)
+    assert (report.status, report.error) == ("failed", "StoreError: full")
+    tries = [(t.kind, t.error, t.message, t.count, t.jobs, t.done_later) for t in report.failed_tries]
+    assert tries == [
+        ("training", "EngineError", "the card fell off", 3, 2, 1),
+        ("training", "EngineError", "lost", 1, 1, 0),
+    ]
+    page = run_page(report, History.of(folder), None)
+    for text in (report_markdown(report), page):
+        assert "What failed" in text and "The latest session failed: StoreError: full" in text
+        assert text.count("the card fell off") == 1 and "has failed" in text
+
+
+@pytest.mark.parametrize("damage", ["{", '{"type": "miracle"}', '{"type": "baseline", "name": "x"}', "7", "\xff"])
+def test_a_broken_line_of_a_history_is_named_with_the_way_out(finished_run: Run, damage: str) -> None:
+    path = finished_run[0].path / "history.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:3], damage.encode("latin-1"), *lines[3:]]))
+    with pytest.raises(
+        StoreError, match=r"history\.jsonl, line 4: is no record .* Take out this line and all after it"
+    ):
+        build_report(*finished_run)
+
+
+def test_a_broken_line_of_the_timings_is_named(finished_run: Run) -> None:
+    with (finished_run[0].path / "timings.jsonl").open("a") as file:
+        file.write('{"type":"job","kind":"training"}\n')
+    with pytest.raises(StoreError, match=r"timings\.jsonl, line 8: is no timing \(digest: Field required\)"):
+        build_report(*finished_run)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"identity": {"edition": "x"}}'])
+def test_a_broken_run_json_is_named_with_the_way_out(finished_run: Run, content: str) -> None:
+    (finished_run[0].path / "run.json").write_text(content)
+    with pytest.raises(StoreError, match=r"run\.json: is broken .* coral evolve .*config\.yaml"):
+        build_report(*finished_run)
 
 
 def test_an_evaluation_that_left_the_store_costs_the_test_but_not_the_report(finished_run: Run) -> None:
