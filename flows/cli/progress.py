@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coral_core.progress import Money, Progress, Tally, build_progress, progress_of
+from coral_core.progress import Money, Progress, Tally, progress_of
+from coral_core.progress_details import in_full
 from coral_core.reading import RunReading
 from coral_core.report.markdown import heavy_text, light_text, plural, share
 from coral_core.run import find_run
@@ -39,15 +40,15 @@ def progress(
     folder = find_run(runs, run)
     store = store_of(folder)
     out = Console(highlight=False)
-    if not watch:
-        found = build_progress(folder, store)
-        if as_json:
-            print(json.dumps(found.model_dump(mode="json"), indent=1))
-        else:
-            out.print(screen(found))
-        return
     reading = RunReading(folder, store)
-    if as_json:  # a line per look, for programs
+    if not watch:
+        reading.refresh()
+        if as_json:
+            print(json.dumps(in_full(reading).model_dump(mode="json"), indent=1))
+        else:
+            out.print(screen(progress_of(reading)))
+        return
+    if as_json:  # a line per look, for programs; without the long lists, which grow with the run
         for found in _follow(reading):
             print(found.model_dump_json(), flush=True)
         return
