@@ -26,6 +26,16 @@ def _spelt(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def in_a_line(error: BaseException) -> str:
+    """Class and first line of an error; its traceback stands in the log.
+
+    >>> in_a_line(ValueError("no such thing\\nand more"))
+    'ValueError: no such thing'
+    """
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return visible(f"{type(error).__name__}: {first}" if first else type(error).__name__)[:500]
+
+
 def inline(text: str) -> str:
     """`text` for one line of Markdown: as it is when nothing in it means anything there, else as code.
 

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import statistics
 import time
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from prefect.states import Cancelled
 from coral_core.config import RunConfig
 from coral_core.editions import scheduled_edition, stamp
 from coral_core.errors import CoralError
-from coral_core.foreign import visible
+from coral_core.foreign import in_a_line
 from coral_core.genome import default_lora
 from coral_core.identities import freeze_identities, frozen_identities
 from coral_core.jobs import Evaluation
@@ -43,7 +42,7 @@ from coral_core.records import (
 )
 from coral_core.report.export import export_champion
 from coral_core.report.tables import write_report
-from coral_core.run import BEAT_SECONDS, HistoryWriter, RunFolder, identify_run
+from coral_core.run import HistoryWriter, RunFolder, identify_run
 from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.start import Start, freeze_start
@@ -52,6 +51,7 @@ from flows import artifacts, budget, events, memory
 from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
+from flows.life import beating, failure_noted
 from flows.repeats import repeats
 from flows.run_log import logged_to
 from flows.session import Session, current, watcher
@@ -87,9 +87,12 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     store.prepare()
     api, planned = PREFECT_API_URL.value() or "", stamp(scheduled) if scheduled is not None else ""
     folder = RunFolder.create(config, identity, overrides or [], flow_run_id, api, planned)
-    start = await asyncio.to_thread(freeze_start, folder, config)
     planner = Planner(config, identity)
-    with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
+    with contextlib.ExitStack() as lasting:
+        with failure_noted(folder):
+            start = await asyncio.to_thread(freeze_start, folder, config)
+            lasting.enter_context(logged_to(flow_run_id))
+            executor = lasting.enter_context(make_executor(config, store, identity.run_id, flow_run_id))
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
         session.board.start = start.text if start.start_from != "nothing" else ""
@@ -113,7 +116,7 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
     error = ""
     token = current.set(session)
     try:
-        async with publisher, budget.watched(session, flow_run_id), _beating(session.folder):
+        async with publisher, budget.watched(session, flow_run_id), beating(session.folder):
             cancelled = await until_cancelled(evolution.run(), flow_run_id)
         outcome = "stopped" if cancelled else "finished"
         return cancelled
@@ -121,7 +124,7 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
         outcome = "stopped"
         raise
     except BaseException as raised:
-        error = _in_a_line(raised)
+        error = in_a_line(raised)
         raise
     finally:
         current.reset(token)
@@ -137,31 +140,6 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
             )
         )
         await publisher.finish(artifacts.PATIENCE if outcome == "finished" else 5.0)
-
-
-def _in_a_line(error: BaseException) -> str:
-    """Class and first line of what ended an evolution, for people; the whole traceback stands in its log."""
-    first = next((line for line in str(error).splitlines() if line.strip()), "")
-    return visible(f"{type(error).__name__}: {first}" if first else type(error).__name__)[:500]
-
-
-@contextlib.asynccontextmanager
-async def _beating(folder: RunFolder) -> AsyncIterator[None]:
-    """Tells other machines that the evolution lives."""
-
-    async def beats() -> None:
-        while True:
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(folder.beat)
-            await asyncio.sleep(BEAT_SECONDS)
-
-    task = asyncio.create_task(beats())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(OSError):
-            (folder.path / "beat").unlink(missing_ok=True)
 
 
 def _scheduled_start() -> datetime | None:

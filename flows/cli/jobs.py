@@ -241,7 +241,7 @@ def _wait(config: RunConfig, submit: Callable[[Executor], Any], timeout: float) 
         except TimeoutError:
             notice = getattr(executor, "notice", "") or "its lane still works"
             raise ConfigError(f"--timeout {timeout:g}: no result within that time ({notice}). Raise it.") from None
-    print(result.model_dump_json(indent=1, exclude={"records"}))
+    print(json.dumps(result.model_dump(mode="json", exclude={"records"}), indent=1))
     return result
 
 

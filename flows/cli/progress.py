@@ -50,7 +50,7 @@ def progress(
         return
     if as_json:  # a line per look, for programs; without the long lists, which grow with the run
         for found in _follow(reading):
-            print(found.model_dump_json(), flush=True)
+            print(json.dumps(found.model_dump(mode="json")), flush=True)
         return
     with Live(console=out, auto_refresh=False) as live:
         for found in _follow(reading):

@@ -1,5 +1,6 @@
 """`coral status`: pools, lanes, jobs, store and evolutions on one screen."""
 
+import json
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +37,7 @@ def status(
     if not watch or as_json:
         found = look(store, runs)
         if as_json:
-            print(found.model_dump_json(indent=1))
+            print(json.dumps(found.model_dump(mode="json"), indent=1))
         else:
             out.print(Screen(found))
         if found.api.url is not None and not found.api.reachable:
