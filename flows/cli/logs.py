@@ -100,8 +100,8 @@ def _print(out: Console, line: "Line", as_json: bool) -> None:
     clock = time.strftime("%m-%d %H:%M:%S", time.localtime(line.time))
     first, *rest = line.message.splitlines() or [""]
     mark = "" if line.level == "info" else f"{line.level}: "
-    text = Text(f"{clock}  ", style="dim") + words(f"{line.source:<18} ", "cyan")
-    out.print(text + words(mark + first, COLOURS[line.level]))
+    said = words(mark + first, COLOURS[line.level])
+    out.print(Text.assemble((f"{clock}  ", "dim"), words(f"{line.source:<18} ", "cyan"), said))
     for more in rest:
         out.print(words(f"{'':<35}{more}", COLOURS[line.level]))
 

@@ -69,7 +69,7 @@ def _follow(reading: RunReading) -> Iterator[Progress]:
 
 def screen(found: Progress) -> RenderableType:
     """The progress on one screen."""
-    head = words(found.run_id, "bold") + Text.assemble("  ", (found.status, COLOURS[found.status]))
+    head = Text.assemble(words(found.run_id, "bold"), "  ", (found.status, COLOURS[found.status]))
     lines = Table.grid(padding=(0, 2))
     lines.add_column(style="dim", no_wrap=True)
     lines.add_column(overflow="fold")

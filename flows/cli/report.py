@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from coral_core.errors import ConfigError, StoreError
 from coral_core.report.content import Contender, Report
@@ -82,10 +83,8 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
     """Print the tables of a run and where its files lie."""
     found = report or build_report(folder, store_of(folder))
     out = Console(highlight=False)
-    out.print(
-        words(f"\n{found.run_id}", "bold")
-        + words(f" {found.status}" + (f": {found.error or found.reason}" if found.error or found.reason else ""))
-    )
+    why = found.error or found.reason
+    out.print(Text.assemble("\n", words(found.run_id, "bold"), words(f" {found.status}" + (f": {why}" if why else ""))))
     out.print(words(found.answer.text))
     out.print(words(headline(found).replace("`", "")))
     if found.previous is not None:

@@ -14,6 +14,7 @@ from coral_core.plan import Planner
 from coral_core.progress import build_progress
 from coral_core.run import RunFolder, identify_run
 from coral_core.store import Store
+from flows import events
 from flows import session as module
 from flows.life import failure_noted
 from flows.session import Session
@@ -47,3 +48,12 @@ def test_what_fails_before_there_is_a_session_is_on_record(tmp_path: Path) -> No
         raise StoreError("start.json: is gone\nRestore it")
     found = build_progress(folder, Store(config.store.path))
     assert (found.status, found.error) == ("failed", "StoreError: start.json: is gone")
+
+
+def test_the_event_of_a_failure_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, str, dict[str, Any]]] = []
+    monkeypatch.setattr(events, "_emit", lambda name, run_id, text, **payload: sent.append((name, text, payload)))
+    events.evolution_ended("a-run", "failed", "g000-001", 0.5, "StoreError: /data is full.")
+    (name, text, payload) = sent[0]
+    assert (name, text) == ("ended", "a-run failed: StoreError: /data is full. Best: g000-001, fitness 0.500.")
+    assert payload["outcome"] == "failed" and payload["error"] == "StoreError: /data is full."
