@@ -34,8 +34,7 @@ def build_progress(folder: RunFolder, store: Store) -> Progress:
 def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
     """The progress that an up-to-date `reading` tells; a `ledger` that is kept spares reading all accounts again."""
     config, folder = reading.config, reading.folder
-    line = reading.line
-    state = status_of(folder, reading.final is not None, line["started"] + line["seconds"] if line else None)
+    state = status_of(folder, reading.final is not None, reading.line)
     ledger = ledger or Ledger(reading.store)
     standing, closed = _standing(reading, ledger)
     running = _running(reading, ledger) if state == "running" else {}
@@ -54,6 +53,7 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
         base_model=config.base_model.name,
         executor=config.infra.executor,
         status="paused" if waits else state,
+        error=str((reading.line or {}).get("error", "")) if state == "failed" else "",
         paused=paused,
         reason=reading.final["reason"] if reading.final else None,
         phase=_phase(reading),
@@ -281,7 +281,8 @@ def _event(row: dict[str, Any]) -> Event | None:
     if when is None:
         return None
     if row["type"] == "session":
-        text = f"session {row['outcome']}"
+        why = f": {row['error']}" if row.get("error") else ""
+        text = f"session {row['outcome']}{why}"
     elif row["type"] == "failure":
         text = f"try of {row['kind']} {str(row['digest'])[:12]} failed: {row['message']}"
     else:

@@ -106,7 +106,8 @@ class Progress(Frozen):
     strategy: str
     base_model: str
     executor: str
-    status: Literal["running", "paused", "finished", "stopped"]
+    status: Literal["running", "paused", "finished", "stopped", "failed"]
+    error: str = Field(description="The error that ended the latest session; empty unless the status is failed.")
     paused: str = Field(
         description="Why no new job starts; empty when jobs may. The status is paused once those in lanes have ended."
     )

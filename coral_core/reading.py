@@ -73,6 +73,7 @@ class Generation:
     mean_fitness: float | None
     hypervolume: float
     front: tuple[str, ...]
+    front_size: int
     adapters: int
     infeasible: int
     genomes: int
@@ -200,6 +201,7 @@ class RunReading:
                 mean_fitness=row["mean_fitness"],
                 hypervolume=row["hypervolume"],
                 front=tuple(row["front"]),
+                front_size=len(row["front"]),
                 adapters=row["unique_adapters"],
                 infeasible=sum(line.infeasible is not None for line in self._population),
                 genomes=len(self._population),

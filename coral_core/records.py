@@ -192,3 +192,4 @@ class SessionTiming(Frozen):
     trainings: int = Field(description="Trainings done by this session (cache hits not counted).")
     evaluations: int = Field(description="Evaluations done by this session (cache hits not counted).")
     outcome: Literal["finished", "stopped", "failed"]
+    error: str = Field("", description="Class and first line of the error that ended it; empty unless failed.")

@@ -4,7 +4,7 @@
 compare byte for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id>/``::
 
     config.yaml    the frozen configuration (defaults included)
-    run.json       identity, --set differences, versions
+    run.json       identity, --set differences, versions, the scheduled start of a run of a schedule
     base_model.json  what lanes said the base model is (coral_core/identities.py)
     start.json     what the first population comes from (coral_core/start.py)
     history.jsonl  RunRecord, BaselineRecord, then per generation GenomeRecords and a GenerationRecord, FinalRecord
@@ -13,6 +13,7 @@ compare byte for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id
     report.md, pictures/, champion/ (a PEFT adapter with a model card)
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -70,9 +71,18 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, config: RunConfig, identity: RunIdentity, overrides: Iterable[str], flow_run_id: str = "", api: str = ""
+        cls,
+        config: RunConfig,
+        identity: RunIdentity,
+        overrides: Iterable[str],
+        flow_run_id: str = "",
+        api: str = "",
+        scheduled: str = "",
     ) -> "RunFolder":
-        """Make (or reopen) the folder of a run and freeze its configuration; note where it runs now."""
+        """Make (or reopen) the folder of a run and freeze its configuration; note where it runs now.
+
+        `scheduled`: the start that a schedule made it for (coral_core/editions.py); the first one stays.
+        """
         folder = cls.of(config, identity)
         earlier = [known for known in folder.flow_run_ids() if known != flow_run_id]
         facts = {
@@ -86,6 +96,8 @@ class RunFolder:
             "flow_run_ids": [*earlier, flow_run_id] if flow_run_id else earlier,
             "api": api,
         }
+        if first := folder.facts().get("scheduled") or scheduled:
+            facts["scheduled"] = first
         try:
             write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())
             write_atomic(folder.path / "run.json", json.dumps(facts, indent=1).encode())
@@ -94,6 +106,19 @@ class RunFolder:
                 f"runs: {folder.path}: cannot be written ({error.strerror}). Choose another with --set runs=DIR"
             ) from error
         return folder
+
+    def sound_facts(self) -> dict[str, Any]:
+        """What run.json says. Raises `StoreError` when it is broken: who needs the edition cannot do without."""
+        facts = self.facts()
+        identity = facts.get("identity")
+        if not isinstance(identity, dict) or not isinstance(identity.get("edition"), int):
+            edition = self.run_id.rpartition("-e")[2]
+            number = f" --edition {edition}" if edition.isdigit() and edition != "1" else ""
+            raise StoreError(
+                f"{self.path / 'run.json'}: is broken or says no edition. Write it anew with: "
+                f"coral evolve {self.path / 'config.yaml'}{number} (finished work is not done again)"
+            )
+        return facts
 
     def facts(self) -> dict[str, Any]:
         """What run.json says; empty when it cannot be read."""
@@ -157,21 +182,27 @@ class RunFolder:
             write_atomic(path, data)
 
     def history(self) -> list[Any]:
-        """The records, typed (`Record`); empty when the run has not got that far."""
+        """The records, typed (`Record`); empty when the run has not got that far.
+
+        Raises:
+            StoreError: a line is no record; the last one, when a kill cut it, is passed over.
+        """
         path = self.path / "history.jsonl"
-        if not path.exists():
-            return []
-        whole = path.read_text("utf-8").rpartition("\n")[0]
-        return [parse_record(row) for row in map(json.loads, whole.splitlines())]
+        return [_record(path, number, line) for number, line in enumerate(_whole_lines(path), 1)]
 
     def last(self, *types: Literal["generation", "final"]) -> Any:
-        """The last record of one of `types`, or None; parses no other, so that a long history costs nothing."""
+        """The last record of one of `types`, or None; parses no other, so that a long history costs nothing.
+
+        Raises:
+            StoreError: that line is no record.
+        """
         path = self.path / "history.jsonl"
-        marks = [f'"type": "{name}"' for name in types]
-        whole = path.read_text("utf-8").rpartition("\n")[0] if path.exists() else ""
-        for line in reversed(whole.splitlines()):
-            if any(mark in line for mark in marks) and (row := json.loads(line))["type"] in types:
-                return parse_record(row)
+        marks = [f'"type": "{name}"'.encode() for name in types]
+        lines = _whole_lines(path)
+        for number in range(len(lines), 0, -1):
+            line = lines[number - 1]
+            if any(mark in line for mark in marks) and (record := _record(path, number, line)).type in types:
+                return record
         return None
 
     def append_timing(self, timing: JobTiming | JobFailure | SessionTiming) -> None:
@@ -179,19 +210,61 @@ class RunFolder:
             file.write(timing.model_dump_json() + "\n")
 
     def timings(self) -> list[JobTiming | SessionTiming]:
-        """Jobs and sessions, in order; failed tries are left out, and a last line cut by a kill is skipped."""
+        """Jobs and sessions, in order; failed tries are left out, and a line cut by a kill is skipped.
+
+        Raises:
+            StoreError: a line is whole and no timing.
+        """
         path = self.path / "timings.jsonl"
         result: list[JobTiming | SessionTiming] = []
-        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-            if '"type":"failure"' in line:
+        for number, line in enumerate(_lines_of(path), 1):
+            if b'"type":"failure"' in line or not line.strip():
                 continue
-            kind = SessionTiming if '"type":"session"' in line else JobTiming
+            kind = SessionTiming if b'"type":"session"' in line else JobTiming
             try:
                 result.append(kind.model_validate_json(line))
             except ValidationError as error:
                 if error.errors()[0]["type"] != "json_invalid":
-                    raise
+                    raise StoreError(
+                        f"{path}, line {number}: is no timing ({_why(error)}). Take this line out; it counts time and cost only"
+                    ) from error
         return result
+
+    def failures(self) -> list[JobFailure]:
+        """Tries of jobs that failed, in order; what cannot be read is skipped."""
+        result = []
+        for line in _lines_of(self.path / "timings.jsonl"):
+            if b'"type":"failure"' in line:
+                with contextlib.suppress(ValidationError):
+                    result.append(JobFailure.model_validate_json(line))
+        return result
+
+
+def _lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n") if path.exists() else []
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Lines that end; what a kill cut off is not there yet."""
+    return _lines_of(path)[:-1]
+
+
+def _record(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return parse_record(json.loads(line))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{path}, line {number}: is no record of a run ({_why(error)}). Take out this line and all after it; "
+            f"coral resume {path.parent.name} then writes them anew from the store"
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a line, in a few words."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{type(error).__name__}: {error}"
 
 
 class HistoryWriter:

@@ -42,10 +42,11 @@ def evolution_started(run_id: str, generations: int, start: str) -> None:
     _emit("started", run_id, f"{run_id} runs: at most {generations} generations. {start}", generations=generations)
 
 
-def evolution_ended(run_id: str, outcome: str, best: str, best_fitness: float | None) -> None:
-    """The evolution is `finished`, `stopped` or `failed`."""
+def evolution_ended(run_id: str, outcome: str, best: str, best_fitness: float | None, error: str = "") -> None:
+    """The evolution is `finished`, `stopped` or `failed`, this by `error`."""
     champion = f" Best: {best}, fitness {best_fitness:.3f}." if best and best_fitness is not None else ""
-    _emit("ended", run_id, f"{run_id} {outcome}.{champion}", outcome=outcome, best=best, best_fitness=best_fitness)
+    text = f"{run_id} {outcome}: {error.rstrip('.')}.{champion}" if error else f"{run_id} {outcome}.{champion}"
+    _emit("ended", run_id, text, outcome=outcome, best=best, best_fitness=best_fitness, error=error)
     _told.pop(run_id, None)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import statistics
 import time
-from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
@@ -21,7 +21,9 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 from coral_core.config import RunConfig
+from coral_core.editions import scheduled_edition, stamp
 from coral_core.errors import CoralError
+from coral_core.foreign import in_a_line
 from coral_core.genome import default_lora
 from coral_core.hold import hold
 from coral_core.identities import freeze_identities, frozen_identities
@@ -41,7 +43,7 @@ from coral_core.records import (
 )
 from coral_core.report.export import export_champion
 from coral_core.report.tables import write_report
-from coral_core.run import BEAT_SECONDS, HistoryWriter, RunFolder, identify_run
+from coral_core.run import HistoryWriter, RunFolder, identify_run
 from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.start import Start, freeze_start
@@ -51,6 +53,7 @@ from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
 from flows.leaving import hurry
+from flows.life import beating, failure_noted
 from flows.repeats import repeats
 from flows.run_log import logged_to
 from flows.session import Session, current, watcher
@@ -70,7 +73,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     Args:
         config: The whole configuration, which in the Prefect UI is this form; what is left as it is keeps the value shown.
         edition: Another number makes a new run with other seeds; a repeat of a number is a replay. Left out: the date
-            (YYYYMMDD) for a scheduled run, so that each night is a new one, else 1.
+            (YYYYMMDD) for a scheduled run, with hour and minute for another one of that date, else 1.
         overrides: Leave it out: what `coral evolve` was given with --set and put into config, kept with the run.
 
     Returns:
@@ -78,20 +81,28 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     """
     memory.keep_level()
     await asyncio.to_thread(preflight, config)
-    identity = identify_run(config, edition or _scheduled_edition())
+    flow_run_id, scheduled = str(flow_run.id or ""), _scheduled_start()
+    if edition is None and scheduled is not None:
+        edition = scheduled_edition(config, scheduled, flow_run_id)
+    identity = identify_run(config, edition or 1)
     store = Store(config.store.path)
     store.prepare()
     with hold(RunFolder.of(config, identity).path):
-        return await _session(config, store, identity, overrides or [])
+        return await _session(
+            config, store, identity, overrides or [], stamp(scheduled) if scheduled is not None else ""
+        )
 
 
-async def _session(config: RunConfig, store: Store, identity: RunIdentity, overrides: list[str]) -> Any:
+async def _session(config: RunConfig, store: Store, identity: RunIdentity, overrides: list[str], scheduled: str) -> Any:
     """Begin the run, or go on with it, from what is in its folder and in the store."""
     flow_run_id = str(flow_run.id or "")
-    folder = RunFolder.create(config, identity, overrides, flow_run_id, PREFECT_API_URL.value() or "")
-    start = await asyncio.to_thread(freeze_start, folder, config)
+    folder = RunFolder.create(config, identity, overrides, flow_run_id, PREFECT_API_URL.value() or "", scheduled)
     planner = Planner(config, identity)
-    with logged_to(flow_run_id), make_executor(config, store, identity.run_id, flow_run_id) as executor:
+    with contextlib.ExitStack() as lasting:
+        with failure_noted(folder):
+            start = await asyncio.to_thread(freeze_start, folder, config)
+            lasting.enter_context(logged_to(flow_run_id))
+            executor = lasting.enter_context(make_executor(config, store, identity.run_id, flow_run_id))
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
         session.board.start = start.text if start.start_from != "nothing" else ""
@@ -114,19 +125,23 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
         run_id, percent, events.standing_text(at), events.goes_on_text(run_id, at)
     )
     outcome: Literal["finished", "stopped", "failed"] = "failed"
+    error = ""
     token = current.set(session)
     try:
-        async with publisher, budget.watched(session, flow_run_id), _beating(session.folder):
+        async with publisher, budget.watched(session, flow_run_id), beating(session.folder):
             cancelled = await until_cancelled(evolution.run(), flow_run_id)
         outcome = "stopped" if cancelled else "finished"
         return cancelled
-    except (asyncio.CancelledError, KeyboardInterrupt, TerminationSignal) as told:
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, TerminationSignal) as told:
         hurry(told)
         outcome = "stopped"
         raise
+    except BaseException as raised:
+        error = in_a_line(raised)
+        raise
     finally:
         current.reset(token)
-        events.evolution_ended(run_id, outcome, board.best, board.best_fitness)
+        events.evolution_ended(run_id, outcome, board.best, board.best_fitness, error)
         session.folder.append_timing(
             SessionTiming(
                 started=started,
@@ -134,35 +149,15 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
                 trainings=board.trainings,
                 evaluations=board.evaluations,
                 outcome=outcome,
+                error=error,
             )
         )
         await publisher.finish(artifacts.PATIENCE if outcome == "finished" else 5.0)
 
 
-@contextlib.asynccontextmanager
-async def _beating(folder: RunFolder) -> AsyncIterator[None]:
-    """Tells other machines that the evolution lives."""
-
-    async def beats() -> None:
-        while True:
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(folder.beat)
-            await asyncio.sleep(BEAT_SECONDS)
-
-    task = asyncio.create_task(beats())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(OSError):
-            (folder.path / "beat").unlink(missing_ok=True)
-
-
-def _scheduled_edition() -> int:
-    """The scheduled date for runs of a schedule, else 1."""
-    if "auto-scheduled" not in (flow_run.tags or []):
-        return 1
-    return int(flow_run.scheduled_start_time.strftime("%Y%m%d"))
+def _scheduled_start() -> datetime | None:
+    """When a schedule wanted this run to start; None for a run by hand."""
+    return flow_run.scheduled_start_time if "auto-scheduled" in (flow_run.tags or []) else None
 
 
 def _fan_out(publisher: "artifacts.Publisher", session: Session) -> Any:

@@ -24,6 +24,8 @@ from flows.installation.figures import EvolutionFigures, Figures, PoolFigures, f
 
 FIGURES_SECONDS = 5.0
 CHECKS_SECONDS = 30.0
+API_SECONDS = 4.0
+"""An API that has not answered for so long is down: a scrape must answer before Prometheus gives it up (20 s)."""
 
 Value = TypeVar("Value")
 Row = tuple[str, str]
@@ -73,6 +75,7 @@ OTHER: dict[str, str] = {
     "coral_result_collection_errors": "Results that nobody has taken and jobs that were given up, together. Label: pool.",
     "coral_evolution_running": "1 while the evolution runs, else 0. Label: run.",
     "coral_evolution_paused": "1 while its budget lets no new job start, else 0. Label: run.",
+    "coral_evolutions_unreadable": "Runs whose files cannot be read (coral runs names them).",
     "coral_store_entries": "Entries of the store. Label: kind.",
     "coral_store_bytes": "Bytes of these entries.",
     "coral_lane_seconds_today": "Lane seconds spent on this store today (UTC), by all evolutions.",
@@ -97,8 +100,14 @@ class Figured(Collector):
         self._store = Store(place)
         self._ledger = Ledger(self._store)
         self._lock = threading.Lock()
-        self._figures = _Kept(FIGURES_SECONDS, lambda: figures(place, runs, url, problem))
-        self._checks = _Kept(CHECKS_SECONDS, lambda: list(installation_checks(place, runs, url, problem)))
+        self._figures = _Kept(FIGURES_SECONDS, lambda: figures(place, runs, url, problem, API_SECONDS))
+
+        def checks() -> list[Check]:
+            api = self._figures.value().api  # one that did not answer is not asked again for the checks
+            asked, why = (url, problem) if api.reachable else (None, api.problem)
+            return list(installation_checks(place, runs, asked, why, API_SECONDS))
+
+        self._checks = _Kept(CHECKS_SECONDS, checks)
 
     def collect(self) -> Iterable[Metric]:
         with self._lock:
@@ -155,6 +164,7 @@ def metrics(found: Figures, checks: Iterable[Check]) -> Iterator[Metric]:
     paused = [({"run": e.run_id}, float(e.status == "running" and bool(e.paused))) for e in found.evolutions]
     yield _gauge("coral_evolution_running", running)
     yield _gauge("coral_evolution_paused", paused)
+    yield _gauge("coral_evolutions_unreadable", [({}, len(found.unreadable))])
     store = found.store
     yield _gauge(
         "coral_store_entries", [({"kind": "adapter"}, store.adapters), ({"kind": "evaluation"}, store.evaluations)]

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coral_core.foreign import visible
 from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
 from coral_core.ledger import Standing
 from coral_core.plan import Planner
@@ -104,7 +105,7 @@ class Session:
             digest=digest,
             when=time.time(),
             error=failure.error,
-            message=(failure.message.splitlines() or [""])[0][:300],
+            message=visible((failure.message.splitlines() or [""])[0])[:300],
         )
         try:
             self.folder.append_timing(record)

@@ -11,7 +11,7 @@ from coral_core.report.content import Contender, Gap, GenerationLine, Report, To
 from coral_core.report.evidence import Repeats, Spending
 from coral_core.report.gather import build_report
 from coral_core.report.history import History
-from coral_core.report.markdown import gap_line
+from coral_core.report.markdown import gap_line, stands
 from coral_core.report.paired import compare
 from coral_core.run import RunFolder
 from coral_core.store import Store
@@ -138,7 +138,7 @@ def _side(report: Report) -> Side:
 def _why_not(a: Report, b: Report) -> str:
     for report in (a, b):
         if report.champion is None or report.champion.held_out_pass_at_1 is None:
-            return f"Not comparable: {report.run_id} is {report.status} and has not opened its held-out split yet."
+            return f"Not comparable: {report.run_id} {stands(report.status)} and has not opened its held-out split yet."
     one, other = (report.problems.get("digests", {}).get("held_out") for report in (a, b))
     if one is None or other is None:
         return "Not comparable: a history does not name its held-out problems."

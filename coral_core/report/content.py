@@ -10,10 +10,19 @@ from pydantic import Field
 
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.report.evidence import Answer, FailedJob, GeneEffect, OperatorLine, Repeats, Searched, Spending
+from coral_core.report.evidence import (
+    Answer,
+    FailedJob,
+    FailedTries,
+    GeneEffect,
+    OperatorLine,
+    Repeats,
+    Searched,
+    Spending,
+)
 
 REPORT_SCHEMA_VERSION = 1
-Status = Literal["running", "finished", "stopped"]
+Status = Literal["running", "finished", "stopped", "failed"]
 
 
 class Counts(Frozen):
@@ -185,6 +194,7 @@ class RunLine(Frozen):
 
     run_id: str
     status: Status
+    error: str = Field("", description="The error that ended the latest session; empty unless failed.")
     generation: int | None = Field(description="Latest finished generation (from 0); null before the first.")
     generations: int = Field(description="Generations at most.")
     best_fitness: float | None
@@ -214,6 +224,7 @@ class Report(Frozen):
     base_model_name: str
     numerics_class: str | None
     status: Status
+    error: str = Field("", description="The error that ended the latest session; empty unless failed.")
     reason: str | None = Field(description="Why the search ended; null before.")
     seconds: float = Field(description="Wall clock of the latest session.")
     counts: Counts
@@ -244,3 +255,4 @@ class Report(Frozen):
     operators: tuple[OperatorLine, ...]
     spending: Spending | None = Field(description="By the store's ledger; null when no lane has booked anything.")
     failed_jobs: tuple[FailedJob, ...] = Field(description="Failed jobs of this run in the store's queue.")
+    failed_tries: tuple[FailedTries, ...] = Field((), description="Tries that failed, most frequent first.")

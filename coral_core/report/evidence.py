@@ -122,6 +122,18 @@ class FailedJob(Frozen):
     host: str
 
 
+class FailedTries(Frozen):
+    """Tries of jobs that failed for one reason, all sessions and executors; most are made again."""
+
+    kind: Literal["training", "evaluation"]
+    error: str = Field(description="Class of the error, or lane-lost.")
+    message: str
+    count: int
+    jobs: int = Field(description="Distinct jobs among them.")
+    done_later: int = Field(description="Of these, jobs that have a result now.")
+    last: float = Field(description="Unix time of the latest.")
+
+
 class Spending(Frozen):
     """Lane time and its price, from the store's ledger."""
 

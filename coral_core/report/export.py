@@ -15,7 +15,7 @@ from coral_core.errors import StoreError
 from coral_core.genome import LightGenes
 from coral_core.repair.prompt import template_for
 from coral_core.report.content import Contender, Report
-from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, share, table
+from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, share, stands, table
 from coral_core.run import RunFolder
 from coral_core.store import Store
 
@@ -85,7 +85,7 @@ def model_card(report: Report, champion: Contender, config: RunConfig) -> str:
         f"A {champion.heavy.adapter if champion.heavy else 'LoRA'} adapter of {config.base_model.name} that repairs single-function Python bugs, "
         f"found by CORAL-X ({report.strategy}). It repairs {champion.held_out_repaired} of {champion.held_out_bugs} held-out bugs ({share(champion.held_out_pass_at_1)})."
         if champion.held_out_bugs is not None
-        else f"Best adapter so far of a run that is {report.status}; the held-out split is still sealed.",
+        else f"Best adapter so far of a run that {stands(report.status)}; the held-out split is still sealed.",
         "\n".join(f"- {line}" for line in gap_lines(report)),
         "## How to load it\n\n```python\n" + _loading(config, champion.light) + "```",
         "## Genes\n\n" + table(("", ""), [("heavy genes", heavy_text(champion.heavy)), ("light genes (decoding)", light_text(champion.light)),

@@ -1,6 +1,5 @@
 """Builds the `Report` of a run from its folder and the store. Reads only; draws nothing."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,14 +22,14 @@ from coral_core.report.content import (
     Report,
     RunLine,
 )
-from coral_core.report.failures import failed_jobs
+from coral_core.report.failures import failed_jobs, failed_tries
 from coral_core.report.genes import gene_effects, searched
 from coral_core.report.history import History as History
 from coral_core.report.operators import operator_lines
 from coral_core.report.paired import compare
 from coral_core.report.previous import previous_run
 from coral_core.report.repeats import seed_repeats
-from coral_core.report.sessions import sessions, status, totals
+from coral_core.report.sessions import error, sessions, status, totals
 from coral_core.report.spending import spending
 from coral_core.run import RunFolder
 from coral_core.store import Store
@@ -44,10 +43,10 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
     """Everything known about the run in `folder`, finished or not; `why`: the importance of genes too (about a second)."""
     history = History.of(folder)
     config = folder.config()
-    facts = json.loads((folder.path / "run.json").read_text("utf-8"))
+    facts = folder.sound_facts()
     work = sessions(folder.timings())
     evaluations = _held_out_evaluations(history, store)
-    gaps, search = _gaps(history, evaluations), config.search
+    gaps, search, state = _gaps(history, evaluations), config.search, status(folder, work)
     return Report(
         run_id=folder.run_id,
         path=str(folder.path),
@@ -60,7 +59,8 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         problems=history.run.problems if history.run else {"source": config.problems.source},
         base_model_name=config.base_model.name,
         numerics_class=history.run.numerics if history.run else None,
-        status=status(folder, work),
+        status=state,
+        error=error(state, work),
         reason=history.final.reason if history.final else None,
         seconds=work[-1].seconds if work else 0.0,
         counts=work[-1].counts if work else Counts(trainings=0, evaluations=0),
@@ -95,6 +95,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         operators=operator_lines(history),
         spending=spending(store, folder.run_id, config.budget),
         failed_jobs=failed_jobs(store, folder.run_id),
+        failed_tries=failed_tries(folder),
     )
 
 
@@ -103,11 +104,12 @@ def run_line(folder: RunFolder) -> RunLine:
     history = History.of(folder)
     work = sessions(folder.timings())
     spent = totals(work)
-    champion = history.held_out("champion")
+    champion, state = history.held_out("champion"), status(folder, work)
     last = history.generations[-1] if history.generations else None
     return RunLine(
         run_id=folder.run_id,
-        status=status(folder, work),
+        status=state,
+        error=error(state, work),
         generation=last.generation if last else None,
         generations=folder.config().search.generations,
         best_fitness=last.best_fitness if last else None,

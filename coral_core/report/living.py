@@ -5,15 +5,15 @@ opened and no history parsed again. Not covered: the report at the end (markdown
 """
 
 import time
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from coral_core.config.tree import InfraConfig
 from coral_core.durations import clock as clock
+from coral_core.foreign import inline
 from coral_core.ledger import way_on
 from coral_core.progress import Best, Progress
-from coral_core.reading import Line, RunReading
+from coral_core.reading import Kind, Line, RunReading
+from coral_core.report.lanes import BINS, busy_lanes
 from coral_core.report.markdown import heavy_text, light_text, number, plural, share, table
 from coral_core.report.pictures import (
     BLACK,
@@ -30,8 +30,6 @@ from coral_core.report.pictures import (
     whole_numbers,
 )
 
-BINS = 180
-"""Columns of the picture of lanes: what happens in less than a column is averaged."""
 MOST_STEPS = 60
 """Generations in the picture of genes: of more, every second, third, ... is shown."""
 SHOWN_GENERATIONS = 12
@@ -134,49 +132,30 @@ def lanes_picture(reading: RunReading) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = canvas()
-    spans = {kind: reading.busy[kind] for kind in ("training", "evaluation")}
-    starts = [span[0] for span in spans.values() if span]
-    if starts:
-        begin = min(starts)
-        end = max(max(span[1::2]) for span in spans.values() if span)
+    found = busy_lanes(reading)
+    if found is not None:
+        whole = BINS * found.width
         unit, name = next(
             (seconds, name)
             for seconds, name in ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
-            if end - begin > 2 * seconds or seconds == 1
+            if whole > 2 * seconds or seconds == 1
         )
-        width = max(1e-9, end - begin) / BINS
-        edges = [(begin + n * width - begin) / unit for n in range(BINS + 1)]
+        edges = [n * found.width / unit for n in range(BINS + 1)]
         below = [0.0] * BINS
-        for kind, colour in (("training", BLUE), ("evaluation", LIGHT_ORANGE)):
-            busy = [under + more for under, more in zip(below, _busy(spans[kind], begin, width), strict=True)]
+        colours: tuple[tuple[Kind, str], ...] = (("training", BLUE), ("evaluation", LIGHT_ORANGE))
+        for kind, colour in colours:
+            busy = [under + more for under, more in zip(below, found.columns[kind], strict=True)]
             axes.stairs(busy, edges, baseline=below, fill=True, color=colour, label=kind, antialiased=False)
             below = busy
-        if (limit := _most_lanes(reading.config.infra)) > 0:
-            axes.axhline(limit, color=GREY, linestyle=":", linewidth=1.1, label="lanes at most")
+        if found.at_most > 0:
+            axes.axhline(found.at_most, color=GREY, linestyle=":", linewidth=1.1, label="lanes at most")
         axes.set_xlim(0, edges[-1])
         axes.set_xlabel(f"{name} since the session began")
-        axes.set_ylim(0, max(1.0, *below, _most_lanes(reading.config.infra)) * 1.25)
+        axes.set_ylim(0, max(1.0, *below, found.at_most) * 1.25)
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(fontsize=8, frameon=False, loc="upper center", ncols=3)
     axes.set_ylabel("busy lanes")
     return png(figure)
-
-
-def _busy(span: "array[float]", begin: float, width: float) -> list[float]:
-    """Mean number of busy lanes in each column."""
-    columns = [0.0] * BINS
-    for start, end in zip(span[::2], span[1::2], strict=True):
-        low, high = (start - begin) / width, (end - begin) / width
-        for column in range(max(0, int(low)), min(BINS - 1, int(high)) + 1):
-            columns[column] += max(0.0, min(high, column + 1) - max(low, column))
-    return columns
-
-
-def _most_lanes(infra: InfraConfig) -> int:
-    """Lanes of both kinds together; 0 when that is up to the machine."""
-    if infra.executor == "work-pools":
-        return infra.training.lanes + infra.evaluation.lanes
-    return infra.local_lanes
 
 
 PICTURES: Mapping[str, tuple[str, Callable[[RunReading], bytes]]] = {
@@ -237,6 +216,8 @@ def _headline(progress: Progress) -> str:
     if progress.status == "paused":
         sentence, command = way_on(progress.paused, progress.run_id)
         return f"**Paused** in {where}: {progress.paused.rstrip('.')}. {sentence} `{command}`"
+    if progress.status == "failed":
+        return f"**Failed** in {where}: {inline(progress.error)}. Mend that, then go on with `coral resume {progress.run_id}`; finished work is kept."
     if progress.status == "stopped":
         return f"**Stopped** in {where}. Go on with `coral resume {progress.run_id}`; finished work is kept."
     return f"**Running**: {where}, {progress.percent:.0f} % of the jobs done{_left(progress.seconds_left)}."
@@ -261,7 +242,7 @@ def _facts(progress: Progress) -> list[tuple[str, str]]:
     ]  # fmt: skip
     if progress.last_event:
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(progress.last_event.when))
-        rows.append(("last event", f"{progress.last_event.text} ({when})"))
+        rows.append(("last event", f"{inline(progress.last_event.text)} ({when})"))
     return rows
 
 

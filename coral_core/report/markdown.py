@@ -6,6 +6,7 @@ Differences that the paired test cannot tell from noise are called that.
 from collections.abc import Iterable, Mapping, Sequence
 
 from coral_core.config.genes import module_text
+from coral_core.foreign import code, inline
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.report.content import Contender, Gap, Report
 from coral_core.report.previous import previous_text
@@ -36,7 +37,7 @@ def report_markdown(report: Report, pictures: Mapping[str, str] = PICTURES) -> s
         _champion(report),
         _bug_classes(report),
         _outcomes(report),
-        _infeasible(report),
+        _failures(report),
         _cost(report),
         _reproduce(report),
     ]
@@ -47,14 +48,14 @@ def headline(report: Report) -> str:
     """One or two sentences: how far the run is and what it found."""
     champion = report.champion
     if champion is None:
-        return f"The run is {report.status}; no generation is finished yet."
+        return f"The run {stands(report.status)}; no generation is finished yet."
     if champion.held_out_pass_at_1 is None:
         share = (
             ""
             if champion.fitness_pass_at_1 is None
             else f", which repairs {champion.fitness_pass_at_1:.1%} of the fitness bugs"
         )
-        return f"The run is {report.status} after {plural(len(report.generations), 'generation')}. Best so far is `{champion.genome_id}`{share}."
+        return f"The run {stands(report.status)} after {plural(len(report.generations), 'generation')}. Best so far is `{champion.genome_id}`{share}."
     text = f"The champion `{champion.genome_id}` repairs {champion.held_out_repaired} of {champion.held_out_bugs} held-out bugs ({champion.held_out_pass_at_1:.1%})"
     rivals = [
         f"the {NAMES[name]} {contender.held_out_pass_at_1:.1%}"
@@ -62,6 +63,11 @@ def headline(report: Report) -> str:
         if contender is not None and contender.held_out_pass_at_1 is not None
     ]
     return text + (f"; {', '.join(rivals)}." if rivals else ".")
+
+
+def stands(status: str) -> str:
+    """``is running``, ``has failed``."""
+    return "has failed" if status == "failed" else f"is {status}"
 
 
 def gap_lines(report: Report) -> list[str]:
@@ -215,14 +221,14 @@ def _champion(report: Report) -> str:
         ],
     )
     rows = [
-        (a.genome_id, a.operator, ", ".join(a.parents) or "–", number(a.fitness), share(a.pass_at_1))
+        (a.genome_id, inline(a.operator), ", ".join(a.parents) or "–", number(a.fitness), share(a.pass_at_1))
         for a in report.lineage
     ]
     return "\n\n".join(
         [
             "## The champion",
             f"`{champion.genome_id}`: {heavy_text(champion.heavy)}; {light_text(champion.light)}.",
-            f"Adapter `{(champion.training_digest or '')[:12]}` in `{champion.adapter_path}`"
+            f"Adapter `{(champion.training_digest or '')[:12]}` in {code(champion.adapter_path or '–')}"
             + ("; exported to `champion/` beside this report." if report.status == "finished" else "."),
             scores,
             "Lineage, oldest first:",
@@ -236,7 +242,7 @@ def _bug_classes(report: Report) -> str:
         return ""
     rows = [
         (
-            line.bug_class,
+            inline(line.bug_class),
             line.bugs,
             *("–" if value is None else value for value in (line.champion, line.base_model, line.default_lora)),
         )
@@ -252,17 +258,39 @@ def _outcomes(report: Report) -> str:
         return ""
     words = sorted({word for counts in report.outcomes.values() for word in counts})
     names = [name for name in NAMES if name in report.outcomes]
-    rows = [(word, *(report.outcomes[name].get(word, 0) for name in names)) for word in words]
+    rows = [(inline(word), *(report.outcomes[name].get(word, 0) for name in names)) for word in words]
     return "## How patches ended (held-out problems, first samples)\n\n" + table(
         ("outcome", *(NAMES[name] for name in names)), rows
     )
 
 
+def _failures(report: Report) -> str:
+    """What failed, and why; empty when nothing did."""
+    parts = [
+        f"The latest session failed: {inline(report.error)}" if report.error else "",
+        _infeasible(report),
+        _tries(report),
+    ]
+    said = "\n\n".join(part for part in parts if part)
+    return f"## What failed\n\n{said}" if said else ""
+
+
+def _tries(report: Report) -> str:
+    if not report.failed_tries:
+        return ""
+    rows = [
+        (tries.kind, inline(tries.error), tries.count, tries.jobs, tries.done_later, inline(tries.message))
+        for tries in report.failed_tries
+    ]
+    header = ("job", "error", "tries", "jobs", "done later", "message")
+    return "Tries that failed (most are made again, elsewhere):\n\n" + table(header, rows)
+
+
 def _infeasible(report: Report) -> str:
     if not report.infeasible:
         return ""
-    rows = [(genome.genome_id, genome.reason, genome.detail) for genome in report.infeasible]
-    return "## Infeasible genomes\n\n" + table(("genome", "reason", "detail"), rows)
+    rows = [(inline(genome.genome_id), inline(genome.reason), inline(genome.detail)) for genome in report.infeasible]
+    return "Genomes without a score:\n\n" + table(("genome", "reason", "detail"), rows)
 
 
 def _cost(report: Report) -> str:
@@ -281,7 +309,7 @@ def _reproduce(report: Report) -> str:
     data = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in counts.items())
     edition = f" --edition {report.edition}" if report.edition != 1 else ""
     changed = (
-        f"\n\nIt was started with {', '.join(f'`--set {item}`' for item in report.overrides)} (contained in config.yaml)."
+        f"\n\nIt was started with {', '.join(code(f'--set {item}') for item in report.overrides)} (contained in config.yaml)."
         if report.overrides
         else ""
     )
@@ -290,7 +318,7 @@ def _reproduce(report: Report) -> str:
         if report.held_out_openings
         else ""
     )
-    versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
+    versions = ", ".join(inline(f"{name} {value}") for name, value in report.versions.items())
     begin = (
         f"mkdir -p runs/{report.run_id} && cp {report.path}/start.json runs/{report.run_id}/\n"
         if report.previous is not None and report.previous.started_from
@@ -298,8 +326,8 @@ def _reproduce(report: Report) -> str:
     )
     return (
         f"## How to reproduce\n\n```\n{begin}coral evolve {report.path}/config.yaml{edition}\n```\n\n"
-        f"Seed {report.seed}, edition {report.edition}, strategy {report.strategy}, base model {report.base_model_name}, "
-        f"problems {report.problems.get('source')} ({data or 'not counted yet'}).{opened} "
-        f"Results repeat bit for bit inside one numerics class (`{report.numerics_class or 'not known yet'}`).{changed}\n\n"
+        f"Seed {report.seed}, edition {report.edition}, strategy {report.strategy}, base model {inline(report.base_model_name)}, "
+        f"problems {inline(str(report.problems.get('source')))} ({data or 'not counted yet'}).{opened} "
+        f"Results repeat bit for bit inside one numerics class ({code(report.numerics_class or 'not known yet')}).{changed}\n\n"
         f"Versions: {versions}."
     )

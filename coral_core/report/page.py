@@ -120,6 +120,7 @@ def _facts(report: Report, history: History) -> dict[str, Any]:
         "spending": rows.spending(report),
         "infeasible": [(genome.genome_id, genome.reason, genome.detail) for genome in report.infeasible],
         "failed": rows.failed(report),
+        "tries": rows.tries(report),
         "commands": commands(report),
         "versions": list(report.versions.items()),
         "digests": rows.digests(report, history),

@@ -174,6 +174,13 @@ def failed(report: Report) -> Rows:
     ]
 
 
+def tries(report: Report) -> Rows:
+    return [
+        (found.kind, found.error, found.count, found.jobs, found.done_later, found.message)
+        for found in report.failed_tries
+    ]
+
+
 def digests(report: Report, history: History) -> Rows:
     rows: Rows = []
     if history.run is not None:

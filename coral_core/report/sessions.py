@@ -5,9 +5,10 @@ a `SessionTiming` line ends one.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from coral_core.records import JobTiming, SessionTiming
 from coral_core.report.content import Counts, Status, Totals
@@ -82,17 +83,21 @@ def totals(all_sessions: Sequence[Session]) -> Totals:
 def status(folder: RunFolder, all_sessions: Sequence[Session]) -> Status:
     """Finished when history says so; else running while its process lives (or, not knowing that, writes)."""
     latest = all_sessions[-1].line if all_sessions else None
-    ended = latest.started + latest.seconds if latest is not None else None
-    return standing(folder, folder.last("final") is not None, ended)
+    return standing(folder, folder.last("final") is not None, latest.model_dump() if latest is not None else None)
 
 
-def standing(folder: RunFolder, finished: bool, ended: float | None) -> Status:
-    """As `status`, for who has read the files: whether history is complete, when the latest session said that it ended."""
+def error(found: Status, all_sessions: Sequence[Session]) -> str:
+    """What ended the latest session of a run whose status is `found`; empty unless that is failed."""
+    latest = all_sessions[-1].line if all_sessions else None
+    return latest.error if latest is not None and found == "failed" else ""
+
+
+def standing(folder: RunFolder, finished: bool, line: Mapping[str, Any] | None) -> Status:
+    """As `status`, for who has read the files: whether history is complete, the latest session's line when it has one."""
     if finished:
         return "finished"
-    started = _changed(folder.path / "run.json")
-    if ended is not None and ended >= started:
-        return "stopped"
+    if line is not None and line["started"] + line["seconds"] >= _changed(folder.path / "run.json"):
+        return "failed" if line["outcome"] == "failed" else "stopped"
     alive = folder.lives()
     if alive is not None:
         return "running" if alive else "stopped"

@@ -168,6 +168,8 @@ def _main() -> None:
 
 def _say(text: str) -> None:
     """`error: <first line>` in red on a terminal, then the other lines."""
-    first, *rest = text.splitlines() or [""]
+    from coral_core.foreign import visible
+
+    first, *rest = visible(text).splitlines() or [""]
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
     print(f"{red}error: {first}{plain}", *rest, sep="\n", file=sys.stderr)

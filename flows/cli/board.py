@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coral_core.config import RunConfig
+from flows.cli.foreign import words
 from flows.session import Board
 
 TOO_GOOD = 0.9
@@ -37,7 +38,7 @@ class Screen:
         clock = f"[{_clock(time.monotonic() - board.started)}]"
         if board.start != self._start:
             self._start = board.start
-            self._out.print(f"{clock} {board.start}", markup=False)
+            self._out.print(words(f"{clock} {board.start}"))
         for name in list(board.baselines)[self._told :]:
             self._told += 1
             value = board.baselines[name]
@@ -48,7 +49,7 @@ class Screen:
             self._hint = hint
         if board.paused != self._paused:
             self._paused = board.paused
-            self._out.print(f"{clock} {board.last_event}", markup=False)
+            self._out.print(words(f"{clock} {board.last_event}"))
         state = (board.phase, board.generation, board.best)
         if state != self._printed:
             self._printed = state
@@ -63,9 +64,9 @@ class Screen:
         table.add_row("", ProgressBar(total=max(1, board.jobs_expected), completed=board.jobs_done, width=60))
         table.add_row("phase", _headline(board))
         if board.paused:
-            table.add_row("paused", Text(board.paused, style="yellow"))
+            table.add_row("paused", words(board.paused, "yellow"))
         if board.start:
-            table.add_row("start", board.start)
+            table.add_row("start", words(board.start))
         left = board.seconds_left()
         jobs = f"{board.jobs_done} done of about {board.jobs_expected}, {board.jobs_running} under way, {board.cached} found in the store"
         table.add_row("jobs", jobs)
@@ -78,7 +79,7 @@ class Screen:
         if hint := baseline_hint(board.baselines):
             table.add_row("note", Text(hint, style="yellow"))
         table.add_row("best so far", _best(board))
-        table.add_row("last", board.last_event)
+        table.add_row("last", words(board.last_event))
         return table
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from coral_core.config.budget import Limits
 from coral_core.ledger import Ledger, Spent, Standing, way_on
 from coral_core.run import find_run
+from flows.cli.foreign import marked, words
 from flows.cli.places import AsJson, Runs, store_of
 
 
@@ -33,7 +34,7 @@ def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = Fal
         print(json.dumps(facts, indent=1))
         return
     out = Console(highlight=False)
-    out.print(f"[bold]{folder.run_id}[/]")
+    out.print(words(folder.run_id, "bold"))
     out.print(_limits(standing))
     money = (
         f"{price.training:g} {standing.currency} an hour of a training lane, {price.evaluation:g} of an evaluation lane"
@@ -44,7 +45,9 @@ def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = Fal
         f"in flight {forecast.gpu_hours:.3f} GPU hours, {forecast.money:.2f} {standing.currency} still expected",
         markup=False,
     )
-    out.print(f"state     [yellow]held:[/] {standing.closed}" if standing.closed else "state     [green]open[/]")
+    out.print(
+        f"state     [yellow]held:[/] {marked(standing.closed)}" if standing.closed else "state     [green]open[/]"
+    )
     if standing.closed:
         out.print(f"          {' '.join(way_on(standing.closed, folder.run_id))}", markup=False)
     out.print()
@@ -63,7 +66,7 @@ def _limits(standing: Standing) -> Table:
     ]
     for name, limits, spent in rows:
         table.add_row(f"{name}, GPU hours", f"{spent.gpu_hours:.3f}", *_against(limits.gpu_hours, spent.gpu_hours))
-        table.add_row(f"{name}, {standing.currency}", f"{spent.money:.2f}", *_against(limits.money, spent.money))
+        table.add_row(words(f"{name}, {standing.currency}"), f"{spent.money:.2f}", *_against(limits.money, spent.money))
     return table
 
 
@@ -82,5 +85,5 @@ def _sums(title: str, sums: dict[str, Spent], currency: str) -> Table:
         table.add_column(name, justify="right")
     for name, spent in sums.items():
         hours = (f"{value:.3f}" for value in (spent.training_hours, spent.evaluation_hours, spent.gpu_hours))
-        table.add_row(name, *hours, f"{spent.money:.2f}")
+        table.add_row(words(name), *hours, f"{spent.money:.2f}")
     return table

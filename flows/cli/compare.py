@@ -16,6 +16,7 @@ from coral_core.report.comparison_page import (
     generation_rows,
 )
 from coral_core.run import RunFolder
+from flows.cli.foreign import marked, words
 from flows.cli.places import store_of
 
 
@@ -30,8 +31,8 @@ def compare(one: RunFolder, other: RunFolder, html: Path | None, as_json: bool) 
         print(json.dumps(found.model_dump(mode="json"), indent=1))
         return
     out = Console(highlight=False)
-    out.print(f"\n[bold]A[/] {found.a.run_id}\n[bold]B[/] {found.b.run_id}\n")
-    out.print(found.text, markup=False)
+    out.print(f"\n[bold]A[/] {marked(found.a.run_id)}\n[bold]B[/] {marked(found.b.run_id)}\n")
+    out.print(words(found.text))
     if not found.fitness_comparable:
         out.print("Fitness is not comparable: fitness problems, weights or judge limits differ.")
     _print(out, "champions", champion_rows(found))
@@ -48,12 +49,10 @@ def compare(one: RunFolder, other: RunFolder, html: Path | None, as_json: bool) 
 
 
 def _print(out: Console, title: str, rows: Rows) -> None:
-    from rich.text import Text
-
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     for name in ("", "A", "B"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(words(cell) for cell in row))
     out.print()
     out.print(table)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from coral_core.config import RunConfig, check_paths, dump_yaml, load_config
 from coral_core.run import identify_run
+from flows.cli.foreign import marked, words
 
 Overrides = Annotated[
     list[str] | None, Parameter(name="--set", help="section.key=value in place of the file's; repeatable.", negative=())
@@ -42,15 +43,15 @@ def check(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> 
         print(json.dumps(summary, indent=1))
         return
     out = Console(highlight=False, soft_wrap=True)
-    out.print(f"[green]valid[/]: {file}")
+    out.print(f"[green]valid[/]: {marked(file)}")
     out.print(f"run       {summary['run_id']}")
     out.print(
         f"search    {search.strategy}, {search.generations} generations of {search.population}: {summary['genomes_at_most']} genomes at most"
     )
     out.print(
-        f"model     {config.base_model.name} ({config.base_model.dtype}, {config.base_model.device}), executor {config.infra.executor}"
+        f"model     {marked(config.base_model.name)} ({config.base_model.dtype}, {config.base_model.device}), executor {config.infra.executor}"
     )
-    out.print(f"store     {config.store.path} (reuse: {config.store.reuse}), runs in {config.runs}")
+    out.print(words(f"store     {config.store.path} (reuse: {config.store.reuse}), runs in {config.runs}"))
 
 
 def show(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> None:

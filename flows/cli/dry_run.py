@@ -15,6 +15,7 @@ from coral_core.run import RunFolder, identify_run, run_folders
 from coral_core.search.base import make_search
 from coral_core.start import find_start, read_start
 from coral_core.store import Store
+from flows.cli.foreign import words
 
 SECONDS_TRAINING = 7.0
 SECONDS_EVALUATION = 4.0
@@ -70,7 +71,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
         f"{config.search.generations} generations of {config.search.population} genomes by {config.search.strategy}"
     )
     if start.start_from != "nothing":
-        out.print(start.text)
+        out.print(words(start.text))
     out.print(f"at most {trainings} trainings and {evaluations} evaluations on {lanes} lanes")
     known = "how many of them the store has depends on the lanes' machines" if stored is None else f"{stored} of them in the store already"  # fmt: skip
     out.print(f"first generation: {len(adapters)} distinct adapters, {known}")

@@ -17,10 +17,12 @@ from rich.console import Console
 from rich.live import Live
 
 from coral_core.config import RunConfig, load_config
+from coral_core.foreign import visible
 from coral_core.hold import refuse_if_held
 from coral_core.preflight import preflight
 from coral_core.run import RunFolder, find_run, identify_run, next_edition
 from coral_core.store import Store
+from flows.cli.foreign import marked
 from flows.leaving import drain, told_to_end
 from flows.local_server import api
 
@@ -84,7 +86,7 @@ def run_it(
     out = Console(stderr=True, highlight=False) if as_json else console
     identity = identify_run(config, edition)
     refuse_if_held(RunFolder.of(config, identity).path)
-    out.print(f"run [bold]{identity.run_id}[/] from {source}")
+    out.print(f"run [bold]{marked(identity.run_id)}[/] from {marked(source)}")
     # the live board replaces Prefect's log lines here, and the command's own first line its tracebacks: both stay in
     # the run's log in the UI
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -101,7 +103,8 @@ def run_it(
             code = _stop_code(told_to_end() or error)  # the server may be away, and say so last
             if code is None:
                 raise
-            out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: {_command(source, edition, overrides)}")
+            command = _command(source, edition, overrides)
+            out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: {marked(command)}")
             raise SystemExit(code) from None
         finally:
             drain()
@@ -161,12 +164,19 @@ def _display(screen: Any, out: Console) -> Iterator[None]:
         yield
 
 
+class _Visible(logging.Formatter):
+    """Lines in which nothing steers the terminal: lanes and judges put words of models into them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
     """Warnings of ours go to stderr in one line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Visible("%(levelname)s: %(message)s"))
     root = logging.getLogger("coral")
     root.addHandler(handler)
     root.propagate = False

@@ -17,6 +17,7 @@ from rich.console import Console
 from coral_core.errors import ConfigError, CoralError
 from coral_core.report.series import Tracked, tracked
 from coral_core.run import find_run
+from flows.cli.foreign import words
 from flows.cli.places import Runs, store_of
 
 LONGEST = 5_000
@@ -64,8 +65,8 @@ def mlflow(
             f"--tracking-uri {_shown(uri)}: MLflow does not take the run ({_shown(reason)}). Try a directory, or install the whole of mlflow for databases."
         ) from error
     out = Console(highlight=False, soft_wrap=True)
-    out.print(f"MLflow run {number} in {_shown(uri)}: {len(data.steps)} generations, {len(data.genomes)} genomes, {len(data.files)} files", markup=False)  # fmt: skip
-    out.print(f"look at it with: mlflow ui --backend-store-uri {_shown(uri)}", markup=False)
+    out.print(words(f"MLflow run {number} in {_shown(uri)}: {len(data.steps)} generations, {len(data.genomes)} genomes, {len(data.files)} files"))  # fmt: skip
+    out.print(words(f"look at it with: mlflow ui --backend-store-uri {_shown(uri)}"))
 
 
 def wandb(
@@ -94,8 +95,8 @@ def wandb(
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ExportError(f"--dir {target}: Weights & Biases does not take the run ({reason}).") from error
     out = Console(highlight=False, soft_wrap=True)
-    out.print(f"offline Weights & Biases run {written}: {len(data.steps)} generations, {len(data.genomes)} genomes, {len(data.files)} files", markup=False)  # fmt: skip
-    out.print(f"send it with: wandb sync {written}", markup=False)
+    out.print(words(f"offline Weights & Biases run {written}: {len(data.steps)} generations, {len(data.genomes)} genomes, {len(data.files)} files"))  # fmt: skip
+    out.print(words(f"send it with: wandb sync {written}"))
 
 
 def _shown(uri: str) -> str:

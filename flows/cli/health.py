@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from flows.cli.foreign import words
 from flows.cli.places import AsJson, Runs
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def find_api() -> tuple[str | None, str]:
 def print_check(out: Console, check: "Check") -> None:
     """A line for what was seen, and one below for what to do; wrapped under itself on a terminal, whole in a pipe."""
     colour = COLOURS[check.state]
-    found = Text(check.found, style=colour) + Text(f": {check.text}" if check.text else "")
-    lines = [found, *([Text(f"→ {check.todo}")] if check.todo else [])]
+    found = words(check.found, colour) + words(f": {check.text}" if check.text else "")
+    lines = [found, *([words(f"→ {check.todo}")] if check.todo else [])]
     if not out.is_terminal:
         out.print(Text(f"{check.state:<4} {check.name:<24} ") + found)
         for line in lines[1:]:
@@ -77,5 +78,5 @@ def print_check(out: Console, check: "Check") -> None:
     row.add_column(width=4)
     row.add_column(width=22)
     row.add_column(ratio=1)
-    row.add_row(Text(check.state, style=MARKS[check.state]), check.name, Group(*lines))
+    row.add_row(Text(check.state, style=MARKS[check.state]), words(check.name), Group(*lines))
     out.print(row)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flows.installation.notices import Notices
     from flows.installation.setup import Step
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 @Parameter(name="*")

@@ -17,6 +17,7 @@ from coral_core.plan import Planner, job_for_patch
 from coral_core.queue import JobQueue, Ticket
 from coral_core.queue.queue import both
 from coral_core.store import Store
+from flows.cli.foreign import words
 from flows.cli.places import AsJson
 from flows.dispatch import Executor, make_executor
 
@@ -81,7 +82,7 @@ def jobs(*, store: StorePath = "runs/store", as_json: AsJson = False) -> None:
         return
     out = Console(highlight=False)
     if not found:
-        out.print(f"no jobs wait, run or failed in {store}")
+        out.print(words(f"no jobs wait, run or failed in {store}"))
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, width in (("state", 7), ("kind", 10), ("digest", 12), ("tries", 5)):
@@ -96,8 +97,8 @@ def jobs(*, store: StorePath = "runs/store", as_json: AsJson = False) -> None:
         state = f"[{colours[row['state']]}]{row['state']}[/]"
         reason = (row["reason"].splitlines() or [""])[0]
         lane = row["lane"].removeprefix(f"{row['queue']}-")[:8]  # as `coral logs` and the flow run's id begin
-        cells = [state, row["kind"], row["digest"][:12], str(row["tries"]), row["run"], lane]
-        table.add_row(*cells, *([reason] if reasons else []))
+        cells = [state, row["kind"], row["digest"][:12], str(row["tries"]), words(row["run"]), words(lane)]
+        table.add_row(*cells, *([words(reason)] if reasons else []))
     out.print(table)
 
 
@@ -260,7 +261,7 @@ def _wait(config: RunConfig, submit: Callable[[Executor], Any], timeout: float) 
         except TimeoutError:
             notice = getattr(executor, "notice", "") or "its lane still works"
             raise ConfigError(f"--timeout {timeout:g}: no result within that time ({notice}). Raise it.") from None
-    print(result.model_dump_json(indent=1, exclude={"records"}))
+    print(json.dumps(result.model_dump(mode="json", exclude={"records"}), indent=1))
     return result
 
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
 
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError
 from coral_core.jobs import TestJob, TestResult
 from flows.cli.config import AsJson, Overrides
+from flows.cli.foreign import marked, words
 
 COLOURS = {"pass": "green", "not-run": "dim"}
 
@@ -83,16 +83,16 @@ def _print(out: Console, verdict: dict[str, Any], cases: Any) -> None:
     passing = verdict["cases"].count("pass")
     colour = "green" if passing == len(cases) else "red"
     out.print(
-        f"[bold]{escape(verdict['problem_id'])}[/] [{colour}]{verdict['outcome']}[/], {passing} of {len(cases)} cases pass"
+        f"[bold]{marked(verdict['problem_id'])}[/] [{colour}]{marked(verdict['outcome'])}[/], {passing} of {len(cases)} cases pass"
     )
     if verdict["message"]:
-        out.print(f"  {verdict['message']}", markup=False)
+        out.print(words(f"  {verdict['message']}"))
     for number, (found, case) in enumerate(zip(verdict["cases"], cases, strict=True)):
         colour = COLOURS.get(found, "red")
         wanted = f"raises {case.exception}" if case.exception else _shown(case.value)
         call = f"({', '.join(map(_shown, case.arguments))}) -> {wanted}"
-        out.print(f"  {number:>3} [{colour}]{escape(found):<12}[/] ", end="")
-        out.print(call if len(call) <= 100 else f"{call[:97]}...", markup=False)
+        out.print(f"  {number:>3} [{colour}]{marked(found):<12}[/] ", end="")
+        out.print(words(call if len(call) <= 100 else f"{call[:97]}..."))
 
 
 def _shown(encoded: Any) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from coral_core.errors import ConfigError
 from coral_core.records import GenomeRecord
 from coral_core.run import RunFolder, find_run
+from flows.cli.foreign import words
 from flows.cli.places import AsJson, Runs, store_of
 
 if TYPE_CHECKING:
@@ -99,22 +100,22 @@ def _print(out: Console, line: "Line", as_json: bool) -> None:
     clock = time.strftime("%m-%d %H:%M:%S", time.localtime(line.time))
     first, *rest = line.message.splitlines() or [""]
     mark = "" if line.level == "info" else f"{line.level}: "
-    text = Text(f"{clock}  ", style="dim") + Text(f"{line.source:<18} ", style="cyan")
-    out.print(text + Text(mark + first, style=COLOURS[line.level]))
+    said = words(mark + first, COLOURS[line.level])
+    out.print(Text.assemble((f"{clock}  ", "dim"), words(f"{line.source:<18} ", "cyan"), said))
     for more in rest:
-        out.print(Text(f"{'':<35}{more}", style=COLOURS[line.level]))
+        out.print(words(f"{'':<35}{more}", COLOURS[line.level]))
 
 
 def _print_failures(out: Console, folder: RunFolder, genome: str | None, failures: "list[JobFailure]") -> None:
     for record in folder.history() if genome is not None else []:
         if isinstance(record, GenomeRecord) and record.genome.genome_id == genome and record.infeasible:
-            out.print(Text(f"{genome} is infeasible ({record.infeasible}): {record.reason}", style="yellow"))
+            out.print(words(f"{genome} is infeasible ({record.infeasible}): {record.reason}", "yellow"))
     for number, failure in enumerate(failures, 1):
         where = f"lane {failure.lane} on {failure.host or 'an unnamed machine'}"
-        out.print(Text(f"\nfailed try {number}: {failure.kind} {failure.digest[:12]} in {where}", style="red"))
-        out.print(Text(failure.message))
+        out.print(words(f"\nfailed try {number}: {failure.kind} {failure.digest[:12]} in {where}", "red"))
+        out.print(words(failure.message))
         if failure.traceback:
-            out.print(Text(failure.traceback.rstrip(), style="dim"))
+            out.print(words(failure.traceback.rstrip(), "dim"))
 
 
 @contextlib.contextmanager

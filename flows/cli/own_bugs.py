@@ -4,7 +4,6 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from coral_core.config import RunConfig
@@ -16,6 +15,7 @@ from coral_core.preflight import token_counts
 from coral_core.repair.sources.package.divide import Divided, divide
 from coral_core.repair.sources.package.load import SMALLEST, supply, too_little
 from coral_core.repair.sources.package.ready import Ready, ready
+from flows.cli.foreign import marked
 
 HEADER = """\
 # CORAL-X on your own functions: their tests say what is right, bugs are made in them, adapters learn to repair those.
@@ -87,7 +87,7 @@ def _print(prepared: Ready, out: Console) -> None:
     for name, side in (("function", "left"), ("cases", "right"), ("recorded", "right"), ("bugs", "right")):
         table.add_column(name, justify="right" if side == "right" else "left")
     for usable in recording.usable:
-        row = (escape(usable.function), str(len(usable.cases)), str(usable.recorded), str(len(usable.bugs)))
+        row = (marked(usable.function), str(len(usable.cases)), str(usable.recorded), str(len(usable.bugs)))
         table.add_row(*row)
     bugs = sum(len(usable.bugs) for usable in recording.usable)
     out.print(f"{recording.passed} tests passed; {len(recording.usable)} functions usable, with {bugs} bugs")
@@ -96,6 +96,6 @@ def _print(prepared: Ready, out: Console) -> None:
     if recording.refused:
         out.print(f"{len(recording.refused)} functions cannot be used:")
     for refusal in recording.refused:
-        out.print(f"  {escape(refusal.file)}:{refusal.line} {escape(refusal.function)}: {escape(refusal.reason)}")
+        out.print(f"  {marked(refusal.file)}:{refusal.line} {marked(refusal.function)}: {marked(refusal.reason)}")
     for note in recording.notes:
-        out.print(f"note: {escape(note)}")
+        out.print(f"note: {marked(note)}")

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from coral_core.config import RunConfig, load_config
@@ -17,6 +16,7 @@ from coral_core.errors import ConfigError, CoralError
 from coral_core.repair.problem import Problem, ProblemSet
 from coral_core.repair.sources.quixbugs_table import PINNED, URL
 from flows.cli.config import AsJson, Overrides
+from flows.cli.foreign import marked
 
 CLONE = Path("data/QuixBugs")
 GIT_SECONDS = 300
@@ -129,9 +129,9 @@ def _print(rows: list[dict[str, Any]], seconds: float) -> None:
     for row in rows:
         buggy = row["buggy"]
         table.add_row(
-            escape(row["problem"].partition("/")[2]),
+            marked(row["problem"].partition("/")[2]),
             row["split"],
-            row["bug_class"],
+            marked(row["bug_class"]),
             f"{row['reference']['bugfix']:.2f}",
             "-" if buggy is None else f"{buggy['bugfix']:.2f}",
             "-" if buggy is None else f"{buggy['cases'].get('pass', 0)}/{row['cases']}",
@@ -143,7 +143,7 @@ def _print(rows: list[dict[str, Any]], seconds: float) -> None:
         notes = [f"{row['slow']} slow, under limits of their own"] if row["slow"] else []
         notes += [f"without {text}" for text in row["excluded"]]
         if notes:
-            out.print(f"[dim]{escape(row['problem'].partition('/')[2])}: {escape('; '.join(notes))}[/dim]")
+            out.print(f"[dim]{marked(row['problem'].partition('/')[2])}: {marked('; '.join(notes))}[/dim]")
     bugs = [row for row in rows if row["buggy"] is not None]
     right = sum(row["reference"]["bugfix"] >= 1.0 for row in rows)
     below = sum(row["buggy"]["bugfix"] < 1.0 for row in bugs)

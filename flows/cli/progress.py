@@ -12,14 +12,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coral_core.progress import Money, Progress, Tally, build_progress, progress_of
+from coral_core.progress import Money, Progress, Tally, progress_of
+from coral_core.progress_details import in_full
 from coral_core.reading import RunReading
 from coral_core.report.markdown import heavy_text, light_text, plural, share
 from coral_core.run import find_run
+from flows.cli.foreign import words
 from flows.cli.places import AsJson, Runs, clock, store_of
 
 EVERY_SECONDS = 2.0
-COLOURS = {"running": "cyan", "paused": "yellow", "finished": "green", "stopped": "yellow"}
+COLOURS = {"running": "cyan", "paused": "yellow", "finished": "green", "stopped": "yellow", "failed": "red"}
 
 
 def progress(
@@ -38,17 +40,17 @@ def progress(
     folder = find_run(runs, run)
     store = store_of(folder)
     out = Console(highlight=False)
-    if not watch:
-        found = build_progress(folder, store)
-        if as_json:
-            print(json.dumps(found.model_dump(mode="json"), indent=1))
-        else:
-            out.print(screen(found))
-        return
     reading = RunReading(folder, store)
-    if as_json:  # a line per look, for programs
+    if not watch:
+        reading.refresh()
+        if as_json:
+            print(json.dumps(in_full(reading).model_dump(mode="json"), indent=1))
+        else:
+            out.print(screen(progress_of(reading)))
+        return
+    if as_json:  # a line per look, for programs; without the long lists, which grow with the run
         for found in _follow(reading):
-            print(found.model_dump_json(), flush=True)
+            print(json.dumps(found.model_dump(mode="json")), flush=True)
         return
     with Live(console=out, auto_refresh=False) as live:
         for found in _follow(reading):
@@ -56,31 +58,33 @@ def progress(
 
 
 def _follow(reading: RunReading) -> Iterator[Progress]:
-    """Looks until the run is finished or stopped."""
+    """Looks until the run is over."""
     while True:
         found = progress_of(reading.refresh())
         yield found
-        if found.status in ("finished", "stopped"):
+        if found.status in ("finished", "stopped", "failed"):
             return
         time.sleep(EVERY_SECONDS)
 
 
 def screen(found: Progress) -> RenderableType:
     """The progress on one screen."""
-    head = Text.assemble((found.run_id, "bold"), "  ", (found.status, COLOURS[found.status]))
+    head = Text.assemble(words(found.run_id, "bold"), "  ", (found.status, COLOURS[found.status]))
     lines = Table.grid(padding=(0, 2))
     lines.add_column(style="dim", no_wrap=True)
     lines.add_column(overflow="fold")
     if found.paused:
-        lines.add_row("paused", Text(found.paused, style="yellow"))
+        lines.add_row("paused", words(found.paused, "yellow"))
+    elif found.error:
+        lines.add_row("failed", words(found.error, "red"))
     elif found.reason:
-        lines.add_row("ended", found.reason)
+        lines.add_row("ended", words(found.reason))
     lines.add_row("", ProgressBar(total=100, completed=found.percent, width=48))
     left = f", about {clock(found.seconds_left)} left" if found.seconds_left else ""
     lines.add_row("phase", f"{found.phase}, {found.percent:.0f} % of the jobs{left}")
     lines.add_row("generation", f"{found.generations_done} finished of at most {found.generations}")
     for label, text in _best(found):
-        lines.add_row(label, text)
+        lines.add_row(label, words(text))
     population = found.population
     lines.add_row(
         "genomes",
@@ -97,10 +101,10 @@ def screen(found: Progress) -> RenderableType:
         f"{clock(times.elapsed)} in {plural(found.sessions, 'session')}: baselines {clock(times.baselines)}, "
         f"search {clock(times.searching)}, held-out {clock(times.held_out)}",
     )
-    lines.add_row("cost", _cost(found.cost, found.status == "finished"))
+    lines.add_row("cost", words(_cost(found.cost, found.status == "finished")))
     if found.last_event:
         ago = f" ({clock(max(0.0, time.time() - found.last_event.when))} ago)" if found.status == "running" else ""
-        lines.add_row("last", found.last_event.text + ago)
+        lines.add_row("last", words(found.last_event.text + ago))
     return Group(head, lines)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from coral_core.errors import ConfigError, StoreError
 from coral_core.report.content import Contender, Report
@@ -15,6 +16,7 @@ from coral_core.report.markdown import gap_lines, headline, heavy_text, light_te
 from coral_core.report.previous import previous_text
 from coral_core.report.repeats import repeats_text
 from coral_core.run import RunFolder, find_run
+from flows.cli.foreign import marked, words
 from flows.cli.places import AsJson, Runs, clock, store_of
 
 
@@ -49,7 +51,7 @@ def report(
     if html is not None:
         write_page(html, (folder.path / "report.html").read_text("utf-8"))
     if problem:
-        Console(stderr=True, highlight=False).print(f"[yellow]warning[/]: {problem}")
+        Console(stderr=True, highlight=False).print(f"[yellow]warning[/]: {marked(problem)}")
 
 
 def write_page(path: Path, page: str) -> None:
@@ -81,11 +83,12 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
     """Print the tables of a run and where its files lie."""
     found = report or build_report(folder, store_of(folder))
     out = Console(highlight=False)
-    out.print(f"\n[bold]{found.run_id}[/] {found.status}" + (f": {found.reason}" if found.reason else ""))
-    out.print(found.answer.text, markup=False)
-    out.print(headline(found).replace("`", ""), markup=False)
+    why = found.error or found.reason
+    out.print(Text.assemble("\n", words(found.run_id, "bold"), words(f" {found.status}" + (f": {why}" if why else ""))))
+    out.print(words(found.answer.text))
+    out.print(words(headline(found).replace("`", "")))
     if found.previous is not None:
-        out.print(previous_text(found.previous, link=False), markup=False)
+        out.print(words(previous_text(found.previous, link=False)))
     out.print()
     out.print(_contenders(found))
     for line in gap_lines(found):
@@ -105,7 +108,13 @@ def print_report(folder: RunFolder, report: Report | None = None) -> None:
         out.print()
         out.print(_bug_classes(found))
     for genome in found.infeasible:
-        out.print(f"infeasible {genome.genome_id}: {genome.reason} ({genome.detail})", markup=False)
+        out.print(words(f"infeasible {genome.genome_id}: {genome.reason} ({genome.detail})"))
+    for tries in found.failed_tries:
+        out.print(
+            words(
+                f"failed     {plural(tries.count, 'try').replace('trys', 'tries')} of {plural(tries.jobs, tries.kind)}: {tries.error}: {tries.message}"
+            )
+        )
     out.print(
         f"\ncost      latest session {clock(found.seconds)}: {plural(found.counts.trainings, 'training')}, {plural(found.counts.evaluations, 'evaluation')}; "
         f"{plural(found.totals.sessions, 'session')} in all: {clock(found.totals.seconds)}, {found.totals.cpu_seconds:.0f} s CPU, {found.totals.tokens:,} tokens"
@@ -127,7 +136,7 @@ def _where(out: Console, folder: RunFolder) -> None:
         )
         if (folder.path / name).exists()
     ]
-    out.print(f"files     {folder.path}/ ({', '.join(names)})", soft_wrap=True, markup=False)
+    out.print(words(f"files     {folder.path}/ ({', '.join(names)})"), soft_wrap=True)
 
 
 def _plain_table(title: str, *columns: str) -> Table:
@@ -153,7 +162,7 @@ def _contenders(report: Report) -> Table:
         )
         table.add_row(
             name,
-            contender.genome_id or "–",
+            words(contender.genome_id or "–"),
             share(contender.held_out_pass_at_1) + repaired,
             share(contender.fitness_pass_at_1),
             number(contender.fitness),
@@ -182,7 +191,11 @@ def _front(report: Report) -> Table:
     for point in sorted(report.pareto_front, key=lambda point: -(point.fitness or 0.0)):
         scores = [number(point.scores.get(name)) for name in ("bugfix", "retention", "cost")]
         table.add_row(
-            point.genome_id, *scores, number(point.fitness), f"{point.trainable_parameters:,}", heavy_text(point.heavy)
+            words(point.genome_id),
+            *scores,
+            number(point.fitness),
+            f"{point.trainable_parameters:,}",
+            heavy_text(point.heavy),
         )
     return table
 
@@ -193,5 +206,5 @@ def _bug_classes(report: Report) -> Table:
     )
     for line in report.bug_classes:
         cells = ["–" if value is None else str(value) for value in (line.champion, line.base_model, line.default_lora)]
-        table.add_row(line.bug_class, str(line.bugs), *cells)
+        table.add_row(words(line.bug_class), str(line.bugs), *cells)
     return table

@@ -10,6 +10,7 @@ from coral_core.errors import CoralError
 from coral_core.report.content import RunLine
 from coral_core.report.gather import run_line
 from coral_core.run import run_folders
+from flows.cli.foreign import marked, words
 from flows.cli.places import AsJson, Runs, clock
 
 
@@ -32,12 +33,15 @@ def runs(*, runs: Runs = "runs", as_json: AsJson = False) -> None:
         return
     out = Console(highlight=False)
     if not lines and not broken:
-        out.print(f"no runs in {runs}. Start one with: coral evolve CONFIG")
+        out.print(words(f"no runs in {runs}. Start one with: coral evolve CONFIG"))
         return
     if lines:
         out.print(_table(lines))
+    for line in lines:
+        if line.error:
+            out.print(words(f"{line.run_id} failed: {line.error}", "red"))
     for item in broken:
-        out.print(f"[yellow]{item['run_id']}[/]: cannot be read: {item['problem']}")
+        out.print(f"[yellow]{marked(item['run_id'])}[/]: cannot be read: {marked(item['problem'])}")
 
 
 def _table(lines: list[RunLine]) -> Table:
@@ -47,12 +51,12 @@ def _table(lines: list[RunLine]) -> Table:
         table.add_column(
             name, justify="right" if name in ("gen.", "fitness", "held-out") else "left", no_wrap=name != "cost"
         )
-    colours = {"finished": "green", "running": "cyan", "stopped": "yellow"}
+    colours = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
     for line in lines:
         done = 0 if line.generation is None else line.generation + 1
         held_out = line.champion_held_out_pass_at_1
         table.add_row(
-            line.run_id,
+            words(line.run_id),
             f"[{colours[line.status]}]{line.status}[/]",
             f"{done}/{line.generations}",
             "–" if line.best_fitness is None else f"{line.best_fitness:.3f}",

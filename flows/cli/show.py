@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.syntax import Syntax
 from rich.text import Text
 
 from coral_core.config import RunConfig
@@ -21,6 +20,7 @@ from coral_core.report.markdown import heavy_text, light_text, number, share
 from coral_core.report.patches import unified as unified
 from coral_core.run import RunFolder, find_run
 from coral_core.store import Store
+from flows.cli.foreign import listing, marked, words
 from flows.cli.places import AsJson, Runs, store_of
 
 SplitName = Literal["fitness", "held-out"]
@@ -79,9 +79,10 @@ def show(
     out = Console(highlight=False)
     _print_facts(out, name, facts, split)
     if evaluation is None:
-        out.print(
-            f"[yellow]its evaluation {digest[:12]} is not (or no longer) sound in the store {store.root}: run again to make it[/]"
+        gone = (
+            f"its evaluation {digest[:12]} is not (or no longer) sound in the store {store.root}: run again to make it"
         )
+        out.print(words(gone, "yellow"))
         return
     for item in shown:
         _print_problem(out, item)
@@ -186,7 +187,7 @@ def _problem(
 
 def _print_facts(out: Console, name: str, facts: dict[str, Any], split: str) -> None:
     contender = Contender.model_validate({key: value for key, value in facts.items() if key in Contender.model_fields})
-    out.print(f"[bold]{name}[/]")
+    out.print(words(name, "bold"))
     if contender.heavy:
         out.print(f"  heavy genes  {heavy_text(contender.heavy)}", markup=False)
         out.print(f"  light genes  {light_text(contender.light)}", markup=False)
@@ -196,33 +197,35 @@ def _print_facts(out: Console, name: str, facts: dict[str, Any], split: str) -> 
             f"  made by      {facts['lineage']['operator']}" + (f" of {parents}" if parents else ""), markup=False
         )
     if facts["infeasible"]:
-        out.print(f"  infeasible   {facts['infeasible']}: {facts['reason']}", markup=False)
+        out.print(words(f"  infeasible   {facts['infeasible']}: {facts['reason']}"))
     else:
         scores = contender.held_out_scores if split == "held-out" else contender.scores
         out.print(f"  fitness      {number(contender.fitness)}, repairs {share(contender.fitness_pass_at_1)} of the fitness bugs, "
                   f"{share(contender.held_out_pass_at_1)} of the held-out bugs")  # fmt: skip
         out.print(
-            f"  scores       {', '.join(f'{key} {value:.3f}' for key, value in sorted(scores.items()))} ({split})"
+            words(
+                f"  scores       {', '.join(f'{key} {value:.3f}' for key, value in sorted(scores.items()))} ({split})"
+            )
         )
     if contender.adapter_path:
-        out.print(f"  adapter      {contender.adapter_path}", soft_wrap=True, markup=False)
+        out.print(words(f"  adapter      {contender.adapter_path}"), soft_wrap=True)
 
 
 def _print_problem(out: Console, item: dict[str, Any]) -> None:
     mark = "[green]passed[/]" if item["passed"] else "[red]failed[/]"
     kind = "already right" if item["retention"] else item["bug_class"]
-    out.print(f"\n[bold]{item['problem_id']}[/] {kind} {mark}")
+    out.print(f"\n[bold]{marked(item['problem_id'])}[/] {marked(kind)} {mark}")
     if item["prompt"] is not None:
         out.print(Text("  prompt", style="dim"))
-        out.print(Syntax(item["prompt"], "python", background_color="default"))
+        out.print(listing(item["prompt"], "python"))
     for index, sample in enumerate(item["samples"]):
         verdict = sample["verdict"]
         title = f"  patch{f' {index + 1}' if len(item['samples']) > 1 else ''} ({sample['extraction']})"
-        out.print(Text(title, style="dim"))
+        out.print(words(title, "dim"))
         if sample["diff"] is None:
-            out.print(Syntax(sample["patch"], "python", background_color="default"))
+            out.print(listing(sample["patch"], "python"))
         elif sample["diff"]:
-            out.print(Syntax(sample["diff"], "diff", background_color="default"))
+            out.print(listing(sample["diff"], "diff"))
         else:
             out.print("  no change")
         rest = ", ".join(
@@ -230,4 +233,4 @@ def _print_problem(out: Console, item: dict[str, Any]) -> None:
             for key, value in verdict.items()
             if key != "outcome" and isinstance(value, (int, float, str))
         )
-        out.print(f"  verdict: {verdict.get('outcome', 'unknown')}" + (f" ({rest})" if rest else ""), markup=False)
+        out.print(words(f"  verdict: {verdict.get('outcome', 'unknown')}" + (f" ({rest})" if rest else "")))

@@ -1,5 +1,6 @@
 """`coral status`: pools, lanes, jobs, store and evolutions on one screen."""
 
+import json
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from flows.cli.foreign import marked, words
 from flows.cli.places import AsJson, Runs, clock, size
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 WIDE = 118
 """Columns from which a pool fits on one line."""
 LOOK_SECONDS = 2.0
-COLOURS = {"finished": "green", "running": "cyan", "stopped": "yellow"}
+COLOURS = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
 
 
 def status(
@@ -35,7 +37,7 @@ def status(
     if not watch or as_json:
         found = look(store, runs)
         if as_json:
-            print(found.model_dump_json(indent=1))
+            print(json.dumps(found.model_dump(mode="json"), indent=1))
         else:
             out.print(Screen(found))
         if found.api.url is not None and not found.api.reachable:
@@ -72,12 +74,12 @@ class Screen:
         if self._when:
             parts.append(Text(f"coral status at {self._when}; Ctrl-C ends it", style="dim"))
         if not found.api.reachable:
-            words = found.api.problem if found.api.url is None or self._when else "the Prefect API cannot be used"
-            parts += [Text(words, style="yellow"), Text("what the store's files tell:", style="dim"), Text("")]
+            problem = found.api.problem if found.api.url is None or self._when else "the Prefect API cannot be used"
+            parts += [words(problem, "yellow"), Text("what the store's files tell:", style="dim"), Text("")]
         parts += [_pools(found.pools), Text("")] if not wide else [_pools_and_jobs(found.pools), Text("")]
         if not wide:
             parts += [_jobs(found.pools), Text("")]
-        yield Group(*parts, _store(found), Text(""), _evolutions(found.evolutions, wide))
+        yield Group(*parts, _store(found), Text(""), _evolutions(found.evolutions, wide), *_unreadable(found))
 
 
 def _table(*columns: str) -> Table:
@@ -114,8 +116,8 @@ def _pools_and_jobs(pools: "tuple[PoolFigures, ...]") -> Table:
 
 def _name(pool: "PoolFigures") -> str:
     if not pool.present:
-        return f"{pool.name} [red](missing: coral setup)[/]"
-    return f"{pool.name} [yellow](paused)[/]" if pool.paused else pool.name
+        return f"{marked(pool.name)} [red](missing: coral setup)[/]"
+    return f"{marked(pool.name)} [yellow](paused)[/]" if pool.paused else marked(pool.name)
 
 
 def _now(pool: "PoolFigures") -> list[str]:
@@ -164,11 +166,15 @@ def _seconds(value: float) -> str:
 def _store(found: "Figures") -> Text:
     store = found.store
     if not store.present:
-        return Text(f"store {store.path}: not there. Give the right one with --store or --runs.", style="yellow")
+        return words(f"store {store.path}: not there. Give the right one with --store or --runs.", "yellow")
     about = "" if store.bytes_exact else "about "
-    words = f"{store.adapters} adapters, {store.evaluations} evaluations, {about}{size(store.bytes)}"
+    holds = f"{store.adapters} adapters, {store.evaluations} evaluations, {about}{size(store.bytes)}"
     left = sum(pool.uncollected or 0 for pool in found.pools)
-    return Text(f"store {store.path}: {words}" + (f"; {left} results that nobody took: coral health" if left else ""))
+    return words(f"store {store.path}: {holds}" + (f"; {left} results that nobody took: coral health" if left else ""))
+
+
+def _unreadable(found: "Figures") -> list[Text]:
+    return [words(f"{run.run_id}: cannot be read: {run.problem}", "yellow") for run in found.unreadable]
 
 
 def _evolutions(lines: "tuple[EvolutionFigures, ...]", wide: bool) -> RenderableType:
@@ -183,14 +189,16 @@ def _evolutions(lines: "tuple[EvolutionFigures, ...]", wide: bool) -> Renderable
         paused = bool(line.paused) and line.status == "running"
         state = "[magenta]paused[/]" if paused else f"[{COLOURS[line.status]}]{line.status}[/]"
         table.add_row(
-            line.run_id,
+            words(line.run_id),
             state,
             f"{done}/{line.generations}",
             "–" if line.best_fitness is None else f"{line.best_fitness:.3f}",
             *((line.champion or "–", f"{line.trainings}+{line.evaluations}") if wide else ()),
             "–" if line.gpu_hours is None else f"{line.gpu_hours:.2f}",
-            "–" if line.money is None else f"{line.money:.2f} {line.currency}",
+            "–" if line.money is None else marked(f"{line.money:.2f} {line.currency}"),
         )
         if paused:
-            notes.append(Text(f"{line.run_id} is paused: {line.paused}", style="magenta"))
+            notes.append(words(f"{line.run_id} is paused: {line.paused}", "magenta"))
+        if line.error:
+            notes.append(words(f"{line.run_id} failed: {line.error}", "red"))
     return Group(table, *notes)

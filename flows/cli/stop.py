@@ -1,6 +1,5 @@
 """`coral cancel` and `coral resume`: stop an evolution from anywhere, go on with it later."""
 
-import json
 import os
 import time
 from typing import Annotated
@@ -15,6 +14,7 @@ from coral_core.ledger import Ledger
 from coral_core.queue.queue import both
 from coral_core.run import RunFolder, find_run, identify_run
 from coral_core.store import write_atomic
+from flows.cli.foreign import marked, words
 from flows.cli.places import Runs, store_of
 
 console = Console(highlight=False)
@@ -35,7 +35,7 @@ def cancel(
         wait: Seconds to wait until it has ended.
     """
     folder = find_run(runs, run)
-    facts = json.loads((folder.path / "run.json").read_text())
+    facts = folder.facts()
     if facts.get("flow_run_id") and facts.get("api"):
         _tell(facts["api"], facts["flow_run_id"])
     deadline = time.monotonic() + wait
@@ -43,10 +43,10 @@ def cancel(
         time.sleep(0.2)
     dropped = 0 if alive else _withdraw(folder)
     if alive:
-        console.print(f"{folder.run_id} was told to stop and has not ended yet")
+        console.print(words(f"{folder.run_id} was told to stop and has not ended yet"))
         raise SystemExit(1)
     extra = f", {dropped} jobs withdrawn" if dropped else ""
-    console.print(f"{folder.run_id} is stopped{extra}. Go on with: coral resume {folder.run_id}")
+    console.print(words(f"{folder.run_id} is stopped{extra}. Go on with: coral resume {folder.run_id}"))
 
 
 def resume(
@@ -71,7 +71,7 @@ def resume(
         port: Port of the local Prefect server; 0 takes a free one.
     """
     folder = find_run(runs, run)
-    facts = json.loads((folder.path / "run.json").read_text())
+    facts = folder.sound_facts()
     overrides = set_ or []
     config = load_config(folder.path / "config.yaml", overrides)
     identity = identify_run(config, facts["identity"]["edition"])
@@ -86,7 +86,7 @@ def resume(
         return
     from flows.cli.evolve import run_it
 
-    run_it(config, folder.path / "config.yaml", identity.edition, [*facts["set"], *overrides], port)
+    run_it(config, folder.path / "config.yaml", identity.edition, [*map(str, facts.get("set") or ()), *overrides], port)
 
 
 def _refuse_others(folder: RunFolder, overrides: list[str]) -> None:
@@ -105,7 +105,7 @@ def _put_in_force(folder: RunFolder, config: RunConfig) -> None:
     write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())
     standing = Ledger(store_of(folder)).standing(folder.run_id)
     state = f"still held: {standing.closed}" if standing.closed else "it goes on"
-    console.print(f"{folder.run_id} is running and has its budget: {state}. See: coral budget {folder.run_id}")
+    console.print(words(f"{folder.run_id} is running and has its budget: {state}. See: coral budget {folder.run_id}"))
 
 
 def _tell(url: str, flow_run_id: str) -> None:
@@ -125,7 +125,7 @@ def _tell(url: str, flow_run_id: str) -> None:
                     UUID(flow_run_id), Cancelled() if waiting else Cancelling(message="coral cancel"), force=waiting
                 )
     except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
-        console.print(f"[yellow]{url} does not know or does not answer[/] ({type(error).__name__})")
+        console.print(f"[yellow]{marked(url)} does not know or does not answer[/] ({type(error).__name__})")
 
 
 def _withdraw(folder: RunFolder) -> int:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from coral_core.errors import StoreError
 from coral_core.store import Entry, Store
+from flows.cli.foreign import marked, words
 from flows.cli.places import AsJson, size
 
 Path_ = Annotated[str, Parameter(name="--path", help="Directory of the store.")]
@@ -72,10 +73,10 @@ def show(digest: str, /, *, path: Path_ = "runs/store", as_json: AsJson = False)
         print(json.dumps({"schema_version": 1, "kind": kind, "digest": full, "path": where, "record": data}, indent=1))
         return
     out = Console(highlight=False, soft_wrap=True)
-    out.print(f"[bold]{kind}[/] {full}\n{where}")
+    out.print(f"[bold]{kind}[/] {full}\n{marked(where)}")
     for key, value in data.items():
         if key not in ("records", "losses", "passed", "schema_version"):
-            out.print(f"  {key}: {_short(value)}", markup=False)
+            out.print(words(f"  {key}: {_short(value)}"))
     if kind == "adapter" and data["losses"]:
         first, last = data["losses"][0], data["losses"][-1]
         out.print(f"  loss: {first['loss']:.3f} at step {first['step']}, {last['loss']:.3f} at step {last['step']}")
@@ -105,7 +106,7 @@ def verify(*, path: Path_ = "runs/store", as_json: AsJson = False) -> None:
         out = Console(highlight=False, soft_wrap=True)
         for entry in broken:
             out.print(
-                f"[red]broken[/] {entry.kind} {entry.digest[:16]}: {entry.problem}. It counts as absent and will be made again."
+                f"[red]broken[/] {entry.kind} {entry.digest[:16]}: {marked(entry.problem)}. It counts as absent and will be made again."
             )
         out.print(f"{_count(entries)}; {len(broken)} broken")
     if broken:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from coral_core.config import BudgetConfig
 from coral_core.errors import CoralError
+from coral_core.foreign import visible
 from coral_core.run import RunFolder, find_run
 from coral_core.store import Store
 from coral_core.verification import (
@@ -24,6 +25,7 @@ from coral_core.verification import (
     open_run,
     sample_of,
 )
+from flows.cli.foreign import words
 from flows.cli.places import AsJson, Runs, store_of
 
 WEIGHTS = "adapter_model.safetensors"
@@ -124,8 +126,8 @@ def _other_weights(old: Store, new: Store, digest: str) -> list[str]:
 def _print(folder: RunFolder, findings: Sequence[Finding], wrong: int) -> None:
     out = Console(highlight=False)
     colours = {"ok": "green", "differs": "red", "note": "yellow"}
-    out.print(f"[bold]{folder.run_id}[/]")
+    out.print(words(folder.run_id, "bold"))
     for finding in findings:
-        line = Text.assemble((f"{finding.status:<8}", colours[finding.status]), (f"{finding.check:<12}", "dim"), finding.text)  # fmt: skip
+        line = Text.assemble((f"{finding.status:<8}", colours[finding.status]), (f"{finding.check:<12}", "dim"), visible(finding.text))  # fmt: skip
         out.print(line, soft_wrap=True)
     out.print(f"\n[red]{wrong} differences[/]" if wrong else "\n[green]everything agrees[/]")

@@ -11,9 +11,12 @@ from flows.health.progress import look_at_evolutions, progress_updates
 from flows.health.server import look_at_server, server_checks
 from flows.health.storage import storage_checks
 from flows.health.work import look_at_queues, work_checks
+from flows.installation.plain_api import ANSWER_SECONDS
 
 
-def installation_checks(place: str, runs: str, url: str | None, problem: str = "") -> Iterator[Check]:
+def installation_checks(
+    place: str, runs: str, url: str | None, problem: str = "", answer_seconds: float = ANSWER_SECONDS
+) -> Iterator[Check]:
     """Every check, one after the other; none raises.
 
     Args:
@@ -21,6 +24,7 @@ def installation_checks(place: str, runs: str, url: str | None, problem: str = "
         runs: Directory of the runs.
         url: The Prefect API; None when none is configured.
         problem: Why there is none.
+        answer_seconds: How long the API may take for one answer.
     """
     store = Store(place)
     pools = None
@@ -34,12 +38,12 @@ def installation_checks(place: str, runs: str, url: str | None, problem: str = "
             todo=todo or "coral up, or set PREFECT_API_URL",
         )
     else:
-        look = look_at_server(url)
+        look = look_at_server(url, answer_seconds)
         yield from server_checks(look)
         if not look.problem:
             pools, reachable = look.pools, url
     yield from storage_checks(store, reachable, used=bool(run_folders(runs)))
-    evolutions = look_at_evolutions(runs, store, reachable)
+    evolutions = look_at_evolutions(runs, store, reachable, answer_seconds)
     yield ledger_check(store, evolutions)
     yield from work_checks(look_at_queues(store), pools, store)
     yield progress_updates(evolutions)

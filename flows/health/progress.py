@@ -15,7 +15,7 @@ from coral_core.run import RunFolder, run_folders
 from coral_core.store import Store
 from flows.api import ApiError
 from flows.health.check import Check, first
-from flows.installation.plain_api import PlainApi
+from flows.installation.plain_api import ANSWER_SECONDS, PlainApi
 
 BEHIND_SECONDS = 60.0
 """Artifacts follow a finished job within a second; a minute behind means that nobody writes them."""
@@ -36,20 +36,24 @@ class EvolutionLook(Frozen):
     budget_problem: str = Field("", description="Why its budget cannot be read; empty when it can.")
 
 
-def look_at_evolutions(runs: str, store: Store, url: str | None) -> list[EvolutionLook]:
+def look_at_evolutions(
+    runs: str, store: Store, url: str | None, answer_seconds: float = ANSWER_SECONDS
+) -> list[EvolutionLook]:
     """The latest evolutions under `runs` without a final record and with a process or a flow run that says Running."""
     ledger = Ledger(store)
     found = []
     for folder in run_folders(runs)[-MOST_RUNS:]:
         try:
-            if (look := _look(folder, store, ledger, url)) is not None:
+            if (look := _look(folder, store, ledger, url, answer_seconds)) is not None:
                 found.append(look)
         except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return found
 
 
-def _look(folder: RunFolder, store: Store, ledger: Ledger, url: str | None) -> EvolutionLook | None:
+def _look(
+    folder: RunFolder, store: Store, ledger: Ledger, url: str | None, answer_seconds: float
+) -> EvolutionLook | None:
     work = sessions(folder.timings())
     state = status(folder, work)
     if state == "finished":
@@ -57,8 +61,8 @@ def _look(folder: RunFolder, store: Store, ledger: Ledger, url: str | None) -> E
     facts = folder.facts()
     flow_run, shown = "", None
     if url is not None and facts.get("flow_run_id") and str(facts.get("api", "")).rstrip("/") == url.rstrip("/"):
-        flow_run, shown = _in_api(url, facts["flow_run_id"])
-    if state == "stopped" and flow_run != "RUNNING":
+        flow_run, shown = _in_api(url, facts["flow_run_id"], answer_seconds)
+    if state in ("stopped", "failed") and flow_run != "RUNNING":
         return None
     now = time.time()
     jobs = [job for session in work for job in session.jobs if isinstance(job, JobTiming)]
@@ -91,7 +95,7 @@ def _budget(folder: RunFolder, store: Store, ledger: Ledger, begun: bool) -> tup
         return str(error) if limited else "", ""
 
 
-def _in_api(url: str, flow_run_id: str) -> tuple[str, float | None]:
+def _in_api(url: str, flow_run_id: str, answer_seconds: float) -> tuple[str, float | None]:
     """State type of the flow run, and seconds since its last artifact changed."""
     query = {
         "flow_runs": {"id": {"any_": [flow_run_id]}},
@@ -99,7 +103,7 @@ def _in_api(url: str, flow_run_id: str) -> tuple[str, float | None]:
         "limit": 1,
     }
     try:
-        with PlainApi(url) as api:
+        with PlainApi(url, answer_seconds) as api:
             run = api.get(f"flow_runs/{flow_run_id}") or {}
             artifacts = api.find("artifacts/filter", query) or []
             changed = [datetime.fromisoformat(item["updated"]).timestamp() for item in artifacts]

@@ -12,7 +12,7 @@ from coral_core.frozen import Frozen
 from flows.api import ApiError
 from flows.health.check import Check, first
 from flows.installation.look import PoolLook, WorkerLook, look_at_pools
-from flows.installation.plain_api import PlainApi, not_prefect
+from flows.installation.plain_api import ANSWER_SECONDS, PlainApi, not_prefect
 from flows.installation.pools import POOLS, Place, PoolSpec, deployments_folder, template
 
 DEPLOYMENTS = {
@@ -37,10 +37,10 @@ class ServerLook(Frozen):
     ahead: float = 0.0
 
 
-def look_at_server(url: str) -> ServerLook:
+def look_at_server(url: str, answer_seconds: float = ANSWER_SECONDS) -> ServerLook:
     """Everything that the checks here need, in about fifteen short requests; never raises."""
     try:
-        with PlainApi(url) as api:
+        with PlainApi(url, answer_seconds) as api:
             found = api.get("admin/version")
             pools = tuple(look_at_pools(api))
             deployments = {}

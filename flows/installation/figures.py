@@ -18,12 +18,12 @@ from coral_core.ledger import Ledger
 from coral_core.queue import JobQueue, LaneNote
 from coral_core.queue.look import uncollected
 from coral_core.report.content import RunLine
-from coral_core.report.sessions import sessions, status, totals
+from coral_core.report.sessions import error, sessions, status, totals
 from coral_core.run import RunFolder, run_folders
 from coral_core.store import Store
 from flows.api import ApiError
 from flows.installation.look import QUEUES, PoolLook, look_at_pools
-from flows.installation.plain_api import PlainApi, not_prefect
+from flows.installation.plain_api import ANSWER_SECONDS, PlainApi, not_prefect
 from flows.installation.pools import POOLS
 
 HOUR = 3600.0
@@ -87,6 +87,13 @@ class EvolutionFigures(RunLine):
     budget_used: float | None = Field(None, description="Largest share of a limit that is spent; 0 without limits.")
 
 
+class Unreadable(Frozen):
+    """A run whose files cannot be read: it is named, and costs the others nothing."""
+
+    run_id: str
+    problem: str
+
+
 class Figures(Frozen):
     """Everything at one moment."""
 
@@ -95,9 +102,12 @@ class Figures(Frozen):
     pools: tuple[PoolFigures, ...]
     store: StoreFigures
     evolutions: tuple[EvolutionFigures, ...]
+    unreadable: tuple[Unreadable, ...] = Field((), description="Runs whose files cannot be read.")
 
 
-def figures(place: str, runs: str, url: str | None, problem: str = "") -> Figures:
+def figures(
+    place: str, runs: str, url: str | None, problem: str = "", answer_seconds: float = ANSWER_SECONDS
+) -> Figures:
     """Look at everything.
 
     Args:
@@ -105,24 +115,27 @@ def figures(place: str, runs: str, url: str | None, problem: str = "") -> Figure
         runs: Directory of the runs.
         url: The Prefect API; None when none is configured.
         problem: Why there is none.
+        answer_seconds: How long the API may take for one answer.
     """
     store = Store(place)
-    looks, api = _ask(url, problem)
+    looks, api = _ask(url, problem, answer_seconds)
     notes = list(JobQueue(store, "training").lanes.notes(since=time.time() - HOUR))
     by_name = {look.name: look for look in looks}
+    evolutions, unreadable = _evolutions(runs, store)
     return Figures(
         api=api,
         pools=tuple(_pool(spec.name, by_name.get(spec.name), store, notes) for spec in POOLS),
         store=_store(store),
-        evolutions=tuple(_evolutions(runs, store)),
+        evolutions=tuple(evolutions),
+        unreadable=tuple(unreadable),
     )
 
 
-def _ask(url: str | None, problem: str) -> tuple[list[PoolLook], ApiFigures]:
+def _ask(url: str | None, problem: str, answer_seconds: float) -> tuple[list[PoolLook], ApiFigures]:
     if url is None:
         return [], ApiFigures(problem=problem)
     try:
-        with PlainApi(url) as api:
+        with PlainApi(url, answer_seconds) as api:
             return look_at_pools(api), ApiFigures(url=url, reachable=True)
     except ApiError as error:
         return [], ApiFigures(url=url, problem=str(error))
@@ -196,15 +209,24 @@ def _store(store: Store) -> StoreFigures:
     )
 
 
-def _evolutions(runs: str, store: Store) -> list[EvolutionFigures]:
+def _evolutions(runs: str, store: Store) -> tuple[list[EvolutionFigures], list[Unreadable]]:
     ledger = Ledger(store)
-    lines = []
+    lines, unreadable = [], []
     for folder in run_folders(runs)[-MOST_EVOLUTIONS:]:
         try:
             lines.append(EvolutionFigures(**_line(folder), **_spent(ledger, folder, store)))
-        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return lines
+        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+            unreadable.append(Unreadable(run_id=folder.run_id, problem=_problem(folder, error)))
+    return lines, unreadable
+
+
+def _problem(folder: RunFolder, error: Exception) -> str:
+    """What is wrong, in a line; the configuration's own reader says it better than what tripped here."""
+    try:
+        folder.config()
+    except (CoralError, OSError, ValueError) as better:
+        error = better
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _line(folder: RunFolder) -> dict[str, object]:
@@ -212,11 +234,13 @@ def _line(folder: RunFolder) -> dict[str, object]:
     work = sessions(folder.timings())
     spent = totals(work)
     final, last = folder.last("final"), folder.last("generation")
+    state = status(folder, work)
     held_out = [line.pass_at_1 for line in final.held_out if line.name == "champion"] if final is not None else []
     config = yaml.load((folder.path / "config.yaml").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return {
         "run_id": folder.run_id,
-        "status": status(folder, work),
+        "status": state,
+        "error": error(state, work),
         "generation": last.generation if last is not None else None,
         "generations": config["search"]["generations"],
         "best_fitness": last.best_fitness if last is not None else None,

@@ -127,6 +127,21 @@ def test_a_folder_that_is_no_sound_run_does_not_hide_the_others(place: Path) -> 
         broken.rmdir()
 
 
+def test_files_that_are_broken_are_named_and_no_bug_of_ours(tmp_path: Path) -> None:
+    folder, _ = make_run(tmp_path)
+    history = folder.path / "history.jsonl"
+    sound = history.read_text()
+    history.write_text(sound.replace('"type": "baseline"', '"type": "miracle"', 1))
+    refused(coral("report", "latest", cwd=tmp_path), 3, "history.jsonl, line 2", "coral resume synthetic-")
+    history.write_text(sound)
+    (folder.path / "run.json").write_text("{")
+    for command in ("report", "resume"):
+        refused(coral(command, "latest", cwd=tmp_path), 3, "run.json: is broken", "coral evolve")
+    (folder.path / "config.yaml").write_text("name: [")
+    status = coral("status", cwd=tmp_path, PREFECT_API_URL="", CORAL_HOME=str(tmp_path / "home"), HOME=str(tmp_path))
+    assert status.returncode == 0 and f"{folder.run_id}: cannot be read" in status.stdout, status.stderr
+
+
 def test_show_prints_prompts_patches_as_diffs_and_verdicts(place: Path) -> None:
     data = json.loads(coral("show", "latest", "g001-001", "--limit", "2", "--json", cwd=place).stdout)
     assert data["heavy"]["rank"] == 4

@@ -66,6 +66,13 @@ def test_status_shows_everything_and_imports_nothing_heavy(place: Path, api: tup
     assert data["evolutions"][0]["paused"] == ""
 
 
+def test_progress_in_full_imports_nothing_heavy(place: Path) -> None:
+    done = coral("progress", "latest", "--json", cwd=place, url=None)
+    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "heavy: []", done.stderr
+    data = json.loads(done.stdout)
+    assert len(data["by_generation"]) == 1 and data["leaders"][0]["genome_id"] == "g000-001"
+
+
 def test_status_without_an_api_shows_what_files_tell(place: Path) -> None:
     away = coral("status", cwd=place, url="http://127.0.0.1:9/api")
     assert away.returncode == 6

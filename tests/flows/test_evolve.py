@@ -157,6 +157,19 @@ def test_a_missing_module_is_infeasible_with_its_reason(coral: Coral) -> None:
     assert reasons and all("no_such_proj" in reason for reason in reasons)
 
 
+def test_a_run_that_fails_says_why_everywhere(coral: Coral) -> None:
+    result = coral.evolve(genes__heavy__target_modules="[no_such_proj]")
+    assert result.returncode == 1 and "there is no champion" in result.stderr
+    report = coral.report()
+    assert report["status"] == "failed" and report["error"].startswith("NoChampionError: no genome could be")
+    latest = ("latest", "--runs", str(coral.runs))
+    shown = json.loads(coral.call("progress", *latest, "--json").stdout)
+    assert (shown["status"], shown["error"]) == ("failed", report["error"])
+    assert shown["last_event"]["text"] == f"session failed: {report['error']}"
+    for said in (coral.call("progress", *latest).stdout, coral.call("runs", "--runs", str(coral.runs)).stdout):
+        assert "failed" in said and "NoChampionError" in said
+
+
 def test_a_port_in_use_is_named(coral: Coral, tmp_path: Path) -> None:
     coral.environment["CORAL_HOME"] = str(tmp_path / "other-home")
     with socket.socket() as holder:

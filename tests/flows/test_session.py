@@ -1,6 +1,7 @@
-"""What a long session drops from memory is read from the store again, and booked once."""
+"""What a long session drops from memory is read from the store again, and booked once; one that never began says why."""
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,12 @@ from coral_core.config import RunConfig
 from coral_core.errors import StoreError
 from coral_core.jobs import Evaluation
 from coral_core.plan import Planner
+from coral_core.progress import build_progress
+from coral_core.run import RunFolder, identify_run
+from coral_core.store import Store
+from flows import events
 from flows import session as module
+from flows.life import failure_noted
 from flows.session import Session
 from flows.tasks import evaluated
 
@@ -33,3 +39,21 @@ def test_an_evaluation_that_was_dropped_is_read_again(monkeypatch: pytest.Monkey
     del session.evaluations[job.digest()], stored[job.digest()]
     with pytest.raises(StoreError, match="was published and is gone"):
         asyncio.run(evaluated(session, job, "base_model"))
+
+
+def test_what_fails_before_there_is_a_session_is_on_record(tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"runs": str(tmp_path / "runs"), "store": {"path": str(tmp_path / "store")}})
+    folder = RunFolder.create(config, identify_run(config), [])
+    with pytest.raises(StoreError), failure_noted(folder):
+        raise StoreError("start.json: is gone\nRestore it")
+    found = build_progress(folder, Store(config.store.path))
+    assert (found.status, found.error) == ("failed", "StoreError: start.json: is gone")
+
+
+def test_the_event_of_a_failure_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, str, dict[str, Any]]] = []
+    monkeypatch.setattr(events, "_emit", lambda name, run_id, text, **payload: sent.append((name, text, payload)))
+    events.evolution_ended("a-run", "failed", "g000-001", 0.5, "StoreError: /data is full.")
+    (name, text, payload) = sent[0]
+    assert (name, text) == ("ended", "a-run failed: StoreError: /data is full. Best: g000-001, fitness 0.500.")
+    assert payload["outcome"] == "failed" and payload["error"] == "StoreError: /data is full."

@@ -1,8 +1,10 @@
 """The Prometheus endpoint: the seed's five metrics by name, everything that dashboard and alerts name, bounded labels."""
 
+import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +88,35 @@ def test_what_is_not_known_is_left_out(store: Store, tmp_path: Path) -> None:
     assert found["coral_api_up"][""] == 0 and found["coral_check_ok"]["api"] == 0
     assert "coral_workers_online" not in found and "coral_worker_utilization" not in found
     assert found["coral_queue_depth"] == {"coral-a100": 0, "coral-a10g": 0}  # files tell this
+
+
+def test_an_api_that_accepts_and_never_answers_costs_one_wait(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert needs a scrape that answers: asked once, and not again for each check."""
+    monkeypatch.setattr("flows.metrics.API_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        registry = CollectorRegistry()
+        registry.register(Figured(str(store.root), str(tmp_path / "runs"), url))
+        found = values(generate_latest(registry).decode())
+        silent.settimeout(0.2)
+        connections = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                silent.accept()[0].close()
+                connections += 1
+    assert found["coral_api_up"][""] == 0 and found["coral_check_ok"]["api"] == 0
+    assert connections == 1
+    assert found["coral_queue_depth"] == {"coral-a100": 0, "coral-a10g": 0}
+
+
+def test_a_run_that_cannot_be_read_is_counted(store: Store, tmp_path: Path) -> None:
+    broken = tmp_path / "runs" / "broken-e1"
+    broken.mkdir(parents=True)
+    (broken / "run.json").write_text("{}")
+    (broken / "config.yaml").write_text("name: [")
+    assert values(scrape(store, tmp_path / "runs", None))["coral_evolutions_unreadable"][""] == 1
 
 
 def test_labels_are_bounded(fake: FakeApi, url: str, store: Store, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Waiting, work and rates come from what lanes note, and the note stays small."""
 
+import io
 import os
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from coral_core.digest import digest
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent, Ticket
@@ -13,6 +15,7 @@ from coral_core.queue.recent import MINUTES, MOST_JOBS
 from coral_core.report.content import RunLine
 from coral_core.report.gather import run_line
 from coral_core.store import Store
+from flows.cli.status import Screen
 from flows.installation.figures import figures, percentile
 
 
@@ -99,6 +102,23 @@ def test_a_store_of_many_entries_is_not_read(tmp_path: Path) -> None:
     assert (whole.adapters, whole.evaluations, whole.bytes, whole.exact) == (40, 40, 60_000, True)
     hurried = store.size(seconds=-1)
     assert (hurried.adapters, hurried.evaluations, hurried.exact) == (40, 40, False)
+
+
+@pytest.mark.parametrize("content", ["name: [", "7", "search: {generations: many}", ""])
+def test_a_run_that_cannot_be_read_is_listed_and_costs_the_others_nothing(tmp_path: Path, content: str) -> None:
+    from synthetic_run import make_run  # type: ignore[import-not-found]
+
+    folder, store = make_run(tmp_path)
+    broken = tmp_path / "runs" / "broken-e1"
+    broken.mkdir()
+    (broken / "run.json").write_text("{}")
+    (broken / "config.yaml").write_text(content)
+    found = figures(str(store.root), str(tmp_path / "runs"), None, "")
+    assert [line.run_id for line in found.evolutions] == [folder.run_id]
+    assert [line.run_id for line in found.unreadable] == ["broken-e1"] and found.unreadable[0].problem
+    out = Console(file=io.StringIO(), width=120)
+    out.print(Screen(found))
+    assert "broken-e1: cannot be read" in out.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -16,10 +16,12 @@ from coral_core.digest import digest
 from coral_core.jobs import Cost
 from coral_core.ledger import LaneAccount, Ledger
 from coral_core.progress import Progress, build_progress, progress_of
+from coral_core.progress_details import ProgressInFull, in_full
 from coral_core.queue import JobQueue, Ticket
 from coral_core.reading import RunReading
 from coral_core.records import GenomeRecord, JobFailure, JobTiming, SessionTiming
-from coral_core.report.living import summary
+from coral_core.report.gather import run_line
+from coral_core.report.living import leaderboard, summary
 from coral_core.run import HistoryWriter, RunFolder
 from coral_core.store import Store, write_atomic
 
@@ -185,6 +187,22 @@ def test_a_session_that_said_goodbye_is_stopped(open_run: tuple[RunFolder, Store
     assert build_progress(folder, store).status == "stopped"
 
 
+def test_a_session_that_failed_says_why(open_run: tuple[RunFolder, Store]) -> None:
+    folder, store = open_run
+    why = "StoreError: /data: No space left on device"
+    line = SessionTiming(started=time.time(), seconds=5, trainings=1, evaluations=1, outcome="failed", error=why)
+    folder.append_timing(line)
+    reading = RunReading(folder, store).refresh()
+    found = progress_of(reading)
+    assert (found.status, found.error) == ("failed", why)
+    assert found.last_event is not None and found.last_event.text == f"session failed: {why}"
+    assert "**Failed** in generation 2" in (text := summary(found, reading, {})) and why in text
+    row = run_line(folder)
+    assert (row.status, row.error) == ("failed", why)
+    folder.append_timing(line.model_copy(update={"outcome": "stopped", "error": ""}))
+    assert build_progress(folder, store).status == "stopped", "a stop is no failure"
+
+
 def test_nothing_is_known_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
     folder, store = make_run(tmp_path, finished=False)
     for name in ("history.jsonl", "timings.jsonl"):
@@ -197,15 +215,48 @@ def test_nothing_is_known_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
 def test_every_key_is_documented() -> None:
     """docs/json.md names every key of the schema, and the schema describes or explains itself by its name."""
     text = (ROOT / "docs" / "json.md").read_text()
-    schema = Progress.model_json_schema()
-    own = [schema, *(schema["$defs"][n] for n in ("Best", "Tally", "Times", "Money", "Cache", "Population", "Event"))]
-    missing = {key for part in own for key in part["properties"] if f"`{key}`" not in text}
+    schema = ProgressInFull.model_json_schema()
+    own = [schema, *(part for name, part in schema["$defs"].items() if name not in ("HeavyGenes", "LightGenes"))]
+    missing = {key for part in own for key in part["properties"] if f"`{key}`" not in text and f"`{key}[]`" not in text}
     assert missing == set()
 
 
 def test_json_and_back(finished_run: tuple[RunFolder, Store]) -> None:
     found = build_progress(*finished_run)
     assert Progress.model_validate_json(found.model_dump_json()) == found and found.schema_version == 1
+    whole = in_full(RunReading(*finished_run).refresh())
+    assert ProgressInFull.model_validate_json(whole.model_dump_json()) == whole
+    assert whole.model_dump(include=set(Progress.model_fields)) == found.model_dump()
+
+
+def test_in_full_says_what_tables_and_pictures_of_the_artifacts_show(finished_run: tuple[RunFolder, Store]) -> None:
+    reading = RunReading(*finished_run).refresh()
+    found = in_full(reading)
+    shown = [(row["place"], row["genome"], round(row["fitness"], 4)) for row in leaderboard(reading)]
+    assert [(leader.place, leader.genome_id, round(leader.fitness or 0, 4)) for leader in found.leaders] == shown
+    assert len(shown) == 4 and found.leaders[0].parents == ("g000-000", "g000-001") and found.leaders[0].heavy.rank == 4
+    first, second = found.by_generation
+    assert (first.best_fitness, second.best_fitness) == (0.5, 0.7) and second.hypervolume == pytest.approx(0.3)
+    assert (first.front_size, second.front_size) == (2, 2) and (second.genomes, second.infeasible) == (3, 1)
+    rank = first.genes["rank"]
+    assert (rank.least, rank.mean, rank.most) == (2, pytest.approx(14 / 3), 8) and first.genes["dora"].mean == 1
+    assert "temperature" not in first.genes, "none of them samples"
+    assert {point.genome_id for point in found.points if point.on_front} == {"g000-000", "g001-001"}
+    assert found.baseline_fitness == {"base_model": 0.3, "default_lora": 0.3}
+    lanes = found.lanes
+    assert lanes is not None and lanes.began == 201
+    worked = lanes.seconds_per_column * (sum(lanes.training) + sum(lanes.evaluation))
+    assert worked == pytest.approx(4, rel=1e-3) and len(lanes.training) == 180, (
+        "two jobs of two seconds in this session"
+    )
+
+
+def test_in_full_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
+    folder, store = make_run(tmp_path, finished=False)
+    for name in ("history.jsonl", "timings.jsonl"):
+        (folder.path / name).unlink()
+    found = in_full(RunReading(folder, store).refresh())
+    assert (found.by_generation, found.leaders, found.points, found.lanes) == ((), (), (), None)
 
 
 # -- the history is added to, never rewritten ------------------------------------------------

@@ -7,14 +7,22 @@ import sys
 
 import pytest
 import yaml
+from hostile import EVIL
+from markdown_it import MarkdownIt
 from PIL import Image
-from synthetic_run import job, make_run
+from synthetic_run import evaluation, job, make_run
 
+from coral_core.digest import digest
 from coral_core.errors import StoreError
-from coral_core.records import SessionTiming
+from coral_core.progress import progress_of
+from coral_core.reading import RunReading
+from coral_core.records import JobFailure, SessionTiming
 from coral_core.report.export import export_champion
 from coral_core.report.gather import build_report, run_line
+from coral_core.report.history import History
+from coral_core.report.living import summary
 from coral_core.report.markdown import report_markdown
+from coral_core.report.page import run_page
 from coral_core.report.paired import compare, interval, resolution, sign_test
 from coral_core.report.pictures import LIMIT, as_data_uri, fitness_curve, pareto_front
 from coral_core.report.sessions import sessions, totals
@@ -101,6 +109,60 @@ def test_a_stopped_session_is_not_running(open_run: Run) -> None:
     assert build_report(folder, store).status == "stopped"
 
 
+def test_what_failed_and_why_is_in_the_report(open_run: Run) -> None:
+    """Every failed try counts, also one that was made again well."""
+    folder, store = open_run
+    for name, message in (
+        ("a", "the card fell off"),
+        ("a", "the card fell off"),
+        ("z", "the card fell off"),
+        ("z", "lost"),
+    ):
+        folder.append_timing(
+            JobFailure(kind="training", digest=digest(name), when=250.0, error="EngineError", message=message)
+        )
+    end = SessionTiming(
+        started=200, seconds=1e10, trainings=1, evaluations=1, outcome="failed", error="StoreError: full"
+    )
+    folder.append_timing(end)
+    report = build_report(folder, store)
+    assert (report.status, report.error) == ("failed", "StoreError: full")
+    tries = [(t.kind, t.error, t.message, t.count, t.jobs, t.done_later) for t in report.failed_tries]
+    assert tries == [
+        ("training", "EngineError", "the card fell off", 3, 2, 1),
+        ("training", "EngineError", "lost", 1, 1, 0),
+    ]
+    page = run_page(report, History.of(folder), None)
+    for text in (report_markdown(report), page):
+        assert "What failed" in text and "The latest session failed: StoreError: full" in text
+        assert text.count("the card fell off") == 1 and "has failed" in text
+
+
+@pytest.mark.parametrize("damage", ["{", '{"type": "miracle"}', '{"type": "baseline", "name": "x"}', "7", "\xff"])
+def test_a_broken_line_of_a_history_is_named_with_the_way_out(finished_run: Run, damage: str) -> None:
+    path = finished_run[0].path / "history.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:3], damage.encode("latin-1"), *lines[3:]]))
+    with pytest.raises(
+        StoreError, match=r"history\.jsonl, line 4: is no record .* Take out this line and all after it"
+    ):
+        build_report(*finished_run)
+
+
+def test_a_broken_line_of_the_timings_is_named(finished_run: Run) -> None:
+    with (finished_run[0].path / "timings.jsonl").open("a") as file:
+        file.write('{"type":"job","kind":"training"}\n')
+    with pytest.raises(StoreError, match=r"timings\.jsonl, line 8: is no timing \(digest: Field required\)"):
+        build_report(*finished_run)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"identity": {"edition": "x"}}'])
+def test_a_broken_run_json_is_named_with_the_way_out(finished_run: Run, content: str) -> None:
+    (finished_run[0].path / "run.json").write_text(content)
+    with pytest.raises(StoreError, match=r"run\.json: is broken .* coral evolve .*config\.yaml"):
+        build_report(*finished_run)
+
+
 def test_an_evaluation_that_left_the_store_costs_the_test_but_not_the_report(finished_run: Run) -> None:
     folder, store = finished_run
     base = build_report(folder, store).base_model
@@ -160,6 +222,42 @@ def test_report_links_its_pictures(finished_run: Run) -> None:
     assert "coral evolve" in text
     assert "What it cost" in text
     assert as_data_uri(b"x").startswith("data:image/png;base64,")
+
+
+def test_what_others_wrote_is_text_in_markdown_too(finished_run: Run) -> None:
+    """No image, link, heading or HTML comes out of an error, a reason, a bug class or a verdict."""
+    folder, store = finished_run
+    history = folder.history()
+    line = next(record for record in history if record.type == "final").held_out[0]
+    found = evaluation("champion", "held_out", line.training_digest, 20)
+    sample = found.records[0].samples[0].model_copy(update={"verdict": {"outcome": EVIL}})
+    bad = found.records[0].model_copy(update={"bug_class": EVIL, "samples": (sample,)})
+    store.publish_evaluation(line.evaluation_digest, found.model_copy(update={"records": (bad, *found.records[1:])}))
+    folder.write_history([r.model_copy(update={"reason": EVIL}) if r.type == "genome" else r for r in history])
+    folder.append_timing(JobFailure(kind="training", digest="a" * 64, when=1e10, error=EVIL, message=EVIL))
+    reading = RunReading(folder, store).refresh()
+    documents = (report_markdown(build_report(folder, store)), summary(progress_of(reading), reading, {}))
+    for text, mentions in zip(documents, (3, 1), strict=True):
+        tokens = [
+            child
+            for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+            for child in (token, *(token.children or ()))
+        ]
+        links = [
+            token.attrs.get("src") or token.attrs.get("href")
+            for token in tokens
+            if token.type in ("image", "link_open")
+        ]
+        assert set(links) <= {"pictures/fitness.png", "pictures/pareto.png"}
+        assert not [token for token in tokens if token.type in ("html_block", "html_inline")]
+        assert not [token for token in tokens if token.type == "text" and "://" in token.content], (
+            "some renderers link them"
+        )
+        said = [
+            token.content for token in tokens if token.type == "code_inline" and "[/data/models/x]" in token.content
+        ]
+        assert len(said) >= mentions
+        assert not any(ord(c) < 32 and c != "\n" for c in text)
 
 
 def test_champion_is_exported_with_a_card(finished_run: Run) -> None:

@@ -1,0 +1,58 @@
+"""Text that others wrote (models, problems, errors, logs), made harmless where it is shown.
+
+`visible` is for terminals, `inline` for Markdown. Not covered: HTML, which its template escapes, and rich's own markup
+(give rich a `Text`, never a string with foreign words in it).
+"""
+
+import re
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0 and C1 controls but newline and tab; marks that turn the direction of writing; halves of surrogate pairs, which cannot be
+encoded."""
+_PLAIN = re.compile(r"(?!.*(?://|www\.))[\w ,;:.%()=+/'–-]*", re.ASCII | re.IGNORECASE)
+_TICKS = re.compile("`+")
+
+
+def visible(text: str) -> str:
+    """`text` with each control character spelt out (``\\x1b``), so that a terminal shows it and does not obey it.
+
+    >>> visible("\\x1b]0;gone\\x07")
+    '\\\\x1b]0;gone\\\\x07'
+    """
+    return _CONTROL.sub(lambda found: _spelt(ord(found[0])), text)
+
+
+def _spelt(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def in_a_line(error: BaseException) -> str:
+    """Class and first line of an error; its traceback stands in the log.
+
+    >>> in_a_line(ValueError("no such thing\\nand more"))
+    'ValueError: no such thing'
+    """
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return visible(f"{type(error).__name__}: {first}" if first else type(error).__name__)[:500]
+
+
+def inline(text: str) -> str:
+    """`text` for one line of Markdown: as it is when nothing in it means anything there, else as code.
+
+    In code there are no images, links, headings or HTML; backslashes would not do, since renderers look for addresses
+    after they have taken them out.
+
+    >>> inline("loss is NaN at step 12"), inline("![x](http://a/b)")
+    ('loss is NaN at step 12', '`![x](http://a/b)`')
+    """
+    line = visible(" ".join(text.split()))
+    return line if _PLAIN.fullmatch(line) else code(line)
+
+
+def code(text: str) -> str:
+    """`text` as code in Markdown, whatever backticks it holds."""
+    line = visible(" ".join(text.split()))
+    if "`" not in line:
+        return f"`{line}`" if line else ""
+    fence = "`" * (1 + max(len(found) for found in _TICKS.findall(line)))
+    return f"{fence} {line} {fence}"

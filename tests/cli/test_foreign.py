@@ -1,0 +1,103 @@
+"""Words of models, problems and errors on the terminal: shown as they are, never obeyed."""
+
+import io
+from pathlib import Path
+
+import pytest
+from hostile import ESCAPES, EVIL, harmless
+from rich.console import Console
+from synthetic_run import evaluation, make_run
+
+from coral_core.foreign import visible
+from coral_core.records import FinalRecord, GenomeRecord, JobFailure
+from coral_core.run import RunFolder
+from coral_core.store import Store
+from flows.cli.board import Screen
+from flows.cli.foreign import listing, marked, words
+from flows.cli.judge_patch import _print as print_verdict
+from flows.cli.logs import _print as print_line
+from flows.cli.progress import progress
+from flows.cli.report import report
+from flows.cli.runs import runs
+from flows.cli.show import show
+from flows.log_lines import Line
+from flows.session import Board
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[RunFolder, Store]:
+    """A finished run in which everything that others wrote is hostile."""
+    folder, store = make_run(tmp_path)
+    history = folder.history()
+    champion = next(r for r in history if isinstance(r, FinalRecord)).held_out[0]
+    found = evaluation("champion", "held_out", champion.training_digest, 20)
+    first = found.records[0]
+    verdict = {**first.samples[0].verdict, "outcome": EVIL, "message": EVIL}
+    sample = first.samples[0].model_copy(
+        update={"patch": EVIL, "completion": EVIL, "verdict": verdict, "extraction": EVIL}
+    )
+    bad = first.model_copy(update={"problem_id": EVIL, "bug_class": EVIL, "samples": (sample,)})
+    store.publish_evaluation(
+        champion.evaluation_digest, found.model_copy(update={"records": (bad, *found.records[1:])})
+    )
+    folder.write_history(
+        [r.model_copy(update={"reason": EVIL}) if isinstance(r, GenomeRecord) and r.infeasible else r for r in history]
+    )
+    folder.append_timing(JobFailure(kind="training", digest="a" * 64, when=1.0, error=EVIL, message=EVIL))
+    return folder, store
+
+
+def test_no_command_obeys_what_others_wrote(run: tuple[RunFolder, Store], capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(run[0].path)
+    for shown in (
+        lambda: progress(path),
+        lambda: show(path, "champion", split="held-out", limit=1),
+        lambda: show(path, "g000-002"),
+        lambda: report(path),
+    ):
+        shown()
+        harmless(capsys.readouterr().out)
+
+
+def test_a_run_that_cannot_be_read_is_named_whatever_its_error_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = make_run(tmp_path)
+    other = folder.path.with_name("[bold]broken")
+    folder.path.rename(other)
+    (other / "config.yaml").write_text("name: [/data/models/x]\n")
+    runs(runs=str(tmp_path / "runs"))
+    assert "[bold]broken: cannot be read" in capsys.readouterr().out
+
+
+def test_brackets_of_an_error_are_no_markup(run: tuple[RunFolder, Store], capsys: pytest.CaptureFixture[str]) -> None:
+    said = "weights in [/data/models/x] are not there"
+    run[0].append_timing(JobFailure(kind="training", digest="a" * 64, when=2.0, error="BaseModelError", message=said))
+    progress(str(run[0].path))
+    assert "[/data/models/x]" in capsys.readouterr().out
+
+
+def test_log_lines_verdicts_and_the_board() -> None:
+    out = Console(file=io.StringIO(), width=200, force_terminal=False)
+    print_line(out, Line(time=1.0, level="error", source=EVIL, message=EVIL), False)
+    print_verdict(out, {"problem_id": EVIL, "outcome": EVIL, "message": EVIL, "cases": []}, [])
+    from coral_core.config import RunConfig
+
+    board = Screen(RunConfig())
+    board.update(Board(last_event=EVIL, paused=EVIL, start=EVIL))
+    out.print(board)
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    harmless(text)
+    assert text.count("[/data/models/x]") >= 6
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+def test_every_escape_is_spelt_out(escape: str) -> None:
+    out = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    out.print(words(f"a{escape}b"))
+    out.print(f"[bold]{marked(f'a{escape}b')}[/]")
+    out.print(listing(f"a{escape}b", "python"))
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    assert escape not in text.replace("\x1b[1m", "").replace("\x1b[0m", "") and text.count("a\\") == 3
+    text.encode()
+    assert visible("kept\n\tas it is: ä ␛ 🙂") == "kept\n\tas it is: ä ␛ 🙂"
