@@ -79,9 +79,7 @@ def show(
     out = Console(highlight=False)
     _print_facts(out, name, facts, split)
     if evaluation is None:
-        gone = (
-            f"its evaluation {digest[:12]} is not (or no longer) sound in the store {store.root}: run again to make it"
-        )
+        gone = f"its evaluation {digest[:12]} is not (or no longer) sound in {store.root}: run again to make it"
         out.print(words(gone, "yellow"))
         return
     for item in shown:
