@@ -22,6 +22,7 @@ from coral_core.store import Store
 from flows.cli.jobs import retry, rows
 from flows.dispatch import LocalExecutor, pools
 from flows.dispatch.pools import WorkPoolExecutor
+from flows.session import Session
 
 CONFIG = RunConfig.model_validate(
     {
@@ -228,6 +229,15 @@ def test_lanes_that_do_nothing_else_either_are_no_evidence(executor: WorkPoolExe
     assert row["state"] == "failed" and row["tries"] == 10 and "killed" in row["reason"]
     retry(JOB.digest()[:12], store=str(store.root))
     assert [t.failures for t in queue.waiting("run")] == [()] and queue.failed(ticket()) is None
+
+
+def test_a_question_that_no_lane_answered_is_no_failed_job() -> None:
+    noted: list[Any] = []
+    folder: Any = SimpleNamespace(append_timing=noted.append)
+    session = Session(planner=PLANNER, store=None, executor=None, folder=folder)  # type: ignore[arg-type]
+    for kind in ("training", "identity", "evaluation"):
+        session.failed(kind, "0" * 64, Failure(lane="l", error="lane-lost", message="killed"))
+    assert [row.kind for row in noted] == ["training", "evaluation"]
 
 
 @pytest.mark.parametrize("times", [2, 9])
