@@ -186,11 +186,13 @@ class Fleet:
             return (
                 f"work pool {group.pool} has no worker online. Start one with: prefect worker start --pool {group.pool}"
             )
-        taken = len(in_pool(self._client, group.pool, [StateType.PENDING, StateType.RUNNING]))
-        if pool.concurrency_limit is not None and taken >= pool.concurrency_limit:
-            return (
-                f"all {pool.concurrency_limit} places of work pool {group.pool} are taken by others; lanes take turns"
-            )
+        own = {run.id for run in group.living}
+        places = pool.concurrency_limit
+        others = [
+            r for r in in_pool(self._client, group.pool, [StateType.PENDING, StateType.RUNNING]) if r.id not in own
+        ]
+        if places is not None and len(others) >= places:
+            return f"all {places} places of work pool {group.pool} are taken by others; lanes take turns"
         if all(run.state_type == StateType.PENDING for run in waiting):
             slow = min(age(run) for run in waiting) > STARTING_SECONDS
             return (
