@@ -172,14 +172,14 @@ def test_code_that_does_not_return_takes_the_lane_with_it_and_not_its_ticket(
     monkeypatch.setattr(backstop, "GRACE_SECONDS", 1.0)
     stuck = threading.Event()
     monkeypatch.setattr(lane_module, "score", lambda *_: stuck.wait(60))
-    ticket = evaluation(planner(), seconds=1 if how == "outlasted" else 600)
+    ticket = evaluation(planner(), seconds=8 if how == "outlasted" else 600)
     asked: list[Any] = []
     order: Any = lambda: "stop" if asked else "go on"  # noqa: E731
     worker, queue, thread, _ = started(store, ticket, make_engine=InlineEngine, order=order)
     if how == "cancelled":
         time.sleep(1.0)
         asked.append("stop")
-    assert worker._over.wait(30), "the process was not ended"
+    assert worker._over.wait(60), "the process was not ended"
     note = queue.lanes.read(worker.name)
     assert note is not None and note.state == "ended" and "did not return" in note.ended and note.served
     failed = queue.failed(ticket)
