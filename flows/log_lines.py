@@ -200,7 +200,7 @@ def failures_of(store: Store, digests: Iterable[str]) -> list[JobFailure]:
                     kind=ticket.kind,
                     digest=ticket.digest,
                     traceback=traceback if number == last else "",
-                    **failure.model_dump(),
+                    **failure.model_dump(include=set(JobFailure.model_fields)),
                 )
                 for number, failure in enumerate(ticket.failures)
             ]

@@ -215,12 +215,22 @@ def test_a_run_is_found_from_another_folder_by_its_path(tmp_path: Path) -> None:
 
 
 def test_a_bug_of_ours_is_one_line_and_a_traceback_only_on_request(tmp_path: Path) -> None:
-    folder, _ = make_run(tmp_path)
-    (folder.path / "history.jsonl").write_text('{"type": "nonsense"}\n')
-    done = coral("report", "latest", cwd=tmp_path)
-    refused(done, 70)
+    code = "import flows.cli.runs as m\ndef runs(): raise RuntimeError('our fault')\nm.runs = runs\nfrom flows.cli import main; main()"
+
+    def broken(**environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", code, "runs"],
+            cwd=tmp_path,
+            env=ENVIRONMENT | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    done = broken()
+    refused(done, 70, "RuntimeError: our fault")
     assert "CORAL_DEBUG=1" in done.stderr
-    assert "Traceback" in coral("report", "latest", cwd=tmp_path, CORAL_DEBUG="1").stderr
+    assert "Traceback" in broken(CORAL_DEBUG="1").stderr
 
 
 LIKE = ROOT / "tests" / "repair" / "quixbugs_like"
