@@ -24,11 +24,11 @@ _leaving = _Leaving()
 
 def hurry(told: BaseException) -> None:
     """Who was told to end, by `told`, waits no longer for a server that is away: from here on calls in this context are tried
-    three times, Prefect's last word on the flow run included."""
+    twice, Prefect's last word on the flow run included."""
     from flows.short_calls import retries
 
     _leaving.told = told
-    _leaving.for_good.enter_context(retries(2))
+    _leaving.for_good.enter_context(retries(1))
 
 
 def told_to_end() -> BaseException | None:
