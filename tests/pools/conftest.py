@@ -21,6 +21,8 @@ from coral_core.queue.tickets import digest_of
 from coral_core.store import Store
 from tests.flows.conftest import Coral
 
+SLOW = "rehearsal:train=1.5,evaluate=0.3"
+
 TRAININGS = "trainings.jsonl"
 
 
@@ -127,6 +129,15 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pat
     command(home, "down", cwd=work)
     left = [entry.name for entry in Path("/proc").glob("[0-9]*") if str(home) in _environment(entry)]
     assert not left and not any(alive(pid) for pid in mine), left
+
+
+@pytest.fixture(scope="session")
+def undisturbed(installation: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Coral:
+    """The same run by the local executor: what every run that is disturbed must equal byte for byte."""
+    coral = Coral(installation[0], tmp_path_factory.mktemp("undisturbed"))
+    result = coral.evolve(base_model__name=SLOW)
+    assert result.returncode == 0, result.stderr
+    return coral
 
 
 def alive(pid: int) -> bool:

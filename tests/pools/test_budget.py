@@ -1,27 +1,17 @@
 """A budget on work pools: lanes keep it by themselves, also when the evolution is dead."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from coral_core.ledger import Ledger
 from tests.flows.conftest import Coral
-from tests.pools.conftest import Pools, alive, until
-from tests.pools.test_faults import SLOW
+from tests.pools.conftest import SLOW, Pools, alive, until
 
 pytestmark = pytest.mark.server
 
 LIMIT = 14.0
 """Lane seconds: some trainings of 1.5 s, not all."""
-
-
-@pytest.fixture(scope="module")
-def undisturbed(installation: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Coral:
-    coral = Coral(installation[0], tmp_path_factory.mktemp("undisturbed"))
-    result = coral.evolve(base_model__name=SLOW)
-    assert result.returncode == 0, result.stderr
-    return coral
 
 
 def test_lanes_keep_the_limit_of_a_dead_evolution(pools: Pools, undisturbed: Coral) -> None:

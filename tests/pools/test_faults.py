@@ -8,20 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.flows.conftest import Coral
-from tests.pools.conftest import Pools, alive, command, engine_of, kill, until
+from tests.pools.conftest import SLOW, Pools, alive, command, engine_of, kill, until
 
 pytestmark = pytest.mark.server
-
-SLOW = "rehearsal:train=1.5,evaluate=0.3"
-
-
-@pytest.fixture(scope="module")
-def undisturbed(installation: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Coral:
-    """The same run by the local executor: what every run below must equal byte for byte."""
-    coral = Coral(installation[0], tmp_path_factory.mktemp("undisturbed"))
-    result = coral.evolve(base_model__name=SLOW)
-    assert result.returncode == 0, result.stderr
-    return coral
 
 
 def finish(process: "subprocess.Popen[str]") -> str:

@@ -19,19 +19,11 @@ from prefect.states import Cancelling, Pending
 from flows.api import ApiError
 from flows.installation.daily import descendants
 from tests.flows.conftest import SMALL, Coral
-from tests.pools.conftest import Pools, alive, command, engine_of, kill, until
-from tests.pools.test_faults import SLOW, finish, same
+from tests.pools.conftest import SLOW, Pools, alive, command, engine_of, kill, until
+from tests.pools.test_faults import finish, same
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 KILLS = 50
-
-
-@pytest.fixture(scope="module")
-def undisturbed(installation: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Coral:
-    coral = Coral(installation[0], tmp_path_factory.mktemp("undisturbed"))
-    result = coral.evolve(base_model__name=SLOW)
-    assert result.returncode == 0, result.stderr
-    return coral
 
 
 @pytest.fixture

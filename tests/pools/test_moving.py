@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.flows.conftest import SMALL, Coral
-from tests.pools.conftest import Pools, until
-from tests.pools.test_faults import SLOW
+from tests.pools.conftest import SLOW, Pools, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "executors.md"
 

@@ -3,24 +3,15 @@
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.flows.conftest import Coral
-from tests.pools.conftest import Pools, alive, engine_of, kill, until
-from tests.pools.test_faults import SLOW, finish, same
+from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, until
+from tests.pools.test_faults import finish, same
 from tests.pools.test_faults_slow import server_pid, up_again, worker_pid
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(installation: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Coral:
-    coral = Coral(installation[0], tmp_path_factory.mktemp("undisturbed"))
-    result = coral.evolve(base_model__name=SLOW)
-    assert result.returncode == 0, result.stderr
-    return coral
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -12,8 +11,8 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.flows.conftest import Coral
-from tests.pools.conftest import Pools, alive, until
-from tests.pools.test_faults import SLOW, finish
+from tests.pools.conftest import SLOW, Pools, alive, until
+from tests.pools.test_faults import finish
 
 pytestmark = pytest.mark.server
 
@@ -29,14 +28,6 @@ JobQueue.finish = killed
 store = Store(sys.argv[1])
 LaneWorker(store, JobQueue(store, "training"), linger=30).run()
 """
-
-
-@pytest.fixture(scope="module")
-def undisturbed(installation: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Coral:
-    coral = Coral(installation[0], tmp_path_factory.mktemp("undisturbed"))
-    result = coral.evolve(base_model__name=SLOW)
-    assert result.returncode == 0, result.stderr
-    return coral
 
 
 def test_a_lane_is_killed_between_publishing_and_acknowledging(pools: Pools, undisturbed: Coral) -> None:
