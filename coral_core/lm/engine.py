@@ -8,7 +8,6 @@ streams first, so that a stray print of a library cannot corrupt them.
 
 import errno
 import json
-import os
 import sys
 import time
 import traceback
@@ -20,7 +19,7 @@ from coral_core.errors import BaseModelError, ConfigError, EngineError, Infeasib
 from coral_core.genome import LightGenes
 from coral_core.jobs import Cost, TrainingJob
 from coral_core.lm.base import is_rehearsal
-from coral_core.parent import end_with
+from coral_core.parent import end_with, take_pipes
 
 FULL = "the disk is full. Free space and run the same command again; finished work is kept (ENOSPC)"
 
@@ -114,11 +113,7 @@ def serve(reader: Any, writer: Any) -> None:
 
 
 def main() -> None:
-    reader = os.fdopen(os.dup(0), "rb")
-    writer = os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
+    reader, writer = take_pipes()
     end_with(int(sys.argv[1]))
     serve(reader, writer)
 

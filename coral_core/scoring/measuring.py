@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from coral_core.errors import ConfigError, CoralError, EngineError
 from coral_core.limit import TimeLimit
-from coral_core.parent import end_with
+from coral_core.parent import end_with, take_pipes
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.plugins import measure
 
@@ -146,11 +146,8 @@ def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Answer requests until the lane hangs up. The pipes are moved away first: a plug-in may print."""
-    reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
+    """Answer requests until the lane hangs up."""
+    reader, writer = take_pipes()  # a plug-in may print
     end_with(int(sys.argv[1]))
     _serve(reader, writer)
 
