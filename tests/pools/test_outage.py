@@ -22,11 +22,11 @@ def patient(pools: Pools) -> Iterator[Pools]:
 
 def test_the_server_is_away_for_a_while(patient: Pools, undisturbed: Coral) -> None:
     run = patient.start(base_model__name=SLOW)
-    until(lambda: patient.work_done("training") >= 1 and len(patient.queue().open_digests()) >= 2)
+    until(lambda: patient.work_done("training") >= 1 and len(patient.queue().open_digests()) >= 2, 120)
     kill(server_pid(patient))
     before = patient.work_done("training")
     try:
-        until(lambda: patient.work_done("training") > before, 20, "lanes go on without the server")
+        until(lambda: patient.work_done("training") > before, 40, "lanes go on without the server")
         time.sleep(30)
     finally:
         up_again(patient)
