@@ -256,29 +256,21 @@ class WorkPoolExecutor(Executor):
     def _decide(self, pending: Pending, failed: FailedTicket) -> None:
         """Try again, publish what the failures prove, or give up; a ticket given up stays listed as failed."""
         queue, ticket, last = self._queues[pending.queue], failed.ticket, failed.ticket.failures[-1]
-        where = f"lane {last.lane} on {last.host or 'an unnamed machine'}"
+        where, words = f"lane {last.lane} on {last.host or 'an unnamed machine'}", last.message.splitlines()[0]
         self.on_failure(ticket.kind, ticket.digest, last)
         if attempts.is_final(last.error):
-            self._give_up(pending, attempts.FINAL[last.error](f"{last.message.splitlines()[0]} ({where})"))
+            self._give_up(pending, attempts.FINAL[last.error](f"{words} ({where})"))
             return
         if ticket.tries < self._infra.attempts:
-            log.warning(
-                "%s %s failed in %s (try %d of %d): %s",
-                ticket.kind,
-                ticket.digest[:12],
-                where,
-                ticket.tries,
-                self._infra.attempts,
-                last.message.splitlines()[0],
-            )
+            job, tries = f"{ticket.kind} {ticket.digest[:12]}", f"{ticket.tries} of {self._infra.attempts}"
+            log.warning("%s failed in %s (try %s): %s", job, where, tries, words)
             queue.forget_failed(ticket)
             self._again(pending, ticket)
             return
-        result = attempts.finding(pending.job, last, ticket.tries, self._store)
-        if result is not None:
+        if (result := attempts.finding(pending.job, last, ticket.tries, self._store)) is not None:
             self._done(pending, result)
         else:
-            self._give_up(pending, EngineError(f"{last.message.splitlines()[0]} ({where}, try {ticket.tries})"))
+            self._give_up(pending, EngineError(f"{words} ({where}, try {ticket.tries})"))
 
     def _again(self, pending: Pending, ticket: Ticket) -> None:
         alone = attempts.is_last(ticket.tries, self._infra.attempts) or ticket.losses >= 2
@@ -302,26 +294,35 @@ class WorkPoolExecutor(Executor):
 
     def _take_from(self, pending: Pending, claim: Claim, why: str) -> None:
         """Free the job of a lane that is gone. One loss is no evidence about the job, many with nothing beside it are."""
-        queue = self._queues[pending.queue]
+        queue, old, done = self._queues[pending.queue], pending.ticket, self._done_by[pending.queue]
         self._ask_first(pending)
+        failure = attempts.loss(claim, why, others_done=done > pending.others_done)
+        ticket = old.model_copy(update={"failures": (*old.failures, failure)})
+        # before the claim goes: the next lane finds a ticket that knows of this loss, or none
+        if ticket.losses < attempts.MOST_LOSSES:
+            self._again(pending, ticket)
+        else:
+            queue.withdraw(old)
         if not queue.break_claim(claim):
+            self._again(pending, old)
             return
-        if not queue.is_done(pending.ticket.digest, pending.ticket.file):
-            self._lost(pending, claim, why)
+        pending.others_done = done
+        if not queue.is_done(ticket.digest, ticket.file):
+            self._lost(pending, ticket)
         for run in self._fleet.living(pending.queue):  # last: the API may take its time, and the job waits for nobody
             if str(run.id) == claim.flow_run_id:
                 self._fleet.give_up(run, f"lost: {why}")
 
-    def _lost(self, pending: Pending, claim: Claim, why: str) -> None:
+    def _lost(self, pending: Pending, ticket: Ticket) -> None:
         """Another try; or, after many, what they prove about the job, or that it is given up and stays listed as failed."""
-        others, pending.others_done = pending.others_done, self._done_by[pending.queue]
-        failure = attempts.loss(claim, why, others_done=pending.others_done > others)
-        ticket = pending.ticket.model_copy(update={"failures": (*pending.ticket.failures, failure)})
-        self.on_failure(ticket.kind, ticket.digest, failure)
-        log.warning("lane %s is lost (%s); %s %s goes to another", claim.lane, why, ticket.kind, ticket.digest[:12])
+        last = ticket.failures[-1]
+        self.on_failure(ticket.kind, ticket.digest, last)
+        log.warning(
+            "lane %s is lost (%s); %s %s goes to another", last.lane, last.message, ticket.kind, ticket.digest[:12]
+        )
         if ticket.losses < attempts.MOST_LOSSES:
-            self._again(pending, ticket)
-        elif (result := attempts.finding_of_losses(pending.job, ticket, self._store)) is not None:
+            return
+        if (result := attempts.finding_of_losses(pending.job, ticket, self._store)) is not None:
             self._done(pending, result)
         else:
             self._queues[pending.queue].put_aside(ticket)
