@@ -278,7 +278,8 @@ class EvaluationLanes(Frozen):
 
 
 class InfraConfig(Frozen):
-    """Where jobs run. Never changes a result."""
+    """Where jobs run. Changes no result, but for `minutes` of a queue and for too little memory: a job that
+    outlasts its time or finds no room each time it is tried makes its genome infeasible."""
 
     executor: Literal["inline", "local", "work-pools"] = Field(
         "local",

@@ -1,7 +1,7 @@
 """Automations from files, and where their notices go.
 
 A notice is the action of an automation: Prefect's server sends it through a notification block. ``--notify-url``
-makes one that posts ``{"text": ...}``, which Slack, Mattermost, Rocket.Chat, Teams' connectors and most own receivers
+makes one that posts ``{"text": ...}``, which Slack, Mattermost, Rocket.Chat and most receivers of one's own
 take; ``--notify-block`` names one made in the UI (e-mail, PagerDuty, Opsgenie, ...). The URL is kept as a secret of
 the block and never printed. Without either, automations fire all the same and do nothing: the firing stands in the
 event feed. What is not given again stays as it is installed.
