@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt deployments/make_env.sh
 evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=file to choose another)
 	@$(BIN)/coral evolve $(CONFIG)
 
-test: env ## every test that needs no Docker, browser or GPU, but for test-faults; two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: env ## every test that needs no Docker, browser or GPU, but for test-faults; three files at a time
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-faults: env ## the slow half of the failure table: 50 kills, outages, hangs, machine loss, cancel
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --timeout 1500 $(ONLY) tests/pools
