@@ -90,7 +90,8 @@ class Fleet:
             found = self._client.read_deployment_by_name(name)
         except ObjectNotFound:
             raise ConfigError(
-                f"infra.{queue}.deployment: {name}: no such deployment on {url}. Install it with: coral setup"
+                f"infra.{queue}.deployment: {name}: no such deployment on {url}. Start an installation of this machine "
+                "with coral up, or make pools and deployments on that API with coral setup."
             ) from None
         except (httpx.HTTPError, RuntimeError) as error:
             raise api_error(error) or error from None
