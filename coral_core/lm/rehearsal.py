@@ -36,6 +36,7 @@ class Rehearsal:
     def __init__(self, config: BaseModelConfig) -> None:
         self.identity = identify(config)
         self._seconds = _seconds(config.name)
+        self._lane = os.getppid()  # now: a lane that is killed during a training is nobody's parent at its end
         time.sleep(self._seconds["load"])
 
     def train(self, job: TrainingJob, pairs: list[tuple[str, str]], out: Path) -> TrainedAdapter:
@@ -68,7 +69,7 @@ class Rehearsal:
         }
         (out / "adapter_config.json").write_text(json.dumps(config, indent=1))
         (out / "adapter_model.safetensors").write_bytes(_safetensors(skill))
-        _count(job.digest(), out)
+        _count(job.digest(), out, self._lane)
         return TrainedAdapter(
             training_digest=job.digest(),
             trainable_parameters=2 * 128 * heavy.rank * len(heavy.target_modules) * 4,
@@ -94,11 +95,11 @@ class Rehearsal:
         return [[_answer(key, text, skill, seed, n) for n in range(samples)] for key, text in prompts], 0, 0.0
 
 
-def _count(digest: str, out: Path) -> None:
+def _count(digest: str, out: Path, lane: int) -> None:
     """Note a training that was done; one write, so that lines of several engines do not mix."""
     if (path := os.environ.get("CORAL_REHEARSAL_LOG")) is not None:
         with open(path, "ab", buffering=0) as file:
-            line = {"digest": digest, "out": str(out), "engine": os.getpid(), "lane": os.getppid()}
+            line = {"digest": digest, "out": str(out), "engine": os.getpid(), "lane": lane}
             file.write(json.dumps(line).encode() + b"\n")
 
 
