@@ -67,8 +67,9 @@ def hypervolume_picture(reading: RunReading) -> bytes:
     """Hypervolume of the front, and the size of it, by generation."""
     figure, axes = canvas()
     volumes = [line.hypervolume for line in reading.generations]
-    numbers = range(1, len(volumes) + 1)
-    axes.plot(numbers, volumes, "o-" if len(volumes) <= 25 else "-", color=BLUE, markersize=5, linewidth=1.6)
+    axes.plot(
+        range(len(volumes)), volumes, "o-" if len(volumes) <= 25 else "-", color=BLUE, markersize=5, linewidth=1.6
+    )
     axes.set_ylim(0, max([0.05, *volumes]) * 1.1)
     axes.set_xlabel("generation")
     axes.set_ylabel("hypervolume of the front")
@@ -88,7 +89,7 @@ def drift_picture(reading: RunReading) -> bytes:
         axes.grid(visible=False)
         axes.tick_params(labelsize=7, length=2, pad=2)
         axes.set_title("share " + gene if gene in SHARES else gene, fontsize=9, color=BLACK, pad=3)
-        points = [(line.number + 1, *line.genes[gene]) for line in shown if gene in line.genes]
+        points = [(line.number, *line.genes[gene]) for line in shown if gene in line.genes]
         if points:
             _band(axes, gene, points)
             whole_numbers(axes, len(lines), 3)

@@ -85,7 +85,7 @@ def draw_fitness(
     ]
     small = 5 if len(best) <= 25 else 0
     for label, values, colour, style in series:
-        points = [(number, value) for number, value in enumerate(values, 1) if value is not None]
+        points = [(number, value) for number, value in enumerate(values) if value is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=small, linewidth=1.6)
     for name, value in baselines.items():
@@ -189,13 +189,13 @@ def plain(axes: Any) -> None:
 
 
 def whole_numbers(axes: Any, count: int, most: int = 8) -> None:
-    """An x axis of generations 1 to `count`."""
+    """An x axis of `count` generations, numbered from 0 as in tables and names of genomes."""
     from matplotlib.ticker import MaxNLocator
 
     if count:
-        axes.set_xlim(0.7, count + 0.3)
+        axes.set_xlim(-0.3, count - 0.7)
         if count <= most:
-            axes.set_xticks(range(1, count + 1))
+            axes.set_xticks(range(count))
         else:
             axes.xaxis.set_major_locator(MaxNLocator(most, integer=True))
 
