@@ -7,7 +7,6 @@ rows and the last update are in it.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import statistics
@@ -100,11 +99,12 @@ def main() -> None:
     os.environ.pop("PREFECT_API_URL", None)
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     os.environ["PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL"] = "WARNING"
+    from flows.leaving import drain
     from flows.local_server import api
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(api())
+    with api():
         rows = measure(options, bench)
+        drain()  # or Prefect waits at the end of this process for a server that is gone
     ours = [row for row in rows if row["artifacts"]]
     sides = {
         name: [row["seconds"] / row["jobs"] for row in rows if row["artifacts"] is with_artifacts]
