@@ -36,7 +36,7 @@ def bound(rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
 
 def first_job(bench: Bench, runs: str, begun: float) -> float:
     """Seconds until the first job began to work."""
-    return min(row["finished"] - row["cost"]["seconds"] for row in timings(bench, runs)) - begun
+    return float(min(row["finished"] - row["cost"]["seconds"] for row in timings(bench, runs))) - begun
 
 
 def evolve(bench: Bench, runs: str, executor: str) -> dict[str, Any]:

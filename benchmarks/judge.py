@@ -205,7 +205,7 @@ def resident(pid: int) -> float:
 
 def memory(source: list[Problem], count: int) -> dict[str, Any]:
     """Resident megabytes of judge and zygotes, ten times on the way."""
-    marks = []
+    marks: list[dict[str, Any]] = []
     with Judge(workers=2) as judge:
         for part in range(10):
             judge.judge_batch(distinct(source, count // 10, f"memory {part}"))
