@@ -79,7 +79,8 @@ def part(samples: list[dict[str, Any]], low: float, high: float) -> list[dict[st
 def pace(samples: list[dict[str, Any]], population: int) -> float:
     """Seconds per genome."""
     first, last = samples[0], samples[-1]
-    return float(last["when"] - first["when"]) / max(1, (last["generations"] - first["generations"]) * population)
+    seconds = float(last["when"] - first["when"])
+    return seconds / max(1, int(last["generations"] - first["generations"]) * population)
 
 
 def main() -> None:
