@@ -54,6 +54,7 @@ from flows.dispatch import make_executor
 from flows.generation import generation
 from flows.leaving import hurry
 from flows.life import beating, failure_noted
+from flows.outlive import outlive_worker
 from flows.repeats import repeats
 from flows.run_log import logged_to
 from flows.session import Session, current, watcher
@@ -80,6 +81,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
         run_id, champion and where the run's folder is.
     """
     memory.keep_level()
+    outlive_worker()
     await asyncio.to_thread(preflight, config)
     flow_run_id, scheduled = str(flow_run.id or ""), _scheduled_start()
     if edition is None and scheduled is not None:

@@ -29,6 +29,7 @@ from coral_core.queue.worker import LaneWorker
 from coral_core.store import Store
 from flows.dispatch.version import code_version
 from flows.orders import orders
+from flows.outlive import outlive_worker
 from flows.run_log import logged_to
 
 log = logging.getLogger("coral.lane")
@@ -76,6 +77,7 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
     Raises:
         BudgetClosedError: what `config` allows to spend is spent; nothing was judged.
     """
+    outlive_worker()
     settings = config or parse_config("", "the defaults")
     for number, item in enumerate(patches):
         if set(item) != {"problem", "patch"}:
@@ -112,6 +114,7 @@ def _booked(config: RunConfig | None, jobs: Sequence[TestJob]) -> Iterator[None]
 
 
 def _lane(name: QueueName, path: str, installation: str, code: str, linger: float, most: int) -> Any:
+    outlive_worker()
     if code and code != code_version():
         raise ConfigError(
             f"this worker has {code_version()}, the evolution {code}. Install one version of both on every machine and image."

@@ -54,7 +54,8 @@ class _Group:
     deployment_id: UUID
     pool: str
     living: list[FlowRun] = field(default_factory=list)
-    started: set[UUID] = field(default_factory=set)
+    started: dict[UUID, float] = field(default_factory=dict)
+    """Lanes started here, and when (monotonic seconds)."""
     asked_workers: float = 0.0
     notice: str = ""
 
@@ -151,13 +152,13 @@ class Fleet:
             return None
         return f"{state.name}: {state.message or 'no message'}" if state is not None and state.is_final() else None
 
-    def ended_starts(self, queue: QueueName) -> list[tuple[str, str]]:
-        """Lanes started here that ended since the last call: flow run id and final state."""
+    def ended_starts(self, queue: QueueName) -> list[tuple[str, str, float]]:
+        """Lanes started here that ended since the last call, oldest first: flow run id, final state, when it was started."""
         group = self._groups[queue]
-        gone = group.started - {run.id for run in group.living}
-        ended = [(str(run_id), state) for run_id in gone if (state := self._final(str(run_id))) is not None]
-        group.started -= {UUID(run_id) for run_id, _ in ended}
-        return [(run_id, state) for run_id, state in ended if NO_HEARTBEAT not in state]
+        gone = group.started.keys() - {run.id for run in group.living}
+        ended = {run_id: state for run_id in gone if (state := self._final(str(run_id))) is not None}
+        starts = sorted((group.started.pop(run_id), str(run_id), state) for run_id, state in ended.items())
+        return [(run_id, state, started) for started, run_id, state in starts if NO_HEARTBEAT not in state]
 
     def notice(self, queue: QueueName) -> str:
         """What keeps lanes from starting, in words; empty when nothing does."""
@@ -222,7 +223,7 @@ class Fleet:
         except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
             log.warning("no %s lane could be started: %s", queue, str(error).splitlines()[0])
             return
-        group.started.add(run.id)
+        group.started[run.id] = time.monotonic()
         group.living.append(run)
 
     def cancel(self, run: FlowRun, why: str) -> None:
@@ -239,7 +240,7 @@ class Fleet:
         """Put on record that a lane is gone, when nobody is left who would. What was lost says nothing about the machine, so
         it is no start that failed (`ended_starts`)."""
         for group in self._groups.values():
-            group.started.discard(run.id)
+            group.started.pop(run.id, None)
         log.warning("%s is lost: %s", run.name, why)
         try:
             lost: State[Any] = Crashed(message=why)

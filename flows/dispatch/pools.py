@@ -49,13 +49,13 @@ from flows.dispatch import attempts
 from flows.dispatch.base import Executor
 from flows.dispatch.fleet import Fleet
 from flows.dispatch.pending import Pending
+from flows.dispatch.starts import MOST_FAILED_STARTS, Starts
 from flows.short_calls import retries
 
 log = logging.getLogger("coral.dispatch")
 
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 1.0
-MOST_FAILED_STARTS = 3
 LOAD_MINUTES = 30.0
 """Limit of asking a lane, which loads the base model for it."""
 
@@ -85,7 +85,7 @@ class WorkPoolExecutor(Executor):
         self._pending: dict[str, Pending] = {}
         self._said: dict[QueueName, str] = {}
         self._unborn: dict[UUID, float] = {}
-        self._failed_starts: dict[QueueName, int] = {"training": 0, "evaluation": 0}
+        self._starts: dict[QueueName, Starts] = {"training": Starts(), "evaluation": Starts()}
         self._done_by: dict[QueueName, int] = {"training": 0, "evaluation": 0}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -219,7 +219,7 @@ class WorkPoolExecutor(Executor):
     def _look_at(self, pending: Pending, fresh: bool) -> None:
         queue, ticket = self._queues[pending.queue], pending.ticket
         if (result := pending.result(queue)) is not None:
-            self._failed_starts[pending.queue] = 0
+            self._starts[pending.queue].well()
             self._done_by[pending.queue] += 1
             self._done(pending, result)
         elif (failed := queue.failed(ticket)) is not None:
@@ -382,19 +382,18 @@ class WorkPoolExecutor(Executor):
     def _watch_starts(self, name: QueueName) -> None:
         """Lanes that end before they did anything mean that the machine does not fit: say so instead of trying for ever."""
         board = self._queues[name].lanes
-        for run_id, state in self._fleet.ended_starts(name):
+        for run_id, state, started in self._fleet.ended_starts(name):
             note = board.read(lane_name(name, run_id))
             if (note is not None and (note.served or note.digest)) or state.startswith(("Completed", "Cancelled")):
-                self._failed_starts[name] = 0
+                self._starts[name].well()
                 continue
-            self._failed_starts[name] += 1
             first = state.splitlines()[0]
             log.warning("a %s lane ended before its first job: %s", name, first)
-            if self._failed_starts[name] >= MOST_FAILED_STARTS:
-                self._failed_starts[name] = 0
+            if self._starts[name].ended_early(started):
                 self._fail_all(
                     EngineError(
-                        f"{MOST_FAILED_STARTS} lanes of pool {self._fleet.pool(name)} ended before their first job, the last one: {first}"
+                        f"{MOST_FAILED_STARTS} lanes of pool {self._fleet.pool(name)} in a row ended before their first job, "
+                        f"the last one: {first}"
                     ),
                     name,
                 )

@@ -27,8 +27,8 @@ def test_a_lane_that_was_lost_is_no_failed_start_and_one_that_crashed_is() -> No
     lost, crashed = (FlowRun(id=uuid4(), flow_id=uuid4(), name=name) for name in ("lost", "crashed"))
     fleet: Any = object.__new__(Fleet)
     fleet._client = Api()
-    fleet._groups = {"training": _Group(uuid4(), "pool", started={lost.id, crashed.id})}
+    fleet._groups = {"training": _Group(uuid4(), "pool", started={lost.id: 1.0, crashed.id: 2.0})}
     fleet.give_up(lost, "no sign of life within 25 s of its start")
     assert fleet._client.set == [(lost.id, "Crashed", True)]
-    assert fleet.ended_starts("training") == [(str(crashed.id), "Crashed: image not found")]
+    assert fleet.ended_starts("training") == [(str(crashed.id), "Crashed: image not found", 2.0)]
     assert fleet.ended_starts("training") == []

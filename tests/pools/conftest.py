@@ -170,6 +170,21 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def up_again(pools: Pools) -> None:
+    """What a service manager does: start again what is dead, on the same port."""
+    port = pools.url.removesuffix("/api").rsplit(":", 1)[1]
+    command(Path(pools.environment["CORAL_HOME"]), "up", "--port", port, cwd=pools.folder)
+
+
+def worker_pid(pools: Pools, pool: str) -> int:
+    state = json.loads((Path(pools.environment["CORAL_HOME"]) / "up.json").read_text())
+    return next(int(w["pid"]) for w in state["workers"] if w["pool"] == pool)
+
+
+def server_pid(pools: Pools) -> int:
+    return int(json.loads((Path(pools.environment["CORAL_HOME"]) / "server.json").read_text())["pid"])
+
+
 def engine_of(lane: LaneNote) -> int | None:
     """The engine process of a lane of this machine."""
     from flows.installation.daily import descendants

@@ -4,11 +4,12 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from tests.flows.conftest import Coral
-from tests.pools.conftest import SLOW, Pools, alive, command, engine_of, kill, until
+from tests.pools.conftest import SLOW, Pools, alive, command, connected, engine_of, kill, until, up_again, worker_pid
 
 pytestmark = pytest.mark.server
 
@@ -49,6 +50,21 @@ def test_a_lane_is_killed(pools: Pools, undisturbed: Coral) -> None:
     same(pools, undisturbed)
     lost = [note for note in pools.queue().lanes.notes() if note.pid == lane.pid]
     assert lost[0].state == "working", "a killed lane says no goodbye"
+
+
+def test_a_worker_is_killed(pools: Pools, undisturbed: Coral) -> None:
+    """Its lanes go on without it: what they log is no more read, and that ends nobody."""
+    run = pools.start(base_model__name=SLOW)
+    lane = until(pools.working)
+    before = sum(s.jobs for s in lane.served.values())
+    kill(worker_pid(pools, "coral-a100"))
+    until(lambda: (n := pools.queue().lanes.read(lane.lane)) and sum(s.jobs for s in n.served.values()) > before + 1)
+    up_again(pools)
+    finish(run)
+    same(pools, undisturbed)
+    with connected(pools.url) as client:
+        state = until(lambda: (s := client.read_flow_run(UUID(lane.flow_run_id)).state) and s.is_final() and s)
+    assert state.is_completed(), state.message
 
 
 def test_an_engine_is_killed(pools: Pools, undisturbed: Coral) -> None:

@@ -19,7 +19,7 @@ from prefect.states import Cancelling, Pending
 from flows.api import ApiError
 from flows.installation.daily import descendants
 from tests.flows.conftest import SMALL, Coral
-from tests.pools.conftest import SLOW, Pools, alive, command, engine_of, kill, until
+from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, server_pid, until, up_again, worker_pid
 from tests.pools.test_faults import finish, same
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -30,21 +30,6 @@ KILLS = 50
 def client(pools: Pools) -> Iterator[SyncPrefectClient]:
     with temporary_settings({PREFECT_API_URL: pools.url}), get_client(sync_client=True) as made:
         yield made
-
-
-def up_again(pools: Pools) -> None:
-    """What a service manager does: start again what is dead, on the same port."""
-    port = pools.url.removesuffix("/api").rsplit(":", 1)[1]
-    command(Path(pools.environment["CORAL_HOME"]), "up", "--port", port, cwd=pools.folder)
-
-
-def worker_pid(pools: Pools, pool: str) -> int:
-    state = json.loads((Path(pools.environment["CORAL_HOME"]) / "up.json").read_text())
-    return next(int(w["pid"]) for w in state["workers"] if w["pool"] == pool)
-
-
-def server_pid(pools: Pools) -> int:
-    return int(json.loads((Path(pools.environment["CORAL_HOME"]) / "server.json").read_text())["pid"])
 
 
 def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> None:
@@ -164,18 +149,7 @@ def test_a_machine_is_lost(pools: Pools, undisturbed: Coral, client: SyncPrefect
 
 
 def test_a_cancel_in_the_ui_ends_a_deployed_evolution(pools: Pools, client: SyncPrefectClient) -> None:
-    deployment = client.read_deployment_by_name("evolve/evolve")
-    config: dict[str, Any] = {
-        "name": "deployed",
-        "runs": str(pools.runs),
-        "store": {"path": str(pools.runs / "store")},
-        "infra": {"executor": "work-pools"},
-    }
-    for key, value in (SMALL | {"base_model.name": "rehearsal:train=3"}).items():
-        section, name = key.split(".")
-        config.setdefault(section, {})[name] = int(value) if value.isdigit() else value
-    config["genes"] = {"heavy": {"rank": [2, 4, 8, 16, 32]}}
-    run = client.create_flow_run_from_deployment(deployment.id, parameters={"config": config})
+    run = _deployed(client, pools, genes={"heavy": {"rank": [2, 4, 8, 16, 32]}})
     until(lambda: pools.runs.exists() and pools.working(), 90)
     engines = [pid for note in pools.lanes() if (pid := engine_of(note))]
     client.set_flow_run_state(run.id, Cancelling())
@@ -184,6 +158,17 @@ def test_a_cancel_in_the_ui_ends_a_deployed_evolution(pools: Pools, client: Sync
     assert not any(alive(pid) for pid in engines) and not pools.queue().open_digests()
     resumed = pools.call("resume", "latest", "--runs", str(pools.runs))
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+
+
+def test_a_deployed_evolution_outlives_its_worker(pools: Pools, client: SyncPrefectClient) -> None:
+    """It needs the worker to be started, and to nothing else: what it logs afterwards is in the API, and it ends well."""
+    run = _deployed(client, pools)
+    until(lambda: pools.runs.exists() and pools.working(), 90)
+    kill(worker_pid(pools, "coral-control"))
+    until(lambda: _state(client, str(run.id)) != "Running", 150)
+    assert _state(client, str(run.id)) == "Completed"
+    assert b'"type": "final"' in pools.history()
+    up_again(pools)
 
 
 def test_lanes_follow_the_work(pools: Pools) -> None:
@@ -228,6 +213,22 @@ def test_two_stores_take_turns_on_one_pool(pools: Pools, tmp_path_factory: pytes
         for note in place.lanes():
             place.queue().lanes.ask_to_end(note.lane, "the test is over")
         until(lambda place=place: not place.lanes(), 40)
+
+
+def _deployed(client: SyncPrefectClient, pools: Pools, **sections: Any) -> FlowRun:
+    """Start a small evolution as the UI does."""
+    config: dict[str, Any] = {
+        "name": "deployed",
+        "runs": str(pools.runs),
+        "store": {"path": str(pools.runs / "store")},
+        "infra": {"executor": "work-pools"},
+        **sections,
+    }
+    for key, value in (SMALL | {"base_model.name": "rehearsal:train=3"}).items():
+        section, name = key.split(".")
+        config.setdefault(section, {})[name] = int(value) if value.isdigit() else value
+    deployment = client.read_deployment_by_name("evolve/evolve")
+    return client.create_flow_run_from_deployment(deployment.id, parameters={"config": config})
 
 
 def _lane_runs(client: SyncPrefectClient, pools: Pools) -> list[FlowRun]:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.flows.conftest import Coral
-from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, until
+from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, server_pid, until, up_again, worker_pid
 from tests.pools.test_faults import finish, same
-from tests.pools.test_faults_slow import server_pid, up_again, worker_pid
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
