@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.flows.conftest import Coral
-from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, server_pid, until, up_again, worker_pid
+from tests.pools.conftest import SLOW, Pools, alive, connected, engine_of, kill, server_pid, until, up_again, worker_pid
 from tests.pools.test_faults import finish, same
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -75,6 +75,8 @@ def test_ctrl_c_while_the_server_is_away(patient: Pools) -> None:
 
 def test_a_worker_that_was_killed_is_said_while_prefect_thinks_it_online(pools: Pools) -> None:
     """Prefect takes more than a minute to notice; who waits for a lane is told within 15 seconds."""
+    with connected(pools.url) as client:  # after an outage the server learns it from the next beat
+        until(lambda: any(w.status == "ONLINE" for w in client.read_workers_for_work_pool("coral-a100")), 90)
     kill(worker_pid(pools, "coral-a100"))
     try:
         run = pools.start(base_model__name=SLOW)
