@@ -137,9 +137,13 @@ def _population(reading: RunReading) -> Population:
         size=reading.config.search.population,
         evaluated=reading.genomes + len(fresh),
         infeasible=reading.infeasible + sum(line.infeasible is not None for line in fresh),
-        unique_adapters=len(reading.adapters),
+        unique_adapters=_adapters(reading),
         unique_share=latest.adapters / latest.genomes if latest and latest.genomes else None,
     )
+
+
+def _adapters(reading: RunReading) -> int:
+    return len(reading.adapters | {line.adapter for line in reading.fresh.values()})
 
 
 # -- jobs ----------------------------------------------------------------------------------
@@ -184,7 +188,7 @@ def _cache(reading: RunReading) -> Cache:
         hits=hits,
         asked=asked,
         rate=hits / asked if asked else None,
-        genomes_sharing_an_adapter=reading.genomes - len(reading.adapters),
+        genomes_sharing_an_adapter=reading.genomes + len(reading.fresh) - _adapters(reading),
     )
 
 

@@ -42,6 +42,8 @@ class Line:
     meets: bool
     infeasible: str | None
     parameters: int
+    adapter: str
+    """Begin of the training digest."""
     genome: dict[str, Any] = field(default_factory=dict)
     """Genes and lineage; empty until the generation is in the history."""
 
@@ -171,11 +173,12 @@ class RunReading:
             meets=bool(scores) and violation(scores, self.config.scoring, 1.0) == 0,
             infeasible=row["infeasible"],
             parameters=row["trainable_parameters"],
+            adapter=row["training_digest"][:16],
             genome={name: genome[name] for name in ("heavy", "light", "lineage")} | {"reason": row["reason"]},
         )
         self.genomes += 1
         self.infeasible += line.infeasible is not None
-        self.adapters.add(row["training_digest"][:16])
+        self.adapters.add(line.adapter)
         self._population.append(line)
         if line.fitness is None:
             return
@@ -349,6 +352,7 @@ def _fresh_line(name: str, number: int, found: Evaluation, config: RunConfig) ->
         meets=not infeasible and violation(found.scores, config.scoring, 1.0) == 0,
         infeasible=infeasible,
         parameters=found.trainable_parameters,
+        adapter=found.training_digest[:16],
     )
 
 

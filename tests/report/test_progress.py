@@ -116,6 +116,9 @@ def test_genomes_of_the_generation_under_way_count_before_they_are_history(open_
     assert after.best is not None and after.best.genome_id == "g001-000" and after.best.scores == better.scores
     assert after.percent > before.percent and after.population.evaluated == before.population.evaluated + 1
     assert after.phase == "searching" and after.generation == 1
+    assert better.training_digest[:16] not in RunReading(folder, store).refresh().adapters
+    assert after.population.unique_adapters == before.population.unique_adapters + 1
+    assert after.cache.genomes_sharing_an_adapter == before.cache.genomes_sharing_an_adapter
 
 
 def test_failed_tries_are_counted_and_disturb_no_other_reader(open_run: tuple[RunFolder, Store]) -> None:
