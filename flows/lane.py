@@ -28,7 +28,7 @@ from coral_core.queue.gpu import own_gpu
 from coral_core.queue.worker import LaneWorker
 from coral_core.store import Store
 from flows.dispatch.version import code_version
-from flows.orders import orders
+from flows.orders import being_cancelled, orders
 from flows.outlive import outlive_worker
 from flows.run_log import logged_to
 
@@ -127,7 +127,7 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
     worker = LaneWorker(store, queue, linger, flow_run.id or "", wanted, most=most, ledger=Ledger(store))
     with logged_to(flow_run.id), own_gpu(queue, worker.name, flow_run.id or "", wanted, linger) as without:
         ended = without or worker.run()
-    if ended == "cancelled":
+    if ended == "cancelled" or being_cancelled(flow_run.id):
         return Cancelled(message="the lane was cancelled; its job goes to another lane")
     note = queue.lanes.read(worker.name)
     return {"lane": worker.name, "ended": ended, "jobs": sum(s.jobs for s in note.served.values()) if note else 0}

@@ -132,3 +132,16 @@ def age(run: FlowRun) -> float:
 def orders(flow_run_id: str | None, installation: str, turn: float) -> Callable[[], Order]:
     """`Orders` of a flow run; outside of one a lane goes on until its work ends."""
     return Orders(flow_run_id, installation, turn) if flow_run_id else lambda: "go on"
+
+
+def being_cancelled(flow_run_id: str | None) -> bool:
+    """Does the API say now that somebody cancels this flow run? Then Prefect takes no other end of it than Cancelled."""
+    if not flow_run_id:
+        return False
+    try:
+        with retries(1):
+            state = short_client().read_flow_run(UUID(flow_run_id)).state
+    except Exception as error:  # whoever is away now will not take the end of the run, either
+        log.debug("the API does not answer: %s", error)
+        return False
+    return state is not None and state.is_cancelling()

@@ -11,7 +11,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Crashed, Running
 
 from flows import orders
-from flows.orders import Orders
+from flows.orders import Orders, being_cancelled
 
 
 class Api:
@@ -65,6 +65,15 @@ def test_cancelled_and_deleted_lanes_stop(api: Api) -> None:
         assert lane()() == "stop"
     api.state, api.gone = Running(), ObjectNotFound(Exception("404"))
     assert lane()() == "stop"
+
+
+def test_a_cancel_that_arrives_as_the_lane_ends_is_seen(api: Api) -> None:
+    assert not being_cancelled(str(uuid4())) and not being_cancelled(None)
+    for state, seen in ((Cancelling(), True), (Cancelled(), False)):
+        api.state = state
+        assert being_cancelled(str(uuid4())) is seen
+    api.gone = RuntimeError("away")
+    assert not being_cancelled(str(uuid4()))
 
 
 def test_an_api_that_is_away_changes_nothing(api: Api) -> None:

@@ -13,7 +13,7 @@ import pytest
 from flows import local_server
 from flows.installation import daily
 from tests.flows.conftest import Coral
-from tests.pools.conftest import Pools, alive, command, connected, until
+from tests.pools.conftest import Pools, alive, command, connected, kill, until, worker_pid
 
 
 @pytest.fixture
@@ -53,6 +53,22 @@ def test_down_ends_evolutions_in_other_terminals_too(own: Pools) -> None:
     assert runs[2].poll() is None, "it needs no pool"
     local.end()
     until(lambda: not alive(server), 30, "the last to leave ends the server")
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_down_ends_what_dead_workers_left(own: Pools) -> None:
+    """Lanes outlive their worker, so they have no parent any more by which they could be found."""
+    run = own.start(base_model__name="rehearsal:train=4,evaluate=0.2")
+    until(lambda: own.working(), 120)
+    for pool in ("coral-a100", "coral-a10g"):
+        kill(worker_pid(own, pool))
+    lanes = own.lanes()
+    done = own.call("down")
+    assert done.returncode == 0 and "ended the server" in done.stdout, done.stdout + done.stderr
+    assert lanes and not any(alive(note.pid) for note in lanes)
+    out, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, out
 
 
 def test_leaving_says_what_became_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
