@@ -19,6 +19,7 @@ from typing import Any
 from coral_core.errors import CoralError
 from flows.installation.pools import POOLS
 from flows.local_server import SETTINGS, coral_home
+from flows.outlive import STARTED_BY_WORKER
 
 STOP_SECONDS = 30.0
 
@@ -63,7 +64,7 @@ def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
         **os.environ,
         **SETTINGS,
         "PREFECT_API_URL": url,
-        "PREFECT_HOME": str(coral_home() / "prefect"),
+        "PREFECT_HOME": str(_prefect_home()),
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "1"),
         "PREFECT_WORKER_PREFETCH_SECONDS": "5",
         "NO_COLOR": "1",
@@ -91,24 +92,52 @@ def is_worker(pid: int) -> bool:
 
 
 def end_workers(pools: set[str] | None = None) -> Iterator[str]:
-    """End the workers of `pools` (all by default) with everything that they started; yields what was ended."""
+    """End the workers of `pools` (all by default) with everything that they started; yields what was ended.
+
+    With all of them also ends what workers that are dead now had started.
+    """
     state = read_state()
     chosen = [w for w in state.get("workers", []) if pools is None or w["pool"] in pools]
     families = {w["pool"]: [w["pid"], *descendants(w["pid"])] for w in chosen if is_worker(w["pid"])}
     for worker in chosen:
         _signal([worker["pid"]] if is_worker(worker["pid"]) else [], signal.SIGTERM)
     for pool, family in families.items():
-        deadline = time.monotonic() + STOP_SECONDS
-        while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
-            _reap()
-            time.sleep(0.1)
-        _signal([pid for pid in family if _alive(pid)], signal.SIGKILL)
+        _end(family)
         yield f"worker of {pool}"
-    left = [w for w in state.get("workers", []) if w not in chosen]
-    if left:
-        state_file().write_text(json.dumps({**state, "workers": left}))
+    if pools is None and (left := _flow_runs(state.get("url", ""))):
+        _signal(left, signal.SIGTERM)
+        _end(left)
+        yield f"what dead workers had left, process {', '.join(map(str, left))}"
+    others = [w for w in state.get("workers", []) if w not in chosen]
+    if others:
+        state_file().write_text(json.dumps({**state, "workers": others}))
     else:
         state_file().unlink(missing_ok=True)
+
+
+def _end(family: list[int]) -> None:
+    """Wait for processes to end; kill those that do not."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
+        _reap()
+        time.sleep(0.1)
+    _signal([pid for pid in family if _alive(pid)], signal.SIGKILL)
+
+
+def _flow_runs(url: str) -> list[int]:
+    """Processes that a worker of this installation started for a flow run, whoever their parent is now."""
+    of_ours = {f"PREFECT_HOME={_prefect_home()}".encode(), f"PREFECT_API_URL={url}".encode()}
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            if of_ours <= set(environment) and any(v.startswith(f"{STARTED_BY_WORKER}=".encode()) for v in environment):
+                found.append(int(entry.name))
+    return [pid for pid in found if _alive(pid)]
+
+
+def _prefect_home() -> Path:
+    return coral_home() / "prefect"
 
 
 def descendants(pid: int) -> list[int]:

@@ -66,7 +66,8 @@ def test_down_ends_what_dead_workers_left(own: Pools) -> None:
     lanes = own.lanes()
     done = own.call("down")
     assert done.returncode == 0 and "ended the server" in done.stdout, done.stdout + done.stderr
-    assert lanes and not any(alive(note.pid) for note in lanes)
+    assert lanes
+    assert not any(alive(note.pid) for note in lanes)
     out, _ = run.communicate(timeout=60)
     assert run.returncode == 130, out
 
