@@ -181,6 +181,12 @@ class Sample(Frozen):
     extraction: str = Field(description="How it was extracted.")
     verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
 
+    @property
+    def passes(self) -> bool:
+        """Does the patch pass every case?"""
+        cases = self.verdict.get("cases")
+        return isinstance(cases, (list, tuple)) and bool(cases) and all(case == "pass" for case in cases)
+
 
 class ProblemRecord(Frozen):
     """Everything about one problem in one evaluation, for audit and re-scoring."""
@@ -211,6 +217,14 @@ class Evaluation(Frozen):
     trainable_parameters: int = 0
     records: tuple[ProblemRecord, ...] = ()
     cost: Cost = Cost()
+
+    def repaired(self) -> dict[str, float]:
+        """Bug -> share of its samples that repair it; their mean is `pass_at_1`."""
+        return {
+            record.problem_id: sum(sample.passes for sample in record.samples) / max(1, len(record.samples))
+            for record in self.records
+            if not record.retention
+        }
 
 
 class TestJob(Frozen):
@@ -252,4 +266,11 @@ class TestResult(Frozen):
     problem_id: str
     passed: bool = Field(description="Every case passes.")
     verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
+
+    @property
+    def passes(self) -> bool:
+        """Does the patch pass every case?"""
+        cases = self.verdict.get("cases")
+        return isinstance(cases, (list, tuple)) and bool(cases) and all(case == "pass" for case in cases)
+
     cost: Cost = Cost()

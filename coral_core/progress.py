@@ -21,7 +21,7 @@ __all__ = ["Best", "Event", "Money", "Progress", "Tally", "build_progress", "pro
 
 BEATS_SECONDS = 30.0
 """An account that was written longer ago is of a lane that is gone."""
-AT_THE_END = 4
+SEALED = 4
 """Evaluations of the sealed split."""
 HOUR = 3600.0
 
@@ -110,8 +110,14 @@ def _percent(reading: RunReading) -> float:
     whole = first + later * (search.generations - 1)
     past = first + later * (done - 1) if done else 0
     now = min(len(reading.seen.get(done, ())), later if done else first) if done < search.generations else 0
-    units = min(3, reading.done_baselines) + past + now + min(AT_THE_END, reading.done_held_out)
-    return round(100.0 * units / (3 + whole + AT_THE_END), 1)
+    end = _jobs_at_the_end(reading)
+    units = min(3, reading.done_baselines) + past + now + min(end, reading.done_held_out)
+    return round(100.0 * units / (3 + whole + end), 1)
+
+
+def _jobs_at_the_end(reading: RunReading) -> int:
+    """After the search: the sealed split, and a training and an evaluation for each seed repeat of the champion."""
+    return SEALED + 2 * reading.config.search.champion_repeats
 
 
 def _best(line: Line | None) -> Best | None:
@@ -210,12 +216,20 @@ def _times(reading: RunReading) -> Times:
 
 def _generations_left(reading: RunReading) -> float:
     """Generations still to come at most, the one under way by the share of its jobs that is open."""
-    if reading.final is not None:
+    if _phase(reading) in ("held-out", "finished"):
         return 0.0
     done = len(reading.generations)
     whole = 2 * (_fresh_genomes(reading) if done else reading.config.search.population)
     begun = min(1.0, len(reading.seen.get(done, ())) / max(1, whole))
     return max(0.0, reading.config.search.generations - done - begun)
+
+
+def _end_left(reading: RunReading) -> float:
+    """What is to come after the search, as a share of a generation by jobs."""
+    if reading.final is not None:
+        return 0.0
+    open_jobs = max(0, _jobs_at_the_end(reading) - reading.done_held_out)
+    return open_jobs / max(1, 2 * _fresh_genomes(reading))
 
 
 def _seconds_per_generation(reading: RunReading) -> float | None:
@@ -227,7 +241,7 @@ def _seconds_per_generation(reading: RunReading) -> float | None:
 def _seconds_left(reading: RunReading, per_generation: float | None, left: float) -> float | None:
     if reading.final is not None or per_generation is None:
         return None
-    return per_generation * left
+    return per_generation * (left + _end_left(reading))
 
 
 def _standing(reading: RunReading, ledger: Ledger) -> tuple[Standing | None, str]:
@@ -255,7 +269,7 @@ def _money(reading: RunReading, standing: Standing | None, left: float) -> Money
     finished = len(reading.generations)
     whole = sum(number < finished for number in reading.spans)
     done = whole + max(0.0, reading.config.search.generations - finished - left) if whole else 0.0
-    share = 1 + left / done if reading.generations and done else None
+    share = 1 + (left + _end_left(reading)) / done if reading.generations and done else None
     return Money(
         source="ledger" if from_ledger else "jobs",
         currency=standing.currency if standing else reading.config.budget.currency,

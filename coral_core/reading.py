@@ -293,8 +293,10 @@ class RunReading:
         """Which stage and generation the job belongs to."""
         label, finished = row["label"], row["finished"]
         matched = _GENOME.match(label)
-        held_out = label.endswith("held-out")
-        stage: Stage = "held-out" if held_out else "searching" if matched else "baselines"
+        at_the_end = (
+            label.endswith("held-out") or " repeat " in label
+        )  # seed repeats of the champion run beside the split
+        stage: Stage = "held-out" if at_the_end else "searching" if matched else "baselines"
         if stage != "searching" and name not in self._stage_jobs:
             self._stage_jobs.add(name)
             self.done_held_out += stage == "held-out"

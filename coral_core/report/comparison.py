@@ -165,8 +165,7 @@ def _gap(a: Report, b: Report, ours: Evaluation | None, theirs: Evaluation | Non
     if a.champion is None or b.champion is None:
         return None
     difference = (a.champion.held_out_pass_at_1 or 0.0) - (b.champion.held_out_pass_at_1 or 0.0)
-    bugs = [record.problem_id for record in ours.records if not record.retention] if ours else []
-    return compare(difference, ours.passed if ours else None, theirs.passed if theirs else None, bugs)
+    return compare(difference, ours.repaired() if ours else None, theirs.repaired() if theirs else None)
 
 
 def _same_fitness(a: Report, b: Report, config_a: RunConfig, config_b: RunConfig) -> bool:

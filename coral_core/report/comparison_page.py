@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from coral_core.report.comparison import Comparison, Difference, Side
-from coral_core.report.markdown import heavy_text, light_text, number, share
+from coral_core.report.markdown import heavy_text, light_text, number, share, with_count
 from coral_core.report.page import TONES, environment
 from coral_core.report.pictures import BLUE, ORANGE, as_data_uri, canvas, legend, png
 
@@ -33,14 +33,13 @@ def champion_rows(found: Comparison) -> Rows:
         champion, again = side.champion, side.repeats
         if champion is None:
             return {"status": side.status}
-        repaired = "" if champion.held_out_bugs is None else f" ({champion.held_out_repaired}/{champion.held_out_bugs})"
         spread = "" if again is None or again.sd_fitness is None else f" ± {again.sd_fitness:.3f}"
         return {
             "status": side.status,
             "strategy": side.strategy,
             "seed, edition": f"{side.seed}, {side.edition}",
             "champion": champion.genome_id or "–",
-            "held-out bugs repaired": share(champion.held_out_pass_at_1) + repaired,
+            "held-out bugs repaired": with_count(champion),
             "fitness bugs repaired": share(champion.fitness_pass_at_1),
             "fitness": number(champion.fitness),
             "fitness with other seeds": "–" if again is None else f"{number(again.mean_fitness)}{spread} (n = {again.n})",

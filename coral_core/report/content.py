@@ -60,7 +60,7 @@ class Contender(Frozen):
     held_out_scores: dict[str, float] = Field(
         default_factory=dict, description="Objective -> [0, 1] on the held-out split."
     )
-    held_out_repaired: int | None = Field(None, description="Held-out bugs repaired.")
+    held_out_repaired: int | None = Field(None, description="Held-out bugs repaired by the first sample.")
     held_out_bugs: int | None = Field(
         None, description="Held-out bugs there are (problems that are already right not counted)."
     )
@@ -78,10 +78,10 @@ class Gap(Frozen):
 
     difference: float = Field(description="Champion's held-out pass@1 less the other's.")
     bugs: int | None = Field(description="Bugs compared; null when an evaluation has left the store.")
-    only_champion: int | None = Field(description="Bugs that only the champion repairs.")
-    only_other: int | None = Field(description="Bugs that only the other repairs.")
+    only_champion: int | None = Field(description="Bugs that only the champion repairs, or more often than the other.")
+    only_other: int | None = Field(description="Bugs that only the other repairs, or more often.")
     p_value: float | None = Field(
-        description="Exact two-sided sign test (McNemar) over the bugs that one of the two repairs."
+        description="Exact two-sided sign test (McNemar) over the bugs that one of the two repairs, or more often."
     )
     interval: tuple[float, float] | None = Field(
         description="95 % interval of the difference (paired, Agresti and Min 2005)."

@@ -15,7 +15,7 @@ from coral_core.errors import StoreError
 from coral_core.genome import LightGenes
 from coral_core.repair.prompt import template_for
 from coral_core.report.content import Contender, Report
-from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, share, stands, table
+from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, repaired_text, stands, table
 from coral_core.run import RunFolder
 from coral_core.store import Store
 
@@ -83,7 +83,7 @@ def model_card(report: Report, champion: Contender, config: RunConfig) -> str:
         header,
         f"# Adapter `{champion.genome_id}` of {report.run_id}",
         f"A {champion.heavy.adapter if champion.heavy else 'LoRA'} adapter of {config.base_model.name} that repairs single-function Python bugs, "
-        f"found by CORAL-X ({report.strategy}). It repairs {champion.held_out_repaired} of {champion.held_out_bugs} held-out bugs ({share(champion.held_out_pass_at_1)})."
+        f"found by CORAL-X ({report.strategy}). It repairs {repaired_text(champion)}."
         if champion.held_out_bugs is not None
         else f"Best adapter so far of a run that {stands(report.status)}; the held-out split is still sealed.",
         "\n".join(f"- {line}" for line in gap_lines(report)),

@@ -188,9 +188,10 @@ def _gaps(history: History, evaluations: Mapping[str, Evaluation]) -> Gaps:
         if champion is None or line is None:
             continue
         ours, theirs = evaluations.get("champion"), evaluations.get(rival)
-        bugs = [record.problem_id for record in ours.records if not record.retention] if ours else []
         gaps[f"champion_minus_{rival}"] = compare(
-            champion.pass_at_1 - line.pass_at_1, ours.passed if ours else None, theirs.passed if theirs else None, bugs
+            champion.pass_at_1 - line.pass_at_1,
+            ours.repaired() if ours else None,
+            theirs.repaired() if theirs else None,
         )
     return Gaps(**gaps)
 

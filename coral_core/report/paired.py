@@ -1,7 +1,7 @@
 """Paired comparison of two adapters on the same bugs.
 
-Only bugs that one of the two repairs and the other does not say anything about which is
-better; the exact two-sided sign test (McNemar) counts those.
+Only bugs that one of the two repairs more often than the other say anything about which is
+better; the exact two-sided sign test (McNemar with one sample a bug) counts those.
 
     >>> round(sign_test(9, 1), 4)
     0.0215
@@ -10,7 +10,8 @@ better; the exact two-sided sign test (McNemar) counts those.
 """
 
 import math
-from collections.abc import Collection
+import statistics
+from collections.abc import Mapping, Sequence
 
 from coral_core.report.content import Gap
 
@@ -40,26 +41,39 @@ def interval(wins: int, losses: int, bugs: int) -> tuple[float, float]:
     return max(-1.0, difference - spread), min(1.0, difference + spread)
 
 
-def compare(
-    difference: float, champion: Collection[str] | None, other: Collection[str] | None, bugs: Collection[str]
-) -> Gap:
-    """The gap between two sets of repaired bugs; None stands for an evaluation that has left the store."""
+def spread(differences: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of paired differences in [-1, 1] (normal approximation)."""
+    mean = statistics.fmean(differences)
+    half = 1.959964 * statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 1.0
+    return max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def compare(difference: float, champion: Mapping[str, float] | None, other: Mapping[str, float] | None) -> Gap:
+    """The gap between two evaluations by bug.
+
+    Args:
+        difference: What the history says, for an evaluation that has left the store.
+        champion: Bug -> share of samples that repair it, in [0, 1] (0 or 1 with one sample a bug); None: it has left.
+        other: The same of the other one, of the same bugs.
+    """
     if champion is None or other is None:
         return Gap(
             difference=difference, bugs=None, only_champion=None, only_other=None, p_value=None,
             interval=None, resolution=None, distinguishable=None, verdict="unknown",
         )  # fmt: skip
-    ours, theirs = set(champion) & set(bugs), set(other) & set(bugs)
-    wins, losses = len(ours - theirs), len(theirs - ours)
-    p_value = sign_test(wins, losses)
-    clear = p_value < LEVEL
+    differences = [share - other.get(bug, 0.0) for bug, share in champion.items()]
+    wins, losses = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+    p_value, mean = sign_test(wins, losses), math.fsum(differences) / max(1, len(differences))
+    # with several samples a bug, many small losses may outweigh few large wins: then neither is better
+    clear = p_value < LEVEL and (wins - losses) * mean > 0
+    all_or_nothing = {abs(value) for value in differences} <= {0.0, 1.0}
     return Gap(
-        difference=difference,
-        bugs=len(bugs),
+        difference=mean,
+        bugs=len(differences),
         only_champion=wins,
         only_other=losses,
         p_value=p_value,
-        interval=interval(wins, losses, len(bugs)),
+        interval=interval(wins, losses, len(differences)) if all_or_nothing else spread(differences),
         resolution=resolution(wins + losses),
         distinguishable=clear,
         verdict=("better" if wins > losses else "worse") if clear else "not distinguishable",

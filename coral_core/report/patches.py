@@ -124,7 +124,7 @@ def _view(
         outcome=str(verdict.get("outcome", "unknown")),
         passed=record.problem_id in evaluation.passed,
         samples=len(record.samples),
-        passing=sum(_passes(sample.verdict) for sample in record.samples),
+        passing=sum(sample.passes for sample in record.samples),
         diff=unified(problem.buggy, patch) if problem else patch,
         is_diff=problem is not None,
         now_passing=_whole(verdict.get("now_passing")),
@@ -132,11 +132,6 @@ def _view(
         message=str(verdict.get("message", "")),
         others={name: record.problem_id in found.passed for name, found in rivals.items()},
     )
-
-
-def _passes(verdict: Mapping[str, object]) -> bool:
-    cases = verdict.get("cases")
-    return isinstance(cases, (list, tuple)) and bool(cases) and all(case == "pass" for case in cases)
 
 
 def _whole(value: object) -> int | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from coral_core.report.content import Contender, Report
 from coral_core.report.history import History
-from coral_core.report.markdown import NAMES, heavy_text, light_text, number, plural, share
+from coral_core.report.markdown import NAMES, heavy_text, light_text, number, plural, share, with_count
 
 Rows = list[tuple[object, ...]]
 
@@ -41,9 +41,8 @@ def cards(report: Report) -> list[dict[str, str]]:
 def contenders(report: Report) -> Rows:
     rows: Rows = []
     for name, found in named(report):
-        repaired = "" if found.held_out_bugs is None else f" ({found.held_out_repaired}/{found.held_out_bugs})"
         parameters = "–" if found.trainable_parameters is None else f"{found.trainable_parameters:,}"
-        rows.append((name, share(found.held_out_pass_at_1) + repaired,
+        rows.append((name, with_count(found),
                      share(found.fitness_pass_at_1), number(found.fitness), parameters, found.genome_id or "–"))  # fmt: skip
     return rows
 

@@ -73,19 +73,14 @@ def _compared(run: Verified, record: Any, evaluation: Evaluation) -> Iterator[st
         pairs += [("bugs repaired", record.passed, repaired), ("bugs", record.bugs, len(bugs))]
     yield from (f"{name} {one} in history.jsonl, {other} in the store" for name, one, other in pairs if one != other)
     if scored:
-        passes = [[_passes(sample.verdict) for sample in item.samples] for item in bugs]
+        passes = [[sample.passes for sample in item.samples] for item in bugs]
         flat = [float(one) for group in passes for one in group]
         if flat and abs(statistics.fmean(flat) - evaluation.pass_at_1) > 1e-9:
             yield f"pass@1 {evaluation.pass_at_1} in the store, its verdicts give {statistics.fmean(flat)}"
-        passed = tuple(r.problem_id for r in evaluation.records if r.samples and _passes(r.samples[0].verdict))
+        passed = tuple(r.problem_id for r in evaluation.records if r.samples and r.samples[0].passes)
         if passed != evaluation.passed:
             wrong = sorted(set(passed) ^ set(evaluation.passed))
             yield f"repaired problems in the store are not those of its verdicts: {', '.join(wrong[:3])}"
-
-
-def _passes(verdict: dict[str, Any]) -> bool:
-    cases = verdict.get("cases") or ()
-    return bool(cases) and all(case == "pass" for case in cases)
 
 
 def check_search(run: Verified) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 from coral_core.errors import ConfigError, StoreError
 from coral_core.report.content import Contender, Report
 from coral_core.report.gather import build_report
-from coral_core.report.markdown import gap_lines, headline, heavy_text, light_text, number, plural, share
+from coral_core.report.markdown import gap_lines, headline, heavy_text, light_text, number, plural, share, with_count
 from coral_core.report.previous import previous_text
 from coral_core.report.repeats import repeats_text
 from coral_core.run import RunFolder, find_run
@@ -157,13 +157,10 @@ def _contenders(report: Report) -> Table:
     for name, contender in rows:
         if contender is None:
             continue
-        repaired = (
-            "" if contender.held_out_bugs is None else f" ({contender.held_out_repaired}/{contender.held_out_bugs})"
-        )
         table.add_row(
             name,
             words(contender.genome_id or "–"),
-            share(contender.held_out_pass_at_1) + repaired,
+            with_count(contender),
             share(contender.fitness_pass_at_1),
             number(contender.fitness),
             "–" if contender.trainable_parameters is None else f"{contender.trainable_parameters:,}",

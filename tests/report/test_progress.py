@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import time
 from pathlib import Path
@@ -119,6 +120,29 @@ def test_genomes_of_the_generation_under_way_count_before_they_are_history(open_
     assert better.training_digest[:16] not in RunReading(folder, store).refresh().adapters
     assert after.population.unique_adapters == before.population.unique_adapters + 1
     assert after.cache.genomes_sharing_an_adapter == before.cache.genomes_sharing_an_adapter
+
+
+def test_seed_repeats_of_the_champion_belong_to_the_end(open_run: tuple[RunFolder, Store]) -> None:
+    """They are of a genome of an early generation, and no job of the search: not its time, not its jobs, not its phase."""
+    folder, store = open_run
+    text = (folder.path / "config.yaml").read_text()
+    (folder.path / "config.yaml").write_text(re.sub(r"champion_repeats: \d+", "champion_repeats: 1", text))
+    found = [build_progress(folder, store)]
+    for at, (kind, label) in enumerate(
+        [
+            ("evaluation", "champion held-out"),
+            ("training", "g000-000 repeat 1"),
+            ("evaluation", "g000-000 repeat 1"),
+            ("evaluation", "base_model held-out"),
+        ]
+    ):
+        folder.append_timing(job(kind, label, 500.0 + 10 * at).model_copy(update={"digest": digest([kind, label])}))
+        found.append(build_progress(folder, store))
+    assert [step.phase for step in found[1:]] == ["held-out"] * 4
+    percents = [step.percent for step in found]
+    assert percents == sorted(set(percents)) and percents[-1] < 100, "the bar moves with every job"
+    assert len({step.time.searching for step in found}) == 1
+    assert 0 not in RunReading(folder, store).refresh().seen
 
 
 def test_failed_tries_are_counted_and_disturb_no_other_reader(open_run: tuple[RunFolder, Store]) -> None:

@@ -323,8 +323,25 @@ def test_resolution_is_the_smallest_difference_the_test_can_tell() -> None:
 def test_interval_holds_the_difference_and_no_difference_is_no_verdict() -> None:
     low, high = interval(18, 0, 30)
     assert low < 18 / 30 < high
-    gap = compare(0.0, ["a"], ["a"], ["a", "b"])
+    gap = compare(0.0, {"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0})
     assert (gap.only_champion, gap.only_other, gap.p_value, gap.verdict) == (0, 0, 1.0, "not distinguishable")
+
+
+def test_with_several_samples_a_bug_gap_and_test_are_of_the_same_shares() -> None:
+    """First samples alone would call this champion better; most of its tries fail."""
+    bugs = [f"bug-{number}" for number in range(40)]
+    champion = {bug: 0.25 for bug in bugs}
+    other = {bug: float(number < 20) for number, bug in enumerate(bugs)}
+    gap = compare(0.0, champion, other)
+    assert gap.difference == pytest.approx(-0.25) and (gap.only_champion, gap.only_other) == (20, 20)
+    assert gap.verdict == "not distinguishable" and gap.interval is not None
+    assert gap.interval[0] < -0.25 < gap.interval[1]
+    # many small gains that a few large losses outweigh: the sign test alone would say better
+    gains = {bug: 0.25 if number < 32 else 0.0 for number, bug in enumerate(bugs)}
+    losses = {bug: 0.0 if number < 32 else 1.0 for number, bug in enumerate(bugs)}
+    mixed = compare(0.0, gains, losses)
+    assert mixed.difference == 0.0 and mixed.p_value is not None and mixed.p_value < 0.05
+    assert mixed.verdict == "not distinguishable"
 
 
 def test_drawing_libraries_are_imported_only_when_a_picture_is_drawn() -> None:
