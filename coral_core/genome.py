@@ -89,7 +89,7 @@ class Lineage(Frozen):
 class Genome(Frozen):
     """One candidate. `genome_id` is ``g<generation>-<slot>`` (unique in a run and stable in a replay)."""
 
-    genome_id: str
+    genome_id: str = Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)?g\d{3,9}-\d{3,9}$")
     generation: int = Field(ge=0)
     slot: int = Field(ge=0)
     heavy: HeavyGenes

@@ -7,6 +7,7 @@ and the champion. `replay` judges stored patches again; doing whole evaluations 
 to an executor (flows/cli/verify.py).
 """
 
+from coral_core.verification.completeness import check_champion, check_completeness
 from coral_core.verification.findings import Expected, Finding, Verified, open_run
 from coral_core.verification.origins import check_digests, check_identity, check_problems, check_versions
 from coral_core.verification.outcomes import check_scores, check_search, check_store
@@ -29,8 +30,10 @@ def check_all(run: Verified) -> list[Expected]:
     check_versions(run)
     check_identity(run)
     check_problems(run)
+    check_completeness(run)
     expected = check_digests(run)
     check_store(run, expected)
+    check_champion(run)
     check_scores(run)
     check_search(run)
     return expected

@@ -22,7 +22,7 @@ class Finding(Frozen):
     """What one check saw."""
 
     check: str = Field(
-        description="files, versions, identity, problems, digests, store, scores, search, verdicts, regenerated."
+        description="files, versions, identity, problems, completeness, digests, store, champion, scores, search, verdicts, regenerated."
     )
     status: Literal["ok", "differs", "note"] = Field(
         description="note: something that makes no difference, or could not be checked."

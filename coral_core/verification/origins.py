@@ -11,6 +11,7 @@ from coral_core.lm.base import identify
 from coral_core.plan import split_digest
 from coral_core.records import BaselineRecord, FinalRecord, GenomeRecord
 from coral_core.run import identify_run, versions
+from coral_core.verification.completeness import BASELINES, owners
 from coral_core.verification.findings import Expected, Verified, first_line
 
 HARMLESS = ("platform", "machine", "prefect")
@@ -120,10 +121,10 @@ def _jobs(run: Verified) -> Iterator[tuple[str, Any, EvaluationJob]]:
         yield name, record, planner.of(record.genome)
     for final in run.of(FinalRecord):
         for line in final.held_out:
-            genome = genomes.get(line.genome_id or "")
-            if genome is not None:
-                yield f"{line.name} held-out", line, planner.of(genome.genome, "held_out")
-            elif line.name in ("base_model", "default_lora"):
+            owner = genomes.get(owners(run, final)[line.name] or "")
+            if owner is not None:
+                yield f"{line.name} held-out", line, planner.of(owner.genome, "held_out")
+            elif line.name in BASELINES:
                 adapter = heavy if line.name == "default_lora" else None
                 yield f"{line.name} held-out", line, planner.evaluation(adapter, split="held_out")
         if (champion := genomes.get(final.champion)) is not None:

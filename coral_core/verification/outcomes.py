@@ -47,10 +47,14 @@ def check_scores(run: Verified) -> None:
             differences += [f"{label}: {text}" for text in _compared(run, record, evaluation)]
     for record in run.of(GenerationRecord):
         best = genomes.get(record.best or "")
-        if best is not None and run.config.problems.monitor and record.monitor_pass_at_1 is not None:
+        if best is not None and run.config.problems.monitor:
             job = as_recorded(run, run.planner.of(best.genome, "monitor"))
             found = run.store.read_evaluation(job.digest())
-            if found is not None and found.pass_at_1 != record.monitor_pass_at_1:
+            if found is None:
+                differences.append(
+                    f"generation {record.generation}: the monitor {_lost(run, 'evaluation', job.digest())}"
+                )
+            elif found.pass_at_1 != record.monitor_pass_at_1:
                 differences.append(f"generation {record.generation}: monitor pass@1 {record.monitor_pass_at_1} in history.jsonl, {found.pass_at_1} in the store")  # fmt: skip
     run.say("scores", differences, f"{len(rows)} lines of scores agree with the store and with the verdicts there")
 

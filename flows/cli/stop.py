@@ -1,6 +1,5 @@
 """`coral cancel` and `coral resume`: stop an evolution from anywhere, go on with it later."""
 
-import os
 import time
 from typing import Annotated
 from uuid import UUID
@@ -109,15 +108,26 @@ def _put_in_force(folder: RunFolder, config: RunConfig) -> None:
 
 
 def _tell(url: str, flow_run_id: str) -> None:
-    """Cancelling, which the evolution (or its worker) sees; an API that is away is said and passed over."""
-    os.environ["PREFECT_API_URL"] = url
+    """Cancelling, which the evolution (or its worker) sees; an API that is away is said and passed over.
+
+    The address stands in the run's folder, which anybody may have written: your key goes to the API that you configured, and
+    to no other.
+    """
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
     from prefect.states import Cancelled, Cancelling
 
+    from flows.installation.daily import read_state
+
+    secrets = {PREFECT_API_KEY, PREFECT_API_AUTH_STRING}
+    trusted = url in (PREFECT_API_URL.value(), read_state().get("url"))
     try:
-        with get_client(sync_client=True) as client:
+        with (
+            temporary_settings({PREFECT_API_URL: url}, restore_defaults=set() if trusted else secrets),
+            get_client(sync_client=True) as client,
+        ):
             state = client.read_flow_run(UUID(flow_run_id)).state
             if state is not None and not state.is_final():
                 waiting = state.is_scheduled()
@@ -126,6 +136,10 @@ def _tell(url: str, flow_run_id: str) -> None:
                 )
     except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
         console.print(f"[yellow]{marked(url)} does not know or does not answer[/] ({type(error).__name__})")
+        if not trusted:
+            console.print(
+                "It was asked without your API key. If it is yours, set PREFECT_API_URL to it and cancel again."
+            )
 
 
 def _withdraw(folder: RunFolder) -> int:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from coral_core.config import BudgetConfig
-from coral_core.errors import CoralError
+from coral_core.errors import ConfigError, CoralError
 from coral_core.foreign import visible
 from coral_core.run import RunFolder, find_run
 from coral_core.store import Store
@@ -53,7 +53,7 @@ def verify(
 
     folder = find_run(runs, run)
     with heard():
-        findings, drawn = _verified(folder, store_of(folder), max(0, sample), seed, regenerate)
+        findings, drawn = _verified(folder, max(0, sample), seed, regenerate)
     wrong = [finding for finding in findings if finding.status == "differs"]
     if as_json:
         body = {
@@ -70,9 +70,12 @@ def verify(
         raise SystemExit(1)
 
 
-def _verified(
-    folder: RunFolder, store: Store, count: int, seed: int, regenerate: bool
-) -> tuple[list[Finding], list[Expected]]:
+def _verified(folder: RunFolder, count: int, seed: int, regenerate: bool) -> tuple[list[Finding], list[Expected]]:
+    try:
+        store = store_of(folder)
+    except ConfigError as error:
+        text = f"config.yaml cannot be read: {str(error).splitlines()[0]}"
+        return [Finding(check="files", status="differs", text=text)], []
     found, broken = open_run(folder, store)
     if found is None:
         return broken, []
@@ -80,6 +83,8 @@ def _verified(
     judge_again(found, drawn)
     if regenerate:
         _regenerate(found, drawn)
+    elif drawn:
+        found.note("verdicts", "that the model wrote these patches is shown by --regenerate alone")
     return found.findings, drawn
 
 
@@ -128,6 +133,6 @@ def _print(folder: RunFolder, findings: Sequence[Finding], wrong: int) -> None:
     colours = {"ok": "green", "differs": "red", "note": "yellow"}
     out.print(words(folder.run_id, "bold"))
     for finding in findings:
-        line = Text.assemble((f"{finding.status:<8}", colours[finding.status]), (f"{finding.check:<12}", "dim"), visible(finding.text))  # fmt: skip
+        line = Text.assemble((f"{finding.status:<8}", colours[finding.status]), (f"{finding.check:<14}", "dim"), visible(finding.text))  # fmt: skip
         out.print(line, soft_wrap=True)
     out.print(f"\n[red]{wrong} differences[/]" if wrong else "\n[green]everything agrees[/]")

@@ -44,13 +44,18 @@ def read_state() -> dict[str, Any]:
 
 
 def start_workers(url: str) -> list[dict[str, Any]]:
-    """A process worker for each pool; those that run already are left alone."""
-    known = {w["pool"]: w for w in read_state().get("workers", []) if is_worker(w["pid"])}
+    """A process worker for each pool; those that run already for `url` are left alone, those of another server ended."""
+    state = read_state()
+    if state.get("url", url) != url:
+        for _ in end_workers():
+            pass
+        state = {}
+    known = {w["pool"]: w for w in state.get("workers", []) if is_worker(w)}
     workers = [known.get(pool.name) or _start(pool.name, pool.limit, url) for pool in POOLS]
     state_file().write_text(json.dumps({"url": url, "workers": workers}))
     time.sleep(1.0)
     for worker in workers:
-        if not is_worker(worker["pid"]):
+        if not is_worker(worker):
             tail = " | ".join(Path(worker["log"]).read_text("utf-8", "replace").strip().splitlines()[-3:])
             raise WorkerError(
                 f"the worker of pool {worker['pool']} ended at once. Its log {worker['log']} ends: {tail}"
@@ -72,7 +77,7 @@ def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*command, "--limit", str(limit), "--name", f"{pool}-local"],
+            [*command, "--limit", str(limit), "--name", _name(pool)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -83,12 +88,19 @@ def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
     return {"pool": pool, "pid": process.pid, "log": str(log)}
 
 
-def is_worker(pid: int) -> bool:
-    """Is `pid` a Prefect worker (and not a later process of the same number)?"""
+def is_worker(worker: dict[str, Any]) -> bool:
+    """Does this worker of `read_state` still run, and not a later process of the same number?"""
+    process = Path(f"/proc/{worker['pid']}")
     try:
-        return b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        arguments, environment = ((process / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
     except OSError:
         return False
+    wanted = {b"worker", b"--pool", worker["pool"].encode(), _name(worker["pool"]).encode()}
+    return wanted <= set(arguments) and f"PREFECT_HOME={_prefect_home()}".encode() in environment
+
+
+def _name(pool: str) -> str:
+    return f"{pool}-local"
 
 
 def end_workers(pools: set[str] | None = None) -> Iterator[str]:
@@ -98,9 +110,9 @@ def end_workers(pools: set[str] | None = None) -> Iterator[str]:
     """
     state = read_state()
     chosen = [w for w in state.get("workers", []) if pools is None or w["pool"] in pools]
-    families = {w["pool"]: [w["pid"], *descendants(w["pid"])] for w in chosen if is_worker(w["pid"])}
+    families = {w["pool"]: [w["pid"], *descendants(w["pid"])] for w in chosen if is_worker(w)}
     for worker in chosen:
-        _signal([worker["pid"]] if is_worker(worker["pid"]) else [], signal.SIGTERM)
+        _signal([worker["pid"]] if is_worker(worker) else [], signal.SIGTERM)
     for pool, family in families.items():
         _end(family)
         yield f"worker of {pool}"
@@ -109,7 +121,7 @@ def end_workers(pools: set[str] | None = None) -> Iterator[str]:
         _end(left)
         yield f"what dead workers had left, process {', '.join(map(str, left))}"
     others = [w for w in state.get("workers", []) if w not in chosen]
-    if others:
+    if others or pools is not None:  # drained pools go on with `coral drain --undo`, until `coral down`
         state_file().write_text(json.dumps({**state, "workers": others}))
     else:
         state_file().unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
@@ -54,8 +54,10 @@ def setup(place: Place, dry_run: bool = False, notices: Notices | None = None, r
         missing = [name for name in DEPLOYMENTS if not _has_deployment(client, name)]
         switched_on = [] if dry_run else _switched_on(client)
     if not dry_run:
-        _deploy()
-        _switch_on(switched_on)
+        try:
+            _deploy()
+        finally:
+            _switch_on(switched_on)
     for name in DEPLOYMENTS:
         action = "create" if name in missing else "update"
         yield Step(what=f"deployment {name}", action=f"would {action}" if dry_run else f"{action}d")
@@ -89,15 +91,17 @@ def _pool(client: SyncPrefectClient, pool: PoolSpec, place: Place, dry_run: bool
         found = client.read_work_pool(pool.name)
     except ObjectNotFound:
         if not dry_run:
-            client.create_work_pool(
-                WorkPoolCreate(
-                    name=pool.name,
-                    type=place.infrastructure,
-                    base_job_template=wanted,
-                    concurrency_limit=pool.limit,
-                    description=pool.description,
-                )
+            new = WorkPoolCreate(
+                name=pool.name,
+                type=place.infrastructure,
+                base_job_template=wanted,
+                concurrency_limit=pool.limit,
+                description=pool.description,
             )
+            try:
+                client.create_work_pool(new)
+            except ObjectAlreadyExists:  # another set-up, at the same time
+                return _pool(client, pool, place, dry_run)
         return "would create" if dry_run else "created"
     if found.type != place.infrastructure:
         raise ConfigError(

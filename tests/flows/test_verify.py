@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coral_core.jobs import Evaluation
-from coral_core.records import FinalRecord
+from coral_core.records import FinalRecord, GenerationRecord, GenomeRecord
 from coral_core.run import RunFolder
 from coral_core.store import Store
 from coral_core.verification import Finding, check_all, judge_again, open_run, sample_of
@@ -66,7 +66,18 @@ def test_a_run_agrees_with_itself_also_when_done_anew(finished: Coral) -> None:
     assert done.returncode == 0 and body["verified"], body
     assert len(body["sample"]) == 3 and body["sample"][0]["label"] == "champion held-out"
     assert {finding["status"] for finding in body["findings"]} <= {"ok", "note"}
-    for check in ("files", "versions", "identity", "problems", "digests", "store", "scores", "search"):
+    for check in (
+        "files",
+        "versions",
+        "identity",
+        "problems",
+        "completeness",
+        "digests",
+        "store",
+        "champion",
+        "scores",
+        "search",
+    ):
         assert any(finding["check"] == check for finding in body["findings"]), check
     for check in ("verdicts", "regenerated"):
         assert sum(f["check"] == check and f["status"] == "ok" for f in body["findings"]) == 3
@@ -104,6 +115,61 @@ def test_a_changed_line_of_the_history_is_found(
     edited(copy[0], kind, change)
     findings = wrong(copy)
     assert any(f.check == check and words in f.text for f in findings), [(f.check, f.text) for f in findings]
+
+
+def _weaker_rival(row: dict[str, Any]) -> None:
+    """The default LoRA's line becomes that of the weaker median genome: every digest and score in it is true."""
+    default, median = (
+        next(line for line in row["held_out"] if line["name"] == n) for n in ("default_lora", "generation_0_median")
+    )
+    default.update({key: value for key, value in median.items() if key != "name"})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: row.update(repeats=[]), "seed repeats none in history.jsonl"),
+        (lambda row: row.update(repeats=row["repeats"][1:]), "seed repeats 2"),
+        (lambda row: row.update(held_out_openings=77), "77 openings"),
+        (lambda row: row["held_out"].pop(2), "held-out lines champion, base_model, generation_0_median"),
+        (_weaker_rival, "default_lora held-out: of g"),
+    ],
+)
+def test_what_the_final_record_leaves_out_or_gives_to_another_is_found(
+    copy: tuple[RunFolder, Store], change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    edited(copy[0], "final", change)
+    assert any(finding.check == "completeness" and said in finding.text for finding in wrong(copy))
+
+
+def test_a_baseline_that_is_gone_is_found(copy: tuple[RunFolder, Store]) -> None:
+    path = copy[0].path / "history.jsonl"
+    lines = path.read_text().splitlines(True)
+    path.write_text("".join(line for line in lines if json.loads(line).get("name") != "default_lora"))
+    assert any("baselines base_model in history.jsonl" in finding.text for finding in wrong(copy))
+
+
+def test_a_monitor_evaluation_that_is_gone_is_found(copy: tuple[RunFolder, Store]) -> None:
+    folder, store = copy
+    found, _ = open_run(folder, store)
+    assert found is not None
+    last = [r for r in found.records if isinstance(r, GenerationRecord)][-1]
+    best = next(r for r in found.of(GenomeRecord) if r.genome.genome_id == last.best)
+    check_all(found)  # the planner knows the base model's passes from here on
+    store.evaluation_path(found.planner.of(best.genome, "monitor").digest()).unlink()
+    assert any("the monitor evaluation" in finding.text for finding in wrong(copy))
+
+
+def test_other_weights_in_the_exported_champion_are_found(copy: tuple[RunFolder, Store]) -> None:
+    path = next((copy[0].path / "champion").iterdir()).parent / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?" if path.exists() else b"?")
+    assert any(finding.check == "champion" for finding in wrong(copy))
+
+
+def test_a_configuration_that_no_version_wrote_is_a_finding(copy: tuple[RunFolder, Store], coral: Coral) -> None:
+    (copy[0].path / "config.yaml").write_text("search: 7\n")
+    done = coral.call("verify", str(copy[0].path), "--json")
+    assert done.returncode == 1 and json.loads(done.stdout)["findings"][0]["check"] == "files", done.stderr
 
 
 def test_a_verdict_that_was_made_better_is_found_though_its_checksum_is_right(copy: tuple[RunFolder, Store]) -> None:

@@ -1,12 +1,14 @@
 """`coral down` and `coral drain` say what they did, and leave nobody waiting for what they ended."""
 
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,21 +87,74 @@ def test_leaving_says_what_became_of_the_server(tmp_path: Path, monkeypatch: pyt
     assert local_server.leave() == "ended the server" and not (tmp_path / "server.json").exists()
 
 
+def pretended_worker(home: Path, pool: str, *, name: str = "") -> "subprocess.Popen[bytes]":
+    """A process that looks like the worker of `pool` of the installation in `home`."""
+    arguments = [sys.executable, "-c", "input()", "worker", "--pool", pool, "--name", name or f"{pool}-local"]
+    return subprocess.Popen(arguments, stdin=subprocess.PIPE, env={**os.environ, "PREFECT_HOME": str(home / "prefect")})
+
+
+def test_a_process_that_got_the_number_of_a_dead_worker_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORAL_HOME", str(tmp_path))
+    strangers = [
+        subprocess.Popen([sys.executable, "-c", "input()", "my-worker-script"], stdin=subprocess.PIPE),
+        pretended_worker(tmp_path / "elsewhere", "coral-a100"),
+        pretended_worker(tmp_path, "coral-a100", name="somebodys"),
+    ]
+    try:
+        for stranger in strangers:
+            known = {"pool": "coral-a100", "pid": stranger.pid, "log": ""}
+            (tmp_path / "up.json").write_text(json.dumps({"url": "http://127.0.0.1:9/api", "workers": [known]}))
+            assert not daily.is_worker(known)
+            assert list(daily.end_workers()) == [] and stranger.poll() is None
+    finally:
+        for stranger in strangers:
+            stranger.communicate(b"\n")
+
+
+def test_workers_of_a_server_that_is_gone_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORAL_HOME", str(tmp_path))
+    started: list[str] = []
+
+    def start(pool: str, limit: int, url: str) -> dict[str, Any]:
+        started.append(pool)
+        return {"pool": pool, "pid": pretended_worker(tmp_path, pool).pid, "log": str(tmp_path / "log")}
+
+    monkeypatch.setattr(daily, "_start", start)
+    names = [pool.name for pool in daily.POOLS]
+    first = daily.start_workers("http://127.0.0.1:9/api")
+    try:
+        assert daily.start_workers("http://127.0.0.1:9/api") == first and started == names
+        second = daily.start_workers("http://127.0.0.1:10/api")
+        assert started == [*names, *names]
+        assert {w["pid"] for w in first}.isdisjoint(w["pid"] for w in second)
+        assert not any(daily.is_worker(worker) for worker in first)
+    finally:
+        list(daily.end_workers(set(names)))
+    assert daily.read_state() == {"url": "http://127.0.0.1:10/api", "workers": []}, (
+        "drain --undo has to know the server"
+    )
+    assert list(daily.end_workers()) == [] and daily.read_state() == {}
+
+
 @pytest.mark.server
 def test_a_drain_on_another_api_leaves_the_workers_of_coral_up(
     pools: Pools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They serve another server: here one whose pool of that name is drained by its address."""
     (tmp_path / "home").mkdir()
-    worker = subprocess.Popen([sys.executable, "-c", "input()", "worker"], stdin=subprocess.PIPE)
-    state = {"url": "http://127.0.0.1:9/api", "workers": [{"pool": "coral-control", "pid": worker.pid, "log": ""}]}
+    monkeypatch.setenv("CORAL_HOME", str(tmp_path / "home"))
+    worker = pretended_worker(tmp_path / "home", "coral-control")
+    known = {"pool": "coral-control", "pid": worker.pid, "log": ""}
+    state = {"url": "http://127.0.0.1:9/api", "workers": [known]}
     (tmp_path / "home" / "up.json").write_text(json.dumps(state))
     environment = pools.environment | {"CORAL_HOME": str(tmp_path / "home")}
     drain = [sys.executable, "-m", "flows.cli", "drain", "coral-control"]
     try:
         done = subprocess.run(drain, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0 and "ended worker" not in done.stdout, done.stdout + done.stderr
-        assert worker.poll() is None and daily.is_worker(worker.pid)
+        assert worker.poll() is None and daily.is_worker(known)
     finally:
         subprocess.run([*drain, "--undo"], env=environment, capture_output=True, text=True, timeout=120, check=True)
         worker.communicate(b"\n")
