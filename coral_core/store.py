@@ -85,10 +85,16 @@ class Store:
         """A new empty folder on the store's file system, for a result under construction."""
         path = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
         try:
+            self._must_be_prepared()
             self.make_folder(path)
         except OSError as error:
             raise self.unwritable(error) from error
         return path
+
+    def _must_be_prepared(self) -> None:
+        """Raise `FileNotFoundError` on a bare mount point: what is written there would lie below the store that is mounted again."""
+        if not (self.root / "adapters").is_dir():
+            raise FileNotFoundError(errno.ENOENT, "no such directory", str(self.root / "adapters"))
 
     def make_folder(self, path: Path) -> None:
         """Make `path` within the store, open to whom the root is open: lanes may be other users than the evolution.
@@ -128,7 +134,7 @@ class Store:
                     self.discard(scratch)
                     return
                 os.rename(target, self.root / "tmp" / f"broken-{uuid.uuid4().hex}")
-            self.make_folder(target.parent)
+            self._must_be_prepared()
             os.rename(scratch, target)
             _sync(target.parent)
         except OSError as error:
@@ -177,6 +183,7 @@ class Store:
         target = self.evaluation_path(digest)
         scratch = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}.json"
         try:
+            self._must_be_prepared()
             self.make_folder(scratch.parent)
             self.make_folder(target.parent)
             _write(scratch, text.encode())

@@ -31,11 +31,15 @@ class Tail:
         return anew, list(_records(data[:end]))
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
 def _records(data: bytes) -> Iterator[dict[str, Any]]:
     for line in data.splitlines():
         try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # cut by a kill
+            row = json.loads(line, parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            continue  # cut by a kill, or nothing that we wrote
         if isinstance(row, dict):
             yield row

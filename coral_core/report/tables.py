@@ -23,12 +23,11 @@ def write_report(folder: RunFolder, store: Store) -> Report:
     """
     report = build_report(folder, store, why=True)
     history = History.of(folder)
-    patches = held_out_patches(history, store, folder.config())
     files = {
         PICTURES["fitness"]: fitness_curve(report),
         PICTURES["pareto"]: pareto_front(report),
         "report.md": report_markdown(report).encode(),
-        "report.html": run_page(report, history, patches).encode("utf-8", "backslashreplace"),
+        "report.html": page_of(folder, store, report).encode("utf-8", "backslashreplace"),
         "genomes.csv": genomes_csv(history),
         "generations.csv": generations_csv(report.generations),
         "report.json": (report.model_dump_json(indent=1) + "\n").encode(),
@@ -41,3 +40,9 @@ def write_report(folder: RunFolder, store: Store) -> Report:
             f"{folder.path}: the report cannot be written ({error.strerror}). Use --json to print it instead."
         ) from error
     return report
+
+
+def page_of(folder: RunFolder, store: Store, report: Report) -> str:
+    """The page of `report`, built for this folder and store."""
+    history = History.of(folder)
+    return run_page(report, history, held_out_patches(history, store, folder.config()))

@@ -49,7 +49,11 @@ def report(
     else:
         print_report(folder, found)
     if html is not None:
-        write_page(html, (folder.path / "report.html").read_text("utf-8"))
+        from coral_core.report.tables import page_of
+
+        # what could not be written is not there, or of another day
+        page = page_of(folder, store_of(folder), found) if problem else (folder.path / "report.html").read_text("utf-8")
+        write_page(html, page)
     if problem:
         Console(stderr=True, highlight=False).print(f"[yellow]warning[/]: {marked(problem)}")
 

@@ -32,7 +32,9 @@ class Pending:
         if not queue.is_done(ticket.digest, ticket.file):
             return None
         if (answer := _ANSWERS.get(ticket.kind)) is not None:
-            return queue.answer(ticket.digest, answer)
+            if (said := queue.answer(ticket.digest, answer)) is None:
+                queue.forget_answer(ticket.digest)  # it cannot be read: lanes would take the job for done for ever
+            return said
         if ticket.kind == "training":
             found: Any = store.read_adapter(ticket.digest)
         else:
