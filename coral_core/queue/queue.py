@@ -23,6 +23,7 @@ import os
 import platform
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -32,7 +33,8 @@ from pydantic import Field, ValidationError
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.jobs import QueueName
-from coral_core.queue.board import LaneBoard, Served
+from coral_core.queue.board import LaneBoard
+from coral_core.queue.fairness import RunNote, begun, in_order
 from coral_core.queue.tickets import Failure, Ticket, digest_of, is_answer
 from coral_core.store import Store, write_atomic
 
@@ -60,16 +62,6 @@ class FailedTicket(Frozen):
     traceback: str = ""
 
 
-class RunNote(Frozen):
-    """How an evolution takes part in fair service."""
-
-    run_id: str
-    flow_run_id: str = ""
-    weight: float = Field(1.0, gt=0, description="Twice the weight gets twice the lane seconds.")
-    start: dict[str, float] = Field({}, description="Per queue: virtual time when it joined.")
-    before: dict[str, float] = Field({}, description="Per queue: lane seconds it had got before it joined.")
-
-
 class JobQueue:
     """One of the two queues of a store."""
 
@@ -79,6 +71,7 @@ class JobQueue:
         self.top = store.root / "queue"
         self.root = self.top / name
         self.lanes = LaneBoard(self.top)
+        self._damaged: set[Path] = set()
 
     def prepare(self) -> None:
         """Create the folders, and prove that all that are there can be written. Raises `StoreError`."""
@@ -130,22 +123,23 @@ class JobQueue:
 
     def join(self, run_id: str, flow_run_id: str, weight: float) -> None:
         """Take part in fair service from now on: neither behind nor ahead of those who are there."""
-        served = self.lanes.served()
-        others = [note for note in self._runs() if note.run_id != run_id and self._tickets_of(note.run_id)]
-        start = min((_virtual(note, self.name, served) for note in others), default=0.0)
-        old = self._read(self.top / "runs" / f"{run_id}.json", RunNote) or RunNote(run_id=run_id)
-        had = served.get((self.name, run_id), Served()).seconds
-        note = RunNote(
-            run_id=run_id,
-            flow_run_id=flow_run_id,
-            weight=weight,
-            start=old.start | {self.name: start},
-            before=old.before | {self.name: had},
-        )
-        self._write(self.top / "runs" / f"{run_id}.json", note)
+        old = self._note(run_id)
+        if old.weight != weight:  # what was earned with another weight counts as it was earned
+            old = begun(old, [], [], self.name, self.lanes.served())
+        self.begin(old.model_copy(update={"flow_run_id": flow_run_id, "weight": weight}))
+
+    def begin(self, run: RunNote | str) -> None:
+        """A run has work again after a time without, or may work again: turns that it did not take are gone."""
+        note = self._note(run) if isinstance(run, str) else run
+        others = [other for other in self._runs() if other.run_id != note.run_id]
+        in_service = {claim.run_id for claim in self.claims()}
+        note = begun(note, others, in_service, self.name, self.lanes.served())
+        self._write(self.top / "runs" / f"{note.run_id}.json", note)
 
     def submit(self, ticket: Ticket) -> None:
         """Put a ticket down, or replace the one of the same run and digest."""
+        if not self._tickets_of(ticket.run_id):
+            self.begin(ticket.run_id)
         self._write(self._ticket_path(ticket), ticket)
 
     def withdraw(self, ticket: Ticket) -> None:
@@ -159,6 +153,11 @@ class JobQueue:
 
     def has_ticket(self, ticket: Ticket) -> bool:
         return self._ticket_path(ticket).exists()
+
+    def tickets_for(self, digest: str) -> list[Ticket]:
+        """Every evolution's ticket of one job."""
+        found = (self._read(path, Ticket) for path in sorted((self.root / "tickets").glob(f"*/*-{digest}.json")))
+        return [ticket for ticket in found if ticket is not None]
 
     def failed(self, ticket: Ticket) -> FailedTicket | None:
         """What a lane said when it failed to do the job for this run."""
@@ -175,6 +174,13 @@ class JobQueue:
         """Evolutions with tickets here."""
         return sorted(path.name for path in (self.root / "tickets").glob("*") if any(path.iterdir()))
 
+    def owner(self, run_id: str) -> int | None:
+        """Number of the user who runs an evolution; None when it never joined."""
+        try:
+            return (self.top / "runs" / f"{run_id}.json").stat().st_uid
+        except OSError:
+            return None
+
     def open_digests(self, but: Collection[str] = ()) -> set[str]:
         """Digests that anybody (`but` these runs) waits for and nobody has done; claimed ones too."""
         paths = [path for path in (self.root / "tickets").glob("*/*.json") if path.parent.name not in but]
@@ -189,6 +195,15 @@ class JobQueue:
     def claims(self) -> list[Claim]:
         found = (self._read(path, Claim) for path in sorted((self.root / "claims").glob("*.json")))
         return [claim for claim in found if claim is not None]
+
+    def damaged_claims(self) -> list[str]:
+        """Digests whose claim is there and cannot be read: no lane would ever take them, and none can give them back."""
+        there = {path.stem for path in (self.root / "claims").glob("*.json")}
+        return sorted(digest for digest in there if self.claim(digest) is None)
+
+    def remove_claim(self, digest: str) -> None:
+        """Free the job of a claim that cannot be read."""
+        (self.root / "claims" / f"{digest}.json").unlink(missing_ok=True)
 
     def break_claim(self, claim: Claim) -> bool:
         """Remove the claim of a lane that is gone; True when it was this caller who did."""
@@ -227,6 +242,7 @@ class JobQueue:
         for run_id in self._fair_order():
             if closed(run_id):
                 continue
+            held = False
             for path in self._tickets_of(run_id):
                 digest = digest_of(path.name)
                 if digest in claimed:
@@ -235,7 +251,10 @@ class JobQueue:
                     path.unlink(missing_ok=True)
                     continue
                 ticket = self._read(path, Ticket)
-                if ticket is None or not self._may_start(ticket, host):
+                if ticket is None:
+                    continue
+                if not self._may_start(ticket, host):
+                    held = held or ticket.alone
                     continue
                 claim = Claim(
                     digest=digest,
@@ -252,6 +271,8 @@ class JobQueue:
                 if path.exists() and not self.is_done(digest, path.name):
                     return ticket, claim
                 self.release(claim)  # done or withdrawn between the look and the claim
+            if held:
+                return None  # its turn, and its job must run alone: with work of others the machine would never be free
         return None
 
     def holds(self, claim: Claim) -> bool:
@@ -328,27 +349,15 @@ class JobQueue:
             scratch.unlink(missing_ok=True)
 
     def _fair_order(self) -> list[str]:
-        """Evolutions with tickets, least served first: start-time fair queueing over lane seconds.
-
-        Work in flight counts with the mean of what that evolution's jobs took, or else two free
-        lanes would both turn to the same one.
-        """
+        """Evolutions with tickets, the next to be served first."""
         waiting = self.runs()
         if len(waiting) < 2:
             return waiting
-        served = self.lanes.served()
-        flying: dict[str, int] = {}
-        for claim in self.claims():
-            flying[claim.run_id] = flying.get(claim.run_id, 0) + 1
-        notes = {note.run_id: note for note in self._runs()}
+        in_flight = Counter(claim.run_id for claim in self.claims())
+        return in_order(waiting, self._runs(), in_flight, self.name, self.lanes.served())
 
-        def virtual(run_id: str) -> float:
-            note = notes.get(run_id, RunNote(run_id=run_id))
-            done = served.get((self.name, run_id), Served())
-            mean = done.seconds / done.jobs if done.jobs else 1.0
-            return _virtual(note, self.name, served) + flying.get(run_id, 0) * mean / note.weight
-
-        return sorted(waiting, key=lambda run_id: (virtual(run_id), run_id))
+    def _note(self, run_id: str) -> RunNote:
+        return self._read(self.top / "runs" / f"{run_id}.json", RunNote) or RunNote(run_id=run_id)
 
     def _runs(self) -> list[RunNote]:
         found = (self._read(path, RunNote) for path in sorted((self.top / "runs").glob("*.json")))
@@ -366,7 +375,9 @@ class JobQueue:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            log.warning("queue: %s cannot be read and counts as absent: %s", path, str(error).splitlines()[0])
+            if path not in self._damaged:  # it is looked at several times a second
+                self._damaged.add(path)
+                log.warning("queue: %s cannot be read and counts as absent: %s", path, str(error).splitlines()[0])
             return None
 
     def _present(self) -> None:
@@ -380,11 +391,6 @@ class JobQueue:
             write_atomic(path, model.model_dump_json().encode())
         except OSError as error:
             raise self.store.unwritable(error) from error
-
-
-def _virtual(note: RunNote, queue: str, served: dict[tuple[str, str], Served]) -> float:
-    done = served.get((queue, note.run_id), Served()).seconds - note.before.get(queue, 0.0)
-    return note.start.get(queue, 0.0) + max(0.0, done) / note.weight
 
 
 def both(store: Store) -> Iterable[JobQueue]:

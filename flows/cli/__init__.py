@@ -47,7 +47,7 @@ def _work_pools(app: App) -> None:
     jobs.default(_jobs)
     jobs.command("flows.cli.jobs:retry", name="retry", help="Put a failed job back into the queue.")
     jobs.command("flows.cli.jobs:drop", name="drop", help="Remove a job from the queue.")
-    jobs.command("flows.cli.jobs:clear", name="clear", help="Remove all jobs of one run from a pool.")
+    jobs.command("flows.cli.jobs:clear", name="clear", help="Remove all jobs of one's own run from a pool.")
     app.command(jobs)
     submit = App(name="submit", help="Put a job on a work pool by hand and wait for it.", help_format="markdown")
     submit.command("flows.cli.jobs:submit_train", name="train", help="Train one adapter.")

@@ -1,6 +1,8 @@
 """`coral jobs` and `coral submit`: the queue of the work pools, by hand."""
 
 import json
+import os
+import pwd
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +18,10 @@ from coral_core.genome import HeavyGenes, LightGenes, default_lora
 from coral_core.plan import Planner, job_for_patch
 from coral_core.queue import JobQueue, Ticket
 from coral_core.queue.queue import both
+from coral_core.run import run_folders
 from coral_core.store import Store
 from flows.cli.foreign import words
-from flows.cli.places import AsJson
+from flows.cli.places import AsJson, Runs
 from flows.dispatch import Executor, make_executor
 
 StorePath = Annotated[str, Parameter(name="--store", help="The store whose queue is meant.")]
@@ -144,8 +147,8 @@ def _one(digest: str, store: str, known: list[str]) -> str:
     return found[0]
 
 
-def clear(pool: str, /, *, run: str, store: StorePath = "runs/store") -> None:
-    """Remove all jobs of one's own RUN from POOL (training or evaluation, or the pool's name)."""
+def clear(pool: str, /, *, run: str, store: StorePath = "runs/store", runs: Runs = "runs") -> None:
+    """Remove all jobs of one's own RUN, which has ended, from POOL (training or evaluation, or the pool's name)."""
     name = _queue_name(pool)
     queue = next(queue for queue in both(_store(store)) if queue.name == name)
     tickets = queue.waiting(run)
@@ -153,11 +156,26 @@ def clear(pool: str, /, *, run: str, store: StorePath = "runs/store") -> None:
     if not tickets and not failed:
         known = ", ".join(queue.runs()) or "none"
         raise ConfigError(f"--run {run}: has no jobs in {pool}. Runs with jobs there: {known}.")
+    _refuse_what_is_not_ones_own(queue, run)
+    if any(folder.run_id == run and folder.lives() for folder in run_folders(runs)):
+        raise ConfigError(f"--run {run}: is running, and would put its jobs back. Stop it first: coral cancel {run}")
     for ticket in tickets:
         queue.withdraw(ticket)
     for ticket in failed:
         queue.forget_failed(ticket)
     print(f"cleared {len(tickets)} waiting and {len(failed)} failed jobs of {run}; other runs' are untouched")
+
+
+def _refuse_what_is_not_ones_own(queue: JobQueue, run: str) -> None:
+    """A store may be shared by several users; root, as which containers are looked after, may clear for all."""
+    owner = queue.owner(run)
+    if owner is None or os.getuid() in (0, owner):
+        return
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"number {owner}"
+    raise ConfigError(f"--run {run}: is of user {name}, and only one's own jobs can be cleared. Ask them to.")
 
 
 def _queue_name(pool: str) -> str:

@@ -26,6 +26,8 @@ from coral_core.store import Store
 
 MOST_LOSSES = 10
 TELLING_LOSSES = 5
+LOSSES_BESIDE_OTHERS = 2
+"""After so many a job runs alone."""
 _FINDINGS: dict[str, Literal["poison", "time-out", "out-of-memory"]] = {
     EngineDiedError.__name__: "poison",
     EngineTimeOutError.__name__: "time-out",
@@ -47,6 +49,12 @@ def is_last(tries: int, attempts: int) -> bool:
     return tries + 1 >= attempts > 1
 
 
+def next_try(ticket: Ticket, attempts: int) -> Ticket:
+    """The ticket for another try. The last one is made alone, and each after some losses, or it would say nothing."""
+    alone = is_last(ticket.tries, attempts) or ticket.losses >= LOSSES_BESIDE_OTHERS
+    return ticket.model_copy(update={"alone": alone})
+
+
 def finding(job: Job, last: Failure, tries: int, store: Store) -> TrainedAdapter | Evaluation | None:
     """The infeasible result that the last try proves, published; None when it proves nothing about the genome."""
     reason = _FINDINGS.get(last.error)
@@ -61,6 +69,11 @@ def loss(claim: Claim, why: str, others_done: bool) -> Failure:
     return Failure(
         lane=claim.lane, host=claim.host, error=LOST, message=why, alone=claim.alone, others_done=others_done
     )
+
+
+def after_loss(ticket: Ticket, failure: Failure) -> Ticket:
+    """The ticket with a loss on its record."""
+    return ticket.model_copy(update={"failures": (*ticket.failures, failure)})
 
 
 def lost_too_often(ticket: Ticket) -> EngineError:

@@ -48,6 +48,7 @@ from coral_core.store import Store
 from flows.dispatch import attempts
 from flows.dispatch.base import Executor
 from flows.dispatch.fleet import Fleet
+from flows.dispatch.orphans import Orphans
 from flows.dispatch.pending import Pending
 from flows.dispatch.starts import MOST_FAILED_STARTS, Starts
 from flows.short_calls import retries
@@ -86,6 +87,7 @@ class WorkPoolExecutor(Executor):
         self._said: dict[QueueName, str] = {}
         self._unborn: dict[UUID, float] = {}
         self._starts: dict[QueueName, Starts] = {"training": Starts(), "evaluation": Starts()}
+        self._orphans = {name: Orphans(queue, infra.lease, infra.attempts) for name, queue in self._queues.items()}
         self._done_by: dict[QueueName, int] = {"training": 0, "evaluation": 0}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -273,8 +275,7 @@ class WorkPoolExecutor(Executor):
             self._give_up(pending, EngineError(f"{words} ({where}, try {ticket.tries})"))
 
     def _again(self, pending: Pending, ticket: Ticket) -> None:
-        alone = attempts.is_last(ticket.tries, self._infra.attempts) or ticket.losses >= 2
-        pending.ticket = ticket.model_copy(update={"alone": alone})
+        pending.ticket = attempts.next_try(ticket, self._infra.attempts)
         self._queues[pending.queue].submit(pending.ticket)
 
     def _gone(self, claim: Claim, fresh: bool) -> str:
@@ -296,8 +297,7 @@ class WorkPoolExecutor(Executor):
         """Free the job of a lane that is gone. One loss is no evidence about the job, many with nothing beside it are."""
         queue, old, done = self._queues[pending.queue], pending.ticket, self._done_by[pending.queue]
         self._ask_first(pending)
-        failure = attempts.loss(claim, why, others_done=done > pending.others_done)
-        ticket = old.model_copy(update={"failures": (*old.failures, failure)})
+        ticket = attempts.after_loss(old, attempts.loss(claim, why, others_done=done > pending.others_done))
         # before the claim goes: the next lane finds a ticket that knows of this loss, or none
         if ticket.losses < attempts.MOST_LOSSES:
             self._again(pending, ticket)
@@ -317,9 +317,8 @@ class WorkPoolExecutor(Executor):
         """Another try; or, after many, what they prove about the job, or that it is given up and stays listed as failed."""
         last = ticket.failures[-1]
         self.on_failure(ticket.kind, ticket.digest, last)
-        log.warning(
-            "lane %s is lost (%s); %s %s goes to another", last.lane, last.message, ticket.kind, ticket.digest[:12]
-        )
+        job = f"{ticket.kind} {ticket.digest[:12]}"
+        log.warning("lane %s is lost (%s); %s goes to another", last.lane, last.message, job)
         if ticket.losses < attempts.MOST_LOSSES:
             return
         if (result := attempts.finding_of_losses(pending.job, ticket, self._store)) is not None:
@@ -337,17 +336,19 @@ class WorkPoolExecutor(Executor):
     # -- lanes -----------------------------------------------------------------------------
 
     def _sweep(self, name: QueueName) -> None:
-        """Remove claims of lanes that died between publishing a result and giving the claim back."""
-        for claim in self._queues[name].claims():
-            if claim.digest not in self._pending and self._gone(claim, fresh=True):
-                self._queues[name].break_claim(claim)
+        """Free what lanes that are gone still hold and this evolution does not wait for."""
+        others = [claim for claim in self._queues[name].claims() if claim.digest not in self._pending]
+        self._orphans[name].look({claim: why for claim in others if (why := self._gone(claim, fresh=True))})
 
     def _start_lanes(self, name: QueueName) -> None:
         """As many lanes as the open work can fill, up to the limit."""
         queue = self._queues[name]
         self._watch_starts(name)
         closed = {run_id: why for run_id in queue.runs() if (why := self._ledger.closed(run_id, name))}
-        self._closed[name] = closed.get(self._run_id, "")
+        why = closed.get(self._run_id, "")
+        if self._closed.get(name) and not why:
+            queue.begin(self._run_id)  # the turns that it could not take while its budget was closed are gone
+        self._closed[name] = why
         waiting = len(queue.open_digests(but=closed))
         wanted = min(self._limits[name], waiting)
         for _ in range(wanted - self._serving(name)):

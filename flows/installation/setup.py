@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from typing import Any
 
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
@@ -14,6 +17,7 @@ from coral_core.frozen import Frozen
 from flows.api import api_error
 from flows.installation.notices import Installed, Notices, receiver
 from flows.installation.pools import POOLS, ROOT, Place, PoolSpec, template
+from flows.installation.schedules import with_those_of_the_server
 
 DEPLOYMENTS = (
     "evolve/evolve",
@@ -52,12 +56,8 @@ def setup(place: Place, dry_run: bool = False, notices: Notices | None = None, r
             yield from _paused(client, pool.name, resume)
         yield from _notices(client, notices, dry_run)
         missing = [name for name in DEPLOYMENTS if not _has_deployment(client, name)]
-        switched_on = [] if dry_run else _switched_on(client)
-    if not dry_run:
-        try:
-            _deploy()
-        finally:
-            _switch_on(switched_on)
+        if not dry_run:
+            _deploy(with_those_of_the_server(client, yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))))
     for name in DEPLOYMENTS:
         action = "create" if name in missing else "update"
         yield Step(what=f"deployment {name}", action=f"would {action}" if dry_run else f"{action}d")
@@ -147,32 +147,14 @@ def _has_deployment(client: SyncPrefectClient, name: str) -> bool:
         return False
 
 
-def _switched_on(client: SyncPrefectClient) -> list[tuple[str, str]]:
-    """Deployment and slug of the schedules that somebody switched on: deploying again would switch them off."""
-    return [
-        (name, schedule.slug)
-        for name in DEPLOYMENTS
-        if _has_deployment(client, name)
-        for schedule in client.read_deployment_schedules(client.read_deployment_by_name(name).id)
-        if schedule.active and schedule.slug
-    ]
-
-
-def _switch_on(schedules: list[tuple[str, str]]) -> None:
-    if not schedules:
-        return
-    with get_client(sync_client=True) as client:
-        for name, slug in schedules:
-            deployment = client.read_deployment_by_name(name)
-            for schedule in client.read_deployment_schedules(deployment.id):
-                if schedule.slug == slug and not schedule.active:
-                    client.update_deployment_schedule(deployment.id, schedule.id, active=True)
-
-
-def _deploy() -> None:
-    """`prefect deploy --all`, the command that people use too."""
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+def _deploy(wanted: dict[str, Any]) -> None:
+    """`prefect deploy --all`, the command that people use too, from a file of this content."""
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file"]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(wanted, file, sort_keys=False)
+        file.flush()
+        environment = {**os.environ, "NO_COLOR": "1"}
+        done = subprocess.run([*command, file.name], cwd=ROOT, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         tail = " | ".join((done.stdout + done.stderr).strip().splitlines()[-5:])
         raise ConfigError(f"prefect deploy --all in {ROOT} failed: {tail}")

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from coral_core.config import RunConfig
+from coral_core.config import BudgetConfig, RunConfig
 from coral_core.errors import EngineError, StoreError
 from coral_core.jobs import BaseModelIdentity, IdentityJob
 from coral_core.ledger import Ledger
 from coral_core.lm.client import InlineEngine
 from coral_core.plan import Planner
-from coral_core.queue import Failure, JobQueue, LaneNote, Ticket, lane_name
+from coral_core.queue import Failure, JobQueue, LaneNote, Served, Ticket, lane_name
+from coral_core.queue.fairness import virtual
 from coral_core.search.base import make_search
 from coral_core.store import Store
 from flows.cli.jobs import retry, rows
@@ -153,6 +154,25 @@ def test_lanes_that_all_wait_for_a_gpu_are_said(executor: WorkPoolExecutor) -> N
     queue.lanes.write(notes[0].model_copy(update={"state": "working", "beat": 1}))
     executor._start_lanes("training")
     assert executor.notice == "", "one of them works"
+    executor.close()
+
+
+def test_turns_that_a_closed_budget_kept_it_from_are_gone(executor: WorkPoolExecutor) -> None:
+    """It shares from the day's turn on; else it would have all lanes for as long as it was held."""
+    queue, ledger = executor._queues["training"], executor._ledger
+    ledger.set_budget("run", BudgetConfig.model_validate({"evolution": {"gpu_hours": 0}}))
+    executor.submit_training(JOB)
+    until(lambda: executor._closed.get("training"))
+    queue.join("other", "", 1.0)
+    other = LaneNote(
+        lane="other", queue="training", started=0, state="ended", served={"other": Served(jobs=600, seconds=3600)}
+    )
+    queue.lanes.write(other)
+    before = {note.run_id: virtual(note, "training", queue.lanes.served()) for note in queue._runs()}
+    ledger.set_budget("run", CONFIG.budget)
+    until(lambda: executor._closed.get("training") == "")
+    after = {note.run_id: virtual(note, "training", queue.lanes.served()) for note in queue._runs()}
+    assert (before["run"], after["run"]) == (0.0, 3600.0) and before["other"] == after["other"] == 3600.0
     executor.close()
 
 

@@ -1,13 +1,16 @@
-"""Runs of a schedule: one at a time, each an edition of its own, and `coral setup` leaves the switch alone."""
+"""Runs of a schedule: one at a time, each an edition of its own, and `coral setup` leaves schedules alone."""
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import DeploymentSchedule, FlowRun
+from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 from prefect.types._datetime import now
@@ -76,20 +79,35 @@ def test_a_scheduled_run_is_refused_while_the_one_before_still_runs(pools: Pools
     assert begun["start_from"] == "last-champion" and begun["previous"] is None
 
 
-def test_setup_leaves_the_nightly_switch_alone(installation: tuple[Path, str], client: SyncPrefectClient) -> None:
+@pytest.mark.parametrize("slug", ["weekly", None])
+def test_setup_leaves_schedules_alone(
+    installation: tuple[Path, str], client: SyncPrefectClient, slug: str | None
+) -> None:
+    """The nightly one stays switched on, and what somebody added stays; also without a slug, as the UI makes them."""
     home, _ = installation
     work = client.read_work_pool("coral-control").base_job_template
     place = work["job_configuration"]["working_dir"]
+    deployment = client.read_deployment_by_name("evolve/evolve").id
 
-    def switch() -> Any:
-        (found,) = client.read_deployment_schedules(client.read_deployment_by_name("evolve/evolve").id)
-        return found
+    def those() -> dict[str | None, DeploymentSchedule]:
+        return {each.slug: each for each in client.read_deployment_schedules(deployment)}
 
-    assert not switch().active, "off until somebody wants it"
-    client.update_deployment_schedule(switch().deployment_id, switch().id, active=True)
+    (nightly_one,) = those().values()
+    assert not nightly_one.active, "off until somebody wants it"
+    client.update_deployment_schedule(deployment, nightly_one.id, active=True)
+    weekly = IntervalSchedule(interval=timedelta(weeks=1), timezone="Europe/Paris")
+    added = {"schedule": weekly, "active": False, "slug": slug, "parameters": {"config": {"name": "weekly"}}}
+    client.create_deployment_schedules(deployment, [DeploymentScheduleCreate.model_validate(added)])
     try:
-        command(home, "setup", "--workdir", place)
-        assert switch().active
+        for _ in range(2):
+            command(home, "setup", "--workdir", place)
+            assert those().keys() == {"nightly", slug}
+            assert (those()["nightly"].active, those()[slug].active) == (True, False)
+            kept = those()[slug].schedule
+            assert isinstance(kept, IntervalSchedule)
+            assert (kept.interval, kept.timezone) == (weekly.interval, "Europe/Paris")
+            assert those()[slug].parameters == {"config": {"name": "weekly"}}
     finally:
-        client.update_deployment_schedule(switch().deployment_id, switch().id, active=False)
-    assert not switch().active
+        client.delete_deployment_schedule(deployment, those()[slug].id)
+        client.update_deployment_schedule(deployment, those()["nightly"].id, active=False)
+    assert not those()["nightly"].active

@@ -339,3 +339,66 @@ def test_rubbish_in_the_queue_is_passed_over(store: Store, plan: Planner, caplog
     taken = q.take("lane")
     assert taken is not None and taken[0] == ticket
     assert "counts as absent" in caplog.text
+
+
+def _served(q: JobQueue, shares: dict[str, float]) -> None:
+    jobs = {name: Served(jobs=int(seconds // 6) or 1, seconds=seconds) for name, seconds in shares.items()}
+    q.lanes.write(LaneNote(lane="earlier", queue="training", started=0.0, state="ended", served=jobs))
+
+
+def _serve(q: JobQueue, count: int) -> list[str]:
+    """Whose jobs a lane takes, six seconds each."""
+    got: dict[str, int] = {}
+    order = []
+    for _ in range(count):
+        taken = q.take("l")
+        assert taken is not None
+        order.append(taken[0].run_id)
+        got[taken[0].run_id] = got.get(taken[0].run_id, 0) + 1
+        q.finish(taken[1], taken[0])
+        served = {name: Served(jobs=n, seconds=6.0 * n) for name, n in got.items()}
+        q.lanes.write(LaneNote(lane="l", queue="training", started=0.0, served=served))
+    return order
+
+
+def _submit_all(q: JobQueue, *names: str) -> None:
+    for number, name in enumerate(names):
+        p = planner(seed=number)
+        for heavy in genes(p):
+            q.submit(training(p, heavy, name))
+
+
+@pytest.mark.parametrize("case", ["comes while the other is idle", "was held for an hour", "is started again"])
+def test_turns_that_were_not_taken_are_gone(store: Store, case: str) -> None:
+    """Between two generations, held by a budget or dead: whoever comes, or comes back, shares from then on."""
+    q = queue(store)
+    q.join("old", "", 1.0)
+    if case == "comes while the other is idle":
+        _served(q, {"old": 3600.0})
+        q.join("new", "", 1.0)
+    else:
+        q.join("new", "", 1.0)
+        _served(q, {"old": 3600.0, "new": 60.0})
+        if case == "is started again":
+            q.join("new", "", 1.0)
+    _submit_all(q, "old", "new")
+    order = _serve(q, 8)
+    assert order.count("old") == order.count("new") == 4, order
+
+
+def test_a_job_that_runs_alone_gets_its_machine_also_from_others(store: Store) -> None:
+    """Two lanes of one machine that another evolution keeps busy: when it is its turn, they come to rest for it."""
+    q = queue(store)
+    q.join("mine", "", 1.0)
+    q.join("other", "", 1.0)
+    _submit_all(q, "other")
+    lanes = {name: q.take(name, host="box") for name in ("a", "b")}
+    plan = planner(seed=9)
+    alone = training(plan, genes(plan)[0], "mine").model_copy(update={"alone": True})
+    q.submit(alone)
+    for name in ("a", "b", "a"):
+        held = lanes[name]
+        if held is not None:
+            q.finish(held[1], held[0])
+        lanes[name] = q.take(name, host="box")
+    assert lanes["b"] is not None and lanes["b"][0].run_id == "mine" and lanes["a"] is None
