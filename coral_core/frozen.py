@@ -30,6 +30,7 @@ class Frozen(BaseModel):
         frozen=True,
         extra="forbid",
         validate_default=True,
+        allow_inf_nan=False,  # JSON has neither, and in a comparison NaN is always wrong
         field_title_generator=_title,
         json_schema_extra=_name_choices,
     )

@@ -10,7 +10,8 @@ from coral_core.report.content import Report
 from coral_core.report.history import History
 from coral_core.run import RunFolder
 
-FILES = ("report.html", "report.md", "report.json", "genomes.csv", "generations.csv", "history.jsonl", "config.yaml")
+REPORT_FILES = ("report.html", "report.md", "report.json", "genomes.csv", "generations.csv")
+RUN_FILES = ("history.jsonl", "config.yaml")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class TrackedGenome:
     infeasible: str
 
 
-def tracked(folder: RunFolder, report: Report) -> Tracked:
-    """The run in `folder`, whose report was written before."""
+def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
+    """The run in `folder`, whose report was `written` to a directory before."""
     history, config = History.of(folder), folder.config()
     jobs = [timing.finished for timing in folder.timings() if timing.type == "job"]
     return Tracked(
@@ -70,7 +71,11 @@ def tracked(folder: RunFolder, report: Report) -> Tracked:
         ),
         final=dict(_final(report)),
         genomes=tuple(_genomes(history)),
-        files=tuple(path for name in FILES if (path := folder.path / name).is_file()),
+        files=tuple(
+            path
+            for path in (*(written / n for n in REPORT_FILES), *(folder.path / n for n in RUN_FILES))
+            if path.is_file()
+        ),
         started=min(jobs, default=(folder.path / "run.json").stat().st_mtime),
         seconds=report.totals.seconds,
     )

@@ -1,5 +1,7 @@
 """Writes the report of a run: report.json (the stable keys), report.html, report.md, two CSV files and pictures."""
 
+from pathlib import Path
+
 from coral_core.errors import StoreError
 from coral_core.report.content import Report
 from coral_core.report.gather import build_report, run_line
@@ -15,8 +17,8 @@ from coral_core.store import Store, write_atomic
 __all__ = ["Report", "build_report", "run_line", "write_report"]
 
 
-def write_report(folder: RunFolder, store: Store) -> Report:
-    """Build the report of `folder` and write it beside the history; safe while the run goes on.
+def write_report(folder: RunFolder, store: Store, into: Path | None = None) -> Report:
+    """Build the report of `folder` and write it beside the history, or `into` a directory; safe while the run goes on.
 
     Raises:
         StoreError: the folder of the run cannot be written.
@@ -34,7 +36,7 @@ def write_report(folder: RunFolder, store: Store) -> Report:
     }
     try:
         for name, data in files.items():
-            write_atomic(folder.path / name, data)
+            write_atomic((into or folder.path) / name, data)
     except OSError as error:
         raise StoreError(
             f"{folder.path}: the report cannot be written ({error.strerror}). Use --json to print it instead."

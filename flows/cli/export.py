@@ -4,10 +4,13 @@ Both libraries are extras. Nothing goes over a network unless the tracking addre
 MLflow is one; Weights & Biases runs are written offline, for ``wandb sync``.
 """
 
+import contextlib
 import importlib
 import os
 import re
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +19,7 @@ from rich.console import Console
 
 from coral_core.errors import ConfigError, CoralError
 from coral_core.report.series import Tracked, tracked
-from coral_core.run import find_run
+from coral_core.run import RunFolder, find_run
 from flows.cli.foreign import words
 from flows.cli.places import Runs, store_of
 
@@ -50,20 +53,15 @@ def mlflow(
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     library = _library("mlflow", "mlflow")
-    data, folder = _tracked(run, runs)
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or str(folder / "mlruns")
+    folder = find_run(runs, run)
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or str(folder.path / "mlruns")
     if "://" not in uri:
         uri = Path(uri).expanduser().absolute().as_uri()
     if uri.startswith("file:"):
         # MLflow 3 asks for this word before it writes plain files; they need no database and no server
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-    try:
-        number = _to_mlflow(library, uri, data)
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise ExportError(
-            f"--tracking-uri {_shown(uri)}: MLflow does not take the run ({_shown(reason)}). Try a directory, or install the whole of mlflow for databases."
-        ) from error
+    with _tracked(folder) as data:
+        number = _written_to_mlflow(library, uri, data)
     out = Console(highlight=False, soft_wrap=True)
     out.print(words(f"MLflow run {number} in {_shown(uri)}: {len(data.steps)} generations, {len(data.genomes)} genomes, {len(data.files)} files"))  # fmt: skip
     out.print(words(f"look at it with: mlflow ui --backend-store-uri {_shown(uri)}"))
@@ -83,17 +81,18 @@ def wandb(
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
     """
     library = _library("wandb", "wandb")
-    data, folder = _tracked(run, runs)
-    target = (dir or folder).expanduser().absolute()
+    folder = find_run(runs, run)
+    target = (dir or folder.path).expanduser().absolute()
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--dir {target}: cannot be made ({error.strerror}). Choose another directory.") from error
-    try:
-        written = _to_wandb(library, target, project, data)
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise ExportError(f"--dir {target}: Weights & Biases does not take the run ({reason}).") from error
+    with _tracked(folder) as data:
+        try:
+            written = _to_wandb(library, target, project, data)
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise ExportError(f"--dir {target}: Weights & Biases does not take the run ({reason}).") from error
     out = Console(highlight=False, soft_wrap=True)
     out.print(words(f"offline Weights & Biases run {written}: {len(data.steps)} generations, {len(data.genomes)} genomes, {len(data.files)} files"))  # fmt: skip
     out.print(words(f"send it with: wandb sync {written}"))
@@ -113,11 +112,23 @@ def _library(name: str, extra: str) -> Any:
         ) from None
 
 
-def _tracked(run: str, runs: str) -> tuple[Tracked, Path]:
+@contextlib.contextmanager
+def _tracked(folder: RunFolder) -> Iterator[Tracked]:
+    """What to export; the report is made anew and nowhere left: the folder may be somebody else's."""
     from coral_core.report.tables import write_report
 
-    folder = find_run(runs, run)
-    return tracked(folder, write_report(folder, store_of(folder))), folder.path
+    with tempfile.TemporaryDirectory() as scratch:
+        yield tracked(folder, write_report(folder, store_of(folder), Path(scratch)), Path(scratch))
+
+
+def _written_to_mlflow(library: Any, uri: str, data: Tracked) -> str:
+    try:
+        return _to_mlflow(library, uri, data)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ExportError(
+            f"--tracking-uri {_shown(uri)}: MLflow does not take the run ({_shown(reason)}). Try a directory, or install the whole of mlflow for databases."
+        ) from error
 
 
 def _to_mlflow(library: Any, uri: str, data: Tracked) -> str:

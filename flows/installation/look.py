@@ -81,16 +81,15 @@ def _look(api: PlainApi, name: str, pool: dict[str, Any] | None) -> PoolLook:
         paused=pool["is_paused"],
         queued=_count(api, name, WAITING),
         running=_count(api, name, RUNNING),
-        workers=tuple(_worker(worker, api.now()) for worker in workers),
+        workers=tuple(_worker(each, api.now()) for each in workers if each.get("last_heartbeat_time")),
         template=pool["base_job_template"],
     )
 
 
 def _worker(worker: dict[str, Any], now: float) -> WorkerLook:
-    last = worker.get("last_heartbeat_time")
     return WorkerLook(
         name=worker["name"],
-        silent=max(0.0, now - datetime.fromisoformat(last).timestamp()) if last else float("inf"),
+        silent=max(0.0, now - datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp()),
         interval=worker.get("heartbeat_interval_seconds") or 30.0,
         status=worker["status"],
     )

@@ -35,7 +35,7 @@ def coral(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
 
 def test_what_is_exported_is_what_was_found(tmp_path: Path) -> None:
     folder, store = make_run(tmp_path)
-    data = tracked(folder, write_report(folder, store))
+    data = tracked(folder, write_report(folder, store), folder.path)
     assert data.finished and data.tags["coral.champion"] == "g001-001"
     assert data.parameters["search.population"] == 4 and data.parameters["edition"] == 1
     assert [step for step, _ in data.steps] == [0, 1] and data.steps[1][1]["best_fitness"] == pytest.approx(0.7)
@@ -67,6 +67,7 @@ def test_mlflow_reads_the_run_back(tmp_path: Path) -> None:
     failed = [run for run in children if run.info.status == "FAILED"]
     assert len(failed) == 2 and "diverged" in failed[0].data.tags["infeasible"]
     assert "report.html" in {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert not (folder.path / "report.html").exists(), "who exports may have no right to write there"
 
 
 def test_an_address_that_mlflow_cannot_use_is_one_line_without_its_password(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -355,3 +357,12 @@ def test_two_builds_are_equal(tmp_path: object, finished_run: Run) -> None:
     assert build_report(folder, store) == build_report(folder, store)
     assert fitness_curve(build_report(folder, store)) == fitness_curve(build_report(folder, store))
     assert make_run is not None
+
+
+def test_a_score_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    """Python reads NaN, JSON has none: what is printed must be readable for others."""
+    folder, store = make_run(tmp_path)
+    history = folder.path / "history.jsonl"
+    history.write_text(re.sub(r'("bugfix": ?)[0-9.]+', r"\1NaN", history.read_text(), count=1))
+    with pytest.raises(StoreError, match=r"line 2: is no record of a run \(scores.bugfix: Input should be a finite"):
+        build_report(folder, store)
