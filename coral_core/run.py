@@ -312,6 +312,12 @@ def run_folders(runs: str | Path) -> list[RunFolder]:
     return sorted(found, key=lambda folder: ((folder.path / "run.json").stat().st_mtime, folder.run_id))
 
 
+def latest_runs(runs: str | Path, most: int) -> list[RunFolder]:
+    """The `most` latest runs under `runs`, and as many older ones that live; oldest first."""
+    folders = run_folders(runs)
+    return [folder for folder in folders[:-most] if folder.lives()][-most:] + folders[-most:]
+
+
 def find_run(runs: str | Path, name: str) -> RunFolder:
     """The run called `name`: an id, a unique beginning of one, ``latest``, or a path to its folder."""
     if (Path(name) / "run.json").is_file():

@@ -75,6 +75,14 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             for name in ("adapters", "evaluations", "tmp"):
                 self.make_folder(self.root / name)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        self.probe()
+
+    def probe(self) -> None:
+        """Prove that a store that was prepared can be written; makes nothing where there is none. Raises `StoreError`."""
+        try:
+            self._must_be_prepared()
             probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
             _write(probe, b"probe")
             probe.unlink()
@@ -91,9 +99,14 @@ class Store:
             raise self.unwritable(error) from error
         return path
 
+    @property
+    def is_prepared(self) -> bool:
+        """Is there a store? A directory without its folders is new, or a mount point with nothing mounted on it."""
+        return (self.root / "adapters").is_dir()
+
     def _must_be_prepared(self) -> None:
         """Raise `FileNotFoundError` on a bare mount point: what is written there would lie below the store that is mounted again."""
-        if not (self.root / "adapters").is_dir():
+        if not self.is_prepared:
             raise FileNotFoundError(errno.ENOENT, "no such directory", str(self.root / "adapters"))
 
     def make_folder(self, path: Path) -> None:

@@ -85,16 +85,16 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
     jobs = [job_for_patch(settings, item["problem"], item["patch"]) for item in patches]
     lane = Lane(Store(settings.store.path), EngineProcess())
     try:
-        with _booked(config, jobs):
-            seconds = settings.infra.evaluation.minutes * 60
+        seconds = settings.infra.evaluation.minutes * 60
+        with _booked(config, jobs, seconds * len(jobs)):
             return [lane.test(job, seconds).model_dump(mode="json") for job in jobs]
     finally:
         lane.close()
 
 
 @contextlib.contextmanager
-def _booked(config: RunConfig | None, jobs: Sequence[TestJob]) -> Iterator[None]:
-    """Put what runs within on the ledger of the store that `config` names; without one there is no ledger to keep.
+def _booked(config: RunConfig | None, jobs: Sequence[TestJob], allowed: float) -> Iterator[None]:
+    """Put what runs within, `allowed` seconds at most, on the ledger of the store that `config` names, if there is one.
 
     Raises:
         BudgetClosedError: the budget allows no more work.
@@ -107,7 +107,8 @@ def _booked(config: RunConfig | None, jobs: Sequence[TestJob]) -> Iterator[None]
     ledger = Ledger(store)
     ledger.set_budget(BY_HAND, config.budget)
     with Meter(store, f"test-patches-{flow_run.id or uuid4()}", "evaluation") as meter:
-        if why := ledger.begin(meter, BY_HAND, "evaluation", digest([job.digest() for job in jobs])):
+        name = digest([job.digest() for job in jobs])
+        if why := ledger.begin(meter, BY_HAND, "evaluation", name, allowed):
             raise BudgetClosedError(f"patches: {len(jobs)} were not judged: {why}")
         yield
         meter.rest()

@@ -119,6 +119,8 @@ class Figured(Collector):
 
     def _account(self) -> Iterator[Metric]:
         """From the ledger: a counter that only grows, whatever lanes end or evolutions restart."""
+        if not self._store.is_prepared:
+            return
         try:
             accounts = self._ledger.accounts()
             hours = self._ledger.spent(LanePrices(), day=time.strftime("%Y-%m-%d", time.gmtime())).gpu_hours
@@ -156,7 +158,7 @@ def metrics(found: Figures, checks: Iterable[Check]) -> Iterator[Metric]:
     yield _gauge("coral_api_up", [({}, float(found.api.reachable))])
     for name, (attribute, text) in POOL.items():
         yield _gauge(name, [({"pool": p.name}, getattr(p, attribute)) for p in found.pools], text)
-    yield _gauge("coral_pool_paused", [({"pool": pool.name}, float(pool.paused)) for pool in found.pools])
+    yield _gauge("coral_pool_paused", [({"pool": pool.name}, pool.paused) for pool in found.pools])
     yield _gauge("coral_result_collection_errors", [({"pool": pool.name}, _errors(pool)) for pool in found.pools])
     for name, (attribute, text) in EVOLUTION.items():
         yield _gauge(name, [({"run": e.run_id}, _of(e, attribute)) for e in found.evolutions], text)
@@ -166,10 +168,9 @@ def metrics(found: Figures, checks: Iterable[Check]) -> Iterator[Metric]:
     yield _gauge("coral_evolution_paused", paused)
     yield _gauge("coral_evolutions_unreadable", [({}, len(found.unreadable))])
     store = found.store
-    yield _gauge(
-        "coral_store_entries", [({"kind": "adapter"}, store.adapters), ({"kind": "evaluation"}, store.evaluations)]
-    )
-    yield _gauge("coral_store_bytes", [({}, store.bytes)])
+    kinds = {"adapter": store.adapters, "evaluation": store.evaluations} if store.present else {}
+    yield _gauge("coral_store_entries", [({"kind": kind}, count) for kind, count in kinds.items()])
+    yield _gauge("coral_store_bytes", [({}, store.bytes if store.present else None)])
     yield _gauge("coral_check_ok", [({"check": check.name}, float(check.state != "bad")) for check in checks])
 
 

@@ -44,6 +44,7 @@ class LaneAccount(Frozen):
     run_id: str = Field(NOBODY, description="The evolution that it works, or worked last, for.")
     digest: str = Field("", description="The job in flight.")
     flying: Seconds = Field(0.0, description="Seconds that the job in flight has taken; in `spent` already.")
+    allowed: Seconds = Field(0.0, description="Seconds that the job in flight may take at most; 0: not known.")
     work: dict[str, dict[Queue, Work]] = Field({}, description="Run id -> queue -> jobs that ended here.")
     seen: Seconds = Field(0.0, description="When this was written, Unix time, for people.")
     ended: bool = False

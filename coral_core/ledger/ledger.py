@@ -2,7 +2,7 @@
 
 All sums are made by reading the accounts, so there is nothing to race for and nothing that a restart forgets. Whoever
 is about to start a job asks `closed`, wherever the job lies: also a lane whose evolution is dead. What cannot
-be read closes the ledger; it never lets work through.
+be read closes the ledger for every evolution with a limit; it never lets their work through.
 """
 
 import time
@@ -16,7 +16,8 @@ from coral_core.frozen import Frozen
 from coral_core.ledger.accounts import QUEUES, Budget, LaneAccount, Queue, today
 from coral_core.ledger.meter import Meter
 from coral_core.ledger.reading import Accounts, prepare, unreadable
-from coral_core.ledger.way_on import DAY, EVOLUTION
+from coral_core.ledger.sums import Sums
+from coral_core.ledger.way_on import DAY, EVOLUTION, NEVER
 from coral_core.store import Store, write_atomic
 
 HOUR = 3600.0
@@ -48,7 +49,9 @@ class Standing(Frozen):
     forecast: Spent = Field(description="What the jobs in flight on this store still need, by what such jobs took.")
     used: float = Field(description="Largest share of a limit that is spent; 0 without limits.")
     closed_queues: dict[Queue, str] = Field(description="Queue -> why no new job of it starts; open ones are left out.")
-    closed: str = Field(description="Why no new job (of at least one queue) starts; empty when all may.")
+    closed: str = Field(
+        description="Why it starts no new job: of no queue, or of one while none of its jobs is in flight; else empty."
+    )
 
 
 class Ledger:
@@ -120,11 +123,13 @@ class Ledger:
         spent, so_far = _priced(sums.seconds(run_id, None), price), _priced(sums.seconds(None, day), price)
         means = {queue: sums.mean(queue, run_id) for queue in QUEUES}
         flying = [a for a in accounts if a.digest and a.lane != but and self._lives(a)]
-        mine = _left([account for account in flying if account.run_id == run_id], means, price)
-        all_ = _left(flying, means, price)
+        own = [account for account in flying if account.run_id == run_id]
+        mine, all_ = _left(own, sums, price), _left(flying, sums, price)
         closed: dict[Queue, str] = {}
         for queue in QUEUES:
-            following = _priced({queue: means[queue]}, price)
+            # before the first of its kind has ended, a job takes what those in flight may take; the very first one starts
+            longest = max((account.allowed for account in flying if account.queue == queue), default=0.0)
+            following = _priced({queue: means[queue] or longest}, price)
             # the limit of the evolution first: when both are reached, waiting for the next day helps nobody
             why = _over(limits.evolution, EVOLUTION, spent, mine, following, limits.currency)
             why = why or _over(limits.day, f"{DAY} ({day} UTC)", so_far, all_, following, limits.currency)
@@ -140,7 +145,7 @@ class Ledger:
             forecast=all_,
             used=max(_share(limits.day, so_far), _share(limits.evolution, spent)),
             closed_queues=closed,
-            closed=next(iter(closed.values()), ""),
+            closed=next(iter(closed.values()), "") if len(closed) == len(QUEUES) or not own else "",
         )
 
     def closed(self, run_id: str, queue: Queue, but: str = "") -> str:
@@ -150,14 +155,14 @@ class Ledger:
         except StoreError as error:
             return str(error)
 
-    def begin(self, meter: Meter, run_id: str, queue: Queue, digest: str) -> str:
-        """Book the beginning of a job in `meter`'s lane; why it may not begin otherwise.
+    def begin(self, meter: Meter, run_id: str, queue: Queue, digest: str, allowed: float = 0.0) -> str:
+        """Book the beginning of a job of `allowed` seconds at most in `meter`'s lane; why it may not begin otherwise.
 
         Lanes that ask at the same moment see each other's beginnings, and all but one step back. Raises `StoreError`.
         """
         if why := self.closed(run_id, queue):
             return why
-        meter.work(run_id, queue, digest)
+        meter.work(run_id, queue, digest, allowed)
         if why := self.closed(run_id, queue, but=meter.lane):
             meter.drop()
         return why
@@ -178,10 +183,12 @@ def _priced(seconds: dict[Queue, float], price: LanePrices) -> Spent:
     )
 
 
-def _left(accounts: list[LaneAccount], means: dict[Queue, float], price: LanePrices) -> Spent:
+def _left(accounts: list[LaneAccount], sums: Sums, price: LanePrices) -> Spent:
+    """What jobs in flight still need: by what such jobs of their own evolution took, else by what they may take."""
     seconds: dict[Queue, float] = dict.fromkeys(QUEUES, 0.0)
     for account in accounts:
-        seconds[account.queue] += max(0.0, means[account.queue] - account.flying)
+        expected = sums.mean(account.queue, account.run_id) or account.allowed
+        seconds[account.queue] += max(0.0, expected - account.flying)
     return _priced(seconds, price)
 
 
@@ -192,8 +199,9 @@ def _over(limits: Limits, whose: str, spent: Spent, flying: Spent, following: Sp
         (limits.money, spent.money, flying.money, following.money, currency),
     ):
         if limit is not None and (has + comes >= limit or has + comes + more > limit):
+            room = NEVER if limit == 0 or more > limit else "no room for another job"
             return (
-                f"{whose}, {limit:g} {unit}, leaves no room for another job: {has:.4g} spent, {comes:.4g} expected of jobs in "
+                f"{whose}, {limit:g} {unit}, leaves {room}: {has:.4g} spent, {comes:.4g} expected of jobs in "
                 f"flight, {more:.4g} of the next"
             )
     return ""

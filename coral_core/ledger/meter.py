@@ -74,8 +74,12 @@ class Meter:
         with contextlib.suppress(StoreError):  # where the store is gone, nobody is left to be told
             self._put(lambda account: {"digest": "", "flying": 0.0, "ended": True})
 
-    def work(self, run_id: str, queue: Queue, digest: str) -> None:
-        """A job begins. On record when this returns, before the job costs anything. Raises `StoreError`."""
+    def work(self, run_id: str, queue: Queue, digest: str, allowed: float = 0.0) -> None:
+        """A job begins that may take `allowed` seconds at most (0: not known).
+
+        On record when this returns, before the job costs anything. Raises `StoreError`: then it has not begun.
+        """
+        before = self._account
 
         def begun(account: LaneAccount) -> dict[str, object]:
             spent = {day: dict(runs) for day, runs in account.spent.items()}
@@ -83,9 +87,14 @@ class Meter:
                 if before := runs.pop(NOBODY, None):  # what the lane cost before anybody needed it
                     mine = runs.get(run_id, {})
                     runs[run_id] = mine | {name: mine.get(name, 0.0) + seconds for name, seconds in before.items()}
-            return {"spent": spent, "run_id": run_id, "queue": queue, "digest": digest, "flying": 0.0}
+            job = {"run_id": run_id, "queue": queue, "digest": digest, "allowed": allowed}
+            return job | {"spent": spent, "flying": 0.0}
 
-        self._put(begun)
+        try:
+            self._put(begun)
+        except StoreError:
+            self._give_back(before)
+            raise
 
     def rest(self) -> None:
         """The job has ended, well or not: what it took says what such jobs take. Raises `StoreError`."""
@@ -103,6 +112,12 @@ class Meter:
     def drop(self) -> None:
         """The job was given back before it began; it says nothing about such jobs. Raises `StoreError`."""
         self._put(lambda account: {"digest": "", "flying": 0.0})
+
+    def _give_back(self, before: LaneAccount) -> None:
+        """The job that could not be booked never runs: what comes now is paid by whoever paid before."""
+        with self._lock:
+            now = {"run_id": before.run_id, "queue": before.queue, "digest": "", "flying": 0.0}
+            self._account = self._account.model_copy(update=now)
 
     def _follow(self) -> None:
         while not self._over.wait(BOOK_SECONDS):

@@ -2,14 +2,17 @@
 
 DAY = "the limit of the day"
 EVOLUTION = "the limit of the evolution"
+NEVER = "no room for any job"
+"""A single job takes more than the limit: waiting for the next day helps nobody."""
 
 
 def way_on(why: str, run_id: str) -> tuple[str, str]:
     """How the evolution goes on that `why` (of `Ledger.closed`) holds: a sentence, and the command that it ends with."""
     key = "gpu_hours" if "GPU hours" in why else "money"
-    if why.startswith(DAY):
+    whose = "day" if why.startswith(DAY) else "evolution"
+    if why.startswith(DAY) and NEVER not in why:
         sentence = "It goes on by itself when the day turns (0:00 UTC), or at once with a raised limit:"
         return sentence, f"coral resume {run_id} --set budget.day.{key}=..."
-    if why.startswith(EVOLUTION):
-        return "It goes on with a raised limit:", f"coral resume {run_id} --set budget.evolution.{key}=..."
+    if why.startswith((DAY, EVOLUTION)):
+        return "It goes on with a raised limit:", f"coral resume {run_id} --set budget.{whose}.{key}=..."
     return "It goes on by itself as soon as that can be read again; look with:", "coral health"

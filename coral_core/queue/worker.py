@@ -163,10 +163,10 @@ class LaneWorker:
     def _begun(self, ticket: Ticket, claim: Claim) -> bool:
         """Is the job on the evolution's account? Otherwise it is given back: its budget has closed meanwhile."""
         if self._ledger is None:
-            self._meter.work(ticket.run_id, self._queue.name, ticket.digest)
+            self._meter.work(ticket.run_id, self._queue.name, ticket.digest, ticket.seconds)
             return True
         try:
-            why = self._ledger.begin(self._meter, ticket.run_id, self._queue.name, ticket.digest)
+            why = self._ledger.begin(self._meter, ticket.run_id, self._queue.name, ticket.digest, ticket.seconds)
         except StoreError:
             with contextlib.suppress(OSError):
                 self._queue.release(claim)

@@ -45,15 +45,23 @@ def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = Fal
         f"in flight {forecast.gpu_hours:.3f} GPU hours, {forecast.money:.2f} {standing.currency} still expected",
         markup=False,
     )
-    out.print(
-        f"state     [yellow]held:[/] {marked(standing.closed)}" if standing.closed else "state     [green]open[/]"
-    )
-    if standing.closed:
-        out.print(f"          {' '.join(way_on(standing.closed, folder.run_id))}", markup=False)
+    _state(out, standing)
     out.print()
     out.print(_sums("day (UTC)", days, standing.currency))
     out.print()
     out.print(_sums("evolution", {name or "nobody": spent for name, spent in evolutions.items()}, standing.currency))
+
+
+def _state(out: Console, standing: Standing) -> None:
+    if standing.closed:
+        out.print(f"state     [yellow]held:[/] {marked(standing.closed)}")
+    elif standing.closed_queues:
+        queue, why = next(iter(standing.closed_queues.items()))
+        out.print(f"state     [yellow]no new {queue} job:[/] {marked(why)}")
+    else:
+        out.print("state     [green]open[/]")
+    if why := standing.closed or next(iter(standing.closed_queues.values()), ""):
+        out.print(f"          {' '.join(way_on(why, standing.run_id))}", markup=False)
 
 
 def _limits(standing: Standing) -> Table:

@@ -63,6 +63,10 @@ class LocalExecutor(Executor):
         self._ledger = ledger
         self._held = ""
         self._limit = infra.local_lanes or (os.cpu_count() or 1)
+        self._seconds: dict[QueueName, float] = {
+            "training": infra.training.minutes * 60,
+            "evaluation": infra.evaluation.minutes * 60,
+        }
         self._caps: dict[Kind, int] = {"training": infra.training.lanes, "evaluation": infra.evaluation.lanes}
         self._changed = threading.Condition()
         self._queue: list[tuple[tuple[int, int], int, _Work]] = []
@@ -76,16 +80,16 @@ class LocalExecutor(Executor):
     # -- for callers -----------------------------------------------------------------------
 
     def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
-        seconds = self._infra.training.minutes * 60
+        seconds = self._seconds["training"]
         size = job.heavy.rank * len(job.heavy.target_modules)
         return self._submit(_Work("training", job, lambda lane: lane.train(job, seconds), size))
 
     def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
-        seconds = self._infra.evaluation.minutes * 60
+        seconds = self._seconds["evaluation"]
         return self._submit(_Work("evaluation", job, lambda lane: lane.evaluate(job, seconds)))
 
     def submit_test(self, job: TestJob) -> Future[TestResult]:
-        seconds = self._infra.evaluation.minutes * 60
+        seconds = self._seconds["evaluation"]
         return self._submit(_Work("test", job, lambda lane: lane.test(job, seconds)))
 
     def running(self) -> tuple[str, ...]:
@@ -173,7 +177,7 @@ class LocalExecutor(Executor):
                 pool: QueueName = "training" if work.kind == "training" else "evaluation"
                 try:
                     if pool not in closed and self._ledger is not None:
-                        closed[pool] = self._ledger.begin(meter, self._run_id, pool, work.digest)
+                        closed[pool] = self._ledger.begin(meter, self._run_id, pool, work.digest, self._seconds[pool])
                 except StoreError as error:  # full or gone: nothing that is spent could be booked
                     self._take(work)
                     work.future.set_exception(error)

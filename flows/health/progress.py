@@ -11,7 +11,7 @@ from coral_core.frozen import Frozen
 from coral_core.ledger import Ledger, way_on
 from coral_core.records import JobTiming
 from coral_core.report.sessions import sessions, status
-from coral_core.run import RunFolder, run_folders
+from coral_core.run import RunFolder, latest_runs
 from coral_core.store import Store
 from flows.api import ApiError
 from flows.health.check import Check, first
@@ -33,6 +33,7 @@ class EvolutionLook(Frozen):
     limit: float = Field(description="Seconds that a training and an evaluation may take together.")
     since: float = Field(description="Seconds since this session began.")
     paused: str = ""
+    problem: str = Field("", description="Why its files cannot be read; nothing else is known of it then.")
     budget_problem: str = Field("", description="Why its budget cannot be read; empty when it can.")
 
 
@@ -42,12 +43,14 @@ def look_at_evolutions(
     """The latest evolutions under `runs` without a final record and with a process or a flow run that says Running."""
     ledger = Ledger(store)
     found = []
-    for folder in run_folders(runs)[-MOST_RUNS:]:
+    for folder in latest_runs(runs, MOST_RUNS):
         try:
             if (look := _look(folder, store, ledger, url, answer_seconds)) is not None:
                 found.append(look)
-        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if folder.lives():
+                why = (str(error).splitlines() or [type(error).__name__])[0]
+                found.append(EvolutionLook(run_id=folder.run_id, process=True, limit=0, since=0, problem=why))
     return found
 
 
@@ -120,7 +123,10 @@ def progress_updates(looks: Iterable[EvolutionLook]) -> Check:
     running = list(looks)
     for look in running:
         idle = min(look.since, look.last_job) if look.last_job is not None else look.since
-        if not look.process:
+        if look.problem:
+            bad.append(f"{look.run_id}: {look.problem}")
+            todo = f"it runs, and nobody sees how: look at its files with coral runs, and restore them in {look.run_id}"
+        elif not look.process:
             bad.append(f"{look.run_id}: its flow run says Running and its process is gone")
             todo = f"coral resume {look.run_id}"
         elif look.last_shown is not None and look.last_shown - idle > BEHIND_SECONDS and idle > BEHIND_SECONDS:

@@ -46,7 +46,7 @@ def look_at_server(url: str, answer_seconds: float = ANSWER_SECONDS) -> ServerLo
             deployments = {}
             for name in DEPLOYMENTS:
                 if (deployment := api.get(f"deployments/name/{name}")) is not None:
-                    deployments[name] = {key: deployment.get(key) for key in ("work_pool_name", "paused")}
+                    deployments[name] = {key: deployment.get(key) for key in ("id", "work_pool_name", "paused")}
             automations = api.find("automations/filter", {"limit": 200}) or []
             return ServerLook(
                 url=url,
@@ -227,6 +227,15 @@ def deployments(found: dict[str, dict[str, Any]]) -> Check:
         text = "its lanes start elsewhere than the figures here look"
         return Check(
             name="deployments", state="note", found=first(astray), text=text, todo="coral setup, unless you mean it"
+        )
+    if paused := [name for name in DEPLOYMENTS if found[name].get("paused")]:
+        return Check(
+            name="deployments",
+            state="note",
+            found=f"{first(paused)} paused",
+            text="no scheduled run of it starts",
+            todo="switch it on in the Prefect UI, or: "
+            + "; ".join(f"prefect api POST /deployments/{found[name]['id']}/resume_deployment" for name in paused),
         )
     return Check(name="deployments", state="ok", found=first([name.split("/")[1] for name in DEPLOYMENTS], 9))
 

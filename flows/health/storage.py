@@ -1,8 +1,10 @@
 """Is the store there, can it be written, do lanes see the same one, and is there room?"""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import Field
 
@@ -61,38 +63,36 @@ def look_at_lanes(url: str) -> list[LaneRun]:
 
 
 def storage_checks(store: Store, url: str | None, used: bool) -> Iterator[Check]:
-    """All checks of this file; `used`: there are runs, so that there should be a store."""
-    if not store.root.is_dir() and not used:
-        text = "it is made by the first evolution"
-        yield Check(name="store writable", state="note", found=f"{store.root} is not there yet", text=text)
-        yield disk(store)
-        return
-    yield writable(store)
+    """All checks of this file; `used`: there are runs, so that there should be a store. So there should where lanes run."""
     runs: list[LaneRun] | None = None
     if url is not None:
-        try:
+        with contextlib.suppress(ApiError):
             runs = look_at_lanes(url)
-        except ApiError:
-            runs = None
-    yield shared(store, runs)
+    used = used or any(Path(run.store) == store.root for run in runs or ())
+    if not store.is_prepared and not used:
+        text = "it is made by the first evolution; if there was one, mount it, or name the right one with --store"
+        yield Check(name="store writable", state="note", found=f"{store.root} holds no store yet", text=text)
+    else:
+        yield writable(store)
+        yield shared(store, runs)
     yield disk(store)
 
 
 def writable(store: Store) -> Check:
     """Can an entry be written, made durable and removed?"""
     name = "store writable"
-    if not store.root.is_dir():
+    if not store.is_prepared:
         text = "nothing was ever stored there, or it is not mounted"
         return Check(
             name=name,
             state="bad",
-            found=f"{store.root}: no such directory",
+            found=f"{store.root}: {'no store' if store.root.is_dir() else 'no such directory'}",
             text=text,
             todo="mount it, or name the right one with --store",
         )
     started = time.perf_counter()
     try:
-        store.prepare()
+        store.probe()
     except CoralError as error:
         what, _, todo = str(error).partition(". ")
         return Check(

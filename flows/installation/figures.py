@@ -19,7 +19,7 @@ from coral_core.queue import JobQueue, LaneNote
 from coral_core.queue.look import uncollected
 from coral_core.report.content import RunLine
 from coral_core.report.sessions import error, sessions, status, totals
-from coral_core.run import RunFolder, run_folders
+from coral_core.run import RunFolder, latest_runs
 from coral_core.store import Store
 from flows.api import ApiError
 from flows.installation.look import QUEUES, PoolLook, look_at_pools
@@ -46,7 +46,7 @@ class PoolFigures(Frozen):
     name: str
     present: bool = True
     limit: int | None = Field(None, description="Lanes at most.")
-    paused: bool = False
+    paused: bool | None = None
     workers_online: int | None = Field(None, description="Workers whose heartbeats come.")
     workers_silent: int | None = Field(None, description="Workers that Prefect lists and that are silent.")
     queued: int | None = Field(None, description="Jobs that wait (of coral-control: evolutions).")
@@ -80,7 +80,7 @@ class StoreFigures(Frozen):
 class EvolutionFigures(RunLine):
     """The line of a run, and what it has spent."""
 
-    paused: str = Field("", description="Why no new job of it starts (its budget).")
+    paused: str = Field("", description="Why it starts no new job (its budget).")
     gpu_hours: float | None = Field(None, description="Lane hours so far; null without a ledger.")
     money: float | None = Field(None, description="Their price.")
     currency: str | None = None
@@ -153,7 +153,7 @@ def _pool(name: str, look: PoolLook | None, store: Store, notes: Sequence[LaneNo
             seen |= {"queued": look.queued, "running": look.running, "lanes_online": look.running}
         else:
             seen["lanes_starting"] = look.queued
-    if queue is not None:
+    if queue is not None and store.is_prepared:
         seen |= _jobs(JobQueue(store, queue), [note for note in notes if note.queue == queue])
     running = seen.get("running")
     if look is not None and look.limit and isinstance(running, int):
@@ -196,7 +196,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def _store(store: Store) -> StoreFigures:
-    if not store.root.is_dir():
+    if not store.is_prepared:
         return StoreFigures(path=str(store.root), present=False)
     found = store.size()
     return StoreFigures(
@@ -212,7 +212,7 @@ def _store(store: Store) -> StoreFigures:
 def _evolutions(runs: str, store: Store) -> tuple[list[EvolutionFigures], list[Unreadable]]:
     ledger = Ledger(store)
     lines, unreadable = [], []
-    for folder in run_folders(runs)[-MOST_EVOLUTIONS:]:
+    for folder in latest_runs(runs, MOST_EVOLUTIONS):
         try:
             lines.append(EvolutionFigures(**_line(folder), **_spent(ledger, folder, store)))
         except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:

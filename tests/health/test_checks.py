@@ -14,6 +14,8 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.config.budget import BudgetConfig
 from coral_core.digest import digest
+from coral_core.errors import StoreError
+from coral_core.hold import hold
 from coral_core.jobs import Cost
 from coral_core.ledger import Ledger
 from coral_core.queue import Claim, Failure, JobQueue, LaneNote, Ticket
@@ -28,6 +30,7 @@ from flows.health.progress import EvolutionLook, look_at_evolutions, progress_up
 from flows.health.server import as_rendered, look_at_server, server_checks, versions
 from flows.health.storage import LaneRun, disk, shared, writable
 from flows.health.work import LaneLook, QueueLook, lanes, look_at_queues, work_checks
+from flows.installation.figures import figures
 from flows.installation.look import WorkerLook
 from flows.installation.pools import POOLS, Place, template
 from tests.health.fake_api import FakeApi, ago
@@ -122,6 +125,13 @@ def test_pools_deployments_and_automations(fake: FakeApi, url: str) -> None:
     checks = named(server_checks(look_at_server(url)))
     says(checks["automations"], "note", "coral: champion found switched off", "or leave it off")
     fake.__init__()  # type: ignore[misc]
+    fake.deployments["evolve/evolve"] |= {"paused": True, "id": "d1"}
+    says(
+        named(server_checks(look_at_server(url)))["deployments"],
+        "note",
+        "evolve/evolve paused",
+        "/deployments/d1/resume_deployment",
+    )
     fake.pools["coral-a10g"]["is_paused"] = True
     fake.deployments["train-adapters/train-adapters"]["work_pool_name"] = "other"
     fake.automations = []
@@ -182,6 +192,34 @@ def test_a_store_that_cannot_be_written(store: Store, tmp_path: Path) -> None:
     (store.root / "tmp").rmdir()
     (store.root / "tmp").write_text("in the way")
     says(writable(store), "bad", str(store.root), "results cannot be published")
+
+
+def test_a_look_makes_no_store_where_none_is_mounted(fake: FakeApi, url: str, tmp_path: Path) -> None:
+    """What is published there would lie below the store that is mounted again: monitoring must not make it one."""
+    from synthetic_run import make_run  # type: ignore[import-not-found]
+
+    make_run(tmp_path)
+    bare = tmp_path / "mount"
+    bare.mkdir()
+    checks = named(installation_checks(str(bare), str(tmp_path / "runs"), url))
+    says(checks["store writable"], "bad", f"{bare}: no store", "mount it")
+    assert list(bare.iterdir()) == [] and not healthy(checks.values())
+    with pytest.raises(StoreError, match="it is gone"):
+        Store(bare).scratch()
+
+
+@pytest.mark.parametrize("lanes_run", [True, False])
+def test_runs_and_store_that_are_gone_together(fake: FakeApi, url: str, tmp_path: Path, lanes_run: bool) -> None:
+    """As on one mount. Lanes that work for this store say that it is no new installation."""
+    place = tmp_path / "runs" / "store"
+    lane = {
+        "id": "f9", "name": "training lane 1", "tags": ["coral-lane", "slot:1", "store:0123"], "work_pool_name": "coral-a100",
+        "parameters": {"store": str(place)}, "start_time": ago(500),
+    }  # fmt: skip
+    fake.flow_runs = [lane] if lanes_run else []
+    checks = named(installation_checks(str(place), str(place.parent), url))
+    says(checks["store writable"], "bad" if lanes_run else "note", str(place), "mount it")
+    assert healthy(checks.values()) != lanes_run
 
 
 def test_a_store_that_is_not_shared(store: Store) -> None:
@@ -363,6 +401,27 @@ def test_a_budget_of_a_living_run_that_cannot_be_read_is_bad(store: Store, tmp_p
             says(progress_updates(look_at()), "note", "paused", str(path), "coral health")
     finally:
         living.communicate(b"")
+
+
+def _dead(folder: RunFolder) -> None:
+    """As of a process that is gone."""
+    path = folder.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 2**22 + 1}))
+
+
+def test_a_living_run_is_seen_also_behind_newer_ones_and_with_broken_files(store: Store, tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"runs": str(tmp_path / "runs"), "store": {"path": str(store.root)}})
+    folder = RunFolder.create(config, identify_run(config), [])
+    for edition in range(2, 30):
+        _dead(RunFolder.create(config, identify_run(config, edition), []))
+    _dead(folder)
+    older(folder.path / "run.json", 900)
+    assert look_at_evolutions(config.runs, store, None) == []
+    with hold(folder.path):
+        says(progress_updates(look_at_evolutions(config.runs, store, None)), "ok", "1 evolutions run")
+        assert folder.run_id in {line.run_id for line in figures(str(store.root), config.runs, None).evolutions}
+        (folder.path / "config.yaml").write_text("name: [")
+        says(progress_updates(look_at_evolutions(config.runs, store, None)), "bad", folder.run_id, "config.yaml")
 
 
 # -- progress ------------------------------------------------------------------------------

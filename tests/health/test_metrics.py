@@ -90,6 +90,12 @@ def test_what_is_not_known_is_left_out(store: Store, tmp_path: Path) -> None:
     assert found["coral_queue_depth"] == {"coral-a100": 0, "coral-a10g": 0}  # files tell this
 
 
+def test_without_a_store_and_an_api_nothing_is_zero(tmp_path: Path) -> None:
+    """A counter that falls to 0 and comes back would look like an hour's work in a moment."""
+    found = values(scrape(Store(tmp_path / "none"), tmp_path / "runs", None))
+    assert set(found) == {"coral_api_up", "coral_check_ok", "coral_evolutions_unreadable", "coral_scrape_seconds"}
+
+
 def test_an_api_that_accepts_and_never_answers_costs_one_wait(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +129,8 @@ def test_labels_are_bounded(fake: FakeApi, url: str, store: Store, tmp_path: Pat
     from synthetic_run import make_run  # type: ignore[import-not-found]
 
     folder, _ = make_run(tmp_path)
+    facts = folder.path / "run.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"pid": 2**22 + 1}))  # none of them lives
     for number in range(30):
         shutil.copytree(folder.path, folder.path.with_name(f"other-{number:02d}"))
     found = values(scrape(store, tmp_path / "runs", url))
@@ -193,6 +201,9 @@ tests:
   - {{series: 'coral_pool_paused{{pool="coral-a10g"}}', values: '1x20'}}
   - {{series: 'coral_evolution_paused{{run="night"}}', values: '0 1x19'}}
   - {{series: 'coral_check_ok{{check="disk space"}}', values: '0x20'}}
+  - {{series: 'coral_evolutions_unreadable', values: '1x20'}}
+  - {{series: 'coral_result_collection_errors{{pool="cleaned"}}', values: '20x10 12x10'}}
+  - {{series: 'coral_result_collection_errors{{pool="broken"}}', values: '0x5 12x15'}}
   alert_rule_test:
   - eval_time: 10m
     alertname: CoralWorkersSilent
@@ -209,6 +220,42 @@ tests:
       exp_annotations:
         summary: Evolution night is paused by its budget
         description: coral budget says which limit closed, and how it goes on.
+  - eval_time: 13m
+    alertname: CoralResultCollectionErrors
+    exp_alerts:
+    - exp_labels: {{severity: warning, pool: broken}}
+      exp_annotations:
+        summary: Jobs of broken end without a result
+        description: coral jobs lists them with their tracebacks.
+  - eval_time: 10m
+    alertname: CoralRunsUnreadable
+    exp_alerts:
+    - exp_labels: {{severity: warning}}
+      exp_annotations:
+        summary: Files of 1 runs cannot be read
+        description: coral runs names them; what they spend and where they stand does not show here.
+- interval: 1m
+  input_series:
+  - {{series: 'coral_evolution_running{{run="young"}}', values: '_x30 1x50'}}
+  - {{series: 'coral_evolution_paused{{run="young"}}', values: '_x30 0x50'}}
+  - {{series: 'coral_evolution_evaluations{{run="young"}}', values: '_x30 0x50'}}
+  - {{series: 'coral_evolution_trainings{{run="young"}}', values: '_x30 0x50'}}
+  - {{series: 'coral_evolution_running{{run="stuck"}}', values: '1x80'}}
+  - {{series: 'coral_evolution_paused{{run="stuck"}}', values: '0x80'}}
+  - {{series: 'coral_evolution_evaluations{{run="stuck"}}', values: '7x80'}}
+  - {{series: 'coral_evolution_trainings{{run="stuck"}}', values: '4x80'}}
+  - {{series: 'coral_evolution_running{{run="well"}}', values: '1x80'}}
+  - {{series: 'coral_evolution_paused{{run="well"}}', values: '0x80'}}
+  - {{series: 'coral_evolution_evaluations{{run="well"}}', values: '7x40 8x40'}}
+  - {{series: 'coral_evolution_trainings{{run="well"}}', values: '4x80'}}
+  alert_rule_test:
+  - eval_time: 75m
+    alertname: CoralNoProgress
+    exp_alerts:
+    - exp_labels: {{severity: warning, run: stuck}}
+      exp_annotations:
+        summary: Evolution stuck has finished no job for an hour or more
+        description: coral progress and coral logs of this run say what it waits for.
 """
 
 

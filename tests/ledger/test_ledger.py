@@ -160,6 +160,82 @@ def test_jobs_in_flight_are_forecast(store: Store) -> None:
     assert ledger.closed("a", "training") and not ledger.closed("a", "training", but="two")
 
 
+def test_jobs_of_others_are_forecast_by_what_theirs_take(store: Store) -> None:
+    """Of a limit of the day: long jobs beside short ones, whoever asks."""
+    done = {"long": {"training": Work(jobs=1, seconds=18_000)}, "short": {"training": Work(jobs=1, seconds=360)}}
+    book(store, "old", spent={today(): {"long": {"training": 18_000}}}, work=done, ended=True)
+    ledger = Ledger(store)
+    for run_id in done:
+        ledger.set_budget(run_id, budget(day={"gpu_hours": 10}))
+    for lane in ("one", "two"):
+        book(store, lane, run_id="long", queue="training", digest="2", flying=9000.0)
+    for run_id in done:
+        assert ledger.standing(run_id).forecast.training_hours == pytest.approx(5)
+        assert ledger.closed(run_id, "training"), "5 spent and 5 expected"
+    for lane in ("one", "two"):
+        book(store, lane, run_id="short", queue="training", digest="2", flying=36.0)
+    assert ledger.standing("long").forecast.training_hours == pytest.approx(0.18)
+    assert ledger.closed("long", "training") and not ledger.closed("short", "training")
+
+
+def test_before_the_first_job_has_ended_there_is_room_for_what_jobs_may_take(store: Store) -> None:
+    """Nothing says yet how long one takes: not all lanes may start one, and each may take its whole time."""
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 1.01}))
+    with contextlib.ExitStack() as lanes:
+        meters = [lanes.enter_context(Meter(store, f"lane-{n}", "training")) for n in range(8)]
+        begun = [not ledger.begin(meter, "a", "training", str(n), 1800) for n, meter in enumerate(meters)]
+        assert begun == [True, True] + [False] * 6
+        meters[0].rest()
+        assert not ledger.begin(meters[0], "a", "training", "9", 1800), "one has ended: they are short"
+
+
+def test_of_jobs_longer_than_the_limit_one_starts(store: Store) -> None:
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 0.1}))
+    with Meter(store, "one", "training") as one, Meter(store, "two", "training") as two:
+        assert not ledger.begin(one, "a", "training", "1", 1800)
+        assert ledger.begin(two, "a", "training", "2", 1800)
+
+
+@pytest.mark.parametrize("hours", [1, 0])
+def test_a_day_that_has_no_room_for_a_single_job_does_not_open_by_itself(store: Store, hours: float) -> None:
+    book(store, "old", work={"a": {"training": Work(jobs=1, seconds=7200)}}, ended=True)
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(day={"gpu_hours": hours}))
+    why = ledger.closed("a", "training")
+    assert "the limit of the day" in why and "no room for any job" in why
+    assert way_on(why, "a") == ("It goes on with a raised limit:", "coral resume a --set budget.day.gpu_hours=...")
+
+
+def test_an_evolution_is_held_when_nothing_of_it_may_start_or_runs(store: Store) -> None:
+    done = {"a": {"training": Work(jobs=2, seconds=36_000), "evaluation": Work(jobs=2, seconds=60)}}
+    book(store, "one", spent={today(): {"a": {"training": 25_000}}}, work=done, ended=True)
+    ledger = Ledger(store)
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 10}))
+    assert ledger.standing("a").closed, "evaluations might, and there are none"
+    book(store, "two", run_id="a", queue="evaluation", digest="2", flying=1.0)
+    standing = ledger.standing("a")
+    assert not standing.closed and set(standing.closed_queues) == {"training"}
+    ledger.set_budget("a", budget(evolution={"gpu_hours": 5}))
+    assert ledger.standing("a").closed
+
+
+def test_a_job_that_could_not_be_booked_costs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coral_core.ledger.meter.BOOK_SECONDS", 0.05)
+    folder = store.root / "ledger" / "accounts"
+    with Meter(store, "lane", "training", rented=False) as meter:
+        meter.work("a", "training", "1")
+        meter.rest()
+        folder.rename(folder.with_name("away"))
+        with pytest.raises(StoreError):
+            meter.work("b", "evaluation", "2")
+        folder.with_name("away").rename(folder)
+        time.sleep(0.3)
+    (account,) = Ledger(store).accounts()
+    assert set(account.spent[today()]) == {"a"} and not account.digest and account.run_id == "a"
+
+
 def test_a_dead_lane_reserves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     done = {"a": {"training": Work(jobs=1, seconds=3600)}}
     book(store, "one", work=done, spent={today(): {"a": {"training": 10}}}, run_id="a", digest="2")
