@@ -17,6 +17,7 @@ from prefect.states import Running
 from coral_core.digest import digest
 from coral_core.errors import StoreError
 from coral_core.ledger import Ledger, Standing
+from coral_core.ledger.way_on import is_passing
 from coral_core.run import RunFolder
 from flows import events
 from flows.session import Session
@@ -94,10 +95,10 @@ def _tell(session: Session, ledger: Ledger) -> None:
     except StoreError as error:
         log.debug("%s", error)  # the executor holds the work and says why
         return
+    paused = session.board.paused
     for mark in MARKS:
-        if (100 * standing.used >= mark or (mark == 100 and session.board.paused)) and _is_news(
-            session.folder, mark, standing
-        ):
+        spent = 100 * standing.used >= mark or (mark == 100 and paused and not is_passing(paused))
+        if spent and _is_news(session.folder, mark, standing):
             session.on_budget(mark, standing)
 
 

@@ -17,7 +17,7 @@ from coral_core.ledger.accounts import QUEUES, Budget, LaneAccount, Queue, today
 from coral_core.ledger.meter import Meter
 from coral_core.ledger.reading import Accounts, prepare, unreadable
 from coral_core.ledger.sums import Sums
-from coral_core.ledger.way_on import DAY, EVOLUTION, NEVER
+from coral_core.ledger.way_on import DAY, EVOLUTION, FIRST, NEVER, is_passing
 from coral_core.store import Store, write_atomic
 
 HOUR = 3600.0
@@ -46,7 +46,9 @@ class Standing(Frozen):
     limits: BudgetConfig
     spent: Spent = Field(description="By this evolution, all its sessions together.")
     today: Spent = Field(description="On this store today, by all evolutions, at this evolution's prices.")
-    forecast: Spent = Field(description="What the jobs in flight on this store still need, by what such jobs took.")
+    forecast: Spent = Field(
+        description="What the jobs in flight on this store still need, by what such jobs took; else by their time limits."
+    )
     used: float = Field(description="Largest share of a limit that is spent; 0 without limits.")
     closed_queues: dict[Queue, str] = Field(description="Queue -> why no new job of it starts; open ones are left out.")
     closed: str = Field(
@@ -124,15 +126,18 @@ class Ledger:
         means = {queue: sums.mean(queue, run_id) for queue in QUEUES}
         flying = [a for a in accounts if a.digest and a.lane != but and self._lives(a)]
         own = [account for account in flying if account.run_id == run_id]
-        mine, all_ = _left(own, sums, price), _left(flying, sums, price)
+        sums_of = (spent, so_far)
+        known = _left(own, sums, price), _left(flying, sums, price)
+        might = _left(own, sums, price, may=True), _left(flying, sums, price, may=True)
         closed: dict[Queue, str] = {}
         for queue in QUEUES:
-            # before the first of its kind has ended, a job takes what those in flight may take; the very first one starts
+            # before the first of its kind has ended, a job may take what those in flight may; the very first one starts
             longest = max((account.allowed for account in flying if account.queue == queue), default=0.0)
-            following = _priced({queue: means[queue] or longest}, price)
-            # the limit of the evolution first: when both are reached, waiting for the next day helps nobody
-            why = _over(limits.evolution, EVOLUTION, spent, mine, following, limits.currency)
-            why = why or _over(limits.day, f"{DAY} ({day} UTC)", so_far, all_, following, limits.currency)
+            next_known, next_might = (
+                _priced({queue: means[queue]}, price),
+                _priced({queue: means[queue] or longest}, price),
+            )
+            why = _over(limits, sums_of, known, next_known) or _first(_over(limits, sums_of, might, next_might))
             if why:
                 closed[queue] = why
         return Standing(
@@ -142,10 +147,10 @@ class Ledger:
             limits=limits,
             spent=spent,
             today=so_far,
-            forecast=all_,
+            forecast=might[1],
             used=max(_share(limits.day, so_far), _share(limits.evolution, spent)),
             closed_queues=closed,
-            closed=next(iter(closed.values()), "") if len(closed) == len(QUEUES) or not own else "",
+            closed=_pause(closed, busy=bool(own)),
         )
 
     def closed(self, run_id: str, queue: Queue, but: str = "") -> str:
@@ -183,17 +188,37 @@ def _priced(seconds: dict[Queue, float], price: LanePrices) -> Spent:
     )
 
 
-def _left(accounts: list[LaneAccount], sums: Sums, price: LanePrices) -> Spent:
-    """What jobs in flight still need: by what such jobs of their own evolution took, else by what they may take."""
+def _pause(closed: dict[Queue, str], busy: bool) -> str:
+    """Why an evolution starts no new job; empty while jobs of it fly that others only wait for, or another queue is open."""
+    lasting = [why for why in closed.values() if not (busy and is_passing(why))]
+    return lasting[0] if lasting and (not busy or len(lasting) == len(QUEUES)) else ""
+
+
+def _first(why: str) -> str:
+    limit = why.partition(", leaves ")[0]
+    return (
+        f"{FIRST} nothing says how long one takes, and those in flight may need what is left of {limit}" if why else ""
+    )
+
+
+def _left(accounts: list[LaneAccount], sums: Sums, price: LanePrices, may: bool = False) -> Spent:
+    """What jobs in flight still need, by what such jobs of their own evolution took; else, with `may`, by what they may take."""
     seconds: dict[Queue, float] = dict.fromkeys(QUEUES, 0.0)
     for account in accounts:
-        expected = sums.mean(account.queue, account.run_id) or account.allowed
+        expected = sums.mean(account.queue, account.run_id) or (account.allowed if may else 0.0)
         seconds[account.queue] += max(0.0, expected - account.flying)
     return _priced(seconds, price)
 
 
-def _over(limits: Limits, whose: str, spent: Spent, flying: Spent, following: Spent, currency: str) -> str:
-    """Would one more job pass a limit? Says which, with all the figures; empty when not."""
+def _over(limits: BudgetConfig, spent: tuple[Spent, Spent], flying: tuple[Spent, Spent], following: Spent) -> str:
+    """Would one more job pass a limit? Says which, with all the figures; empty when not. Pairs: of the evolution, of all."""
+    # the limit of the evolution first: when both are reached, waiting for the next day helps nobody
+    return _passed(limits.evolution, EVOLUTION, spent[0], flying[0], following, limits.currency) or _passed(
+        limits.day, f"{DAY} ({today()} UTC)", spent[1], flying[1], following, limits.currency
+    )
+
+
+def _passed(limits: Limits, whose: str, spent: Spent, flying: Spent, following: Spent, currency: str) -> str:
     for limit, has, comes, more, unit in (
         (limits.gpu_hours, spent.gpu_hours, flying.gpu_hours, following.gpu_hours, "GPU hours"),
         (limits.money, spent.money, flying.money, following.money, currency),

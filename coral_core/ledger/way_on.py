@@ -5,6 +5,13 @@ EVOLUTION = "the limit of the evolution"
 NEVER = "no room for any job"
 """A single job takes more than the limit: waiting for the next day helps nobody."""
 
+FIRST = "until a first job has ended"
+
+
+def is_passing(why: str) -> bool:
+    """Does `why` (of `Ledger.closed`) only hold further jobs beside the first ones, until one of these has ended?"""
+    return why.startswith(FIRST)
+
 
 def way_on(why: str, run_id: str) -> tuple[str, str]:
     """How the evolution goes on that `why` (of `Ledger.closed`) holds: a sentence, and the command that it ends with."""
@@ -15,4 +22,6 @@ def way_on(why: str, run_id: str) -> tuple[str, str]:
         return sentence, f"coral resume {run_id} --set budget.day.{key}=..."
     if why.startswith((DAY, EVOLUTION)):
         return "It goes on with a raised limit:", f"coral resume {run_id} --set budget.{whose}.{key}=..."
+    if is_passing(why):
+        return "It goes on by itself then; look with:", f"coral progress {run_id}"
     return "It goes on by itself as soon as that can be read again; look with:", "coral health"

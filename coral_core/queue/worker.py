@@ -24,6 +24,7 @@ from coral_core.errors import CoralError, StoreError
 from coral_core.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
 from coral_core.lane import Lane
 from coral_core.ledger import Ledger, Meter
+from coral_core.ledger.way_on import is_passing
 from coral_core.limit import TimeLimit
 from coral_core.lm.client import Engine, EngineProcess
 from coral_core.queue.backstop import Backstop
@@ -147,7 +148,7 @@ class LaneWorker:
             idle = time.monotonic() - idle_since
             if idle > self._linger:
                 return "idle"
-            if idle > CLOSED_SECONDS and any(self._closed.values()):
+            if idle > CLOSED_SECONDS and any(why and not is_passing(why) for why in self._closed.values()):
                 return "budget"
             time.sleep(
                 LOOK_SECONDS * random.uniform(0.5, 1.5)

@@ -75,11 +75,9 @@ class WorkPoolExecutor(Executor):
         for queue in self._queues.values():
             queue.prepare()
             queue.join(run_id, flow_run_id, infra.weight)
-        self._limits: dict[QueueName, int] = {"training": infra.training.lanes, "evaluation": infra.evaluation.lanes}
-        deployments: dict[QueueName, str] = {
-            "training": infra.training.deployment,
-            "evaluation": infra.evaluation.deployment,
-        }
+        train, evaluate = infra.training, infra.evaluation
+        self._limits: dict[QueueName, int] = {"training": train.lanes, "evaluation": evaluate.lanes}
+        deployments: dict[QueueName, str] = {"training": train.deployment, "evaluation": evaluate.deployment}
         self._installation = self._queues["training"].installation()
         self._fleet = Fleet(deployments, str(store.root), self._installation, infra.linger)
         self._lock = threading.RLock()
@@ -119,9 +117,10 @@ class WorkPoolExecutor(Executor):
     def held(self) -> str:
         with self._lock:
             waits = {pending.queue for pending in self._pending.values()}
-            if self.running() or any(not self._closed.get(name) for name in waits):
+            if not waits or self.running() or any(not self._closed.get(name) for name in waits):
                 return ""
-            return next((self._closed[name] for name in waits), "")
+        reasons = [self._ledger.closed(self._run_id, name) for name in waits]  # anew: what is known is a second old
+        return reasons[0] if all(reasons) else ""
 
     @property
     def notice(self) -> str:

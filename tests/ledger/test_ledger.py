@@ -18,6 +18,7 @@ from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
 from coral_core.ledger import LaneAccount, Ledger, Meter, Work, way_on
 from coral_core.ledger.accounts import today
+from coral_core.ledger.way_on import is_passing
 from coral_core.store import Store, write_atomic
 
 
@@ -186,6 +187,12 @@ def test_before_the_first_job_has_ended_there_is_room_for_what_jobs_may_take(sto
         meters = [lanes.enter_context(Meter(store, f"lane-{n}", "training")) for n in range(8)]
         begun = [not ledger.begin(meter, "a", "training", str(n), 1800) for n, meter in enumerate(meters)]
         assert begun == [True, True] + [False] * 6
+        why = ledger.closed("a", "training")
+        assert is_passing(why) and "how long" in why and "the limit of the evolution, 1.01 GPU hours" in why
+        assert way_on(why, "a") == ("It goes on by itself then; look with:", "coral progress a")
+        assert not ledger.standing("a").closed, "that is no pause"
+        ledger.set_budget("b", budget(day={"gpu_hours": 1.01}))
+        assert is_passing(ledger.standing("b").closed), "others' jobs hold it, and nothing of it runs"
         meters[0].rest()
         assert not ledger.begin(meters[0], "a", "training", "9", 1800), "one has ended: they are short"
 
