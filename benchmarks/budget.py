@@ -1,6 +1,6 @@
 """How far spending goes past a limit: an evolution on work pools that hits it, undisturbed and with kills in between.
 
-A real server, real process workers, rehearsed trainings of 2 s on 2 lanes. Read afterwards from the accounts and claims:
+A real server, real process workers, rehearsed trainings of 6 s on 2 lanes, evaluations of 2 s on 3. Read afterwards from the accounts and claims:
 
 - what was spent when the limit closed, and in the end, against the limit;
 - jobs that began after the limit was reached (must be none);
@@ -18,11 +18,10 @@ from typing import Any
 from benchmarks.lanes import Installation
 from benchmarks.record import Bench, write
 
-TRAIN = 2.0
+TRAIN = 6.0
 SETTINGS = [
-    f"base_model.name=rehearsal:train={TRAIN},evaluate=0.5",
+    f"base_model.name=rehearsal:train={TRAIN},evaluate=2",
     "infra.executor=work-pools",
-    "infra.linger=2",
     "search.generations=6",
     "search.early_stopping.enabled=false",
 ]
@@ -50,6 +49,7 @@ def run(bench: Bench, name: str, limit: float, kills: int) -> dict[str, Any]:
     process, done, closed_at, seen, late = start(), 0, 0.0, set[str](), 0
     deadline = time.monotonic() + 600
     held_since: float | None = None
+    in_flight: int | None = None
     while time.monotonic() < deadline and (held_since is None or time.monotonic() - held_since < 15):
         time.sleep(0.05)
         now = spent()
@@ -60,6 +60,8 @@ def run(bench: Bench, name: str, limit: float, kills: int) -> dict[str, Any]:
         }
         fresh = {token for _, token in claims} - seen
         seen |= fresh
+        if now >= limit and in_flight is None:
+            in_flight = len(claims - fresh)
         if now >= limit:
             late += len(fresh)  # a claim that is new although the limit was reached before
         if done < kills and now > limit * (0.4 + 0.4 * done):
@@ -76,6 +78,7 @@ def run(bench: Bench, name: str, limit: float, kills: int) -> dict[str, Any]:
         "spent_when_held": closed_at,
         "spent_in_the_end": spent(),
         "over_the_limit": max(0.0, spent() / limit - 1),
+        "in_flight_at_the_limit": in_flight or 0,
         "began_after_the_limit": late,
         "kills": done,
         "held": held_since is not None,
@@ -89,7 +92,7 @@ def _budget(store: Any) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=float, default=60.0, help="lane seconds")
+    parser.add_argument("--limit", type=float, default=240.0, help="lane seconds")
     options = parser.parse_args()
     bench = Bench()
     installation = Installation(bench)
@@ -101,7 +104,7 @@ def main() -> None:
     for name, found in (("undisturbed", calm), ("two kills", killed)):
         print(
             f"{name}: {found['spent_in_the_end']:.1f} of {found['limit_seconds']:.0f} lane seconds, {found['jobs']} jobs, "
-            f"{found['began_after_the_limit']} began after the limit was reached"
+            f"{found['in_flight_at_the_limit']} in flight at the limit, {found['began_after_the_limit']} began after the limit was reached"
         )
     write("budget", {"undisturbed": calm, "killed": killed})
 

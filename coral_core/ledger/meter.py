@@ -66,6 +66,11 @@ class Meter:
             self._path = self._path.with_name(f"{self.lane}.json")
         self._account = self._account.model_copy(update={"lane": self.lane})
 
+    @property
+    def payer(self) -> str:
+        """The evolution that pays for what the lane costs now; empty while there is none."""
+        return self._account.run_id
+
     def close(self) -> None:
         """The lane's life is over."""
         self._over.set()

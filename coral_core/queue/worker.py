@@ -38,7 +38,7 @@ from coral_core.store import Store
 log = logging.getLogger("coral.lane")
 
 LOOK_SECONDS = 0.1
-CLOSED_SECONDS = 5.0
+CLOSED_SECONDS = 2.0
 """A lane that waits for a budget to open costs what it waits to save: it lingers no longer than this."""
 End = Literal["done", "failed", "stopped"]
 Order = Literal["go on", "finish", "stop"]
@@ -76,6 +76,8 @@ class LaneWorker:
         self._most = most
         self._ledger = ledger
         self._closed: dict[str, str] = {}
+        self._payer_closed = ""
+        self._ask_again = 0.0
         self._order = order
         self._wish: Order = "go on"
         self._make_engine = make_engine
@@ -148,11 +150,20 @@ class LaneWorker:
             idle = time.monotonic() - idle_since
             if idle > self._linger:
                 return "idle"
-            if idle > CLOSED_SECONDS and any(why and not is_passing(why) for why in self._closed.values()):
+            if idle > CLOSED_SECONDS and self._waits_for_a_budget():
                 return "budget"
             time.sleep(
                 LOOK_SECONDS * random.uniform(0.5, 1.5)
             )  # lanes that stepped back for each other must not meet again
+
+    def _waits_for_a_budget(self) -> bool:
+        """Is there work that no budget allows, or none, and who pays for the waiting may not spend any more?"""
+        payer, now = self._meter.payer, time.monotonic()
+        if payer and now > self._ask_again:
+            self._ask_again = now + 1.0
+            self._payer_closed = self._why_closed(payer)
+        reasons = (*self._closed.values(), self._payer_closed if payer else "")
+        return any(why and not is_passing(why) for why in reasons)
 
     def _why_closed(self, run_id: str) -> str:
         if self._ledger is None:

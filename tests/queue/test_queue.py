@@ -289,6 +289,17 @@ def test_a_test_job_comes_back_through_the_queue(store: Store, plan: Planner) ->
     assert result is not None and result.passed
 
 
+def test_a_lane_does_not_wait_at_the_expense_of_who_may_not_spend_any_more(store: Store, plan: Planner) -> None:
+    """Nothing lies in its queue, so nothing is closed to it; but its seconds are paid by the one that it worked for."""
+    q = queue(store, "evaluation")
+    problem = problem_set(plan.config.problems).fitness[0]
+    job = job_for_patch(plan.config, problem.problem_id, problem.reference)
+    q.submit(Ticket(kind="test", digest=job.digest(), run_id="one", job=job.model_dump(mode="json"), seconds=60))
+    Ledger(store).set_budget("one", BudgetConfig.model_validate({"evolution": {"gpu_hours": 0.001 / 3600}}))
+    assert LaneWorker(store, q, 30, ledger=Ledger(store)).run() == "budget"
+    assert q.answer(job.digest(), TestResult) is not None and not q.runs()
+
+
 def test_a_lane_says_what_the_base_model_is_on_its_machine(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORAL_REHEARSAL_MACHINE", "B")
     job = IdentityJob(queue="training", base_model=BaseModelConfig(name="rehearsal"))
