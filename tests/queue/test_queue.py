@@ -295,7 +295,7 @@ def test_a_lane_does_not_wait_at_the_expense_of_who_may_not_spend_any_more(store
     problem = problem_set(plan.config.problems).fitness[0]
     job = job_for_patch(plan.config, problem.problem_id, problem.reference)
     q.submit(Ticket(kind="test", digest=job.digest(), run_id="one", job=job.model_dump(mode="json"), seconds=60))
-    Ledger(store).set_budget("one", BudgetConfig.model_validate({"evolution": {"gpu_hours": 0.001 / 3600}}))
+    Ledger(store).set_budget("one", BudgetConfig.model_validate({"evolution": {"gpu_hours": 1.5 / 3600}}))
     assert LaneWorker(store, q, 30, ledger=Ledger(store)).run() == "budget"
     assert q.answer(job.digest(), TestResult) is not None and not q.runs()
 
