@@ -41,7 +41,7 @@ def api_error(error: Exception, url: str | None = None) -> ApiError | None:
         if status in (401, 403):
             return ApiError(f"{url} refuses the key ({status}). Set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING.")
         return ApiError(
-            f"{url} answers {status}: {_detail(error)}. Is it a Prefect API of the version that is installed here?"
+            f"{url} answers {status}: {_detail(error)}. Is it a Prefect API (it ends in /api) of the version that is installed here?"
         )
     if isinstance(error, httpx.HTTPError) or (isinstance(error, RuntimeError) and "reach" in str(error)):
         return ApiError(
@@ -52,5 +52,5 @@ def api_error(error: Exception, url: str | None = None) -> ApiError | None:
 
 def _detail(error: httpx.HTTPStatusError) -> str:
     """What the server said, without what we sent it."""
-    text = error.response.text.strip()
+    text = " ".join(error.response.text.split())
     return text[:200] or error.response.reason_phrase

@@ -52,6 +52,27 @@ def coral_home() -> Path:
     return Path(data).expanduser().absolute() / "coral-x"
 
 
+def usable_home() -> Path:
+    """`coral_home`, made where it is missing. Raises `ServerError` when it is no folder that can be written."""
+    home = coral_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with locked(home):
+            return home
+    except OSError as error:
+        raise ServerError(
+            f"CORAL_HOME: {home}: cannot be used ({error.strerror}). Set CORAL_HOME to a folder that you can write."
+        ) from None
+
+
+@contextlib.contextmanager
+def locked(home: Path, name: str = "server") -> Iterator[None]:
+    """Be the only process that changes ``NAME.json`` in `home`."""
+    with (home / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def configured_api() -> str | None:
     """The API that the user's environment or Prefect profile names, if any (read without importing Prefect)."""
     return prefect_setting("PREFECT_API_URL")
@@ -77,8 +98,7 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
         _reach(url)
         yield url
         return
-    home = coral_home()
-    home.mkdir(parents=True, exist_ok=True)
+    home = usable_home()
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     server = _Shared(home)
     url = server.join(port, keep)
@@ -93,8 +113,7 @@ def join(port: int = 0) -> str:
     """Start (or find) the local server and leave it running; as `api`, without an end. See `leave`."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    home = coral_home()
-    home.mkdir(parents=True, exist_ok=True)
+    home = usable_home()
     os.environ["PREFECT_HOME"] = str(home / "prefect")
     url = _Shared(home).join(port, keep=True)
     os.environ["PREFECT_API_URL"] = url
@@ -116,6 +135,11 @@ def leave(patience: float = 0.0) -> str:
     return server.release()
 
 
+def living() -> str:
+    """URL of the local server, while it lives; else empty."""
+    return _Shared(coral_home()).living()
+
+
 def users() -> list[int]:
     """Processes of this machine, other than this one, that use the local server as theirs."""
     return _Shared(coral_home()).users()
@@ -128,16 +152,16 @@ class _Shared:
         self.home = home
         self.state = home / "server.json"
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.home / "server.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def living(self) -> str:
+        """URL of the server, while it lives; else empty."""
+        state = self._read()
+        lives = _alive(state.get("pid", 0), "flows.local_server")
+        return str(state.get("url", "")) if lives else ""
 
     def join(self, port: int, keep: bool) -> str:
-        with self._locked():
+        with locked(self.home):
             state = self._read()
-            if not _alive(state.get("pid", 0), "flows.local_server") or not _ready(state.get("url", "")):
+            if not self.living() or not _ready(state.get("url", "")):
                 state = self._start(port)
             state["users"] = [pid for pid in state.get("users", []) if _alive(pid)] + [os.getpid()]
             state["keep"] = bool(state.get("keep")) or keep
@@ -148,7 +172,7 @@ class _Shared:
         return [pid for pid in self._read().get("users", []) if pid != os.getpid() and _alive(pid)]
 
     def leave(self, keep: bool) -> None:
-        with self._locked():
+        with locked(self.home):
             state = self._read()
             state["users"] = self.users()
             if not state["users"] and not state.get("keep") and not keep:
@@ -159,7 +183,7 @@ class _Shared:
 
     def release(self) -> str:
         """It need not be kept any longer; ends it when nobody uses it. Returns what came of it, in words."""
-        with self._locked():
+        with locked(self.home):
             state = self._read()
             if state:
                 self.state.write_text(json.dumps(state | {"keep": False}))
@@ -208,13 +232,15 @@ class _Shared:
 
 def _claim(port: int) -> int:
     """A free loopback port, or `port` itself when it is free."""
+    if not 0 <= port <= 65535:
+        raise ServerError(f"port {port} (--port): is no port. Give one of 1 to 65535; --port 0 takes a free one.")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ServerError(
-                f"port {port} (--port) cannot be used: {error.strerror}. Choose another, or leave --port out to take a free one."
+                f"port {port} (--port) cannot be used: {error.strerror}. Choose another; --port 0 takes a free one."
             ) from None
         return int(probe.getsockname()[1])
 

@@ -20,6 +20,7 @@ from coral_core.jobs import BaseModelIdentity
 from coral_core.lm.versions import ENGINE_VERSION
 
 TINY = Path(__file__).parent / "tiny"
+TINY_NAME = "coral-tiny"
 REHEARSAL = "rehearsal"
 _HASHED = (".safetensors", ".json")
 
@@ -30,7 +31,7 @@ def is_rehearsal(config: BaseModelConfig) -> bool:
 
 def local_path(config: BaseModelConfig) -> Path | None:
     """The directory of a base model that is not on the hub, or None. Raises `BaseModelError`."""
-    if config.name == "coral-tiny":
+    if config.name == TINY_NAME:
         return TINY
     if config.name.startswith(("/", "./", "../", "~")) or Path(config.name).is_dir():
         path = Path(config.name).expanduser()

@@ -58,6 +58,11 @@ def template(name: str) -> PromptTemplate:
 
 def template_for(base_model: str, choice: str) -> PromptTemplate:
     """The template of `base_model` under the configured `choice`; ``auto`` is tiny for the embedded model, else instruct."""
-    if choice == "auto":
-        choice = "tiny" if base_model.startswith(("coral-tiny", "rehearsal")) else "instruct"
-    return template(choice)
+    return template(chosen(base_model, choice))
+
+
+def chosen(base_model: str, choice: str) -> str:
+    """Name of the template that ``auto`` stands for, or `choice` itself."""
+    if choice != "auto":
+        return choice
+    return "tiny" if base_model.startswith(("coral-tiny", "rehearsal")) else "instruct"

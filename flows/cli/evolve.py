@@ -23,6 +23,7 @@ from coral_core.preflight import preflight
 from coral_core.run import RunFolder, find_run, identify_run, next_edition
 from coral_core.store import Store
 from flows.cli.foreign import marked
+from flows.installation.daily import refuse_without_installation
 from flows.leaving import drain, told_to_end
 from flows.local_server import api
 
@@ -86,6 +87,8 @@ def run_it(
     out = Console(stderr=True, highlight=False) if as_json else console
     identity = identify_run(config, edition)
     refuse_if_held(RunFolder.of(config, identity).path)
+    if config.infra.executor == "work-pools":
+        refuse_without_installation()
     out.print(f"run [bold]{marked(identity.run_id)}[/] from {marked(source)}")
     # the live board replaces Prefect's log lines here, and the command's own first line its tracebacks: both stay in
     # the run's log in the UI

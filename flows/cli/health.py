@@ -56,7 +56,7 @@ def health(
 def find_api() -> tuple[str | None, str]:
     """The API that is meant, or why there is none."""
     from coral_core.errors import ConfigError
-    from flows.cli.installation import use_api
+    from flows.installation.daily import use_api
 
     try:
         return use_api(), ""

@@ -12,7 +12,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from coral_core.errors import ConfigError
-from flows.installation.pools import Infrastructure, Place
+from flows.installation.daily import use_api
+from flows.installation.pools import Infrastructure, Place, PullPolicy
 
 if TYPE_CHECKING:
     from flows.installation.notices import Notices
@@ -82,6 +83,7 @@ class Cluster:
 LEAVE_SECONDS = 15.0
 """An evolution that was told to end sends its last log lines before it lets go of the server."""
 LABEL = re.compile(r"[\w./-]+=[A-Za-z0-9][\w.-]*(,[A-Za-z0-9][\w.-]*)*")
+LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)")
 NOTHING_ASKED = Notify()
 USUAL_CLUSTER = Cluster()
 
@@ -94,7 +96,7 @@ def setup(
     api_url: Annotated[str | None, Parameter(help="The API as containers reach it.")] = None,
     control_image: Annotated[str, Parameter(help="Image of evolutions.")] = "coral-x-control:latest",
     lane_image: Annotated[str, Parameter(help="Image of lanes.")] = "coral-x-lane:latest",
-    pull_policy: Annotated[str, Parameter(help="When images are pulled.")] = "IfNotPresent",
+    pull_policy: Annotated[PullPolicy, Parameter(help="When images are pulled.")] = "IfNotPresent",
     network: Annotated[str, Parameter(help="Docker network mode.")] = "bridge",
     token_file: Annotated[
         str, Parameter(help="File of each Docker host that holds lanes' Hugging Face token, readable for user 1000.")
@@ -119,8 +121,8 @@ def setup(
     place = Place(
         infrastructure=type,
         workdir=str((workdir or Path.cwd()).absolute()),
-        store=store,
-        api_url=api_url or url,
+        store=_store(store, type),
+        api_url=_reachable(api_url or url, type, network),
         control_image=control_image,
         lane_image=lane_image,
         pull_policy=pull_policy,
@@ -133,6 +135,24 @@ def setup(
         gpus=gpus,
     )
     _say(run(place, dry_run, notices))
+
+
+def _store(path: str, type: Infrastructure) -> str:
+    """It is mounted under the same path that it has on the host, which is written with a colon between the two."""
+    if type != "process" and (not path.startswith("/") or ":" in path):
+        raise ConfigError(f"--store {path}: is mounted into containers. Give an absolute path without a colon.")
+    return path
+
+
+def _reachable(url: str, type: Infrastructure, network: str) -> str:
+    """Refuse an address that means the container itself to who is in it."""
+    own = type == "kubernetes" or (type == "docker" and network != "host")
+    if own and LOOPBACK.match(url):
+        raise ConfigError(
+            f"--api-url {url}: is the container itself for lanes in one. Give the API's address as they reach it"
+            + (", or --network host." if type == "docker" else ".")
+        )
+    return url
 
 
 def _token_file(path: str, type: Infrastructure) -> str:
@@ -157,13 +177,16 @@ def up(
     """Start a complete installation on this machine: server, pools, workers, deployments."""
     from flows.local_server import join
 
+    place = (workdir or Path.cwd()).absolute()
+    if not place.is_dir():
+        raise ConfigError(f"--workdir {workdir}: no such directory. Evolutions and lanes start there: give one.")
     started = time.perf_counter()
     url = join(port)
     from flows.installation.daily import start_workers
     from flows.installation.setup import setup as run
 
     console.print(f"server       {url.removesuffix('/api')}")
-    for step in run(Place(workdir=str((workdir or Path.cwd()).absolute())), resume=True):
+    for step in run(Place(workdir=str(place)), resume=True):
         console.print(f"{step.action:<12} {step.what}")
     for worker in start_workers(url):
         console.print(f"{'worker':<12} {worker['pool']}, process {worker['pid']}, log {worker['log']}")
@@ -233,15 +256,3 @@ def drain(
         for what in end_workers({pool}):
             console.print(f"ended {what}")
     console.print(f"pool {pool} is paused and idle. Go on with: coral drain {pool} --undo")
-
-
-def use_api() -> str:
-    """The configured API, else the one of `coral up`."""
-    from flows.installation.daily import read_state
-    from flows.local_server import configured_api
-
-    url = configured_api() or read_state().get("url")
-    if not url:
-        raise ConfigError("no Prefect API is configured and nothing is up. Run coral up, or set PREFECT_API_URL.")
-    os.environ["PREFECT_API_URL"] = url
-    return str(url)

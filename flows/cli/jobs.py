@@ -3,8 +3,10 @@
 import json
 import os
 import pwd
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from coral_core.config import RunConfig, load_config
-from coral_core.errors import ConfigError
+from coral_core.errors import BudgetClosedError, ConfigError
 from coral_core.genome import HeavyGenes, LightGenes, default_lora
 from coral_core.plan import Planner, job_for_patch
 from coral_core.queue import JobQueue, Ticket
 from coral_core.queue.queue import both
-from coral_core.run import run_folders
+from coral_core.run import find_run, run_folders
 from coral_core.store import Store
 from flows.cli.foreign import words
 from flows.cli.places import AsJson, Runs
@@ -107,11 +109,14 @@ def jobs(*, store: StorePath = "runs/store", as_json: AsJson = False) -> None:
 
 def retry(digest: str, /, *, store: StorePath = "runs/store") -> None:
     """Put the failed job DIGEST back into the queue; its failures are forgotten."""
-    queue, ticket = _failed(_store(store), digest)
-    queue.submit(ticket.model_copy(update={"failures": (), "alone": False}))
-    queue.forget_failed(ticket)
+    found = _failed(_store(store), digest)
+    for queue, ticket in found:
+        queue.submit(ticket.model_copy(update={"failures": (), "alone": False}))
+        queue.forget_failed(ticket)
+    ticket = found[0][1]
+    runs = f" for {len(found)} runs" if len(found) > 1 else ""
     print(
-        f"{ticket.kind} {ticket.digest[:12]} waits again; a lane takes it as soon as an evolution or coral submit runs"
+        f"{ticket.kind} {ticket.digest[:12]} waits again{runs}; a lane takes it as soon as an evolution or coral submit runs"
     )
 
 
@@ -148,13 +153,19 @@ def _one(digest: str, store: str, known: list[str]) -> str:
 
 
 def clear(pool: str, /, *, run: str, store: StorePath = "runs/store", runs: Runs = "runs") -> None:
-    """Remove all jobs of one's own RUN, which has ended, from POOL (training or evaluation, or the pool's name)."""
+    """Remove all jobs of one's own RUN, which has ended, from POOL (training or evaluation, or the pool's name).
+
+    Args:
+        pool: training or evaluation, or the name of the work pool.
+        run: Id of a run, the beginning of one, or `latest`.
+    """
     name = _queue_name(pool)
     queue = next(queue for queue in both(_store(store)) if queue.name == name)
+    run = _run_with_jobs(queue, run, runs)
     tickets = queue.waiting(run)
     failed = [found.ticket for found in queue.all_failed() if found.ticket.run_id == run]
     if not tickets and not failed:
-        known = ", ".join(queue.runs()) or "none"
+        known = ", ".join(_runs_with_jobs(queue)) or "none"
         raise ConfigError(f"--run {run}: has no jobs in {pool}. Runs with jobs there: {known}.")
     _refuse_what_is_not_ones_own(queue, run)
     if any(folder.run_id == run and folder.lives() for folder in run_folders(runs)):
@@ -164,6 +175,23 @@ def clear(pool: str, /, *, run: str, store: StorePath = "runs/store", runs: Runs
     for ticket in failed:
         queue.forget_failed(ticket)
     print(f"cleared {len(tickets)} waiting and {len(failed)} failed jobs of {run}; other runs' are untouched")
+
+
+def _runs_with_jobs(queue: JobQueue) -> list[str]:
+    return sorted({*queue.runs(), *(failed.ticket.run_id for failed in queue.all_failed())})
+
+
+def _run_with_jobs(queue: JobQueue, name: str, runs: str) -> str:
+    """Id of the run that `name` means; a run's folder may be gone, or lie on another machine."""
+    if name == "latest":
+        return find_run(runs, name).run_id
+    known = _runs_with_jobs(queue)
+    found = [name] if name in known else [run_id for run_id in known if run_id.startswith(name)]
+    if len(found) > 1:
+        raise ConfigError(
+            f"--run {name}: {len(found)} runs with jobs there begin so: {', '.join(found)}. Give more of it."
+        )
+    return found[0] if found else name
 
 
 def _refuse_what_is_not_ones_own(queue: JobQueue, run: str) -> None:
@@ -270,23 +298,41 @@ def _planner(config: RunConfig, executor: Executor, timeout: float) -> Planner:
 
 def _wait(config: RunConfig, submit: Callable[[Executor], Any], timeout: float) -> Any:
     """Submit, wait, print the result as JSON."""
-    from flows.cli.installation import use_api
+    from flows.installation.daily import use_api
 
     use_api()
-    with make_executor(config, run_id="by-hand") as executor:
+    with ThreadPoolExecutor(1) as threads, make_executor(config, run_id="by-hand") as executor:
+        asked = threads.submit(lambda: submit(executor).result(timeout=timeout))
+        said = ""
+        while not wait([asked], timeout=1).done:
+            held = executor.held()
+            if held and held != said:
+                print(f"the budget holds it: {held}", file=sys.stderr)
+            said = held
         try:
-            result = submit(executor).result(timeout=timeout)
+            result = asked.result()
         except TimeoutError:
-            notice = getattr(executor, "notice", "") or "its lane still works"
-            raise ConfigError(f"--timeout {timeout:g}: no result within that time ({notice}). Raise it.") from None
+            if held := executor.held():
+                raise BudgetClosedError(f"--timeout {timeout:g}: nothing was done within that time: {held}") from None
+            raise ConfigError(
+                f"--timeout {timeout:g}: no result within that time ({_delay(executor)}). Raise it."
+            ) from None
     print(json.dumps(result.model_dump(mode="json", exclude={"records"}), indent=1))
     return result
 
 
-def _failed(store: Store, digest: str) -> tuple[JobQueue, Ticket]:
+def _delay(executor: Executor) -> str:
+    """What a job waits for."""
+    if executor.running():
+        return "its lane still works"
+    return getattr(executor, "notice", "") or "no lane has taken it yet"
+
+
+def _failed(store: Store, digest: str) -> list[tuple[JobQueue, Ticket]]:
+    """The failed job, for each run whose it is."""
     found = [(queue, failed.ticket) for queue in both(store) for failed in queue.all_failed()]
     whole = _one(digest, str(store.root), [ticket.digest for _, ticket in found])
-    return next(pair for pair in found if pair[1].digest == whole)
+    return [pair for pair in found if pair[1].digest == whole]
 
 
 def _store(path: str) -> Store:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from coral_core.config import RunConfig
 from coral_core.durations import clock as clock
 from coral_core.run import RunFolder
 from coral_core.store import Store
@@ -14,13 +15,50 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON (keys: docs/j
 
 
 def store_of(folder: RunFolder) -> Store:
-    """The store of a run; a relative path is tried from here, then from where the runs lie."""
-    path = folder.config().store.path
-    if "://" not in path and not Path(path).expanduser().is_absolute() and not Path(path).exists():
-        for root in (folder.path.parent.parent, folder.path.parent):
-            if (root / path).exists():
-                return Store(root / path)
-    return Store(path)
+    """The store of a run; a relative path is meant from where the run was started, else tried from here and from near the runs."""
+    config = folder.config()
+    path = config.store.path
+    if not _is_relative(path):
+        return Store(path)
+    start = _started_in(folder, config)
+    runs = _runs_of(folder)
+    for root in ([start] if start else []) + [Path(), runs.parent, runs]:
+        if (root / path).exists():
+            return Store(root / path)
+    return Store((start or Path()) / path)
+
+
+def at_home(folder: RunFolder, config: RunConfig, given: set[str]) -> RunConfig:
+    """`config` of a run that goes on, with whole paths in place of relative ones: those mean where the run was started.
+
+    Args:
+        given: Keys that the user has just set: what they name is meant from here.
+    """
+    if _is_relative(config.runs) and not given & {"runs"}:
+        config = config.model_copy(update={"runs": str(_runs_of(folder))})
+    if _is_relative(config.store.path) and not given & {"store", "store.path"}:
+        store = config.store.model_copy(update={"path": str(store_of(folder).root)})
+        config = config.model_copy(update={"store": store})
+    return config
+
+
+def _started_in(folder: RunFolder, config: RunConfig) -> Path | None:
+    """The folder that the relative path of a run's runs was meant from, as far as the run still lies there."""
+    runs = _runs_of(folder)
+    parts = Path(config.runs).parts
+    if not _is_relative(config.runs) or not parts or ".." in parts or runs.parts[-len(parts) :] != parts:
+        return None
+    return Path(*runs.parts[: -len(parts)])
+
+
+def _runs_of(folder: RunFolder) -> Path:
+    """The folder of runs, whole; links are left as they are, since other machines may not have what is behind them."""
+    path = folder.path.resolve() if ".." in folder.path.parts else folder.path.absolute()
+    return path.parent
+
+
+def _is_relative(path: str) -> bool:
+    return "://" not in path and not Path(path).expanduser().is_absolute()
 
 
 def size(count: float) -> str:

@@ -1,5 +1,6 @@
 """`coral cancel` and `coral resume`: stop an evolution from anywhere, go on with it later."""
 
+import contextlib
 import time
 from typing import Annotated
 from uuid import UUID
@@ -8,13 +9,13 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from coral_core.config import RunConfig, dump_yaml, load_config
-from coral_core.errors import ConfigError
+from coral_core.errors import ConfigError, StoreError
 from coral_core.ledger import Ledger
 from coral_core.queue.queue import both
 from coral_core.run import RunFolder, find_run, identify_run
 from coral_core.store import write_atomic
 from flows.cli.foreign import marked, words
-from flows.cli.places import Runs, store_of
+from flows.cli.places import Runs, at_home, store_of
 
 console = Console(highlight=False)
 
@@ -44,8 +45,17 @@ def cancel(
     if alive:
         console.print(words(f"{folder.run_id} was told to stop and has not ended yet"))
         raise SystemExit(1)
+    if _has_finished(folder):
+        console.print(words(f"{folder.run_id} has finished: there is nothing to stop"))
+        return
     extra = f", {dropped} jobs withdrawn" if dropped else ""
     console.print(words(f"{folder.run_id} is stopped{extra}. Go on with: coral resume {folder.run_id}"))
+
+
+def _has_finished(folder: RunFolder) -> bool:
+    with contextlib.suppress(StoreError):  # a broken history is told by who needs it
+        return folder.last("final") is not None
+    return False
 
 
 def resume(
@@ -85,6 +95,7 @@ def resume(
         return
     from flows.cli.evolve import run_it
 
+    config = at_home(folder, config, {item.partition("=")[0].strip() for item in overrides})
     run_it(config, folder.path / "config.yaml", identity.edition, [*map(str, facts.get("set") or ()), *overrides], port)
 
 

@@ -1,5 +1,7 @@
 """Executors: one interface, chosen by `infra.executor`, without effect on any result."""
 
+import sys
+
 from coral_core.config import RunConfig
 from coral_core.ledger import Ledger
 from coral_core.run import identify_run
@@ -23,6 +25,11 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
 
         with make_executor(config) as executor:
             evaluation = executor.submit_evaluation(job).result(timeout=300)
+
+    Raises:
+        ConfigError: work pools are asked for, and no Prefect API is configured nor `coral up` running; or a deployment is missing.
+        ApiError: the API cannot be reached, or refuses the key.
+        StoreError: the store cannot be used.
     """
     store = store or Store(config.store.path)
     store.prepare()
@@ -33,9 +40,26 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
         return InlineExecutor(config.infra, store, run_id, ledger)
     if config.infra.executor == "local":
         return LocalExecutor(config.infra, store, run_id, ledger)
+    _find_api()
     from flows.dispatch.limits import warn_of_limits  # these import Prefect, which the other two can do without
     from flows.dispatch.pools import WorkPoolExecutor
 
     executor = WorkPoolExecutor(config.infra, store, run_id, ledger, flow_run_id)
     warn_of_limits(config.infra)
     return executor
+
+
+def _find_api() -> None:
+    """Let Prefect's client in this process use the configured API or that of `coral up`; else it would start a server itself."""
+    if "prefect" in sys.modules:
+        from prefect.settings import PREFECT_API_URL
+
+        if PREFECT_API_URL.value():
+            return
+    from flows.installation.daily import use_api
+
+    use_api()
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()

@@ -63,7 +63,9 @@ class Executor(ABC):
         """
         queues: tuple[QueueName, QueueName] = ("training", "evaluation")
         asked = [self.submit_identity(IdentityJob(queue=queue, base_model=base_model)) for queue in queues]
-        training, evaluation = (future.result(timeout) for future in asked)
+        training, evaluation = (
+            future.result(timeout).model_copy(update={"name": base_model.name}) for future in asked
+        )  # lanes were told where it is
         found = Identities(training=training, evaluation=evaluation)
         found.check()
         return found

@@ -33,6 +33,7 @@ from coral_core.errors import ConfigError
 from coral_core.queue import QueueName
 from flows.api import api_error
 from flows.dispatch.version import code_version
+from flows.installation.plain_api import refuse_what_is_no_api
 from flows.lost import NO_HEARTBEAT
 from flows.orders import LANE_TAG, age, in_pool, store_tag
 from flows.short_calls import retries, short_client
@@ -40,11 +41,18 @@ from flows.short_calls import retries, short_client
 log = logging.getLogger("coral.dispatch")
 
 LIVING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED]
+MOST_ENDED = 5
+"""Lanes of the past that a start may come upon, one after the other, before it is given up until the next look."""
 NO_WORKER_SECONDS = 10.0
 STARTING_SECONDS = 60.0
 """A worker has taken a lane and it has not begun: an image is fetched, say."""
 HEARTBEATS_LOST_SECONDS = 30.0
 SETTLE_SECONDS = 10.0
+UNKNOWN = "not known to this server"
+"""In place of a state: the flow run was deleted, or is another server's (a store may be used with several)."""
+FLOWS: dict[QueueName, str] = {"training": "train-adapters", "evaluation": "evaluate-genomes"}
+"""The flow that is a lane of a queue."""
 
 
 @dataclass
@@ -90,12 +98,19 @@ class Fleet:
         try:
             found = self._client.read_deployment_by_name(name)
         except ObjectNotFound:
+            refuse_what_is_no_api(str(url))
             raise ConfigError(
                 f"infra.{queue}.deployment: {name}: no such deployment on {url}. Start an installation of this machine "
                 "with coral up, or make pools and deployments on that API with coral setup."
             ) from None
         except (httpx.HTTPError, RuntimeError) as error:
             raise api_error(error) or error from None
+        flow = self._client.read_flow(found.flow_id).name
+        if flow != FLOWS[queue]:
+            raise ConfigError(
+                f"infra.{queue}.deployment: {name}: is a deployment of the flow {flow}, and {queue} lanes are runs of {FLOWS[queue]}. "
+                f"Name a deployment of that: {FLOWS[queue]}/..."
+            )
         if not found.work_pool_name:
             raise ConfigError(
                 f"infra.{queue}.deployment: {name} has no work pool, so no worker takes it. Run: coral setup"
@@ -138,8 +153,10 @@ class Fleet:
         return [run for run in self.living(queue) if run.state_type != StateType.CANCELLING]
 
     def ended_state(self, flow_run_id: str) -> str | None:
-        """Name and message of a lane's final state; None while it lives, or when the API does not answer. One that is believed
-        lost may live: its own beats say more."""
+        """Name and message of a lane's final state, or `UNKNOWN`; None while it lives, or when the API does not answer. One that
+        is believed lost may live: its own beats say more."""
+        if any(str(run.id) == flow_run_id for group in self._groups.values() for run in group.living):
+            return None
         state = self._final(flow_run_id)
         return None if state is None or state.startswith(f"Crashed: {NO_HEARTBEAT}") else state
 
@@ -147,10 +164,15 @@ class Fleet:
         try:
             state = self._client.read_flow_run(UUID(flow_run_id)).state
         except ObjectNotFound:
-            return "deleted"
+            return UNKNOWN
         except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ValueError):
             return None
-        return f"{state.name}: {state.message or 'no message'}" if state is not None and state.is_final() else None
+        if state is None or not state.is_final():
+            return None
+        hidden = "TaskGroup" in (
+            state.message or ""
+        )  # what happened is in its sub-exceptions, which the message does not name
+        return f"{state.name}: {state.message or 'no message'}{'. The log of its worker says more' if hidden else ''}"
 
     def ended_starts(self, queue: QueueName) -> list[tuple[str, str, float]]:
         """Lanes started here that ended since the last call, oldest first: flow run id, final state, when it was started."""
@@ -213,18 +235,29 @@ class Fleet:
         slot = next(n for n in range(len(taken) + 1) if f"slot:{n}" not in taken)
         try:
             before = self._runs(group, None, tag=f"slot:{slot}", limit=1)
-            run = self._client.create_flow_run_from_deployment(
-                group.deployment_id,
-                parameters={**self._parameters, "slot": slot},
-                tags=[LANE_TAG, f"slot:{slot}", store_tag(self._installation)],
-                idempotency_key=f"{self._installation}-{queue}-{slot}-after-{before[0].id if before else 'none'}",
-                name=f"{queue} lane {slot}",
-            )
+            run = self._create(group, queue, slot, str(before[0].id) if before else "none")
+            for _ in range(MOST_ENDED):
+                if run.state_type not in ENDED:
+                    break
+                run = self._create(group, queue, slot, str(run.id))  # that one was there before, and was not found
         except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
             log.warning("no %s lane could be started: %s", queue, str(error).splitlines()[0])
             return
         group.started[run.id] = time.monotonic()
         group.living.append(run)
+
+    def _create(self, group: _Group, queue: QueueName, slot: int, before: str) -> FlowRun:
+        """A lane after the one that was there `before`, or the one that another evolution has started after it.
+
+        Keys hold for all deployments of a flow, and there may be several: lanes of two kinds of GPU, or one made anew.
+        """
+        return self._client.create_flow_run_from_deployment(
+            group.deployment_id,
+            parameters={**self._parameters, "slot": slot},
+            tags=[LANE_TAG, f"slot:{slot}", store_tag(self._installation)],
+            idempotency_key=f"{self._installation}-{queue}-{group.deployment_id}-{slot}-after-{before}",
+            name=f"{queue} lane {slot}",
+        )
 
     def cancel(self, run: FlowRun, why: str) -> None:
         """Ask Prefect to end a lane."""

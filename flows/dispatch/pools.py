@@ -46,8 +46,9 @@ from coral_core.queue import (
 from coral_core.queue.gpu import in_line
 from coral_core.store import Store
 from flows.dispatch import attempts
+from flows.dispatch.anchor import anchored
 from flows.dispatch.base import Executor
-from flows.dispatch.fleet import Fleet
+from flows.dispatch.fleet import UNKNOWN, Fleet
 from flows.dispatch.orphans import Orphans
 from flows.dispatch.pending import Pending
 from flows.dispatch.starts import MOST_FAILED_STARTS, Starts
@@ -104,6 +105,7 @@ class WorkPoolExecutor(Executor):
         return self._submit(job, self._infra.evaluation.minutes)
 
     def submit_identity(self, job: IdentityJob) -> Future[BaseModelIdentity]:
+        job = anchored(job)
         with self._lock:
             if job.digest() not in self._pending:  # an answer that a dead evolution left may be of other machines
                 self._queues[job.queue].forget_answer(job.digest())
@@ -158,6 +160,7 @@ class WorkPoolExecutor(Executor):
     # -- submitting ------------------------------------------------------------------------
 
     def _submit(self, job: Job, minutes: float, size: int = 0) -> Future[Any]:
+        job = anchored(job)
         ticket = Ticket(
             kind=kind_of(job),
             digest=job.digest(),
@@ -287,10 +290,8 @@ class WorkPoolExecutor(Executor):
             return f"no beat for {self._infra.lease:.0f} s"
         if not fresh or not claim.flow_run_id:
             return ""
-        living = {str(run.id) for name in self._queues for run in self._fleet.living(name)}
-        if claim.flow_run_id in living:
-            return ""
-        return self._fleet.ended_state(claim.flow_run_id) or ""
+        state = self._fleet.ended_state(claim.flow_run_id)
+        return "" if state is None or (state == UNKNOWN and note is not None) else state  # it beats: another server's
 
     def _take_from(self, pending: Pending, claim: Claim, why: str) -> None:
         """Free the job of a lane that is gone. One loss is no evidence about the job, many with nothing beside it are."""

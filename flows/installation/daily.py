@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coral_core.errors import CoralError
+from coral_core.errors import ConfigError, CoralError
 from flows.installation.pools import POOLS
-from flows.local_server import SETTINGS, coral_home
+from flows.local_server import SETTINGS, configured_api, coral_home, living, locked
 from flows.outlive import STARTED_BY_WORKER
 
 STOP_SECONDS = 30.0
@@ -43,16 +43,40 @@ def read_state() -> dict[str, Any]:
         return {}
 
 
+def _write_state(state: dict[str, Any]) -> None:
+    from coral_core.store import write_atomic  # late: commands that only look need no store
+
+    write_atomic(state_file(), json.dumps(state).encode())
+
+
+def use_api() -> str:
+    """The configured API, else the one of `coral up`, for this process and what it starts. Raises `ConfigError`."""
+    url = configured_api() or read_state().get("url")
+    if not url:
+        raise ConfigError("no Prefect API is configured and nothing is up. Run coral up, or set PREFECT_API_URL.")
+    os.environ["PREFECT_API_URL"] = url
+    return str(url)
+
+
+def refuse_without_installation() -> None:
+    """Nobody takes work from pools of a server that is started for one evolution. Raises `ConfigError`."""
+    if configured_api() or (living() and read_state().get("url") == living()):
+        return
+    raise ConfigError(
+        "infra.executor: work-pools: nothing is up on this machine, so no worker would take the work. Run coral up first, or set "
+        "PREFECT_API_URL to the API that has the pools."
+    )
+
+
 def start_workers(url: str) -> list[dict[str, Any]]:
     """A process worker for each pool; those that run already for `url` are left alone, those of another server ended."""
-    state = read_state()
-    if state.get("url", url) != url:
-        for _ in end_workers():
-            pass
-        state = {}
-    known = {w["pool"]: w for w in state.get("workers", []) if is_worker(w)}
-    workers = [known.get(pool.name) or _start(pool.name, pool.limit, url) for pool in POOLS]
-    state_file().write_text(json.dumps({"url": url, "workers": workers}))
+    with locked(coral_home(), "up"):
+        if read_state().get("url", url) != url:
+            for _ in _end_workers(None):
+                pass
+        known = {w["pool"]: w for w in read_state().get("workers", []) if is_worker(w)}
+        workers = [known.get(pool.name) or _start(pool.name, pool.limit, url) for pool in POOLS]
+        _write_state({"url": url, "workers": workers})
     time.sleep(1.0)
     for worker in workers:
         if not is_worker(worker):
@@ -108,6 +132,11 @@ def end_workers(pools: set[str] | None = None) -> Iterator[str]:
 
     With all of them also ends what workers that are dead now had started.
     """
+    with locked(coral_home(), "up"):
+        yield from _end_workers(pools)
+
+
+def _end_workers(pools: set[str] | None) -> Iterator[str]:
     state = read_state()
     chosen = [w for w in state.get("workers", []) if pools is None or w["pool"] in pools]
     families = {w["pool"]: [w["pid"], *descendants(w["pid"])] for w in chosen if is_worker(w)}
@@ -122,7 +151,7 @@ def end_workers(pools: set[str] | None = None) -> Iterator[str]:
         yield f"what dead workers had left, process {', '.join(map(str, left))}"
     others = [w for w in state.get("workers", []) if w not in chosen]
     if others or pools is not None:  # drained pools go on with `coral drain --undo`, until `coral down`
-        state_file().write_text(json.dumps({**state, "workers": others}))
+        _write_state({**state, "workers": others})
     else:
         state_file().unlink(missing_ok=True)
 

@@ -18,12 +18,14 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Cancelling
 from pydantic import Field
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from flows.dispatch.fleet import LIVING
+from flows.installation.plain_api import refuse_what_is_no_api
 from flows.installation.pools import POOLS
 
 CANCEL_SECONDS = 30.0
@@ -116,6 +118,7 @@ def _pause(client: SyncPrefectClient, pool: str, paused: bool) -> None:
     try:
         client.update_work_pool(pool, WorkPoolUpdate(is_paused=paused))
     except ObjectNotFound:
+        refuse_what_is_no_api(str(PREFECT_API_URL.value()))
         raise ConfigError(f"{pool}: no such work pool. Known: {', '.join(p.name for p in POOLS)}.") from None
 
 

@@ -26,11 +26,18 @@ def not_prefect(url: str, error: Exception) -> str:
     return f"{url} answers what a Prefect API does not ({type(error).__name__}: {error}). Set PREFECT_API_URL to one."
 
 
+def refuse_what_is_no_api(url: str) -> None:
+    """Before something is told as missing there. Raises `ApiError`."""
+    with PlainApi(url) as api:
+        api.find("flows/count")
+
+
 class PlainApi:
     """Short requests over one kept connection. Every failure is an `ApiError` that names the fix."""
 
     def __init__(self, url: str, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.url = url.rstrip("/")
+        self._is_api: bool | None = None
         self.ahead = 0.0
         """Seconds that the server's clock is ahead of this machine's, as of the last answer; known to one second."""
         timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
@@ -63,6 +70,7 @@ class PlainApi:
                 self._fetch_csrf_token()
                 answer = self._client.request(method, f"{self.url}/{path}", json=body)
             if answer.status_code == 404:
+                self._refuse_what_is_no_api()
                 return None
             answer.raise_for_status()
             self._compare_clocks(answer)
@@ -73,6 +81,16 @@ class PlainApi:
             raise ApiError(
                 f"{self.url} answers something else than JSON. Set PREFECT_API_URL to a Prefect API (it ends in /api)."
             ) from None
+
+    def _refuse_what_is_no_api(self) -> None:
+        """Where nothing is found, is it because nothing can be? Asked once."""
+        if self._is_api is None:
+            self._is_api = True  # for the question itself
+            self._is_api = isinstance(self._ask("POST", "flows/count", {}), int)
+        if not self._is_api:
+            raise ApiError(
+                f"{self.url} is no Prefect API: it knows no flows. Set PREFECT_API_URL to one (it ends in /api)."
+            )
 
     def _fetch_csrf_token(self) -> None:
         """Servers with PREFECT_SERVER_CSRF_PROTECTION_ENABLED want one with every query."""

@@ -16,6 +16,7 @@ from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 
 Infrastructure = Literal["process", "docker", "kubernetes"]
+PullPolicy = Literal["IfNotPresent", "Always", "Never"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -57,7 +58,7 @@ class Place(Frozen):
     api_url: str = Field("", description="The API as containers reach it.")
     control_image: str = "coral-x-control:latest"
     lane_image: str = "coral-x-lane:latest"
-    pull_policy: str = "IfNotPresent"
+    pull_policy: PullPolicy = "IfNotPresent"
     network: str = Field("bridge", description="Docker network mode.")
     namespace: str = "coral"
     claim: str = Field("coral-store", description="Persistent volume claim (kubernetes only).")

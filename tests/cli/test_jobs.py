@@ -6,10 +6,10 @@ import pytest
 
 from coral_core.errors import ConfigError
 from coral_core.hold import hold
-from coral_core.queue import JobQueue, Ticket
+from coral_core.queue import Failure, JobQueue, Ticket
 from coral_core.run import RunFolder
 from coral_core.store import Store
-from flows.cli.jobs import clear
+from flows.cli.jobs import clear, retry
 
 
 def test_only_jobs_that_stay_away_are_cleared_and_only_ones_own(
@@ -35,3 +35,38 @@ def test_only_jobs_that_stay_away_are_cleared_and_only_ones_own(
     assert len(queue.waiting("mine-1")) == 1
     clear("training", run="mine-1", **places)
     assert not queue.waiting("mine-1")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> JobQueue:
+    """One job that two runs wanted and that failed for both."""
+    store = Store(tmp_path / "store")
+    store.prepare()
+    queue = JobQueue(store, "training")
+    queue.prepare()
+    failure = Failure(lane="a", host="box", error="OSError", message="no space left")
+    for run_id in ("mine-1", "mine-2"):
+        queue.join(run_id, "", 1.0)
+        queue.put_aside(Ticket(kind="training", digest="a" * 64, run_id=run_id, job={}, seconds=1, failures=(failure,)))
+    return queue
+
+
+def test_a_job_is_tried_again_for_every_run_that_wants_it(shared: JobQueue, capsys: pytest.CaptureFixture[str]) -> None:
+    retry("a" * 12, store=str(shared.store.root))
+    assert "waits again for 2 runs" in capsys.readouterr().out
+    assert not shared.all_failed()
+    assert [len(shared.waiting(run_id)) for run_id in ("mine-1", "mine-2")] == [1, 1]
+
+
+def test_a_run_may_be_named_by_its_beginning(shared: JobQueue, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(shared.store.root)
+    with pytest.raises(ConfigError, match=r"--run mine-: 2 runs with jobs there begin so: mine-1, mine-2"):
+        clear("training", run="mine-", store=store)
+    with pytest.raises(
+        ConfigError, match=r"--run other: has no jobs in training. Runs with jobs there: mine-1, mine-2"
+    ):
+        clear("training", run="other", store=store)
+    shared.join("longer-name-1", "", 1.0)
+    shared.submit(Ticket(kind="training", digest="b" * 64, run_id="longer-name-1", job={}, seconds=1))
+    clear("training", run="longer", store=store)
+    assert "of longer-name-1" in capsys.readouterr().out and not shared.waiting("longer-name-1")

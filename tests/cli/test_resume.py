@@ -11,6 +11,8 @@ from coral_core.hold import hold
 from coral_core.ledger import Ledger
 from coral_core.run import RunFolder, identify_run
 from coral_core.store import Store
+from flows.cli import evolve
+from flows.cli.places import store_of
 from flows.cli.stop import resume
 
 
@@ -43,3 +45,35 @@ def test_a_limit_in_money_needs_prices_here_too(living: RunFolder) -> None:
     prices = ["budget.price.training=1", "budget.price.evaluation=0.5"]
     resume(str(living.path), set_=["budget.day.money=5", *prices])
     assert living.config().budget.day.money == 5
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunFolder, list[RunConfig]]:
+    """A run with relative paths that was started in one folder, and now it is another; and what is run."""
+    (tmp_path / "first").mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    config = RunConfig()
+    Store(config.store.path).prepare()
+    folder = RunFolder.create(config, identify_run(config), [])
+    with hold(folder.path):
+        pass  # it ran, and has ended
+    (tmp_path / "second" / "runs" / "store").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "second")
+    ran: list[RunConfig] = []
+    monkeypatch.setattr(evolve, "run_it", lambda config, *_: ran.append(config))
+    return folder, ran
+
+
+@pytest.mark.parametrize("named", ["path", "id"])
+def test_a_run_goes_on_where_it_was_started(elsewhere: tuple[RunFolder, list[RunConfig]], named: str) -> None:
+    folder, ran = elsewhere
+    where = {"runs": "../first/runs"} if named == "id" else {}
+    resume(folder.run_id if named == "id" else "../first/runs/" + folder.run_id, **where)
+    assert ran[0].runs == str(folder.path.parent) and ran[0].store.path == str(folder.path.parent / "store")
+    assert store_of(folder).root == folder.path.parent / "store"  # not the one that lies here
+
+
+def test_a_place_that_is_given_is_meant_from_here(elsewhere: tuple[RunFolder, list[RunConfig]], tmp_path: Path) -> None:
+    folder, ran = elsewhere
+    resume(str(folder.path), set_=["store.path=big/store"])
+    assert ran[0].runs == str(folder.path.parent) and ran[0].store.path == "big/store"

@@ -284,3 +284,29 @@ def test_a_machine_that_is_short_of_processes_for_a_while(
             with pytest.raises(EngineError, match="no more processes"):
                 future.result(timeout=30)
     assert len(left) == max(0, times - CONFIG.infra.attempts)
+
+
+def test_a_lane_of_another_server_keeps_its_job_while_it_beats(
+    executor: WorkPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may be used with several servers; only its notes know of all lanes."""
+    monkeypatch.setattr(executor._fleet, "ended_state", lambda *_: pools.UNKNOWN, raising=False)
+    queue, run = executor._queues["training"], "5f0f5c1e-0000-4000-8000-000000000000"
+    note = LaneNote(
+        lane=lane_name("training", run),
+        queue="training",
+        started=0,
+        state="working",
+        digest=JOB.digest(),
+        flow_run_id=run,
+    )
+    queue.lanes.write(note)
+    future = executor.submit_training(JOB)
+    until(lambda: queue.has_ticket(ticket()))
+    assert queue.take(note.lane, run, "another box") is not None
+    time.sleep(0.6)  # several looks
+    assert queue.claim(JOB.digest()) is not None and not queue.waiting("run")[0].failures
+    next(executor._store.root.rglob(f"{note.lane}.json")).unlink()  # nothing says any more that it lives
+    until(lambda: queue.claim(JOB.digest()) is None)
+    future.cancel()
+    executor.close()

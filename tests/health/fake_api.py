@@ -61,6 +61,8 @@ class FakeApi:
             return self.deployments.get(path.removeprefix("deployments/name/"))
         if path == "automations/filter":
             return self.automations
+        if path == "flows/count":
+            return 4
         if path == "flow_runs/count":
             return self.counts
         if path == "artifacts/filter":
@@ -115,6 +117,9 @@ def serving(fake: FakeApi) -> Iterator[str]:
 
         def do_POST(self) -> None:
             self._reply(json.loads(self.rfile.read(int(self.headers["content-length"])) or "{}"))
+
+        def do_PATCH(self) -> None:
+            self.do_POST()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

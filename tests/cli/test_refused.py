@@ -1,0 +1,70 @@
+"""What `coral up`, `coral setup` and work pools refuse before anything is started: named, with the way out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_commands import ENVIRONMENT, coral, refused
+from tests.health.fake_api import FakeApi, serving
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "words"),
+    [
+        (["up", "--workdir", "gone"], {}, 2, ["--workdir gone", "no such directory"]),
+        (["up", "--port", "99999"], {}, 6, ["port 99999 (--port)", "--port 0"]),
+        (["up", "--port", "-1"], {}, 6, ["port -1 (--port)"]),
+        (["up"], {"CORAL_HOME": "/dev/null/x"}, 6, ["CORAL_HOME: /dev/null/x", "Not a directory"]),
+        (["up"], {"CORAL_HOME": "/proc/sys"}, 6, ["CORAL_HOME: /proc/sys", "Set CORAL_HOME"]),
+        (["setup", "--type", "docker", "--store", "data"], {}, 2, ["--store data", "absolute path"]),
+        (["setup", "--type", "docker", "--store", "/srv/co:ral"], {}, 2, ["--store /srv/co:ral", "colon"]),
+        (["setup", "--type", "docker"], {}, 2, ["--api-url http://127.0.0.1:9/api", "the container itself"]),
+        (["setup", "--type", "kubernetes"], {}, 2, ["--api-url http://127.0.0.1:9/api", "the container itself"]),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], code: int, words: list[str]
+) -> None:
+    places = {"CORAL_HOME": str(tmp_path / "home"), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    refused(coral(*arguments, cwd=tmp_path, **(places | environment)), code, *words)
+
+
+def test_a_pull_policy_that_is_none_is_refused(tmp_path: Path) -> None:
+    done = coral("setup", "--pull-policy", "sometimes", cwd=tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 2 and "sometimes" in done.stderr and "Always" in done.stderr
+
+
+def test_work_pools_without_an_installation_are_refused_at_once(tmp_path: Path) -> None:
+    """A server of one's own would have nobody to take the work, also where `coral up` left its pools."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "up.json").write_text('{"url": "http://127.0.0.1:9/api", "workers": []}')  # the machine was started anew
+    (tmp_path / "c.yaml").write_text("base_model: {name: rehearsal}\ninfra: {executor: work-pools}\n")
+    places = {"CORAL_HOME": str(home), "PREFECT_HOME": str(home), "PREFECT_API_URL": ""}
+    refused(coral("evolve", "c.yaml", cwd=tmp_path, **places), 2, "infra.executor: work-pools", "coral up")
+    assert not list(tmp_path.glob("runs/*-e1"))
+
+
+def test_an_executor_without_an_api_starts_no_server(tmp_path: Path) -> None:
+    program = (
+        "from coral_core.config import load_config\nfrom flows.dispatch import make_executor\n"
+        "make_executor(load_config('c.yaml'))\n"
+    )
+    (tmp_path / "c.yaml").write_text("base_model: {name: rehearsal}\ninfra: {executor: work-pools}\n")
+    places = {"CORAL_HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=ENVIRONMENT | places, capture_output=True, text=True
+    )
+    assert done.stderr.splitlines()[-1].startswith("coral_core.errors.ConfigError: no Prefect API is configured")
+
+
+def test_an_address_that_is_no_api_is_told_as_that(tmp_path: Path) -> None:
+    """Prefect's answers to /work_pools/... without /api are like those to names that are not there."""
+    with serving(FakeApi()) as url:
+        root = url.removesuffix("/api")
+        places = {"PREFECT_API_URL": root, "CORAL_HOME": str(tmp_path)}
+        done = coral("status", cwd=tmp_path, **places)
+        assert "it ends in /api" in done.stdout + done.stderr, done.stdout + done.stderr
+        refused(coral("drain", "coral-a100", "--undo", cwd=tmp_path, **places), 6, root, "it ends in /api")
