@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from coral_core.config.budget import LanePrices
 from coral_core.errors import StoreError
+from coral_core.foreign import visible
 from coral_core.ledger import Ledger
 from coral_core.ledger.accounts import QUEUES
 from coral_core.store import Store
@@ -92,19 +93,18 @@ class Figured(Collector):
     Args:
         place: The store.
         runs: Directory of the runs.
-        url: The Prefect API, or None.
-        problem: Why there is none.
+        api: Tells the Prefect API, or None and why there is none; asked each time, since it may come and go.
     """
 
-    def __init__(self, place: str, runs: str, url: str | None, problem: str = "") -> None:
+    def __init__(self, place: str, runs: str, api: Callable[[], tuple[str | None, str]]) -> None:
         self._store = Store(place)
         self._ledger = Ledger(self._store)
         self._lock = threading.Lock()
-        self._figures = _Kept(FIGURES_SECONDS, lambda: figures(place, runs, url, problem, API_SECONDS))
+        self._figures = _Kept(FIGURES_SECONDS, lambda: figures(place, runs, *api(), API_SECONDS))
 
         def checks() -> list[Check]:
-            api = self._figures.value().api  # one that did not answer is not asked again for the checks
-            asked, why = (url, problem) if api.reachable else (None, api.problem)
+            seen = self._figures.value().api  # one that did not answer is not asked again for the checks
+            asked, why = (seen.url, seen.problem) if seen.reachable else (None, seen.problem)
             return list(installation_checks(place, runs, asked, why, API_SECONDS))
 
         self._checks = _Kept(CHECKS_SECONDS, checks)
@@ -194,5 +194,5 @@ def _gauge(name: str, rows: Iterable[tuple[dict[str, str], float | None]], text:
     known = [(labels, value) for labels, value in rows if value is not None]
     family = GaugeMetricFamily(name, text or OTHER[name], labels=sorted(known[0][0]) if known and known[0][0] else None)
     for labels, value in known:
-        family.add_metric([labels[key] for key in sorted(labels)], float(value))
+        family.add_metric([visible(labels[key]) for key in sorted(labels)], float(value))  # folders may have any name
     return family

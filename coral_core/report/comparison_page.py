@@ -31,13 +31,11 @@ def champion_rows(found: Comparison) -> Rows:
 
     def facts(side: Side) -> dict[str, str]:
         champion, again = side.champion, side.repeats
+        about = {"status": side.status, "strategy": side.strategy, "seed, edition": f"{side.seed}, {side.edition}"}
         if champion is None:
-            return {"status": side.status}
+            return about
         spread = "" if again is None or again.sd_fitness is None else f" ± {again.sd_fitness:.3f}"
-        return {
-            "status": side.status,
-            "strategy": side.strategy,
-            "seed, edition": f"{side.seed}, {side.edition}",
+        return about | {
             "champion": champion.genome_id or "–",
             "held-out bugs repaired": with_count(champion),
             "fitness bugs repaired": share(champion.fitness_pass_at_1),

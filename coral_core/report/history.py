@@ -23,7 +23,7 @@ class History:
         population: list[GenomeRecord] = []
         for record in folder.history():
             if isinstance(record, RunRecord):
-                history.run = record
+                history.run = history.run or record
             elif isinstance(record, BaselineRecord):
                 history.baselines[record.name] = record
             elif isinstance(record, GenomeRecord):

@@ -4,6 +4,7 @@ Differences that the paired test cannot tell from noise are called that.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from shlex import quote
 
 from coral_core.config.genes import module_text
 from coral_core.foreign import code, inline
@@ -341,12 +342,12 @@ def _reproduce(report: Report) -> str:
     )
     versions = ", ".join(inline(f"{name} {value}") for name, value in report.versions.items())
     begin = (
-        f"mkdir -p runs/{report.run_id} && cp {report.path}/start.json runs/{report.run_id}/\n"
+        f"mkdir -p {quote(f'runs/{report.run_id}')} && cp {quote(f'{report.path}/start.json')} {quote(f'runs/{report.run_id}')}/\n"
         if report.previous is not None and report.previous.started_from
         else ""
     )
     return (
-        f"## How to reproduce\n\n```\n{begin}coral evolve {report.path}/config.yaml{edition}\n```\n\n"
+        f"## How to reproduce\n\n```\n{begin}coral evolve {quote(f'{report.path}/config.yaml')}{edition}\n```\n\n"
         f"Seed {report.seed}, edition {report.edition}, strategy {report.strategy}, base model {inline(report.base_model_name)}, "
         f"problems {inline(str(report.problems.get('source')))} ({data or 'not counted yet'}).{opened} "
         f"Results repeat bit for bit inside one numerics class ({code(report.numerics_class or 'not known yet')}).{changed}\n\n"

@@ -7,8 +7,10 @@ forbids scripts and requests by its own policy, and no value is ever marked as s
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
+from shlex import quote
 from typing import Any
 
+from coral_core.foreign import visible
 from coral_core.report import rows
 from coral_core.report.content import Report
 from coral_core.report.gene_pictures import described, marginal
@@ -57,9 +59,15 @@ def environment() -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     found.globals.update(number=number, heavy=heavy_text, light=light_text, names=NAMES, version=own_version())
     return found
+
+
+def _shown(value: Any) -> Any:
+    """Control characters spelt out, which no page may hold and which turn the direction of a patch; what is escaped already is ours."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def own_version() -> str:
@@ -183,8 +191,8 @@ def commands(report: Report) -> str:
     edition = f" --edition {report.edition}" if report.edition != 1 else ""
     return "\n".join(
         (
-            f"coral evolve {report.path}/config.yaml{edition}",
-            f"coral verify {report.run_id}",
-            f"coral show {report.run_id} champion --split held-out",
+            f"coral evolve {quote(f'{report.path}/config.yaml')}{edition}",
+            f"coral verify {quote(report.run_id)}",
+            f"coral show {quote(report.run_id)} champion --split held-out",
         )
     )

@@ -6,7 +6,7 @@ whose is also what the digests are recomputed from (origins.py).
 
 from collections.abc import Iterator
 
-from coral_core.records import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
+from coral_core.records import SCHEMA_VERSION, BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord, RunRecord
 from coral_core.verification.findings import Verified
 
 BASELINES = ("base_model", "default_lora")
@@ -60,6 +60,11 @@ def owners(run: Verified, final: FinalRecord) -> dict[str, str | None]:
 
 def _missing(run: Verified) -> Iterator[str]:
     finals = run.of(FinalRecord)
+    if (count := len(run.of(RunRecord))) != 1:
+        yield f"{count} run records in history.jsonl, a run has one, at the beginning"
+    for record in run.records:
+        if record.schema_version != SCHEMA_VERSION:
+            yield f"a {record.type} record of schema {record.schema_version} in history.jsonl, this is schema {SCHEMA_VERSION}"
     baselines = tuple(record.name for record in run.of(BaselineRecord))
     if baselines != BASELINES[: len(baselines)] or (len(baselines) < len(BASELINES) and run.of(GenomeRecord)):
         yield f"baselines {_list(baselines)} in history.jsonl, a run has {_list(BASELINES)}"

@@ -109,11 +109,13 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
 
 def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
     try:
-        lines = (folder.path / "history.jsonl").read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        *lines, rest = (folder.path / "history.jsonl").read_bytes().split(b"\n")
+    except OSError as error:
         broken(f"history.jsonl cannot be read: {first_line(error)}")
         return
-    for number, line in enumerate(lines, 1):
+    if not lines and rest:
+        broken("history.jsonl has no whole line; nothing can be checked against it")
+    for number, line in enumerate(lines, 1):  # what a kill cut off at the end is not there yet
         try:
             yield parse_record(json.loads(line))
         except (ValueError, KeyError, TypeError, ValidationError) as error:

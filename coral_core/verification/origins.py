@@ -10,12 +10,16 @@ from coral_core.jobs import EvaluationJob
 from coral_core.lm.base import identify
 from coral_core.plan import split_digest
 from coral_core.records import BaselineRecord, FinalRecord, GenomeRecord
+from coral_core.repair.problem import Split
 from coral_core.run import identify_run, versions
 from coral_core.verification.completeness import BASELINES, owners
 from coral_core.verification.findings import Expected, Verified, first_line
 
 HARMLESS = ("platform", "machine", "prefect")
 """Versions that change no result: where a run runs, and what orchestrates it."""
+SPLITS: tuple[Split, ...] = ("fitness", "monitor", "held_out")
+ALWAYS = ("python", "coral-x", "numpy", "ruff", "bandit", "moocore", "prefect")
+"""What every run has, also one whose lanes alone have torch."""
 IN_DIGESTS = {"ruff": "ruff", "bandit": "bandit", "interpreter": "python"}
 """Versions that an evaluation's digest names -> what run.json calls them."""
 
@@ -24,6 +28,8 @@ def check_versions(run: Verified) -> None:
     """Installed against recorded."""
     here = versions()
     differences = []
+    for name in (name for name in ALWAYS if name not in run.recorded_versions):
+        differences.append(f"{name}: run.json names no version of it, and every run has one")
     for name, recorded in run.recorded_versions.items():
         found = here.get(name) or _installed(name)
         if found == recorded:
@@ -63,25 +69,35 @@ def check_identity(run: Verified) -> None:
     base = run.run.base_model
     if here.content_id != base.content_id:
         run.say("identity", [f"base model {base.name}: recorded content {base.content_id[:16]}, here {here.content_id[:16]}"], "")  # fmt: skip
+    elif any(getattr(here, name) != getattr(base, name) for name in ("name", "parameters", "modules")):
+        run.say("identity", [f"base model: history.jsonl says {base.name} of {base.parameters} parameters in {', '.join(base.modules)}; it is {here.name} of {here.parameters} in {', '.join(here.modules)}"], "")  # fmt: skip
     elif here.numerics_class != run.run.numerics:
         run.note("identity", f"numerics class: recorded {run.run.numerics!r}, here {here.numerics_class!r}; results need not repeat bit for bit")  # fmt: skip
 
 
 def check_problems(run: Verified) -> None:
     """Are the problems that the configuration names those of the run?"""
-    recorded = run.run.problems
+    recorded, config = run.run.problems, run.config.problems
     differences = []
+    if recorded.get("source") != config.source:
+        differences.append(f"source: history.jsonl says {recorded.get('source')}, config.yaml {config.source}")
     try:
-        for name, digest in recorded.get("digests", {}).items():
-            if (here := split_digest(run.config.problems, name)) != digest:
-                differences.append(f"{name} split: recorded {digest[:16]}, config.yaml gives {here[:16]} here")
-        for name, count in recorded.get("counts", {}).items():
-            if (found := len(run.planner.problems(name))) != count:
+        for name in SPLITS:
+            digest, here = _of(recorded, "digests", name), split_digest(config, name)
+            if here != digest:
+                differences.append(f"{name} split: recorded {str(digest)[:16]}, config.yaml gives {here[:16]} here")
+            count, found = _of(recorded, "counts", name), len(run.planner.problems(name))
+            if found != count:
                 differences.append(f"{name} split: recorded {count} problems, config.yaml gives {found} here")
     except (CoralError, OSError) as error:
         run.note("problems", f"the problems are not here, so nothing that needs them is checked ({first_line(error)})")
         return
     run.say("problems", differences, "the problems of every split are those of the run")
+
+
+def _of(recorded: dict[str, Any], kind: str, split: str) -> Any:
+    table = recorded.get(kind)
+    return table.get(split) if isinstance(table, dict) else None
 
 
 def check_digests(run: Verified) -> list[Expected]:

@@ -65,6 +65,8 @@ def _compared(run: Verified, record: Any, evaluation: Evaluation) -> Iterator[st
     pairs: list[tuple[str, Any, Any]] = [("scores", record.scores, evaluation.scores)]
     if hasattr(record, "infeasible"):
         pairs.append(("infeasible", record.infeasible, evaluation.infeasible))
+    if hasattr(record, "reason"):
+        pairs.append(("reason", record.reason, evaluation.reason))
     baseline = isinstance(record, BaselineRecord)
     if hasattr(record, "fitness"):
         value = fitness(evaluation.scores, run.config.scoring.weights) if scored else None
@@ -110,7 +112,7 @@ def check_search(run: Verified) -> None:
                 run.note("search", "later generations were not played again: they follow from this one")
                 return
             told, number = [], number + 1
-    differences = []
+    differences = list(_left_over(run, search, told))
     for final in run.of(FinalRecord):
         best = search.best()
         if best is None or best.genome.genome_id != final.champion:
@@ -118,6 +120,16 @@ def check_search(run: Verified) -> None:
         if not search.done or search.reason != final.reason:
             differences.append(f"the search ended with {final.reason!r} in history.jsonl, played again with {search.reason!r}")  # fmt: skip
     run.say("search", differences, f"{number} generations played again: same genomes, same front, same champion")
+
+
+def _left_over(run: Verified, search: Any, told: Sequence[GenomeRecord]) -> Iterator[str]:
+    """Genomes after the last generation: a run that goes on may have some of the next, and one that has ended has none."""
+    if told and (run.of(FinalRecord) or search.done):
+        yield f"{len(told)} genomes after the last generation in history.jsonl, from {told[0].genome.genome_id} on; the search asks for none"
+    elif told:
+        asked = [genome for genome in search.ask()][: len(told)]
+        if asked != [line.genome for line in told]:
+            yield "the genomes after the last generation in history.jsonl are not those that the search asks for"
 
 
 def _generation(search: Any, record: GenerationRecord, told: Sequence[GenomeRecord], objectives: Sequence[Any]) -> list[str]:  # fmt: skip

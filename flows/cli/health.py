@@ -54,12 +54,12 @@ def health(
 
 
 def find_api() -> tuple[str | None, str]:
-    """The API that is meant, or why there is none."""
+    """The API that is meant at this moment, or why there is none: `coral up` may come later, or on another port."""
     from coral_core.errors import ConfigError
-    from flows.installation.daily import use_api
+    from flows.installation.daily import known_api
 
     try:
-        return use_api(), ""
+        return known_api(), ""
     except ConfigError as error:
         return None, str(error)
 

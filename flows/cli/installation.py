@@ -122,7 +122,6 @@ def setup(
         infrastructure=type,
         workdir=str((workdir or Path.cwd()).absolute()),
         store=_store(store, type),
-        api_url=_reachable(api_url or url, type, network),
         control_image=control_image,
         lane_image=lane_image,
         pull_policy=pull_policy,
@@ -133,6 +132,7 @@ def setup(
         token_file=_token_file(token_file, type),
         token_secret=cluster.token_secret,
         gpus=gpus,
+        api_url=_reachable(api_url or url, type, network),
     )
     _say(run(place, dry_run, notices))
 

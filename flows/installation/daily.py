@@ -49,13 +49,18 @@ def _write_state(state: dict[str, Any]) -> None:
     write_atomic(state_file(), json.dumps(state).encode())
 
 
-def use_api() -> str:
-    """The configured API, else the one of `coral up`, for this process and what it starts. Raises `ConfigError`."""
+def known_api() -> str:
+    """The configured API, else the one of `coral up`. Raises `ConfigError`."""
     url = configured_api() or read_state().get("url")
     if not url:
         raise ConfigError("no Prefect API is configured and nothing is up. Run coral up, or set PREFECT_API_URL.")
-    os.environ["PREFECT_API_URL"] = url
     return str(url)
+
+
+def use_api() -> str:
+    """`known_api`, for Prefect in this process and what it starts, from now on. Raises `ConfigError`."""
+    os.environ["PREFECT_API_URL"] = known_api()
+    return os.environ["PREFECT_API_URL"]
 
 
 def refuse_without_installation() -> None:

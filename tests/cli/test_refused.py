@@ -18,6 +18,7 @@ from tests.health.fake_api import FakeApi, serving
         (["up", "--port", "-1"], {}, 6, ["port -1 (--port)"]),
         (["up"], {"CORAL_HOME": "/dev/null/x"}, 6, ["CORAL_HOME: /dev/null/x", "Not a directory"]),
         (["up"], {"CORAL_HOME": "/proc/sys"}, 6, ["CORAL_HOME: /proc/sys", "Set CORAL_HOME"]),
+        (["metrics", "serve", "--port", "99999"], {}, 2, ["--port 99999", "no port"]),
         (["setup", "--type", "docker", "--store", "data"], {}, 2, ["--store data", "absolute path"]),
         (["setup", "--type", "docker", "--store", "/srv/co:ral"], {}, 2, ["--store /srv/co:ral", "colon"]),
         (["setup", "--type", "docker"], {}, 2, ["--api-url http://127.0.0.1:9/api", "the container itself"]),

@@ -107,6 +107,11 @@ def test_the_command_exits_1_and_names_what_differs(copy: tuple[RunFolder, Store
         ("final", lambda row: row["repeats"][0].update(fitness=0.9), "scores", "repeat 1: fitness 0.9"),
         ("run", lambda row: row["problems"]["digests"].update(held_out="0" * 64), "problems", "held_out split"),
         ("run", lambda row: row["identity"].update(run_seed=7), "identity", "history.jsonl is of run"),
+        ("run", lambda row: row.update(problems={"source": row["problems"]["source"]}), "problems", "fitness split: recorded None"),
+        ("run", lambda row: row["problems"].update(source="quixbugs"), "problems", "source: history.jsonl says quixbugs"),
+        ("run", lambda row: row["base_model"].update(name="another"), "identity", "base model: history.jsonl says another"),
+        ("genome", lambda row: row.update(reason="because"), "scores", "reason because"),
+        ("genome", lambda row: row.update(schema_version=2), "completeness", "genome record of schema 2"),
     ],
 )  # fmt: skip
 def test_a_changed_line_of_the_history_is_found(
@@ -115,6 +120,49 @@ def test_a_changed_line_of_the_history_is_found(
     edited(copy[0], kind, change)
     findings = wrong(copy)
     assert any(f.check == check and words in f.text for f in findings), [(f.check, f.text) for f in findings]
+
+
+def _with(copy: tuple[RunFolder, Store], kind: str, before: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """A changed copy of the first line of `kind`, put in before the first line of the kind `before`."""
+    path = copy[0].path / "history.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    new = json.loads(json.dumps(next(row for row in rows if row["type"] == kind)))
+    change(new)
+    rows.insert(next(place for place, row in enumerate(rows) if row["type"] == before), new)
+    path.write_text("".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_genome_that_nobody_asked_for_is_found(copy: tuple[RunFolder, Store], ended: bool) -> None:
+    """After the last generation the search is not played again, so a line there is held against nothing else."""
+    _with(copy, "genome", "final", lambda row: row["genome"].update(genome_id="g002-007", generation=2, slot=7))
+    if not ended:
+        path = copy[0].path / "history.jsonl"
+        path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:-1]))
+    assert any(f.check == "search" and "after the last generation" in f.text for f in wrong(copy))
+
+
+def test_a_second_account_of_the_run_is_found(copy: tuple[RunFolder, Store]) -> None:
+    _with(copy, "run", "genome", lambda row: row["problems"].update(source="quixbugs"))
+    assert any(f.check == "completeness" and "2 run records" in f.text for f in wrong(copy))
+
+
+def test_versions_that_were_taken_out_are_missed(copy: tuple[RunFolder, Store]) -> None:
+    file = copy[0].path / "run.json"
+    facts = json.loads(file.read_text())
+    del facts["versions"]["ruff"]
+    file.write_text(json.dumps(facts))
+    assert any(f.check == "versions" and f.text.startswith("ruff: run.json names no version") for f in wrong(copy))
+
+
+def test_a_history_that_a_kill_cut_is_checked_as_far_as_it_goes(copy: tuple[RunFolder, Store]) -> None:
+    path = copy[0].path / "history.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole[:-1]) + whole[-1][:100])
+    assert not wrong(copy)
+    assert any("not finished" in f.text for f in open_run(*copy)[0].findings)  # type: ignore[union-attr]
+    path.write_bytes(whole[0][:40])
+    assert any("no whole line" in f.text for f in wrong(copy))
 
 
 def _weaker_rival(row: dict[str, Any]) -> None:

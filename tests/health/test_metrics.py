@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent
 from coral_core.store import Store
+from flows.cli.health import find_api
 from flows.metrics import EVOLUTION, OTHER, POOL, Figured
 from tests.health.fake_api import FakeApi
 
@@ -46,7 +47,7 @@ def store(tmp_path: Path) -> Store:
 
 def scrape(store: Store, runs: Path, url: str | None) -> str:
     registry = CollectorRegistry()
-    registry.register(Figured(str(store.root), str(runs), url, "nothing is up"))
+    registry.register(Figured(str(store.root), str(runs), lambda: (url, "nothing is up")))
     return generate_latest(registry).decode()
 
 
@@ -104,7 +105,7 @@ def test_an_api_that_accepts_and_never_answers_costs_one_wait(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
         registry = CollectorRegistry()
-        registry.register(Figured(str(store.root), str(tmp_path / "runs"), url))
+        registry.register(Figured(str(store.root), str(tmp_path / "runs"), lambda: (url, "")))
         found = values(generate_latest(registry).decode())
         silent.settimeout(0.2)
         connections = 0
@@ -140,7 +141,7 @@ def test_labels_are_bounded(fake: FakeApi, url: str, store: Store, tmp_path: Pat
 
 def test_a_scrape_is_kept_for_a_moment(fake: FakeApi, url: str, store: Store, tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    registry.register(Figured(str(store.root), str(tmp_path), url))
+    registry.register(Figured(str(store.root), str(tmp_path), lambda: (url, "")))
     assert fake.asked == []  # nothing is asked before a scrape
     generate_latest(registry)
     asked = len(fake.asked)
@@ -276,3 +277,30 @@ def test_promtool_accepts_rules_metrics_and_cases(exposition: str, tmp_path: Pat
     cases.write_text(CASES.format(rules=MONITORING / "alerts.yaml"))
     done = promtool("test", "rules", str(cases))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_api_that_comes_later_is_found_and_a_folder_may_have_any_name(
+    fake: FakeApi, url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`coral metrics serve` runs for months, over `coral down` and `coral up`."""
+    monkeypatch.setattr("flows.metrics.FIGURES_SECONDS", 0.0)
+    odd = tmp_path / "runs" / "bad\udcff"
+    odd.mkdir(parents=True)
+    (odd / "run.json").write_text('{"identity": {}, "flow_run_id": ""}')
+    (odd / "config.yaml").write_text("")
+    known: list[str | None] = [None, url]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Figured(str(store.root), str(tmp_path / "runs"), lambda: (known[0], "nothing is up")))
+    assert "coral_api_up 0.0" in generate_latest(registry).decode()
+    known.pop(0)
+    assert "coral_api_up 1.0" in generate_latest(registry).decode()
+
+
+def test_looking_sets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that goes on must see another `coral up`, not what the first look found."""
+    monkeypatch.setenv("CORAL_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    for port in (9, 10):
+        (tmp_path / "up.json").write_text(f'{{"url": "http://127.0.0.1:{port}/api"}}')
+        assert find_api() == (f"http://127.0.0.1:{port}/api", "")

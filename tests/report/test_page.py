@@ -24,12 +24,13 @@ from coral_core.report.genes import epsilon_squared, gene_effects
 from coral_core.report.history import History
 from coral_core.report.lineage import drawing
 from coral_core.report.operators import operator_lines
+from coral_core.report.spreadsheets import genomes_csv
 from coral_core.report.tables import write_report
 from coral_core.run import RunFolder
 from coral_core.store import Store
 
 Run = tuple[RunFolder, Store]
-EVIL = "</script><img src=x onerror=alert(1)><svg onload=alert(2)>\n+</pre><script>alert(3)</script>"
+EVIL = "\x00\x1b[2J\u202e</script><img src=x onerror=alert(1)><svg onload=alert(2)>\n+</pre><script>alert(3)</script>"
 
 
 class Page(HTMLParser):
@@ -124,6 +125,8 @@ def test_what_a_model_or_the_store_says_is_text(tmp_path: Path) -> None:
     assert not page.all("script") and not any("onerror" in a or "onload" in a for _, a in page.tags)
     assert not any(a.get("src") == "x" for a in page.all("img"))
     assert page.words.count("alert(3)") >= 5, "the patch, its verdict, a reason and an operator are all shown"
+    assert "\\x00\\x1b[2J\\u202e" in page.words and not set("\x00\x1b\u202e") & set(page.words)
+    assert not set("\x00\x1b\u202e") & set(genomes_csv(History.of(folder)).decode())
 
 
 def test_a_failed_job_and_its_reason_are_shown(finished_run: Run) -> None:
