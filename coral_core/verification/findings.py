@@ -103,7 +103,10 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
     ended = isinstance(records[-1], FinalRecord)
     found.say("files", [], f"{len(records)} records in history.jsonl, configuration and identity can be read")
     if not ended:
-        found.note("files", "the run is not finished: what is there so far is checked")
+        found.note(
+            "files",
+            "the run is not finished: what is there so far is checked (a last line that was cut off is not there yet)",
+        )
     return found, []
 
 

@@ -304,9 +304,9 @@ def test_files_that_cannot_be_read_are_a_finding(copy: tuple[RunFolder, Store], 
     path = copy[0].path / "history.jsonl"
     lines = path.read_text().splitlines()
     if damage == "cut":
-        path.write_text("\n".join([*lines[:-1], lines[-1][:-9]]))
+        path.write_text("\n".join([*lines[:-1], lines[-1][:-9], ""]))
     elif damage == "unknown":
-        path.write_text("\n".join([*lines, '{"type": "miracle"}']))
+        path.write_text("\n".join([*lines, '{"type": "miracle"}', ""]))
     elif damage == "empty":
         path.write_text("")
     else:
