@@ -171,7 +171,13 @@ class RunFolder:
 
     def config(self) -> RunConfig:
         path = self.path / "config.yaml"
-        return parse_config(path.read_text(encoding="utf-8"), str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{path}: cannot be read ({error}). Restore it, or run the evolution's own file again."
+            ) from None
+        return parse_config(text, str(path))
 
     def write_history(self, records: Iterable[Record]) -> None:
         """Replace the history; a replay that is still behind what is on disk leaves it alone."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from coral_core.config import RunConfig
 from coral_core.digest import digest
@@ -196,7 +196,7 @@ def _carried(folder: RunFolder, most: int) -> tuple[Previous, tuple[Genome, ...]
 def _read(path: Path) -> Start:
     try:
         return Start.model_validate_json(path.read_text("utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise StoreError(
             f"{path}: cannot be read ({type(error).__name__}). Restore it, or run another edition."
         ) from error

@@ -1,13 +1,22 @@
 """Did the search help? One plain word and sentence, the first thing a reader of a report wants."""
 
+from collections.abc import Mapping
+
+from coral_core.jobs import Evaluation
 from coral_core.report.content import Gaps
 from coral_core.report.evidence import Answer
 from coral_core.report.history import History
 
 
-def answer(history: History, gaps: Gaps) -> Answer:
-    """The champion held against the default LoRA on the sealed bugs."""
+def answer(history: History, gaps: Gaps, evaluations: Mapping[str, Evaluation]) -> Answer:
+    """The champion held against the default LoRA on the sealed bugs; `evaluations` are those that the store has, by line."""
     final, gap = history.final, gaps.champion_minus_default_lora
+    for name, who in (("champion", "the champion"), ("default_lora", "the default LoRA")):
+        if (found := evaluations.get(name)) is not None and found.infeasible:
+            return Answer(
+                verdict="unknown",
+                text=f"Nothing can be compared: {who} has no score on the held-out bugs ({found.infeasible}).",
+            )
     champion, default = history.held_out("champion"), history.held_out("default_lora")
     if final is None or gap is None or champion is None or default is None:
         return Answer(verdict="unknown", text="The held-out split has not been opened, so nothing is decided yet.")

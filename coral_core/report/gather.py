@@ -65,10 +65,10 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         seconds=work[-1].seconds if work else 0.0,
         counts=work[-1].counts if work else Counts(trainings=0, evaluations=0),
         totals=totals(work),
-        champion=_genome(history, store, "champion", history.champion),
-        base_model=_baseline(history, store, "base_model"),
-        default_lora=_baseline(history, store, "default_lora"),
-        generation_0_median=_genome(history, store, "generation_0_median", history.median()),
+        champion=_genome(history, store, evaluations, "champion", history.champion),
+        base_model=_baseline(history, store, evaluations, "base_model"),
+        default_lora=_baseline(history, store, evaluations, "default_lora"),
+        generation_0_median=_genome(history, store, evaluations, "generation_0_median", history.median()),
         gaps=gaps,
         generations=tuple(_generation(history, index) for index in range(len(history.generations))),
         pareto_front=_front(history),
@@ -77,7 +77,8 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
             InfeasibleGenome(genome_id=name, reason=record.infeasible, detail=record.reason)
             for name, record in history.genomes.items()
             if record.infeasible
-        ),
+        )
+        + _unscored(history, evaluations),
         lineage=_lineage(history),
         bug_classes=_bug_classes(evaluations),
         outcomes={
@@ -88,7 +89,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         held_out_openings=history.final.held_out_openings if history.final else None,
         base_check=_base_check(history),
         previous=previous_run(folder, history.run),
-        answer=answer(history, gaps),
+        answer=answer(history, gaps, evaluations),
         searched=searched(history, config.genes, search.strategy, search.generations, search.population),
         repeats=seed_repeats(history),
         genes=gene_effects(history, config.genes) if why else (),
@@ -131,8 +132,8 @@ def _held_out_evaluations(history: History, store: Store) -> dict[str, Evaluatio
     return {name: evaluation for name, evaluation in found.items() if evaluation is not None}
 
 
-def _held_out_fields(line: HeldOut | None) -> dict[str, Any]:
-    if line is None:
+def _held_out_fields(line: HeldOut | None, evaluation: Evaluation | None) -> dict[str, Any]:
+    if line is None or (evaluation is not None and evaluation.infeasible):  # a failure is no score
         return {}
     return {
         "held_out_pass_at_1": line.pass_at_1,
@@ -143,7 +144,9 @@ def _held_out_fields(line: HeldOut | None) -> dict[str, Any]:
     }
 
 
-def _genome(history: History, store: Store, name: str, genome_id: str | None) -> Contender | None:
+def _genome(
+    history: History, store: Store, evaluations: Mapping[str, Evaluation], name: str, genome_id: str | None
+) -> Contender | None:
     record = history.genomes.get(genome_id or "")
     if record is None:
         return None
@@ -158,11 +161,11 @@ def _genome(history: History, store: Store, name: str, genome_id: str | None) ->
         training_digest=record.training_digest,
         fitness_evaluation_digest=record.evaluation_digest,
         adapter_path=str(store.adapter_path(record.training_digest)),
-        **_held_out_fields(history.held_out(name)),
+        **_held_out_fields(history.held_out(name), evaluations.get(name)),
     )
 
 
-def _baseline(history: History, store: Store, name: str) -> Contender | None:
+def _baseline(history: History, store: Store, evaluations: Mapping[str, Evaluation], name: str) -> Contender | None:
     record = history.baselines.get(name)
     if record is None:
         return None
@@ -176,8 +179,23 @@ def _baseline(history: History, store: Store, name: str) -> Contender | None:
         training_digest=record.training_digest,
         fitness_evaluation_digest=record.evaluation_digest,
         adapter_path=str(store.adapter_path(record.training_digest)) if adapter else None,
-        **_held_out_fields(history.held_out(name)),
+        **_held_out_fields(history.held_out(name), evaluations.get(name)),
     )
+
+
+def _unscored(history: History, evaluations: Mapping[str, Evaluation]) -> tuple[InfeasibleGenome, ...]:
+    """Baselines, and lines of the final table, without a score."""
+    found = [
+        InfeasibleGenome(genome_id=name, reason=record.infeasible, detail="")
+        for name, record in history.baselines.items()
+        if record.infeasible
+    ]
+    found += [
+        InfeasibleGenome(genome_id=f"{name}, held-out", reason=evaluation.infeasible, detail=evaluation.reason)
+        for name, evaluation in evaluations.items()
+        if evaluation.infeasible
+    ]
+    return tuple(found)
 
 
 def _gaps(history: History, evaluations: Mapping[str, Evaluation]) -> Gaps:
@@ -188,6 +206,8 @@ def _gaps(history: History, evaluations: Mapping[str, Evaluation]) -> Gaps:
         if champion is None or line is None:
             continue
         ours, theirs = evaluations.get("champion"), evaluations.get(rival)
+        if any(one is not None and one.infeasible for one in (ours, theirs)):
+            continue  # nothing to compare: a failure is no score
         gaps[f"champion_minus_{rival}"] = compare(
             champion.pass_at_1 - line.pass_at_1,
             ours.repaired() if ours else None,
@@ -311,9 +331,10 @@ def _base_check(history: History) -> BaseCheck:
         return BaseCheck(verdict="too good", text=f"{share}: little is left for an adapter. Choose harder problems.")
     if base.pass_at_1 > TOO_BAD:
         return BaseCheck(verdict="usable", text=f"{share}, so adapters have room in both directions.")
-    if tuned is None:
+    if tuned is None or tuned.infeasible:
         return BaseCheck(
-            verdict="unknown", text=f"{share}; the default LoRA, which decides whether that is too little, is not done."
+            verdict="unknown",
+            text=f"{share}; the default LoRA, which decides whether that is too little, {'is not done' if tuned is None else f'has no score ({tuned.infeasible})'}.",
         )
     if tuned.pass_at_1 > TOO_BAD:
         return BaseCheck(

@@ -6,7 +6,15 @@ whose is also what the digests are recomputed from (origins.py).
 
 from collections.abc import Iterator
 
-from coral_core.records import SCHEMA_VERSION, BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord, RunRecord
+from coral_core.records import (
+    SCHEMA_VERSION,
+    BaselineRecord,
+    FinalRecord,
+    GenerationRecord,
+    GenomeRecord,
+    RunRecord,
+    SessionTiming,
+)
 from coral_core.verification.findings import Verified
 
 BASELINES = ("base_model", "default_lora")
@@ -18,7 +26,11 @@ WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
 def check_completeness(run: Verified) -> None:
     """Baselines, generations and the final table."""
     differences = list(_missing(run))
-    run.say("completeness", differences, "baselines, generations, final table and seed repeats are all there, once")
+    ended = bool(run.of(FinalRecord))
+    if not ended and any(isinstance(t, SessionTiming) and t.outcome == "finished" for t in run.folder.timings()):
+        differences.append("no final record in history.jsonl, and timings.jsonl says that the run has finished")
+    there = "baselines, generations, final table and seed repeats" if ended else "baselines and generations so far"
+    run.say("completeness", differences, f"{there} are all there, once")
 
 
 def check_champion(run: Verified) -> None:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from coral_core.errors import StoreError
+from coral_core.errors import CoralError, StoreError
 from coral_core.jobs import Evaluation
 from coral_core.records import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
 from coral_core.search.base import Scored, make_search
@@ -45,18 +45,23 @@ def check_scores(run: Verified) -> None:
         evaluation = run.store.read_evaluation(record.evaluation_digest)
         if evaluation is not None:
             differences += [f"{label}: {text}" for text in _compared(run, record, evaluation)]
+    try:
+        differences += _monitor(run, genomes)
+    except (CoralError, OSError) as error:
+        run.note("scores", f"the monitor's are not checked: {first_line(error)}")
+    run.say("scores", differences, f"{len(rows)} lines of scores agree with the store and with the verdicts there")
+
+
+def _monitor(run: Verified, genomes: dict[str, GenomeRecord]) -> Iterator[str]:
     for record in run.of(GenerationRecord):
         best = genomes.get(record.best or "")
         if best is not None and run.config.problems.monitor:
             job = as_recorded(run, run.planner.of(best.genome, "monitor"))
             found = run.store.read_evaluation(job.digest())
             if found is None:
-                differences.append(
-                    f"generation {record.generation}: the monitor {_lost(run, 'evaluation', job.digest())}"
-                )
+                yield f"generation {record.generation}: the monitor {_lost(run, 'evaluation', job.digest())}"
             elif found.pass_at_1 != record.monitor_pass_at_1:
-                differences.append(f"generation {record.generation}: monitor pass@1 {record.monitor_pass_at_1} in history.jsonl, {found.pass_at_1} in the store")  # fmt: skip
-    run.say("scores", differences, f"{len(rows)} lines of scores agree with the store and with the verdicts there")
+                yield f"generation {record.generation}: monitor pass@1 {record.monitor_pass_at_1} in history.jsonl, {found.pass_at_1} in the store"
 
 
 def _compared(run: Verified, record: Any, evaluation: Evaluation) -> Iterator[str]:

@@ -137,6 +137,7 @@ def test_a_genome_that_nobody_asked_for_is_found(copy: tuple[RunFolder, Store], 
     """After the last generation the search is not played again, so a line there is held against nothing else."""
     _with(copy, "genome", "final", lambda row: row["genome"].update(genome_id="g002-007", generation=2, slot=7))
     if not ended:
+        (copy[0].path / "timings.jsonl").unlink()
         path = copy[0].path / "history.jsonl"
         path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:-1]))
     assert any(f.check == "search" and "after the last generation" in f.text for f in wrong(copy))
@@ -159,6 +160,8 @@ def test_a_history_that_a_kill_cut_is_checked_as_far_as_it_goes(copy: tuple[RunF
     path = copy[0].path / "history.jsonl"
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole[:-1]) + whole[-1][:100])
+    assert [f.check for f in wrong(copy)] == ["completeness"], "timings.jsonl says that it had finished"
+    (copy[0].path / "timings.jsonl").unlink()
     assert not wrong(copy)
     assert any("not finished" in f.text for f in open_run(*copy)[0].findings)  # type: ignore[union-attr]
     path.write_bytes(whole[0][:40])
@@ -315,6 +318,18 @@ def test_files_that_cannot_be_read_are_a_finding(copy: tuple[RunFolder, Store], 
     assert findings and all(f.check == "files" for f in findings)
     if damage == "cut":
         assert f"line {len(lines)}" in findings[0].text
+
+
+@pytest.mark.parametrize("damage", [None, b"\xff\x00"])
+def test_a_configuration_that_cannot_be_read_is_a_finding_of_the_command(
+    copy: tuple[RunFolder, Store], coral: Coral, damage: bytes | None
+) -> None:
+    file = copy[0].path / "config.yaml"
+    file.unlink()
+    if damage:
+        file.write_bytes(damage)
+    done = coral.call("verify", str(copy[0].path))
+    assert done.returncode == 1 and "config.yaml" in done.stdout and "bug of CORAL-X" not in done.stderr, done.stderr
 
 
 def test_other_weights_are_found_by_doing_it_anew(copy: tuple[RunFolder, Store], coral: Coral) -> None:

@@ -15,6 +15,7 @@ from synthetic_run import PROBLEMS, evaluation, genome, make_run
 from coral_core.config import GenesConfig, ProblemsConfig
 from coral_core.digest import digest
 from coral_core.genome import Genome
+from coral_core.jobs import Evaluation
 from coral_core.queue import Failure, JobQueue, Ticket
 from coral_core.records import FinalRecord, GenomeRecord, Repeat, RunRecord
 from coral_core.report.comparison import compare_runs
@@ -127,6 +128,29 @@ def test_what_a_model_or_the_store_says_is_text(tmp_path: Path) -> None:
     assert page.words.count("alert(3)") >= 5, "the patch, its verdict, a reason and an operator are all shown"
     assert "\\x00\\x1b[2J\\u202e" in page.words and not set("\x00\x1b\u202e") & set(page.words)
     assert not set("\x00\x1b\u202e") & set(genomes_csv(History.of(folder)).decode())
+
+
+@pytest.mark.parametrize(("name", "who"), [("default_lora", "the default LoRA"), ("champion", "the champion")])
+def test_a_failure_is_no_score(tmp_path: Path, name: str, who: str) -> None:
+    """An evaluation that is infeasible has no records, and must not be taken for one that repairs nothing."""
+    folder, store = make_run(tmp_path)
+    lines = next(r for r in folder.history() if isinstance(r, FinalRecord)).held_out
+    line = next(line for line in lines if line.name == name)
+    failed = Evaluation(
+        evaluation_digest=line.evaluation_digest,
+        training_digest=line.training_digest,
+        split="held_out",
+        infeasible="out-of-memory",
+        reason="the card has 40 GB",
+    )
+    store.publish_evaluation(line.evaluation_digest, failed)
+    report = build_report(folder, store)
+    assert report.answer.verdict == "unknown" and f"{who} has no score" in report.answer.text
+    assert report.gaps.champion_minus_default_lora is None
+    contender = getattr(report, name)
+    assert contender is not None and contender.held_out_pass_at_1 is None
+    words = page_of((folder, store)).words
+    assert f"{name}, held-out" in words and "the card has 40 GB" in words
 
 
 def test_a_failed_job_and_its_reason_are_shown(finished_run: Run) -> None:
