@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from coral_core.errors import ConfigError, StoreError
+from coral_core.json_object import json_object
 
 NAME = "lock"
 PATIENCE = 0.5
@@ -88,7 +89,7 @@ def _taken(file: IO[str]) -> bool:
 def _refusal(folder: Path, file: IO[str]) -> ConfigError:
     try:
         file.seek(0)
-        holder = json.loads(file.read())
+        holder = json_object(file.read())
         who = f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         who = "another process"

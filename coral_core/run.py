@@ -30,6 +30,7 @@ from coral_core.config import RunConfig, dump_yaml, parse_config
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
 from coral_core.hold import is_held
+from coral_core.json_object import json_object
 from coral_core.records import SCHEMA_VERSION, JobFailure, JobTiming, Record, RunIdentity, SessionTiming, parse_record
 from coral_core.store import write_atomic
 
@@ -50,6 +51,18 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
 
 
 BEAT_SECONDS = 5.0
+FACT_TYPES: dict[str, type] = {
+    "identity": dict,
+    "set": list,
+    "versions": dict,
+    "host": str,
+    "flow_run_id": str,
+    "flow_run_ids": list,
+    "api": str,
+    "scheduled": str,
+}
+"""What run.json may say; of another type it says nothing."""
+
 SILENT_SECONDS = 30.0
 """A run of another machine that has not beaten for so long is dead; clocks may differ by some seconds."""
 
@@ -121,12 +134,12 @@ class RunFolder:
         return facts
 
     def facts(self) -> dict[str, Any]:
-        """What run.json says; empty when it cannot be read."""
+        """What run.json says, without what is of another type than it should be; empty when it cannot be read."""
         try:
-            found: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
-            return found if isinstance(found, dict) else {}
+            found = json_object((self.path / "run.json").read_bytes())
         except (OSError, ValueError):
             return {}
+        return {name: value for name, value in found.items() if isinstance(value, FACT_TYPES.get(name, object))}
 
     def flow_run_ids(self) -> list[str]:
         """Prefect flow runs of all sessions of this run, oldest first."""
@@ -148,7 +161,7 @@ class RunFolder:
         if held:
             return True
         try:
-            facts = json.loads((self.path / "run.json").read_bytes())
+            facts = json_object((self.path / "run.json").read_bytes())
             pid, host = int(facts["pid"]), str(facts["host"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -257,7 +270,7 @@ def _whole_lines(path: Path) -> list[bytes]:
 
 def _record(path: Path, number: int, line: bytes) -> Any:
     try:
-        return parse_record(json.loads(line))
+        return parse_record(json_object(line))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{path}, line {number}: is no record of a run ({_why(error)}). Take out this line and all after it; "

@@ -6,7 +6,6 @@ exchanged afterwards is refused, and so that a reader of two histories sees what
 genes, not scores: carried genomes are trained and evaluated like any other, under the new run's seed.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from coral_core.digest import digest
 from coral_core.errors import CoralError, StoreError
 from coral_core.frozen import Frozen
 from coral_core.genome import Genome
+from coral_core.json_object import json_object
 from coral_core.records import FinalRecord, GenomeRecord, RunRecord, SessionTiming, StartRecord
 from coral_core.run import RunFolder, run_folders
 from coral_core.search.base import Scored
@@ -142,8 +142,8 @@ def _finished_at(path: Path) -> float | None:
         with history.open("rb") as file:
             file.seek(max(0, history.stat().st_size - TAIL))
             lines = file.read().splitlines()
-        last = json.loads(lines[-1]) if lines else None
-        if not isinstance(last, dict) or last.get("type") != "final":
+        last = json_object(lines[-1]) if lines else {}
+        if last.get("type") != "final":
             return None
         sessions = [
             SessionTiming.model_validate_json(line)

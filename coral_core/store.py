@@ -29,6 +29,7 @@ from pydantic import Field, ValidationError
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.jobs import Evaluation, TrainedAdapter
+from coral_core.json_object import json_object
 
 log = logging.getLogger("coral.store")
 
@@ -170,14 +171,14 @@ class Store:
 
     def _check_adapter(self, digest: str) -> None:
         path = self.adapter_path(digest)
-        manifest = json.loads((path / _MANIFEST).read_bytes())
+        manifest = json_object((path / _MANIFEST).read_bytes())
         files = manifest.get("files", {})
-        if manifest.get("digest") != digest or _RECORD not in files:
+        if manifest.get("digest") != digest or not isinstance(files, dict) or _RECORD not in files:
             raise ValueError("its manifest belongs to something else")
         for name, checksum in files.items():
             if "/" in name or _sha256(path / name) != checksum:
                 raise ValueError(f"{name} does not match its checksum")
-        record = json.loads((path / _RECORD).read_bytes())
+        record = json_object((path / _RECORD).read_bytes())
         if record.get("training_digest") != digest:
             raise ValueError("its record belongs to another digest")
         if not record.get("infeasible") and "adapter_model.safetensors" not in files:
@@ -218,7 +219,7 @@ class Store:
             return None
 
     def _check_evaluation(self, digest: str) -> Evaluation:
-        envelope = json.loads(self.evaluation_path(digest).read_bytes())
+        envelope = json_object(self.evaluation_path(digest).read_bytes())
         body: str = envelope["evaluation"]
         if hashlib.sha256(body.encode()).hexdigest() != envelope["sha256"]:
             raise ValueError("its content does not match its checksum")

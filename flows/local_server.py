@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from coral_core.errors import CoralError
+from coral_core.json_object import json_object
 from flows.api import prefect_setting
 
 START_SECONDS = 180.0
@@ -195,8 +196,7 @@ class _Shared:
 
     def _read(self) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = json.loads(self.state.read_text())
-            return state
+            return json_object(self.state.read_bytes())
         except (OSError, ValueError):
             return {}
 
@@ -301,7 +301,7 @@ def _watch_users(state: Path) -> None:
         while True:
             time.sleep(2)
             try:
-                known = json.loads(state.read_text())
+                known = json_object(state.read_bytes())
             except FileNotFoundError:  # its home is gone: nobody can find this server any more, nor end it
                 over = bool(known)
             except (OSError, ValueError):

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from coral_core.frozen import Frozen
+from coral_core.json_object import json_object
 from coral_core.queue.recent import Recent
 from coral_core.store import write_atomic
 
@@ -132,7 +133,7 @@ class LaneBoard:
     def asked_to_end(self, lane: str) -> str:
         """Why the lane was asked to end; empty when it was not."""
         try:
-            return str(json.loads((self._folder / "end" / f"{lane}.json").read_bytes())["why"]) or "asked to"
+            return str(json_object((self._folder / "end" / f"{lane}.json").read_bytes())["why"]) or "asked to"
         except FileNotFoundError:
             return ""
         except (OSError, ValueError, KeyError, TypeError):

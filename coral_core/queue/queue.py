@@ -33,6 +33,7 @@ from pydantic import Field, ValidationError
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.jobs import QueueName
+from coral_core.json_object import json_object
 from coral_core.queue.board import LaneBoard
 from coral_core.queue.fairness import RunNote, begun, in_order
 from coral_core.queue.tickets import Failure, Ticket, digest_of, is_answer
@@ -101,7 +102,7 @@ class JobQueue:
             finally:
                 scratch.unlink()
         try:
-            return str(json.loads(path.read_bytes())["id"])
+            return str(json_object(path.read_bytes())["id"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"store {self.store.root}: {path} cannot be read ({error}). Remove it to have it made anew."
@@ -110,7 +111,7 @@ class JobQueue:
     def check(self, installation: str) -> None:
         """Is this still the store that has this name? Raises `StoreError`: it is not mounted (any more), or another is."""
         try:
-            found = json.loads((self.top / "installation.json").read_bytes())["id"]
+            found = json_object((self.top / "installation.json").read_bytes())["id"]
         except (OSError, ValueError, KeyError, TypeError):
             found = ""
         if found != installation:

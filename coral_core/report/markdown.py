@@ -49,7 +49,8 @@ def headline(report: Report) -> str:
     """One or two sentences: how far the run is and what it found."""
     champion = report.champion
     if champion is None:
-        return f"The run {stands(report.status)}; no generation is finished yet."
+        found = "no genome has a score" if report.generations else "no generation is finished"
+        return f"The run {stands(report.status)}; {found} yet."
     if champion.held_out_pass_at_1 is None:
         share = (
             ""
@@ -326,10 +327,20 @@ def _cost(report: Report) -> str:
     )
 
 
+def again(report: Report) -> str:
+    """What to type to have the same run once more, with the population that it began with."""
+    edition = f" --edition {report.edition}" if report.edition != 1 else ""
+    begin = (
+        f"mkdir -p {quote(f'runs/{report.run_id}')} && cp {quote(f'{report.path}/start.json')} {quote(f'runs/{report.run_id}')}/\n"
+        if report.previous is not None and report.previous.started_from
+        else ""
+    )
+    return f"{begin}coral evolve {quote(f'{report.path}/config.yaml')}{edition}"
+
+
 def _reproduce(report: Report) -> str:
     counts = report.problems.get("counts", {})
     data = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in counts.items())
-    edition = f" --edition {report.edition}" if report.edition != 1 else ""
     changed = (
         f"\n\nIt was started with {', '.join(code(f'--set {item}') for item in report.overrides)} (contained in config.yaml)."
         if report.overrides
@@ -341,13 +352,8 @@ def _reproduce(report: Report) -> str:
         else ""
     )
     versions = ", ".join(inline(f"{name} {value}") for name, value in report.versions.items())
-    begin = (
-        f"mkdir -p {quote(f'runs/{report.run_id}')} && cp {quote(f'{report.path}/start.json')} {quote(f'runs/{report.run_id}')}/\n"
-        if report.previous is not None and report.previous.started_from
-        else ""
-    )
     return (
-        f"## How to reproduce\n\n```\n{begin}coral evolve {quote(f'{report.path}/config.yaml')}{edition}\n```\n\n"
+        f"## How to reproduce\n\n```\n{again(report)}\n```\n\n"
         f"Seed {report.seed}, edition {report.edition}, strategy {report.strategy}, base model {inline(report.base_model_name)}, "
         f"problems {inline(str(report.problems.get('source')))} ({data or 'not counted yet'}).{opened} "
         f"Results repeat bit for bit inside one numerics class ({code(report.numerics_class or 'not known yet')}).{changed}\n\n"

@@ -17,7 +17,7 @@ from coral_core.report.gene_pictures import described, marginal
 from coral_core.report.genes import FEWEST
 from coral_core.report.history import History
 from coral_core.report.lineage import HIGH, WIDE, drawing
-from coral_core.report.markdown import NAMES, gap_lines, headline, heavy_text, light_text, number, plural
+from coral_core.report.markdown import NAMES, again, gap_lines, headline, heavy_text, light_text, number, plural
 from coral_core.report.patches import Patches
 from coral_core.report.pictures import as_data_uri, fitness_curve, pareto_front
 from coral_core.report.previous import previous_text
@@ -188,10 +188,9 @@ def _cost_text(report: Report) -> str:
 
 def commands(report: Report) -> str:
     """What to type to have the same again, to check it, and to look closer."""
-    edition = f" --edition {report.edition}" if report.edition != 1 else ""
     return "\n".join(
         (
-            f"coral evolve {quote(f'{report.path}/config.yaml')}{edition}",
+            again(report),
             f"coral verify {quote(report.run_id)}",
             f"coral show {quote(report.run_id)} champion --split held-out",
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coral_core.report.comparison import leaves
-from coral_core.report.content import Report
+from coral_core.report.content import Report, Status
 from coral_core.report.history import History
 from coral_core.run import RunFolder
 
@@ -21,7 +21,7 @@ class Tracked:
     run_id: str
     group: str
     """Name of the configuration: runs of one name belong together."""
-    finished: bool
+    status: Status
     tags: dict[str, str]
     parameters: dict[str, Any]
     """Dotted configuration key -> value."""
@@ -56,7 +56,7 @@ def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
     return Tracked(
         run_id=report.run_id,
         group=report.name,
-        finished=report.status == "finished",
+        status=report.status,
         tags={
             "coral.run_id": report.run_id,
             "coral.status": report.status,

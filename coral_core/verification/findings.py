@@ -1,6 +1,5 @@
 """A run under verification: its files read, and what checks found."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.identities import Identities
 from coral_core.jobs import BaseModelIdentity, EvaluationJob
+from coral_core.json_object import json_object
 from coral_core.plan import Planner
 from coral_core.records import FinalRecord, RunIdentity, RunRecord, parse_record
 from coral_core.run import RunFolder
@@ -86,7 +86,7 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
     except (ConfigError, OSError, ValueError) as error:
         broken(f"config.yaml cannot be read: {first_line(error)}")
     try:
-        facts = json.loads((folder.path / "run.json").read_text("utf-8"))
+        facts = json_object((folder.path / "run.json").read_bytes())
         identity = RunIdentity.model_validate(facts["identity"])
         recorded = {str(name): str(value) for name, value in facts["versions"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
@@ -120,7 +120,7 @@ def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
         broken("history.jsonl has no whole line; nothing can be checked against it")
     for number, line in enumerate(lines, 1):  # what a kill cut off at the end is not there yet
         try:
-            yield parse_record(json.loads(line))
+            yield parse_record(json_object(line))
         except (ValueError, KeyError, TypeError, ValidationError) as error:
             broken(f"history.jsonl, line {number} is no record: {first_line(error)}")
 

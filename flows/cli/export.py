@@ -28,6 +28,10 @@ LONGEST = 5_000
 BATCH = 100
 
 
+OUTCOMES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+"""How MLflow calls a run that no longer runs; one that does is left running."""
+
+
 class ExportError(CoralError):
     """The other tool did not take the run."""
 
@@ -159,7 +163,8 @@ def _to_mlflow(library: Any, uri: str, data: Tracked) -> str:
         client.set_terminated(child, "FAILED" if genome.infeasible else "FINISHED", end)
     for path in data.files:
         client.log_artifact(parent, str(path))
-    client.set_terminated(parent, "FINISHED" if data.finished else "KILLED", end)
+    if data.status != "running":
+        client.set_terminated(parent, OUTCOMES[data.status], end)
     return str(parent)
 
 

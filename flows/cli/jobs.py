@@ -17,6 +17,7 @@ from rich.table import Table
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import BudgetClosedError, ConfigError
 from coral_core.genome import HeavyGenes, LightGenes, default_lora
+from coral_core.json_object import json_object
 from coral_core.plan import Planner, job_for_patch
 from coral_core.queue import JobQueue, Ticket
 from coral_core.queue.queue import both
@@ -282,7 +283,7 @@ def _genes(file: Path | None, config: RunConfig) -> tuple[HeavyGenes, LightGenes
     if file is None:
         return default_lora(config.base_model.name), None
     try:
-        data = json.loads(file.read_text("utf-8"))
+        data = json_object(file.read_bytes())
         data = data.get("genome", data)
         light = data.get("light")
         return HeavyGenes.model_validate(data["heavy"]), LightGenes.model_validate(light) if light else None

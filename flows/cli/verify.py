@@ -135,4 +135,4 @@ def _print(folder: RunFolder, findings: Sequence[Finding], wrong: int) -> None:
     for finding in findings:
         line = Text.assemble((f"{finding.status:<8}", colours[finding.status]), (f"{finding.check:<14}", "dim"), visible(finding.text))  # fmt: skip
         out.print(line, soft_wrap=True)
-    out.print(f"\n[red]{wrong} differences[/]" if wrong else "\n[green]everything agrees[/]")
+    out.print(f"\n[red]{wrong} differences[/]" if wrong else "\n[green]everything that was checked agrees[/]")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from coral_core.errors import ConfigError, CoralError
+from coral_core.json_object import json_object
 from flows.installation.pools import POOLS
 from flows.local_server import SETTINGS, configured_api, coral_home, living, locked
 from flows.outlive import STARTED_BY_WORKER
@@ -37,8 +38,7 @@ def state_file() -> Path:
 def read_state() -> dict[str, Any]:
     """What `coral up` left: url and workers; empty when nothing is up."""
     try:
-        state: dict[str, Any] = json.loads(state_file().read_text())
-        return state
+        return json_object(state_file().read_bytes())
     except (OSError, ValueError):
         return {}
 

@@ -36,7 +36,7 @@ def coral(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
 def test_what_is_exported_is_what_was_found(tmp_path: Path) -> None:
     folder, store = make_run(tmp_path)
     data = tracked(folder, write_report(folder, store), folder.path)
-    assert data.finished and data.tags["coral.champion"] == "g001-001"
+    assert data.status == "finished" and data.tags["coral.champion"] == "g001-001"
     assert data.parameters["search.population"] == 4 and data.parameters["edition"] == 1
     assert [step for step, _ in data.steps] == [0, 1] and data.steps[1][1]["best_fitness"] == pytest.approx(0.7)
     assert data.final["champion.held_out_pass_at_1"] == pytest.approx(20 / 30)

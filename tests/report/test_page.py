@@ -17,14 +17,17 @@ from coral_core.digest import digest
 from coral_core.genome import Genome
 from coral_core.jobs import Evaluation
 from coral_core.queue import Failure, JobQueue, Ticket
-from coral_core.records import FinalRecord, GenomeRecord, Repeat, RunRecord
+from coral_core.records import FinalRecord, GenerationRecord, GenomeRecord, Repeat, RunRecord
 from coral_core.report.comparison import compare_runs
 from coral_core.report.comparison_page import comparison_page
+from coral_core.report.content import PreviousRun
 from coral_core.report.gather import build_report
 from coral_core.report.genes import epsilon_squared, gene_effects
 from coral_core.report.history import History
 from coral_core.report.lineage import drawing
+from coral_core.report.markdown import again, report_markdown
 from coral_core.report.operators import operator_lines
+from coral_core.report.page import commands
 from coral_core.report.spreadsheets import genomes_csv
 from coral_core.report.tables import write_report
 from coral_core.run import RunFolder
@@ -196,6 +199,32 @@ def test_runs_under_way_and_just_begun_have_a_page(open_run: Run) -> None:
     (folder.path / "timings.jsonl").unlink()
     page = page_of(open_run)
     assert "no generation is finished yet" in page.words and not page.all("img")
+
+
+def test_a_run_whose_genomes_all_failed_says_so(tmp_path: Path) -> None:
+    folder, store = make_run(tmp_path, finished=False)
+    scoreless = {"fitness": None, "scores": {}, "pass_at_1": None, "infeasible": "diverged"}
+    rewritten(
+        folder,
+        {
+            GenomeRecord: lambda r: r.model_copy(update=scoreless),
+            GenerationRecord: lambda r: r.model_copy(update={"best": None, "best_fitness": None, "front": ()}),
+        },
+    )
+    words = page_of((folder, store)).words
+    assert "no genome has a score yet" in words and "no generation is finished" not in words
+    assert "Every genome has a score" not in words
+
+
+def test_the_page_reproduces_what_a_run_before_began(tmp_path: Path) -> None:
+    folder, store = make_run(tmp_path)
+    before = PreviousRun(
+        run_id="last-night-e1", path="", champion="g000-000", fitness=None, held_out_pass_at_1=0.5,
+        started_from=True, same_problems=None, same_base_model=None,
+    )  # fmt: skip
+    report = build_report(folder, store).model_copy(update={"previous": before})
+    assert "start.json" in again(report) and again(report) in commands(report)
+    assert again(report) in report_markdown(report)
 
 
 def test_repeats_are_summed_up_without_the_champion(tmp_path: Path) -> None:

@@ -140,7 +140,17 @@ def test_what_failed_and_why_is_in_the_report(open_run: Run) -> None:
         assert text.count("the card fell off") == 1 and "has failed" in text
 
 
-@pytest.mark.parametrize("damage", ["{", '{"type": "miracle"}', '{"type": "baseline", "name": "x"}', "7", "\xff"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{",
+        '{"type": "miracle"}',
+        '{"type": "baseline", "name": "x"}',
+        "7",
+        "\xff",
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
 def test_a_broken_line_of_a_history_is_named_with_the_way_out(finished_run: Run, damage: str) -> None:
     path = finished_run[0].path / "history.jsonl"
     lines = path.read_bytes().split(b"\n")
@@ -163,6 +173,16 @@ def test_a_broken_run_json_is_named_with_the_way_out(finished_run: Run, content:
     (finished_run[0].path / "run.json").write_text(content)
     with pytest.raises(StoreError, match=r"run\.json: is broken .* coral evolve .*config\.yaml"):
         build_report(*finished_run)
+
+
+@pytest.mark.parametrize("name", ["set", "versions", "flow_run_ids", "flow_run_id", "api", "scheduled"])
+@pytest.mark.parametrize("value", [None, 7, [7], {"7": 7}])
+def test_a_fact_of_another_type_says_nothing(finished_run: Run, name: str, value: object) -> None:
+    folder, store = finished_run
+    facts = json.loads((folder.path / "run.json").read_bytes())
+    (folder.path / "run.json").write_text(json.dumps({**facts, name: value}))
+    assert build_report(folder, store).champion is not None
+    assert run_line(folder).status == "finished" and isinstance(folder.flow_run_ids(), list)
 
 
 def test_an_evaluation_that_left_the_store_costs_the_test_but_not_the_report(finished_run: Run) -> None:

@@ -54,6 +54,24 @@ def test_a_broken_adapter_counts_as_absent_and_is_said(
     assert store.read_adapter(DIGEST) is not None
 
 
+NO_OBJECT = {
+    "list": "[]",
+    "number": "7",
+    "files": json.dumps({"files": [], "digest": DIGEST}),
+    "above": json.dumps({"files": {"..": 1}, "digest": DIGEST}),
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", NO_OBJECT.values(), ids=NO_OBJECT)
+def test_what_is_no_manifest_or_envelope_makes_a_broken_entry(tmp_path: Path, text: str) -> None:
+    store = published(tmp_path)
+    (store.adapter_path(DIGEST) / "manifest.json").write_text(text)
+    store.evaluation_path(DIGEST).write_text(text)
+    assert store.read_adapter(DIGEST) is None and store.read_evaluation(DIGEST) is None
+    assert not any(entry.sound for entry in store.entries(check=True))
+
+
 def test_an_adapter_without_weights_is_broken_unless_infeasible(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.prepare()
