@@ -41,7 +41,7 @@ def test_the_key_goes_to_the_configured_api_alone(tmp_path: Path, configured: bo
         "CORAL_HOME": str(tmp_path / "home"),
     }
     command = [sys.executable, "-m", "flows.cli", "cancel", str(run), "--wait", "1"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     server.shutdown()
     assert heard, done.stdout + done.stderr
     assert set(heard) == ({"Bearer pnu_secret"} if configured else {None})

@@ -23,7 +23,7 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "CORAL_
 
 def coral(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=400)
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -224,7 +224,7 @@ def test_a_bug_of_ours_is_one_line_and_a_traceback_only_on_request(tmp_path: Pat
             env=ENVIRONMENT | environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
         )
 
     done = broken()

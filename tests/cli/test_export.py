@@ -29,7 +29,7 @@ def coral(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 

@@ -51,7 +51,7 @@ def coral(*arguments: str, cwd: Path, url: str | None) -> "subprocess.CompletedP
         "    print('heavy:', [n for n in ('torch', 'prefect', 'matplotlib', 'transformers') if n in sys.modules], file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400)
 
 
 def test_status_shows_everything_and_imports_nothing_heavy(place: Path, api: tuple[FakeApi, str]) -> None:

@@ -59,7 +59,7 @@ class Coral:
             env=self.environment | (env or {}),
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
 
     def start(self, *extra: str, **settings: str) -> "subprocess.Popen[str]":
@@ -87,7 +87,7 @@ class Coral:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=400,
         )
 
     @property
@@ -124,7 +124,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     assert keeper.stdout is not None and keeper.stdout.readline().strip() == "up"
     yield path
-    keeper.communicate(timeout=60)
+    keeper.communicate(timeout=200)
 
 
 @pytest.fixture

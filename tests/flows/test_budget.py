@@ -66,7 +66,7 @@ def test_at_the_limit_it_pauses_and_goes_on_with_a_raised_one(coral: Coral, fini
     assert "held:" in shown and "GPU hours" in shown
     raised = coral.call("resume", "latest", "--runs", str(coral.runs), "--set", "budget.evolution.gpu_hours=1")
     assert raised.returncode == 0 and "it goes on" in raised.stdout, raised.stderr
-    out, _ = run.communicate(timeout=120)
+    out, _ = run.communicate(timeout=400)
     assert run.returncode == 0 and "the budget has room again" in out, out
     assert len(coral.done()) == len(set(coral.done()))
     assert prefect_state(coral).name == "Completed"
@@ -87,7 +87,7 @@ def test_a_kill_forgets_nothing_that_was_spent(coral: Coral) -> None:
     lines_until(again, "paused: the limit of the evolution")
     assert before <= spent(coral) <= 15 + FLYING
     again.terminate()
-    again.communicate(timeout=60)
+    again.communicate(timeout=200)
     store = Store(coral.runs / "store")
     assert Ledger(store).standing(coral.run.name).spent.money == pytest.approx(
         Ledger(store).standing(coral.run.name).spent.training_hours * HOUR
@@ -103,7 +103,7 @@ def test_a_ledger_that_cannot_be_read_stops_work(coral: Coral) -> None:
     lines = lines_until(run, "paused: ledger")
     assert str(broken) in lines[-1] and "no job starts" in lines[-1]
     broken.unlink()
-    out, _ = run.communicate(timeout=120)
+    out, _ = run.communicate(timeout=400)
     assert run.returncode == 0, out
 
 
@@ -124,4 +124,4 @@ def test_the_day_turns(coral: Coral, tmp_path: Path) -> None:
     mark.touch()
     lines_until(run, "the budget has room again")
     run.terminate()
-    run.communicate(timeout=60)
+    run.communicate(timeout=200)

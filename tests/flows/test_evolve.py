@@ -109,7 +109,7 @@ def test_a_stop_is_clean_and_says_how_to_go_on(coral: Coral, sign: signal.Signal
     wait_for(lambda: any(coral.runs.glob("*/run.json")))
     time.sleep(3)
     process.send_signal(sign)
-    output, _ = process.communicate(timeout=40)
+    output, _ = process.communicate(timeout=160)
     assert process.returncode == code, output
     assert "Go on with: coral evolve" in output and "Traceback" not in output
     assert not engines_of(coral)
@@ -117,11 +117,11 @@ def test_a_stop_is_clean_and_says_how_to_go_on(coral: Coral, sign: signal.Signal
 
 def test_a_killed_engine_is_replaced_and_its_job_tried_again(coral: Coral) -> None:
     process = coral.start(base_model__name="rehearsal:train=1,evaluate=0.2")
-    wait_for(lambda: engines_of(coral), 60)
+    wait_for(lambda: engines_of(coral))
     time.sleep(0.7)
     for pid in engines_of(coral):
         os.kill(pid, signal.SIGKILL)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     done = coral.done()
     assert len(done) == len(set(done))
@@ -212,7 +212,7 @@ def test_nothing_is_left_running(coral: Coral, tmp_path: Path) -> None:
     assert not any(str(tmp_path).encode() in home for home in homes)
 
 
-def wait_for(condition: object, seconds: float = 60) -> None:
+def wait_for(condition: object, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not happen in time"

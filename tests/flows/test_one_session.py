@@ -39,7 +39,7 @@ def test_the_same_run_is_started_once(coral: Coral, finished: Coral) -> None:
         env=coral.environment | {"PREFECT_API_URL": facts["api"], "PREFECT_LOGGING_LEVEL": "CRITICAL"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert by_prefect.stdout.startswith("FAILED") and f"process {first.pid}" in by_prefect.stdout, by_prefect
     assert json.loads((coral.run / "run.json").read_text()) == facts, "the first is still who works on it"

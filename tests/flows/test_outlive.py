@@ -37,5 +37,5 @@ def test_what_is_printed_to_nobody_ends_no_flow_run(tmp_path: Path, by_worker: b
     assert process.stderr.readline() == b"begun\n"
     for end in (process.stdout, process.stderr, process.stdin):
         end.close()
-    code = process.wait(timeout=30)
+    code = process.wait(timeout=120)
     assert (code == 0 and done.exists()) is by_worker

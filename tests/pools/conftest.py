@@ -25,10 +25,21 @@ SLOW = "rehearsal:train=1.5,evaluate=0.3"
 
 TRAININGS = "trainings.jsonl"
 
+PATIENCE = 4.0
+"""Busy machines are so much slower: waits are there to end what hangs, and measure nothing."""
 
-def until(what: Callable[[], Any], seconds: float = 60, why: str = "it did not happen in time") -> Any:
-    """Wait until `what` returns something true; returns it."""
-    deadline = time.monotonic() + seconds
+FEW_LANES = {"infra__training__lanes": "2", "infra__evaluation__lanes": "1"}
+"""What two cores can feed; the slow tests have the default's five."""
+
+
+def until(
+    what: Callable[[], Any],
+    seconds: float = 60,
+    why: str = "it did not happen in time",
+    patience: float = PATIENCE,
+) -> Any:
+    """Wait until `what` returns something true; returns it. `seconds`: the most that it takes on two idle cores."""
+    deadline = time.monotonic() + seconds * patience
     while not (found := what()):
         assert time.monotonic() < deadline, why
         time.sleep(0.1)
@@ -38,18 +49,19 @@ def until(what: Callable[[], Any], seconds: float = 60, why: str = "it did not h
 class Pools(Coral):
     """The `coral` command against the installation, with runs of its own."""
 
-    def __init__(self, home: Path, folder: Path, url: str) -> None:
+    def __init__(self, home: Path, folder: Path, url: str, few_lanes: bool = False) -> None:
         super().__init__(home, folder)
         self.url = url
+        self.defaults = FEW_LANES if few_lanes else {}
         self.environment["PREFECT_API_URL"] = url
         self.environment["PREFECT_HOME"] = str(home / "prefect")
         self.environment["PREFECT_CLIENT_MAX_RETRIES"] = "3"
 
     def evolve(self, *extra: str, env: Any = None, **settings: str) -> "subprocess.CompletedProcess[str]":
-        return super().evolve("--executor", "work-pools", *extra, env=env, **settings)
+        return super().evolve("--executor", "work-pools", *extra, env=env, **self.defaults | settings)
 
     def start(self, *extra: str, **settings: str) -> "subprocess.Popen[str]":
-        return super().start("--executor", "work-pools", *extra, **settings)
+        return super().start("--executor", "work-pools", *extra, **self.defaults | settings)
 
     @property
     def store(self) -> Store:
@@ -89,7 +101,7 @@ class Pools(Coral):
         return sum(s.jobs for n in self.queue().lanes.notes() if n.queue == name for s in n.served.values())
 
 
-def command(home: Path, *arguments: str, timeout: float = 240, cwd: Path | None = None) -> str:
+def command(home: Path, *arguments: str, timeout: float = 600, cwd: Path | None = None) -> str:
     environment = {
         **os.environ,
         "CORAL_HOME": str(home),
@@ -156,9 +168,9 @@ def _environment(entry: Path) -> str:
 
 
 @pytest.fixture
-def pools(installation: tuple[Path, str], tmp_path: Path) -> Iterator[Pools]:
+def pools(installation: tuple[Path, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pools]:
     home, url = installation
-    made = Pools(home, tmp_path, url)
+    made = Pools(home, tmp_path, url, few_lanes=request.node.get_closest_marker("slow") is None)
     yield made
     made.end()
     for note in made.lanes():  # the store goes away with the test: its lanes must not live on

@@ -162,7 +162,7 @@ def test_options_of_set_up_that_say_nothing(options: list[str], words: str, tmp_
 
 def coral(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
 
 
 def test_an_api_that_is_not_there(pools: Pools) -> None:
@@ -209,7 +209,7 @@ def test_no_worker_is_said_and_work_goes_on_when_one_comes(pools: Pools) -> None
             assert asked and time.monotonic() - started < 60
         finally:
             client.update_work_pool("coral-a100", WorkPoolUpdate(is_paused=False))
-    out, _ = run.communicate(timeout=200)
+    out, _ = run.communicate(timeout=600)
     assert run.returncode == 0, "".join(lines) + out
 
 
@@ -269,6 +269,6 @@ def test_a_worker_without_the_base_model_is_named(pools: Pools) -> None:
     run = pools.start(base_model__name=str(model), generation__prompt_length="192")
     until(lambda: list(pools.runs.glob("*/run.json")), 60)
     shutil.rmtree(model)
-    out, _ = run.communicate(timeout=200)
+    out, _ = run.communicate(timeout=600)
     assert run.returncode == 2, out
     assert str(model) in out and "lane" in out, out

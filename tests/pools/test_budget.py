@@ -41,7 +41,7 @@ def test_lanes_keep_the_limit_of_a_dead_evolution(pools: Pools, undisturbed: Cor
     assert status["closed"] and status["used"] > 0.3
     raised = pools.call("resume", "latest", "--runs", str(pools.runs), "--set", "budget.evolution.gpu_hours=1")
     assert raised.returncode == 0, raised.stderr
-    out, _ = again.communicate(timeout=200)
+    out, _ = again.communicate(timeout=600)
     assert again.returncode == 0, out
     assert pools.history() == undisturbed.history()
     assert len(pools.done()) == len(set(pools.done()))

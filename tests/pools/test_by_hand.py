@@ -30,7 +30,7 @@ def by_hand(pools: Pools, *arguments: str, cwd: Path, **settings: str) -> subpro
         env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
 
 
@@ -68,6 +68,7 @@ def big(pools: Pools) -> Any:
         client.delete_deployment(made)
 
 
+@pytest.mark.slow
 def test_a_second_deployment_of_lanes_has_lanes_of_its_own(pools: Pools, big: str, tmp_path: Path) -> None:
     """Both begin with slot 0 of one store; Prefect keeps keys for the flow and not for the deployment."""
     settings = {"base_model__name": "rehearsal", "infra__linger": "1"}
@@ -78,7 +79,7 @@ def test_a_second_deployment_of_lanes_has_lanes_of_its_own(pools: Pools, big: st
         "train",
         str(QUICKSTART),
         "--timeout",
-        "60",
+        "240",
         cwd=tmp_path,
         seed="5",
         infra__training__deployment=big,

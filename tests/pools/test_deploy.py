@@ -51,7 +51,7 @@ def test_deploying_all_makes_the_pools_that_are_missing(bare: dict[str, str]) ->
         client.create_work_pool(WorkPoolCreate(name="coral-a10g", type="docker", description="somebody's"))
         for _ in range(2):
             command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-            done = subprocess.run(command, env=bare, cwd=ROOT, capture_output=True, text=True, timeout=240)
+            done = subprocess.run(command, env=bare, cwd=ROOT, capture_output=True, text=True, timeout=600)
             assert done.returncode == 0, done.stdout + done.stderr
         pools = {pool.name: pool for pool in client.read_work_pools()}
         assert set(pools) == {pool.name for pool in POOLS}

@@ -30,7 +30,7 @@ def test_a_drained_pool_finishes_its_jobs_and_goes_on_when_told(pools: Pools) ->
     finally:
         again = pools.call("drain", "coral-a100", "--undo")
     assert again.returncode == 0 and "takes work again" in again.stdout
-    out, _ = run.communicate(timeout=240)
+    out, _ = run.communicate(timeout=600)
     assert run.returncode == 0, out
     failures = (pools.run / "timings.jsonl").read_text().count('"type":"failure"')
     assert failures == 0, "a lane was lost"

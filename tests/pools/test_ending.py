@@ -50,7 +50,7 @@ def test_down_ends_evolutions_in_other_terminals_too(own: Pools) -> None:
     assert done.stdout.count("evolution quickstart was told to end. Go on with: coral up, coral resume RUN") == 2
     assert f"the server stays for those that use it (process {runs[2].pid}) and ends with the last" in done.stdout
     for run in runs[:2]:
-        out, _ = run.communicate(timeout=60)
+        out, _ = run.communicate(timeout=200)
         assert run.returncode == 130 and "Go on with: coral evolve" in out, out
     assert runs[2].poll() is None, "it needs no pool"
     local.end()
@@ -70,7 +70,7 @@ def test_down_ends_what_dead_workers_left(own: Pools) -> None:
     assert done.returncode == 0 and "ended the server" in done.stdout, done.stdout + done.stderr
     assert lanes
     assert not any(alive(note.pid) for note in lanes)
-    out, _ = run.communicate(timeout=60)
+    out, _ = run.communicate(timeout=200)
     assert run.returncode == 130, out
 
 
@@ -152,11 +152,11 @@ def test_a_drain_on_another_api_leaves_the_workers_of_coral_up(
     environment = pools.environment | {"CORAL_HOME": str(tmp_path / "home")}
     drain = [sys.executable, "-m", "flows.cli", "drain", "coral-control"]
     try:
-        done = subprocess.run(drain, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(drain, env=environment, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0 and "ended worker" not in done.stdout, done.stdout + done.stderr
         assert worker.poll() is None and daily.is_worker(known)
     finally:
-        subprocess.run([*drain, "--undo"], env=environment, capture_output=True, text=True, timeout=120, check=True)
+        subprocess.run([*drain, "--undo"], env=environment, capture_output=True, text=True, timeout=400, check=True)
         worker.communicate(b"\n")
 
 

@@ -38,6 +38,7 @@ def lanes(pools: Pools) -> list[LaneNote]:
     return list(pools.queue().lanes.notes())
 
 
+@pytest.mark.slow
 def test_a100s_beside_a10gs(pools: Pools, two_kinds: None) -> None:
     done = pools.evolve()
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,12 +20,12 @@ def test_a_run_moves_from_local_to_pools_and_back(pools: Pools, tmp_path: Path) 
     store = pools.runs / "store"
     until(lambda: len(list(store.glob("adapters/*"))) >= 2)
     begun.terminate()
-    begun.communicate(timeout=60)
+    begun.communicate(timeout=600)
     kept = len(list(store.glob("adapters/*")))
     moved = pools.start(base_model__name=SLOW)
     until(lambda: len(list(store.glob("adapters/*"))) > kept or moved.poll() is not None)
     moved.terminate()
-    moved.communicate(timeout=60)
+    moved.communicate(timeout=600)
     back = local.evolve(base_model__name=SLOW)
     assert back.returncode == 0, back.stderr
     assert local.history() == whole.history()
@@ -45,7 +45,7 @@ def test_the_snippet_works_as_it_is_printed(pools: Pools) -> None:
         env={name: value for name, value in pools.environment.items() if name != "PREFECT_API_URL"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert "bugfix" in done.stdout, done.stdout

@@ -185,11 +185,11 @@ def test_budget_of_a_real_run_which_then_is_paused_and_makes_no_progress_notice(
         time.sleep(25)  # 12 s without progress are told here, and the server looks every 5 s
         times = [when for _, when in feed(pools, resource)]
         silence = max((later - earlier).total_seconds() for earlier, later in itertools.pairwise(times))
-        if silence < 11:  # on a busy machine the first job, or the pause, may rightly come later than the notice
+        if silence < 6:  # on a busy machine events reach the server late, and the notice is rightly given
             assert not receiver.about("no progress", pools.run.name), "a pause is no lack of progress"
     finally:
         run.terminate()
-        run.communicate(timeout=60)
+        run.communicate(timeout=200)
     until(lambda: "coral.evolution.ended" in dict(feed(pools, resource)), 60)
 
 
@@ -223,7 +223,7 @@ def test_three_lanes_killed(pools: Pools, receiver: Receiver) -> None:
         kill(lane.pid)
         killed.add(lane.pid)
     assert "Crashed" in receiver.hears("3 lanes of train-adapters crashed")
-    out, _ = run.communicate(timeout=240)
+    out, _ = run.communicate(timeout=600)
     assert run.returncode == 0, out
 
 

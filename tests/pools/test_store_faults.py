@@ -37,7 +37,7 @@ def test_a_lane_is_killed_between_publishing_and_acknowledging(pools: Pools, und
         try:
             run = pools.start(base_model__name=SLOW, infra__lease="8")
             until(lambda: pools.store.root.exists() and pools.queue().open_digests())
-            lane = subprocess.run([sys.executable, "-c", SABOTEUR, str(pools.store.root)], timeout=60)
+            lane = subprocess.run([sys.executable, "-c", SABOTEUR, str(pools.store.root)], timeout=200)
             assert lane.returncode == -9
             (claim,) = pools.queue().claims()
             assert pools.store.read_adapter(claim.digest) is not None
@@ -59,7 +59,7 @@ def test_the_store_goes_away(pools: Pools, undisturbed: Coral) -> None:
     away = pools.folder / "unmounted"
     os.rename(pools.store.root, away)
     pools.store.root.mkdir()  # what a mount point looks like without its mount
-    out, _ = run.communicate(timeout=90)
+    out, _ = run.communicate(timeout=300)
     assert run.returncode == 3, out
     assert f"store {pools.store.root}" in out and "mount" in out.lower(), out
     until(lambda: not any(alive(pid) for pid in lanes), 40, "a lane lives on without its store")
