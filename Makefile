@@ -26,7 +26,7 @@ test: env ## every test that needs no Docker, browser or GPU, but for test-fault
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-faults: env ## the slow half of the failure table: 50 kills, outages, hangs, machine loss, cancel
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --timeout 3600 $(ONLY) tests/pools
+	$(BIN)/python -m pytest -m slow -n 3 --dist loadfile --no-loadscope-reorder --timeout 3600 $(ONLY) tests/pools
 
 test-docker: env ## lanes in containers, with a Docker daemon of its own where none answers (root)
 	@bash tests/docker/run.sh
