@@ -138,6 +138,8 @@ def _side(report: Report) -> Side:
 def _why_not(a: Report, b: Report) -> str:
     for report in (a, b):
         if report.champion is None or report.champion.held_out_pass_at_1 is None:
+            if report.status == "finished":
+                return f"Not comparable: the champion of {report.run_id} has no score on the held-out bugs. See What failed in its report."
             return f"Not comparable: {report.run_id} {stands(report.status)} and has not opened its held-out split yet."
     one, other = (report.problems.get("digests", {}).get("held_out") for report in (a, b))
     if one is None or other is None:

@@ -154,6 +154,8 @@ def test_a_failure_is_no_score(tmp_path: Path, name: str, who: str) -> None:
     assert contender is not None and contender.held_out_pass_at_1 is None
     words = page_of((folder, store)).words
     assert f"{name}, held-out" in words and "the card has 40 GB" in words
+    against = compare_runs((folder, store), make_run(tmp_path / "other"))
+    assert ("has no score on the held-out bugs" in against.why_not) == (name == "champion")
 
 
 def test_a_failed_job_and_its_reason_are_shown(finished_run: Run) -> None:
