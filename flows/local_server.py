@@ -204,7 +204,13 @@ class _Shared:
         port = _claim(port)
         url = f"http://127.0.0.1:{port}/api"
         log = self.home / "server.log"
-        environment = {**os.environ, **SETTINGS, "PREFECT_HOME": str(self.home / "prefect"), "PREFECT_API_URL": url}
+        environment = {
+            **os.environ,
+            **SETTINGS,
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_API_URL": url,
+            "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.patient_broker",
+        }
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows.local_server", str(port)],
