@@ -56,6 +56,7 @@ class Pools(Coral):
         self.environment["PREFECT_API_URL"] = url
         self.environment["PREFECT_HOME"] = str(home / "prefect")
         self.environment["PREFECT_CLIENT_MAX_RETRIES"] = "3"
+        self.environment["CORAL_REHEARSAL_LOG"] = str(home / TRAININGS)  # some commands start workers
 
     def evolve(self, *extra: str, env: Any = None, **settings: str) -> "subprocess.CompletedProcess[str]":
         return super().evolve("--executor", "work-pools", *extra, env=env, **self.defaults | settings)
