@@ -185,7 +185,7 @@ def test_budget_of_a_real_run_which_then_is_paused_and_makes_no_progress_notice(
         time.sleep(25)  # 12 s without progress are told here, and the server looks every 5 s
         times = [when for _, when in feed(pools, resource)]
         silence = max((later - earlier).total_seconds() for earlier, later in itertools.pairwise(times))
-        if silence < 11:  # on a busy machine events reach the server late, and the notice is rightly given
+        if silence < 11:  # on a busy machine the first job, or the pause, may rightly come later than the notice
             assert not receiver.about("no progress", pools.run.name), "a pause is no lack of progress"
     finally:
         run.terminate()
