@@ -25,33 +25,9 @@ from coral_core.errors import (
 )
 from coral_core.genome import LightGenes
 from coral_core.jobs import BaseModelIdentity, Cost, TrainedAdapter, TrainingJob
+from coral_core.lm.environment import engine_environment, without_credentials
 
 LOAD_SECONDS = 1800.0
-PASSED_ON = (
-    "CORAL_REHEARSAL_LOG",
-    "CORAL_REHEARSAL_MACHINE",
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "CUDA_VISIBLE_DEVICES",
-    "LD_LIBRARY_PATH",
-    "VIRTUAL_ENV",
-    "PYTHONPATH",
-)
-SET = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONHASHSEED": "0",
-    # the terminal belongs to the run's board: no progress bars, no deprecation notes of libraries
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "PYTHONWARNINGS": "ignore",
-}
-"""What every engine process gets on top of what is passed on."""
-PASSED_PREFIXES = ("HF_", "TRANSFORMERS_", "NVIDIA_", "PYTORCH_")
 
 
 class Engine(Protocol):
@@ -182,9 +158,6 @@ class EngineProcess(_Requests):
         return self._process.pid if self._process else None
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        environment = {
-            name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith(PASSED_PREFIXES)
-        } | SET
         with self._lock:
             if self._killed:
                 raise EngineError("the engine was ended")
@@ -194,7 +167,7 @@ class EngineProcess(_Requests):
                 [sys.executable, "-m", "coral_core.lm.engine", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=environment,
+                env=engine_environment(),
                 start_new_session=True,
             )
             return self._process
@@ -280,7 +253,7 @@ class EngineProcess(_Requests):
 
 
 def _error_from(op: str, error: dict[str, Any]) -> Exception:
-    kind, message = error.get("kind"), str(error.get("message", ""))
+    kind, message = error.get("kind"), without_credentials(str(error.get("message", "")))
     if kind == "infeasible" and error.get("reason") == "out-of-memory":
         return EngineMemoryError(message)
     if kind == "infeasible":
@@ -292,5 +265,6 @@ def _error_from(op: str, error: dict[str, Any]) -> Exception:
     if kind == "store":
         return StoreError(message)
     return EngineError(
-        f"{op} failed in the engine: {message}" + (f"\n{error['traceback']}" if error.get("traceback") else "")
+        f"{op} failed in the engine: {message}"
+        + (f"\n{without_credentials(str(error['traceback']))}" if error.get("traceback") else "")
     )

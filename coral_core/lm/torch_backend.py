@@ -1,5 +1,6 @@
 """What the engine does with a real model: training and generation on one torch thread."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
 from coral_core.genome import LightGenes
 from coral_core.jobs import TrainedAdapter, TrainingJob
+from coral_core.lm.environment import DETERMINISTIC
 from coral_core.lm.generation import generate
 from coral_core.lm.model import LoadedModel
 from coral_core.lm.training import peak_memory_mb, train_adapter
@@ -16,6 +18,11 @@ class TorchBackend:
     """A loaded base model and the two things done with it."""
 
     def __init__(self, config: BaseModelConfig) -> None:
+        for (
+            name,
+            value,
+        ) in DETERMINISTIC.items():  # an engine process has them; in a caller's process CUDA reads them late
+            os.environ.setdefault(name, value)
         torch.set_num_threads(1)  # one lane per core: two threads per lane are three times slower (docs/tiny-model)
         torch.use_deterministic_algorithms(True, warn_only=True)
         self._base = LoadedModel(config)
