@@ -1,11 +1,9 @@
-"""What a failed request to the Prefect API means to the person at the terminal. Imports no Prefect: see `prefect_setting`."""
-
-import os
-from pathlib import Path
+"""What a failed request to the Prefect API means to the person at the terminal. Imports no Prefect: see `flows.api_settings`."""
 
 import httpx
 
-from coral_core.errors import CoralError
+from coral_core.errors import ConfigError, CoralError
+from flows.api_settings import api_settings
 
 
 class ApiError(CoralError):
@@ -14,28 +12,9 @@ class ApiError(CoralError):
     exit_code = 6
 
 
-def prefect_setting(name: str) -> str | None:
-    """A setting of Prefect's client from the environment or the active profile, read without importing Prefect.
-
-    Importing it takes seconds on a busy machine, which a command that only looks should not cost.
-    """
-    if value := os.environ.get(name):
-        return value
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    try:
-        import tomllib
-
-        profiles = tomllib.loads((home / "profiles.toml").read_text("utf-8"))
-        active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
-        value = profiles.get("profiles", {}).get(active, {}).get(name)
-        return str(value) if value else None
-    except (OSError, ValueError):
-        return None
-
-
 def api_error(error: Exception, url: str | None = None) -> ApiError | None:
     """The error in words that name the fix; None when `error` is not about reaching the API."""
-    url = url or prefect_setting("PREFECT_API_URL")
+    url = url or _configured()
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
         if status in (401, 403):
@@ -48,6 +27,13 @@ def api_error(error: Exception, url: str | None = None) -> ApiError | None:
             f"{url} cannot be reached ({type(error).__name__}). Start it with coral up, or set PREFECT_API_URL."
         )
     return None
+
+
+def _configured() -> str:
+    try:
+        return api_settings().url or "the Prefect API"
+    except ConfigError:
+        return "the Prefect API"
 
 
 def _detail(error: httpx.HTTPStatusError) -> str:

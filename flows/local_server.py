@@ -3,7 +3,9 @@
 It listens on loopback only, keeps its database under CORAL_HOME (default
 ``~/.local/share/coral-x``) so that later starts skip the migrations, and dies with the
 process that started it, even by kill -9. Several runs at once share one server: the
-last to leave ends it. Not covered: servers for teams (see docs and `coral setup`).
+last to leave ends it. The server holds a lock on its home for as long as its process lives, so
+that no second one is ever started on the same database, however slow the first one answers.
+Not covered: servers for teams (see docs and `coral setup`).
 """
 
 import contextlib
@@ -20,13 +22,21 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from coral_core.errors import CoralError
+from coral_core.errors import ConfigError, CoralError
 from coral_core.json_object import json_object
-from flows.api import prefect_setting
+from flows.api_settings import api_settings, configured_names, export, export_connection
 
+ROOT = Path(__file__).parents[1]
 START_SECONDS = 180.0
+BUSY_SECONDS = 120.0
+"""Longest wait for the answer of a server that lives: it may be busy, or its machine."""
+ANSWER_SECONDS = 10.0
+LOCK_SECONDS = 10.0
+"""A look at the lock takes it for a moment; a server that starts tries again for so long."""
+OWNER = "server.owner"
+"""The file that the server process locks while it lives; holds its pid and URL."""
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
@@ -75,8 +85,8 @@ def locked(home: Path, name: str = "server") -> Iterator[None]:
 
 
 def configured_api() -> str | None:
-    """The API that the user's environment or Prefect profile names, if any (read without importing Prefect)."""
-    return prefect_setting("PREFECT_API_URL")
+    """The API that Prefect's settings name, if any. Raises `ConfigError` when they cannot be read."""
+    return api_settings().url or None
 
 
 @contextlib.contextmanager
@@ -92,18 +102,16 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
     Raises:
         ServerError: the port is taken, or the server does not come up.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    _set_defaults()
     if url := configured_api():
-        os.environ["PREFECT_API_URL"] = url
+        export_connection(url)
         _reach(url)
         yield url
         return
     home = usable_home()
-    os.environ["PREFECT_HOME"] = str(home / "prefect")
     server = _Shared(home)
     url = server.join(port, keep)
-    os.environ["PREFECT_API_URL"] = url
+    export({"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "prefect")})
     try:
         yield url
     finally:
@@ -112,13 +120,29 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
 
 def join(port: int = 0) -> str:
     """Start (or find) the local server and leave it running; as `api`, without an end. See `leave`."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    _set_defaults()
     home = usable_home()
-    os.environ["PREFECT_HOME"] = str(home / "prefect")
     url = _Shared(home).join(port, keep=True)
-    os.environ["PREFECT_API_URL"] = url
+    export({"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "prefect")})
     return url
+
+
+def refuse_beside_configured(port: int) -> None:
+    """Before a server is started on purpose: commands would use the configured API instead. Raises `ConfigError`."""
+    url = (configured_api() or "").rstrip("/")
+    own = {f"http://127.0.0.1:{port}/api", f"http://localhost:{port}/api", living()}
+    if url and url not in own:
+        raise ConfigError(
+            f"Prefect's settings name the API {url} (prefect config view says where), and every command here would use that "
+            "instead of the server that coral up starts. To use it: coral setup. To have an installation of this machine beside "
+            f"it: export PREFECT_API_URL=http://127.0.0.1:{port or 4200}/api, then coral up --port {port or 4200}"
+        )
+
+
+def _set_defaults() -> None:
+    """`SETTINGS` for this process, where nobody has set them otherwise, be it in a file or a profile."""
+    configured = configured_names()
+    export({name: value for name, value in SETTINGS.items() if name not in configured | os.environ.keys()})
 
 
 def leave(patience: float = 0.0) -> str:
@@ -154,20 +178,63 @@ class _Shared:
         self.state = home / "server.json"
 
     def living(self) -> str:
-        """URL of the server, while it lives; else empty."""
-        state = self._read()
-        lives = _alive(state.get("pid", 0), "flows.local_server")
-        return str(state.get("url", "")) if lives else ""
+        """URL of the server, while it lives; else empty. Whether it answers is another question."""
+        return str(self._server().get("url", ""))
 
     def join(self, port: int, keep: bool) -> str:
-        with locked(self.home):
-            state = self._read()
-            if not self.living() or not _ready(state.get("url", "")):
-                state = self._start(port)
-            state["users"] = [pid for pid in state.get("users", []) if _alive(pid)] + [os.getpid()]
-            state["keep"] = bool(state.get("keep")) or keep
-            self.state.write_text(json.dumps(state))
-            return str(state["url"])
+        """The URL of this home's server, which answers. Raises `ServerError`."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            with locked(self.home):
+                found = self._server()
+                state = self._read() if found else self._start(port)
+                state |= {"pid": found.get("pid", state.get("pid")), "url": found.get("url", state.get("url"))}
+                state["users"] = [pid for pid in state.get("users", []) if _alive(pid)] + [os.getpid()]
+                state["keep"] = bool(state.get("keep")) or keep
+                self.state.write_text(json.dumps(state))
+            # without the lock: others who wait for a busy server need not stand in line
+            url = str(state["url"])
+            while self._server():
+                if _ready(url, ANSWER_SECONDS):
+                    return url
+                if time.monotonic() > deadline:
+                    self.leave(keep=True)
+                    raise ServerError(
+                        f"the local Prefect server at {url} (process {state['pid']}) lives and has not answered for "
+                        f"{BUSY_SECONDS:.0f} s, so no second one is started on its database. Wait until it is less busy and run "
+                        f"the same command again, or end it with: kill {state['pid']}. Its log: {self.home / 'server.log'}"
+                    )
+                time.sleep(0.2)
+            # it ended meanwhile: another look, and another start
+
+    def _server(self) -> dict[str, Any]:
+        """pid and URL of the server process of this home; empty when none lives."""
+        try:
+            with (self.home / OWNER).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            return self._owner()
+        # a server of an earlier version holds no lock
+        state = self._read()
+        return (
+            state if _alive(state.get("pid", 0), "flows.local_server", f"PREFECT_HOME={self.home / 'prefect'}") else {}
+        )
+
+    def _owner(self) -> dict[str, Any]:
+        """What the process that holds the lock has written; it does so right after it got it."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, ValueError):
+                found = json_object((self.home / OWNER).read_bytes())
+                if found.get("url") and _alive(found.get("pid"), "flows.local_server"):  # else of the one before
+                    return found
+            time.sleep(0.05)
+        raise ServerError(
+            f"{self.home / OWNER}: a process holds the lock of this home's Prefect server and does not say which it is. End it "
+            f"(fuser {self.home / OWNER} names it), or set CORAL_HOME to another folder."
+        )
 
     def users(self) -> list[int]:
         return [pid for pid in self._read().get("users", []) if pid != os.getpid() and _alive(pid)]
@@ -177,7 +244,7 @@ class _Shared:
             state = self._read()
             state["users"] = self.users()
             if not state["users"] and not state.get("keep") and not keep:
-                _end(state.get("pid", 0))
+                _end(self._server().get("pid", 0))
                 self.state.unlink(missing_ok=True)
             else:
                 self.state.write_text(json.dumps(state))
@@ -210,18 +277,20 @@ class _Shared:
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": url,
             "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.patient_broker",
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         }
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "flows.local_server", str(port)],
+                [sys.executable, "-P", "-m", "flows.local_server", str(port)],
                 env=environment,
+                cwd=self.home,  # files of the caller's folder that set up Prefect may be about another server
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C in the terminal is for the run, which then ends the server
             )
         deadline = time.monotonic() + START_SECONDS
-        while not _ready(url):
+        while not _ready(url, 2):
             if process.poll() is not None:
                 tail = " | ".join(log.read_text("utf-8", "replace").strip().splitlines()[-3:])
                 raise ServerError(
@@ -266,19 +335,23 @@ def _reach(url: str) -> None:
         ) from None
 
 
-def _ready(url: str) -> bool:
+def _ready(url: str, seconds: float) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as reply:
+        with urllib.request.urlopen(f"{url}/health", timeout=seconds) as reply:
             return bool(reply.status == 200)
     except (OSError, ValueError):
         return False
 
 
-def _alive(pid: object, command: str = "") -> bool:
+def _alive(pid: object, command: str = "", variable: str = "") -> bool:
+    """Does a process of this number run, with `command` in its command line and `variable` in its environment?"""
     if not isinstance(pid, int) or pid <= 0:
         return False
+    process = Path(f"/proc/{pid}")
     try:
-        return command.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if command.encode() not in (process / "cmdline").read_bytes():
+            return False
+        return not variable or variable.encode() in (process / "environ").read_bytes().split(b"\0")
     except OSError:
         return False
 
@@ -332,9 +405,30 @@ def application() -> Any:
     return ask_again(create_app())
 
 
+def own(home: Path, url: str) -> IO[str]:
+    """Take the lock of `home` for this process's life, before anything touches the database. Raises `SystemExit`."""
+    file = (home / OWNER).open("a+")
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise SystemExit(
+                    f"{home}: another Prefect server of this home lives; two would damage its database"
+                ) from None
+            time.sleep(0.1)
+    file.truncate(0)
+    file.write(json.dumps({"pid": os.getpid(), "url": url}))
+    file.flush()
+    return file
+
+
 def main(port: int) -> None:
     """Serve until ended (the body of the server process)."""
     ctypes.CDLL(None).prctl(15, b"coral-server", 0, 0, 0)  # PR_SET_NAME: a name for ps and top
+    lock = own(coral_home(), f"http://127.0.0.1:{port}/api")
     import uvicorn
 
     _watch_users(coral_home() / "server.json")
@@ -346,6 +440,7 @@ def main(port: int) -> None:
         timeout_keep_alive=5,
         log_level="warning",
     )
+    del lock  # to here at least it is held
 
 
 if __name__ == "__main__":

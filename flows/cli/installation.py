@@ -1,6 +1,5 @@
 """`coral setup`, `coral up`, `coral down`, `coral drain`: the installation that work pools need."""
 
-import os
 import re
 import time
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from coral_core.errors import ConfigError
+from flows.api_settings import export_connection
 from flows.installation.daily import use_api
 from flows.installation.pools import Infrastructure, Place, PullPolicy
 
@@ -175,11 +175,12 @@ def up(
     workdir: Annotated[Path | None, Parameter(help="Where evolutions and lanes start; this folder by default.")] = None,
 ) -> None:
     """Start a complete installation on this machine: server, pools, workers, deployments."""
-    from flows.local_server import join
+    from flows.local_server import join, refuse_beside_configured
 
     place = (workdir or Path.cwd()).absolute()
     if not place.is_dir():
         raise ConfigError(f"--workdir {workdir}: no such directory. Evolutions and lanes start there: give one.")
+    refuse_beside_configured(port)
     started = time.perf_counter()
     url = join(port)
     from flows.installation.daily import start_workers
@@ -204,7 +205,7 @@ def down() -> None:
     if not state:
         console.print(leave() or "nothing is up")
         return
-    os.environ["PREFECT_API_URL"] = state["url"]
+    export_connection(state["url"])
     from flows.installation.ending import CANCEL_SECONDS, cancel_everything
 
     ended = cancel_everything(leave_local=bool(users()))

@@ -59,7 +59,3 @@ def _find_api() -> None:
     from flows.installation.daily import use_api
 
     use_api()
-    if "prefect" in sys.modules:
-        from prefect.context import refresh_global_settings_context
-
-        refresh_global_settings_context()

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from coral_core.config import RunConfig
-from coral_core.errors import CoralError, JudgeError
+from coral_core.errors import ConfigError, CoralError, JudgeError
 from flows.health.check import Check, State
 
 PACKAGES = ("coral-x", "torch", "prefect", "transformers", "peft", "pydantic", "ruff", "bandit")
@@ -100,7 +100,12 @@ def _port() -> Check:
     """Where will the Prefect API be?"""
     from flows.local_server import configured_api
 
-    if url := configured_api():
+    try:
+        url = configured_api()
+    except ConfigError as error:
+        found, _, todo = str(error).partition(". ")
+        return _check("prefect server", "bad", found, todo)
+    if url:
         return _check("prefect server", "ok", url, "configured; no server of our own is started")
     try:
         with socket.socket() as probe:

@@ -18,6 +18,7 @@ from typing import Any
 
 from coral_core.errors import ConfigError, CoralError
 from coral_core.json_object import json_object
+from flows.api_settings import export_connection
 from flows.installation.pools import POOLS
 from flows.local_server import SETTINGS, configured_api, coral_home, living, locked
 from flows.outlive import STARTED_BY_WORKER
@@ -59,8 +60,9 @@ def known_api() -> str:
 
 def use_api() -> str:
     """`known_api`, for Prefect in this process and what it starts, from now on. Raises `ConfigError`."""
-    os.environ["PREFECT_API_URL"] = known_api()
-    return os.environ["PREFECT_API_URL"]
+    url = known_api()
+    export_connection(url)
+    return url
 
 
 def refuse_without_installation() -> None:

@@ -4,8 +4,6 @@ Reads the settings that Prefect's own client reads (URL, key, basic auth, header
 """
 
 import base64
-import contextlib
-import json
 import ssl
 import time
 import uuid
@@ -15,10 +13,13 @@ from typing import Any, Self
 
 import httpx
 
-from flows.api import ApiError, api_error, prefect_setting
+from flows.api import ApiError, api_error
+from flows.api_settings import api_settings
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 20.0
+_PROTECTED = {"user-agent", "prefect-csrf-token", "prefect-csrf-client"}
+"""Headers that Prefect's client does not let `PREFECT_CLIENT_CUSTOM_HEADERS` set."""
 
 
 def not_prefect(url: str, error: Exception) -> str:
@@ -108,20 +109,26 @@ class PlainApi:
 
 
 def _headers() -> dict[str, str]:
+    """As Prefect's client: basic authentication goes before the key, and custom headers over both."""
+    found = api_settings()
     headers: dict[str, str] = {}
-    with contextlib.suppress(ValueError, AttributeError):  # Prefect's own client refuses it with a better message
-        custom = json.loads(prefect_setting("PREFECT_CLIENT_CUSTOM_HEADERS") or "{}")
-        headers |= {str(name): str(value) for name, value in custom.items()}
-    if key := prefect_setting("PREFECT_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
-    elif pair := prefect_setting("PREFECT_API_AUTH_STRING"):
-        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    return headers
+    if found.auth_string:
+        headers["Authorization"] = "Basic " + base64.b64encode(found.auth_string.encode()).decode()
+    elif found.key:
+        headers["Authorization"] = f"Bearer {found.key}"
+    return headers | {name: value for name, value in found.custom_headers.items() if name.lower() not in _PROTECTED}
 
 
 def _verify() -> bool | ssl.SSLContext:
-    if (prefect_setting("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true"):
+    found = api_settings()
+    if found.tls_insecure_skip_verify:
         return False
-    if path := prefect_setting("PREFECT_API_SSL_CERT_FILE"):
-        return ssl.create_default_context(cafile=path)
-    return True
+    if not found.ssl_cert_file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=found.ssl_cert_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ApiError(
+            f"{found.ssl_cert_file} (PREFECT_API_SSL_CERT_FILE or SSL_CERT_FILE): no certificates can be read there ({error}). "
+            "Set it to a file of certificates, or unset it."
+        ) from None

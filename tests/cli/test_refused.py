@@ -28,7 +28,8 @@ from tests.health.fake_api import FakeApi, serving
 def test_what_cannot_work_is_refused(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], code: int, words: list[str]
 ) -> None:
-    places = {"CORAL_HOME": str(tmp_path / "home"), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    url = "" if arguments[0] == "up" else "http://127.0.0.1:9/api"  # beside a configured API it starts nothing
+    places = {"CORAL_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": url}
     refused(coral(*arguments, cwd=tmp_path, **(places | environment)), code, *words)
 
 
