@@ -22,9 +22,12 @@ report by default; nothing else is computed from them.
 The work limit counts executed lines, so a loaded machine changes no verdict. A patch that
 switches the count off, or works in C, meets the backstops: CPU time and time asleep
 (`sandbox.watch`). These are evidence only when repeated alone (`Judge._steady`).
+
+One patch, one fate: the text is compiled in its child, and what goes wrong on the way to a
+verdict is the patch's own when the reference can be judged in the same place (`Judge._fate`).
+`JudgeError` is about this machine or the problem, and no patch can bring it about.
 """
 
-import ast
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from types import TracebackType
@@ -38,18 +41,19 @@ from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
 from coral_core.repair.problem import Problem
 from coral_core.scoring.oracle import ORACLE_VERSION
-from coral_core.scoring.reading import Raw, joined, read
+from coral_core.scoring.reading import Raw, joined, printable, read
 from coral_core.scoring.sandbox.parent import START_SECONDS
 from coral_core.scoring.sandbox.pool import CLOSED, Answer, Pool, layers_in_use
 from coral_core.scoring.sandbox.watch import busy
-from coral_core.syntax import parse
 
 __all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Verdict"]
 
-JUDGE_VERSION = "4"
+JUDGE_VERSION = "5"
 LONGEST_PATCH = 200_000
 ALONE, ALONE_ON_A_BUSY_MACHINE = 2.0, 4.0
 """How many times its CPU limit a patch may use when it is judged again alone."""
+TRIES = 2
+"""How often a patch is tried that brings the sandbox down while the reference does not."""
 
 Outcome = Literal["echo", "no-function", "syntax", "time-out", "crash", "partial", "regressed", "fixed"]
 
@@ -179,7 +183,7 @@ class Judge:
     def _run_all(self, patches: Sequence[tuple[Problem, str]], seconds: float | None) -> list[Raw]:
         """`_run` for each, in order. Time that runs out ends all children: no verdict comes of it, and no thread stays."""
         try:
-            return list(self._threads.map(lambda item: self._run(*item), patches, timeout=seconds))
+            return list(self._threads.map(lambda item: self._fate(*item), patches, timeout=seconds))
         except TimeoutError:
             self.kill()
             raise
@@ -188,15 +192,42 @@ class Judge:
                 raise
             raise JudgeError(CLOSED) from None
 
+    def _fate(self, problem: Problem, patch: str) -> Raw:
+        """What becomes of one patch, whatever it does.
+
+        Raises:
+            JudgeError: not even the reference can be judged here, or the judge was closed.
+        """
+        reason = ""
+        for _ in range(TRIES):
+            try:
+                return self._run(problem, patch)
+            except Exception as error:
+                if self.closed:
+                    raise
+                reason = f"{type(error).__name__}: {error}"
+                self._control(problem, error)
+        message = f"could not be judged in {TRIES} tries, while the reference could: {reason}"
+        return Raw(cases=("not-run",) * len(problem.cases), trouble="crash", message=printable(message, 400))
+
+    def _control(self, problem: Problem, error: Exception) -> None:
+        """Judge the reference where a patch could not be judged. Raises `JudgeError` when it fares no better."""
+        try:
+            raw = self._run(problem, problem.reference)
+        except Exception as other:
+            raise JudgeError(
+                f"problem {problem.problem_id}: neither a patch nor the reference can be judged on this machine: {other}"
+            ) from error
+        if any(case != "pass" for case in raw.cases):
+            raise JudgeError(
+                f"problem {problem.problem_id}: a patch could not be judged ({error}), and the reference does not pass its own cases here. "
+                f"Check the problem: {raw.message or raw.cases}"
+            ) from error
+
     def _run(self, problem: Problem, patch: str) -> Raw:
         """All cases; with `after_time_out: go-on`, in a new child after each time-out of a case."""
-        none = ("not-run",) * len(problem.cases)
-        if len(patch) > LONGEST_PATCH:
-            message = f"the patch has {len(patch)} characters, more than {LONGEST_PATCH}"
-            return Raw(cases=none, trouble="syntax", message=message)
-        trouble, message = _static(patch, problem.entry_point)
-        if trouble:
-            return Raw(cases=none, trouble=trouble, message=message)
+        if refused := _refused(patch):
+            return Raw(cases=("not-run",) * len(problem.cases), trouble="syntax", message=refused)
         raw = self._steady(problem, patch, 0)
         while self.limits.after_time_out == "go-on" and raw.stopped_at is not None and raw.trouble == "time-out":
             first = raw.stopped_at + 1
@@ -209,26 +240,29 @@ class Judge:
         """The cases from `first` on; what a backstop ended is judged again with no other child beside it.
 
         Alone a patch may use twice its CPU time. If it does not end then, on a machine that was
-        idle otherwise, it has timed out; where other work took the CPU, only four times its CPU
-        time is evidence. Time asleep is the patch's own choice at any load.
+        idle otherwise, it has timed out; where other work took the CPU it gets four times its
+        CPU time, once. Whether it ends then or not, it has used more than twice its limit
+        in every run, and that is a time-out too: a patch that reads the limits of its child and
+        ends just before them gains nothing. Time asleep is the patch's own choice at any load.
 
         Raises:
-            JudgeError: it ended between twice and four times its CPU time on a busy machine, or got no CPU at all.
+            JudgeError: it got no CPU at all.
         """
         _, raw = self._child(problem, patch, first, 1.0, False)
         if not raw.backstop:
             return raw
         self.repeated_alone += 1
-        answer, raw = self._child(problem, patch, first, ALONE, True)
-        if raw.backstop in ("", "wall") or (raw.backstop == "cpu" and not busy(answer.waited, answer.cpu_seconds)):
-            return raw
+        answer, twice = self._child(problem, patch, first, ALONE, True)
+        if twice.backstop in ("", "wall", "killed"):
+            return twice
+        if twice.backstop == "cpu" and not busy(answer.waited, answer.cpu_seconds):
+            return twice
         _, raw = self._child(problem, patch, first, ALONE_ON_A_BUSY_MACHINE, True)
-        if raw.backstop in ("cpu", "wall"):
-            return raw
-        raise JudgeError(
-            f"problem {problem.problem_id}: a patch is within a factor of two of its CPU limit, and other work on this machine makes its time "
-            "uncertain. Judge it on a quieter machine, or raise scoring.judge.cpu_seconds."
-        )
+        if raw.backstop == "starved":
+            raise JudgeError(
+                f"problem {problem.problem_id}: a patch got no CPU for {answer.seconds:.0f} s, three times. Judge it on a quieter machine."
+            )
+        return twice if twice.backstop == "cpu" and not raw.backstop else raw
 
     def _child(self, problem: Problem, patch: str, first: int, factor: float, alone: bool) -> tuple[Answer, Raw]:
         """Run the cases from `first` on in one child, with `factor` times the CPU time."""
@@ -251,7 +285,7 @@ class Judge:
             "limits": {
                 "work_lines": limits.work_lines,
                 "cpu_seconds": top_level,
-                "total_cpu_seconds": int(sum(cpu) + top_level) + 2,
+                "total_cpu_seconds": int(sum(cpu) + 2 * top_level) + 2,
                 "memory_mb": limits.memory_mb,
                 "items": limits.items,
                 "recursion": limits.recursion,
@@ -259,7 +293,8 @@ class Judge:
             },
         }
         asleep = limits.wall_seconds + (limits.slow.wall_seconds if any(slow) else 0.0)
-        allowed = (START_SECONDS, top_level + cpu[0], *cpu[1:], 1.0)
+        # before it is ready, while it is compiled, while the top level and the first case run, ...
+        allowed = (START_SECONDS, top_level, top_level + cpu[0], *cpu[1:], 1.0)
         answer = self._pool.run(request, asleep, limits.output_kb * 1024, allowed, alone)
         work = [limits.slow.work_lines if case.slow else limits.work_lines for case in problem.cases]
         return answer, read(problem, first, answer, work)
@@ -271,7 +306,7 @@ class Judge:
         kept = sum(n and w for n, w in zip(now, was, strict=True))
         return Verdict(
             problem_id=problem.problem_id,
-            outcome=_outcome(problem, patch, raw, all(now), kept < sum(was)),
+            outcome=_outcome(problem, raw, buggy, all(now), kept < sum(was)),
             cases=raw.cases,
             was_failing=len(was) - sum(was),
             now_passing=fixed,
@@ -287,42 +322,27 @@ def _key(problem: Problem, patch: str) -> str:
     return digest([problem.digest(), patch.encode("utf-8", "backslashreplace").decode()])
 
 
-def _static(patch: str, entry_point: str) -> tuple[str, str]:
-    """("", "") when the patch parses and binds the entry point; else the trouble and why."""
+def _refused(patch: str) -> str:
+    """Why a text is not even given to a child; "" when it is."""
+    if len(patch) > LONGEST_PATCH:
+        return f"the patch has {len(patch)} characters, more than {LONGEST_PATCH}"
     try:
         patch.encode()
-        tree = parse(patch)
     except UnicodeEncodeError:
-        return "syntax", "the patch is not valid UTF-8"
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return "syntax", f"{type(error).__name__}: {error}"[:200]
-    names = {getattr(node, "name", None) for node in tree.body}
-    names |= {
-        t.id for node in ast.walk(tree) if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)
-    }
-    names |= {
-        a.asname or a.name for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) for a in node.names
-    }
-    return ("", "") if entry_point in names else ("no-function", f"the patch does not define {entry_point}")
+        return "the patch is not valid UTF-8"
+    return "the patch holds a NUL character" if "\0" in patch else ""
 
 
-def _outcome(problem: Problem, patch: str, raw: Raw, all_pass: bool, lost: bool) -> Outcome:
+def _outcome(problem: Problem, raw: Raw, buggy: Raw, all_pass: bool, lost: bool) -> Outcome:
     """The failure taxonomy: one word for each patch."""
     if all_pass:
         return "fixed"
     if raw.trouble in ("syntax", "no-function"):
         return "syntax" if raw.trouble == "syntax" else "no-function"
-    if not problem.retention and _same_tree(patch, problem.buggy):
+    if not problem.retention and raw.form and raw.form == buggy.form:
         return "echo"
     if raw.trouble == "time-out":
         return "time-out"
     if raw.trouble == "crash":
         return "crash"
     return "regressed" if lost else "partial"
-
-
-def _same_tree(one: str, two: str) -> bool:
-    try:
-        return ast.dump(parse(one)) == ast.dump(parse(two))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False

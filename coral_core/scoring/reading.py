@@ -2,7 +2,8 @@
 
 One well-formed record per case, in order, and an explicit end: whatever is malformed,
 repeated, out of order or too much ends the reading as a crash, and voids the passes
-before it. So a patch gains nothing by flooding the channel with guesses.
+before it. So a patch gains nothing by flooding the channel with guesses. Texts of a child
+go no further than `printable` lets them.
 """
 
 import json
@@ -19,6 +20,13 @@ from coral_core.scoring.sandbox.parent import Answer
 INTRUDED = "the patch wrote into the judge's channel"
 
 
+def printable(text: object, most: int) -> str:
+    """At most `most` characters of `text`, valid UTF-8 on one line: control characters and lone surrogates are replaced."""
+    if not isinstance(text, str):
+        return "(no text)"
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:most])
+
+
 class Raw(Frozen):
     """What running a source against a problem's cases gave, before it is compared with the buggy version."""
 
@@ -27,9 +35,11 @@ class Raw(Frozen):
     trouble: str = ""
     message: str = ""
     backstop: str = ""
-    """cpu, wall or starved when a limit other than counted work ended it: no evidence until repeated alone."""
+    """cpu, wall, starved or killed when something other than counted work ended it: no evidence until repeated alone."""
     stopped_at: int | None = None
     """The case that ran into a limit."""
+    form: str = ""
+    """Digest of the source's normal form (`sandbox.form`); "" when it has none."""
 
 
 class _Reader:
@@ -42,16 +52,20 @@ class _Reader:
         self.work_limits = work_limits
         self.results: list[str] = []
         self.lines = 0
-        self.trouble = self.message = self.backstop = ""
+        self.trouble = self.message = self.backstop = self.form = ""
+        self.started = False
         self.finished = False
 
     def line(self, text: bytes) -> None:
         record = _record(text)
         number = len(self.results)
+        first, self.started = not self.started, True
         if record is None or self.finished:
             self.end("crash", INTRUDED)
+        elif first and isinstance(record.get("form"), str):
+            self.form = record["form"][:64]
         elif "setup" in record:
-            self.end("no-function" if record["setup"] == "no-function" else "crash", _setup(record["setup"]))
+            self.end(*_setup(self.problem, record))
         elif record == {"done": self.count} and number == self.count:
             self.finished = True
         elif record.get("case") == -1 and type(record.get("case")) is int and "timeout" in record and not number:
@@ -84,6 +98,10 @@ class _Reader:
         elif os.WIFSIGNALED(answer.status) and os.WTERMSIG(answer.status) in (signal.SIGPROF, signal.SIGXCPU):
             self.backstop = "cpu"
             self.out_of_time("cpu")
+        elif os.WIFSIGNALED(answer.status) and os.WTERMSIG(answer.status) == signal.SIGKILL:
+            # by the kernel, short of memory, or by our own zygote, after the patch had closed its pipe
+            self.backstop = "killed"
+            self.end("crash", "the process was killed, or closed the judge's channel")
         else:
             self.end("crash", f"the process ended early (wait status {answer.status})")
 
@@ -109,6 +127,7 @@ def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int
         message=reader.message,
         backstop=reader.backstop,
         stopped_at=stopped,
+        form=reader.form,
     )
 
 
@@ -121,14 +140,20 @@ def joined(one: Raw, two: Raw) -> Raw:
     return one.model_copy(update={"cases": tuple(cases), "stopped_at": two.stopped_at, "lines": one.lines + two.lines})
 
 
-def _setup(name: Any) -> str:
-    return f"running the patch raised {name}"[:200]
+def _setup(problem: Problem, record: dict[str, Any]) -> tuple[str, str]:
+    """Trouble and message of a patch whose cases were not reached."""
+    why = printable(record.get("why"), 200)
+    if record["setup"] == "syntax":
+        return "syntax", why
+    if record["setup"] == "no-function":
+        return "no-function", f"the patch defines no {problem.entry_point} that can be called"
+    return "crash", f"running the patch raised {why}"
 
 
 def _record(text: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, MemoryError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -137,8 +162,8 @@ def _case(problem: Problem, number: int, record: dict[str, Any]) -> str:
     try:
         if agrees(problem.cases[number], record):
             return "pass"
-    except RecursionError:
+    except Exception:  # whatever it made of a comparison, it is not the value that was asked for
         return "outside"
     if "exception" in record:
-        return f"exception:{str(record['exception'])[:60]}"
+        return f"exception:{printable(record['exception'], 60)}"
     return "outside" if "outside" in record else "wrong"

@@ -86,7 +86,9 @@ def lock_down(limits: dict[str, float], rules: int | None, zygote: int) -> None:
     ):
         hard = resource.getrlimit(kind)[1]
         value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(kind, (value, value))
+        # out of CPU time a process gets SIGXCPU at the soft limit and SIGKILL at the hard one: only the first says why
+        most = value + 1 if kind == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else value
+        resource.setrlimit(kind, (value, most))
     die_with_parent()
     if os.getppid() != zygote:
         os._exit(1)

@@ -65,10 +65,10 @@ def trial(layers: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], tuple
         request = {"source": SOURCE, "entry_point": "trial", "cases": [case], "limits": LIMITS}
         answer = pool.run(request, 30.0, 1 << 16)
         try:
-            through = json.loads(answer.lines[0])["value"][1]
+            through = json.loads(answer.lines[1])["value"][1]
         except (IndexError, KeyError, ValueError):
             raise JudgeError(
-                f"sandbox: the trial patch gave no answer (wait status {answer.status}, {answer.lines[:1]})."
+                f"sandbox: the trial patch gave no answer (wait status {answer.status}, {answer.lines[:2]})."
             ) from None
         return pool.active_layers(), tuple(map(str, through))
     finally:

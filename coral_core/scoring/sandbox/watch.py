@@ -5,8 +5,8 @@ long a process ran and how long it waited for a CPU; what remains is time in whi
 chose to wait (sleep, a pipe, the disk). Three limits follow:
 
     asleep   that remainder, per patch: the limit on sleeping; load does not change it
-    cpu      CPU time since the last case that was reported, in case a patch has switched
-             off the timer in its own process
+    cpu      CPU time since the last case that was reported, and all of it together, in case a
+             patch has switched off the timer in its own process or reports what it has not done
     starved  ten times all of that in wall clock: this machine gives the child no CPU,
              which is no evidence about the patch
 
@@ -28,6 +28,10 @@ class Allowance:
     asleep: float
     cpu: tuple[float, ...] = ()
     """CPU seconds while 0, 1, ... records have come; the last one holds for all further."""
+
+    def total(self) -> float:
+        """CPU seconds for all records together; the start, before the first one, is the judge's own."""
+        return (sum(self.cpu[1:]) or self.cpu[0]) + MARGIN_SECONDS
 
     def patience(self) -> float:
         return PATIENCE * (self.asleep + sum(self.cpu))
@@ -70,7 +74,7 @@ class Watch:
             left["starved"] = self._allowance.patience() - elapsed
             if limits := self._allowance.cpu:
                 own = limits[min(records, len(limits) - 1)] + MARGIN_SECONDS
-                left["cpu"] = own - (ran - self._ran_before)
+                left["cpu"] = min(own - (ran - self._ran_before), self._allowance.total() - ran)
         self.ended = next((name for name, seconds in left.items() if seconds <= 0), "")
         self._next = now + max(0.005, min(left.values()))
 

@@ -14,8 +14,10 @@ child, in order: own session, death with its parent, rlimits, no new privileges,
 (read the standard library, nothing else), seccomp (a list of allowed system calls).
 
 A child first says ``ready``: what goes wrong before is the judge's failure, not the
-patch's. From then on it belongs to the patch, which may find the result pipe and write
-what it likes; that is worth no more than returning values. There is no answer in here.
+patch's. Then it compiles the patch and says its normal form (`form.py`), or what is wrong
+with it; a text that breaks the compiler breaks this child alone. From then on it belongs
+to the patch, which may find the result pipe and write what it likes; that is worth no more
+than returning values. There is no answer in here.
 """
 
 import array
@@ -31,6 +33,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+_type, _CLASS_NAME = type, type.__dict__["__name__"].__get__
 RULES_FD, NULL_FD = 200, 201
 """Where the Landlock rules and /dev/null wait: above every descriptor a child opens before it is locked down."""
 PRELOADED = "bisect collections copy dataclasses decimal fractions functools heapq itertools math operator random re statistics string typing"
@@ -41,6 +44,7 @@ class Room:
 
     def __init__(self, wanted: list[str], folder: str, values: Any) -> None:
         self.values = values
+        self.form = load(os.path.join(folder, "form.py"))
         self.layers = load(os.path.join(folder, "layers.py"))
         self.seccomp = load(os.path.join(folder, "seccomp.py"))
         self.rules: int | None = None
@@ -79,10 +83,10 @@ def child(request_fd: int, result_fd: int, room: Room) -> None:
     if room.program is not None:
         room.seccomp.install(*room.program)
     os.closerange(RULES_FD, RULES_FD + 1)
-    run_patch(request, result_fd, room.values)
+    run_patch(request, result_fd, room.values, room.form)
 
 
-def run_patch(request: dict[str, Any], result_fd: int, values: Any) -> NoReturn:
+def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -> NoReturn:
     """Define the patch, call it case by case, write one JSON line per case."""
     limits = request["limits"]
     write, leave, dumps = os.write, os._exit, json.dumps
@@ -92,30 +96,32 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any) -> NoReturn:
         while data:
             data = data[write(result_fd, data) :]
 
-    sys.setrecursionlimit(limits["recursion"])
     budget = Budget(limits, say, leave)
     space = {"__name__": "patch", "__builtins__": __builtins__}
     # the child's own machinery is out of easy reach; it holds no secrets
     for name in ("__main__", "ctypes", "_ctypes", "socket", "_socket", "array"):
         sys.modules.pop(name, None)
     say({"ready": True})
+    budget.clock(limits["cpu_seconds"])
+    try:
+        code = compile(request["source"], "<patch>", "exec", dont_inherit=True)
+    except Exception as error:
+        say({"setup": "syntax", "why": f"{name_of(error)}: {error}"[:300]})
+        leave(0)
+    say({"form": form.fingerprint(request["source"])})
+    sys.setrecursionlimit(limits["recursion"])
     budget.start(-1)
     try:
-        exec(compile(request["source"], "<patch>", "exec", dont_inherit=True), space)
-        function = space[request["entry_point"]]
-        if not callable(function):
-            raise KeyError
+        exec(code, space)
     except BaseException as error:
         budget.stop()
-        say(
-            {
-                "setup": "no-function"
-                if isinstance(error, KeyError) and error.args in ((), (request["entry_point"],))
-                else type(error).__name__
-            }
-        )
+        say({"setup": "raised", "why": name_of(error)})
         leave(0)
     budget.stop()
+    function = space.get(request["entry_point"])
+    if not callable(function):
+        say({"setup": "no-function"})
+        leave(0)
     for number, case in enumerate(request["cases"]):
         say(one_case(number, case, function, budget, values, limits))
     say({"done": len(request["cases"])})
@@ -158,9 +164,15 @@ def one_case(
     except BaseException as error:
         budget.stop()
         record.pop("value", None)
-        record["exception"] = str(type(error).__name__)[:100]
+        record["exception"] = name_of(error)
     record["lines"] = budget.lines
     return record
+
+
+def name_of(error: BaseException) -> str:
+    """Name of the error's class as the interpreter holds it: a metaclass may say anything, or raise."""
+    name: str = _CLASS_NAME(_type(error))
+    return name[:100]
 
 
 class Budget:
@@ -181,9 +193,13 @@ class Budget:
         self.lines = 0
         self._limit = own["work_lines"]
         self._case = case
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends the child, in the middle of C code too
-        signal.setitimer(signal.ITIMER_PROF, own["cpu_seconds"])
+        self.clock(own["cpu_seconds"])
         sys.settrace(self._trace)
+
+    def clock(self, cpu_seconds: float) -> None:
+        """From here on so much CPU time, counted work or not."""
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends the child, in the middle of C code too
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
 
     def stop(self) -> None:
         sys.settrace(None)
