@@ -6,6 +6,9 @@ from pathlib import Path
 from coral_core.config import RunConfig
 from coral_core.run import RunFolder, identify_run
 
+LARGEST_EDITION = 999_999_999_999
+"""Dates with hour and minute have twelve digits."""
+
 
 def scheduled_edition(config: RunConfig, start: datetime, flow_run_id: str = "") -> int:
     """Edition of the run that was scheduled for `start`: its date (YYYYMMDD, UTC), or the date with hour and minute.

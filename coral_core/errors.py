@@ -12,9 +12,18 @@ class CoralError(Exception):
 
 
 class ConfigError(CoralError):
-    """The configuration is wrong: nothing was started and nothing was spent."""
+    """The configuration is wrong: nothing was started and nothing was spent.
+
+    Args:
+        message: Names the key and the value, and what to do.
+        key: Where it stands in the configuration, for a reader who knows the file's lines.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, key: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class ProblemError(CoralError):

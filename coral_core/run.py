@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from coral_core.config import RunConfig, dump_yaml, parse_config
+from coral_core.config import RunConfig, dump_yaml, read_frozen
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
 from coral_core.hold import is_held
@@ -183,14 +183,8 @@ class RunFolder:
             return None
 
     def config(self) -> RunConfig:
-        path = self.path / "config.yaml"
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{path}: cannot be read ({error}). Restore it, or run the evolution's own file again."
-            ) from None
-        return parse_config(text, str(path))
+        """The configuration that it froze. Raises `ConfigError` when that cannot be read."""
+        return read_frozen(self.path / "config.yaml")
 
     def write_history(self, records: Iterable[Record]) -> None:
         """Replace the history; a replay that is still behind what is on disk leaves it alone."""

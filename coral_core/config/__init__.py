@@ -1,7 +1,16 @@
 """One frozen tree = the YAML file = the flow's parameters = the form in the Prefect UI."""
 
 from coral_core.config.budget import BudgetConfig
-from coral_core.config.load import apply_overrides, check_paths, dump_yaml, load_config, parse_config
+from coral_core.config.load import (
+    Places,
+    apply_overrides,
+    check_paths,
+    dump_yaml,
+    load_config,
+    parse_config,
+    read_config,
+    read_frozen,
+)
 from coral_core.config.tree import (
     AutomatonConfig,
     BaseModelConfig,
@@ -23,6 +32,7 @@ __all__ = [
     "GenerationConfig",
     "GenesConfig",
     "InfraConfig",
+    "Places",
     "ProblemsConfig",
     "RunConfig",
     "ScoringConfig",
@@ -34,4 +44,6 @@ __all__ = [
     "dump_yaml",
     "load_config",
     "parse_config",
+    "read_config",
+    "read_frozen",
 ]

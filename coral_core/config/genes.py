@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from coral_core.config.ranges import IntRange, Range
+from coral_core.config.texts import ModuleSet
 from coral_core.frozen import Frozen
 from coral_core.genome import AdapterType
 
@@ -24,7 +25,7 @@ class HeavyGeneSpace(Frozen):
     rank: tuple[int, ...] = Field((1, 2, 4, 8, 16, 32), min_length=1, description="Ranks, ascending.")
     alpha: tuple[float, ...] = Field((4, 8, 16, 32, 64), min_length=1, description="Alphas, ascending.")
     dropout: tuple[float, ...] = Field((0.0, 0.05, 0.1), min_length=1, description="Dropouts, ascending.")
-    target_modules: tuple[str, ...] = Field(
+    target_modules: tuple[ModuleSet, ...] = Field(
         ("q", "q+v", "attention", "mlp", "all"),
         min_length=1,
         description="Sets of modules: q, q+v, attention, mlp, all, or module names joined by '+', from small to large.",

@@ -1,17 +1,61 @@
-"""Reads a configuration file; every complaint names the file, the line, the value and the way out."""
+"""Reads a configuration; every complaint names the file, the line, the value and the way out.
+
+What is read at all, and how much of it, is `coral_core.config.document`; what it may say is `coral_core.config.tree`; whether
+it can work here is `coral_core.preflight.check`.
+"""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from coral_core.config.document import MOST_DEPTH, KeyPath, Lines, is_name, read_document, read_file, read_value, shown
+from coral_core.config.texts import expanded
 from coral_core.config.tree import RunConfig
-from coral_core.errors import ConfigError
+from coral_core.errors import ConfigError, CoralError
 
-Lines = dict[tuple[str | int, ...], int]
+MOST_COMPLAINTS = 20
+MOST_OVERRIDES = 256
+LONGEST_MESSAGE = 300
+
+Origins = Mapping[KeyPath, str]
+
+
+@dataclass
+class Places:
+    """Where each key of a configuration was written."""
+
+    source: str
+    lines: Lines = field(default_factory=dict)
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+
+    def of(self, key: KeyPath, mentioned: KeyPath = ()) -> str:
+        """``file:line`` or ``--set ...`` of `key`, or of the nearest section around it that was written.
+
+        Args:
+            key: What a complaint is about; a section when its keys do not fit each other.
+            mentioned: The key that the complaint begins with.
+        """
+        for path, origin in self.origins.items():
+            if mentioned[: len(path)] == path or key[: len(path)] == path:
+                return origin
+        if mentioned and mentioned in self.lines:
+            return f"{self.source}:{self.lines[mentioned]}"
+        inside = [origin for path, origin in self.origins.items() if path[: len(key)] == key]
+        if inside:
+            return inside[0]
+        known = key
+        while known and known not in self.lines:
+            known = known[:-1]
+        return f"{self.source}:{self.lines.get(known, 1)}"
+
+    def place(self, error: CoralError, key: KeyPath) -> None:
+        """Begin the message of `error` with where `key` was written."""
+        error.args = (f"{self.of(key)}: {error}",)
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -20,65 +64,69 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file is missing, is not YAML, or says something that cannot run.
     """
+    return read_config(path, overrides)[0]
+
+
+def read_config(path: str | Path, overrides: Iterable[str] = ()) -> tuple[RunConfig, Places]:
+    """As `load_config`; also where each key was written, for what is found out later."""
     path = Path(path)
+    places = Places(shown(path, 200))
+    config = _parsed(read_file(path), places, overrides)
+    for key, complaint in path_problems(config):
+        raise ConfigError(f"{places.of(key)}: {complaint}")
+    return config, places
+
+
+def parse_config(text: str, source: str, overrides: Iterable[str] = ()) -> RunConfig:
+    """Check configuration `text`; `source` is what errors call it. Raises `ConfigError`."""
+    return _parsed(text, Places(source), overrides)
+
+
+def read_frozen(path: Path) -> RunConfig:
+    """The configuration that a run froze in its folder. Raises `ConfigError`."""
+    return parse_config(read_file(path, "Restore it, or run the evolution's own file again."), shown(path, 200))
+
+
+def _parsed(text: str, places: Places, overrides: Iterable[str]) -> RunConfig:
+    data, places.lines = read_document(text, places.source)
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{places.source}:1: a configuration is a mapping of sections, not {shown(repr(data), 40)}. See: coral init"
+        )
+    places.origins = apply_overrides(data, overrides)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file. Write one with: coral init {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a configuration: {error}") from None
-    lines: Lines = {}
-    overrides = list(overrides)
-    config = parse_config(text, str(path), overrides, lines)
-    origins: dict[tuple[str | int, ...], str] = {
-        tuple(item.partition("=")[0].strip().split(".")): f"--set {item}" for item in overrides
-    }
-    for key, complaint in _path_problems(config):
-        raise ConfigError(f"{_where(key, str(path), lines, origins)}: {complaint}")
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, places)) from None
+    for key in _truths_for_numbers(data, config, ()):
+        value = str(_at(data, key)).lower()
+        raise ConfigError(
+            f"{places.of(key)}: {_name(key)} (value {value}): a number is needed. Write 1 or 0 if it is one."
+        )
     return config
 
 
-def parse_config(text: str, source: str, overrides: Iterable[str] = (), lines: Lines | None = None) -> RunConfig:
-    """Check configuration `text`; `source` is what errors call it; `lines` receives the line of each key."""
-    lines = {} if lines is None else lines
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data: Any = {} if node is None else _plain(node, (), lines, source)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        raise ConfigError(
-            f"{where}: not YAML: {getattr(error, 'problem', error)}. Check indentation and quotes."
-        ) from None
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"{source}:1: a configuration is a mapping of sections, not {str(data)[:40]!r}. See: coral init"
-        )
-    origins = apply_overrides(data, overrides)
-    try:
-        return RunConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, source, lines, origins)) from None
-
-
-def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[tuple[str | int, ...], str]:
-    """Put ``a.b=c`` pairs into `data`; the value is read as YAML. Returns where each came from."""
-    origins: dict[tuple[str | int, ...], str] = {}
-    for item in overrides:
+def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[KeyPath, str]:
+    """Put ``a.b=c`` pairs into `data`; the value is read as YAML. Returns where each came from. Raises `ConfigError`."""
+    origins: dict[KeyPath, str] = {}
+    for number, item in enumerate(overrides):
+        source = f"--set {shown(item, 100)}"
+        if number == MOST_OVERRIDES:
+            raise ConfigError(f"{source}: more than {MOST_OVERRIDES} of them. Write a configuration file.")
         key, sign, value = item.partition("=")
-        if not sign or not key.strip():
-            raise ConfigError(f"--set {item}: write it as section.key=value, for example --set search.population=12")
         path = tuple(key.strip().split("."))
+        if not sign or not key.strip():
+            raise ConfigError(f"{source}: write it as section.key=value, for example --set search.population=12")
+        if len(path) > MOST_DEPTH or not all(map(is_name, path)):
+            raise ConfigError(f"{source}: {shown(repr(key.strip()))} is no key. See: coral config schema")
         place: Any = data
         for part in path[:-1]:
             place = place.setdefault(part, {}) if isinstance(place, dict) else None
             if not isinstance(place, dict):
-                raise ConfigError(f"--set {item}: {part!r} is a value, not a section. See: coral config schema")
-        try:
-            place[path[-1]] = yaml.safe_load(value) if value else None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {item}: the value is not YAML: {error}") from None
-        origins[path] = f"--set {item}"
+                raise ConfigError(f"{source}: {shown(repr(part))} is a value, not a section. See: coral config schema")
+        place[path[-1]] = read_value(value, source)
+        origins[path] = source
     return origins
 
 
@@ -91,98 +139,132 @@ def dump_yaml(config: RunConfig) -> str:
 
 def check_paths(config: RunConfig) -> None:
     """Refuse paths that cannot work, before any work. Raises `ConfigError`; `load_config` adds file and line."""
-    for _, complaint in _path_problems(config):
-        raise ConfigError(complaint)
+    for key, complaint in path_problems(config):
+        raise ConfigError(complaint, key=key)
 
 
-def _path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+def path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Where in the configuration, and what is wrong with the path there."""
+    given: dict[tuple[str, ...], str | None] = {
+        ("base_model", "name"): config.base_model.name,
+        ("runs",): config.runs,
+        ("store", "path"): config.store.path,
+        ("problems", "path"): config.problems.path,
+        ("problems", "training", "path"): config.problems.training.path,
+    }
+    for key, value in given.items():
+        if value is not None and (problem := _unreachable(value)):
+            yield key, f"{'.'.join(key)}: {shown(value)}: {problem}. Give another path."
+            return
     name = config.base_model.name
-    if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
+    if name.startswith(("/", "./", "../", "~")) and not expanded(name).is_dir():
         yield (
             ("base_model", "name"),
-            f"base_model.name: {name}: no such directory. Give a directory with config.json and weights, "
+            f"base_model.name: {shown(name)}: no such directory. Give a directory with config.json and weights, "
             "a Hugging Face name, or coral-tiny.",
         )
-    for key, value in ((("runs",), config.runs), (("store", "path"), config.store.path)):
-        if "://" in value:
-            continue
-        path = Path(value).expanduser().absolute()
+    for key, text in ((("runs",), config.runs), (("store", "path"), config.store.path)):
+        path = expanded(text)
         while not path.exists() and path != path.parent:
             path = path.parent
         if not path.is_dir():
-            yield key, f"{'.'.join(key)}: {value}: {path} is a file, not a directory. Choose another directory."
-    from coral_core.repair.sources import path_problems  # it knows the configuration tree, so it is imported late
+            yield (
+                key,
+                f"{'.'.join(key)}: {shown(text)}: {shown(path, 200)} is a file, not a directory. Choose another directory.",
+            )
+    from coral_core.repair import sources  # it knows the configuration tree, so it is imported late
 
-    yield from path_problems(config.problems)
-
-
-def _plain(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, source: str) -> Any:
-    """Plain data of a YAML node, with the line of each key; a repeated key is refused."""
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            line = key_node.start_mark.line + 1
-            if key in result:
-                raise ConfigError(
-                    f"{source}:{line}: {'.'.join(map(str, (*path, key)))} is given twice. Keep one; the first is on line {lines[(*path, key)]}."
-                )
-            lines[(*path, key)] = line
-            result[key] = _plain(value_node, (*path, key), lines, source)
-        return result
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*path, index), lines, source) for index, item in enumerate(node.value)]
-    return yaml.SafeLoader("").construct_object(node)
+    yield from sources.path_problems(config.problems)
 
 
-def _explain(error: ValidationError, source: str, lines: Lines, origins: Mapping[tuple[str | int, ...], str]) -> str:
-    messages = []
+def _unreachable(text: str) -> str:
+    """Why the system cannot even look at the path `text`; empty when it can, whether something is there or not."""
+    try:
+        expanded(text).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""  # told better by who needs it
+    except PermissionError as error:
+        return f"may not be looked at ({error.strerror})"
+    except (OSError, ValueError) as error:
+        return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    except ConfigError as error:
+        return str(error).partition(": ")[2].rstrip(".")
+    return ""
+
+
+def _truths_for_numbers(given: Any, read: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """Where true or false was written and a number was read: pydantic takes them for 1 and 0."""
+    if isinstance(given, bool):
+        if isinstance(read, int | float) and not isinstance(read, bool):
+            yield path
+    elif isinstance(given, dict):
+        for key, value in given.items():
+            inner = getattr(read, key, None) if isinstance(read, BaseModel) else read.get(key) if isinstance(read, dict) else None  # fmt: skip
+            yield from _truths_for_numbers(value, inner, (*path, key))
+    elif isinstance(given, list) and isinstance(read, tuple | list):
+        for place, (value, inner) in enumerate(zip(given, read, strict=False)):
+            yield from _truths_for_numbers(value, inner, (*path, place))
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _explain(error: ValidationError, places: Places) -> str:
+    messages: dict[str, None] = {}
     # an unknown key is often the misspelling of one that is then missing: what is missing comes last
-    for item in sorted(error.errors(), key=lambda item: item["type"] == "missing"):
+    errors = sorted(error.errors(include_url=False), key=lambda item: item["type"] == "missing")
+    for item in errors[:MOST_COMPLAINTS]:
         loc = tuple(part for part in item["loc"] if isinstance(part, int) or "[" not in part)
-        culprit = (*loc, item["msg"].removeprefix("Value error, ").split(" ")[0])
-        if item["type"] == "value_error" and culprit in lines:  # a section's check names its key first
-            messages.append(f"{_where(culprit, source, lines, origins)}: {_complaint(item, loc)}")
-            continue
-        messages.append(f"{_where(loc, source, lines, origins)}: {_complaint(item, loc)}")
+        mentioned: KeyPath = ()
+        if item["type"] == "value_error":  # a section's check names its key first
+            first = item["msg"].removeprefix("Value error, ").split(" ")[0]
+            mentioned = (*loc, *first.split("."))
+        messages[f"{places.of(loc, mentioned)}: {_complaint(item, loc)}"] = None
+    if len(errors) > MOST_COMPLAINTS:
+        messages[f"and {len(errors) - MOST_COMPLAINTS} more"] = None
     return "\n".join(messages)
 
 
-def _where(loc: tuple[str | int, ...], source: str, lines: Lines, origins: Mapping[tuple[str | int, ...], str]) -> str:
-    for path, origin in origins.items():
-        if loc[: len(path)] == path or path[: len(loc)] == loc:
-            return origin
-    known = loc
-    while known and known not in lines:
-        known = known[:-1]
-    return f"{source}:{lines.get(known, 1)}"
+def _name(loc: KeyPath) -> str:
+    return shown(".".join(map(str, loc)), 120) or "the configuration"
 
 
-def _complaint(item: Any, loc: tuple[str | int, ...]) -> str:
-    name = ".".join(map(str, loc)) or "the configuration"
+def _complaint(item: Any, loc: KeyPath) -> str:
+    name = _name(loc)
     if item["type"] == "extra_forbidden":
-        known = _keys_at(loc[:-1])
-        near = difflib.get_close_matches(str(loc[-1]), known, 1, 0.5)
-        hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}." if known else "Remove it."
-        return f"{name}: unknown key (value {_short(item['input'])}). {hint}"
-    message = item["msg"].removeprefix("Value error, ")
+        return f"{name}: unknown key (value {_short(item['input'])}). {_near(loc)}"
+    message = shown(item["msg"].removeprefix("Value error, "), LONGEST_MESSAGE)
     value = item["input"]
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" (value {_short(value)})"
-    return f"{name}{shown}: {message}"
+    text = "" if isinstance(value, (dict, BaseModel)) else f" (value {_short(value)})"
+    if item["type"] == "string_type" and isinstance(value, int | float):
+        message += ". Put it in quotes if it is text"
+    return f"{name}{text}: {message}"
+
+
+def _near(loc: KeyPath) -> str:
+    """What may have been meant by the unknown key `loc`."""
+    known, key = _keys_at(loc[:-1]), str(loc[-1])
+    near = difflib.get_close_matches(key, known, 1, 0.5)
+    first = key.split(".")[0]
+    if "." in key and first in known:
+        return f"Write {first}: as a section with the rest below it."
+    if near:
+        return f"Did you mean {near[0]}?"
+    return f"Known here: {', '.join(known)}." if known else "Remove it."
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shown(repr(value))
 
 
-def _keys_at(loc: tuple[str | int, ...]) -> list[str]:
+def _keys_at(loc: KeyPath) -> list[str]:
     model: Any = RunConfig
     for part in loc:
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
+        field_ = getattr(model, "model_fields", {}).get(part)
+        if field_ is None:
             return []
-        model = field.annotation
+        model = field_.annotation
     return list(getattr(model, "model_fields", {}))

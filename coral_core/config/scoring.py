@@ -66,8 +66,8 @@ class SlowLimits(Frozen):
     """Limits on the cases that a problem marks as slow, in place of the ordinary ones."""
 
     work_lines: int = Field(5_000_000, ge=100, le=10_000_000_000, description="Executed lines per slow case.")
-    cpu_seconds: float = Field(30.0, gt=0, le=3600, description="CPU time per slow case: the backstop.")
-    wall_seconds: float = Field(60.0, gt=0, le=36_000, description="Wall clock that slow cases add to a patch's.")
+    cpu_seconds: float = Field(30.0, ge=0.001, le=3600, description="CPU time per slow case: the backstop.")
+    wall_seconds: float = Field(60.0, ge=0.001, le=36_000, description="Wall clock that slow cases add to a patch's.")
 
 
 class JudgeConfig(Frozen):
@@ -76,8 +76,8 @@ class JudgeConfig(Frozen):
     work_lines: int = Field(
         50_000, ge=100, le=1_000_000_000, description="Executed lines per case: the limit that decides."
     )
-    cpu_seconds: float = Field(1.0, gt=0, le=600, description="CPU time per case: the backstop for code in C.")
-    wall_seconds: float = Field(10.0, gt=0, le=3600, description="Wall clock per patch: the backstop for sleeping.")
+    cpu_seconds: float = Field(1.0, ge=0.001, le=600, description="CPU time per case: the backstop for code in C.")
+    wall_seconds: float = Field(10.0, ge=0.001, le=3600, description="Wall clock per patch: the backstop for sleeping.")
     memory_mb: int = Field(256, ge=64, le=65_536, description="Address space per patch.")
     slow: SlowLimits = Field(SlowLimits(), description="Limits of cases that are marked slow.")
     after_time_out: AfterTimeOut = Field(

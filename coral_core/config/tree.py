@@ -4,21 +4,33 @@ Defaults are those of a laptop run with the embedded base model; `configs/` hold
 quickstart and the production (CodeLlama) files.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from coral_core.config.budget import BudgetConfig
+from coral_core.config.document import check_plain
 from coral_core.config.genes import AutomatonConfig as AutomatonConfig
 from coral_core.config.genes import GenesConfig as GenesConfig
 from coral_core.config.genes import module_names as module_names
 from coral_core.config.scoring import JudgeConfig as JudgeConfig
 from coral_core.config.scoring import ObjectiveName as ObjectiveName
 from coral_core.config.scoring import ScoringConfig as ScoringConfig
+from coral_core.config.texts import PathText, Revision
 from coral_core.frozen import Frozen
-from coral_core.repair.problem import BugClass
 
-BUG_CLASSES: tuple[BugClass, ...] = (
+MadeBugClass = Literal[
+    "comparison",
+    "arithmetic",
+    "constant",
+    "called-name",
+    "variable",
+    "boolean",
+    "index",
+    "missing-step",
+]
+"""Classes of bugs that can be made; a source may also say that it does not know one, or that there is no bug."""
+BUG_CLASSES: tuple[MadeBugClass, ...] = (
     "comparison",
     "arithmetic",
     "constant",
@@ -34,11 +46,11 @@ class EarlyStopping(Frozen):
     """Stop when the best fitness no longer rises."""
 
     enabled: bool = Field(True, description="Whether the run may end before its last generation.")
-    patience: int = Field(3, ge=1, description="Generations without improvement that are tolerated.")
+    patience: int = Field(3, ge=1, le=10_000, description="Generations without improvement that are tolerated.")
     minimum_improvement: float = Field(
         0.005, ge=0, le=1, description="A smaller rise of the best fitness counts as none."
     )
-    minimum_generations: int = Field(4, ge=1, description="Never stop before this many generations.")
+    minimum_generations: int = Field(4, ge=1, le=10_000, description="Never stop before this many generations.")
 
 
 class VariationConfig(Frozen):
@@ -94,7 +106,7 @@ class SearchConfig(Frozen):
         "nsga2",
         description="nsga2: constrained domination and crowding (Deb et al. 2002); the others use the scalar fitness.",
     )
-    tournament_size: int = Field(2, ge=2, description="Genomes that compete for one parent slot.")
+    tournament_size: int = Field(2, ge=2, le=10_000, description="Genomes that compete for one parent slot.")
     survival_rate: float = Field(0.5, gt=0, le=1, description="Share of the population that may become parents.")
     start_with_default: bool = Field(
         True,
@@ -104,7 +116,9 @@ class SearchConfig(Frozen):
         "nothing",
         description="last-champion: the first population holds the champion and the survivors of the last finished run of this name in runs; the rest is fresh.",
     )
-    elites: int = Field(2, ge=0, description="Best genomes carried over unchanged (no new training or evaluation).")
+    elites: int = Field(
+        2, ge=0, le=10_000, description="Best genomes carried over unchanged (no new training or evaluation)."
+    )
     champion_repeats: int = Field(
         0,
         ge=0,
@@ -140,14 +154,14 @@ class SearchConfig(Frozen):
 class BaseModelConfig(Frozen):
     """The code model that adapters are trained for."""
 
-    name: str = Field(
+    name: PathText = Field(
         "coral-tiny",
         min_length=1,
         description="coral-tiny (embedded), rehearsal (no model: exercises an installation), a directory, or a Hugging Face name.",
     )
-    revision: str | None = Field(None, description="Commit, tag or branch on the hub; resolved once to a commit.")
+    revision: Revision | None = Field(None, description="Commit, tag or branch on the hub; resolved once to a commit.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the frozen weights.")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|auto)$", description="cpu, cuda, cuda:N, or auto.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,3})?|auto)$", description="cpu, cuda, cuda:N, or auto.")
     prompt: Literal["auto", "tiny", "instruct"] = Field(
         "auto", description="Prompt template; auto: tiny for coral-tiny, else instruct."
     )
@@ -161,7 +175,7 @@ class TrainingPairsConfig(Frozen):
         pattern=r"^[a-z][a-z0-9_-]*$",
         description="auto: the training pairs of problems.source, or builtin mutants where it has none (quixbugs); or a source by name.",
     )
-    path: str | None = Field(
+    path: PathText | None = Field(
         None, min_length=1, description="What the training source reads; problems.path when both sources are the same."
     )
 
@@ -180,7 +194,7 @@ class ProblemsConfig(Frozen):
         pattern=r"^[a-z][a-z0-9_-]*$",
         description="Where problems come from: builtin, quixbugs, jsonl, package, or the name of a plug-in.",
     )
-    path: str | None = Field(
+    path: PathText | None = Field(
         None, min_length=1, description="What the source reads: a clone of QuixBugs, a JSONL file, a directory of code."
     )
     fitness: int = Field(
@@ -200,10 +214,12 @@ class ProblemsConfig(Frozen):
     )
     held_out: int = Field(300, ge=4, le=10_000, description="Sealed problems, opened once, at the end (as fitness).")
     pairs: int = Field(384, ge=8, le=1_000_000, description="Training pairs that are made (jsonl brings its own).")
-    bug_classes: tuple[BugClass, ...] = Field(
+    bug_classes: tuple[MadeBugClass, ...] = Field(
         BUG_CLASSES, min_length=1, description="Defect classes of bugs that are made."
     )
-    data_seed: int = Field(1, ge=0, description="Seed of the problem generator; independent of the run's seed.")
+    data_seed: int = Field(
+        1, ge=0, lt=2**53, description="Seed of the problem generator; independent of the run's seed."
+    )
     training: TrainingPairsConfig = Field(
         TrainingPairsConfig(), description="Where adapters learn from, when not from the problems' own source."
     )
@@ -227,9 +243,9 @@ class TrainingConfig(Frozen):
 
     steps: int = Field(90, ge=1, le=1_000_000, description="Optimiser steps.")
     batch_size: int = Field(8, ge=1, le=4096, description="Examples per step.")
-    warmup: int = Field(10, ge=0, description="Steps of linear warm-up; linear decay follows.")
+    warmup: int = Field(10, ge=0, le=1_000_000, description="Steps of linear warm-up; linear decay follows.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay on adapter weights.")
-    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    gradient_clip: float = Field(1.0, ge=1e-6, le=1e6, description="Largest norm of the gradient.")
     sequence_length: int = Field(
         192, ge=16, le=32_768, description="Longest prompt plus answer, in tokens; longer pairs are dropped."
     )
@@ -257,7 +273,7 @@ class TrainingLanes(Frozen):
     """Lanes that train."""
 
     lanes: int = Field(2, ge=1, le=1024, description="Lanes at most.")
-    minutes: float = Field(30, gt=0, le=10_000, description="Time limit of one job's work; waiting is not counted.")
+    minutes: float = Field(30, ge=0.001, le=10_000, description="Time limit of one job's work; waiting is not counted.")
     deployment: str = Field(
         "train-adapters/train-adapters",
         pattern=r"^[^/]+/[^/]+$",
@@ -269,7 +285,7 @@ class EvaluationLanes(Frozen):
     """Lanes that evaluate and test."""
 
     lanes: int = Field(3, ge=1, le=1024, description="Lanes at most.")
-    minutes: float = Field(5, gt=0, le=10_000, description="Time limit of one job's work; waiting is not counted.")
+    minutes: float = Field(5, ge=0.001, le=10_000, description="Time limit of one job's work; waiting is not counted.")
     deployment: str = Field(
         "evaluate-genomes/evaluate-genomes",
         pattern=r"^[^/]+/[^/]+$",
@@ -304,7 +320,7 @@ class InfraConfig(Frozen):
     )
     weight: float = Field(
         1,
-        gt=0,
+        ge=0.001,
         le=1000,
         description="Share of lane time beside other evolutions of one store (executor work-pools); 2 gets twice as much as 1.",
     )
@@ -313,7 +329,7 @@ class InfraConfig(Frozen):
 class StoreConfig(Frozen):
     """Where adapters and evaluations are kept."""
 
-    path: str = Field(
+    path: PathText = Field(
         "runs/store", min_length=1, description="Directory of the store; lanes of all machines see it under this path."
     )
     reuse: Literal["shared", "run"] = Field(
@@ -328,7 +344,7 @@ class RunConfig(Frozen):
         "evolution", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Lower-case name; part of the run id."
     )
     seed: int = Field(0, ge=0, lt=2**53, description="Seed of the run: search, trainings and sampling derive from it.")
-    runs: str = Field("runs", min_length=1, description="Directory that receives a folder per run.")
+    runs: PathText = Field("runs", min_length=1, description="Directory that receives a folder per run.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="The strategy that proposes genomes.")
     genes: GenesConfig = Field(default_factory=GenesConfig, description="What the search may choose from.")
     automaton: AutomatonConfig = Field(
@@ -342,6 +358,14 @@ class RunConfig(Frozen):
     infra: InfraConfig = Field(default_factory=InfraConfig, description="Where jobs run.")
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What may be spent.")
     store: StoreConfig = Field(default_factory=StoreConfig, description="Where work is kept.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _within_limits(cls, given: Any) -> Any:
+        """Parameters of a flow run come as JSON: they are held to the limits of a file (`coral_core.config.document`)."""
+        if isinstance(given, dict):
+            check_plain(given)
+        return given
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -10,9 +10,11 @@ problems.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import seed_from
+from coral_core.errors import ProblemError
 from coral_core.repair import trusted
 from coral_core.repair.families import A_FAMILIES, ALL_FAMILIES, B_FAMILIES
 from coral_core.repair.families.draw import Family, Function, draw, draw_inputs
@@ -38,13 +40,23 @@ class Checked:
 
 def load_builtin(config: ProblemsConfig) -> ProblemSet:
     """The problem set of `config`; the same on any machine and Python."""
+    held_out, fitness, monitor, taken = builtin_splits(config.model_copy(update={"pairs": 8}))
+    return ProblemSet(
+        source="builtin", pairs=training_pairs(config, set(taken)), fitness=fitness, monitor=monitor, held_out=held_out
+    )
+
+
+Problems = tuple[Problem, ...]
+
+
+@lru_cache(maxsize=4)
+def builtin_splits(config: ProblemsConfig) -> tuple[Problems, Problems, Problems, frozenset[str]]:
+    """Held-out, fitness and monitor split of `config`, and the normal forms in them; pairs, made last, do not change them."""
     taken: set[str] = set()
     held_out = _split(config, "held_out", config.held_out, max(1, config.held_out // 10), taken)
     fitness = _split(config, "fitness", config.fitness, config.retention, taken)
     monitor = _split(config, "monitor", config.monitor, 0, taken)
-    return ProblemSet(
-        source="builtin", pairs=training_pairs(config, taken), fitness=fitness, monitor=monitor, held_out=held_out
-    )
+    return held_out, fitness, monitor, frozenset(taken)
 
 
 def _split(config: ProblemsConfig, split: str, bugs: int, retention: int, taken: set[str]) -> tuple[Problem, ...]:
@@ -84,7 +96,10 @@ def _bugs(
             made += 1
             break
         if turn > 400 * max(1, count):
-            raise RuntimeError(f"the built-in families cannot supply {count} distinct problems for {split}")
+            raise ProblemError(
+                f"problems: the built-in functions cannot supply {count} distinct problems for {split} with bug_classes "
+                f"{', '.join(classes)}: ask for fewer, or allow more classes"
+            )
 
 
 def _rights(rng: random.Random, split: str, families: Sequence[Family], count: int, taken: set[str]) -> list[Problem]:

@@ -16,6 +16,7 @@ from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.repair.normal import check_split, near_duplicates
 from coral_core.repair.problem import ProblemSet
+from coral_core.repair.sources import BENCHMARKS
 
 log = logging.getLogger("coral.guard")
 
@@ -66,6 +67,23 @@ def guard(problems: ProblemSet, config: ProblemsConfig) -> list[Leak]:
             ]
         )
     )
+
+
+def refuse_answers(config: ProblemsConfig) -> None:
+    """Refuse a configuration that names a public benchmark as what adapters train on; reads no problems.
+
+    Raises:
+        LeakError: it does, and does not accept that by name.
+    """
+    answers = config.training.source
+    names = {config.source, answers}
+    if answers in BENCHMARKS and not names <= set(config.accept_leaks):
+        raise LeakError(
+            f"problems.training.source: {answers}: adapters would be trained on the answers of a public benchmark, so scores would be "
+            "memory. Use other training pairs (problems.training), or accept it by name: "
+            f"problems.accept_leaks: [{', '.join(sorted(names))}]",
+            ("problems", "training", "source"),
+        )
 
 
 def leaks(problems: ProblemSet, near: bool) -> list[Leak]:

@@ -7,6 +7,7 @@ trained costs nothing to keep, and small populations forget too much otherwise.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, Lineage, genome_id
@@ -86,12 +87,17 @@ class EvolutionSearch:
         search = self._config.search
         wanted = int(search.diversity.minimum_unique * search.population)
         genomes = first_genomes(self._config, self._carried)
+        heavy = {genome.heavy.digest() for genome in genomes}
+        genes = {genome.genes_digest() for genome in genomes}
+        there = [coordinates(genome.heavy, self._config.genes) for genome in genomes]
         for slot in range(len(genomes), search.population):
-            heavy = {genome.heavy.digest() for genome in genomes}
-            genes = {genome.genes_digest() for genome in genomes}
             rng = generator(self._config.seed, 0, slot, "seed")
             drawn = [self._seed(rng, slot, heavy, genes, len(heavy) < wanted) for _ in range(search.diversity.spread)]
-            genomes.append(self._farthest(drawn, genomes))
+            genome = self._farthest(drawn, there)
+            genomes.append(genome)
+            heavy.add(genome.heavy.digest())
+            genes.add(genome.genes_digest())
+            there.append(coordinates(genome.heavy, self._config.genes))
         return tuple(genomes)
 
     def _seed(self, rng: np.random.Generator, slot: int, heavy: set[str], genes: set[str], need_new: bool) -> Genome:
@@ -105,11 +111,11 @@ class EvolutionSearch:
                 break
         return genome
 
-    def _farthest(self, drawn: Sequence[Genome], kept: Sequence[Genome]) -> Genome:
-        """Of `drawn`, the one whose nearest neighbour in `kept` is farthest (the first of equals)."""
+    def _farthest(self, drawn: Sequence[Genome], kept: Sequence[NDArray[np.float64]]) -> Genome:
+        """Of `drawn`, the one whose nearest neighbour among the coordinates `kept` is farthest (the first of equals)."""
         if not kept:
             return drawn[0]
-        there = np.array([coordinates(genome.heavy, self._config.genes) for genome in kept])
+        there = np.array(kept)
         here = np.array([coordinates(genome.heavy, self._config.genes) for genome in drawn])
         nearest = np.linalg.norm(here[:, None] - there[None], axis=2).min(axis=1)
         return drawn[int(np.argmax(np.round(nearest, 9)))]

@@ -7,7 +7,9 @@
 3. A position in [0, 1] picks a candidate (equal shares) or a value of a range.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +24,9 @@ from coral_core.search.randomness import generator
 
 SAMPLE = 768
 """Automata in the calibration sample."""
+
+SECONDS_DRAW, SECONDS_STEP, SECONDS_CELL = 4e-4, 2e-5, 3e-8
+"""What an automaton, a step of it and a cell of a step cost on one core, measured."""
 
 DIGITS = 9
 """Decimals that count: the last bits of a logarithm or a sum differ between machines, genes must not."""
@@ -64,11 +69,43 @@ MIX: NDArray[np.float64] = np.array(
 )
 
 
+class WorkLimitError(Exception):
+    """More work than `limited_work` allows."""
+
+
+_work_left: ContextVar[list[float] | None] = ContextVar("_work_left", default=None)
+
+
+@contextmanager
+def limited_work(seconds: float) -> Iterator[None]:
+    """Let automata that are looked at within cost about `seconds` of one core at most, by counting cells and steps.
+
+    Counted and not timed, so that what is within the limit does not depend on how busy a machine is.
+
+    Raises:
+        WorkLimitError: they would cost more.
+    """
+    token = _work_left.set([seconds])
+    try:
+        yield
+    finally:
+        _work_left.reset(token)
+
+
+def _seen(automaton: Automaton) -> Features:
+    """Features of `automaton`, counted against `limited_work`."""
+    if (left := _work_left.get()) is not None:
+        left[0] -= SECONDS_DRAW + automaton.steps * (SECONDS_STEP + SECONDS_CELL * len(automaton.grid) ** 2)
+        if left[0] < 0:
+            raise WorkLimitError
+    return features(automaton)
+
+
 class Calibration:
     """Quantile functions of features and mixed positions for one automaton configuration."""
 
     def __init__(self, config: AutomatonConfig) -> None:
-        raw = np.array([_row(features(draw(config, generator(0, 0, n, "calibration")))) for n in range(SAMPLE)])
+        raw = np.array([_row(_seen(draw(config, generator(0, 0, n, "calibration")))) for n in range(SAMPLE)])
         self._features = np.sort(raw, axis=0)
         self._mixed = np.sort(_mix(self.quantiles(raw)), axis=0)
 
@@ -111,7 +148,7 @@ def calibration(config: AutomatonConfig) -> Calibration:
 
 def positions(automaton: Automaton, config: AutomatonConfig) -> tuple[Features, Positions]:
     """Features of `automaton` and the gene positions they express."""
-    found = features(automaton)
+    found = _seen(automaton)
     return found, calibration(config).positions(found)
 
 

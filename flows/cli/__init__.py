@@ -3,6 +3,7 @@
 Nothing here imports torch, Prefect or matplotlib at module level.
 """
 
+import errno
 import os
 import sys
 
@@ -142,28 +143,46 @@ def _main() -> None:
     except BrokenPipeError:  # `coral ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-    except PermissionError as error:
-        if debug or not error.filename:
-            raise
-        _say(
-            f"{error.filename}: may not be read or written by user {os.geteuid()} ({error.strerror}). Give this user the folder, "
-            "or run as the one who owns it."
-        )
-        raise SystemExit(2) from None
     except Exception as error:
         if debug:
             raise
-        if "prefect" in sys.modules:
-            from flows.api import api_error
+        code, text = _told(error)
+        _say(text)
+        raise SystemExit(code) from None
 
-            if (known := api_error(error)) is not None:
-                _say(str(known))
-                raise SystemExit(known.exit_code) from None
-        reason = (str(error).splitlines() or [""])[0]
-        _say(
-            f"{type(error).__name__}: {reason}\nThis is a bug of CORAL-X, not of yours. CORAL_DEBUG=1 shows where it happened."
+
+def _told(error: Exception) -> tuple[int, str]:
+    """Exit code and words for an error that nobody raised on purpose."""
+    if isinstance(error, PermissionError) and error.filename:
+        return 2, (
+            f"{_in_a_line(error.filename)}: may not be read or written by user {os.geteuid()} ({error.strerror}). Give this user "
+            "the folder, or run as the one who owns it."
         )
-        raise SystemExit(70) from None
+    if isinstance(error, OSError) and error.filename and error.errno in OF_THE_FILE_SYSTEM:
+        return (
+            2,
+            f"{_in_a_line(error.filename)}: cannot be used ({error.strerror}). Give another path, or put this one right.",
+        )
+    if "prefect" in sys.modules:
+        from flows.api import api_error
+
+        if (known := api_error(error)) is not None:
+            return known.exit_code, str(known)
+    reason = (str(error).splitlines() or [""])[0]
+    return 70, (
+        f"{type(error).__name__}: {reason}\nThis is a bug of CORAL-X, not of yours. CORAL_DEBUG=1 shows where it happened."
+    )
+
+
+OF_THE_FILE_SYSTEM = {
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
+    errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETXTBSY, errno.EFBIG, errno.ENOTCONN, errno.EHOSTDOWN,
+}  # fmt: skip
+"""What a path that was given can do, wherever it is used."""
+
+
+def _in_a_line(path: object) -> str:
+    return (os.fsdecode(path) if isinstance(path, bytes) else str(path)).replace("\n", "\\n")[:500]
 
 
 def _say(text: str) -> None:

@@ -1,13 +1,15 @@
 """`coral config check|show|schema`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from coral_core.config import RunConfig, check_paths, dump_yaml, load_config
+from coral_core import preflight
+from coral_core.config import RunConfig, dump_yaml, load_config, read_config
 from coral_core.run import identify_run
 from flows.cli.foreign import marked, words
 
@@ -18,13 +20,15 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON (keys: docs/j
 
 
 def check(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a configuration and say what it would run; starts nothing.
+    """Check a configuration and say what it would run; starts nothing and runs no code of others.
+
+    What can only be known by running something, or by a network, is left out, and said.
 
     Args:
         file: The configuration.
     """
-    config = load_config(file, set_ or [])
-    check_paths(config)
+    config, places = read_config(file, set_ or [])
+    notes = preflight.check(config, places)
     search = config.search
     summary = {
         "valid": True,
@@ -38,6 +42,7 @@ def check(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> 
         "executor": config.infra.executor,
         "store": config.store.path,
         "runs": config.runs,
+        "not_checked": list(notes),
     }
     if as_json:
         print(json.dumps(summary, indent=1))
@@ -52,6 +57,7 @@ def check(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> 
         f"model     {marked(config.base_model.name)} ({config.base_model.dtype}, {config.base_model.device}), executor {config.infra.executor}"
     )
     out.print(words(f"store     {config.store.path} (reuse: {config.store.reuse}), runs in {config.runs}"))
+    print_notes(out, notes)
 
 
 def show(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> None:
@@ -70,3 +76,9 @@ def show(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> N
 def schema() -> None:
     """Print the JSON schema of a configuration: every key with its description, range and default."""
     print(json.dumps(RunConfig.model_json_schema(), indent=1))
+
+
+def print_notes(out: Console, notes: Sequence[str]) -> None:
+    """What a check left out, a line each."""
+    for note in notes:
+        out.print(words(f"not checked here: {note}", "dim"))

@@ -1,95 +1,249 @@
-"""`coral evolve --dry-run`: what would run, from the store as it is; starts nothing."""
+"""`coral evolve --dry-run`: what would run, from the store as it is; starts nothing.
+
+Everything here is of bounded size, whatever the configuration says: what would take long is left out, and said.
+"""
 
 import json
-from collections.abc import Iterable
-from pathlib import Path
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from rich.console import Console
 
-from coral_core.config import RunConfig
-from coral_core.genome import HeavyGenes, default_lora
+from coral_core.config import InfraConfig, RunConfig
+from coral_core.config.tree import BUG_CLASSES
+from coral_core.durations import clock
+from coral_core.errors import CoralError
+from coral_core.genome import Genome, HeavyGenes, default_lora
 from coral_core.identities import Identities, frozen_identities
-from coral_core.lm.base import identify
+from coral_core.lm.base import identify, is_rehearsal, local_path
 from coral_core.plan import Planner
+from coral_core.records import JobTiming
 from coral_core.run import RunFolder, identify_run, run_folders
 from coral_core.search.base import make_search
-from coral_core.start import find_start, read_start
+from coral_core.search.expression import WorkLimitError, limited_work
+from coral_core.start import Start, find_start, read_start
 from coral_core.store import Store
+from flows.cli.config import print_notes
 from flows.cli.foreign import words
 
 SECONDS_TRAINING = 7.0
 SECONDS_EVALUATION = 4.0
-"""Per job on one core of a laptop with coral-tiny; replaced by the store's own costs where there are any."""
+"""Per job on one core of a laptop, with coral-tiny and the defaults: what a guess begins with."""
+SECONDS_FIRST_GENERATION = 1.5
+"""Work that drawing the first generation may take here."""
+MOST_PAIRS = 400
+MOST_PROBLEMS = 600
+"""Training pairs and problems of the built-in source that are made to look adapters up in the store."""
+MOST_WEIGHTS = 128 * 2**20
+"""Bytes of a base model that are hashed for the same reason."""
+MOST_RUNS = 20
+"""Latest runs among which the pace is looked for."""
+MOST_TIMINGS = 2**20
+"""Bytes at the end of their timings that are read."""
 
 
-def dry_run(config: RunConfig, edition: int, as_json: bool) -> None:
-    """Print the plan: jobs at most, what the store already has of the first generation, estimated time."""
+@dataclass(frozen=True)
+class Lanes:
+    """How many jobs run at a time."""
+
+    training: int
+    evaluation: int
+    together: int
+
+    def __str__(self) -> str:
+        if self.together < self.training + self.evaluation:
+            return f"{self.together} lane{'s' if self.together > 1 else ''}"
+        return f"{self.training} training and {self.evaluation} evaluation lanes"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Mean seconds of a training and of an evaluation, and the run that they were measured in; empty: a guess."""
+
+    training: float
+    evaluation: float
+    run_id: str = ""
+
+
+def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """Print the plan: jobs at most, what the store already has of the first generation, estimated time.
+
+    Args:
+        config: A configuration that passed `coral_core.preflight.check`.
+        edition: Of the run that would be.
+        as_json: Print JSON.
+        notes: What the check did not look at.
+    """
+    search = config.search
     identity = identify_run(config, edition)
-    folder = RunFolder(Path(config.runs).expanduser() / identity.run_id)
+    folder = RunFolder.of(config, identity)
     planner = Planner(config, identity, frozen_identities(folder, config.infra))
-    if planner.lanes is None and config.infra.executor != "work-pools":
-        planner.lanes = Identities.alike(identify(config.base_model))
-    start = read_start(folder) or find_start(config, identity.run_id)
-    search = make_search(config.model_copy(update={"seed": identity.run_seed}), start.genomes)
-    first = search.ask()
-    adapters = {genome.heavy.digest(): genome.heavy for genome in first}
-    stored = _stored(Store(config.store.path), planner, adapters.values()) if planner.lanes else None
-    fresh = config.search.population - (config.search.elites if config.search.strategy == "evolution" else 0)
-    later = (config.search.generations - 1) * fresh
-    trainings = len(adapters) + later + 1 + config.search.champion_repeats
-    evaluations = (
-        len(first)
-        + later
-        + 2
-        + (config.search.generations if config.problems.monitor else 0)
-        + 4
-        + config.search.champion_repeats
-    )
-    training_seconds, evaluation_seconds = _pace(config)
-    lanes = {"inline": 1, "local": config.infra.local_lanes or 2, "work-pools": config.infra.training.lanes}[
-        config.infra.executor
-    ]
-    seconds = (trainings * training_seconds + evaluations * evaluation_seconds) / lanes
+    start = _start(folder, config)
+    seeded = config.model_copy(update={"seed": identity.run_seed})
+    first: tuple[Genome, ...] | None
+    try:
+        with limited_work(SECONDS_FIRST_GENERATION):
+            first = make_search(seeded, start.genomes).ask()
+    except WorkLimitError:
+        first = None
+    adapters = {genome.heavy.digest(): genome.heavy for genome in first or ()}
+    stored, unknown = (None, "it was not drawn here: a population of this size takes long") if first is None else _stored(planner, adapters.values())  # fmt: skip
+    fresh = search.population - (search.elites if search.strategy == "evolution" else 0)
+    later = (search.generations - 1) * fresh
+    trainings = (len(adapters) or search.population) + later + 1 + search.champion_repeats
+    monitored = search.generations if config.problems.monitor else 0
+    evaluations = search.population + later + 2 + monitored + 4 + search.champion_repeats
+    lanes, pace = lanes_of(config.infra), find_pace(config)
+    seconds = estimate(trainings, evaluations, lanes, pace, search.population) if pace else None
     plan = {
         "run_id": identity.run_id,
         "default_lora": default_lora(config.base_model.name).model_dump(mode="json"),
         "starts_from": start.previous.run_id if start.genomes and start.previous else None,
-        "generations": config.search.generations,
-        "population": config.search.population,
+        "generations": search.generations,
+        "population": search.population,
         "trainings_at_most": trainings,
         "evaluations_at_most": evaluations,
-        "first_generation": {"adapters": len(adapters), "in_store": stored},
-        "estimated_seconds": round(seconds),
-        "genomes": [genome.model_dump(mode="json", exclude={"automaton"}) for genome in first],
+        "first_generation": {"adapters": len(adapters) if first is not None else None, "in_store": stored},
+        "lanes": {"training": lanes.training, "evaluation": lanes.evaluation, "together": lanes.together},
+        "estimated_seconds": round(seconds) if seconds is not None else None,
+        "pace_from": (pace.run_id or "guess") if pace else None,
+        "not_checked": list(notes),
+        "genomes": [genome.model_dump(mode="json", exclude={"automaton"}) for genome in first or ()],
     }
     if as_json:
         print(json.dumps(plan, indent=1))
         return
-    out = Console(highlight=False)
+    out = Console(highlight=False, soft_wrap=True)
     out.print(f"run [bold]{identity.run_id}[/] (nothing was started)")
-    out.print(
-        f"{config.search.generations} generations of {config.search.population} genomes by {config.search.strategy}"
-    )
+    out.print(f"{search.generations} generations of {search.population} genomes by {search.strategy}")
     if start.start_from != "nothing":
         out.print(words(start.text))
-    out.print(f"at most {trainings} trainings and {evaluations} evaluations on {lanes} lanes")
-    known = "how many of them the store has depends on the lanes' machines" if stored is None else f"{stored} of them in the store already"  # fmt: skip
-    out.print(f"first generation: {len(adapters)} distinct adapters, {known}")
-    out.print(f"estimated {seconds / 60:.1f} minutes when nothing is reused")
+    out.print(f"at most {trainings} trainings and {evaluations} evaluations on {lanes}")
+    if first is None:
+        out.print(f"first generation: {unknown}")
+    else:
+        known = f"{stored} of them in the store already" if stored is not None else f"how many of them the store has is not known: {unknown}"  # fmt: skip
+        out.print(words(f"first generation: {len(adapters)} distinct adapters, {known}"))
+    out.print(words(_estimate_text(config, seconds, pace)))
+    print_notes(out, notes)
 
 
-def _stored(store: Store, planner: Planner, adapters: Iterable[HeavyGenes]) -> int:
-    return sum(store.adapter_path(planner.training(heavy).digest()).exists() for heavy in adapters)
+def _start(folder: RunFolder, config: RunConfig) -> Start:
+    """What the run starts from; earlier runs are read only where it would begin with one of them."""
+    if (frozen := read_start(folder)) is not None:
+        return frozen
+    return find_start(config, folder.run_id) if config.search.start_from != "nothing" else Start()
 
 
-def _pace(config: RunConfig) -> tuple[float, float]:
-    """Mean seconds of a training and of an evaluation in the latest run of this machine, or the defaults."""
-    for folder in reversed(run_folders(config.runs)):
-        timings = [t for t in folder.timings() if t.type == "job" and not t.cached]
-        pace = []
-        for kind, default in (("training", SECONDS_TRAINING), ("evaluation", SECONDS_EVALUATION)):
-            seconds = [t.cost.seconds for t in timings if t.type == "job" and t.kind == kind]
-            pace.append(sum(seconds) / len(seconds) if seconds else default)
-        if timings:
-            return pace[0], pace[1]
-    return SECONDS_TRAINING, SECONDS_EVALUATION
+def _stored(planner: Planner, adapters: Iterable[HeavyGenes]) -> tuple[int | None, str]:
+    """How many of `adapters` the store has, or why that is not known."""
+    config = planner.config
+    store = Store(config.store.path)
+    with suppress(OSError):
+        if not any(os.scandir(store.root / "adapters")):
+            return 0, ""
+    if not (store.root / "adapters").is_dir():
+        return 0, ""
+    if config.infra.executor == "work-pools" and planner.lanes is None:
+        return None, "that depends on the lanes' machines"
+    problems = config.problems
+    sources = {problems.source, problems.training.source} - {"auto", "builtin", "jsonl"}
+    sizes = problems.fitness + problems.retention + problems.monitor + problems.held_out
+    common = set(problems.bug_classes) >= set(BUG_CLASSES)
+    if sources or problems.pairs > MOST_PAIRS or (problems.source == "builtin" and sizes > MOST_PROBLEMS) or not common:
+        return None, "the training pairs are made when the evolution starts"
+    if planner.lanes is None:
+        if not _quickly_identified(config):
+            return None, "the base model's files are hashed when the evolution starts"
+        planner.lanes = Identities.alike(identify(config.base_model))
+    return sum(store.adapter_path(planner.training(heavy).digest()).exists() for heavy in adapters), ""
+
+
+def _quickly_identified(config: RunConfig) -> bool:
+    """Is the base model here, and small?"""
+    if is_rehearsal(config.base_model):
+        return True
+    folder = local_path(config.base_model)
+    return (
+        folder is not None and sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) <= MOST_WEIGHTS
+    )
+
+
+def lanes_of(infra: InfraConfig) -> Lanes:
+    """How many lanes the executor has at most, by its configuration (and this machine's cores, for `local`)."""
+    if infra.executor == "inline":
+        return Lanes(1, 1, 1)
+    training, evaluation = infra.training.lanes, infra.evaluation.lanes
+    if infra.executor == "work-pools":
+        return Lanes(training, evaluation, training + evaluation)
+    together = infra.local_lanes or os.cpu_count() or 1
+    return Lanes(min(training, together), min(evaluation, together), together)
+
+
+def estimate(trainings: int, evaluations: int, lanes: Lanes, pace: Pace, population: int) -> float:
+    """Seconds at most: each kind on its own lanes at the same time, and both on no more than all of them together.
+
+    A generation has no more jobs of a kind than genomes, so more lanes than those stay idle.
+    """
+    training, evaluation = trainings * pace.training, evaluations * pace.evaluation
+    return max(
+        training / min(lanes.training, population),
+        evaluation / min(lanes.evaluation, population),
+        (training + evaluation) / min(lanes.together, 2 * population),
+    )
+
+
+def _estimate_text(config: RunConfig, seconds: float | None, pace: Pace | None) -> str:
+    if seconds is None or pace is None:
+        return (
+            f"no estimate: no run here had the base model {config.base_model.name} and these sizes, and a guess would be worth nothing "
+            f"(a job may take {config.infra.training.minutes:g} minutes of training, {config.infra.evaluation.minutes:g} of evaluation)"
+        )
+    origin = f"by the pace of {pace.run_id}" if pace.run_id else "a guess, from the pace of coral-tiny on a laptop: no run here had this base model and these sizes"  # fmt: skip
+    return f"estimated {clock(seconds)} when nothing is reused ({origin})"
+
+
+def find_pace(config: RunConfig) -> Pace | None:
+    """The pace of the latest run here whose jobs are of the same kind; else a guess, for coral-tiny alone; else None."""
+    wanted = _kind(config)
+    for folder in reversed(run_folders(config.runs)[-MOST_RUNS:]):
+        with suppress(CoralError, OSError):
+            if _kind(folder.config()) == wanted and (pace := _measured(folder)) is not None:
+                return pace
+    if config.base_model.name != "coral-tiny":
+        return None
+    default = RunConfig()
+    work = config.training.steps * config.training.batch_size / (default.training.steps * default.training.batch_size)
+    bugs = (config.problems.fitness + config.problems.retention) / (
+        default.problems.fitness + default.problems.retention
+    )
+    return Pace(SECONDS_TRAINING * work, SECONDS_EVALUATION * bugs * config.generation.samples)
+
+
+def _kind(config: RunConfig) -> tuple[object, ...]:
+    """What makes jobs take as long as each other: model, recipe, decoding, size of the fitness split, and where they run."""
+    infra = config.infra
+    where = (infra.training.deployment, infra.evaluation.deployment) if infra.executor == "work-pools" else ("here",)
+    problems = (config.problems.source, config.problems.path, config.problems.fitness, config.problems.retention)
+    return config.base_model, config.training, config.generation, config.genes.light.token_limit, problems, where
+
+
+def _measured(folder: RunFolder) -> Pace | None:
+    """Mean seconds of the jobs that a run did; None when it did none of one kind."""
+    path = folder.path / "timings.jsonl"
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - MOST_TIMINGS))
+        lines = file.read(MOST_TIMINGS).split(b"\n")
+    seconds: dict[str, list[float]] = {"training": [], "evaluation": []}
+    for line in lines:
+        if b'"type":"job"' in line:
+            with suppress(ValueError):
+                timing = JobTiming.model_validate_json(line)
+                if not timing.cached:
+                    seconds[timing.kind].append(timing.cost.seconds)
+    if not all(seconds.values()):
+        return None
+    means = {kind: sum(each) / len(each) for kind, each in seconds.items()}
+    return Pace(means["training"], means["evaluation"], folder.run_id)

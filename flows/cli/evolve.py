@@ -16,10 +16,12 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
 
-from coral_core.config import RunConfig, load_config
+from coral_core.config import RunConfig, read_config
+from coral_core.editions import LARGEST_EDITION
+from coral_core.errors import ConfigError
 from coral_core.foreign import visible
 from coral_core.hold import refuse_if_held
-from coral_core.preflight import preflight
+from coral_core.preflight import check, preflight
 from coral_core.run import RunFolder, find_run, identify_run, next_edition
 from coral_core.store import Store
 from flows.cli.foreign import marked
@@ -60,17 +62,19 @@ def evolve(
         overrides.append(f"seed={seed}")
     if executor is not None:
         overrides.append(f"infra.executor={executor}")
-    loaded = load_config(config, overrides)
-    preflight(loaded)
-    if not dry_run:
-        Store(loaded.store.path).prepare()
+    if not 1 <= edition <= LARGEST_EDITION:
+        raise ConfigError(f"--edition {edition:.6g}: an edition is a whole number from 1 to {LARGEST_EDITION}.")
+    loaded, places = read_config(config, overrides)
+    notes = check(loaded, places)
     if again:
         edition = next_edition(loaded.runs, loaded)
     if dry_run:
         from flows.cli.dry_run import dry_run as describe
 
-        describe(loaded, edition, as_json)
+        describe(loaded, edition, as_json, notes)
         return
+    preflight(loaded)
+    Store(loaded.store.path).prepare()
     run_it(loaded, config, edition, overrides, port, keep_server, as_json)
 
 

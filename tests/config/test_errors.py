@@ -94,7 +94,7 @@ def complaint(text: str, *overrides: str) -> str:
         ),
         (
             "budget:\n  price: {training: 1.5}\n  day: {money: 9}\n",
-            "c.yaml:1: budget",
+            "c.yaml:3: budget",
             ("budget.price.evaluation is 0", "day.money 9", "gpu_hours"),
         ),
         ("seed: -1\n", "c.yaml:1: seed", ("-1", "greater than or equal to 0")),

@@ -9,8 +9,8 @@ built-in functions, or on what ``problems.training`` names.
 """
 
 import importlib
-from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from coral_core.config.tree import ProblemsConfig, TrainingPairsConfig
@@ -25,6 +25,8 @@ SOURCES: dict[str, str] = {
     "package": "coral_core.repair.sources.package.load:load_package",
 }
 """Name -> module:function, imported when first asked for."""
+BENCHMARKS = ("quixbugs",)
+"""Public benchmarks without training pairs: who names one as a source of training trains on its answers."""
 PATHS: dict[str, str] = {
     "quixbugs": "coral_core.repair.sources.quixbugs:missing",
     "jsonl": "coral_core.repair.sources.jsonl:missing",
@@ -40,14 +42,32 @@ def find_source(name: str) -> Source:
     if name in SOURCES:
         source: Source = _imported(SOURCES[name])
         return source
-    plugins = {entry.name: entry for entry in entry_points(group=GROUP)}
+    plugins = plugin_sources()
     if name in plugins:
         loaded: Source = plugins[name].load()
         return loaded
+    raise ConfigError(_unknown("problems.source", name, plugins))
+
+
+def source_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Which key names a source that is not installed, and those that are. Imports no plug-in."""
+    plugins = plugin_sources()
+    for key, name in (
+        (("problems", "source"), config.source),
+        (("problems", "training", "source"), config.training.source),
+    ):
+        if name not in SOURCES and name not in plugins and not (name == "auto" and key[1] == "training"):
+            yield key, _unknown(".".join(key), name, plugins)
+
+
+def plugin_sources() -> dict[str, EntryPoint]:
+    """Sources of installed plug-ins by name, none of them imported yet."""
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in SOURCES}
+
+
+def _unknown(key: str, name: str, plugins: Iterable[str]) -> str:
     known = ", ".join([*SOURCES, *sorted(plugins)])
-    raise ConfigError(
-        f"problems.source: {name}: no such source. Known: {known}. A plug-in registers in the group {GROUP}."
-    )
+    return f"{key}: {name}: no such source. Known: {known}. A plug-in registers in the group {GROUP}."
 
 
 def load_problems(config: ProblemsConfig) -> ProblemSet:

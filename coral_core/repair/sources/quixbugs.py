@@ -34,6 +34,8 @@ from coral_core.scoring import values
 from coral_core.syntax import parse
 
 RECORDING_SECONDS = 60.0
+LARGEST = 2**20
+"""Bytes of a file of the clone."""
 _BUGGY, _RIGHT, _TESTS, _JSON = "python_programs", "correct_python_programs", "python_testcases", "json_testcases"
 
 
@@ -63,6 +65,20 @@ def load_quixbugs(config: ProblemsConfig) -> ProblemSet:
         held_out=tuple(chosen["held_out"]),
         benchmark=True,
     )
+
+
+def functions(config: ProblemsConfig) -> list[tuple[str, str]]:
+    """Problem ids and buggy functions of the clone at ``config.path``; parses them and runs nothing.
+
+    Raises:
+        ConfigError: a file in it cannot be read as what it should be.
+    """
+    root = Path(config.path or "").expanduser()
+    names = _programs(root)
+    splits = _splits(names)
+    found = [(f"quixbugs/{name}", _code(root / _BUGGY / f"{name}.py", name)) for name in names]
+    rights = [name for name in names if splits[name] == "fitness"][: config.retention]
+    return found + [(f"quixbugs/right/{name}", _code(root / _RIGHT / f"{name}.py", name)) for name in rights]
 
 
 def missing(path: str | None) -> Iterator[str]:
@@ -152,6 +168,8 @@ def _right(problem: Problem) -> Problem:
 
 def _read(file: Path) -> str:
     try:
+        if file.stat().st_size > LARGEST:
+            raise ConfigError(f"{file}: more than {LARGEST} bytes. {_fetch(str(file.parents[1]))}")
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}. {_fetch(str(file.parents[1]))}") from None
@@ -160,7 +178,7 @@ def _read(file: Path) -> str:
 def _parse(file: Path, text: str) -> ast.Module:
     try:
         return parse(text)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", 1) or 1
         raise ConfigError(f"{file}:{line}: not Python: {error}. {_fetch(str(file.parents[1]))}") from None
 

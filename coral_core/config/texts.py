@@ -1,0 +1,67 @@
+"""Texts of a configuration with a form of their own: paths, revisions, sets of modules."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from coral_core.errors import ConfigError
+
+LONGEST_PATH = 4095
+LONGEST_NAME = 255
+"""Bytes of a path and of one name in it: what Linux takes."""
+_MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def _path(text: str) -> str:
+    """A path that can be one on any machine; whether it is there is asked later."""
+    try:
+        data = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ValueError("holds a character that no path can hold. Take it out") from None
+    if "://" in text:
+        raise ValueError("is an address, and a path of a mounted file system is needed. Mount it and give its path")
+    if text.startswith("~") and text != "~" and not text.startswith("~/"):
+        raise ValueError(
+            "only ~/ is read as a home directory, and it is that of the user who runs it. Give the whole path"
+        )
+    if b"\0" in data:
+        raise ValueError("holds a NUL character. Take it out")
+    if len(data) > LONGEST_PATH or any(len(name) > LONGEST_NAME for name in data.split(b"/")):
+        raise ValueError(
+            f"is too long: a path has {LONGEST_PATH} bytes at most, and a name in it {LONGEST_NAME}. Give a shorter one"
+        )
+    return text
+
+
+def _revision(text: str) -> str:
+    """A commit, tag or branch: it becomes part of a path in the hub's cache."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,254}", text) or ".." in text or text.endswith("/"):
+        raise ValueError("is no name of a commit, tag or branch. Give one of those, or leave it out")
+    return text
+
+
+def _modules(text: str) -> str:
+    names = [name.strip() for name in text.split("+")]
+    if not any(names) or not all(_MODULE.fullmatch(name) for name in names if name):
+        raise ValueError("is no set of modules. Give q, q+v, attention, mlp, all, or module names joined by '+'")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path)]
+Revision = Annotated[str, AfterValidator(_revision)]
+ModuleSet = Annotated[str, AfterValidator(_modules)]
+
+
+def expanded(text: str) -> Path:
+    """The absolute path that `text` stands for.
+
+    Raises:
+        ConfigError: it begins with ``~``, and this user has no home directory.
+    """
+    try:
+        return Path(text).expanduser().absolute()
+    except (RuntimeError, OSError) as error:  # OSError: the working directory is gone
+        raise ConfigError(f"{text}: cannot be made a whole path ({error}). Give the whole path.") from None
