@@ -6,7 +6,7 @@
 
 import re
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls but newline and tab; marks that turn the direction of writing; halves of surrogate pairs, which cannot be
 encoded."""
 _PLAIN = re.compile(r"(?!.*(?://|www\.))[\w ,;:.%()=+/'–-]*", re.ASCII | re.IGNORECASE)
@@ -20,6 +20,15 @@ def visible(text: str) -> str:
     '\\\\x1b]0;gone\\\\x07'
     """
     return _CONTROL.sub(lambda found: _spelt(ord(found[0])), text)
+
+
+def on_one_line(text: str) -> str:
+    """As `visible`, for names: newlines and tabs are spelt out, too.
+
+    >>> on_one_line("two\\nlines")
+    'two\\\\x0alines'
+    """
+    return visible(text).replace("\n", "\\x0a").replace("\t", "\\x09")
 
 
 def _spelt(code: int) -> str:

@@ -19,6 +19,8 @@ from coral_core.errors import ConfigError, StoreError
 from coral_core.json_object import json_object
 
 NAME = "lock"
+LONGEST = 4096
+"""Characters of what the lock says of its holder."""
 PATIENCE = 0.5
 """Seconds; whoever asks whether the lock is held holds it itself for a moment."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -34,7 +36,7 @@ def hold(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / NAME).open("a+", encoding="utf-8")
+        file = os.fdopen(_opened(folder, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+", encoding="utf-8")
     except OSError as error:
         raise StoreError(
             f"runs: {folder}: cannot be written ({error.strerror}). Choose another with --set runs=DIR"
@@ -52,7 +54,7 @@ def hold(folder: Path) -> Iterator[None]:
 def is_held(folder: Path) -> bool | None:
     """Does a session work on the run in `folder`? None: there is no lock to tell by."""
     try:
-        with (folder / NAME).open() as file:
+        with os.fdopen(_opened(folder, os.O_RDONLY)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -64,8 +66,13 @@ def is_held(folder: Path) -> bool | None:
 def refuse_if_held(folder: Path) -> None:
     """Raise `ConfigError` when a session works on the run in `folder`: before anything is started for another."""
     if is_held(folder):
-        with (folder / NAME).open(encoding="utf-8") as file:
+        with os.fdopen(_opened(folder, os.O_RDONLY), encoding="utf-8", errors="replace") as file:
             raise _refusal(folder, file)
+
+
+def _opened(folder: Path, flags: int) -> int:
+    """The lock's file, without waiting for anybody, whatever lies there. Raises `OSError`."""
+    return os.open(folder / NAME, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def _taken(file: IO[str]) -> bool:
@@ -89,7 +96,7 @@ def _taken(file: IO[str]) -> bool:
 def _refusal(folder: Path, file: IO[str]) -> ConfigError:
     try:
         file.seek(0)
-        holder = json_object(file.read())
+        holder = json_object(file.read(LONGEST))
         who = f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         who = "another process"

@@ -8,8 +8,7 @@ in the run's folder keeps the answer: a replay finds everything in the store and
 import logging
 from typing import Self
 
-from pydantic import ValidationError
-
+from coral_core.bounded_read import read_model
 from coral_core.config import InfraConfig
 from coral_core.errors import BaseModelError, StoreError
 from coral_core.frozen import Frozen
@@ -71,11 +70,11 @@ def freeze_identities(folder: RunFolder, infra: InfraConfig, identities: Identit
 def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | None:
     """What lanes of `infra` said to an earlier session of this run; None when nobody asked them."""
     try:
-        found = _Frozen.model_validate_json((folder.path / FILE).read_bytes())
+        found = read_model(folder.path / FILE, _Frozen)
         found.identities.check()
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError, BaseModelError) as error:
+    except (OSError, ValueError, BaseModelError) as error:
         log.warning("%s cannot be used, so lanes are asked again: %s", folder.path / FILE, str(error).splitlines()[0])
         return None
     return found.identities if found.asked == asked_of(infra) else None

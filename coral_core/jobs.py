@@ -4,7 +4,7 @@ A job holds everything that decides its outcome; its digest is its identity in t
 store. Costs and times ride in `Cost`, which is no part of any digest.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,16 +16,20 @@ from coral_core.repair.problem import Difficulty, Split
 
 SCHEMA_VERSION = 1
 QueueName = Literal["training", "evaluation"]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""Name of an entry of the store."""
+AdapterDigest = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|none)$")]
+"""Name of an adapter, or `none` for the bare base model."""
 InfeasibleReason = Literal["diverged", "out-of-memory", "module-missing", "prompt-too-long", "time-out", "poison"]
 
 
 class Cost(Frozen):
     """What a job used. Never part of a digest or of history.jsonl."""
 
-    seconds: float = Field(0.0, ge=0, description="Wall-clock seconds of work (waiting not counted).")
-    cpu_seconds: float = Field(0.0, ge=0, description="CPU seconds of engine and judge.")
-    peak_memory_mb: float = Field(0.0, ge=0, description="Peak resident (CPU) or allocated (GPU) memory.")
-    tokens: int = Field(0, ge=0, description="Tokens trained on or generated.")
+    seconds: float = Field(0.0, ge=0, le=1e11, description="Wall-clock seconds of work (waiting not counted).")
+    cpu_seconds: float = Field(0.0, ge=0, le=1e11, description="CPU seconds of engine and judge.")
+    peak_memory_mb: float = Field(0.0, ge=0, le=1e12, description="Peak resident (CPU) or allocated (GPU) memory.")
+    tokens: int = Field(0, ge=0, le=10**15, description="Tokens trained on or generated.")
 
 
 class BaseModelIdentity(Frozen):
@@ -101,7 +105,7 @@ class TrainingJob(Frozen):
 
 
 class LossPoint(Frozen):
-    step: int
+    step: int = Field(ge=0)
     loss: float
 
 
@@ -109,12 +113,12 @@ class TrainedAdapter(Frozen):
     """What a training left in the store, beside the weights."""
 
     schema_version: int = SCHEMA_VERSION
-    training_digest: str
+    training_digest: Digest
     infeasible: InfeasibleReason | None = None
     reason: str = Field("", description="Why the genome is infeasible, in words.")
-    trainable_parameters: int = 0
-    base_parameters: int = 0
-    examples: int = 0
+    trainable_parameters: int = Field(0, ge=0)
+    base_parameters: int = Field(0, ge=0)
+    examples: int = Field(0, ge=0)
     losses: tuple[LossPoint, ...] = ()
     warnings: tuple[str, ...] = ()
     cost: Cost = Cost()
@@ -202,8 +206,8 @@ class Evaluation(Frozen):
     """The scores of a genome on a split, with every verdict in it."""
 
     schema_version: int = SCHEMA_VERSION
-    evaluation_digest: str
-    training_digest: str
+    evaluation_digest: Digest
+    training_digest: AdapterDigest
     split: Split
     infeasible: InfeasibleReason | None = None
     reason: str = ""
@@ -214,7 +218,7 @@ class Evaluation(Frozen):
         description="k (2, 4, ... and the number of samples) -> unbiased estimate; {} for one sample.",
     )
     passed: tuple[str, ...] = Field((), description="Problem ids whose first sample passes every case.")
-    trainable_parameters: int = 0
+    trainable_parameters: int = Field(0, ge=0)
     records: tuple[ProblemRecord, ...] = ()
     cost: Cost = Cost()
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from coral_core.config import RunConfig
+from coral_core.foreign import in_a_line, visible
 from coral_core.jobs import Evaluation
+from coral_core.records import parse_record, parse_timing
 from coral_core.run import RunFolder
 from coral_core.search.selection import fitness, violation
 from coral_core.store import Store
@@ -129,7 +131,11 @@ class RunReading:
                 try:
                     take(row)
                 except (KeyError, TypeError, ValueError, AttributeError) as error:
-                    log.warning("%s: a line is not what it should be and is passed over: %s", self.folder.run_id, error)
+                    log.warning(
+                        "%s: a line is not what it should be and is passed over: %s",
+                        visible(self.folder.run_id),
+                        in_a_line(error),
+                    )
         self._read_evaluations()
         return self
 
@@ -152,7 +158,8 @@ class RunReading:
         self._population: list[Line] = []
 
     def _record(self, row: dict[str, Any]) -> None:
-        kind = row.get("type")
+        parse_record(row)  # of another shape it is no record, and nothing of it is taken
+        kind = row["type"]
         if kind == "baseline":
             self.baselines[row["name"]] = row
         elif kind == "genome":
@@ -250,14 +257,15 @@ class RunReading:
         self._stage_jobs: set[tuple[str, str]] = set()
 
     def _timing(self, row: dict[str, Any]) -> None:
-        kind = row.get("type")
+        parse_timing(row)
+        kind = row["type"]
         if kind == "session":
             self.line = self.last = row
             self._known.clear()
-        elif kind == "failure" and row.get("kind") in self.jobs:
+        elif kind == "failure":
             self.jobs[row["kind"]].failed += 1
             self.last = row
-        elif kind == "job" and row.get("kind") in self.jobs:
+        elif kind == "job":
             self._job(row)
 
     def _job(self, row: dict[str, Any]) -> None:

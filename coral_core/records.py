@@ -1,14 +1,21 @@
 """The records of a run: what stands in history.jsonl and in timings.jsonl, line by line."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from coral_core.frozen import Frozen
 from coral_core.genome import Genome
-from coral_core.jobs import BaseModelIdentity, Cost
+from coral_core.jobs import AdapterDigest, BaseModelIdentity, Cost, Digest
 
 SCHEMA_VERSION = 1
+Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
+"""A score: a number from 0 to 1, up to rounding."""
+Number = Annotated[float, Field(ge=-1e9, le=1e9)]
+"""A number that sums of many of its kind do not overflow."""
+UnixTime = Annotated[float, Field(ge=0, le=1e11)]
+Seconds = Annotated[float, Field(ge=0, le=1e11)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class RunIdentity(Frozen):
@@ -62,11 +69,11 @@ class BaselineRecord(Frozen):
     type: Literal["baseline"] = "baseline"
     schema_version: int = SCHEMA_VERSION
     name: Literal["base_model", "default_lora"]
-    training_digest: str
-    evaluation_digest: str
-    scores: dict[str, float]
-    fitness: float | None
-    pass_at_1: float
+    training_digest: AdapterDigest
+    evaluation_digest: Digest
+    scores: dict[str, Share]
+    fitness: Number | None
+    pass_at_1: Share
     infeasible: str | None = None
 
 
@@ -76,14 +83,14 @@ class GenomeRecord(Frozen):
     type: Literal["genome"] = "genome"
     schema_version: int = SCHEMA_VERSION
     genome: Genome
-    training_digest: str
-    evaluation_digest: str
-    scores: dict[str, float] = Field(description="Empty when infeasible.")
-    fitness: float | None
-    pass_at_1: float | None
+    training_digest: AdapterDigest
+    evaluation_digest: Digest
+    scores: dict[str, Share] = Field(description="Empty when infeasible.")
+    fitness: Number | None
+    pass_at_1: Share | None
     infeasible: str | None = None
     reason: str = ""
-    trainable_parameters: int = 0
+    trainable_parameters: int = Field(0, ge=0)
 
 
 class GenerationRecord(Frozen):
@@ -91,14 +98,14 @@ class GenerationRecord(Frozen):
 
     type: Literal["generation"] = "generation"
     schema_version: int = SCHEMA_VERSION
-    generation: int
+    generation: Count
     best: str | None = Field(description="Genome id of the champion so far.")
-    best_fitness: float | None
-    mean_fitness: float | None
+    best_fitness: Number | None
+    mean_fitness: Number | None
     front: tuple[str, ...] = Field(description="Pareto front of everything evaluated so far.")
-    hypervolume: float = Field(description="Of the front over the objectives, reference 0.")
-    unique_adapters: int
-    monitor_pass_at_1: float | None = Field(description="Of the champion so far, on the monitor split.")
+    hypervolume: Number = Field(description="Of the front over the objectives, reference 0.")
+    unique_adapters: Count
+    monitor_pass_at_1: Share | None = Field(description="Of the champion so far, on the monitor split.")
 
 
 class HeldOut(Frozen):
@@ -106,23 +113,23 @@ class HeldOut(Frozen):
 
     name: Literal["champion", "base_model", "default_lora", "generation_0_median"]
     genome_id: str | None = None
-    training_digest: str
-    evaluation_digest: str
-    pass_at_1: float
-    scores: dict[str, float]
-    passed: int = Field(description="Bugs repaired.")
-    bugs: int = Field(description="Bugs in the split (retention problems not counted).")
+    training_digest: AdapterDigest
+    evaluation_digest: Digest
+    pass_at_1: Share
+    scores: dict[str, Share]
+    passed: Count = Field(description="Bugs repaired.")
+    bugs: Count = Field(description="Bugs in the split (retention problems not counted).")
 
 
 class Repeat(Frozen):
     """The champion's genes, trained and evaluated anew on the fitness split with other random numbers."""
 
-    replicate: int = Field(ge=1, description="Number of the repeat; 0 is the champion itself.")
-    training_digest: str
-    evaluation_digest: str
-    scores: dict[str, float] = Field(description="Empty when infeasible.")
-    fitness: float | None
-    pass_at_1: float | None
+    replicate: Count = Field(ge=1, description="Number of the repeat; 0 is the champion itself.")
+    training_digest: AdapterDigest
+    evaluation_digest: Digest
+    scores: dict[str, Share] = Field(description="Empty when infeasible.")
+    fitness: Number | None
+    pass_at_1: Share | None
     infeasible: str | None = None
     reason: str = ""
 
@@ -134,7 +141,7 @@ class FinalRecord(Frozen):
     schema_version: int = SCHEMA_VERSION
     reason: str = Field(description="Why the search ended.")
     champion: str
-    held_out_openings: int = Field(description="Times this run evaluated the sealed split: one batch, at the end.")
+    held_out_openings: Count = Field(description="Times this run evaluated the sealed split: one batch, at the end.")
     held_out: tuple[HeldOut, ...]
     repeats: tuple[Repeat, ...] = Field((), description="Seed repeats of the champion (search.champion_repeats).")
 
@@ -165,8 +172,8 @@ class JobTiming(Frozen):
     digest: str
     label: str = Field(description="Genome id or baseline and split.")
     cached: bool = Field(description="True: found in the store, nothing was done.")
-    finished: float = Field(description="Unix time.")
-    waited: float = Field(description="Seconds from submission to result, less the work.")
+    finished: UnixTime = Field(description="Unix time.")
+    waited: Seconds = Field(description="Seconds from submission to result, less the work.")
     cost: Cost
 
 
@@ -177,7 +184,7 @@ class JobFailure(Frozen):
     schema_version: int = SCHEMA_VERSION
     kind: Literal["training", "evaluation"]
     digest: str
-    when: float = Field(description="Unix time.")
+    when: UnixTime = Field(description="Unix time.")
     error: str = Field(description="Class of the error, or `lane-lost`.")
     message: str = Field(description="First line of what it said.")
 
@@ -187,9 +194,17 @@ class SessionTiming(Frozen):
 
     type: Literal["session"] = "session"
     schema_version: int = SCHEMA_VERSION
-    started: float
-    seconds: float
-    trainings: int = Field(description="Trainings done by this session (cache hits not counted).")
-    evaluations: int = Field(description="Evaluations done by this session (cache hits not counted).")
+    started: UnixTime
+    seconds: Seconds
+    trainings: Count = Field(description="Trainings done by this session (cache hits not counted).")
+    evaluations: Count = Field(description="Evaluations done by this session (cache hits not counted).")
     outcome: Literal["finished", "stopped", "failed"]
     error: str = Field("", description="Class and first line of the error that ended it; empty unless failed.")
+
+
+_TIMINGS: dict[str, type[Frozen]] = {"job": JobTiming, "failure": JobFailure, "session": SessionTiming}
+
+
+def parse_timing(row: dict[str, Any]) -> Any:
+    """A line of timings as its record. Raises `KeyError` for an unknown type, `ValidationError`."""
+    return _TIMINGS[row["type"]].model_validate(row)

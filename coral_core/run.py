@@ -17,15 +17,17 @@ import contextlib
 import json
 import os
 import platform
+import stat
 import sys
 import time
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from pydantic import ValidationError
 
+from coral_core.bounded_read import LINES, LONGEST_LINE, SMALL, OddFileError, kind_of, list_folder, look_at, read_file
 from coral_core.config import RunConfig, dump_yaml, read_frozen
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
@@ -63,6 +65,8 @@ FACT_TYPES: dict[str, type] = {
 }
 """What run.json may say; of another type it says nothing."""
 
+CONFIG_BYTES = 2**20
+"""Bytes of a frozen configuration."""
 SILENT_SECONDS = 30.0
 """A run of another machine that has not beaten for so long is dead; clocks may differ by some seconds."""
 
@@ -136,10 +140,15 @@ class RunFolder:
     def facts(self) -> dict[str, Any]:
         """What run.json says, without what is of another type than it should be; empty when it cannot be read."""
         try:
-            found = json_object((self.path / "run.json").read_bytes())
+            found = json_object(read_file(self.path / "run.json", SMALL))
         except (OSError, ValueError):
             return {}
         return {name: value for name, value in found.items() if isinstance(value, FACT_TYPES.get(name, object))}
+
+    def made(self) -> float:
+        """Unix time at which run.json was written last; 0 when there is none."""
+        found = look_at(self.path / "run.json")
+        return found.st_mtime if found is not None else 0.0
 
     def flow_run_ids(self) -> list[str]:
         """Prefect flow runs of all sessions of this run, oldest first."""
@@ -161,7 +170,7 @@ class RunFolder:
         if held:
             return True
         try:
-            facts = json_object((self.path / "run.json").read_bytes())
+            facts = json_object(read_file(self.path / "run.json", SMALL))
             pid, host = int(facts["pid"]), str(facts["host"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -190,7 +199,7 @@ class RunFolder:
         """Replace the history; a replay that is still behind what is on disk leaves it alone."""
         data = _lines(records)
         path = self.path / "history.jsonl"
-        old = path.read_bytes() if path.exists() else b""
+        old = read_file(path, LINES) if path.exists() else b""
         if not old.startswith(data):
             write_atomic(path, data)
 
@@ -198,7 +207,7 @@ class RunFolder:
         """The records, typed (`Record`); empty when the run has not got that far.
 
         Raises:
-            StoreError: a line is no record; the last one, when a kill cut it, is passed over.
+            StoreError: a line is no record (the last one, when a kill cut it, is passed over), or it cannot be read.
         """
         path = self.path / "history.jsonl"
         return [_record(path, number, line) for number, line in enumerate(_whole_lines(path), 1)]
@@ -207,7 +216,7 @@ class RunFolder:
         """The last record of one of `types`, or None; parses no other, so that a long history costs nothing.
 
         Raises:
-            StoreError: that line is no record.
+            StoreError: that line is no record, or the history cannot be read.
         """
         path = self.path / "history.jsonl"
         marks = [f'"type": "{name}"'.encode() for name in types]
@@ -219,14 +228,21 @@ class RunFolder:
         return None
 
     def append_timing(self, timing: JobTiming | JobFailure | SessionTiming) -> None:
-        with (self.path / "timings.jsonl").open("a", encoding="utf-8") as file:
-            file.write(timing.model_dump_json() + "\n")
+        """Add a line to timings.jsonl. Raises `StoreError`: it cannot be written."""
+        path = self.path / "timings.jsonl"
+        try:
+            with _open_to_write(path, os.O_WRONLY | os.O_APPEND, "ab") as file:
+                file.write((timing.model_dump_json() + "\n").encode())
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot be written ({error.strerror}). Free space, or move it away, and run the same command again; finished work is kept"
+            ) from error
 
     def timings(self) -> list[JobTiming | SessionTiming]:
         """Jobs and sessions, in order; failed tries are left out, and a line cut by a kill is skipped.
 
         Raises:
-            StoreError: a line is whole and no timing.
+            StoreError: a line is whole and no timing, or it cannot be read.
         """
         path = self.path / "timings.jsonl"
         result: list[JobTiming | SessionTiming] = []
@@ -235,12 +251,15 @@ class RunFolder:
                 continue
             kind = SessionTiming if b'"type":"session"' in line else JobTiming
             try:
-                result.append(kind.model_validate_json(line))
+                row = json_object(_bounded(line))
+            except ValueError:
+                continue  # cut by a kill, perhaps with the next session's first line behind it
+            try:
+                result.append(kind.model_validate(row))
             except ValidationError as error:
-                if error.errors()[0]["type"] != "json_invalid":
-                    raise StoreError(
-                        f"{path}, line {number}: is no timing ({_why(error)}). Take this line out; it counts time and cost only"
-                    ) from error
+                raise StoreError(
+                    f"{path}, line {number}: is no timing ({_why(error)}). Take this line out; it counts time and cost only"
+                ) from error
         return result
 
     def failures(self) -> list[JobFailure]:
@@ -248,13 +267,38 @@ class RunFolder:
         result = []
         for line in _lines_of(self.path / "timings.jsonl"):
             if b'"type":"failure"' in line:
-                with contextlib.suppress(ValidationError):
-                    result.append(JobFailure.model_validate_json(line))
+                with contextlib.suppress(ValueError):
+                    result.append(JobFailure.model_validate(json_object(_bounded(line))))
         return result
 
 
 def _lines_of(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n") if path.exists() else []
+    """Lines of a file, none where there is none. Raises `StoreError`: it cannot be read."""
+    try:
+        return read_file(path, LINES).split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        use = "counts time and cost only" if path.name == "timings.jsonl" else "is written anew from the store"
+        raise StoreError(
+            f"{path}: cannot be read ({error.strerror}). Move it away; coral resume {path.parent.name} goes on without it, and it {use}"
+        ) from None
+
+
+def _bounded(line: bytes) -> bytes:
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"a line of {len(line)} bytes")
+    return line
+
+
+def _open_to_write(path: Path, flags: int, mode: str) -> IO[bytes]:
+    """Open a regular file of ours, made when it is not there. Raises `OSError`: also for what is no regular file."""
+    handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise OddFileError(path, f"{kind_of(found.st_mode)}, not a file")
+    return os.fdopen(handle, mode)
 
 
 def _whole_lines(path: Path) -> list[bytes]:
@@ -264,7 +308,7 @@ def _whole_lines(path: Path) -> list[bytes]:
 
 def _record(path: Path, number: int, line: bytes) -> Any:
     try:
-        return parse_record(json_object(line))
+        return parse_record(json_object(_bounded(line)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{path}, line {number}: is no record of a run ({_why(error)}). Take out this line and all after it; "
@@ -277,7 +321,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 class HistoryWriter:
@@ -295,7 +339,7 @@ class HistoryWriter:
         """Put `records` at the end. Raises `StoreError`: the run's folder cannot be written."""
         data = _lines(records)
         try:
-            with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+            with _open_to_write(self._path, os.O_RDWR, "r+b") as file:
                 file.seek(self._at)
                 there = file.read(len(data))
                 if there != data and data.startswith(there):
@@ -320,9 +364,24 @@ def _lines(records: Iterable[Record]) -> bytes:
 
 def run_folders(runs: str | Path) -> list[RunFolder]:
     """All runs under `runs`, oldest first."""
-    root = Path(runs).expanduser().absolute()
-    found = [RunFolder(path.parent) for path in root.glob("*/run.json")]
-    return sorted(found, key=lambda folder: ((folder.path / "run.json").stat().st_mtime, folder.run_id))
+    root = _root(runs)
+    try:
+        names = list_folder(root)
+    except OSError:
+        return []
+    facts = {name: look_at(root / name / "run.json") for name in names}
+    made = sorted((fact.st_mtime, name) for name, fact in facts.items() if fact is not None)
+    return [RunFolder(root / name) for _, name in made]
+
+
+def _root(runs: str | Path) -> Path:
+    """The folder of runs. Raises `ConfigError`: it is no path."""
+    try:
+        root = Path(runs).expanduser().absolute()
+        os.fsencode(root)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"runs: {str(runs)[:200]!r}: is no path ({error}). Give a directory.") from None
+    return root
 
 
 def latest_runs(runs: str | Path, most: int) -> list[RunFolder]:
@@ -332,14 +391,18 @@ def latest_runs(runs: str | Path, most: int) -> list[RunFolder]:
 
 
 def find_run(runs: str | Path, name: str) -> RunFolder:
-    """The run called `name`: an id, a unique beginning of one, ``latest``, or a path to its folder."""
-    if (Path(name) / "run.json").is_file():
+    """The run called `name`: an id, a unique beginning of one, ``latest``, or a path to its folder, wherever that is.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    if name and look_at(Path(name) / "run.json") is not None:
         return RunFolder(Path(name).absolute())
     folders = run_folders(runs)
     if name == "latest" and folders:
         return folders[-1]
     matches = [folder for folder in folders if folder.run_id == name] or [
-        f for f in folders if f.run_id.startswith(name)
+        f for f in folders if name and f.run_id.startswith(name)
     ]
     if len(matches) == 1:
         return matches[0]

@@ -7,6 +7,7 @@ genes, not scores: carried genomes are trained and evaluated like any other, und
 """
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from coral_core.bounded_read import LINES, RECORD, look_at, open_file, read_file, read_model
 from coral_core.config import RunConfig
 from coral_core.digest import digest
 from coral_core.errors import CoralError, StoreError
@@ -84,7 +86,7 @@ def freeze_start(folder: RunFolder, config: RunConfig) -> Start:
     path = folder.path / FILE
     history = folder.history()
     recorded = history[0].start if history and isinstance(history[0], RunRecord) else None
-    if path.exists():
+    if look_at(path) is not None:
         start = _read(path)
     elif recorded is not None:
         raise StoreError(f"{path}: is gone, and {folder.run_id} began with it. Restore it, or run another edition.")
@@ -103,7 +105,7 @@ def freeze_start(folder: RunFolder, config: RunConfig) -> Start:
 def read_start(folder: RunFolder) -> Start | None:
     """The frozen start, for reports; None where there is none or it cannot be read."""
     try:
-        return _read(folder.path / FILE) if (folder.path / FILE).exists() else None
+        return _read(folder.path / FILE) if look_at(folder.path / FILE) is not None else None
     except StoreError:
         return None
 
@@ -139,21 +141,22 @@ def _finished_at(path: Path) -> float | None:
     """When the run first finished (a replay later does not count); None when it has not."""
     history = path / "history.jsonl"
     try:
-        with history.open("rb") as file:
-            file.seek(max(0, history.stat().st_size - TAIL))
+        with open_file(history, LINES) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             lines = file.read().splitlines()
         last = json_object(lines[-1]) if lines else {}
         if last.get("type") != "final":
             return None
         sessions = [
-            SessionTiming.model_validate_json(line)
-            for line in (path / "timings.jsonl").read_text("utf-8").splitlines()
-            if line.startswith('{"type":"session"')
+            SessionTiming.model_validate(json_object(line))
+            for line in read_file(path / "timings.jsonl", LINES).split(b"\n")
+            if line.startswith(b'{"type":"session"')
         ]
     except (OSError, ValueError):
         return None
     ends = [session.started + session.seconds for session in sessions if session.outcome == "finished"]
-    return min(ends) if ends else history.stat().st_mtime
+    written = look_at(history)
+    return min(ends) if ends else written.st_mtime if written is not None else None
 
 
 def _carried(folder: RunFolder, most: int) -> tuple[Previous, tuple[Genome, ...]]:
@@ -195,7 +198,7 @@ def _carried(folder: RunFolder, most: int) -> tuple[Previous, tuple[Genome, ...]
 
 def _read(path: Path) -> Start:
     try:
-        return Start.model_validate_json(path.read_text("utf-8"))
+        return read_model(path, Start, RECORD)
     except (OSError, ValueError) as error:
         raise StoreError(
             f"{path}: cannot be read ({type(error).__name__}). Restore it, or run another edition."

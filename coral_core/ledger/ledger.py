@@ -8,8 +8,9 @@ be read closes the ledger for every evolution with a limit; it never lets their 
 import time
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from coral_core.bounded_read import RECORD, read_model
 from coral_core.config.budget import BudgetConfig, LanePrices, Limits
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
@@ -84,9 +85,9 @@ class Ledger:
             mark = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             kept = self._budgets.get(path)
             if kept is None or kept[0] != mark:
-                kept = self._budgets[path] = (mark, Budget.model_validate_json(path.read_bytes()).budget)
+                kept = self._budgets[path] = (mark, read_model(path, Budget, RECORD).budget)
             return kept[1]
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             way_out = f"Put it in force again with: coral resume {run_id}"
             raise unreadable(f"budget of {run_id}: {path}", error, way_out) from None
 

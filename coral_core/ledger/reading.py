@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from coral_core.bounded_read import RECORD, read_model
 from coral_core.errors import StoreError
 from coral_core.ledger.accounts import LaneAccount
 from coral_core.ledger.sums import Sums
@@ -91,10 +92,10 @@ class Accounts:
             mark = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             kept = self._open.get(name)
             if kept is None or kept[0] != mark:
-                kept = (mark, LaneAccount.model_validate_json(path.read_bytes()), time.monotonic())
+                kept = (mark, read_model(path, LaneAccount, RECORD), time.monotonic())
                 self._open[name] = kept
             return kept[1]
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             way_out = "Restore it, or remove it to forget what that lane cost."
             raise unreadable(f"ledger: {path}", error, way_out) from None
 
@@ -110,10 +111,12 @@ def prepare(store: Store) -> None:
         store.make_folder(root / "budgets")
 
 
-def unreadable(what: str, error: OSError | ValidationError, way_out: str) -> StoreError:
+def unreadable(what: str, error: OSError | ValueError, way_out: str) -> StoreError:
     """The error of a file without which nobody can tell whether the next job may start."""
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
+    elif not isinstance(error, ValidationError):
+        reason = str(error)[:200]
     else:
         first = error.errors()[0]
         own = first["type"] == "value_error"

@@ -10,10 +10,11 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from coral_core.bounded_read import RECORD, SMALL, read_file, read_model
 from coral_core.frozen import Frozen
 from coral_core.json_object import json_object
 from coral_core.queue.recent import Recent
@@ -28,6 +29,10 @@ def lane_name(queue: str, flow_run_id: str) -> str:
     return f"{queue}-{flow_run_id}"
 
 
+LaneName = Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]{0,199}$")]
+"""Names a file, so it must not lead out of its folder."""
+
+
 class Served(Frozen):
     """What one evolution got from one lane."""
 
@@ -39,7 +44,7 @@ class LaneNote(Frozen):
     """One lane's account of itself. Times are of the lane's own clock and for people only."""
 
     schema_version: int = 1
-    lane: str
+    lane: LaneName
     queue: Literal["training", "evaluation"]
     flow_run_id: str = Field("", description="Prefect flow run that is this lane; empty outside Prefect.")
     host: str = ""
@@ -74,8 +79,8 @@ class LaneBoard:
     def read(self, lane: str) -> LaneNote | None:
         """A lane's note; None when there is none that can be read."""
         try:
-            return LaneNote.model_validate_json((self._folder / f"{lane}.json").read_bytes())
-        except (OSError, ValidationError):
+            return read_model(self._folder / f"{lane}.json", LaneNote, RECORD)
+        except (OSError, ValueError):
             return None
 
     def notes(self, since: float = 0.0) -> Iterator[LaneNote]:
@@ -133,7 +138,7 @@ class LaneBoard:
     def asked_to_end(self, lane: str) -> str:
         """Why the lane was asked to end; empty when it was not."""
         try:
-            return str(json_object((self._folder / "end" / f"{lane}.json").read_bytes())["why"]) or "asked to"
+            return str(json_object(read_file(self._folder / "end" / f"{lane}.json", SMALL))["why"]) or "asked to"
         except FileNotFoundError:
             return ""
         except (OSError, ValueError, KeyError, TypeError):

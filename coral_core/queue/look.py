@@ -3,8 +3,10 @@
 import time
 from pathlib import Path
 
+from coral_core.bounded_read import look_at
 from coral_core.queue.queue import Claim, JobQueue
 from coral_core.queue.tickets import Ticket, digest_of, is_answer
+from coral_core.store import Kind
 
 LEFT_SECONDS = 30.0
 
@@ -38,9 +40,12 @@ def uncollected(queue: JobQueue, seconds: float = LEFT_SECONDS) -> list[str]:
 
 
 def _result(queue: JobQueue, digest: str) -> Path:
-    if queue.name == "training":
-        return queue.store.adapter_path(digest) / "manifest.json"
-    return queue.store.evaluation_path(digest)
+    kind: Kind = "adapter" if queue.name == "training" else "evaluation"
+    if not queue.store.is_published(kind, digest):  # also for the name of a file that is no digest
+        return queue.root / "none"
+    return (
+        queue.store.adapter_path(digest) / "manifest.json" if kind == "adapter" else queue.store.evaluation_path(digest)
+    )
 
 
 def _answer(queue: JobQueue, digest: str) -> Path:
@@ -49,7 +54,5 @@ def _answer(queue: JobQueue, digest: str) -> Path:
 
 def _age(path: Path) -> float:
     """Seconds since a file was written; 0 when there is none."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0
+    found = look_at(path)
+    return time.time() - found.st_mtime if found is not None else 0.0

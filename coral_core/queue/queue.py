@@ -28,13 +28,15 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from coral_core.bounded_read import RECORD, SMALL, look_at, read_file, read_model
 from coral_core.errors import StoreError
+from coral_core.foreign import in_a_line, visible
 from coral_core.frozen import Frozen
-from coral_core.jobs import QueueName
+from coral_core.jobs import Digest, QueueName
 from coral_core.json_object import json_object
-from coral_core.queue.board import LaneBoard
+from coral_core.queue.board import LaneBoard, LaneName
 from coral_core.queue.fairness import RunNote, begun, in_order
 from coral_core.queue.tickets import Failure, Ticket, digest_of, is_answer
 from coral_core.store import Store, write_atomic
@@ -46,9 +48,9 @@ Model = TypeVar("Model", bound=Frozen)
 class Claim(Frozen):
     """A lane's word that it does this job now."""
 
-    digest: str
+    digest: Digest
     token: str = Field(description="Names this claim and no other: a claim that was broken and made again differs.")
-    lane: str
+    lane: LaneName
     flow_run_id: str = ""
     host: str = ""
     run_id: str = Field(description="The evolution whose ticket was taken.")
@@ -102,7 +104,7 @@ class JobQueue:
             finally:
                 scratch.unlink()
         try:
-            return str(json_object(path.read_bytes())["id"])
+            return str(json_object(read_file(path, SMALL, self.store.root))["id"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"store {self.store.root}: {path} cannot be read ({error}). Remove it to have it made anew."
@@ -111,7 +113,7 @@ class JobQueue:
     def check(self, installation: str) -> None:
         """Is this still the store that has this name? Raises `StoreError`: it is not mounted (any more), or another is."""
         try:
-            found = json_object((self.top / "installation.json").read_bytes())["id"]
+            found = json_object(read_file(self.top / "installation.json", SMALL, self.store.root))["id"]
         except (OSError, ValueError, KeyError, TypeError):
             found = ""
         if found != installation:
@@ -173,7 +175,7 @@ class JobQueue:
 
     def runs(self) -> list[str]:
         """Evolutions with tickets here."""
-        return sorted(path.name for path in (self.root / "tickets").glob("*") if any(path.iterdir()))
+        return sorted(path.name for path in (self.root / "tickets").glob("*") if _holds_any(path))
 
     def owner(self, run_id: str) -> int | None:
         """Number of the user who runs an evolution; None when it never joined."""
@@ -326,10 +328,8 @@ class JobQueue:
     def is_done(self, digest: str, file: str) -> bool:
         """Is there a result? A look at names only: who uses the result checks it."""
         if is_answer(file):
-            return self._answer(digest).exists()
-        if self.name == "training":
-            return (self.store.adapter_path(digest) / "manifest.json").exists()
-        return self.store.evaluation_path(digest).exists()
+            return look_at(self._answer(digest)) is not None
+        return self.store.is_published("adapter" if self.name == "training" else "evaluation", digest)
 
     # -- within ----------------------------------------------------------------------------
 
@@ -372,13 +372,13 @@ class JobQueue:
 
     def _read(self, path: Path, model: type[Model]) -> Model | None:
         try:
-            return model.model_validate_json(path.read_bytes())
+            return read_model(path, model, RECORD, self.store.root)
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             if path not in self._damaged:  # it is looked at several times a second
                 self._damaged.add(path)
-                log.warning("queue: %s cannot be read and counts as absent: %s", path, str(error).splitlines()[0])
+                log.warning("queue: %s cannot be read and counts as absent: %s", visible(str(path)), in_a_line(error))
             return None
 
     def _present(self) -> None:
@@ -392,6 +392,15 @@ class JobQueue:
             write_atomic(path, model.model_dump_json().encode())
         except OSError as error:
             raise self.store.unwritable(error) from error
+
+
+def _holds_any(folder: Path) -> bool:
+    """Is there anything in `folder`? Not in what is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def both(store: Store) -> Iterable[JobQueue]:

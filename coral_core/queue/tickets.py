@@ -6,7 +6,7 @@ from pydantic import Field
 
 from coral_core.errors import EngineError
 from coral_core.frozen import Frozen
-from coral_core.jobs import EvaluationJob, IdentityJob, QueueName, TestJob, TrainingJob
+from coral_core.jobs import Digest, EvaluationJob, IdentityJob, QueueName, TestJob, TrainingJob
 
 JobKind = Literal["identity", "training", "evaluation", "test"]
 Job = IdentityJob | TrainingJob | EvaluationJob | TestJob
@@ -53,7 +53,7 @@ class Ticket(Frozen):
 
     schema_version: int = 1
     kind: JobKind
-    digest: str
+    digest: Digest
     run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")
     job: dict[str, Any] = Field(description="The job as JSON.")
     seconds: float = Field(gt=0, description="Time limit of the work; waiting is not counted.")

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from coral_core.bounded_read import look_at, open_file
 from coral_core.config import RunConfig
 from coral_core.errors import StoreError
 from coral_core.genome import LightGenes
@@ -17,7 +18,7 @@ from coral_core.repair.prompt import template_for
 from coral_core.report.content import Contender, Report
 from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, repaired_text, stands, table
 from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.store import WEIGHTS_BYTES, Store
 
 WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -43,8 +44,12 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
         scratch.mkdir(parents=True)
         source = store.adapter_path(digest)
         for name in WEIGHTS:
-            if (source / name).exists():
-                shutil.copyfile(source / name, scratch / name)
+            if look_at(source / name) is not None:
+                with (
+                    open_file(source / name, WEIGHTS_BYTES, store.root) as original,
+                    (scratch / name).open("wb") as copy,
+                ):
+                    shutil.copyfileobj(original, copy)
         config = folder.config()
         (scratch / "genome.json").write_text(
             json.dumps(_genome(report, champion), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"

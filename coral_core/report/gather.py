@@ -116,7 +116,7 @@ def run_line(folder: RunFolder) -> RunLine:
         best_fitness=last.best_fitness if last else None,
         champion=history.champion,
         champion_held_out_pass_at_1=champion.pass_at_1 if champion else None,
-        started=(folder.path / "run.json").stat().st_mtime,
+        started=folder.made(),
         seconds=spent.seconds,
         cpu_seconds=spent.cpu_seconds,
         trainings=spent.trainings,

@@ -1,10 +1,12 @@
 """A run as parameters, metrics over generations, genomes and files: what experiment trackers take."""
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coral_core.bounded_read import look_at
 from coral_core.report.comparison import leaves
 from coral_core.report.content import Report, Status
 from coral_core.report.history import History
@@ -74,9 +76,9 @@ def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
         files=tuple(
             path
             for path in (*(written / n for n in REPORT_FILES), *(folder.path / n for n in RUN_FILES))
-            if path.is_file()
+            if (found := look_at(path)) is not None and stat.S_ISREG(found.st_mode)  # a link may lead anywhere
         ),
-        started=min(jobs, default=(folder.path / "run.json").stat().st_mtime),
+        started=min(jobs, default=folder.made()),
         seconds=report.totals.seconds,
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coral_core.bounded_read import look_at
 from coral_core.records import JobTiming, SessionTiming
 from coral_core.report.content import Counts, Status, Totals
 from coral_core.run import RunFolder
@@ -106,4 +107,5 @@ def standing(folder: RunFolder, finished: bool, line: Mapping[str, Any] | None) 
 
 
 def _changed(path: Path) -> float:
-    return path.stat().st_mtime if path.exists() else 0.0
+    found = look_at(path)
+    return found.st_mtime if found is not None else 0.0

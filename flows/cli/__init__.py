@@ -113,7 +113,8 @@ def build() -> App:
     store = App(name="store", help="Look at and check the store of adapters and evaluations.", help_format="markdown")
     store.command("flows.cli.store:ls", name="ls", help="List what the store holds.")
     store.command("flows.cli.store:show", name="show", help="Show one entry.")
-    store.command("flows.cli.store:verify", name="verify", help="Read every byte and report broken entries.")
+    store.command("flows.cli.store:verify", name="verify", help="Check every entry by itself; exits 0 or 1.")
+    store.command("flows.cli.store:clear", name="clear", help="Remove entries that this version does not use.")
     app.command(store)
     return app
 

@@ -16,11 +16,13 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
 
+from coral_core.bounded_read import LINES, read_file
 from coral_core.config import RunConfig, read_config
 from coral_core.editions import LARGEST_EDITION
 from coral_core.errors import ConfigError
 from coral_core.foreign import visible
 from coral_core.hold import refuse_if_held
+from coral_core.json_object import json_object
 from coral_core.preflight import check, preflight
 from coral_core.run import RunFolder, find_run, identify_run, next_edition
 from coral_core.store import Store
@@ -117,7 +119,7 @@ def run_it(
             drain()
     folder = find_run(config.runs, result["run_id"])
     if as_json:
-        print(json.dumps(json.loads((folder.path / "report.json").read_text()), indent=1))
+        print(json.dumps(json_object(read_file(folder.path / "report.json", LINES)), indent=1))
         return
     from flows.cli.report import print_report
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from coral_core.bounded_read import read_file
 from coral_core.errors import ConfigError, StoreError
 from coral_core.report.content import Contender, Report
 from coral_core.report.gather import build_report
@@ -18,6 +19,8 @@ from coral_core.report.repeats import repeats_text
 from coral_core.run import RunFolder, find_run
 from flows.cli.foreign import marked, words
 from flows.cli.places import AsJson, Runs, clock, store_of
+
+PAGE_BYTES = 2**29
 
 
 def report(
@@ -52,10 +55,19 @@ def report(
         from coral_core.report.tables import page_of
 
         # what could not be written is not there, or of another day
-        page = page_of(folder, store_of(folder), found) if problem else (folder.path / "report.html").read_text("utf-8")
+        page = page_of(folder, store_of(folder), found) if problem else _written(folder)
         write_page(html, page)
     if problem:
         Console(stderr=True, highlight=False).print(f"[yellow]warning[/]: {marked(problem)}")
+
+
+def _written(folder: RunFolder) -> str:
+    """The page that was just written. Raises `ConfigError`: somebody exchanged it."""
+    path = folder.path / "report.html"
+    try:
+        return read_file(path, PAGE_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}). Run it again.") from None
 
 
 def write_page(path: Path, page: str) -> None:

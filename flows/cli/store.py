@@ -1,19 +1,22 @@
-"""`coral store ls|show|verify`: what the store holds and whether it is sound."""
+"""`coral store ls|show|verify|clear`: what the store holds, whether it is sound, and what of it may go."""
 
 import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from coral_core.errors import StoreError
-from coral_core.store import Entry, Store
+from coral_core.errors import ConfigError, StoreError
+from coral_core.foreign import visible
+from coral_core.lm.versions import ENGINE_VERSION, RECIPE_VERSION
+from coral_core.store import Entry, Store, Stranger
 from flows.cli.foreign import marked, words
 from flows.cli.places import AsJson, size
 
@@ -21,27 +24,36 @@ Path_ = Annotated[str, Parameter(name="--path", help="Directory of the store.")]
 
 
 def ls(*, path: Path_ = "runs/store", as_json: AsJson = False) -> None:
-    """List adapters and evaluations with their size; contents are not checked (see verify)."""
-    entries = list(_open(path).entries())
+    """List adapters and evaluations with their size and the version that made them; contents are not checked (see verify)."""
+    store = _open(path)
+    entries, strangers = list(store.entries()), store.strangers()
     if as_json:
-        print(
-            json.dumps({"schema_version": 1, "path": path, "entries": [_entry(entry) for entry in entries]}, indent=1)
-        )
+        body = {
+            "schema_version": 1,
+            "path": visible(path),
+            "entries": [_entry(entry) for entry in entries],
+            "foreign": [stranger.model_dump(mode="json") for stranger in strangers],
+        }
+        print(json.dumps(body, indent=1))
         return
     out = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("kind", "digest", "size", "when"):
+    for name in ("kind", "digest", "size", "when", "made by", ""):
         table.add_column(name, justify="right" if name == "size" else "left")
     for entry in entries:
         table.add_row(
             entry.kind,
             entry.digest[:16],
             size(entry.bytes),
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.modified)),
+            _when(entry.modified),
+            words(_maker(entry)),
+            "" if entry.sound else f"[red]broken[/]: {marked(entry.problem)}",
         )
     if entries:
         out.print(table)
+    _print_strangers(out, strangers)
     out.print(_count(entries))
+    _print_versions(out, entries)
 
 
 def show(digest: str, /, *, path: Path_ = "runs/store", as_json: AsJson = False) -> None:
@@ -55,7 +67,7 @@ def show(digest: str, /, *, path: Path_ = "runs/store", as_json: AsJson = False)
     if len(found) != 1:
         names = ", ".join(name[:16] for _, name in found[:6])
         raise StoreError(
-            f"{digest}: "
+            f"{visible(digest)}: "
             + (
                 f"{len(found)} entries begin so: {names}. Give more digits."
                 if found
@@ -87,17 +99,25 @@ def show(digest: str, /, *, path: Path_ = "runs/store", as_json: AsJson = False)
 
 
 def verify(*, path: Path_ = "runs/store", as_json: AsJson = False) -> None:
-    """Read every byte and report broken entries; returns 1 if there are any."""
-    entries = list(_open(path).entries(check=True))
+    """Check every entry by itself and report broken ones; returns 1 if there are any.
+
+    Of an adapter: size and checksum of each file, nothing beside them, its record. Of an evaluation: its checksum, its record,
+    scores between 0 and 1, and that pass@1 and repaired problems are those of its verdicts. Patches are not judged again and
+    nothing is generated: that is `coral verify RUN`.
+    """
+    store = _open(path)
+    entries, strangers = list(store.entries(check=True)), store.strangers()
     broken = [entry for entry in entries if not entry.sound]
     if as_json:
         print(
             json.dumps(
                 {
                     "schema_version": 1,
-                    "path": path,
+                    "path": visible(path),
                     "checked": len(entries),
                     "broken": [_entry(entry) for entry in broken],
+                    "other_versions": sum(not entry.current for entry in entries),
+                    "foreign": [stranger.model_dump(mode="json") for stranger in strangers],
                 },
                 indent=1,
             )
@@ -108,9 +128,57 @@ def verify(*, path: Path_ = "runs/store", as_json: AsJson = False) -> None:
             out.print(
                 f"[red]broken[/] {entry.kind} {entry.digest[:16]}: {marked(entry.problem)}. It counts as absent and will be made again."
             )
+        _print_strangers(out, strangers)
         out.print(f"{_count(entries)}; {len(broken)} broken")
+        _print_versions(out, entries)
     if broken:
         raise SystemExit(1)
+
+
+def clear(
+    *,
+    path: Path_ = "runs/store",
+    other_versions: Annotated[
+        bool, Parameter(help="Entries made by another version of recipe or engine than this one.", negative=())
+    ] = False,
+    broken: Annotated[bool, Parameter(help="Broken entries, and those that were set aside.", negative=())] = False,
+    yes: Annotated[bool, Parameter(help="Remove them; without it they are only listed.", negative=())] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove entries that this version does not use: of other versions, or broken. Without --yes it only says which.
+
+    Runs that used a removed entry keep their history, and `coral verify` and `coral show` then miss it.
+    """
+    if not (other_versions or broken):
+        raise ConfigError("coral store clear: says not what. Give --other-versions, --broken or both.")
+    store = _open(path)
+    chosen = [
+        entry
+        for entry in store.entries(check=broken)
+        if (other_versions and entry.sound and not entry.current) or (broken and not entry.sound)
+    ]
+    aside = store.set_aside_before() if broken else []
+    if yes:
+        for entry in chosen:
+            store.remove(entry.kind, entry.digest)
+        store.forget_set_aside(aside)
+    if as_json:
+        body = {
+            "schema_version": 1,
+            "path": visible(path),
+            "removed": yes,
+            "entries": [_entry(entry) for entry in chosen],
+            "set_aside": len(aside),
+        }
+        print(json.dumps(body, indent=1))
+        return
+    out = Console(highlight=False, soft_wrap=True)
+    for entry in chosen:
+        why = f"broken: {entry.problem}" if not entry.sound else f"made by {_maker(entry)}"
+        out.print(words(f"{entry.kind} {entry.digest[:16]} {why}"))
+    done = "removed" if yes else "would be removed; nothing was. Add --yes to remove them"
+    more = f" and {len(aside)} that were set aside" if aside else ""
+    out.print(f"{_count(chosen)}{more} {done}")
 
 
 @contextlib.contextmanager
@@ -130,13 +198,42 @@ def heard() -> Iterator[list[str]]:
 
 
 def _open(path: str) -> Store:
-    if "://" not in path and not Path(path).expanduser().is_dir():
+    store = Store(path)
+    if not os.path.isdir(store.root):
         raise StoreError(f"{path}: no store there. Give its directory with --path DIR.")
-    return Store(path)
+    return store
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
     return entry.model_dump(mode="json")
+
+
+def _maker(entry: Entry) -> str:
+    if not entry.version:
+        return "?"
+    return f"{'recipe' if entry.kind == 'adapter' else 'engine'} {visible(entry.version)}{'' if entry.current else ' (other)'}"
+
+
+def _when(modified: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(modified))
+    except (OverflowError, ValueError, OSError):  # file systems hold times that no calendar has
+        return "?"
+
+
+def _print_strangers(out: Console, strangers: list[Stranger]) -> None:
+    for found in strangers:
+        out.print(Text.assemble(("foreign", "yellow"), words(f" {found.folder}/{found.name}: {found.what}, no entry")), soft_wrap=True)  # fmt: skip
+
+
+def _print_versions(out: Console, entries: list[Entry]) -> None:
+    others = [entry for entry in entries if not entry.current]
+    if others:
+        out.print(
+            f"[yellow]{len(others)} made by another version[/] than this one (recipe {RECIPE_VERSION}, engine {ENGINE_VERSION}), which "
+            "does not use them: coral store clear --other-versions lists them, with --yes it removes them",
+            soft_wrap=True,
+        )
 
 
 def _count(entries: list[Entry]) -> str:

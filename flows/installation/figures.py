@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
+from coral_core.bounded_read import read_file
 from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
 from coral_core.ledger import Ledger
@@ -19,7 +20,7 @@ from coral_core.queue import JobQueue, LaneNote
 from coral_core.queue.look import uncollected
 from coral_core.report.content import RunLine
 from coral_core.report.sessions import error, sessions, status, totals
-from coral_core.run import RunFolder, latest_runs
+from coral_core.run import CONFIG_BYTES, RunFolder, latest_runs
 from coral_core.store import Store
 from flows.api import ApiError
 from flows.installation.look import QUEUES, PoolLook, look_at_pools
@@ -215,7 +216,16 @@ def _evolutions(runs: str, store: Store) -> tuple[list[EvolutionFigures], list[U
     for folder in latest_runs(runs, MOST_EVOLUTIONS):
         try:
             lines.append(EvolutionFigures(**_line(folder), **_spent(ledger, folder, store)))
-        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        except (
+            CoralError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            yaml.YAMLError,
+        ) as error:
             unreadable.append(Unreadable(run_id=folder.run_id, problem=_problem(folder, error)))
     return lines, unreadable
 
@@ -236,7 +246,8 @@ def _line(folder: RunFolder) -> dict[str, object]:
     final, last = folder.last("final"), folder.last("generation")
     state = status(folder, work)
     held_out = [line.pass_at_1 for line in final.held_out if line.name == "champion"] if final is not None else []
-    config = yaml.load((folder.path / "config.yaml").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    text = read_file(folder.path / "config.yaml", CONFIG_BYTES)
+    config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return {
         "run_id": folder.run_id,
         "status": state,
@@ -246,7 +257,7 @@ def _line(folder: RunFolder) -> dict[str, object]:
         "best_fitness": last.best_fitness if last is not None else None,
         "champion": final.champion if final is not None else last.best if last is not None else None,
         "champion_held_out_pass_at_1": held_out[0] if held_out else None,
-        "started": (folder.path / "run.json").stat().st_mtime,
+        "started": folder.made(),
         "seconds": spent.seconds,
         "cpu_seconds": spent.cpu_seconds,
         "trainings": spent.trainings,

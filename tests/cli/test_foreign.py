@@ -38,7 +38,8 @@ def run(tmp_path: Path) -> tuple[RunFolder, Store]:
     )
     bad = first.model_copy(update={"problem_id": EVIL, "bug_class": EVIL, "samples": (sample,)})
     store.publish_evaluation(
-        champion.evaluation_digest, found.model_copy(update={"records": (bad, *found.records[1:])})
+        champion.evaluation_digest,
+        found.model_copy(update={"records": (bad, *found.records[1:]), "passed": (EVIL, *found.passed[1:])}),
     )
     folder.write_history(
         [r.model_copy(update={"reason": EVIL}) if isinstance(r, GenomeRecord) and r.infeasible else r for r in history]

@@ -23,6 +23,7 @@ from coral_core.repair.problem import Split
 from coral_core.run import RunFolder, identify_run
 from coral_core.store import Store
 
+RIGHT = "def f(x):\n    return x\n"
 CLASSES = ("comparison", "arithmetic", "index")
 PROBLEMS = ProblemsConfig(fitness=4, retention=0, monitor=0, held_out=4, pairs=8)
 
@@ -51,7 +52,24 @@ def evaluation(
         )
         for number, problem in enumerate(names)
     ]
-    records += [ProblemRecord(problem_id=f"right/{n}", bug_class="none", retention=True, samples=()) for n in range(2)]
+    records += [
+        ProblemRecord(
+            problem_id=f"right/{number}",
+            bug_class="none",
+            retention=True,
+            samples=(
+                Sample(
+                    completion=RIGHT,
+                    patch=RIGHT,
+                    extraction="whole",
+                    verdict={"outcome": "passed", "cases": ["pass"]}
+                    if number == 0
+                    else {"outcome": "syntax", "cases": []},
+                ),
+            ),
+        )
+        for number in range(2)
+    ]
     return Evaluation(
         evaluation_digest=digest([name, split]),
         training_digest=training,

@@ -109,7 +109,7 @@ def test_what_a_model_or_the_store_says_is_text(tmp_path: Path) -> None:
     bad = first.model_copy(
         update={"problem_id": EVIL, "bug_class": EVIL, "samples": (sample.model_copy(update={"verdict": verdict}),)}
     )
-    changed = hostile.model_copy(update={"records": (bad, *hostile.records[1:])})
+    changed = hostile.model_copy(update={"records": (bad, *hostile.records[1:]), "passed": (EVIL, *hostile.passed[1:])})
     store.publish_evaluation(line.evaluation_digest, changed)
     rewritten(
         folder,
@@ -232,7 +232,7 @@ def test_the_page_reproduces_what_a_run_before_began(tmp_path: Path) -> None:
 def test_repeats_are_summed_up_without_the_champion(tmp_path: Path) -> None:
     folder, store = make_run(tmp_path)
     lines = tuple(
-        Repeat(replicate=n, training_digest="t", evaluation_digest="e", scores={}, fitness=f, pass_at_1=f, infeasible=bad, reason="")
+        Repeat(replicate=n, training_digest="0" * 64, evaluation_digest="1" * 64, scores={}, fitness=f, pass_at_1=f, infeasible=bad, reason="")
         for n, f, bad in ((1, 0.6, None), (2, 0.7, None), (3, None, "diverged"))
     )  # fmt: skip
     rewritten(folder, {FinalRecord: lambda r: r.model_copy(update={"repeats": lines})})
@@ -273,7 +273,7 @@ def made_up(effect_of_rank: float) -> History:
         made = made.model_copy(update={"heavy": heavy})
         value = 0.3 + effect_of_rank * made.heavy.rank / 8 + 0.02 * rng.standard_normal()
         history.genomes[made.genome_id] = GenomeRecord(
-            genome=made, training_digest="t", evaluation_digest="e", scores={}, fitness=value, pass_at_1=0.1
+            genome=made, training_digest="0" * 64, evaluation_digest="1" * 64, scores={}, fitness=value, pass_at_1=0.1
         )
     return history
 

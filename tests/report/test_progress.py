@@ -328,7 +328,7 @@ def test_adding_costs_the_same_late_as_early(tmp_path: Path) -> None:
     folder, _ = make_run(tmp_path, finished=False)
     (folder.path / "history.jsonl").unlink()
     writer, record = HistoryWriter(folder), GenomeRecord(
-        genome=genome(0, 0, 2), training_digest="t", evaluation_digest="e", scores={}, fitness=None, pass_at_1=None
+        genome=genome(0, 0, 2), training_digest="0" * 64, evaluation_digest="1" * 64, scores={}, fitness=None, pass_at_1=None
     )  # fmt: skip
     written = []
     for _ in range(300):

@@ -9,17 +9,33 @@ from pathlib import Path
 import pytest
 
 from coral_core.errors import StoreError
-from coral_core.jobs import Evaluation, TrainedAdapter
+from coral_core.jobs import Evaluation, ProblemRecord, Sample, TrainedAdapter
 from coral_core.store import Store
 
 DIGEST = "a" * 64
+
+
+def judged(digest: str = DIGEST, passes: bool = False) -> Evaluation:
+    """An evaluation of one bug."""
+    verdict = {"outcome": "fixed" if passes else "wrong-value", "cases": ["pass"] if passes else ["wrong"]}
+    sample = Sample(completion="x", patch="x", extraction="whole", verdict=verdict)
+    record = ProblemRecord(problem_id="p", bug_class="index", retention=False, samples=(sample,))
+    return Evaluation(
+        evaluation_digest=digest,
+        training_digest="none",
+        split="fitness",
+        scores={"bugfix": 0.25},
+        pass_at_1=float(passes),
+        passed=("p",) if passes else (),
+        records=(record,),
+    )
 
 
 def published(root: Path, digest: str = DIGEST) -> Store:
     store = Store(root)
     store.prepare()
     scratch = store.scratch()
-    (scratch / "adapter_config.json").write_text("{}")
+    (scratch / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (scratch / "adapter_model.safetensors").write_bytes(b"weights" * 100)
     store.publish_adapter(digest, scratch, TrainedAdapter(training_digest=digest, trainable_parameters=7))
     return store
@@ -95,7 +111,7 @@ def test_the_first_publication_of_a_digest_stays(tmp_path: Path) -> None:
 def test_evaluations_are_checked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = Store(tmp_path)
     store.prepare()
-    evaluation = Evaluation(evaluation_digest=DIGEST, training_digest="none", split="fitness", scores={"bugfix": 0.25})
+    evaluation = judged()
     store.publish_evaluation(DIGEST, evaluation)
     assert store.read_evaluation(DIGEST) == evaluation
     path = store.evaluation_path(DIGEST)
@@ -128,7 +144,7 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path: Path, mon
     with pytest.raises(StoreError, match="the disk is full"):
         store.publish_adapter(DIGEST, scratch, TrainedAdapter(training_digest=DIGEST))
     with pytest.raises(StoreError, match="the disk is full"):
-        store.publish_evaluation(DIGEST, Evaluation(evaluation_digest=DIGEST, training_digest="none", split="fitness"))
+        store.publish_evaluation(DIGEST, judged())
     assert not list((tmp_path / "adapters").iterdir()) and not list((tmp_path / "evaluations").iterdir())
     assert not list((tmp_path / "tmp").iterdir())
 

@@ -1,0 +1,177 @@
+"""Reads files and folders that nobody vouches for: of stores, runs, queues and ledgers.
+
+What lies there was written by lanes of other machines, by people and by other programs. A FIFO or a device would hold a
+reader up for ever, a sparse file would fill its memory, a symbolic link would lead it out of the store. So every such file
+is opened here: regular files of a bounded size only, links are not followed, and the check is made on the open file, so
+that it cannot be exchanged in between. Not covered: what the bytes mean (json_object.py), and file systems that hang.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from coral_core.json_object import json_object
+
+MEBIBYTE = 2**20
+SMALL = MEBIBYTE
+"""Bytes of a file that holds one small record: a manifest, a ticket, a lane's note."""
+RECORD = 64 * MEBIBYTE
+"""Bytes of a file that holds one large record: training.json, start.json, an account of a lane."""
+LINES = 1024 * MEBIBYTE
+"""Bytes of a history or of timings."""
+LONGEST_LINE = 16 * MEBIBYTE
+"""Bytes of one line of them."""
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class OddFileError(OSError):
+    """Something is there, and it is not a regular file (or folder) of a size that is read."""
+
+    def __init__(self, path: str | Path, problem: str) -> None:
+        super().__init__(errno.EINVAL, problem, str(path))
+
+
+def kind_of(mode: int) -> str:
+    """What a file of `mode` is, with its article: ``a FIFO``, ``a file``."""
+    return next((name for test, name in _KINDS if test(mode)), "a file")
+
+
+def read_file(path: Path, most: int, below: Path | None = None) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have at most.
+        below: No folder between this one and the file may be a symbolic link; this one may.
+
+    Raises:
+        OddFileError: it is no regular file, larger than `most`, or reached over a link.
+        OSError: it is not there, or cannot be read.
+        ValueError: `path` holds a NUL byte.
+    """
+    with open_file(path, most, below) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OddFileError(path, f"more than {most} bytes")
+    return data
+
+
+@contextlib.contextmanager
+def open_file(path: Path, most: int, below: Path | None = None) -> Iterator[BufferedReader]:
+    """The regular file at `path`, open for reading. Args and Raises: as `read_file`."""
+    try:
+        handle = _opened(path, below)
+    except OSError as error:
+        raise _explained(error, path) from None
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OddFileError(path, f"{kind_of(found.st_mode)}, not a file")
+        if found.st_size > most:
+            raise OddFileError(path, f"{found.st_size} bytes, {most} are read at most")
+        yield file
+
+
+def read_model(path: Path, model: type[Model], most: int = SMALL, below: Path | None = None) -> Model:
+    """The record that a JSON file holds. Args and Raises: as `read_file`; `ValueError` also for what is no such record."""
+    return model.model_validate(json_object(read_file(path, most, below)))
+
+
+def sha256_of(path: Path, most: int, below: Path | None = None) -> str:
+    """SHA-256 of a regular file, in hex digits. Args and Raises: as `read_file`."""
+    with open_file(path, most, below) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_folder(path: Path, below: Path | None = None) -> dict[str, os.stat_result]:
+    """Names in a folder, sorted, and what each is; links are not followed.
+
+    Raises:
+        OSError: it is not there, no folder, or cannot be read.
+    """
+    try:
+        handle = _opened_folder(path, below)
+    except OSError as error:
+        raise _explained(error, path) from None
+    found = {}
+    try:
+        with os.scandir(handle) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # removed in between
+                    found[entry.name] = entry.stat(follow_symlinks=False)
+    finally:
+        os.close(handle)
+    return {name: found[name] for name in sorted(found)}
+
+
+def look_at(path: Path) -> os.stat_result | None:
+    """What lies at `path`, links not followed; None when nothing does or nobody may look."""
+    try:
+        return path.lstat()
+    except (OSError, ValueError):
+        return None
+
+
+def _opened(path: Path, below: Path | None) -> int:
+    before = os.lstat(path) if below is None else None
+    if before is not None and not stat.S_ISREG(before.st_mode):  # opening a device may do things
+        raise OddFileError(path, f"{kind_of(before.st_mode)}, not a file")
+    if below is None:
+        return os.open(path, _FILE)
+    folder = _opened_folder(path.parent, below)
+    try:
+        before = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(before.st_mode):
+            raise OddFileError(path, f"{kind_of(before.st_mode)}, not a file")
+        return os.open(path.name, _FILE, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _opened_folder(path: Path, below: Path | None) -> int:
+    if below is None:
+        return os.open(path, _FOLDER)
+    parts = path.relative_to(below).parts if path.is_relative_to(below) else ("..",)
+    if ".." in parts:
+        raise OddFileError(path, f"not below {below}")
+    folder = os.open(below, _FOLDER)
+    for part in parts:
+        try:
+            inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
+
+
+def _explained(error: OSError, path: Path) -> OSError:
+    """The error with the whole path, and in words where the system's own mislead."""
+    if isinstance(error, OddFileError):
+        return error
+    if error.errno == errno.ELOOP:
+        return OddFileError(path, "a symbolic link")
+    if error.errno == errno.ENOTDIR:
+        return OddFileError(path, "a symbolic link or a file where a folder should be")
+    if error.errno == errno.ENXIO:
+        return OddFileError(path, "a socket or a device, not a file")
+    error.filename = str(path)
+    return error
