@@ -17,7 +17,7 @@ from coral_core.repair.normal import check_split
 from coral_core.repair.problem import Problem, ProblemSet
 from coral_core.scoring.judge import Judge
 from coral_core.scoring.objectives import bugfix
-from coral_core.scoring.values import ValueOutside, decode_call
+from coral_core.scoring.values import ValueOutside
 from coral_core.syntax import parse
 
 
@@ -78,9 +78,9 @@ def _of_one(problem: Problem) -> Iterator[str]:
         yield f"{problem.problem_id}: buggy and reference are equal exactly when bug_class is none"
     for number, case in enumerate(problem.cases):
         try:
-            decode_call(list(case.arguments), list(case.nodes))
+            case.check()
         except (ValueOutside, RecursionError) as error:
-            yield f"{problem.problem_id}: arguments of case {number} are outside the value language: {error}"
+            yield f"{problem.problem_id}: case {number} is outside the value language: {error}"
 
 
 def _of_verdicts(problems: list[Problem], judge: Judge) -> Iterator[str]:

@@ -7,10 +7,11 @@ a JSON form, ...): nothing here is code except `buggy` and `reference`.
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from coral_core.digest import digest
 from coral_core.frozen import Frozen
+from coral_core.scoring.values import FIELDS, ValueOutside, decode_call
 
 BugClass = Literal[
     "none",
@@ -29,15 +30,23 @@ Difficulty = Literal["easy", "medium", "hard"]
 
 
 class Case(Frozen):
-    """One recorded call of the reference."""
+    """One recorded call of the reference.
+
+    What is compared, and how, is written in `coral_core.scoring.oracle`. Both tolerances are
+    of each float by itself; the larger one counts. Without any, floats are compared exactly.
+    """
 
     arguments: tuple[Any, ...] = Field(description="Encoded positional arguments (scoring.values.encode).")
     value: Any = Field(default=None, description="Encoded return value, when `exception` is None.")
     exception: str | None = Field(default=None, description="Name of the exception class the reference raised.")
     mutated: tuple[Any, ...] | None = Field(
-        default=None, description="Encoded arguments after the call; None: not compared."
+        default=None,
+        description="Encoded arguments after the call, also one that raised; None: not compared.",
     )
-    tolerance: float | None = Field(default=None, ge=0, description="Absolute tolerance for floats; None: equal.")
+    tolerance: float | None = Field(default=None, ge=0, description="Absolute tolerance of each float.")
+    relative_tolerance: float | None = Field(
+        default=None, ge=0, lt=1, description="Tolerance of each float as a share of the reference's."
+    )
     slow: bool = Field(default=False, description="Judged with the slow budget (scoring.judge.slow).")
     nodes: tuple[Any, ...] = Field(
         default=(), description="Rows of the nodes that the arguments hold (scoring.values.encode_arguments)."
@@ -45,6 +54,30 @@ class Case(Frozen):
     nodes_after: tuple[Any, ...] = Field(
         default=(), description="Rows that `value` and `mutated` refer to; None for a row that is not compared."
     )
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `relative_tolerance` where there is none, so that problems keep the digests they had before it."""
+        data: dict[str, Any] = handler(self)
+        if self.relative_tolerance is None:
+            data.pop("relative_tolerance", None)
+        return data
+
+    def check(self) -> None:
+        """Raises `ValueOutside` for anything that the judge could not rebuild or compare."""
+        _, nodes = decode_call(self.arguments, self.nodes)
+        if self.mutated is not None:
+            if len(self.mutated) != len(self.arguments):
+                raise ValueOutside(f"mutated has {len(self.mutated)} values for {len(self.arguments)} arguments")
+            if len(self.nodes_after) < len(nodes):
+                raise ValueOutside(
+                    f"mutated is compared, so nodes_after needs a row for each of the {len(nodes)} nodes"
+                )
+        for number, row in enumerate(self.nodes_after):
+            if row is None and (number >= len(nodes) or self.mutated is not None):
+                raise ValueOutside(f"row {number} of nodes_after is null, but it is compared")
+        rows = [[None] * len(FIELDS) if row is None else row for row in self.nodes_after or self.nodes]
+        decode_call([self.value, *(self.mutated or ())], rows)
 
 
 class Problem(Frozen):

@@ -48,7 +48,7 @@ from coral_core.scoring.sandbox.watch import busy
 
 __all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Verdict"]
 
-JUDGE_VERSION = "5"
+JUDGE_VERSION = "6"
 LONGEST_PATCH = 200_000
 ALONE, ALONE_ON_A_BUSY_MACHINE = 2.0, 4.0
 """How many times its CPU limit a patch may use when it is judged again alone."""

@@ -164,6 +164,6 @@ def _case(problem: Problem, number: int, record: dict[str, Any]) -> str:
             return "pass"
     except Exception:  # whatever it made of a comparison, it is not the value that was asked for
         return "outside"
-    if "exception" in record:
+    if "exception" in record and record["exception"] != problem.cases[number].exception:
         return f"exception:{printable(record['exception'], 60)}"
     return "outside" if "outside" in record else "wrong"

@@ -17,18 +17,32 @@ node, in the order of `FIELDS`, encoded. References are by number, so shared nod
 shared and cycles are no trouble: the table is flat. Lists inside nodes go by value.
 
 Only the exact built-in types are accepted: a subclass of int or list, or any other
-object, is outside the language and `encode` raises `ValueOutside`. The child encodes,
-the parent compares or decodes: nothing that a patch makes is ever unpickled or evaluated.
+object (complex numbers among them), is outside the language and `encode` raises
+`ValueOutside`. The child encodes, the parent compares or decodes: nothing that a patch
+makes is ever unpickled or evaluated.
+
+A list in an encoded value is always a tag with its body, so the string "f" as data can
+only be told from the tag "f" by walking from the top. `parse` is the only function that
+reads tags; whatever looks into an encoded value (`decode`, `has_floats`, `is_mutable`, the
+oracle) goes through it.
+
 Standard library only: the judge's child reads this file too.
 """
 
 import base64
 import json
+import reprlib
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _SMALL = 2**53
+DEPTH = 60
+"""Deepest nesting of a value."""
+INT_BITS = 10_000
+"""Largest int. Python turns ints of up to 4,300 digits into text and back, and this is 3,011 digits."""
+_INT_DIGITS = 3_011
+_FLOAT_CHARACTERS = 400
 FIELDS = ("value", "successor", "successors", "predecessors", "incoming_nodes", "outgoing_nodes")
 _MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
 _read = object.__getattribute__
@@ -111,8 +125,8 @@ class _Encoder:
         if kind is int:
             if -_SMALL < item < _SMALL:
                 return item
-            if item.bit_length() > 10_000:
-                raise ValueOutside("an int of more than 10,000 bits")
+            if item.bit_length() > INT_BITS:
+                raise ValueOutside(f"an int of more than {INT_BITS:,} bits")
             return ["i", str(item)]
         if kind is float:
             return ["f", repr(item)]
@@ -157,7 +171,7 @@ class _Encoder:
         return rows
 
 
-def encode(value: Any, budget: int = 200_000, depth: int = 60) -> Any:
+def encode(value: Any, budget: int = 200_000, depth: int = DEPTH) -> Any:
     """Encode `value`, which holds no nodes; `budget` bounds the number of items and characters in it.
 
     Raises:
@@ -167,7 +181,7 @@ def encode(value: Any, budget: int = 200_000, depth: int = 60) -> Any:
 
 
 def encode_arguments(
-    values: Sequence[Any], budget: int = 200_000, depth: int = 60
+    values: Sequence[Any], budget: int = 200_000, depth: int = DEPTH
 ) -> tuple[list[Any], list[Any], list[Node]]:
     """Encode the arguments of a call as one object graph.
 
@@ -184,7 +198,7 @@ def encode_arguments(
 
 
 def encode_result(
-    values: Sequence[Any], given: Sequence[Node], contents_of_given: bool, budget: int = 200_000, depth: int = 60
+    values: Sequence[Any], given: Sequence[Node], contents_of_given: bool, budget: int = 200_000, depth: int = DEPTH
 ) -> tuple[list[Any], list[Any]]:
     """Encode what came of a call, its result first, as one object graph with the nodes that the call was `given`.
 
@@ -209,43 +223,195 @@ def _order(encoded: Any) -> str:
     return json.dumps(encoded, sort_keys=True)
 
 
+Parsed = tuple[str, Any]
+"""A value without tags: its kind (`KINDS`), and its body: the atom itself, a tuple of `Parsed`, or one of pairs (dict)."""
+KINDS = ("none", "bool", "int", "float", "str", "bytes", "list", "tuple", "set", "frozenset", "dict", "node")
+_CONTAINERS = {"l": "list", "t": "tuple", "s": "set", "z": "frozenset"}
+_UNHASHABLE = ("list", "set", "dict")
+
+
+def parse(encoded: Any, level: int = 0) -> Parsed:
+    """Read an encoded value, which may come from anywhere, into kinds and bodies.
+
+    Args:
+        encoded: JSON data (tuples count as lists).
+        level: How deep it is nested already: 1 for a field of a node.
+
+    Raises:
+        ValueOutside: for anything `encode` cannot have written: unknown tags, bodies of another
+            type, text that is not valid UTF-8, numbers without end, unhashable members of a
+            set, nesting deeper than `DEPTH`. Equal members are found by `decode`.
+    """
+    return _parse(encoded, level, False)
+
+
+def _parse(encoded: Any, level: int, hashable: bool) -> Parsed:
+    if level > DEPTH:
+        raise ValueOutside(f"the value is nested more than {DEPTH} levels deep")
+    if encoded is None:
+        return "none", None
+    kind = type(encoded)
+    if kind is bool:
+        return "bool", encoded
+    if kind is int:
+        return "int", _bounded(encoded)
+    if kind is str:
+        return "str", _valid(encoded)
+    if (kind is not list and kind is not tuple) or len(encoded) != 2 or type(encoded[0]) is not str:
+        raise _strange(encoded)
+    tag, body = encoded
+    if tag in _ATOMS:
+        return _ATOMS[tag](body)
+    if tag not in _CONTAINERS and tag != "d":
+        raise ValueOutside(f"unknown tag {tag[:20]!r} in the value language")
+    name = _CONTAINERS.get(tag, "dict")
+    if type(body) is not list and type(body) is not tuple:
+        raise _strange(encoded)
+    if hashable and name in _UNHASHABLE:
+        raise ValueOutside(f"a {name} as a key or as a member of a set")
+    level += 1
+    if name == "dict":
+        pairs = []
+        for pair in body:
+            if (type(pair) is not list and type(pair) is not tuple) or len(pair) != 2:
+                raise _strange(pair)
+            pairs.append((_parse(pair[0], level, True), _parse(pair[1], level, False)))
+        return name, tuple(pairs)
+    inner = hashable or name in ("set", "frozenset")
+    return name, tuple([_parse(part, level, inner) for part in body])
+
+
+def _bounded(number: int) -> int:
+    if number.bit_length() > INT_BITS:
+        raise ValueOutside(f"an int of more than {INT_BITS:,} bits")
+    return number
+
+
+def _valid(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueOutside("a str that is not valid UTF-8") from None
+    return text
+
+
+def _float(body: Any) -> Parsed:
+    """From repr; a JSON number is taken too, for values that were written by hand."""
+    try:
+        if type(body) is int or type(body) is float:
+            return "float", float(body)
+        if type(body) is str and len(body) <= _FLOAT_CHARACTERS and body == body.strip() and "_" not in body:
+            return "float", float(body)
+    except (ValueError, OverflowError):
+        pass
+    raise _strange(["f", body])
+
+
+def _int(body: Any) -> Parsed:
+    if type(body) is int:
+        return "int", _bounded(body)
+    if type(body) is str:
+        digits = body.removeprefix("-")
+        if digits.isascii() and digits.isdigit() and len(digits) <= _INT_DIGITS:
+            return "int", _bounded(int(body))
+    raise _strange(["i", body])
+
+
+def _bytes(body: Any) -> Parsed:
+    if type(body) is str:
+        try:
+            return "bytes", base64.b64decode(body, validate=True)
+        except ValueError:
+            pass
+    raise _strange(["b", body])
+
+
+def _node(body: Any) -> Parsed:
+    if type(body) is int and 0 <= body < _SMALL:
+        return "node", body
+    raise _strange(["n", body])
+
+
+_ATOMS = {"f": _float, "i": _int, "b": _bytes, "n": _node}
+
+
+def _strange(encoded: Any) -> ValueOutside:
+    try:
+        shown = reprlib.repr(encoded)[:80]
+    except ValueError:  # an int of too many digits
+        shown = f"a {type(encoded).__name__}"
+    return ValueOutside(f"not in the value language: {shown}")
+
+
+def atoms(value: Parsed) -> Iterator[Parsed]:
+    """The values in `value` that hold no others, keys among them; `value` itself when it is one."""
+    kind, body = value
+    if kind == "dict":
+        for pair in body:
+            for part in pair:
+                yield from atoms(part)
+    elif kind in _CONTAINERS.values():
+        for part in body:
+            yield from atoms(part)
+    else:
+        yield value
+
+
+def has_floats(encoded: Any) -> bool:
+    """Is there a float in an encoded value? Raises `ValueOutside` as `parse`."""
+    return any(kind == "float" for kind, _ in atoms(parse(encoded)))
+
+
+def is_mutable(encoded: Any) -> bool:
+    """Could a call change an encoded value in place: is it, or holds it, a list, set, dict or node? Raises as `parse`."""
+
+    def changes(value: Parsed) -> bool:
+        kind, body = value
+        if kind == "tuple":
+            return any(map(changes, body))
+        return kind in (*_UNHASHABLE, "node")
+
+    return changes(parse(encoded))
+
+
 def decode(encoded: Any, nodes: Sequence[Node] = ()) -> Any:
     """Rebuild a fresh value. Raises `ValueOutside` for anything `encode` cannot have written."""
-    if encoded is None or isinstance(encoded, (bool, int, str)):
-        return encoded
-    if not isinstance(encoded, (list, tuple)) or len(encoded) != 2:
-        raise ValueOutside(f"not in the value language: {str(encoded)[:80]}")
-    tag, body = encoded
-    try:
-        if tag == "f":
-            return float(body)
-        if tag == "i":
-            return int(body)
-        if tag == "b":
-            return base64.b64decode(body, validate=True)
-        if tag == "l":
-            return [decode(part, nodes) for part in body]
-        if tag == "t":
-            return tuple(decode(part, nodes) for part in body)
-        if tag == "s":
-            return {decode(part, nodes) for part in body}
-        if tag == "z":
-            return frozenset(decode(part, nodes) for part in body)
-        if tag == "d":
-            return {decode(key, nodes): decode(part, nodes) for key, part in body}
-        if tag == "n" and type(body) is int and 0 <= body < len(nodes):
-            return nodes[body]
-    except (TypeError, ValueError) as error:
-        raise ValueOutside(f"not in the value language: {str(encoded)[:80]} ({error})") from None
-    raise ValueOutside(f"unknown tag {tag!r} in the value language, or a node that the call does not have")
+    return _built(parse(encoded), nodes)
+
+
+def _built(value: Parsed, nodes: Sequence[Node]) -> Any:
+    kind, body = value
+    if kind == "list":
+        return [_built(part, nodes) for part in body]
+    if kind == "tuple":
+        return tuple([_built(part, nodes) for part in body])
+    if kind == "node":
+        if body >= len(nodes):
+            raise ValueOutside(f"node {body}, which the call does not have")
+        return nodes[body]
+    if kind not in ("set", "frozenset", "dict"):
+        return body
+    made: Any
+    if kind == "dict":
+        made = {_built(key, nodes): _built(part, nodes) for key, part in body}
+    else:
+        made = (set if kind == "set" else frozenset)([_built(part, nodes) for part in body])
+    if len(made) != len(body):
+        raise ValueOutside(f"a {kind} with two equal {'keys' if kind == 'dict' else 'members'}")
+    return made
 
 
 def decode_call(encoded: Sequence[Any], table: Sequence[Any] = ()) -> tuple[list[Any], list[Node]]:
     """Fresh values and fresh nodes, in the order of `table`. Raises `ValueOutside` as `decode`."""
     nodes = [Node() for _ in table]
     for node, row in zip(nodes, table, strict=True):
-        if not isinstance(row, (list, tuple)) or len(row) != len(FIELDS):
-            raise ValueOutside(f"not the row of a node: {str(row)[:80]}")
-        for name, field in zip(FIELDS, row, strict=True):
-            setattr(node, name, decode(field, nodes))
+        for name, field in zip(FIELDS, row_fields(row), strict=True):
+            setattr(node, name, _built(field, nodes))
     return [decode(value, nodes) for value in encoded], nodes
+
+
+def row_fields(row: Any) -> list[Parsed]:
+    """The fields of a node, in the order of `FIELDS`. Raises `ValueOutside` unless `row` is the row of a node."""
+    if not isinstance(row, (list, tuple)) or len(row) != len(FIELDS):
+        raise ValueOutside(f"not the row of a node: {reprlib.repr(row)[:80]}")
+    return [parse(field, 1) for field in row]

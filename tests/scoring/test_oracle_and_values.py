@@ -80,10 +80,10 @@ def test_rules_of_equality(one: object, two: object, equal: bool) -> None:
     assert same(encode(two), encode(one)) is equal
 
 
-def test_tolerance_is_absolute_and_for_numbers_only() -> None:
+def test_a_tolerance_is_for_floats_only() -> None:
     assert same(encode(1.0), encode(1.05), 0.1) and not same(encode(1.0), encode(1.2), 0.1)
     assert same(encode([1.0, (2.0,)]), encode([1.04, [1.97]]), 0.05)
-    assert not same(encode("a"), encode("b"), 10.0)
+    assert not same(encode("a"), encode("b"), 10.0) and not same(encode(1), encode(2), 10.0)
 
 
 @pytest.mark.parametrize(

@@ -27,18 +27,19 @@ from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError, ProblemError
 from coral_core.frozen import Frozen
 from coral_core.repair.problem import BugClass, Case, Difficulty, Problem, ProblemSet, RepairPair
-from coral_core.scoring.values import FIELDS, ValueOutside, decode_call, encode
+from coral_core.scoring.values import ValueOutside, encode
 from coral_core.syntax import parse
 
 
 class CaseLine(Frozen):
-    """One call and what must come of it: exactly one of `value` and `exception`."""
+    """One call and what must come of it: exactly one of `value` and `exception`, and `mutated` beside either."""
 
     arguments: list[Any]
     value: Any = None
     exception: str | None = None
     mutated: list[Any] | None = None
     tolerance: float | None = Field(None, ge=0)
+    relative_tolerance: float | None = Field(None, ge=0, lt=1)
     slow: bool = False
     encoded: bool = False
     nodes: list[Any] = Field(default_factory=list)
@@ -190,33 +191,23 @@ def _case(line: CaseLine, raw: dict[str, Any], where: str) -> Case:
     try:
         if line.encoded:
             arguments, value, mutated = line.arguments, line.value, line.mutated
-            _decodable(line)
         else:
             if line.nodes or line.nodes_after:
                 raise ValueOutside("nodes need `encoded`: true")
             arguments, value = [encode(item) for item in line.arguments], encode(line.value)
             mutated = None if line.mutated is None else [encode(item) for item in line.mutated]
+        case = Case(
+            arguments=tuple(arguments),
+            value=value,
+            exception=line.exception,
+            mutated=None if mutated is None else tuple(mutated),
+            tolerance=line.tolerance,
+            relative_tolerance=line.relative_tolerance,
+            slow=line.slow,
+            nodes=tuple(line.nodes),
+            nodes_after=tuple(line.nodes_after),
+        )
+        case.check()
     except (ValueOutside, RecursionError) as error:
         raise ProblemError(f"{where}: outside the value language: {error}. See docs/problems.md.") from None
-    return Case(
-        arguments=tuple(arguments),
-        value=value,
-        exception=line.exception,
-        mutated=None if mutated is None else tuple(mutated),
-        tolerance=line.tolerance,
-        slow=line.slow,
-        nodes=tuple(line.nodes),
-        nodes_after=tuple(line.nodes_after),
-    )
-
-
-def _decodable(line: CaseLine) -> None:
-    """Raises `ValueOutside` for anything that the judge could not rebuild or compare."""
-    _, nodes = decode_call(line.arguments, line.nodes)
-    if line.mutated is not None and len(line.nodes_after) < len(nodes):
-        raise ValueOutside(f"mutated is compared, so nodes_after needs a row for each of the {len(nodes)} nodes")
-    for number, row in enumerate(line.nodes_after):
-        if row is None and (number >= len(nodes) or line.mutated is not None):
-            raise ValueOutside(f"row {number} of nodes_after is null, but it is compared")
-    rows = [[None] * len(FIELDS) if row is None else row for row in line.nodes_after or line.nodes]
-    decode_call([line.value, *(line.mutated or ())], rows)
+    return case

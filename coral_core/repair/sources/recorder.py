@@ -28,31 +28,46 @@ class Recorder:
         self.function = function
         self.values = values
         self.calls: list[dict[str, Any]] = []
+        self.seen: set[str] = set()
 
     def __call__(self, *arguments: Any) -> Any:
         encoded, table, nodes = self.values.encode_arguments(arguments)
         call: dict[str, Any] = {"arguments": encoded, "nodes": table}
         given = [*arguments]
+        results: list[Any] = []
+        answer: Any = None
         try:
-            value = self.function(*given)
-            if hasattr(type(value), "__next__"):
-                value = list(value)
-                answer: Any = iter(value)
+            answer = self.function(*given)
+            if hasattr(type(answer), "__next__"):
+                results.append(list(answer))
+                answer = iter(results[0])
             else:
-                answer = value
+                results.append(answer)
         except Exception as error:
-            self._keep({**call, "exception": type(error).__name__})
+            self._keep(call | {"exception": type(error).__name__} | self._after([], given, nodes, encoded, table))
             raise
-        after, rows = self.values.encode_result([value, *given], nodes, True)
-        if after[1:] == encoded and rows[: len(table)] == table:  # arguments untouched: they are not compared
-            after, rows = self.values.encode_result([value], nodes, False)
-            self._keep({**call, "value": after[0], "nodes_after": rows})
-        else:
-            self._keep({**call, "value": after[0], "mutated": after[1:], "nodes_after": rows})
+        self._keep(call | self._after(results, given, nodes, encoded, table))
         return answer
 
+    def _after(
+        self, results: list[Any], given: list[Any], nodes: Any, encoded: list[Any], table: list[Any]
+    ) -> dict[str, Any]:
+        """The fields of the case that say what came of the call; arguments that it left untouched are not compared."""
+        after, rows = self.values.encode_result([*results, *given], nodes, True)
+        changed = json.dumps([after[len(results) :], rows[: len(table)]]) != json.dumps([encoded, table])
+        fields: dict[str, Any] = {"mutated": after[len(results) :]} if changed else {}
+        if not changed:
+            after, rows = self.values.encode_result(results, nodes, False)
+        if results:
+            fields["value"] = after[0]
+        if results or changed:
+            fields["nodes_after"] = rows
+        return fields
+
     def _keep(self, call: dict[str, Any]) -> None:
-        if call not in self.calls:
+        text = json.dumps(call, sort_keys=True)  # in Python's equality, 1 and True are one
+        if text not in self.seen:
+            self.seen.add(text)
             self.calls.append(call)
 
 

@@ -136,9 +136,10 @@ def one_case(
     values: Any,
     limits: dict[str, Any],
 ) -> dict[str, Any]:
-    """Call the patch once; what came of it as a record."""
+    """Call the patch once; what came of it as a record, with the arguments after it where the case compares them."""
     arguments, nodes = values.decode_call(case["arguments"], case.get("nodes", ()))
     record: dict[str, Any] = {"case": number}
+    results = []
     budget.start(number, case.get("slow", False))
     try:
         value = function(*arguments)
@@ -150,21 +151,16 @@ def one_case(
                     raise values.ValueOutside("a generator of too many items")
             value = drained
         budget.stop()
-        after = [value, *arguments] if case["mutated"] else [value]
-        encoded, table = values.encode_result(after, nodes, case["mutated"], limits["items"])
-        record["value"] = encoded[0]
-        if case["mutated"]:
-            record["mutated"] = encoded[1:]
-        if table:
-            record["nodes"] = table
+        results.append(value)
     except values.ValueOutside as error:
         budget.stop()
-        record.pop("value", None)
         record["outside"] = str(error)[:200]
     except BaseException as error:
         budget.stop()
-        record.pop("value", None)
         record["exception"] = name_of(error)
+    if "outside" not in record:
+        came = what_came(results, arguments if case["mutated"] else [], nodes, case["mutated"], values, limits)
+        record = {"case": number} | came if "outside" in came else record | came
     record["lines"] = budget.lines
     return record
 
@@ -173,6 +169,26 @@ def name_of(error: BaseException) -> str:
     """Name of the error's class as the interpreter holds it: a metaclass may say anything, or raise."""
     name: str = _CLASS_NAME(_type(error))
     return name[:100]
+
+
+def what_came(
+    results: list[Any], after: list[Any], nodes: list[Any], mutated: bool, values: Any, limits: dict[str, Any]
+) -> dict[str, Any]:
+    """The fields of a record that hold values: the result, unless the call raised, and arguments after the call."""
+    if not results and not mutated:
+        return {}
+    try:
+        encoded, table = values.encode_result([*results, *after], nodes, mutated, limits["items"])
+    except values.ValueOutside as error:
+        return {"outside": str(error)[:200]}
+    except BaseException as error:  # too little memory or stack left, or the patch changed what we call
+        return {"outside": f"{name_of(error)} while it was encoded"[:200]}
+    fields: dict[str, Any] = {"value": encoded[0]} if results else {}
+    if mutated:
+        fields["mutated"] = encoded[len(results) :]
+    if table:
+        fields["nodes"] = table
+    return fields
 
 
 class Budget:

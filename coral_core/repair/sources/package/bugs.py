@@ -53,12 +53,13 @@ def find_bugs(functions: Sequence[tuple[Found, Cased]]) -> tuple[dict[str, tuple
                 wrong = next(number for number, case in enumerate(verdict.cases) if case != "pass")
                 detail = f"case {wrong}: {verdict.cases[wrong]}" + (f", {verdict.message}" if verdict.message else "")
                 refused[key] = f"the judge's own run of it does not give what the tests saw ({detail})"
-        tried = [
-            (found, place, mutation)
-            for found, _ in functions
-            if found.key not in refused
-            for place, mutation in _tried(found)
-        ]
+        tried: list[tuple[Found, int, Mutation]] = []
+        for found, _ in functions:
+            if found.key not in refused:
+                try:
+                    tried += [(found, place, mutation) for place, mutation in _tried(found)]
+                except (RecursionError, ValueError, SyntaxError, MemoryError) as error:
+                    refused[found.key] = f"no bug can be made in it ({type(error).__name__}: {error})"[:300]
         verdicts = judge.judge_batch([(problems[found.key], found.whole(m.source)) for found, _, m in tried])
     for (found, place, mutation), verdict in zip(tried, verdicts, strict=True):
         failing = sum(case != "pass" for case in verdict.cases) / len(verdict.cases)

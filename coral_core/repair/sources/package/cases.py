@@ -21,6 +21,7 @@ from coral_core.repair.problem import Case
 from coral_core.repair.sources.package.discover import Found
 from coral_core.repair.sources.package.recording import Call
 from coral_core.scoring import values
+from coral_core.scoring.oracle import agrees
 
 CASES = 16
 """Most cases per function."""
@@ -32,6 +33,8 @@ ITEMS = 4_000
 CANDIDATES = 64
 SECONDS = 60
 """Wall clock of one replay, of all calls of a function together."""
+RELATIVE, ABSOLUTE = 1e-9, 1e-12
+"""Tolerances of each recorded float: sums in another order are right too. The second is for floats near zero."""
 
 Record = dict[str, Any]
 
@@ -56,24 +59,22 @@ def cases_of(found: Found, calls: Sequence[Call]) -> Cased:
     second = replay(found, arguments[::-1], 2)[::-1]
     kept: list[Case] = []
     for call, record, again in zip(calls, first, second, strict=False):
-        _refuse(record, again)
-        if "budget" in record or "budget" in again:
+        case = _repeated(list(call.arguments), record, again)
+        if case is None:
             continue
         seen = call.outcome
-        if seen is not None and any(record.get(key) != value for key, value in seen.items()):
+        if seen is not None and not agrees(case, seen):
             raise Refused("acts differently on its own than in its package: it depends on chance, the clock or state")
-        if "outside" in record:
-            raise Refused(f"result: {record['outside']}")
-        kept.append(_case(list(call.arguments), record))
+        kept.append(case)
     kept = _spread(kept, CASES)
     recorded = len(kept)
     if not recorded:
         raise Refused(f"every recorded call executes more than {LINES} lines")
     extra: list[Case] = []
     for given, record, again in zip(made, first[len(calls) :], second[len(calls) :], strict=True):
-        _refuse(record, again)
-        if "value" in record:
-            extra.append(_case(given, record))
+        case = _repeated(given, record, again, needed=False)
+        if case is not None and case.exception is None:
+            extra.append(case)
     kept += _telling(kept, extra, CASES - recorded)
     if len(kept) < FEWEST:
         raise Refused(
@@ -84,15 +85,30 @@ def cases_of(found: Found, calls: Sequence[Call]) -> Cased:
     return Cased(tuple(kept), recorded)
 
 
-def _refuse(record: Record, again: Record) -> None:
-    """Raises `Refused` for a function that two calls show not to be one to one."""
+def _repeated(arguments: list[Any], record: Record, again: Record, needed: bool = True) -> Case | None:
+    """The case of a call that was made twice; None when one of them ran too long.
+
+    Args:
+        needed: False for a call that no test made: outside the value language it is left out.
+
+    Raises:
+        Refused: the function touches the world outside, gives what cannot be compared, or acts differently the second time.
+    """
     if touched := record.get("touched") or again.get("touched"):
         raise Refused(f"touches the world outside ({touched})")
-    different = {key: value for key, value in record.items() if key != "lines" and again.get(key) != value}
-    if different and "budget" not in record and "budget" not in again:
+    if "budget" in record or "budget" in again:
+        return None
+    outside = record.get("outside") or again.get("outside")
+    if outside and needed:
+        raise Refused(f"result: {outside}")
+    if outside:
+        return None
+    case = _case(arguments, record)
+    if not agrees(case, again):
         raise Refused(
             "gives another result when called again: it depends on chance, the clock, the order of sets or state"
         )
+    return case
 
 
 def replay(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list[Record]:
@@ -143,38 +159,18 @@ def _run(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list[R
 
 
 def _case(arguments: list[Any], record: Record) -> Case:
+    """A case of a replayed call. Arguments after the call are compared when any of them could have been changed."""
     value, after = record.get("value"), record.get("mutated")
-    compared = after is not None and any(_mutable(item) for item in arguments)
+    compared = after is not None and any(map(values.is_mutable, arguments))
+    floats = any(map(values.has_floats, [value, *(after if after is not None and compared else ())]))
     return Case(
         arguments=tuple(arguments),
         value=value,
         exception=record.get("exception"),
         mutated=tuple(after) if after is not None and compared else None,
-        tolerance=_tolerance([value, after if compared else None]),
+        tolerance=ABSOLUTE if floats else None,
+        relative_tolerance=RELATIVE if floats else None,
     )
-
-
-def _mutable(encoded: Any) -> bool:
-    if not isinstance(encoded, list):
-        return False
-    return encoded[0] in ("l", "s", "d") or (encoded[0] in ("t", "z") and any(map(_mutable, encoded[1])))
-
-
-def _tolerance(encoded: Any) -> float | None:
-    """A billionth of the largest float in it (at least of 1): sums in another order are right too. None without floats."""
-    sizes: list[float] = []
-
-    def walk(item: Any) -> None:
-        if isinstance(item, list):
-            if len(item) == 2 and item[0] == "f":
-                size = abs(float(item[1]))
-                sizes.append(size if size < float("inf") else 1.0)
-            else:
-                for part in item:
-                    walk(part)
-
-    walk(encoded)
-    return 1e-9 * max(1.0, *sizes) if sizes else None
 
 
 def _outcome(case: Case) -> str:

@@ -99,13 +99,11 @@ def discover(root: Path) -> list[Found]:
         if is_test(name):
             continue
         try:
-            tree = parse(path.read_bytes())
-        except (SyntaxError, ValueError, RecursionError) as error:
+            found += _functions(name, parse(path.read_bytes()))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             found.append(
                 Found(name, "(the file)", getattr(error, "lineno", 1) or 1, f"the file does not parse: {error}")
             )
-            continue
-        found += _functions(name, tree)
     return found
 
 
@@ -124,7 +122,12 @@ def _functions(file: str, tree: ast.Module) -> Iterator[Found]:
             if names.count(node.name) > 1:
                 yield Found(file, node.name, node.lineno, "defined more than once in its module")
             else:
-                yield module.standalone(node)
+                try:
+                    standalone = module.standalone(node)
+                except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+                    reason = f"its text cannot be taken apart ({type(error).__name__}: {error})"[:300]
+                    standalone = Found(file, node.name, node.lineno, reason)
+                yield standalone
 
 
 class _Refused(Exception):  # noqa: N818 (a finding about a function)

@@ -25,13 +25,12 @@ from coral_core.repair.sources.package.bugs import Bug, find_bugs
 from coral_core.repair.sources.package.cases import FEWEST, Cased, Refused, cases_of
 from coral_core.repair.sources.package.discover import SKIPPED, Found, discover
 from coral_core.repair.sources.package.recording import Call, Calls, pytest_installed, record
-from coral_core.scoring import values
 from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION
 from coral_core.store import write_atomic
 
 log = logging.getLogger("coral.package")
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same directory gives other cases or bugs."""
 CONTENT = (".py", ".toml", ".cfg", ".ini", ".json", ".csv", ".txt", ".yaml", ".yml")
 """Files whose content identifies the directory."""
@@ -164,8 +163,7 @@ def _check(usable: Usable, functions: dict[str, Found]) -> None:
     if found is None or found.reason or digest(found.source) != usable.text:
         raise ValueError(f"{usable.function} is not as recorded")
     for case in usable.cases:
-        for item in (*case.arguments, case.value, *(case.mutated or ())):
-            values.decode(item)
+        case.check()
     classes = mutation_classes(found.function)
     for bug in usable.bugs:
         if bug.place >= len(classes) or classes[bug.place] != bug.bug_class:
@@ -189,28 +187,40 @@ def _made(root: Path, content: str, found: Sequence[Found]) -> Recording:
     ours = [(item, cased[item.key]) for item in candidates if item.key in cased]
     bugs, without = find_bugs(ours) if ours else ({}, {})
     refused |= without
+    usable: list[Usable] = []
+    for item, case in ours:
+        if item.key in bugs:
+            try:
+                usable.append(_usable(item, case, bugs[item.key]))
+            except Exception as error:
+                refused[item.key] = failure("its cases cannot be kept", error)
     return Recording(
         content=content,
         passed=calls.passed,
         failed=calls.failed,
         notes=_notes(calls),
-        usable=tuple(
-            Usable(
-                function=item.key,
-                text=digest(item.source),
-                recorded=case.recorded,
-                cases=case.cases,
-                bugs=bugs[item.key],
-            )
-            for item, case in ours
-            if item.key in bugs
-        ),
+        usable=tuple(usable),
         refused=tuple(
             Refusal(function=item.name, file=item.file, line=item.line, reason=refused[item.key])
             for item in found
             if item.key in refused
         ),
     )
+
+
+def _usable(found: Found, cased: Cased, bugs: tuple[Bug, ...]) -> Usable:
+    """The function as it is kept; raises what cannot be written or read back."""
+    made = Usable(function=found.key, text=digest(found.source), recorded=cased.recorded, cases=cased.cases, bugs=bugs)
+    for case in Usable.model_validate_json(made.model_dump_json()).cases:
+        case.check()
+    return made
+
+
+def failure(what: str, error: Exception) -> str:
+    """A reason for an error that nobody foresaw, as one line of valid text."""
+    log.debug("%s", what, exc_info=error)
+    text = f"{what} ({type(error).__name__}: {error})".encode("utf-8", "backslashreplace").decode()
+    return " ".join(text.split())[:300]
 
 
 def _cased(found: Found, calls: Calls) -> Cased | str:
@@ -220,12 +230,14 @@ def _cased(found: Found, calls: Calls) -> Cased | str:
     if not known:
         if reasons:
             reason = max(sorted(reasons), key=lambda name: reasons[name])
-            return f"outside the value language: {reason} ({sum(reasons.values())} calls)"
+            return f"{reason} ({sum(reasons.values())} calls)"
         return "no passing test calls it"
     try:
         return cases_of(found, known)
     except Refused as refused:
         return str(refused)
+    except Exception as error:  # whatever one function does to us, the others stay
+        return failure("its calls cannot be made into cases", error)
 
 
 def _notes(calls: Calls) -> tuple[str, ...]:

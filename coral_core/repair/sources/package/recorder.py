@@ -8,7 +8,6 @@ imported, by one that does the same and writes down arguments and outcome in the
 language. Calls of failing tests do not count. Not covered: calls in other processes.
 """
 
-import contextlib
 import doctest
 import functools
 import importlib
@@ -24,6 +23,9 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+OUTSIDE = "outside the value language"
+class_name = type.__dict__["__name__"].__get__
+"""Name of a class as the interpreter holds it, whatever its metaclass says."""
 ITEMS = 4_000
 """Largest argument list or value, in items and characters: a case has to fit into a verdict."""
 
@@ -48,37 +50,70 @@ class Calls:
         self.pending.clear()
 
     def refuse(self, key: str, reason: str) -> None:
+        """Note why a call of the function could not be recorded."""
         reasons = self.refused.setdefault(key, {})
-        reasons[reason] = reasons.get(reason, 0) + 1
+        text = clean(reason)[:300]
+        reasons[text] = reasons.get(text, 0) + 1
 
     def call(self, key: str, function: Callable[..., Any], signature: inspect.Signature, given: Any, named: Any) -> Any:
-        """Call `function` and write it down, unless it is a call from within itself."""
+        """Call `function` and write it down, unless it is a call from within itself. Raises what the function raises, only."""
         inside = self._inside.__dict__.setdefault("keys", set())
         if key in inside or len(self.pending) > 50_000:
             return function(*given, **named)
         try:
-            arguments = self.values.encode(positional(signature, given, named), ITEMS)[1]
-        except (self.values.ValueOutside, TypeError) as error:
-            self.refuse(key, f"arguments: {error}")
+            by_position = positional(signature, given, named)
+        except Exception as error:
+            self.refuse(key, f"{OUTSIDE}: arguments: {error}")
             return function(*given, **named)
-        record: dict[str, Any] = {"arguments": arguments}
+        arguments = self._encoded(key, "arguments", by_position)
+        if arguments is None:
+            return function(*given, **named)
         inside.add(key)
         try:
             value = function(*given, **named)
-        except Exception as error:
-            record["exception"] = type(error).__name__
-            self.pending.append((key, json.dumps(arguments), record))
+        except (Exception, SystemExit) as error:
+            self._keep(key, arguments, by_position, {"exception": class_name(type(error))})
             raise
         finally:
             inside.discard(key)
-        if not hasattr(type(value), "__next__"):  # a generator's values are read when it is called again, alone
-            try:
-                record["value"] = self.values.encode(value, ITEMS)
-            except self.values.ValueOutside as error:
-                self.refuse(key, f"result: {error}")
-                return value
-        self.pending.append((key, json.dumps(arguments), record))
+        if is_iterator(value):  # what it yields is read when the function is called again, alone
+            self.pending.append((key, json.dumps(arguments), {"arguments": arguments}))
+            return value
+        encoded = self._encoded(key, "result", [value])
+        if encoded is not None:
+            self._keep(key, arguments, by_position, {"value": encoded[0]})
         return value
+
+    def _keep(self, key: str, arguments: list[Any], after: list[Any], outcome: dict[str, Any]) -> None:
+        mutated = self._encoded(key, "arguments after the call", after)
+        if mutated is not None:
+            record = {"arguments": arguments, "mutated": mutated, **outcome}
+            self.pending.append((key, json.dumps(arguments), record))
+
+    def _encoded(self, key: str, which: str, items: list[Any]) -> list[Any] | None:
+        """`items` in the value language; None (and noted as refused) when they are not in it, whatever the reason."""
+        try:
+            encoded: list[Any] = self.values.encode(items, ITEMS)[1]
+        except self.values.ValueOutside as error:
+            self.refuse(key, f"{OUTSIDE}: {which}: {error}")
+        except Exception as error:  # no stack or memory left, or a class that lies about itself
+            self.refuse(key, f"{OUTSIDE}: {which}: {class_name(type(error))} while it was recorded")
+        else:
+            return encoded
+        return None
+
+
+def is_iterator(value: Any) -> bool:
+    """Is it a generator or its like? A class that raises when it is asked is none."""
+    try:
+        return hasattr(type(value), "__next__")
+    except Exception:
+        return False
+
+
+def clean(text: str) -> str:
+    """`text` as valid UTF-8: a name may hold anything, and our answer must be readable."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def positional(signature: inspect.Signature, given: Sequence[Any], named: dict[str, Any]) -> list[Any]:
@@ -128,9 +163,12 @@ class Loader(importlib.machinery.SourceFileLoader):
         super().exec_module(module)
         for name in self.names:
             original = module.__dict__.get(name)
-            if callable(original) and not isinstance(original, type):
-                with contextlib.suppress(TypeError, ValueError):
-                    module.__dict__[name] = recording(self.calls, f"{self.label}:{name}", original)
+            key = f"{self.label}:{name}"
+            try:
+                if callable(original) and not isinstance(original, type):
+                    module.__dict__[name] = recording(self.calls, key, original)
+            except Exception as error:
+                self.calls.refuse(key, f"cannot be put under record ({class_name(type(error))}: {error})")
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -254,7 +292,7 @@ def main() -> None:
         "calls": {key: list(found.values()) for key, found in calls.kept.items()},
         "refused": calls.refused,
         "passed": sum(passed for passed, _ in tests.values()),
-        "failed": [name for _, names in tests.values() for name in names],
+        "failed": [clean(name) for _, names in tests.values() for name in names],
     }
     temporary = sys.argv[2] + ".part"
     with open(temporary, "w", encoding="utf-8") as file:

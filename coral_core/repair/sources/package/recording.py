@@ -39,13 +39,15 @@ class Call(Frozen):
     arguments: tuple[Any, ...]
     value: Any = None
     exception: str | None = None
+    mutated: tuple[Any, ...] | None = Field(None, description="The arguments after the call.")
 
     @property
     def outcome(self) -> dict[str, Any] | None:
         """What came of it, as `replay` writes it; None when it was not to be seen."""
+        after = {} if self.mutated is None else {"mutated": list(self.mutated)}
         if self.exception is not None:
-            return {"exception": self.exception}
-        return {"value": self.value} if "value" in self.model_fields_set else None
+            return {"exception": self.exception} | after
+        return {"value": self.value} | after if "value" in self.model_fields_set else None
 
 
 class Calls(Frozen):
@@ -101,23 +103,35 @@ def record(root: Path, found: Sequence[Found], seconds: float = SECONDS) -> Call
 
 
 def read_calls(path: Path, root: Path, known: set[str]) -> Calls:
-    """Check what a recording process wrote. Raises `ProblemError` for anything that ours does not write."""
+    """Check what a recording process wrote.
+
+    A function with a call that is not in the value language is refused, and the others stay.
+
+    Raises:
+        ProblemError: anything else that ours does not write.
+    """
     try:
         if path.stat().st_size > LARGEST_RESULT:
             raise ValueError(f"it holds more than {LARGEST_RESULT} bytes")
         calls = Calls.model_validate_json(path.read_bytes())
         if strange := sorted({*calls.calls, *calls.refused} - known):
             raise ValueError(f"it names {strange[0]}, which is not under record")
-        for found in calls.calls.values():
-            for call in found:
-                for item in (*call.arguments, call.value):
-                    values.decode(item)
     except (OSError, ValueError, ValidationError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise ProblemError(
             f"problems.path: {root}: the recording of its tests cannot be read: {reason}. Do the tests write to it?"
         ) from None
-    return calls
+    kept, refused = {}, dict(calls.refused)
+    for key, found in calls.calls.items():
+        try:
+            for call in found:
+                for item in (*call.arguments, call.value, *(call.mutated or ())):
+                    values.decode(item)
+        except (values.ValueOutside, RecursionError) as error:
+            refused[key] = {f"its recorded calls cannot be read: {error}": len(found)}
+        else:
+            kept[key] = found
+    return calls.model_copy(update={"calls": kept, "refused": refused})
 
 
 def _request(root: Path, found: Sequence[Found]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ OUTSIDE = {
 MEMORY = 1 << 30
 SECONDS = 2.0
 """CPU time of one call: the backstop for C code; `lines` decides."""
+class_name = type.__dict__["__name__"].__get__
+"""Name of a class as the interpreter holds it, whatever its metaclass says."""
 LIBRARY = tuple({os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")})
 
 
@@ -66,7 +68,7 @@ class Watch:
 
 
 def one_call(function: Any, encoded: list[Any], watch: Watch, values: Any, items: int) -> dict[str, Any]:
-    """Call once; value and arguments after it, or an exception, or why there is neither."""
+    """Call once; value or exception, and the arguments after it; or why there is neither."""
     arguments = [values.decode(item) for item in encoded]
     watch.lines = 0
     watch.on = True
@@ -87,13 +89,15 @@ def one_call(function: Any, encoded: list[Any], watch: Watch, values: Any, items
         return {"touched": watch.touched}
     if isinstance(ended, Ended):
         return {"budget": True}
-    if ended is not None:
-        return {"exception": type(ended).__name__, "lines": watch.lines}
     try:
-        after = [values.encode(argument, items) for argument in arguments]
-        return {"value": values.encode(value, items), "mutated": after, "lines": watch.lines}
-    except values.ValueOutside as error:
-        return {"outside": str(error)}
+        record: dict[str, Any] = {"mutated": [values.encode(argument, items) for argument in arguments]}
+        if ended is not None:
+            record["exception"] = class_name(type(ended))
+        else:
+            record["value"] = values.encode(value, items)
+    except (values.ValueOutside, RecursionError, MemoryError) as error:
+        return {"outside": str(error) or type(error).__name__}
+    return record | {"lines": watch.lines}
 
 
 def load(path: str) -> Any:
