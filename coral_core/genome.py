@@ -1,5 +1,6 @@
 """Genomes: heavy genes need a training, light genes need only an evaluation."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -118,7 +119,13 @@ DEFAULT_LORA = HeavyGenes(
 """What an engineer would try first; the learning rate suits coral-tiny (see `default_lora`)."""
 
 
-def default_lora(base_model: str) -> HeavyGenes:
-    """Rank 8, alpha 16, attention modules; 5e-3 for coral-tiny, the customary 2e-4 for real models."""
+def default_lora(base_model: str, modules: Sequence[str] = ()) -> HeavyGenes:
+    """Rank 8, alpha 16; 5e-3 for coral-tiny, the customary 2e-4 for real models.
+
+    Args:
+        modules: What is customary for the base model's architecture (coral_core/lm/targets.py); else q, k, v, o projections.
+    """
     tiny = base_model.startswith(("coral-tiny", "rehearsal"))
-    return DEFAULT_LORA if tiny else DEFAULT_LORA.model_copy(update={"learning_rate": 2e-4})
+    rate = DEFAULT_LORA.learning_rate if tiny else 2e-4
+    targets = tuple(sorted(modules)) or DEFAULT_LORA.target_modules
+    return DEFAULT_LORA.model_copy(update={"learning_rate": rate, "target_modules": targets})

@@ -39,6 +39,11 @@ class BaseModelIdentity(Frozen):
     content_id: str = Field(description="Hub commit, or digest of the files' hashes.")
     parameters: int = Field(ge=0)
     modules: tuple[str, ...] = Field(description="Names of linear modules that adapters may target.")
+    sets: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="Named sets of modules where they are not those of Llama: default, attention, mlp, head (the output head).",
+        exclude_if=lambda sets: not sets,
+    )
     numerics_class: str = Field(
         description="Device model, dtype, torch, threads, engine: inside one class results repeat bit for bit."
     )

@@ -6,11 +6,9 @@ no code of a base model), asks no network, starts nothing, and does work of boun
 it therefore leaves out it returns, for people. `preflight` looks at that, too: it comes when the evolution really starts.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
-from pathlib import Path
 
 from coral_core.config import Places, ProblemsConfig, RunConfig
 from coral_core.config.load import path_problems
@@ -18,7 +16,10 @@ from coral_core.config.scoring import OBJECTIVES, plugin_objectives
 from coral_core.config.texts import expanded
 from coral_core.config.tree import BUG_CLASSES
 from coral_core.errors import BaseModelError, ConfigError, ProblemError
-from coral_core.lm.base import is_rehearsal, local_path
+from coral_core.lm.base import identify, is_rehearsal
+from coral_core.lm.check import check_base_model, tokenizer_folder
+from coral_core.lm.targets import check_targets
+from coral_core.lm.tokenizer_files import read_tokenizer
 from coral_core.plan import problem_set, prompt_template
 from coral_core.repair.guard import guard, refuse_answers
 from coral_core.repair.sources import plugin_sources, source_problems
@@ -64,7 +65,7 @@ def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
 def preflight(config: RunConfig) -> None:
     """Refuse a run that cannot end well: `check`, and what only the problems and plug-ins themselves can tell.
 
-    The problem source is read whole, which runs the tests of a `package` and the code of a plug-in. Cheap when called
+    The hub is asked for a base model that is not on this machine and has its jobs here. The problem source is read whole, which runs the tests of a `package` and the code of a plug-in. Cheap when called
     again: the problem set is kept.
 
     Raises:
@@ -73,6 +74,8 @@ def preflight(config: RunConfig) -> None:
         BaseModelError: the base model cannot be used.
     """
     check(config)
+    if config.infra.executor != "work-pools":  # the jobs run here: the hub is asked now, and the device must be there
+        check_targets(config, identify(config.base_model))
     objective_versions(config.scoring)
     problems = problem_set(config.problems)
     guard(problems, config.problems)
@@ -107,14 +110,7 @@ def _check_leaks(config: RunConfig) -> Iterator[str]:
 
 def _check_base_model(config: RunConfig) -> Iterator[str]:
     """What its files say, where they are on this machine."""
-    try:
-        folder = local_path(config.base_model)
-    except BaseModelError:
-        if config.infra.executor != "work-pools":
-            raise
-        folder = None
-    if folder is None and not is_rehearsal(config.base_model):
-        yield f"base model {config.base_model.name}: its files are asked for when lanes start"
+    yield from check_base_model(config)
 
 
 def _check_problems(config: RunConfig) -> Iterator[str]:
@@ -208,38 +204,18 @@ def token_counts(config: RunConfig, texts: Sequence[str]) -> list[int]:
     """Tokens of each text, as the engine counts them; empty where the base model's tokenizer is not on this machine."""
     if is_rehearsal(config.base_model):
         return []
-    file = _tokenizer_file(config)
-    if file is None or find_spec("tokenizers") is None:  # it comes with transformers, which only lanes need
-        return []
+    folder = tokenizer_folder(config)
+    if folder is None or not (folder / "tokenizer.json").is_file() or find_spec("tokenizers") is None:
+        return []  # the package comes with transformers, which only lanes need
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(file))
-    bos = _bos(file.parent, tokenizer)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises no class of its own
+        raise BaseModelError(
+            f"base model file {folder / 'tokenizer.json'}: no tokenizer ({str(error)[:200]}). Save the tokenizer with save_pretrained."
+        ) from None
+    mark = read_tokenizer(folder).special("bos_token")
+    bos = tokenizer.token_to_id(mark) if mark is not None else None
     encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return [len(e.ids) + (bos is not None and e.ids[:1] != [bos]) for e in encoded]
-
-
-def _tokenizer_file(config: RunConfig) -> Path | None:
-    """tokenizer.json of the base model, where it is on this machine."""
-    try:
-        folder = local_path(config.base_model)
-    except BaseModelError:
-        if config.infra.executor == "work-pools":  # it may be on the lanes' machines alone: they are asked first
-            return None
-        raise
-    if folder is None:
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(config.base_model.name, "tokenizer.json", revision=config.base_model.revision)
-        return Path(cached) if isinstance(cached, str) else None
-    return folder / "tokenizer.json" if (folder / "tokenizer.json").is_file() else None
-
-
-def _bos(folder: Path, tokenizer: object) -> int | None:
-    """Id of the beginning mark that the engine adds where a prompt does not begin with it."""
-    file = folder / "tokenizer_config.json"
-    if not file.is_file():
-        return None
-    mark = json.loads(file.read_text()).get("bos_token")
-    text = mark.get("content") if isinstance(mark, dict) else mark
-    return tokenizer.token_to_id(text) if isinstance(text, str) else None  # type: ignore[attr-defined]

@@ -41,8 +41,11 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     """Identity of `config`. Where it runs (infra, folders, judge workers) and what it may spend change no result and are left out."""
     data = config.model_dump(mode="json", exclude={"infra": True, "budget": True, "runs": True, "store": {"path"}})
     del data["scoring"]["judge"]["workers"]
-    if config.search.start_from == "nothing":  # runs made before there was a choice keep their ids
+    # runs made before there was a choice keep their ids
+    if config.search.start_from == "nothing":
         del data["search"]["start_from"]
+    if config.base_model.attention == "auto":
+        del data["base_model"]["attention"]
     identity = digest(data)
     return RunIdentity(
         run_id=f"{config.name}-{identity[:10]}-e{edition}",

@@ -24,10 +24,11 @@ from coral_core.config import RunConfig
 from coral_core.editions import scheduled_edition, stamp
 from coral_core.errors import CoralError
 from coral_core.foreign import in_a_line
-from coral_core.genome import default_lora
+from coral_core.genome import HeavyGenes
 from coral_core.hold import hold
 from coral_core.identities import freeze_identities, frozen_identities
 from coral_core.jobs import Evaluation
+from coral_core.lm.targets import check_targets, default_lora_of, for_model
 from coral_core.plan import Planner, split_digest
 from coral_core.preflight import preflight
 from coral_core.records import (
@@ -183,9 +184,8 @@ class _Evolution:
         self.identity = identity
         self.start = start
         self.history = HistoryWriter(session.folder)
-        # the run seed (seed and edition) drives the search, so that a new edition breeds other genomes
-        seeded = self.config.model_copy(update={"seed": identity.run_seed})
-        self.search: Search = make_search(seeded, start.genomes)
+        self.search: Search  # made when lanes have said what modules the base model has
+        self.default: HeavyGenes
         self.first: list[Scored] = []
         self.champion: Scored | None = None
         self.told = sum(isinstance(record, GenerationRecord) for record in session.folder.history())
@@ -194,6 +194,7 @@ class _Evolution:
         session, board = self.session, self.session.board
         board.phase = "asking lanes"
         await self._ask_lanes()
+        self._make_search()
         board.phase = "baselines"
         self._expect(self.config.search.generations)
         self._record_run()
@@ -223,6 +224,15 @@ class _Evolution:
             known = await asyncio.to_thread(self.session.executor.identities, self.config.base_model)
             freeze_identities(folder, infra, known)
         self.planner.lanes = known
+
+    def _make_search(self) -> None:
+        """Refuse target modules that the base model does not have, before the first job, and begin the search with its own."""
+        base = self.planner.base("training")
+        check_targets(self.config, base)
+        self.default = default_lora_of(base)
+        # the run seed (seed and edition) drives the search, so that a new edition breeds other genomes
+        seeded = for_model(self.config, base).model_copy(update={"seed": self.identity.run_seed})
+        self.search = make_search(seeded, self.start.genomes, self.default)
 
     def _expect(self, generations: int) -> None:
         """How many jobs are still to come at most; the bar never runs backwards by more than elites save."""
@@ -255,7 +265,7 @@ class _Evolution:
 
     async def _baselines(self) -> None:
         """Score the bare base and the default LoRA before any money is spent on the search."""
-        session, heavy = self.session, default_lora(self.config.base_model.name)
+        session, heavy = self.session, self.default
         training = asyncio.create_task(trained(session, self.planner.training(heavy), "default_lora"))
         base = await evaluated(session, self.planner.evaluation(None), "base_model")
         self._baseline("base_model", base)
@@ -346,7 +356,7 @@ class _Evolution:
                 "no genome could be trained and evaluated, so there is no champion. The reasons stand in history.jsonl; "
                 "widen genes.heavy or lower the learning rates."
             )
-        heavy = default_lora(self.config.base_model.name)
+        heavy = self.default
         ranked = sorted(
             (s for s in self.first if s.fitness is not None), key=lambda s: (s.fitness or 0.0, s.genome.genome_id)
         )

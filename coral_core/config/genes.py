@@ -16,7 +16,7 @@ MODULE_SETS: dict[str, tuple[str, ...]] = {
     "mlp": ("gate_proj", "up_proj", "down_proj"),
     "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
-"""Names for the usual choices of target modules in Llama-like models."""
+"""What the usual choices of target modules are in Llama-like models; others have their own (coral_core/lm/targets.py)."""
 
 
 class HeavyGeneSpace(Frozen):
@@ -28,7 +28,7 @@ class HeavyGeneSpace(Frozen):
     target_modules: tuple[ModuleSet, ...] = Field(
         ("q", "q+v", "attention", "mlp", "all"),
         min_length=1,
-        description="Sets of modules: q, q+v, attention, mlp, all, or module names joined by '+', from small to large.",
+        description="Sets of modules from small to large: attention, mlp, all (or all-linear), default, names of modules of the base model (q, k, v, o, gate, up, down for q_proj ...), or several joined by '+'.",
     )
     adapter: tuple[AdapterType, ...] = Field(("lora", "dora"), min_length=1, description="Adapter types.")
     learning_rate: tuple[float, ...] = Field(
@@ -66,8 +66,17 @@ class HeavyGeneSpace(Frozen):
 
 
 def module_names(choice: str) -> tuple[str, ...]:
-    """The linear-module names of one `target_modules` candidate, sorted."""
-    return tuple(sorted(MODULE_SETS.get(choice) or {part.strip() for part in choice.split("+") if part.strip()}))
+    """The linear-module names of one `target_modules` candidate that is spelt out or of a Llama-like model, sorted.
+
+    >>> module_names("attention+lm_head")
+    ('k_proj', 'lm_head', 'o_proj', 'q_proj', 'v_proj')
+    """
+    if choice in MODULE_SETS:
+        return tuple(sorted(MODULE_SETS[choice]))
+    parts = [part.strip() for part in choice.split("+")]
+    if "" in parts:  # spelt out: each part is a module, also one that is called like a set
+        return tuple(sorted({part for part in parts if part}))
+    return tuple(sorted({name for part in parts for name in MODULE_SETS.get(part, (part,))}))
 
 
 def module_text(names: tuple[str, ...]) -> str:

@@ -162,6 +162,10 @@ class BaseModelConfig(Frozen):
     revision: Revision | None = Field(None, description="Commit, tag or branch on the hub; resolved once to a commit.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the frozen weights.")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,3})?|auto)$", description="cpu, cuda, cuda:N, or auto.")
+    attention: Literal["auto", "sdpa", "eager"] = Field(
+        "auto",
+        description="Implementation of attention; auto: sdpa where the architecture supports it, else eager.",
+    )
     prompt: Literal["auto", "tiny", "instruct"] = Field(
         "auto", description="Prompt template; auto: tiny for coral-tiny, else instruct."
     )

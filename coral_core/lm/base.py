@@ -1,28 +1,29 @@
 """What a base model's name stands for: files, content id, modules, numerics class. No torch here.
 
-The control process must identify a base model without loading it, so names, shapes and
-sizes are read from safetensors headers. Loading is in `coral_core.lm.model`.
+The control process must identify a base model without loading it, so names, shapes and sizes are read from
+safetensors headers. Loading is in `coral_core.lm.model`, what can be wrong with a model in `coral_core.lm.check`.
 """
 
-import hashlib
-import json
 import os
 import platform
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from coral_core.config.tree import BaseModelConfig
 from coral_core.devices import visible_gpus
 from coral_core.errors import BaseModelError
 from coral_core.jobs import BaseModelIdentity
+from coral_core.lm.architecture import Architecture, Implementation, describe
+from coral_core.lm.environment import without_credentials
+from coral_core.lm.model_files import ModelFolder, Tensor, content_id, read_folder
 from coral_core.lm.versions import ENGINE_VERSION
 
 TINY = Path(__file__).parent / "tiny"
 TINY_NAME = "coral-tiny"
 REHEARSAL = "rehearsal"
-_HASHED = (".safetensors", ".json")
+REHEARSAL_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+HUB_SECONDS = 15.0
 
 
 def is_rehearsal(config: BaseModelConfig) -> bool:
@@ -30,7 +31,11 @@ def is_rehearsal(config: BaseModelConfig) -> bool:
 
 
 def local_path(config: BaseModelConfig) -> Path | None:
-    """The directory of a base model that is not on the hub, or None. Raises `BaseModelError`."""
+    """The directory of a base model that is not on the hub, or None.
+
+    Raises:
+        BaseModelError: it is not there, or it is no model's (see `read_folder`).
+    """
     if config.name == TINY_NAME:
         return TINY
     if config.name.startswith(("/", "./", "../", "~")) or Path(config.name).is_dir():
@@ -39,123 +44,117 @@ def local_path(config: BaseModelConfig) -> Path | None:
             raise BaseModelError(
                 f"base_model.name: {config.name}: no such directory. Give a directory, a Hugging Face name, or coral-tiny."
             )
-        if not (path / "config.json").is_file() or not list(path.glob("*.safetensors")):
-            raise BaseModelError(
-                f"base_model.name: {config.name}: this directory holds no config.json with *.safetensors weights. Save the model with save_pretrained."
-            )
         return path
     return None
+
+
+def lasting_name(config: BaseModelConfig) -> str:
+    """The name of the base model as it can be used from any folder of this machine: a whole path, a hub name, coral-tiny."""
+    path = None if config.name == TINY_NAME or is_rehearsal(config) else local_path(config)
+    return config.name if path is None else str(path.absolute())
 
 
 def identify(config: BaseModelConfig) -> BaseModelIdentity:
     """Content id, size, modules and numerics class of the base model, without loading it.
 
     Raises:
-        BaseModelError: it cannot be found, or the device is not there.
+        BaseModelError: it cannot be found or used, or the device is not there.
     """
-    numerics = numerics_class(config)
     if is_rehearsal(config):
-        modules = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
         return BaseModelIdentity(
             name=config.name,
             content_id="rehearsal-1",
             parameters=900_000,
-            modules=modules,
-            numerics_class=numerics,
+            modules=REHEARSAL_MODULES,
+            numerics_class=numerics_class(config, "sdpa"),
         )
     path = local_path(config)
     if path is not None:
-        content, shapes = _content_of(str(path.resolve()), path.stat().st_mtime_ns)
-        return _identity(config.name, content, shapes, numerics)
-    commit, hub_shapes = _on_hub(config.name, config.revision)
-    return _identity(config.name, commit, hub_shapes, numerics)
+        return identity_of(config, describe(read_folder(path)), content_id(path))
+    commit, described = _on_hub(config.name, config.revision)
+    return identity_of(config, described, commit)
 
 
-def _identity(name: str, content: str, shapes: dict[str, tuple[int, ...]], numerics: str) -> BaseModelIdentity:
-    size = 0
-    modules = set()
-    for key, shape in shapes.items():
-        count = 1
-        for side in shape:
-            count *= side
-        size += count
-        parts = key.split(".")
-        if (
-            parts[-1] == "weight"
-            and len(shape) == 2
-            and not any(word in key for word in ("embed", "lm_head", "wte", "wpe"))
-        ):
-            modules.add(parts[-2])
+def identity_of(config: BaseModelConfig, found: Architecture, content: str) -> BaseModelIdentity:
+    """The identity of a model whose files have been looked at. Raises `BaseModelError`: the device is not there."""
     return BaseModelIdentity(
-        name=name, content_id=content, parameters=size, modules=tuple(sorted(modules)), numerics_class=numerics
+        name=config.name,
+        content_id=content,
+        parameters=found.parameters,
+        modules=found.modules,
+        sets=found.sets,
+        numerics_class=numerics_class(config, implementation(config, found)),
     )
 
 
-@lru_cache(maxsize=8)
-def _content_of(path: str, modified: int) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """Digest of the weights', tokenizer's and configuration's bytes, and the tensors' shapes."""
-    total = hashlib.sha256()
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(Path(path).iterdir()):
-        if file.suffix not in _HASHED or file.name == "pretraining.json":
-            continue
-        with file.open("rb") as stream:
-            total.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-        if file.suffix == ".safetensors":
-            shapes |= _shapes(file)
-    return total.hexdigest(), shapes
-
-
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor shapes from a safetensors header: 8 bytes of length, then JSON."""
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > 100_000_000:
-                raise ValueError("its header is too long")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        return {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+def implementation(config: BaseModelConfig, found: Architecture) -> Implementation:
+    """The attention implementation that the engine uses. Raises `BaseModelError`: the architecture does not have it."""
+    if config.attention == "auto":
+        return found.implementation
+    if config.attention == "sdpa" and found.implementation != "sdpa":
         raise BaseModelError(
-            f"base model file {file}: not a safetensors file ({error}). Save the model with save_pretrained."
-        ) from None
+            f"base_model.attention: sdpa: {found.model_type} does not support it. Set base_model.attention to eager or auto."
+        )
+    return config.attention
+
+
+def attention_of(config: BaseModelConfig) -> Implementation:
+    """The attention implementation that the engine uses for the model. Raises `BaseModelError` as `identify` does."""
+    path = local_path(config)
+    return implementation(config, describe(read_folder(path)) if path else _on_hub(config.name, config.revision)[1])
 
 
 @lru_cache(maxsize=8)
-def _on_hub(name: str, revision: str | None) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """Commit and tensor shapes of a model on the hub; the local cache serves when there is no network."""
-    from huggingface_hub import HfApi, get_safetensors_metadata, snapshot_download
+def _on_hub(name: str, revision: str | None) -> tuple[str, Architecture]:
+    """Commit and architecture of a model on the hub; the local cache serves when there is no network.
+
+    A name of a revision is resolved to its commit once. What is in the cache must be whole: a broken-off download is
+    refused, since nothing could complete it.
+    """
+    from huggingface_hub import HfApi, get_safetensors_metadata, hf_hub_download
 
     try:
-        commit = HfApi().model_info(name, revision=revision, timeout=15).sha or ""
-        metadata = get_safetensors_metadata(name, revision=commit)
-        shapes = {
-            key: tuple(info.shape) for part in metadata.files_metadata.values() for key, info in part.tensors.items()
+        commit = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha or ""
+        files = get_safetensors_metadata(name, revision=commit).files_metadata
+        tensors = {
+            key: Tensor(str(info.dtype), tuple(info.shape))
+            for part in files.values()
+            for key, info in part.tensors.items()
         }
-        return commit, shapes
+        folder = Path(hf_hub_download(name, "config.json", revision=commit, etag_timeout=HUB_SECONDS)).parent
     except Exception as online:
-        try:
-            path = Path(snapshot_download(name, revision=revision, local_files_only=True))
-        except Exception:
-            reason = (str(online).splitlines() or [type(online).__name__])[0]
+        snapshot = cached_snapshot(name, revision)
+        if snapshot is None:
+            reason = without_credentials((str(online).splitlines() or [type(online).__name__])[0])
             raise BaseModelError(
                 f"base_model.name: {name} (revision {revision or 'default'}): neither on the hub nor in the local cache: {reason}. "
                 "Check the name and the network, log in for gated models, or give a directory."
             ) from None
-        shapes = {}
-        for file in sorted(path.glob("*.safetensors")):
-            shapes |= _shapes(file)
-        return path.name, shapes
+        return snapshot.name, describe(read_folder(snapshot))
+    config = read_folder(folder, weights=False).config
+    return commit, describe(ModelFolder(folder, config, {}, tensors))
 
 
-def numerics_class(config: BaseModelConfig) -> str:
-    """Device model, dtype, torch, threads and engine: inside one class results repeat bit for bit."""
+def cached_snapshot(name: str, revision: str | None) -> Path | None:
+    """The folder of a hub model in the local cache, named for its commit; None where no config.json of it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except ValueError:  # no name that the hub could have
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
+    """Device model, dtype, torch, threads, engine and attention: inside one class results repeat bit for bit."""
     if is_rehearsal(config):
         machine = os.environ.get("CORAL_REHEARSAL_MACHINE", "")
         return f"rehearsal-{ENGINE_VERSION}" + (f" on {machine}" if machine else "")
     device = resolve_device(config.device)
     model = _gpu_name(device) if device.startswith("cuda") else _cpu_name()
-    return f"{model}; {config.dtype}; torch {_torch_version()}; 1 thread; engine {ENGINE_VERSION}"
+    kind = "" if attention == "sdpa" else f"; {attention} attention"  # sdpa was the only one, and goes without saying
+    return f"{model}; {config.dtype}; torch {_torch_version()}; 1 thread; engine {ENGINE_VERSION}{kind}"
 
 
 def _torch_version() -> str:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import BaseModelError, Infeasible
+from coral_core.errors import Infeasible
 from coral_core.jobs import BaseModelIdentity
-from coral_core.lm.base import identify, local_path, resolve_device
+from coral_core.lm.base import identify, resolve_device
+from coral_core.lm.loading import load_model, special_tokens
 
 
 class LoadedModel:
@@ -21,26 +22,17 @@ class LoadedModel:
         self.config = config
         self.identity: BaseModelIdentity = identify(config)
         self.device = torch.device(resolve_device(config.device))
-        source = str(local_path(config) or config.name)
-        revision = None if local_path(config) else self.identity.content_id
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="left")
-            self.model: Any = AutoModelForCausalLM.from_pretrained(
-                source, revision=revision, dtype=getattr(torch, config.dtype), attn_implementation="sdpa"
-            )
-        except (OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BaseModelError(f"base_model.name: {config.name}: cannot be loaded: {reason}") from None
+        self.tokenizer: Any
+        self.model: Any
+        self.tokenizer, self.model, _ = load_model(config, self.identity.content_id)
         self.model.to(self.device).eval()
         self.model.requires_grad_(False)
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        known = {self.tokenizer.eos_token_id, self.model.config.eos_token_id}
-        self.end_tokens: frozenset[int] = frozenset(token for token in known if isinstance(token, int))
+        pad, self.end_tokens = special_tokens(self.tokenizer, self.model, config.name)
+        self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(pad)
         self._targets = {
             name.rsplit(".", 1)[-1]: None
             for name, part in self.model.named_modules()
-            if isinstance(part, torch.nn.Linear)
+            if isinstance(part, (torch.nn.Linear, Conv1D))
         }
 
     def check_modules(self, names: tuple[str, ...]) -> None:

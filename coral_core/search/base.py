@@ -6,7 +6,7 @@ from typing import Protocol
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from coral_core.genome import Genome, Lineage, default_lora, genome_id, neutral
+from coral_core.genome import Genome, HeavyGenes, Lineage, default_lora, genome_id, neutral
 from coral_core.search.expression import nearest
 
 
@@ -87,11 +87,10 @@ def complete(results: Sequence[Scored], generation: int, population: int) -> lis
     return ordered
 
 
-def first_genome(config: RunConfig) -> Genome:
+def first_genome(config: RunConfig, default: HeavyGenes | None = None) -> Genome:
     """The default LoRA decoded greedily, or what comes closest to it among the candidates (`search.start_with_default`)."""
-    heavy, light = nearest(
-        default_lora(config.base_model.name), neutral(config.genes.light.token_limit.high), config.genes
-    )
+    wanted = default or default_lora(config.base_model.name)
+    heavy, light = nearest(wanted, neutral(config.genes.light.token_limit.high), config.genes)
     return Genome(
         genome_id=genome_id(0, 0),
         generation=0,
@@ -102,14 +101,14 @@ def first_genome(config: RunConfig) -> Genome:
     )
 
 
-def first_genomes(config: RunConfig, carried: Sequence[Genome] = ()) -> list[Genome]:
+def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> list[Genome]:
     """What a first population begins with: the default LoRA, when asked for, then genomes of an earlier run.
 
     `carried` are moved to the nearest candidates of `config` and keep their automata; as many as may become parents
     are taken, each set of genes once. Whatever slots are left are the strategy's to fill.
     """
     search = config.search
-    genomes = [first_genome(config)] if search.start_with_default else []
+    genomes = [first_genome(config, default)] if search.start_with_default else []
     room = min(search.population, len(genomes) + max(2, int(search.survival_rate * search.population)))
     taken = {genome.genes_digest() for genome in genomes}
     for old in carried:
@@ -131,8 +130,8 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = ()) -> list[Gen
     return genomes
 
 
-Strategy = Callable[[RunConfig, Sequence[Genome]], Search]
-"""Makes a search from a configuration and the genomes that come along from an earlier run."""
+Strategy = Callable[[RunConfig, Sequence[Genome], HeavyGenes | None], Search]
+"""Makes a search from a configuration, the genomes that come along from an earlier run and the default LoRA."""
 
 _STRATEGIES: dict[str, Strategy] = {}
 
@@ -147,15 +146,18 @@ def register(name: str) -> Callable[[Strategy], Strategy]:
     return add
 
 
-def make_search(config: RunConfig, carried: Sequence[Genome] = ()) -> Search:
+def make_search(config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> Search:
     """The strategy that `config.search.strategy` names; `config.seed` is the seed of all its draws.
 
-    `carried` are genomes of an earlier run, best first, whose genes the first population begins with.
+    Args:
+        config: With target modules of the base model at hand (`coral_core.lm.targets.for_model`).
+        carried: Genomes of an earlier run, best first, whose genes the first population begins with.
+        default: The default LoRA of the base model; else that of Llama-like ones.
     """
     from coral_core.search import evolution, random_search  # noqa: F401  (they register themselves)
 
     try:
-        return _STRATEGIES[config.search.strategy](config, carried)
+        return _STRATEGIES[config.search.strategy](config, carried, default)
     except KeyError:
         raise ConfigError(
             f"search.strategy: {config.search.strategy}: unknown. Known: {', '.join(sorted(_STRATEGIES))}."

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config import RunConfig
-from coral_core.genome import Genome, Lineage, genome_id
+from coral_core.genome import Genome, HeavyGenes, Lineage, genome_id
 from coral_core.search.archive import Archive, Entry
 from coral_core.search.base import Scored, complete, first_genomes, register
 from coral_core.search.diversity import strength
@@ -30,9 +30,10 @@ Standing = tuple[bool, float]
 class EvolutionSearch:
     """See the module's docstring; settings in `config.search`."""
 
-    def __init__(self, config: RunConfig, carried: Sequence[Genome] = ()) -> None:
+    def __init__(self, config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> None:
         self._config = config
         self._carried = tuple(carried)
+        self._default = default
         self._variation = Variation(config.genes, config.automaton, config.search.variation)
         self._archive = Archive()
         self._generation = 0
@@ -86,7 +87,7 @@ class EvolutionSearch:
         """
         search = self._config.search
         wanted = int(search.diversity.minimum_unique * search.population)
-        genomes = first_genomes(self._config, self._carried)
+        genomes = first_genomes(self._config, self._carried, self._default)
         heavy = {genome.heavy.digest() for genome in genomes}
         genes = {genome.genes_digest() for genome in genomes}
         there = [coordinates(genome.heavy, self._config.genes) for genome in genomes]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from coral_core.config import RunConfig
-from coral_core.genome import Genome, Lineage, genome_id
+from coral_core.genome import Genome, HeavyGenes, Lineage, genome_id
 from coral_core.search.archive import Archive
 from coral_core.search.base import Scored, complete, first_genomes, register
 from coral_core.search.expression import GENES, heavy_genes, light_genes
@@ -15,9 +15,10 @@ from coral_core.search.selection import champion, pareto_front
 class RandomSearch:
     """Every gene uniform over its candidates or range, every generation anew; the first may be the default LoRA and what an earlier run left."""
 
-    def __init__(self, config: RunConfig, carried: Sequence[Genome] = ()) -> None:
+    def __init__(self, config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> None:
         self._config = config
         self._carried = tuple(carried)
+        self._default = default
         self._archive = Archive()
         self._generation = 0
 
@@ -34,7 +35,7 @@ class RandomSearch:
         return f"all {self._config.search.generations} generations are done" if self.done else ""
 
     def ask(self) -> tuple[Genome, ...]:
-        genomes = first_genomes(self._config, self._carried) if self._generation == 0 else []
+        genomes = first_genomes(self._config, self._carried, self._default) if self._generation == 0 else []
         for slot in range(len(genomes), self._config.search.population):
             rng = generator(self._config.seed, self._generation, slot, "random")
             place = {gene: float(rng.random()) for gene in GENES}

@@ -5,9 +5,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from coral_core.errors import BaseModelError, CoralError
-from coral_core.genome import default_lora
 from coral_core.jobs import EvaluationJob
 from coral_core.lm.base import identify
+from coral_core.lm.targets import default_lora_of
 from coral_core.plan import split_digest
 from coral_core.records import BaselineRecord, FinalRecord, GenomeRecord
 from coral_core.repair.problem import Split
@@ -69,7 +69,7 @@ def check_identity(run: Verified) -> None:
     base = run.run.base_model
     if here.content_id != base.content_id:
         run.say("identity", [f"base model {base.name}: recorded content {base.content_id[:16]}, here {here.content_id[:16]}"], "")  # fmt: skip
-    elif any(getattr(here, name) != getattr(base, name) for name in ("name", "parameters", "modules")):
+    elif any(getattr(here, name) != getattr(base, name) for name in ("name", "parameters", "modules", "sets")):
         run.say("identity", [f"base model: history.jsonl says {base.name} of {base.parameters} parameters in {', '.join(base.modules)}; it is {here.name} of {here.parameters} in {', '.join(here.modules)}"], "")  # fmt: skip
     elif here.numerics_class != run.run.numerics:
         run.note("identity", f"numerics class: recorded {run.run.numerics!r}, here {here.numerics_class!r}; results need not repeat bit for bit")  # fmt: skip
@@ -122,7 +122,7 @@ def check_digests(run: Verified) -> list[Expected]:
 
 def _jobs(run: Verified) -> Iterator[tuple[str, Any, EvaluationJob]]:
     """What the evolution would ask for, in its order; the base model's passes come from the store."""
-    planner, heavy = run.planner, default_lora(run.config.base_model.name)
+    planner, heavy = run.planner, default_lora_of(run.run.base_model)
     baselines: dict[str, BaselineRecord] = {record.name: record for record in run.of(BaselineRecord)}
     if "base_model" in baselines:
         yield "base_model", baselines["base_model"], planner.evaluation(None)

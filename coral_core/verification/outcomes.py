@@ -6,6 +6,7 @@ from typing import Any
 
 from coral_core.errors import CoralError, StoreError
 from coral_core.jobs import Evaluation
+from coral_core.lm.targets import default_lora_of, for_model
 from coral_core.records import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
 from coral_core.search.base import Scored, make_search
 from coral_core.search.selection import fitness, hypervolume
@@ -81,7 +82,9 @@ def _compared(run: Verified, record: Any, evaluation: Evaluation) -> Iterator[st
         pairs.append(("trainable parameters", record.trainable_parameters, evaluation.trainable_parameters))
     if hasattr(record, "passed"):
         repaired = len({item.problem_id for item in bugs} & set(evaluation.passed))
-        pairs += [("bugs repaired", record.passed, repaired), ("bugs", record.bugs, len(bugs))]
+        pairs.append(("bugs repaired", record.passed, repaired))
+        if scored:  # of an infeasible genome there are no verdicts to count
+            pairs.append(("bugs", record.bugs, len(bugs)))
     yield from (f"{name} {one} in history.jsonl, {other} in the store" for name, one, other in pairs if one != other)
     if scored:
         passes = [[sample.passes for sample in item.samples] for item in bugs]
@@ -103,7 +106,9 @@ def check_search(run: Verified) -> None:
     except StoreError as error:
         run.say("search", [first_line(error)], "")
         return
-    search = make_search(run.config.model_copy(update={"seed": run.identity.run_seed}), carried)
+    base = run.run.base_model
+    seeded = for_model(run.config, base).model_copy(update={"seed": run.identity.run_seed})
+    search = make_search(seeded, carried, default_lora_of(base))
     objectives = [name for name, role in run.config.scoring.roles.items() if role == "objective"]
     told: list[GenomeRecord] = []
     number = 0

@@ -18,6 +18,8 @@ from coral_core.errors import CoralError
 from coral_core.genome import Genome, HeavyGenes, default_lora
 from coral_core.identities import Identities, frozen_identities
 from coral_core.lm.base import identify, is_rehearsal, local_path
+from coral_core.lm.check import seen
+from coral_core.lm.targets import default_lora_of, for_model
 from coral_core.plan import Planner
 from coral_core.records import JobTiming
 from coral_core.run import RunFolder, identify_run, run_folders
@@ -81,11 +83,13 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     folder = RunFolder.of(config, identity)
     planner = Planner(config, identity, frozen_identities(folder, config.infra))
     start = _start(folder, config)
-    seeded = config.model_copy(update={"seed": identity.run_seed})
+    base = planner.lanes.training if planner.lanes else seen(config)
+    seeded = (for_model(config, base) if base else config).model_copy(update={"seed": identity.run_seed})
+    default = default_lora_of(base) if base else default_lora(config.base_model.name)
     first: tuple[Genome, ...] | None
     try:
         with limited_work(SECONDS_FIRST_GENERATION):
-            first = make_search(seeded, start.genomes).ask()
+            first = make_search(seeded, start.genomes, default).ask()
     except WorkLimitError:
         first = None
     adapters = {genome.heavy.digest(): genome.heavy for genome in first or ()}
@@ -99,7 +103,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     seconds = estimate(trainings, evaluations, lanes, pace, search.population) if pace else None
     plan = {
         "run_id": identity.run_id,
-        "default_lora": default_lora(config.base_model.name).model_dump(mode="json"),
+        "default_lora": default.model_dump(mode="json"),
         "starts_from": start.previous.run_id if start.genomes and start.previous else None,
         "generations": search.generations,
         "population": search.population,

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import BudgetClosedError, ConfigError
-from coral_core.genome import HeavyGenes, LightGenes, default_lora
+from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.json_object import json_object
+from coral_core.lm.targets import default_lora_of
 from coral_core.plan import Planner, job_for_patch
 from coral_core.queue import JobQueue, Ticket
 from coral_core.queue.queue import both
@@ -235,10 +236,13 @@ def _queue_name(pool: str) -> str:
 def submit_train(config: Path, /, *, genes: Genes = None, set_: Settings = None, timeout: float = 3600) -> None:
     """Train one adapter on the training pool and wait for it."""
     loaded = _loaded(config, set_)
-    heavy, _ = _genes(genes, loaded)
-    _wait(
-        loaded, lambda executor: executor.submit_training(_planner(loaded, executor, timeout).training(heavy)), timeout
-    )
+    heavy, _ = _genes(genes)
+
+    def submit(executor: Executor) -> Any:
+        planner = _planner(loaded, executor, timeout)
+        return executor.submit_training(planner.training(heavy or default_lora_of(planner.base("training"))))
+
+    _wait(loaded, submit, timeout)
 
 
 def submit_evaluate(
@@ -252,10 +256,11 @@ def submit_evaluate(
 ) -> None:
     """Evaluate a genome (training its adapter first where the store has none) and wait for it."""
     loaded = _loaded(config, set_)
-    heavy, light = _genes(genes, loaded)
+    given, light = _genes(genes)
 
     def submit(executor: Executor) -> Any:
         planner = _planner(loaded, executor, timeout)
+        heavy = given or default_lora_of(planner.base("training"))
         executor.submit_training(planner.training(heavy)).result(timeout=timeout)
         return executor.submit_evaluation(planner.evaluation(heavy, light, split=split))
 
@@ -279,9 +284,10 @@ def _loaded(config: Path, overrides: list[str] | None) -> RunConfig:
     return load_config(config, [*(overrides or []), "infra.executor=work-pools"])
 
 
-def _genes(file: Path | None, config: RunConfig) -> tuple[HeavyGenes, LightGenes | None]:
+def _genes(file: Path | None) -> tuple[HeavyGenes | None, LightGenes | None]:
+    """Genes of a file; without one none: the default LoRA, whose modules are known when a lane has said what the base model is."""
     if file is None:
-        return default_lora(config.base_model.name), None
+        return None, None
     try:
         data = json_object(file.read_bytes())
         data = data.get("genome", data)

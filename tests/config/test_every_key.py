@@ -184,6 +184,7 @@ EFFECTS: dict[str, Row] = {
     "automaton.steps.high": (genomes, 15, {}),
     "base_model.name": (jobs, "rehearsal", {}),
     "base_model.dtype": (jobs, "bfloat16", {}),
+    "base_model.attention": (jobs, "eager", {}),
     "base_model.prompt": (prompt, "instruct", {}),
     "problems.fitness": (data, 9, {}),
     "problems.retention": (data, 4, {}),

@@ -149,16 +149,31 @@ def test_a_diverging_training_is_infeasible_never_zero(coral: Coral) -> None:
     )
 
 
-def test_a_missing_module_is_infeasible_with_its_reason(coral: Coral) -> None:
-    result = coral.evolve(genes__heavy__target_modules="[q, no_such_proj]")
+@pytest.mark.parametrize("how", [(), ("--dry-run",)], ids=["run", "dry run"])
+def test_modules_that_the_model_does_not_have_are_refused_before_anything_starts(
+    coral: Coral, how: tuple[str, ...]
+) -> None:
+    result = coral.evolve(*how, genes__heavy__target_modules="[q, no_such_proj]")
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert "genes.heavy.target_modules: no_such_proj: no module of rehearsal" in result.stderr
+    assert "It has down_proj, gate_proj, k_proj" in result.stderr and "Prefect" not in result.stderr + result.stdout
+    assert not coral.runs.exists() or not list(coral.runs.glob("*/run.json"))
+
+
+def test_a_run_whose_default_lora_is_infeasible_verifies(coral: Coral) -> None:
+    """Rows of infeasible genomes have no verdicts to count, and are as honest as others."""
+    result = coral.evolve(base_model__name="rehearsal:full=8", genes__heavy__rank="[4, 8, 16]")
     assert result.returncode == 0, result.stderr
     rows = [json.loads(line) for line in coral.history().splitlines()]
-    reasons = {row["reason"] for row in rows if row["type"] == "genome" and row["infeasible"] == "module-missing"}
-    assert reasons and all("no_such_proj" in reason for reason in reasons)
+    assert [row["infeasible"] for row in rows if row.get("name") == "default_lora"] == ["out-of-memory"]
+    verified = coral.call("verify", "latest", "--runs", str(coral.runs), "--json")
+    differing = [found for found in json.loads(verified.stdout)["findings"] if found["status"] == "differs"]
+    assert verified.returncode == 0 and differing == []
 
 
 def test_a_run_that_fails_says_why_everywhere(coral: Coral) -> None:
-    result = coral.evolve(genes__heavy__target_modules="[no_such_proj]")
+    result = coral.evolve(genes__heavy__learning_rate="[0.06]", search__diversity__minimum_unique="0")
     assert result.returncode == 1 and "there is no champion" in result.stderr
     report = coral.report()
     assert report["status"] == "failed" and report["error"].startswith("NoChampionError: no genome could be")

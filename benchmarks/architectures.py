@@ -1,0 +1,125 @@
+"""What the installed transformers and PEFT know of each causal language model: `coral_core/lm/architectures.json`.
+
+    python benchmarks/architectures.py            # write the table anew (after an upgrade of transformers or PEFT)
+    python benchmarks/architectures.py llama gpt2 # print some entries
+
+Each model is built on the meta device with two layers, and its modules are looked at: no weights, no network. The
+control process reads the table where it has no torch. Not covered: parts that only an unusual configuration builds.
+"""
+
+import contextlib
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+TABLE = Path(__file__).parents[1] / "coral_core" / "lm" / "architectures.json"
+SMALL = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+def entry(model_type: str, class_name: str, masked: bool) -> dict[str, Any]:
+    """Facts of one architecture; without its modules where it cannot be built from its default configuration."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    found: dict[str, Any] = {"class": class_name, "sdpa": _supports_sdpa(class_name)}
+    try:
+        found |= modules(model_type, class_name)
+    except Exception as error:
+        print(f"{model_type}: not looked at: {type(error).__name__}: {str(error).splitlines()[:1]}", file=sys.stderr)
+    if not _has_cache(class_name):
+        found["cache"] = False
+    if get_checkpoint_conversion_mapping(model_type):
+        found["converted"] = True
+    if masked:
+        found["masked"] = True
+    if isinstance(targets := TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type), list):
+        found["lora"] = targets
+    return found
+
+
+def _supports_sdpa(class_name: str) -> bool:
+    import transformers
+
+    try:
+        return bool(getattr(transformers, class_name)._supports_sdpa)
+    except ImportError:  # parts of it need a package that is not here
+        return False
+
+
+def _has_cache(class_name: str) -> bool:
+    """Does it take the key-value cache that our generation loop hands on? State-space models have states of their own."""
+    import transformers
+
+    try:
+        return "past_key_values" in inspect.signature(getattr(transformers, class_name).forward).parameters
+    except ImportError:
+        return False
+
+
+def modules(model_type: str, class_name: str) -> dict[str, Any]:
+    """Names of the linear modules (`linear`), of other matrices (`other`), of output head and input embedding."""
+    import torch
+    import transformers
+    from transformers.pytorch_utils import Conv1D
+
+    config = transformers.CONFIG_MAPPING[model_type]()
+    text = config.get_text_config()
+    kind = getattr(transformers, class_name)
+    found: dict[str, Any] = {}
+    for name in SMALL:
+        with contextlib.suppress(Exception):
+            if (getattr(text, name, None) or 0) > 4:
+                setattr(text, name, 4)
+                if getattr(text, "layer_types", None):
+                    text.layer_types = text.layer_types[:4]
+    with torch.device("meta"):
+        model = kind(config)
+    head = model.get_output_embeddings()
+    inputs = model.get_input_embeddings()
+    linear, other = set(), set()
+    for name, part in model.named_modules():
+        leaf = name.rsplit(".", 1)[-1]
+        if isinstance(part, (torch.nn.Linear, Conv1D)):
+            if part is head:
+                found["head"] = leaf
+            else:
+                linear.add(leaf)
+        elif part is inputs:
+            found["embedding"] = leaf
+        for own, parameter in part.named_parameters(recurse=False):
+            if not isinstance(part, (torch.nn.Linear, Conv1D, torch.nn.Embedding)) and parameter.ndim >= 2:
+                other.add(own if own != "weight" else leaf)
+    found["linear"] = sorted(linear)
+    if other:
+        found["other"] = sorted(other - linear)
+    return found
+
+
+def main() -> None:
+    import transformers
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    transformers.logging.set_verbosity_error()
+    wanted = sys.argv[1:] or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    table: dict[str, Any] = {}
+    for model_type in wanted:
+        class_name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
+        table[model_type] = entry(model_type, class_name, model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+    if sys.argv[1:]:
+        print(json.dumps(table, indent=1))
+        return
+    import peft
+
+    facts = {"transformers": transformers.__version__, "peft": peft.__version__}
+    lines = [f" {json.dumps(name)}: {json.dumps(facts_of)}" for name, facts_of in table.items()]
+    TABLE.write_text(f'{{"made_by": {json.dumps(facts)}, "architectures": {{\n' + ",\n".join(lines) + "\n}}\n")
+    print(f"{len(table)} architectures in {TABLE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""What is known of an architecture: its modules, attention implementations, positions, end and padding tokens.
+
+`architectures.json` holds what transformers and PEFT say of each causal language model (made by
+benchmarks/architectures.py), so that a machine without torch knows it too; which of the modules a given model has is
+read from its safetensors headers. Not covered: models that need code of their own, which is never run.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
+
+from coral_core.config.genes import MODULE_SETS
+from coral_core.errors import BaseModelError
+from coral_core.lm.model_files import FLOATS, ModelFolder, Tensor
+
+Implementation = Literal["sdpa", "eager"]
+HEAD = ("lm_head",)
+"""Name of the output head of nearly every model."""
+
+_EMBEDDING = re.compile(r"emb|wte|wpe|norm|router|position", re.IGNORECASE)
+_ATTENTION = re.compile(r"attn|attention|(^|\.)att(\.|$)", re.IGNORECASE)
+_MIXER = re.compile(r"mixer|mamba|ssm|conv|recurrent|rglru", re.IGNORECASE)
+_IN_LAYER = re.compile(r"(^|\.)\d+\.")
+_EXPERTS = re.compile(r"(^|\.)experts(\.|$)")
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+"""Keys of config.json for the most positions that the model was made for."""
+_SCALED = ("linear", "dynamic", "yarn")
+"""Kinds of rotary scaling whose factor multiplies the configured positions."""
+
+
+class Architecture(NamedTuple):
+    """One model, as its files and the table describe it."""
+
+    model_type: str
+    implementation: Implementation
+    parameters: int
+    modules: tuple[str, ...]
+    """Last parts of the names of the linear modules that adapters can target, output head and embeddings left out."""
+    attention: tuple[str, ...]
+    mlp: tuple[str, ...]
+    default: tuple[str, ...]
+    head: tuple[str, ...]
+    """Name of the output head, which `all` leaves out."""
+    fused: tuple[str, ...]
+    """Names of expert weights that the loaded model keeps as one parameter, which is no linear module."""
+    widths: Mapping[str, int]
+    """Module -> smaller side of its largest matrix: a higher rank gains nothing."""
+
+    @property
+    def sets(self) -> dict[str, tuple[str, ...]]:
+        """Named sets of modules where they are not those of Llama (`MODULE_SETS`), for `BaseModelIdentity`."""
+        found = {"default": self.default, "attention": self.attention, "mlp": self.mlp, "head": self.head}
+        usual = {"default": MODULE_SETS["attention"], "attention": MODULE_SETS["attention"], "mlp": MODULE_SETS["mlp"], "head": HEAD}  # fmt: skip
+        return {name: names for name, names in found.items() if set(names) != set(usual[name])}
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, dict[str, Any]]:
+    """model_type -> what transformers and PEFT know of it."""
+    text = files("coral_core.lm").joinpath("architectures.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, Any]] = json.loads(text)["architectures"]
+    return found
+
+
+def implementation_of(config: Mapping[str, Any]) -> Implementation:
+    """The attention implementation that `auto` stands for: sdpa where the model's class supports it, else eager."""
+    known = table().get(str(config.get("model_type")), {})
+    return "sdpa" if known.get("sdpa") else "eager"
+
+
+def describe(folder: ModelFolder) -> Architecture:
+    """What the model in `folder` is.
+
+    Raises:
+        BaseModelError: it is no causal language model that can be loaded and adapted here.
+    """
+    config, where = folder.config, f"base model {folder.path}"
+    known = _supported(config, where)
+    _check_weights(folder, where)
+    head, embedding = str(known.get("head", "lm_head")), str(known.get("embedding", ""))
+    linear = set(known.get("linear", ()))
+    other = set(known.get("other", ())) - linear
+    places: dict[str, list[str]] = {}
+    widths: dict[str, int] = {}
+    fused: set[str] = set()
+    for name, tensor in folder.tensors.items():
+        path, _, last = name.rpartition(".")
+        parent, _, leaf = path.rpartition(".")
+        in_experts = _EXPERTS.search(path) is not None
+        if last != "weight" or len(tensor.shape) != 2:
+            if in_experts and len(tensor.shape) >= 2:
+                fused.add(last if last not in ("weight", "bias") else leaf)
+            continue
+        if in_experts and known.get("converted"):
+            fused.add(leaf)
+        elif leaf in (head, embedding) or leaf in other or (leaf not in linear and (_EMBEDDING.search(leaf) or known.get("converted"))):  # fmt: skip
+            continue
+        else:
+            places.setdefault(leaf, []).append(parent)
+            widths[leaf] = max(widths.get(leaf, 0), min(tensor.shape))
+    modules = tuple(sorted(places))
+    attention = tuple(leaf for leaf in modules if all(_ATTENTION.search(parent) for parent in places[leaf]))
+    mlp = tuple(leaf for leaf in modules if not any(_outside_mlp(parent, leaf) for parent in places[leaf]))
+    return Architecture(
+        model_type=str(config["model_type"]),
+        implementation=implementation_of(config),
+        parameters=sum(_count(tensor.shape) for tensor in folder.tensors.values()),
+        modules=modules,
+        attention=attention,
+        mlp=mlp,
+        default=_default(known, modules, attention),
+        head=(head,),
+        fused=tuple(sorted((fused | other) - set(modules))),
+        widths=widths,
+    )
+
+
+def _supported(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The table's entry. Raises `BaseModelError`: no model that can be trained, or none without code of its own."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise BaseModelError(f"{where}: config.json names no model_type. Save the model with save_pretrained.")
+    if config.get("quantization_config") is not None:
+        kind = config["quantization_config"]
+        method = kind.get("quant_method", "unknown") if isinstance(kind, dict) else "unknown"
+        raise BaseModelError(
+            f"{where}: its weights are quantised ({str(method)[:40]}), which is not supported. Give the model with bfloat16, float16 or float32 weights."
+        )
+    known = table().get(model_type)
+    if known is None and config.get("auto_map"):
+        raise BaseModelError(
+            f"{where}: model_type {model_type[:80]!r} needs Python code of its own (auto_map), which is never run here. Give a model that transformers knows."
+        )
+    if known is None:
+        raise BaseModelError(
+            f"{where}: model_type {model_type[:80]!r} is no causal language model that transformers {made_by()['transformers']} knows. Give a causal language model."
+        )
+    names = config.get("architectures")
+    if isinstance(names, list) and names:
+        right = [n for n in names if isinstance(n, str) and (n == known["class"] or n.endswith(("ForCausalLM", "LMHeadModel")))]  # fmt: skip
+        if not right:
+            raise BaseModelError(
+                f"{where}: architectures {str(names)[:120]}: no causal language model; {known['class']} was expected. Give a model that was saved with its language-model head."
+            )
+    if known.get("masked") and not config.get("is_decoder"):
+        raise BaseModelError(
+            f"{where}: {model_type} without is_decoder reads in both directions, so it cannot generate. Give a causal language model."
+        )
+    if known.get("cache") is False:
+        raise BaseModelError(
+            f"{where}: {model_type} generates without a key-value cache (a state-space or recurrent model, or a part of another), which is not supported. Give a transformer."
+        )
+    if config.get("is_encoder_decoder"):
+        raise BaseModelError(
+            f"{where}: {model_type} is an encoder with a decoder, no causal language model. Give a causal one."
+        )
+    return known
+
+
+@lru_cache(maxsize=1)
+def made_by() -> dict[str, str]:
+    """Versions of transformers and PEFT that the table was made with."""
+    text = files("coral_core.lm").joinpath("architectures.json").read_text(encoding="utf-8")
+    found: dict[str, str] = json.loads(text)["made_by"]
+    return found
+
+
+def _check_weights(folder: ModelFolder, where: str) -> None:
+    """Raises `BaseModelError`: weights of a type that cannot be trained, or layers without weights."""
+    config = folder.config
+    odd = sorted({tensor.dtype for tensor in folder.tensors.values() if tensor.dtype not in FLOATS and len(tensor.shape) > 1 and not _is_mask(tensor)})  # fmt: skip
+    if odd:
+        raise BaseModelError(
+            f"{where}: it holds weights of type {', '.join(odd)}, which cannot be trained as they are. Give the model with bfloat16, float16 or float32 weights."
+        )
+    if not folder.tensors:
+        return
+    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+        layers = config.get(key)
+        if type(layers) is int:
+            numbers = {int(part) for name in folder.tensors for part in name.split(".") if part.isdecimal() and len(part) < 6}  # fmt: skip
+            missing = sorted(set(range(min(layers, 10_000))) - numbers)
+            if missing:
+                raise BaseModelError(
+                    f"{where}: config.json names {layers} layers, there are no weights of layer {missing[0]}. Fetch the model again."
+                )
+            return
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    """GPT-2 and others keep their causal mask among the weights."""
+    return tensor.dtype in ("BOOL", "U8") and len(tensor.shape) == 4
+
+
+def _outside_mlp(parent: str, leaf: str) -> bool:
+    inside = f"{parent}.{leaf}."
+    return bool(_ATTENTION.search(parent) or _MIXER.search(parent)) or not _IN_LAYER.search(inside)
+
+
+def _count(shape: Iterable[int]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+def _default(known: Mapping[str, Any], modules: tuple[str, ...], attention: tuple[str, ...]) -> tuple[str, ...]:
+    """Target modules of the default LoRA: q, k, v, o where there are all four, else PEFT's choice, else attention, else all."""
+    usual = MODULE_SETS["attention"]
+    if set(usual) <= set(modules):
+        return usual
+    named = tuple(name for name in known.get("lora", ()) if name in modules)
+    return named or attention or modules
+
+
+def positions(config: Mapping[str, Any]) -> int | None:
+    """Most positions of a sequence; None where the architecture has no limit or config.json does not say."""
+    if config.get("alibi") is True:
+        return None
+    found = next((config[key] for key in POSITIONS if type(config.get(key)) is int and config[key] > 0), None)
+    scaling = config.get("rope_parameters") or config.get("rope_scaling")
+    if found is None or not isinstance(scaling, dict):
+        return found
+    kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+    return int(found * factor) if kind in _SCALED and isinstance(factor, (int, float)) and 1 < factor < 1e6 else found
+
+
+def end_tokens(*sources: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """Every end token that `sources` (config.json, generation_config.json) name; each may give one or a list."""
+    found: set[int] = set()
+    for source in sources:
+        given = (source or {}).get("eos_token_id")
+        found |= {token for token in (given if isinstance(given, list) else [given]) if type(token) is int}
+    return tuple(sorted(found))

@@ -1,0 +1,83 @@
+"""Loads a base model and its tokenizer the way its files ask for: attention, end tokens, padding. Never runs its code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from coral_core.config.tree import BaseModelConfig
+from coral_core.errors import BaseModelError
+from coral_core.lm.architecture import end_tokens
+from coral_core.lm.base import attention_of, local_path
+from coral_core.lm.environment import without_credentials
+
+_ITS_FAULT = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError)
+"""What transformers raises for files that it cannot make a model of; other errors may be the machine's."""
+
+
+def load_model(config: BaseModelConfig, content_id: str) -> tuple[Any, Any, dict[str, Any]]:
+    """Tokenizer (padding on the left), model on the CPU, and what transformers says of the loading.
+
+    Args:
+        config: Which model, and of which type its weights shall be.
+        content_id: Commit of a model on the hub.
+
+    Raises:
+        BaseModelError: the files do not make a whole causal language model without code of their own.
+    """
+    path = local_path(config)
+    source, revision = (config.name, content_id) if path is None else (str(path), None)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, padding_side="left", trust_remote_code=False
+        )
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=attention_of(config),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except _ITS_FAULT as error:
+        raise _refused(config, error) from None
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        raise _refused(config, error) from None
+    if missing := sorted(found["missing_keys"]):
+        raise BaseModelError(
+            f"base_model.name: {config.name}: its files lack {len(missing)} tensor(s) of the model, such as {missing[0]}: they would be "
+            "random numbers. Save the whole model with save_pretrained."
+        )
+    return tokenizer, model, found
+
+
+def _refused(config: BaseModelConfig, error: Exception) -> BaseModelError:
+    reason = without_credentials((str(error).splitlines() or [""])[0]) or type(error).__name__
+    return BaseModelError(f"base_model.name: {config.name}: cannot be loaded: {type(error).__name__}: {reason}")
+
+
+def special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozenset[int]]:
+    """The padding token and all end tokens: of the tokenizer, config.json and generation_config.json together.
+
+    Raises:
+        BaseModelError: there is no end token, or the padding token has no embedding.
+    """
+    generation: Mapping[str, Any] = model.generation_config.to_dict() if model.generation_config else {}
+    configured: Mapping[str, Any] = model.config.to_dict()
+    ends = frozenset(end_tokens({"eos_token_id": tokenizer.eos_token_id}, configured, generation))
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, configured.get("pad_token_id"), *sorted(ends))
+    pad = next((token for token in candidates if type(token) is int), None)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if pad is None or not ends:
+        raise BaseModelError(
+            f"base_model.name: {name}: neither tokenizer nor configuration names an end token, so nothing could end or be padded. Set eos_token in tokenizer_config.json."
+        )
+    if not 0 <= pad < rows:
+        raise BaseModelError(
+            f"base_model.name: {name}: the padding token has id {pad}, the model has embeddings for 0 to {rows - 1}. Set pad_token in tokenizer_config.json to another token."
+        )
+    return pad, ends

@@ -1,0 +1,266 @@
+"""The files of a base model's folder: what identifies it, its weights' headers, its JSON. Nothing is loaded, no torch.
+
+Everything read here is untrusted: sizes are limited, only regular files are opened, and what is wrong is refused with
+the file's name. Not covered: what the files mean for an architecture (coral_core/lm/architecture.py).
+"""
+
+import hashlib
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coral_core.errors import BaseModelError
+from coral_core.json_object import json_object
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+JSON_BYTES = 64 * 2**20
+HEADER_BYTES = 100_000_000
+MOST_FILES = 20_000
+
+_HARMLESS_NAMES = {"pretraining.json"}
+"""`pretraining.json`: how coral-tiny was made; nothing reads it."""
+_HARMLESS_STEMS = {"readme", "license", "licence", "notice", "use_policy", "changelog", "citation"}
+_TEXT = {"", ".md", ".txt", ".rst", ".cff"}
+_HARMLESS_SUFFIXES = {".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf"}
+
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Types of weights that can be loaded as they are -> bytes."""
+_SIZES = FLOATS | {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "U16": 2, "U32": 4, "U64": 8, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
+
+
+class Tensor(NamedTuple):
+    """One tensor as a safetensors header lists it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ModelFolder(NamedTuple):
+    """What the files of one folder say."""
+
+    path: Path
+    config: dict[str, Any]
+    generation: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def changes_nothing(name: str) -> bool:
+    """Is a file of this name certain to change nothing of what the model does? Any other counts as part of it.
+
+    >>> [changes_nothing(name) for name in ("README.md", ".gitattributes", "merges.txt", "chat_template.jinja", "code.py")]
+    [True, True, False, False, False]
+    """
+    path = Path(name)
+    if name.startswith(".") or name in _HARMLESS_NAMES or path.suffix.lower() in _HARMLESS_SUFFIXES:
+        return True
+    return path.stem.lower() in _HARMLESS_STEMS and path.suffix.lower() in _TEXT
+
+
+def files_of(folder: Path) -> dict[str, tuple[Path, os.stat_result]]:
+    """Relative name -> path and state of every file that identifies the model, nested ones and targets of links too.
+
+    Raises:
+        BaseModelError: a folder cannot be read, a file is no regular one, or there are too many.
+    """
+    found: dict[str, tuple[Path, os.stat_result]] = {}
+    for path in _walked(folder, set()):
+        name = path.relative_to(folder).as_posix()
+        try:
+            state = path.stat()
+        except FileNotFoundError:  # a link that leads nowhere: the libraries do not see it either
+            continue
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if not stat.S_ISREG(state.st_mode):
+            raise BaseModelError(f"base model file {path}: no regular file. Take it out of the folder.")
+        if "\n" in name or len(found) >= MOST_FILES:
+            raise BaseModelError(
+                f"base model {folder}: a file name with a line break, or more than {MOST_FILES} files. Give the folder that save_pretrained wrote."
+            )
+        found[name] = (path, state)
+    return found
+
+
+def _walked(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
+    """Files below `folder`; links are followed, but not into a folder that is being walked already."""
+    try:
+        state = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+    here = (state.st_dev, state.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if changes_nothing(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _walked(Path(entry.path), above | {here})
+        else:
+            yield Path(entry.path)
+
+
+def _unreadable(path: Path, error: OSError) -> BaseModelError:
+    return BaseModelError(f"base model file {path}: cannot be read ({error.strerror}). Check its permissions.")
+
+
+def content_id(folder: Path) -> str:
+    """Digest of the names and bytes of all files that change what the model does.
+
+    Bytes are read again only where size, times or inode of a file have changed since they were read last.
+    """
+    total = hashlib.sha256()
+    for name, (path, state) in sorted(files_of(folder).items()):
+        key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        total.update(f"{name} {_digest_of(str(path.resolve()), key)}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(path: str, state: tuple[int, ...]) -> str:
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(Path(path), error) from None
+
+
+def read_folder(folder: Path, *, weights: bool = True) -> ModelFolder:
+    """Configuration and weights' headers of a model folder; `weights` False where they may still be on the hub.
+
+    Raises:
+        BaseModelError: something is missing, damaged or of a kind that cannot be loaded.
+    """
+    config = read_json(folder / "config.json")
+    if config is None:
+        if (folder / "adapter_config.json").exists():
+            raise BaseModelError(
+                f"base model {folder}: a PEFT adapter, no model. Merge it into its base (merge_and_unload) and save that."
+            )
+        raise BaseModelError(
+            f"base model {folder}: it holds no config.json. Give the folder that save_pretrained wrote."
+        )
+    if (folder / "adapter_config.json").exists():
+        raise BaseModelError(
+            f"base model {folder}: beside config.json lies adapter_config.json, which transformers would load on top. Merge the adapter or take it out."
+        )
+    generation = read_json(folder / "generation_config.json") or {}
+    tensors = _tensors(folder) if weights else {}
+    return ModelFolder(folder, config, generation, tensors)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object of a file; None where it is not there. Raises `BaseModelError`: it is none."""
+    try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise BaseModelError(f"base model file {path}: no regular file. Take it out of the folder.")
+        if state.st_size > JSON_BYTES:
+            raise BaseModelError(
+                f"base model file {path}: {state.st_size} bytes are too many for a JSON file of a model."
+            )
+        return json_object(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except ValueError as error:
+        raise BaseModelError(
+            f"base model file {path}: no JSON object ({error}). Fetch it again or save the model with save_pretrained."
+        ) from None
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """Tensors of the weights that transformers would load: model.safetensors, or the shards of the index."""
+    if (folder / WEIGHTS).exists():
+        return header(folder / WEIGHTS)
+    index = read_json(folder / INDEX)
+    if index is None:
+        raise BaseModelError(f"base model {folder}: {_no_weights(folder)}")
+    places = index.get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
+        raise BaseModelError(f"base model file {folder / INDEX}: it has no weight_map of file names. Fetch it again.")
+    tensors: dict[str, Tensor] = {}
+    shards = sorted(set(places.values()))
+    if wrong := [name for name in shards if Path(name).name != name]:
+        raise BaseModelError(f"base model file {folder / INDEX}: {wrong[0]} is no file of this folder.")
+    if missing := [name for name in shards if not (folder / name).exists()]:
+        raise BaseModelError(
+            f"base model {folder}: {len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}. Fetch the model again."
+        )
+    for name in shards:
+        tensors |= header(folder / name)
+    if lost := sorted(set(places) - set(tensors)):
+        raise BaseModelError(
+            f"base model {folder}: {len(lost)} tensors of {INDEX} are in no shard, the first is {lost[0]}. Fetch the model again."
+        )
+    return tensors
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """Files of weights that are not there: a download that was not made or not finished. Raises `BaseModelError`."""
+    if (folder / WEIGHTS).exists():
+        return []
+    index = read_json(folder / INDEX)
+    places = (index or {}).get("weight_map")
+    if not isinstance(places, dict):
+        return [WEIGHTS]
+    return sorted({str(name) for name in places.values() if not (folder / str(name)).exists()})
+
+
+def _no_weights(folder: Path) -> str:
+    if sorted(folder.glob("*.safetensors")):
+        return f"it has safetensors, but neither {WEIGHTS} nor {INDEX}, which transformers looks for. Save the model with save_pretrained."
+    if sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
+        return "its weights are pickled (.bin, .pt), which can run code when they are loaded. Save it anew with save_pretrained, which writes safetensors."
+    if sorted(folder.glob("*.gguf")):
+        return "its weights are GGUF, which cannot be trained. Give the original folder with safetensors."
+    return f"no weights: neither {WEIGHTS} nor {INDEX} is there. Save the model with save_pretrained."
+
+
+def header(file: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file (8 bytes of length, then JSON, then data), checked against its size.
+
+    Raises:
+        BaseModelError: the file is damaged or cut off.
+    """
+    try:
+        state = file.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("no regular file")
+        return dict(_header(str(file), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BaseModelError(
+            f"base model file {file}: not a safetensors file ({error}). Fetch it again or save the model with save_pretrained."
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def _header(file: str, state: tuple[int, ...]) -> dict[str, Tensor]:
+    size = state[1]
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= min(HEADER_BYTES, max(0, size - 8)):
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        entries = json_object(stream.read(length))
+    tensors, end = {}, 0
+    for name, entry in entries.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        numbers = [*shape, first, last]
+        if not isinstance(dtype, str) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"tensor {name[:80]!r} is described by {json.dumps(entry)[:80]}")
+        if dtype in _SIZES and last - first != math.prod(shape) * _SIZES[dtype]:
+            raise ValueError(f"tensor {name[:80]!r} has {last - first} bytes for shape {shape}")
+        tensors[name] = Tensor(dtype, tuple(shape))
+        end = max(end, last)
+    if 8 + length + end != size:
+        raise ValueError(f"its header asks for {8 + length + end} bytes, it has {size}: it was cut off or damaged")
+    return tensors

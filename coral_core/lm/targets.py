@@ -1,0 +1,131 @@
+"""Target modules: what a candidate of `genes.heavy.target_modules` means for one base model, and the default LoRA.
+
+A candidate is a set (q, q+v, attention, mlp, all, all-linear, default), names of modules, or several of them joined by
+"+". Sets follow the model: `attention` is q_proj, k_proj, v_proj, o_proj in Llama and query_key_value, dense in GPT-NeoX.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+from coral_core.config import RunConfig
+from coral_core.config.genes import MODULE_SETS
+from coral_core.errors import ConfigError
+from coral_core.genome import HeavyGenes, default_lora
+from coral_core.jobs import BaseModelIdentity
+from coral_core.lm.architecture import HEAD
+
+KEY = ("genes", "heavy", "target_modules")
+ALL = ("all", "all-linear")
+SETS = ("default", "attention", "mlp", *ALL)
+
+
+class UnknownTargetError(ValueError):
+    """A part of a candidate is neither a set nor a module of the model."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__(part)
+        self.part = part
+
+
+def sets_of(base: BaseModelIdentity) -> dict[str, tuple[str, ...]]:
+    """Named sets -> modules of `base`; a set without modules (a model without an MLP, say) is left out."""
+    usual = {"default": MODULE_SETS["attention"], "attention": MODULE_SETS["attention"], "mlp": MODULE_SETS["mlp"]}
+    found = {name: base.sets.get(name, names) for name, names in usual.items()}
+    found |= dict.fromkeys(ALL, base.modules)
+    return {name: tuple(sorted(names)) for name, names in found.items() if names and set(names) <= set(base.modules)}
+
+
+def resolve(candidate: str, base: BaseModelIdentity) -> tuple[str, ...]:
+    """The modules of `base` that `candidate` names, sorted.
+
+    Raises:
+        UnknownTargetError: a part of it is neither a set nor a module of this model.
+    """
+    sets, names = sets_of(base), {*base.modules, *base.sets.get("head", HEAD)}
+    if candidate in names:
+        return (candidate,)
+    found: set[str] = set()
+    for part in (part.strip() for part in candidate.split("+")):
+        if part in names:
+            found.add(part)
+        elif part in sets:
+            found |= set(sets[part])
+        elif f"{part}_proj" in names:  # q, k, v, o, gate, up, down
+            found.add(f"{part}_proj")
+        elif part:
+            raise UnknownTargetError(part)
+    if not found:
+        raise UnknownTargetError(candidate)
+    return tuple(sorted(found))
+
+
+def for_model(config: RunConfig, base: BaseModelIdentity) -> RunConfig:
+    """`config` with every candidate for target modules spelt out as the modules of `base`.
+
+    What cannot be resolved stays as it is: `check_targets` refuses it, and a run that was made before there was such a
+    check is played again with the names that it had.
+    """
+    spelt = tuple(_spelt(candidate, base) for candidate in config.genes.heavy.target_modules)
+    heavy = config.genes.heavy.model_copy(update={"target_modules": spelt})
+    return config.model_copy(update={"genes": config.genes.model_copy(update={"heavy": heavy})})
+
+
+def _spelt(candidate: str, base: BaseModelIdentity) -> str:
+    try:
+        modules = resolve(candidate, base)
+    except UnknownTargetError:
+        return candidate
+    end = "+" if any(name in MODULE_SETS for name in modules) else ""  # a module called q is no set: `module_names`
+    return "+".join(modules) + end
+
+
+def check_targets(config: RunConfig, base: BaseModelIdentity, why_not: dict[str, str] | None = None) -> None:
+    """Every candidate names modules that `base` has, and no two are the same set.
+
+    Args:
+        why_not: Name that cannot be a target -> why; told instead of a list of near names.
+
+    Raises:
+        ConfigError: with the names and sets that this model has.
+    """
+    seen: dict[tuple[str, ...], str] = {}
+    for candidate in config.genes.heavy.target_modules:
+        try:
+            modules = resolve(candidate, base)
+        except UnknownTargetError as unknown:
+            raise ConfigError(_refusal(candidate, unknown.part, base, why_not or {}), KEY) from None
+        if modules in seen:
+            raise ConfigError(
+                f"genes.heavy.target_modules: {candidate} and {seen[modules]} are the same modules of {base.name}: {', '.join(modules)}. Keep one of them.",
+                KEY,
+            )
+        seen[modules] = candidate
+
+
+def _refusal(candidate: str, part: str, base: BaseModelIdentity, why_not: dict[str, str]) -> str:
+    sets, names = sets_of(base), [*base.modules, *base.sets.get("head", HEAD)]
+    whole = f" (part of {candidate})" if part != candidate else ""
+    near = difflib.get_close_matches(part, [*names, *sets], 3, 0.5)
+    reason = why_not.get(part) or why_not.get(f"{part}_proj") or f"no module of {base.name}"
+    if "." in part and part.rsplit(".", 1)[-1] in names:
+        reason, near = "a path, where the last part of the name is wanted", [part.rsplit(".", 1)[-1]]
+    hint = f" Near: {', '.join(near)}." if near else ""
+    return (
+        f"genes.heavy.target_modules: {part}{whole}: {reason}.{hint} "
+        f"It has {', '.join(names) or 'no linear modules'}; sets: {', '.join(sets) or 'none'}."
+    )
+
+
+def default_lora_of(base: BaseModelIdentity) -> HeavyGenes:
+    """What an engineer would try first: rank 8, alpha 16, the modules that are customary for the architecture.
+
+    q, k, v and o projections where a model has all four; else PEFT's choice for the architecture, else its attention
+    projections, else all its linear modules.
+    """
+    return default_lora(base.name, sets_of(base).get("default") or base.modules)
+
+
+def widest(modules: Iterable[str], widths: dict[str, int]) -> int | None:
+    """Highest rank that any of `modules` can use; None where nothing is known of them."""
+    known = [widths[name] for name in modules if name in widths]
+    return max(known, default=None)

@@ -1,0 +1,220 @@
+"""What is known of a model without loading it is what the loaded model has: modules, attention, end tokens, default LoRA."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.torch
+torch = pytest.importorskip("torch")
+
+from transformers import AutoModelForCausalLM, PreTrainedModel  # noqa: E402
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: E402
+from transformers.pytorch_utils import Conv1D  # noqa: E402
+
+from benchmarks.architectures import entry  # noqa: E402
+from coral_core.config.load import parse_config  # noqa: E402
+from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
+from coral_core.errors import BaseModelError  # noqa: E402
+from coral_core.genome import GREEDY, default_lora  # noqa: E402
+from coral_core.jobs import TrainingJob  # noqa: E402
+from coral_core.lm.architecture import end_tokens, made_by, positions, table  # noqa: E402
+from coral_core.lm.base import identify  # noqa: E402
+from coral_core.lm.model import LoadedModel  # noqa: E402
+from coral_core.lm.targets import check_targets, default_lora_of, for_model, sets_of  # noqa: E402
+from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
+from tests.lm.small_models import DEFAULTS, SMALL, edit, save_model  # noqa: E402
+
+Zoo = Callable[[str], Path]
+NEEDS_EAGER = {"gemma2", "bloom", "codegen"}
+
+
+def config(folder: Path, **changes: Any) -> BaseModelConfig:
+    return BaseModelConfig(name=str(folder), **changes)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_files_say_what_the_loaded_model_has(zoo: Zoo, name: str) -> None:
+    identity = identify(config(zoo(name)))
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(zoo(name)))
+    head = model.get_output_embeddings()
+    linear = {
+        path.rsplit(".", 1)[-1]
+        for path, part in model.named_modules()
+        if isinstance(part, (torch.nn.Linear, Conv1D)) and part is not head
+    }
+    assert set(identity.modules) == linear
+    assert all(set(modules) <= linear for modules in sets_of(identity).values())
+    default = default_lora_of(identity)
+    assert default.target_modules == DEFAULTS.get(name, ("k_proj", "o_proj", "q_proj", "v_proj"))
+    assert default.learning_rate == 2e-4 and set(default.target_modules) <= linear
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_attention_is_what_the_class_supports(zoo: Zoo, name: str) -> None:
+    model = LoadedModel(config(zoo(name)))
+    used = model.model.config._attn_implementation
+    assert used == ("eager" if name in NEEDS_EAGER else "sdpa")
+    assert ("eager" in model.identity.numerics_class) == (used == "eager")
+    assert model.end_tokens == {1} and model.tokenizer.pad_token_id == 2
+
+
+def test_attention_can_be_chosen_and_is_part_of_the_results_identity(zoo: Zoo) -> None:
+    given, eager = identify(config(zoo("llama"))), identify(config(zoo("llama"), attention="eager"))
+    assert identify(config(zoo("llama"), attention="sdpa")) == given
+    assert eager.numerics_class == f"{given.numerics_class}; eager attention"
+    assert LoadedModel(config(zoo("llama"), attention="eager")).model.config._attn_implementation == "eager"
+    with pytest.raises(BaseModelError, match=r"base_model\.attention: sdpa: bloom does not support it.*eager"):
+        identify(config(zoo("bloom"), attention="sdpa"))
+
+
+@pytest.mark.parametrize("model_type", sorted({model_type for model_type, _ in SMALL.values()}))
+def test_the_table_is_what_the_installed_libraries_say(model_type: str) -> None:
+    import transformers
+
+    if made_by()["transformers"] != transformers.__version__:
+        pytest.skip("the table was made with another version of transformers")
+    class_name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
+    assert table()[model_type] == entry(model_type, class_name, False)
+
+
+def test_the_table_knows_every_causal_language_model() -> None:
+    assert set(table()) >= {model_type for model_type, _ in SMALL.values()} and len(table()) > 150
+    for model_type, known in table().items():
+        assert known["class"] and isinstance(known["sdpa"], bool), model_type
+        assert not set(known.get("linear", ())) & set(known.get("other", ())), model_type
+
+
+def genes(**changes: Any) -> Any:
+    heavy = {"rank": 4, "alpha": 8, "dropout": 0.0, "adapter": "lora", "learning_rate": 1e-2}
+    return default_lora("x").model_copy(update=heavy | changes)
+
+
+def job(backend: TorchBackend, folder: Path, heavy: Any) -> TrainingJob:
+    settings = parse_config("", "test", ["training.steps=3", "training.batch_size=2", "training.warmup=1"])
+    return TrainingJob(
+        heavy=heavy,
+        base_model=config(folder),
+        base_content_id=backend.identity.content_id,
+        numerics_class=backend.identity.numerics_class,
+        recipe=settings.training,
+        recipe_version="1",
+        problems=settings.problems,
+        pairs_digest="",
+        prompt_version="",
+        run_seed=0,
+    )
+
+
+PAIRS = [("def f(a):\n", "    return a\n</s>"), ("def g(b):\n", "    return b + 1\n</s>")]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_default_lora_trains_and_changes_what_is_generated(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    """The modules that are offered work: adapters are trained, merged and taken off again."""
+    backend = TorchBackend(config(zoo(name)))
+    kind = "dora" if name in ("gpt2", "gpt_neox", "gemma2") else "lora"
+    heavy = genes(target_modules=default_lora_of(backend.identity).target_modules, adapter=kind, learning_rate=0.5)
+    record = backend.train(job(backend, zoo(name), heavy), PAIRS, tmp_path)
+    assert record.trainable_parameters > 0
+    shape = GenerationConfig(batch_size=2, prompt_length=16)
+    light = GREEDY.model_copy(update={"token_limit": 8})
+
+    def texts(adapter: Path | None) -> Any:
+        return backend.generate(adapter, light, [("a", "def f(a):\n"), ("b", "x = 1\n")], 1, 0, shape, [])[0]
+
+    before = texts(None)
+    assert texts(tmp_path) != before
+    assert texts(None) == before
+
+
+@pytest.mark.parametrize("name", ["gpt2", "phi3", "bloom", "falcon"])
+def test_all_linear_trains(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    backend = TorchBackend(config(zoo(name)))
+    heavy = genes(target_modules=sets_of(backend.identity)["all-linear"])
+    backend.train(job(backend, zoo(name), heavy), PAIRS, tmp_path)
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert set(saved["target_modules"]) == set(backend.identity.modules)
+
+
+def test_lists_of_end_tokens_are_ordinary_and_those_of_every_file_count(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "llama")
+    edit(folder / "config.json", lambda data: data.update(eos_token_id=[1, 7, 8]))
+    edit(
+        folder / "generation_config.json",
+        lambda data: data.update(
+            eos_token_id=[9, 10], do_sample=True, temperature=0.01, top_k=1, repetition_penalty=3.0
+        ),
+    )
+    backend = TorchBackend(config(folder))
+    assert backend._base.end_tokens == {1, 7, 8, 9, 10}
+    shape = GenerationConfig(batch_size=1, prompt_length=16)
+    light = GREEDY.model_copy(update={"token_limit": 12})
+    plain = backend.generate(None, light, [("a", "x = 1\n")], 1, 0, shape, [])[0]
+    edit(folder / "generation_config.json", lambda data: [data.pop(key) for key in ("do_sample", "temperature", "top_k", "repetition_penalty")])  # fmt: skip
+    assert TorchBackend(config(folder)).generate(None, light, [("a", "x = 1\n")], 1, 0, shape, [])[0] == plain
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        (({"eos_token_id": [2, 300]}, {"eos_token_id": 5}), (2, 5, 300)),
+        (({"eos_token_id": None}, None, {}), ()),
+        (({"eos_token_id": "2"}, {"eos_token_id": [True, 3, "4"]}), (3,)),
+    ],
+)
+def test_end_tokens_of_several_files(sources: Any, found: tuple[int, ...]) -> None:
+    assert end_tokens(*sources) == found
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({"max_position_embeddings": 128}, 128),
+        ({"n_positions": 64}, 64),
+        ({}, None),
+        ({"max_position_embeddings": 128, "alibi": True}, None),
+        ({"max_position_embeddings": 128, "rope_scaling": {"type": "linear", "factor": 4.0}}, 512),
+        ({"max_position_embeddings": 128, "rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, 128),
+        ({"max_position_embeddings": "many"}, None),
+    ],
+)
+def test_positions(settings: dict[str, Any], most: int | None) -> None:
+    assert positions(settings) == most
+
+
+def test_no_padding_token_is_taken_from_the_end_token(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "llama")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).exists():
+            edit(folder / name, lambda data: data.pop("pad_token", None))
+    model = LoadedModel(config(folder))
+    assert model.tokenizer.pad_token_id == 1
+
+
+def test_missing_tensors_are_refused_and_not_made_up(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save_model(tmp_path, "llama")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BaseModelError, match=r"lack 1 tensor.*up_proj"):
+        LoadedModel(config(folder))
+
+
+def test_a_search_uses_the_modules_of_the_model(zoo: Zoo) -> None:
+    from coral_core.search.base import make_search
+
+    settings = parse_config(
+        "", "test", ["genes.heavy.target_modules=[query_key_value,attention,mlp+query_key_value,all]"]
+    )
+    base = identify(config(zoo("gpt_neox")))
+    check_targets(settings, base)
+    search = make_search(for_model(settings, base), (), default_lora_of(base))
+    genomes = search.ask()
+    assert genomes[0].heavy.target_modules == ("query_key_value",)
+    assert {name for genome in genomes for name in genome.heavy.target_modules} <= set(base.modules)
+    assert len({genome.heavy.target_modules for genome in genomes}) > 1
