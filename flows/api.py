@@ -18,7 +18,9 @@ def api_error(error: Exception, url: str | None = None) -> ApiError | None:
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
         if status in (401, 403):
-            return ApiError(f"{url} refuses the key ({status}). Set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING.")
+            from flows.credentials import refused  # it needs what is defined here
+
+            return refused(str(url), status)
         return ApiError(
             f"{url} answers {status}: {_detail(error)}. Is it a Prefect API (it ends in /api) of the version that is installed here?"
         )

@@ -26,7 +26,9 @@ from typing import IO, Any
 
 from coral_core.errors import ConfigError, CoralError
 from coral_core.json_object import json_object
+from flows.api import ApiError
 from flows.api_settings import api_settings, configured_names, export, export_connection
+from flows.credentials import KeyFileError, KeyRefusedError, fingerprint, read_key, use_credential
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 180.0
@@ -106,11 +108,14 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
     if url := configured_api():
         export_connection(url)
         _reach(url)
+        use_credential(url)
+        refuse_wrong_key(url)
         yield url
         return
     home = usable_home()
     server = _Shared(home)
     url = server.join(port, keep)
+    use_credential(url)  # before it is the configured one: what was configured for another API is not meant
     export({"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "prefect")})
     try:
         yield url
@@ -123,6 +128,7 @@ def join(port: int = 0) -> str:
     _set_defaults()
     home = usable_home()
     url = _Shared(home).join(port, keep=True)
+    use_credential(url)
     export({"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "prefect")})
     return url
 
@@ -165,6 +171,12 @@ def living() -> str:
     return _Shared(coral_home()).living()
 
 
+def living_key() -> str | None:
+    """`fingerprint` of the key that the living local server was started with; None while there is no server."""
+    server = _Shared(coral_home())
+    return str(server._read().get("key", "")) if server.living() else None
+
+
 def users() -> list[int]:
     """Processes of this machine, other than this one, that use the local server as theirs."""
     return _Shared(coral_home()).users()
@@ -188,6 +200,11 @@ class _Shared:
             with locked(self.home):
                 found = self._server()
                 state = self._read() if found else self._start(port)
+                if state.get("key", "") != fingerprint(read_key(self.home)):
+                    raise ServerError(
+                        f"{self.home}: its server was started with another key, or with none. End it with coral down (it also ends "
+                        "with the last process that uses it), then start it anew."
+                    )
                 state |= {"pid": found.get("pid", state.get("pid")), "url": found.get("url", state.get("url"))}
                 state["users"] = [pid for pid in state.get("users", []) if _alive(pid)] + [os.getpid()]
                 state["keep"] = bool(state.get("keep")) or keep
@@ -271,6 +288,7 @@ class _Shared:
         port = _claim(port)
         url = f"http://127.0.0.1:{port}/api"
         log = self.home / "server.log"
+        key = read_key(self.home)
         environment = {
             **os.environ,
             **SETTINGS,
@@ -279,6 +297,8 @@ class _Shared:
             "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.patient_broker",
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         }
+        if key:
+            environment |= {"PREFECT_SERVER_API_AUTH_STRING": key, "PREFECT_API_AUTH_STRING": key}
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "flows.local_server", str(port)],
@@ -302,7 +322,7 @@ class _Shared:
                     f"the local Prefect server did not answer at {url} within {START_SECONDS:.0f} s. See its log: {log}"
                 )
             time.sleep(0.1)
-        return {"pid": process.pid, "url": url, "users": [], "keep": False}
+        return {"pid": process.pid, "url": url, "users": [], "keep": False, "key": fingerprint(key)}
 
 
 def _claim(port: int) -> int:
@@ -333,6 +353,19 @@ def _reach(url: str) -> None:
             f"PREFECT_API_URL: {url} cannot be reached ({reason}). Start it (coral up), set another, or unset it to have a server "
             "started for the run."
         ) from None
+
+
+def refuse_wrong_key(url: str) -> None:
+    """Before anything is begun: /health answers without a key, all else may not. Raises `KeyRefusedError`."""
+    from flows.installation.plain_api import PlainApi  # it needs what is defined here
+
+    try:
+        with PlainApi(url) as plain:
+            plain.get("admin/version")
+    except (KeyRefusedError, KeyFileError):
+        raise
+    except ApiError:
+        return  # said by who uses it
 
 
 def _ready(url: str, seconds: float) -> bool:

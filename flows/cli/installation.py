@@ -12,6 +12,7 @@ from rich.console import Console
 
 from coral_core.errors import ConfigError
 from flows.api_settings import export_connection
+from flows.credentials import key_file, use_credential
 from flows.installation.daily import use_api
 from flows.installation.pools import Infrastructure, Place, PullPolicy
 
@@ -80,12 +81,52 @@ class Cluster:
         return {pool: label for pool, label in given.items() if label}
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Rights:
+    """What flow runs in containers may do beyond what their pools need; workers of processes have it in their environment."""
+
+    code_root: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Folder in containers whose code may be run (sources package, quixbugs); repeatable.", negative=()
+        ),
+    ] = None
+    allow_missing_layer: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Sandbox layer that a configuration may do without (landlock, seccomp); repeatable.", negative=()
+        ),
+    ] = None
+
+    def refuse_odd(self, type: Infrastructure) -> None:
+        """Raises `ConfigError`."""
+        for name, values in (("code-root", self.code_root), ("allow-missing-layer", self.allow_missing_layer)):
+            variable = "CORAL_ROOTS_CODE" if name == "code-root" else "CORAL_ALLOW_MISSING_LAYERS"
+            if type == "process" and any(values or ()):
+                raise ConfigError(
+                    f"--{name} {' '.join(values or ())}: is for containers. Flow runs that are processes have {variable} of "
+                    "their worker's environment: set it there."
+                )
+        for folder in filter(None, self.code_root or ()):
+            if not folder.startswith("/") or ":" in folder:
+                raise ConfigError(
+                    f"--code-root {folder}: give an absolute path without a colon, as it is in containers."
+                )
+        for layer in filter(None, self.allow_missing_layer or ()):
+            if layer not in ("landlock", "seccomp"):
+                raise ConfigError(
+                    f"--allow-missing-layer {layer}: is none that can be missed. Known: landlock, seccomp."
+                )
+
+
 LEAVE_SECONDS = 15.0
 """An evolution that was told to end sends its last log lines before it lets go of the server."""
 LABEL = re.compile(r"[\w./-]+=[A-Za-z0-9][\w.-]*(,[A-Za-z0-9][\w.-]*)*")
 LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)")
 NOTHING_ASKED = Notify()
 USUAL_CLUSTER = Cluster()
+NO_MORE = Rights()
 
 
 def setup(
@@ -102,6 +143,7 @@ def setup(
         str, Parameter(help="File of each Docker host that holds lanes' Hugging Face token, readable for user 1000.")
     ] = "",
     cluster: Cluster = USUAL_CLUSTER,
+    rights: Rights = NO_MORE,
     gpus: Annotated[bool, Parameter(help="Lanes use GPUs, one each.")] = True,
     notify: Notify = NOTHING_ASKED,
     only_notices: Annotated[
@@ -118,6 +160,7 @@ def setup(
     if only_notices:
         _say(set_up_notices(notices, dry_run))
         return
+    rights.refuse_odd(type)
     place = Place(
         infrastructure=type,
         workdir=str((workdir or Path.cwd()).absolute()),
@@ -131,6 +174,8 @@ def setup(
         node_labels=cluster.node_labels(),
         token_file=_token_file(token_file, type),
         token_secret=cluster.token_secret,
+        code_roots=":".join(filter(None, rights.code_root or ())),
+        missing_layers=",".join(filter(None, rights.allow_missing_layer or ())),
         gpus=gpus,
         api_url=_reachable(api_url or url, type, network),
     )
@@ -173,20 +218,30 @@ def up(
     *,
     port: Annotated[int, Parameter(help="Port of the local Prefect server.")] = 4200,
     workdir: Annotated[Path | None, Parameter(help="Where evolutions and lanes start; this folder by default.")] = None,
+    auth: Annotated[
+        bool | None, Parameter(help="The server asks for a key, or not, from now on; what was said last by default.")
+    ] = None,
 ) -> None:
-    """Start a complete installation on this machine: server, pools, workers, deployments."""
-    from flows.local_server import join, refuse_beside_configured
+    """Start a complete installation on this machine: server, pools, workers, deployments.
+
+    With --auth a key is generated and kept in CORAL_HOME/api-key, readable for you alone; commands and workers of
+    this installation use it by themselves, and the Prefect UI asks for it.
+    """
+    from flows.local_server import coral_home, join, refuse_beside_configured
 
     place = (workdir or Path.cwd()).absolute()
     if not place.is_dir():
         raise ConfigError(f"--workdir {workdir}: no such directory. Evolutions and lanes start there: give one.")
     refuse_beside_configured(port)
     started = time.perf_counter()
+    if auth is not None:
+        _want_key(auth)
     url = join(port)
     from flows.installation.daily import start_workers
     from flows.installation.setup import setup as run
 
     console.print(f"server       {url.removesuffix('/api')}")
+    console.print(_about_key(key_file(coral_home())))
     for step in run(Place(workdir=str(place)), resume=True):
         console.print(f"{step.action:<12} {step.what}")
     for worker in start_workers(url):
@@ -194,6 +249,29 @@ def up(
     console.print(
         f"up after {time.perf_counter() - started:.0f} s. Run: coral evolve configs/quickstart.yaml --executor work-pools; end with: coral down"
     )
+
+
+def _want_key(wanted: bool) -> None:
+    """Switch the local server's key on or off; it is read when the server starts. Raises `ConfigError`, `KeyFileError`."""
+    from flows.credentials import fingerprint, make_key, read_key, remove_key
+    from flows.local_server import living_key, usable_home
+
+    home = usable_home()
+    running, kept = living_key(), fingerprint(read_key(home))
+    if running is not None and (bool(running) is not wanted or running != kept):
+        option = "--auth" if wanted else "--no-auth"
+        what = "with another key" if running and wanted else "with a key" if running else "without a key"
+        raise ConfigError(f"{option}: the server that runs was started {what}. Run coral down, then coral up {option}.")
+    if wanted:
+        make_key(home)
+    else:
+        remove_key(home)
+
+
+def _about_key(file: Path) -> str:
+    if file.exists():
+        return f"key          {file} (its content is what the Prefect UI asks for)"
+    return "key          none: every user and program of this machine can use the server, and so run code as you (coral up --auth)"
 
 
 def down() -> None:
@@ -205,10 +283,13 @@ def down() -> None:
     if not state:
         console.print(leave() or "nothing is up")
         return
+    use_credential(state["url"])  # before it is the configured one: what was configured for another API is not meant
     export_connection(state["url"])
     from flows.installation.ending import CANCEL_SECONDS, cancel_everything
 
     ended = cancel_everything(leave_local=bool(users()))
+    if ended.problem:
+        console.print(f"nothing could be cancelled, and what runs is ended: {ended.problem}")
     if ended.on_pools:
         console.print(f"cancelled {ended.on_pools} flow runs")
     for name in ended.evolutions:

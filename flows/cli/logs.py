@@ -125,6 +125,7 @@ def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
     Raises:
         ConfigError: none of them knows it.
     """
+    from flows.credentials import KeyRefusedError
     from flows.installation.plain_api import PlainApi
     from flows.local_server import api, configured_api
 
@@ -132,9 +133,15 @@ def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
     if not ids:
         raise ConfigError(f"{folder.run_id}: run.json names no flow run, so there is no log. Its files: {folder.path}")
     was = str(folder.facts().get("api") or "")
+    refused: KeyRefusedError | None = None
     for url in dict.fromkeys(filter(None, (was, configured_api(), _of_up()))):
         with PlainApi(url) as found:
-            if _knows(found, ids[-1]):
+            try:
+                knows = _knows(found, ids[-1])
+            except KeyRefusedError as error:
+                refused = refused or error
+                continue
+            if knows:
                 yield found
                 return
     if not configured_api():
@@ -145,6 +152,8 @@ def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
             if _knows(found, ids[-1]):
                 yield found
                 return
+    if refused is not None:
+        raise refused
     raise ConfigError(
         f"{folder.run_id}: its log is at {was or 'an API that run.json does not name'}, which does not answer or has forgotten it. "
         "Set PREFECT_API_URL, or CORAL_HOME where its local server was."
@@ -152,11 +161,14 @@ def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
 
 
 def _knows(api: "PlainApi", flow_run_id: str) -> bool:
-    """Does this API answer, and has it this flow run?"""
+    """Does this API answer, and has it this flow run? Raises `KeyRefusedError`."""
     from flows.api import ApiError
+    from flows.credentials import KeyRefusedError
 
     try:
         return api.get(f"flow_runs/{flow_run_id}") is not None
+    except KeyRefusedError:
+        raise
     except ApiError:
         return False
 

@@ -124,16 +124,21 @@ def _tell(url: str, flow_run_id: str) -> None:
     The address stands in the run's folder, which anybody may have written: your key goes to the API that you configured, and
     to no other.
     """
+    from flows.credentials import KeyRefusedError, use_credential
+
+    use_credential(url)  # the local server's key, where `url` is that server; read by Prefect when it is imported
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
     from prefect.states import Cancelled, Cancelling
 
+    from flows.api import api_error
     from flows.installation.daily import read_state
+    from flows.local_server import living
 
     secrets = {PREFECT_API_KEY, PREFECT_API_AUTH_STRING}
-    trusted = url in (PREFECT_API_URL.value(), read_state().get("url"))
+    trusted = url in (PREFECT_API_URL.value(), read_state().get("url"), living())
     try:
         with (
             temporary_settings({PREFECT_API_URL: url}, restore_defaults=set() if trusted else secrets),
@@ -146,6 +151,9 @@ def _tell(url: str, flow_run_id: str) -> None:
                     UUID(flow_run_id), Cancelled() if waiting else Cancelling(message="coral cancel"), force=waiting
                 )
     except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
+        refused = api_error(error, url)
+        if trusted and isinstance(refused, KeyRefusedError):
+            raise refused from None
         console.print(f"[yellow]{marked(url)} does not know or does not answer[/] ({type(error).__name__})")
         if not trusted:
             console.print(

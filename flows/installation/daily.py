@@ -19,6 +19,7 @@ from typing import Any
 from coral_core.errors import ConfigError, CoralError
 from coral_core.json_object import json_object
 from flows.api_settings import export_connection
+from flows.credentials import use_credential
 from flows.installation.pools import POOLS
 from flows.local_server import SETTINGS, configured_api, coral_home, living, locked
 from flows.outlive import STARTED_BY_WORKER
@@ -61,6 +62,7 @@ def known_api() -> str:
 def use_api() -> str:
     """`known_api`, for Prefect in this process and what it starts, from now on. Raises `ConfigError`."""
     url = known_api()
+    use_credential(url)  # before it is the configured one: what was configured for another API is not meant
     export_connection(url)
     return url
 

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
+from flows.api import api_error
 from flows.dispatch.fleet import LIVING
 from flows.installation.plain_api import refuse_what_is_no_api
 from flows.installation.pools import POOLS
@@ -37,6 +38,7 @@ class Ended(Frozen):
     on_pools: int = Field(0, description="Flow runs on the house's pools.")
     evolutions: tuple[str, ...] = Field((), description="Evolutions that run elsewhere, as in a terminal.")
     hanging: tuple[str, ...] = Field((), description="Those of them that still had not ended after half a minute.")
+    problem: str = Field("", description="Why nothing could be told to end, where the server answered and refused.")
 
 
 def cancel_everything(leave_local: bool) -> Ended:
@@ -65,7 +67,9 @@ def cancel_everything(leave_local: bool) -> Ended:
                 evolutions=tuple(run.name for run in elsewhere),
                 hanging=tuple(run.name for run in hanging),
             )
-    except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError):
+    except PrefectHTTPStatusError as error:
+        return Ended(problem=str(api_error(error) or ""))
+    except (httpx.HTTPError, RuntimeError):
         return Ended()  # the server is gone already; its workers are ended with what they run
 
 

@@ -3,7 +3,6 @@
 Reads the settings that Prefect's own client reads (URL, key, basic auth, headers, certificates). Changes nothing on the server.
 """
 
-import base64
 import ssl
 import time
 import uuid
@@ -15,6 +14,7 @@ import httpx
 
 from flows.api import ApiError, api_error
 from flows.api_settings import api_settings
+from flows.credentials import credential_for, same_api
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 20.0
@@ -42,7 +42,7 @@ class PlainApi:
         self.ahead = 0.0
         """Seconds that the server's clock is ahead of this machine's, as of the last answer; known to one second."""
         timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
-        self._client = httpx.Client(headers=_headers(), timeout=timeout, verify=_verify(), trust_env=True)
+        self._client = httpx.Client(headers=_headers(self.url), timeout=timeout, verify=_verify(), trust_env=True)
 
     def __enter__(self) -> Self:
         return self
@@ -108,14 +108,16 @@ class PlainApi:
         self.ahead = difference if abs(difference) > 2 else 0.0
 
 
-def _headers() -> dict[str, str]:
-    """As Prefect's client: basic authentication goes before the key, and custom headers over both."""
+def _headers(url: str) -> dict[str, str]:
+    """What belongs to the API at `url`, and to no other: an address may come from a run's folder, which anybody may have written.
+
+    As with Prefect's client, custom headers go before a key.
+    """
+    credential = credential_for(url)
+    headers = {"Authorization": credential.header} if credential is not None else {}
     found = api_settings()
-    headers: dict[str, str] = {}
-    if found.auth_string:
-        headers["Authorization"] = "Basic " + base64.b64encode(found.auth_string.encode()).decode()
-    elif found.key:
-        headers["Authorization"] = f"Bearer {found.key}"
+    if not same_api(url, found.url):
+        return headers
     return headers | {name: value for name, value in found.custom_headers.items() if name.lower() not in _PROTECTED}
 
 

@@ -6,6 +6,8 @@ import shutil
 import socket
 import stat
 import subprocess
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,7 @@ class Composed:
         self.environment = os.environ | {
             "CORAL_STORE": str(store),
             "POSTGRES_PASSWORD": uuid.uuid4().hex,
+            "CORAL_API_PASSWORD": uuid.uuid4().hex,
             "DOCKER_SOCKET": str(socket_path),
             "DOCKER_GID": str(socket_path.stat().st_gid),
             "CORAL_PORT": str(self.port),
@@ -104,6 +107,14 @@ def test_status_sees_the_pools_and_doctor_of_the_workers_is_not_root(composed: C
     assert all(pool["workers_online"] == 1 for pool in pools.values()), pools
     worker = composed.call("ps", "-q", "a100").stdout.strip()
     assert json.loads(docker("inspect", worker))[0]["Config"]["User"] == "coral"
+
+
+def test_the_api_asks_for_the_password(composed: Composed) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://127.0.0.1:{composed.port}/api/admin/version", timeout=20)
+    assert refused.value.code == 401
+    with urllib.request.urlopen(f"http://127.0.0.1:{composed.port}/api/health", timeout=20) as health:
+        assert health.status == 200
 
 
 def test_down_leaves_no_container(composed: Composed) -> None:

@@ -91,7 +91,7 @@ def test_no_api_at_all(store: Store, tmp_path: Path) -> None:
 
 def test_a_refused_key(fake: FakeApi, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.status = 401
-    says(named(server_checks(look_at_server(url)))["api"], "bad", "refuses the key (401)", "PREFECT_API_KEY")
+    says(named(server_checks(look_at_server(url)))["api"], "bad", "asks for a key (401)", "PREFECT_API_KEY")
     fake.status = 200
     monkeypatch.setenv("PREFECT_API_KEY", "secret")
     assert look_at_server(url).problem == "" and fake.keys[-1] == "Bearer secret"
