@@ -54,7 +54,11 @@ class Bench:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="coral-bench-"))
-        self.environment = {**os.environ, "CORAL_HOME": str(self.folder / "home")}
+        self.environment = {
+            **os.environ,
+            "CORAL_HOME": str(self.folder / "home"),
+            "CORAL_ROOTS": str(self.folder),  # where workers of `coral up` let stores lie
+        }
         self.environment.pop("PREFECT_API_URL", None)
 
     def command(self, runs: str, *overrides: str, config: Path = QUICKSTART) -> list[str]:

@@ -22,7 +22,7 @@ from prefect.states import Cancelled
 
 from coral_core.config import RunConfig
 from coral_core.editions import scheduled_edition, stamp
-from coral_core.errors import CoralError
+from coral_core.errors import ConfigError, CoralError
 from coral_core.foreign import in_a_line
 from coral_core.genome import HeavyGenes
 from coral_core.hold import hold
@@ -58,10 +58,15 @@ from flows.life import beating, failure_noted
 from flows.outlive import outlive_worker
 from flows.repeats import repeats
 from flows.run_log import logged_to
+from flows.served import roots
 from flows.session import Session, current, watcher
 from flows.tasks import evaluated, trained
 
 log = logging.getLogger("coral.evolve")
+
+
+LAST_EDITION = 999_999_999_999
+"""A date with hour and minute (YYYYMMDDHHMM) is the longest."""
 
 
 class NoChampionError(CoralError):
@@ -80,9 +85,16 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
 
     Returns:
         run_id, champion and where the run's folder is.
+
+    Raises:
+        ConfigError: the configuration comes from the server and names a place outside the roots of this machine.
     """
     memory.keep_level()
     outlive_worker()
+    if (held_to := roots()) is not None:
+        held_to.check_config(config)
+    if edition is not None and not 1 <= edition <= LAST_EDITION:
+        raise ConfigError(f"edition: {edition}: is none. Give a number of 1 to {LAST_EDITION}.")
     await asyncio.to_thread(preflight, config)
     flow_run_id, scheduled = str(flow_run.id or ""), _scheduled_start()
     if edition is None and scheduled is not None:

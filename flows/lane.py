@@ -8,12 +8,13 @@ store, another version of the code), Crashed when their process is lost.
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
+from pydantic import Field
 
 from coral_core.config import RunConfig, parse_config
 from coral_core.digest import digest
@@ -31,24 +32,31 @@ from flows.dispatch.version import code_version
 from flows.orders import being_cancelled, orders
 from flows.outlive import outlive_worker
 from flows.run_log import logged_to
+from flows.served import roots
 
 log = logging.getLogger("coral.lane")
 
+Text = Annotated[str, Field(max_length=4096)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Linger = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+"""As `infra.linger`: a lane that waits keeps its place, so nobody may have it wait for ever."""
+MOST_PATCHES = 10_000
 BY_HAND = "by-hand"
 """Whose account pays for what no evolution asked for."""
 
 
 @flow(name="train-adapters", flow_run_name="training lane {slot}", persist_result=False)
 def train_adapters(
-    store: str, installation: str = "", code: str = "", linger: float = 30.0, slot: int = 0, most: int = 0
+    store: Text, installation: Text = "", code: Text = "", linger: Linger = 30.0, slot: Count = 0, most: Count = 0
 ) -> Any:
     """A lane of the training queue.
 
     Args:
-        store: Directory of the store, the same on every machine.
+        store: Directory of the store, the same on every machine; below a root of this one (docs/security.md).
         installation: What the evolution read as the store's name; empty: not checked.
         code: The evolution's version of CORAL-X; empty: not checked.
-        linger: Seconds without a job after which the lane ends; also the shortest turn of a lane that makes room for another store's.
+        linger: Seconds without a job after which the lane ends, an hour at most; also the shortest turn of a lane that makes room
+            for another store's.
         slot: Number of the lane, for people.
         most: Jobs after which the lane ends, for engines that should be started anew now and then; 0: no limit.
     """
@@ -57,7 +65,7 @@ def train_adapters(
 
 @flow(name="evaluate-genomes", flow_run_name="evaluation lane {slot}", persist_result=False)
 def evaluate_genomes(
-    store: str, installation: str = "", code: str = "", linger: float = 30.0, slot: int = 0, most: int = 0
+    store: Text, installation: Text = "", code: Text = "", linger: Linger = 30.0, slot: Count = 0, most: Count = 0
 ) -> Any:
     """A lane of the evaluation queue, which also holds test jobs. Arguments as of `train_adapters`."""
     return _lane("evaluation", store, installation, code, linger, most)
@@ -68,7 +76,7 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
     """Judge code against problems, without a model.
 
     Args:
-        patches: Objects with `problem` (an id) and `patch` (a whole module).
+        patches: Objects with `problem` (an id) and `patch` (a whole module), 10,000 at most.
         config: Names the problems, the judge's limits, and the store whose budget pays; left out: the defaults, and nobody pays.
 
     Returns:
@@ -76,9 +84,14 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
 
     Raises:
         BudgetClosedError: what `config` allows to spend is spent; nothing was judged.
+        ConfigError: `config` names a place outside the roots of this machine; nothing was read or run.
     """
     outlive_worker()
-    settings = config or parse_config("", "the defaults")
+    settings = config or parse_config("", "the defaults")  # of which nothing is read or written
+    if config is not None and (held_to := roots()) is not None:
+        held_to.check_config(config)
+    if len(patches) > MOST_PATCHES:
+        raise ConfigError(f"patches: {len(patches)} are too many for one flow run. Give {MOST_PATCHES} at most.")
     for number, item in enumerate(patches):
         if set(item) != {"problem", "patch"}:
             raise ConfigError(f"patches[{number}]: has {sorted(item)}. Give exactly problem and patch.")
@@ -120,12 +133,13 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
         raise ConfigError(
             f"this worker has {code_version()}, the evolution {code}. Install one version of both on every machine and image."
         )
-    store = Store(path)
+    held_to = roots()
+    store = Store(path if held_to is None else held_to.place("store", "store", path))
     queue = JobQueue(store, name)
     if installation:
         queue.check(installation)
     wanted = orders(flow_run.id, installation, turn=linger)
-    worker = LaneWorker(store, queue, linger, flow_run.id or "", wanted, most=most, ledger=Ledger(store))
+    worker = LaneWorker(store, queue, linger, flow_run.id or "", wanted, most=most, ledger=Ledger(store), roots=held_to)
     with logged_to(flow_run.id), own_gpu(queue, worker.name, flow_run.id or "", wanted, linger) as without:
         ended = without or worker.run()
     if ended == "cancelled" or being_cancelled(flow_run.id):

@@ -21,7 +21,7 @@ class RunNote(Frozen):
 
     run_id: str
     flow_run_id: str = ""
-    weight: float = Field(1.0, gt=0, description="Twice the weight gets twice the lane seconds.")
+    weight: float = Field(1.0, gt=0, le=1000, description="Twice the weight gets twice the lane seconds.")
     start: dict[str, float] = Field({}, description="Per queue: virtual time at which it began, or began again.")
     before: dict[str, float] = Field({}, description="Per queue: lane seconds it had got before that.")
 

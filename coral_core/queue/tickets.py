@@ -18,6 +18,8 @@ _JOBS: dict[JobKind, type[Job]] = {
 }
 _RANKS: dict[JobKind, int] = {"identity": 0, "test": 0, "evaluation": 1, "training": 2}
 LARGEST = 999_999
+MOST_SECONDS = 600_000
+"""The longest time limit that a configuration can give a job: `minutes` of a queue."""
 
 
 def kind_of(job: Job) -> JobKind:
@@ -56,7 +58,7 @@ class Ticket(Frozen):
     digest: Digest
     run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")
     job: dict[str, Any] = Field(description="The job as JSON.")
-    seconds: float = Field(gt=0, description="Time limit of the work; waiting is not counted.")
+    seconds: float = Field(gt=0, le=MOST_SECONDS, description="Time limit of the work; waiting is not counted.")
     size: int = Field(
         0, ge=0, le=LARGEST, description="Larger ones of a kind go first, so that none is left over last."
     )

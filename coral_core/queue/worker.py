@@ -33,6 +33,7 @@ from coral_core.queue.look import waited
 from coral_core.queue.queue import Claim, JobQueue
 from coral_core.queue.recent import DoneJob
 from coral_core.queue.tickets import Failure, Ticket
+from coral_core.roots import Roots
 from coral_core.store import Store
 
 log = logging.getLogger("coral.lane")
@@ -57,6 +58,7 @@ class LaneWorker:
         make_engine: Makes the engine (tests put their own here).
         most: Jobs after which the lane ends; 0: no limit.
         ledger: Asked before each job whether its evolution may still spend; None: not asked (tests).
+        roots: Where jobs may point on this machine; None: anywhere, for a queue that only one's own jobs are in.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class LaneWorker:
         make_engine: Callable[[], Engine] = EngineProcess,
         most: int = 0,
         ledger: Ledger | None = None,
+        roots: Roots | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
         self._linger = linger
         self._most = most
         self._ledger = ledger
+        self._roots = roots
         self._closed: dict[str, str] = {}
         self._payer_closed = ""
         self._ask_again = 0.0
@@ -229,6 +233,8 @@ class LaneWorker:
 
     def _call(self, ticket: Ticket) -> None:
         job = ticket.parsed()
+        if self._roots is not None:  # whoever can write in the store may have written it
+            self._roots.check_job(job)
         if isinstance(job, TrainingJob):
             self._lane.train(job, ticket.seconds)
         elif isinstance(job, EvaluationJob):

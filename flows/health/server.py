@@ -170,6 +170,8 @@ def as_rendered(spec: PoolSpec, type_: str, found: dict[str, Any]) -> bool:
         "network": values.get("network", "bridge"),
         "namespace": values.get("namespace", "coral"),
         "claim": values.get("claim", "coral-store"),
+        "code_roots": values.get("code_roots", ""),
+        "missing_layers": values.get("missing_layers", ""),
         "lane_image": values.get("image", ""),
         "control_image": values.get("image", ""),
     }

@@ -1,7 +1,8 @@
 """The three work pools and their templates under `deployments/pools`, for three kinds of infrastructure.
 
-What would let an API client run anything (command, image, volumes, environment, privileges) is
-fixed when a template is rendered here; the only variable left open is a name.
+What a flow run's job variables could change (command, image, volumes, environment, privileges) is fixed when a
+template is rendered here; the only variable left open is a name. Who may write pools or deployments can change all of it
+(docs/security.md).
 """
 
 import json
@@ -67,6 +68,10 @@ class Place(Frozen):
     )
     token_file: str = Field("", description="File of every Docker host with a Hugging Face token (docker only).")
     token_secret: str = Field("", description="Secret whose key HF_TOKEN holds it (kubernetes only).")
+    code_roots: str = Field(
+        "", description="Folders whose code flow runs may run, separated as in PATH (containers; coral_core/roots.py)."
+    )
+    missing_layers: str = Field("", description="Sandbox layers that may be missing, with commas (containers).")
     gpus: bool = Field(True, description="False: lanes run without a GPU (trials).")
 
 
@@ -90,6 +95,8 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
         "pool": pool.name,
         "workdir": place.workdir,
         "store": place.store,
+        "code_roots": place.code_roots,
+        "missing_layers": place.missing_layers,
         "start_in": start_in,
         "api_url": place.api_url,
         "image": place.lane_image if pool.gpu else place.control_image,

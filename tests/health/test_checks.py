@@ -94,6 +94,8 @@ def test_a_refused_key(fake: FakeApi, url: str, monkeypatch: pytest.MonkeyPatch)
     says(named(server_checks(look_at_server(url)))["api"], "bad", "asks for a key (401)", "PREFECT_API_KEY")
     fake.status = 200
     monkeypatch.setenv("PREFECT_API_KEY", "secret")
+    assert look_at_server(url).problem == "" and fake.keys[-1] is None, "it is of the API that is configured"
+    monkeypatch.setenv("PREFECT_API_URL", url)
     assert look_at_server(url).problem == "" and fake.keys[-1] == "Bearer secret"
     monkeypatch.delenv("PREFECT_API_KEY")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:secret")

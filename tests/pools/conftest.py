@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from coral_core.queue import JobQueue, LaneNote
 from coral_core.queue.tickets import digest_of
 from coral_core.store import Store
 from tests.flows.conftest import Coral
+
+os.environ.setdefault("CORAL_ROOTS", tempfile.gettempdir())
+"""Of the workers that tests start: each test has a store of its own, and none lies in the folder of `coral up`."""
 
 SLOW = "rehearsal:train=1.5,evaluate=0.3"
 

@@ -34,6 +34,9 @@ PATHS: dict[str, str] = {
 }
 """Name -> module:function that complains (at most once) about the path that the source would read."""
 
+READ_ONLY = frozenset({"auto", "builtin", "jsonl"})
+"""Sources that run nothing of what they find at their path: data is read, and what it holds runs in the judge's sandbox."""
+
 Source = Callable[[ProblemsConfig], ProblemSet]
 
 
@@ -68,6 +71,11 @@ def plugin_sources() -> dict[str, EntryPoint]:
 def _unknown(key: str, name: str, plugins: Iterable[str]) -> str:
     known = ", ".join([*SOURCES, *sorted(plugins)])
     return f"{key}: {name}: no such source. Known: {known}. A plug-in registers in the group {GROUP}."
+
+
+def runs_code_of_its_path(name: str) -> bool:
+    """May the source called `name` run what it finds at its path, with the rights of this process? A plug-in's may."""
+    return name not in READ_ONLY
 
 
 def load_problems(config: ProblemsConfig) -> ProblemSet:
