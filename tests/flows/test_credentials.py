@@ -230,3 +230,11 @@ def test_a_key_file_that_cannot_be_used_is_an_error_of_the_api(local: str, home:
     with pytest.raises(ApiError, match="others can read"):
         PlainApi(LOCAL)
     assert "others can read" in str(credentials.refused(LOCAL, 401))
+
+
+def test_engines_never_see_a_key() -> None:
+    """Their environment is made of what is passed on by name; a patch's child holds nothing at all."""
+    from coral_core.lm.environment import engine_environment
+
+    names = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY", "PREFECT_API_URL")
+    assert not set(names) & set(engine_environment(dict.fromkeys(names, "secret")))

@@ -167,14 +167,6 @@ def test_the_key_stands_in_its_file_and_nowhere_else(locked: Pools) -> None:
     assert found == [home_of(locked) / "api-key"]
 
 
-def test_engines_and_patches_never_see_it(locked: Pools) -> None:
-    """An engine's environment is made of what is passed on by name; a patch's holds nothing."""
-    from coral_core.lm.client import PASSED_ON, PASSED_PREFIXES
-
-    assert not any(name.startswith("PREFECT") for name in PASSED_ON)
-    assert not any("PREFECT_API_AUTH_STRING".startswith(prefix) for prefix in PASSED_PREFIXES)
-
-
 @pytest.mark.slow
 def test_up_again_keeps_it_and_it_can_be_rotated_and_switched_off(locked: Pools) -> None:
     home, work, port = home_of(locked), locked.folder, locked.url.rsplit(":", 1)[1].split("/")[0]
