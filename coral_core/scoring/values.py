@@ -119,7 +119,7 @@ class _Encoder:
             return ["d", [[self._member(key, level), self.go(part, level)] for key, part in dict.items(item)]]
         if kind is Node and self.nodes is not None:
             return ["n", self._number(item)]
-        raise ValueOutside(f"a value of type {kind.__module__}.{kind.__qualname__}")
+        raise ValueOutside(f"a value of type {_named(kind)}")
 
     def _atom(self, item: Any, kind: Any) -> Any:
         if kind is int:
@@ -169,6 +169,13 @@ class _Encoder:
             except KeyError as error:
                 raise ValueOutside(f"a node without {error}") from None
         return rows
+
+
+def _named(kind: Any) -> str:
+    """Module and name of a class as the interpreter holds them: a metaclass may say anything, raise, or not return."""
+    module = type.__dict__["__dict__"].__get__(kind).get("__module__")
+    name = type.__dict__["__qualname__"].__get__(kind)
+    return f"{module}.{name}"[:100] if type(module) is str else f"{name}"[:100]
 
 
 def encode(value: Any, budget: int = 200_000, depth: int = DEPTH) -> Any:

@@ -201,7 +201,7 @@ def _made(root: Path, content: str, found: Sequence[Found]) -> Recording:
         notes=_notes(calls),
         usable=tuple(usable),
         refused=tuple(
-            Refusal(function=item.name, file=item.file, line=item.line, reason=refused[item.key])
+            Refusal(function=item.name, file=item.file, line=item.line, reason=_clean(refused[item.key]))
             for item in found
             if item.key in refused
         ),
@@ -217,10 +217,15 @@ def _usable(found: Found, cased: Cased, bugs: tuple[Bug, ...]) -> Usable:
 
 
 def failure(what: str, error: Exception) -> str:
-    """A reason for an error that nobody foresaw, as one line of valid text."""
+    """A reason for an error that nobody foresaw, as a sentence."""
     log.debug("%s", what, exc_info=error)
-    text = f"{what} ({type(error).__name__}: {error})".encode("utf-8", "backslashreplace").decode()
-    return " ".join(text.split())[:300]
+    return f"{what} ({type(error).__name__}: {error})"
+
+
+def _clean(reason: str) -> str:
+    """`reason` as one line of valid text: names in it are the user's, and may hold anything."""
+    text = reason.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else " " for c in text)[:300]
 
 
 def _cased(found: Found, calls: Calls) -> Cased | str:
