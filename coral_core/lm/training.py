@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coral_core.errors import Infeasible
 from coral_core.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
+from coral_core.lm.base import lasting_name, local_path
 from coral_core.lm.model import LoadedModel
 
 Encoded = tuple[list[int], int]
@@ -54,8 +55,9 @@ def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, st
     try:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         losses, tokens = _loop(base, model, job, encoded)
-        model.peft_config["default"].base_model_name_or_path = base.config.name
-        model.peft_config["default"].revision = None if base.config.name == "coral-tiny" else base.config.revision
+        # named so that the adapter can be used from any folder: a whole path, or a commit of the hub
+        model.peft_config["default"].base_model_name_or_path = lasting_name(base.config)
+        model.peft_config["default"].revision = None if local_path(base.config) else base.identity.content_id
         # without this PEFT asks the hub whether the vocabulary has grown
         model.save_pretrained(str(out), save_embedding_layers=False)
         (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the champion gets a real one

@@ -13,10 +13,13 @@ from typing import Any
 from coral_core.bounded_read import look_at, open_file
 from coral_core.config import RunConfig
 from coral_core.errors import StoreError
+from coral_core.foreign import code
 from coral_core.genome import LightGenes
-from coral_core.repair.prompt import template_for
+from coral_core.json_object import json_object
+from coral_core.records import RunRecord
 from coral_core.report.content import Contender, Report
 from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, repaired_text, stands, table
+from coral_core.report.usage import Base, base_of, loading_code
 from coral_core.run import RunFolder
 from coral_core.store import WEIGHTS_BYTES, Store
 
@@ -57,7 +60,8 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
         if champion.light is not None:
             settings = json.dumps(_generation_config(champion.light), indent=1)
             (scratch / "generation_config.json").write_text(settings + "\n", encoding="utf-8")
-        (scratch / "README.md").write_text(model_card(report, champion, config), encoding="utf-8")
+        base = _base(folder, config, report, scratch / "adapter_config.json")
+        (scratch / "README.md").write_text(model_card(report, champion, config, base), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         os.replace(scratch, target)
     except OSError as error:
@@ -69,10 +73,10 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
     return target
 
 
-def model_card(report: Report, champion: Contender, config: RunConfig) -> str:
+def model_card(report: Report, champion: Contender, config: RunConfig, base: Base) -> str:
     """README.md of the exported adapter: front matter that the hub reads, then what a user needs."""
     front = {
-        "base_model": config.base_model.name,
+        "base_model": base.name,
         "library_name": "peft",
         "pipeline_tag": "text-generation",
         "tags": [
@@ -92,7 +96,7 @@ def model_card(report: Report, champion: Contender, config: RunConfig) -> str:
         if champion.held_out_bugs is not None
         else f"Best adapter so far of a run that {stands(report.status)}; the held-out split is still sealed.",
         "\n".join(f"- {line}" for line in gap_lines(report)),
-        "## How to load it\n\n```python\n" + _loading(config, champion.light) + "```",
+        "## How to load it\n\n```python\n" + loading_code(base, config.base_model, champion.heavy, champion.light) + "```\n\n" + _identity(base, champion.light),
         "## Genes\n\n" + table(("", ""), [("heavy genes", heavy_text(champion.heavy)), ("light genes (decoding)", light_text(champion.light)),
                                           ("trainable parameters", f"{champion.trainable_parameters or 0:,}")]),
         "## Scores\n\n" + table(("objective", "fitness split", "held-out split"),
@@ -102,6 +106,17 @@ def model_card(report: Report, champion: Contender, config: RunConfig) -> str:
         _origin(report, config),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _identity(base: Base, light: LightGenes | None) -> str:
+    found = f"commit {base.revision}" if base.revision else f"content {base.content_id[:16]}"
+    sampled = (
+        " With sampling the random numbers are others than the run's." if light is not None and light.sampling else ""
+    )
+    return (
+        f"The base model is {code(base.name)} ({found}): an adapter fits no other weights and no other tokenizer. On the device of the run "
+        f"the code writes the tokens that were scored.{sampled}"
+    )
 
 
 def _origin(report: Report, config: RunConfig) -> str:
@@ -119,32 +134,15 @@ def _origin(report: Report, config: RunConfig) -> str:
     )
 
 
-def _loading(config: RunConfig, light: LightGenes | None) -> str:
-    """Code that loads the adapter with plain PEFT and repairs one function."""
-    base = config.base_model
-    tiny = base.name == "coral-tiny"
-    revision = f", revision={base.revision!r}" if base.revision and not tiny else ""
-    settings = _generation_config(light) if light else {}
-    arguments = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-    imports = (
-        "from coral_core.lm.base import TINY  # the embedded base model: an ordinary Hugging Face folder\n"
-        if tiny
-        else ""
-    )
-    return (
-        "import torch\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"{imports}from coral_core.repair.prompt import template\n\n"
-        f"base = {'str(TINY)' if tiny else repr(base.name)}\n"
-        f"tokenizer = AutoTokenizer.from_pretrained(base{revision})\n"
-        f"model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.{base.dtype}{revision})\n"
-        'model = PeftModel.from_pretrained(model, "champion")  # this folder\n'
-        "model.eval()\n\n"
-        'buggy = "def largest(a, b):\\n    return a if a < b else b"\n'
-        f'prompt = template("{template_for(base.name, base.prompt).name}").prompt(buggy)\n'
-        f'inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens={not tiny})\n'
-        f"output = model.generate(inputs.input_ids, attention_mask=inputs.attention_mask, {arguments})\n"
-        "print(tokenizer.decode(output[0, inputs.input_ids.shape[1]:], skip_special_tokens=True))\n"
-    )
+def _base(folder: RunFolder, config: RunConfig, report: Report, adapter_config: Path) -> Base:
+    """The base model as the card names it."""
+    run = next((record for record in folder.history() if isinstance(record, RunRecord)), None)
+    try:
+        named = json_object(adapter_config.read_bytes()).get("base_model_name_or_path")
+    except (OSError, ValueError):
+        named = None
+    content = run.base_model.content_id if run else ""
+    return base_of(config.base_model, content, report.numerics_class or "", named if isinstance(named, str) else None)
 
 
 def _generation_config(light: LightGenes) -> dict[str, Any]:

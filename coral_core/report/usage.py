@@ -1,0 +1,132 @@
+"""The code of a model card: loads base model and adapter with plain transformers and PEFT, and writes the engine's tokens.
+
+What the engine does beyond the defaults of `generate` is spelt out: the beginning mark is put before every prompt, all end
+tokens end, the adapter is merged, and a repetition penalty passes over end tokens. With sampling the random numbers are
+others, so the texts are too. Not covered: other devices, on which the last bits may differ.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from coral_core.config.tree import BaseModelConfig
+from coral_core.errors import BaseModelError
+from coral_core.genome import HeavyGenes, LightGenes, neutral
+from coral_core.lm.architecture import HEAD, table
+from coral_core.lm.base import TINY_NAME, lasting_name, local_path
+from coral_core.repair.prompt import template_for
+
+EXAMPLE = "def largest(a, b):\n    return a if a < b else b"
+_HEADS = {str(known["head"]) for known in table().values() if "head" in known} | set(HEAD)
+
+
+class Base(NamedTuple):
+    """The base model as a reader of the card can find it."""
+
+    name: str
+    """A whole path, a name on the hub, or coral-tiny."""
+    revision: str | None
+    """Commit on the hub."""
+    content_id: str
+    attention: str
+
+
+def base_of(config: BaseModelConfig, content_id: str, numerics_class: str, adapter_names: str | None = None) -> Base:
+    """The base model of a run, named so that other folders can use it.
+
+    Args:
+        config: As the run has it; a relative path in it is of the folder where the run was started.
+        content_id: Of the run.
+        numerics_class: Of the run; it names the attention implementation where that is not sdpa.
+        adapter_names: Base model in the adapter's own configuration, which is a whole path where it is a folder.
+    """
+    attention = "eager" if "eager attention" in numerics_class else "sdpa"
+    try:
+        name, is_hub = lasting_name(config), local_path(config) is None
+    except BaseModelError:
+        name, is_hub = config.name, False
+    if not is_hub and not Path(name).is_absolute() and adapter_names and Path(adapter_names).is_absolute():
+        name = adapter_names
+    return Base(name, content_id if is_hub else None, content_id, attention)
+
+
+def loading_code(
+    base: Base, config: BaseModelConfig, heavy: HeavyGenes | None, light: LightGenes | None, adapter: str = "champion"
+) -> str:
+    """Python code that loads the adapter in the folder `adapter` and repairs one function."""
+    genes = light or neutral(256)
+    tiny = base.name == TINY_NAME
+    revision = f", revision={base.revision!r}" if base.revision else ""
+    prompt = template_for(config.name, config.prompt)
+    penalised = genes.repetition_penalty != 1
+    settings = _settings(genes)
+    lines = [
+        "import torch",
+        "from peft import PeftModel",
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig{', LogitsProcessor' if penalised else ''}",
+        "",
+        *(["from coral_core.lm.base import TINY  # the embedded base model: an ordinary Hugging Face folder"] if tiny else []),
+        "from coral_core.repair.prompt import template",
+        "",
+        f"base = {'str(TINY)' if tiny else repr(base.name)}",
+        f"tokenizer = AutoTokenizer.from_pretrained(base{revision})",
+        "model = AutoModelForCausalLM.from_pretrained(",
+        f'    base{revision}, dtype=torch.{config.dtype}, attn_implementation="{base.attention}"',
+        ")",
+        "named = (tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id)",
+        "ends = {token for given in named for token in (given if isinstance(given, list) else [given]) if token is not None}",
+        *(_untied(heavy) if heavy else ()),
+        f"model = PeftModel.from_pretrained(model, {adapter!r}).merge_and_unload().eval()  # this folder",
+        "model.generation_config = GenerationConfig(  # none of the base model's own settings",
+        "    eos_token_id=sorted(ends),",
+        "    pad_token_id=min(ends) if tokenizer.pad_token_id is None else tokenizer.pad_token_id,",
+        *(f"    {key}={value!r}," for key, value in settings.items()),
+        ")",
+        "",
+        *(_penalty(genes.repetition_penalty) if penalised else ()),
+        f"buggy = {EXAMPLE!r}",
+        f'prompt = template("{prompt.name}").prompt(buggy)',
+        "ids = tokenizer.encode(prompt, add_special_tokens=False)",
+        "if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:",
+        "    ids = [tokenizer.bos_token_id, *ids]",
+        "inputs = torch.tensor([ids])",
+        f"output = model.generate(inputs, attention_mask=torch.ones_like(inputs){_stopping(prompt.stop)}{', logits_processor=[Penalty()]' if penalised else ''})",
+        "print(tokenizer.decode(output[0, len(ids):], skip_special_tokens=True))",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _settings(genes: LightGenes) -> dict[str, object]:
+    settings: dict[str, object] = {"do_sample": genes.sampling, "max_new_tokens": genes.token_limit}
+    if genes.sampling:
+        settings |= {"temperature": genes.temperature, "top_p": genes.top_p, "top_k": genes.top_k}
+    return settings
+
+
+def _untied(heavy: HeavyGenes) -> list[str]:
+    """Merging into an output head must leave an input embedding of the same weights alone."""
+    if not set(heavy.target_modules) & _HEADS:
+        return []
+    return [
+        "head = model.get_output_embeddings()",
+        "head.weight = torch.nn.Parameter(head.weight.detach().clone())  # its own, where it is tied to the embedding",
+    ]
+
+
+def _stopping(stop: Sequence[str]) -> str:
+    return f", stop_strings={list(stop)!r}, tokenizer=tokenizer" if stop else ""
+
+
+def _penalty(value: float) -> list[str]:
+    return [
+        "",
+        "class Penalty(LogitsProcessor):",
+        '    """Repetition penalty on the tokens so far, end tokens left out: a prompt may hold them as marks."""',
+        "",
+        "    def __call__(self, ids, scores):",
+        "        seen = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, ids, True)",
+        "        seen[:, [token for token in ends if token < scores.shape[-1]]] = False",
+        f"        return torch.where(seen, torch.where(scores > 0, scores / {value!r}, scores * {value!r}), scores)",
+        "",
+        "",
+    ]
