@@ -65,10 +65,10 @@ class Roots(Frozen):
     missing_layers: tuple[str, ...] = Field((), description="Sandbox layers whose absence may be accepted.")
 
     @classmethod
-    def of_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """What the environment names, else the folder that this process is in. Raises `ConfigError`."""
+    def of_environment(cls, environment: Mapping[str, str] | None = None, here: Path | None = None) -> Self:
+        """What the environment names, else the folder `here`, which is that of this process. Raises `ConfigError`."""
         given = os.environ if environment is None else environment
-        here = Path.cwd()
+        here = here or Path.cwd()
         usual = _listed(ALL, given[ALL]) if ALL in given else (str(here),) if here != Path(here.anchor) else ()
         found: dict[str, tuple[str, ...]] = {}
         for kind in WORDS:

@@ -297,6 +297,10 @@ class _Shared:
             "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.patient_broker",
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         }
+        # Prefect's default lets every page that a browser on this machine shows use the server
+        environment.setdefault(
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://127.0.0.1:{port},http://localhost:{port}"
+        )
         if key:
             environment |= {"PREFECT_SERVER_API_AUTH_STRING": key, "PREFECT_API_AUTH_STRING": key}
         with log.open("ab") as output:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PRODUCT = ("coral_core", "flows", "deployments")
 MODULES = sorted(path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py"))
 KNOWN = {
-    ".ci", ".git", ".gitignore", ".github", ".dockerignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
+    ".ci", ".git", ".gitignore", ".github", ".dockerignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md",
     "benchmarks", "configs", "constraints.txt", "coral_core", "deployments", "docs", "flows", "prefect.yaml", "pyproject.toml", "tests",
     ".prefectignore",
 }  # fmt: skip

@@ -227,12 +227,14 @@ def up(
     With --auth a key is generated and kept in CORAL_HOME/api-key, readable for you alone; commands and workers of
     this installation use it by themselves, and the Prefect UI asks for it.
     """
+    from coral_core.roots import Roots  # late: it knows all sources of problems
     from flows.local_server import coral_home, join, refuse_beside_configured
 
     place = (workdir or Path.cwd()).absolute()
     if not place.is_dir():
         raise ConfigError(f"--workdir {workdir}: no such directory. Evolutions and lanes start there: give one.")
     refuse_beside_configured(port)
+    roots = Roots.of_environment(here=place)
     started = time.perf_counter()
     if auth is not None:
         _want_key(auth)
@@ -242,6 +244,9 @@ def up(
 
     console.print(f"server       {url.removesuffix('/api')}")
     console.print(_about_key(key_file(coral_home())))
+    console.print(
+        f"stores       below {', '.join(roots.store) or 'no folder'}; code run from {', '.join(roots.code) or 'nowhere'}"
+    )
     for step in run(Place(workdir=str(place)), resume=True):
         console.print(f"{step.action:<12} {step.what}")
     for worker in start_workers(url):

@@ -14,6 +14,7 @@ from tests.health.fake_api import FakeApi, serving
     ("arguments", "environment", "code", "words"),
     [
         (["up", "--workdir", "gone"], {}, 2, ["--workdir gone", "no such directory"]),
+        (["up"], {"CORAL_ROOTS": "here"}, 2, ["CORAL_ROOTS: here: is not absolute"]),
         (["up", "--port", "99999"], {}, 6, ["port 99999 (--port)", "--port 0"]),
         (["up", "--port", "-1"], {}, 6, ["port -1 (--port)"]),
         (["up"], {"CORAL_HOME": "/dev/null/x"}, 6, ["CORAL_HOME: /dev/null/x", "Not a directory"]),

@@ -77,6 +77,11 @@ def test_no_password_stands_in_the_file_or_in_a_command_line() -> None:
     assert not re.search(r"(?i)password:\s*['\"]?[a-z0-9]+\s*$", FILE.read_text(), re.MULTILINE)
 
 
+def test_pages_of_other_origins_may_not_use_it() -> None:
+    origins = rendered(GIVEN)["services"]["server"]["environment"]["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert origins == "http://127.0.0.1:4200,http://localhost:4200"
+
+
 def test_only_the_server_is_published_and_on_loopback() -> None:
     ports = {name: service["ports"] for name, service in rendered(GIVEN)["services"].items() if "ports" in service}
     assert ports == {"server": ["127.0.0.1:4200:4200"]}

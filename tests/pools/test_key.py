@@ -69,6 +69,19 @@ def test_the_server_answers_nobody_without_the_key(locked: Pools) -> None:
     assert stat.S_IMODE((home_of(locked) / "api-key").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(("origin", "allowed"), [("own", True), ("http://evil.example", False), ("null", False)])
+def test_pages_of_other_origins_may_not_use_it(locked: Pools, origin: str, allowed: bool) -> None:
+    own = locked.url.removesuffix("/api")
+    asked = {"Origin": own if origin == "own" else origin, "Access-Control-Request-Method": "POST"}
+    request = urllib.request.Request(f"{locked.url}/flow_runs/", headers=asked, method="OPTIONS")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            permitted = answer.headers.get("Access-Control-Allow-Origin")
+    except urllib.error.HTTPError as error:
+        permitted = error.headers.get("Access-Control-Allow-Origin")
+    assert (permitted in (own, "*")) is allowed
+
+
 def test_an_evolution_on_its_pools_and_every_command_that_looks_at_it(locked: Pools) -> None:
     seen: set[str] = set()
     process = locked.start(base_model__name="rehearsal:train=0.3,evaluate=0.1")
@@ -187,7 +200,7 @@ def test_up_again_keeps_it_and_it_can_be_rotated_and_switched_off(locked: Pools)
     )
     assert "asks for a key (401)" in command(home, "down", cwd=work)
     command(home, "up", "--auth", "--port", port, cwd=work)
-    assert key(home) != first and called(locked, "health").returncode == 0
+    assert key(home) != first and called(locked, "setup", "--dry-run").returncode == 0
     command(home, "down", cwd=work)
     said = command(home, "up", "--no-auth", "--port", port, cwd=work)
     assert status(f"{locked.url}/admin/version") == 200 and re.search(r"key +none: every user", said)
