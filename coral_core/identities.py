@@ -41,7 +41,7 @@ class Identities(Frozen):
             )
 
 
-class _Frozen(Frozen):
+class FrozenIdentities(Frozen):
     """`base_model.json`."""
 
     schema_version: int = 1
@@ -59,7 +59,7 @@ def asked_of(infra: InfraConfig) -> str:
 def freeze_identities(folder: RunFolder, infra: InfraConfig, identities: Identities) -> None:
     """Keep what the lanes said, for the next session of this run. Raises `StoreError`: it cannot be written."""
     try:
-        text = _Frozen(asked=asked_of(infra), identities=identities).model_dump_json(indent=1)
+        text = FrozenIdentities(asked=asked_of(infra), identities=identities).model_dump_json(indent=1)
         write_atomic(folder.path / FILE, text.encode())
     except OSError as error:
         raise StoreError(
@@ -70,7 +70,7 @@ def freeze_identities(folder: RunFolder, infra: InfraConfig, identities: Identit
 def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | None:
     """What lanes of `infra` said to an earlier session of this run; None when nobody asked them."""
     try:
-        found = read_model(folder.path / FILE, _Frozen)
+        found = read_model(folder.path / FILE, FrozenIdentities)
         found.identities.check()
     except FileNotFoundError:
         return None

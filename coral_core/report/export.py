@@ -54,12 +54,9 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
                 ):
                     shutil.copyfileobj(original, copy)
         config = folder.config()
-        (scratch / "genome.json").write_text(
-            json.dumps(_genome(report, champion), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        if champion.light is not None:
-            settings = json.dumps(_generation_config(champion.light), indent=1)
-            (scratch / "generation_config.json").write_text(settings + "\n", encoding="utf-8")
+        for name, content in described(report, champion).items():
+            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+            (scratch / name).write_text(text, encoding="utf-8")
         base = _base(folder, config, report, scratch / "adapter_config.json")
         (scratch / "README.md").write_text(model_card(report, champion, config, base), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
@@ -71,6 +68,14 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def described(report: Report, champion: Contender) -> dict[str, dict[str, Any]]:
+    """The JSON files of ``champion/`` that follow from history and store, so that `coral verify` can make them again."""
+    files = {"genome.json": _genome(report, champion)}
+    if champion.light is not None:
+        files["generation_config.json"] = _generation_config(champion.light)
+    return files
 
 
 def model_card(report: Report, champion: Contender, config: RunConfig, base: Base) -> str:

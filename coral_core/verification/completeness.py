@@ -4,8 +4,12 @@ Checks of lines against digests and store pass over a line that is missing; this
 whose is also what the digests are recomputed from (origins.py).
 """
 
+import json
 from collections.abc import Iterator
 
+from coral_core.bounded_read import RECORD, look_at, read_file, sha256_of
+from coral_core.foreign import visible
+from coral_core.json_object import json_object, json_value
 from coral_core.records import (
     SCHEMA_VERSION,
     BaselineRecord,
@@ -15,16 +19,18 @@ from coral_core.records import (
     RunRecord,
     SessionTiming,
 )
-from coral_core.verification.findings import Verified
+from coral_core.report.export import WEIGHTS, described
+from coral_core.report.gather import build_report
+from coral_core.store import WEIGHTS_BYTES
+from coral_core.verification.findings import Verified, first_line
 
 BASELINES = ("base_model", "default_lora")
 HELD_OUT = ("champion", *BASELINES, "generation_0_median")
 OPENINGS = 1
-WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def check_completeness(run: Verified) -> None:
-    """Baselines, generations and the final table."""
+    """Baselines, generations and the final table. Raises `CoralError`: timings.jsonl cannot be read."""
     differences = list(_missing(run))
     ended = bool(run.of(FinalRecord))
     if not ended and any(isinstance(t, SessionTiming) and t.outcome == "finished" for t in run.folder.timings()):
@@ -34,29 +40,52 @@ def check_completeness(run: Verified) -> None:
 
 
 def check_champion(run: Verified) -> None:
-    """Is the exported adapter the one in the store?"""
+    """Is the exported adapter the one in the store, and do genome and decoding beside it follow from the history?"""
     final = next(iter(run.of(FinalRecord)), None)
     if final is None:
         return
     line = next((record for record in run.of(GenomeRecord) if record.genome.genome_id == final.champion), None)
     folder = run.folder.path / "champion"
-    if line is None or not folder.exists():
-        run.note("champion", f"{folder}: no exported adapter here, so none is checked")
+    if line is None or look_at(folder) is None:
+        run.note("champion", "champion/: no exported adapter here, so none is checked")
         return
-    source = run.store.adapter_path(line.training_digest)
-    differences = []
+    differences = [*_other_weights(run, line.training_digest), *_other_descriptions(run)]
+    run.say("champion", differences, f"champion/ holds adapter {line.training_digest[:16]} of {final.champion}, byte for byte; genome.json and generation_config.json are its genes")  # fmt: skip
+
+
+def _other_weights(run: Verified, digest: str) -> Iterator[str]:
+    folder, source = run.folder.path / "champion", run.store.adapter_path(digest)
     for name in WEIGHTS:
-        try:
-            ours, theirs = (folder / name).read_bytes(), (source / name).read_bytes()
-        except FileNotFoundError as error:
-            if (source / name).exists() or (folder / name).exists():
-                differences.append(f"{error.filename}: it is missing")
-        except OSError as error:
-            differences.append(f"{error.filename}: it cannot be read ({error.strerror})")
+        sums: list[str | None] = []
+        for path, below in ((folder / name, folder), (source / name, run.store.root)):
+            try:
+                sums.append(sha256_of(path, WEIGHTS_BYTES, below))
+            except FileNotFoundError:
+                sums.append(None)
+            except OSError as error:
+                yield f"{path}: it cannot be read ({error.strerror})"
+                break
         else:
-            if ours != theirs:
-                differences.append(f"champion/{name} is not that of adapter {line.training_digest[:16]} in the store")
-    run.say("champion", differences, f"champion/ holds adapter {line.training_digest[:16]} of {final.champion}, byte for byte")  # fmt: skip
+            if sums[0] is None and sums[1] is not None:
+                yield f"champion/{name} is missing"
+            elif sums[0] != sums[1]:
+                yield f"champion/{name} is not that of adapter {digest[:16]} in the store"
+
+
+def _other_descriptions(run: Verified) -> Iterator[str]:
+    report = build_report(run.folder, run.store)
+    if report.champion is None:
+        return
+    folder = run.folder.path / "champion"
+    for name, content in described(report, report.champion).items():
+        try:
+            found = json_object(read_file(folder / name, RECORD, folder))
+        except (OSError, ValueError) as error:
+            yield f"champion/{name} cannot be read: {first_line(error)}"
+        else:
+            if found != json_value(json.dumps(content)):
+                keys = [key for key in {**found, **content} if found.get(key) != content.get(key)]
+                yield f"champion/{name} is not what history and store give: {', '.join(map(visible, keys[:3])) or 'other keys'}"
 
 
 def owners(run: Verified, final: FinalRecord) -> dict[str, str | None]:

@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from coral_core.bounded_read import LINES, LONGEST_LINE, SMALL, look_at, read_file, read_model
 from coral_core.config import RunConfig
-from coral_core.errors import ConfigError
+from coral_core.errors import ConfigError, CoralError
+from coral_core.foreign import visible
 from coral_core.frozen import Frozen
-from coral_core.identities import Identities
+from coral_core.identities import FILE, FrozenIdentities, Identities
 from coral_core.jobs import BaseModelIdentity, EvaluationJob
 from coral_core.json_object import json_object
 from coral_core.plan import Planner
@@ -22,7 +24,7 @@ class Finding(Frozen):
     """What one check saw."""
 
     check: str = Field(
-        description="files, versions, identity, problems, completeness, digests, store, champion, scores, search, verdicts, regenerated."
+        description="files, versions, identity, problems, completeness, digests, store, champion, scores, search, verdicts, regenerated, unchecked."
     )
     status: Literal["ok", "differs", "note"] = Field(
         description="note: something that makes no difference, or could not be checked."
@@ -86,12 +88,16 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
     except (ConfigError, OSError, ValueError) as error:
         broken(f"config.yaml cannot be read: {first_line(error)}")
     try:
-        facts = json_object((folder.path / "run.json").read_bytes())
+        facts = json_object(read_file(folder.path / "run.json", SMALL))
         identity = RunIdentity.model_validate(facts["identity"])
         recorded = {str(name): str(value) for name, value in facts["versions"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         broken(f"run.json cannot be read: {first_line(error)}")
     records = list(_records(folder, broken))
+    try:
+        folder.timings()
+    except CoralError as error:
+        broken(first_line(error))
     if not wrong and not (records and isinstance(records[0], RunRecord)):
         broken("history.jsonl does not begin with the record of its run; nothing can be checked against it")
     if wrong or config is None or identity is None:
@@ -101,7 +107,7 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
     planner = Planner(config, identity, Identities(training=trained_on, evaluation=base))
     found = Verified(folder, store, config, identity, recorded, records, planner)
     ended = isinstance(records[-1], FinalRecord)
-    found.say("files", [], f"{len(records)} records in history.jsonl, configuration and identity can be read")
+    found.say("files", list(_other_base(found)), f"{len(records)} records in history.jsonl; config.yaml, run.json, timings.jsonl and base_model.json can be read")  # fmt: skip
     if not ended:
         found.note(
             "files",
@@ -112,7 +118,7 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
 
 def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
     try:
-        *lines, rest = (folder.path / "history.jsonl").read_bytes().split(b"\n")
+        *lines, rest = read_file(folder.path / "history.jsonl", LINES).split(b"\n")
     except OSError as error:
         broken(f"history.jsonl cannot be read: {first_line(error)}")
         return
@@ -120,10 +126,34 @@ def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
         broken("history.jsonl has no whole line; nothing can be checked against it")
     for number, line in enumerate(lines, 1):  # what a kill cut off at the end is not there yet
         try:
+            if len(line) > LONGEST_LINE:
+                raise ValueError(f"it has {len(line)} bytes")
             yield parse_record(json_object(line))
         except (ValueError, KeyError, TypeError, ValidationError) as error:
             broken(f"history.jsonl, line {number} is no record: {first_line(error)}")
 
 
+def _other_base(run: Verified) -> Iterator[str]:
+    """What `base_model.json` says otherwise than the history; it is not there in a run that asked nobody yet."""
+    path = run.folder.path / FILE
+    if look_at(path) is None:
+        return
+    try:
+        said = read_model(path, FrozenIdentities).identities
+    except (OSError, ValueError) as error:
+        yield f"{FILE} cannot be read: {first_line(error)}"
+        return
+    recorded = run.planner.lanes
+    if (
+        recorded is None
+        or said.evaluation != recorded.evaluation
+        or said.training.numerics_class != recorded.training.numerics_class
+    ):
+        yield f"{FILE} is of another base model or numerics class than history.jsonl"
+
+
 def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return visible(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}")[:500]
+    return visible((str(error).splitlines() or [""])[0] or type(error).__name__)[:500]

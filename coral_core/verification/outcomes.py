@@ -4,33 +4,99 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from coral_core.errors import CoralError, StoreError
-from coral_core.jobs import Evaluation
+from coral_core.foreign import visible
+from coral_core.jobs import Evaluation, TrainedAdapter
 from coral_core.lm.targets import default_lora_of, for_model
 from coral_core.records import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
+from coral_core.repair.problem import Problem
+from coral_core.scoring.judge import Verdict
+from coral_core.scoring.objectives import bugfix, cost, pass_at_more, retention
 from coral_core.search.base import Scored, make_search
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.start import freeze_start
+from coral_core.store import Kind
 from coral_core.verification.findings import Expected, Verified, first_line
 from coral_core.verification.origins import as_recorded
+from coral_core.verification.replay import not_of_its_problems
+
+FROM_VERDICTS = ("bugfix", "retention", "cost", "pass@k")
+"""Scores that need neither judge nor linter, only what the judge said."""
+ROUNDING = 1e-9
 
 
 def check_store(run: Verified, expected: Sequence[Expected]) -> None:
-    """Is every adapter and evaluation there, with all its bytes?"""
-    differences, adapters = [], set()
+    """Is every adapter and evaluation there, with all its bytes, and what the job that it is of gives?"""
+    differences: list[str] = []
+    adapters: dict[str, TrainedAdapter | None] = {}
     for item in expected:
-        if run.store.read_evaluation(item.evaluation_digest) is None:
-            differences.append(f"{item.label}: {_lost(run, 'evaluation', item.evaluation_digest)}")
+        evaluation = run.store.read_evaluation(item.evaluation_digest)
         if item.training_digest != "none" and item.training_digest not in adapters:
-            adapters.add(item.training_digest)
-            if run.store.read_adapter(item.training_digest) is None:
+            adapters[item.training_digest] = run.store.read_adapter(item.training_digest)
+            if adapters[item.training_digest] is None:
                 differences.append(f"{item.label}: {_lost(run, 'adapter', item.training_digest)}")
-    run.say("store", differences, f"{len(expected)} evaluations and {len(adapters)} adapters are in the store, every byte as published")  # fmt: skip
+        if evaluation is None:
+            differences.append(f"{item.label}: {_lost(run, 'evaluation', item.evaluation_digest)}")
+        else:
+            found = list(_of_another_job(run, item, evaluation, adapters.get(item.training_digest)))
+            differences += [f"{item.label}: in the store, {text}" for text in found]
+    run.say("store", differences, f"{len(expected)} evaluations and {len(adapters)} adapters are in the store, every byte as published, each of its job; scores that follow from stored verdicts alone ({', '.join(FROM_VERDICTS)}) follow from them")  # fmt: skip
 
 
-def _lost(run: Verified, kind: str, digest: str) -> str:
-    path = run.store.adapter_path(digest) if kind == "adapter" else run.store.evaluation_path(digest)
-    return f"{kind} {digest[:16]} is {'broken in' if path.exists() else 'not in'} the store {run.store.root}"
+def _lost(run: Verified, kind: Kind, digest: str) -> str:
+    return f"{kind} {digest[:16]} is {'broken in' if run.store.holds(kind, digest) else 'not in'} the store {run.store.root}"
+
+
+def _of_another_job(run: Verified, item: Expected, evaluation: Evaluation, adapter: TrainedAdapter | None) -> Iterator[str]:  # fmt: skip
+    """What an evaluation holds that its job cannot have given."""
+    if evaluation.training_digest != item.training_digest:
+        yield f"it is of adapter {evaluation.training_digest[:16]}, not of {item.training_digest[:16]}"
+    if evaluation.split != item.job.split:
+        yield f"it is of the split {evaluation.split}, not of {item.job.split}"
+    if adapter is not None and adapter.infeasible and evaluation.infeasible != adapter.infeasible:
+        yield f"its adapter is infeasible ({adapter.infeasible}), and it is not"
+    if evaluation.infeasible is not None:
+        return  # a finding that stands in the store; its patches, if there were any, are not kept
+    trained = adapter.trainable_parameters if adapter else 0
+    known = adapter is not None or item.training_digest == "none"
+    if known and evaluation.trainable_parameters != trained:
+        yield f"{evaluation.trainable_parameters} trainable parameters, its adapter has {trained}"
+    try:
+        problems = run.planner.problems(item.job.split)
+    except (CoralError, OSError):
+        return  # said by the check of the problems
+    yield from not_of_its_problems(problems, item.job, evaluation)
+    if [p.problem_id for p in problems] == [r.problem_id for r in evaluation.records]:
+        yield from _not_of_its_verdicts(run, item, evaluation, problems)
+
+
+def _not_of_its_verdicts(run: Verified, item: Expected, evaluation: Evaluation, problems: Sequence[Problem]) -> Iterator[str]:  # fmt: skip
+    try:
+        verdicts = [[Verdict.model_validate(s.verdict) for s in record.samples] for record in evaluation.records]
+    except ValidationError as error:
+        yield f"a verdict is none: {first_line(error)}"
+        return
+    for record, group in zip(evaluation.records, verdicts, strict=True):
+        for verdict in group:
+            passing = sum(case == "pass" for case in verdict.cases)
+            if (verdict.was_failing + verdict.was_passing, verdict.now_passing + verdict.still_passing) != (len(verdict.cases), passing):  # fmt: skip
+                yield f"{visible(record.problem_id)}: the verdict's counts are not those of its cases"
+                return
+    bugs = [group for problem, group in zip(problems, verdicts, strict=True) if not problem.retention]
+    values = [bugfix(verdict) for group in bugs for verdict in group]
+    again = {
+        "bugfix": statistics.fmean(values) if values else 0.0,
+        "retention": retention(problems, verdicts, item.job.base_passes),
+        "cost": cost(evaluation.trainable_parameters, run.run.base_model.parameters),
+    }
+    for name, value in again.items():
+        if abs(evaluation.scores.get(name, -1.0) - value) > ROUNDING:
+            yield f"score {name} {evaluation.scores.get(name)}, its verdicts give {value}"
+    more = pass_at_more(bugs)
+    if more.keys() != evaluation.pass_at_k.keys() or any(abs(more[k] - evaluation.pass_at_k[k]) > ROUNDING for k in more):  # fmt: skip
+        yield f"pass@k {evaluation.pass_at_k}, its verdicts give {more}"
 
 
 def check_scores(run: Verified) -> None:
@@ -44,13 +110,16 @@ def check_scores(run: Verified) -> None:
         rows += [(f"{final.champion} repeat {line.replicate}", line) for line in final.repeats]
     for label, record in rows:
         evaluation = run.store.read_evaluation(record.evaluation_digest)
-        if evaluation is not None:
-            differences += [f"{label}: {text}" for text in _compared(run, record, evaluation)]
+        try:
+            if evaluation is not None:
+                differences += [f"{label}: {text}" for text in _compared(run, record, evaluation)]
+        except OSError as error:
+            run.note("scores", f"{label}: not checked: {first_line(error)}")
     try:
         differences += _monitor(run, genomes)
     except (CoralError, OSError) as error:
         run.note("scores", f"the monitor's are not checked: {first_line(error)}")
-    run.say("scores", differences, f"{len(rows)} lines of scores agree with the store and with the verdicts there")
+    run.say("scores", differences, f"{len(rows)} lines of scores agree with the store")
 
 
 def _monitor(run: Verified, genomes: dict[str, GenomeRecord]) -> Iterator[str]:
@@ -83,18 +152,12 @@ def _compared(run: Verified, record: Any, evaluation: Evaluation) -> Iterator[st
     if hasattr(record, "passed"):
         repaired = len({item.problem_id for item in bugs} & set(evaluation.passed))
         pairs.append(("bugs repaired", record.passed, repaired))
-        if scored:  # of an infeasible genome there are no verdicts to count
+        if scored:  # an infeasible evaluation holds no problem; how many there are is then asked of the split below
             pairs.append(("bugs", record.bugs, len(bugs)))
+        else:
+            sealed = sum(not problem.retention for problem in run.planner.problems("held_out"))
+            pairs.append(("bugs of the split", record.bugs, sealed))
     yield from (f"{name} {one} in history.jsonl, {other} in the store" for name, one, other in pairs if one != other)
-    if scored:
-        passes = [[sample.passes for sample in item.samples] for item in bugs]
-        flat = [float(one) for group in passes for one in group]
-        if flat and abs(statistics.fmean(flat) - evaluation.pass_at_1) > 1e-9:
-            yield f"pass@1 {evaluation.pass_at_1} in the store, its verdicts give {statistics.fmean(flat)}"
-        passed = tuple(r.problem_id for r in evaluation.records if r.samples and r.samples[0].passes)
-        if passed != evaluation.passed:
-            wrong = sorted(set(passed) ^ set(evaluation.passed))
-            yield f"repaired problems in the store are not those of its verdicts: {', '.join(wrong[:3])}"
 
 
 def check_search(run: Verified) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from coral_core.digest import seed_from
 from coral_core.errors import CoralError
+from coral_core.foreign import visible
 from coral_core.jobs import Evaluation, EvaluationJob
 from coral_core.lane import COMPLETION_CHARACTERS
 from coral_core.plan import problem_set
@@ -68,7 +69,7 @@ def differences_between(old: Evaluation, new: Evaluation) -> list[str]:
 def _judged(run: Verified, judge: Judge, job: EvaluationJob, evaluation: Evaluation) -> tuple[list[str], int]:
     """Differences, and how many patches were judged."""
     problems = problem_set(job.problems).split(job.split)
-    wrong = _not_the_same_problems(problems, evaluation)
+    wrong = list(not_of_its_problems(problems, job, evaluation))
     if wrong:
         return wrong, 0
     flat = [(problem, sample.patch) for problem, record in zip(problems, evaluation.records, strict=True) for sample in record.samples]  # fmt: skip
@@ -85,12 +86,20 @@ def _judged(run: Verified, judge: Judge, job: EvaluationJob, evaluation: Evaluat
     return wrong + _scores(run, judge, job, evaluation, problems, grouped), len(flat)
 
 
-def _not_the_same_problems(problems: Sequence[Problem], evaluation: Evaluation) -> list[str]:
+def not_of_its_problems(problems: Sequence[Problem], job: EvaluationJob, evaluation: Evaluation) -> Iterator[str]:
+    """Does a scored evaluation hold the problems of its split, in their order, each with as many samples as its job asks for?"""
     here, there = [p.problem_id for p in problems], [r.problem_id for r in evaluation.records]
-    if here == there:
-        return []
-    odd = sorted(set(here) ^ set(there))[:MOST_NAMED]
-    return [f"it holds other problems than its split: {', '.join(odd) or 'another order'}"]
+    if here != there:
+        odd = [visible(name) for name in sorted(set(here) ^ set(there))[:MOST_NAMED]]
+        yield f"it holds other problems than its split: {', '.join(odd) or 'another order'}"
+        return
+    wanted = job.generation.samples if job.light.sampling else 1
+    for problem, record in zip(problems, evaluation.records, strict=True):
+        about = (record.retention, record.bug_class, record.difficulty)
+        if about != (problem.retention, problem.bug_class, problem.difficulty):
+            yield f"{problem.problem_id}: kind, bug class or difficulty are not the problem's"
+        if len(record.samples) != wanted:
+            yield f"{problem.problem_id}: {len(record.samples)} samples, its job asks for {wanted}"
 
 
 def _differing(
@@ -134,8 +143,14 @@ def _scores(
         for name, value in fresh.items()
         if evaluation.scores.get(name) != value
     ]
+    wrong += [
+        f"score {visible(name)} stored, the objectives of this run give no such score"
+        for name in evaluation.scores.keys() - fresh.keys()
+    ]
     if evaluation.pass_at_1 != found.pass_at_1:
         wrong.append(f"pass@1 {evaluation.pass_at_1} stored, {found.pass_at_1} computed again")
+    if evaluation.pass_at_k != found.pass_at_k:
+        wrong.append(f"pass@k {evaluation.pass_at_k} stored, {found.pass_at_k} computed again")
     return wrong
 
 

@@ -3,25 +3,27 @@
 import json
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
+from coral_core.bounded_read import sha256_of
 from coral_core.config import BudgetConfig
 from coral_core.errors import ConfigError, CoralError
 from coral_core.foreign import visible
 from coral_core.run import RunFolder, find_run
-from coral_core.store import Store
+from coral_core.store import WEIGHTS_BYTES, Store
 from coral_core.verification import (
     Expected,
     Finding,
     Verified,
     check_all,
     differences_between,
+    first_line,
     judge_again,
+    note_unchecked,
     open_run,
     sample_of,
 )
@@ -44,7 +46,9 @@ def verify(
     runs: Runs = "runs",
     as_json: AsJson = False,
 ) -> None:
-    """Check a run's versions, digests, store entries and search, and judge a sample of its patches again.
+    """Check a run's files, versions, digests, store entries and search, and judge a sample of its patches again.
+
+    Each check says what it looked at; lines `unchecked` say what was not looked at.
 
     Args:
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
@@ -74,17 +78,17 @@ def _verified(folder: RunFolder, count: int, seed: int, regenerate: bool) -> tup
     try:
         store = store_of(folder)
     except ConfigError as error:
-        text = f"config.yaml cannot be read: {str(error).splitlines()[0]}"
+        text = f"config.yaml cannot be read: {first_line(error)}"
         return [Finding(check="files", status="differs", text=text)], []
     found, broken = open_run(folder, store)
     if found is None:
         return broken, []
-    drawn = sample_of(check_all(found), count, seed)
+    expected = check_all(found)
+    drawn = sample_of(expected, count, seed)
     judge_again(found, drawn)
     if regenerate:
         _regenerate(found, drawn)
-    elif drawn:
-        found.note("verdicts", "that the model wrote these patches is shown by --regenerate alone")
+    note_unchecked(found, expected, drawn, regenerate)
     return found.findings, drawn
 
 
@@ -121,11 +125,15 @@ def _regenerate(run: Verified, sample: Sequence[Expected]) -> None:
 
 
 def _other_weights(old: Store, new: Store, digest: str) -> list[str]:
-    paths = [store.adapter_path(digest) / WEIGHTS for store in (old, new)]
-    if digest == "none" or not all(path.exists() for path in paths):
+    if digest == "none":
         return []
-    same = Path(paths[0]).read_bytes() == Path(paths[1]).read_bytes()
-    return [] if same else [f"the weights of adapter {digest[:16]} differ"]
+    try:
+        one, other = (sha256_of(s.adapter_path(digest) / WEIGHTS, WEIGHTS_BYTES, s.root) for s in (old, new))
+    except FileNotFoundError:
+        return []  # an infeasible one has none, and the records say so
+    except OSError as error:
+        return [f"the weights of adapter {digest[:16]} cannot be compared ({error.strerror})"]
+    return [] if one == other else [f"the weights of adapter {digest[:16]} differ"]
 
 
 def _print(folder: RunFolder, findings: Sequence[Finding], wrong: int) -> None:

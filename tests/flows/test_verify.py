@@ -1,9 +1,11 @@
 """`coral verify` on a real run: it agrees with itself, and whatever is tampered with is found and named."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from coral_core.jobs import Evaluation
 from coral_core.records import FinalRecord, GenerationRecord, GenomeRecord
 from coral_core.run import RunFolder
+from coral_core.scoring.judge import Verdict
+from coral_core.scoring.objectives import bugfix
 from coral_core.store import Store
 from coral_core.verification import Finding, check_all, judge_again, open_run, sample_of
 from tests.flows.conftest import Coral
@@ -230,11 +234,14 @@ def test_a_verdict_that_was_made_better_is_found_though_its_checksum_is_right(co
         record = next(r for r in found.records if not r.retention and r.problem_id not in found.passed)
         sample = record.samples[0]
         verdict = {**sample.verdict, "outcome": "fixed", "cases": ["pass"] * len(sample.verdict["cases"])}
+        verdict |= {"now_passing": verdict["was_failing"], "still_passing": verdict["was_passing"]}
         new = record.model_copy(update={"samples": (sample.model_copy(update={"verdict": verdict}),)})
         records = tuple(new if r is record else r for r in found.records)
         passed = tuple(r.problem_id for r in found.records if r.problem_id in found.passed or r is record)
-        bugs = sum(not r.retention for r in records)
-        return found.model_copy(update={"records": records, "passed": passed, "pass_at_1": found.pass_at_1 + 1 / bugs})
+        bugs = [Verdict.model_validate(r.samples[0].verdict) for r in records if not r.retention]
+        scores = found.scores | {"bugfix": fmean(bugfix(verdict) for verdict in bugs)}
+        share = found.pass_at_1 + 1 / len(bugs)
+        return found.model_copy(update={"records": records, "passed": passed, "pass_at_1": share, "scores": scores})
 
     republished(store, champion_held_out(folder), better)
     final = folder.history()[-1]
@@ -242,9 +249,10 @@ def test_a_verdict_that_was_made_better_is_found_though_its_checksum_is_right(co
     def along(row: dict[str, Any]) -> None:
         found = store.read_evaluation(champion_held_out(folder))
         assert found is not None
-        row["held_out"][0].update(pass_at_1=found.pass_at_1, passed=final.held_out[0].passed + 1)
+        row["held_out"][0].update(pass_at_1=found.pass_at_1, passed=final.held_out[0].passed + 1, scores=found.scores)
 
     edited(folder, "final", along)
+    shutil.rmtree(folder.path / "champion")
     assert wrong(copy, judged=0) == [], "history and store agree with each other"
     findings = wrong(copy, judged=1)
     assert findings and all(f.check == "verdicts" and f.text.startswith("champion held-out") for f in findings)
@@ -257,6 +265,8 @@ def test_a_changed_score_is_found_by_computing_it_again(copy: tuple[RunFolder, S
         store, champion_held_out(folder), lambda e: e.model_copy(update={"scores": {**e.scores, "style": 0.999}})
     )
     edited(folder, "final", lambda row: row["held_out"][0]["scores"].update(style=0.999))
+    assert [f.check for f in wrong(copy)] == ["champion"], "genome.json says another score"
+    shutil.rmtree(folder.path / "champion")
     assert wrong(copy, judged=0) == []
     assert any("score style 0.999 stored" in f.text for f in wrong(copy, judged=1))
 
@@ -379,3 +389,88 @@ def test_a_run_that_started_from_another_one_is_played_again_from_there(coral: C
     start["genomes"][0]["heavy"]["rank"] = 31
     (folder.path / "start.json").write_text(json.dumps(start))
     assert any(f.check == "search" and "start.json" in f.text for f in wrong((folder, store)))
+
+
+def test_an_honest_run_whose_default_lora_is_infeasible_agrees(coral: Coral) -> None:
+    """Rank 8 takes more memory than there is: no held-out line of the default LoRA has a problem in it."""
+    done = coral.evolve(base_model__name="rehearsal:full=8", infra__executor="inline")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in coral.history().splitlines()]
+    default = next(row for row in rows if row.get("name") == "default_lora")
+    assert default["infeasible"] == "out-of-memory" and rows[-1]["held_out"][2]["scores"] == {}
+    copy = (RunFolder(coral.run), Store(coral.runs / "store"))
+    assert wrong(copy, judged=3) == []
+    edited(copy[0], "final", lambda row: row["held_out"][2].update(bugs=3))
+    assert any("default_lora held-out: bugs of the split 3" in f.text for f in wrong(copy))
+
+
+def test_what_was_not_looked_at_is_said(finished: Coral) -> None:
+    for sample in ("2", "999"):
+        body = json.loads(finished.call("verify", str(finished.run), "--sample", sample, "--json").stdout)
+        said = [f["text"] for f in body["findings"] if f["check"] == "unchecked"]
+        assert body["verified"] and any("--regenerate" in text for text in said)
+        assert any("times and costs" in text for text in said)
+        assert any("were not judged again" in text for text in said) is (sample == "2")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda e: e.model_copy(update={"scores": {**e.scores, "bugfix": 0.99}}), "score bugfix 0.99"),
+        (lambda e: e.model_copy(update={"scores": {**e.scores, "retention": 0.01}}), "score retention 0.01"),
+        (lambda e: e.model_copy(update={"scores": {**e.scores, "cost": 0.99}}), "score cost 0.99"),
+        (lambda e: e.model_copy(update={"pass_at_k": {"2": 1.0}}), "pass@k"),
+        (lambda e: e.model_copy(update={"training_digest": "0" * 64}), "it is of adapter 0000000000000000"),
+        (lambda e: e.model_copy(update={"split": "monitor"}), "of the split monitor"),
+        (lambda e: e.model_copy(update={"trainable_parameters": 7}), "7 trainable parameters"),
+        (lambda e: e.model_copy(update={"records": e.records[::-1], "passed": e.passed[::-1]}), "other problems than its split: another order"),
+        (
+            lambda e: e.model_copy(
+                update={"records": tuple(r.model_copy(update={"samples": r.samples * 2}) for r in e.records)}
+            ),
+            "2 samples, its job asks for 1",
+        ),
+        (
+            lambda e: Evaluation(
+                evaluation_digest=e.evaluation_digest, training_digest=e.training_digest, split=e.split, infeasible="poison"
+            ),
+            "infeasible",
+        ),
+    ],
+)  # fmt: skip
+def test_an_evaluation_that_its_job_cannot_have_given_is_found_without_a_sample(
+    copy: tuple[RunFolder, Store], change: Callable[[Evaluation], Evaluation], said: str
+) -> None:
+    folder, store = copy
+    genome = next(record for record in folder.history() if isinstance(record, GenomeRecord) and not record.infeasible)
+    republished(store, genome.evaluation_digest, change)
+    texts = [finding.text for finding in wrong(copy)]
+    assert any(said in text for text in texts), texts
+
+
+@pytest.mark.parametrize("name", ["genome.json", "generation_config.json", "adapter_config.json"])
+@pytest.mark.parametrize("how", ["edited", "gone", "link", "fifo"])
+def test_each_file_of_the_exported_champion_that_is_said_to_be_checked_is(
+    copy: tuple[RunFolder, Store], name: str, how: str
+) -> None:
+    path = copy[0].path / "champion" / name
+    if how == "edited":
+        path.write_text(path.read_text().replace("1", "2", 1))
+    else:
+        text = path.read_text()
+        path.unlink()
+        if how == "fifo":
+            os.mkfifo(path)
+        elif how == "link":
+            (copy[0].path / "elsewhere").write_text(text)
+            path.symlink_to(copy[0].path / "elsewhere")
+    assert {finding.check for finding in wrong(copy)} == {"champion"}
+
+
+def test_what_lanes_said_of_the_base_model_is_checked(copy: tuple[RunFolder, Store]) -> None:
+    path = copy[0].path / "base_model.json"
+    said = path.read_text()
+    path.write_text(said.replace('"parameters": ', '"parameters": 1'))
+    assert any("base_model.json is of another" in finding.text for finding in wrong(copy))
+    path.write_text("5")
+    assert any("base_model.json cannot be read" in finding.text for finding in wrong(copy))
