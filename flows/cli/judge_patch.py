@@ -90,9 +90,18 @@ def _print(out: Console, verdict: dict[str, Any], cases: Any) -> None:
     for number, (found, case) in enumerate(zip(verdict["cases"], cases, strict=True)):
         colour = COLOURS.get(found, "red")
         wanted = f"raises {case.exception}" if case.exception else _shown(case.value)
-        call = f"({', '.join(map(_shown, case.arguments))}) -> {wanted}"
+        call = f"({', '.join(map(_shown, case.arguments))}) -> {wanted}{_after(case)}"
         out.print(f"  {number:>3} [{colour}]{marked(found):<12}[/] ", end="")
         out.print(words(call if len(call) <= 100 else f"{call[:97]}..."))
+
+
+def _after(case: Any) -> str:
+    """What the case wants of the arguments after the call, where it compares them."""
+    if case.mutated is None:
+        return ""
+    after = [_shown(item) for item in case.mutated]
+    before = [_shown(item) for item in case.arguments]
+    return ", arguments left alone" if before == after else f", arguments then ({', '.join(after)})"
 
 
 def _shown(encoded: Any) -> str:

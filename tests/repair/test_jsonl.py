@@ -100,3 +100,80 @@ def test_a_missing_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProblemError, match="not JSON"):
         load_jsonl(ProblemsConfig(source="jsonl", path=str(tmp_path / "bytes.jsonl")))
+
+
+POP: dict[str, Any] = {
+    **CLAMP,
+    "id": "pop",
+    "entry_point": "pop",
+    "buggy": "def pop(xs):\n    if not xs:\n        raise KeyError\n    return xs.pop(0)",
+    "reference": "def pop(xs):\n    if not xs:\n        xs.append(0)\n        raise IndexError\n    if xs[0] < 0:\n        raise ValueError\n    return xs.pop()",
+    "cases": [
+        {"arguments": [[]], "exception": "IndexError", "mutated": [[0]]},
+        {"arguments": [[-1, 2]], "exception": "ValueError", "mutated": [[-1, 2]]},
+        {"arguments": [[1, 2]], "value": 2, "mutated": [[1]]},
+    ],
+}
+
+
+def test_arguments_after_an_exception_count(tmp_path: Path) -> None:
+    problem = load_jsonl(write(tmp_path, POP)).fitness[0]
+    assert [case.mutated is None for case in problem.cases] == [False, False, False]
+    clears = POP["reference"].replace("raise ValueError", "xs.clear()\n        raise ValueError")
+    keeps = POP["reference"].replace("xs.append(0)\n        ", "")
+    with Judge() as judge:
+        found = judge.judge_batch([(problem, patch) for patch in (POP["reference"], clears, keeps)])
+    assert [verdict.cases for verdict in found] == [
+        ("pass", "pass", "pass"),
+        ("pass", "wrong", "pass"),
+        ("wrong", "pass", "pass"),
+    ]
+
+
+def test_tolerances_are_of_each_float(tmp_path: Path) -> None:
+    line = {
+        **CLAMP,
+        "entry_point": "f",
+        "buggy": "def f(a, b):\n    return [a, b + 2]",
+        "reference": "def f(a, b):\n    return [a, b]",
+        "cases": [
+            {"arguments": [1.8e12, 7], "value": [1.8e12, 7], "relative_tolerance": 1e-9},
+            {"arguments": [1.8e12, 7], "value": [1.8e12, 7], "tolerance": 1800},
+        ],
+    }
+    problem = load_jsonl(write(tmp_path, line)).fitness[0]
+    near = "def f(a, b):\n    return (a + 1000, b)"
+    with Judge() as judge:
+        found = judge.judge_batch([(problem, text) for text in (problem.reference, near, problem.buggy)])
+    assert [verdict.cases for verdict in found] == [("pass", "pass"), ("pass", "pass"), ("wrong", "wrong")]
+
+
+def test_a_new_key_changes_no_digest_of_problems_without_it(tmp_path: Path) -> None:
+    problem = load_jsonl(write(tmp_path, CLAMP)).fitness[0]
+    assert "relative_tolerance" not in problem.model_dump_json()
+    assert problem.digest() == "58c2388afb0a73c4e546abd61207915662b68bc0257ecc83c5298f9d8b751b6c"
+    case = problem.cases[0].model_copy(update={"relative_tolerance": 1e-9})
+    assert '"relative_tolerance":1e-9' in case.model_dump_json()
+    assert type(case).model_validate_json(case.model_dump_json()) == case
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ({"arguments": [["s", [1, 1]]], "value": 1, "encoded": True}, "a set with two equal members"),
+        ({"arguments": [1], "value": ["d", [[1, 2], [1, 3]]], "encoded": True}, "a dict with two equal keys"),
+        ({"arguments": [1], "value": [["s", [["l", []]]]], "encoded": True}, "not in the value language"),
+        ({"arguments": [1], "value": ["s", [["l", []]]], "encoded": True}, "a list as a key or as a member"),
+        ({"arguments": [1], "value": ["f", "x"], "encoded": True}, "not in the value language"),
+        ({"arguments": [1], "value": ["i", "9" * 5000], "encoded": True}, "not in the value language"),
+        ({"arguments": [1], "value": "\ud800", "encoded": True}, "not valid UTF-8"),
+        ({"arguments": [1, 2], "value": 1, "mutated": [1]}, "mutated has 1 values for 2 arguments"),
+        ({"arguments": [1], "value": 1.5, "relative_tolerance": 1}, "relative_tolerance"),
+        ({"arguments": [1], "value": 1.5, "tolerance": -1}, "tolerance"),
+        ({"arguments": [1], "exception": "E", "value": 1}, "either value or exception"),
+    ],
+)
+def test_cases_that_could_never_be_right_are_refused(tmp_path: Path, case: dict[str, Any], words: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        load_jsonl(write(tmp_path, {**CLAMP, "cases": [case]}))
+    assert "bugs.jsonl:1" in str(caught.value) and words in str(caught.value)

@@ -236,3 +236,80 @@ def test_slow_cases_have_limits_of_their_own() -> None:
         with Judge(LIMITS.model_copy(update={"slow": slow, "wall_seconds": 1.0}), workers=1) as judge:
             found = judge.judge_batch([(made, patch)])[0]
             assert found.cases == ("pass", "time-out") and found.outcome == "time-out", (limit, found)
+
+
+def test_nodes_in_sets_are_known_by_what_they_stand_for() -> None:
+    """The patch makes its nodes in another order, so their numbers differ from the reference's."""
+
+    def turned() -> Any:
+        two, one = Node("b"), Node("a")
+        two.predecessors = one.predecessors = [two, one]
+        return {"x": two, "y": one}
+
+    case = recorded([], dict(reversed(turned().items())))
+    assert agrees(case, answer(case, turned))
+    a, b = Node("a"), Node("b")
+    chosen = recorded([a, b], {a: {b}, b: {a}, "set": {a, b}})
+    assert agrees(chosen, answer(chosen, lambda a, b: {"set": {b, a}, b: {a}, a: {b}}))
+    assert not agrees(chosen, answer(chosen, lambda a, b: {"set": {b, a}, b: {b}, a: {b}}))
+    assert not agrees(chosen, answer(chosen, lambda a, b: {"set": {b}, b: {a}, a: {b}}))
+
+
+def test_a_field_may_hold_a_set_of_nodes_met_before() -> None:
+    def make(turned: bool) -> Node:
+        one, two, hub = Node("one"), Node("two"), Node("hub")
+        hub.successors = [one, two]
+        hub.predecessors = {two, one} if turned else {one, two}
+        hub.value = {(0.1 + 0.2 if turned else 0.3): "x"}
+        one.successor, two.successor = (two, hub)
+        return hub
+
+    encoded, rows = encode_result([make(False)], [], False)
+    case = Case(arguments=(), value=encoded[0], nodes_after=tuple(rows), tolerance=1e-12)
+    assert agrees(case, answer(case, lambda: make(True)))
+    exact = case.model_copy(update={"tolerance": None})
+    assert agrees(exact, answer(exact, lambda: make(False))) and not agrees(exact, answer(exact, lambda: make(True)))
+
+    def other() -> Node:
+        hub = make(False)
+        hub.predecessors = {hub.successors[0]}
+        return hub
+
+    assert not agrees(case, answer(case, other))
+
+
+def test_nodes_beside_floats_in_a_dictionary() -> None:
+    """Keys that fit each other within the tolerance, with new nodes as values: paired for good only when all fit."""
+
+    def make(order: list[int]) -> dict[float, Node]:
+        made = {1.0: Node("a"), 1.05: Node("b"), 1.1: Node("c")}
+        keys = list(made)
+        return {keys[place] + 0.01: made[keys[place]] for place in order}
+
+    reference = {1.0: Node("a"), 1.05: Node("b"), 1.1: Node("c")}
+    encoded, rows = encode_result([reference], [], False)
+    case = Case(arguments=(), value=encoded[0], nodes_after=tuple(rows), tolerance=0.02)
+    assert agrees(case, answer(case, lambda: make([2, 0, 1])))
+
+
+def test_arguments_after_an_exception_are_a_graph_too() -> None:
+    head = chain(1, 2)
+    encoded, table, nodes = encode_arguments([head])
+    head.successor = None
+    after, rows = encode_result([head], nodes, True)
+    case = Case(
+        arguments=tuple(encoded),
+        nodes=tuple(table),
+        exception="ValueError",
+        mutated=tuple(after),
+        nodes_after=tuple(rows),
+    )
+
+    def says(cut: bool) -> dict[str, Any]:
+        (node,), given = decode_call(case.arguments, case.nodes)
+        if cut:
+            node.successor = None
+        found, found_rows = encode_result([node], given, True)
+        return {"exception": "ValueError", "mutated": found, "nodes": found_rows}
+
+    assert agrees(case, says(True)) and not agrees(case, says(False))
