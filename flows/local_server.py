@@ -229,7 +229,7 @@ class _Shared:
         try:
             with (self.home / OWNER).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except BlockingIOError:
             return self._owner()
