@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -115,13 +115,13 @@ class Reader:
     def _find_flow_runs(self) -> None:
         ids = self._folder.flow_run_ids()
         for query in ({"id": {"any_": ids}}, {"parent_flow_run_id": {"any_": ids}}):
-            for run in _pages(self._api, "flow_runs/filter", {"flow_runs": query}):
+            for run in self._api.find_all("flow_runs/filter", {"flow_runs": query}):
                 self._names[run["id"]] = "evolution" if run["id"] in ids else run["name"]
                 self._mine.add(run["id"])
 
     def _fresh(self, which: dict[str, Any], names: dict[str, str] | None) -> list[Line]:
         query: dict[str, Any] = {"logs": {"level": {"ge_": self._level}, **which}, "sort": "TIMESTAMP_ASC"}
-        rows = [row for row in _pages(self._api, "logs/filter", query) if row["id"] not in self._seen]
+        rows = [row for row in self._api.find_all("logs/filter", query) if row["id"] not in self._seen]
         self._seen |= {row["id"] for row in rows}
         known = names if names is not None else self._named(rows)
         return [_line(row, known.get(row["flow_run_id"] or "", "")) for row in rows]
@@ -131,17 +131,8 @@ class Reader:
         strange = sorted({row["flow_run_id"] for row in rows if row["flow_run_id"]} - self._names.keys())
         for start in range(0, len(strange), PAGE):
             query = {"flow_runs": {"id": {"any_": strange[start : start + PAGE]}}}
-            self._names |= {run["id"]: run["name"] for run in self._api.find("flow_runs/filter", query) or []}
+            self._names |= {run["id"]: run["name"] for run in self._api.find_all("flow_runs/filter", query)}
         return self._names
-
-
-def _pages(api: PlainApi, path: str, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    offset = 0
-    while rows := api.find(path, {**query, "limit": PAGE, "offset": offset}):
-        yield from rows
-        offset += len(rows)
-        if len(rows) < PAGE:
-            return
 
 
 def _iso(when: float) -> str:

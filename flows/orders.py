@@ -29,6 +29,7 @@ from prefect.states import Running
 
 from coral_core.queue.worker import Order
 from flows.lost import believed_lost
+from flows.pages import all_pages
 from flows.short_calls import retries, short_client
 
 log = logging.getLogger("coral.lane")
@@ -44,6 +45,11 @@ LANE_TAG = "coral-lane"
 def store_tag(installation: str) -> str:
     """Tag of the flow runs that are lanes of a store."""
     return f"store:{installation[:12]}"
+
+
+def deployment_tag(name: str) -> str:
+    """Tag of the flow runs that were started as lanes from a deployment of this full name, also before it was made again."""
+    return f"deployment:{name}"
 
 
 class Orders:
@@ -117,10 +123,13 @@ def in_pool(
     wanted: dict[str, Any] = {"state": FlowRunFilterState(type=FlowRunFilterStateType(any_=states))}
     if tags:
         wanted["tags"] = FlowRunFilterTags(all_=tags)
-    return client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(**wanted),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-        limit=50,
+    return all_pages(
+        lambda limit, offset: client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(**wanted),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+            limit=limit,
+            offset=offset,
+        )
     )
 
 

@@ -79,7 +79,14 @@ class Screen:
         parts += [_pools(found.pools), Text("")] if not wide else [_pools_and_jobs(found.pools), Text("")]
         if not wide:
             parts += [_jobs(found.pools), Text("")]
-        yield Group(*parts, _store(found), Text(""), _evolutions(found.evolutions, wide), *_unreadable(found))
+        yield Group(
+            *parts,
+            *_obstacles(found),
+            _store(found),
+            Text(""),
+            _evolutions(found.evolutions, wide),
+            *_unreadable(found),
+        )
 
 
 def _table(*columns: str) -> Table:
@@ -171,6 +178,11 @@ def _store(found: "Figures") -> Text:
     holds = f"{store.adapters} adapters, {store.evaluations} evaluations, {about}{size(store.bytes)}"
     left = sum(pool.uncollected or 0 for pool in found.pools)
     return words(f"store {store.path}: {holds}" + (f"; {left} results that nobody took: coral health" if left else ""))
+
+
+def _obstacles(found: "Figures") -> list[Text]:
+    lines = dict.fromkeys(f"{each.text}. {each.todo}" if each.todo else each.text for each in found.obstacles)
+    return [*(words(line, "yellow") for line in lines), Text("")] if lines else []
 
 
 def _unreadable(found: "Figures") -> list[Text]:

@@ -2,22 +2,21 @@
 
 A lane's place is its slot, numbered from 0. The idempotency key of a start names the slot and
 the run that was there before, so that two evolutions that find the same slot empty start one
-lane. Calls are short (`flows.short_calls`); an API that is away is told once, and what was
-known stays known.
+lane. Lanes are found by tags (store and name of the deployment), so that they are still known
+when their deployment was deleted and made again; a deployment is looked up by name again from
+time to time, and when the server does not know it any more. Calls are short
+(`flows.short_calls`); an API that is away is told once, and what was known stays known.
 """
 
 import logging
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -29,14 +28,17 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Cancelling, Crashed
 
-from coral_core.errors import ConfigError
+from coral_core.errors import ConfigError, CoralError
 from coral_core.queue import QueueName
 from flows.api import api_error
+from flows.dispatch.said import Said
 from flows.dispatch.version import code_version
-from flows.installation.plain_api import refuse_what_is_no_api
+from flows.installation.obstacles import POLLED_SECONDS, Deployments, obstacles
+from flows.installation.plain_api import PlainApi, refuse_what_is_no_api
 from flows.lost import NO_HEARTBEAT
-from flows.orders import LANE_TAG, age, in_pool, store_tag
-from flows.short_calls import retries, short_client
+from flows.orders import LANE_TAG, age, deployment_tag, store_tag
+from flows.pages import all_pages
+from flows.short_calls import ANSWER_SECONDS, retries, short_client
 
 log = logging.getLogger("coral.dispatch")
 
@@ -45,6 +47,9 @@ ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.C
 MOST_ENDED = 5
 """Lanes of the past that a start may come upon, one after the other, before it is given up until the next look."""
 NO_WORKER_SECONDS = 10.0
+FIND_SECONDS = 10.0
+"""Between two looks at whether a deployment is still the same, and where it is missing."""
+WHY_SECONDS = 5.0
 STARTING_SECONDS = 60.0
 """A worker has taken a lane and it has not begun: an image is fetched, say."""
 HEARTBEATS_LOST_SECONDS = 30.0
@@ -55,17 +60,31 @@ FLOWS: dict[QueueName, str] = {"training": "train-adapters", "evaluation": "eval
 """The flow that is a lane of a queue."""
 
 
+class Notice(NamedTuple):
+    """What keeps lanes from starting; empty when nothing is known to."""
+
+    key: str = ""
+    """The same for as long as the reason is, whatever numbers the text has."""
+    text: str = ""
+
+
 @dataclass
 class _Group:
     """The lanes of one queue."""
 
-    deployment_id: UUID
+    deployment_id: UUID | None
+    """None: it is not there at the moment."""
     pool: str
+    name: str = ""
+    """Full name of the deployment."""
+    queue_id: UUID | None = None
+    """The work queue that its flow runs are put on."""
     living: list[FlowRun] = field(default_factory=list)
     started: dict[UUID, float] = field(default_factory=dict)
     """Lanes started here, and when (monotonic seconds)."""
-    asked_workers: float = 0.0
-    notice: str = ""
+    looked_up: float = -FIND_SECONDS
+    asked_why: float = -WHY_SECONDS
+    notice: Notice = field(default_factory=Notice)
 
 
 class Fleet:
@@ -87,6 +106,8 @@ class Fleet:
         self._installation = installation
         self._client: SyncPrefectClient = short_client()
         self._groups: dict[QueueName, _Group] = {}
+        self._plain: PlainApi | None = None
+        self._said = Said(log)
         self._away_since: float | None = None
         self._settled = 0.0
         with retries(2):
@@ -115,13 +136,15 @@ class Fleet:
             raise ConfigError(
                 f"infra.{queue}.deployment: {name} has no work pool, so no worker takes it. Run: coral setup"
             )
-        return _Group(deployment_id=found.id, pool=found.work_pool_name)
+        return _Group(found.id, found.work_pool_name, name, found.work_queue_id, looked_up=time.monotonic())
 
     def pool(self, queue: QueueName) -> str:
         """Name of the work pool behind a queue."""
         return self._groups[queue].pool
 
     def close(self) -> None:
+        if self._plain is not None:
+            self._plain.close()
         self._client.__exit__(None, None, None) if self._client._started else None
 
     # -- looking ---------------------------------------------------------------------------
@@ -131,7 +154,10 @@ class Fleet:
         for long: lanes that live and were taken for lost put their records right first."""
         try:
             for group in self._groups.values():
+                if time.monotonic() - group.looked_up > FIND_SECONDS:
+                    self._look_up(group)
                 group.living = self._runs(group, LIVING)
+                self._free_stranded(group)
         except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
             if self._away_since is None:
                 self._away_since = time.monotonic()
@@ -143,6 +169,27 @@ class Fleet:
                 self._settled = time.monotonic() + SETTLE_SECONDS
             self._away_since = None
         return time.monotonic() >= self._settled
+
+    def _look_up(self, group: _Group) -> None:
+        """Find the deployment by name, as it is now: it may have been deleted, made again, or put on another queue."""
+        group.looked_up = time.monotonic()
+        try:
+            found = self._client.read_deployment_by_name(group.name)
+        except ObjectNotFound:
+            group.deployment_id = None
+            return
+        if found.id != group.deployment_id:
+            log.warning("deployment %s was made again: lanes are started from the new one", group.name)
+        group.deployment_id, group.queue_id = found.id, found.work_queue_id
+        group.pool = found.work_pool_name or group.pool
+
+    def _free_stranded(self, group: _Group) -> None:
+        """Cancel lanes that wait in a queue that is gone, or that the deployment has left: no worker would ever take them."""
+        if group.queue_id is None:
+            return
+        for run in group.living:
+            if run.state_type == StateType.SCHEDULED and run.work_queue_id != group.queue_id:
+                self.cancel(run, "its work queue was deleted, or its deployment moved to another")
 
     def living(self, queue: QueueName) -> list[FlowRun]:
         """Lanes that run, start or wait for a worker."""
@@ -180,82 +227,92 @@ class Fleet:
         gone = group.started.keys() - {run.id for run in group.living}
         ended = {run_id: state for run_id in gone if (state := self._final(str(run_id))) is not None}
         starts = sorted((group.started.pop(run_id), str(run_id), state) for run_id, state in ended.items())
-        return [(run_id, state, started) for started, run_id, state in starts if NO_HEARTBEAT not in state]
+        # what was deleted, alone or with its deployment, says nothing about the machine
+        told = [start for start in starts if start[2] != UNKNOWN and NO_HEARTBEAT not in start[2]]
+        return [(run_id, state, started) for started, run_id, state in told]
 
-    def notice(self, queue: QueueName) -> str:
-        """What keeps lanes from starting, in words; empty when nothing does."""
+    def notice(self, queue: QueueName) -> Notice:
+        """What keeps lanes from starting; empty when nothing is known to."""
         group = self._groups[queue]
         waiting = [run for run in group.living if run.state_type in (StateType.SCHEDULED, StateType.PENDING)]
         running = len(waiting) < len(group.living)
         waited = max((age(run) for run in waiting), default=0.0)
-        if running or waited < NO_WORKER_SECONDS:
-            group.notice = ""
-        elif time.monotonic() - group.asked_workers > 5:
-            group.asked_workers = time.monotonic()
+        closed = group.deployment_id is None or group.queue_id is None
+        if not closed and (running or waited < NO_WORKER_SECONDS):
+            group.notice = Notice()
+        elif time.monotonic() - group.asked_why > WHY_SECONDS:
+            group.asked_why = time.monotonic()
             group.notice = self._why_waiting(group, waiting)
         return group.notice
 
-    def _why_waiting(self, group: _Group, waiting: list[FlowRun]) -> str:
+    def _why_waiting(self, group: _Group, waiting: list[FlowRun]) -> Notice:
         try:
-            pool = self._client.read_work_pool(group.pool)
-            workers = self._client.read_workers_for_work_pool(group.pool)
-        except ObjectNotFound:
-            return f"work pool {group.pool} is gone. Run: coral setup"
-        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError):
-            return ""
-        if pool.is_paused:
-            return f"work pool {group.pool} is paused. Resume it with: prefect work-pool resume {group.pool}"
-        online = [worker for worker in workers if worker.status == "ONLINE"]
-        if not online:
-            return (
-                f"work pool {group.pool} has no worker online. Start one with: prefect worker start --pool {group.pool}"
-            )
-        own = {run.id for run in group.living}
-        places = pool.concurrency_limit
-        others = [
-            r for r in in_pool(self._client, group.pool, [StateType.PENDING, StateType.RUNNING]) if r.id not in own
-        ]
-        if places is not None and len(others) >= places:
-            return f"all {places} places of work pool {group.pool} are taken by others; lanes take turns"
+            if self._plain is None:
+                self._plain = PlainApi(str(PREFECT_API_URL.value()), ANSWER_SECONDS)
+            look = Deployments(self._plain).look(group.name)
+        except (CoralError, KeyError, TypeError, ValueError, AttributeError) as error:
+            return Notice("not known", f"lanes wait, and why cannot be looked up: {error}")
+        if found := obstacles(look):
+            turns = "; lanes take turns" if all(each.busy for each in found) else ""
+            return Notice("; ".join(each.key for each in found), "; ".join(map(str, found)) + turns)
+        if not waiting:
+            return Notice()
+        longest = max(map(age, waiting))
         if all(run.state_type == StateType.PENDING for run in waiting):
-            slow = min(age(run) for run in waiting) > STARTING_SECONDS
-            return (
-                f"a worker of {group.pool} has taken a lane and it does not begin. See the worker's log" if slow else ""
-            )
-        beats = [worker.last_heartbeat_time for worker in online if worker.last_heartbeat_time]
-        ago = min(((datetime.now(UTC) - beat).total_seconds() for beat in beats), default=float("inf"))
-        return f"no worker of {group.pool} has taken a waiting lane yet (last sign of one {ago:.0f} s ago). Look with: coral doctor"
+            if longest < STARTING_SECONDS:
+                return Notice()
+            text = f"a worker of {group.pool} has taken a lane and it has not begun for {longest:.0f} s. See the worker's log"
+            return Notice(f"not begun {group.pool}", text)
+        asked = look.queue.polled if look.queue is not None else None
+        return Notice(
+            f"not taken {group.pool}",
+            f"no worker of {group.pool} has taken a lane that has waited for {longest:.0f} s. Deployment, pool and queue are open, and a "
+            f"worker asked for work {POLLED_SECONDS if asked is None else asked:.0f} s ago: it may run all that its --limit allows, or "
+            "fail to start it. See the worker's log",
+        )
 
     # -- acting ----------------------------------------------------------------------------
 
     def start(self, queue: QueueName) -> None:
         """Start a lane in the first free slot (or find that another evolution just did)."""
         group = self._groups[queue]
+        deployment = group.deployment_id
+        if deployment is None or group.queue_id is None:
+            return  # `notice` says so
         taken = {tag for run in group.living for tag in run.tags}
         slot = next(n for n in range(len(taken) + 1) if f"slot:{n}" not in taken)
         try:
-            before = self._runs(group, None, tag=f"slot:{slot}", limit=1)
-            run = self._create(group, queue, slot, str(before[0].id) if before else "none")
+            before = self._newest(group, slot)
+            if before and before[0].state_type in LIVING:  # the look at all of them has missed it
+                group.living.append(before[0])
+                return
+            run = self._create(group, deployment, queue, slot, str(before[0].id) if before else "none")
             for _ in range(MOST_ENDED):
                 if run.state_type not in ENDED:
                     break
-                run = self._create(group, queue, slot, str(run.id))  # that one was there before, and was not found
-        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
-            log.warning("no %s lane could be started: %s", queue, str(error).splitlines()[0])
+                run = self._create(
+                    group, deployment, queue, slot, str(run.id)
+                )  # that one was there before, and was not found
+        except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
+            if _is_missing(error):
+                group.looked_up = -FIND_SECONDS  # found by name at the next look, or said to be missing
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self._said.warn(f"start {queue}", first, f"no {queue} lane could be started: {first}")
             return
+        self._said.warn(f"start {queue}", "", "")
         group.started[run.id] = time.monotonic()
         group.living.append(run)
 
-    def _create(self, group: _Group, queue: QueueName, slot: int, before: str) -> FlowRun:
+    def _create(self, group: _Group, deployment: UUID, queue: QueueName, slot: int, before: str) -> FlowRun:
         """A lane after the one that was there `before`, or the one that another evolution has started after it.
 
         Keys hold for all deployments of a flow, and there may be several: lanes of two kinds of GPU, or one made anew.
         """
         return self._client.create_flow_run_from_deployment(
-            group.deployment_id,
+            deployment,
             parameters={**self._parameters, "slot": slot},
-            tags=[LANE_TAG, f"slot:{slot}", store_tag(self._installation)],
-            idempotency_key=f"{self._installation}-{queue}-{group.deployment_id}-{slot}-after-{before}",
+            tags=[LANE_TAG, f"slot:{slot}", store_tag(self._installation), deployment_tag(group.name)],
+            idempotency_key=f"{self._installation}-{queue}-{deployment}-{slot}-after-{before}",
             name=f"{queue} lane {slot}",
         )
 
@@ -267,35 +324,47 @@ class Fleet:
             self._client.set_flow_run_state(run.id, state, force=False)
             run.state_type = StateType.CANCELLING  # until the next look
         except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
-            log.warning("lane %s could not be cancelled: %s", run.name, str(error).splitlines()[0])
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self._said.warn(f"cancel {run.id}", first, f"lane {run.name} could not be cancelled: {first}")
 
     def give_up(self, run: FlowRun, why: str) -> None:
         """Put on record that a lane is gone, when nobody is left who would. What was lost says nothing about the machine, so
         it is no start that failed (`ended_starts`)."""
         for group in self._groups.values():
             group.started.pop(run.id, None)
-        log.warning("%s is lost: %s", run.name, why)
+        self._said.warn(f"lost {run.id}", "lost", f"{run.name} is lost: {why}")
         try:
             lost: State[Any] = Crashed(message=why)
             self._client.set_flow_run_state(run.id, lost, force=True)
             run.state_type = StateType.CANCELLING  # until the next look
         except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
-            log.warning("lane %s could not be marked as lost: %s", run.name, str(error).splitlines()[0])
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self._said.warn(f"mark {run.id}", first, f"lane {run.name} could not be marked as lost: {first}")
 
     def not_started(self, queue: QueueName) -> list[FlowRun]:
         """Lanes that no worker has taken yet."""
         return [run for run in self.living(queue) if run.state_type == StateType.SCHEDULED]
 
-    def _runs(
-        self, group: _Group, states: list[StateType] | None, tag: str | None = None, limit: int = 200
-    ) -> list[FlowRun]:
-        tags = [store_tag(self._installation), *([tag] if tag else [])]
-        wanted: dict[str, Any] = {"tags": FlowRunFilterTags(all_=tags)}
-        if states is not None:
-            wanted["state"] = FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
-        return self._client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(**wanted),
-            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[group.deployment_id])),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=limit,
+    def _runs(self, group: _Group, states: list[StateType]) -> list[FlowRun]:
+        state = FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
+        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=self._tags(group)), state=state)
+        return all_pages(
+            lambda limit, offset: self._client.read_flow_runs(
+                flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=limit, offset=offset
+            )
         )
+
+    def _newest(self, group: _Group, slot: int) -> list[FlowRun]:
+        """The last lane that was started in a slot, if there was one."""
+        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[*self._tags(group), f"slot:{slot}"]))
+        return self._client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)
+
+    def _tags(self, group: _Group) -> list[str]:
+        return [store_tag(self._installation), deployment_tag(group.name)]
+
+
+def _is_missing(error: Exception) -> bool:
+    """Does the server not know what it was asked about?"""
+    return isinstance(error, ObjectNotFound) or (
+        isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404
+    )

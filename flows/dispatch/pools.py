@@ -51,6 +51,7 @@ from flows.dispatch.base import Executor
 from flows.dispatch.fleet import UNKNOWN, Fleet
 from flows.dispatch.orphans import Orphans
 from flows.dispatch.pending import Pending
+from flows.dispatch.said import Said
 from flows.dispatch.starts import MOST_FAILED_STARTS, Starts
 from flows.short_calls import retries
 
@@ -84,6 +85,7 @@ class WorkPoolExecutor(Executor):
         self._lock = threading.RLock()
         self._pending: dict[str, Pending] = {}
         self._said: dict[QueueName, str] = {}
+        self._told = Said(log)
         self._unborn: dict[UUID, float] = {}
         self._starts: dict[QueueName, Starts] = {"training": Starts(), "evaluation": Starts()}
         self._orphans = {name: Orphans(queue, infra.lease, infra.attempts) for name, queue in self._queues.items()}
@@ -354,9 +356,10 @@ class WorkPoolExecutor(Executor):
         for _ in range(wanted - self._serving(name)):
             self._fleet.start(name)
         lanes = [lane_name(name, str(run.id)) for run in self._fleet.serving(name)]
-        notice = self._fleet.notice(name) or in_line(queue.lanes, lanes) if wanted else ""
-        if notice and notice != self._said.get(name):
-            log.warning("%s; %d jobs wait", notice, waiting)
+        key, notice = self._fleet.notice(name) if wanted else ("", "")
+        if wanted and not notice:
+            notice = key = in_line(queue.lanes, lanes)
+        self._told.warn(f"{name} lanes", key, f"{notice}; {waiting} jobs wait")
         self._said[name] = notice
 
     def _serving(self, name: QueueName) -> int:

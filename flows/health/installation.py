@@ -9,8 +9,10 @@ from flows.health.check import Check
 from flows.health.ledger import ledger_check
 from flows.health.progress import look_at_evolutions, progress_updates
 from flows.health.server import look_at_server, server_checks
+from flows.health.starts import lane_starts, look_at_starts
 from flows.health.storage import storage_checks
 from flows.health.work import look_at_queues, work_checks
+from flows.installation.obstacles import DeploymentLook
 from flows.installation.plain_api import ANSWER_SECONDS
 
 
@@ -29,6 +31,7 @@ def installation_checks(
     store = Store(place)
     pools = None
     reachable = None
+    starts: tuple[DeploymentLook, ...] | str | None = None
     if url is None:
         found, _, todo = problem.partition(". ")
         yield Check(
@@ -42,10 +45,14 @@ def installation_checks(
         yield from server_checks(look)
         if not look.problem:
             pools, reachable = look.pools, url
+            starts = look_at_starts(url, runs, answer_seconds)
     yield from storage_checks(store, reachable, used=bool(run_folders(runs)))
     evolutions = look_at_evolutions(runs, store, reachable, answer_seconds)
     yield ledger_check(store, evolutions)
-    yield from work_checks(look_at_queues(store), pools, store)
+    queues = look_at_queues(store)
+    if starts is not None:
+        yield lane_starts(starts, queues)
+    yield from work_checks(queues, pools, store)
     yield progress_updates(evolutions)
     yield judge_layers()
 

@@ -1,8 +1,9 @@
 """Is the Prefect API there, and does it hold what an installation needs? Pools, deployments, automations, workers."""
 
+import contextlib
 import json
-import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Collection, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +14,7 @@ from flows.api import ApiError
 from flows.health.check import Check, first
 from flows.installation.look import PoolLook, WorkerLook, look_at_pools
 from flows.installation.plain_api import ANSWER_SECONDS, PlainApi, not_prefect
-from flows.installation.pools import POOLS, Place, PoolSpec, deployments_folder, template
+from flows.installation.pools import POOLS, RECORD, Record, deployments_folder, difference, options
 
 DEPLOYMENTS = {
     "evolve/evolve": "coral-control",
@@ -47,7 +48,7 @@ def look_at_server(url: str, answer_seconds: float = ANSWER_SECONDS) -> ServerLo
             for name in DEPLOYMENTS:
                 if (deployment := api.get(f"deployments/name/{name}")) is not None:
                     deployments[name] = {key: deployment.get(key) for key in ("id", "work_pool_name", "paused")}
-            automations = api.find("automations/filter", {"limit": 200}) or []
+            automations = api.find_all("automations/filter")
             return ServerLook(
                 url=url,
                 version=str(found or ""),
@@ -138,75 +139,28 @@ def pools(looks: tuple[PoolLook, ...]) -> Check:
 
 
 def templates(looks: tuple[PoolLook, ...]) -> Check:
-    """Is each pool's base job template what this version renders? It fixes what a flow run may do."""
+    """Is each pool's base job template what this version renders for the options of its set-up? It fixes what a flow run may do."""
     specs = {spec.name: spec for spec in POOLS}
-    stale = [
-        look.name for look in looks if look.present and not as_rendered(specs[look.name], look.type, look.template)
-    ]
+    found = {look.name: difference(specs[look.name], look.type, look.template) for look in looks if look.present}
+    stale = {name: words for name, words in found.items() if words}
     if stale:
         return Check(
             name="pool templates",
             state="bad",
-            found=f"{first(stale)} differ",
+            found=first([f"{name} {words}" for name, words in stale.items()]),
             text="lanes start otherwise than this version means them to, and perhaps with more rights",
-            todo="coral setup --dry-run shows, coral setup with the options of your set-up brings them back",
+            todo=f"look with the same command and --dry-run, then: {_setup_again(looks, stale)}",
         )
-    return Check(name="pool templates", state="ok", found="as this version renders them")
+    return Check(name="pool templates", state="ok", found="as this version renders them for the options of coral setup")
 
 
-def as_rendered(spec: PoolSpec, type_: str, found: dict[str, Any]) -> bool:
-    """Is there a place for which `template` gives just this? The place is read back from the template itself."""
-    try:
-        raw = json.loads((deployments_folder() / "pools" / f"{type_}.json").read_text("utf-8"))
-    except OSError:
-        return False
-    values: dict[str, Any] = {}
-    _read_back(raw, found, values)
-    known = {
-        "workdir": values.get("workdir", ""),
-        "store": values.get("store", "/data"),
-        "api_url": values.get("api_url", ""),
-        "pull_policy": values.get("pull_policy", "IfNotPresent"),
-        "network": values.get("network", "bridge"),
-        "namespace": values.get("namespace", "coral"),
-        "claim": values.get("claim", "coral-store"),
-        "code_roots": values.get("code_roots", ""),
-        "missing_layers": values.get("missing_layers", ""),
-        "lane_image": values.get("image", ""),
-        "control_image": values.get("image", ""),
-    }
-    if not all(isinstance(value, str) for value in known.values()):
-        return False
-    places = [Place.model_validate(known | {"infrastructure": type_, "gpus": gpus}) for gpus in (True, False)]
-    return any(template(spec, place) == found for place in places)
-
-
-def _read_back(raw: Any, found: Any, values: dict[str, Any]) -> None:
-    """Collect what stands for each ``${name}``."""
-    if isinstance(raw, dict) and isinstance(found, dict):
-        for key in raw.keys() & found.keys():
-            _read_back(raw[key], found[key], values)
-    elif isinstance(raw, list) and isinstance(found, list):
-        for one, other in zip(raw, found, strict=False):
-            _read_back(one, other, values)
-    elif isinstance(raw, str) and (whole := re.fullmatch(r"\$\{(\w+)\}", raw)):
-        values.setdefault(whole[1], found)
-    elif isinstance(raw, str) and isinstance(found, str):
-        match = re.fullmatch(_pattern(raw), found)
-        for name, value in match.groupdict().items() if match else ():
-            values.setdefault(name, value)
-
-
-def _pattern(raw: str) -> str:
-    """A regular expression for what `raw` may have become; a name that comes twice stands for one value."""
-    pattern, known = "", set()
-    for number, part in enumerate(re.split(r"\$\{(\w+)\}", raw)):
-        if number % 2 == 0:
-            pattern += re.escape(part)
-        else:
-            pattern += f"(?P={part})" if part in known else f"(?P<{part}>.+)"
-            known.add(part)
-    return pattern
+def _setup_again(looks: tuple[PoolLook, ...], stale: Collection[str]) -> str:
+    """The command that writes the templates again, with the options that were noted."""
+    for look in looks:
+        with contextlib.suppress(KeyError, ValueError):
+            if look.name in stale:
+                return shlex.join(["coral", "setup", *options(Record.model_validate(look.template[RECORD]).place)])
+    return "coral setup with the options of your set-up"
 
 
 def deployments(found: dict[str, dict[str, Any]]) -> Check:

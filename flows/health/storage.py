@@ -42,11 +42,10 @@ def look_at_lanes(url: str) -> list[LaneRun]:
     query = {
         "flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}, "tags": {"all_": ["coral-lane"]}},
         "work_pools": {"name": {"any_": list(QUEUES)}},
-        "limit": 200,
     }
     with PlainApi(url) as api:
         found = []
-        for run in api.find("flow_runs/filter", query) or []:
+        for run in api.find_all("flow_runs/filter", query):
             tags = {tag.partition(":")[0]: tag.partition(":")[2] for tag in run["tags"]}
             started = run.get("start_time")
             found.append(

@@ -158,7 +158,7 @@ def queue_connectivity(looks: Sequence[QueueLook], pools: Sequence[PoolLook] | N
             )
             runs = first(look.waiting_runs)
             todo = (
-                "see worker responsiveness"
+                "see lane starts and worker responsiveness"
                 if starting
                 else f"go on with coral resume RUN ({runs}), or drop them: coral jobs clear"
             )

@@ -28,6 +28,7 @@ from flows.api import api_error
 from flows.dispatch.fleet import LIVING
 from flows.installation.plain_api import refuse_what_is_no_api
 from flows.installation.pools import POOLS
+from flows.pages import all_pages
 
 CANCEL_SECONDS = 30.0
 
@@ -75,10 +76,13 @@ def cancel_everything(leave_local: bool) -> Ended:
 
 def _elsewhere(client: SyncPrefectClient, leave_local: bool) -> list[FlowRun]:
     """Living evolutions that no worker has started."""
-    found = client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=["evolve"])),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=LIVING))),
-        limit=200,
+    found = all_pages(
+        lambda limit, offset: client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["evolve"])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=LIVING))),
+            limit=limit,
+            offset=offset,
+        )
     )
     return [run for run in found if not run.work_pool_name and not (leave_local and _executor(run) != "work-pools")]
 
@@ -136,8 +140,11 @@ def _cancel(client: SyncPrefectClient, run: FlowRun) -> None:
 
 
 def _living(client: SyncPrefectClient, pools: list[str]) -> list[FlowRun]:
-    return client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=LIVING))),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=pools)),
-        limit=200,
+    return all_pages(
+        lambda limit, offset: client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=LIVING))),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=pools)),
+            limit=limit,
+            offset=offset,
+        )
     )

@@ -24,6 +24,7 @@ from coral_core.run import CONFIG_BYTES, RunFolder, latest_runs
 from coral_core.store import Store
 from flows.api import ApiError
 from flows.installation.look import QUEUES, PoolLook, look_at_pools
+from flows.installation.obstacles import look_at_deployments, obstacles
 from flows.installation.plain_api import ANSWER_SECONDS, PlainApi, not_prefect
 from flows.installation.pools import POOLS
 
@@ -95,6 +96,14 @@ class Unreadable(Frozen):
     problem: str
 
 
+class StartObstacle(Frozen):
+    """Why no flow run of a deployment starts."""
+
+    deployment: str
+    text: str
+    todo: str = ""
+
+
 class Figures(Frozen):
     """Everything at one moment."""
 
@@ -103,6 +112,9 @@ class Figures(Frozen):
     pools: tuple[PoolFigures, ...]
     store: StoreFigures
     evolutions: tuple[EvolutionFigures, ...]
+    obstacles: tuple[StartObstacle, ...] = Field(
+        (), description="What keeps lanes and evolutions from starting, as the API says; empty also when it is away."
+    )
     unreadable: tuple[Unreadable, ...] = Field((), description="Runs whose files cannot be read.")
 
 
@@ -119,7 +131,7 @@ def figures(
         answer_seconds: How long the API may take for one answer.
     """
     store = Store(place)
-    looks, api = _ask(url, problem, answer_seconds)
+    looks, found, api = _ask(url, problem, runs, answer_seconds)
     notes = list(JobQueue(store, "training").lanes.notes(since=time.time() - HOUR))
     by_name = {look.name: look for look in looks}
     evolutions, unreadable = _evolutions(runs, store)
@@ -128,20 +140,29 @@ def figures(
         pools=tuple(_pool(spec.name, by_name.get(spec.name), store, notes) for spec in POOLS),
         store=_store(store),
         evolutions=tuple(evolutions),
+        obstacles=tuple(found),
         unreadable=tuple(unreadable),
     )
 
 
-def _ask(url: str | None, problem: str, answer_seconds: float) -> tuple[list[PoolLook], ApiFigures]:
+def _ask(
+    url: str | None, problem: str, runs: str, answer_seconds: float
+) -> tuple[list[PoolLook], list[StartObstacle], ApiFigures]:
     if url is None:
-        return [], ApiFigures(problem=problem)
+        return [], [], ApiFigures(problem=problem)
     try:
         with PlainApi(url, answer_seconds) as api:
-            return look_at_pools(api), ApiFigures(url=url, reachable=True)
+            found = [
+                StartObstacle(deployment=look.name, text=obstacle.text, todo=obstacle.todo)
+                for look in look_at_deployments(api, runs)
+                for obstacle in obstacles(look)
+                if not obstacle.busy
+            ]
+            return look_at_pools(api), found, ApiFigures(url=url, reachable=True)
     except ApiError as error:
-        return [], ApiFigures(url=url, problem=str(error))
+        return [], [], ApiFigures(url=url, problem=str(error))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return [], ApiFigures(url=url, problem=not_prefect(url, error))
+        return [], [], ApiFigures(url=url, problem=not_prefect(url, error))
 
 
 def _pool(name: str, look: PoolLook | None, store: Store, notes: Sequence[LaneNote]) -> PoolFigures:

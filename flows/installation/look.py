@@ -56,23 +56,22 @@ class PoolLook(Frozen):
 
 def look_at_pools(api: PlainApi) -> list[PoolLook]:
     """All pools of the house. Raises `ApiError` when the API does not answer."""
-    found = {pool["name"]: pool for pool in api.find("work_pools/filter", {"limit": 200}) or []}
+    found = {pool["name"]: pool for pool in api.find_all("work_pools/filter")}
     return [_look(api, spec.name, found.get(spec.name)) for spec in POOLS]
 
 
 def queues_behind(api: PlainApi, pool: str) -> set[Literal["training", "evaluation"]]:
     """The queues whose lanes run on `pool`, by its deployments. Raises `ApiError`."""
-    flows = api.find("flows/filter", {"flows": {"name": {"any_": list(LANE_FLOWS)}}}) or []
+    flows = api.find_all("flows/filter", {"flows": {"name": {"any_": list(LANE_FLOWS)}}})
     queues = {flow["id"]: LANE_FLOWS[flow["name"]] for flow in flows}
-    query = {"work_pools": {"name": {"any_": [pool]}}, "limit": 200}
-    found = api.find("deployments/filter", query) or []
+    found = api.find_all("deployments/filter", {"work_pools": {"name": {"any_": [pool]}}})
     return {queues[deployment["flow_id"]] for deployment in found if deployment["flow_id"] in queues}
 
 
 def _look(api: PlainApi, name: str, pool: dict[str, Any] | None) -> PoolLook:
     if pool is None:
         return PoolLook(name=name, present=False, queue=QUEUES.get(name))
-    workers = api.find(f"work_pools/{name}/workers/filter") or []
+    workers = api.find_all(f"work_pools/{name}/workers/filter")
     return PoolLook(
         name=name,
         queue=QUEUES.get(name),

@@ -15,6 +15,7 @@ import httpx
 from flows.api import ApiError, api_error
 from flows.api_settings import api_settings
 from flows.credentials import credential_for, same_api
+from flows.pages import LimitRefusedError, all_pages
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 20.0
@@ -52,6 +53,9 @@ class PlainApi:
     ) -> None:
         self._client.close()
 
+    def close(self) -> None:
+        self._client.close()
+
     def get(self, path: str) -> Any:
         """JSON of a resource; None when there is none."""
         return self._ask("GET", path, None)
@@ -59,6 +63,15 @@ class PlainApi:
     def find(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """JSON of a query (POST); None when what it is about is not there."""
         return self._ask("POST", path, body or {})
+
+    def find_all(self, path: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """All rows of a query that gives a list, page by page; none when what it is about is not there."""
+
+        def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
+            page = {"offset": offset} | ({"limit": limit} if limit is not None else {})
+            return self._ask("POST", path, (body or {}) | page) or []
+
+        return all_pages(read)
 
     def now(self) -> float:
         """Unix time by the server's clock."""
@@ -73,6 +86,8 @@ class PlainApi:
             if answer.status_code == 404:
                 self._refuse_what_is_no_api()
                 return None
+            if answer.status_code == 422 and body is not None and "limit" in body:
+                raise LimitRefusedError
             answer.raise_for_status()
             self._compare_clocks(answer)
             return answer.json()

@@ -8,11 +8,13 @@ template is rendered here; the only variable left open is a name. Who may write 
 import json
 import re
 import string
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 
@@ -75,6 +77,18 @@ class Place(Frozen):
     gpus: bool = Field(True, description="False: lanes run without a GPU (trials).")
 
 
+RECORD = "coral"
+"""Key of a template under which set-up keeps what it was rendered with. Prefect reads `job_configuration` and `variables`."""
+
+
+class Record(Frozen):
+    """What `coral setup` noted in a pool's template when it wrote it."""
+
+    version: str = Field(description="Version of CORAL-X that rendered it.")
+    sha256: str = Field(description="Digest of the template without this record.")
+    place: Place = Field(description="What it was rendered with.")
+
+
 def deployments_folder() -> Path:
     """`deployments/` of the checkout or image. Raises `ConfigError` where there is none."""
     folder = ROOT / "deployments"
@@ -84,7 +98,59 @@ def deployments_folder() -> Path:
 
 
 def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
-    """The base job template of `pool`, rendered for `place`."""
+    """The base job template of `pool`, rendered for `place`, with a record of that in it."""
+    rendered = _rendered(pool, place)
+    record = Record(version=version("coral-x"), sha256=digest(rendered), place=place)
+    return rendered | {RECORD: record.model_dump(mode="json")}
+
+
+def difference(pool: PoolSpec, type_: str, found: dict[str, Any]) -> str:
+    """In what a template is not as this version renders it for the options that set-up was given; empty when in nothing."""
+    body = {key: value for key, value in found.items() if key != RECORD}
+    try:
+        record = Record.model_validate(found[RECORD])
+        same = digest(body) == record.sha256
+    except KeyError:
+        return "holds no record of coral setup"
+    except (TypeError, ValueError):
+        return "holds a record of coral setup that cannot be read"
+    if not same:
+        return "was changed after coral setup wrote it"
+    if record.place.infrastructure != type_:
+        return f"is of a pool of type {record.place.infrastructure}, and this pool is of type {type_}"
+    if body != _rendered(pool, record.place):
+        return f"was written by version {record.version}, and this one renders another"
+    return ""
+
+
+def options(place: Place) -> list[str]:
+    """Arguments of `coral setup` that give `place`, apart from the API's address where it is the configured one."""
+    given = {"--type": place.infrastructure, "--workdir": place.workdir, "--store": place.store}
+    given |= {"--api-url": _without_secrets(place.api_url)} if place.infrastructure != "process" else {}
+    given |= {"--control-image": place.control_image, "--lane-image": place.lane_image}
+    given |= {"--pull-policy": place.pull_policy, "--network": place.network, "--token-file": place.token_file}
+    given |= {"--namespace": place.namespace, "--claim": place.claim, "--token-secret": place.token_secret}
+    given |= {"--training-node-label": place.node_labels.get("coral-a100", "")}
+    given |= {"--evaluation-node-label": place.node_labels.get("coral-a10g", "")}
+    usual = {name: str(Place.model_fields[name].default) for name in _DEFAULTED}
+    named = {key: value for key, value in given.items() if value and value != usual.get(key[2:].replace("-", "_"))}
+    arguments = [part for pair in named.items() for part in pair] + ([] if place.gpus else ["--no-gpus"])
+    for name, values in (
+        ("--code-root", place.code_roots.split(":")),
+        ("--allow-missing-layer", place.missing_layers.split(",")),
+    ):
+        arguments += [part for value in values if value for part in (name, value)]
+    return arguments
+
+
+def _without_secrets(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//...@", url)
+
+
+_DEFAULTED = ("store", "control_image", "lane_image", "pull_policy", "network", "namespace", "claim")
+
+
+def _rendered(pool: PoolSpec, place: Place) -> dict[str, Any]:
     file = deployments_folder() / "pools" / f"{place.infrastructure}.json"
     gpu = bool(pool.gpu) and place.gpus
     memory = f"{pool.memory_gb}g" if place.infrastructure == "docker" else f"{pool.memory_gb}Gi"

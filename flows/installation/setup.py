@@ -18,6 +18,7 @@ from flows.api import api_error
 from flows.installation.notices import Installed, Notices, receiver
 from flows.installation.pools import POOLS, ROOT, Place, PoolSpec, template
 from flows.installation.schedules import with_those_of_the_server
+from flows.pages import all_pages
 
 DEPLOYMENTS = (
     "evolve/evolve",
@@ -132,7 +133,9 @@ def _paused(client: SyncPrefectClient, name: str, resume: bool) -> Iterator[Step
 def make_missing_pools() -> list[str]:
     """Make the pools that the server has not got, for processes that start in this checkout; returns their names."""
     with get_client(sync_client=True) as client:
-        there = {pool.name for pool in client.read_work_pools()}
+        there = {
+            pool.name for pool in all_pages(lambda limit, offset: client.read_work_pools(limit=limit, offset=offset))
+        }
         missing = [pool for pool in POOLS if pool.name not in there]
         for pool in missing:
             _pool(client, pool, Place(workdir=str(ROOT)), dry_run=False)

@@ -22,6 +22,7 @@ from coral_core.search.base import make_search
 from coral_core.store import Store
 from flows.cli.jobs import retry, rows
 from flows.dispatch import LocalExecutor, pools
+from flows.dispatch.fleet import Notice
 from flows.dispatch.pools import WorkPoolExecutor
 from flows.session import Session
 
@@ -47,8 +48,8 @@ class NoFleet:
 
     def close(self) -> None: ...
 
-    def notice(self, *_: Any) -> str:
-        return ""
+    def notice(self, *_: Any) -> Notice:
+        return Notice()
 
     def living(self, *_: Any) -> list[Any]:
         return []

@@ -35,14 +35,15 @@ class Api:
     def set_flow_run_state(self, _: Any, state: Any, force: bool) -> None:
         self.state = state
 
-    def read_flow_runs(self, flow_run_filter: Any, **_: Any) -> list[Any]:
+    def read_flow_runs(self, flow_run_filter: Any, limit: int | None, offset: int, **_: Any) -> list[Any]:
         waiting = StateType.SCHEDULED in flow_run_filter.state.type.any_
-        return self.waiting if waiting else [object()] * self.taken
+        found = self.waiting if waiting else [SimpleNamespace(id=number) for number in range(self.taken)]
+        return found[offset : offset + min(limit or 200, 200)]
 
 
 def lane_of(store: str, seconds: float) -> Any:
     created = datetime.now(UTC) - timedelta(seconds=seconds)
-    return SimpleNamespace(name="lane", tags=["coral-lane", orders.store_tag(store)], created=created)
+    return SimpleNamespace(id=uuid4(), name="lane", tags=["coral-lane", orders.store_tag(store)], created=created)
 
 
 @pytest.fixture
@@ -90,6 +91,15 @@ def test_a_lane_that_lives_puts_its_record_right(api: Api) -> None:
     api.state = Crashed(message="No heartbeat for 90 seconds: the process, its worker or its machine is gone.")
     assert lane()() == "go on"
     assert api.state.type == StateType.RUNNING
+
+
+@pytest.mark.parametrize("places", [50, 51, 200, 201, 1000])
+def test_lanes_of_large_pools_take_turns_too(api: Api, places: int) -> None:
+    api.pool.concurrency_limit, api.taken = places, places
+    api.waiting = [*(lane_of("mine", 60) for _ in range(250)), lane_of("other", 60)]
+    assert lane()() == "finish"
+    api.taken -= 1
+    assert lane()() == "go on", "there is a place"
 
 
 def test_room_is_made_for_lanes_of_another_store(api: Api) -> None:

@@ -35,7 +35,15 @@ class FakeApi:
             for spec in POOLS
         }
         self.workers: dict[str, list[dict[str, Any]]] = {spec.name: [self.worker("w1", 12)] for spec in POOLS}
-        self.deployments = {name: {"work_pool_name": pool, "paused": False} for name, pool in DEPLOYMENTS.items()}
+        self.deployments: dict[str, dict[str, Any]] = {
+            name: {"work_pool_name": pool, "work_queue_name": "default", "paused": False}
+            for name, pool in DEPLOYMENTS.items()
+        }
+        self.queues: dict[str, dict[str, Any]] = {
+            spec.name: {"name": "default", "is_paused": False, "concurrency_limit": None, "polled": 2} for spec in POOLS
+        }
+        self.page = 200
+        """PREFECT_SERVER_API_DEFAULT_LIMIT"""
         files = sorted((deployments_folder() / "automations").glob("*.json"))
         self.automations = [{"name": json.loads(file.read_text())["name"], "enabled": True} for file in files]
         self.counts = 0
@@ -55,6 +63,12 @@ class FakeApi:
             return self.version
         if path == "work_pools/filter":
             return list(self.pools.values())
+        if path.startswith("work_pools/") and "/queues/" in path:
+            queue = self.queues.get(path.split("/")[1])
+            polled = {"last_polled": ago(queue["polled"]) if queue["polled"] is not None else None} if queue else {}
+            return queue and queue | polled
+        if path.startswith("work_pools/") and path.count("/") == 1:
+            return self.pools.get(path.split("/")[1])
         if path.endswith("/workers/filter"):
             return [w | {"last_heartbeat_time": ago(w["silent"])} for w in self.workers.get(path.split("/")[1], [])]
         if path.startswith("deployments/name/"):
@@ -79,7 +93,7 @@ class FakeApi:
             span = body["logs"].get("timestamp", {})
             after, before = span.get("after_", "0"), span.get("before_", "9")
             wanted = [row for row in wanted if after <= row["timestamp"] <= before]
-            return wanted[body["offset"] : body["offset"] + body["limit"]]
+            return wanted
         return None
 
     def _some(self, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -90,7 +104,7 @@ class FakeApi:
             found = [run for run in self.flow_runs if run.get("parent") in query["parent_flow_run_id"]["any_"]]
         else:
             found = [run for run in self.flow_runs if "coral-lane" in run.get("tags", [])]
-        return found[body.get("offset", 0) :]
+        return found
 
 
 @contextmanager
@@ -105,8 +119,14 @@ def serving(fake: FakeApi) -> Iterator[str]:
             fake.asked.append(path)
             fake.keys.append(self.headers.get("Authorization"))
             found = fake.answer(path, body) if fake.status == 200 else {"detail": "no"}
+            status = fake.status if found is not None else 404
+            if isinstance(found, list):
+                offset, limit = body.get("offset", 0), body.get("limit", fake.page)
+                found = found[offset : offset + limit]
+                if limit > fake.page:
+                    status, found = 422, {"detail": f"Invalid limit: must be less than or equal to {fake.page}."}
             data = json.dumps(found).encode()
-            self.send_response(fake.status if found is not None else 404)
+            self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(data)))
             self.end_headers()
