@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.installation.look import look_at_pools
@@ -18,7 +18,8 @@ def refusal(status: int) -> httpx.HTTPStatusError:
     return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
 
 
-@given(st.integers(0, 700), st.integers(1, 300), st.booleans())
+@given(st.integers(0, 450), st.integers(1, 300), st.booleans())
+@settings(deadline=None, max_examples=40)
 def test_every_row_once(rows: int, page: int, plain: bool) -> None:
     calls: list[int | None] = []
 

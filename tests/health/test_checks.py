@@ -151,7 +151,7 @@ def test_a_template_that_was_opened(fake: FakeApi, url: str) -> None:
     configuration = fake.pools["coral-a100"]["base_job_template"]["job_configuration"]
     configuration["command"] = "{{ command }}"
     check = named(server_checks(look_at_server(url)))["pool templates"]
-    says(check, "bad", "coral-a100 differ", "more rights", "coral setup")
+    says(check, "bad", "coral-a100 was changed after coral setup wrote it", "more rights", "coral setup")
 
 
 def test_a_dead_worker_is_red_50_seconds_after_its_last_heartbeat(fake: FakeApi, url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -150,6 +150,7 @@ LINE = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         DeploymentLook,

@@ -1,5 +1,6 @@
 """`prefect deploy --all` on a server that knows nothing of this house."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 
 from flows.installation.pools import POOLS
 from flows.installation.setup import DEPLOYMENTS
@@ -61,3 +62,41 @@ def test_deploying_all_makes_the_pools_that_are_missing(bare: dict[str, str]) ->
         assert evolve.global_concurrency_limit is not None and evolve.global_concurrency_limit.limit == 1
         assert [schedule.active for schedule in evolve.schedules] == [False]
         assert train.work_pool_name == "coral-a100"
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_health_knows_the_templates_of_any_setup(bare: dict[str, str], tmp_path: Path) -> None:
+    """A token's secret is in one part of one template alone; and what somebody changes afterwards is told."""
+    url = bare["PREFECT_API_URL"]
+
+    def coral(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "flows.cli", *arguments]
+        return subprocess.run(command, env=bare, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+
+    def templates() -> dict[str, str]:
+        checks = json.loads(coral("health", "--json").stdout)["checks"]
+        return next(check for check in checks if check["name"] == "pool templates")
+
+    options = [
+        "--type",
+        "kubernetes",
+        "--token-secret",
+        "hf",
+        "--api-url",
+        "http://10.0.0.1:4200/api",
+        "--store",
+        "/srv",
+    ]
+    for _ in range(2):
+        done = coral("setup", *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert templates()["state"] == "ok"
+    assert "is as it should be" in done.stdout
+    with connected(url) as client:
+        found = client.read_work_pool("coral-a100").base_job_template
+        found["job_configuration"]["env"]["LD_PRELOAD"] = "/tmp/x.so"
+        client.update_work_pool("coral-a100", WorkPoolUpdate(base_job_template=found))
+    seen = templates()
+    assert seen["state"] == "bad" and "coral-a100 was changed after coral setup wrote it" in seen["found"]
+    assert "--token-secret hf" in seen["todo"]
