@@ -27,6 +27,17 @@ _IN_LAYER = re.compile(r"(^|\.)\d+\.")
 _EXPERTS = re.compile(r"(^|\.)experts(\.|$)")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 """Keys of config.json for the most positions that the model was made for."""
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "n_embd",
+    "n_layer",
+    "n_head",
+    "n_positions",
+)
+"""Keys of config.json that are numbers above 0 wherever they stand."""
 _SCALED = ("linear", "dynamic", "yarn")
 """Kinds of rotary scaling whose factor multiplies the configured positions."""
 
@@ -129,6 +140,11 @@ def _supported(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise BaseModelError(
             f"{where}: its weights are quantised ({str(method)[:40]}), which is not supported. Give the model with bfloat16, float16 or float32 weights."
         )
+    for key in SIZES:
+        if key in config and not (type(config[key]) is int and config[key] > 0):
+            raise BaseModelError(
+                f"{where}: config.json says {key} {str(config[key])[:40]!r}, where a number above 0 belongs. Fetch the model again."
+            )
     known = table().get(model_type)
     if known is None and config.get("auto_map"):
         raise BaseModelError(

@@ -111,9 +111,9 @@ def _on_hub(name: str, revision: str | None) -> tuple[str, Architecture]:
     A name of a revision is resolved to its commit once. What is in the cache must be whole: a broken-off download is
     refused, since nothing could complete it.
     """
-    from huggingface_hub import HfApi, get_safetensors_metadata, hf_hub_download
-
     try:
+        from huggingface_hub import HfApi, get_safetensors_metadata, hf_hub_download
+
         commit = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha or ""
         files = get_safetensors_metadata(name, revision=commit).files_metadata
         tensors = {
@@ -137,8 +137,10 @@ def _on_hub(name: str, revision: str | None) -> tuple[str, Architecture]:
 
 def cached_snapshot(name: str, revision: str | None) -> Path | None:
     """The folder of a hub model in the local cache, named for its commit; None where no config.json of it is there."""
-    from huggingface_hub import try_to_load_from_cache
-
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:  # a machine that only plans has no library of models
+        return None
     try:
         found = try_to_load_from_cache(name, "config.json", revision=revision)
     except ValueError:  # no name that the hub could have

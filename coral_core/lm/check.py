@@ -104,7 +104,10 @@ def _check_genes(config: RunConfig, found: Architecture) -> None:
         raise BaseModelError(
             f"base_model.name: {base.name}: a {found.model_type} without linear modules that LoRA could be put on. Give another model."
         )
-    check_targets(config, base, dict.fromkeys(found.fused, FUSED))
+    why_not = dict.fromkeys(found.fused, FUSED)
+    if found.fused and not found.mlp:
+        why_not["mlp"] = f"the MLP is {FUSED}"
+    check_targets(config, base, why_not)
     highest = max(config.genes.heavy.rank)
     for candidate in config.genes.heavy.target_modules:
         sides = [found.widths[name] for name in resolve(candidate, base) if name in found.widths]
@@ -139,7 +142,11 @@ def _check_lengths(config: RunConfig, folder: ModelFolder) -> None:
 
 def _check_tokenizer(config: RunConfig, folder: ModelFolder) -> list[str]:
     tokenizer, name = read_tokenizer(folder.path), config.base_model.name
-    rows = _embeddings(folder)
+    rows, size = _embeddings(folder), folder.config.get("vocab_size")
+    if type(size) is int and rows is not None and rows != size:
+        raise BaseModelError(
+            f"base_model.name: {name}: config.json says vocab_size {size}, the weights have {rows} embeddings. Save model and configuration together."
+        )
     if not tokenizer.ids:
         return [f"tokens of base model {name}: its vocabulary is in a form that only the engine reads"]
     if rows is not None:

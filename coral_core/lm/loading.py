@@ -7,13 +7,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import BaseModelError
+from coral_core.errors import BaseModelError, CoralError
 from coral_core.lm.architecture import end_tokens
 from coral_core.lm.base import attention_of, local_path
 from coral_core.lm.environment import without_credentials
 
-_ITS_FAULT = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError)
-"""What transformers raises for files that it cannot make a model of; other errors may be the machine's."""
+_ITS_SHAPES = ("mismatch", "negative dimension", "overflowed")
+"""How torch and transformers say, in a plain RuntimeError, that configuration and weights do not fit."""
 
 
 def load_model(config: BaseModelConfig, content_id: str) -> tuple[Any, Any, dict[str, Any]]:
@@ -41,11 +41,11 @@ def load_model(config: BaseModelConfig, content_id: str) -> tuple[Any, Any, dict
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except _ITS_FAULT as error:
-        raise _refused(config, error) from None
-    except RuntimeError as error:
-        if "mismatch" not in str(error):
-            raise
+    except (CoralError, MemoryError):
+        raise
+    except Exception as error:  # transformers raises what it likes for files that it cannot make a model of
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _ITS_SHAPES):
+            raise  # the machine's, such as no memory or a lost device: the job is tried again elsewhere
         raise _refused(config, error) from None
     if missing := sorted(found["missing_keys"]):
         raise BaseModelError(
@@ -56,7 +56,8 @@ def load_model(config: BaseModelConfig, content_id: str) -> tuple[Any, Any, dict
 
 
 def _refused(config: BaseModelConfig, error: Exception) -> BaseModelError:
-    reason = without_credentials((str(error).splitlines() or [""])[0]) or type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = without_credentials(" ".join(lines[:2]))[:400] or "no reason given"
     return BaseModelError(f"base_model.name: {config.name}: cannot be loaded: {type(error).__name__}: {reason}")
 
 

@@ -218,3 +218,26 @@ def test_a_search_uses_the_modules_of_the_model(zoo: Zoo) -> None:
     assert genomes[0].heavy.target_modules == ("query_key_value",)
     assert {name for genome in genomes for name in genome.heavy.target_modules} <= set(base.modules)
     assert len({genome.heavy.target_modules for genome in genomes}) > 1
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"intermediate_size": -1}),
+        ("config.json", {"hidden_act": "no-such"}),
+        ("config.json", {"rope_parameters": []}),
+        ("config.json", {"intermediate_size": 49}),
+        ("config.json", {"num_attention_heads": 3}),
+        ("tokenizer_config.json", {"eos_token": {"a": 1}}),
+        ("tokenizer_config.json", {"tokenizer_class": 1.5}),
+        ("generation_config.json", {"eos_token_id": {"a": 1}}),
+    ],
+)
+def test_files_that_make_no_model_are_the_models_fault(tmp_path: Path, file: str, changes: dict[str, Any]) -> None:
+    """Whatever transformers raises: no traceback, no further try, no "bug"."""
+    folder = save_model(tmp_path / "model", "llama")
+    edit(folder / file, lambda data: data.update(changes))
+    try:
+        TorchBackend(config(folder))
+    except BaseModelError as error:
+        assert str(folder) in str(error) and "\n" not in str(error)

@@ -121,7 +121,7 @@ def test_fused_experts_are_refused_with_the_reason(tmp_path: Path) -> None:
     for name in ("w1", "attention+w2", "gate", "gate_up_proj"):
         text = refused(folder, f"genes.heavy.target_modules=[q, {name}]")
         assert "one fused parameter" in text and "It has k_proj, o_proj, q_proj, v_proj, lm_head;" in text
-    assert "mlp: no module" in refused(folder)
+    assert "mlp: the MLP is expert weights" in refused(folder)
     assert check_base_model(run(folder, "genes.heavy.target_modules=[q, q+v, attention]")) == ()
 
 
@@ -179,6 +179,9 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pad as object": (named(pad_token={"content": "[PAD]"}), r"pad_token '\[PAD\]'"),
     "bos outside": (named(bos_token="<begin>"), "bos_token '<begin>' has id 10"),
     "smaller vocabulary": (grown(3), "3 tokens beyond the model's 10 embeddings, such as 'token2' with id 12"),
+    "other vocabulary size": (configured(vocab_size=11), "says vocab_size 11, the weights have 10 embeddings"),
+    "odd number": (configured(hidden_size="x"), "says hidden_size 'x', where a number above 0 belongs"),
+    "no layers": (configured(num_hidden_layers=0), "says num_hidden_layers '0'"),
     "no tokenizer": (without("tokenizer.json"), "no tokenizer: none of tokenizer.json"),
     "tokenizer no JSON": (lambda folder: (folder / "tokenizer.json").write_text("]"), r"tokenizer\.json: no JSON object"),
     "encoder": (configured(model_type="t5", architectures=["T5ForConditionalGeneration"]), "no causal language model"),
