@@ -115,14 +115,15 @@ def _check_base_model(config: RunConfig) -> Iterator[str]:
 
 def _check_problems(config: RunConfig) -> Iterator[str]:
     """Prompts, where the problems can be had without running anything and the tokenizer is here."""
-    if not token_counts(config, ["def f(): pass"]) and config.problems.source == "builtin":
+    counted = bool(token_counts(config, ["def f(): pass"]))
+    if not counted and not is_rehearsal(config.base_model):
         yield "lengths of prompts: the base model's tokenizer is not on this machine"
-        return  # the built-in problems are as they should be: what may not fit is their length
+    if not counted and config.problems.source == "builtin":
+        return  # what may be wrong with those is their length alone
     prompts, note = _bounded_prompts(config.problems)
     if note:
         yield note
-    if not _check_prompts(config, prompts) and prompts:
-        yield "lengths of prompts: the base model's tokenizer is not on this machine"
+    _check_prompts(config, prompts)
 
 
 def _bounded_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
@@ -179,8 +180,8 @@ _STEPS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[str]]], ...]
 """What is looked at, cheapest first, and the key that an error of it is about."""
 
 
-def _check_prompts(config: RunConfig, prompts: Prompts) -> bool:
-    """Refuse prompts that are too long; False when nobody here can count tokens.
+def _check_prompts(config: RunConfig, prompts: Prompts) -> None:
+    """Refuse prompts that are too long, where their tokens can be counted here.
 
     The engine checks this too, but only when a split's turn comes: the held-out one's at the very end.
     """
@@ -188,7 +189,7 @@ def _check_prompts(config: RunConfig, prompts: Prompts) -> bool:
     lengths = token_counts(config, [template.prompt(buggy) for _, buggy in prompts])
     longest = max(range(len(lengths)), key=lengths.__getitem__, default=None)
     if longest is None:
-        return False
+        return
     room = config.generation.prompt_length
     if lengths[longest] > room:
         count = sum(length > room for length in lengths)
@@ -197,7 +198,6 @@ def _check_prompts(config: RunConfig, prompts: Prompts) -> bool:
             f"({prompts[longest][0]}, base model {config.base_model.name}). Set generation.prompt_length to {lengths[longest]}.",
             ("generation", "prompt_length"),
         )
-    return True
 
 
 def token_counts(config: RunConfig, texts: Sequence[str]) -> list[int]:

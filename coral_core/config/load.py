@@ -14,13 +14,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from coral_core.config.document import MOST_DEPTH, KeyPath, Lines, is_name, read_document, read_file, read_value, shown
-from coral_core.config.texts import expanded
+from coral_core.config.texts import expanded, is_hub_name
 from coral_core.config.tree import RunConfig
 from coral_core.errors import ConfigError, CoralError
 
 MOST_COMPLAINTS = 20
 MOST_OVERRIDES = 256
 LONGEST_MESSAGE = 300
+NOT_ON_THE_HUB = ("coral-tiny", "rehearsal")
+"""Base models that come with CORAL-X."""
 
 Origins = Mapping[KeyPath, str]
 
@@ -163,6 +165,12 @@ def path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
             f"base_model.name: {shown(name)}: no such directory. Give a directory with config.json and weights, "
             "a Hugging Face name, or coral-tiny.",
         )
+    elif not (name.split(":")[0] in NOT_ON_THE_HUB or is_hub_name(name) or expanded(name).is_dir()):
+        yield (
+            ("base_model", "name"),
+            f"base_model.name: {shown(name)}: no directory here, and no name that a model of the Hugging Face hub can have. Give a "
+            "directory with config.json and weights, a name like owner/model, or coral-tiny.",
+        )
     for key, text in ((("runs",), config.runs), (("store", "path"), config.store.path)):
         path = expanded(text)
         while not path.exists() and path != path.parent:
@@ -257,7 +265,8 @@ def _near(loc: KeyPath) -> str:
 
 
 def _short(value: Any) -> str:
-    return shown(repr(value))
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else shown(repr(value))
 
 
 def _keys_at(loc: KeyPath) -> list[str]:

@@ -12,6 +12,7 @@ from coral_core.errors import ConfigError
 LONGEST_PATH = 4095
 LONGEST_NAME = 255
 """Bytes of a path and of one name in it: what Linux takes."""
+_HUB_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -48,6 +49,17 @@ def _modules(text: str) -> str:
     if not any(names) or not all(_MODULE.fullmatch(name) for name in names if name):
         raise ValueError("is no set of modules. Give q, q+v, attention, mlp, all, or module names joined by '+'")
     return text
+
+
+def is_hub_name(text: str) -> bool:
+    """Can `text` be a model's name on the Hugging Face hub: NAME or OWNER/NAME?
+
+    >>> is_hub_name("codellama/CodeLlama-7b-hf"), is_hub_name("my model"), is_hub_name("a/b/c")
+    (True, False, False)
+    """
+    parts = text.split("/")
+    odd = "--" in text or ".." in text or text.endswith(".git")
+    return len(text) <= 96 and len(parts) <= 2 and not odd and all(map(_HUB_PART.fullmatch, parts))
 
 
 PathText = Annotated[str, AfterValidator(_path)]

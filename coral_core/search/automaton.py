@@ -21,9 +21,15 @@ def history(automaton: Automaton) -> Grid:
     table = np.array([(automaton.rule >> bit) & 1 for bit in range(RULE_BITS)], dtype=np.uint8)
     grid = np.array(automaton.grid, dtype=np.uint8)
     grids = [grid]
+    around = np.empty(
+        (grid.shape[0] + 2, grid.shape[1] + 2), dtype=np.uint8
+    )  # the torus and a border of its other side
     for _ in range(automaton.steps):
-        rows = np.roll(grid, 1, 0) + grid + np.roll(grid, -1, 0)
-        neighbours = np.roll(rows, 1, 1) + rows + np.roll(rows, -1, 1) - grid
+        around[1:-1, 1:-1] = grid
+        around[0, 1:-1], around[-1, 1:-1] = grid[-1], grid[0]
+        around[:, 0], around[:, -1] = around[:, -2], around[:, 1]
+        rows = around[:-2] + around[1:-1] + around[2:]
+        neighbours = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] - grid
         grid = table[9 * grid + neighbours]
         grids.append(grid)
     return np.stack(grids)

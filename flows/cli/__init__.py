@@ -164,6 +164,8 @@ def _told(error: Exception) -> tuple[int, str]:
             2,
             f"{_in_a_line(error.filename)}: cannot be used ({error.strerror}). Give another path, or put this one right.",
         )
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, of a path that begins with ~
+        return 2, "a path begins with ~ and names a user whom this machine does not know: write the whole path (also in CORAL_HOME, PREFECT_HOME)."  # fmt: skip
     if "prefect" in sys.modules:
         from flows.api import api_error
 
