@@ -56,7 +56,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]
 
 
 def _named(entry: str) -> Gpu | None:
-    if entry.isdigit():
+    if entry.isascii() and entry.isdecimal() and len(entry) < 6:
         return gpus()[int(entry)] if int(entry) < len(gpus()) else None
     return next((gpu for gpu in gpus() if entry and gpu.uuid.startswith(entry)), None)
 

@@ -16,7 +16,7 @@ from coral_core.config.scoring import OBJECTIVES, plugin_objectives
 from coral_core.config.texts import expanded
 from coral_core.config.tree import BUG_CLASSES
 from coral_core.errors import BaseModelError, ConfigError, ProblemError
-from coral_core.lm.base import identify, is_rehearsal
+from coral_core.lm.base import identify, is_rehearsal, numerics_class
 from coral_core.lm.check import check_base_model, tokenizer_folder
 from coral_core.lm.targets import check_targets
 from coral_core.lm.tokenizer_files import read_tokenizer
@@ -65,8 +65,8 @@ def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
 def preflight(config: RunConfig) -> None:
     """Refuse a run that cannot end well: `check`, and what only the problems and plug-ins themselves can tell.
 
-    The hub is asked for a base model that is not on this machine and has its jobs here. The problem source is read whole, which runs the tests of a `package` and the code of a plug-in. Cheap when called
-    again: the problem set is kept.
+    The hub is asked for a base model that is not on this machine and has its jobs here. The problem source is read whole,
+    which runs the tests of a `package` and the code of a plug-in. Cheap when called again: the problem set is kept.
 
     Raises:
         ConfigError: as `check`; an objective's plug-in that cannot be used, a leak that is not accepted.
@@ -111,6 +111,13 @@ def _check_leaks(config: RunConfig) -> Iterator[str]:
 def _check_base_model(config: RunConfig) -> Iterator[str]:
     """What its files say, where they are on this machine."""
     yield from check_base_model(config)
+
+
+def _check_device(config: RunConfig) -> Iterator[str]:
+    """Is the GPU that is named here, where the jobs are?"""
+    if config.infra.executor != "work-pools" and config.base_model.device.startswith("cuda"):
+        numerics_class(config.base_model)
+    yield from ()
 
 
 def _check_problems(config: RunConfig) -> Iterator[str]:
@@ -175,6 +182,7 @@ _STEPS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[str]]], ...]
     (("scoring",), _check_plugins),
     (("problems", "training"), _check_leaks),
     (("base_model", "name"), _check_base_model),
+    (("base_model", "device"), _check_device),
     (("problems",), _check_problems),
 )
 """What is looked at, cheapest first, and the key that an error of it is about."""

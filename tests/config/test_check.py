@@ -68,6 +68,7 @@ BAD: list[tuple[str, str]] = [
     ("problems: {source: package, path: nowhere}\n", "problems.path: nowhere: no such directory"),
     ("problems: {source: quixbugs, path: .}\n", "half a clone"),
     (f"problems: {{source: quixbugs, path: '{LIKE / 'quixbugs_like'}', training: {{source: quixbugs}}}}\n", "accept_leaks: [quixbugs]"),
+    ("base_model: {device: 'cuda:777'}\n", "base_model.device: cuda:777: this machine shows"),
     (SMALL + "generation: {prompt_length: 20}\n", "generation.prompt_length: 20: 18 of 18 prompts are longer"),
     ("runs: c.yaml/runs\n", "runs: c.yaml/runs: "),
     ("store:\n  path: " + "x/" * 2047 + "\n", "store.path: x/x/"),
