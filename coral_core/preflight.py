@@ -116,7 +116,7 @@ def _check_base_model(config: RunConfig) -> Iterator[str]:
 def _check_device(config: RunConfig) -> Iterator[str]:
     """Is the GPU that is named here, where the jobs are?"""
     if config.infra.executor != "work-pools" and config.base_model.device.startswith("cuda"):
-        numerics_class(config.base_model)
+        numerics_class(config.base_model, "sdpa")
     yield from ()
 
 
