@@ -4,6 +4,7 @@
 (give rich a `Text`, never a string with foreign words in it).
 """
 
+import logging
 import re
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -29,6 +30,13 @@ def on_one_line(text: str) -> str:
     'two\\\\x0alines'
     """
     return visible(text).replace("\n", "\\x0a").replace("\t", "\\x09")
+
+
+class VisibleFormatter(logging.Formatter):
+    """Log lines in which nothing steers the terminal: lanes, judges and names of files put foreign words into them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def _spelt(code: int) -> str:

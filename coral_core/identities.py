@@ -11,6 +11,7 @@ from typing import Self
 from coral_core.bounded_read import read_model
 from coral_core.config import InfraConfig
 from coral_core.errors import BaseModelError, StoreError
+from coral_core.foreign import in_a_line
 from coral_core.frozen import Frozen
 from coral_core.jobs import BaseModelIdentity
 from coral_core.run import RunFolder
@@ -75,6 +76,6 @@ def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | Non
     except FileNotFoundError:
         return None
     except (OSError, ValueError, BaseModelError) as error:
-        log.warning("%s cannot be used, so lanes are asked again: %s", folder.path / FILE, str(error).splitlines()[0])
+        log.warning("%s cannot be used, so lanes are asked again: %s", folder.path / FILE, in_a_line(error))
         return None
     return found.identities if found.asked == asked_of(infra) else None

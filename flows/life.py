@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 
+from coral_core.errors import StoreError
 from coral_core.foreign import in_a_line
 from coral_core.records import SessionTiming
 from coral_core.run import BEAT_SECONDS, RunFolder
@@ -38,6 +39,6 @@ def failure_noted(folder: RunFolder) -> Iterator[None]:
         line = SessionTiming(
             started=time.time(), seconds=0, trainings=0, evaluations=0, outcome="failed", error=in_a_line(error)
         )
-        with contextlib.suppress(OSError):  # the error itself is what matters
+        with contextlib.suppress(StoreError):  # the error itself is what matters
             folder.append_timing(line)
         raise

@@ -12,7 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coral_core.foreign import visible
+from coral_core.errors import StoreError
+from coral_core.foreign import in_a_line, visible
 from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
 from coral_core.ledger import Standing
 from coral_core.plan import Planner
@@ -111,8 +112,8 @@ class Session:
         )
         try:
             self.folder.append_timing(record)
-        except OSError as error:  # the executor has more to do than to note this
-            log.warning("%s: a failed try could not be noted: %s", self.folder.path, error.strerror)
+        except StoreError as error:  # the executor has more to do than to note this
+            log.warning("a failed try could not be noted: %s", in_a_line(error))
 
     def running(self, change: int) -> None:
         """Count a job that enters (+1) or leaves (-1) the executor."""

@@ -4,12 +4,14 @@ Nothing here imports torch, Prefect or matplotlib at module level.
 """
 
 import errno
+import logging
 import os
 import sys
 
 from cyclopts import App
 
 from coral_core.errors import CoralError
+from coral_core.foreign import VisibleFormatter
 from flows.leaving import leave
 
 
@@ -131,6 +133,8 @@ def main() -> None:
 
 def _main() -> None:
     debug = os.environ.get("CORAL_DEBUG") == "1"
+    if logging.lastResort is not None:  # what commands without a log of their own print warnings with
+        logging.lastResort.setFormatter(VisibleFormatter())
     try:
         build()()
     except CoralError as error:

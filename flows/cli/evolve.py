@@ -20,7 +20,7 @@ from coral_core.bounded_read import LINES, read_file
 from coral_core.config import RunConfig, read_config
 from coral_core.editions import LARGEST_EDITION
 from coral_core.errors import ConfigError
-from coral_core.foreign import visible
+from coral_core.foreign import VisibleFormatter
 from coral_core.hold import refuse_if_held
 from coral_core.json_object import json_object
 from coral_core.preflight import check, preflight
@@ -173,19 +173,12 @@ def _display(screen: Any, out: Console) -> Iterator[None]:
         yield
 
 
-class _Visible(logging.Formatter):
-    """Lines in which nothing steers the terminal: lanes and judges put words of models into them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
-
-
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
     """Warnings of ours go to stderr in one line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(_Visible("%(levelname)s: %(message)s"))
+    handler.setFormatter(VisibleFormatter("%(levelname)s: %(message)s"))
     root = logging.getLogger("coral")
     root.addHandler(handler)
     root.propagate = False
