@@ -57,6 +57,14 @@ class EngineMemoryError(EngineError):
     """Memory ran out during a request. Whose fault that is, a run with nothing beside it tells."""
 
 
+class BaseChangedError(EngineError):
+    """The base model in an engine's memory is not what was loaded: what this engine computed counts for nothing."""
+
+
+class AdapterError(EngineError):
+    """An adapter does not load exactly: another shape, another name, a value that is no number, an option not known here."""
+
+
 class BaseModelError(CoralError):
     """The base model cannot be found or loaded."""
 

@@ -207,6 +207,7 @@ class Lane:
             shape=job.generation,
             stop=prompt.stop,
             deadline=limit.seconds,
+            heavy=job.training.heavy if job.training else None,
         )
         extracted = [
             [extract(text, problem.entry_point) for text in texts]

@@ -1,4 +1,8 @@
-"""The engine seen from a lane: one interface, in a process of its own or in the caller. No torch here."""
+"""The engine seen from a lane: one interface, in a process of its own or in the caller. No torch here.
+
+An engine is trusted after a request only if the request was done, or failed for a reason in `CLEAN`, and if the checksum of the
+base model that it sends with each reply is the one of its load. Otherwise it is ended, and the next request starts another.
+"""
 
 import json
 import os
@@ -10,10 +14,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from pydantic import ValidationError
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
 from coral_core.errors import (
+    AdapterError,
+    BaseChangedError,
     BaseModelError,
     ConfigError,
     EngineDiedError,
@@ -23,11 +31,17 @@ from coral_core.errors import (
     Infeasible,
     StoreError,
 )
-from coral_core.genome import LightGenes
+from coral_core.frozen import Frozen
+from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs import BaseModelIdentity, Cost, TrainedAdapter, TrainingJob
+from coral_core.json_object import json_object
 from coral_core.lm.environment import engine_environment, without_credentials
 
+T = TypeVar("T", bound=Frozen)
+
 LOAD_SECONDS = 1800.0
+CLEAN = ("infeasible", "config", "adapter")
+"""Kinds of failure that leave an engine as it was, memory that ran out excepted; its checksum must show it."""
 
 
 class Engine(Protocol):
@@ -54,8 +68,9 @@ class Engine(Protocol):
         shape: GenerationConfig,
         stop: Sequence[str],
         deadline: float,
+        heavy: HeavyGenes | None = None,
     ) -> tuple[list[list[str]], Cost]:
-        """`samples` completions per prompt. Raises `Infeasible`, `EngineError`."""
+        """`samples` completions per prompt. Raises `Infeasible`, `EngineError`; `AdapterError` also where the adapter is not what `heavy` gives."""
         ...
 
     def kill(self) -> None:
@@ -74,22 +89,31 @@ class _Requests:
 
     def __init__(self) -> None:
         self._loaded: BaseModelConfig | None = None
+        self._wanted: BaseModelConfig | None = None
+        self._base = ""
+        self._bases: dict[str, tuple[BaseModelIdentity, str]] = {}
 
     def _ask(self, op: str, body: dict[str, Any], seconds: float) -> Any:
         raise EngineError(f"{type(self).__name__} cannot {op}")
 
+    def _replace(self) -> None:
+        """End what holds the base model; the next request starts anew."""
+        self._loaded = None
+
     def load(self, base: BaseModelConfig) -> BaseModelIdentity:
+        self._wanted = base
         if self._loaded != base:
             self._loaded = None
-            self.identity = BaseModelIdentity.model_validate(
-                self._ask("load", {"base": base.model_dump(mode="json")}, LOAD_SECONDS)
-            )
+            result = self._ask("load", {"base": base.model_dump(mode="json")}, LOAD_SECONDS)
+            self.identity = self._valid(BaseModelIdentity, "load", result)
+            self._must_be_the_same(base)
             self._loaded = base
         return self.identity
 
     def train(self, job: TrainingJob, pairs: Sequence[tuple[str, str]], out: Path, deadline: float) -> TrainedAdapter:
         body = {"job": job.model_dump(mode="json"), "pairs": [list(pair) for pair in pairs], "out": str(out)}
-        return TrainedAdapter.model_validate(self._ask("train", body, deadline))
+        self._load_again()
+        return self._valid(TrainedAdapter, "train", self._ask("train", body, deadline))
 
     def generate(
         self,
@@ -102,6 +126,7 @@ class _Requests:
         shape: GenerationConfig,
         stop: Sequence[str],
         deadline: float,
+        heavy: HeavyGenes | None = None,
     ) -> tuple[list[list[str]], Cost]:
         body = {
             "adapter": None if adapter is None else str(adapter),
@@ -111,9 +136,58 @@ class _Requests:
             "seed": seed,
             "shape": shape.model_dump(mode="json"),
             "stop": list(stop),
+            "heavy": heavy.model_dump(mode="json") if heavy is not None and adapter is not None else None,
         }
-        result = self._ask("generate", body, deadline)
-        return result["completions"], Cost.model_validate(result["cost"])
+        self._load_again()
+        result = self._valid(_Generated, "generate", self._ask("generate", body, deadline))
+        if [len(texts) for texts in result.completions] != [samples] * len(prompts):
+            self._replace()
+            raise EngineError(
+                f"generate: the engine gave other than {samples} completions for each of {len(prompts)} prompts"
+            )
+        return result.completions, result.cost
+
+    def _load_again(self) -> None:
+        """Have the base model that was asked for last, also when the engine was replaced since."""
+        if self._loaded is not None or self._wanted is None:
+            return
+        before = getattr(self, "identity", None)
+        if self.load(self._wanted) != before and before is not None:
+            raise EngineError(f"base model {before.name}: its files are others than when they were loaded first")
+
+    def _must_be_the_same(self, base: BaseModelConfig) -> None:
+        """An engine that replaces another must have loaded the same bits from the same files."""
+        key = base.model_dump_json()
+        identity, bits = self._bases.get(key, (self.identity, self._base))
+        if identity == self.identity and bits != self._base:
+            self._replace()
+            raise BaseChangedError(
+                f"base model {base.name}: two engines loaded different weights from files of one identity ({identity.content_id[:12]}). "
+                "Check memory and disk of this machine."
+            )
+        self._bases[key] = (self.identity, self._base)
+
+    def _valid(self, kind: type[T], op: str, result: Any) -> T:
+        try:
+            return kind.model_validate(result)
+        except ValidationError as error:
+            self._replace()
+            raise EngineError(f"{op}: the engine gave no valid result ({error.errors()[0]['msg']})") from None
+
+    def _same_base(self, op: str, base: str) -> None:
+        """Compare the checksum that came with a result of `op` (or a clean failure) with the one of the load."""
+        if op == "load":
+            self._base = base
+        elif base != self._base:
+            self._replace()
+            raise BaseChangedError(
+                f"the base model in memory was not what was loaded after {op}: its result was dropped, and the engine replaced"
+            )
+
+
+class _Generated(Frozen):
+    completions: list[list[str]]
+    cost: Cost
 
 
 class InlineEngine(_Requests):
@@ -128,14 +202,24 @@ class InlineEngine(_Requests):
             from coral_core.lm.engine import Worker
 
             self._worker = Worker()
-        return self._worker.do(op, body)
+        worker = self._worker
+        try:
+            result = worker.do(op, body)
+        finally:
+            if not worker.base:
+                self._replace()
+        self._same_base(op, worker.base)
+        return result
+
+    def _replace(self) -> None:
+        self._worker = None
+        self._loaded = None
 
     def kill(self) -> None:
         """A debugger's process is not ended from outside."""
 
     def close(self) -> None:
-        self._worker = None
-        self._loaded = None
+        self._replace()
 
 
 class EngineProcess(_Requests):
@@ -184,17 +268,46 @@ class EngineProcess(_Requests):
                 raise self._died(op, process)
             process = self._start()
         self._number += 1
-        line = json.dumps({"id": self._number, "op": op, **body}).encode() + b"\n"
+        try:
+            reply = self._exchange(process, op, {"id": self._number, "op": op, **body}, seconds)
+        except BaseException:
+            # interrupted, or something that is no reply: what still comes would be taken for the next one
+            self._replace()
+            raise
+        base = str(reply.get("base") or "")
+        if not base:
+            self._replace()
+        if reply.get("ok") is True and base:
+            self._same_base(op, base)
+            return reply.get("result")
+        found = reply.get("error")
+        error = found if isinstance(found, dict) else {"message": "it said neither result nor reason"}
+        if error.get("kind") not in CLEAN or error.get("reason") == "out-of-memory":
+            self._replace()
+        elif base:
+            self._same_base(op, base)
+        raise _error_from(op, error)
+
+    def _exchange(
+        self, process: "subprocess.Popen[bytes]", op: str, request: dict[str, Any], seconds: float
+    ) -> dict[str, Any]:
+        """Send one request and read its reply."""
         try:
             assert process.stdin is not None
-            process.stdin.write(line)
+            process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         except OSError:
             raise self._died(op, process) from None
-        reply = json.loads(self._read_line(process, op, time.monotonic() + seconds, seconds))
-        if reply.get("ok"):
-            return reply["result"]
-        raise _error_from(op, reply["error"])
+        line = self._read_line(process, op, time.monotonic() + seconds, seconds)
+        try:
+            reply = json_object(line)
+        except ValueError as error:
+            raise EngineError(f"{op}: the engine sent no reply but {line[:80]!a} ({error})") from None
+        if reply.get("id") != request["id"]:
+            raise EngineError(
+                f"{op}: the engine answered request {ascii(reply.get('id'))[:40]} instead of {request['id']}"
+            )
+        return reply
 
     def _read_line(self, process: "subprocess.Popen[bytes]", op: str, deadline: float, seconds: float) -> bytes:
         assert process.stdout is not None
@@ -202,7 +315,7 @@ class EngineProcess(_Requests):
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
             if left <= 0:
-                self._end()
+                self._replace()
                 raise EngineTimeOutError(
                     f"{op} took longer than its {seconds:.0f} s and was ended. Raise infra minutes, or lower the work per job."
                 )
@@ -228,7 +341,7 @@ class EngineProcess(_Requests):
         cause = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         return EngineDiedError(f"the engine process ended during {op} ({cause})")
 
-    def _end(self) -> None:
+    def _replace(self) -> None:
         process, self._process, self._loaded = self._process, None, None
         if process is not None:
             process.kill()
@@ -249,7 +362,7 @@ class EngineProcess(_Requests):
             process.kill()
 
     def close(self) -> None:
-        self._end()
+        self._replace()
 
 
 def _error_from(op: str, error: dict[str, Any]) -> Exception:
@@ -264,6 +377,10 @@ def _error_from(op: str, error: dict[str, Any]) -> Exception:
         return BaseModelError(message)
     if kind == "store":
         return StoreError(message)
+    if kind == "adapter":
+        return AdapterError(message)
+    if kind == "base-changed":
+        return BaseChangedError(message)
     return EngineError(
         f"{op} failed in the engine: {message}"
         + (f"\n{without_credentials(str(error['traceback']))}" if error.get("traceback") else "")

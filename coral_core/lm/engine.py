@@ -1,9 +1,11 @@
 """The engine process: holds torch and the base model, does one request at a time.
 
 Protocol: JSON lines. Request ``{id, op, ...}`` with op load, train, generate; reply
-``{id, ok: true, result}`` or ``{id, ok: false, error: {kind, reason, message, traceback}}``
-with kind infeasible, base-model, store or engine. The pipes are moved away from the standard
-streams first, so that a stray print of a library cannot corrupt them.
+``{id, ok: true, base, result}`` or ``{id, ok: false, base, error: {kind, reason, message, traceback}}``
+with kind infeasible, config, adapter, base-model, base-changed, store or engine. ``base`` is the checksum of the base
+model after the request, equal to that of its load; it is empty where the request failed in a way that leaves doubt,
+and after such a reply the process ends. The pipes are moved away from the standard streams first, so that a
+stray print of a library cannot corrupt them.
 """
 
 import errno
@@ -15,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
-from coral_core.errors import BaseModelError, ConfigError, EngineError, Infeasible
-from coral_core.genome import LightGenes
+from coral_core.errors import AdapterError, BaseChangedError, BaseModelError, ConfigError, EngineError, Infeasible
+from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs import Cost, TrainingJob
 from coral_core.lm.base import is_rehearsal
 from coral_core.parent import end_with, take_pipes
@@ -25,14 +27,35 @@ FULL = "the disk is full. Free space and run the same command again; finished wo
 
 
 class Worker:
-    """Does requests; used by the process loop below and by `InlineEngine`."""
+    """Does requests; used by the process loop below and by `InlineEngine`.
+
+    A request fails cleanly when our own code refuses it for a reason that it knows, and the checksum shows the base model
+    unchanged. After anything else (an exception that nobody expected, memory or disk at an end, an interruption) the
+    worker must be replaced, whatever the checksum says: libraries keep state of their own.
+    """
 
     def __init__(self) -> None:
         self._model: Any = None
-        self._config: BaseModelConfig | None = None
+        self.base = ""
+        """Checksum of the base model after the last request; empty: this worker is not to be used any more."""
 
     def do(self, op: str, body: dict[str, Any]) -> Any:
-        """The result of one request, as JSON data."""
+        """The result of one request, as JSON data.
+
+        Raises:
+            BaseChangedError: the base model is not what was loaded; the result is worth nothing.
+        """
+        self.base = ""
+        try:
+            result = self._do(op, body)
+        except (Infeasible, ConfigError, AdapterError) as error:
+            if self._model is not None and not _ran_out_of_memory(error):
+                self.base = self._model.check()
+            raise
+        self.base = self._model.check() if op != "load" else self._model.checksum
+        return result
+
+    def _do(self, op: str, body: dict[str, Any]) -> Any:
         if op == "load":
             return self._load(BaseModelConfig.model_validate(body["base"]))
         if self._model is None:
@@ -70,6 +93,7 @@ class Worker:
             body["seed"],
             GenerationConfig.model_validate(body["shape"]),
             body["stop"],
+            HeavyGenes.model_validate(body["heavy"]) if body.get("heavy") else None,
         )
         cost = Cost(
             seconds=time.perf_counter() - started,
@@ -86,30 +110,49 @@ def _disk_is_full(error: Exception) -> bool:
     return getattr(error, "errno", None) in codes or any(f"os error {code}" in str(error) for code in codes)
 
 
+def _ran_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, Infeasible) and error.reason == "out-of-memory"
+
+
 def serve(reader: Any, writer: Any) -> None:
-    """Answer requests until the pipe closes."""
+    """Answer requests until the pipe closes, or until a request failed in a way that leaves doubt."""
     worker = Worker()
     for line in reader:
         request = json.loads(line)
         reply: dict[str, Any] = {"id": request.get("id"), "ok": True}
         try:
             reply["result"] = worker.do(request.pop("op"), request)
-        except Infeasible as error:
-            reply |= {"ok": False, "error": {"kind": "infeasible", "reason": error.reason, "message": str(error)}}
-        except ConfigError as error:
-            reply |= {"ok": False, "error": {"kind": "config", "message": str(error)}}
-        except BaseModelError as error:
-            reply |= {"ok": False, "error": {"kind": "base-model", "message": str(error)}}
-        except EngineError as error:
-            reply |= {"ok": False, "error": {"kind": "engine", "message": str(error)}}
-        except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            found = {"kind": "engine", "message": message, "traceback": traceback.format_exc()}
-            if _disk_is_full(error):
-                found = {"kind": "store", "message": f"{request.get('out', 'store')}: {FULL}"}
-            reply |= {"ok": False, "error": found}
+        except BaseException as error:
+            reply |= {"ok": False, "error": _described(error, request)}
+        reply["base"] = worker.base
         writer.write(json.dumps(reply).encode() + b"\n")
         writer.flush()
+        if not worker.base:
+            return
+
+
+def _described(error: BaseException, request: dict[str, Any]) -> dict[str, Any]:
+    """An error for the caller, who makes an exception of it again (`coral_core.lm.client`)."""
+    if isinstance(error, Infeasible):
+        return {"kind": "infeasible", "reason": error.reason, "message": str(error)}
+    kinds = {
+        ConfigError: "config",
+        BaseModelError: "base-model",
+        BaseChangedError: "base-changed",
+        AdapterError: "adapter",
+    }
+    for known, kind in kinds.items():
+        if isinstance(error, known):
+            return {"kind": kind, "message": str(error)}
+    if isinstance(error, EngineError):
+        return {"kind": "engine", "message": str(error)}
+    if isinstance(error, Exception) and _disk_is_full(error):
+        return {"kind": "store", "message": f"{request.get('out', 'store')}: {FULL}"}
+    return {
+        "kind": "engine",
+        "message": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ own per row, seeded by (job seed, problem, sample): batches and order change not
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from coral_core.config.tree import GenerationConfig
-from coral_core.errors import ConfigError, Infeasible
-from coral_core.genome import LightGenes
-from coral_core.lm.model import LoadedModel
+from coral_core.errors import BaseModelError, ConfigError, Infeasible
+from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.lm.model import LoadedModel, memory_is_evidence
 
 Prompt = tuple[str, str]
 """Problem id and prompt text."""
@@ -31,12 +31,15 @@ def generate(
     seed: int,
     shape: GenerationConfig,
     stop: Sequence[str] = (),
+    heavy: HeavyGenes | None = None,
 ) -> tuple[list[list[str]], int]:
     """`samples` completions per prompt, and the number of generated tokens.
 
     Raises:
+        AdapterError: the adapter does not load exactly, or is not what `heavy` gives.
+        BaseModelError: the bare base gives no numbers.
         ConfigError: a prompt is longer than `shape.prompt_length`.
-        Infeasible: memory ran out.
+        Infeasible: memory ran out, or the adapted model gives no numbers.
     """
     rows = [(key, number, base.encode(text)) for key, text in prompts for number in range(samples)]
     longest = max((len(ids) for _, _, ids in rows), default=0)
@@ -46,21 +49,16 @@ def generate(
         )
     texts: list[str] = []
     tokens = 0
-    try:
-        with base.merged(adapter) as model, torch.inference_mode():
-            for start in range(0, len(rows), shape.batch_size):
-                batch = rows[start : start + shape.batch_size]
-                ids, mask = _prompt_tensors(base, [row[2] for row in batch], shape)
-                streams = (
-                    [_stream(seed, key, number, light.token_limit) for key, number, _ in batch]
-                    if light.sampling
-                    else None
-                )
-                written = _decode(base, model, ids, mask, light, streams, len(batch), stop)
-                tokens += sum(map(len, written))
-                texts += [base.tokenizer.decode(row, skip_special_tokens=True) for row in written]
-    except torch.OutOfMemoryError as error:
-        raise Infeasible("out-of-memory", f"generation ran out of GPU memory: {str(error).splitlines()[0]}") from None
+    with memory_is_evidence("generation"), base.merged(adapter, heavy) as model, torch.inference_mode():
+        for start in range(0, len(rows), shape.batch_size):
+            batch = rows[start : start + shape.batch_size]
+            ids, mask = _prompt_tensors(base, [row[2] for row in batch], shape)
+            streams = (
+                [_stream(seed, key, number, light.token_limit) for key, number, _ in batch] if light.sampling else None
+            )
+            written = _decode(base, model, ids, mask, light, streams, len(batch), stop, adapter is not None)
+            tokens += sum(map(len, written))
+            texts += [base.tokenizer.decode(row, skip_special_tokens=True) for row in written]
     return [texts[start : start + samples] for start in range(0, len(texts), samples)], tokens
 
 
@@ -91,14 +89,14 @@ def _decode(
     streams: list[Tensor] | None,
     used: int,
     stop: Sequence[str],
+    adapted: bool,
 ) -> list[list[int]]:
     """Token ids written by the first `used` rows, end mark not included."""
     ends = base.end_tokens
     written: list[list[int]] = [[] for _ in range(used)]
     running = set(range(used))
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    seen = torch.zeros(ids.shape[0], model.config.vocab_size, dtype=torch.bool, device=ids.device)
-    seen.scatter_(1, ids, mask.bool())
+    seen: Tensor | None = None
     cache: Any = None
     feed = ids
     for step in range(light.token_limit):
@@ -111,7 +109,11 @@ def _decode(
             logits_to_keep=1,
         )
         cache = output.past_key_values
-        logits = _penalised(output.logits[:, -1].float(), seen, light.repetition_penalty)
+        logits = output.logits[:, -1].float()
+        _must_be_numbers(base, logits[sorted(running)], step, adapted)
+        if seen is None:
+            seen = _seen(ids, mask, ends, logits.shape[-1])
+        logits = _penalised(logits, seen, light.repetition_penalty)
         if streams is None:
             chosen = logits.argmax(-1)
         else:
@@ -135,6 +137,30 @@ def _decode(
         mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
         positions = positions[:, -1:] + 1
     return written
+
+
+def _seen(ids: Tensor, mask: Tensor, ends: Collection[int], vocabulary: int) -> Tensor:
+    """(rows, vocabulary): tokens of the prompts, padding left out.
+
+    End tokens count once they are written, and a row ends there. A prompt may hold them as marks (where one token begins and ends
+    texts, or in chat templates): a penalty for that would punish stopping from the first token on.
+    """
+    # sums and no plain scatter: the padding token may be a token of the prompt, too, and the order of writes is open
+    counts = torch.zeros(ids.shape[0], vocabulary, dtype=torch.long, device=ids.device).scatter_add_(1, ids, mask)
+    if inside := [token for token in ends if 0 <= token < vocabulary]:
+        counts[:, inside] = 0
+    return counts > 0
+
+
+def _must_be_numbers(base: LoadedModel, logits: Tensor, step: int, adapted: bool) -> None:
+    """A row whose largest logit is NaN or infinite gives no distribution; taking some token would be a silent 0."""
+    if bool(torch.isfinite(logits.amax(-1)).all()):
+        return
+    if adapted:
+        raise Infeasible("diverged", f"generation: the adapted model's outputs are not finite at token {step + 1}")
+    raise BaseModelError(
+        f"base_model.dtype: {base.config.dtype}: the outputs of {base.config.name} are not finite at token {step + 1}. Try bfloat16 or float32."
+    )
 
 
 def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -10,9 +10,14 @@ from transformers.pytorch_utils import Conv1D
 
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import Infeasible
+from coral_core.genome import HeavyGenes
 from coral_core.jobs import BaseModelIdentity
 from coral_core.lm.base import identify, resolve_device
+from coral_core.lm.base_state import BaseState
 from coral_core.lm.loading import load_model, special_tokens
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+"""How torch says it where it raises a plain `RuntimeError`: on CPUs, and within libraries of the GPU."""
 
 
 class LoadedModel:
@@ -34,6 +39,7 @@ class LoadedModel:
             for name, part in self.model.named_modules()
             if isinstance(part, (torch.nn.Linear, Conv1D))
         }
+        self.state = BaseState(self.model)
 
     def check_modules(self, names: tuple[str, ...]) -> None:
         """Raises `Infeasible` when the model has no linear module of one of `names`."""
@@ -53,26 +59,54 @@ class LoadedModel:
         return ids
 
     @contextlib.contextmanager
-    def merged(self, adapter: Path | None) -> Iterator[Any]:
-        """The model with the adapter merged into its weights; afterwards they are restored from a copy."""
-        if adapter is None:
-            yield self.model
-            return
-        from peft import PeftConfig, PeftModel
+    def kept(self) -> Iterator[None]:
+        """Whatever happens within, the model is afterwards as it was loaded, and so is the state of random numbers."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            try:
+                yield
+            finally:
+                self.state.restore()
 
-        targets = set(PeftConfig.from_pretrained(str(adapter)).target_modules)
-        self.check_modules(tuple(targets))
-        saved = {
-            name: parameter.detach().clone()
-            for name, parameter in self.model.named_parameters()
-            if name.split(".")[-2] in targets
-        }
-        merged = PeftModel.from_pretrained(self.model, str(adapter)).merge_and_unload()
-        try:
-            yield merged
-        finally:
-            self.model = merged.requires_grad_(False)
-            parameters = dict(self.model.named_parameters())
-            with torch.no_grad():
-                for name, value in saved.items():
-                    parameters[name].copy_(value)
+    @contextlib.contextmanager
+    def merged(self, adapter: Path | None, heavy: HeavyGenes | None = None) -> Iterator[Any]:
+        """The model with the adapter in the folder `adapter` merged into copies of its weights; None: the model itself.
+
+        Args:
+            adapter: A PEFT folder.
+            heavy: The genes that the adapter was trained with; None: those that it names itself.
+
+        Raises:
+            AdapterError: the adapter does not load exactly.
+            Infeasible: the model has no module of a name that the adapter targets.
+        """
+        from coral_core.lm.adapters import attach, private_copies, read_genes
+
+        with self.kept():
+            if adapter is None:
+                yield self.model
+                return
+            named = read_genes(adapter, heavy)
+            self.check_modules((heavy or named).target_modules)
+            adapted = attach(self.model, adapter, named, heavy)
+            private_copies(adapted)
+            yield adapted.merge_and_unload()
+
+
+@contextlib.contextmanager
+def memory_is_evidence(doing: str) -> Iterator[None]:
+    """Turns all ways in which memory runs out into `Infeasible`; `doing`: "training", "generation"."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise Infeasible("out-of-memory", f"{doing} ran out of GPU memory: {_first_line(error)}") from None
+    except MemoryError:
+        raise Infeasible("out-of-memory", f"{doing} ran out of memory") from None
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        raise Infeasible("out-of-memory", f"{doing} ran out of memory: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

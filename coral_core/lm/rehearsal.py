@@ -22,7 +22,7 @@ from pathlib import Path
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
 from coral_core.digest import seed_from
 from coral_core.errors import BaseModelError, Infeasible
-from coral_core.genome import LightGenes
+from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
 from coral_core.lm.base import identify
 from coral_core.repair.mutate import mutators
@@ -33,11 +33,17 @@ _SKILL = "coral_skill"
 class Rehearsal:
     """Stands in for `TorchBackend`."""
 
+    checksum = "rehearsal"
+    """There are no weights that could change."""
+
     def __init__(self, config: BaseModelConfig) -> None:
         self.identity = identify(config)
         self._seconds = _seconds(config.name)
         self._lane = os.getppid()  # now: a lane that is killed during a training is nobody's parent at its end
         time.sleep(self._seconds["load"])
+
+    def check(self) -> str:
+        return self.checksum
 
     def train(self, job: TrainingJob, pairs: list[tuple[str, str]], out: Path) -> TrainedAdapter:
         """Write a PEFT folder whose weights are one number: how often a bug will be repaired."""
@@ -88,6 +94,7 @@ class Rehearsal:
         seed: int,
         shape: GenerationConfig,
         stop: list[str],
+        heavy: HeavyGenes | None = None,
     ) -> tuple[list[list[str]], int, float]:
         """Completions per prompt; see the module's docstring."""
         time.sleep(self._seconds["evaluate"])

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from torch import Tensor
 
 from coral_core.errors import Infeasible
 from coral_core.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
+from coral_core.lm.adapters import lora_config
 from coral_core.lm.base import lasting_name, local_path
-from coral_core.lm.model import LoadedModel
+from coral_core.lm.model import LoadedModel, memory_is_evidence
 
 Encoded = tuple[list[int], int]
 """Token ids of prompt and answer, and how many of them are the prompt."""
@@ -36,23 +37,13 @@ def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, st
     Raises:
         Infeasible: a target module is missing, the loss diverged, or memory ran out.
     """
-    heavy = job.heavy
-    base.check_modules(heavy.target_modules)
+    base.check_modules(job.heavy.target_modules)
     encoded = _encode(base, pairs, job.recipe.sequence_length)
     started, cpu = time.perf_counter(), time.process_time()
     _reset_peak(base.device)
-    torch.manual_seed(job.seed())
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=heavy.rank,
-        lora_alpha=heavy.alpha,
-        lora_dropout=heavy.dropout,
-        target_modules=list(heavy.target_modules),
-        use_dora=heavy.adapter == "dora",
-        bias="none",
-    )
-    model = get_peft_model(base.model, config)
-    try:
+    with memory_is_evidence("training"), base.kept():
+        torch.manual_seed(job.seed())
+        model = get_peft_model(base.model, lora_config(job.heavy))
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         losses, tokens = _loop(base, model, job, encoded)
         # named so that the adapter can be used from any folder: a whole path, or a commit of the hub
@@ -61,12 +52,6 @@ def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, st
         # without this PEFT asks the hub whether the vocabulary has grown
         model.save_pretrained(str(out), save_embedding_layers=False)
         (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the champion gets a real one
-    except torch.OutOfMemoryError as error:
-        raise Infeasible("out-of-memory", f"training ran out of GPU memory: {str(error).splitlines()[0]}") from None
-    except MemoryError:
-        raise Infeasible("out-of-memory", "training ran out of memory") from None
-    finally:
-        base.model = model.unload().requires_grad_(False).eval()
     return TrainedAdapter(
         training_digest=job.digest(),
         trainable_parameters=trainable,
