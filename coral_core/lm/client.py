@@ -202,11 +202,15 @@ class InlineEngine(_Requests):
             from coral_core.lm.engine import Worker
 
             self._worker = Worker()
-        worker = self._worker
+        worker, clean = self._worker, False
         try:
             result = worker.do(op, body)
+            clean = True
+        except (Infeasible, ConfigError, AdapterError):
+            clean = True
+            raise
         finally:
-            if not worker.base:
+            if not clean or not worker.base:
                 self._replace()
         self._same_base(op, worker.base)
         return result
@@ -229,6 +233,9 @@ class EngineProcess(_Requests):
     for the request that was under way. It dies with its parent.
     """
 
+    module = "coral_core.lm.engine"
+    """What the process runs."""
+
     def __init__(self) -> None:
         super().__init__()
         self._process: subprocess.Popen[bytes] | None = None
@@ -248,7 +255,7 @@ class EngineProcess(_Requests):
             self._buffer = b""
             self._loaded = None
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "coral_core.lm.engine", str(os.getpid())],
+                [sys.executable, "-m", self.module, str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=engine_environment(),

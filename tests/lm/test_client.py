@@ -1,0 +1,371 @@
+"""The engine seen from a lane: after a failure that leaves doubt the next request has another process, and the right result."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from coral_core.config.tree import BaseModelConfig  # noqa: E402
+from coral_core.errors import (  # noqa: E402
+    AdapterError,
+    BaseChangedError,
+    EngineError,
+    EngineMemoryError,
+    EngineTimeOutError,
+    Infeasible,
+)
+from coral_core.lm.client import EngineProcess, InlineEngine  # noqa: E402
+from tests.lm import faults, engine_models  # noqa: E402
+
+pytestmark = pytest.mark.torch
+Texts = list[list[str]]
+
+
+class FaultyProcess(EngineProcess):
+    module = "tests.lm.faulty_engine"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return engine_models.build("llama-tied", tmp_path_factory.mktemp("llama-tied"))
+
+
+@pytest.fixture(scope="module")
+def job(folder: Path) -> Any:
+    return engine_models.job(folder, engine_models.MODELS["llama-tied"])
+
+
+@pytest.fixture(scope="module")
+def good(folder: Path, job: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("good")
+    engine = InlineEngine()
+    engine.load(BaseModelConfig(name=str(folder)))
+    engine.train(job, engine_models.PAIRS, out, deadline=60)
+    return out
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[FaultyProcess]:
+    engine = FaultyProcess()
+    engine.load(BaseModelConfig(name=str(folder)))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def right(folder: Path, good: Path) -> tuple[Texts, Texts]:
+    """Of an engine that never failed: the texts of the base, and of the adapter."""
+    engine = InlineEngine()
+    engine.load(BaseModelConfig(name=str(folder)))
+    return write(engine), write(engine, good)
+
+
+def write(engine: Any, adapter: Path | None = None, deadline: float = 120, **more: Any) -> Texts:
+    texts: Texts = engine.generate(
+        adapter,
+        engine_models.SHORT,
+        engine_models.TEXTS,
+        samples=1,
+        seed=1,
+        shape=engine_models.SHAPE,
+        stop=(),
+        deadline=deadline,
+        **more,
+    )[0]
+    return texts
+
+
+def broken(good: Path, folder: Path, what: str) -> Path:
+    """The good adapter with one thing wrong; its files are well-formed."""
+    shutil.copytree(good, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = sorted(tensors)[0]
+    options: dict[str, Any] = {
+        "another rank in the configuration": {"r": 8},
+        "another alpha": {"lora_alpha": 64},
+        "DoRA": {"use_dora": True},
+        "a module less": {"target_modules": ["q_proj"]},
+        "a pattern": {"target_modules": ".*proj"},
+        "no modules": {"target_modules": []},
+        "modules to save": {"modules_to_save": ["embed_tokens"]},
+        "a bias": {"bias": "all"},
+        "trained tokens": {"trainable_token_indices": [1, 2]},
+        "more layers": {"layer_replication": [[0, 2], [1, 2]]},
+        "some layers": {"layers_to_transform": [0]},
+        "ranks by pattern": {"rank_pattern": {"q_proj": 2}},
+        "alphas by pattern": {"alpha_pattern": {"q_proj": 2}},
+        "rank-stabilised": {"use_rslora": True},
+        "PiSSA": {"init_lora_weights": "pissa"},
+        "another method": {"peft_type": "LOHA"},
+        "a class of somebody's": {"auto_mapping": {"base_model_class": "X", "parent_library": "os"}},
+        "an option of a later PEFT": {"use_new_thing": True},
+        "a rank that is text": {"r": "4"},
+        "a huge rank": {"r": 10**9},
+        "an endless alpha": {"lora_alpha": float("inf")},
+    }
+    changes: dict[str, Any] = {
+        "a wrong shape": {name: torch.zeros(3, 3)},
+        "a transposed tensor": {name: tensors[name].T.contiguous()},
+        "a missing tensor": {name: None},
+        "a tensor of no module": {
+            "base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": tensors[name].clone()
+        },
+        "a weight of the base": {"base_model.model.model.norm.weight": torch.zeros(32)},
+        "a NaN": {
+            name: torch.where(torch.arange(tensors[name].numel()).view_as(tensors[name]) == 5, torch.nan, tensors[name])
+        },
+        "an infinity": {name: torch.full_like(tensors[name], torch.inf)},
+        "another dtype": {name: tensors[name].half()},
+    }
+    if what in options:
+        (folder / "adapter_config.json").write_text(json.dumps(config | options[what]))
+    elif what in changes:
+        changed = {key: value for key, value in (tensors | changes[what]).items() if value is not None}
+        save_file(changed, folder / "adapter_model.safetensors")
+    elif what == "no configuration":
+        (folder / "adapter_config.json").unlink()
+    elif what == "no weights":
+        (folder / "adapter_model.safetensors").unlink()
+    elif what == "a pickle":
+        (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    elif what == "weights cut off":
+        data = (folder / "adapter_model.safetensors").read_bytes()
+        (folder / "adapter_model.safetensors").write_bytes(data[:-7])
+    elif what == "no JSON":
+        (folder / "adapter_config.json").write_text("[" * 100_000)
+    elif what == "a huge configuration":
+        (folder / "adapter_config.json").write_bytes(b" " * (2 << 20))
+    elif what == "a device":
+        (folder / "adapter_model.safetensors").unlink()
+        (folder / "adapter_model.safetensors").symlink_to("/dev/zero")
+    else:
+        raise AssertionError(what)
+    return folder
+
+
+WRONG = [
+    *(
+        "a wrong shape",
+        "a transposed tensor",
+        "a missing tensor",
+        "a tensor of no module",
+        "a weight of the base",
+        "a NaN",
+    ),
+    *(
+        "an infinity",
+        "another dtype",
+        "another rank in the configuration",
+        "another alpha",
+        "DoRA",
+        "a module less",
+        "a pattern",
+    ),
+    *("no modules", "modules to save", "a bias", "trained tokens", "more layers", "some layers", "ranks by pattern"),
+    *(
+        "alphas by pattern",
+        "rank-stabilised",
+        "PiSSA",
+        "another method",
+        "a class of somebody's",
+        "an option of a later PEFT",
+    ),
+    *(
+        "a rank that is text",
+        "a huge rank",
+        "an endless alpha",
+        "no configuration",
+        "no weights",
+        "a pickle",
+        "weights cut off",
+    ),
+    *("no JSON", "a huge configuration", "a device"),
+]
+
+
+def test_a_broken_adapter_is_an_error_and_changes_nothing(
+    engine: FaultyProcess, good: Path, job: Any, right: tuple[Texts, Texts], tmp_path: Path
+) -> None:
+    assert (write(engine), write(engine, good, heavy=job.heavy)) == right
+    pid = engine.pid
+    for what in WRONG:
+        with pytest.raises(AdapterError, match=r"The adapter cannot be used. Move .* away"):
+            write(engine, broken(good, tmp_path / what, what), heavy=job.heavy)
+        assert engine.pid == pid, f"{what}: refused before anything was doubtful"
+    assert (write(engine), write(engine, good, heavy=job.heavy)) == right
+
+
+def test_an_adapter_of_another_base_is_an_error(
+    engine: FaultyProcess, tmp_path: Path, right: tuple[Texts, Texts]
+) -> None:
+    other = InlineEngine()
+    other.load(BaseModelConfig())
+    job = engine_models.job(engine_models.TINY, ("q_proj",))
+    other.train(job, engine_models.PAIRS, tmp_path, deadline=60)
+    with pytest.raises(AdapterError, match="tensor"):
+        write(engine, tmp_path, heavy=job.heavy)
+    assert write(engine) == right[0]
+
+
+@pytest.mark.parametrize(("step", "error"), [(5, 3), *((150, error) for error in range(len(faults.ERRORS)))])
+def test_another_process_does_the_next_request_after_any_unexpected_failure(
+    engine: FaultyProcess, good: Path, right: tuple[Texts, Texts], tmp_path: Path, step: int, error: int
+) -> None:
+    write(engine)
+    pid = engine.pid
+    adapter = tmp_path / f"fault-{step}-{error}"
+    shutil.copytree(good, adapter)
+    expected = EngineMemoryError if error in (0, 4) else EngineError
+    with pytest.raises(expected, match=r"injected|ran out of memory"):
+        write(engine, adapter)
+    assert engine.pid is None
+    assert (write(engine), write(engine, good)) == right
+    assert engine.pid != pid
+
+
+def test_a_failed_training_ends_the_process_too(
+    engine: FaultyProcess, job: Any, good: Path, right: tuple[Texts, Texts], tmp_path: Path
+) -> None:
+    out = tmp_path / "fault-300-1"
+    out.mkdir()
+    with pytest.raises(EngineError, match="Input/output error"):
+        engine.train(job, engine_models.PAIRS, out, deadline=120)
+    assert engine.pid is None and write(engine) == right[0]
+    clean = engine.pid
+    with pytest.raises(Infeasible, match="target module nowhere"):
+        missing = job.model_copy(update={"heavy": job.heavy.model_copy(update={"target_modules": ("nowhere",)})})
+        engine.train(missing, engine_models.PAIRS, tmp_path, deadline=120)
+    assert engine.pid == clean, "refused before anything was touched, as the checksum shows"
+    (tmp_path / "again").mkdir()
+    engine.train(job, engine_models.PAIRS, tmp_path / "again", deadline=120)
+    weights = [(path / "adapter_model.safetensors").read_bytes() for path in (good, tmp_path / "again")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("changed", BaseChangedError, "is not what was loaded"),
+        ("other", BaseChangedError, "its result was dropped"),
+        ("garbage", EngineError, "sent no reply"),
+        ("hold", EngineTimeOutError, "took longer"),
+    ],
+)
+def test_an_engine_that_cannot_be_trusted_is_ended(
+    engine: FaultyProcess,
+    good: Path,
+    right: tuple[Texts, Texts],
+    tmp_path: Path,
+    name: str,
+    error: type[Exception],
+    words: str,
+) -> None:
+    write(engine)
+    shutil.copytree(good, tmp_path / name)
+    with pytest.raises(error, match=words):
+        write(engine, tmp_path / name, deadline=2 if name == "hold" else 120)
+    assert engine.pid is None
+    assert (write(engine), write(engine, good)) == right
+
+
+def test_a_late_reply_is_not_taken_for_the_next_one(
+    engine: FaultyProcess, good: Path, right: tuple[Texts, Texts], tmp_path: Path
+) -> None:
+    shutil.copytree(good, tmp_path / "twice")
+    for _ in range(2):
+        try:
+            texts = write(engine, tmp_path / "twice")
+        except EngineError as error:
+            assert "instead of" in str(error) or "no valid result" in str(error)
+        else:
+            assert texts == right[1]
+    assert (write(engine), write(engine, good)) == right
+
+
+def test_an_interrupted_request_ends_its_process(
+    engine: FaultyProcess, good: Path, right: tuple[Texts, Texts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(engine)
+
+    def interrupted(*_: Any) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_read_line", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(engine, good)
+    assert engine.pid is None and (write(engine), write(engine, good)) == right
+
+
+def test_an_engine_killed_between_requests_is_replaced(
+    engine: FaultyProcess, right: tuple[Texts, Texts], folder: Path
+) -> None:
+    write(engine)
+    assert engine._process is not None
+    engine._process.kill()
+    engine._process.wait()
+    engine.load(BaseModelConfig(name=str(folder)))
+    assert write(engine) == right[0]
+
+
+def test_two_engines_must_load_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    """Files that change under one identity (here: the identity is the caller's word) are found by the checksum."""
+    engine = InlineEngine()
+    base = BaseModelConfig(name=str(folder))
+    engine.load(base)
+    engine._bases[base.model_dump_json()] = (engine.identity, "another checksum")
+    engine.close()
+    with pytest.raises(BaseChangedError, match="two engines loaded different weights"):
+        engine.load(base)
+
+
+@pytest.mark.parametrize("error", range(len(faults.ERRORS)))
+def test_the_engine_in_the_caller_s_process_loads_the_model_again(
+    folder: Path, good: Path, right: tuple[Texts, Texts], error: int
+) -> None:
+    engine = InlineEngine()
+    engine.load(BaseModelConfig(name=str(folder)))
+    before = engine._worker
+    steps = faults.Steps(200, faults.ERRORS[error])
+    with pytest.raises(BaseException, match=r"injected|ran out of memory"), faults.operations(steps):
+        write(engine, good)
+    assert engine._worker is None
+    assert (write(engine), write(engine, good)) == right and engine._worker is not before
+
+
+def test_a_model_that_fails_to_load_is_not_kept(folder: Path, right: tuple[Texts, Texts]) -> None:
+    engine = InlineEngine()
+    base = BaseModelConfig(name=str(folder))
+    for at in (3, 60):
+        with (
+            pytest.raises(BaseException, match=r"injected|ran out of memory"),
+            faults.operations(faults.Steps(at, faults.ERRORS[at % 3])),
+        ):
+            engine.load(base)
+        assert engine._worker is None
+    assert write(engine) == right[0]
+
+
+def test_weights_that_the_files_lack_are_not_random(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "part")
+    tensors = load_file(tmp_path / "part" / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, tmp_path / "part" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Exception, match=r"lack 1 tensor.*layers\.1\.mlp\.up_proj"):
+        InlineEngine().load(BaseModelConfig(name=str(tmp_path / "part")))
+
+
+def test_nothing_runs_after_the_end(engine: FaultyProcess) -> None:
+    other = FaultyProcess()
+    threading.Thread(target=other.kill).start()
+    with pytest.raises(EngineError, match=r"generate before load|was ended"):
+        write(other)
