@@ -77,7 +77,7 @@ def read_genes(folder: Path, heavy: HeavyGenes | None = None) -> HeavyGenes:
         if key in _GENES or key in _FREE:
             continue
         expected = plain[key].value if key == "peft_type" else plain.get(key)
-        if value != expected and (key in plain or value):
+        if value != expected and (value or expected):
             raise AdapterError(
                 f"{path}: {_short(key)}: {_short(value)}: this option is not supported ({expected!r} is). {_remedy(folder)}"
             )

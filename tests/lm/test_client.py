@@ -23,7 +23,7 @@ from coral_core.errors import (  # noqa: E402
     Infeasible,
 )
 from coral_core.lm.client import EngineProcess, InlineEngine  # noqa: E402
-from tests.lm import faults, engine_models  # noqa: E402
+from tests.lm import engine_models, faults  # noqa: E402
 
 pytestmark = pytest.mark.torch
 Texts = list[list[str]]

@@ -16,7 +16,7 @@ from coral_core.errors import BaseChangedError, Infeasible  # noqa: E402
 from coral_core.lm import generation  # noqa: E402
 from coral_core.lm.base_state import BaseState  # noqa: E402
 from coral_core.lm.engine import Worker  # noqa: E402
-from tests.lm import faults, engine_models  # noqa: E402
+from tests.lm import engine_models, faults  # noqa: E402
 
 pytestmark = pytest.mark.torch
 KINDS = [
