@@ -18,6 +18,7 @@ from coral_core.config.tree import BUG_CLASSES
 from coral_core.errors import BaseModelError, ConfigError, ProblemError
 from coral_core.lm.base import identify, is_rehearsal, numerics_class
 from coral_core.lm.check import check_base_model, tokenizer_folder
+from coral_core.lm.rehearsal import seconds_of
 from coral_core.lm.targets import check_targets
 from coral_core.lm.tokenizer_files import read_tokenizer
 from coral_core.plan import problem_set, prompt_template
@@ -110,6 +111,8 @@ def _check_leaks(config: RunConfig) -> Iterator[str]:
 
 def _check_base_model(config: RunConfig) -> Iterator[str]:
     """What its files say, where they are on this machine."""
+    if is_rehearsal(config.base_model):
+        seconds_of(config.base_model.name)
     yield from check_base_model(config)
 
 

@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 from coral_core.config import RunConfig
-from coral_core.editions import scheduled_edition, stamp
+from coral_core.editions import LARGEST_EDITION, scheduled_edition, stamp
 from coral_core.errors import ConfigError, CoralError
 from coral_core.foreign import in_a_line
 from coral_core.genome import HeavyGenes
@@ -65,10 +65,6 @@ from flows.tasks import evaluated, trained
 log = logging.getLogger("coral.evolve")
 
 
-LAST_EDITION = 999_999_999_999
-"""A date with hour and minute (YYYYMMDDHHMM) is the longest."""
-
-
 class NoChampionError(CoralError):
     """Every genome of the run was infeasible."""
 
@@ -93,8 +89,8 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     outlive_worker()
     if (held_to := roots()) is not None:
         held_to.check_config(config)
-    if edition is not None and not 1 <= edition <= LAST_EDITION:
-        raise ConfigError(f"edition: {edition}: is none. Give a number of 1 to {LAST_EDITION}.")
+    if edition is not None and not 1 <= edition <= LARGEST_EDITION:
+        raise ConfigError(f"edition: {edition}: is none. Give a number of 1 to {LARGEST_EDITION}.")
     await asyncio.to_thread(preflight, config)
     flow_run_id, scheduled = str(flow_run.id or ""), _scheduled_start()
     if edition is None and scheduled is not None:

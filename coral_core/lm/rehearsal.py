@@ -38,7 +38,7 @@ class Rehearsal:
 
     def __init__(self, config: BaseModelConfig) -> None:
         self.identity = identify(config)
-        self._seconds = _seconds(config.name)
+        self._seconds = seconds_of(config.name)
         self._lane = os.getppid()  # now: a lane that is killed during a training is nobody's parent at its end
         time.sleep(self._seconds["load"])
 
@@ -138,7 +138,10 @@ def _safetensors(value: float) -> bytes:
     return struct.pack("<Q", len(header)) + header + struct.pack("<f", value)
 
 
-def _seconds(name: str) -> dict[str, float]:
+MOST_SECONDS = 1e6
+
+
+def seconds_of(name: str) -> dict[str, float]:
     """Options from ``rehearsal:train=6,evaluate=2,load=5,die=32,hang=16,full=8``. Raises `BaseModelError`."""
     seconds = {"train": 0.0, "evaluate": 0.0, "load": 0.0, "die": 0.0, "hang": 0.0, "full": 0.0}
     _, _, options = name.partition(":")
@@ -148,6 +151,8 @@ def _seconds(name: str) -> dict[str, float]:
             if key not in seconds:
                 raise ValueError(key)
             seconds[key] = float(value)
+            if not 0 <= seconds[key] <= MOST_SECONDS:
+                raise ValueError(value)
         except ValueError:
             raise BaseModelError(
                 f"base_model.name: {name}: {option!r} is not train=SECONDS, evaluate=SECONDS, load=SECONDS, die=RANK, hang=RANK or full=RANK. Write rehearsal:train=6,evaluate=2"

@@ -50,7 +50,8 @@ def configuration(directory: Path, file: Path) -> str:
     lengths = _lengths(parse_config("", "coral init", overrides))
     plan = {"problems": {"source": "package", "path": path, **sizes}, **lengths}
     out.print(", ".join(f"{name} {count}" for name, count in sizes.items()))
-    name = "".join(letter if letter.isalnum() else "-" for letter in file.stem.lower()).strip("-") or "own-bugs"
+    plain = (letter if letter.isascii() and letter.isalnum() else "-" for letter in file.stem.lower())
+    name = "".join(plain).strip("-")[:63] or "own-bugs"
     body = {"name": name, "seed": 0, **plan, "base_model": {"name": "coral-tiny"}, "infra": {"executor": "local"}}
     return HEADER.format(path=path, file=file) + "\n" + yaml.safe_dump(body, sort_keys=False, width=110)
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from pydantic import Field
 
 from coral_core.bounded_read import read_file
+from coral_core.config.document import read_document
 from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
 from coral_core.ledger import Ledger
@@ -245,7 +245,6 @@ def _evolutions(runs: str, store: Store) -> tuple[list[EvolutionFigures], list[U
             TypeError,
             AttributeError,
             RecursionError,
-            yaml.YAMLError,
         ) as error:
             unreadable.append(Unreadable(run_id=folder.run_id, problem=_problem(folder, error)))
     return lines, unreadable
@@ -267,8 +266,7 @@ def _line(folder: RunFolder) -> dict[str, object]:
     final, last = folder.last("final"), folder.last("generation")
     state = status(folder, work)
     held_out = [line.pass_at_1 for line in final.held_out if line.name == "champion"] if final is not None else []
-    text = read_file(folder.path / "config.yaml", CONFIG_BYTES)
-    config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    config, _ = read_document(read_file(folder.path / "config.yaml", CONFIG_BYTES).decode(), "config.yaml")
     return {
         "run_id": folder.run_id,
         "status": state,

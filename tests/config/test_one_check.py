@@ -68,6 +68,8 @@ BAD: list[tuple[str, str]] = [
     ("problems: {source: package, path: nowhere}\n", "problems.path: nowhere: no such directory"),
     ("problems: {source: quixbugs, path: .}\n", "half a clone"),
     (f"problems: {{source: quixbugs, path: '{LIKE / 'quixbugs_like'}', training: {{source: quixbugs}}}}\n", "accept_leaks: [quixbugs]"),
+    ("base_model: {name: 'rehearsal:train=x'}\n", "base_model.name: rehearsal:train=x: 'train=x' is not train=SECONDS"),
+    ("base_model: {name: 'rehearsal:train=1e300'}\n", "is not train=SECONDS"),
     ("base_model: {device: 'cuda:777'}\n", "base_model.device: cuda:777: this machine shows"),
     (SMALL + "generation: {prompt_length: 20}\n", "generation.prompt_length: 20: 18 of 18 prompts are longer"),
     ("runs: c.yaml/runs\n", "runs: c.yaml/runs: "),
