@@ -214,8 +214,9 @@ def main() -> None:
         print(json.dumps({"begin": seed}), flush=True)
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # its signal ends the process
         code, out, err = in_this_process(arguments(case, "c.yaml"))
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps({"seed": seed, "code": code, "out": out[-2000:], "err": err[:4000]}), flush=True)
+        used = CPU_SECONDS - signal.setitimer(signal.ITIMER_PROF, 0)[0]
+        answer = {"seed": seed, "code": code, "out": out[-2000:], "err": err[:4000], "cpu": round(used, 2)}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
