@@ -235,9 +235,8 @@ class _Comparison:
                 return False
             for number, place in zip(loose, pairs, strict=True):
                 partner[number] = rest[place]
-        tried = (
-            set(loose) if self.tries is not None else set()
-        )  # while trying, what was tried need not be compared again
+        # what `_paired` tried is compared again only where that pairs nodes for good
+        tried = set(loose) if self.tries is not None or self.graphs is None else set()
         return all(
             self._same_entry(entry, two[place])
             for number, (entry, place) in enumerate(zip(one, partner, strict=True))
@@ -296,13 +295,13 @@ class _Comparison:
         always else; then by augmenting paths.
         """
         count = len(one)
+        if count == 1:
+            return [0] if self._same_entry(one[0], two[0]) else None
         mine = sorted(range(count), key=lambda number: self._sorting(one[number]))
         theirs = sorted(range(count), key=lambda number: self._sorting(two[number]))
         if all(self._same_entry(one[a], two[b]) for a, b in zip(mine, theirs, strict=True)):
             in_order = dict(zip(mine, theirs, strict=True))
             return [in_order[number] for number in range(count)]
-        if count == 1:
-            return None
         edges: list[list[int]] = []
         for entry in one:
             edges.append([place for place, other in enumerate(two) if self._same_entry(entry, other)])

@@ -1,5 +1,6 @@
 """The source `quixbugs`, on a small directory of our own in its layout; on a real clone with `make test-quixbugs`."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from coral_core.repair.problem import Problem, ProblemSet
 from coral_core.repair.sources import load_problems
 from coral_core.repair.sources.quixbugs import load_quixbugs, missing
 from coral_core.repair.sources.quixbugs_table import EXCLUDED, PROGRAMS
+from coral_core.repair.sources.recorder import Recorder
+from coral_core.scoring import values
 from coral_core.scoring.judge import Judge
 from coral_core.scoring.objectives import bugfix
 
@@ -148,3 +151,47 @@ def test_real_clone(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["problem"].split("/")[1] for row in rows if any("case" in text for text in row["excluded"])} >= set(
         EXCLUDED
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "tolerance", "relative"),
+    [
+        ("approx(expected, abs=input_data[-1])", 0.01, None),
+        ("approx(expected, abs=0.25)", 0.25, None),
+        ("approx(expected, abs=2)", 2.0, None),
+        ("approx(expected)", 1e-12, 1e-6),
+        ("approx(expected, rel=0.001)", 1e-12, 0.001),
+        ("approx(expected, 0.001)", 1e-12, 0.001),
+        ("approx(expected, rel=0.001, abs=0.5)", 0.5, 0.001),
+    ],
+)
+def test_tolerances_are_those_of_the_test_file(copy: Path, call: str, tolerance: float, relative: float | None) -> None:
+    tests = copy / "python_testcases" / "test_cube_root.py"
+    tests.write_text(
+        f"import pytest\n\ndef test_cube_root(input_data, expected):\n    assert cube_root(*input_data) == pytest.{call}\n"
+    )
+    (case, *_) = by_name(loaded(copy))["quixbugs/cube_root"].cases
+    assert (case.tolerance, case.relative_tolerance) == (tolerance, relative)
+
+
+def test_what_a_call_did_before_it_raised_is_recorded() -> None:
+    def pop_twice(xs: list[int]) -> int:
+        xs.pop()
+        return xs.pop()
+
+    recorder = Recorder(pop_twice, values)
+    for given in ([1, 2], [1], [], [True], [1]):
+        with contextlib.suppress(IndexError):
+            recorder(given)
+    assert recorder.calls == [
+        {"arguments": [["l", [1, 2]]], "nodes": [], "value": 1, "mutated": [["l", []]], "nodes_after": []},
+        {"arguments": [["l", [1]]], "nodes": [], "exception": "IndexError", "mutated": [["l", []]], "nodes_after": []},
+        {"arguments": [["l", []]], "nodes": [], "exception": "IndexError"},
+        {
+            "arguments": [["l", [True]]],
+            "nodes": [],
+            "exception": "IndexError",
+            "mutated": [["l", []]],
+            "nodes_after": [],
+        },
+    ]

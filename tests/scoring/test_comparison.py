@@ -379,3 +379,19 @@ def test_the_judge_compares_arguments_after_an_exception() -> None:
     with Judge() as judge:
         found = judge.judge_batch([(problem, patch) for patch in patches])
     assert [verdict.cases for verdict in found] == list(patches.values())
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(VALUES, min_size=10, max_size=30), SEEDS)
+def test_the_judge_gives_back_any_value(values: list[Any], seed: int) -> None:
+    """Arguments reach the child as they are, and what it returns is compared as it is."""
+    rng = random.Random(seed)
+    others = [changed(value, rng) for value in values]
+    cases = tuple(
+        Case(arguments=(encode(one), encode(two)), value=encode(one), mutated=(encode(one), encode(two)))
+        for one, two in zip(values, others, strict=True)
+    )
+    problem = as_problem("def f(one, two):\n    return one", cases)
+    with Judge(workers=1) as judge:
+        right, wrong = judge.judge_batch([(problem, problem.reference), (problem, "def f(one, two):\n    return two")])
+    assert right.passed and set(wrong.cases) == {"wrong"}

@@ -205,6 +205,7 @@ class _Rules:
     """What a test file says about its JSON cases."""
 
     tolerance: float | None
+    relative: float | None
     tolerance_is_last_argument: bool
     slow: tuple[Any, ...]
     excluded: tuple[Any, ...]
@@ -231,8 +232,20 @@ def _json_cases(root: Path, name: str) -> tuple[list[Case], list[str]]:
             excluded.append(f"case {number}: {why}")
             continue
         tolerance = float(arguments[-1]) if rules.tolerance_is_last_argument else rules.tolerance
+        if (
+            rules.relative is not None and type(expected) is int and abs(expected) < 2**53
+        ):  # approx takes floats near it
+            value = values.encode(float(expected))
         slow = number in SLOW.get(name, ()) or inputs in rules.slow
-        cases.append(Case(arguments=tuple(encoded), value=value, tolerance=tolerance, slow=slow))
+        cases.append(
+            Case(
+                arguments=tuple(encoded),
+                value=value,
+                tolerance=tolerance,
+                relative_tolerance=rules.relative,
+                slow=slow,
+            )
+        )
     return cases, excluded
 
 
@@ -240,21 +253,38 @@ def _rules(file: Path) -> _Rules:
     """Read tolerance and skipped inputs off a test file. It is parsed, not run."""
     tree = _parse(file, _read(file))
     tolerance: float | None = None
+    relative: float | None = None
     last = False
     skipped: dict[bool, list[Any]] = {True: [], False: []}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _called(node) == "approx":
-            for keyword in node.keywords:
-                if keyword.arg == "abs" and isinstance(keyword.value, ast.Constant):
-                    tolerance = float(keyword.value.value)  # type: ignore[arg-type]
-                elif keyword.arg == "abs" and ast.unparse(keyword.value).endswith("[-1]"):
-                    last = True
+            given = {keyword.arg: keyword.value for keyword in node.keywords} | dict(
+                zip(("rel", "abs"), node.args[1:], strict=False)
+            )
+            absolute, share = given.get("abs"), given.get("rel")
+            if absolute is not None and ast.unparse(absolute).endswith("[-1]"):
+                last = True
+            elif (margin := _number(absolute)) is not None:
+                tolerance = margin
+            relative = _number(share)
+            if absolute is None:  # the defaults of pytest
+                tolerance, relative = 1e-12, 1e-6 if share is None else relative
+            if relative is not None and relative >= 1:
+                raise ConfigError(
+                    f"{file}:{node.lineno}: a relative tolerance of {relative:g} takes nearly everything for right."
+                )
         if isinstance(node, ast.If) and any(
             isinstance(part, ast.Call) and _called(part) == "skip" for step in node.body for part in ast.walk(step)
         ):
             slow = any(isinstance(part, ast.Attribute) and part.attr == "run_slow" for part in ast.walk(node.test))
             skipped[slow] += _literals(node.test)
-    return _Rules(tolerance, last, tuple(skipped[True]), tuple(skipped[False]))
+    return _Rules(tolerance, relative, last, tuple(skipped[True]), tuple(skipped[False]))
+
+
+def _number(written: ast.expr | None) -> float | None:
+    """A tolerance that is written as a number."""
+    value = written.value if isinstance(written, ast.Constant) else None
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < float("inf") else None
 
 
 def _called(node: ast.Call) -> str:

@@ -235,16 +235,21 @@ def near(value: Any, rng: random.Random) -> Any:
     if kind in (str, bytes, list, tuple):
         return _near_sequence(value, rng)
     if kind in (set, frozenset) and value:
-        items = sorted(value, key=repr)
+        items = sorted(value, key=_text)
         drop = rng.randrange(len(items))
         changed = [*items[:drop], *items[drop + 1 :]]
         return kind(changed if rng.random() < 0.5 else [*changed, near(items[drop], rng)])
     if kind is dict and value:
-        key = rng.choice(sorted(value, key=repr))
+        key = rng.choice(sorted(value, key=_text))
         if rng.random() < 0.4:
             return {other: item for other, item in value.items() if other != key}
         return value | {key: near(value[key], rng)}
     return value
+
+
+def _text(value: Any) -> str:
+    """A value's encoding, to sort by: unlike repr it has sets in an order of its own, the same in every process."""
+    return json.dumps(values.encode(value))
 
 
 def _near_sequence(value: Any, rng: random.Random) -> Any:
