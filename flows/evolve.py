@@ -113,7 +113,8 @@ async def _session(config: RunConfig, store: Store, identity: RunIdentity, overr
         with failure_noted(folder):
             start = await asyncio.to_thread(freeze_start, folder, config)
             lasting.enter_context(logged_to(flow_run_id))
-            executor = lasting.enter_context(make_executor(config, store, identity.run_id, flow_run_id))
+            made = await asyncio.to_thread(make_executor, config, store, identity.run_id, flow_run_id)
+            executor = lasting.enter_context(made)
         session = Session(planner=planner, store=store, executor=executor, folder=folder)
         session.board.generations = config.search.generations
         session.board.start = start.text if start.start_from != "nothing" else ""
@@ -152,6 +153,7 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
         raise
     finally:
         current.reset(token)
+        session.submitting.shutdown(wait=False, cancel_futures=True)
         events.evolution_ended(run_id, outcome, board.best, board.best_fitness, error)
         session.folder.append_timing(
             SessionTiming(

@@ -8,9 +8,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from coral_core.errors import StoreError
 from coral_core.foreign import in_a_line, visible
@@ -26,6 +28,7 @@ from flows import events
 from flows.dispatch import Executor
 
 log = logging.getLogger("coral.evolve")
+Result = TypeVar("Result")
 
 
 KEPT = 64
@@ -85,6 +88,15 @@ class Session:
     """Trainings and evaluations. A task holds the context of the flow that made it, so none is kept when it is done."""
     jobs: dict[str, TrainingJob | EvaluationJob] = field(default_factory=dict)
     found: set[str] = field(default_factory=set)
+    submitting: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="submit")
+    )
+    """Submissions read and write the queue and may wait for a slow store: in a thread of their own, in their order."""
+
+    async def submitted(self, submit: Callable[..., "Future[Result]"], job: TrainingJob | EvaluationJob) -> Result:
+        """The result of a job, once a lane has done it; meanwhile the event loop goes on, whatever the submission waits for."""
+        future = await asyncio.get_running_loop().run_in_executor(self.submitting, submit, job)
+        return await asyncio.wrap_future(future)
 
     @property
     def pointers(self) -> Path:

@@ -63,7 +63,7 @@ async def _in_lane(session: Session, kind: str, digest: str, label: str, job: Tr
     session.running(+1)
     try:
         submit: Any = session.executor.submit_training if kind == "training" else session.executor.submit_evaluation
-        result = await asyncio.wrap_future(submit(job))
+        result = await session.submitted(submit, job)
     finally:
         session.running(-1)
     session.finished(kind, digest, label, False, time.perf_counter() - started, result.cost)

@@ -209,12 +209,13 @@ class WorkPoolExecutor(Executor):
                     fresh = self._fleet.refresh()
                     next_look = time.monotonic() + LOOK_SECONDS
                     self._queues["training"].check(self._installation)
+                ended = self._ended_lanes() if fresh else {}  # without the lock: who submits must not wait for the API
                 with self._lock:
                     for pending in list(self._pending.values()):
-                        self._look_at(pending, fresh)
-                if fresh:  # without the lock: who submits must not wait for the API
+                        self._look_at(pending, ended)
+                if fresh:
                     for name in self._queues:
-                        self._sweep(name)
+                        self._sweep(name, ended)
                         self._start_lanes(name)
             except StoreError as error:
                 self._fail_all(error)
@@ -222,7 +223,13 @@ class WorkPoolExecutor(Executor):
                 log.exception("the dispatcher failed")
                 self._fail_all(EngineError(f"the dispatcher failed: {type(error).__name__}: {error}"))
 
-    def _look_at(self, pending: Pending, fresh: bool) -> None:
+    def _ended_lanes(self) -> dict[str, str]:
+        """Flow runs that hold a claim and have ended -> how, as the API knows."""
+        holders = {claim.flow_run_id for queue in self._queues.values() for claim in queue.claims()} - {""}
+        found = {flow_run_id: self._fleet.ended_state(flow_run_id) for flow_run_id in holders}
+        return {flow_run_id: state for flow_run_id, state in found.items() if state is not None}
+
+    def _look_at(self, pending: Pending, ended: dict[str, str]) -> None:
         queue, ticket = self._queues[pending.queue], pending.ticket
         if (result := pending.result(queue)) is not None:
             self._starts[pending.queue].well()
@@ -231,7 +238,7 @@ class WorkPoolExecutor(Executor):
         elif (failed := queue.failed(ticket)) is not None:
             self._decide(pending, failed)
         elif (claim := queue.claim(ticket.digest)) is not None:
-            if why := self._gone(claim, fresh):
+            if why := self._gone(claim, ended):
                 self._take_from(pending, claim, why)
         elif not queue.has_ticket(ticket):
             queue.submit(ticket)  # done for another evolution with a result that was broken, or swept away
@@ -282,7 +289,7 @@ class WorkPoolExecutor(Executor):
         pending.ticket = attempts.next_try(ticket, self._infra.attempts)
         self._queues[pending.queue].submit(pending.ticket)
 
-    def _gone(self, claim: Claim, fresh: bool) -> str:
+    def _gone(self, claim: Claim, ended: dict[str, str]) -> str:
         """Why the lane that holds `claim` will not finish it; empty while it may."""
         board = self._queues["training"].lanes
         note = board.read(claim.lane)
@@ -290,10 +297,8 @@ class WorkPoolExecutor(Executor):
             return f"it ended ({note.ended})"
         if note is not None and board.silent(note, self._infra.lease):
             return f"no beat for {self._infra.lease:.0f} s"
-        if not fresh or not claim.flow_run_id:
-            return ""
-        state = self._fleet.ended_state(claim.flow_run_id)
-        return "" if state is None or (state == UNKNOWN and note is not None) else state  # it beats: another server's
+        state = ended.get(claim.flow_run_id, "")
+        return "" if state == UNKNOWN and note is not None else state  # it beats: another server's
 
     def _take_from(self, pending: Pending, claim: Claim, why: str) -> None:
         """Free the job of a lane that is gone. One loss is no evidence about the job, many with nothing beside it are."""
@@ -337,10 +342,10 @@ class WorkPoolExecutor(Executor):
 
     # -- lanes -----------------------------------------------------------------------------
 
-    def _sweep(self, name: QueueName) -> None:
+    def _sweep(self, name: QueueName, ended: dict[str, str]) -> None:
         """Free what lanes that are gone still hold and this evolution does not wait for."""
         others = [claim for claim in self._queues[name].claims() if claim.digest not in self._pending]
-        self._orphans[name].look({claim: why for claim in others if (why := self._gone(claim, fresh=True))})
+        self._orphans[name].look({claim: why for claim in others if (why := self._gone(claim, ended))})
 
     def _start_lanes(self, name: QueueName) -> None:
         """As many lanes as the open work can fill, up to the limit."""
