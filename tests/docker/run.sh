@@ -1,8 +1,32 @@
 #!/usr/bin/env bash
 # Lanes in containers: builds the images, brings up a Docker daemon of its own where none answers, runs tests/docker.
-# Needs root, docker.io and iptables; where no registry answers, mmdebstrap for a base image (Debian packages).
+# Needs Docker with its compose plugin; where no daemon answers, root, dockerd and iptables; where no registry answers,
+# mmdebstrap for a base image. What is missing is said at the start.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+
+lacks=()
+if ! command -v docker >/dev/null; then
+    lacks+=("docker: apt-get install docker.io")
+else
+    docker compose version >/dev/null 2>&1 || lacks+=("the compose plugin of docker (docker compose version fails): apt-get install \
+docker-compose-plugin from Docker's repository, docker-compose-v2 on Ubuntu, docker-compose on Debian 13 and later; or put its \
+file from https://github.com/docker/compose/releases into ~/.docker/cli-plugins/docker-compose")
+fi
+answers=
+if docker version >/dev/null 2>&1; then
+    answers=yes
+else
+    command -v dockerd >/dev/null || lacks+=("dockerd, for no Docker daemon answers: apt-get install docker.io")
+    command -v iptables >/dev/null || lacks+=("iptables, for dockerd: apt-get install iptables")
+    [ "$(id -u)" = 0 ] || lacks+=("root, for dockerd; or a daemon that answers you")
+fi
+if [ "${#lacks[@]}" -gt 0 ]; then
+    echo "make test-docker cannot run here. Missing:" >&2
+    printf '  - %s\n' "${lacks[@]}" >&2
+    exit 1
+fi
+
 place=$(mktemp -d /tmp/coral-docker.XXXXXX)
 daemon=
 cleanup() {
@@ -12,8 +36,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-if ! docker version >/dev/null 2>&1; then
-    command -v dockerd >/dev/null || { echo "no Docker here: apt-get install docker.io iptables" >&2; exit 1; }
+if [ -z "$answers" ]; then
     dockerd --data-root "$place/data" --exec-root "$place/exec" -p "$place/docker.pid" -H "unix://$place/docker.sock" \
         >"$place/dockerd.log" 2>&1 &
     daemon=$!
