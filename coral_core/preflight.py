@@ -30,8 +30,8 @@ SAMPLE = 96
 """Built-in problems that a check makes at most."""
 SAMPLE_OF_FEW_CLASSES = 48
 """The same where bugs are of some classes only: the rare ones take ten times as long to find."""
-LARGEST_FILE = 4 * 2**20
-"""Bytes of a file of problems that a check reads."""
+LARGEST_FILE = 2**20
+"""Bytes of a file of problems (or of a clone's programs) that a check reads: a second's work."""
 
 Prompts = list[tuple[str, str]]
 """Problem ids and the functions that a prompt shows."""
@@ -56,10 +56,11 @@ def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
     for key, step in _STEPS:
         try:
             notes += step(config)
-        except (ConfigError, ProblemError, BaseModelError) as error:
+        except (ConfigError, ProblemError, BaseModelError, RecursionError) as raised:
+            error = _too_deep(key) if isinstance(raised, RecursionError) else raised
             if places is not None:
                 places.place(error, getattr(error, "key", ()) or key)
-            raise
+            raise error from None
     return tuple(notes)
 
 
@@ -78,10 +79,17 @@ def preflight(config: RunConfig) -> None:
     if config.infra.executor != "work-pools":  # the jobs run here: the hub is asked now, and the device must be there
         check_targets(config, identify(config.base_model))
     objective_versions(config.scoring)
-    problems = problem_set(config.problems)
-    guard(problems, config.problems)
+    try:
+        problems = problem_set(config.problems)
+        guard(problems, config.problems)
+    except RecursionError:
+        raise _too_deep(("problems",)) from None
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]
     _check_prompts(config, [(problem.problem_id, problem.buggy) for problem in everything])
+
+
+def _too_deep(key: tuple[str, ...]) -> ConfigError:
+    return ConfigError(f"{'.'.join(key)}: something that is read here is nested too deeply. Take it out.", key)
 
 
 def _check_paths(config: RunConfig) -> Iterator[str]:
@@ -141,14 +149,20 @@ def _bounded_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
     if config.source == "builtin":
         return _made_prompts(config)
     if config.source == "quixbugs":
-        from coral_core.repair.sources.quixbugs import functions
+        from coral_core.repair.sources.quixbugs import functions, size
 
+        if size(config) > LARGEST_FILE:
+            return [], _later(size(config), config)
         return functions(config), "the test cases of QuixBugs: some are recorded by running its reference solutions"
     if config.source == "jsonl":
         return _written_prompts(config)
     if config.source == "package":
         return [], f"the problems of {config.path}: they come from running its tests"
     return [], f"the problems of the source {config.source}: only its plug-in knows them"
+
+
+def _later(size: int, config: ProblemsConfig) -> str:
+    return f"the {size / 2**20:.0f} MiB of {config.path}: they are read when the evolution starts"
 
 
 def _made_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
@@ -173,7 +187,7 @@ def _written_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
 
     path = expanded(config.path or "")
     if (size := path.stat().st_size) > LARGEST_FILE:
-        return [], f"the {size / 2**20:.0f} MiB of {config.path}: they are read when the evolution starts"
+        return [], _later(size, config)
     problems = load_jsonl(config)
     guard(problems, config)
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]

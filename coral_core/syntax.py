@@ -32,3 +32,13 @@ def parsing() -> Iterator[None]:
     """Held around a library that parses by itself."""
     with _one_at_a_time:
         yield
+
+
+def depth(tree: ast.AST) -> int:
+    """Nodes within each other, counted without recursion: what is nested deeply breaks those who visit it by calls."""
+    deepest, waiting = 0, [(tree, 1)]
+    while waiting:
+        node, level = waiting.pop()
+        deepest = max(deepest, level)
+        waiting += [(child, level + 1) for child in ast.iter_child_nodes(node)]
+    return deepest

@@ -244,6 +244,10 @@ def _complaint(item: Any, loc: KeyPath) -> str:
     name = _name(loc)
     if item["type"] == "extra_forbidden":
         return f"{name}: unknown key (value {_short(item['input'])}). {_near(loc)}"
+    if item["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        known = _keys_at(loc)
+        keys = f", with keys of {shown(', '.join(known), 200)}" if known else ""
+        return f"{name} (value {_short(item['input'])}): a section is needed{keys}. See: coral config schema"
     message = shown(item["msg"].removeprefix("Value error, "), LONGEST_MESSAGE)
     value = item["input"]
     text = "" if isinstance(value, (dict, BaseModel)) else f" (value {_short(value)})"

@@ -4,6 +4,7 @@ Nothing here imports torch, Prefect or matplotlib at module level.
 """
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -123,6 +124,9 @@ def build() -> App:
 
 def main() -> None:
     """Entry point of `coral`: an error is one line that says what to do, never a traceback first."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding shows what it can
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         _main()
     except SystemExit as ended:

@@ -84,7 +84,7 @@ def complaint(text: str, *overrides: str) -> str:
         ),
         ("seed: 1\nseed: 2\n", "c.yaml:2: seed", ("given twice", "line 1")),
         ("search:\n  elites: 1\n  elites: 2\n", "c.yaml:3: search.elites", ("given twice", "line 2")),
-        ("search:\n  - a\n", "c.yaml:1: search", ("valid",)),
+        ("search:\n  - a\n", "c.yaml:1: search", ("a section is needed", "strategy")),
         ("- a\n", "c.yaml:1:", ("mapping", "coral init")),
         ("search: {\n", "c.yaml:", ("not YAML", "indentation")),
         (

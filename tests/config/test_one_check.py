@@ -65,6 +65,8 @@ BAD: list[tuple[str, str]] = [
     ("problems: {source: jsonl, path: none.jsonl}\n", "problems.path: none.jsonl: no such file"),
     ("problems: {source: jsonl, path: /dev/zero}\n", "/dev/zero: no such file"),
     ("problems: {source: jsonl, path: broken.jsonl}\n", "broken.jsonl:1: not JSON"),
+    ("problems: {source: jsonl, path: deep.jsonl}\n", "deep.jsonl:1: buggy is nested more than 120 levels deep"),
+    ("search: 5\n", "search (value 5): a section is needed, with keys of strategy, generations"),
     ("problems: {source: package, path: nowhere}\n", "problems.path: nowhere: no such directory"),
     ("problems: {source: quixbugs, path: .}\n", "half a clone"),
     (f"problems: {{source: quixbugs, path: '{LIKE / 'quixbugs_like'}', training: {{source: quixbugs}}}}\n", "accept_leaks: [quixbugs]"),
@@ -82,6 +84,16 @@ BAD: list[tuple[str, str]] = [
 def test_each_way_in_refuses_the_same_in_the_same_words(text: str, words: str, place: Path) -> None:
     (place / "c.yaml").write_text(text)
     (place / "broken.jsonl").write_text("{\n")
+    deep = "def f(a):\n    return " + " + ".join(["a"] * 990)
+    problem = {
+        "type": "problem",
+        "id": "x",
+        "split": "fitness",
+        "entry_point": "f",
+        "buggy": deep,
+        "reference": deep + "+ 1",
+    }
+    (place / "deep.jsonl").write_text(json.dumps({**problem, "cases": [{"arguments": [1], "value": 1}]}))
     told = {}
     for name, command in {
         "config check": ["config", "check", "c.yaml"],
@@ -145,7 +157,7 @@ def _clone(place: Path) -> str:
     clone = shutil.copytree(LIKE / "quixbugs_like", place / "clone")
     for file in (*clone.glob("correct_python_programs/*.py"), *clone.glob("python_testcases/*.py")):
         file.write_text(f"{file.read_text()}\nopen({str(place / 'mark')!r}, 'w')\n")
-    return "problems: {source: quixbugs, path: clone}\ngeneration: {prompt_length: 2000}\n"
+    return "problems: {source: quixbugs, path: clone}\ngeneration: {prompt_length: 400}\n"
 
 
 def _plugin(place: Path) -> str:
@@ -200,7 +212,7 @@ EXTREMES = [
     ["search.diversity.minimum_unique=1", "search.population=16", "genes.heavy.rank=[1, 2, 4, 8]", "genes.heavy.alpha=[8, 16]", "genes.heavy.dropout=[0.0]", "genes.heavy.target_modules=[q]", "genes.heavy.adapter=[lora]", "genes.heavy.learning_rate=[1e-4, 1e-3]"],
     ["infra.training.minutes=10000", "infra.training.lanes=1024", "infra.local_lanes=1024", "infra.linger=3600"],
     ["training.gradient_clip=1e6", "training.weight_decay=5e-324", "search.variation.gene_step=5e-324", "training.steps=1000000"],
-    ["genes.heavy.target_modules=[" + ",".join(f"m{n}" for n in range(250)) + "]", "search.population=300"],
+    ["genes.heavy.target_modules=[" + ",".join(f"m{n}" for n in range(250)) + "]", "search.population=300", "base_model.name=nobody/none", "infra.executor=work-pools"],
     ["seed=9007199254740991", "problems.data_seed=9007199254740991"],
     ["search.champion_repeats=100", "generation.samples=1000", "training.batch_size=4096"],
 ]  # fmt: skip

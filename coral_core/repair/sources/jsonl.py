@@ -28,7 +28,10 @@ from coral_core.errors import ConfigError, ProblemError
 from coral_core.frozen import Frozen
 from coral_core.repair.problem import BugClass, Case, Difficulty, Problem, ProblemSet, RepairPair
 from coral_core.scoring.values import ValueOutside, encode
-from coral_core.syntax import parse
+from coral_core.syntax import depth, parse
+
+DEEPEST = 120
+"""Levels of a function's syntax tree; no function that people write comes near."""
 
 
 class CaseLine(Frozen):
@@ -180,9 +183,14 @@ def _problem(data: dict[str, Any], where: str) -> tuple[Problem, str]:
 
 def _parse(text: str, where: str) -> ast.Module:
     try:
-        return parse(text)
+        tree = parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ProblemError(f"{where} is not Python: {error}. Give the whole function as text.") from None
+    if depth(tree) > DEEPEST:
+        raise ProblemError(
+            f"{where} is nested more than {DEEPEST} levels deep (long sums count too). Give a simpler one."
+        )
+    return tree
 
 
 def _case(line: CaseLine, raw: dict[str, Any], where: str) -> Case:

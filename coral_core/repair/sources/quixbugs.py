@@ -81,6 +81,13 @@ def functions(config: ProblemsConfig) -> list[tuple[str, str]]:
     return found + [(f"quixbugs/right/{name}", _code(root / _RIGHT / f"{name}.py", name)) for name in rights]
 
 
+def size(config: ProblemsConfig) -> int:
+    """Bytes of what `functions` reads."""
+    root = Path(config.path or "").expanduser()
+    files = (root / folder / f"{name}.py" for name in _programs(root) for folder in (_BUGGY, _RIGHT))
+    return sum(file.stat().st_size for file in files)
+
+
 def missing(path: str | None) -> Iterator[str]:
     """At most one complaint: what of a clone is not at `path`, and how to get it."""
     if path is None:
