@@ -21,7 +21,10 @@ Count = Annotated[int, Field(ge=0, le=10**9)]
 class RunIdentity(Frozen):
     """Which run this is. A repeat has the same identity (a replay); a new edition is a new run."""
 
-    run_id: str = Field(description="<name>-<10 hex digits of the configuration digest>-e<edition>")
+    run_id: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$",
+        description="<name>-<10 hex digits of the configuration digest>-e<edition>",
+    )
     config_digest: str
     edition: int = Field(ge=1)
     run_seed: int = Field(description="Derived from (config.seed, edition); feeds search, trainings and sampling.")

@@ -38,7 +38,7 @@ TAIL = 2**18
 class Previous(Frozen):
     """The last run of this name that had finished when this one was made."""
 
-    run_id: str
+    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$", description="Names a folder beside this one's.")
     champion: str
     fitness: float | None
     held_out_pass_at_1: float

@@ -13,7 +13,7 @@ from typing import Any
 from coral_core.bounded_read import look_at, open_file
 from coral_core.config import RunConfig
 from coral_core.errors import StoreError
-from coral_core.foreign import code
+from coral_core.foreign import code, inline
 from coral_core.genome import LightGenes
 from coral_core.json_object import json_object
 from coral_core.records import RunRecord
@@ -95,7 +95,7 @@ def model_card(report: Report, champion: Contender, config: RunConfig, base: Bas
     header = "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---"])
     parts = [
         header,
-        f"# Adapter `{champion.genome_id}` of {report.run_id}",
+        f"# Adapter `{champion.genome_id}` of {inline(report.run_id)}",
         f"A {champion.heavy.adapter if champion.heavy else 'LoRA'} adapter of {config.base_model.name} that repairs single-function Python bugs, "
         f"found by CORAL-X ({report.strategy}). It repairs {repaired_text(champion)}."
         if champion.held_out_bugs is not None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from coral_core.durations import clock as clock
-from coral_core.foreign import inline
+from coral_core.foreign import code, inline
 from coral_core.ledger import way_on
 from coral_core.progress import Best, Progress
 from coral_core.reading import Kind, Line, RunReading
@@ -212,15 +212,16 @@ def _list(facts: Sequence[tuple[str, str]]) -> str:
 def _headline(progress: Progress) -> str:
     words = {"searching": f"generation {(progress.generation or 0) + 1} of at most {progress.generations}"}
     where = words.get(progress.phase, progress.phase.replace("held-out", "opening the held-out split"))
+    go_on = code(f"coral resume {progress.run_id}")
     if progress.status == "finished":
-        return f"**Finished**: {progress.reason}."
+        return f"**Finished**: {inline(str(progress.reason))}."
     if progress.status == "paused":
         sentence, command = way_on(progress.paused, progress.run_id)
         return f"**Paused** in {where}: {progress.paused.rstrip('.')}. {sentence} `{command}`"
     if progress.status == "failed":
-        return f"**Failed** in {where}: {inline(progress.error)}. Mend that, then go on with `coral resume {progress.run_id}`; finished work is kept."
+        return f"**Failed** in {where}: {inline(progress.error)}. Mend that, then go on with {go_on}; finished work is kept."
     if progress.status == "stopped":
-        return f"**Stopped** in {where}. Go on with `coral resume {progress.run_id}`; finished work is kept."
+        return f"**Stopped** in {where}. Go on with {go_on}; finished work is kept."
     return f"**Running**: {where}, {progress.percent:.0f} % of the jobs done{_left(progress.seconds_left)}."
 
 

@@ -25,7 +25,7 @@ PICTURES = {"fitness": "pictures/fitness.png", "pareto": "pictures/pareto.png"}
 def report_markdown(report: Report, pictures: Mapping[str, str] = PICTURES) -> str:
     """The whole report; `pictures` maps fitness and pareto to addresses."""
     parts = [
-        f"# {report.run_id}",
+        f"# {inline(report.run_id)}",
         f"**{report.answer.text}**",
         headline(report),
         previous_text(report.previous),

@@ -61,7 +61,7 @@ def _state(out: Console, standing: Standing) -> None:
     else:
         out.print("state     [green]open[/]")
     if why := standing.closed or next(iter(standing.closed_queues.values()), ""):
-        out.print(f"          {' '.join(way_on(why, standing.run_id))}", markup=False)
+        out.print(words(f"          {' '.join(way_on(why, standing.run_id))}"))
 
 
 def _limits(standing: Standing) -> Table:

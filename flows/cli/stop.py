@@ -124,6 +124,11 @@ def _tell(url: str, flow_run_id: str) -> None:
     The address stands in the run's folder, which anybody may have written: your key goes to the API that you configured, and
     to no other.
     """
+    try:
+        flow_run = UUID(flow_run_id)
+    except ValueError:
+        console.print(f"[yellow]run.json names no flow run[/] ({marked(flow_run_id[:100])}), so none is told")
+        return
     from flows.credentials import KeyRefusedError, use_credential
 
     use_credential(url)  # the local server's key, where `url` is that server; read by Prefect when it is imported
@@ -144,11 +149,11 @@ def _tell(url: str, flow_run_id: str) -> None:
             temporary_settings({PREFECT_API_URL: url}, restore_defaults=set() if trusted else secrets),
             get_client(sync_client=True) as client,
         ):
-            state = client.read_flow_run(UUID(flow_run_id)).state
+            state = client.read_flow_run(flow_run).state
             if state is not None and not state.is_final():
                 waiting = state.is_scheduled()
                 client.set_flow_run_state(
-                    UUID(flow_run_id), Cancelled() if waiting else Cancelling(message="coral cancel"), force=waiting
+                    flow_run, Cancelled() if waiting else Cancelling(message="coral cancel"), force=waiting
                 )
     except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
         refused = api_error(error, url)
