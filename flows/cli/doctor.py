@@ -9,6 +9,7 @@ from rich.console import Console
 
 from coral_core.config import RunConfig, load_config
 from flows.cli.config import AsJson, Overrides
+from flows.cli.foreign import words
 from flows.cli.health import print_check
 
 
@@ -30,7 +31,7 @@ def doctor(
         installation: Check server, pools, workers, lanes and queues too; by default where an API is configured.
     """
     from flows.cli.health import find_api
-    from flows.health.check import Check, healthy
+    from flows.health.check import Check, healthy, summary
     from flows.health.installation import installation_checks
     from flows.health.machine import machine_checks
 
@@ -42,7 +43,8 @@ def doctor(
         checks.append(check)
         if not as_json:
             print_check(out, check)
-    if installation or (installation is None and url is not None):
+    with_installation = installation or (installation is None and url is not None)
+    if with_installation:
         if not as_json:
             out.print(f"\ninstallation {url or ''}", style="dim")
         for check in installation_checks(settings.store.path, settings.runs, url, problem):
@@ -54,6 +56,10 @@ def doctor(
         rows = [check.model_dump() for check in checks]
         print(json.dumps({"schema_version": 1, "fit": fit, "checks": rows}, indent=1))
     else:
-        out.print("All is fit." if fit else "Something is [red]not fit[/]: see what is bad above.")
+        looked = "this machine and the installation" if with_installation else "this machine"
+        out.print(words(summary(checks, looked), "" if fit else "red"))
+        if not with_installation:
+            why = "" if url is not None else ": no API is configured"
+            out.print(words(f"The installation was not looked at{why} (--installation).", "dim"))
     if not fit:
         raise SystemExit(1)

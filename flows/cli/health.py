@@ -26,7 +26,7 @@ def health(
     as_json: AsJson = False,
 ) -> None:
     """Check the installation: API, pools, workers, store, queues, lanes, results, progress. Exits 0 when well, else 1."""
-    from flows.health.check import Check, healthy
+    from flows.health.check import Check, healthy, summary
     from flows.health.installation import installation_checks
 
     started = time.perf_counter()
@@ -48,7 +48,7 @@ def health(
         }
         print(json.dumps(data, indent=1))
     else:
-        out.print("All is well." if well else "Something is [red]not well[/]: see what is bad above.")
+        out.print(words(summary(checks, "the installation"), "" if well else "red"))
     if not well:
         raise SystemExit(1)
 

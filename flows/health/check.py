@@ -1,6 +1,6 @@
 """One finding of a check."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -23,6 +23,19 @@ class Check(Frozen):
 def healthy(checks: Iterable[Check]) -> bool:
     """No check is bad."""
     return all(check.state != "bad" for check in checks)
+
+
+def summary(checks: Sequence[Check], of: str) -> str:
+    """What all checks together say, and no more than they looked at.
+
+    Args:
+        of: What they are checks of.
+    """
+    bad, notes = ([check.name for check in checks if check.state == state] for state in ("bad", "note"))
+    told = f"; {len(notes)} worth a look: {first(notes)}" if notes else ""
+    if bad:
+        return f"{len(bad)} of {len(checks)} checks of {of} are bad: {first(bad)}{told}."
+    return f"None of the {len(checks)} checks of {of} is bad{told}."
 
 
 def first(names: Iterable[str], most: int = 3) -> str:

@@ -34,6 +34,7 @@ class EvolutionLook(Frozen):
     since: float = Field(description="Seconds since this session began.")
     paused: str = ""
     problem: str = Field("", description="Why its files cannot be read; nothing else is known of it then.")
+    api_problem: str = Field("", description="Why the API could not be asked about its flow run and artifacts.")
     budget_problem: str = Field("", description="Why its budget cannot be read; empty when it can.")
 
 
@@ -62,9 +63,12 @@ def _look(
     if state == "finished":
         return None
     facts = folder.facts()
-    flow_run, shown = "", None
+    flow_run, shown, api_problem = "", None, ""
     if url is not None and facts.get("flow_run_id") and str(facts.get("api", "")).rstrip("/") == url.rstrip("/"):
-        flow_run, shown = _in_api(url, facts["flow_run_id"], answer_seconds)
+        try:
+            flow_run, shown = _in_api(url, facts["flow_run_id"], answer_seconds)
+        except (ApiError, KeyError, TypeError, ValueError, AttributeError) as error:
+            api_problem = (str(error).splitlines() or [type(error).__name__])[0]
     if state in ("stopped", "failed") and flow_run != "RUNNING":
         return None
     now = time.time()
@@ -80,6 +84,7 @@ def _look(
         limit=60 * (infra.training.minutes + infra.evaluation.minutes),
         since=now - (folder.path / "run.json").stat().st_mtime,
         paused=paused,
+        api_problem=api_problem,
         budget_problem=problem,
     )
 
@@ -99,20 +104,17 @@ def _budget(folder: RunFolder, store: Store, ledger: Ledger, begun: bool) -> tup
 
 
 def _in_api(url: str, flow_run_id: str, answer_seconds: float) -> tuple[str, float | None]:
-    """State type of the flow run, and seconds since its last artifact changed."""
+    """State type of the flow run, and seconds since its last artifact changed. Raises `ApiError`, and what strange JSON raises."""
     query = {
         "flow_runs": {"id": {"any_": [flow_run_id]}},
         "sort": "UPDATED_DESC",
         "limit": 1,
     }
-    try:
-        with PlainApi(url, answer_seconds) as api:
-            run = api.get(f"flow_runs/{flow_run_id}") or {}
-            artifacts = api.find("artifacts/filter", query) or []
-            changed = [datetime.fromisoformat(item["updated"]).timestamp() for item in artifacts]
-            return str(run.get("state_type") or ""), api.now() - changed[0] if changed else None
-    except ApiError:
-        return "", None
+    with PlainApi(url, answer_seconds) as api:
+        run = api.get(f"flow_runs/{flow_run_id}") or {}
+        artifacts = api.find("artifacts/filter", query) or []
+        changed = [datetime.fromisoformat(item["updated"]).timestamp() for item in artifacts]
+        return str(run.get("state_type") or ""), api.now() - changed[0] if changed else None
 
 
 def progress_updates(looks: Iterable[EvolutionLook]) -> Check:
@@ -141,6 +143,13 @@ def progress_updates(looks: Iterable[EvolutionLook]) -> Check:
         )
     if not running:
         return Check(name=name, state="ok", found="no evolution runs")
+    if unseen := [look for look in running if look.api_problem]:
+        return Check(
+            name=name,
+            state="note",
+            found=f"{len(running)} evolutions run; what is shown of {first([look.run_id for look in unseen])} could not be looked at",
+            text=unseen[0].api_problem,
+        )
     paused = [look for look in running if look.paused]
     shown = [f"{look.run_id} {look.last_shown:.0f} s ago" for look in running if look.last_shown is not None]
     if paused:

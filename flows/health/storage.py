@@ -1,6 +1,5 @@
 """Is the store there, can it be written, do lanes see the same one, and is there room?"""
 
-import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -64,16 +63,19 @@ def look_at_lanes(url: str) -> list[LaneRun]:
 def storage_checks(store: Store, url: str | None, used: bool) -> Iterator[Check]:
     """All checks of this file; `used`: there are runs, so that there should be a store. So there should where lanes run."""
     runs: list[LaneRun] | None = None
+    why = "there is no API"
     if url is not None:
-        with contextlib.suppress(ApiError):
+        try:
             runs = look_at_lanes(url)
+        except (ApiError, KeyError, TypeError, ValueError, AttributeError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
     used = used or any(Path(run.store) == store.root for run in runs or ())
     if not store.is_prepared and not used:
         text = "it is made by the first evolution; if there was one, mount it, or name the right one with --store"
         yield Check(name="store writable", state="note", found=f"{store.root} holds no store yet", text=text)
     else:
         yield writable(store)
-        yield shared(store, runs)
+        yield shared(store, runs, why)
     yield disk(store)
 
 
@@ -104,7 +106,7 @@ def writable(store: Store) -> Check:
     return Check(name=name, state="ok", found=str(store.root), text=f"a file became durable in {1000 * seconds:.0f} ms")
 
 
-def shared(store: Store, runs: list[LaneRun] | None) -> Check:
+def shared(store: Store, runs: list[LaneRun] | None, why: str = "") -> Check:
     """Do the lanes that run see this very store? A lane of it writes its note here; one that does not is elsewhere."""
     name = "store shared"
     queue = JobQueue(store, "training")
@@ -121,7 +123,7 @@ def shared(store: Store, runs: list[LaneRun] | None) -> Check:
             name=name,
             state="note",
             found=f"name {installation[:12]}",
-            text="which lanes run is not known without the API",
+            text=f"which lanes run could not be looked at without the API: {why}",
         )
     mine = [run for run in runs if run.installation == installation[:12]]
     away = [

@@ -23,7 +23,7 @@ from coral_core.records import JobTiming
 from coral_core.run import RunFolder, identify_run
 from coral_core.store import Store
 from flows.health import storage
-from flows.health.check import Check, healthy
+from flows.health.check import Check, healthy, summary
 from flows.health.installation import installation_checks, judge_layers
 from flows.health.ledger import ledger_check
 from flows.health.progress import EvolutionLook, look_at_evolutions, progress_updates
@@ -474,3 +474,15 @@ def test_a_machine_without_the_judges_layers(monkeypatch: pytest.MonkeyPatch) ->
     found = dict.fromkeys(pool.detect_layers(), True) | {"landlock": False}
     monkeypatch.setattr(pool, "detect_layers", lambda: found)
     says(judge_layers(), "bad", "landlock missing", "refuse to judge", "coral doctor")
+
+
+def test_the_last_line_says_what_was_looked_at_and_no_more() -> None:
+    checks = [Check(name=f"c{n}", state=state, found="x") for n, state in enumerate(("ok", "note", "bad"))]  # type: ignore[arg-type]
+    assert summary(checks[:1], "the installation") == "None of the 1 checks of the installation is bad."
+    assert summary(checks[:2], "this machine") == "None of the 2 checks of this machine is bad; 1 worth a look: c1."
+    assert summary(checks, "this machine") == "1 of 3 checks of this machine are bad: c2; 1 worth a look: c1."
+
+
+def test_an_evolution_whose_flow_run_cannot_be_looked_at_is_named() -> None:
+    look = EvolutionLook(run_id="run-1", process=True, limit=60, since=1, api_problem="http://x answers 500")
+    says(progress_updates([look]), "note", "run-1 could not be looked at", "answers 500")
