@@ -19,20 +19,36 @@ MODULE_SETS: dict[str, tuple[str, ...]] = {
 """What the usual choices of target modules are in Llama-like models; others have their own (coral_core/lm/targets.py)."""
 
 
+MOST_CANDIDATES = 256
+"""Of one gene."""
+
+
 class HeavyGeneSpace(Frozen):
     """Candidates of the genes that need a training."""
 
-    rank: tuple[int, ...] = Field((1, 2, 4, 8, 16, 32), min_length=1, description="Ranks, ascending.")
-    alpha: tuple[float, ...] = Field((4, 8, 16, 32, 64), min_length=1, description="Alphas, ascending.")
-    dropout: tuple[float, ...] = Field((0.0, 0.05, 0.1), min_length=1, description="Dropouts, ascending.")
+    rank: tuple[int, ...] = Field(
+        (1, 2, 4, 8, 16, 32), min_length=1, max_length=MOST_CANDIDATES, description="Ranks, ascending."
+    )
+    alpha: tuple[float, ...] = Field(
+        (4, 8, 16, 32, 64), min_length=1, max_length=MOST_CANDIDATES, description="Alphas, ascending."
+    )
+    dropout: tuple[float, ...] = Field(
+        (0.0, 0.05, 0.1), min_length=1, max_length=MOST_CANDIDATES, description="Dropouts, ascending."
+    )
     target_modules: tuple[ModuleSet, ...] = Field(
         ("q", "q+v", "attention", "mlp", "all"),
         min_length=1,
+        max_length=MOST_CANDIDATES,
         description="Sets of modules from small to large: attention, mlp, all (or all-linear), default, names of modules of the base model (q, k, v, o, gate, up, down for q_proj ...), or several joined by '+'.",
     )
-    adapter: tuple[AdapterType, ...] = Field(("lora", "dora"), min_length=1, description="Adapter types.")
+    adapter: tuple[AdapterType, ...] = Field(
+        ("lora", "dora"), min_length=1, max_length=MOST_CANDIDATES, description="Adapter types."
+    )
     learning_rate: tuple[float, ...] = Field(
-        (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2), min_length=1, description="Peak learning rates, ascending."
+        (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2),
+        min_length=1,
+        max_length=MOST_CANDIDATES,
+        description="Peak learning rates, ascending.",
     )
 
     @field_validator("rank", "alpha", "dropout", "learning_rate")

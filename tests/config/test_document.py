@@ -300,3 +300,16 @@ def test_any_signs_are_read_or_refused_with_a_line(text: str) -> None:
         read_document(text, "c.yaml")
     except ConfigError as error:
         assert str(error).startswith("c.yaml:") and str(error).isprintable()
+
+
+def test_a_plug_in_that_comes_later_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are looked up once and not once per name, and again when something was installed."""
+    text = "scoring: {roles: {later: report}}"
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="no such objective"):
+        parse_config(text, "c.yaml")
+    info = tmp_path / "later-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: later\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[coral_x.objectives]\nlater = later:score\n")
+    assert parse_config(text, "c.yaml").scoring.roles["later"] == "report"
