@@ -143,7 +143,9 @@ class EvaluationJob(Frozen):
     problems_digest: str
     generation: GenerationConfig
     judge: JudgeConfig
-    versions: dict[str, str] = Field(description="judge, oracle, extractor, prompt, ruff, bandit, interpreter, engine.")
+    versions: dict[str, str] = Field(
+        description="judge, oracle, extractor, scoring, prompt, ruff, bandit, interpreter, engine."
+    )
     objectives: dict[str, str] = Field({}, description="Objectives of plug-ins to measure, and their versions.")
     base_passes: tuple[str, ...] = Field((), description="Problem ids that the bare base repairs (retention, runtime).")
     run_seed: int
@@ -189,6 +191,7 @@ class Sample(Frozen):
     patch: str = Field(description="What was extracted from it.")
     extraction: str = Field(description="How it was extracted.")
     verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
+    remark: str = Field("", description="Why something about it could not be read, and is worth 0; empty when all was.")
 
     @property
     def passes(self) -> bool:
@@ -217,6 +220,7 @@ class Evaluation(Frozen):
     infeasible: InfeasibleReason | None = None
     reason: str = ""
     scores: dict[str, float] = Field(default_factory=dict, description="Objective name -> [0, 1].")
+    remarks: dict[str, str] = Field({}, description="Objective of a plug-in -> why it failed over this one, and is 0.")
     pass_at_1: float = Field(0.0, ge=0, le=1, description="Share of bugs repaired (retention problems not counted).")
     pass_at_k: dict[str, float] = Field(
         default_factory=dict,

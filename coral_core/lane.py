@@ -32,12 +32,13 @@ from coral_core.jobs import (
 from coral_core.limit import TimeLimit
 from coral_core.lm.client import Engine
 from coral_core.plan import find_problem, pairs_digest, problem_set, prompt_template, split_digest, tool_versions
-from coral_core.repair.extract import Extraction, extract
 from coral_core.repair.problem import Problem
-from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION, Judge, Verdict
+from coral_core.scoring.boundary import Items, score_completions
+from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.measuring import Measurer, MeasuringProcess
 from coral_core.scoring.objectives import score
+from coral_core.scoring.text_process import TextProcess
 from coral_core.store import Store
 
 log = logging.getLogger("coral.lane")
@@ -58,6 +59,7 @@ class Lane:
         self.limit: TimeLimit | None = None
         """Of the job in flight; None when there is none."""
         self._measurer = measurer or MeasuringProcess()
+        self._texts = TextProcess()
         self._judge: Judge | None = None
         self._judge_key = ""
         self._reference_lines: dict[str, list[int]] = {}
@@ -71,6 +73,7 @@ class Lane:
             judge = self._judge
         self.engine.kill()
         self._measurer.kill()
+        self._texts.kill()
         if judge is not None:
             judge.kill()
 
@@ -78,6 +81,7 @@ class Lane:
         """End the engine, the judge and the plug-ins."""
         self.engine.close()
         self._measurer.close()
+        self._texts.close()
         if self._judge is not None:
             self._judge.close()
             self._judge = None
@@ -209,35 +213,36 @@ class Lane:
             deadline=limit.seconds,
             heavy=job.training.heavy if job.training else None,
         )
-        extracted = [
-            [extract(text, problem.entry_point) for text in texts]
-            for problem, texts in zip(problems, completions, strict=True)
-        ]
-        flat = [(problem, item.patch) for problem, items in zip(problems, extracted, strict=True) for item in items]
         judge = self._judge_for(job.judge)
         with limit.during("judging"):
-            verdicts = judge.judge_batch(flat, limit.left())
+            items = score_completions(problems, completions, judge, self._texts, limit.left)
             lines = self._lines_of(job, judge, problems, limit)
-        grouped = [verdicts[start : start + samples] for start in range(0, len(verdicts), samples)]
+        for remark in items.remarks():
+            log.warning("evaluation %s (adapter %s), %s", digest[:12], training_digest[:12], remark)
         judged = Judged(
             problems=tuple(problems),
-            patches=tuple(tuple(item.patch for item in items) for items in extracted),
-            verdicts=tuple(tuple(group) for group in grouped),
+            patches=items.patches(),
+            verdicts=items.verdicts(),
             base_passes=frozenset(job.base_passes),
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
             base_parameters=self.engine.identity.parameters,
         )
-        scores = score(judged, lines)
+        scores = score(judged, lines, items.findings())
+        remarks: dict[str, str] = {}
+        more = self._measurer.measure(job.objectives, judged, limit, remarks)
+        for name, reason in remarks.items():
+            log.warning("evaluation %s (adapter %s): %s is 0: %s", digest[:12], training_digest[:12], name, reason)
         return Evaluation(
             evaluation_digest=digest,
             training_digest=training_digest,
             split=job.split,
-            scores={**scores.objectives(), **self._measurer.measure(job.objectives, judged, limit)},
+            scores={**scores.objectives(), **more},
+            remarks=remarks,
             pass_at_1=scores.pass_at_1,
             pass_at_k=scores.pass_at_k,
-            passed=tuple(p.problem_id for p, group in zip(problems, grouped, strict=True) if group[0].passed),
+            passed=tuple(group[0].problem_id for group in items.groups if group[0].verdict.passed),
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
-            records=_records(problems, completions, extracted, grouped),
+            records=_records(problems, items),
             cost=cost,
         )
 
@@ -293,12 +298,7 @@ def _same_versions(named: dict[str, str], here: dict[str, str], what: str) -> No
             )
 
 
-def _records(
-    problems: Sequence[Problem],
-    completions: Sequence[Sequence[str]],
-    extracted: Sequence[Sequence[Extraction]],
-    verdicts: Sequence[Sequence[Verdict]],
-) -> tuple[ProblemRecord, ...]:
+def _records(problems: Sequence[Problem], items: Items) -> tuple[ProblemRecord, ...]:
     return tuple(
         ProblemRecord(
             problem_id=problem.problem_id,
@@ -307,13 +307,14 @@ def _records(
             retention=problem.retention,
             samples=tuple(
                 Sample(
-                    completion=text[:COMPLETION_CHARACTERS],
+                    completion=item.completion[:COMPLETION_CHARACTERS],
                     patch=item.patch[:COMPLETION_CHARACTERS],
-                    extraction=item.how,
-                    verdict=verdict.model_dump(mode="json"),
+                    extraction=item.extraction,
+                    verdict=item.verdict.model_dump(mode="json"),
+                    remark=item.remark,
                 )
-                for text, item, verdict in zip(texts, items, group, strict=True)
+                for item in group
             ),
         )
-        for problem, texts, items, group in zip(problems, completions, extracted, verdicts, strict=True)
+        for problem, group in zip(problems, items.groups, strict=True)
     )

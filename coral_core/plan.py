@@ -25,6 +25,7 @@ from coral_core.repair.prompt import PromptTemplate, template_for
 from coral_core.repair.sources import load_problems
 from coral_core.run import identify_run
 from coral_core.scoring.judge import JUDGE_VERSION, ORACLE_VERSION
+from coral_core.scoring.objectives import SCORING_VERSION
 from coral_core.scoring.plugins import objective_versions
 
 
@@ -84,6 +85,7 @@ def tool_versions(prompt: PromptTemplate) -> dict[str, str]:
         "judge": JUDGE_VERSION,
         "oracle": ORACLE_VERSION,
         "extractor": EXTRACTOR_VERSION,
+        "scoring": SCORING_VERSION,
         "prompt": prompt.version,
         "ruff": version("ruff"),
         "bandit": version("bandit"),

@@ -1,19 +1,22 @@
-"""Parsing for threads: `ast.parse`, one at a time.
+"""Parsing for threads, and what a tree says: which names its top level binds, how deep it is.
 
-CPython before 3.11.8 and 3.12.1 counts the depth of the tree under construction in one
-place for all threads (gh-106905). Lanes are threads, and two that parse at once now and
-then raise "SystemError: AST constructor recursion depth mismatch". Seen once in about a
-hundred evaluations. Threads of libraries (Prefect's, in a flow) do not ask for the lock:
-hence the tries.
+`parse` is `ast.parse`, one at a time. CPython before 3.11.8 and 3.12.1 counts the depth of
+the tree under construction in one place for all threads (gh-106905). Lanes are threads, and
+two that parse at once now and then raise "SystemError: AST constructor recursion depth
+mismatch". Seen once in about a hundred evaluations. Threads of libraries (Prefect's, in a
+flow) do not ask for the lock: hence the tries.
+
+Texts that models wrote are parsed in a process of their own (`scoring.text_process`): a
+parser may take minutes and gigabytes over a text that is meant to hurt.
 """
 
 import ast
-import contextlib
 import threading
-from collections.abc import Iterator
 
 _one_at_a_time = threading.RLock()
 TRIES = 5
+UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError, SystemError)
+"""What `parse` raises of a text that has no tree."""
 
 
 def parse(source: str | bytes) -> ast.Module:
@@ -27,6 +30,7 @@ def parse(source: str | bytes) -> ast.Module:
         return ast.parse(source)
 
 
+<<<<<<< HEAD
 @contextlib.contextmanager
 def parsing() -> Iterator[None]:
     """Held around a library that parses by itself."""
@@ -42,3 +46,67 @@ def depth(tree: ast.AST) -> int:
         deepest = max(deepest, level)
         waiting += [(child, level + 1) for child in ast.iter_child_nodes(node)]
     return deepest
+=======
+def bound_names(statement: ast.stmt) -> set[str]:
+    """Names of the module that a statement at its top level binds when it runs, in whatever block or pattern.
+
+    Not covered: names that only running it can tell (star imports, `exec`, `globals()`).
+    """
+    names: set[str] = set()
+    waiting: list[tuple[ast.AST, bool]] = [(statement, False)]
+    while waiting:
+        node, within = waiting.pop()  # within a comprehension only `:=` binds a name of the module
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+            names.update(name for below in ast.walk(node) if isinstance(below, ast.Global) for name in below.names)
+            continue
+        if isinstance(node, ast.Lambda) or (isinstance(node, ast.AnnAssign) and node.value is None):
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.NamedExpr) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and not within:
+            names.add(node.id)
+        elif isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name:
+            names.add(node.name)
+        elif isinstance(node, ast.MatchMapping) and node.rest:
+            names.add(node.rest)
+        inside = within or isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp))
+        waiting.extend((child, inside) for child in ast.iter_child_nodes(node))
+    return names
+
+
+def functions_at_top(tree: ast.Module) -> list[str]:
+    """Names that `def` gives to functions of the module, also in blocks (`if`, `try`, ...), in order."""
+    names: list[str] = []
+    waiting: list[ast.AST] = list(reversed(tree.body))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names.append(node.name)
+        elif isinstance(node, (ast.stmt, ast.ExceptHandler, ast.match_case)) and not isinstance(node, ast.ClassDef):
+            below = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
+            waiting.extend(reversed(below))
+    return names
+
+
+def depth(tree: ast.AST) -> int:
+    """Levels of `tree`, counted without recursion."""
+    level, deepest = [tree], 0
+    while level:
+        deepest += 1
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return deepest
+
+
+def statements(tree: ast.AST) -> int:
+    """Statements that do something: `pass`, docstrings, bare constants and bare annotations do not count."""
+    return sum(isinstance(node, ast.stmt) and not _empty(node) for node in ast.walk(tree))
+
+
+def _empty(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.Pass) or (isinstance(statement, ast.AnnAssign) and statement.value is None)
+>>>>>>> 6328687 (From completion to score each text is read by itself, where it can break nothing else, and fails closed)

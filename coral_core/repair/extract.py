@@ -6,27 +6,38 @@ least explicit form (fenced block, all of the text, code between lines of prose,
 off at the end); the first form that parses and defines the entry point wins, and in it a
 later definition before an earlier one, which tends to be an echo of the prompt.
 Not covered: entry points that are methods, and code inside JSON.
+
+It never raises, and its time grows linearly with the text: no pattern backtracks over a
+line, and the characters given to the parser are counted. What the parser itself does with
+a text is not bounded here: completions are extracted in a process of their own
+(`scoring.text_process`).
 """
 
 import ast
 import re
 import textwrap
 import warnings
+from dataclasses import dataclass
 
 from coral_core.frozen import Frozen
-from coral_core.syntax import parse
+from coral_core.syntax import UNPARSABLE, bound_names, parse
 
-EXTRACTOR_VERSION = "3"
+EXTRACTOR_VERSION = "4"
 LONGEST = 100_000
 """Characters of a completion that are looked at; a patch is never longer."""
-PARSED = 1_000_000
+PARSED = 500_000
 """Characters parsed per completion before the search ends: a hostile text must not buy minutes."""
+EACH = 50
+"""What parsing anything at all costs, in characters."""
+MARK = "\ufeff"
+"""The byte order mark: no part of a program."""
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_LANGUAGE = re.compile(r"[\w+-]*")
 _CLOSING_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 _CODE_START = re.compile(
     r"^(?:def |async def |class |import |from \w[\w.]* import |@\w|[A-Za-z_]\w* *(?::[^=\n]+)?= *\S)"
 )
+_DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign)
 _OWNER = re.compile(r"(?:class|def|async def) \w")
 _LEADING_TABS = re.compile(r"^[ ]*\t[ \t]*", re.MULTILINE)
 
@@ -40,17 +51,50 @@ class Extraction(Frozen):
 
 def extract(completion: str, entry_point: str) -> Extraction:
     """The patch in `completion`; ``how == "none"`` gives the text back for the judge to name what is wrong with it."""
-    text = _readable(completion)
+    text = readable(completion)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a patch with "\d" in a string is the linter's matter
-        return _Search(text, entry_point).best()
+        try:
+            return _Search(text, entry_point).best()
+        except UNPARSABLE:  # a text that is too much is no answer
+            return Extraction(patch=text.strip(), how="none")
 
 
-def _readable(completion: str) -> str:
-    """Valid UTF-8 without NUL bytes and carriage returns, indented by spaces only (tabs inside a line stay)."""
-    text = completion[:LONGEST].encode("utf-8", "replace").decode()
-    text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
-    return _LEADING_TABS.sub(lambda match: match[0].expandtabs(4), text)
+def readable(completion: str) -> str:
+    """Valid UTF-8 without NUL bytes, carriage returns and a mark in front, indented by spaces only (tabs inside a line stay)."""
+    text = completion[:LONGEST].encode("utf-8", "replace").decode().replace("\0", "").lstrip(MARK)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _LEADING_TABS.sub(lambda match: match[0].expandtabs(4), text)[:LONGEST]
+
+
+Span = tuple[int, int, int, int]
+"""First line and column, last line and column, as `ast` counts them (columns in bytes)."""
+
+
+@dataclass(frozen=True)
+class _Code:
+    """What a parsed candidate says; its tree, a hundred times as large, is not kept."""
+
+    bound: frozenset[str]
+    used: frozenset[str]
+    definitions: tuple[tuple[frozenset[str], Span], ...]
+    """Imports, functions, classes and assignments at the top: names and place."""
+    empty: bool
+
+
+def _summary(tree: ast.Module) -> _Code:
+    bound: set[str] = set()
+    definitions = []
+    for node in tree.body:
+        names = bound_names(node)
+        bound |= names
+        if isinstance(node, _DEFINITIONS):
+            span = (node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or 0)
+            if decorators := getattr(node, "decorator_list", None):
+                span = (min(item.lineno for item in decorators), 0, *span[2:])
+            definitions.append((frozenset(names), span))
+    used = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return _Code(frozenset(bound), used, tuple(definitions), not tree.body)
 
 
 class _Search:
@@ -60,7 +104,7 @@ class _Search:
         self.text = text
         self.entry_point = entry_point
         self.left = PARSED
-        self.parsed: dict[str, ast.Module | None] = {}
+        self.parsed: dict[str, _Code | None] = {}
         self.error_line = 0
 
     def best(self) -> Extraction:
@@ -93,45 +137,45 @@ class _Search:
 
     def module(self, candidate: str) -> str:
         """`candidate` trimmed, when it parses and holds a statement; else ""."""
-        code = textwrap.dedent(candidate.strip("\n")).strip()
-        tree = self.tree(code)
-        return code if tree is not None and tree.body else ""
+        text = textwrap.dedent(candidate.strip("\n")).strip()
+        code = self.code(text)
+        return text if code is not None and not code.empty else ""
 
-    def tree(self, code: str) -> ast.Module | None:
-        if code not in self.parsed:
-            self.parsed[code] = self.parse(code)
-        return self.parsed[code]
+    def code(self, text: str) -> _Code | None:
+        if text not in self.parsed:
+            self.parsed[text] = self.parse(text)
+        return self.parsed[text]
 
-    def parse(self, code: str) -> ast.Module | None:
-        self.left -= len(code)
+    def parse(self, text: str) -> _Code | None:
+        self.left -= len(text) + EACH
         self.error_line = 0
         if self.left < 0:
             return None
         try:
-            return parse(code)
+            return _summary(parse(text))
         except SyntaxError as error:
             self.error_line = error.lineno or 0
-        except (ValueError, RecursionError, MemoryError):
+        except UNPARSABLE:
             pass
         return None
 
-    def defines(self, code: str) -> bool:
-        tree = self.tree(code)
-        return tree is not None and any(self.entry_point in _bound(node) for node in tree.body)
+    def defines(self, text: str) -> bool:
+        code = self.code(text)
+        return code is not None and self.entry_point in code.bound
 
-    def with_helpers(self, code: str, blocks: list[str]) -> str:
-        """`code` after the imports and definitions of other blocks whose names it uses and does not bind."""
-        wanted = _used(self.tree(code)) - _all_bound(self.tree(code))
+    def with_helpers(self, text: str, blocks: list[str]) -> str:
+        """`text` after the imports and definitions of other blocks whose names it uses and does not bind."""
+        own = self.code(text)
+        wanted = own.used - own.bound if own else frozenset()
         pieces: list[str] = []
         for block in blocks:
-            tree = self.tree(self.module(block))
-            if tree is None or self.entry_point in _all_bound(tree):
+            whole = self.module(block)
+            code = self.code(whole)
+            if code is None or self.entry_point in code.bound:
                 continue
-            for node in tree.body:
-                definition = isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign))
-                if definition and _bound(node) & wanted:
-                    pieces.append(ast.unparse(node))
-        return "\n\n".join([*pieces, code])
+            lines = whole.split("\n")
+            pieces += [_segment(lines, span) for names, span in code.definitions if names & wanted]
+        return "\n\n".join([*pieces, text])
 
     def embedded(self) -> list[str]:
         """Blocks of code between lines of prose, and all of them joined (imports far from the function)."""
@@ -167,18 +211,44 @@ class _Search:
         above = len(head)
         end = len(lines)
         while end > 1 and self.left > 0:
-            code = "\n".join([*head, *lines[:end]]).rstrip()
-            tree = self.parse(code)
-            if tree is not None:
-                self.parsed[code] = tree
-                return code if self.defines(code) else None
+            joined = "\n".join([*head, *lines[:end]])
+            text = joined.rstrip()
+            self.left -= len(joined) - len(text)
+            if (code := self.parse(text)) is not None:
+                self.parsed[text] = code
+                return text if self.defines(text) else None
             # A beginning that holds the line of the error fails too: go to just before that line.
             end = min(end - 1, max(1, self.error_line - 1 - above)) if self.error_line else end - 1
         return None
 
 
 def _fenced(text: str) -> list[str]:
-    return [match[1] for match in _FENCE.finditer(text)]
+    """What stands in fences; the last one may be open at the end."""
+    blocks: list[list[str]] = []
+    inside = False
+    *lines, last = text.split("\n")
+    for line in lines:
+        mark = line.strip(" \t")
+        if inside and mark == "```":
+            blocks[-1].append("")
+            inside = False
+        elif inside:
+            blocks[-1].append(line)
+        elif mark.startswith("```") and _LANGUAGE.fullmatch(mark[3:].strip(" \t")):
+            blocks.append([])
+            inside = True
+    if inside:
+        blocks[-1].append("" if last.strip(" \t") == "```" else last)
+    return ["\n".join(block) for block in blocks]
+
+
+def _segment(lines: list[str], span: Span) -> str:
+    """The text at `span`."""
+    first, start, last, end = span
+    if first == last:
+        return lines[first - 1].encode()[start:end].decode()
+    head, tail = lines[first - 1].encode()[start:].decode(), lines[last - 1].encode()[:end].decode()
+    return "\n".join([head, *lines[first : last - 1], tail])
 
 
 def _indented(text: str) -> list[str]:
@@ -204,24 +274,3 @@ def _indented(text: str) -> list[str]:
 def _owner(before: str) -> str:
     """The last line that is not indented."""
     return next((line for line in reversed(before.split("\n")) if line.strip() and line[0] != " "), "")
-
-
-def _bound(node: ast.stmt) -> set[str]:
-    """Names that a top-level statement binds."""
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return {node.name}
-    if isinstance(node, ast.Assign):
-        return {target.id for target in node.targets if isinstance(target, ast.Name)}
-    if isinstance(node, ast.AnnAssign) and node.value is not None and isinstance(node.target, ast.Name):
-        return {node.target.id}
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return set()
-
-
-def _all_bound(tree: ast.Module | None) -> set[str]:
-    return {name for node in tree.body for name in _bound(node)} if tree else set()
-
-
-def _used(tree: ast.Module | None) -> set[str]:
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()

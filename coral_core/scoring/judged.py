@@ -1,6 +1,6 @@
 """What objectives are computed from: problems, patches and verdicts of one evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coral_core.repair.problem import Problem
 from coral_core.scoring.judge import Verdict
@@ -22,3 +22,28 @@ class Judged:
     """Of the adapter; 0 for the bare base."""
     base_parameters: int
     """Of the base model."""
+
+    def unchanged(self) -> "Judged":
+        """The same evaluation, had every patch been the code that the model was shown: nothing that a model wrote is in it."""
+        return replace(
+            self,
+            patches=tuple(
+                (problem.buggy,) * len(group) for problem, group in zip(self.problems, self.patches, strict=False)
+            ),
+            verdicts=tuple(tuple(_of_the_code_shown(verdict) for verdict in group) for group in self.verdicts),
+        )
+
+
+def _of_the_code_shown(verdict: Verdict) -> Verdict:
+    right, wrong = verdict.was_passing, verdict.was_failing
+    return Verdict(
+        problem_id=verdict.problem_id,
+        outcome="echo" if wrong else "fixed",
+        cases=("pass",) * right + ("wrong",) * wrong,
+        was_failing=wrong,
+        now_passing=0,
+        was_passing=right,
+        still_passing=right,
+        lines=None if wrong else 1,
+        after_time_out=verdict.after_time_out,
+    )

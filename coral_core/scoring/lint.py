@@ -1,116 +1,121 @@
-"""Style and security findings for a batch of patches: ruff once, bandit in this process.
+"""Style and security findings for a batch of patches, and what else is read from a text.
 
-Both are pinned, because their rules are part of the objectives. A patch's findings
-depend on its own text alone, never on what else is in the batch. Comments that switch a
-linter off (noqa, nosec) count for nothing: a search would learn to write them.
+Both linters are pinned, because their rules are part of the objectives. A patch's findings
+depend on its own text alone, never on what else is in the batch: each is read by itself in the
+text process (`text_process`, `linters`). Fail closed: what a linter skipped, refused or could
+not read is `unread` with the reason, and scores 0.
 """
 
-import json
-import logging
-import os
-import subprocess
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+import time
+from collections.abc import Mapping, Sequence
 
-from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
-from coral_core.syntax import TRIES, parsing
+from coral_core.scoring.reading import printable
+from coral_core.scoring.text_process import TextProcess, Unread, shared
 
-RULES = "E,W,F,B,C4,SIM,PIE,RET,UP,PERF"
-IGNORED = "E501,W292,E741,RET503"
-SECONDS = 120
+LONGEST_LINTED = 200_000
+"""Characters, as many as the judge takes."""
 
 
 class Findings(Frozen):
-    """What the linters say of one patch."""
+    """What the interpreter and the linters say of one patch."""
 
-    style: int
-    security_low: int
-    security_medium: int
-    security_high: int
-    lines: int
+    style: int = 0
+    security_low: int = 0
+    security_medium: int = 0
+    security_high: int = 0
+    compiles: bool = False
+    statements: int = 0
+    """Statements that do something: `pass`, docstrings and bare constants do not count."""
+    functions: frozenset[str] = frozenset()
+    """Names that `def` gives at the top level."""
+    style_unread: str = ""
+    """Why ruff did not read it; "" when it did."""
+    security_unread: str = ""
+    """The same of bandit."""
+
+    @property
+    def unread(self) -> str:
+        """Why a linter has not read it; "" when both have."""
+        return self.style_unread or self.security_unread
 
 
-def findings(patches: Sequence[str]) -> dict[str, Findings]:
-    """Findings per distinct patch. Raises `JudgeError` when a linter itself fails."""
-    distinct = [patch for patch in dict.fromkeys(patches) if _writable(patch)]
-    if not distinct:
-        return {}
-    with tempfile.TemporaryDirectory(prefix="coral-lint-") as folder:
-        files = {f"p{number:06d}.py": patch for number, patch in enumerate(distinct)}
-        for name, patch in files.items():
-            (Path(folder) / name).write_text(patch.rstrip() + "\n", encoding="utf-8")
-        style = _ruff(folder)
-        security = _bandit(folder, list(files))
+def findings(
+    patches: Sequence[str], process: TextProcess | None = None, seconds: float | None = None
+) -> dict[str, Findings]:
+    """Findings of each distinct patch.
+
+    Args:
+        patches: Texts, in any order, with repetitions.
+        process: Where they are read; None: in a process that all share.
+        seconds: Most that it may take.
+
+    Raises:
+        JudgeError: a linter does not read an ordinary text here.
+        TimeoutError: the time is over; nothing is known then.
+    """
+    process = process or shared()
+    until = None if seconds is None else time.monotonic() + seconds
+    found: dict[str, Findings] = {}
+    for patch in dict.fromkeys(patches):
+        if reason := _refused(patch):
+            found[patch] = _closed(reason)
+        else:
+            found[patch] = _facts(process.ask({"op": "facts", "text": patch}, until))
+    readable = [patch for patch, facts in found.items() if not facts.unread]
+    counts = _ruff(readable, process, until)
     return {
-        patch: Findings(
-            style=style.get(name, 0),
-            security_low=security.get((name, "LOW"), 0),
-            security_medium=security.get((name, "MEDIUM"), 0),
-            security_high=security.get((name, "HIGH"), 0),
-            lines=max(1, sum(1 for line in patch.splitlines() if line.strip())),
-        )
-        for name, patch in files.items()
+        patch: facts.model_copy(update=counts[patch]) if patch in counts else facts for patch, facts in found.items()
     }
 
 
-def _writable(patch: str) -> bool:
+def _refused(patch: str) -> str:
+    """Why a text is not even given to a linter."""
+    if len(patch) > LONGEST_LINTED:
+        return f"{len(patch)} characters, more than {LONGEST_LINTED}"
     try:
         patch.encode()
     except UnicodeEncodeError:
-        return False
-    return "\0" not in patch
+        return "no valid UTF-8"
+    return "" if patch.strip() else "empty"
 
 
-def _ruff(folder: str) -> dict[str, int]:
-    """Number of violations per file name."""
-    from ruff import find_ruff_bin  # type: ignore[import-untyped]
-
-    command = [
-        find_ruff_bin(),
-        "check",
-        "--isolated",
-        "--no-cache",
-        "--quiet",
-        "--ignore-noqa",
-        "--select",
-        RULES,
-        "--ignore",
-        IGNORED,
-    ]
-    command += ["--target-version", "py311", "--output-format", "json", "--exit-zero", folder]
-    try:
-        reply = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env={"PATH": os.defpath})
-        rows = json.loads(reply.stdout)
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise JudgeError(f"ruff failed: {error}. Is the pinned version installed? pip install ruff==0.17.6") from None
-    counts: dict[str, int] = {}
-    for row in rows:
-        name = Path(row["filename"]).name
-        counts[name] = counts.get(name, 0) + 1
-    return counts
+def _closed(reason: str) -> Findings:
+    reason = printable(reason, 200)
+    return Findings(style_unread=reason, security_unread=reason)
 
 
-def _bandit(folder: str, names: Sequence[str]) -> dict[tuple[str, str], int]:
-    """Number of issues per (file name, severity)."""
-    for noisy in ("bandit", "stevedore"):  # the second, on import, says ERROR of output formats that are not installed
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    from bandit.core.config import BanditConfig
-    from bandit.core.manager import BanditManager
+def _facts(answer: object) -> Findings:
+    """Findings without ruff's, from what the text process says."""
+    if isinstance(answer, Unread) or not isinstance(answer, Mapping):
+        return _closed(answer.reason if isinstance(answer, Unread) else "no answer")
+    if "problem" in answer:
+        return _closed(f"does not compile: {answer['problem']}")
+    security = answer.get("bandit", "")
+    reason = answer.get("refused", "") or ("" if answer["statements"] else "no statement that does something")
+    counts = security if isinstance(security, Mapping) else {}
+    return Findings(
+        security_low=counts.get("LOW", 0),
+        security_medium=counts.get("MEDIUM", 0),
+        security_high=counts.get("HIGH", 0),
+        compiles=True,
+        statements=answer["statements"],
+        functions=frozenset(answer["functions"]),
+        style_unread=printable(reason, 200),
+        security_unread=printable(reason or ("" if counts else security), 200),
+    )
 
-    counts: dict[tuple[str, str], int] = {}
-    left = list(names)
-    for _ in range(TRIES):
-        manager = BanditManager(BanditConfig(), "file", quiet=True, ignore_nosec=True)
-        manager.discover_files([str(Path(folder) / name) for name in left])
-        with parsing():
-            manager.run_tests()
-        for issue in manager.get_issue_list():
-            key = (Path(issue.fname).name, str(issue.severity))
-            counts[key] = counts.get(key, 0) + 1
-        # a file that bandit stumbles over by chance (coral_core/syntax.py) must not pass for a clean one
-        left = [Path(name).name for name, reason in manager.get_skipped() if "exception" in reason]
-        if not left:
-            break
-    return counts
+
+def _ruff(patches: Sequence[str], process: TextProcess, until: float | None) -> dict[str, dict[str, object]]:
+    """What ruff adds to the findings of each."""
+    if not patches:
+        return {}
+    counts = process.ask({"op": "ruff", "texts": list(patches)}, until)
+    if isinstance(counts, (Unread, str)):
+        if len(patches) > 1:  # one of them breaks it: each alone, so that nobody else is charged
+            return {patch: found for one in patches for patch, found in _ruff([one], process, until).items()}
+        counts = [counts.reason if isinstance(counts, Unread) else counts]
+    return {
+        patch: {"style": count} if isinstance(count, int) else {"style_unread": printable(count, 200)}
+        for patch, count in zip(patches, counts, strict=True)
+    }

@@ -2,7 +2,8 @@
 
 Protocol: JSON lines. Request ``{name, version, judged}``, reply ``{score}`` or ``{error, message}``. The process has the
 lane's environment and import path, starts with the first objective and stays for the next evaluation. This is no
-sandbox: a plug-in is trusted with everything but the time of the lane.
+sandbox: a plug-in is trusted with everything but the time of the lane. A plug-in that does not return costs its job the
+job's time, and no other.
 """
 
 import contextlib
@@ -20,16 +21,18 @@ from coral_core.errors import ConfigError, CoralError, EngineError
 from coral_core.limit import TimeLimit
 from coral_core.parent import end_with, take_pipes
 from coral_core.scoring.judged import Judged
-from coral_core.scoring.plugins import measure
+from coral_core.scoring.plugins import ObjectiveError, measure, measure_one, or_nothing
 
 _JUDGED = TypeAdapter(Judged)
-_ERRORS: dict[str, type[CoralError]] = {kind.__name__: kind for kind in (ConfigError, EngineError)}
+_ERRORS: dict[str, type[CoralError]] = {kind.__name__: kind for kind in (ConfigError, EngineError, ObjectiveError)}
 
 
 class Measurer(Protocol):
     """Measures objectives of plug-ins."""
 
-    def measure(self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit) -> dict[str, float]:
+    def measure(
+        self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit, remarks: dict[str, str] | None = None
+    ) -> dict[str, float]:
         """As `plugins.measure`, within `limit`. Raises `ConfigError`, `EngineError`, `EngineTimeOutError`."""
         ...
 
@@ -45,8 +48,10 @@ class Measurer(Protocol):
 class MeasuringHere:
     """In the caller's process, for a debugger. The limit is not enforced."""
 
-    def measure(self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit) -> dict[str, float]:
-        return measure(versions, judged)
+    def measure(
+        self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit, remarks: dict[str, str] | None = None
+    ) -> dict[str, float]:
+        return measure(versions, judged, remarks)
 
     def kill(self) -> None:
         return
@@ -63,11 +68,13 @@ class MeasuringProcess:
         self._lock = threading.Lock()
         self._killed = False
 
-    def measure(self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit) -> dict[str, float]:
-        if not versions:
-            return {}
-        content = _JUDGED.dump_python(judged, mode="json")
-        return {name: self._ask(name, version, content, limit) for name, version in versions.items()}
+    def measure(
+        self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit, remarks: dict[str, str] | None = None
+    ) -> dict[str, float]:
+        def one(name: str, version: str) -> float:
+            return or_nothing(name, lambda seen: self._ask(name, version, _plain(seen), limit), judged, remarks)
+
+        return {name: one(name, version) for name, version in versions.items()}
 
     def _ask(self, name: str, version: str, judged: Any, limit: TimeLimit) -> float:
         process = self._living()
@@ -92,7 +99,7 @@ class MeasuringProcess:
             raise limit.over(f"objective {name}")
         if not line.endswith(b"\n"):
             self.close()
-            raise EngineError(f"objective {name}: the process that measured it ended. Repair the plug-in.")
+            raise ObjectiveError(f"objective {name}: the process that measured it ended. Repair the plug-in.")
         reply = json.loads(line)
         if "error" in reply:
             raise _ERRORS[reply["error"]](reply["message"])
@@ -132,13 +139,17 @@ class MeasuringProcess:
                 stream.close() if stream is not None else None
 
 
+def _plain(judged: Judged) -> Any:
+    return _JUDGED.dump_python(judged, mode="json")
+
+
 def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
     for line in reader:
         request = json.loads(line)
         reply: dict[str, Any]
         try:
             judged = _JUDGED.validate_python(request["judged"])
-            reply = {"score": measure({request["name"]: request["version"]}, judged)[request["name"]]}
+            reply = {"score": measure_one(request["name"], request["version"], judged)}
         except CoralError as error:
             reply = {"error": type(error).__name__, "message": str(error)}
         writer.write(json.dumps(reply).encode() + b"\n")

@@ -3,11 +3,14 @@
 All are pure functions of problems, patches, verdicts and lint findings, so that scores
 can be recomputed from what an evaluation stores. With several samples per problem a
 problem's value is the mean over its samples.
+
+Nothing that a patch adds to itself makes a finding weigh less: style is measured against the
+statements of the buggy function, which is the same for every patch, and security against nothing.
 """
 
-import ast
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from statistics import fmean
 
 from coral_core.frozen import Frozen
@@ -15,7 +18,10 @@ from coral_core.repair.problem import Problem
 from coral_core.scoring.judge import Verdict
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.lint import Findings, findings
-from coral_core.syntax import parse
+from coral_core.syntax import UNPARSABLE, parse, statements
+
+SCORING_VERSION = "2"
+"""Of the formulas here, of what linters are given and how they are asked: part of the evaluation digest."""
 
 
 class Scores(Frozen):
@@ -36,22 +42,46 @@ class Scores(Frozen):
         return self.model_dump(exclude={"pass_at_1", "pass_at_k"})
 
 
-def score(judged: Judged, reference_lines: Sequence[int]) -> Scores:
-    """Scores of one evaluation; `reference_lines` as `Judge.reference_lines` gives them for its problems."""
+def score(judged: Judged, reference_lines: Sequence[int], lint: Mapping[str, Findings] | None = None) -> Scores:
+    """Scores of one evaluation.
+
+    Args:
+        judged: Problems, patches and verdicts.
+        reference_lines: As `Judge.reference_lines` gives them for its problems.
+        lint: Findings of all patches, where they are known already.
+
+    Raises:
+        JudgeError: as `findings`.
+    """
     problems, patches, verdicts = judged.problems, judged.patches, judged.verdicts
-    lint = findings([patch for group in patches for patch in group])
+    if lint is None:
+        lint = findings([patch for group in patches for patch in group])
     bugs = [(p, group) for p, group in zip(problems, verdicts, strict=True) if not p.retention]
+    each = [(p, patch) for p, group in zip(problems, patches, strict=True) for patch in group]
     return Scores(
         bugfix=_mean([bugfix(verdict) for _, group in bugs for verdict in group]),
-        style=_mean([style(patch, lint) for group in patches for patch in group]),
-        security=_mean([security(patch, lint) for group in patches for patch in group]),
+        style=_mean([style(patch, lint, size(problem)) for problem, patch in each]),
+        security=_mean([security(patch, lint) for _, patch in each]),
         runtime=runtime(problems, verdicts, reference_lines, judged.base_passes),
-        syntax=_mean([syntax(p, patch) for p, group in zip(problems, patches, strict=True) for patch in group]),
+        syntax=_mean([syntax(problem, patch, lint) for problem, patch in each]),
         retention=retention(problems, verdicts, judged.base_passes),
         cost=cost(judged.trainable_parameters, judged.base_parameters),
         pass_at_1=_mean([float(verdict.passed) for _, group in bugs for verdict in group]),
         pass_at_k=pass_at_more([group for _, group in bugs]) if bugs else {},
     )
+
+
+def size(problem: Problem) -> int:
+    """Statements of the buggy version that do something (`syntax.statements`), at least 1."""
+    return _statements(problem.buggy)
+
+
+@lru_cache(maxsize=10_000)
+def _statements(source: str) -> int:
+    try:
+        return max(1, statements(parse(source)))
+    except UNPARSABLE:
+        return 1
 
 
 def bugfix(verdict: Verdict) -> float:
@@ -65,34 +95,38 @@ def bugfix(verdict: Verdict) -> float:
     return max(0.0, fixed - lost)
 
 
-def style(patch: str, lint: Mapping[str, Findings]) -> float:
-    """1 / (1 + 5 * violations / lines) by ruff; 0 for what does not parse or is empty."""
+def style(patch: str, lint: Mapping[str, Findings], statements: int = 1) -> float:
+    """1 / (1 + 5 * violations / statements) by ruff; 0 for what ruff did not read, does not compile or is empty.
+
+    Args:
+        patch: A patch that `lint` knows.
+        lint: Findings per patch.
+        statements: Of the buggy version (`size`). A patch's own length is no part of it, so no comment, docstring,
+            `pass`, constant, unused function or dead code makes a violation weigh less.
+    """
     found = lint.get(patch)
-    if found is None or not _parses(patch):
+    if found is None or found.style_unread:
         return 0.0
-    return 1.0 / (1.0 + 5.0 * found.style / found.lines)
+    return 1.0 / (1.0 + 5.0 * found.style / max(1, statements))
 
 
 def security(patch: str, lint: Mapping[str, Findings]) -> float:
-    """max(0, 1 - 0.1 low - 0.3 medium - 1.0 high) by bandit; 0 for what does not parse or is empty."""
+    """max(0, 1 - 0.1 low - 0.3 medium - 1.0 high) by bandit; 0 for what bandit did not read, does not compile or is empty."""
     found = lint.get(patch)
-    if found is None or not _parses(patch):
+    if found is None or found.security_unread:
         return 0.0
     return max(0.0, 1.0 - 0.1 * found.security_low - 0.3 * found.security_medium - 1.0 * found.security_high)
 
 
-def syntax(problem: Problem, patch: str) -> float:
-    """1 when the patch parses and defines the function by ``def``, 0.5 when it only parses (and is not empty), else 0."""
-    try:
-        tree = parse(patch)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+def syntax(problem: Problem, patch: str, lint: Mapping[str, Findings] | None = None) -> float:
+    """1 when the patch compiles and defines the function by ``def`` at its top level, in whatever block; 0.5 when it only
+    compiles (and holds a statement that does something), else 0."""
+    found = (findings([patch]) if lint is None else lint).get(patch)
+    if found is None or not found.compiles:
         return 0.0
-    if any(
-        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == problem.entry_point
-        for node in tree.body
-    ):
+    if problem.entry_point in found.functions:
         return 1.0
-    return 0.5 if tree.body else 0.0
+    return 0.5 if found.statements else 0.0
 
 
 def runtime(
@@ -160,13 +194,6 @@ def pass_at_more(groups: Sequence[Sequence[Verdict]]) -> dict[str, float]:
         str(k): _mean([pass_at_k(len(group), sum(verdict.passed for verdict in group), k) for group in groups])
         for k in wanted
     }
-
-
-def _parses(patch: str) -> bool:
-    try:
-        return bool(parse(patch).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -12,18 +12,27 @@ evaluation digest, so that old scores are not taken for new ones.
 
     short_patches.version = "1"
 
+One that fails over what a model wrote (raises, ends its process, returns no number in [0, 1]) while it can measure the
+same evaluation with the code that the model was shown in place of every patch gives 0 to that evaluation, with the
+reason. One that fails there too is broken: the job fails.
+
 `coral_core.scoring.conformance` checks one. It runs with the lane's rights, in a process beside
 the lane (`measuring`) that the job's time limit ends: install only what you trust, and never
 run a patch in it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from coral_core.config.scoring import OBJECTIVES, ScoringConfig, plugin_objectives
 from coral_core.errors import ConfigError, EngineError
 from coral_core.scoring.judged import Judged
+from coral_core.scoring.reading import printable
+
+
+class ObjectiveError(EngineError):
+    """An objective failed over one evaluation."""
 
 
 class Objective(Protocol):
@@ -59,27 +68,60 @@ def objective_versions(scoring: ScoringConfig) -> dict[str, str]:
     return {name: find_objective(name).version for name in sorted(names)}
 
 
-def measure(versions: Mapping[str, str], judged: Judged) -> dict[str, float]:
+def measure(versions: Mapping[str, str], judged: Judged, remarks: dict[str, str] | None = None) -> dict[str, float]:
     """Score of each plug-in objective in `versions`, in [0, 1].
+
+    Args:
+        versions: Name -> version.
+        judged: One evaluation.
+        remarks: Gets the reason for each score that is 0 because the objective failed over the patches.
 
     Raises:
         ConfigError: one is not installed here.
-        EngineError: one has another version here, fails, or returns no number in [0, 1].
+        EngineError: one has another version here, or fails whatever the patches are.
     """
-    scores = {}
-    for name, version in versions.items():
-        objective = find_objective(name)
-        if objective.version != version:
-            raise EngineError(
-                f"objective {name}: this lane has version {objective.version}, the job names {version}. Install one version everywhere."
-            )
+
+    def one(name: str, version: str) -> float:
+        return or_nothing(name, lambda seen: measure_one(name, version, seen), judged, remarks)
+
+    return {name: one(name, version) for name, version in versions.items()}
+
+
+def or_nothing(
+    name: str, ask: Callable[[Judged], float], judged: Judged, remarks: dict[str, str] | None = None
+) -> float:
+    """The score that `ask` gives, or 0 where it fails over these patches alone. Raises `ObjectiveError` where it fails anyway."""
+    try:
+        return ask(judged)
+    except ObjectiveError as error:
         try:
-            value = float(objective(judged))
-        except Exception as error:
-            raise EngineError(
-                f"objective {name} failed: {type(error).__name__}: {error}. Repair the plug-in."
-            ) from error
-        if not (math.isfinite(value) and 0.0 <= value <= 1.0):
-            raise EngineError(f"objective {name} returned {value}, which is not in [0, 1]. Repair the plug-in.")
-        scores[name] = value
-    return scores
+            ask(judged.unchanged())
+        except ObjectiveError:
+            raise error from None
+        if remarks is not None:
+            remarks[name] = printable(str(error).split("\n")[0], 400)
+        return 0.0
+
+
+def measure_one(name: str, version: str, judged: Judged) -> float:
+    """Score of one objective. Raises as `measure`, and `ObjectiveError` where it fails."""
+    objective = find_objective(name)
+    if objective.version != version:
+        raise EngineError(
+            f"objective {name}: this lane has version {objective.version}, the job names {version}. Install one version everywhere."
+        )
+    try:
+        value = float(objective(judged))
+    except Exception as error:
+        raise ObjectiveError(f"objective {name} failed: {_named(error)}. Repair the plug-in.") from error
+    if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+        raise ObjectiveError(f"objective {name} returned {value}, which is not in [0, 1]. Repair the plug-in.")
+    return value
+
+
+def _named(error: Exception) -> str:
+    """Class and message, whatever the class makes of being asked for its message."""
+    try:
+        return printable(f"{type(error).__name__}: {error}", 300)
+    except Exception:
+        return type(error).__name__

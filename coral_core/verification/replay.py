@@ -11,12 +11,13 @@ from coral_core.foreign import visible
 from coral_core.jobs import Evaluation, EvaluationJob
 from coral_core.lane import COMPLETION_CHARACTERS
 from coral_core.plan import problem_set
-from coral_core.repair.extract import extract
 from coral_core.repair.problem import Problem
+from coral_core.scoring.boundary import read_completion
 from coral_core.scoring.judge import Judge, Verdict
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.objectives import score
 from coral_core.scoring.plugins import measure
+from coral_core.scoring.text_process import shared
 from coral_core.verification.findings import Expected, Verified, first_line
 
 MOST_NAMED = 3
@@ -115,7 +116,7 @@ def _differing(
                 yield f"{record.problem_id}: verdict stored {_short(sample.verdict, keys)}, judged again {_short(fresh, keys)}"  # fmt: skip
             elif (
                 len(sample.completion) < COMPLETION_CHARACTERS
-                and extract(sample.completion, problem.entry_point).patch != sample.patch
+                and read_completion(sample.completion, problem.entry_point, shared())[0].patch != sample.patch
             ):
                 yield f"{record.problem_id}: the patch is not what is extracted from its completion"
 

@@ -232,3 +232,5 @@ def _print_problem(out: Console, item: dict[str, Any]) -> None:
             if key != "outcome" and isinstance(value, (int, float, str))
         )
         out.print(words(f"  verdict: {verdict.get('outcome', 'unknown')}" + (f" ({rest})" if rest else "")))
+        if sample["remark"]:
+            out.print(words(f"  remark: {sample['remark']}"))

@@ -9,11 +9,13 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.config.scoring import plugin_objectives
 from coral_core.errors import ConfigError, EngineError
+from coral_core.limit import TimeLimit
 from coral_core.plan import Planner
 from coral_core.preflight import preflight
-from coral_core.scoring.conformance import complaints
+from coral_core.scoring.conformance import _problem, complaints
 from coral_core.scoring.judge import Judge
 from coral_core.scoring.judged import Judged
+from coral_core.scoring.measuring import MeasuringProcess
 from coral_core.scoring.plugins import find_objective, measure, objective_versions
 
 MODULE = """
@@ -140,3 +142,46 @@ def test_it_reaches_the_scores_of_an_evaluation(tmp_path: Path) -> None:
     assert found.scores is not None
     texts = [sample.patch for record in found.records for sample in record.samples]
     assert found.scores["brevity"] == pytest.approx(sum(len(text) < 40 for text in texts) / len(texts))
+
+
+FUSSY = """
+def fussy(judged):
+    if any("poison" in text for texts in judged.patches for text in texts):
+        {}
+    return 0.5
+fussy.version = "1"
+"""
+FAILURES = {
+    "raises": "raise ValueError('\\ud800 \\x1b[31m odd')",
+    "recurses": "return fussy(judged)",
+    "returns text": "return 'much'",
+    "returns nan": "return float('nan')",
+    "returns too much": "return 7",
+    "exits": "raise SystemExit(0)",
+    "dies": "__import__('os').kill(__import__('os').getpid(), 9)",
+}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_one_that_fails_over_what_a_model_wrote_gives_nothing_to_that_evaluation(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fussy").mkdir()
+    install(
+        tmp_path / "fussy", monkeypatch, FUSSY.format(FAILURES[how]), ("fussy",), f"coral_fussy_{how.replace(' ', '_')}"
+    )
+    problem = _problem(0)
+    with Judge(workers=1) as judge:
+        verdicts = tuple(judge.judge_batch([(problem, "x = 'poison'"), (problem, problem.reference)]))
+    judged = Judged((problem,), (("x = 'poison'", problem.reference),), (verdicts,), frozenset(), 1, 1_000)
+    clean = Judged((problem,), ((problem.buggy, problem.reference),), (verdicts,), frozenset(), 1, 1_000)
+    process = MeasuringProcess()
+    try:
+        remarks: dict[str, str] = {}
+        assert process.measure({"fussy": "1"}, judged, TimeLimit(60), remarks) == {"fussy": 0.0}
+        assert remarks["fussy"].startswith("objective fussy") and remarks["fussy"].isprintable()
+        assert process.measure({"fussy": "1"}, clean, TimeLimit(60), remarks := {}) == {"fussy": 0.5} and not remarks
+        with pytest.raises(EngineError, match="version 1"):
+            process.measure({"fussy": "2"}, judged, TimeLimit(60))
+    finally:
+        process.close()

@@ -1,0 +1,130 @@
+"""From completion to scored item: the one door that what a model wrote passes.
+
+One patch in, one scored item out. Extraction, the parser, the linters and the judge work on untrusted
+text in processes that it may bring down (`text_process`, `sandbox`), and what comes back is checked. What is
+raised, crashes, hangs or bloats there is that item's verdict or remark, in bounded time and memory; the
+items beside it are what they would be without it. It fails closed: what could not be read is worth 0.
+
+Errors that leave here are about this machine or a problem: `JudgeError`, and `TimeoutError` when the job's
+time is over.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from coral_core.frozen import Frozen
+from coral_core.repair.extract import LONGEST, Extraction
+from coral_core.repair.problem import Problem
+from coral_core.scoring.judge import Judge, Verdict
+from coral_core.scoring.lint import Findings, findings
+from coral_core.scoring.reading import printable
+from coral_core.scoring.text_process import TextProcess, Unread
+
+
+class Item(Frozen):
+    """One completion for one problem, and everything that its scores are computed from."""
+
+    problem_id: str
+    completion: str
+    """What the model wrote: valid UTF-8, at most as long as is looked at."""
+    patch: str
+    extraction: str
+    verdict: Verdict
+    findings: Findings
+    remark: str
+    """Why something about it could not be read; "" when all was."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of one evaluation: for each problem, one per completion."""
+
+    groups: tuple[tuple[Item, ...], ...]
+
+    def patches(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(item.patch for item in group) for group in self.groups)
+
+    def verdicts(self) -> tuple[tuple[Verdict, ...], ...]:
+        return tuple(tuple(item.verdict for item in group) for group in self.groups)
+
+    def findings(self) -> dict[str, Findings]:
+        """Findings per patch."""
+        return {item.patch: item.findings for group in self.groups for item in group}
+
+    def remarks(self) -> list[str]:
+        """A line for each item that something could not read: problem, place among its samples, reason."""
+        return [
+            f"problem {item.problem_id}, patch {number + 1}: {item.remark}"
+            for group in self.groups
+            for number, item in enumerate(group)
+            if item.remark
+        ]
+
+
+def score_completions(
+    problems: Sequence[Problem],
+    completions: Sequence[Sequence[object]],
+    judge: Judge,
+    process: TextProcess,
+    left: Callable[[], float],
+) -> Items:
+    """Extract, judge and lint each completion.
+
+    Args:
+        problems: The problems of a split.
+        completions: For each problem, what the model wrote. Anything but a text counts as an empty one.
+        judge: Judges the patches.
+        process: Reads completions and patches.
+        left: Seconds that are left.
+
+    Raises:
+        JudgeError: this machine cannot judge or read an ordinary patch, or a problem's reference fails.
+        TimeoutError: no time is left; nothing is known then.
+    """
+    texts = [[_text(completion) for completion in group] for group in completions]
+    extracted = [
+        [read_completion(text, problem.entry_point, process, time.monotonic() + left()) for text in group]
+        for problem, group in zip(problems, texts, strict=True)
+    ]
+    flat = [(problem, found.patch) for problem, group in zip(problems, extracted, strict=True) for found, _ in group]
+    verdicts = iter(judge.judge_batch(flat, left()))
+    lint = findings([patch for _, patch in flat], process, left())
+    return Items(
+        tuple(
+            tuple(
+                _item(problem, text, found, why, next(verdicts), lint[found.patch])
+                for text, (found, why) in zip(group, answers, strict=True)
+            )
+            for problem, group, answers in zip(problems, texts, extracted, strict=True)
+        )
+    )
+
+
+def read_completion(
+    completion: object, entry_point: str, process: TextProcess, until: float | None = None
+) -> tuple[Extraction, str]:
+    """As `extract`, in the text process, and why there is no patch where it could not be read. Raises as `TextProcess.ask`."""
+    request = {"op": "extract", "completion": _text(completion), "entry_point": entry_point}
+    answer = process.ask(request, until)
+    if isinstance(answer, Unread):
+        return Extraction(patch="", how="none"), f"no patch was extracted: {answer.reason}"
+    return Extraction.model_validate(answer), ""
+
+
+def _text(completion: object) -> str:
+    return completion[:LONGEST].encode("utf-8", "replace").decode() if isinstance(completion, str) else ""
+
+
+def _item(problem: Problem, text: str, found: Extraction, why: str, verdict: Verdict, lint: Findings) -> Item:
+    closed = lint.unread if lint.compiles else ""  # what does not compile is the verdict's to say
+    reasons = [why, f"not linted: {closed}" if closed else ""]
+    return Item(
+        problem_id=problem.problem_id,
+        completion=text,
+        patch=found.patch,
+        extraction=found.how,
+        verdict=verdict,
+        findings=lint,
+        remark=printable("; ".join(reason for reason in reasons if reason), 400),
+    )

@@ -1,0 +1,183 @@
+"""What ruff and bandit say of texts. Runs in the text process only (`text_process`), which a text may bring down.
+
+Both linters and the judge read the same text: characters, not bytes. What the judge compiles is
+`str`, where a coding cookie is a comment like any other, so the cookie must not speak to bandit
+either: two lines of our own come first, and a cookie counts on line 1 or 2 only. A marked line
+comes last; a linter that reports nothing there has not read the file to its end, and a file
+that was not read is not a clean one. Comments that switch a linter off count for nothing.
+"""
+
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from coral_core.syntax import UNPARSABLE, depth, functions_at_top, parse, statements
+
+RULES = "E,W,F,B,C4,SIM,PIE,RET,UP,PERF"
+IGNORED = "E501,W292,E741,RET503"
+BEFORE = "#\n#\n"
+AFTER = "\n\nassert 1;\n"
+SEEN_BY_RUFF, SEEN_BY_BANDIT = "E703", "B101"
+"""What the last line is reported for: the semicolon, the assert."""
+DEEPEST = 100
+"""Levels of a syntax tree that linters are given: both work through it by recursion, and ruff's time grows with its cube."""
+CPU_SECONDS = 10
+"""CPU seconds that ruff may take for one text; 200 ordinary ones take a tenth of a second together."""
+WALL_SECONDS = 120.0
+THREADS, STACK_BYTES = 4, 64 << 20
+CONTROL = "def f(x):\n    return x\n"
+
+
+class LinterMissing(Exception):  # noqa: N818 (a finding about this machine)
+    """A linter cannot even read an ordinary text here."""
+
+
+def facts(text: str) -> dict[str, Any]:
+    """What the interpreter and bandit say of one text.
+
+    Returns:
+        `problem` (why it does not compile; then there is nothing else), `statements`, `functions` (names that
+        `def` gives at the top), `refused` (why no linter is given it), `bandit` (severity -> issues, or why not).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            text.encode()
+            compile(text, "<patch>", "exec", dont_inherit=True)
+            tree = parse(text)
+        except UNPARSABLE as error:
+            return {"problem": f"{type(error).__name__}: {error}"[:200]}
+        levels = depth(tree)
+        found: dict[str, Any] = {"statements": statements(tree), "functions": functions_at_top(tree)}
+        if levels > DEEPEST:
+            return found | {"refused": f"nested {levels} levels deep, more than the {DEEPEST} that linters are given"}
+        del tree
+        return found | {"bandit": bandit(text)}
+
+
+def linted(text: str) -> tuple[str, int]:
+    """The text that linters read, and the number of the marked line."""
+    body = BEFORE + text.replace("\r\n", "\n").replace("\r", "\n").rstrip() + AFTER
+    return body, body.count("\n")
+
+
+@lru_cache(maxsize=1)
+def _manager() -> Any:
+    """Bandit's manager, made once: it costs more than most texts do."""
+    for noisy in ("bandit", "stevedore"):  # the second, on import, says ERROR of output formats that are not installed
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    from bandit.core.config import BanditConfig
+    from bandit.core.manager import BanditManager
+
+    return BanditManager(BanditConfig(), "file", quiet=True, ignore_nosec=True)
+
+
+def bandit(text: str) -> dict[str, int] | str:
+    """Number of issues per severity, or why the text was not read."""
+    manager = _manager()
+    from bandit.core.metrics import Metrics
+
+    manager.results, manager.scores, manager.skipped, manager.metrics = [], [], [], Metrics()
+    body, marked = linted(text)
+    with tempfile.NamedTemporaryFile("w", suffix=".py", encoding="utf-8", newline="") as file:
+        file.write(body)
+        file.flush()
+        manager.discover_files([file.name])
+        manager.run_tests()
+    if skipped := manager.get_skipped():
+        return f"bandit skipped it: {skipped[0][1]}"
+    counts = {"LOW": 0, "MEDIUM": 0, "HIGH": 0}
+    seen = False
+    for issue in manager.get_issue_list():
+        if issue.lineno >= marked:
+            seen |= issue.test_id == SEEN_BY_BANDIT
+        else:
+            counts[str(issue.severity)] = counts.get(str(issue.severity), 0) + 1
+    return counts if seen else "bandit did not read it to its end"
+
+
+def ruff(texts: Sequence[str]) -> list[int | str] | str:
+    """Number of violations of each text, or why it was not read; a text when all of them were too much for one process.
+
+    Raises:
+        LinterMissing: a single text was too much, and so is an ordinary one.
+    """
+    counts = _ruff(texts, CPU_SECONDS + len(texts) / 20)
+    if isinstance(counts, str) and len(texts) == 1:
+        ordinary = _ruff([CONTROL], CPU_SECONDS)
+        if ordinary != [0]:
+            raise LinterMissing(f"{counts}; of an ordinary text: {ordinary}")
+        return [counts]
+    return counts
+
+
+def _ruff(texts: Sequence[str], cpu_seconds: float) -> list[int | str] | str:
+    """As `ruff`, in one process; a text says how that process ended when it did not end well."""
+    from ruff import find_ruff_bin  # type: ignore[import-untyped]
+
+    with tempfile.TemporaryDirectory(prefix="coral-lint-") as folder:
+        marked = {}
+        for number, text in enumerate(texts):
+            body, last = linted(text)
+            marked[f"p{number:06d}.py"] = last
+            (Path(folder) / f"p{number:06d}.py").write_text(body, encoding="utf-8", newline="")
+        try:
+            command = [find_ruff_bin(), "check", "--isolated", "--no-cache", "--quiet", "--ignore-noqa", "--exit-zero"]
+            command += ["--select", RULES, "--ignore", IGNORED, "--output-format", "json-lines", folder]
+            command += ["--target-version", f"py3{sys.version_info.minor}"]
+            environment = {"PATH": os.defpath, "RUST_MIN_STACK": str(STACK_BYTES), "RAYON_NUM_THREADS": str(THREADS)}
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            )
+        except OSError as error:
+            return f"ruff cannot be started: {error}"
+        return _said(process, marked, cpu_seconds)
+
+
+def _said(process: "subprocess.Popen[bytes]", marked: dict[str, int], cpu_seconds: float) -> list[int | str] | str:
+    """Reads violations line by line: a text may have any number of them."""
+    whole = int(cpu_seconds) + 1
+    late = threading.Timer(WALL_SECONDS, process.kill)
+    late.start()
+    counts: dict[str, int] = dict.fromkeys(marked, 0)
+    problems: dict[str, str] = {}
+    seen: set[str] = set()
+    try:
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (whole, whole + 1))
+        assert process.stdout is not None
+        for line in process.stdout:
+            row = json.loads(line)
+            name = Path(row["filename"]).name
+            if row["code"] in (None, "invalid-syntax") or row["code"].startswith("E9"):
+                problems.setdefault(name, f"ruff cannot read it: {row['message']}"[:200])
+            elif row["location"]["row"] >= marked[name]:
+                seen |= {name} if row["code"] == SEEN_BY_RUFF else set()
+            else:
+                counts[name] += 1
+        status = process.wait()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"ruff's answer cannot be read: {type(error).__name__}: {error}"[:200]
+    finally:
+        late.cancel()
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    if status != 0:
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
+        return f"ruff did not come through ({how})"
+    return [
+        problems.get(name, count if name in seen else "ruff did not read it to its end")
+        for name, count in counts.items()
+    ]
