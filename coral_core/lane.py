@@ -199,6 +199,7 @@ class Lane:
     ) -> Evaluation:
         prompt = prompt_template(job)
         problems = problem_set(job.problems).split(job.split)
+        self._texts.start()
         self._load(job)
         limit.begin()
         samples = job.generation.samples if job.light.sampling else 1

@@ -133,6 +133,12 @@ class TextProcess:
             )
         return self._process
 
+    def start(self) -> None:
+        """Start it, if it does not run, without waiting: what it loads takes about as long as a small model generates."""
+        with self._lock:
+            if not self._killed:
+                self._living()
+
     def kill(self) -> None:
         """End what is under way, from any thread; nothing else will start."""
         self._killed = True
@@ -255,6 +261,7 @@ def main() -> None:
         value = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (value, value))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    _reply({"op": "control"})  # loads bandit, before the first text comes
     _serve(reader, writer)
 
 

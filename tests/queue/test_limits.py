@@ -170,14 +170,14 @@ def test_code_that_does_not_return_takes_the_lane_with_it_and_not_its_ticket(
 ) -> None:
     monkeypatch.setattr(backstop, "SLACK_SECONDS", 0.1)
     monkeypatch.setattr(backstop, "GRACE_SECONDS", 1.0)
-    stuck = threading.Event()
-    monkeypatch.setattr(lane_module, "score", lambda *_: stuck.wait(60))
+    stuck, reached = threading.Event(), threading.Event()
+    monkeypatch.setattr(lane_module, "score", lambda *_: reached.set() or stuck.wait(60))
     ticket = evaluation(planner(), seconds=8 if how == "outlasted" else 600)
     asked: list[Any] = []
     order: Any = lambda: "stop" if asked else "go on"  # noqa: E731
     worker, queue, thread, _ = started(store, ticket, make_engine=InlineEngine, order=order)
     if how == "cancelled":
-        time.sleep(1.0)
+        assert reached.wait(60)
         asked.append("stop")
     assert worker._over.wait(60), "the process was not ended"
     note = queue.lanes.read(worker.name)
