@@ -30,23 +30,6 @@ def parse(source: str | bytes) -> ast.Module:
         return ast.parse(source)
 
 
-<<<<<<< HEAD
-@contextlib.contextmanager
-def parsing() -> Iterator[None]:
-    """Held around a library that parses by itself."""
-    with _one_at_a_time:
-        yield
-
-
-def depth(tree: ast.AST) -> int:
-    """Nodes within each other, counted without recursion: what is nested deeply breaks those who visit it by calls."""
-    deepest, waiting = 0, [(tree, 1)]
-    while waiting:
-        node, level = waiting.pop()
-        deepest = max(deepest, level)
-        waiting += [(child, level + 1) for child in ast.iter_child_nodes(node)]
-    return deepest
-=======
 def bound_names(statement: ast.stmt) -> set[str]:
     """Names of the module that a statement at its top level binds when it runs, in whatever block or pattern.
 
@@ -92,11 +75,12 @@ def functions_at_top(tree: ast.Module) -> list[str]:
 
 
 def depth(tree: ast.AST) -> int:
-    """Levels of `tree`, counted without recursion."""
-    level, deepest = [tree], 0
-    while level:
-        deepest += 1
-        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    """Nodes within each other, counted without recursion: what is nested deeply breaks those who visit it by calls."""
+    deepest, waiting = 0, [(tree, 1)]
+    while waiting:
+        node, level = waiting.pop()
+        deepest = max(deepest, level)
+        waiting += [(child, level + 1) for child in ast.iter_child_nodes(node)]
     return deepest
 
 
@@ -109,4 +93,3 @@ def _empty(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Constant)
     return isinstance(statement, ast.Pass) or (isinstance(statement, ast.AnnAssign) and statement.value is None)
->>>>>>> 6328687 (From completion to score each text is read by itself, where it can break nothing else, and fails closed)
