@@ -209,6 +209,39 @@ HOSTILE: dict[str, Any] = {
     "a bare float": 1.5,
 }
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(TAGS),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(st.sampled_from(TAGS), inner).map(list)
+        | st.tuples(st.sampled_from("ltszd"), st.lists(inner, max_size=3)).map(list)
+        | st.tuples(st.just("d"), st.lists(st.tuples(inner, inner).map(list), max_size=3)).map(list)
+        | st.dictionaries(st.text(max_size=2), inner, max_size=2)
+    ),
+    max_leaves=10,
+)
+
+
+@MANY
+@given(JSON, VALUES, st.lists(JSON, max_size=3), TOLERANCES)
+def test_any_answer_at_all_is_compared_without_an_error(
+    junk: Any, value: Any, rows: list[Any], tolerances: tuple[float | None, float | None]
+) -> None:
+    """What is in the language equals itself, and nothing else is equal to anything."""
+    wanted = case(value, tolerance=tolerances[0], relative_tolerance=tolerances[1], mutated=())
+    for record in (
+        {"value": junk},
+        {"value": junk, "nodes": rows, "mutated": rows},
+        {"exception": junk, "value": junk},
+    ):
+        assert agrees(wanted, record) in (True, False)
+    try:
+        found = decode(junk)
+    except ValueOutside as error:
+        assert "two equal" in str(error) or (not same(encode(value), junk) and not same(junk, junk))
+    else:
+        assert same(junk, junk) and same(encode(found), junk)
+
 
 @pytest.mark.parametrize("junk", HOSTILE.values(), ids=HOSTILE.keys())
 def test_what_encode_cannot_have_written_equals_nothing_and_raises_nothing(junk: Any) -> None:
