@@ -8,12 +8,15 @@ in the run's folder keeps the answer: a replay finds everything in the store and
 import logging
 from typing import Self
 
+from pydantic import Field
+
 from coral_core.bounded_read import read_model
 from coral_core.config import InfraConfig
-from coral_core.errors import BaseModelError, StoreError
-from coral_core.foreign import in_a_line
+from coral_core.errors import BaseModelError, ConfigError, StoreError
+from coral_core.foreign import in_a_line, visible
 from coral_core.frozen import Frozen
 from coral_core.jobs import BaseModelIdentity
+from coral_core.lm.versions import ENGINE_VERSION, UNRECORDED_ENGINE
 from coral_core.run import RunFolder
 from coral_core.store import write_atomic
 
@@ -47,6 +50,7 @@ class FrozenIdentities(Frozen):
 
     schema_version: int = 1
     asked: str = ""
+    engine_version: str = Field(UNRECORDED_ENGINE, description="Of the code that asked.")
     identities: Identities
 
 
@@ -60,7 +64,9 @@ def asked_of(infra: InfraConfig) -> str:
 def freeze_identities(folder: RunFolder, infra: InfraConfig, identities: Identities) -> None:
     """Keep what the lanes said, for the next session of this run. Raises `StoreError`: it cannot be written."""
     try:
-        text = FrozenIdentities(asked=asked_of(infra), identities=identities).model_dump_json(indent=1)
+        text = FrozenIdentities(
+            asked=asked_of(infra), engine_version=ENGINE_VERSION, identities=identities
+        ).model_dump_json(indent=1)
         write_atomic(folder.path / FILE, text.encode())
     except OSError as error:
         raise StoreError(
@@ -69,7 +75,11 @@ def freeze_identities(folder: RunFolder, infra: InfraConfig, identities: Identit
 
 
 def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | None:
-    """What lanes of `infra` said to an earlier session of this run; None when nobody asked them."""
+    """What lanes of `infra` said to an earlier session of this run; None when nobody asked them.
+
+    Raises:
+        ConfigError: the run was begun with another version of the engine.
+    """
     try:
         found = read_model(folder.path / FILE, FrozenIdentities)
         found.identities.check()
@@ -78,4 +88,10 @@ def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | Non
     except (OSError, ValueError, BaseModelError) as error:
         log.warning("%s cannot be used, so lanes are asked again: %s", folder.path / FILE, in_a_line(error))
         return None
+    if found.engine_version != ENGINE_VERSION:
+        raise ConfigError(
+            f"{folder.run_id}: was begun with engine {visible(found.engine_version)[:40]}, and this version of CORAL-X has engine {ENGINE_VERSION}, which "
+            "does not use results of another engine. Do the run anew as a new edition: coral evolve CONFIG --again (its old "
+            "results stay readable; coral store clear --other-versions removes them from the store)"
+        )
     return found.identities if found.asked == asked_of(infra) else None

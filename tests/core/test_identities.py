@@ -1,14 +1,16 @@
 """What lanes say of the base model is kept with the run, and used for those lanes alone."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.errors import BaseModelError
+from coral_core.errors import BaseModelError, ConfigError
 from coral_core.genome import default_lora
 from coral_core.identities import FILE, Identities, freeze_identities, frozen_identities
 from coral_core.jobs import BaseModelIdentity
+from coral_core.lm.versions import ENGINE_VERSION, UNRECORDED_ENGINE
 from coral_core.plan import Planner
 from coral_core.run import RunFolder, identify_run
 
@@ -41,6 +43,34 @@ def test_answers_hold_for_the_lanes_that_gave_them(tmp_path: Path) -> None:
     assert frozen_identities(folder, HERE) is None
     others = POOLS.model_copy(update={"training": POOLS.training.model_copy(update={"deployment": "train/other"})})
     assert frozen_identities(folder, others) is None
+
+
+@pytest.mark.parametrize(("version", "said"), [(None, "engine 1,"), ("77", "engine 77,")])
+def test_a_run_of_another_engine_is_refused_with_the_way_out(tmp_path: Path, version: str | None, said: str) -> None:
+    """Its frozen numerics class names digests of results that this engine must not use."""
+    folder = RunFolder(tmp_path / "run-1")
+    folder.path.mkdir()
+    freeze_identities(folder, POOLS, LANES)
+    text = json.loads((folder.path / FILE).read_text())
+    assert text.pop("engine_version") == ENGINE_VERSION != "1"
+    if version is not None:
+        text["engine_version"] = version
+    (folder.path / FILE).write_text(json.dumps(text))
+    for infra in (POOLS, HERE):
+        with pytest.raises(ConfigError, match=rf"run-1: was begun with {said}.*--again"):
+            frozen_identities(folder, infra)
+
+
+def test_results_of_an_older_engine_are_of_other_digests(monkeypatch: pytest.MonkeyPatch) -> None:
+    def digests() -> list[str]:
+        plan = Planner.of_config(config)
+        heavy = default_lora(config.base_model.name)
+        return [plan.training(heavy).digest(), plan.evaluation(heavy).digest(), plan.evaluation(None).digest()]
+
+    config = RunConfig()
+    now = digests()
+    monkeypatch.setattr("coral_core.lm.base.ENGINE_VERSION", UNRECORDED_ENGINE)
+    assert not set(now) & set(digests())
 
 
 @pytest.mark.parametrize("text", ["", "{half", "[]", '{"identities": {"training": {}}}'])

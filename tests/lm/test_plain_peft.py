@@ -1,0 +1,153 @@
+"""What the engine writes with an adapter is what plain PEFT writes with it, tied heads and end tokens included."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from peft import PeftModel  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+
+from coral_core.config.tree import BaseModelConfig  # noqa: E402
+from coral_core.errors import BaseModelError, Infeasible  # noqa: E402
+from coral_core.lm.generation import _penalised, _seen  # noqa: E402
+from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
+from tests.lm import engine_models  # noqa: E402
+from tests.lm.small_models import edit  # noqa: E402
+
+pytestmark = pytest.mark.torch
+CASES = [
+    ("llama-tied", ("lm_head",), "lora"),
+    ("llama-tied", ("lm_head",), "dora"),
+    ("llama-tied", ("lm_head", "q_proj", "down_proj"), "dora"),
+    ("llama-untied", ("lm_head", "v_proj"), "lora"),
+    ("qwen2-biases", ("lm_head", "k_proj"), "lora"),
+    ("gpt2-tied", ("lm_head", "c_attn"), "lora"),
+    ("gpt2-tied", ("c_attn", "c_proj"), "dora"),
+    ("tiny", ("lm_head",), "lora"),
+]
+
+
+def write(
+    backend: TorchBackend, adapter: Path | None, light: Any = engine_models.SHORT, heavy: Any = None
+) -> list[list[str]]:
+    return backend.generate(adapter, light, engine_models.TEXTS, 1, 1, engine_models.SHAPE, [], heavy)[0]
+
+
+def plain(folder: Path, adapter: Path) -> list[list[str]]:
+    """Greedy text of the adapter on a base model that was loaded for it, not merged, prompt by prompt."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+    model: Any = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32), str(adapter)
+    ).eval()
+    texts = []
+    for _, text in engine_models.TEXTS:
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
+        texts.append([tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)])
+    return texts
+
+
+@pytest.mark.parametrize(("name", "modules", "adapter"), CASES)
+def test_the_text_is_that_of_plain_peft(tmp_path: Path, name: str, modules: tuple[str, ...], adapter: str) -> None:
+    folder = engine_models.build(name, tmp_path / "base")
+    backend = TorchBackend(BaseModelConfig(name=str(folder)))
+    job = engine_models.job(folder, modules, adapter=adapter)
+    (tmp_path / "adapter").mkdir()
+    before = write(backend, None)
+    backend.train(job, engine_models.PAIRS, tmp_path / "adapter")
+    found = write(backend, tmp_path / "adapter", heavy=job.heavy)
+    assert found == plain(folder, tmp_path / "adapter") != before
+    assert write(backend, None) == before and backend.check() == backend.checksum
+    head = backend._base.model.get_output_embeddings().weight
+    assert (head is backend._base.model.get_input_embeddings().weight) == (name != "llama-untied"), "tied as it was"
+
+
+def test_a_penalty_leaves_end_tokens_alone_until_they_are_written() -> None:
+    """A prompt that begins with its end token, padded with it on the left, as GPT-2 and StarCoder2 have it."""
+    ends, ids, mask = {2}, torch.tensor([[2, 2, 2, 5, 6], [2, 7, 2, 7, 8]]), torch.tensor([[0, 0, 1, 1, 1], [1] * 5])
+    seen = _seen(ids, mask, ends, 10)
+    assert seen.tolist() == [[n in (5, 6) for n in range(10)], [n in (7, 8) for n in range(10)]]
+    logits = torch.full((2, 10), 3.0)
+    found = _penalised(logits, seen, 1.5)
+    assert found[:, 2].tolist() == [3.0, 3.0] and found[0, 5] == 2.0 and found[1, 5] == 3.0
+
+
+def test_padding_does_not_hide_a_token_of_the_prompt() -> None:
+    """The padding token stands masked and unmasked in one row: it was written to in both ways, in no fixed order."""
+    assert _seen(torch.tensor([[4, 4, 4, 9]]), torch.tensor([[0, 0, 1, 1]]), {1}, 10)[
+        0
+    ].nonzero().flatten().tolist() == [4, 9]
+    assert _seen(torch.tensor([[9, 4, 4, 4]]), torch.tensor([[1, 0, 0, 0]]), {1}, 10)[
+        0
+    ].nonzero().flatten().tolist() == [9]
+
+
+def test_a_model_whose_end_begins_texts_stops_under_a_penalty_as_without(tmp_path: Path) -> None:
+    """The model always ends at once; were the end token of the prompt punished, it would go on."""
+    folder = engine_models.build("llama-untied", tmp_path / "base")
+    for file in ("config.json", "generation_config.json"):
+        edit(folder / file, lambda data: data.update(bos_token_id=3, eos_token_id=3, pad_token_id=3))
+    edit(folder / "tokenizer_config.json", lambda data: data.update(bos_token="<eos>", pad_token="<eos>"))
+    backend = TorchBackend(BaseModelConfig(name=str(folder)))
+    assert backend._base.encode("x")[0] == 3 and 3 in backend._base.end_tokens
+    with torch.no_grad():
+        head = backend._base.model.lm_head.weight
+        norm = backend._base.model.model.norm.weight
+        norm.fill_(1.0)
+        head.zero_()
+    hidden: list[Any] = []
+    handle = backend._base.model.lm_head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0][:, -1]))
+    write(backend, None)
+    handle.remove()
+    with torch.no_grad():
+        # the end token's logit is a little above that of another one, for each of the prompts
+        for state in hidden[0]:
+            head[3] += state
+            head[9] += 0.9 * state
+    penalty = engine_models.SHORT.model_copy(update={"repetition_penalty": 2.0})
+    assert write(backend, None) == write(backend, None, penalty)
+
+
+@pytest.mark.parametrize("adapted", [True, False])
+def test_outputs_that_are_no_numbers_are_no_text(tmp_path: Path, adapted: bool) -> None:
+    folder = engine_models.build("llama-tied", tmp_path / "base")
+    backend = TorchBackend(BaseModelConfig(name=str(folder)))
+    job = engine_models.job(folder, ("q_proj",))
+    backend.train(job, engine_models.PAIRS, tmp_path)
+    if adapted:
+        from safetensors.torch import load_file, save_file
+
+        path = tmp_path / "adapter_model.safetensors"
+        save_file({name: tensor * 0 + 1e38 for name, tensor in load_file(path).items()}, path)
+        with pytest.raises(Infeasible, match="not finite at token 1") as caught:
+            write(backend, tmp_path, heavy=job.heavy)
+        assert caught.value.reason == "diverged" and backend.check() == backend.checksum
+        return
+    with torch.no_grad():
+        backend._base.model.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(BaseModelError, match=r"outputs of .* are not finite"):
+        write(backend, None)
+
+
+def test_a_run_is_not_affected_by_who_used_the_random_numbers_before(tmp_path: Path) -> None:
+    folder = engine_models.build("llama-tied", tmp_path / "base")
+    backend = TorchBackend(BaseModelConfig(name=str(folder)))
+    job = engine_models.job(folder, ("q_proj",))
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    for name in ("a", "b"):
+        torch.manual_seed(1)
+        (tmp_path / name).mkdir()
+        backend.train(job, engine_models.PAIRS, tmp_path / name)
+        assert torch.rand(1) == expected
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+    backend.train(job, engine_models.PAIRS, tmp_path)
+    shutil.rmtree(folder)
+    files = [(path / "adapter_model.safetensors").read_bytes() for path in (tmp_path / "a", tmp_path / "b", tmp_path)]
+    assert files[0] == files[1] == files[2]
