@@ -109,7 +109,11 @@ class Roots(Frozen):
     def check_config(self, config: RunConfig) -> None:
         """Refuse a configuration that names a place outside, or takes a risk that is not allowed. Raises `ConfigError`."""
         self.place("runs", "runs", config.runs)
-        self.place("store", "store.path", config.store.path)
+        self.check_lanes(config, config.store.path)
+
+    def check_lanes(self, config: RunConfig, store: str) -> None:
+        """What lanes of `store` would refuse of the jobs of `config`. Raises `ConfigError`."""
+        self.place("store", "store.path", store)
         self._problems(config.problems)
         self._base_model(config.base_model)
         self._judge(config.scoring.judge)

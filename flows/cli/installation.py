@@ -249,7 +249,7 @@ def up(
     )
     for step in run(Place(workdir=str(place)), resume=True):
         console.print(f"{step.action:<12} {step.what}")
-    for worker in start_workers(url):
+    for worker in start_workers(url, place):
         console.print(f"{'worker':<12} {worker['pool']}, process {worker['pid']}, log {worker['log']}")
     console.print(
         f"up after {time.perf_counter() - started:.0f} s. Run: coral evolve configs/quickstart.yaml --executor work-pools; end with: coral down"

@@ -6,6 +6,7 @@ from coral_core.config import RunConfig
 from coral_core.ledger import Ledger
 from coral_core.run import identify_run
 from coral_core.store import Store
+from flows.credentials import use_credential
 from flows.dispatch.base import Executor
 from flows.dispatch.inline import InlineExecutor
 from flows.dispatch.local import LocalExecutor
@@ -41,6 +42,9 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
     if config.infra.executor == "local":
         return LocalExecutor(config.infra, store, run_id, ledger)
     _find_api()
+    from flows.installation.daily import refuse_what_lanes_refuse
+
+    refuse_what_lanes_refuse(config, store.root)
     from flows.dispatch.limits import warn_of_limits  # these import Prefect, which the other two can do without
     from flows.dispatch.pools import WorkPoolExecutor
 
@@ -54,7 +58,8 @@ def _find_api() -> None:
     if "prefect" in sys.modules:
         from prefect.settings import PREFECT_API_URL
 
-        if PREFECT_API_URL.value():
+        if url := PREFECT_API_URL.value():
+            use_credential(url)
             return
     from flows.installation.daily import use_api
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coral_core.errors import ConfigError, CoralError
 from coral_core.json_object import json_object
@@ -23,6 +23,9 @@ from flows.credentials import use_credential
 from flows.installation.pools import POOLS
 from flows.local_server import SETTINGS, configured_api, coral_home, living, locked
 from flows.outlive import STARTED_BY_WORKER
+
+if TYPE_CHECKING:
+    from coral_core.config import RunConfig
 
 STOP_SECONDS = 30.0
 
@@ -77,15 +80,35 @@ def refuse_without_installation() -> None:
     )
 
 
-def start_workers(url: str) -> list[dict[str, Any]]:
-    """A process worker for each pool; those that run already for `url` are left alone, those of another server ended."""
+def refuse_what_lanes_refuse(config: "RunConfig", store: Path) -> None:
+    """Where lanes are those of `coral up`, say at once what each of them would. Raises `ConfigError`."""
+    from coral_core.roots import Roots  # late: commands that only look need no sources of problems
+
+    state = read_state()
+    if not state.get("workdir") or state.get("url") != known_api():
+        return
+    for worker in state.get("workers", []):
+        if not is_worker(worker):
+            continue
+        with contextlib.suppress(OSError):
+            read = Path(f"/proc/{worker['pid']}/environ").read_bytes().decode(errors="surrogateescape").split("\0")
+            environment = dict(item.split("=", 1) for item in read if "=" in item)
+            Roots.of_environment(environment, Path(state["workdir"])).check_lanes(config, str(store))
+
+
+def start_workers(url: str, workdir: Path | None = None) -> list[dict[str, Any]]:
+    """A process worker for each pool; those that run already for `url` are left alone, those of another server ended.
+
+    `workdir`: where their flow runs start, when that is known.
+    """
     with locked(coral_home(), "up"):
         if read_state().get("url", url) != url:
             for _ in _end_workers(None):
                 pass
         known = {w["pool"]: w for w in read_state().get("workers", []) if is_worker(w)}
         workers = [known.get(pool.name) or _start(pool.name, pool.limit, url) for pool in POOLS]
-        _write_state({"url": url, "workers": workers})
+        workdir = workdir or read_state().get("workdir", "")
+        _write_state({"url": url, "workers": workers, "workdir": str(workdir)})
     time.sleep(1.0)
     for worker in workers:
         if not is_worker(worker):

@@ -210,8 +210,6 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"runs": "leads-out"}, "runs"),
     ({"runs": "~/runs"}, "runs"),
     ({"store": {"path": "{out}"}}, "store.path"),
-    ({"store": {"path": "file://{out}"}}, "store.path"),
-    ({"store": {"path": "s3://bucket"}}, "store.path"),
     ({"problems": {"source": "jsonl", "path": "{out}/bugs.jsonl"}}, "problems.path"),
     ({"problems": {"source": "builtin", "path": "/etc"}}, "problems.path"),
     ({"problems": {"source": "package", "path": "{out}"}}, "problems.path"),

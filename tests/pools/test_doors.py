@@ -12,6 +12,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from coral_core.config import RunConfig
 from coral_core.ledger import Ledger
+from coral_core.lm.base import TINY
 from coral_core.plan import job_for_patch
 from coral_core.queue import Ticket
 from tests.pools.conftest import Pools, connected, until
@@ -111,3 +112,11 @@ def test_a_ticket_that_somebody_put_into_the_queue_is_held_to_them(pools: Pools,
     last = failed.ticket.failures[-1]
     assert failed.ticket.digest == bad.digest() and last.error == "ConfigError" and "CORAL_ROOTS_CODE" in last.message
     assert not (package.parent / "ran").exists() and json.dumps(last.message)
+
+
+def test_an_evolution_at_a_terminal_hears_at_once_what_its_lanes_would_refuse(pools: Pools) -> None:
+    """Its own rights are those of its person, its lanes' are those of `coral up`."""
+    refused = pools.evolve(base_model__name=str(TINY))
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert f"base_model.name: {TINY}: is not below" in refused.stderr and "CORAL_ROOTS_MODELS" in refused.stderr
+    assert not pools.lanes() and not pools.queue().runs(), "no lane was asked"
