@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve test test-faults test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check tiny constraints clean
+.PHONY: help env evolve test test-faults test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check tiny secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,9 @@ check: lint types test ## linter, types, tests (CI runs test-pythons and test-fa
 
 tiny: env ## pre-train the embedded base model from nothing (about 15 minutes on one thread)
 	$(BIN)/python -m coral_core.lm.pretrain --out coral_core/lm/tiny
+
+secrets: ## passwords for deployments/compose.yaml, into deployments/.env (mode 600); what is there stays
+	@bash deployments/make_secrets.sh
 
 constraints: env ## rewrite the lock after changing pyproject.toml
 	$(BIN)/pip freeze --exclude-editable | grep -viE '^(torch|nvidia-.*|triton|cuda-.*)([=@ ]|$$)' > constraints.txt

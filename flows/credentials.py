@@ -166,9 +166,9 @@ def refused(url: str, status: int) -> KeyRefusedError:
         return KeyRefusedError(f"{url} asks for a key ({status}). {error}")
     if sent is not None:
         return KeyRefusedError(
-            f"{url} refuses the key ({status}) of {sent.source}. Correct it there: PREFECT_API_AUTH_STRING (USER:PASSWORD, a server "
-            "of your own) goes before PREFECT_API_KEY (Prefect Cloud). Without either, coral up's own server gets its key from "
-            "CORAL_HOME/api-key; where that was changed: coral down, coral up"
+            f"{url} refuses the key ({status}). Set PREFECT_API_KEY (Prefect Cloud), or PREFECT_API_AUTH_STRING (USER:PASSWORD, a server "
+            f"of your own; goes before the other), to another: it was sent that of {sent.source}. With neither, coral up's server gets "
+            "its key from CORAL_HOME/api-key; where that was changed: coral down, coral up"
         )
     return KeyRefusedError(
         f"{url} asks for a key ({status}), and none is configured for it. Set PREFECT_API_URL to it and PREFECT_API_AUTH_STRING to "

@@ -37,8 +37,10 @@ from flows.served import roots
 log = logging.getLogger("coral.lane")
 
 Text = Annotated[str, Field(max_length=4096)]
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
-Linger = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+MOST_JOBS = 1_000_000
+Count = Annotated[int, Field(ge=0, le=MOST_JOBS)]
+MOST_LINGER = 3600.0
+Linger = Annotated[float, Field(ge=0, le=MOST_LINGER, allow_inf_nan=False)]
 """As `infra.linger`: a lane that waits keeps its place, so nobody may have it wait for ever."""
 MOST_PATCHES = 10_000
 BY_HAND = "by-hand"
@@ -133,6 +135,12 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
         raise ConfigError(
             f"this worker has {code_version()}, the evolution {code}. Install one version of both on every machine and image."
         )
+    if not 0 <= linger <= MOST_LINGER:  # also for callers whom Prefect's check of the parameters did not see
+        raise ConfigError(
+            f"linger: {linger:g}: give 0 to {MOST_LINGER:.0f} seconds. A lane that waits keeps its place."
+        )
+    if not 0 <= most <= MOST_JOBS:
+        raise ConfigError(f"most: {most}: give 0 (no limit) to {MOST_JOBS}.")
     held_to = roots()
     store = Store(path if held_to is None else held_to.place("store", "store", path))
     queue = JobQueue(store, name)

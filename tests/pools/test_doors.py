@@ -116,7 +116,7 @@ def test_a_ticket_that_somebody_put_into_the_queue_is_held_to_them(pools: Pools,
 
 def test_an_evolution_at_a_terminal_hears_at_once_what_its_lanes_would_refuse(pools: Pools) -> None:
     """Its own rights are those of its person, its lanes' are those of `coral up`."""
-    refused = pools.evolve(base_model__name=str(TINY))
+    refused = pools.evolve(base_model__name=str(TINY), base_model__prompt="tiny")
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert f"base_model.name: {TINY}: is not below" in refused.stderr and "CORAL_ROOTS_MODELS" in refused.stderr
     assert not pools.lanes() and not pools.queue().runs(), "no lane was asked"
