@@ -6,16 +6,18 @@ no code of a base model), asks no network, starts nothing, and does work of boun
 it therefore leaves out it returns, for people. `preflight` looks at that, too: it comes when the evolution really starts.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 
 from coral_core.config import Places, ProblemsConfig, RunConfig
+from coral_core.config.document import KeyPath
 from coral_core.config.load import path_problems
 from coral_core.config.scoring import OBJECTIVES, plugin_objectives
 from coral_core.config.texts import expanded
 from coral_core.config.tree import BUG_CLASSES
-from coral_core.errors import BaseModelError, ConfigError, ProblemError
+from coral_core.errors import BaseModelError, ConfigError, CoralError, ProblemError
 from coral_core.lm.base import identify, is_rehearsal, numerics_class
 from coral_core.lm.check import check_base_model, tokenizer_folder
 from coral_core.lm.rehearsal import seconds_of
@@ -54,42 +56,57 @@ def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
     """
     notes: list[str] = []
     for key, step in _STEPS:
-        try:
+        with _about(key, places):
             notes += step(config)
-        except (ConfigError, ProblemError, BaseModelError, RecursionError) as raised:
-            error = _too_deep(key) if isinstance(raised, RecursionError) else raised
-            if places is not None:
-                places.place(error, getattr(error, "key", ()) or key)
-            raise error from None
     return tuple(notes)
 
 
-def preflight(config: RunConfig) -> None:
+def preflight(config: RunConfig, places: Places | None = None) -> None:
     """Refuse a run that cannot end well: `check`, and what only the problems and plug-ins themselves can tell.
 
     The hub is asked for a base model that is not on this machine and has its jobs here. The problem source is read whole,
     which runs the tests of a `package` and the code of a plug-in. Cheap when called again: the problem set is kept.
+
+    Args:
+        config: The configuration.
+        places: As of `check`.
 
     Raises:
         ConfigError: as `check`; an objective's plug-in that cannot be used, a leak that is not accepted.
         ProblemError: the problem source cannot be used.
         BaseModelError: the base model cannot be used.
     """
-    check(config)
-    if config.infra.executor != "work-pools":  # the jobs run here: the hub is asked now, and the device must be there
-        check_targets(config, identify(config.base_model))
-    objective_versions(config.scoring)
-    try:
+    check(config, places)
+    with _about(("base_model", "name"), places):
+        if (
+            config.infra.executor != "work-pools"
+        ):  # the jobs run here: the hub is asked now, and the device must be there
+            check_targets(config, identify(config.base_model))
+    with _about(("scoring",), places):
+        objective_versions(config.scoring)
+    with _about(("problems",), places):
         problems = problem_set(config.problems)
         guard(problems, config.problems)
-    except RecursionError:
-        raise _too_deep(("problems",)) from None
-    everything = [*problems.fitness, *problems.monitor, *problems.held_out]
-    _check_prompts(config, [(problem.problem_id, problem.buggy) for problem in everything])
+        everything = [*problems.fitness, *problems.monitor, *problems.held_out]
+        _check_prompts(config, [(problem.problem_id, problem.buggy) for problem in everything])
 
 
-def _too_deep(key: tuple[str, ...]) -> ConfigError:
-    return ConfigError(f"{'.'.join(key)}: something that is read here is nested too deeply. Take it out.", key)
+@contextlib.contextmanager
+def _about(key: KeyPath, places: Places | None) -> Iterator[None]:
+    """Begin an error from within with where `key`, or the key that the error names, was written."""
+    try:
+        yield
+    except (ConfigError, ProblemError, BaseModelError, RecursionError) as raised:
+        error: CoralError = (
+            raised
+            if isinstance(raised, CoralError)
+            else ConfigError(
+                f"{'.'.join(map(str, key))}: something that is read here is nested too deeply. Take it out."
+            )
+        )
+        if places is not None:
+            places.place(error, getattr(error, "key", ()) or key)
+        raise error from None
 
 
 def _check_paths(config: RunConfig) -> Iterator[str]:
@@ -194,7 +211,7 @@ def _written_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
     return [(problem.problem_id, problem.buggy) for problem in everything], ""
 
 
-_STEPS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], Iterator[str]]], ...] = (
+_STEPS: tuple[tuple[KeyPath, Callable[[RunConfig], Iterator[str]]], ...] = (
     (("problems", "path"), _check_paths),
     (("scoring",), _check_plugins),
     (("problems", "training"), _check_leaks),

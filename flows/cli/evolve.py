@@ -67,15 +67,14 @@ def evolve(
     if not 1 <= edition <= LARGEST_EDITION:
         raise ConfigError(f"--edition {edition:.6g}: an edition is a whole number from 1 to {LARGEST_EDITION}.")
     loaded, places = read_config(config, overrides)
-    notes = check(loaded, places)
     if again:
         edition = next_edition(loaded.runs, loaded)
     if dry_run:
         from flows.cli.dry_run import dry_run as describe
 
-        describe(loaded, edition, as_json, notes)
+        describe(loaded, edition, as_json, check(loaded, places))
         return
-    preflight(loaded)
+    preflight(loaded, places)
     Store(loaded.store.path).prepare()
     run_it(loaded, config, edition, overrides, port, keep_server, as_json)
 

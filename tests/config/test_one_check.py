@@ -124,7 +124,7 @@ def test_the_pre_flight_of_a_flow_is_that_check(monkeypatch: pytest.MonkeyPatch,
 
     assert evolve.preflight is preflight
     called = []
-    monkeypatch.setattr(module, "check", lambda config: called.append(config) or ())
+    monkeypatch.setattr(module, "check", lambda config, places: called.append(config) or ())
     preflight(parse_config(SMALL, "c.yaml"))
     assert called == [parse_config(SMALL, "c.yaml")]
 
