@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import BaseModelError, CoralError
-from coral_core.lm.architecture import end_tokens
+from coral_core.errors import BaseModelError, ConfigError, CoralError
+from coral_core.lm.architecture import end_tokens, positions
 from coral_core.lm.base import attention_of, local_path
 from coral_core.lm.environment import without_credentials
 
@@ -81,4 +81,26 @@ def special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozense
         raise BaseModelError(
             f"base_model.name: {name}: the padding token has id {pad}, the model has embeddings for 0 to {rows - 1}. Set pad_token in tokenizer_config.json to another token."
         )
+    # special tokens of the tokenizer's class that no text holds do no harm, but for the one before every prompt
+    harmless = set(tokenizer.all_special_tokens) - {tokenizer.bos_token}
+    beyond = [
+        (number, token) for token, number in tokenizer.get_vocab().items() if number >= rows and token not in harmless
+    ]
+    if beyond:
+        number, token = max(beyond)
+        raise BaseModelError(
+            f"base_model.name: {name}: the tokenizer has {len(beyond)} tokens beyond the model's {rows} embeddings, such as {token[:40]!r} with id {number}. "
+            "Use the tokenizer that belongs to the model, or resize the embeddings (resize_token_embeddings) and save it."
+        )
     return pad, ends
+
+
+def check_room(model: Any, name: str, tokens: int, keys: str) -> None:
+    """Positions for sequences of `tokens` tokens. The check of the configuration says so earlier, where the files are.
+
+    Raises:
+        ConfigError: `keys` of the configuration ask for more than the model was made for.
+    """
+    most = positions(model.config.get_text_config().to_dict())
+    if most is not None and tokens > most:
+        raise ConfigError(f"{keys}: {tokens} tokens together, and {name} has {most} positions. Lower them.")

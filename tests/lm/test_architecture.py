@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
@@ -15,15 +17,23 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 from benchmarks.architectures import entry  # noqa: E402
+from coral_core.config.genes import module_names  # noqa: E402
 from coral_core.config.load import parse_config  # noqa: E402
 from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
-from coral_core.errors import BaseModelError  # noqa: E402
+from coral_core.errors import BaseModelError, ConfigError  # noqa: E402
 from coral_core.genome import GREEDY, default_lora  # noqa: E402
 from coral_core.jobs import TrainingJob  # noqa: E402
 from coral_core.lm.architecture import end_tokens, made_by, positions, table  # noqa: E402
 from coral_core.lm.base import identify  # noqa: E402
 from coral_core.lm.model import LoadedModel  # noqa: E402
-from coral_core.lm.targets import check_targets, default_lora_of, for_model, sets_of  # noqa: E402
+from coral_core.lm.targets import (  # noqa: E402
+    UnknownTargetError,
+    check_targets,
+    default_lora_of,
+    for_model,
+    resolve,
+    sets_of,
+)
 from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
 from tests.lm.small_models import DEFAULTS, SMALL, edit, save_model  # noqa: E402
 
@@ -93,15 +103,15 @@ def genes(**changes: Any) -> Any:
 
 
 def job(backend: TorchBackend, folder: Path, heavy: Any) -> TrainingJob:
-    settings = parse_config("", "test", ["training.steps=3", "training.batch_size=2", "training.warmup=1"])
+    made = parse_config("", "test", ["training.steps=3", "training.batch_size=2", "training.warmup=1"])
     return TrainingJob(
         heavy=heavy,
         base_model=config(folder),
         base_content_id=backend.identity.content_id,
         numerics_class=backend.identity.numerics_class,
-        recipe=settings.training,
+        recipe=made.training,
         recipe_version="1",
-        problems=settings.problems,
+        problems=made.problems,
         pairs_digest="",
         prompt_version="",
         run_seed=0,
@@ -170,7 +180,7 @@ def test_end_tokens_of_several_files(sources: Any, found: tuple[int, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "most"),
+    ("given_config", "most"),
     [
         ({"max_position_embeddings": 128}, 128),
         ({"n_positions": 64}, 64),
@@ -181,8 +191,8 @@ def test_end_tokens_of_several_files(sources: Any, found: tuple[int, ...]) -> No
         ({"max_position_embeddings": "many"}, None),
     ],
 )
-def test_positions(settings: dict[str, Any], most: int | None) -> None:
-    assert positions(settings) == most
+def test_positions(given_config: dict[str, Any], most: int | None) -> None:
+    assert positions(given_config) == most
 
 
 def test_no_padding_token_is_taken_from_the_end_token(tmp_path: Path) -> None:
@@ -208,12 +218,10 @@ def test_missing_tensors_are_refused_and_not_made_up(tmp_path: Path) -> None:
 def test_a_search_uses_the_modules_of_the_model(zoo: Zoo) -> None:
     from coral_core.search.base import make_search
 
-    settings = parse_config(
-        "", "test", ["genes.heavy.target_modules=[query_key_value,attention,mlp+query_key_value,all]"]
-    )
+    made = parse_config("", "test", ["genes.heavy.target_modules=[query_key_value,attention,mlp+query_key_value,all]"])
     base = identify(config(zoo("gpt_neox")))
-    check_targets(settings, base)
-    search = make_search(for_model(settings, base), (), default_lora_of(base))
+    check_targets(made, base)
+    search = make_search(for_model(made, base), (), default_lora_of(base))
     genomes = search.ask()
     assert genomes[0].heavy.target_modules == ("query_key_value",)
     assert {name for genome in genomes for name in genome.heavy.target_modules} <= set(base.modules)
@@ -241,3 +249,56 @@ def test_files_that_make_no_model_are_the_models_fault(tmp_path: Path, file: str
         TorchBackend(config(folder))
     except BaseModelError as error:
         assert str(folder) in str(error) and "\n" not in str(error)
+
+
+def test_the_engine_refuses_sequences_beyond_the_positions(zoo: Zoo, tmp_path: Path) -> None:
+    """Where nobody could look at the files before: no index error in the middle of a batch."""
+    backend = TorchBackend(config(zoo("gpt2")))
+    light = GREEDY.model_copy(update={"token_limit": 100})
+    with pytest.raises(ConfigError, match=r"513 tokens together, and .* has 512 positions"):
+        backend.generate(None, light, [("a", "x = 1\n")], 1, 0, GenerationConfig(batch_size=1, prompt_length=413), [])
+    backend.generate(
+        None,
+        light.model_copy(update={"token_limit": 2}),
+        [("a", "x = 1\n")],
+        1,
+        0,
+        GenerationConfig(batch_size=1, prompt_length=510),
+        [],
+    )
+    long = job(backend, zoo("gpt2"), genes(target_modules=("c_attn",)))
+    long = long.model_copy(update={"recipe": long.recipe.model_copy(update={"sequence_length": 513})})
+    with pytest.raises(ConfigError, match=r"training\.sequence_length: 513 tokens"):
+        backend.train(long, PAIRS, tmp_path)
+
+
+def test_the_engine_refuses_tokens_without_embedding(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "llama")
+    edit(folder / "tokenizer.json", lambda data: data["added_tokens"].append({"id": 300, "content": "<new>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}))  # fmt: skip
+    with pytest.raises(
+        BaseModelError, match=r"1 tokens beyond the model's 300 embeddings, such as '<new>' with id 300"
+    ):
+        LoadedModel(config(folder))
+
+
+@given(st.text("qkvo+_proj mlpatenion-gu.\u0000\n[", max_size=30))
+@settings(max_examples=300, deadline=None)
+def test_every_candidate_is_understood_or_refused_with_the_names(text: str) -> None:
+    base = identify(BaseModelConfig())
+    try:
+        modules = resolve(text, base)
+    except UnknownTargetError:
+        given_config = parse_config("", "test")
+        heavy = given_config.genes.heavy.model_copy(update={"target_modules": (text,)})
+        genes_config = given_config.genes.model_copy(update={"heavy": heavy})
+        with pytest.raises(ConfigError, match="It has down_proj, gate_proj"):
+            check_targets(given_config.model_copy(update={"genes": genes_config}), base)
+        return
+    assert modules and set(modules) <= {*base.modules, "lm_head"}
+    assert modules == tuple(sorted(set(modules)))
+
+
+@pytest.mark.parametrize("choice", ["q", "q+v", "attention", "mlp", "all", "q_proj+down_proj", "attention+lm_head"])
+def test_candidates_of_llama_like_models_mean_what_they_meant(choice: str) -> None:
+    """Digests of runs that were made before sets followed the model."""
+    assert resolve(choice, identify(BaseModelConfig())) == module_names(choice)
