@@ -16,6 +16,7 @@ from torch import Tensor
 from coral_core.config.tree import GenerationConfig
 from coral_core.errors import BaseModelError, ConfigError, Infeasible
 from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.lm.loading import check_room
 from coral_core.lm.model import LoadedModel, memory_is_evidence
 
 Prompt = tuple[str, str]
@@ -38,7 +39,7 @@ def generate(
     Raises:
         AdapterError: the adapter does not load exactly, or is not what `heavy` gives.
         BaseModelError: the bare base gives no numbers.
-        ConfigError: a prompt is longer than `shape.prompt_length`.
+        ConfigError: a prompt is longer than `shape.prompt_length`, or prompt and answer than the model has positions.
         Infeasible: memory ran out, or the adapted model gives no numbers.
     """
     rows = [(key, number, base.encode(text)) for key, text in prompts for number in range(samples)]
@@ -47,6 +48,7 @@ def generate(
         raise ConfigError(
             f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}."
         )
+    check_room(base.model, base.config.name, longest + light.token_limit, "genes.light.token_limit")
     texts: list[str] = []
     tokens = 0
     with memory_is_evidence("generation"), base.merged(adapter, heavy) as model, torch.inference_mode():

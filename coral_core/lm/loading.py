@@ -95,12 +95,12 @@ def special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozense
     return pad, ends
 
 
-def check_room(model: Any, name: str, tokens: int, keys: str) -> None:
+def check_room(model: Any, name: str, tokens: int, key: str) -> None:
     """Positions for sequences of `tokens` tokens. The check of the configuration says so earlier, where the files are.
 
     Raises:
-        ConfigError: `keys` of the configuration ask for more than the model was made for.
+        ConfigError: `key` of the configuration asks for more than the model was made for.
     """
     most = positions(model.config.get_text_config().to_dict())
     if most is not None and tokens > most:
-        raise ConfigError(f"{keys}: {tokens} tokens together, and {name} has {most} positions. Lower them.")
+        raise ConfigError(f"{key}: sequences become {tokens} tokens long, and {name} has {most} positions. Lower it.")

@@ -10,7 +10,6 @@ from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs import TrainedAdapter, TrainingJob
 from coral_core.lm.environment import DETERMINISTIC
 from coral_core.lm.generation import generate
-from coral_core.lm.loading import check_room
 from coral_core.lm.model import LoadedModel, memory_is_evidence
 from coral_core.lm.training import peak_memory_mb, train_adapter
 
@@ -37,7 +36,6 @@ class TorchBackend:
 
     def train(self, job: TrainingJob, pairs: list[tuple[str, str]], out: Path) -> TrainedAdapter:
         _set_up()
-        check_room(self._base.model, self.identity.name, job.recipe.sequence_length, "training.sequence_length")
         return train_adapter(self._base, job, pairs, out)
 
     def generate(
@@ -53,10 +51,6 @@ class TorchBackend:
     ) -> tuple[list[list[str]], int, float]:
         """Completions per prompt, tokens generated, peak memory in MB."""
         _set_up()
-        longest = shape.prompt_length + light.token_limit
-        check_room(
-            self._base.model, self.identity.name, longest, "generation.prompt_length and genes.light.token_limit"
-        )
         completions, tokens = generate(self._base, adapter, light, prompts, samples, seed, shape, stop, heavy)
         return completions, tokens, peak_memory_mb(self._base.device)
 

@@ -20,6 +20,7 @@ from coral_core.errors import Infeasible
 from coral_core.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
 from coral_core.lm.adapters import lora_config
 from coral_core.lm.base import lasting_name, local_path
+from coral_core.lm.loading import check_room
 from coral_core.lm.model import LoadedModel, memory_is_evidence
 
 Encoded = tuple[list[int], int]
@@ -35,10 +36,13 @@ def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, st
     """Train on (prompt, answer) `pairs` as `job` says and write a PEFT folder to `out`.
 
     Raises:
+        ConfigError: a pair is longer than the model has positions.
         Infeasible: a target module is missing, the loss diverged, or memory ran out.
     """
     base.check_modules(job.heavy.target_modules)
     encoded = _encode(base, pairs, job.recipe.sequence_length)
+    longest = max(len(ids) for ids, _ in encoded)
+    check_room(base.model, base.config.name, longest + -longest % PAD_MULTIPLE, "training.sequence_length")
     started, cpu = time.perf_counter(), time.process_time()
     _reset_peak(base.device)
     with memory_is_evidence("training"), base.kept():

@@ -251,25 +251,22 @@ def test_files_that_make_no_model_are_the_models_fault(tmp_path: Path, file: str
         assert str(folder) in str(error) and "\n" not in str(error)
 
 
-def test_the_engine_refuses_sequences_beyond_the_positions(zoo: Zoo, tmp_path: Path) -> None:
+def test_the_engine_refuses_sequences_beyond_the_positions(tmp_path: Path) -> None:
     """Where nobody could look at the files before: no index error in the middle of a batch."""
-    backend = TorchBackend(config(zoo("gpt2")))
-    light = GREEDY.model_copy(update={"token_limit": 100})
-    with pytest.raises(ConfigError, match=r"513 tokens together, and .* has 512 positions"):
-        backend.generate(None, light, [("a", "x = 1\n")], 1, 0, GenerationConfig(batch_size=1, prompt_length=413), [])
-    backend.generate(
-        None,
-        light.model_copy(update={"token_limit": 2}),
-        [("a", "x = 1\n")],
-        1,
-        0,
-        GenerationConfig(batch_size=1, prompt_length=510),
-        [],
-    )
-    long = job(backend, zoo("gpt2"), genes(target_modules=("c_attn",)))
-    long = long.model_copy(update={"recipe": long.recipe.model_copy(update={"sequence_length": 513})})
-    with pytest.raises(ConfigError, match=r"training\.sequence_length: 513 tokens"):
-        backend.train(long, PAIRS, tmp_path)
+    folder = save_model(tmp_path / "model", "gpt2", n_positions=64)
+    backend, shape = TorchBackend(config(folder)), GenerationConfig(batch_size=1, prompt_length=60)
+    prompt = "x = 1\n" * 4
+    length = len(backend._base.encode(prompt))
+    light = GREEDY.model_copy(update={"token_limit": 64 - length})
+    backend.generate(None, light, [("a", prompt)], 1, 0, shape, [])
+    light = GREEDY.model_copy(update={"token_limit": 65 - length})
+    with pytest.raises(ConfigError, match=r"token_limit: sequences become 65 tokens long, and .* has 64 positions"):
+        backend.generate(None, light, [("a", prompt)], 1, 0, shape, [])
+    asked = job(backend, folder, genes(target_modules=("c_attn",)))
+    (tmp_path / "a").mkdir()
+    backend.train(asked, [(prompt, "x" * (64 - length))], tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"training\.sequence_length: sequences become 72 tokens"):
+        backend.train(asked, [(prompt, "x" * (65 - length))], tmp_path / "a")
 
 
 def test_the_engine_refuses_tokens_without_embedding(tmp_path: Path) -> None:
