@@ -271,7 +271,7 @@ class Judge:
         cpu = [factor * (limits.slow.cpu_seconds if is_slow else limits.cpu_seconds) for is_slow in slow]
         top_level = factor * limits.cpu_seconds
         request = {
-            "source": patch,
+            "source": patch.removeprefix("\ufeff"),  # as Python itself does with the mark of a file
             "entry_point": problem.entry_point,
             "cases": [
                 {

@@ -61,12 +61,17 @@ def findings(
         if reason := _refused(patch):
             found[patch] = _closed(reason)
         else:
-            found[patch] = _facts(process.ask({"op": "facts", "text": patch}, until))
+            found[patch] = _facts(process.ask({"op": "facts", "text": as_compiled(patch)}, until))
     readable = [patch for patch, facts in found.items() if not facts.unread]
     counts = _ruff(readable, process, until)
     return {
         patch: facts.model_copy(update=counts[patch]) if patch in counts else facts for patch, facts in found.items()
     }
+
+
+def as_compiled(patch: str) -> str:
+    """The text that the judge compiles: a byte order mark in front is no part of it."""
+    return patch.removeprefix("\ufeff")
 
 
 def _refused(patch: str) -> str:
@@ -110,7 +115,7 @@ def _ruff(patches: Sequence[str], process: TextProcess, until: float | None) -> 
     """What ruff adds to the findings of each."""
     if not patches:
         return {}
-    counts = process.ask({"op": "ruff", "texts": list(patches)}, until)
+    counts = process.ask({"op": "ruff", "texts": [as_compiled(patch) for patch in patches]}, until)
     if isinstance(counts, (Unread, str)):
         if len(patches) > 1:  # one of them breaks it: each alone, so that nobody else is charged
             return {patch: found for one in patches for patch, found in _ruff([one], process, until).items()}

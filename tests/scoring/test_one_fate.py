@@ -299,7 +299,9 @@ def test_a_function_counts_however_it_is_defined(judge: Judge, how: str) -> None
         ("x = " + "9" * 5_000 + TAIL, "syntax"),
         ("x = " + "-" * 50_000 + "1" + TAIL, "syntax"),
         ("x = " + "(" * 150 + ")" * 150 + TAIL, "fixed"),
-        ("\ufeff" + REFERENCE, "syntax"),
+        ("\ufeff" + REFERENCE, "fixed"),
+        ("\ufeff\ufeff" + REFERENCE, "syntax"),
+        ("x = 1\n\ufeff" + REFERENCE, "syntax"),
         ("def add(a, b):\n    return a + b\0", "syntax"),
     ],
 )
