@@ -266,9 +266,9 @@ class Fleet:
         asked = look.queue.polled if look.queue is not None else None
         return Notice(
             f"not taken {group.pool}",
-            f"no worker of {group.pool} has taken a lane that has waited for {longest:.0f} s. Deployment, pool and queue are open, and a "
-            f"worker asked for work {POLLED_SECONDS if asked is None else asked:.0f} s ago: it may run all that its --limit allows, or "
-            "fail to start it. See the worker's log",
+            f"no worker of {group.pool} has taken a lane that has waited for {longest:.0f} s. Deployment, pool and queue are open; a "
+            f"worker last asked for work {POLLED_SECONDS if asked is None else asked:.0f} s ago. It may have been killed since, run all "
+            "that its --limit allows, or fail to start the lane: see its log, and coral doctor",
         )
 
     # -- acting ----------------------------------------------------------------------------
