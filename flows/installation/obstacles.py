@@ -251,11 +251,11 @@ def _workers(look: DeploymentLook, pool: Line, queue: Line, open: bool) -> Itera
             todo=f"Start one with: prefect worker start --pool {pool.name}",
         )
     elif open and (queue.polled is None or queue.polled > POLLED_SECONDS):
-        since = "ever" if queue.polled is None else f"for {queue.polled:.0f} s"
+        since = "" if queue.polled is None else f" since {queue.polled:.0f} s ago"
         yield Obstacle(
             key=f"queue not polled {pool.name}/{queue.name}",
-            text=f"{look.workers_online} workers of pool {pool.name} are online and none has asked for work of its queue {queue.name} {since}",
-            todo=f"Start one that does: prefect worker start --pool {pool.name} --work-queue {queue.name}",
+            text=f"workers of pool {pool.name} are online ({look.workers_online}), and the server knows of none that asked for work of its queue {queue.name}{since}",
+            todo=f"See their logs, and coral doctor: they may have been killed just now, or serve other queues (prefect worker start --pool {pool.name} serves all)",
         )
 
 

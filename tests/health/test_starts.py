@@ -48,7 +48,7 @@ BENT: dict[str, tuple[Callable[[FakeApi], None], str]] = {
     "queue gone": (lambda fake: fake.queues.pop(POOL) and None, f"work queue default of pool {POOL} is gone"),
     "queue not asked": (
         queue(polled=400),
-        f"1 workers of pool {POOL} are online and none has asked for work of its queue",
+        f"workers of pool {POOL} are online (1), and the server knows of none that asked for work of its queue",
     ),
     "no pool": (deployment(work_pool_name=None, work_queue_name=None), f"deployment {TRAIN} has no work pool or queue"),
     "limit": (deployment(global_concurrency_limit={"limit": 0}), f"deployment {TRAIN} has a concurrency limit of 0"),
