@@ -4,7 +4,6 @@ from coral_core.config.budget import BudgetConfig
 from coral_core.config.load import (
     Places,
     apply_overrides,
-    check_paths,
     dump_yaml,
     load_config,
     parse_config,
@@ -40,7 +39,6 @@ __all__ = [
     "StoreConfig",
     "TrainingConfig",
     "apply_overrides",
-    "check_paths",
     "dump_yaml",
     "load_config",
     "parse_config",

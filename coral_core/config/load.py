@@ -35,19 +35,22 @@ class Places:
     lines: Lines = field(default_factory=dict)
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
-    def of(self, key: KeyPath, mentioned: KeyPath = ()) -> str:
+    def of(self, key: KeyPath, mentioned: KeyPath = (), text: str = "") -> str:
         """``file:line`` or ``--set ...`` of `key`, or of the nearest section around it that was written.
 
         Args:
             key: What a complaint is about; a section when its keys do not fit each other.
             mentioned: The key that the complaint begins with.
+            text: The complaint; of the whole configuration it is about those keys that it names.
         """
         for path, origin in self.origins.items():
-            if mentioned[: len(path)] == path or key[: len(path)] == path:
+            below = mentioned != () and path[: len(mentioned)] == mentioned
+            if below or mentioned[: len(path)] == path or key[: len(path)] == path:
                 return origin
         if mentioned and mentioned in self.lines:
             return f"{self.source}:{self.lines[mentioned]}"
-        inside = [origin for path, origin in self.origins.items() if path[: len(key)] == key]
+        named = {path: origin for path, origin in self.origins.items() if key or ".".join(map(str, path)) in text}
+        inside = [origin for path, origin in named.items() if path[: len(key)] == key]
         if inside:
             return inside[0]
         known = key
@@ -139,12 +142,6 @@ def dump_yaml(config: RunConfig) -> str:
     )
 
 
-def check_paths(config: RunConfig) -> None:
-    """Refuse paths that cannot work, before any work. Raises `ConfigError`; `load_config` adds file and line."""
-    for key, complaint in path_problems(config):
-        raise ConfigError(complaint, key=key)
-
-
 def path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Where in the configuration, and what is wrong with the path there."""
     given: dict[tuple[str, ...], str | None] = {
@@ -230,7 +227,7 @@ def _explain(error: ValidationError, places: Places) -> str:
         if item["type"] == "value_error":  # a section's check names its key first
             first = item["msg"].removeprefix("Value error, ").split(" ")[0]
             mentioned = (*loc, *first.split("."))
-        messages[f"{places.of(loc, mentioned)}: {_complaint(item, loc)}"] = None
+        messages[f"{places.of(loc, mentioned, item['msg'])}: {_complaint(item, loc)}"] = None
     if len(errors) > MOST_COMPLAINTS:
         messages[f"and {len(errors) - MOST_COMPLAINTS} more"] = None
     return "\n".join(messages)

@@ -381,7 +381,7 @@ class RunConfig(Frozen):
             if combinations < wanted:
                 raise ValueError(
                     f"genes.heavy allows {combinations} combinations, but search.diversity.minimum_unique "
-                    f"{self.search.diversity.minimum_unique} of population {self.search.population} asks for {wanted} distinct: "
+                    f"{self.search.diversity.minimum_unique} of search.population {self.search.population} asks for {wanted} distinct: "
                     "add candidates or lower minimum_unique"
                 )
         return self

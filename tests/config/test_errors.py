@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.config import RunConfig, apply_overrides, check_paths, dump_yaml, load_config, parse_config
+from coral_core.config import RunConfig, apply_overrides, dump_yaml, load_config, parse_config
+from coral_core.config.load import path_problems
 from coral_core.errors import ConfigError
 from coral_core.run import identify_run
 
@@ -153,6 +154,21 @@ def test_apply_overrides_says_where_each_came_from() -> None:
     assert data == {"a": {"b": "c"}}
 
 
+def test_an_error_of_keys_together_names_the_override_that_it_is_about() -> None:
+    weights = "scoring:\n  weights: {bugfix: 1.0}\n"
+    assert complaint(weights, "seed=1", "scoring.weights.style=0.5").startswith(
+        "--set scoring.weights.style=0.5: scoring: weights"
+    )
+    assert complaint("scoring:\n  weights: {bugfix: 0.5}\n", "seed=1").startswith("c.yaml:2: scoring: weights")
+    heavy = "{rank: [8], alpha: [16], dropout: [0.0], target_modules: [q], adapter: [lora], learning_rate: [1e-3]}"
+    assert complaint(f"seed: 1\ngenes:\n  heavy: {heavy}\n", "seed=7").startswith(
+        "c.yaml:3: the configuration: genes.heavy"
+    )
+    assert complaint("", "seed=7", "search.population=10000").startswith(
+        "--set search.population=10000: the configuration"
+    )
+
+
 def test_an_override_equals_the_same_line_in_the_file() -> None:
     written = parse_config("search: {population: 12}", "c.yaml")
     overridden = parse_config("", "c.yaml", ["search.population=12"])
@@ -164,25 +180,26 @@ def test_missing_files_and_paths(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path)
-    with pytest.raises(ConfigError, match=r"base_model\.name: /no/such/model: no such directory.*coral-tiny"):
-        check_paths(parse_config("base_model: {name: /no/such/model}", "c.yaml"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"store\.path: .*is a file, not a directory"):
-        check_paths(parse_config(f"store: {{path: {tmp_path}/file/store}}", "c.yaml"))
-    check_paths(parse_config(f"store: {{path: {tmp_path}/new/store}}", "c.yaml"))
+    for text, key, words in (
+        ("base_model: {name: /no/such/model}", ("base_model", "name"), "no such directory. Give a directory"),
+        (f"store: {{path: {tmp_path}/file/store}}", ("store", "path"), "is a file, not a directory"),
+    ):
+        ((where, complaint),) = path_problems(parse_config(text, "c.yaml"))
+        assert where == key and complaint.startswith(".".join(key)) and words in complaint
+    assert not list(path_problems(parse_config(f"store: {{path: {tmp_path}/new/store}}", "c.yaml")))
 
 
 def test_a_missing_path_is_refused_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("seed: 1\nbase_model:\n  name: /no/such/model\n")
     with pytest.raises(ConfigError, match=r"c\.yaml:3: base_model\.name"):
-        check_paths(load_config(file))
+        load_config(file)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "production"])
 def test_our_configurations_are_valid_and_freeze_to_themselves(name: str) -> None:
     config = load_config(ROOT / "configs" / f"{name}.yaml")
-    check_paths(config)
     assert config.name == name
     assert parse_config(dump_yaml(config), "frozen") == config
 
