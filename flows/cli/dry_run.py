@@ -81,7 +81,9 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     search = config.search
     identity = identify_run(config, edition)
     folder = RunFolder.of(config, identity)
-    planner = Planner(config, identity, frozen_identities(folder, config.infra))
+    # where jobs run on this machine the evolution looks at the model anew, and so does this
+    asked = frozen_identities(folder, config.infra) if config.infra.executor == "work-pools" else None
+    planner = Planner(config, identity, asked)
     start = _start(folder, config)
     base = planner.lanes.training if planner.lanes else seen(config)
     seeded = (for_model(config, base) if base else config).model_copy(update={"seed": identity.run_seed})

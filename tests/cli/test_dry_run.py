@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,38 @@ def test_what_the_store_has_is_counted_where_that_is_quick(capsys: pytest.Captur
     assert "how many of them the store has is not known" in capsys.readouterr().out
     big = planned(configured("search.population=2000", "search.elites=1"), capsys)
     assert big["first_generation"] == {"adapters": None, "in_store": None} and big["genomes"] == []
+
+
+def test_a_changed_model_has_nothing_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What lanes of this machine said in an earlier session is not believed: the model is looked at again."""
+    from coral_core.identities import Identities, freeze_identities
+    from coral_core.lm.base import TINY, identify
+    from coral_core.plan import Planner
+    from coral_core.search.base import make_search
+
+    shutil.copytree(TINY, tmp_path / "model")
+    small = [
+        "problems.fitness=8",
+        "problems.retention=2",
+        "problems.monitor=2",
+        "problems.held_out=6",
+        "problems.pairs=20",
+    ]
+    places = [f"store.path={tmp_path / 'store'}", f"runs={tmp_path / 'runs'}", f"base_model.name={tmp_path / 'model'}"]
+    config = parse_config(
+        "", "test", [*small, *places, "base_model.prompt=tiny", "genes.heavy.learning_rate=[2e-4, 1e-3]"]
+    )
+    identity, lanes = identify_run(config), Identities.alike(identify(config.base_model))
+    folder = RunFolder.create(config, identity, [])
+    freeze_identities(folder, config.infra, lanes)
+    seeded = config.model_copy(update={"seed": identity.run_seed})
+    for genome in make_search(seeded).ask():
+        digest = Planner(config, identity, lanes).training(genome.heavy).digest()
+        (tmp_path / "store" / "adapters" / digest).mkdir(parents=True, exist_ok=True)
+    for in_store in (True, False):
+        dry_run(config, 1, True)
+        plan = json.loads(capsys.readouterr().out)["first_generation"]
+        assert (plan["in_store"] > 0) == in_store
+        (tmp_path / "model" / "merges.txt").write_text("other")
