@@ -85,8 +85,8 @@ def loading_code(
         "",
         *(_penalty(genes.repetition_penalty) if penalised else ()),
         f"buggy = {EXAMPLE!r}",
-        f'prompt = template("{prompt.name}").prompt(buggy)',
-        "ids = tokenizer.encode(prompt, add_special_tokens=False)",
+        f'form = template("{prompt.name}")',
+        "ids = tokenizer.encode(form.prompt(buggy), add_special_tokens=False)",
         "if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:",
         "    ids = [tokenizer.bos_token_id, *ids]",
         "inputs = torch.tensor([ids])",
@@ -114,7 +114,7 @@ def _untied(heavy: HeavyGenes) -> list[str]:
 
 
 def _stopping(stop: Sequence[str]) -> str:
-    return f", stop_strings={list(stop)!r}, tokenizer=tokenizer" if stop else ""
+    return ", stop_strings=list(form.stop), tokenizer=tokenizer" if stop else ""
 
 
 def _penalty(value: float) -> list[str]:

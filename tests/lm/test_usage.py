@@ -24,6 +24,7 @@ SHAPE = GenerationConfig(batch_size=2, prompt_length=400)
 
 
 def written(code: str) -> str:
+    assert "```" not in code, "it stands between fences"
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, "card", "exec"), {"__name__": "card"})
