@@ -37,6 +37,19 @@ CPU_SECONDS = 10
 WALL_SECONDS = 120.0
 THREADS, STACK_BYTES = 4, 64 << 20
 CONTROL = "def f(x):\n    return x\n"
+CONTROL_FILE = "control.py"
+"""Read beside the texts of each batch: where ruff finds no marked line in it either, it is not the texts' doing."""
+
+
+class _Complaints(logging.Handler):
+    """What bandit logs as an error: a check of its own that failed over a text, which it then leaves out without a word."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(record.getMessage().split(" on file ")[0])
 
 
 class LinterMissing(Exception):  # noqa: N818 (a finding about this machine)
@@ -72,14 +85,20 @@ def linted(text: str) -> tuple[str, int]:
     return body, body.count("\n")
 
 
+_complaints = _Complaints()
+
+
 @lru_cache(maxsize=1)
 def _manager() -> Any:
     """Bandit's manager, made once: it costs more than most texts do."""
-    for noisy in ("bandit", "stevedore"):  # the second, on import, says ERROR of output formats that are not installed
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    logging.getLogger("stevedore").setLevel(logging.CRITICAL)  # on import: output formats that are not installed
     from bandit.core.config import BanditConfig
     from bandit.core.manager import BanditManager
 
+    logger = logging.getLogger("bandit")
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    logger.handlers = [_complaints]
     return BanditManager(BanditConfig(), "file", quiet=True, ignore_nosec=True)
 
 
@@ -100,9 +119,12 @@ def bandit(text: str) -> dict[str, int] | str:
     os.ftruncate(page, 0)
     os.pwrite(page, body.encode(), 0)
     manager.files_list = [f"/proc/self/fd/{page}"]
+    _complaints.heard.clear()
     manager.run_tests()
     if skipped := manager.get_skipped():
         return f"bandit skipped it: {skipped[0][1]}"
+    if _complaints.heard:
+        return f"bandit did not finish: {_complaints.heard[0]}"[:200]
     counts = {"LOW": 0, "MEDIUM": 0, "HIGH": 0}
     seen = False
     for issue in manager.get_issue_list():
@@ -121,11 +143,19 @@ def ruff(texts: Sequence[str]) -> list[int | str] | str:
     """
     counts = _ruff(texts, CPU_SECONDS + len(texts) / 20)
     if isinstance(counts, str) and len(texts) == 1:
-        ordinary = _ruff([CONTROL], CPU_SECONDS)
-        if ordinary != [0]:
-            raise LinterMissing(f"{counts}; of an ordinary text: {ordinary}")
+        trial(ruff_too=True)
         return [counts]
     return counts
+
+
+def trial(ruff_too: bool = False) -> dict[str, Any]:
+    """`facts` of an ordinary text. Raises `LinterMissing` where it is not found clean: no other text is to blame then."""
+    found = facts(CONTROL)
+    if found.get("bandit") != {"LOW": 0, "MEDIUM": 0, "HIGH": 0}:
+        raise LinterMissing(f"of an ordinary text: {found}")
+    if ruff_too and (counts := _ruff([CONTROL], CPU_SECONDS)) != [0]:
+        raise LinterMissing(f"of an ordinary text: {counts}")
+    return found
 
 
 def _ruff(texts: Sequence[str], cpu_seconds: float) -> list[int | str] | str:
@@ -138,8 +168,10 @@ def _ruff(texts: Sequence[str], cpu_seconds: float) -> list[int | str] | str:
             body, last = linted(text)
             marked[f"p{number:06d}.py"] = last
             (Path(folder) / f"p{number:06d}.py").write_text(body, encoding="utf-8", newline="")
+        (Path(folder) / CONTROL_FILE).write_text(linted(CONTROL)[0], encoding="utf-8", newline="")
         try:
             command = [find_ruff_bin(), "check", "--isolated", "--no-cache", "--quiet", "--ignore-noqa", "--exit-zero"]
+            command += ["--no-respect-gitignore"]  # the folder may lie in somebody's repository
             command += ["--select", RULES, "--ignore", IGNORED, "--output-format", "json-lines", folder]
             command += ["--target-version", f"py3{sys.version_info.minor}"]
             environment = {"PATH": os.defpath, "RUST_MIN_STACK": str(STACK_BYTES), "RAYON_NUM_THREADS": str(THREADS)}
@@ -157,6 +189,7 @@ def _said(process: "subprocess.Popen[bytes]", marked: dict[str, int], cpu_second
     late = threading.Timer(WALL_SECONDS, process.kill)
     late.start()
     counts: dict[str, int] = dict.fromkeys(marked, 0)
+    marked = marked | {CONTROL_FILE: linted(CONTROL)[1]}
     problems: dict[str, str] = {}
     seen: set[str] = set()
     try:
@@ -169,7 +202,7 @@ def _said(process: "subprocess.Popen[bytes]", marked: dict[str, int], cpu_second
                 problems.setdefault(name, f"ruff cannot read it: {row['message']}"[:200])
             elif row["location"]["row"] >= marked[name]:
                 seen |= {name} if row["code"] == SEEN_BY_RUFF else set()
-            else:
+            elif name in counts:
                 counts[name] += 1
         status = process.wait()
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -183,6 +216,8 @@ def _said(process: "subprocess.Popen[bytes]", marked: dict[str, int], cpu_second
     if status != 0:
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         return f"ruff did not come through ({how})"
+    if CONTROL_FILE not in seen:
+        return problems.get(CONTROL_FILE, "ruff did not read an ordinary text beside it")
     return [
         problems.get(name, count if name in seen else "ruff did not read it to its end")
         for name, count in counts.items()

@@ -20,7 +20,7 @@ from coral_core.scoring.judged import Judged
 from coral_core.scoring.lint import Findings, findings
 from coral_core.syntax import UNPARSABLE, parse, statements
 
-SCORING_VERSION = "2"
+SCORING_VERSION = "3"
 """Of the formulas here, of what linters are given and how they are asked: part of the evaluation digest."""
 
 

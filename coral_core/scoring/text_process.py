@@ -70,7 +70,7 @@ class TextProcess:
             except _BrokenError:
                 pass
             try:
-                self._once({"op": "control"}, until)
+                self._once({"op": "control", "ruff": request["op"] == "ruff"}, until)
             except _BrokenError as error:
                 raise JudgeError(
                     f"texts cannot be read on this machine: {error}. Try: python -m coral_core.scoring.text_process --trial"
@@ -114,7 +114,7 @@ class TextProcess:
             )
         if "raised" in reply:
             self.close()  # after a MemoryError or a RecursionError nobody knows what is half done
-            return Unread(str(reply["raised"]))
+            raise _BrokenError(str(reply["raised"]))  # of the text or, with a full disk, of this machine
         return reply["result"]
 
     def _living(self) -> "subprocess.Popen[bytes]":
@@ -211,14 +211,14 @@ def _do(request: dict[str, Any]) -> Any:
     if request["op"] == "extract":
         return extract(request["completion"], request["entry_point"]).model_dump(mode="json")
     if request["op"] == "facts":
-        return linters.facts(request["text"])
+        found = linters.facts(request["text"])
+        if isinstance(found.get("bandit"), str):  # not read: is it the text?
+            linters.trial()
+        return found
     if request["op"] == "ruff":
         return linters.ruff(request["texts"])
     if request["op"] == "control":
-        found = linters.facts(linters.CONTROL)
-        if found.get("bandit") != {"LOW": 0, "MEDIUM": 0, "HIGH": 0}:
-            raise linters.LinterMissing(f"of an ordinary text: {found}")
-        return found
+        return linters.trial(ruff_too=bool(request.get("ruff")))
     raise LookupError(request["op"])
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from coral_core.errors import JudgeError
 from coral_core.repair.problem import Case, Problem
-from coral_core.scoring import lint, linters
+from coral_core.scoring import lint, linters, text_process
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.lint import Findings, findings
 from coral_core.scoring.objectives import score, security, size, style, syntax
@@ -171,10 +172,93 @@ def test_a_linter_that_reads_nothing_is_this_machine_s_fault(monkeypatch: pytest
 @pytest.mark.parametrize("after", ["", "\n\nassert 1\n", "\n\npass;\n"])
 def test_a_file_that_was_not_read_to_its_end_is_not_clean(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
     """Without the marked line, or with half of it, the linters report nothing there: as if they had skipped it."""
-    monkeypatch.setattr(linters, "AFTER", after or "\n")
+    real = linters.linted
+
+    def other(text: str) -> tuple[str, int]:
+        body, marked = real(text)
+        return (body if text == linters.CONTROL else body.removesuffix(linters.AFTER) + (after or "\n")), marked
+
+    monkeypatch.setattr(linters, "linted", other)
     ruff, bandit = linters.ruff([GOOD])[0], linters.bandit(GOOD)
     assert ("to its end" in str(ruff)) == (";" not in after)
     assert ("to its end" in str(bandit)) == ("assert" not in after)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "tarfile.open(a).extractall(a, members=a.b())",  # its own check asks for the name of what is called
+        "tarfile.open(a).extractall(a, members=(lambda: a)())",
+        "importlib.import_module(package=a)",
+        "importlib.__import__()",
+        "RSA.generate([*a])",
+        "ec.generate_private_key(curve={'a': 1, **a})",
+        "mark_safe(s=a)",
+    ],
+)
+def test_a_check_that_fails_over_a_text_is_not_a_clean_one(process: TextProcess, call: str) -> None:
+    """Bandit logs an error of a check of its own and goes on without it: what it might have found counts as found."""
+    text = (
+        "import importlib, tarfile\nfrom Crypto.PublicKey import RSA\nfrom django.utils.safestring import mark_safe\n"
+        "from cryptography.hazmat.primitives.asymmetric import ec\n\n\ndef f(a, b):\n    return "
+    )
+    found = findings([text + call, GOOD, text + "a"], process)
+    assert security(text + call, found) == 0 and found[text + call].security_unread.startswith("bandit did not finish")
+    assert not found[text + call].style_unread and found[text + call].compiles
+    assert counted(found[GOOD]) == (0, 0, 0, 0) and not found[text + "a"].unread
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".ignore", ".rgignore", "ruff.toml", "pyproject.toml"])
+def test_no_file_around_the_folder_for_ruff_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The folder for temporary files may lie in a repository that ignores it."""
+    (tmp_path / ".git").mkdir()
+    content = {"ruff.toml": "exclude = ['*']", "pyproject.toml": "[tool.ruff]\nexclude = ['*']"}
+    (tmp_path / name).write_text(content.get(name, "*\n"))
+    monkeypatch.setattr(linters.tempfile, "tempdir", str(tmp_path))
+    assert linters.ruff([GOOD, BAD]) == [0, linters.ruff([BAD])[0]]
+
+
+def test_where_ruff_reads_no_text_at_all_it_is_not_the_patches_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = linters.tempfile.TemporaryDirectory
+    monkeypatch.setattr(linters.tempfile, "TemporaryDirectory", lambda prefix: real(prefix="x", suffix=".venv"))
+    monkeypatch.setattr(linters, "RULES", "W")  # no rule of the selection finds the marked line
+    assert isinstance(linters.ruff([GOOD, BAD]), str)
+    with pytest.raises(linters.LinterMissing, match="ordinary text"):
+        linters.ruff([GOOD])
+
+
+def test_what_this_machine_refuses_is_charged_to_no_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, for one: the same error for an ordinary text."""
+
+    class InThisProcess(TextProcess):
+        def _once(self, request: dict[str, Any], until: float | None) -> Any:
+            reply = text_process._reply(request)
+            if "missing" in reply:
+                raise JudgeError(reply["missing"])
+            if "raised" in reply:
+                raise text_process._BrokenError(reply["raised"])
+            return reply["result"]
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(text_process, "CPU_SECONDS", 0.0)  # no timer in this process
+    assert not findings([GOOD, BAD], InThisProcess())[BAD].unread
+    monkeypatch.setattr(linters.os, "pwrite", full)
+    with pytest.raises(JudgeError, match="cannot be read on this machine"):
+        findings([GOOD, BAD], InThisProcess())
+    monkeypatch.undo()
+    monkeypatch.setattr(text_process, "CPU_SECONDS", 0.0)
+    monkeypatch.setattr(linters.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(JudgeError, match="cannot be read on this machine"):
+        findings([GOOD, BAD], InThisProcess())
+    monkeypatch.undo()
+    monkeypatch.setattr(text_process, "CPU_SECONDS", 0.0)
+    monkeypatch.setattr(linters, "_page", lambda: 1_000_000)  # a descriptor that /proc does not show
+    monkeypatch.setattr(linters.os, "pwrite", lambda *_: 0)
+    monkeypatch.setattr(linters.os, "ftruncate", lambda *_: None)
+    with pytest.raises(JudgeError, match="bandit skipped it"):
+        findings([GOOD, BAD], InThisProcess())
 
 
 @pytest.mark.parametrize("answer", [Unread("it ended the process"), None, 7, [], {}, "text"])
@@ -246,8 +330,6 @@ def test_whatever_becomes_of_the_process_the_next_text_is_read(how: str, monkeyp
     import subprocess
     import sys
 
-    from coral_core.scoring import text_process
-
     monkeypatch.setattr(text_process, "PATIENCE", 3.0)
     monkeypatch.setattr(text_process, "LARGEST_REPLY", 1 << 20)
     real = subprocess.Popen
@@ -266,8 +348,6 @@ def test_whatever_becomes_of_the_process_the_next_text_is_read(how: str, monkeyp
 def test_a_process_that_reads_nothing_is_this_machine_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
     import sys
-
-    from coral_core.scoring import text_process
 
     real = subprocess.Popen
     monkeypatch.setattr(
@@ -291,8 +371,6 @@ def test_after_kill_nothing_is_read() -> None:
 def test_cpu_time_is_limited_for_each_text_and_memory_for_all(
     process: TextProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coral_core.scoring import text_process
-
     for op in ("no such thing", "facts"):
         assert isinstance(process.ask({"op": op}), Unread)  # a request that raises
     assert process.ask({"op": "control"})["bandit"]
