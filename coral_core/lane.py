@@ -12,10 +12,20 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
+from coral_core.bounded_read import SMALL, read_file
 from coral_core.config.scoring import JudgeConfig
-from coral_core.errors import EngineDiedError, EngineError, EngineMemoryError, EngineTimeOutError, Infeasible
+from coral_core.config.tree import BaseModelConfig
+from coral_core.errors import (
+    AdapterError,
+    EngineDiedError,
+    EngineError,
+    EngineMemoryError,
+    EngineTimeOutError,
+    Infeasible,
+)
 from coral_core.jobs import (
     BaseModelIdentity,
     Cost,
@@ -29,7 +39,9 @@ from coral_core.jobs import (
     TrainedAdapter,
     TrainingJob,
 )
+from coral_core.json_object import json_object
 from coral_core.limit import TimeLimit
+from coral_core.lm.base import files_state
 from coral_core.lm.client import Engine
 from coral_core.plan import find_problem, pairs_digest, problem_set, prompt_template, split_digest, tool_versions
 from coral_core.repair.problem import Problem
@@ -64,6 +76,8 @@ class Lane:
         self._judge_key = ""
         self._reference_lines: dict[str, list[int]] = {}
         self._lock = threading.Lock()
+        self._files: tuple[BaseModelConfig | None, tuple[object, ...]] = (None, ())
+        """The base model that the engine was asked for last, and the state of its files before."""
         self.stopped = False
 
     def stop(self) -> None:
@@ -120,7 +134,12 @@ class Lane:
         return record
 
     def evaluate(self, job: EvaluationJob, seconds: float) -> Evaluation:
-        """Generate, judge and score within `seconds`; publish the evaluation. Raises as `train` does, and `JudgeError`."""
+        """Generate, judge and score within `seconds`; publish the evaluation.
+
+        Raises:
+            EngineError, StoreError: as `train`; `AdapterError` where there is no adapter, or it is not what was trained: then it is moved away.
+            JudgeError: the judge reached no verdict.
+        """
         digest = job.digest()
         if (found := self.store.read_evaluation(digest)) is not None:
             return found
@@ -141,7 +160,7 @@ class Lane:
             training_digest = job.training.digest()
             adapter = self.store.read_adapter(training_digest)
             if adapter is None:
-                raise EngineError(
+                raise AdapterError(
                     f"evaluation {digest[:12]}: adapter {training_digest[:12]} is not in the store. Train it first."
                 )
             path = self.store.adapter_path(training_digest)
@@ -157,13 +176,30 @@ class Lane:
                 infeasible=error.reason,
                 reason=str(error),
             )
+        except AdapterError:
+            self._make_room_for_another(training_digest)
+            raise
         spent = evaluation.cost.model_copy(update={"seconds": time.perf_counter() - started})
         evaluation = evaluation.model_copy(update={"cost": spent})
         self.store.publish_evaluation(digest, evaluation)
         return evaluation
 
+    def _make_room_for_another(self, digest: str) -> None:
+        """Move away an adapter that does not load although its checksums hold: it would keep a sound one from being published.
+
+        One that another version of PEFT wrote is left where it is: it may load there, and be of use to others.
+        """
+        config = self.store.adapter_path(digest) / "adapter_config.json"
+        try:
+            writer = json_object(read_file(config, SMALL, self.store.root)).get("peft_version")
+        except (OSError, ValueError):
+            writer = None
+        if writer is None or writer == version("peft"):
+            self.store.set_aside("adapter", digest)
+
     def identify(self, job: IdentityJob) -> BaseModelIdentity:
         """What the base model is here. It is loaded, so that the jobs that follow find it warm. Raises as `train` does."""
+        self._let_go_of_old_files(job.base_model)
         return self.engine.load(job.base_model)
 
     def test(self, job: TestJob, seconds: float) -> TestResult:
@@ -263,9 +299,22 @@ class Lane:
         finally:
             self.limit = None
 
+    def _let_go_of_old_files(self, base: BaseModelConfig) -> bool:
+        """Close an engine whose base model is of files that were changed since it was asked for; was there one?"""
+        now = (base, files_state(base))
+        old = self._files[0] == base and self._files != now
+        if old:
+            self.engine.close()
+        self._files = now
+        return old
+
     def _load(self, job: TrainingJob | EvaluationJob) -> None:
         try:
+            if self._files[0] != job.base_model:
+                self._let_go_of_old_files(job.base_model)
             identity = self.engine.load(job.base_model)
+            if identity.content_id != job.base_content_id and self._let_go_of_old_files(job.base_model):
+                identity = self.engine.load(job.base_model)  # of the files that this evolution has seen
         except (EngineDiedError, EngineMemoryError, EngineTimeOutError) as error:
             # of this machine, and not of a genome that has not begun yet: no finding may follow from it
             raise EngineError(f"base model {job.base_model.name} could not be loaded: {error}") from error

@@ -15,7 +15,8 @@ from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.task_engine import run_task_async
 
-from coral_core.errors import StoreError
+from coral_core.errors import AdapterError, StoreError
+from coral_core.foreign import in_a_line
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
 from flows.session import Session, current
@@ -110,7 +111,17 @@ async def _evaluate(session: Session, job: EvaluationJob, digest: str, label: st
         await trained(session, job.training, label)
     found = await asyncio.to_thread(session.store.read_evaluation, digest)
     adapter = job.training.digest() if job.training else "none"
-    await _run(session, evaluate_genome, job, digest, label, found, genes=job.light, adapter=adapter, split=job.split)
+    shown = {"genes": job.light, "adapter": adapter, "split": job.split}
+    try:
+        await _run(session, evaluate_genome, job, digest, label, found, **shown)
+    except AdapterError as error:
+        if job.training is None:
+            raise
+        # it is not what was trained, and the lane moved it away, or it was damaged since: once more, with a new one
+        log.warning("adapter %s of %s is trained anew: %s", adapter[:12], label, in_a_line(error))
+        session.adapters.discard(adapter)
+        await trained(session, job.training, label)
+        await _run(session, evaluate_genome, job, digest, label, None, **shown)
     session.keep(digest, _without_verdicts(job, found) if found else await _stored(session, job, digest))
 
 
@@ -136,6 +147,8 @@ async def _run(
     session.jobs[digest] = job
     if found is not None:
         session.found.add(digest)
+    else:
+        session.found.discard(digest)  # an adapter that was there, and was moved away since
     try:
         configured = run.with_options(refresh_cache=found is None, result_storage=session.pointers)
         # made beforehand, it enters as Running: Pending for no time is a third of what a task leaves in the database

@@ -41,6 +41,14 @@ SIZES = (
 _SCALED = ("linear", "dynamic", "yarn")
 """Kinds of rotary scaling whose factor multiplies the configured positions."""
 
+COUNTED_OTHERWISE = frozenset({
+    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart", "prophetnet", "trocr",
+    "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "cpmant",
+})  # fmt: skip
+"""Types whose positions follow neither `position_ids` from 0 nor the mask: padding on the left, with which batches are generated,
+changes what they compute. Found by comparing a padded prompt with the bare one, for each type of the table that a small model could be made of."""
+
 
 class Architecture(NamedTuple):
     """One model, as its files and the table describe it."""
@@ -164,6 +172,11 @@ def _supported(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     if known.get("masked") and not config.get("is_decoder"):
         raise BaseModelError(
             f"{where}: {model_type} without is_decoder reads in both directions, so it cannot generate. Give a causal language model."
+        )
+    if model_type in COUNTED_OTHERWISE:
+        raise BaseModelError(
+            f"{where}: {model_type} counts positions in a way that padding on the left changes, so a prompt's patch would depend on how it is padded; "
+            "that is not supported. Give a causal language model such as Llama, Qwen or GPT-2."
         )
     if known.get("cache") is False:
         raise BaseModelError(

@@ -16,7 +16,7 @@ from coral_core.errors import BaseModelError
 from coral_core.jobs import BaseModelIdentity
 from coral_core.lm.architecture import Architecture, Implementation, describe
 from coral_core.lm.environment import without_credentials
-from coral_core.lm.model_files import ModelFolder, Tensor, content_id, read_folder
+from coral_core.lm.model_files import ModelFolder, Tensor, content_id, files_of, read_folder
 from coral_core.lm.versions import ENGINE_VERSION
 
 TINY = Path(__file__).parent / "tiny"
@@ -73,6 +73,19 @@ def identify(config: BaseModelConfig) -> BaseModelIdentity:
         return identity_of(config, describe(read_folder(path)), content_id(path))
     commit, described = _on_hub(config.name, config.revision)
     return identity_of(config, described, commit)
+
+
+def files_state(config: BaseModelConfig) -> tuple[object, ...]:
+    """Size, times and inode of each file of a base model in a folder: another state may be another model. Nothing is read.
+
+    Raises:
+        BaseModelError: as `identify`.
+    """
+    path = None if is_rehearsal(config) else local_path(config)
+    if path is None:
+        return ()
+    states = files_of(path).items()
+    return tuple((name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, (_, s) in sorted(states))
 
 
 def identity_of(config: BaseModelConfig, found: Architecture, content: str) -> BaseModelIdentity:

@@ -8,6 +8,7 @@ tokenizer belong together, and what only loading shows (the engine checks that: 
 from pathlib import Path
 
 from coral_core.config import RunConfig
+from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import BaseModelError, ConfigError
 from coral_core.jobs import BaseModelIdentity
 from coral_core.lm.architecture import Architecture, describe, end_tokens, positions, table
@@ -35,6 +36,7 @@ def check_base_model(config: RunConfig) -> tuple[str, ...]:
         ConfigError: the configuration asks for what this model does not have.
     """
     base = config.base_model
+    _check_revision(base)
     if is_rehearsal(base):
         check_targets(config, identify(base))
         return ()
@@ -69,6 +71,21 @@ def check_base_model(config: RunConfig) -> tuple[str, ...]:
     else:
         notes.append(f"tokenizer of base model {base.name}: it is not on this machine")
     return tuple(notes)
+
+
+def _check_revision(base: BaseModelConfig) -> None:
+    """Only the hub has revisions. Raises `ConfigError`: another one than what is in the folder would be believed to be used."""
+    if base.revision is None:
+        return
+    try:
+        elsewhere = not is_rehearsal(base) and local_path(base) is None
+    except BaseModelError:  # a folder that is not here
+        elsewhere = False
+    if not elsewhere:
+        raise ConfigError(
+            f"base_model.revision: {base.revision}: {base.name} is not on the hub, so nothing would read it. Take it out.",
+            ("base_model", "revision"),
+        )
 
 
 def seen(config: RunConfig) -> BaseModelIdentity | None:
@@ -151,11 +168,11 @@ def _check_tokenizer(config: RunConfig, folder: ModelFolder) -> list[str]:
         return [f"tokens of base model {name}: its vocabulary is in a form that only the engine reads"]
     if rows is not None:
         _check_range(tokenizer, rows, name)
-    ends = end_tokens(folder.config, folder.generation)
+    ends = [number for number in end_tokens(folder.config, folder.generation) if rows is None or 0 <= number < rows]
     end, pad = tokenizer.special("eos_token"), tokenizer.special("pad_token")
     if tokenizer.is_plain and end is None and not ends:
         raise BaseModelError(
-            f"base_model.name: {name}: neither tokenizer_config.json nor config.json names an end token, so generation would never end"
+            f"base_model.name: {name}: neither tokenizer_config.json nor config.json names an end token of the vocabulary, so generation would never end"
             f"{'' if pad else ' and nothing could be padded'}. Set eos_token in tokenizer_config.json."
         )
     number = folder.config.get("pad_token_id")

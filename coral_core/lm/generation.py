@@ -60,13 +60,19 @@ def generate(
             )
             written = _decode(base, model, ids, mask, light, streams, len(batch), stop, adapter is not None)
             tokens += sum(map(len, written))
-            texts += [base.tokenizer.decode(row, skip_special_tokens=True) for row in written]
+            texts += [_text(base, row) for row in written]
     return [texts[start : start + samples] for start in range(0, len(texts), samples)], tokens
+
+
+def _text(base: LoadedModel, tokens: list[int]) -> str:
+    """The text of `tokens` as it was written: tokenizers may be set to tidy up spaces as in English prose, which breaks code."""
+    text: str = base.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
 
 
 def _prompt_tensors(base: LoadedModel, prompts: list[list[int]], shape: GenerationConfig) -> tuple[Tensor, Tensor]:
     """(batch_size, prompt_length) ids and mask, left-padded; rows past the prompts repeat the first."""
-    ids = torch.full((shape.batch_size, shape.prompt_length), base.tokenizer.pad_token_id, dtype=torch.long)
+    ids = torch.full((shape.batch_size, shape.prompt_length), base.pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row in range(shape.batch_size):
         prompt = prompts[row] if row < len(prompts) else prompts[0]
@@ -130,7 +136,9 @@ def _decode(
                 running.discard(row)
                 continue
             written[row].append(token)
-            if stop and any(mark in base.tokenizer.decode(written[row][-8:]) for mark in stop):
+            if stop and any(
+                mark in base.tokenizer.decode(written[row][-8:], clean_up_tokenization_spaces=False) for mark in stop
+            ):
                 running.discard(row)
         if not running:
             break

@@ -7,10 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import BaseModelError, ConfigError, CoralError
+from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError
 from coral_core.lm.architecture import end_tokens, positions
 from coral_core.lm.base import attention_of, local_path
 from coral_core.lm.environment import without_credentials
+from coral_core.lm.model_files import is_passing
 
 _ITS_SHAPES = ("mismatch", "negative dimension", "overflowed")
 """How torch and transformers say, in a plain RuntimeError, that configuration and weights do not fit."""
@@ -25,6 +26,7 @@ def load_model(config: BaseModelConfig, content_id: str) -> tuple[Any, Any, dict
 
     Raises:
         BaseModelError: the files do not make a whole causal language model without code of their own.
+        EngineError: the disk, the mount or the network failed.
     """
     path = local_path(config)
     source, revision = (config.name, content_id) if path is None else (str(path), None)
@@ -46,6 +48,10 @@ def load_model(config: BaseModelConfig, content_id: str) -> tuple[Any, Any, dict
     except Exception as error:  # transformers raises what it likes for files that it cannot make a model of
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in _ITS_SHAPES):
             raise  # the machine's, such as no memory or a lost device: the job is tried again elsewhere
+        if is_passing(error):
+            raise EngineError(
+                f"base_model.name: {config.name}: could not be loaded: {_reason(error)}. Look at disk and network, and run the same command again."
+            ) from None
         raise _refused(config, error) from None
     if missing := sorted(found["missing_keys"]):
         raise BaseModelError(
@@ -56,23 +62,33 @@ def load_model(config: BaseModelConfig, content_id: str) -> tuple[Any, Any, dict
 
 
 def _refused(config: BaseModelConfig, error: Exception) -> BaseModelError:
+    return BaseModelError(f"base_model.name: {config.name}: cannot be loaded: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = without_credentials(" ".join(lines[:2]))[:400] or "no reason given"
-    return BaseModelError(f"base_model.name: {config.name}: cannot be loaded: {type(error).__name__}: {reason}")
+    return f"{type(error).__name__}: {reason}"
 
 
 def special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozenset[int]]:
     """The padding token and all end tokens: of the tokenizer, config.json and generation_config.json together.
 
     Raises:
-        BaseModelError: there is no end token, or the padding token has no embedding.
+        BaseModelError: there is no end token, or it or the padding token has no embedding.
     """
     generation: Mapping[str, Any] = model.generation_config.to_dict() if model.generation_config else {}
     configured: Mapping[str, Any] = model.config.to_dict()
-    ends = frozenset(end_tokens({"eos_token_id": tokenizer.eos_token_id}, configured, generation))
+    rows = model.get_input_embeddings().weight.shape[0]
+    named = end_tokens({"eos_token_id": tokenizer.eos_token_id}, configured, generation)
+    ends = frozenset(token for token in named if 0 <= token < rows)  # no other is ever written
+    if named and not ends:
+        raise BaseModelError(
+            f"base_model.name: {name}: its end tokens {', '.join(map(str, named[:5]))} have no embedding (there are {rows}), so generation would never "
+            "end. Set eos_token in tokenizer_config.json to a token of the vocabulary."
+        )
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, configured.get("pad_token_id"), *sorted(ends))
     pad = next((token for token in candidates if type(token) is int), None)
-    rows = model.get_input_embeddings().weight.shape[0]
     if pad is None or not ends:
         raise BaseModelError(
             f"base_model.name: {name}: neither tokenizer nor configuration names an end token, so nothing could end or be padded. Set eos_token in tokenizer_config.json."

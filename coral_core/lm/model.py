@@ -9,12 +9,13 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import Infeasible
+from coral_core.errors import EngineError, Infeasible
 from coral_core.genome import HeavyGenes
 from coral_core.jobs import BaseModelIdentity
-from coral_core.lm.base import identify, resolve_device
+from coral_core.lm.base import identify, local_path, resolve_device
 from coral_core.lm.base_state import BaseState
 from coral_core.lm.loading import load_model, special_tokens
+from coral_core.lm.model_files import content_id
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 """How torch says it where it raises a plain `RuntimeError`: on CPUs, and within libraries of the GPU."""
@@ -30,10 +31,14 @@ class LoadedModel:
         self.tokenizer: Any
         self.model: Any
         self.tokenizer, self.model, _ = load_model(config, self.identity.content_id)
+        path = local_path(config)
+        if path is not None and content_id(path) != self.identity.content_id:
+            raise EngineError(
+                f"base model {config.name}: its files were changed while they were loaded. Wait until they are all written, and run the same command again."
+            )
         self.model.to(self.device).eval()
         self.model.requires_grad_(False)
-        pad, self.end_tokens = special_tokens(self.tokenizer, self.model, config.name)
-        self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(pad)
+        self.pad, self.end_tokens = special_tokens(self.tokenizer, self.model, config.name)
         self._targets = {
             name.rsplit(".", 1)[-1]: None
             for name, part in self.model.named_modules()

@@ -4,17 +4,19 @@ Everything read here is untrusted: sizes are limited, only regular files are ope
 the file's name. Not covered: what the files mean for an architecture (coral_core/lm/architecture.py).
 """
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coral_core.errors import BaseModelError
+from coral_core.errors import BaseModelError, CoralError, EngineError
 from coral_core.json_object import json_object
 
 WEIGHTS = "model.safetensors"
@@ -32,6 +34,11 @@ _HARMLESS_SUFFIXES = {".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", "
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Types of weights that can be loaded as they are -> bytes."""
 _SIZES = FLOATS | {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "U16": 2, "U32": 4, "U64": 8, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
+
+_OF_THE_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}  # fmt: skip
+"""What the system says of a file that is wrong, or of a path; anything else it says of itself."""
+_OS_ERROR = re.compile(r"\bos error ([0-9]{1,3})\b")
+_LONGEST_CHAIN = 10
 
 
 class Tensor(NamedTuple):
@@ -67,6 +74,7 @@ def files_of(folder: Path) -> dict[str, tuple[Path, os.stat_result]]:
 
     Raises:
         BaseModelError: a folder cannot be read, a file is no regular one, or there are too many.
+        EngineError: the disk or the mount failed.
     """
     found: dict[str, tuple[Path, os.stat_result]] = {}
     for path in _walked(folder, set()):
@@ -106,7 +114,35 @@ def _walked(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def _unreadable(path: Path, error: OSError) -> BaseModelError:
+def is_passing(error: BaseException) -> bool:
+    """Did the system fail, and not the file? An error of a disk, a network or a full table of files may not come again.
+
+    Libraries raise errors of their own from it, or keep only its text.
+
+    >>> is_passing(OSError(errno.EIO, "Input/output error")), is_passing(OSError(errno.ENOENT, "no such file"))
+    (True, False)
+    """
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen and len(seen) < _LONGEST_CHAIN:
+        seen.append(following)
+        kinds = {kind.__name__ for kind in type(following).__mro__}
+        if "OfflineModeIsEnabled" in kinds:
+            return False
+        if kinds & {"TimeoutError", "ConnectionError", "TransportError"}:  # the system's, and those of HTTP clients
+            return True
+        code = getattr(following, "errno", None) or next(map(int, _OS_ERROR.findall(str(following)[:1000])), None)
+        if type(code) is int and code not in _OF_THE_FILE:
+            return True
+        following = following.__cause__ or following.__context__
+    return False
+
+
+def _unreadable(path: Path, error: OSError) -> CoralError:
+    if is_passing(error):
+        return EngineError(
+            f"base model file {path}: cannot be read ({error.strerror}). Look at its disk or mount, and run the same command again."
+        )
     return BaseModelError(f"base model file {path}: cannot be read ({error.strerror}). Check its permissions.")
 
 
@@ -136,6 +172,7 @@ def read_folder(folder: Path, *, weights: bool = True) -> ModelFolder:
 
     Raises:
         BaseModelError: something is missing, damaged or of a kind that cannot be loaded.
+        EngineError: the disk or the mount failed.
     """
     config = read_json(folder / "config.json")
     if config is None:
@@ -236,6 +273,8 @@ def header(file: Path) -> dict[str, Tensor]:
             raise ValueError("no regular file")
         return dict(_header(str(file), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and is_passing(error):
+            raise _unreadable(file, error) from None
         raise BaseModelError(
             f"base model file {file}: not a safetensors file ({error}). Fetch it again or save the model with save_pretrained."
         ) from None

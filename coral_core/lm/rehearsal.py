@@ -21,9 +21,10 @@ from pathlib import Path
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
 from coral_core.digest import seed_from
-from coral_core.errors import BaseModelError, Infeasible
+from coral_core.errors import AdapterError, BaseModelError, Infeasible
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
+from coral_core.json_object import json_object
 from coral_core.lm.base import identify
 from coral_core.repair.mutate import mutators
 
@@ -98,7 +99,7 @@ class Rehearsal:
     ) -> tuple[list[list[str]], int, float]:
         """Completions per prompt; see the module's docstring."""
         time.sleep(self._seconds["evaluate"])
-        skill = float(json.loads((adapter / "adapter_config.json").read_text())[_SKILL]) if adapter else 0.05
+        skill = _skill_of(adapter) if adapter else 0.05
         return [[_answer(key, text, skill, seed, n) for n in range(samples)] for key, text in prompts], 0, 0.0
 
 
@@ -113,6 +114,14 @@ def _count(digest: str, out: Path, lane: int) -> None:
 def _skill(rank: int, learning_rate: float, modules: int) -> float:
     distance = abs(learning_rate - 5e-3) / (learning_rate + 5e-3)
     return round(min(0.95, 0.1 + 0.06 * rank.bit_length() + 0.03 * modules) * (1 - 0.6 * distance), 4)
+
+
+def _skill_of(adapter: Path) -> float:
+    """What a training wrote. Raises `AdapterError`, as the real engine does for an adapter that does not load."""
+    try:
+        return float(json_object((adapter / "adapter_config.json").read_bytes())[_SKILL])
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        raise AdapterError(f"{adapter}: is no adapter of the rehearsal ({type(error).__name__})") from None
 
 
 def _answer(key: str, prompt: str, skill: float, seed: int, number: int) -> str:

@@ -96,7 +96,7 @@ def _loop(
     model.train()
     for step in range(recipe.steps):
         batch = [encoded[n] for n in next(batches)]
-        ids, labels, mask = _pad(batch, base.tokenizer.pad_token_id, base.device)
+        ids, labels, mask = _pad(batch, base.pad, base.device)
         warm = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
         decay = min(1.0, (recipe.steps - step) / max(1, recipe.steps - recipe.warmup))
         optimiser.param_groups[0]["lr"] = heavy.learning_rate * warm * decay

@@ -91,7 +91,7 @@ def loading_code(
         "    ids = [tokenizer.bos_token_id, *ids]",
         "inputs = torch.tensor([ids])",
         f"output = model.generate(inputs, attention_mask=torch.ones_like(inputs){_stopping(prompt.stop)}{', logits_processor=[Penalty()]' if penalised else ''})",
-        "print(tokenizer.decode(output[0, len(ids):], skip_special_tokens=True))",
+        "print(tokenizer.decode(output[0, len(ids):], skip_special_tokens=True, clean_up_tokenization_spaces=False))",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

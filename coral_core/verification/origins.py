@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from coral_core.errors import BaseModelError, CoralError
+from coral_core.errors import BaseModelError, CoralError, EngineError
 from coral_core.jobs import EvaluationJob
 from coral_core.lm.base import identify
 from coral_core.lm.targets import default_lora_of
@@ -63,7 +63,7 @@ def check_identity(run: Verified) -> None:
     run.say("identity", differences, f"run id, configuration digest and seed of {recorded.run_id} follow from config.yaml")  # fmt: skip
     try:
         here = identify(run.config.base_model)
-    except BaseModelError as error:
+    except (BaseModelError, EngineError) as error:
         run.note("identity", f"the base model is not here, so its content is not checked ({first_line(error)})")
         return
     base = run.run.base_model

@@ -10,6 +10,7 @@ own. A lane that was lost says nothing: its machine, its worker or somebody's ki
 from typing import Literal
 
 from coral_core.errors import (
+    AdapterError,
     BaseModelError,
     ConfigError,
     CoralError,
@@ -34,9 +35,9 @@ _FINDINGS: dict[str, Literal["poison", "time-out", "out-of-memory"]] = {
     EngineMemoryError.__name__: "out-of-memory",
 }
 FINAL: dict[str, type[CoralError]] = {
-    kind.__name__: kind for kind in (BaseModelError, ConfigError, ProblemError, StoreError)
+    kind.__name__: kind for kind in (AdapterError, BaseModelError, ConfigError, ProblemError, StoreError)
 }
-"""The same wherever the job is tried. All else may be of one machine: its memory, its processes, its files."""
+"""The same wherever the job is tried: an adapter that does not load is trained anew before (flows/tasks.py). All else may be of one machine: its memory, its processes, its files."""
 
 
 def is_final(error: str) -> bool:

@@ -1,5 +1,6 @@
 """The whole loop through the command: result, replay, resume, invariance, bad weather."""
 
+import hashlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from coral_core.store import Store
 from tests.flows.conftest import Coral
 
 pytestmark = pytest.mark.server
@@ -64,6 +66,32 @@ def test_a_repeat_is_a_replay(finished: Coral, coral: Coral) -> None:
     assert coral.evolve().returncode == 0
     assert coral.history() == before
     assert coral.report()["counts"] == {"trainings": 0, "evaluations": 0}
+
+
+@pytest.mark.parametrize("damage", ["not-what-was-trained", "a-file-is-gone"])
+def test_an_adapter_that_does_not_load_is_trained_anew(finished: Coral, coral: Coral, damage: str) -> None:
+    """Its manifest is sound, so that nobody notices before an engine has it in its hands."""
+    copied(finished, coral)
+    store, before = Store(coral.runs / "store"), coral.history()
+    for entry in list(store.entries()):
+        if entry.kind == "evaluation":
+            store.remove("evaluation", entry.digest)
+    adapters = [store.adapter_path(entry.digest) for entry in store.entries()]
+    adapter = next(path for path in adapters if (path / "adapter_model.safetensors").exists())
+    if damage == "not-what-was-trained":
+        config = b'{"peft_type": "LORA"}'
+        (adapter / "adapter_config.json").write_bytes(config)
+        manifest = json.loads((adapter / "manifest.json").read_text())
+        manifest["files"]["adapter_config.json"] = hashlib.sha256(config).hexdigest()
+        manifest["bytes"]["adapter_config.json"] = len(config)
+        (adapter / "manifest.json").write_text(json.dumps(manifest))
+    else:
+        (adapter / "adapter_config.json").unlink()
+    assert store.read_adapter(adapter.name) is not None or damage == "a-file-is-gone"
+    result = coral.evolve()
+    assert result.returncode == 0, result.stderr
+    assert coral.history() == before and coral.report()["counts"]["trainings"] == 1
+    assert store.read_adapter(adapter.name) is not None and store.set_aside_before(), "the broken one is kept aside"
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,13 @@ from benchmarks.architectures import entry  # noqa: E402
 from coral_core.config.genes import module_names  # noqa: E402
 from coral_core.config.load import parse_config  # noqa: E402
 from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
-from coral_core.errors import BaseModelError, ConfigError  # noqa: E402
+from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError  # noqa: E402
 from coral_core.genome import GREEDY, default_lora  # noqa: E402
 from coral_core.jobs import TrainingJob  # noqa: E402
+from coral_core.lm import generation  # noqa: E402
 from coral_core.lm.architecture import end_tokens, made_by, positions, table  # noqa: E402
 from coral_core.lm.base import identify  # noqa: E402
+from coral_core.lm.generation import generate  # noqa: E402
 from coral_core.lm.model import LoadedModel  # noqa: E402
 from coral_core.lm.targets import (  # noqa: E402
     UnknownTargetError,
@@ -68,7 +70,7 @@ def test_attention_is_what_the_class_supports(zoo: Zoo, name: str) -> None:
     used = model.model.config._attn_implementation
     assert used == ("eager" if name in NEEDS_EAGER else "sdpa")
     assert ("eager" in model.identity.numerics_class) == (used == "eager")
-    assert model.end_tokens == {1} and model.tokenizer.pad_token_id == 2
+    assert model.end_tokens == {1} and model.pad == 2
 
 
 def test_attention_can_be_chosen_and_is_part_of_the_results_identity(zoo: Zoo) -> None:
@@ -201,7 +203,87 @@ def test_no_padding_token_is_taken_from_the_end_token(tmp_path: Path) -> None:
         if (folder / name).exists():
             edit(folder / name, lambda data: data.pop("pad_token", None))
     model = LoadedModel(config(folder))
-    assert model.tokenizer.pad_token_id == 1
+    assert model.pad == 1
+
+
+def test_padding_needs_no_token_of_its_own(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "llama")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).exists():
+            edit(folder / name, lambda data: [data.pop(key, None) for key in ("pad_token", "eos_token")])
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    larger = AutoModelForCausalLM.from_pretrained(folder)
+    larger.resize_token_embeddings(rows + 8)
+    larger.config.pad_token_id = rows + 3
+    larger.save_pretrained(folder)
+    loaded = LoadedModel(config(folder))
+    assert loaded.pad == rows + 3 and loaded.end_tokens == {1}
+    light, shape = GREEDY.model_copy(update={"token_limit": 6}), GenerationConfig(batch_size=2, prompt_length=24)
+    texts, _ = generate(loaded, None, light, [("a", "def f(a):"), ("b", "x")], 1, 0, shape)
+    alone, _ = generate(loaded, None, light, [("b", "x")], 1, 0, shape)
+    assert texts[1] == alone[0] and texts[0][0]
+
+
+def test_end_tokens_that_no_row_can_write_are_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "llama")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).exists():
+            edit(folder / name, lambda data: data.pop("eos_token", None))
+    for name in ("config.json", "generation_config.json"):
+        edit(folder / name, lambda data: data.update(eos_token_id=[50256, -1]))
+    with pytest.raises(BaseModelError, match="end tokens -1, 50256 have no embedding"):
+        LoadedModel(config(folder))
+    edit(folder / "config.json", lambda data: data.update(eos_token_id=[50256, 1]))
+    assert LoadedModel(config(folder)).end_tokens == {1}
+
+
+def test_spaces_of_code_are_not_tidied_up(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "llama")
+    tidy = {
+        "clean_up_tokenization_spaces": True,
+        "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": True,
+    }
+    edit(folder / "tokenizer_config.json", lambda data: data.update(tidy))
+    loaded = LoadedModel(config(folder))
+    code = "x = ' ' + y if a != b , ' ' else n ' . '\n"
+    ids = loaded.tokenizer.encode(code, add_special_tokens=False)
+    assert loaded.tokenizer.decode(ids) != code, "this tokenizer does tidy up"
+    assert generation._text(loaded, ids) == code
+
+
+def test_files_changed_while_they_are_loaded_make_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from coral_core.lm import model as module
+
+    folder = save_model(tmp_path, "llama")
+    load = module.load_model
+
+    def changed(*arguments: Any) -> Any:
+        found = load(*arguments)
+        edit(folder / "generation_config.json", lambda data: data.update(eos_token_id=7))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_model", changed)
+        with pytest.raises(EngineError, match="changed while they were loaded"):
+            LoadedModel(config(folder))
+    assert LoadedModel(config(folder)).end_tokens == {1, 7}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(OSError(5, "Input/output error"), EngineError), (OSError("no file named model.safetensors"), BaseModelError)],
+)
+def test_a_disk_that_fails_in_loading_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, kind: type[CoralError]
+) -> None:
+    from coral_core.lm import loading
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", broken)
+    with pytest.raises(kind, match=r"loaded: OSError: .*(error|named)"):
+        LoadedModel(config(save_model(tmp_path, "llama")))
 
 
 def test_missing_tensors_are_refused_and_not_made_up(tmp_path: Path) -> None:

@@ -193,6 +193,8 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "classifier": (configured(architectures=["LlamaForSequenceClassification"]), "LlamaForCausalLM was expected"),
     "quantised": (configured(quantization_config={"quant_method": "gptq"}), r"quantised \(gptq\)"),
     "both directions": (configured(model_type="bert", architectures=["BertLMHeadModel"]), "reads in both directions"),
+    "no end token inside": (lambda folder: [named(eos_token=None, pad_token="<pad>")(folder), configured(eos_token_id=[-1, 10])(folder)], "names an end token of the vocabulary"),
+    "positions of padding": (configured(model_type="roberta", architectures=["RobertaForCausalLM"], is_decoder=True), "counts positions in a way"),
     "state space": (configured(model_type="mamba", architectures=["MambaForCausalLM"]), "without a key-value cache"),
     "layers missing": (configured(num_hidden_layers=3), "there are no weights of layer 2"),
     "tokenizer code": (lambda folder: [(folder / "tokenizer.json").rename(folder / "vocab.txt"), named(auto_map={"AutoTokenizer": ["t.T", None]})(folder)], "tokenizer needs Python code"),
@@ -272,6 +274,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "home" / "hub"), raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return tmp_path / "home"
+
+
+@pytest.mark.parametrize("name", ["coral-tiny", "rehearsal", "./nowhere", None])
+@pytest.mark.parametrize("executor", ["local", "work-pools"])
+def test_a_revision_is_the_hubs_alone(llama: Path, name: str | None, executor: str) -> None:
+    words = ["base_model.revision=v2", f"infra.executor={executor}"]
+    assert "v2: " in (text := refused(name or llama, *words)) and "is not on the hub" in text
 
 
 def test_a_model_that_is_not_here_is_said_to_be_unseen(hub: Path) -> None:

@@ -1,5 +1,6 @@
 """A base model is identified by every file that changes what it does, and by nothing else."""
 
+import errno
 import os
 import shutil
 import struct
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import BaseModelError
+from coral_core.errors import BaseModelError, CoralError, EngineError
 from coral_core.lm.base import TINY, identify, lasting_name
-from coral_core.lm.model_files import changes_nothing, content_id, header, read_folder
+from coral_core.lm.model_files import changes_nothing, content_id, header, is_passing, read_folder
 
 EXTRA = {
     "merges.txt": "#version: 0.2\na b\n",
@@ -212,3 +213,60 @@ def test_a_header_is_read_again_when_the_file_changes(tmp_path: Path) -> None:
     assert set(header(path)) == {"a"}
     path.write_bytes(entry('{"b": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}'))
     assert set(header(path)) == {"b"}
+
+
+def raised(error: Exception, *causes: Exception) -> Exception:
+    """`error`, raised from the others in turn."""
+    last = error
+    for cause in causes:
+        last.__cause__ = cause
+        last = cause
+    return error
+
+
+class TransportError(Exception):
+    """As HTTP clients call theirs."""
+
+
+PASSING = {
+    "disk": OSError(errno.EIO, "Input/output error"),
+    "mount": OSError(errno.ESTALE, "Stale file handle"),
+    "files": OSError(errno.EMFILE, "Too many open files"),
+    "time": TimeoutError("timed out"),
+    "connection": ConnectionResetError("reset"),
+    "in words": RuntimeError("I/O error: Input/output error (os error 5)"),
+    "wrapped": raised(OSError("We couldn't connect to the hub"), OSError("no entry"), TransportError("no route")),
+}
+LASTING = {
+    "absent": FileNotFoundError(errno.ENOENT, "No such file"),
+    "forbidden": PermissionError(errno.EACCES, "Permission denied"),
+    "a folder": IsADirectoryError(errno.EISDIR, "Is a directory"),
+    "no number": OSError("folder does not appear to have a file named config.json"),
+    "in words": RuntimeError("I/O error: No such file or directory (os error 2)"),
+    "no error of the system": ValueError("nonsense"),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_an_error_of_the_system_is_not_the_files(name: str) -> None:
+    assert is_passing(PASSING[name])
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_an_error_of_the_file_is_not_the_systems(name: str) -> None:
+    assert not is_passing(LASTING[name])
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.EIO, EngineError), (errno.EACCES, BaseModelError)])
+@pytest.mark.parametrize("step", ["content", "header", "list"])
+def test_a_disk_that_fails_does_not_condemn_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[CoralError], step: str
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir" if step == "list" else "builtins.open", broken)
+        with pytest.raises(kind, match="base model file"):
+            header(folder / "model.safetensors") if step == "header" else content_id(folder)
+    assert content_id(folder) and header(folder / "model.safetensors"), "what failed is not remembered"

@@ -1,19 +1,26 @@
 """What an engine computed whose base model was changed is never published; the job is done again by another engine."""
 
+import json
+import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.errors import BaseChangedError, EngineMemoryError, Infeasible
+from coral_core.config.tree import BaseModelConfig
+from coral_core.errors import AdapterError, BaseChangedError, EngineMemoryError, Infeasible
 from coral_core.genome import DEFAULT_LORA
+from coral_core.jobs import IdentityJob, TrainedAdapter
 from coral_core.lane import Lane
+from coral_core.lm.base import TINY, identify
 from coral_core.lm.client import EngineProcess, InlineEngine
 from coral_core.lm.rehearsal import Rehearsal
 from coral_core.plan import Planner
 from coral_core.store import Store
 from flows.dispatch import LocalExecutor
+from tests.lm.small_models import edit
 
 PROBLEMS = {"fitness": 8, "retention": 2, "monitor": 0, "held_out": 4, "pairs": 8}
 
@@ -106,3 +113,51 @@ def test_the_inline_engine_says_a_finding_as_it_is() -> None:
     with pytest.raises(Infeasible, match="out of GPU memory"):
         engine.train(plan.training(DEFAULT_LORA), [], Path("/nowhere"), 1)
     assert engine._worker is None
+
+
+def test_an_adapter_that_does_not_load_makes_room_for_a_sound_one(store: Store) -> None:
+    plan, lane = planner(), Lane(store, InlineEngine())
+    training = plan.training(DEFAULT_LORA)
+    digest = training.digest()
+    scratch = store.scratch()
+    (scratch / "adapter_config.json").write_text("{}")
+    (scratch / "adapter_model.safetensors").write_bytes(b"none")
+    store.publish_adapter(digest, scratch, TrainedAdapter(training_digest=digest))
+    assert store.read_adapter(digest) is not None, "its checksums hold"
+    for words in ("is no adapter", "Train it first"):
+        with pytest.raises(AdapterError, match=words):
+            lane.evaluate(plan.evaluation(DEFAULT_LORA), 60)
+    lane.train(training, 60)
+    assert lane.evaluate(plan.evaluation(DEFAULT_LORA), 60).scores
+    lane.close()
+
+
+@pytest.mark.parametrize(("writer", "kept"), [("0.0.1", True), (metadata.version("peft"), False)])
+def test_an_adapter_of_another_peft_is_left_where_it_is(store: Store, writer: str, kept: bool) -> None:
+    plan, lane = planner(), Lane(store, InlineEngine())
+    digest, scratch = plan.training(DEFAULT_LORA).digest(), store.scratch()
+    (scratch / "adapter_config.json").write_text(json.dumps({"peft_version": writer}))
+    (scratch / "adapter_model.safetensors").write_bytes(b"none")
+    store.publish_adapter(digest, scratch, TrainedAdapter(training_digest=digest))
+    with pytest.raises(AdapterError, match="is no adapter"):
+        lane.evaluate(plan.evaluation(DEFAULT_LORA), 60)
+    assert (store.read_adapter(digest) is not None) is kept
+    lane.close()
+
+
+def test_a_warm_lane_looks_at_the_files_that_are_there_now(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    base = BaseModelConfig(name=str(folder))
+    question = IdentityJob(queue="training", base_model=base)
+    lane = Lane(store, InlineEngine())
+    first = lane.identify(question)
+    assert first.content_id == identify(base).content_id
+    engine: Any = lane.engine
+    before = engine._worker
+    assert lane.identify(question) == first and engine._worker is before, "nothing was changed, so nothing is loaded"
+    edit(folder / "tokenizer_config.json", lambda data: data.update(more=1))
+    assert engine._worker is before, "a job of an evolution that has seen the old files goes on with them"
+    assert lane.identify(question).content_id == identify(base).content_id != first.content_id
+    assert engine._worker is not before
+    lane.close()
