@@ -14,6 +14,8 @@ from coral_core.jobs import TestJob, TestResult
 from flows.cli.config import AsJson, Overrides
 from flows.cli.foreign import marked, words
 
+LONGEST_PATCH = 200_000  # as in coral_core/scoring/judge.py, which takes long to import
+MOST_BYTES = 4 * LONGEST_PATCH
 COLOURS = {"pass": "green", "not-run": "dim"}
 
 
@@ -59,11 +61,20 @@ def _defaults(overrides: list[str]) -> RunConfig:
 def _read(file: str) -> tuple[str, str]:
     """The code, and what is wrong with its bytes; those that are no text become NUL, which no Python accepts."""
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        if file == "-":
+            data = sys.stdin.buffer.read(MOST_BYTES + 1)
+        else:
+            with Path(file).open("rb") as stream:  # also a pipe, and what never ends
+                data = stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(
             f"{file}: cannot be read ({error.strerror}). Give a file of Python code, or - for stdin."
         ) from None
+    if len(data) > MOST_BYTES:
+        return (
+            "\0",
+            f"the patch has more than {MOST_BYTES} bytes, and {LONGEST_PATCH} characters are the most that is judged",
+        )
     try:
         return data.decode(), ""
     except UnicodeDecodeError as error:

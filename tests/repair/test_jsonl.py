@@ -177,3 +177,32 @@ def test_cases_that_could_never_be_right_are_refused(tmp_path: Path, case: dict[
     with pytest.raises(ProblemError) as caught:
         load_jsonl(write(tmp_path, {**CLAMP, "cases": [case]}))
     assert "bugs.jsonl:1" in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ('{"arguments": [1, 2, 3], "exception": "\\ud800"}', "is no name of a class"),
+        ('{"arguments": [1, 2, 3], "exception": ""}', "is no name of a class"),
+        ('{"arguments": [1, 2, 3], "exception": "ValueError: too large"}', "is no name of a class"),
+        ('{"arguments": [1, 2, 3], "exception": "json.JSONDecodeError"}', "is no name of a class"),
+        ('{"arguments": [1, 2, 3], "value": 1, "value": 2}', "the key 'value' is given twice"),
+        ('{"arguments": [1, 2, {"a": 1, "a": 2}], "value": 1}', "the key 'a' is given twice"),
+        ('{"arguments": [1, 2, 3], "value": 1.5, "tolerance": true}', "cases.0.tolerance"),
+        ('{"arguments": [1, 2, 3], "value": 1.5, "tolerance": "0.1"}', "cases.0.tolerance"),
+        ('{"arguments": [1, 2, 3], "value": 1.5, "tolerance": Infinity}', "cases.0.tolerance"),
+        ('{"arguments": [1, 2, 3], "value": 1, "slow": "no"}', "cases.0.slow"),
+        ('{"arguments": [1, 2, 3], "value": 1, "encoded": 0}', "cases.0.encoded"),
+    ],
+)
+def test_nothing_is_dropped_or_turned_into_another_type(tmp_path: Path, case: str, words: str) -> None:
+    line = json.dumps({**CLAMP, "cases": ["here"]}).replace('"here"', case)
+    with pytest.raises(ProblemError) as error:
+        load_jsonl(write(tmp_path, CLAMP | {"id": "first"}, line))
+    assert words in str(error.value) and ":2: " in str(error.value)
+
+
+def test_a_whole_number_is_a_tolerance_too(tmp_path: Path) -> None:
+    case = {"arguments": [1, 2, 3], "value": 1.5, "tolerance": 1, "relative_tolerance": 0}
+    found = load_jsonl(write(tmp_path, {**CLAMP, "cases": [case]})).fitness[0].cases[0]
+    assert (found.tolerance, found.relative_tolerance) == (1.0, 0.0)

@@ -125,7 +125,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            data = json.loads(line.decode("utf-8"))
+            data = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise ProblemError(f"{path}:{number}: not JSON: {error}. Write one object per line.") from None
         if not isinstance(data, dict):
@@ -133,9 +133,19 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, data
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises `ValueError` for a key that is given twice: JSON would drop the first without a word."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:60]!r} is given twice in one object")
+    return found
+
+
 def _checked(kind: type[Frozen], data: dict[str, Any], where: str) -> Any:
     try:
-        return kind.model_validate(data)
+        return kind.model_validate(data, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
@@ -196,6 +206,10 @@ def _parse(text: str, where: str) -> ast.Module:
 def _case(line: CaseLine, raw: dict[str, Any], where: str) -> Case:
     if ("value" in raw) == (line.exception is not None):
         raise ProblemError(f"{where}: give either value or exception (its class name). See docs/problems.md.")
+    if line.exception is not None and not line.exception.isidentifier():
+        raise ProblemError(
+            f"{where}: exception {line.exception[:60]!r} is no name of a class. Give the name alone, without module and message: ValueError."
+        )
     try:
         if line.encoded:
             arguments, value, mutated = line.arguments, line.value, line.mutated
