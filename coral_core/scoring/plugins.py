@@ -22,6 +22,7 @@ run a patch in it.
 """
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -50,11 +51,11 @@ def find_objective(name: str) -> Objective:
         raise ConfigError(f"scoring: {name}: no such objective. Known: {', '.join([*OBJECTIVES, *sorted(found)])}.")
     try:
         objective: Objective = found[name].load()
-    except Exception as error:
+        version = getattr(objective, "version", None)
+    except (Exception, SystemExit) as error:  # a script may end itself when it is imported
         raise ConfigError(
             f"scoring: {name}: its plug-in {found[name].value} cannot be loaded ({type(error).__name__}: {error}). Repair or remove it."
         ) from error
-    version = getattr(objective, "version", None)
     if not callable(objective) or not isinstance(version, str) or not version:
         raise ConfigError(
             f"scoring: {name}: {found[name].value} is not an objective: it must be callable and have a text `version`."
@@ -111,7 +112,10 @@ def measure_one(name: str, version: str, judged: Judged) -> float:
             f"objective {name}: this lane has version {objective.version}, the job names {version}. Install one version everywhere."
         )
     try:
-        value = float(objective(judged))
+        returned = objective(judged)
+        if isinstance(returned, (bool, str, bytes, bytearray)):  # `float` would take them
+            raise TypeError(f"it returned {reprlib.repr(returned)}, which is no number")
+        value = float(returned)
     except Exception as error:
         raise ObjectiveError(f"objective {name} failed: {_named(error)}. Repair the plug-in.") from error
     if not (math.isfinite(value) and 0.0 <= value <= 1.0):

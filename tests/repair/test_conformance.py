@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from coral_core.config.tree import ProblemsConfig
+from coral_core.errors import ConfigError, CoralError, ProblemError
+from coral_core.repair import sources
 from coral_core.repair.conformance import complaints
 from coral_core.repair.problem import Case, Problem, ProblemSet
-from coral_core.repair.sources import find_source
+from coral_core.repair.sources import find_source, load_problems
 
 LIKE = str(Path(__file__).parent / "quixbugs_like")
 GOOD = Problem(
@@ -77,3 +79,40 @@ def test_a_set_that_changes_between_loads_is_found() -> None:
 def test_something_else_than_a_set_is_found() -> None:
     load: Any = lambda config: [GOOD]  # noqa: E731
     assert complaints(load, ProblemsConfig()) == ["load returned list, not a ProblemSet"]
+
+
+class Entry:
+    """A plug-in's entry point."""
+
+    value = "their.module:load"
+
+    def __init__(self, load: Any, broken: BaseException | None = None) -> None:
+        self.loads, self.broken = load, broken
+
+    def load(self) -> Any:
+        if self.broken is not None:
+            raise self.broken
+        return self.loads
+
+
+@pytest.mark.parametrize("error", [ImportError("no"), SystemExit(0), KeyError("x")])
+@pytest.mark.parametrize("when", ["import", "call"])
+def test_a_plugin_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, error: BaseException, when: str) -> None:
+    """Else a command would call it a bug of ours, or end with the plug-in's exit status."""
+
+    def load(config: ProblemsConfig) -> ProblemSet:
+        raise error
+
+    entry = Entry(load, error if when == "import" else None)
+    monkeypatch.setattr(sources, "plugin_sources", lambda: {"mine": entry})
+    with pytest.raises(CoralError, match=r"problems.source: mine: its plug-in their.module:load") as raised:
+        load_problems(ProblemsConfig(source="mine"))
+    assert isinstance(raised.value, ConfigError if when == "import" else ProblemError)
+
+
+def test_a_plugin_that_gives_something_else_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "plugin_sources", lambda: {"mine": Entry(lambda config: [GOOD])})
+    with pytest.raises(ProblemError, match="gave no ProblemSet but a list"):
+        load_problems(ProblemsConfig(source="mine"))
+    monkeypatch.setattr(sources, "plugin_sources", lambda: {"mine": Entry(source(GOOD))})
+    assert load_problems(ProblemsConfig(source="mine")).fitness == (GOOD,)

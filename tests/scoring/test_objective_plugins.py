@@ -185,3 +185,40 @@ def test_one_that_fails_over_what_a_model_wrote_gives_nothing_to_that_evaluation
             process.measure({"fussy": "2"}, judged, TimeLimit(60))
     finally:
         process.close()
+
+
+ODD = """
+def answers(value):
+    def objective(judged):
+        return value
+    objective.version = "1"
+    return objective
+
+text, words, truth, none = answers("0.5"), answers(b"1"), answers(True), answers(None)
+whole = answers(1)
+"""
+
+
+@pytest.mark.parametrize("name", ["text", "words", "truth", "none"])
+def test_what_is_no_number_is_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "more").mkdir()
+    install(tmp_path / "more", monkeypatch, ODD, ["text", "words", "truth", "none", "whole"], "coral_plugin_of_words")
+    with pytest.raises(EngineError, match=f"objective {name} failed"):
+        measure({name: "1"}, EMPTY)
+    assert measure({"whole": "1"}, EMPTY) == {"whole": 1.0}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sys\nsys.exit(0)\n",
+        "raise SystemExit\n",
+        "class Odd:\n    @property\n    def version(self): raise ValueError('no')\nodd = Odd()\n",
+    ],
+)
+def test_a_plugin_that_ends_its_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Else a command would end with the plug-in's exit status, and say nothing."""
+    (tmp_path / "more").mkdir()
+    install(tmp_path / "more", monkeypatch, code, ["odd"], "coral_plugin_that_ends")
+    with pytest.raises(ConfigError, match=r"odd: its plug-in .* cannot be loaded"):
+        find_objective("odd")

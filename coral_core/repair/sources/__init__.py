@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from coral_core.config.tree import ProblemsConfig, TrainingPairsConfig
-from coral_core.errors import ConfigError
+from coral_core.errors import ConfigError, CoralError, ProblemError
 from coral_core.repair.problem import ProblemSet, RepairPair
 
 GROUP = "coral_x.problems"
@@ -47,8 +47,7 @@ def find_source(name: str) -> Source:
         return source
     plugins = plugin_sources()
     if name in plugins:
-        loaded: Source = plugins[name].load()
-        return loaded
+        return _of_plugin(name, plugins[name])
     raise ConfigError(_unknown("problems.source", name, plugins))
 
 
@@ -103,6 +102,40 @@ def path_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ...], str
     if training.source in PATHS and (training.path is not None or training.source != config.source):
         for complaint in _imported(PATHS[training.source])(training.path):
             yield ("problems", "training", "path"), complaint.replace("problems.path", "problems.training.path", 1)
+
+
+def _of_plugin(name: str, entry: EntryPoint) -> Source:
+    """A plug-in's source, whose own failures are told as such. Raises `ConfigError` where it cannot be loaded."""
+    try:
+        loaded: Source = entry.load()
+    except (Exception, SystemExit) as error:  # a script may end itself when it is imported
+        raise ConfigError(
+            f"problems.source: {name}: its plug-in {entry.value} cannot be loaded ({_named(error)}). Repair or remove it."
+        ) from error
+
+    def source(config: ProblemsConfig) -> ProblemSet:
+        try:
+            found = loaded(config)
+        except CoralError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ProblemError(
+                f"problems.source: {name}: its plug-in {entry.value} failed ({_named(error)}). Repair it."
+            ) from error
+        if not isinstance(found, ProblemSet):
+            raise ProblemError(
+                f"problems.source: {name}: its plug-in {entry.value} gave no ProblemSet but a {type(found).__name__}. Repair it."
+            )
+        return found
+
+    return source
+
+
+def _named(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:300]
+    except Exception:  # its class may make anything of being asked for its message
+        return type(error).__name__
 
 
 def _mutants(config: ProblemsConfig, problems: ProblemSet) -> tuple[RepairPair, ...]:
