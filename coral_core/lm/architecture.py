@@ -153,6 +153,10 @@ def _supported(config: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise BaseModelError(
                 f"{where}: config.json says {key} {str(config[key])[:40]!r}, where a number above 0 belongs. Fetch the model again."
             )
+    if config.get("return_dict") is False:
+        raise BaseModelError(
+            f"{where}: config.json says return_dict false, so the model would answer with bare tuples. Set it to true, or take it out."
+        )
     known = table().get(model_type)
     if known is None and config.get("auto_map"):
         raise BaseModelError(

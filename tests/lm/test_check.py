@@ -195,6 +195,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "both directions": (configured(model_type="bert", architectures=["BertLMHeadModel"]), "reads in both directions"),
     "no end token inside": (lambda folder: [named(eos_token=None, pad_token="<pad>")(folder), configured(eos_token_id=[-1, 10])(folder)], "names an end token of the vocabulary"),
     "positions of padding": (configured(model_type="roberta", architectures=["RobertaForCausalLM"], is_decoder=True), "counts positions in a way"),
+    "bare tuples": (configured(return_dict=False), "says return_dict false"),
     "state space": (configured(model_type="mamba", architectures=["MambaForCausalLM"]), "without a key-value cache"),
     "layers missing": (configured(num_hidden_layers=3), "there are no weights of layer 2"),
     "tokenizer code": (lambda folder: [(folder / "tokenizer.json").rename(folder / "vocab.txt"), named(auto_map={"AutoTokenizer": ["t.T", None]})(folder)], "tokenizer needs Python code"),
