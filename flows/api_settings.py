@@ -8,6 +8,7 @@ has an unusual form, Prefect itself is asked, so that there is no second impleme
 
 import json
 import os
+import re
 import sys
 import tomllib
 import warnings
@@ -54,11 +55,35 @@ class _Unusual(Exception):  # noqa: N818  no error: it is for Prefect to read
 
 
 def api_settings() -> ApiSettings:
-    """What is configured now. Raises `ConfigError` for settings that Prefect cannot read."""
+    """What is configured now.
+
+    Raises:
+        ConfigError: Prefect cannot read its settings, or the API's address holds a secret.
+    """
     try:
-        return _read()
+        found = _read()
     except _Unusual:
-        return _ask()
+        found = _ask()
+    if found.url and (clean := without_secrets(found.url)) != found.url:
+        source = "the environment" if found.url in _environment().values() else "a Prefect profile or settings file"
+        raise ConfigError(
+            f"PREFECT_API_URL ({source}): {clean}: a user name, a password or a query stands in the address, and addresses are "
+            "shown and recorded. Set it without one, and PREFECT_API_AUTH_STRING to USER:PASSWORD (Prefect Cloud: PREFECT_API_KEY)."
+        )
+    return found
+
+
+def without_secrets(url: str) -> str:
+    """`url` as it may be shown and recorded: without user name, password, query and fragment.
+
+    Whatever stands before an ``@`` goes, in the path too: a password may hold a slash.
+    """
+    scheme, sign, rest = url.partition("://")
+    if not sign:
+        scheme, rest = "", url
+    _, at, rest = rest.rpartition("@")
+    bare = re.split(r"[?#]", rest, maxsplit=1)[0]
+    return f"{scheme}{sign}{'***@' if at else ''}{bare}{'?***' if bare != rest else ''}"
 
 
 def configured_names() -> set[str]:

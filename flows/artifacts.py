@@ -39,6 +39,7 @@ from coral_core.reading import RunReading
 from coral_core.report import living
 from coral_core.run import RunFolder
 from coral_core.store import Store
+from flows.pages import PAGE
 
 log = logging.getLogger("coral.artifacts")
 
@@ -53,7 +54,6 @@ PATIENCE = 45.0
 """Seconds that the end of a run waits for the last artifacts."""
 END_SECONDS = 5.0
 """Seconds that an update under way has to come to its end."""
-PAGE = 200
 NAMES = ("progress", "summary", "leaderboard", "pictures", "generation-")
 
 
@@ -279,13 +279,20 @@ class Publisher:
         assert self._client is not None
         found: list[Any] = []
         chosen = ArtifactFilter(key=ArtifactFilterKey(like_=f"{self._prefix}-"))
+        limit: int | None = PAGE
         while True:
-            with self.allowance.call():
-                page = await self._client.read_artifacts(
-                    artifact_filter=chosen, limit=PAGE, offset=len(found), sort=ArtifactSort.UPDATED_DESC
-                )
+            try:
+                with self.allowance.call():
+                    page = await self._client.read_artifacts(
+                        artifact_filter=chosen, limit=limit, offset=len(found), sort=ArtifactSort.UPDATED_DESC
+                    )
+            except PrefectHTTPStatusError as error:
+                if limit is None or error.response.status_code != 422:
+                    raise
+                limit = None  # the server gives smaller pages (see flows.pages): its own size, until a page is empty
+                continue
             found += page
-            if len(page) < PAGE:
+            if not page or (limit is not None and len(page) < limit):
                 break
         return [row for row in found if str(row.key).removeprefix(f"{self._prefix}-").startswith(NAMES)]
 

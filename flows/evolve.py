@@ -50,6 +50,7 @@ from coral_core.search.selection import fitness, hypervolume
 from coral_core.start import Start, freeze_start
 from coral_core.store import Store
 from flows import artifacts, budget, events, memory
+from flows.api_settings import without_secrets
 from flows.cancel import until_cancelled
 from flows.dispatch import make_executor
 from flows.generation import generation
@@ -107,7 +108,9 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
 async def _session(config: RunConfig, store: Store, identity: RunIdentity, overrides: list[str], scheduled: str) -> Any:
     """Begin the run, or go on with it, from what is in its folder and in the store."""
     flow_run_id = str(flow_run.id or "")
-    folder = RunFolder.create(config, identity, overrides, flow_run_id, PREFECT_API_URL.value() or "", scheduled)
+    folder = RunFolder.create(
+        config, identity, overrides, flow_run_id, without_secrets(PREFECT_API_URL.value() or ""), scheduled
+    )
     planner = Planner(config, identity)
     with contextlib.ExitStack() as lasting:
         with failure_noted(folder):

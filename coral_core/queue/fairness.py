@@ -11,6 +11,7 @@ from pydantic import Field
 
 from coral_core.frozen import Frozen
 from coral_core.queue.board import Served
+from coral_core.queue.tickets import RunId
 
 Account = Mapping[tuple[str, str], Served]
 """(queue, evolution) -> what lanes did for it."""
@@ -19,7 +20,7 @@ Account = Mapping[tuple[str, str], Served]
 class RunNote(Frozen):
     """How an evolution takes part in fair service."""
 
-    run_id: str
+    run_id: RunId
     flow_run_id: str = ""
     weight: float = Field(1.0, gt=0, le=1000, description="Twice the weight gets twice the lane seconds.")
     start: dict[str, float] = Field({}, description="Per queue: virtual time at which it began, or began again.")

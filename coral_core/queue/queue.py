@@ -38,7 +38,7 @@ from coral_core.jobs import Digest, QueueName
 from coral_core.json_object import json_object
 from coral_core.queue.board import LaneBoard, LaneName
 from coral_core.queue.fairness import RunNote, begun, in_order
-from coral_core.queue.tickets import Failure, Ticket, digest_of, is_answer
+from coral_core.queue.tickets import RUN_NAME, Failure, RunId, Ticket, digest_of, is_answer
 from coral_core.store import Store, write_atomic
 
 log = logging.getLogger("coral.queue")
@@ -53,7 +53,7 @@ class Claim(Frozen):
     lane: LaneName
     flow_run_id: str = ""
     host: str = ""
-    run_id: str = Field(description="The evolution whose ticket was taken.")
+    run_id: RunId = Field(description="The evolution whose ticket was taken.")
     alone: bool = False
     since: float = Field(description="Unix time, for people.")
 
@@ -151,7 +151,7 @@ class JobQueue:
 
     def waiting(self, run_id: str) -> list[Ticket]:
         """A run's tickets, claimed ones too, in the order of service."""
-        found = (self._read(path, Ticket) for path in self._tickets_of(run_id))
+        found = (self._ticket(path) for path in self._tickets_of(run_id))
         return [ticket for ticket in found if ticket is not None]
 
     def has_ticket(self, ticket: Ticket) -> bool:
@@ -159,7 +159,7 @@ class JobQueue:
 
     def tickets_for(self, digest: str) -> list[Ticket]:
         """Every evolution's ticket of one job."""
-        found = (self._read(path, Ticket) for path in sorted((self.root / "tickets").glob(f"*/*-{digest}.json")))
+        found = (self._ticket(path) for path in sorted((self.root / "tickets").glob(f"*/*-{digest}.json")))
         return [ticket for ticket in found if ticket is not None]
 
     def failed(self, ticket: Ticket) -> FailedTicket | None:
@@ -174,8 +174,9 @@ class JobQueue:
         (self.root / "failed" / ticket.run_id / ticket.file).unlink(missing_ok=True)
 
     def runs(self) -> list[str]:
-        """Evolutions with tickets here."""
-        return sorted(path.name for path in (self.root / "tickets").glob("*") if _holds_any(path))
+        """Evolutions with tickets here. A folder whose name no run can have is none's."""
+        found = (path for path in (self.root / "tickets").glob("*") if RUN_NAME.fullmatch(path.name))
+        return sorted(path.name for path in found if _holds_any(path))
 
     def owner(self, run_id: str) -> int | None:
         """Number of the user who runs an evolution; None when it never joined."""
@@ -253,7 +254,7 @@ class JobQueue:
                 if self.is_done(digest, path.name):
                     path.unlink(missing_ok=True)
                     continue
-                ticket = self._read(path, Ticket)
+                ticket = self._ticket(path)
                 if ticket is None:
                     continue
                 if not self._may_start(ticket, host):
@@ -358,7 +359,8 @@ class JobQueue:
         return in_order(waiting, self._runs(), in_flight, self.name, self.lanes.served())
 
     def _note(self, run_id: str) -> RunNote:
-        return self._read(self.top / "runs" / f"{run_id}.json", RunNote) or RunNote(run_id=run_id)
+        found = self._read(self.top / "runs" / f"{run_id}.json", RunNote)
+        return found if found is not None and found.run_id == run_id else RunNote(run_id=run_id)
 
     def _runs(self) -> list[RunNote]:
         found = (self._read(path, RunNote) for path in sorted((self.top / "runs").glob("*.json")))
@@ -366,6 +368,11 @@ class JobQueue:
 
     def _tickets_of(self, run_id: str) -> list[Path]:
         return sorted((self.root / "tickets" / run_id).glob("*.json"), key=lambda path: path.name)
+
+    def _ticket(self, path: Path) -> Ticket | None:
+        """The ticket at `path`; one that belongs elsewhere is none, so that no run's ticket passes for another's."""
+        found = self._read(path, Ticket)
+        return found if found is not None and self._ticket_path(found) == path else None
 
     def _ticket_path(self, ticket: Ticket) -> Path:
         return self.root / "tickets" / ticket.run_id / ticket.file

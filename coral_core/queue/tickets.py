@@ -1,6 +1,7 @@
 """What lies in the queue: a ticket is one evolution's wish that a job be done."""
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -8,6 +9,9 @@ from coral_core.errors import EngineError
 from coral_core.frozen import Frozen
 from coral_core.jobs import Digest, EvaluationJob, IdentityJob, QueueName, TestJob, TrainingJob
 
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", re.ASCII)
+RunId = Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
+"""Id of an evolution, which names files and folders of the queue."""
 JobKind = Literal["identity", "training", "evaluation", "test"]
 Job = IdentityJob | TrainingJob | EvaluationJob | TestJob
 _JOBS: dict[JobKind, type[Job]] = {
@@ -56,7 +60,7 @@ class Ticket(Frozen):
     schema_version: int = 1
     kind: JobKind
     digest: Digest
-    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")
+    run_id: RunId
     job: dict[str, Any] = Field(description="The job as JSON.")
     seconds: float = Field(gt=0, le=MOST_SECONDS, description="Time limit of the work; waiting is not counted.")
     size: int = Field(

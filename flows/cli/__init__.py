@@ -192,14 +192,22 @@ OF_THE_FILE_SYSTEM = {
 """What a path that was given can do, wherever it is used."""
 
 
+LONGEST_ARGUMENT = 200
+"""Characters of what was typed that an error repeats."""
+
+
 def _in_a_line(path: object) -> str:
     return (os.fsdecode(path) if isinstance(path, bytes) else str(path)).replace("\n", "\\n")[:500]
 
 
 def _say(text: str) -> None:
     """`error: <first line>` in red on a terminal, then the other lines."""
+    from coral_core.config.document import shown
     from coral_core.foreign import visible
 
+    for argument in sys.argv[1:]:  # in one line, however it was typed
+        if "\n" in argument or "\r" in argument or len(argument) > LONGEST_ARGUMENT:
+            text = text.replace(argument, shown(argument, LONGEST_ARGUMENT))
     first, *rest = visible(text).splitlines() or [""]
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
     print(f"{red}error: {first}{plain}", *rest, sep="\n", file=sys.stderr)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from coral_core.errors import ConfigError
-from flows.api_settings import export_connection
+from flows.api_settings import export_connection, without_secrets
 from flows.credentials import key_file, use_credential
 from flows.installation.daily import use_api
 from flows.installation.pools import Infrastructure, Place, PullPolicy
@@ -190,7 +190,12 @@ def _store(path: str, type: Infrastructure) -> str:
 
 
 def _reachable(url: str, type: Infrastructure, network: str) -> str:
-    """Refuse an address that means the container itself to who is in it."""
+    """Refuse an address that means the container itself to who is in it, and one that would put a secret into pools."""
+    if (clean := without_secrets(url)) != url:
+        raise ConfigError(
+            f"--api-url {clean}: a user name, a password or a query stands in the address, and everybody who sees the pools would "
+            "read it. Give the address alone; workers get the key from PREFECT_API_AUTH_STRING or PREFECT_API_KEY in their environment."
+        )
     own = type == "kubernetes" or (type == "docker" and network != "host")
     if own and LOOPBACK.match(url):
         raise ConfigError(

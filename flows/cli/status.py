@@ -1,5 +1,6 @@
 """`coral status`: pools, lanes, jobs, store and evolutions on one screen."""
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +32,8 @@ def status(
 ) -> None:
     """Show where pools, lanes and evolutions stand.
 
-    Without a Prefect API it shows what the store's files tell; it exits 6 when one is configured and cannot be used.
+    Without a Prefect API it shows what the store's files tell; it exits 6 when one is configured and
+    does not answer, 2 when the settings that name one cannot be used.
     """
     out = Console(highlight=False)
     if not watch or as_json:
@@ -44,6 +46,11 @@ def status(
             from flows.api import ApiError
 
             raise ApiError(found.api.problem)
+        if found.api.url is None:
+            from flows.installation.daily import NoApiError, known_api
+
+            with contextlib.suppress(NoApiError):
+                known_api()  # one is meant, and cannot be used
         return
     with Live(console=out, screen=out.is_terminal, auto_refresh=False) as live:
         while True:

@@ -14,6 +14,7 @@ from coral_core.ledger import Ledger
 from coral_core.queue.queue import both
 from coral_core.run import RunFolder, find_run, identify_run
 from coral_core.store import write_atomic
+from flows.api_settings import without_secrets
 from flows.cli.foreign import marked, words
 from flows.cli.places import Runs, at_home, store_of
 
@@ -159,7 +160,9 @@ def _tell(url: str, flow_run_id: str) -> None:
         refused = api_error(error, url)
         if trusted and isinstance(refused, KeyRefusedError):
             raise refused from None
-        console.print(f"[yellow]{marked(url)} does not know or does not answer[/] ({type(error).__name__})")
+        console.print(
+            f"[yellow]{marked(without_secrets(url))} does not know or does not answer[/] ({type(error).__name__})"
+        )
         if not trusted:
             console.print(
                 "It was asked without your API key. If it is yours, set PREFECT_API_URL to it and cancel again."

@@ -31,6 +31,7 @@ from prefect.states import Cancelled, Cancelling, Crashed
 from coral_core.errors import ConfigError, CoralError
 from coral_core.queue import QueueName
 from flows.api import api_error
+from flows.api_settings import without_secrets
 from flows.dispatch.said import Said
 from flows.dispatch.version import code_version
 from flows.installation.obstacles import POLLED_SECONDS, Deployments, obstacles
@@ -121,7 +122,7 @@ class Fleet:
         except ObjectNotFound:
             refuse_what_is_no_api(str(url))
             raise ConfigError(
-                f"infra.{queue}.deployment: {name}: no such deployment on {url}. Start an installation of this machine "
+                f"infra.{queue}.deployment: {name}: no such deployment on {without_secrets(str(url))}. Start an installation of this machine "
                 "with coral up, or make pools and deployments on that API with coral setup."
             ) from None
         except (httpx.HTTPError, RuntimeError) as error:

@@ -54,11 +54,20 @@ def _write_state(state: dict[str, Any]) -> None:
     write_atomic(state_file(), json.dumps(state).encode())
 
 
+class NoApiError(ConfigError):
+    """No API is configured, which is no fault: nothing is up."""
+
+
 def known_api() -> str:
-    """The configured API, else the one of `coral up`. Raises `ConfigError`."""
+    """The configured API, else the one of `coral up`.
+
+    Raises:
+        NoApiError: there is none.
+        ConfigError: Prefect's settings cannot be used.
+    """
     url = configured_api() or read_state().get("url")
     if not url:
-        raise ConfigError("no Prefect API is configured and nothing is up. Run coral up, or set PREFECT_API_URL.")
+        raise NoApiError("no Prefect API is configured and nothing is up. Run coral up, or set PREFECT_API_URL.")
     return str(url)
 
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
+from flows.api_settings import without_secrets
 
 Infrastructure = Literal["process", "docker", "kubernetes"]
 PullPolicy = Literal["IfNotPresent", "Always", "Never"]
@@ -126,7 +127,7 @@ def difference(pool: PoolSpec, type_: str, found: dict[str, Any]) -> str:
 def options(place: Place) -> list[str]:
     """Arguments of `coral setup` that give `place`, apart from the API's address where it is the configured one."""
     given = {"--type": place.infrastructure, "--workdir": place.workdir, "--store": place.store}
-    given |= {"--api-url": _without_secrets(place.api_url)} if place.infrastructure != "process" else {}
+    given |= {"--api-url": without_secrets(place.api_url)} if place.infrastructure != "process" else {}
     given |= {"--control-image": place.control_image, "--lane-image": place.lane_image}
     given |= {"--pull-policy": place.pull_policy, "--network": place.network, "--token-file": place.token_file}
     given |= {"--namespace": place.namespace, "--claim": place.claim, "--token-secret": place.token_secret}
@@ -141,10 +142,6 @@ def options(place: Place) -> list[str]:
     ):
         arguments += [part for value in values if value for part in (name, value)]
     return arguments
-
-
-def _without_secrets(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//...@", url)
 
 
 _DEFAULTED = ("store", "control_image", "lane_image", "pull_policy", "network", "namespace", "claim")

@@ -60,7 +60,7 @@ def test_an_executor_without_an_api_starts_no_server(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=ENVIRONMENT | places, capture_output=True, text=True
     )
-    assert done.stderr.splitlines()[-1].startswith("coral_core.errors.ConfigError: no Prefect API is configured")
+    assert done.stderr.splitlines()[-1].startswith("flows.installation.daily.NoApiError: no Prefect API is configured")
 
 
 def test_an_address_that_is_no_api_is_told_as_that(tmp_path: Path) -> None:
@@ -71,3 +71,13 @@ def test_an_address_that_is_no_api_is_told_as_that(tmp_path: Path) -> None:
         done = coral("status", cwd=tmp_path, **places)
         assert "it ends in /api" in done.stdout + done.stderr, done.stdout + done.stderr
         refused(coral("drain", "coral-a100", "--undo", cwd=tmp_path, **places), 6, root, "it ends in /api")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 5000, "a\rb"])
+def test_what_was_typed_is_repeated_in_one_line(tmp_path: Path, name: str) -> None:
+    """The first line names the value and the way out, whatever the value holds."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "report", name], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    first = done.stderr.splitlines()[0]
+    assert done.returncode == 2 and "no such run in runs" in first and len(first) < 500

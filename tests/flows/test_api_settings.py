@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coral_core.errors import ConfigError
-from flows.api_settings import NAMES, ApiSettings, api_settings, configured_names
+from flows.api_settings import NAMES, ApiSettings, api_settings, configured_names, without_secrets
 from flows.installation.plain_api import PlainApi
 from flows.local_server import configured_api, refuse_beside_configured
 
@@ -203,3 +203,56 @@ def test_requests_carry_what_prefects_client_sends(
         finally:
             os.environ.pop("PREFECT_API_URL", None)
     refresh_global_settings_context()
+
+
+# -- secrets in the address ----------------------------------------------------------------
+
+SECRET = "hunter2-secret"
+ADDRESSES = (
+    f"http://me:{SECRET}@127.0.0.1:1/api",
+    f"https://{SECRET}@127.0.0.1:1/api",
+    f"http://me:a/b@{SECRET}@127.0.0.1:1/api",
+    f"http://me:{SECRET}/x@127.0.0.1:1/api",
+    f"me:{SECRET}@127.0.0.1:1/api",
+    f"http://127.0.0.1:1/api?key={SECRET}",
+    f"http://127.0.0.1:1/api#{SECRET}",
+)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("source", ["environment", "profile", "dotenv"])
+def test_a_secret_in_the_address_is_refused_and_not_repeated(tmp_path: Path, address: str, source: str) -> None:
+    with place(tmp_path / "place", {source: {"url": address}}), pytest.raises(ConfigError) as raised:
+        api_settings()
+    text = str(raised.value)
+    assert SECRET not in text and "127.0.0.1:1" in text
+    assert text.startswith("PREFECT_API_URL (") and "PREFECT_API_AUTH_STRING" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("address", ["http://one/api", "https://api.prefect.cloud/api/accounts/1/workspaces/2", ""])
+def test_an_address_without_one_is_shown_as_it_is(address: str) -> None:
+    assert without_secrets(address) == address
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["health", "--json"],
+        ["status", "--json"],
+        ["doctor", "--json"],
+        ["setup"],
+        ["up"],
+        ["drain", "coral-a100"],
+        ["jobs", "clear", "other", "--run", "x"],
+        ["evolve", str(Path(__file__).parents[2] / "configs/quickstart.yaml")],
+    ],
+)
+def test_no_command_prints_a_secret_of_the_address(tmp_path: Path, command: list[str]) -> None:
+    environment = os.environ | {"PREFECT_API_URL": ADDRESSES[0], "CORAL_HOME": str(tmp_path / "home")}
+    (tmp_path / "runs" / "store").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *command],
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert SECRET not in done.stdout + done.stderr
+    assert done.returncode in (1, 2) and "PREFECT_API_URL" in done.stdout + done.stderr

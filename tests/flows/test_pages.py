@@ -1,12 +1,18 @@
 """Whole lists, however the server cuts them."""
 
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prefect.exceptions import PrefectHTTPStatusError
 
+from coral_core.run import RunFolder
+from coral_core.store import Store
+from flows import artifacts
 from flows.installation.look import look_at_pools
 from flows.installation.plain_api import PlainApi
 from flows.pages import LimitRefusedError, all_pages
@@ -62,3 +68,29 @@ def test_what_commands_see_does_not_depend_on_the_servers_pages(page: int, monke
         assert all(look.present for look in looks.values())
         assert looks["coral-a100"].workers_online == 15
         assert len(api.find_all("automations/filter")) == len(fake.automations)
+
+
+class _Artifacts:
+    """A server whose own page size is 2, which refuses larger pages."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.there = [SimpleNamespace(id=number, key=name) for number, name in enumerate(names)]
+
+    async def read_artifacts(self, *, limit: int | None, offset: int, **_: Any) -> list[Any]:
+        if limit is not None and limit > 2:
+            request = httpx.Request("POST", "http://x")
+            raise PrefectHTTPStatusError("limit", request=request, response=httpx.Response(422, request=request))
+        return self.there[offset : offset + (limit or 2)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+async def test_artifacts_of_an_earlier_session_are_found_on_a_server_with_small_pages(
+    tmp_path: Path, count: int
+) -> None:
+    folder, store = RunFolder(tmp_path / "run-e1"), Store(tmp_path / "store")
+    folder.path.mkdir()
+    (folder.path / "config.yaml").write_text("name: run")
+    names = [f"run-e1-generation-{number:03d}" for number in range(count)]
+    publisher = artifacts.Publisher(folder, store, "")
+    publisher._client = cast(Any, _Artifacts(names))
+    assert [row.key for row in await publisher._existing()] == names

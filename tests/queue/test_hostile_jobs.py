@@ -88,3 +88,41 @@ def test_code_of_a_folder_that_was_named_is_read(tmp_path: Path) -> None:
     assert "no Python" in said[job.digest()] or "function" in said[job.digest()], (
         "it went on to look for functions there"
     )
+
+
+def test_names_in_the_queue_are_held_to_what_runs_are_called(tmp_path: Path) -> None:
+    """Folders, notes and tickets that somebody else wrote name no other run, and no place outside the store."""
+    store = Store(tmp_path / "in" / "store")
+    store.prepare()
+    queue = JobQueue(store, "evaluation")
+    queue.prepare()
+    job = job_for_patch(RunConfig(), "builtin/fitness/first-index/0000", FIXED)
+    ticket = Ticket(kind="test", digest=job.digest(), run_id="somebody", job=job.model_dump(mode="json"), seconds=60)
+    queue.submit(ticket)
+    for name in ("\x1b[31mred", "a\nb", "-rf", "..x", "x" * 200):
+        (queue.root / "tickets" / name).mkdir()
+        (queue.root / "tickets" / name / ticket.file).write_text(ticket.model_dump_json())
+    (queue.root / "tickets" / "other").mkdir()
+    (queue.root / "tickets" / "other" / ticket.file).write_text(ticket.model_dump_json())
+    assert queue.runs() == ["other", "somebody"]
+    assert queue.waiting("other") == [] and queue.waiting("somebody") == [ticket]
+    assert queue.tickets_for(ticket.digest) == [ticket]
+
+    for note in ("../../../../outside", "other", "x/y"):
+        (queue.top / "runs" / "somebody.json").write_text(f'{{"run_id": "{note}", "weight": 7}}')
+        queue.begin("somebody")
+        assert queue._note("somebody").run_id == "somebody"
+    assert not (tmp_path / "outside.json").exists() and not (tmp_path / "in" / "outside.json").exists()
+    assert [path.name for path in (queue.top / "runs").iterdir()] == ["somebody.json"]
+
+
+def test_a_ticket_of_another_folder_is_not_served(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    queue = JobQueue(store, "evaluation")
+    queue.prepare()
+    job = job_for_patch(RunConfig(), "builtin/fitness/first-index/0000", FIXED)
+    ticket = Ticket(kind="test", digest=job.digest(), run_id="somebody", job=job.model_dump(mode="json"), seconds=60)
+    (queue.root / "tickets" / "other").mkdir()
+    (queue.root / "tickets" / "other" / ticket.file).write_text(ticket.model_dump_json())
+    assert queue.take("lane") is None and queue.claims() == []
