@@ -21,8 +21,8 @@ from coral_core.errors import ConfigError, CoralError
 MOST_COMPLAINTS = 20
 MOST_OVERRIDES = 256
 LONGEST_MESSAGE = 300
-NOT_ON_THE_HUB = ("coral-tiny", "rehearsal")
-"""Base models that come with CORAL-X."""
+TINY, REHEARSAL = "coral-tiny", "rehearsal"
+"""Base models that come with CORAL-X; a colon and what to rehearse may follow the second."""
 
 Origins = Mapping[KeyPath, str]
 
@@ -162,7 +162,7 @@ def path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
             f"base_model.name: {shown(name)}: no such directory. Give a directory with config.json and weights, "
             "a Hugging Face name, or coral-tiny.",
         )
-    elif not (name.split(":")[0] in NOT_ON_THE_HUB or is_hub_name(name) or expanded(name).is_dir()):
+    elif not (name == TINY or name.split(":")[0] == REHEARSAL or is_hub_name(name) or expanded(name).is_dir()):
         yield (
             ("base_model", "name"),
             f"base_model.name: {shown(name)}: no directory here, and no name that a model of the Hugging Face hub can have. Give a "

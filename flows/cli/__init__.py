@@ -172,6 +172,11 @@ def _told(error: Exception) -> tuple[int, str]:
             2,
             f"{_in_a_line(error.filename)}: cannot be used ({error.strerror}). Give another path, or put this one right.",
         )
+    if isinstance(error, OSError) and not error.filename and error.errno in OF_THE_FILE_SYSTEM:
+        return 2, (
+            f"something could not be written or read ({error.strerror}): the output, or a file of runs or store. Look at the disk that "
+            "they are on, and run it again."
+        )
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, of a path that begins with ~
         return 2, "a path begins with ~ and names a user whom this machine does not know: write the whole path (also in CORAL_HOME, PREFECT_HOME)."  # fmt: skip
     if "prefect" in sys.modules:
@@ -201,7 +206,9 @@ def _in_a_line(path: object) -> str:
 
 
 def _say(text: str) -> None:
-    """`error: <first line>` in red on a terminal, then the other lines."""
+    """`error: <first line>` in red on a terminal, then the other lines. Nobody listens where stderr is closed."""
+    if sys.stderr is None:
+        return
     from coral_core.config.document import shown
     from coral_core.foreign import visible
 

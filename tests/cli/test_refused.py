@@ -81,3 +81,11 @@ def test_what_was_typed_is_repeated_in_one_line(tmp_path: Path, name: str) -> No
     )  # fmt: skip
     first = done.stderr.splitlines()[0]
     assert done.returncode == 2 and "no such run in runs" in first and len(first) < 500
+
+
+@pytest.mark.parametrize(("shell", "code"), [("runs > /dev/full", 2), ("report nosuch 2>&-", 2), ("runs >&-", 0)])
+def test_an_output_that_takes_nothing_is_no_bug(tmp_path: Path, shell: str, code: int) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m flows.cli {shell}"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code and "bug of CORAL-X" not in done.stderr

@@ -61,6 +61,7 @@ BAD: list[tuple[str, str]] = [
     ("base_model: {name: ./nowhere}\n", "base_model.name: ./nowhere: no such directory"),
     ("base_model: {name: a b}\n", "no name that a model of the Hugging Face hub can have"),
     ("base_model: {name: a/b/c}\n", "no name that a model"),
+    ('base_model: {name: "coral-tiny:x"}\n', "no name that a model"),
     ("problems: {source: jsonl}\n", "problems.path: nothing given"),
     ("problems: {source: jsonl, path: none.jsonl}\n", "problems.path: none.jsonl: no such file"),
     ("problems: {source: jsonl, path: /dev/zero}\n", "/dev/zero: no such file"),
