@@ -33,7 +33,6 @@ OF_RUN = [
 OF_STORE = ["manifest.json", "training.json", "adapter_model.safetensors", "adapter_config.json", "", "evaluation"]
 CLAIMED = {"run.json", "base_model.json", "history.jsonl", "champion/genome.json", "champion/adapter_model.safetensors"}
 """Files of a run of which `coral verify` says that it looked at their content."""
-HARMLESS_ODD = {"gone"}
 DRAWS = int(os.environ.get("CORAL_DAMAGE", "60"))
 """Cases of each kind in the slow suite, about two seconds each; CORAL_DAMAGE=10000 draws every odd thing in every place."""
 VALUES: list[Any] = [

@@ -455,7 +455,7 @@ def test_each_file_of_the_exported_champion_that_is_said_to_be_checked_is(
 ) -> None:
     path = copy[0].path / "champion" / name
     if how == "edited":
-        path.write_text(path.read_text().replace("1", "2", 1))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"added": 1}))
     else:
         text = path.read_text()
         path.unlink()

@@ -1,7 +1,10 @@
 """Flow runs that somebody starts with hostile parameters, and hostile tickets in a store's queue, against real workers."""
 
 import json
+import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -54,6 +57,13 @@ def outside() -> Path:
     folder = Path("/nowhere") / f"doors-{time.time_ns()}"
     assert not folder.exists()
     return folder
+
+
+@pytest.fixture
+def model() -> Iterator[Path]:
+    """A base model that no root of the installation holds; a checkout may lie below one."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(shutil.copytree(TINY, Path(folder) / "tiny"))
 
 
 @pytest.mark.parametrize("deployment", ["train-adapters/train-adapters", "evaluate-genomes/evaluate-genomes"])
@@ -114,9 +124,9 @@ def test_a_ticket_that_somebody_put_into_the_queue_is_held_to_them(pools: Pools,
     assert not (package.parent / "ran").exists() and json.dumps(last.message)
 
 
-def test_an_evolution_at_a_terminal_hears_at_once_what_its_lanes_would_refuse(pools: Pools) -> None:
+def test_an_evolution_at_a_terminal_hears_at_once_what_its_lanes_would_refuse(pools: Pools, model: Path) -> None:
     """Its own rights are those of its person, its lanes' are those of `coral up`."""
-    refused = pools.evolve(base_model__name=str(TINY), base_model__prompt="tiny")
+    refused = pools.evolve(base_model__name=str(model), base_model__prompt="tiny")
     assert refused.returncode == 2, refused.stdout + refused.stderr
-    assert f"base_model.name: {TINY}: is not below" in refused.stderr and "CORAL_ROOTS_MODELS" in refused.stderr
+    assert f"base_model.name: {model}: is not below" in refused.stderr and "CORAL_ROOTS_MODELS" in refused.stderr
     assert not pools.lanes() and not pools.queue().runs(), "no lane was asked"

@@ -132,7 +132,7 @@ def test_workers_of_a_server_that_is_gone_are_replaced(tmp_path: Path, monkeypat
         assert not any(daily.is_worker(worker) for worker in first)
     finally:
         list(daily.end_workers(set(names)))
-    assert daily.read_state() == {"url": "http://127.0.0.1:10/api", "workers": []}, (
+    assert daily.read_state() == {"url": "http://127.0.0.1:10/api", "workers": [], "workdir": ""}, (
         "drain --undo has to know the server"
     )
     assert list(daily.end_workers()) == [] and daily.read_state() == {}
