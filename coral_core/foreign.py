@@ -7,8 +7,10 @@
 import logging
 import re
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""C0 and C1 controls but newline and tab; marks that turn the direction of writing; halves of surrogate pairs, which cannot be
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
+)
+"""C0 and C1 controls but newline and tab; marks that turn the direction of writing; signs without width; halves of surrogate pairs, which cannot be
 encoded."""
 _PLAIN = re.compile(r"(?!.*(?://|www\.))[\w ,;:.%()=+/'–-]*", re.ASCII | re.IGNORECASE)
 _TICKS = re.compile("`+")

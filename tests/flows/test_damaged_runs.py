@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from coral_core.errors import CoralError
+from coral_core.jobs import Evaluation
 from coral_core.report.series import tracked
 from coral_core.report.tables import write_report
 from coral_core.run import RunFolder
@@ -219,9 +221,13 @@ def changed(value: Any, rng: random.Random) -> Any:
 def mutate_history(run: RunFolder, store: Store, rng: random.Random) -> bool:
     lines = (run.path / "history.jsonl").read_text().splitlines()
     number = rng.randrange(len(lines))
+    before = run.history()
     lines[number] = json.dumps(changed(json.loads(lines[number]), rng))
     (run.path / "history.jsonl").write_text("\n".join([*lines, ""]))
-    return True
+    try:
+        return run.history() != before  # a key taken out that has its default changes nothing
+    except CoralError:
+        return True
 
 
 def mutate_timings(run: RunFolder, store: Store, rng: random.Random) -> bool:
@@ -256,7 +262,10 @@ def mutate_evaluation(run: RunFolder, store: Store, rng: random.Random) -> bool:
         for name in ("style", "security", "runtime", "syntax"):
             unchecked.get("scores", {}).pop(name, None) if isinstance(unchecked.get("scores"), dict) else None
         unchecked.pop("records", None)
-    return bool(before != after)
+    try:
+        return Evaluation.model_validate(before) != Evaluation.model_validate(after)
+    except ValueError:
+        return True
 
 
 def mutate_envelope(run: RunFolder, store: Store, rng: random.Random) -> bool:
