@@ -4,7 +4,7 @@ Defaults are those of a laptop run with the embedded base model; `configs/` hold
 quickstart and the production (CodeLlama) files.
 """
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -30,16 +30,7 @@ MadeBugClass = Literal[
     "missing-step",
 ]
 """Classes of bugs that can be made; a source may also say that it does not know one, or that there is no bug."""
-BUG_CLASSES: tuple[MadeBugClass, ...] = (
-    "comparison",
-    "arithmetic",
-    "constant",
-    "called-name",
-    "variable",
-    "boolean",
-    "index",
-    "missing-step",
-)
+BUG_CLASSES: tuple[MadeBugClass, ...] = get_args(MadeBugClass)
 
 
 class EarlyStopping(Frozen):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from coral_core.bounded_read import LINES, open_file
 from coral_core.config import InfraConfig, RunConfig
 from coral_core.config.tree import BUG_CLASSES
 from coral_core.durations import clock
@@ -238,9 +239,8 @@ def _kind(config: RunConfig) -> tuple[object, ...]:
 
 def _measured(folder: RunFolder) -> Pace | None:
     """Mean seconds of the jobs that a run did; None when it did none of one kind."""
-    path = folder.path / "timings.jsonl"
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - MOST_TIMINGS))
+    with open_file(folder.path / "timings.jsonl", LINES) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - MOST_TIMINGS))
         lines = file.read(MOST_TIMINGS).split(b"\n")
     seconds: dict[str, list[float]] = {"training": [], "evaluation": []}
     for line in lines:

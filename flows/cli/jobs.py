@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from coral_core.bounded_read import SMALL, read_file
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import BudgetClosedError, ConfigError
 from coral_core.genome import HeavyGenes, LightGenes
@@ -25,6 +26,7 @@ from coral_core.queue.queue import both
 from coral_core.run import find_run, run_folders
 from coral_core.store import Store
 from flows.cli.foreign import words
+from flows.cli.judge_patch import read_patch
 from flows.cli.places import AsJson, Runs
 from flows.dispatch import Executor, make_executor
 
@@ -270,10 +272,7 @@ def submit_evaluate(
 def submit_test(config: Path, problem: str, file: Path, /, *, set_: Settings = None, timeout: float = 600) -> None:
     """Judge FILE against PROBLEM on the evaluation pool and wait for the verdict; exits 0 or 1."""
     loaded = _loaded(config, set_)
-    try:
-        patch = file.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}). Give a file of Python code.") from None
+    patch, _ = read_patch(str(file))
     job = job_for_patch(loaded, problem, patch)
     result = _wait(loaded, lambda executor: executor.submit_test(job), timeout)
     if not result.passed:
@@ -289,7 +288,7 @@ def _genes(file: Path | None) -> tuple[HeavyGenes | None, LightGenes | None]:
     if file is None:
         return None, None
     try:
-        data = json_object(file.read_bytes())
+        data = json_object(read_file(file.resolve(), SMALL))
         data = data.get("genome", data)
         light = data.get("light")
         return HeavyGenes.model_validate(data["heavy"]), LightGenes.model_validate(light) if light else None

@@ -38,7 +38,7 @@ def judge_patch(
     from coral_core.plan import find_problem, job_for_patch
 
     settings = load_config(config, set_ or []) if config is not None else _defaults(set_ or [])
-    patch, note = _read(file)
+    patch, note = read_patch(file)
     job = job_for_patch(settings, problem, patch)
     result = _judge(settings, job)
     verdict = dict(result.verdict)
@@ -58,7 +58,7 @@ def _defaults(overrides: list[str]) -> RunConfig:
     return parse_config("", "the defaults", overrides)
 
 
-def _read(file: str) -> tuple[str, str]:
+def read_patch(file: str) -> tuple[str, str]:
     """The code, and what is wrong with its bytes; those that are no text become NUL, which no Python accepts."""
     try:
         if file == "-":

@@ -94,6 +94,15 @@ def test_a_broken_or_huge_record_of_times_is_no_obstacle(capsys: pytest.CaptureF
     assert find_pace(config) == Pace(5, 2, huge)
 
 
+@pytest.mark.timeout(60)
+def test_a_record_of_times_that_is_no_file_is_not_waited_for() -> None:
+    path = Path("runs") / ran(configured(), 5, 2) / "timings.jsonl"
+    path.unlink()
+    os.mkfifo(path)
+    found = find_pace(configured())
+    assert found is not None and not found.run_id, "a guess"
+
+
 def test_lanes_come_from_the_executor_and_its_configuration() -> None:
     cores = os.cpu_count() or 1
     assert lanes_of(configured("infra.executor=inline").infra) == Lanes(1, 1, 1)

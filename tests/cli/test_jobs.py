@@ -1,5 +1,6 @@
 """`coral jobs clear`, without a server."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from coral_core.hold import hold
 from coral_core.queue import Failure, JobQueue, Ticket
 from coral_core.run import RunFolder
 from coral_core.store import Store
-from flows.cli.jobs import clear, retry
+from flows.cli.jobs import _genes, clear, retry
 
 
 def test_only_jobs_that_stay_away_are_cleared_and_only_ones_own(
@@ -70,3 +71,19 @@ def test_a_run_may_be_named_by_its_beginning(shared: JobQueue, capsys: pytest.Ca
     shared.submit(Ticket(kind="training", digest="b" * 64, run_id="longer-name-1", job={}, seconds=1))
     clear("training", run="longer", store=store)
     assert "of longer-name-1" in capsys.readouterr().out and not shared.waiting("longer-name-1")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "large", "no genes"])
+def test_genes_are_read_of_a_file_of_bounded_size_alone(tmp_path: Path, kind: str) -> None:
+    file = Path("/dev/zero") if kind == "device" else tmp_path / "genes.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "large":
+        file.write_bytes(b" " * 2_000_000)
+    elif kind == "no genes":
+        file.write_text('{"genome": 5}')
+    with pytest.raises(ConfigError, match="holds no genes"):
+        _genes(file)

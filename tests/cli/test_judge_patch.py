@@ -9,11 +9,11 @@ import pytest
 from coral_core.errors import ConfigError
 from coral_core.scoring import judge
 from flows.cli import judge_patch
-from flows.cli.judge_patch import MOST_BYTES, _read
+from flows.cli.judge_patch import MOST_BYTES, read_patch
 
 
 def test_what_never_ends_is_not_read_to_its_end() -> None:
-    text, note = _read("/dev/zero")
+    text, note = read_patch("/dev/zero")
     assert "\0" in text and f"more than {MOST_BYTES} bytes" in note
     assert judge_patch.LONGEST_PATCH == judge.LONGEST_PATCH
 
@@ -22,7 +22,7 @@ def test_what_never_ends_is_not_read_to_its_end() -> None:
 def test_files_of_any_size(tmp_path: Path, size: int) -> None:
     file = tmp_path / "patch.py"
     file.write_bytes(b"#" * size)
-    text, note = _read(str(file))
+    text, note = read_patch(str(file))
     assert (text == "#" * size and not note) if size <= MOST_BYTES else ("\0" in text and note)
 
 
@@ -32,10 +32,10 @@ def test_a_pipe_is_read_and_a_folder_refused(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_bytes(b"x = 1\n"))
     writer.start()
-    assert _read(str(pipe)) == ("x = 1\n", "")
+    assert read_patch(str(pipe)) == ("x = 1\n", "")
     writer.join()
     with pytest.raises(ConfigError, match="Is a directory"):
-        _read(str(tmp_path))
+        read_patch(str(tmp_path))
     (tmp_path / "latin.py").write_bytes(b"x = '\xff'")
-    text, note = _read(str(tmp_path / "latin.py"))
+    text, note = read_patch(str(tmp_path / "latin.py"))
     assert "\0" in text and "byte 5" in note
