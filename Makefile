@@ -23,7 +23,7 @@ evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=
 	@$(BIN)/coral evolve $(CONFIG)
 
 test: env ## every test that needs no Docker, browser or GPU, but for test-faults; three files at a time
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ONLY)
 
 test-faults: env ## the slow tests: 50 kills, outages, hangs, machine loss, cancel; 2,000 configurations gone wrong
 	$(BIN)/python -m pytest -m 'slow and not docker and not browser' -n 3 --dist loadfile --no-loadscope-reorder --timeout 3600 $(ONLY)
