@@ -46,8 +46,8 @@ class Silent:
 
 def measure(options: argparse.Namespace, bench: Bench) -> list[dict[str, Any]]:
     """A row per evolution, sides alternating."""
-    from flows import artifacts
     from flows.evolve import evolve
+    from flows.observe import artifacts
 
     real, kept = artifacts.Publisher, []
 
@@ -99,8 +99,8 @@ def main() -> None:
     os.environ.pop("PREFECT_API_URL", None)
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     os.environ["PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL"] = "WARNING"
-    from flows.leaving import drain
-    from flows.local_server import api
+    from flows.prefect_api.local_server import api
+    from flows.prefect_api.shutdown import drain
 
     with api():
         rows = measure(options, bench)

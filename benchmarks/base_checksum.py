@@ -21,10 +21,10 @@ from benchmarks.record import QUICKSTART, write
 from coral_core.config import RunConfig, load_config
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, TrainingConfig
 from coral_core.genome import DEFAULT_LORA, GREEDY
-from coral_core.jobs import TrainingJob
-from coral_core.lm.base import TINY
+from coral_core.jobs.job_content import problem_set, prompt_template
+from coral_core.jobs.jobs import TrainingJob
+from coral_core.lm.base_model import TINY
 from coral_core.lm.torch_backend import TorchBackend
-from coral_core.plan import problem_set, prompt_template
 
 REPEATS = 7
 

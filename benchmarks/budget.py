@@ -30,7 +30,7 @@ SETTINGS = [
 def run(bench: Bench, name: str, limit: float, kills: int) -> dict[str, Any]:
     """Start, kill `kills` times, wait until it is held, and a while longer; then look."""
     from coral_core.ledger import Ledger
-    from coral_core.store import Store
+    from coral_core.store.store import Store
 
     settings = [*SETTINGS, f"budget.evolution.gpu_hours={limit / 3600}"]
     command = bench.command(name, *settings)

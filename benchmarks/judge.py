@@ -25,15 +25,15 @@ from typing import Any
 
 from benchmarks.record import write
 from coral_core.config import ProblemsConfig
-from coral_core.plan import problem_set
-from coral_core.repair.mutate import mutations
-from coral_core.repair.problem import Problem
-from coral_core.scoring.judge import Judge, Limits, Verdict
+from coral_core.jobs.job_content import problem_set
+from coral_core.judge.judge import Judge, Limits, Verdict
+from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS, Pool
+from coral_core.problems.mutation import mutations
+from coral_core.problems.problem import Problem
+from coral_core.problems.values import decode
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.lint import findings
 from coral_core.scoring.objectives import Scores, score
-from coral_core.scoring.sandbox.pool import BASE_LAYERS, Pool
-from coral_core.scoring.values import decode
 
 Patch = tuple[Problem, str]
 SCRIPT = """\

@@ -61,8 +61,8 @@ class Generation:
         self, folder: Path, trainings: int, train: float = TRAIN, evaluate: float = EVALUATE, load: float = 0.0
     ) -> None:
         from coral_core.config import RunConfig
+        from coral_core.evolution.planner import Planner
         from coral_core.genome import HeavyGenes
-        from coral_core.plan import Planner
 
         self.config = RunConfig.model_validate(
             {
@@ -145,7 +145,7 @@ class Generation:
 def load_seconds() -> float:
     """Seconds that an engine takes to load coral-tiny, less what one without a model takes."""
     from coral_core.config.tree import BaseModelConfig
-    from coral_core.lm.client import EngineProcess
+    from coral_core.lm.engine_client import EngineProcess
 
     taken = []
     for name in ("rehearsal", "coral-tiny"):
@@ -168,7 +168,7 @@ def lane_starts(bench: Bench) -> dict[str, int]:
 
 def by_lanes(folder: Path, trainings: int, kill: bool = False, load: float = 0.0) -> dict[str, Any]:
     """One generation through lanes; with `kill`, a working training lane is ended half-way."""
-    from flows.dispatch import make_executor
+    from flows.work_pools import make_executor
 
     generation = Generation(folder, trainings, load=load)
     with make_executor(generation.config) as executor:
@@ -202,8 +202,8 @@ def by_lanes(folder: Path, trainings: int, kill: bool = False, load: float = 0.0
 
 def per_job(folder: Path, trainings: int, load: float = 0.0) -> float:
     """The same generation with a flow run for each job: lanes that end after one job."""
-    from flows.dispatch import make_executor
-    from flows.dispatch.fleet import Fleet
+    from flows.work_pools import make_executor
+    from flows.work_pools.fleet import Fleet
 
     generation = Generation(folder, trainings, load=load)
     before = Fleet.start
@@ -222,7 +222,7 @@ def per_job(folder: Path, trainings: int, load: float = 0.0) -> float:
 
 def overhead(folder: Path, jobs: int) -> float:
     """Seconds per job inside one lane, for trainings without length, from the first to the last."""
-    from flows.dispatch import make_executor
+    from flows.work_pools import make_executor
 
     generation = Generation(folder, jobs, train=0.0, evaluate=0.0)
     infra = generation.config.infra.model_copy(

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from coral_core.lm.base import _cpu_name
-from coral_core.run import versions
+from coral_core.lm.base_model import _cpu_name
+from coral_core.runs.run_folder import versions
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent

@@ -35,11 +35,11 @@ def serve(bench: Bench) -> str:
     """A server with pools and deployments; returns its URL."""
     os.environ["CORAL_HOME"] = bench.environment["CORAL_HOME"]
     os.environ.pop("PREFECT_API_URL", None)
-    from flows.local_server import join
+    from flows.prefect_api.local_server import join
 
     url = join(0)
-    from flows.installation.pools import Place
-    from flows.installation.setup import setup
+    from flows.installation.pool_templates import Place
+    from flows.installation.server_setup import setup
 
     for _ in setup(Place(workdir=str(bench.folder))):
         pass
@@ -109,9 +109,9 @@ def fill_runs(runs: Path, count: int, generations: int, population: int) -> None
     """Runs that are under way, with long histories."""
     from coral_core.config import RunConfig
     from coral_core.genome import GREEDY, Genome, Lineage, default_lora
-    from coral_core.jobs import Cost
-    from coral_core.records import GenerationRecord, GenomeRecord, JobTiming, Record
-    from coral_core.run import RunFolder, identify_run
+    from coral_core.jobs.jobs import Cost
+    from coral_core.runs.records import GenerationRecord, GenomeRecord, JobTiming, Record
+    from coral_core.runs.run_folder import RunFolder, identify_run
 
     heavy = default_lora("coral-tiny")
     for number in range(count):
@@ -194,7 +194,7 @@ def main() -> None:
         fill_runs(runs, 10, 200, 8)
         full = timed(bench, runs, options.repeats)
     finally:
-        from flows.local_server import leave
+        from flows.prefect_api.local_server import leave
 
         leave()
     for name, found in (("empty server", empty), ("5,000 flow runs", only_server), ("and store and runs", full)):

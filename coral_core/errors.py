@@ -1,28 +1,52 @@
 """Errors that a person can act on.
 
-Every error raised on purpose derives from `CoralError`. Its first line names the
-value, where it came from and what to do; the traceback is for bugs of ours only.
+Every error raised on purpose derives from `CoralError` and says two things: the problem (which value, where it came
+from, what is wrong) and the remedy (what to do). Both are fields, so that no caller takes a sentence apart. A traceback
+is for bugs of ours only.
 """
 
 
 class CoralError(Exception):
-    """Root of all errors raised on purpose. `exit_code` is what the command line returns."""
+    """Root of all errors raised on purpose.
+
+    Args:
+        problem: The value, where it came from and what is wrong with it; its first line stands alone.
+        remedy: What to do, as a whole sentence; empty where the problem says it.
+
+    Attributes:
+        exit_code: What the command line returns.
+
+    Example:
+        >>> error = CoralError("rank: 0 (c.yaml:3): not positive", remedy="Give a number from 1 to 256.")
+        >>> str(error)
+        'rank: 0 (c.yaml:3): not positive. Give a number from 1 to 256.'
+        >>> error.remedy
+        'Give a number from 1 to 256.'
+    """
 
     exit_code = 1
+
+    def __init__(self, problem: str = "", *, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem.rstrip('.')}. {self.remedy}" if self.remedy else self.problem
 
 
 class ConfigError(CoralError):
     """The configuration is wrong: nothing was started and nothing was spent.
 
     Args:
-        message: Names the key and the value, and what to do.
+        problem: As in `CoralError`; names the key and the value.
         key: Where it stands in the configuration, for a reader who knows the file's lines.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, key: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, key: tuple[str, ...] = (), *, remedy: str = "") -> None:
+        super().__init__(problem, remedy=remedy)
         self.key = key
 
 
@@ -86,9 +110,9 @@ class JudgeError(CoralError):
 class Infeasible(CoralError):  # noqa: N818 (a finding about a genome, not a fault)
     """A genome cannot be trained or evaluated on evidence of its own (NaN, out of memory, absent module).
 
-    `reason` is one of the stable words in `coral_core.jobs.InfeasibleReason`.
+    `reason` is one of the stable words in `coral_core.jobs.jobs.InfeasibleReason`.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, problem: str) -> None:
+        super().__init__(problem)
         self.reason = reason

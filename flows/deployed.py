@@ -32,7 +32,7 @@ def _deploying() -> bool:
 
 
 if _deploying():
-    from flows.installation.setup import make_missing_pools
+    from flows.installation.server_setup import make_missing_pools
 
     for pool in make_missing_pools():
         print(f"made work pool {pool} for processes. For containers: prefect work-pool delete {pool}, then coral setup")

@@ -3,7 +3,7 @@
 Equal configuration and edition give equal history, whatever the executor, the number of
 lanes, the order of completion or the number of kills in between: what is in the store is
 not done again, and everything else is derived from counters. Not covered: where jobs
-run (flows/dispatch) and what they do (coral_core/lane.py).
+run (flows/work_pools) and what they do (coral_core/lanes/lane.py).
 """
 
 import asyncio
@@ -21,17 +21,19 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 from coral_core.config import RunConfig
-from coral_core.editions import LARGEST_EDITION, scheduled_edition, stamp
 from coral_core.errors import ConfigError, CoralError
-from coral_core.foreign import in_a_line
+from coral_core.evolution.planner import Planner
+from coral_core.evolution.preflight import preflight
+from coral_core.evolution.warm_start import Start, freeze_start
 from coral_core.genome import HeavyGenes
-from coral_core.hold import hold
-from coral_core.identities import freeze_identities, frozen_identities
-from coral_core.jobs import Evaluation
+from coral_core.jobs.job_content import split_digest
+from coral_core.jobs.jobs import Evaluation
 from coral_core.lm.targets import check_targets, default_lora_of, for_model
-from coral_core.plan import Planner, split_digest
-from coral_core.preflight import preflight
-from coral_core.records import (
+from coral_core.report.export import export_champion
+from coral_core.report.report_files import write_report
+from coral_core.runs.editions import LARGEST_EDITION, scheduled_edition, stamp
+from coral_core.runs.identities import freeze_identities, frozen_identities
+from coral_core.runs.records import (
     BaselineRecord,
     FinalRecord,
     GenerationRecord,
@@ -42,26 +44,26 @@ from coral_core.records import (
     RunRecord,
     SessionTiming,
 )
-from coral_core.report.export import export_champion
-from coral_core.report.tables import write_report
-from coral_core.run import HistoryWriter, RunFolder, identify_run
-from coral_core.search.base import Scored, Search, make_search
+from coral_core.runs.run_folder import HistoryWriter, RunFolder, identify_run
+from coral_core.runs.run_lock import hold
 from coral_core.search.selection import fitness, hypervolume
-from coral_core.start import Start, freeze_start
-from coral_core.store import Store
-from flows import artifacts, budget, events, memory
-from flows.api_settings import without_secrets
-from flows.cancel import until_cancelled
-from flows.dispatch import make_executor
+from coral_core.search.strategy import Scored, Search, make_search
+from coral_core.store.store import Store
+from coral_core.untrusted import in_a_line
 from flows.generation import generation
-from flows.leaving import hurry
-from flows.life import beating, failure_noted
-from flows.outlive import outlive_worker
+from flows.observe import artifacts, events, memory
+from flows.observe import budget_watch as budget
+from flows.observe.heartbeat import beating, failure_noted
+from flows.observe.run_logging import logged_to
+from flows.prefect_api.api_settings import without_secrets
+from flows.prefect_api.cancellation import until_cancelled
+from flows.prefect_api.served import roots
+from flows.prefect_api.shutdown import hurry
+from flows.prefect_api.worker_exit import outlive_worker
 from flows.repeats import repeats
-from flows.run_log import logged_to
-from flows.served import roots
 from flows.session import Session, current, watcher
 from flows.tasks import evaluated, trained
+from flows.work_pools import make_executor
 
 log = logging.getLogger("coral.evolve")
 

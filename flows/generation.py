@@ -6,8 +6,8 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from coral_core.genome import Genome
-from coral_core.search.base import Scored
 from coral_core.search.selection import fitness
+from coral_core.search.strategy import Scored
 from flows.session import current
 from flows.tasks import evaluated
 

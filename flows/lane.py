@@ -1,6 +1,6 @@
 """Lanes as Prefect flows: one flow run on a pool is one lane, warm until no work has come for a while.
 
-The flows are thin: `coral_core.queue.worker` does the work. They end in state Completed
+The flows are thin: `coral_core.lanes.worker` does the work. They end in state Completed
 when idle, Cancelled when somebody cancels them, Failed when the machine does not fit (another
 store, another version of the code), Crashed when their process is lost.
 """
@@ -19,20 +19,20 @@ from pydantic import Field
 from coral_core.config import RunConfig, parse_config
 from coral_core.digest import digest
 from coral_core.errors import BudgetClosedError, ConfigError
-from coral_core.jobs import TestJob
-from coral_core.lane import Lane
+from coral_core.jobs.job_content import job_for_patch
+from coral_core.jobs.jobs import TestJob
+from coral_core.lanes.gpu import own_gpu
+from coral_core.lanes.lane import Lane
+from coral_core.lanes.worker import LaneWorker
 from coral_core.ledger import Ledger, Meter
-from coral_core.lm.client import EngineProcess
-from coral_core.plan import job_for_patch
+from coral_core.lm.engine_client import EngineProcess
 from coral_core.queue import JobQueue, QueueName
-from coral_core.queue.gpu import own_gpu
-from coral_core.queue.worker import LaneWorker
-from coral_core.store import Store
-from flows.dispatch.version import code_version
-from flows.orders import being_cancelled, orders
-from flows.outlive import outlive_worker
-from flows.run_log import logged_to
-from flows.served import roots
+from coral_core.store.store import Store
+from flows.observe.run_logging import logged_to
+from flows.prefect_api.served import roots
+from flows.prefect_api.worker_exit import outlive_worker
+from flows.work_pools.code_version import code_version
+from flows.work_pools.lane_commands import being_cancelled, orders
 
 log = logging.getLogger("coral.lane")
 

@@ -8,7 +8,7 @@ this: repeats there would be further looks at it.
 import asyncio
 
 from coral_core.genome import Genome
-from coral_core.records import Repeat
+from coral_core.runs.records import Repeat
 from coral_core.search.selection import fitness
 from flows.session import Session
 from flows.tasks import evaluated

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from coral_core.errors import StoreError
-from coral_core.foreign import in_a_line, visible
-from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
+from coral_core.evolution.planner import Planner
+from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
 from coral_core.ledger import Standing
-from coral_core.plan import Planner
 from coral_core.queue import Failure
-from coral_core.records import JobFailure, JobTiming
-from coral_core.run import RunFolder
-from coral_core.search.base import Scored
-from coral_core.store import Store
-from flows import events
-from flows.dispatch import Executor
+from coral_core.runs.records import JobFailure, JobTiming
+from coral_core.runs.run_folder import RunFolder
+from coral_core.search.strategy import Scored
+from coral_core.store.store import Store
+from coral_core.untrusted import in_a_line, visible
+from flows.observe import events
+from flows.work_pools import Executor
 
 log = logging.getLogger("coral.evolve")
 Result = TypeVar("Result")

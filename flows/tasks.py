@@ -16,9 +16,9 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.task_engine import run_task_async
 
 from coral_core.errors import AdapterError, StoreError
-from coral_core.foreign import in_a_line
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
+from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob, TrainingJob
+from coral_core.untrusted import in_a_line
 from flows.session import Session, current
 
 log = logging.getLogger("coral.evolve")

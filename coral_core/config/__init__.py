@@ -1,7 +1,7 @@
 """One frozen tree = the YAML file = the flow's parameters = the form in the Prefect UI."""
 
-from coral_core.config.budget import BudgetConfig
-from coral_core.config.load import (
+from coral_core.config.budget_config import BudgetConfig
+from coral_core.config.config_file import (
     Places,
     apply_overrides,
     dump_yaml,

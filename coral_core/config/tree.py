@@ -8,15 +8,15 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from coral_core.config.budget import BudgetConfig
-from coral_core.config.document import check_plain
-from coral_core.config.genes import AutomatonConfig as AutomatonConfig
-from coral_core.config.genes import GenesConfig as GenesConfig
-from coral_core.config.genes import module_names as module_names
-from coral_core.config.scoring import JudgeConfig as JudgeConfig
-from coral_core.config.scoring import ObjectiveName as ObjectiveName
-from coral_core.config.scoring import ScoringConfig as ScoringConfig
-from coral_core.config.texts import PathText, Revision
+from coral_core.config.budget_config import BudgetConfig
+from coral_core.config.gene_space import AutomatonConfig as AutomatonConfig
+from coral_core.config.gene_space import GenesConfig as GenesConfig
+from coral_core.config.gene_space import module_names as module_names
+from coral_core.config.scoring_config import JudgeConfig as JudgeConfig
+from coral_core.config.scoring_config import ObjectiveName as ObjectiveName
+from coral_core.config.scoring_config import ScoringConfig as ScoringConfig
+from coral_core.config.text_fields import PathText, Revision
+from coral_core.config.yaml_document import check_plain
 from coral_core.frozen import Frozen
 
 MadeBugClass = Literal[
@@ -357,7 +357,7 @@ class RunConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _within_limits(cls, given: Any) -> Any:
-        """Parameters of a flow run come as JSON: they are held to the limits of a file (`coral_core.config.document`)."""
+        """Parameters of a flow run come as JSON: they are held to the limits of a file (`coral_core.config.yaml_document`)."""
         if isinstance(given, dict):
             check_plain(given)
         return given

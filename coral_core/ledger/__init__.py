@@ -3,6 +3,6 @@
 from coral_core.ledger.accounts import Budget, LaneAccount, Work
 from coral_core.ledger.ledger import Ledger, Spent, Standing
 from coral_core.ledger.meter import Meter
-from coral_core.ledger.way_on import way_on
+from coral_core.ledger.remedies import way_on
 
 __all__ = ["Budget", "LaneAccount", "Ledger", "Meter", "Spent", "Standing", "Work", "way_on"]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from coral_core.config.budget import BudgetConfig
+from coral_core.config.budget_config import BudgetConfig
 from coral_core.frozen import Frozen
 
 Queue = Literal["training", "evaluation"]

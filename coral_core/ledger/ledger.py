@@ -10,16 +10,17 @@ from pathlib import Path
 
 from pydantic import Field
 
+from coral_core.atomic_write import write_atomic
 from coral_core.bounded_read import RECORD, read_model
-from coral_core.config.budget import BudgetConfig, LanePrices, Limits
+from coral_core.config.budget_config import BudgetConfig, LanePrices, Limits
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
+from coral_core.ledger.account_reader import Accounts, prepare, unreadable
 from coral_core.ledger.accounts import QUEUES, Budget, LaneAccount, Queue, today
 from coral_core.ledger.meter import Meter
-from coral_core.ledger.reading import Accounts, prepare, unreadable
+from coral_core.ledger.remedies import DAY, EVOLUTION, FIRST, NEVER, is_passing
 from coral_core.ledger.sums import Sums
-from coral_core.ledger.way_on import DAY, EVOLUTION, FIRST, NEVER, is_passing
-from coral_core.store import Store, write_atomic
+from coral_core.store.store import Store
 
 HOUR = 3600.0
 QUIET_SECONDS = 30.0

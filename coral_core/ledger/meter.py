@@ -11,10 +11,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from coral_core.atomic_write import write_atomic
 from coral_core.errors import StoreError
+from coral_core.ledger.account_reader import prepare
 from coral_core.ledger.accounts import NOBODY, LaneAccount, Queue, Work, today
-from coral_core.ledger.reading import prepare
-from coral_core.store import Store, write_atomic
+from coral_core.store.store import Store
 
 log = logging.getLogger("coral.ledger")
 

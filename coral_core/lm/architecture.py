@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
-from coral_core.config.genes import MODULE_SETS
+from coral_core.config.gene_space import MODULE_SETS
 from coral_core.errors import BaseModelError
 from coral_core.lm.model_files import FLOATS, ModelFolder, Tensor
 

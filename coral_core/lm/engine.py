@@ -19,9 +19,9 @@ from typing import Any
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
 from coral_core.errors import AdapterError, BaseChangedError, BaseModelError, ConfigError, EngineError, Infeasible
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.jobs import Cost, TrainingJob
-from coral_core.lm.base import is_rehearsal
-from coral_core.parent import end_with, take_pipes
+from coral_core.jobs.jobs import Cost, TrainingJob
+from coral_core.lm.base_model import is_rehearsal
+from coral_core.parent_process import end_with, take_pipes
 
 FULL = "the disk is full. Free space and run the same command again; finished work is kept (ENOSPC)"
 
@@ -132,7 +132,7 @@ def serve(reader: Any, writer: Any) -> None:
 
 
 def _described(error: BaseException, request: dict[str, Any]) -> dict[str, Any]:
-    """An error for the caller, who makes an exception of it again (`coral_core.lm.client`)."""
+    """An error for the caller, who makes an exception of it again (`coral_core.lm.engine_client`)."""
     if isinstance(error, Infeasible):
         return {"kind": "infeasible", "reason": error.reason, "message": str(error)}
     kinds = {

@@ -16,8 +16,8 @@ from torch import Tensor
 from coral_core.config.tree import GenerationConfig
 from coral_core.errors import BaseModelError, ConfigError, Infeasible
 from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence
 from coral_core.lm.loading import check_room
-from coral_core.lm.model import LoadedModel, memory_is_evidence
 
 Prompt = tuple[str, str]
 """Problem id and prompt text."""

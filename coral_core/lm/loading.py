@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError
 from coral_core.lm.architecture import end_tokens, positions
-from coral_core.lm.base import attention_of, local_path
-from coral_core.lm.environment import without_credentials
+from coral_core.lm.base_model import attention_of, local_path
+from coral_core.lm.engine_environment import without_credentials
 from coral_core.lm.model_files import is_passing
 
 _ITS_SHAPES = ("mismatch", "negative dimension", "overflowed")

@@ -1,7 +1,7 @@
 """Builds coral-tiny, the embedded base model, from nothing: ``python -m coral_core.lm.pretrain --out DIR``.
 
 A Llama of about 0.9 million parameters that repairs bugs of four classes in the A
-families of `coral_core.repair`; the B families and the other bug classes are left for
+families of `coral_core.problem_sources`; the B families and the other bug classes are left for
 adapters to learn. Text: ``<bos>buggy<sep>fixed<eos>``, loss weight 0.1 on the prompt.
 Matrices are trained by Muon (Jordan et al. 2024, momentum orthogonalised by five
 Newton-Schulz steps), everything else by AdamW.
@@ -22,9 +22,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from coral_core.repair.builtin import echo_pairs, plain_functions, pretraining_pairs
-from coral_core.repair.families import ALL_FAMILIES
-from coral_core.repair.prompt import TINY
+from coral_core.problem_sources.builtin import echo_pairs, plain_functions, pretraining_pairs
+from coral_core.problem_sources.families import ALL_FAMILIES
+from coral_core.prompting.templates import TINY
 
 SPECIAL = ("<pad>", "<bos>", "<sep>", "<eos>")
 VOCABULARY = 768

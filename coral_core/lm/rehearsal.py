@@ -23,10 +23,10 @@ from coral_core.config.tree import BaseModelConfig, GenerationConfig
 from coral_core.digest import seed_from
 from coral_core.errors import AdapterError, BaseModelError, Infeasible
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
+from coral_core.jobs.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
 from coral_core.json_object import json_object
-from coral_core.lm.base import identify
-from coral_core.repair.mutate import mutators
+from coral_core.lm.base_model import identify
+from coral_core.problems.mutation import mutators
 
 _SKILL = "coral_skill"
 

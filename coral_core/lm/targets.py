@@ -8,10 +8,10 @@ import difflib
 from collections.abc import Iterable
 
 from coral_core.config import RunConfig
-from coral_core.config.genes import MODULE_SETS
+from coral_core.config.gene_space import MODULE_SETS
 from coral_core.errors import ConfigError
 from coral_core.genome import HeavyGenes, default_lora
-from coral_core.jobs import BaseModelIdentity
+from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.architecture import HEAD
 
 KEY = ("genes", "heavy", "target_modules")

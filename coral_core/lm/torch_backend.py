@@ -7,10 +7,10 @@ import torch
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.jobs import TrainedAdapter, TrainingJob
-from coral_core.lm.environment import DETERMINISTIC
+from coral_core.jobs.jobs import TrainedAdapter, TrainingJob
+from coral_core.lm.engine_environment import DETERMINISTIC
 from coral_core.lm.generation import generate
-from coral_core.lm.model import LoadedModel, memory_is_evidence
+from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence
 from coral_core.lm.training import peak_memory_mb, train_adapter
 
 

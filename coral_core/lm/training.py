@@ -17,11 +17,11 @@ from peft import get_peft_model
 from torch import Tensor
 
 from coral_core.errors import Infeasible
-from coral_core.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
+from coral_core.jobs.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
 from coral_core.lm.adapters import lora_config
-from coral_core.lm.base import lasting_name, local_path
+from coral_core.lm.base_model import lasting_name, local_path
+from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence
 from coral_core.lm.loading import check_room
-from coral_core.lm.model import LoadedModel, memory_is_evidence
 
 Encoded = tuple[list[int], int]
 """Token ids of prompt and answer, and how many of them are the prompt."""

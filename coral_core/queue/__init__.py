@@ -1,7 +1,7 @@
 """How jobs reach lanes of other processes and machines: tickets, claims and beats in the store."""
 
-from coral_core.jobs import QueueName
-from coral_core.queue.board import LaneBoard, LaneNote, Served, lane_name
+from coral_core.jobs.jobs import QueueName
+from coral_core.queue.lane_board import LaneBoard, LaneNote, Served, lane_name
 from coral_core.queue.queue import Claim, FailedTicket, JobQueue
 from coral_core.queue.recent import DoneJob, Recent
 from coral_core.queue.tickets import LOST, Failure, Job, JobKind, Ticket, is_answer, kind_of, queue_of

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pydantic import Field
 
 from coral_core.frozen import Frozen
-from coral_core.queue.board import Served
+from coral_core.queue.lane_board import Served
 from coral_core.queue.tickets import RunId
 
 Account = Mapping[tuple[str, str], Served]

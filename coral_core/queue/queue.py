@@ -12,7 +12,7 @@ A claim is per digest, not per ticket: when two evolutions want one training, on
 and both find it in the store. All steps are a link, a rename or an unlink, which are atomic on
 local disks and on NFS. A claim is released by its lane, or broken by whoever has proof that
 the lane is gone; the breaker then puts the loss on its own ticket. Not covered here: who
-decides about another try (flows/dispatch) and what lanes say of themselves (board.py).
+decides about another try (flows/work_pools) and what lanes say of themselves (board.py).
 """
 
 import contextlib
@@ -30,16 +30,17 @@ from typing import TypeVar
 
 from pydantic import Field
 
+from coral_core.atomic_write import write_atomic
 from coral_core.bounded_read import RECORD, SMALL, look_at, read_file, read_model
 from coral_core.errors import StoreError
-from coral_core.foreign import in_a_line, visible
 from coral_core.frozen import Frozen
-from coral_core.jobs import Digest, QueueName
+from coral_core.jobs.jobs import Digest, QueueName
 from coral_core.json_object import json_object
-from coral_core.queue.board import LaneBoard, LaneName
 from coral_core.queue.fairness import RunNote, begun, in_order
+from coral_core.queue.lane_board import LaneBoard, LaneName
 from coral_core.queue.tickets import RUN_NAME, Failure, RunId, Ticket, digest_of, is_answer
-from coral_core.store import Store, write_atomic
+from coral_core.store.store import Store
+from coral_core.untrusted import in_a_line, visible
 
 log = logging.getLogger("coral.queue")
 Model = TypeVar("Model", bound=Frozen)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from coral_core.errors import EngineError
 from coral_core.frozen import Frozen
-from coral_core.jobs import Digest, EvaluationJob, IdentityJob, QueueName, TestJob, TrainingJob
+from coral_core.jobs.jobs import Digest, EvaluationJob, IdentityJob, QueueName, TestJob, TrainingJob
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", re.ASCII)
 RunId = Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from coral_core.jobs import Evaluation
+from coral_core.jobs.jobs import Evaluation
 from coral_core.report.content import Gaps
 from coral_core.report.evidence import Answer
-from coral_core.report.history import History
+from coral_core.report.history_records import History
 
 
 def answer(history: History, gaps: Gaps, evaluations: Mapping[str, Evaluation]) -> Answer:

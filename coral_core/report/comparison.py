@@ -6,15 +6,15 @@ from pydantic import Field
 
 from coral_core.config import RunConfig
 from coral_core.frozen import Frozen
-from coral_core.jobs import Evaluation
+from coral_core.jobs.jobs import Evaluation
+from coral_core.report.build_report import build_report
 from coral_core.report.content import Contender, Gap, GenerationLine, Report, Totals
 from coral_core.report.evidence import Repeats, Spending
-from coral_core.report.gather import build_report
-from coral_core.report.history import History
+from coral_core.report.history_records import History
 from coral_core.report.markdown import gap_line, stands
 from coral_core.report.paired import compare
-from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
 
 
 class Side(Frozen):

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from coral_core.report.comparison import Comparison, Difference, Side
+from coral_core.report.html_page import TONES, environment
 from coral_core.report.markdown import heavy_text, light_text, number, share, with_count
-from coral_core.report.page import TONES, environment
 from coral_core.report.pictures import BLUE, ORANGE, as_data_uri, canvas, legend, png
 
 Rows = list[tuple[str, ...]]

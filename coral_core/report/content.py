@@ -20,29 +20,11 @@ from coral_core.report.evidence import (
     Searched,
     Spending,
 )
+from coral_core.runs.sessions import Counts as Counts
+from coral_core.runs.sessions import Status as Status
+from coral_core.runs.sessions import Totals as Totals
 
 REPORT_SCHEMA_VERSION = 1
-Status = Literal["running", "finished", "stopped", "failed"]
-
-
-class Counts(Frozen):
-    """Work that the latest session did itself."""
-
-    trainings: int = Field(description="Trainings done; cache hits are not counted.")
-    evaluations: int = Field(description="Evaluations done; cache hits are not counted.")
-
-
-class Totals(Frozen):
-    """What the run cost, all its sessions together."""
-
-    trainings: int = Field(description="Trainings done.")
-    evaluations: int = Field(description="Evaluations done.")
-    sessions: int = Field(description="Times the run was started, killed sessions included.")
-    seconds: float = Field(
-        description="Wall-clock seconds of all sessions (of a killed one: first to last finished job)."
-    )
-    cpu_seconds: float = Field(description="CPU seconds of engines and judges.")
-    tokens: int = Field(description="Tokens trained on and generated.")
 
 
 class Contender(Frozen):

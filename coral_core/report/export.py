@@ -13,15 +13,15 @@ from typing import Any
 from coral_core.bounded_read import look_at, open_file
 from coral_core.config import RunConfig
 from coral_core.errors import StoreError
-from coral_core.foreign import code, inline
 from coral_core.genome import LightGenes
 from coral_core.json_object import json_object
-from coral_core.records import RunRecord
 from coral_core.report.content import Contender, Report
 from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, repaired_text, stands, table
 from coral_core.report.usage import Base, base_of, loading_code
-from coral_core.run import RunFolder
-from coral_core.store import WEIGHTS_BYTES, Store
+from coral_core.runs.records import RunRecord
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import WEIGHTS_BYTES, Store
+from coral_core.untrusted import code, inline
 
 WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
 

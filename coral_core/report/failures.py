@@ -4,10 +4,10 @@ from collections.abc import Set as AbstractSet
 
 from coral_core.queue.queue import both
 from coral_core.queue.tickets import Ticket
-from coral_core.records import JobFailure
 from coral_core.report.evidence import FailedJob, FailedTries
-from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.runs.records import JobFailure
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
 
 LONGEST = 500
 

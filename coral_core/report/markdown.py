@@ -6,12 +6,12 @@ Differences that the paired test cannot tell from noise are called that.
 from collections.abc import Iterable, Mapping, Sequence
 from shlex import quote
 
-from coral_core.config.genes import module_text
-from coral_core.foreign import code, inline
+from coral_core.config.gene_space import module_text
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.report.content import Contender, Gap, Report
 from coral_core.report.previous import previous_text
 from coral_core.report.repeats import repeats_text
+from coral_core.untrusted import code, inline
 
 NAMES = {
     "champion": "champion",

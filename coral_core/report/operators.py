@@ -3,9 +3,9 @@
 import statistics
 from collections.abc import Mapping
 
-from coral_core.records import GenomeRecord
 from coral_core.report.evidence import OperatorLine
-from coral_core.report.history import History
+from coral_core.report.history_records import History
+from coral_core.runs.records import GenomeRecord
 
 COPIES = ("elite",)
 

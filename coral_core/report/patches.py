@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from coral_core.config import RunConfig
 from coral_core.errors import CoralError
-from coral_core.jobs import Evaluation, ProblemRecord
-from coral_core.plan import problem_set, split_digest
-from coral_core.repair.problem import Problem
-from coral_core.report.history import History
-from coral_core.store import Store
+from coral_core.jobs.job_content import problem_set, split_digest
+from coral_core.jobs.jobs import Evaluation, ProblemRecord
+from coral_core.problems.problem import Problem
+from coral_core.report.history_records import History
+from coral_core.store.store import Store
 
 MOST = 400
 """Patches shown of one run; `coral show RUN --split held-out --limit 0` shows all."""

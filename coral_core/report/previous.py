@@ -1,9 +1,9 @@
 """The run before, as it was frozen when this one was made: what a report links to."""
 
-from coral_core.records import RunRecord
+from coral_core.evolution.warm_start import read_start
 from coral_core.report.content import PreviousRun
-from coral_core.run import RunFolder
-from coral_core.start import read_start
+from coral_core.runs.records import RunRecord
+from coral_core.runs.run_folder import RunFolder
 
 
 def previous_run(folder: RunFolder, run: RunRecord | None) -> PreviousRun | None:

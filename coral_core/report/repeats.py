@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from coral_core.report.evidence import RepeatLine, Repeats
-from coral_core.report.history import History
+from coral_core.report.history_records import History
 
 
 def seed_repeats(history: History) -> Repeats | None:

@@ -9,8 +9,8 @@ from typing import Any
 from coral_core.bounded_read import look_at
 from coral_core.report.comparison import leaves
 from coral_core.report.content import Report, Status
-from coral_core.report.history import History
-from coral_core.run import RunFolder
+from coral_core.report.history_records import History
+from coral_core.runs.run_folder import RunFolder
 
 REPORT_FILES = ("report.html", "report.md", "report.json", "genomes.csv", "generations.csv")
 RUN_FILES = ("history.jsonl", "config.yaml")

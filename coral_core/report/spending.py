@@ -4,7 +4,7 @@ from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
 from coral_core.ledger import Ledger, Spent
 from coral_core.report.evidence import Spending
-from coral_core.store import Store
+from coral_core.store.store import Store
 
 
 def spending(store: Store, run_id: str, budget: BudgetConfig) -> Spending | None:

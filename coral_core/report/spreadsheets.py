@@ -8,9 +8,9 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from coral_core.foreign import visible
 from coral_core.report.content import GenerationLine
-from coral_core.report.history import History
+from coral_core.report.history_records import History
+from coral_core.untrusted import visible
 
 HEAVY = ("rank", "alpha", "dropout", "target_modules", "adapter", "learning_rate")
 LIGHT = ("temperature", "top_p", "top_k", "repetition_penalty", "token_limit", "sampling")

@@ -13,8 +13,8 @@ from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import BaseModelError
 from coral_core.genome import HeavyGenes, LightGenes, neutral
 from coral_core.lm.architecture import HEAD, table
-from coral_core.lm.base import TINY_NAME, lasting_name, local_path
-from coral_core.repair.prompt import template_for
+from coral_core.lm.base_model import TINY_NAME, lasting_name, local_path
+from coral_core.prompting.templates import template_for
 
 EXAMPLE = "def largest(a, b):\n    return a if a < b else b"
 _HEADS = {str(known["head"]) for known in table().values() if "head" in known} | set(HEAD)
@@ -65,8 +65,8 @@ def loading_code(
         "from peft import PeftModel",
         f"from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig{', LogitsProcessor' if penalised else ''}",
         "",
-        *(["from coral_core.lm.base import TINY  # the embedded base model: an ordinary Hugging Face folder"] if tiny else []),
-        "from coral_core.repair.prompt import template",
+        *(["from coral_core.lm.base_model import TINY  # the embedded base model: an ordinary Hugging Face folder"] if tiny else []),
+        "from coral_core.prompting.templates import template",
         "",
         f"base = {'str(TINY)' if tiny else repr(base.name)}",
         f"tokenizer = AutoTokenizer.from_pretrained(base{revision})",

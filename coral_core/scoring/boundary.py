@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from coral_core.frozen import Frozen
-from coral_core.repair.extract import LONGEST, Extraction
-from coral_core.repair.problem import Problem
-from coral_core.scoring.judge import Judge, Verdict
+from coral_core.judge.answers import printable
+from coral_core.judge.judge import Judge, Verdict
+from coral_core.problems.problem import Problem
+from coral_core.prompting.extraction import LONGEST, Extraction
 from coral_core.scoring.lint import Findings, findings
-from coral_core.scoring.reading import printable
 from coral_core.scoring.text_process import TextProcess, Unread
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from coral_core.repair.problem import Problem
-from coral_core.scoring.judge import Verdict
+from coral_core.judge.judge import Verdict
+from coral_core.problems.problem import Problem
 
 
 @dataclass(frozen=True)

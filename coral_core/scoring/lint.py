@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from coral_core.frozen import Frozen
-from coral_core.scoring.reading import printable
+from coral_core.judge.answers import printable
 from coral_core.scoring.text_process import TextProcess, Unread, shared
 
 LONGEST_LINTED = 200_000

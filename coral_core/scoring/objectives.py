@@ -14,8 +14,8 @@ from functools import lru_cache
 from statistics import fmean
 
 from coral_core.frozen import Frozen
-from coral_core.repair.problem import Problem
-from coral_core.scoring.judge import Verdict
+from coral_core.judge.judge import Verdict
+from coral_core.problems.problem import Problem
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.lint import Findings, findings
 from coral_core.syntax import UNPARSABLE, parse, statements

@@ -16,7 +16,7 @@ One that fails over what a model wrote (raises, ends its process, returns no num
 same evaluation with the code that the model was shown in place of every patch gives 0 to that evaluation, with the
 reason. One that fails there too is broken: the job fails.
 
-`coral_core.scoring.conformance` checks one. It runs with the lane's rights, in a process beside
+`coral_core.scoring.objective_conformance` checks one. It runs with the lane's rights, in a process beside
 the lane (`measuring`) that the job's time limit ends: install only what you trust, and never
 run a patch in it.
 """
@@ -26,10 +26,10 @@ import reprlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from coral_core.config.scoring import OBJECTIVES, ScoringConfig, plugin_objectives
+from coral_core.config.scoring_config import OBJECTIVES, ScoringConfig, plugin_objectives
 from coral_core.errors import ConfigError, EngineError
+from coral_core.judge.answers import printable
 from coral_core.scoring.judged import Judged
-from coral_core.scoring.reading import printable
 
 
 class ObjectiveError(EngineError):

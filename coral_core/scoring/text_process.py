@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from coral_core.errors import JudgeError
-from coral_core.parent import end_with, take_pipes
+from coral_core.parent_process import end_with, take_pipes
 
 CPU_SECONDS = 20.0
 """CPU seconds for one text. An ordinary one takes milliseconds; the worst known ones of the longest kind take four."""
@@ -205,7 +205,7 @@ def shared() -> TextProcess:
 
 
 def _do(request: dict[str, Any]) -> Any:
-    from coral_core.repair.extract import extract
+    from coral_core.prompting.extraction import extract
     from coral_core.scoring import linters
 
     if request["op"] == "extract":

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coral_core.genome import Genome
-from coral_core.search.base import Scored
+from coral_core.search.strategy import Scored
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, HeavyGenes, Lineage, genome_id
 from coral_core.search.archive import Archive, Entry
-from coral_core.search.base import Scored, complete, first_genomes, register
 from coral_core.search.diversity import strength
 from coral_core.search.expression import coordinates
 from coral_core.search.randomness import generator
 from coral_core.search.selection import champion, fitness_order, nsga2_order, pareto_front, violation
+from coral_core.search.strategy import Scored, complete, first_genomes, register
 from coral_core.search.variation import Material, Variation, split
 
 TRIES = 40

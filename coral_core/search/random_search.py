@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, HeavyGenes, Lineage, genome_id
 from coral_core.search.archive import Archive
-from coral_core.search.base import Scored, complete, first_genomes, register
 from coral_core.search.expression import GENES, heavy_genes, light_genes
 from coral_core.search.randomness import generator
 from coral_core.search.selection import champion, pareto_front
+from coral_core.search.strategy import Scored, complete, first_genomes, register
 
 
 @register("random")

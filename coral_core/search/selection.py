@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config.tree import ObjectiveName, ScoringConfig
-from coral_core.search.base import Rated
+from coral_core.search.strategy import Rated
 
 Scores = Mapping[str, float]
 R = TypeVar("R", bound=Rated)

@@ -10,7 +10,7 @@ to an executor (flows/cli/verify.py).
 import logging
 from collections.abc import Callable
 
-from coral_core.foreign import in_a_line
+from coral_core.untrusted import in_a_line
 from coral_core.verification.completeness import check_champion, check_completeness
 from coral_core.verification.findings import Expected, Finding, Verified, first_line, open_run
 from coral_core.verification.origins import check_digests, check_identity, check_problems, check_versions

@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterator
 
 from coral_core.bounded_read import RECORD, look_at, read_file, sha256_of
-from coral_core.foreign import visible
 from coral_core.json_object import json_object, json_value
-from coral_core.records import (
+from coral_core.report.build_report import build_report
+from coral_core.report.export import WEIGHTS, described
+from coral_core.runs.records import (
     SCHEMA_VERSION,
     BaselineRecord,
     FinalRecord,
@@ -19,9 +20,8 @@ from coral_core.records import (
     RunRecord,
     SessionTiming,
 )
-from coral_core.report.export import WEIGHTS, described
-from coral_core.report.gather import build_report
-from coral_core.store import WEIGHTS_BYTES
+from coral_core.store.store import WEIGHTS_BYTES
+from coral_core.untrusted import visible
 from coral_core.verification.findings import Verified, first_line
 
 BASELINES = ("base_model", "default_lora")

@@ -9,15 +9,15 @@ from pydantic import Field, ValidationError
 from coral_core.bounded_read import LINES, LONGEST_LINE, SMALL, look_at, read_file, read_model
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError, CoralError
-from coral_core.foreign import visible
+from coral_core.evolution.planner import Planner
 from coral_core.frozen import Frozen
-from coral_core.identities import FILE, FrozenIdentities, Identities
-from coral_core.jobs import BaseModelIdentity, EvaluationJob
+from coral_core.jobs.jobs import BaseModelIdentity, EvaluationJob
 from coral_core.json_object import json_object
-from coral_core.plan import Planner
-from coral_core.records import FinalRecord, RunIdentity, RunRecord, parse_record
-from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.runs.identities import FILE, FrozenIdentities, Identities
+from coral_core.runs.records import FinalRecord, RunIdentity, RunRecord, parse_record
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
+from coral_core.untrusted import visible
 
 
 class Finding(Frozen):

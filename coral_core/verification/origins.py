@@ -5,13 +5,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from coral_core.errors import BaseModelError, CoralError, EngineError
-from coral_core.jobs import EvaluationJob
-from coral_core.lm.base import identify
+from coral_core.jobs.job_content import split_digest
+from coral_core.jobs.jobs import EvaluationJob
+from coral_core.lm.base_model import identify
 from coral_core.lm.targets import default_lora_of
-from coral_core.plan import split_digest
-from coral_core.records import BaselineRecord, FinalRecord, GenomeRecord
-from coral_core.repair.problem import Split
-from coral_core.run import identify_run, versions
+from coral_core.problems.problem import Split
+from coral_core.runs.records import BaselineRecord, FinalRecord, GenomeRecord
+from coral_core.runs.run_folder import identify_run, versions
 from coral_core.verification.completeness import BASELINES, owners
 from coral_core.verification.findings import Expected, Verified, first_line
 

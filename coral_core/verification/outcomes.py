@@ -7,17 +7,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from coral_core.errors import CoralError, StoreError
-from coral_core.foreign import visible
-from coral_core.jobs import Evaluation, TrainedAdapter
+from coral_core.evolution.warm_start import freeze_start
+from coral_core.jobs.jobs import Evaluation, TrainedAdapter
+from coral_core.judge.judge import Verdict
 from coral_core.lm.targets import default_lora_of, for_model
-from coral_core.records import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
-from coral_core.repair.problem import Problem
-from coral_core.scoring.judge import Verdict
+from coral_core.problems.problem import Problem
+from coral_core.runs.records import BaselineRecord, FinalRecord, GenerationRecord, GenomeRecord
 from coral_core.scoring.objectives import bugfix, cost, pass_at_more, retention
-from coral_core.search.base import Scored, make_search
 from coral_core.search.selection import fitness, hypervolume
-from coral_core.start import freeze_start
-from coral_core.store import Kind
+from coral_core.search.strategy import Scored, make_search
+from coral_core.store.store import Kind
+from coral_core.untrusted import visible
 from coral_core.verification.findings import Expected, Verified, first_line
 from coral_core.verification.origins import as_recorded
 from coral_core.verification.replay import not_of_its_problems

@@ -7,17 +7,17 @@ from typing import Any
 
 from coral_core.digest import seed_from
 from coral_core.errors import CoralError
-from coral_core.foreign import visible
-from coral_core.jobs import Evaluation, EvaluationJob
-from coral_core.lane import COMPLETION_CHARACTERS
-from coral_core.plan import problem_set
-from coral_core.repair.problem import Problem
+from coral_core.jobs.job_content import problem_set
+from coral_core.jobs.jobs import Evaluation, EvaluationJob
+from coral_core.judge.judge import Judge, Verdict
+from coral_core.lanes.lane import COMPLETION_CHARACTERS
+from coral_core.problems.problem import Problem
 from coral_core.scoring.boundary import read_completion
-from coral_core.scoring.judge import Judge, Verdict
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.objectives import score
 from coral_core.scoring.plugins import measure
 from coral_core.scoring.text_process import shared
+from coral_core.untrusted import visible
 from coral_core.verification.findings import Expected, Verified, first_line
 
 MOST_NAMED = 3

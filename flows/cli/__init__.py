@@ -12,8 +12,8 @@ import sys
 from cyclopts import App
 
 from coral_core.errors import CoralError
-from coral_core.foreign import VisibleFormatter
-from flows.leaving import leave
+from coral_core.untrusted import VisibleFormatter
+from flows.prefect_api.shutdown import leave
 
 
 def _version() -> str:
@@ -180,7 +180,7 @@ def _told(error: Exception) -> tuple[int, str]:
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, of a path that begins with ~
         return 2, "a path begins with ~ and names a user whom this machine does not know: write the whole path (also in CORAL_HOME, PREFECT_HOME)."  # fmt: skip
     if "prefect" in sys.modules:
-        from flows.api import api_error
+        from flows.prefect_api.api_errors import api_error
 
         if (known := api_error(error)) is not None:
             return known.exit_code, str(known)
@@ -209,8 +209,8 @@ def _say(text: str) -> None:
     """`error: <first line>` in red on a terminal, then the other lines. Nobody listens where stderr is closed."""
     if sys.stderr is None:
         return
-    from coral_core.config.document import shown
-    from coral_core.foreign import visible
+    from coral_core.config.yaml_document import shown
+    from coral_core.untrusted import visible
 
     for argument in sys.argv[1:]:  # in one line, however it was typed
         if "\n" in argument or "\r" in argument or len(argument) > LONGEST_ARGUMENT:

@@ -6,10 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from coral_core.config.budget import Limits
+from coral_core.config.budget_config import Limits
 from coral_core.ledger import Ledger, Spent, Standing, way_on
-from coral_core.run import find_run
-from flows.cli.foreign import marked, words
+from coral_core.runs.run_folder import find_run
+from flows.cli.markup import marked, words
 from flows.cli.places import AsJson, Runs, store_of
 
 

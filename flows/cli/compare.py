@@ -15,8 +15,8 @@ from coral_core.report.comparison_page import (
     difference_rows,
     generation_rows,
 )
-from coral_core.run import RunFolder
-from flows.cli.foreign import marked, words
+from coral_core.runs.run_folder import RunFolder
+from flows.cli.markup import marked, words
 from flows.cli.places import store_of
 
 

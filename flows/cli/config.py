@@ -8,10 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from coral_core import preflight
 from coral_core.config import RunConfig, dump_yaml, load_config, read_config
-from coral_core.run import identify_run
-from flows.cli.foreign import marked, words
+from coral_core.evolution import preflight
+from coral_core.runs.run_folder import identify_run
+from flows.cli.markup import marked, words
 
 Overrides = Annotated[
     list[str] | None, Parameter(name="--set", help="section.key=value in place of the file's; repeatable.", negative=())

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from coral_core.config import RunConfig, load_config
 from flows.cli.config import AsJson, Overrides
-from flows.cli.foreign import words
 from flows.cli.health import print_check
+from flows.cli.markup import words
 
 
 def doctor(
@@ -31,9 +31,9 @@ def doctor(
         installation: Check server, pools, workers, lanes and queues too; by default where an API is configured.
     """
     from flows.cli.health import find_api
-    from flows.health.check import Check, healthy, summary
-    from flows.health.installation import installation_checks
-    from flows.health.machine import machine_checks
+    from flows.monitoring.finding import Check, healthy, summary
+    from flows.monitoring.installation_checks import installation_checks
+    from flows.monitoring.machine_checks import machine_checks
 
     settings = load_config(config, set_ or []) if config is not None else RunConfig()
     url, problem = find_api()

@@ -16,20 +16,20 @@ from coral_core.config import InfraConfig, RunConfig
 from coral_core.config.tree import BUG_CLASSES
 from coral_core.durations import clock
 from coral_core.errors import CoralError
+from coral_core.evolution.planner import Planner
+from coral_core.evolution.warm_start import Start, find_start, read_start
 from coral_core.genome import Genome, HeavyGenes, default_lora
-from coral_core.identities import Identities, frozen_identities
-from coral_core.lm.base import identify, is_rehearsal, local_path
-from coral_core.lm.check import seen
+from coral_core.lm.base_model import identify, is_rehearsal, local_path
+from coral_core.lm.model_check import seen
 from coral_core.lm.targets import default_lora_of, for_model
-from coral_core.plan import Planner
-from coral_core.records import JobTiming
-from coral_core.run import RunFolder, identify_run, run_folders
-from coral_core.search.base import make_search
+from coral_core.runs.identities import Identities, frozen_identities
+from coral_core.runs.records import JobTiming
+from coral_core.runs.run_folder import RunFolder, identify_run, run_folders
 from coral_core.search.expression import WorkLimitError, limited_work
-from coral_core.start import Start, find_start, read_start
-from coral_core.store import Store
+from coral_core.search.strategy import make_search
+from coral_core.store.store import Store
 from flows.cli.config import print_notes
-from flows.cli.foreign import words
+from flows.cli.markup import words
 
 SECONDS_TRAINING = 7.0
 SECONDS_EVALUATION = 4.0
@@ -74,7 +74,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     """Print the plan: jobs at most, what the store already has of the first generation, estimated time.
 
     Args:
-        config: A configuration that passed `coral_core.preflight.check`.
+        config: A configuration that passed `coral_core.evolution.preflight.check`.
         edition: Of the run that would be.
         as_json: Print JSON.
         notes: What the check did not look at.

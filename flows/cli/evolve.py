@@ -18,18 +18,18 @@ from rich.live import Live
 
 from coral_core.bounded_read import LINES, read_file
 from coral_core.config import RunConfig, read_config
-from coral_core.editions import LARGEST_EDITION
 from coral_core.errors import ConfigError
-from coral_core.foreign import VisibleFormatter
-from coral_core.hold import refuse_if_held
+from coral_core.evolution.preflight import check, preflight
 from coral_core.json_object import json_object
-from coral_core.preflight import check, preflight
-from coral_core.run import RunFolder, find_run, identify_run, next_edition
-from coral_core.store import Store
-from flows.cli.foreign import marked
-from flows.installation.daily import refuse_without_installation
-from flows.leaving import drain, told_to_end
-from flows.local_server import api
+from coral_core.runs.editions import LARGEST_EDITION
+from coral_core.runs.run_folder import RunFolder, find_run, identify_run, next_edition
+from coral_core.runs.run_lock import refuse_if_held
+from coral_core.store.store import Store
+from coral_core.untrusted import VisibleFormatter
+from flows.cli.markup import marked
+from flows.installation.local_stack import refuse_without_installation
+from flows.prefect_api.local_server import api
+from flows.prefect_api.shutdown import drain, told_to_end
 
 console = Console(highlight=False)
 TERMINATED = 128 + signal.SIGTERM
@@ -146,7 +146,7 @@ def _command(source: Path, edition: int, overrides: list[str]) -> str:
 
 
 async def _watched(config: RunConfig, edition: int, overrides: list[str], out: Console) -> dict[str, Any]:
-    from flows.cli.board import Screen
+    from flows.cli.live_board import Screen
     from flows.evolve import evolve as flow
     from flows.session import watcher
 

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from coral_core.errors import ConfigError, CoralError
 from coral_core.report.series import Tracked, tracked
-from coral_core.run import RunFolder, find_run
-from flows.cli.foreign import words
+from coral_core.runs.run_folder import RunFolder, find_run
+from flows.cli.markup import words
 from flows.cli.places import Runs, store_of
 
 LONGEST = 5_000
@@ -119,7 +119,7 @@ def _library(name: str, extra: str) -> Any:
 @contextlib.contextmanager
 def _tracked(folder: RunFolder) -> Iterator[Tracked]:
     """What to export; the report is made anew and nowhere left: the folder may be somebody else's."""
-    from coral_core.report.tables import write_report
+    from coral_core.report.report_files import write_report
 
     with tempfile.TemporaryDirectory() as scratch:
         yield tracked(folder, write_report(folder, store_of(folder), Path(scratch)), Path(scratch))

@@ -9,11 +9,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.foreign import words
+from flows.cli.markup import words
 from flows.cli.places import AsJson, Runs
 
 if TYPE_CHECKING:
-    from flows.health.check import Check
+    from flows.monitoring.finding import Check
 
 MARKS = {"ok": "green", "note": "yellow", "bad": "bold red"}
 COLOURS = {"ok": "", "note": "yellow", "bad": "red"}
@@ -26,8 +26,8 @@ def health(
     as_json: AsJson = False,
 ) -> None:
     """Check the installation: API, pools, workers, store, queues, lanes, results, progress. Exits 0 when well, else 1."""
-    from flows.health.check import Check, healthy, summary
-    from flows.health.installation import installation_checks
+    from flows.monitoring.finding import Check, healthy, summary
+    from flows.monitoring.installation_checks import installation_checks
 
     started = time.perf_counter()
     url, problem = find_api()
@@ -56,7 +56,7 @@ def health(
 def find_api() -> tuple[str | None, str]:
     """The API that is meant at this moment, or why there is none: `coral up` may come later, or on another port."""
     from coral_core.errors import ConfigError
-    from flows.installation.daily import known_api
+    from flows.installation.local_stack import known_api
 
     try:
         return known_api(), ""

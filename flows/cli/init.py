@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from coral_core.atomic_write import write_atomic
 from coral_core.errors import ConfigError, StoreError
-from coral_core.store import write_atomic
 
 QUICKSTART = """\
 # CORAL-X quickstart: evolve adapters of the embedded base model on this machine, in a few minutes.

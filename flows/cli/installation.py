@@ -11,14 +11,14 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from coral_core.errors import ConfigError
-from flows.api_settings import export_connection, without_secrets
-from flows.credentials import key_file, use_credential
-from flows.installation.daily import use_api
-from flows.installation.pools import Infrastructure, Place, PullPolicy
+from flows.installation.local_stack import use_api
+from flows.installation.pool_templates import Infrastructure, Place, PullPolicy
+from flows.prefect_api.api_settings import export_connection, without_secrets
+from flows.prefect_api.credentials import key_file, use_credential
 
 if TYPE_CHECKING:
     from flows.installation.notices import Notices
-    from flows.installation.setup import Step
+    from flows.installation.server_setup import Step
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 
@@ -153,8 +153,8 @@ def setup(
 ) -> None:
     """Make or update work pools, automations and deployments on the configured Prefect API."""
     url = use_api()
-    from flows.installation.setup import set_up_notices
-    from flows.installation.setup import setup as run
+    from flows.installation.server_setup import set_up_notices
+    from flows.installation.server_setup import setup as run
 
     notices = notify.notices()
     if only_notices:
@@ -232,8 +232,8 @@ def up(
     With --auth a key is generated and kept in CORAL_HOME/api-key, readable for you alone; commands and workers of
     this installation use it by themselves, and the Prefect UI asks for it.
     """
-    from coral_core.roots import Roots  # late: it knows all sources of problems
-    from flows.local_server import coral_home, join, refuse_beside_configured
+    from coral_core.lanes.allowed_paths import Roots  # late: it knows all sources of problems
+    from flows.prefect_api.local_server import coral_home, join, refuse_beside_configured
 
     place = (workdir or Path.cwd()).absolute()
     if not place.is_dir():
@@ -244,8 +244,8 @@ def up(
     if auth is not None:
         _want_key(auth)
     url = join(port)
-    from flows.installation.daily import start_workers
-    from flows.installation.setup import setup as run
+    from flows.installation.local_stack import start_workers
+    from flows.installation.server_setup import setup as run
 
     console.print(f"server       {url.removesuffix('/api')}")
     console.print(_about_key(key_file(coral_home())))
@@ -263,8 +263,8 @@ def up(
 
 def _want_key(wanted: bool) -> None:
     """Switch the local server's key on or off; it is read when the server starts. Raises `ConfigError`, `KeyFileError`."""
-    from flows.credentials import fingerprint, make_key, read_key, remove_key
-    from flows.local_server import living_key, usable_home
+    from flows.prefect_api.credentials import fingerprint, make_key, read_key, remove_key
+    from flows.prefect_api.local_server import living_key, usable_home
 
     home = usable_home()
     running, kept = living_key(), fingerprint(read_key(home))
@@ -286,8 +286,8 @@ def _about_key(file: Path) -> str:
 
 def down() -> None:
     """End what `coral up` started: evolutions on its pools, lanes, workers, server. Finished work stays."""
-    from flows.installation.daily import end_workers, read_state
-    from flows.local_server import leave, users
+    from flows.installation.local_stack import end_workers, read_state
+    from flows.prefect_api.local_server import leave, users
 
     state = read_state()
     if not state:
@@ -295,7 +295,7 @@ def down() -> None:
         return
     use_credential(state["url"])  # before it is the configured one: what was configured for another API is not meant
     export_connection(state["url"])
-    from flows.installation.ending import CANCEL_SECONDS, cancel_everything
+    from flows.installation.drain import CANCEL_SECONDS, cancel_everything
 
     ended = cancel_everything(leave_local=bool(users()))
     if ended.problem:
@@ -332,9 +332,9 @@ def drain(
         undo: Take work again; a worker of coral up is started again.
     """
     url = use_api()
-    from flows.installation.daily import end_workers, read_state, start_workers
-    from flows.installation.ending import drain as run
-    from flows.installation.ending import undo_drain
+    from flows.installation.drain import drain as run
+    from flows.installation.drain import undo_drain
+    from flows.installation.local_stack import end_workers, read_state, start_workers
 
     if undo:
         undo_drain(pool)

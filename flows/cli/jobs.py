@@ -17,18 +17,19 @@ from rich.table import Table
 from coral_core.bounded_read import SMALL, read_file
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import BudgetClosedError, ConfigError
+from coral_core.evolution.planner import Planner
 from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.jobs.job_content import job_for_patch
 from coral_core.json_object import json_object
 from coral_core.lm.targets import default_lora_of
-from coral_core.plan import Planner, job_for_patch
 from coral_core.queue import JobQueue, Ticket
 from coral_core.queue.queue import both
-from coral_core.run import find_run, run_folders
-from coral_core.store import Store
-from flows.cli.foreign import words
+from coral_core.runs.run_folder import find_run, run_folders
+from coral_core.store.store import Store
 from flows.cli.judge_patch import read_patch
+from flows.cli.markup import words
 from flows.cli.places import AsJson, Runs
-from flows.dispatch import Executor, make_executor
+from flows.work_pools import Executor, make_executor
 
 StorePath = Annotated[str, Parameter(name="--store", help="The store whose queue is meant.")]
 Settings = Annotated[
@@ -213,8 +214,8 @@ def _refuse_what_is_not_ones_own(queue: JobQueue, run: str) -> None:
 def _queue_name(pool: str) -> str:
     """The queue that is meant by its own name or a pool's; pools that somebody added are asked of the API."""
     from flows.cli.health import find_api
-    from flows.installation.look import QUEUES, queues_behind
-    from flows.installation.plain_api import PlainApi
+    from flows.installation.pool_status import QUEUES, queues_behind
+    from flows.prefect_api.rest_client import PlainApi
 
     names = {"training": "training", "evaluation": "evaluation", **QUEUES}
     if pool in names:
@@ -304,7 +305,7 @@ def _planner(config: RunConfig, executor: Executor, timeout: float) -> Planner:
 
 def _wait(config: RunConfig, submit: Callable[[Executor], Any], timeout: float) -> Any:
     """Submit, wait, print the result as JSON."""
-    from flows.installation.daily import use_api
+    from flows.installation.local_stack import use_api
 
     use_api()
     with ThreadPoolExecutor(1) as threads, make_executor(config, run_id="by-hand") as executor:

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError
-from coral_core.jobs import TestJob, TestResult
+from coral_core.jobs.jobs import TestJob, TestResult
 from flows.cli.config import AsJson, Overrides
-from flows.cli.foreign import marked, words
+from flows.cli.markup import marked, words
 
-LONGEST_PATCH = 200_000  # as in coral_core/scoring/judge.py, which takes long to import
+LONGEST_PATCH = 200_000  # as in coral_core/judge/judge.py, which takes long to import
 MOST_BYTES = 4 * LONGEST_PATCH
 COLOURS = {"pass": "green", "not-run": "dim"}
 
@@ -35,7 +35,7 @@ def judge_patch(
         file: The code, a whole module; - reads it from standard input.
         config: The configuration that names the problems and the limits; without it the defaults do.
     """
-    from coral_core.plan import find_problem, job_for_patch
+    from coral_core.jobs.job_content import find_problem, job_for_patch
 
     settings = load_config(config, set_ or []) if config is not None else _defaults(set_ or [])
     patch, note = read_patch(file)
@@ -53,7 +53,7 @@ def judge_patch(
 
 
 def _defaults(overrides: list[str]) -> RunConfig:
-    from coral_core.config.load import parse_config
+    from coral_core.config.config_file import parse_config
 
     return parse_config("", "the defaults", overrides)
 
@@ -83,8 +83,8 @@ def read_patch(file: str) -> tuple[str, str]:
 
 def _judge(config: RunConfig, job: TestJob) -> TestResult:
     """A lane of this process; a test job touches neither engine nor store."""
-    from coral_core.store import Store
-    from flows.dispatch.inline import InlineExecutor
+    from coral_core.execution.inline import InlineExecutor
+    from coral_core.store.store import Store
 
     with InlineExecutor(config.infra, Store(config.store.path)) as executor:
         return executor.submit_test(job).result()
@@ -117,7 +117,7 @@ def _after(case: Any) -> str:
 
 def _shown(encoded: Any) -> str:
     """A value as Python writes it; one with nodes as it is stored."""
-    from coral_core.scoring.values import ValueOutside, decode
+    from coral_core.problems.values import ValueOutside, decode
 
     try:
         return repr(decode(encoded))

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from coral_core.errors import ConfigError
-from coral_core.records import GenomeRecord
-from coral_core.run import RunFolder, find_run
-from flows.cli.foreign import words
+from coral_core.runs.records import GenomeRecord
+from coral_core.runs.run_folder import RunFolder, find_run
+from flows.cli.markup import words
 from flows.cli.places import AsJson, Runs, store_of
 
 if TYPE_CHECKING:
-    from flows.installation.plain_api import PlainApi
-    from flows.log_lines import JobFailure, Line
+    from flows.observe.log_lines import JobFailure, Line
+    from flows.prefect_api.rest_client import PlainApi
 
 LOOK_SECONDS = 1.0
 COLOURS = {"debug": "dim", "info": "", "warning": "yellow", "error": "red", "critical": "red"}
@@ -41,7 +41,7 @@ def logs(
     Args:
         run: Id of a run, the beginning of one, `latest`, or the path of its folder.
     """
-    from flows.log_lines import LEVELS, Reader, digests_of, failures_of, lanes_of
+    from flows.observe.log_lines import LEVELS, Reader, digests_of, failures_of, lanes_of
 
     folder = find_run(runs, run)
     store = store_of(folder)
@@ -125,9 +125,9 @@ def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
     Raises:
         ConfigError: none of them knows it.
     """
-    from flows.credentials import KeyRefusedError
-    from flows.installation.plain_api import PlainApi
-    from flows.local_server import api, configured_api
+    from flows.prefect_api.credentials import KeyRefusedError
+    from flows.prefect_api.local_server import api, configured_api
+    from flows.prefect_api.rest_client import PlainApi
 
     ids = folder.flow_run_ids()
     if not ids:
@@ -162,8 +162,8 @@ def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
 
 def _knows(api: "PlainApi", flow_run_id: str) -> bool:
     """Does this API answer, and has it this flow run? Raises `KeyRefusedError`."""
-    from flows.api import ApiError
-    from flows.credentials import KeyRefusedError
+    from flows.prefect_api.api_errors import ApiError
+    from flows.prefect_api.credentials import KeyRefusedError
 
     try:
         return api.get(f"flow_runs/{flow_run_id}") is not None
@@ -174,6 +174,6 @@ def _knows(api: "PlainApi", flow_run_id: str) -> bool:
 
 
 def _of_up() -> str:
-    from flows.installation.daily import read_state
+    from flows.installation.local_stack import read_state
 
     return str(read_state().get("url") or "")

@@ -22,7 +22,7 @@ def serve(
     from prometheus_client import CollectorRegistry, start_http_server
 
     from flows.cli.health import find_api
-    from flows.metrics import Figured
+    from flows.monitoring.metrics import Figured
 
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port {port}: is no port. Give one of 1 to 65535; 0 takes a free one.")

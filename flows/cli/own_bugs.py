@@ -7,15 +7,15 @@ from rich.console import Console
 from rich.table import Table
 
 from coral_core.config import RunConfig
-from coral_core.config.load import parse_config
+from coral_core.config.config_file import parse_config
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError
-from coral_core.plan import problem_set, prompt_template
-from coral_core.preflight import token_counts
-from coral_core.repair.sources.package.divide import Divided, divide
-from coral_core.repair.sources.package.load import SMALLEST, supply, too_little
-from coral_core.repair.sources.package.ready import Ready, ready
-from flows.cli.foreign import marked
+from coral_core.evolution.preflight import token_counts
+from coral_core.jobs.job_content import problem_set, prompt_template
+from coral_core.problem_sources.package.cache import Ready, ready
+from coral_core.problem_sources.package.package_problems import SMALLEST, supply, too_little
+from coral_core.problem_sources.package.splits import Divided, divide
+from flows.cli.markup import marked
 
 HEADER = """\
 # CORAL-X on your own functions: their tests say what is right, bugs are made in them, adapters learn to repair those.

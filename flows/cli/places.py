@@ -7,8 +7,8 @@ from cyclopts import Parameter
 
 from coral_core.config import RunConfig
 from coral_core.durations import clock as clock
-from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
 
 Runs = Annotated[str, Parameter(help="Directory that holds the runs.")]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON (keys: docs/json.md).", negative=())]

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError, CoralError
-from coral_core.repair.problem import Problem, ProblemSet
-from coral_core.repair.sources.quixbugs_table import PINNED, URL
+from coral_core.problem_sources.quixbugs_table import PINNED, URL
+from coral_core.problems.problem import Problem, ProblemSet
 from flows.cli.config import AsJson, Overrides
-from flows.cli.foreign import marked
+from flows.cli.markup import marked
 
 CLONE = Path("data/QuixBugs")
 GIT_SECONDS = 300
@@ -62,7 +62,7 @@ def check(
 
 
 def _settings(source: str, root: Path | None, config: Path | None, overrides: list[str]) -> RunConfig:
-    from coral_core.config.load import parse_config
+    from coral_core.config.config_file import parse_config
 
     overrides = [*overrides, f"problems.source={source}"]
     if root is not None:
@@ -72,8 +72,8 @@ def _settings(source: str, root: Path | None, config: Path | None, overrides: li
 
 def _judged(settings: RunConfig) -> Iterator[dict[str, Any]]:
     """One row per problem, in the order of their names."""
-    from coral_core.repair.sources import find_source
-    from coral_core.scoring.judge import Judge
+    from coral_core.judge.judge import Judge
+    from coral_core.problem_sources import find_source
     from coral_core.scoring.objectives import bugfix
 
     problems = find_source(settings.problems.source)(settings.problems)
@@ -166,7 +166,7 @@ def fetch(
     Args:
         source: quixbugs.
     """
-    from coral_core.repair.sources.quixbugs import missing
+    from coral_core.problem_sources.quixbugs import missing
 
     if source != "quixbugs":
         raise ConfigError(f"problems fetch {source}: nothing is fetched for it. Known: quixbugs.")
@@ -217,8 +217,8 @@ def leak_check(config: Path, /, *, set_: Overrides = None, as_json: AsJson = Fal
     Args:
         config: The configuration.
     """
-    from coral_core.repair.guard import leaks
-    from coral_core.repair.sources import load_problems
+    from coral_core.problem_sources import load_problems
+    from coral_core.problem_sources.leak_guard import leaks
 
     settings = load_config(config, set_ or []).problems
     problems = load_problems(settings)

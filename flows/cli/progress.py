@@ -12,12 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coral_core.progress import Money, Progress, Tally, progress_of
-from coral_core.progress_details import in_full
-from coral_core.reading import RunReading
 from coral_core.report.markdown import heavy_text, light_text, plural, share
-from coral_core.run import find_run
-from flows.cli.foreign import words
+from coral_core.runs.progress import Money, Progress, Tally, progress_of
+from coral_core.runs.progress_details import in_full
+from coral_core.runs.run_folder import find_run
+from coral_core.runs.run_reader import RunReading
+from flows.cli.markup import words
 from flows.cli.places import AsJson, Runs, clock, store_of
 
 EVERY_SECONDS = 2.0

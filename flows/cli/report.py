@@ -11,13 +11,13 @@ from rich.text import Text
 
 from coral_core.bounded_read import read_file
 from coral_core.errors import ConfigError, StoreError
+from coral_core.report.build_report import build_report
 from coral_core.report.content import Contender, Report
-from coral_core.report.gather import build_report
 from coral_core.report.markdown import gap_lines, headline, heavy_text, light_text, number, plural, share, with_count
 from coral_core.report.previous import previous_text
 from coral_core.report.repeats import repeats_text
-from coral_core.run import RunFolder, find_run
-from flows.cli.foreign import marked, words
+from coral_core.runs.run_folder import RunFolder, find_run
+from flows.cli.markup import marked, words
 from flows.cli.places import AsJson, Runs, clock, store_of
 
 PAGE_BYTES = 2**29
@@ -52,7 +52,7 @@ def report(
     else:
         print_report(folder, found)
     if html is not None:
-        from coral_core.report.tables import page_of
+        from coral_core.report.report_files import page_of
 
         # what could not be written is not there, or of another day
         page = page_of(folder, store_of(folder), found) if problem else _written(folder)
@@ -83,7 +83,7 @@ def write_page(path: Path, page: str) -> None:
 def _refresh(folder: RunFolder) -> tuple[Report, str]:
     """The report, written beside the history; what could not be written is said and costs no numbers."""
     from coral_core.report.export import export_champion
-    from coral_core.report.tables import write_report
+    from coral_core.report.report_files import write_report
 
     store = store_of(folder)
     try:

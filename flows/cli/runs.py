@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from coral_core.errors import CoralError
+from coral_core.report.build_report import run_line
 from coral_core.report.content import RunLine
-from coral_core.report.gather import run_line
-from coral_core.run import run_folders
-from flows.cli.foreign import marked, words
+from coral_core.runs.run_folder import run_folders
+from flows.cli.markup import marked, words
 from flows.cli.places import AsJson, Runs, clock
 
 

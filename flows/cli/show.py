@@ -10,17 +10,17 @@ from rich.text import Text
 
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
-from coral_core.jobs import Evaluation, ProblemRecord
-from coral_core.plan import problem_set
-from coral_core.repair.problem import Problem
-from coral_core.repair.prompt import PromptTemplate, template_for
+from coral_core.jobs.job_content import problem_set
+from coral_core.jobs.jobs import Evaluation, ProblemRecord
+from coral_core.problems.problem import Problem
+from coral_core.prompting.templates import PromptTemplate, template_for
+from coral_core.report.build_report import History, build_report
 from coral_core.report.content import Contender
-from coral_core.report.gather import History, build_report
 from coral_core.report.markdown import heavy_text, light_text, number, share
 from coral_core.report.patches import unified as unified
-from coral_core.run import RunFolder, find_run
-from coral_core.store import Store
-from flows.cli.foreign import listing, marked, words
+from coral_core.runs.run_folder import RunFolder, find_run
+from coral_core.store.store import Store
+from flows.cli.markup import listing, marked, words
 from flows.cli.places import AsJson, Runs, store_of
 
 SplitName = Literal["fitness", "held-out"]

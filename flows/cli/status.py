@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.foreign import marked, words
+from flows.cli.markup import marked, words
 from flows.cli.places import AsJson, Runs, clock, size
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def status(
         else:
             out.print(Screen(found))
         if found.api.url is not None and not found.api.reachable:
-            from flows.api import ApiError
+            from flows.prefect_api.api_errors import ApiError
 
             raise ApiError(found.api.problem)
         if found.api.url is None:
-            from flows.installation.daily import NoApiError, known_api
+            from flows.installation.local_stack import NoApiError, known_api
 
             with contextlib.suppress(NoApiError):
                 known_api()  # one is meant, and cannot be used

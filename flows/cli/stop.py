@@ -8,15 +8,15 @@ from uuid import UUID
 from cyclopts import Parameter
 from rich.console import Console
 
+from coral_core.atomic_write import write_atomic
 from coral_core.config import RunConfig, dump_yaml, load_config
 from coral_core.errors import ConfigError, StoreError
 from coral_core.ledger import Ledger
 from coral_core.queue.queue import both
-from coral_core.run import RunFolder, find_run, identify_run
-from coral_core.store import write_atomic
-from flows.api_settings import without_secrets
-from flows.cli.foreign import marked, words
+from coral_core.runs.run_folder import RunFolder, find_run, identify_run
+from flows.cli.markup import marked, words
 from flows.cli.places import Runs, at_home, store_of
+from flows.prefect_api.api_settings import without_secrets
 
 console = Console(highlight=False)
 
@@ -130,7 +130,7 @@ def _tell(url: str, flow_run_id: str) -> None:
     except ValueError:
         console.print(f"[yellow]run.json names no flow run[/] ({marked(flow_run_id[:100])}), so none is told")
         return
-    from flows.credentials import KeyRefusedError, use_credential
+    from flows.prefect_api.credentials import KeyRefusedError, use_credential
 
     use_credential(url)  # the local server's key, where `url` is that server; read by Prefect when it is imported
     import httpx
@@ -139,9 +139,9 @@ def _tell(url: str, flow_run_id: str) -> None:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
     from prefect.states import Cancelled, Cancelling
 
-    from flows.api import api_error
-    from flows.installation.daily import read_state
-    from flows.local_server import living
+    from flows.installation.local_stack import read_state
+    from flows.prefect_api.api_errors import api_error
+    from flows.prefect_api.local_server import living
 
     secrets = {PREFECT_API_KEY, PREFECT_API_AUTH_STRING}
     trusted = url in (PREFECT_API_URL.value(), read_state().get("url"), living())

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from coral_core.errors import ConfigError, StoreError
-from coral_core.foreign import visible
 from coral_core.lm.versions import ENGINE_VERSION, RECIPE_VERSION
-from coral_core.store import Entry, Store, Stranger
-from flows.cli.foreign import marked, words
+from coral_core.store.store import Entry, Store, Stranger
+from coral_core.untrusted import visible
+from flows.cli.markup import marked, words
 from flows.cli.places import AsJson, size
 
 Path_ = Annotated[str, Parameter(name="--path", help="Directory of the store.")]

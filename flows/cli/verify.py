@@ -12,9 +12,9 @@ from rich.text import Text
 from coral_core.bounded_read import sha256_of
 from coral_core.config import BudgetConfig
 from coral_core.errors import ConfigError, CoralError
-from coral_core.foreign import visible
-from coral_core.run import RunFolder, find_run
-from coral_core.store import WEIGHTS_BYTES, Store
+from coral_core.runs.run_folder import RunFolder, find_run
+from coral_core.store.store import WEIGHTS_BYTES, Store
+from coral_core.untrusted import visible
 from coral_core.verification import (
     Expected,
     Finding,
@@ -27,7 +27,7 @@ from coral_core.verification import (
     open_run,
     sample_of,
 )
-from flows.cli.foreign import words
+from flows.cli.markup import words
 from flows.cli.places import AsJson, Runs, store_of
 
 WEIGHTS = "adapter_model.safetensors"
@@ -94,8 +94,8 @@ def _verified(folder: RunFolder, count: int, seed: int, regenerate: bool) -> tup
 
 def _regenerate(run: Verified, sample: Sequence[Expected]) -> None:
     """The whole work of `sample` once more, from training to scores, in a store of its own."""
-    from coral_core.lm.base import identify
-    from flows.dispatch import make_executor
+    from coral_core.lm.base_model import identify
+    from flows.work_pools import make_executor
 
     here = identify(run.config.base_model)
     if here.numerics_class != run.run.numerics:

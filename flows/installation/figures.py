@@ -12,21 +12,21 @@ from pathlib import Path
 from pydantic import Field
 
 from coral_core.bounded_read import read_file
-from coral_core.config.document import read_document
+from coral_core.config.yaml_document import read_document
 from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
 from coral_core.ledger import Ledger
 from coral_core.queue import JobQueue, LaneNote
-from coral_core.queue.look import uncollected
+from coral_core.queue.queue_status import uncollected
 from coral_core.report.content import RunLine
-from coral_core.report.sessions import error, sessions, status, totals
-from coral_core.run import CONFIG_BYTES, RunFolder, latest_runs
-from coral_core.store import Store
-from flows.api import ApiError
-from flows.installation.look import QUEUES, PoolLook, look_at_pools
+from coral_core.runs.run_folder import CONFIG_BYTES, RunFolder, latest_runs
+from coral_core.runs.sessions import error, sessions, status, totals
+from coral_core.store.store import Store
 from flows.installation.obstacles import look_at_deployments, obstacles
-from flows.installation.plain_api import ANSWER_SECONDS, PlainApi, not_prefect
-from flows.installation.pools import POOLS
+from flows.installation.pool_status import QUEUES, PoolLook, look_at_pools
+from flows.installation.pool_templates import POOLS
+from flows.prefect_api.api_errors import ApiError
+from flows.prefect_api.rest_client import ANSWER_SECONDS, PlainApi, not_prefect
 
 HOUR = 3600.0
 FRESH_SECONDS = 30.0

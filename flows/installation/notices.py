@@ -22,7 +22,7 @@ from pydantic import Field, SecretStr
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from flows.installation.pools import deployments_folder, filled
+from flows.installation.pool_templates import deployments_folder, filled
 
 BLOCK_TYPE, BLOCK_NAME = "custom-webhook", "coral-notices"
 NO_PROGRESS, CRASHES = "coral: no progress", "coral: lane crashed repeatedly"

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
-from coral_core.run import latest_runs
-from flows.installation.plain_api import PlainApi
+from coral_core.runs.run_folder import latest_runs
+from flows.prefect_api.rest_client import PlainApi
 
 ONLINE_BEATS = 3
 """Heartbeats that a worker may miss before Prefect calls it OFFLINE."""

@@ -85,7 +85,7 @@ def pictures(page: Page) -> list[dict[str, Any]]:
 
 
 def test_what_there_is_to_see(shown: Shown) -> None:
-    """Keys that people link to, as flows/artifacts.py lists them."""
+    """Keys that people link to, as flows/observe/artifacts.py lists them."""
     found = shown.artifacts()
     generations = {f"generation-{number:03d}" for number in range(3)}
     assert {"progress", "summary", "leaderboard", "pictures"} | generations == set(found)

@@ -12,7 +12,7 @@ import yaml
 from synthetic_run import PROBLEMS, make_run
 
 from coral_core.config import RunConfig
-from coral_core.repair.builtin import load_builtin
+from coral_core.problem_sources.builtin import load_builtin
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "CORAL_DEBUG"} | {

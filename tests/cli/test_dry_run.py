@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from coral_core.config import RunConfig, parse_config
-from coral_core.jobs import Cost
-from coral_core.records import JobTiming
-from coral_core.run import RunFolder, identify_run
+from coral_core.jobs.jobs import Cost
+from coral_core.runs.records import JobTiming
+from coral_core.runs.run_folder import RunFolder, identify_run
 from flows.cli.dry_run import MOST_TIMINGS, Lanes, Pace, dry_run, estimate, find_pace, lanes_of
 
 SMALL = "problems: {fitness: 8, retention: 2, monitor: 2, held_out: 6, pairs: 20}\nsearch: {population: 4, elites: 1, generations: 2}\n"
@@ -144,10 +144,10 @@ def test_a_changed_model_has_nothing_in_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What lanes of this machine said in an earlier session is not believed: the model is looked at again."""
-    from coral_core.identities import Identities, freeze_identities
-    from coral_core.lm.base import TINY, identify
-    from coral_core.plan import Planner
-    from coral_core.search.base import make_search
+    from coral_core.evolution.planner import Planner
+    from coral_core.lm.base_model import TINY, identify
+    from coral_core.runs.identities import Identities, freeze_identities
+    from coral_core.search.strategy import make_search
 
     shutil.copytree(TINY, tmp_path / "model")
     small = [

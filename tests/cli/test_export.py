@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from synthetic_run import make_run
 
+from coral_core.report.report_files import write_report
 from coral_core.report.series import tracked
-from coral_core.report.tables import write_report
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,19 +8,19 @@ from hostile import ESCAPES, EVIL, harmless
 from rich.console import Console
 from synthetic_run import evaluation, make_run
 
-from coral_core.foreign import visible
-from coral_core.records import FinalRecord, GenomeRecord, JobFailure
-from coral_core.run import RunFolder
-from coral_core.store import Store
-from flows.cli.board import Screen
-from flows.cli.foreign import listing, marked, words
+from coral_core.runs.records import FinalRecord, GenomeRecord, JobFailure
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
+from coral_core.untrusted import visible
 from flows.cli.judge_patch import _print as print_verdict
+from flows.cli.live_board import Screen
 from flows.cli.logs import _print as print_line
+from flows.cli.markup import listing, marked, words
 from flows.cli.progress import progress
 from flows.cli.report import report
 from flows.cli.runs import runs
 from flows.cli.show import show
-from flows.log_lines import Line
+from flows.observe.log_lines import Line
 from flows.session import Board
 
 

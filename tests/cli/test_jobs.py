@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from coral_core.errors import ConfigError
-from coral_core.hold import hold
 from coral_core.queue import Failure, JobQueue, Ticket
-from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.run_lock import hold
+from coral_core.store.store import Store
 from flows.cli.jobs import _genes, clear, retry
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coral_core.errors import ConfigError
-from coral_core.scoring import judge
+from coral_core.judge import judge
 from flows.cli import judge_patch
 from flows.cli.judge_patch import MOST_BYTES, read_patch
 

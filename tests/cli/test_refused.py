@@ -52,7 +52,7 @@ def test_work_pools_without_an_installation_are_refused_at_once(tmp_path: Path) 
 
 def test_an_executor_without_an_api_starts_no_server(tmp_path: Path) -> None:
     program = (
-        "from coral_core.config import load_config\nfrom flows.dispatch import make_executor\n"
+        "from coral_core.config import load_config\nfrom flows.work_pools import make_executor\n"
         "make_executor(load_config('c.yaml'))\n"
     )
     (tmp_path / "c.yaml").write_text("base_model: {name: rehearsal}\ninfra: {executor: work-pools}\n")
@@ -60,7 +60,9 @@ def test_an_executor_without_an_api_starts_no_server(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=ENVIRONMENT | places, capture_output=True, text=True
     )
-    assert done.stderr.splitlines()[-1].startswith("flows.installation.daily.NoApiError: no Prefect API is configured")
+    assert done.stderr.splitlines()[-1].startswith(
+        "flows.installation.local_stack.NoApiError: no Prefect API is configured"
+    )
 
 
 def test_an_address_that_is_no_api_is_told_as_that(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
-from coral_core.hold import hold
 from coral_core.ledger import Ledger
-from coral_core.run import RunFolder, identify_run
-from coral_core.store import Store
+from coral_core.runs.run_folder import RunFolder, identify_run
+from coral_core.runs.run_lock import hold
+from coral_core.store.store import Store
 from flows.cli import evolve
 from flows.cli.places import store_of
 from flows.cli.stop import resume

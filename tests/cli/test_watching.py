@@ -13,7 +13,7 @@ from rich.console import Console
 from synthetic_run import make_run  # type: ignore[import-not-found]
 
 from coral_core.queue import JobQueue
-from coral_core.store import Store
+from coral_core.store.store import Store
 from flows.cli.status import Screen
 from flows.installation.figures import figures
 from tests.health.fake_api import FakeApi, ago, serving
@@ -134,8 +134,8 @@ def test_doctor_looks_at_the_installation_where_there_is_one(place: Path, api: t
 
 def test_logs_of_a_run_and_of_a_genome(place: Path, api: tuple[FakeApi, str]) -> None:
     from coral_core.queue import Claim, Failure, LaneNote, Ticket
-    from coral_core.records import GenomeRecord
-    from coral_core.run import find_run
+    from coral_core.runs.records import GenomeRecord
+    from coral_core.runs.run_folder import find_run
 
     fake, url = api
     folder = find_run(place / "runs", "latest")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from coral_core.config import RunConfig, load_config, parse_config
-from coral_core.config.document import MOST_BYTES, MOST_DEPTH, MOST_NODES, read_document
+from coral_core.config.yaml_document import MOST_BYTES, MOST_DEPTH, MOST_NODES, read_document
 from coral_core.errors import ConfigError
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))

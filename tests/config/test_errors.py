@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from coral_core.config import RunConfig, apply_overrides, dump_yaml, load_config, parse_config
-from coral_core.config.load import path_problems
+from coral_core.config.config_file import path_problems
 from coral_core.errors import ConfigError
-from coral_core.run import identify_run
+from coral_core.runs.run_folder import identify_run
 
 ROOT = Path(__file__).parents[2]
 

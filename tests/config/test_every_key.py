@@ -16,14 +16,15 @@ from coral_core.config import RunConfig
 from coral_core.devices import Gpu
 from coral_core.digest import digest
 from coral_core.errors import ConfigError, EngineError, StoreError
+from coral_core.evolution.planner import Planner
 from coral_core.genome import GREEDY
-from coral_core.jobs import BaseModelIdentity
-from coral_core.plan import Planner, problem_set, prompt_template
-from coral_core.run import RunFolder, identify_run
-from coral_core.scoring.judge import Judge
-from coral_core.search.base import Scored, make_search
+from coral_core.jobs.job_content import problem_set, prompt_template
+from coral_core.jobs.jobs import BaseModelIdentity
+from coral_core.judge.judge import Judge
+from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.search.selection import champion, nsga2_order
-from coral_core.store import Store
+from coral_core.search.strategy import Scored, make_search
+from coral_core.store.store import Store
 from tests.search.test_evolution import BUSY, config, played
 
 SMALL = {
@@ -280,7 +281,7 @@ def test_every_key_is_proved_somewhere() -> None:
 
 def test_revision_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     from coral_core.errors import BaseModelError
-    from coral_core.lm.base import identify
+    from coral_core.lm.base_model import identify
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     settings = small(base_model__name="nobody/no-such-model", base_model__revision="v9")
@@ -305,7 +306,7 @@ def test_training_pairs_come_from_the_source_named(tmp_path: Path) -> None:
 
 def test_device_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from coral_core.errors import BaseModelError
-    from coral_core.lm import base
+    from coral_core.lm import base_model as base
 
     monkeypatch.setattr(base, "visible_gpus", lambda: (Gpu("GPU-0", "Card A"),))
     assert "Card A" in base.identify(small(base_model__device="cuda").base_model).numerics_class
@@ -315,7 +316,7 @@ def test_device_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rehearsed(tmp_path: Path, **infra: Any) -> tuple[Any, Planner]:
     """A local executor over the rehearsal model, and a planner for its jobs."""
-    from flows.dispatch import make_executor
+    from flows.work_pools import make_executor
 
     settings = small(**({"base_model__name": "rehearsal:train=0.6,evaluate=0.6"} | infra))
     store = Store(tmp_path / "store")
@@ -324,7 +325,7 @@ def rehearsed(tmp_path: Path, **infra: Any) -> tuple[Any, Planner]:
 
 
 def test_executor_is_chosen(tmp_path: Path) -> None:
-    from flows.dispatch import InlineExecutor, LocalExecutor
+    from flows.work_pools import InlineExecutor, LocalExecutor
 
     kinds = {name: type(rehearsed(tmp_path, infra__executor=name)[0]) for name in ("inline", "local")}
     assert kinds == {"inline": InlineExecutor, "local": LocalExecutor}

@@ -16,7 +16,7 @@ import pytest
 
 from coral_core.config import RunConfig, parse_config
 from coral_core.errors import CoralError
-from coral_core.preflight import check, preflight
+from coral_core.evolution.preflight import check, preflight
 from tests.config.mutations import CPU_SECONDS, in_this_process
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +120,7 @@ def test_each_way_in_refuses_the_same_in_the_same_words(text: str, words: str, p
 
 
 def test_the_pre_flight_of_a_flow_is_that_check(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
-    import coral_core.preflight as module
+    import coral_core.evolution.preflight as module
     from flows import evolve
 
     assert evolve.preflight is preflight

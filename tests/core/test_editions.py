@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.editions import scheduled_edition, stamp
-from coral_core.run import RunFolder, identify_run
-from coral_core.start import freeze_start
+from coral_core.evolution.warm_start import freeze_start
+from coral_core.runs.editions import scheduled_edition, stamp
+from coral_core.runs.run_folder import RunFolder, identify_run
 from tests.report.synthetic_run import make_run
 
 BERLIN = ZoneInfo("Europe/Berlin")

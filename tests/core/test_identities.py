@@ -7,12 +7,12 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import BaseModelError, ConfigError
+from coral_core.evolution.planner import Planner
 from coral_core.genome import default_lora
-from coral_core.identities import FILE, Identities, freeze_identities, frozen_identities
-from coral_core.jobs import BaseModelIdentity
+from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.versions import ENGINE_VERSION, UNRECORDED_ENGINE
-from coral_core.plan import Planner
-from coral_core.run import RunFolder, identify_run
+from coral_core.runs.identities import FILE, Identities, freeze_identities, frozen_identities
+from coral_core.runs.run_folder import RunFolder, identify_run
 
 HERE = RunConfig.model_validate({"infra": {"executor": "local"}}).infra
 POOLS = RunConfig.model_validate({"infra": {"executor": "work-pools"}}).infra
@@ -69,7 +69,7 @@ def test_results_of_an_older_engine_are_of_other_digests(monkeypatch: pytest.Mon
 
     config = RunConfig()
     now = digests()
-    monkeypatch.setattr("coral_core.lm.base.ENGINE_VERSION", UNRECORDED_ENGINE)
+    monkeypatch.setattr("coral_core.lm.base_model.ENGINE_VERSION", UNRECORDED_ENGINE)
     assert not set(now) & set(digests())
 
 

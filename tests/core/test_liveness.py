@@ -15,8 +15,8 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
-from coral_core.hold import hold, is_held, refuse_if_held
-from coral_core.run import SILENT_SECONDS, RunFolder, identify_run
+from coral_core.runs.run_folder import SILENT_SECONDS, RunFolder, identify_run
+from coral_core.runs.run_lock import hold, is_held, refuse_if_held
 
 
 def folder(root: Path, **facts: object) -> RunFolder:
@@ -55,7 +55,7 @@ def test_the_number_of_a_dead_process_may_be_anothers(tmp_path: Path) -> None:
 @contextmanager
 def session(path: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """A process that works on the run in `path`."""
-    code = "import sys; from pathlib import Path; from coral_core.hold import hold\nwith hold(Path(sys.argv[1])): print('up', flush=True); input()"
+    code = "import sys; from pathlib import Path; from coral_core.runs.run_lock import hold\nwith hold(Path(sys.argv[1])): print('up', flush=True); input()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.config.load import parse_config
+from coral_core.config.config_file import parse_config
 from coral_core.errors import ConfigError
-from coral_core.preflight import preflight
+from coral_core.evolution.preflight import preflight
 
 LIKE = Path(__file__).parents[1] / "repair" / "quixbugs_like"
 SMALL = ["problems.fitness=8", "problems.retention=2", "problems.monitor=2", "problems.held_out=6", "problems.pairs=20"]

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError, CoralError
-from coral_core.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
-from coral_core.plan import Planner, job_for_patch
+from coral_core.evolution.planner import Planner
+from coral_core.jobs.job_content import job_for_patch
+from coral_core.jobs.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
+from coral_core.lanes.allowed_paths import ALL, LAYERS, WORDS, Kind, Roots, variable
 from coral_core.queue.fairness import RunNote
 from coral_core.queue.tickets import Ticket
-from coral_core.roots import ALL, LAYERS, WORDS, Kind, Roots, variable
 
 KINDS: tuple[Kind, ...] = tuple(WORDS)
 

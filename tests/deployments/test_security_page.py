@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.roots import ALL, LAYERS, WORDS, variable
+from coral_core.lanes.allowed_paths import ALL, LAYERS, WORDS, variable
 from flows.cli import build
 
 ROOT = Path(__file__).parents[2]

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.identities import Identities
-from coral_core.jobs import IdentityJob
-from coral_core.lm.base import TINY, identify
-from coral_core.plan import Planner, problem_set
-from flows.dispatch.anchor import anchored
+from coral_core.evolution.planner import Planner
+from coral_core.jobs.job_content import problem_set
+from coral_core.jobs.jobs import IdentityJob
+from coral_core.lm.base_model import TINY, identify
+from coral_core.runs.identities import Identities
+from flows.work_pools.absolute_paths import anchored
 from tests.dispatch.test_pool_executor import CONFIG, JOB, PLANNER
 from tests.repair.test_jsonl import CLAMP, PAIR
 from tests.repair.test_package import LIKE

@@ -11,9 +11,9 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Completed, Crashed, Scheduled
 
 from coral_core.errors import ConfigError
-from flows.dispatch import fleet as fleet_module
-from flows.dispatch.fleet import UNKNOWN, Fleet, _Group
-from flows.dispatch.said import Said
+from flows.work_pools import fleet as fleet_module
+from flows.work_pools.fleet import UNKNOWN, Fleet, _Group
+from flows.work_pools.repeated_log import Said
 
 
 class Api:

@@ -9,11 +9,11 @@ import pytest
 
 from coral_core.config import BudgetConfig, RunConfig
 from coral_core.errors import EngineError
-from coral_core.jobs import TestJob
+from coral_core.jobs.job_content import job_for_patch, problem_set
+from coral_core.jobs.jobs import TestJob
 from coral_core.ledger import Ledger
-from coral_core.plan import job_for_patch, problem_set
-from coral_core.store import Store
-from flows.dispatch import Executor, make_executor
+from coral_core.store.store import Store
+from flows.work_pools import Executor, make_executor
 
 LIMITED = BudgetConfig.model_validate({"evolution": {"gpu_hours": 1}})
 

@@ -8,14 +8,15 @@ from uuid import uuid4
 
 import pytest
 
-from coral_core.jobs import TrainedAdapter, TrainingJob
+from coral_core.execution import attempts
+from coral_core.jobs.jobs import TrainedAdapter, TrainingJob
 from coral_core.ledger import Ledger
 from coral_core.queue import JobQueue, LaneNote, Ticket, lane_name
-from coral_core.search.base import make_search
-from coral_core.store import Store
+from coral_core.search.strategy import make_search
+from coral_core.store.store import Store
 from flows.cli.jobs import rows
-from flows.dispatch import attempts, pools
-from flows.dispatch.pools import WorkPoolExecutor
+from flows.work_pools import pool_executor as pools
+from flows.work_pools.pool_executor import WorkPoolExecutor
 from tests.dispatch.test_pool_executor import CONFIG, PLANNER, NoFleet, until
 
 HEAVIES = {genome.heavy.digest(): genome.heavy for genome in make_search(CONFIG).ask()}

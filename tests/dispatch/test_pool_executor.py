@@ -12,19 +12,20 @@ import pytest
 
 from coral_core.config import BudgetConfig, RunConfig
 from coral_core.errors import EngineError, StoreError
-from coral_core.jobs import BaseModelIdentity, IdentityJob
+from coral_core.evolution.planner import Planner
+from coral_core.execution.local import LocalExecutor
+from coral_core.jobs.jobs import BaseModelIdentity, IdentityJob
 from coral_core.ledger import Ledger
-from coral_core.lm.client import InlineEngine
-from coral_core.plan import Planner
+from coral_core.lm.engine_client import InlineEngine
 from coral_core.queue import Failure, JobQueue, LaneNote, Served, Ticket, lane_name
 from coral_core.queue.fairness import virtual
-from coral_core.search.base import make_search
-from coral_core.store import Store
+from coral_core.search.strategy import make_search
+from coral_core.store.store import Store
 from flows.cli.jobs import retry, rows
-from flows.dispatch import LocalExecutor, pools
-from flows.dispatch.fleet import Notice
-from flows.dispatch.pools import WorkPoolExecutor
 from flows.session import Session
+from flows.work_pools import pool_executor as pools
+from flows.work_pools.fleet import Notice
+from flows.work_pools.pool_executor import WorkPoolExecutor
 
 CONFIG = RunConfig.model_validate(
     {
@@ -274,7 +275,7 @@ def test_a_machine_that_is_short_of_processes_for_a_while(
                 raise left.pop()
             return super().load(base)
 
-    monkeypatch.setattr("flows.dispatch.local.EngineProcess", Short)
+    monkeypatch.setattr("coral_core.execution.local.EngineProcess", Short)
     store = Store(tmp_path / "store")
     store.prepare()
     with LocalExecutor(CONFIG.infra, store) as local:

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from flows.dispatch import said
-from flows.dispatch.said import CHANGE_SECONDS, REPEAT_SECONDS, Said
+from flows.work_pools import repeated_log as said
+from flows.work_pools.repeated_log import CHANGE_SECONDS, REPEAT_SECONDS, Said
 
 
 @pytest.fixture

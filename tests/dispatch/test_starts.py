@@ -2,7 +2,7 @@
 
 import time
 
-from flows.dispatch.starts import MOST_FAILED_STARTS, Starts
+from flows.work_pools.failed_starts import MOST_FAILED_STARTS, Starts
 
 
 def test_lanes_started_side_by_side_count_once() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from coral_core.errors import ConfigError
-from flows.dispatch import version
-from flows.dispatch.version import code_digest, code_version
+from flows.work_pools import code_version as version
+from flows.work_pools.code_version import code_digest, code_version
 
 ROOT = Path(__file__).parents[2]
-ASK = "import sys; sys.path.insert(0, sys.argv[1]); from flows.dispatch.version import code_version; print(code_version())"
+ASK = "import sys; sys.path.insert(0, sys.argv[1]); from flows.work_pools.code_version import code_version; print(code_version())"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_the_same_code_elsewhere_is_the_same(elsewhere: Path) -> None:
     assert code_digest() in code_version()
 
 
-@pytest.mark.parametrize("file", ["coral_core/lane.py", "coral_core/scoring/judge.py", "flows/lane.py"])
+@pytest.mark.parametrize("file", ["coral_core/lanes/lane.py", "coral_core/judge/judge.py", "flows/lane.py"])
 def test_a_changed_file_that_decides_results_is_seen(elsewhere: Path, file: str) -> None:
     before = (elsewhere / file).read_bytes()
     (elsewhere / file).write_bytes(before + b"\n# another commit\n")

@@ -47,7 +47,7 @@ class Installation:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        code = f"from flows.local_server import join\nprint(join({port}))"
+        code = f"from flows.prefect_api.local_server import join\nprint(join({port}))"
         environment = {**os.environ, "CORAL_HOME": str(home)}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         self.url = done.stdout.strip().splitlines()[-1]

@@ -116,7 +116,7 @@ class Coral:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One home for all: the database is migrated once. A long-lived server serves the whole session."""
     path = tmp_path_factory.mktemp("home")
-    code = "import sys, time\nfrom flows.local_server import api\nwith api():\n    print('up', flush=True)\n    sys.stdin.read()\n"
+    code = "import sys, time\nfrom flows.prefect_api.local_server import api\nwith api():\n    print('up', flush=True)\n    sys.stdin.read()\n"
     environment = {**os.environ, "CORAL_HOME": str(path)}
     environment.pop("PREFECT_API_URL", None)
     keeper = subprocess.Popen(

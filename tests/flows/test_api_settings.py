@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coral_core.errors import ConfigError
-from flows.api_settings import NAMES, ApiSettings, api_settings, configured_names, without_secrets
-from flows.installation.plain_api import PlainApi
-from flows.local_server import configured_api, refuse_beside_configured
+from flows.prefect_api.api_settings import NAMES, ApiSettings, api_settings, configured_names, without_secrets
+from flows.prefect_api.local_server import configured_api, refuse_beside_configured
+from flows.prefect_api.rest_client import PlainApi
 
 SOURCES = ("environment", "dotenv", "prefect", "pyproject", "profile")
 VALUES: dict[str, list[str]] = {
@@ -132,7 +132,7 @@ def test_files_about_nothing_and_broken_ones(tmp_path: Path, file: str) -> None:
 
 COLD = """
 import json, sys
-from flows.api_settings import api_settings
+from flows.prefect_api.api_settings import api_settings
 print(json.dumps([api_settings().url, "prefect" in sys.modules]))
 """
 

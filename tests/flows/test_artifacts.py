@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from coral_core.report.pictures import LIMIT
-from coral_core.run import RunFolder
-from coral_core.store import Store
-from flows import artifacts
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
+from flows.observe import artifacts
 from tests.flows.conftest import Coral
 
 pytestmark = pytest.mark.server

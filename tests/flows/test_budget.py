@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import State
 
 from coral_core.ledger import Ledger
-from coral_core.store import Store
+from coral_core.store.store import Store
 from tests.flows.conftest import Coral
 
 pytestmark = pytest.mark.server

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from coral_core.config import BudgetConfig, RunConfig
+from coral_core.evolution.planner import Planner
+from coral_core.execution.inline import InlineExecutor
 from coral_core.ledger import Ledger, Meter, Standing
-from coral_core.plan import Planner
-from coral_core.run import RunFolder
-from coral_core.store import Store
-from flows import budget
-from flows.dispatch.inline import InlineExecutor
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
+from flows.observe import budget_watch as budget
 from flows.session import Session
 
 

@@ -13,10 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows import credentials, local_server
-from flows.api import ApiError
-from flows.credentials import KeyFileError, KeyRefusedError, credential_for, fingerprint, key_file, make_key, read_key
-from flows.installation.plain_api import PlainApi
+from flows.prefect_api import credentials, local_server
+from flows.prefect_api.api_errors import ApiError
+from flows.prefect_api.credentials import (
+    KeyFileError,
+    KeyRefusedError,
+    credential_for,
+    fingerprint,
+    key_file,
+    make_key,
+    read_key,
+)
+from flows.prefect_api.rest_client import PlainApi
 
 LOCAL = "http://127.0.0.1:4200/api"
 TEAM = "https://prefect.example/api"
@@ -234,7 +242,7 @@ def test_a_key_file_that_cannot_be_used_is_an_error_of_the_api(local: str, home:
 
 def test_engines_never_see_a_key() -> None:
     """Their environment is made of what is passed on by name; a patch's child holds nothing at all."""
-    from coral_core.lm.environment import engine_environment
+    from coral_core.lm.engine_environment import engine_environment
 
     names = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY", "PREFECT_API_URL")
     assert not set(names) & set(engine_environment(dict.fromkeys(names, "secret")))

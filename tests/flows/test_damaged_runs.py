@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from coral_core.errors import CoralError
-from coral_core.jobs import Evaluation
+from coral_core.jobs.jobs import Evaluation
+from coral_core.report.report_files import write_report
 from coral_core.report.series import tracked
-from coral_core.report.tables import write_report
-from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
 from tests.flows.conftest import Coral
 from tests.store.odd_files import ODD, replace
 from tests.store.test_odd_entries import code_of, within

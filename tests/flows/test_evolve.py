@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.store import Store
+from coral_core.store.store import Store
 from tests.flows.conftest import Coral
 
 pytestmark = pytest.mark.server
@@ -250,7 +250,9 @@ def test_dry_run_starts_nothing(coral: Coral) -> None:
 def test_nothing_is_left_running(coral: Coral, tmp_path: Path) -> None:
     coral.environment["CORAL_HOME"] = str(tmp_path / "own-home")
     assert coral.evolve().returncode == 0
-    left = subprocess.run(["pgrep", "-f", "flows.local_server"], capture_output=True, text=True).stdout.split()
+    left = subprocess.run(
+        ["pgrep", "-f", "flows.prefect_api.local_server"], capture_output=True, text=True
+    ).stdout.split()
     homes = [Path(f"/proc/{pid}/environ").read_bytes() for pid in left if Path(f"/proc/{pid}").exists()]
     assert not any(str(tmp_path).encode() in home for home in homes)
 

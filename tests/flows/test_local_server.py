@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from flows import local_server
-from flows.local_server import OWNER, ServerError, _Shared, own
+from flows.prefect_api import local_server
+from flows.prefect_api.local_server import OWNER, ServerError, _Shared, own
 
 CODE = """
 import sys
-from flows import local_server
+from flows.prefect_api import local_server
 local_server.BUSY_SECONDS, local_server.ANSWER_SECONDS = float(sys.argv[1]), 1.0
 with local_server.api() as url:
     print(url)
@@ -35,7 +35,10 @@ def servers(home: Path) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         pid, ours = int(entry.name), f"PREFECT_HOME={home / 'prefect'}"
-        if local_server._alive(pid, "flows.local_server", ours) and b"-P" in (entry / "cmdline").read_bytes():
+        if (
+            local_server._alive(pid, "flows.prefect_api.local_server", ours)
+            and b"-P" in (entry / "cmdline").read_bytes()
+        ):
             found.append(pid)
     return found
 
@@ -82,8 +85,8 @@ def test_a_lost_note_brings_no_second_server(home: Path, stopped: int) -> None:
 def test_the_lock_belongs_to_one_process_and_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_server, "LOCK_SECONDS", 0.2)
     monkeypatch.setattr(local_server, "ANSWER_SECONDS", 0.2)
-    code = "import sys, pathlib\nfrom flows.local_server import own\nl = own(pathlib.Path(sys.argv[1]), 'http://u/api')\nprint('mine', flush=True)\nsys.stdin.read()"
-    command = [sys.executable, "-c", code, str(tmp_path), "flows.local_server"]
+    code = "import sys, pathlib\nfrom flows.prefect_api.local_server import own\nl = own(pathlib.Path(sys.argv[1]), 'http://u/api')\nprint('mine', flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path), "flows.prefect_api.local_server"]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline().strip() == "mine"
     assert _Shared(tmp_path).living() == "http://u/api"

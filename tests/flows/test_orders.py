@@ -10,8 +10,8 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Crashed, Running
 
-from flows import orders
-from flows.orders import Orders, being_cancelled
+from flows.work_pools import lane_commands as orders
+from flows.work_pools.lane_commands import Orders, being_cancelled
 
 
 class Api:

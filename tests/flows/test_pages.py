@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.exceptions import PrefectHTTPStatusError
 
-from coral_core.run import RunFolder
-from coral_core.store import Store
-from flows import artifacts
-from flows.installation.look import look_at_pools
-from flows.installation.plain_api import PlainApi
-from flows.pages import LimitRefusedError, all_pages
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
+from flows.installation.pool_status import look_at_pools
+from flows.observe import artifacts
+from flows.prefect_api.pages import LimitRefusedError, all_pages
+from flows.prefect_api.rest_client import PlainApi
 from tests.health.fake_api import FakeApi, serving
 
 

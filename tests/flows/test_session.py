@@ -9,14 +9,14 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import StoreError
-from coral_core.jobs import Evaluation
-from coral_core.plan import Planner
-from coral_core.progress import build_progress
-from coral_core.run import RunFolder, identify_run
-from coral_core.store import Store
-from flows import events
+from coral_core.evolution.planner import Planner
+from coral_core.jobs.jobs import Evaluation
+from coral_core.runs.progress import build_progress
+from coral_core.runs.run_folder import RunFolder, identify_run
+from coral_core.store.store import Store
 from flows import session as module
-from flows.life import failure_noted
+from flows.observe import events
+from flows.observe.heartbeat import failure_noted
 from flows.session import Session
 from flows.tasks import evaluated
 

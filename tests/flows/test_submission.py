@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.jobs import Cost
+from coral_core.jobs.jobs import Cost
 from coral_core.ledger import Ledger
-from coral_core.store import Store
+from coral_core.store.store import Store
 from flows import tasks
-from flows.dispatch import pools
-from flows.dispatch.pools import WorkPoolExecutor
 from flows.session import Session
+from flows.work_pools import pool_executor as pools
+from flows.work_pools.pool_executor import WorkPoolExecutor
 from tests.dispatch.test_pool_executor import CONFIG, JOB, PLANNER, NoFleet
 
 LONG = 60.0

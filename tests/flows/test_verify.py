@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from coral_core.jobs import Evaluation
-from coral_core.records import FinalRecord, GenerationRecord, GenomeRecord
-from coral_core.run import RunFolder
-from coral_core.scoring.judge import Verdict
+from coral_core.jobs.jobs import Evaluation
+from coral_core.judge.judge import Verdict
+from coral_core.runs.records import FinalRecord, GenerationRecord, GenomeRecord
+from coral_core.runs.run_folder import RunFolder
 from coral_core.scoring.objectives import bugfix
-from coral_core.store import Store
+from coral_core.store.store import Store
 from coral_core.verification import Finding, check_all, judge_again, open_run, sample_of
 from tests.flows.conftest import Coral
 

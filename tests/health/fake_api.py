@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from flows.health.server import DEPLOYMENTS
-from flows.installation.pools import POOLS, Place, deployments_folder, template
+from flows.installation.pool_templates import POOLS, Place, deployments_folder, template
+from flows.monitoring.server_checks import DEPLOYMENTS
 
 
 def ago(seconds: float) -> str:

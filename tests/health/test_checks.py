@@ -12,26 +12,26 @@ from typing import Any
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.config.budget import BudgetConfig
+from coral_core.config.budget_config import BudgetConfig
 from coral_core.digest import digest
 from coral_core.errors import StoreError
-from coral_core.hold import hold
-from coral_core.jobs import Cost
+from coral_core.jobs.jobs import Cost
 from coral_core.ledger import Ledger
 from coral_core.queue import Claim, Failure, JobQueue, LaneNote, Ticket
-from coral_core.records import JobTiming
-from coral_core.run import RunFolder, identify_run
-from coral_core.store import Store
-from flows.health import storage
-from flows.health.check import Check, healthy, summary
-from flows.health.installation import installation_checks, judge_layers
-from flows.health.ledger import ledger_check
-from flows.health.progress import EvolutionLook, look_at_evolutions, progress_updates
-from flows.health.server import look_at_server, server_checks, versions
-from flows.health.storage import LaneRun, disk, shared, writable
-from flows.health.work import LaneLook, QueueLook, lanes, look_at_queues, work_checks
+from coral_core.runs.records import JobTiming
+from coral_core.runs.run_folder import RunFolder, identify_run
+from coral_core.runs.run_lock import hold
+from coral_core.store.store import Store
 from flows.installation.figures import figures
-from flows.installation.look import WorkerLook
+from flows.installation.pool_status import WorkerLook
+from flows.monitoring import storage_checks as storage
+from flows.monitoring.finding import Check, healthy, summary
+from flows.monitoring.installation_checks import installation_checks, judge_layers
+from flows.monitoring.ledger_checks import ledger_check
+from flows.monitoring.progress_checks import EvolutionLook, look_at_evolutions, progress_updates
+from flows.monitoring.server_checks import look_at_server, server_checks, versions
+from flows.monitoring.storage_checks import LaneRun, disk, shared, writable
+from flows.monitoring.work_checks import LaneLook, QueueLook, lanes, look_at_queues, work_checks
 from tests.health.fake_api import FakeApi, ago
 
 
@@ -296,7 +296,7 @@ def test_a_queue_that_cannot_be_written(fake: FakeApi, url: str, store: Store) -
 
 
 def test_a_lane_that_stands_still(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.health.work.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("flows.monitoring.work_checks.time.sleep", lambda seconds: None)
     queue = JobQueue(store, "training")
     queue.submit(ticket())
     lane = "training-0b5f2f0e"
@@ -468,7 +468,7 @@ def test_a_run_whose_artifacts_stopped(fake: FakeApi, url: str, tmp_path: Path) 
 
 
 def test_a_machine_without_the_judges_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from coral_core.scoring.sandbox import pool
+    from coral_core.judge.sandbox import zygote_pool as pool
 
     assert judge_layers().state == "ok"
     found = dict.fromkeys(pool.detect_layers(), True) | {"landlock": False}

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent
-from coral_core.store import Store
+from coral_core.store.store import Store
 from flows.cli.health import find_api
-from flows.metrics import EVOLUTION, OTHER, POOL, Figured
+from flows.monitoring.metrics import EVOLUTION, OTHER, POOL, Figured
 from tests.health.fake_api import FakeApi
 
 MONITORING = Path(__file__).parents[2] / "deployments" / "monitoring"
@@ -101,7 +101,7 @@ def test_an_api_that_accepts_and_never_answers_costs_one_wait(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An alert needs a scrape that answers: asked once, and not again for each check."""
-    monkeypatch.setattr("flows.metrics.API_SECONDS", 0.5)
+    monkeypatch.setattr("flows.monitoring.metrics.API_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
         registry = CollectorRegistry()
@@ -283,7 +283,7 @@ def test_an_api_that_comes_later_is_found_and_a_folder_may_have_any_name(
     fake: FakeApi, url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`coral metrics serve` runs for months, over `coral down` and `coral up`."""
-    monkeypatch.setattr("flows.metrics.FIGURES_SECONDS", 0.0)
+    monkeypatch.setattr("flows.monitoring.metrics.FIGURES_SECONDS", 0.0)
     odd = tmp_path / "runs" / "bad\udcff"
     odd.mkdir(parents=True)
     (odd / "run.json").write_text('{"identity": {}, "flow_run_id": ""}')

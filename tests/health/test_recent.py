@@ -10,11 +10,11 @@ from rich.console import Console
 
 from coral_core.digest import digest
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent, Ticket
-from coral_core.queue.look import uncollected, waited
+from coral_core.queue.queue_status import uncollected, waited
 from coral_core.queue.recent import MINUTES, MOST_JOBS
+from coral_core.report.build_report import run_line
 from coral_core.report.content import RunLine
-from coral_core.report.gather import run_line
-from coral_core.store import Store
+from coral_core.store.store import Store
 from flows.cli.status import Screen
 from flows.installation.figures import figures, percentile
 

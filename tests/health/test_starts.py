@@ -15,13 +15,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from coral_core.digest import digest
 from coral_core.queue import JobQueue, Ticket
-from coral_core.store import Store
-from flows.dispatch.fleet import Fleet, _Group
-from flows.health.check import Check
-from flows.health.starts import lane_starts, look_at_starts
-from flows.health.work import look_at_queues
+from coral_core.store.store import Store
 from flows.installation.figures import figures
 from flows.installation.obstacles import DeploymentLook, Line, obstacles
+from flows.monitoring.finding import Check
+from flows.monitoring.start_checks import lane_starts, look_at_starts
+from flows.monitoring.work_checks import look_at_queues
+from flows.work_pools.fleet import Fleet, _Group
 from tests.health.fake_api import FakeApi, serving
 
 TRAIN, POOL = "train-adapters/train-adapters", "coral-a100"

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from coral_core.errors import ConfigError
 from flows.cli import build
-from flows.health.server import templates
-from flows.installation import setup as setting_up
-from flows.installation.look import PoolLook
-from flows.installation.pools import POOLS, RECORD, Place, difference, options, template
+from flows.installation import server_setup as setting_up
+from flows.installation.pool_status import PoolLook
+from flows.installation.pool_templates import POOLS, RECORD, Place, difference, options, template
+from flows.monitoring.server_checks import templates
 
 APP = build()
 URL = "https://prefect.example/api"

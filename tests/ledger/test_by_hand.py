@@ -6,9 +6,9 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import BudgetClosedError
+from coral_core.jobs.job_content import problem_set
 from coral_core.ledger import Ledger
-from coral_core.plan import problem_set
-from coral_core.store import Store
+from coral_core.store.store import Store
 from flows import lane
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from coral_core.atomic_write import write_atomic
 from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
 from coral_core.ledger import LaneAccount, Ledger, Meter, Work, way_on
 from coral_core.ledger.accounts import today
-from coral_core.ledger.way_on import is_passing
-from coral_core.store import Store, write_atomic
+from coral_core.ledger.remedies import is_passing
+from coral_core.store.store import Store
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_killed_lane_has_been_counted(store: Store) -> None:
     code = """
 import sys, time
 from coral_core.ledger import Meter
-from coral_core.store import Store
+from coral_core.store.store import Store
 import coral_core.ledger.meter as m
 m.BOOK_SECONDS = 0.1
 with Meter(Store(sys.argv[1]), "lane", "training") as meter:

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, ProblemsConfig, TrainingConfig
 from coral_core.genome import GREEDY, HeavyGenes
-from coral_core.jobs import TrainingJob
+from coral_core.jobs.jobs import TrainingJob
 
 TINY = Path(__file__).parents[2] / "coral_core" / "lm" / "tiny"
 SHAPE = GenerationConfig(batch_size=2, prompt_length=16)

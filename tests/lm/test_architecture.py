@@ -17,17 +17,17 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 from benchmarks.architectures import entry  # noqa: E402
-from coral_core.config.genes import module_names  # noqa: E402
-from coral_core.config.load import parse_config  # noqa: E402
+from coral_core.config.config_file import parse_config  # noqa: E402
+from coral_core.config.gene_space import module_names  # noqa: E402
 from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
 from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError  # noqa: E402
 from coral_core.genome import GREEDY, default_lora  # noqa: E402
-from coral_core.jobs import TrainingJob  # noqa: E402
+from coral_core.jobs.jobs import TrainingJob  # noqa: E402
 from coral_core.lm import generation  # noqa: E402
 from coral_core.lm.architecture import end_tokens, made_by, positions, table  # noqa: E402
-from coral_core.lm.base import identify  # noqa: E402
+from coral_core.lm.base_model import identify  # noqa: E402
 from coral_core.lm.generation import generate  # noqa: E402
-from coral_core.lm.model import LoadedModel  # noqa: E402
+from coral_core.lm.loaded_model import LoadedModel  # noqa: E402
 from coral_core.lm.targets import (  # noqa: E402
     UnknownTargetError,
     check_targets,
@@ -252,7 +252,7 @@ def test_spaces_of_code_are_not_tidied_up(tmp_path: Path) -> None:
 
 
 def test_files_changed_while_they_are_loaded_make_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coral_core.lm import model as module
+    from coral_core.lm import loaded_model as module
 
     folder = save_model(tmp_path, "llama")
     load = module.load_model
@@ -298,7 +298,7 @@ def test_missing_tensors_are_refused_and_not_made_up(tmp_path: Path) -> None:
 
 
 def test_a_search_uses_the_modules_of_the_model(zoo: Zoo) -> None:
-    from coral_core.search.base import make_search
+    from coral_core.search.strategy import make_search
 
     made = parse_config("", "test", ["genes.heavy.target_modules=[query_key_value,attention,mlp+query_key_value,all]"])
     base = identify(config(zoo("gpt_neox")))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.config.load import parse_config
+from coral_core.config.config_file import parse_config
 from coral_core.errors import BaseModelError, ConfigError
-from coral_core.lm.base import TINY
-from coral_core.lm.check import check_base_model
+from coral_core.lm.base_model import TINY
+from coral_core.lm.model_check import check_base_model
 from tests.lm.small_models import edit
 
 LLAMA: dict[str, Any] = {
@@ -290,7 +290,7 @@ def test_a_model_that_is_not_here_is_said_to_be_unseen(hub: Path) -> None:
 
 
 def test_a_model_in_the_cache_is_looked_at(hub: Path, llama: Path) -> None:
-    from coral_core.lm.base import identify
+    from coral_core.lm.base_model import identify
 
     there = snapshot(hub, "owner/model", llama, *EVERY)
     assert check_base_model(run("owner/model")) == ()
@@ -300,7 +300,7 @@ def test_a_model_in_the_cache_is_looked_at(hub: Path, llama: Path) -> None:
 
 
 def test_a_download_that_was_not_finished_is_said(hub: Path, llama: Path) -> None:
-    from coral_core.lm.base import identify
+    from coral_core.lm.base_model import identify
 
     snapshot(hub, "owner/half", llama, "config.json")
     notes = check_base_model(run("owner/half"))

@@ -22,7 +22,7 @@ from coral_core.errors import (  # noqa: E402
     EngineTimeOutError,
     Infeasible,
 )
-from coral_core.lm.client import EngineProcess, InlineEngine  # noqa: E402
+from coral_core.lm.engine_client import EngineProcess, InlineEngine  # noqa: E402
 from tests.lm import engine_models, faults  # noqa: E402
 
 pytestmark = pytest.mark.torch

@@ -17,14 +17,14 @@ torch = pytest.importorskip("torch")
 from coral_core.config import RunConfig  # noqa: E402
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, TrainingConfig  # noqa: E402
 from coral_core.errors import BaseModelError, ConfigError, EngineError, Infeasible  # noqa: E402
+from coral_core.evolution.planner import problem_set  # noqa: E402
 from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes, LightGenes  # noqa: E402
-from coral_core.jobs import TrainingJob  # noqa: E402
-from coral_core.lm.base import identify  # noqa: E402
-from coral_core.lm.client import EngineProcess  # noqa: E402
+from coral_core.jobs.jobs import TrainingJob  # noqa: E402
+from coral_core.lm.base_model import identify  # noqa: E402
 from coral_core.lm.engine import Worker, serve  # noqa: E402
+from coral_core.lm.engine_client import EngineProcess  # noqa: E402
 from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
-from coral_core.plan import problem_set  # noqa: E402
-from coral_core.repair.prompt import TINY  # noqa: E402
+from coral_core.prompting.templates import TINY  # noqa: E402
 
 pytestmark = pytest.mark.torch
 PROBLEMS = RunConfig().problems.model_copy(

@@ -6,8 +6,8 @@ import pytest
 
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import EngineError
-from coral_core.lm.client import EngineProcess, _error_from
-from coral_core.lm.environment import SET, engine_environment, is_passed_on, without_credentials
+from coral_core.lm.engine_client import EngineProcess, _error_from
+from coral_core.lm.engine_environment import SET, engine_environment, is_passed_on, without_credentials
 
 READ_BY_LIBRARIES = [
     "HTTP_PROXY",

@@ -12,7 +12,7 @@ import pytest
 
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import BaseModelError, CoralError, EngineError
-from coral_core.lm.base import TINY, identify, lasting_name
+from coral_core.lm.base_model import TINY, identify, lasting_name
 from coral_core.lm.model_files import changes_nothing, content_id, header, is_passing, read_folder
 
 EXTRA = {

@@ -11,15 +11,15 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import AdapterError, BaseChangedError, EngineMemoryError, Infeasible
+from coral_core.evolution.planner import Planner
 from coral_core.genome import DEFAULT_LORA
-from coral_core.jobs import IdentityJob, TrainedAdapter
-from coral_core.lane import Lane
-from coral_core.lm.base import TINY, identify
-from coral_core.lm.client import EngineProcess, InlineEngine
+from coral_core.jobs.jobs import IdentityJob, TrainedAdapter
+from coral_core.lanes.lane import Lane
+from coral_core.lm.base_model import TINY, identify
+from coral_core.lm.engine_client import EngineProcess, InlineEngine
 from coral_core.lm.rehearsal import Rehearsal
-from coral_core.plan import Planner
-from coral_core.store import Store
-from flows.dispatch import LocalExecutor
+from coral_core.store.store import Store
+from flows.work_pools import LocalExecutor
 from tests.lm.small_models import edit
 
 PROBLEMS = {"fitness": 8, "retention": 2, "monitor": 0, "held_out": 4, "pairs": 8}
@@ -73,7 +73,7 @@ def test_neither_scores_nor_adapters_nor_findings_are_published(store: Store, mo
 
 
 def test_the_local_executor_does_the_job_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.dispatch.local.EngineProcess", InlineEngine)
+    monkeypatch.setattr("coral_core.execution.local.EngineProcess", InlineEngine)
     plan = planner()
     left = change(monkeypatch, 2)
     with LocalExecutor(plan.config.infra, store) as executor:

@@ -15,7 +15,7 @@ from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E4
 from coral_core.genome import GREEDY, HeavyGenes, LightGenes  # noqa: E402
 from coral_core.lm.targets import default_lora_of  # noqa: E402
 from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
-from coral_core.repair.prompt import template_for  # noqa: E402
+from coral_core.prompting.templates import template_for  # noqa: E402
 from coral_core.report.usage import EXAMPLE, base_of, loading_code  # noqa: E402
 from tests.lm.small_models import edit, save_model  # noqa: E402
 from tests.lm.test_architecture import PAIRS, job  # noqa: E402

@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from coral_core.queue import JobQueue, LaneNote
 from coral_core.queue.tickets import digest_of
-from coral_core.store import Store
+from coral_core.store.store import Store
 from tests.flows.conftest import Coral
 
 os.environ.setdefault("CORAL_ROOTS", tempfile.gettempdir())
@@ -204,7 +204,7 @@ def server_pid(pools: Pools) -> int:
 
 def engine_of(lane: LaneNote) -> int | None:
     """The engine process of a lane of this machine."""
-    from flows.installation.daily import descendants
+    from flows.installation.local_stack import descendants
 
     for pid in descendants(lane.pid):
         try:

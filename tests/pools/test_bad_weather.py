@@ -21,8 +21,8 @@ from prefect.states import Scheduled
 from prefect.workers.process import ProcessJobConfiguration
 
 from coral_core.devices import fits
-from flows.installation.pools import POOLS, Place, template
-from flows.installation.setup import DEPLOYMENTS
+from flows.installation.pool_templates import POOLS, Place, template
+from flows.installation.server_setup import DEPLOYMENTS
 from tests.pools.conftest import Pools, until
 
 ROOT = Path(__file__).parents[2]

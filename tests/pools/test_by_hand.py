@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from coral_core.lm.base import TINY
+from coral_core.lm.base_model import TINY
 from tests.pools.conftest import Pools, connected
 from tests.repair.test_jsonl import CLAMP, PAIR
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 
-from flows.installation.pools import POOLS
-from flows.installation.setup import DEPLOYMENTS
+from flows.installation.pool_templates import POOLS
+from flows.installation.server_setup import DEPLOYMENTS
 from tests.pools.conftest import connected, until
 
 ROOT = Path(__file__).parents[2]

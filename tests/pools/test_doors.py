@@ -14,9 +14,9 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectHTTPStatusError
 
 from coral_core.config import RunConfig
+from coral_core.jobs.job_content import job_for_patch
 from coral_core.ledger import Ledger
-from coral_core.lm.base import TINY
-from coral_core.plan import job_for_patch
+from coral_core.lm.base_model import TINY
 from coral_core.queue import Ticket
 from tests.pools.conftest import Pools, connected, until
 

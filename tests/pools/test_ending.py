@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from flows import local_server
-from flows.installation import daily
+from flows.installation import local_stack as daily
+from flows.prefect_api import local_server
 from tests.flows.conftest import Coral
 from tests.pools.conftest import Pools, alive, command, connected, kill, until, worker_pid
 

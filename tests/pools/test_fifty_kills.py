@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.api import ApiError
+from flows.prefect_api.api_errors import ApiError
 from tests.flows.conftest import Coral
 from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, server_pid, up_again, worker_pid
 

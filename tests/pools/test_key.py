@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.installation.daily import descendants
+from flows.installation.local_stack import descendants
 from tests.pools.conftest import Pools, command, until
 
 pytestmark = pytest.mark.server

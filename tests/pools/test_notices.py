@@ -277,7 +277,7 @@ def fired(pools: Pools) -> str:
 
 def test_nothing_is_sent_where_no_api_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect would start a server of its own; and what fails stays a warning."""
-    from flows import events
+    from flows.observe import events
 
     def refused(**_: Any) -> None:
         raise RuntimeError("no events today")

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.server
 SABOTEUR = """
 import os, sys
 from coral_core.queue import JobQueue
-from coral_core.queue.worker import LaneWorker
-from coral_core.store import Store
+from coral_core.lanes.worker import LaneWorker
+from coral_core.store.store import Store
 finish = JobQueue.finish
 def killed(queue, claim, ticket):
     os.kill(os.getpid(), 9) if ticket.kind == "training" else finish(queue, claim, ticket)

@@ -14,18 +14,18 @@ import pytest
 from coral_core import devices
 from coral_core.devices import Gpu, fits, gpus, is_given_one, to_choose_from, visible_gpus
 from coral_core.errors import StoreError
-from coral_core.lm.client import EngineProcess
+from coral_core.lanes.gpu import own_gpu
+from coral_core.lm.engine_client import EngineProcess
 from coral_core.queue import JobQueue
-from coral_core.queue.gpu import own_gpu
-from coral_core.store import Store
+from coral_core.store.store import Store
 from tests.queue.test_queue import genes, planner, training
 
 A100 = "NVIDIA A100-SXM4-40GB"
 LANE = """
 import sys
 from coral_core.queue import JobQueue
-from coral_core.queue.gpu import own_gpu
-from coral_core.store import Store
+from coral_core.lanes.gpu import own_gpu
+from coral_core.store.store import Store
 import os
 with own_gpu(JobQueue(Store(sys.argv[1]), sys.argv[2]), sys.argv[3], "", lambda: "go on", 60) as without:
     print(without or os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
@@ -49,7 +49,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.setenv("CORAL_LANE_GPU", "A100-40GB")
     for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("coral_core.queue.gpu.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("coral_core.lanes.gpu.BEAT_SECONDS", 0.05)
     yield have  # type: ignore[misc]
     gpus.cache_clear()
 
@@ -106,7 +106,7 @@ def test_the_engine_sees_the_one_that_its_lane_took(machine: Any, queue: JobQueu
     seen: dict[str, str] = {}
     with own_gpu(queue, "training-me", "", lambda: "go on", 1) as without:
         assert without is None and [gpu.name for gpu in visible_gpus()] == [A100]
-        monkeypatch.setattr("coral_core.lm.client.subprocess.Popen", lambda *_, env, **__: seen.update(env))
+        monkeypatch.setattr("coral_core.lm.engine_client.subprocess.Popen", lambda *_, env, **__: seen.update(env))
         EngineProcess()._start()
     assert seen["CUDA_VISIBLE_DEVICES"] == "GPU-1", "the first that is of the pool's kind"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ

@@ -8,20 +8,21 @@ from typing import Any
 
 import pytest
 
-from coral_core import lane as lane_module
 from coral_core.config import RunConfig
 from coral_core.errors import EngineDiedError, EngineError, EngineMemoryError, EngineTimeOutError
-from coral_core.jobs import Cost
-from coral_core.limit import TimeLimit
-from coral_core.lm.client import InlineEngine
-from coral_core.plan import Planner
-from coral_core.queue import JobQueue, Ticket, backstop
-from coral_core.queue.worker import LaneWorker
+from coral_core.evolution.planner import Planner
+from coral_core.jobs.jobs import Cost
+from coral_core.lanes import backstop
+from coral_core.lanes import lane as lane_module
+from coral_core.lanes.worker import LaneWorker
+from coral_core.lm.engine_client import InlineEngine
+from coral_core.queue import JobQueue, Ticket
 from coral_core.scoring.judged import Judged
-from coral_core.scoring.measuring import MeasuringProcess
+from coral_core.scoring.measuring_process import MeasuringProcess
 from coral_core.scoring.plugins import measure
-from coral_core.store import Store
-from flows.dispatch import LocalExecutor
+from coral_core.store.store import Store
+from coral_core.time_limit import TimeLimit
+from flows.work_pools import LocalExecutor
 from tests.scoring.test_objective_plugins import EMPTY, install
 
 PLUGINS = """
@@ -154,7 +155,7 @@ def test_a_job_in_the_judge_stops_at_once(store: Store, how: str) -> None:
 
 
 def test_leaving_the_local_executor_does_not_wait_for_the_judge(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.dispatch.local.EngineProcess", Sleepers)
+    monkeypatch.setattr("coral_core.execution.local.EngineProcess", Sleepers)
     plan = planner(infra={"local_lanes": 1})
     with LocalExecutor(plan.config.infra, store) as executor:
         future = executor.submit_evaluation(plan.evaluation(None))
@@ -197,7 +198,7 @@ def test_trouble_in_loading_the_base_model_is_no_finding_about_a_genome(
         def load(self, base: Any) -> Any:
             raise kind("load: no")
 
-    monkeypatch.setattr("flows.dispatch.local.EngineProcess", Broken)
+    monkeypatch.setattr("coral_core.execution.local.EngineProcess", Broken)
     plan = planner(infra={"local_lanes": 1})
     with LocalExecutor(plan.config.infra, store) as executor:
         future = executor.submit_evaluation(plan.evaluation(None))

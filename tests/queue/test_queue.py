@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from coral_core.config import BaseModelConfig, BudgetConfig, RunConfig
+from coral_core.evolution.planner import Planner
 from coral_core.genome import HeavyGenes
-from coral_core.jobs import BaseModelIdentity, IdentityJob, TestResult
+from coral_core.jobs.job_content import job_for_patch, problem_set
+from coral_core.jobs.jobs import BaseModelIdentity, IdentityJob, TestResult
+from coral_core.lanes.worker import LaneWorker
 from coral_core.ledger import Ledger
-from coral_core.lm.client import InlineEngine
-from coral_core.plan import Planner, job_for_patch, problem_set
+from coral_core.lm.engine_client import InlineEngine
 from coral_core.queue import Failure, JobQueue, LaneNote, Served, Ticket
-from coral_core.queue.worker import LaneWorker
-from coral_core.search.base import make_search
-from coral_core.store import Store
+from coral_core.search.strategy import make_search
+from coral_core.store.store import Store
 
 SMALL = {
     "base_model": {"name": "rehearsal"},
@@ -257,7 +258,7 @@ def test_who_did_not_look_counts_beats_anew(store: Store, monkeypatch: pytest.Mo
 
 def test_a_lane_beats_while_its_order_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The API may take minutes to answer; who does not beat is taken for dead."""
-    monkeypatch.setattr("coral_core.queue.worker.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("coral_core.lanes.worker.BEAT_SECONDS", 0.05)
     asked, answer = threading.Event(), threading.Event()
 
     def order() -> Any:

@@ -12,18 +12,18 @@ import pytest
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import digest
-from coral_core.repair import trusted
-from coral_core.repair.builtin import (
+from coral_core.problem_sources.builtin import (
     PRETRAINED_CLASSES,
     a_problems,
     echo_pairs,
     load_builtin,
     pretraining_pairs,
 )
-from coral_core.repair.families import A_FAMILIES, ALL_FAMILIES, B_FAMILIES, draw
-from coral_core.repair.normal import check_split, normal_form
-from coral_core.repair.problem import Problem, ProblemSet
-from coral_core.scoring.values import decode
+from coral_core.problem_sources.families import A_FAMILIES, ALL_FAMILIES, B_FAMILIES, draw
+from coral_core.problems import trusted
+from coral_core.problems.normal_form import check_split, normal_form
+from coral_core.problems.problem import Problem, ProblemSet
+from coral_core.problems.values import decode
 
 SMALL = ProblemsConfig(fitness=26, retention=4, monitor=4, held_out=10, pairs=26)
 A_NAMES = {family.name for family in A_FAMILIES}
@@ -131,7 +131,7 @@ FEW = ProblemsConfig(fitness=8, retention=4, monitor=4, held_out=10, pairs=16)
 DIGEST_OF_ALL = f"""
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import digest
-from coral_core.repair.builtin import a_problems, echo_pairs, load_builtin, plain_functions, pretraining_pairs
+from coral_core.problem_sources.builtin import a_problems, echo_pairs, load_builtin, plain_functions, pretraining_pairs
 records = [load_builtin(ProblemsConfig.model_validate_json({FEW.model_dump_json()!r}))]
 records += pretraining_pairs(20, 1) + echo_pairs(9, 1) + a_problems(5, 1)
 print(digest([[record.model_dump(mode="json") for record in records], plain_functions(9, 1)]))

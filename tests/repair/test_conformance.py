@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from coral_core import problem_sources as sources
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError, CoralError, ProblemError
-from coral_core.repair import sources
-from coral_core.repair.conformance import complaints
-from coral_core.repair.problem import Case, Problem, ProblemSet
-from coral_core.repair.sources import find_source, load_problems
+from coral_core.problem_sources import find_source, load_problems
+from coral_core.problem_sources.source_conformance import complaints
+from coral_core.problems.problem import Case, Problem, ProblemSet
 
 LIKE = str(Path(__file__).parent / "quixbugs_like")
 GOOD = Problem(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coral_core.repair import extract as module
-from coral_core.repair.extract import LONGEST, PARSED, extract, readable
+from coral_core.prompting import extraction as module
+from coral_core.prompting.extraction import LONGEST, PARSED, extract, readable
 from tests.repair.completions import CASES, GOOD
 from tests.scoring.hostile import FAMILIES, FENCES
 

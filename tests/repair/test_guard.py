@@ -6,9 +6,9 @@ import pytest
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError
-from coral_core.repair.guard import LeakError, guard, leaks
-from coral_core.repair.problem import ProblemSet, RepairPair
-from coral_core.repair.sources import load_problems
+from coral_core.problem_sources import load_problems
+from coral_core.problem_sources.leak_guard import LeakError, guard, leaks
+from coral_core.problems.problem import ProblemSet, RepairPair
 
 LIKE = str(Path(__file__).parent / "quixbugs_like")
 BENCHMARK = ProblemsConfig(source="quixbugs", path=LIKE, pairs=20)

@@ -8,9 +8,9 @@ import pytest
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError, ProblemError
-from coral_core.repair.sources import load_problems
-from coral_core.repair.sources.jsonl import load_jsonl
-from coral_core.scoring.judge import Judge
+from coral_core.judge.judge import Judge
+from coral_core.problem_sources import load_problems
+from coral_core.problem_sources.jsonl import load_jsonl
 from coral_core.scoring.objectives import bugfix
 
 CLAMP: dict[str, Any] = {

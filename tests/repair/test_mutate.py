@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from coral_core.repair.families import ALL_FAMILIES, draw
-from coral_core.repair.mutate import mutations, mutators
+from coral_core.problem_sources.families import ALL_FAMILIES, draw
+from coral_core.problems.mutation import mutations, mutators
 
 EXAMPLES = {
     "comparison": ("def f(a, b):\n    return a < b", "def f(a, b):\n    return a <= b"),

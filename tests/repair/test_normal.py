@@ -2,7 +2,7 @@
 
 import pytest
 
-from coral_core.repair.normal import NEAR_DUPLICATE, near_duplicates, normal_form, similarity
+from coral_core.problems.normal_form import NEAR_DUPLICATE, near_duplicates, normal_form, similarity
 
 BASE = "def f(items, k):\n    best = 0\n    for x in items:\n        if x > k:\n            best += x\n    return best"
 

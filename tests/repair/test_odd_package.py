@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.repair.sources.package import ready as ready_module
-from coral_core.repair.sources.package.discover import discover
-from coral_core.repair.sources.package.ready import Recording, ready
-from coral_core.repair.sources.package.recording import read_calls
-from coral_core.scoring.values import decode
+from coral_core.problem_sources.package import cache as ready_module
+from coral_core.problem_sources.package.cache import Recording, ready
+from coral_core.problem_sources.package.discovery import discover
+from coral_core.problem_sources.package.recording import read_calls
+from coral_core.problems.values import decode
 
 ODD = Path(__file__).parent / "odd_package"
 

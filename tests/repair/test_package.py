@@ -8,11 +8,11 @@ import pytest
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError, ProblemError
-from coral_core.repair.conformance import complaints
-from coral_core.repair.guard import leaks
-from coral_core.repair.problem import ProblemSet
-from coral_core.repair.sources.package.load import load_package
-from coral_core.repair.sources.package.ready import Recording, ready
+from coral_core.problem_sources.leak_guard import leaks
+from coral_core.problem_sources.package.cache import Recording, ready
+from coral_core.problem_sources.package.package_problems import load_package
+from coral_core.problem_sources.source_conformance import complaints
+from coral_core.problems.problem import ProblemSet
 
 LIKE = Path(__file__).parent / "package_like"
 SIZES = {"fitness": 20, "retention": 2, "monitor": 8, "held_out": 16, "pairs": 24}

@@ -3,8 +3,8 @@
 import pytest
 
 from coral_core.errors import ConfigError
-from coral_core.repair.extract import extract
-from coral_core.repair.prompt import INSTRUCT, TINY, template
+from coral_core.prompting.extraction import extract
+from coral_core.prompting.templates import INSTRUCT, TINY, template
 
 BUGGY = "def f(a):\n    return a - 1"
 FIXED = "def f(a):\n    return a + 1"

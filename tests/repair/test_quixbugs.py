@@ -10,13 +10,13 @@ import pytest
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError, ProblemError
-from coral_core.repair.problem import Problem, ProblemSet
-from coral_core.repair.sources import load_problems
-from coral_core.repair.sources.quixbugs import load_quixbugs, missing
-from coral_core.repair.sources.quixbugs_table import EXCLUDED, PROGRAMS
-from coral_core.repair.sources.recorder import Recorder
-from coral_core.scoring import values
-from coral_core.scoring.judge import Judge
+from coral_core.judge.judge import Judge
+from coral_core.problem_sources import load_problems
+from coral_core.problem_sources.quixbugs import load_quixbugs, missing
+from coral_core.problem_sources.quixbugs_recorder import Recorder
+from coral_core.problem_sources.quixbugs_table import EXCLUDED, PROGRAMS
+from coral_core.problems import values
+from coral_core.problems.problem import Problem, ProblemSet
 from coral_core.scoring.objectives import bugfix
 
 LIKE = Path(__file__).parent / "quixbugs_like"

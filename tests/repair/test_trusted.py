@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coral_core.repair.trusted import Outcome, compiled, run
+from coral_core.problems.trusted import Outcome, compiled, run
 
 
 def outcome(source: str, *arguments: Any) -> Outcome:

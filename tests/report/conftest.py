@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from synthetic_run import make_run
 
-from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
 
 
 @pytest.fixture

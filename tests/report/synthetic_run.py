@@ -7,8 +7,9 @@ from coral_core.config import ProblemsConfig, RunConfig
 from coral_core.config.tree import SearchConfig, StoreConfig
 from coral_core.digest import digest
 from coral_core.genome import GREEDY, Genome, HeavyGenes, Lineage
-from coral_core.jobs import BaseModelIdentity, Cost, Evaluation, ProblemRecord, Sample, TrainedAdapter
-from coral_core.records import (
+from coral_core.jobs.jobs import BaseModelIdentity, Cost, Evaluation, ProblemRecord, Sample, TrainedAdapter
+from coral_core.problems.problem import Split
+from coral_core.runs.records import (
     BaselineRecord,
     FinalRecord,
     GenerationRecord,
@@ -19,9 +20,8 @@ from coral_core.records import (
     RunRecord,
     SessionTiming,
 )
-from coral_core.repair.problem import Split
-from coral_core.run import RunFolder, identify_run
-from coral_core.store import Store
+from coral_core.runs.run_folder import RunFolder, identify_run
+from coral_core.store.store import Store
 
 RIGHT = "def f(x):\n    return x\n"
 CLASSES = ("comparison", "arithmetic", "index")

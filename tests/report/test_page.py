@@ -15,23 +15,23 @@ from synthetic_run import PROBLEMS, evaluation, genome, make_run
 from coral_core.config import GenesConfig, ProblemsConfig
 from coral_core.digest import digest
 from coral_core.genome import Genome
-from coral_core.jobs import Evaluation
+from coral_core.jobs.jobs import Evaluation
 from coral_core.queue import Failure, JobQueue, Ticket
-from coral_core.records import FinalRecord, GenerationRecord, GenomeRecord, Repeat, RunRecord
+from coral_core.report.build_report import build_report
 from coral_core.report.comparison import compare_runs
 from coral_core.report.comparison_page import comparison_page
 from coral_core.report.content import PreviousRun
-from coral_core.report.gather import build_report
-from coral_core.report.genes import epsilon_squared, gene_effects
-from coral_core.report.history import History
+from coral_core.report.gene_importance import epsilon_squared, gene_effects
+from coral_core.report.history_records import History
+from coral_core.report.html_page import commands
 from coral_core.report.lineage import drawing
 from coral_core.report.markdown import again, report_markdown
 from coral_core.report.operators import operator_lines
-from coral_core.report.page import commands
+from coral_core.report.report_files import write_report
 from coral_core.report.spreadsheets import genomes_csv
-from coral_core.report.tables import write_report
-from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.runs.records import FinalRecord, GenerationRecord, GenomeRecord, Repeat, RunRecord
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
 
 Run = tuple[RunFolder, Store]
 EVIL = "\x00\x1b[2J\u202e</script><img src=x onerror=alert(1)><svg onload=alert(2)>\n+</pre><script>alert(3)</script>"
@@ -373,7 +373,7 @@ def test_every_template_escapes() -> None:
 
 
 def test_held_out_patches_are_diffs_against_the_problems_of_the_run(tmp_path: Path) -> None:
-    from coral_core.plan import problem_set
+    from coral_core.jobs.job_content import problem_set
     from coral_core.report.patches import held_out_patches
 
     folder, store = make_run(tmp_path)

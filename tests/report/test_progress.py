@@ -12,19 +12,20 @@ from pathlib import Path
 import pytest
 from synthetic_run import evaluation, genome, job, make_run
 
-from coral_core.config.budget import BudgetConfig, LanePrices, Limits
+from coral_core.atomic_write import write_atomic
+from coral_core.config.budget_config import BudgetConfig, LanePrices, Limits
 from coral_core.digest import digest
-from coral_core.jobs import Cost
+from coral_core.jobs.jobs import Cost
 from coral_core.ledger import LaneAccount, Ledger
-from coral_core.progress import Progress, build_progress, progress_of
-from coral_core.progress_details import ProgressInFull, in_full
 from coral_core.queue import JobQueue, Ticket
-from coral_core.reading import RunReading
-from coral_core.records import GenomeRecord, JobFailure, JobTiming, SessionTiming
-from coral_core.report.gather import run_line
-from coral_core.report.living import leaderboard, summary
-from coral_core.run import HistoryWriter, RunFolder
-from coral_core.store import Store, write_atomic
+from coral_core.report.build_report import run_line
+from coral_core.report.live_report import leaderboard, summary
+from coral_core.runs.progress import Progress, build_progress, progress_of
+from coral_core.runs.progress_details import ProgressInFull, in_full
+from coral_core.runs.records import GenomeRecord, JobFailure, JobTiming, SessionTiming
+from coral_core.runs.run_folder import HistoryWriter, RunFolder
+from coral_core.runs.run_reader import RunReading
+from coral_core.store.store import Store
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,21 +16,21 @@ from synthetic_run import evaluation, job, make_run
 
 from coral_core.digest import digest
 from coral_core.errors import StoreError
-from coral_core.progress import progress_of
-from coral_core.reading import RunReading
-from coral_core.records import JobFailure, SessionTiming
+from coral_core.report.build_report import build_report, run_line
 from coral_core.report.export import export_champion
-from coral_core.report.gather import build_report, run_line
-from coral_core.report.history import History
-from coral_core.report.living import summary
+from coral_core.report.history_records import History
+from coral_core.report.html_page import run_page
+from coral_core.report.live_report import summary
 from coral_core.report.markdown import report_markdown
-from coral_core.report.page import run_page
 from coral_core.report.paired import compare, interval, resolution, sign_test
 from coral_core.report.pictures import LIMIT, as_data_uri, fitness_curve, pareto_front
-from coral_core.report.sessions import sessions, totals
-from coral_core.report.tables import write_report
-from coral_core.run import RunFolder
-from coral_core.store import Store
+from coral_core.report.report_files import write_report
+from coral_core.runs.progress import progress_of
+from coral_core.runs.records import JobFailure, SessionTiming
+from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.run_reader import RunReading
+from coral_core.runs.sessions import sessions, totals
+from coral_core.store.store import Store
 
 Run = tuple[RunFolder, Store]
 
@@ -368,7 +368,7 @@ def test_with_several_samples_a_bug_gap_and_test_are_of_the_same_shares() -> Non
 
 
 def test_drawing_libraries_are_imported_only_when_a_picture_is_drawn() -> None:
-    code = "import sys, coral_core.report.tables, coral_core.report.export; print('matplotlib' in sys.modules, 'torch' in sys.modules)"
+    code = "import sys, coral_core.report.report_files, coral_core.report.export; print('matplotlib' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

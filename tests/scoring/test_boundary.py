@@ -8,18 +8,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coral_core.config import RunConfig
-from coral_core.jobs import Cost, Evaluation, EvaluationJob
-from coral_core.lane import Lane
-from coral_core.lm.client import InlineEngine
-from coral_core.plan import Planner, problem_set
-from coral_core.repair.extract import LONGEST
-from coral_core.repair.problem import Problem
+from coral_core.evolution.planner import Planner
+from coral_core.jobs.job_content import problem_set
+from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob
+from coral_core.judge.judge import Judge, Limits
+from coral_core.lanes.lane import Lane
+from coral_core.lm.engine_client import InlineEngine
+from coral_core.problems.problem import Problem
+from coral_core.prompting.extraction import LONGEST
 from coral_core.scoring.boundary import Item, score_completions
-from coral_core.scoring.judge import Judge, Limits
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.objectives import score
 from coral_core.scoring.text_process import TextProcess
-from coral_core.store import Store
+from coral_core.store.store import Store
 from tests.scoring.hostile import COOKIES, FAMILIES, SWITCHES
 
 SETTINGS: dict[str, Any] = {

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from coral_core.repair.problem import Case, Problem
-from coral_core.scoring import oracle
-from coral_core.scoring.judge import Judge
-from coral_core.scoring.oracle import agrees, same
-from coral_core.scoring.values import DEPTH, ValueOutside, decode, encode, has_floats, is_mutable
+from coral_core.judge import oracle
+from coral_core.judge.judge import Judge
+from coral_core.judge.oracle import agrees, same
+from coral_core.problems.problem import Case, Problem
+from coral_core.problems.values import DEPTH, ValueOutside, decode, encode, has_floats, is_mutable
 from tests.scoring.value_language import ABSOLUTE, RELATIVE, TAGS, VALUES, changed, moved, same_kind, shuffled
 
 SEEDS = st.integers(0, 2**32)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from coral_core.repair.problem import Case, Problem
-from coral_core.scoring.judge import Judge, Limits, Verdict
-from coral_core.scoring.oracle import agrees
-from coral_core.scoring.values import FIELDS, Node, ValueOutside, decode_call, encode_arguments, encode_result
+from coral_core.judge.judge import Judge, Limits, Verdict
+from coral_core.judge.oracle import agrees
+from coral_core.problems.problem import Case, Problem
+from coral_core.problems.values import FIELDS, Node, ValueOutside, decode_call, encode_arguments, encode_result
 
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=3.0, work_lines=20_000)
 

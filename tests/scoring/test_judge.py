@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from coral_core.errors import JudgeError
-from coral_core.repair.problem import Case, Problem
-from coral_core.scoring import judge as judge_module
-from coral_core.scoring.judge import Judge, Limits, Verdict
-from coral_core.scoring.sandbox import pool
+from coral_core.judge import judge as judge_module
+from coral_core.judge.judge import Judge, Limits, Verdict
+from coral_core.judge.sandbox import zygote_pool as pool
+from coral_core.problems.problem import Case, Problem
 
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=3.0, work_lines=20_000)
 REFERENCE = "def add(a, b):\n    return a + b"

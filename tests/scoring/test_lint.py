@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coral_core.errors import JudgeError
-from coral_core.repair.problem import Case, Problem
+from coral_core.problems.problem import Case, Problem
 from coral_core.scoring import lint, linters, text_process
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.lint import Findings, findings

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.config.scoring import plugin_objectives
+from coral_core.config.scoring_config import plugin_objectives
 from coral_core.errors import ConfigError, EngineError
-from coral_core.limit import TimeLimit
-from coral_core.plan import Planner
-from coral_core.preflight import preflight
-from coral_core.scoring.conformance import _problem, complaints
-from coral_core.scoring.judge import Judge
+from coral_core.evolution.planner import Planner
+from coral_core.evolution.preflight import preflight
+from coral_core.judge.judge import Judge
 from coral_core.scoring.judged import Judged
-from coral_core.scoring.measuring import MeasuringProcess
+from coral_core.scoring.measuring_process import MeasuringProcess
+from coral_core.scoring.objective_conformance import _problem, complaints
 from coral_core.scoring.plugins import find_objective, measure, objective_versions
+from coral_core.time_limit import TimeLimit
 
 MODULE = """
 def brevity(judged):
@@ -124,8 +124,8 @@ def test_the_conformance_suite_finds_what_is_wrong() -> None:
 
 @pytest.mark.torch
 def test_it_reaches_the_scores_of_an_evaluation(tmp_path: Path) -> None:
-    from coral_core.store import Store
-    from flows.dispatch import LocalExecutor
+    from coral_core.store.store import Store
+    from flows.work_pools import LocalExecutor
 
     made = RunConfig.model_validate(
         {

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coral_core.repair.problem import Case, Problem
-from coral_core.scoring.judge import Judge, Limits, Verdict
+from coral_core.judge.judge import Judge, Limits, Verdict
+from coral_core.problems.problem import Case, Problem
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.lint import findings
 from coral_core.scoring.objectives import (

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coral_core.repair.problem import Case
-from coral_core.scoring.oracle import agrees, same
-from coral_core.scoring.values import ValueOutside, decode, encode
+from coral_core.judge.oracle import agrees, same
+from coral_core.problems.problem import Case
+from coral_core.problems.values import ValueOutside, decode, encode
 
 VALUES = st.recursive(
     st.none()

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from coral_core.repair.problem import Problem
-from coral_core.repair.sources.package.cases import _repeated, replay
-from coral_core.repair.sources.package.discover import Found
-from coral_core.scoring.judge import Judge
-from coral_core.scoring.values import encode
+from coral_core.judge.judge import Judge
+from coral_core.problem_sources.package.cases import _repeated, replay
+from coral_core.problem_sources.package.discovery import Found
+from coral_core.problems.problem import Problem
+from coral_core.problems.values import encode
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import math
 from coral_core.config import RunConfig
 from coral_core.digest import seed_from
 from coral_core.genome import Genome
-from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness
+from coral_core.search.strategy import Scored, Search, make_search
 
 WIDTH = {
     "q_proj": 256,

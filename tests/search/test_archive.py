@@ -2,7 +2,7 @@
 
 from coral_core.config import RunConfig
 from coral_core.search.archive import Archive
-from coral_core.search.base import Scored, make_search
+from coral_core.search.strategy import Scored, make_search
 
 
 def test_genomes_come_back_as_they_were_and_equal_genes_once() -> None:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from coral_core.config import RunConfig
 from coral_core.genome import GREEDY, Genome, HeavyGenes, Lineage, genome_id
-from coral_core.search.base import Scored
 from coral_core.search.selection import (
     champion,
     crowding,
@@ -23,6 +22,7 @@ from coral_core.search.selection import (
     threshold,
     violation,
 )
+from coral_core.search.strategy import Scored
 from tests.search.landscape import asked
 
 SCORING = RunConfig().scoring

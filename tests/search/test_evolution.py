@@ -12,8 +12,8 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome
-from coral_core.search.base import Scored, Search, make_search
 from coral_core.search.selection import fitness
+from coral_core.search.strategy import Scored, Search, make_search
 
 WEIGHTS = RunConfig().scoring.weights
 

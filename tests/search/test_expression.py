@@ -173,7 +173,7 @@ def test_features_are_in_range_for_extreme_automata() -> None:
 
 
 def test_genome_round_trip_through_json() -> None:
-    from coral_core.search.base import make_search
+    from coral_core.search.strategy import make_search
 
     for genome in make_search(CONFIG).ask():
         assert Genome.model_validate_json(genome.model_dump_json()) == genome

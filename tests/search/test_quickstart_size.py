@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.search.base import Scored, Search, make_search
+from coral_core.search.strategy import Scored, Search, make_search
 from tests.search.landscape import asked, run, scored
 
 

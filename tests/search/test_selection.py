@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coral_core.config import RunConfig
-from coral_core.search.base import Scored, make_search
 from coral_core.search.selection import (
     champion,
     crowding,
@@ -20,6 +19,7 @@ from coral_core.search.selection import (
     threshold,
     violation,
 )
+from coral_core.search.strategy import Scored, make_search
 
 CONFIG = RunConfig()
 SCORING = CONFIG.scoring

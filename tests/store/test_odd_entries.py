@@ -16,10 +16,10 @@ import pytest
 
 from coral_core.bounded_read import OddFileError, list_folder, read_file
 from coral_core.errors import CoralError, StoreError
-from coral_core.jobs import Evaluation, TrainedAdapter
+from coral_core.jobs.jobs import Evaluation, TrainedAdapter
 from coral_core.json_object import json_object
 from coral_core.lm.versions import ENGINE_VERSION, RECIPE_VERSION
-from coral_core.store import Store
+from coral_core.store.store import Store
 from flows.cli import build
 from tests.store.odd_files import NAMES, ODD, replace
 from tests.store.test_store import DIGEST, judged, published
@@ -335,7 +335,7 @@ def test_entries_of_other_versions_are_told_apart_and_cleared(
         (RECIPE_VERSION, True),
         (ENGINE_VERSION, True),
     ]
-    monkeypatch.setattr("coral_core.store.ENGINE_VERSION", "77")
+    monkeypatch.setattr("coral_core.store.store.ENGINE_VERSION", "77")
     assert code_of("store", "ls", *where) == 0 and f"engine {ENGINE_VERSION} (other)" in capsys.readouterr().out
     assert code_of("store", "verify", *where) == 0 and "1 made by another version" in capsys.readouterr().out
     assert code_of("store", "clear", *where) == 2

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from coral_core.errors import StoreError
-from coral_core.jobs import Evaluation, ProblemRecord, Sample, TrainedAdapter
-from coral_core.store import Store
+from coral_core.jobs.jobs import Evaluation, ProblemRecord, Sample, TrainedAdapter
+from coral_core.store.store import Store
 
 DIGEST = "a" * 64
 
@@ -140,7 +140,7 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path: Path, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     scratch = store.scratch()
-    monkeypatch.setattr("coral_core.store._write", full)
+    monkeypatch.setattr("coral_core.store.store._write", full)
     with pytest.raises(StoreError, match="the disk is full"):
         store.publish_adapter(DIGEST, scratch, TrainedAdapter(training_digest=DIGEST))
     with pytest.raises(StoreError, match="the disk is full"):

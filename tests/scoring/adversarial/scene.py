@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from coral_core.repair.problem import Case, Problem
-from coral_core.scoring.values import encode
+from coral_core.problems.problem import Case, Problem
+from coral_core.problems.values import encode
 
 SECRET = "the answer is 4711"
 ADD_CASES = tuple(Case(arguments=(a, b), value=a + b) for a, b in ((1, 2), (3, 0), (5, 6), (-1, 4)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.scoring.judge import Judge
+from coral_core.judge.judge import Judge
 from tests.scoring.adversarial.attack import Attack
 from tests.scoring.adversarial.attacks import ATTACKS
 from tests.scoring.adversarial.scene import Scene, add_problem, escape_problem
@@ -83,10 +83,11 @@ def test_attacks_in_one_batch_with_honest_patches_harm_none_of_them(scene: Scene
 def test_lane_and_engine_are_unharmed(tmp_path: Path) -> None:
     """Attacks as test jobs through a lane; then the same lane evaluates a base model."""
     from coral_core.config import RunConfig
-    from coral_core.jobs import TestJob
-    from coral_core.plan import Planner, job_for_patch, problem_set
-    from coral_core.store import Store
-    from flows.dispatch import LocalExecutor
+    from coral_core.evolution.planner import Planner
+    from coral_core.jobs.job_content import job_for_patch, problem_set
+    from coral_core.jobs.jobs import TestJob
+    from coral_core.store.store import Store
+    from flows.work_pools import LocalExecutor
 
     config = RunConfig.model_validate(
         {

@@ -11,14 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from coral_core.repair.problem import Problem
-from coral_core.scoring import judge as judge_module
-from coral_core.scoring.judge import Judge, Limits
-from coral_core.scoring.oracle import agrees
-from coral_core.scoring.reading import Raw, _record
-from coral_core.scoring.sandbox.parent import Answer
-from coral_core.scoring.sandbox.pool import Pool
-from coral_core.scoring.values import decode
+from coral_core.judge import judge as judge_module
+from coral_core.judge.answers import Raw, _record
+from coral_core.judge.judge import Judge, Limits
+from coral_core.judge.oracle import agrees
+from coral_core.judge.sandbox.parent import Answer
+from coral_core.judge.sandbox.zygote_pool import Pool
+from coral_core.problems.problem import Problem
+from coral_core.problems.values import decode
 
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=1.0, work_lines=40_000)
 SECONDS = 20.0

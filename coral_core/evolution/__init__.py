@@ -1,0 +1,1 @@
+"""One run from configuration to report: preflight, planner, baselines, generations, held-out."""

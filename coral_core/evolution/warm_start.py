@@ -1,0 +1,212 @@
+"""What a run starts from: nothing, or the population of the last finished run of its name (`search.start_from`).
+
+Found once, when the run's folder is made, and frozen there as ``start.json``: a resume or a replay begins from the
+same genomes whatever has finished since. Its digest stands in the first line of history, so that a start that was
+exchanged afterwards is refused, and so that a reader of two histories sees what each began with. What comes along are
+genes, not scores: carried genomes are trained and evaluated like any other, under the new run's seed.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from coral_core.atomic_write import write_atomic
+from coral_core.bounded_read import LINES, RECORD, look_at, open_file, read_file, read_model
+from coral_core.config import RunConfig
+from coral_core.digest import digest
+from coral_core.errors import CoralError, StoreError
+from coral_core.frozen import Frozen
+from coral_core.genome import Genome
+from coral_core.json_object import json_object
+from coral_core.runs.records import FinalRecord, GenomeRecord, RunRecord, SessionTiming, StartRecord
+from coral_core.runs.run_folder import RunFolder, run_folders
+from coral_core.search.selection import nsga2_order
+from coral_core.search.strategy import Scored
+
+log = logging.getLogger("coral.start")
+
+FILE = "start.json"
+TAIL = 2**18
+"""Bytes at the end of a history that hold its last line."""
+
+
+class Previous(Frozen):
+    """The last run of this name that had finished when this one was made."""
+
+    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$", description="Names a folder beside this one's.")
+    champion: str
+    fitness: float | None
+    held_out_pass_at_1: float
+    history_sha256: str = Field(description="Of its history, canonical JSON: what was read.")
+    base_content_id: str
+    fitness_problems: str | None = Field(description="Digest of its fitness split; null when it recorded none.")
+
+
+class Start(Frozen):
+    """Content of ``start.json``."""
+
+    schema_version: int = 1
+    start_from: Literal["nothing", "last-champion"] = "nothing"
+    previous: Previous | None = None
+    genomes: tuple[Genome, ...] = Field((), description="What comes along, champion first; ids are RUN/GENOME.")
+    passed_over: tuple[str, ...] = Field((), description="Runs that could not be read.")
+
+    @property
+    def text(self) -> str:
+        """What a person is told."""
+        skipped = f" ({', '.join(self.passed_over)} could not be read.)" if self.passed_over else ""
+        if self.start_from == "nothing":
+            return "It starts from nothing."
+        if self.previous is None:
+            return f"It starts from nothing: no earlier run of this name has finished.{skipped}"
+        return f"It starts from {self.previous.run_id}: its champion {self.previous.champion} and its best genomes.{skipped}"
+
+    def record(self) -> StartRecord | None:
+        """What history says of it; None for a start from nothing, which needs no word."""
+        if self.start_from == "nothing":
+            return None
+        return StartRecord(
+            start_from=self.start_from,
+            previous=self.previous.run_id if self.previous else None,
+            sha256=digest(self.model_dump(mode="json")),
+        )
+
+
+def freeze_start(folder: RunFolder, config: RunConfig) -> Start:
+    """The start of the run in `folder`: what was frozen when it was made, or found and frozen now.
+
+    Raises:
+        StoreError: ``start.json`` is gone, broken, or not the one that the run began with.
+    """
+    path = folder.path / FILE
+    history = folder.history()
+    recorded = history[0].start if history and isinstance(history[0], RunRecord) else None
+    if look_at(path) is not None:
+        start = _read(path)
+    elif recorded is not None:
+        raise StoreError(f"{path}: is gone, and {folder.run_id} began with it. Restore it, or run another edition.")
+    elif history:  # begun by a version without start.json
+        return Start()
+    else:
+        start = find_start(config, folder.run_id)
+        _write(path, start)
+    if history and recorded != start.record():
+        raise StoreError(
+            f"{path}: is not what {folder.run_id} began with (its history says otherwise). Restore it, or run another edition."
+        )
+    return start
+
+
+def read_start(folder: RunFolder) -> Start | None:
+    """The frozen start, for reports; None where there is none or it cannot be read."""
+    try:
+        return _read(folder.path / FILE) if look_at(folder.path / FILE) is not None else None
+    except StoreError:
+        return None
+
+
+def find_start(config: RunConfig, run_id: str) -> Start:
+    """What a run of `config` would start from now."""
+    passed_over: list[str] = []
+    for folder in _finished(config, run_id):
+        try:
+            previous, genomes = _carried(folder, config.search.population)
+        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("%s could not be read and is passed over: %s", folder.run_id, error)
+            passed_over.append(folder.run_id)
+            continue
+        wanted = genomes if config.search.start_from == "last-champion" else ()
+        return Start(
+            start_from=config.search.start_from, previous=previous, genomes=wanted, passed_over=tuple(passed_over)
+        )
+    return Start(start_from=config.search.start_from, passed_over=tuple(passed_over))
+
+
+def _finished(config: RunConfig, run_id: str) -> Iterator[RunFolder]:
+    """Finished runs of the same name, the last to finish first."""
+    own = re.compile(rf"{re.escape(config.name)}-[0-9a-f]{{10}}-e\d+")
+    folders = [folder for folder in run_folders(config.runs) if own.fullmatch(folder.run_id)]
+    times = {folder.run_id: _finished_at(folder.path) for folder in folders if folder.run_id != run_id}
+    ordered = sorted((time, name) for name, time in times.items() if time is not None)
+    by_name = {folder.run_id: folder for folder in folders}
+    yield from (by_name[name] for _, name in reversed(ordered))
+
+
+def _finished_at(path: Path) -> float | None:
+    """When the run first finished (a replay later does not count); None when it has not."""
+    history = path / "history.jsonl"
+    try:
+        with open_file(history, LINES) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            lines = file.read().splitlines()
+        last = json_object(lines[-1]) if lines else {}
+        if last.get("type") != "final":
+            return None
+        sessions = [
+            SessionTiming.model_validate(json_object(line))
+            for line in read_file(path / "timings.jsonl", LINES).split(b"\n")
+            if line.startswith(b'{"type":"session"')
+        ]
+    except (OSError, ValueError):
+        return None
+    ends = [session.started + session.seconds for session in sessions if session.outcome == "finished"]
+    written = look_at(history)
+    return min(ends) if ends else written.st_mtime if written is not None else None
+
+
+def _carried(folder: RunFolder, most: int) -> tuple[Previous, tuple[Genome, ...]]:
+    """A finished run, and what it would have bred from next: its champion, then its survivors, each set of genes once."""
+    history = folder.history()
+    run = next((record for record in history if isinstance(record, RunRecord)), None)
+    final = next((record for record in history if isinstance(record, FinalRecord)), None)
+    if run is None or final is None:
+        raise ValueError("its history has no first or no final record")
+    distinct: dict[str, Scored] = {}
+    fitness: dict[str, float | None] = {}
+    for record in history:
+        if isinstance(record, GenomeRecord):
+            fitness[record.genome.genome_id] = record.fitness
+            if record.scores:
+                scored = Scored(genome=record.genome, scores=record.scores, fitness=record.fitness)
+                distinct.setdefault(record.genome.genes_digest(), scored)
+    # its own scoring and not ours: the scores that it has are those of its own objectives
+    ordered = nsga2_order(list(distinct.values()), folder.config().scoring, 1.0)
+    genomes_of = {r.genome.genome_id: r.genome for r in history if isinstance(r, GenomeRecord)}
+    champion = genomes_of[final.champion]
+    ordered.sort(key=lambda item: item.genome.genes_digest() != champion.genes_digest())
+    genomes = tuple(
+        scored.genome.model_copy(update={"genome_id": f"{folder.run_id}/{scored.genome.genome_id}"})
+        for scored in ordered[:most]
+    )
+    held_out = {line.name: line.pass_at_1 for line in final.held_out}["champion"]
+    previous = Previous(
+        run_id=folder.run_id,
+        champion=final.champion,
+        fitness=fitness[final.champion],
+        held_out_pass_at_1=held_out,
+        history_sha256=digest([record.model_dump(mode="json") for record in history]),
+        base_content_id=run.base_model.content_id,
+        fitness_problems=run.problems.get("digests", {}).get("fitness"),
+    )
+    return previous, genomes
+
+
+def _read(path: Path) -> Start:
+    try:
+        return read_model(path, Start, RECORD)
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{path}: cannot be read ({type(error).__name__}). Restore it, or run another edition."
+        ) from error
+
+
+def _write(path: Path, start: Start) -> None:
+    try:
+        write_atomic(path, (start.model_dump_json(indent=1) + "\n").encode())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}). Choose another with --set runs=DIR") from error

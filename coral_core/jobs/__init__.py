@@ -1,0 +1,1 @@
+"""Jobs and their results, and the contents that their digests name."""

@@ -1,0 +1,81 @@
+"""What the fields of a job stand for: problems, rendered training pairs, tool versions. The same in the evolution and in lanes."""
+
+import difflib
+import platform
+from functools import lru_cache
+from importlib.metadata import version
+
+from coral_core.config import ProblemsConfig, RunConfig
+from coral_core.digest import digest
+from coral_core.errors import ProblemError
+from coral_core.jobs.jobs import EvaluationJob, TestJob, TrainingJob
+from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION
+from coral_core.problem_sources import load_problems
+from coral_core.problems.problem import Problem, ProblemSet, Split
+from coral_core.prompting.extraction import EXTRACTOR_VERSION
+from coral_core.prompting.templates import PromptTemplate, template_for
+from coral_core.scoring.objectives import SCORING_VERSION
+
+
+@lru_cache(maxsize=4)
+def problem_set(config: ProblemsConfig) -> ProblemSet:
+    """The problems that `config` names, four ways split; the same on every machine."""
+    return load_problems(config)
+
+
+def prompt_template(config: RunConfig | EvaluationJob | TrainingJob) -> PromptTemplate:
+    """The one prompt of training and generation."""
+    return template_for(config.base_model.name, config.base_model.prompt)
+
+
+@lru_cache(maxsize=8)
+def pairs_digest(config: ProblemsConfig, prompt: PromptTemplate) -> str:
+    """Digest of the rendered training pairs."""
+    pairs = problem_set(config).pairs
+    return digest([[prompt.prompt(pair.buggy), prompt.answer(pair.fixed)] for pair in pairs])
+
+
+@lru_cache(maxsize=32)
+def split_digest(config: ProblemsConfig, split: Split) -> str:
+    """Digest of the contents of one split."""
+    return digest([problem.digest() for problem in problem_set(config).split(split)])
+
+
+def find_problem(config: ProblemsConfig, problem_id: str) -> Problem:
+    """The problem called `problem_id`, of whatever split. Raises `ProblemError` for a name that is not there."""
+    found = problem_set(config)
+    known = {problem.problem_id: problem for problem in (*found.fitness, *found.monitor, *found.held_out)}
+    if problem_id not in known:
+        near = difflib.get_close_matches(problem_id, list(known), 3, 0.4) or list(known)[:3]
+        raise ProblemError(
+            f"{problem_id}: no such problem in the source {config.source} ({len(known)} there). Near: {', '.join(near)}."
+        )
+    return known[problem_id]
+
+
+def job_for_patch(config: RunConfig, problem_id: str, patch: str) -> TestJob:
+    """The job that judges `patch` against one problem of `config`. Raises `ProblemError` as `find_problem`."""
+    problem = find_problem(config.problems, problem_id)
+    versions = tool_versions(prompt_template(config))
+    return TestJob(
+        problems=config.problems,
+        problem_id=problem_id,
+        problem_digest=problem.digest(),
+        patch=patch,
+        judge=config.scoring.judge,
+        versions={name: versions[name] for name in ("judge", "oracle", "interpreter")},
+    )
+
+
+def tool_versions(prompt: PromptTemplate) -> dict[str, str]:
+    """Versions of everything that stands between a completion and its scores."""
+    return {
+        "judge": JUDGE_VERSION,
+        "oracle": ORACLE_VERSION,
+        "extractor": EXTRACTOR_VERSION,
+        "scoring": SCORING_VERSION,
+        "prompt": prompt.version,
+        "ruff": version("ruff"),
+        "bandit": version("bandit"),
+        "interpreter": platform.python_version(),
+    }

@@ -1,0 +1,289 @@
+"""Jobs and their results: what crosses from the search to a lane and back. Plain JSON.
+
+A job holds everything that decides its outcome; its digest is its identity in the
+store. Costs and times ride in `Cost`, which is no part of any digest.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from coral_core.config.tree import BaseModelConfig, GenerationConfig, JudgeConfig, ProblemsConfig, TrainingConfig
+from coral_core.digest import digest, seed_from
+from coral_core.frozen import Frozen
+from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.problems.problem import Difficulty, Split
+
+SCHEMA_VERSION = 1
+QueueName = Literal["training", "evaluation"]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""Name of an entry of the store."""
+AdapterDigest = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|none)$")]
+"""Name of an adapter, or `none` for the bare base model."""
+InfeasibleReason = Literal["diverged", "out-of-memory", "module-missing", "prompt-too-long", "time-out", "poison"]
+
+
+class Cost(Frozen):
+    """What a job used. Never part of a digest or of history.jsonl."""
+
+    seconds: float = Field(0.0, ge=0, le=1e11, description="Wall-clock seconds of work (waiting not counted).")
+    cpu_seconds: float = Field(0.0, ge=0, le=1e11, description="CPU seconds of engine and judge.")
+    peak_memory_mb: float = Field(0.0, ge=0, le=1e12, description="Peak resident (CPU) or allocated (GPU) memory.")
+    tokens: int = Field(0, ge=0, le=10**15, description="Tokens trained on or generated.")
+
+
+class BaseModelIdentity(Frozen):
+    """What the base model resolved to: content, not a name."""
+
+    name: str
+    content_id: str = Field(description="Hub commit, or digest of the files' hashes.")
+    parameters: int = Field(ge=0)
+    modules: tuple[str, ...] = Field(description="Names of linear modules that adapters may target.")
+    sets: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="Named sets of modules where they are not those of Llama: default, attention, mlp, head (the output head).",
+        exclude_if=lambda sets: not sets,
+    )
+    numerics_class: str = Field(
+        description="Device model, dtype, torch, threads, engine: inside one class results repeat bit for bit."
+    )
+
+
+class IdentityJob(Frozen):
+    """Ask a lane of `queue` what the base model is where it runs. Nothing is stored."""
+
+    schema_version: int = SCHEMA_VERSION
+    queue: QueueName
+    base_model: BaseModelConfig
+
+    def digest(self) -> str:
+        """Identity of the question; two evolutions may ask the same."""
+        return digest(
+            {
+                "kind": "identity",
+                "schema": self.schema_version,
+                "queue": self.queue,
+                "base": self.base_model.model_dump(mode="json"),
+            }
+        )
+
+
+class TrainingJob(Frozen):
+    """Train one adapter."""
+
+    schema_version: int = SCHEMA_VERSION
+    heavy: HeavyGenes
+    base_model: BaseModelConfig
+    base_content_id: str
+    numerics_class: str
+    recipe: TrainingConfig
+    recipe_version: str
+    problems: ProblemsConfig = Field(description="Selects the pairs; a lane rebuilds them from it.")
+    pairs_digest: str = Field(description="Digest of the rendered training pairs.")
+    prompt_version: str
+    run_seed: int
+    replicate: int = 0
+    scope: str = Field("", description="Run id when store.reuse is `run`, else empty.")
+
+    def digest(self) -> str:
+        """Identity of the adapter: everything that changes the weights, and nothing else."""
+        return digest(
+            {
+                "kind": "training",
+                "schema": self.schema_version,
+                "heavy": self.heavy.model_dump(mode="json"),
+                "base": self.base_content_id,
+                "dtype": self.base_model.dtype,
+                "numerics": self.numerics_class,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "recipe_version": self.recipe_version,
+                "pairs": self.pairs_digest,
+                "prompt": self.prompt_version,
+                "run_seed": self.run_seed,
+                "replicate": self.replicate,
+                "scope": self.scope,
+            }
+        )
+
+    def seed(self) -> int:
+        return seed_from("training", self.digest())
+
+
+class LossPoint(Frozen):
+    step: int = Field(ge=0)
+    loss: float
+
+
+class TrainedAdapter(Frozen):
+    """What a training left in the store, beside the weights."""
+
+    schema_version: int = SCHEMA_VERSION
+    training_digest: Digest
+    infeasible: InfeasibleReason | None = None
+    reason: str = Field("", description="Why the genome is infeasible, in words.")
+    trainable_parameters: int = Field(0, ge=0)
+    base_parameters: int = Field(0, ge=0)
+    examples: int = Field(0, ge=0)
+    losses: tuple[LossPoint, ...] = ()
+    warnings: tuple[str, ...] = ()
+    cost: Cost = Cost()
+
+
+class EvaluationJob(Frozen):
+    """Score one genome (or the bare base, when `training` is None) on one split."""
+
+    schema_version: int = SCHEMA_VERSION
+    training: TrainingJob | None
+    base_model: BaseModelConfig
+    base_content_id: str
+    numerics_class: str
+    light: LightGenes
+    problems: ProblemsConfig
+    split: Split
+    problems_digest: str
+    generation: GenerationConfig
+    judge: JudgeConfig
+    versions: dict[str, str] = Field(
+        description="judge, oracle, extractor, scoring, prompt, ruff, bandit, interpreter, engine."
+    )
+    objectives: dict[str, str] = Field({}, description="Objectives of plug-ins to measure, and their versions.")
+    base_passes: tuple[str, ...] = Field((), description="Problem ids that the bare base repairs (retention, runtime).")
+    run_seed: int
+    replicate: int = 0
+    scope: str = ""
+
+    def digest(self) -> str:
+        """Identity of the evaluation: everything that changes the scores, and nothing else."""
+        judge = self.judge.model_dump(mode="json")
+        del judge["workers"]
+        samples = self.generation.samples if self.light.sampling else 1
+        return digest(
+            {
+                "kind": "evaluation",
+                "schema": self.schema_version,
+                "training": self.training.digest() if self.training else "none",
+                "base": self.base_content_id,
+                "dtype": self.base_model.dtype,
+                "numerics": self.numerics_class,
+                "light": self.light.effective(),
+                "split": self.split,
+                "problems": self.problems_digest,
+                "shape": [self.generation.batch_size, self.generation.prompt_length],
+                "samples": samples,
+                "judge": judge,
+                "versions": self.versions,
+                "objectives": self.objectives,
+                "base_passes": list(self.base_passes),
+                "run_seed": self.run_seed if self.light.sampling else 0,
+                "replicate": self.replicate,
+                "scope": self.scope,
+            }
+        )
+
+    def seed(self) -> int:
+        return seed_from("sampling", self.digest())
+
+
+class Sample(Frozen):
+    """One completion for one problem and what the judge said of it."""
+
+    completion: str = Field(description="What the model wrote, truncated to 8,000 characters.")
+    patch: str = Field(description="What was extracted from it.")
+    extraction: str = Field(description="How it was extracted.")
+    verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
+    remark: str = Field("", description="Why something about it could not be read, and is worth 0; empty when all was.")
+
+    @property
+    def passes(self) -> bool:
+        """Does the patch pass every case?"""
+        cases = self.verdict.get("cases")
+        return isinstance(cases, (list, tuple)) and bool(cases) and all(case == "pass" for case in cases)
+
+
+class ProblemRecord(Frozen):
+    """Everything about one problem in one evaluation, for audit and re-scoring."""
+
+    problem_id: str
+    bug_class: str
+    difficulty: Difficulty = "medium"
+    retention: bool
+    samples: tuple[Sample, ...]
+
+
+class Evaluation(Frozen):
+    """The scores of a genome on a split, with every verdict in it."""
+
+    schema_version: int = SCHEMA_VERSION
+    evaluation_digest: Digest
+    training_digest: AdapterDigest
+    split: Split
+    infeasible: InfeasibleReason | None = None
+    reason: str = ""
+    scores: dict[str, float] = Field(default_factory=dict, description="Objective name -> [0, 1].")
+    remarks: dict[str, str] = Field({}, description="Objective of a plug-in -> why it failed over this one, and is 0.")
+    pass_at_1: float = Field(0.0, ge=0, le=1, description="Share of bugs repaired (retention problems not counted).")
+    pass_at_k: dict[str, float] = Field(
+        default_factory=dict,
+        description="k (2, 4, ... and the number of samples) -> unbiased estimate; {} for one sample.",
+    )
+    passed: tuple[str, ...] = Field((), description="Problem ids whose first sample passes every case.")
+    trainable_parameters: int = Field(0, ge=0)
+    records: tuple[ProblemRecord, ...] = ()
+    cost: Cost = Cost()
+
+    def repaired(self) -> dict[str, float]:
+        """Bug -> share of its samples that repair it; their mean is `pass_at_1`."""
+        return {
+            record.problem_id: sum(sample.passes for sample in record.samples) / max(1, len(record.samples))
+            for record in self.records
+            if not record.retention
+        }
+
+
+class TestJob(Frozen):
+    """Judge given code against one problem. No model takes part, and nothing is stored."""
+
+    __test__: ClassVar[bool] = False  # no test of pytest
+
+    schema_version: int = SCHEMA_VERSION
+    problems: ProblemsConfig = Field(description="Where the problem is looked up; a lane rebuilds it from this.")
+    problem_id: str
+    problem_digest: str
+    patch: str = Field(description="The code: a whole module that defines the problem's function.")
+    judge: JudgeConfig
+    versions: dict[str, str] = Field(description="judge, oracle, interpreter, ...")
+
+    def digest(self) -> str:
+        """Identity of the verdict: everything that changes it, and nothing else."""
+        judge = self.judge.model_dump(mode="json", exclude={"workers"})
+        patch = self.patch.encode("utf-8", "backslashreplace").decode()
+        return digest(
+            {
+                "kind": "test",
+                "schema": self.schema_version,
+                "problem": self.problem_digest,
+                "patch": patch,
+                "judge": judge,
+                "versions": self.versions,
+            }
+        )
+
+
+class TestResult(Frozen):
+    """What the judge said of the code of a test job."""
+
+    __test__: ClassVar[bool] = False
+
+    schema_version: int = SCHEMA_VERSION
+    test_digest: str
+    problem_id: str
+    passed: bool = Field(description="Every case passes.")
+    verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
+
+    @property
+    def passes(self) -> bool:
+        """Does the patch pass every case?"""
+        cases = self.verdict.get("cases")
+        return isinstance(cases, (list, tuple)) and bool(cases) and all(case == "pass" for case in cases)
+
+    cost: Cost = Cost()

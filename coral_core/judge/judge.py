@@ -1,0 +1,348 @@
+"""The judge: one verdict for each patch, from values that a locked-down child returned.
+
+What the child is trusted with: nothing. It is one domain, and the patch owns it. A patch
+that looks for the result pipe finds it (frames, gc, /proc of its own mind) and can write
+well-formed records with values, line counts and time-outs of its choice. That is worth
+no more than returning those values, because
+
+- answers never enter the child: it is sent the arguments of the cases and no outcome; the
+  reference runs in a child of its own, earlier or later, of the same empty zygote; so a
+  patch passes a case only by producing a value that it would have to know;
+- a case counts by exactly one well-formed record, in order, with an explicit end
+  (`reading`): guesses, repetitions and records of other cases void the passes of the patch;
+- values arrive in a closed value language and are compared here (`oracle`): no code, type
+  or ``__eq__`` of the patch takes part. Exit code and output count for nothing;
+- a pipe belongs to one child, the zygote never reads it, and children share no memory,
+  descriptor, file or signal: no patch reaches the verdict of another.
+
+Executed lines, which `objectives.runtime` divides, are the child's own word: a patch can
+understate them, up to the score of the reference. The runtime objective is therefore a
+report by default; nothing else is computed from them.
+
+The work limit counts executed lines, so a loaded machine changes no verdict. A patch that
+switches the count off, or works in C, meets the backstops: CPU time and time asleep
+(`sandbox.watch`). These are evidence only when repeated alone (`Judge._steady`).
+
+One patch, one fate: the text is compiled in its child, and what goes wrong on the way to a
+verdict is the patch's own when the reference can be judged in the same place (`Judge._fate`).
+`JudgeError` is about this machine or the problem, and no patch can bring it about.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from types import TracebackType
+from typing import Literal, Self
+
+from pydantic import Field
+
+from coral_core.config.scoring_config import AfterTimeOut, JudgeConfig, SlowLimits
+from coral_core.digest import digest
+from coral_core.errors import JudgeError
+from coral_core.frozen import Frozen
+from coral_core.judge.answers import Raw, joined, printable, read
+from coral_core.judge.oracle import ORACLE_VERSION
+from coral_core.judge.sandbox.child_clock import busy
+from coral_core.judge.sandbox.parent import START_SECONDS
+from coral_core.judge.sandbox.zygote_pool import CLOSED, Answer, Pool, layers_in_use
+from coral_core.problems.problem import Problem
+
+__all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Verdict"]
+
+JUDGE_VERSION = "6"
+LONGEST_PATCH = 200_000
+ALONE, ALONE_ON_A_BUSY_MACHINE = 2.0, 4.0
+"""How many times its CPU limit a patch may use when it is judged again alone."""
+TRIES = 2
+"""How often a patch is tried that brings the sandbox down while the reference does not."""
+
+Outcome = Literal["echo", "no-function", "syntax", "time-out", "crash", "partial", "regressed", "fixed"]
+
+
+class Limits(Frozen):
+    """What a patch may use; `slow` holds the limits of cases that are marked slow."""
+
+    work_lines: int = Field(50_000, ge=1, description="Executed lines per case: the limit that decides.")
+    cpu_seconds: float = Field(1.0, gt=0, description="CPU time per case: the backstop for code in C.")
+    wall_seconds: float = Field(10.0, gt=0, description="Wall clock per patch: the backstop for sleeping.")
+    memory_mb: int = Field(256, ge=64, description="Address space.")
+    output_kb: int = Field(1024, ge=16, description="Most that a child may answer.")
+    items: int = Field(100_000, ge=1, description="Most items in one returned value.")
+    recursion: int = Field(1_000, ge=50, description="Recursion limit.")
+    slow: SlowLimits = SlowLimits()
+    after_time_out: AfterTimeOut = Field("stop", description="Whether the cases after a time-out are run.")
+
+
+class Verdict(Frozen):
+    """What the judge says of a patch."""
+
+    problem_id: str
+    outcome: Outcome
+    cases: tuple[str, ...] = Field(
+        description="Per case: pass, wrong, exception:<name>, outside (a value outside the language), time-out, not-run."
+    )
+    was_failing: int = Field(description="Cases that the buggy version fails.")
+    now_passing: int = Field(description="Of these, how many pass.")
+    was_passing: int = Field(description="Cases that the buggy version passes.")
+    still_passing: int = Field(description="Of these, how many still pass.")
+    lines: int | None = Field(None, description="Executed lines over all cases, when every case passes.")
+    after_time_out: AfterTimeOut = Field("stop", description="stop: cases after the first time-out were not run.")
+    message: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """There are cases, and every one passes."""
+        return bool(self.cases) and all(case == "pass" for case in self.cases)
+
+
+class Judge:
+    """Judges patches in parallel; a context manager. Thread-safe."""
+
+    def __init__(
+        self, limits: Limits | None = None, workers: int = 2, allow_missing_layers: Sequence[str] = ()
+    ) -> None:
+        self.limits = limits or Limits()
+        self._pool = Pool(workers, layers_in_use(allow_missing_layers))
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judge")
+        self._known: dict[str, Raw] = {}
+        self.closed = False
+        self.repeated_alone = 0
+        """How many patches met a backstop and were judged again alone."""
+
+    @classmethod
+    def configured(cls, config: JudgeConfig) -> Self:
+        """The judge that a configuration describes. Raises `JudgeError` as `layers_in_use`."""
+        limits = Limits.model_validate(config.model_dump(exclude={"workers", "allow_missing_layers"}))
+        return cls(limits, workers=config.workers, allow_missing_layers=config.allow_missing_layers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the zygotes."""
+        self.closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
+
+    def kill(self) -> None:
+        """Close at once, from any thread: what is under way fails with `JudgeError`."""
+        self.close()
+        self._pool.kill()
+
+    def judge_batch(self, patches: Sequence[tuple[Problem, str]], seconds: float | None = None) -> list[Verdict]:
+        """A verdict for each (problem, patch), in order; equal ones are judged once.
+
+        Raises:
+            JudgeError: the sandbox failed, or a problem's reference does not pass its own cases.
+            TimeoutError: not all were reached within `seconds`; there is no verdict then, and the judge is closed.
+        """
+        wanted: dict[str, tuple[Problem, str]] = {}
+        keys = []
+        for problem, patch in patches:
+            wanted.setdefault(_key(problem, problem.buggy), (problem, problem.buggy))
+            key = _key(problem, patch)
+            keys.append(key)
+            wanted.setdefault(key, (problem, patch))
+        known = dict(self._known)  # another thread may be judging too
+        missing = {key: item for key, item in wanted.items() if key not in known}
+        found = self._run_all(list(missing.values()), seconds)
+        known.update(zip(missing, found, strict=True))
+        verdicts = [
+            self._verdict(problem, patch, known[key], known[_key(problem, problem.buggy)])
+            for key, (problem, patch) in zip(keys, patches, strict=True)
+        ]
+        buggy = {_key(problem, problem.buggy) for problem, _ in patches}
+        self._known = {key: raw for key, raw in known.items() if key in buggy}  # patches of past batches are let go
+        return verdicts
+
+    def reference_lines(self, problems: Sequence[Problem], seconds: float | None = None) -> list[int]:
+        """Executed lines of each reference over its cases, each in a child of its own.
+
+        Raises:
+            JudgeError: a reference does not pass its own cases.
+            TimeoutError: as `judge_batch`.
+        """
+        counts = []
+        found = self._run_all([(problem, problem.reference) for problem in problems], seconds)
+        for problem, raw in zip(problems, found, strict=True):
+            if any(case != "pass" for case in raw.cases):
+                raise JudgeError(
+                    f"problem {problem.problem_id}: its reference does not pass its own cases ({raw.cases}). Check the problem."
+                )
+            counts.append(raw.lines)
+        return counts
+
+    def active_layers(self) -> tuple[str, ...]:
+        """Names of the layers around this judge's children, the base and what comes on top."""
+        return self._pool.active_layers()
+
+    def _run_all(self, patches: Sequence[tuple[Problem, str]], seconds: float | None) -> list[Raw]:
+        """`_run` for each, in order. Time that runs out ends all children: no verdict comes of it, and no thread stays."""
+        try:
+            return list(self._threads.map(lambda item: self._fate(*item), patches, timeout=seconds))
+        except TimeoutError:
+            self.kill()
+            raise
+        except (CancelledError, RuntimeError):
+            if not self.closed:
+                raise
+            raise JudgeError(CLOSED) from None
+
+    def _fate(self, problem: Problem, patch: str) -> Raw:
+        """What becomes of one patch, whatever it does.
+
+        Raises:
+            JudgeError: not even the reference can be judged here, or the judge was closed.
+        """
+        reason = ""
+        for _ in range(TRIES):
+            try:
+                return self._run(problem, patch)
+            except Exception as error:
+                if self.closed:
+                    raise
+                reason = f"{type(error).__name__}: {error}"
+                self._control(problem, error)
+        message = f"could not be judged in {TRIES} tries, while the reference could: {reason}"
+        return Raw(cases=("not-run",) * len(problem.cases), trouble="crash", message=printable(message, 400))
+
+    def _control(self, problem: Problem, error: Exception) -> None:
+        """Judge the reference where a patch could not be judged. Raises `JudgeError` when it fares no better."""
+        try:
+            raw = self._run(problem, problem.reference)
+        except Exception as other:
+            raise JudgeError(
+                f"problem {problem.problem_id}: neither a patch nor the reference can be judged on this machine: {other}"
+            ) from error
+        if any(case != "pass" for case in raw.cases):
+            raise JudgeError(
+                f"problem {problem.problem_id}: a patch could not be judged ({error}), and the reference does not pass its own cases here. "
+                f"Check the problem: {raw.message or raw.cases}"
+            ) from error
+
+    def _run(self, problem: Problem, patch: str) -> Raw:
+        """All cases; with `after_time_out: go-on`, in a new child after each time-out of a case."""
+        if refused := _refused(patch):
+            return Raw(cases=("not-run",) * len(problem.cases), trouble="syntax", message=refused)
+        raw = self._steady(problem, patch, 0)
+        while self.limits.after_time_out == "go-on" and raw.stopped_at is not None and raw.trouble == "time-out":
+            first = raw.stopped_at + 1
+            if first == len(problem.cases):
+                break
+            raw = joined(raw, self._steady(problem, patch, first))
+        return raw
+
+    def _steady(self, problem: Problem, patch: str, first: int) -> Raw:
+        """The cases from `first` on; what a backstop ended is judged again with no other child beside it.
+
+        Alone a patch may use twice its CPU time. If it does not end then, on a machine that was
+        idle otherwise, it has timed out; where other work took the CPU it gets four times its
+        CPU time, once. Whether it ends then or not, it has used more than twice its limit
+        in every run, and that is a time-out too: a patch that reads the limits of its child and
+        ends just before them gains nothing. Time asleep is the patch's own choice at any load.
+
+        Raises:
+            JudgeError: it got no CPU at all.
+        """
+        _, raw = self._child(problem, patch, first, 1.0, False)
+        if not raw.backstop:
+            return raw
+        self.repeated_alone += 1
+        answer, twice = self._child(problem, patch, first, ALONE, True)
+        if twice.backstop in ("", "wall", "killed"):
+            return twice
+        if twice.backstop == "cpu" and not busy(answer.waited, answer.cpu_seconds):
+            return twice
+        _, raw = self._child(problem, patch, first, ALONE_ON_A_BUSY_MACHINE, True)
+        if raw.backstop == "starved":
+            raise JudgeError(
+                f"problem {problem.problem_id}: a patch got no CPU for {answer.seconds:.0f} s, three times. Judge it on a quieter machine."
+            )
+        return twice if twice.backstop == "cpu" and not raw.backstop else raw
+
+    def _child(self, problem: Problem, patch: str, first: int, factor: float, alone: bool) -> tuple[Answer, Raw]:
+        """Run the cases from `first` on in one child, with `factor` times the CPU time."""
+        limits = self.limits
+        slow = [case.slow for case in problem.cases[first:]]
+        cpu = [factor * (limits.slow.cpu_seconds if is_slow else limits.cpu_seconds) for is_slow in slow]
+        top_level = factor * limits.cpu_seconds
+        request = {
+            "source": patch.removeprefix("\ufeff"),  # as Python itself does with the mark of a file
+            "entry_point": problem.entry_point,
+            "cases": [
+                {
+                    "arguments": list(case.arguments),
+                    "mutated": case.mutated is not None,
+                    "slow": case.slow,
+                    "nodes": list(case.nodes),
+                }
+                for case in problem.cases[first:]
+            ],
+            "limits": {
+                "work_lines": limits.work_lines,
+                "cpu_seconds": top_level,
+                "total_cpu_seconds": int(sum(cpu) + 2 * top_level) + 2,
+                "memory_mb": limits.memory_mb,
+                "items": limits.items,
+                "recursion": limits.recursion,
+                "slow": {"work_lines": limits.slow.work_lines, "cpu_seconds": factor * limits.slow.cpu_seconds},
+            },
+        }
+        asleep = limits.wall_seconds + (limits.slow.wall_seconds if any(slow) else 0.0)
+        # before it is ready, while it is compiled, while the top level and the first case run, ...
+        allowed = (START_SECONDS, top_level, top_level + cpu[0], *cpu[1:], 1.0)
+        answer = self._pool.run(request, asleep, limits.output_kb * 1024, allowed, alone)
+        work = [limits.slow.work_lines if case.slow else limits.work_lines for case in problem.cases]
+        return answer, read(problem, first, answer, work)
+
+    def _verdict(self, problem: Problem, patch: str, raw: Raw, buggy: Raw) -> Verdict:
+        was = [case == "pass" for case in buggy.cases]
+        now = [case == "pass" for case in raw.cases]
+        fixed = sum(n and not w for n, w in zip(now, was, strict=True))
+        kept = sum(n and w for n, w in zip(now, was, strict=True))
+        return Verdict(
+            problem_id=problem.problem_id,
+            outcome=_outcome(problem, raw, buggy, all(now), kept < sum(was)),
+            cases=raw.cases,
+            was_failing=len(was) - sum(was),
+            now_passing=fixed,
+            was_passing=sum(was),
+            still_passing=kept,
+            lines=raw.lines if all(now) else None,
+            after_time_out=self.limits.after_time_out,
+            message=raw.message,
+        )
+
+
+def _key(problem: Problem, patch: str) -> str:
+    return digest([problem.digest(), patch.encode("utf-8", "backslashreplace").decode()])
+
+
+def _refused(patch: str) -> str:
+    """Why a text is not even given to a child; "" when it is."""
+    if len(patch) > LONGEST_PATCH:
+        return f"the patch has {len(patch)} characters, more than {LONGEST_PATCH}"
+    try:
+        patch.encode()
+    except UnicodeEncodeError:
+        return "the patch is not valid UTF-8"
+    return "the patch holds a NUL character" if "\0" in patch else ""
+
+
+def _outcome(problem: Problem, raw: Raw, buggy: Raw, all_pass: bool, lost: bool) -> Outcome:
+    """The failure taxonomy: one word for each patch."""
+    if all_pass:
+        return "fixed"
+    if raw.trouble in ("syntax", "no-function"):
+        return "syntax" if raw.trouble == "syntax" else "no-function"
+    if not problem.retention and raw.form and raw.form == buggy.form:
+        return "echo"
+    if raw.trouble == "time-out":
+        return "time-out"
+    if raw.trouble == "crash":
+        return "crash"
+    return "regressed" if lost else "partial"

@@ -1,0 +1,189 @@
+"""The parent's side of one zygote: starts it, feeds its children, reads what they say, ends them.
+
+A child's answer is data: a limited number of bytes in lines, checked field by field in
+`reading`. Whatever a patch writes, it can only change its own verdict.
+"""
+
+import array
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coral_core.errors import JudgeError
+from coral_core.judge.sandbox.child_clock import Allowance, Watch
+
+START_SECONDS = 60.0
+ISOLATED = ("-s", "-S", "-P")
+"""No user site, no site, no script folder on the path. Not -I: it would drop PYTHONHASHSEED, and with it the fixed
+order of sets of strings that makes a verdict repeat; the environment is ours alone anyway."""
+READY = b'{"ready": true}'
+_HERE = Path(__file__).parent
+_STATUS = struct.Struct("<id")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out of one child."""
+
+    lines: tuple[bytes, ...]
+    """Complete lines after the first, which said that the patch's turn had come."""
+    status: int
+    """Wait status."""
+    ended: str
+    """Why the parent ended it: "" (it ended by itself), asleep, cpu, starved (see `watch`) or output."""
+    seconds: float
+    cpu_seconds: float
+    waited: float | None
+    """Seconds it waited for a CPU; None when the kernel does not say."""
+
+
+class Zygote:
+    """One zygote process; judges one patch at a time, from any one thread."""
+
+    def __init__(self, layers: Sequence[str]) -> None:
+        ours, theirs = socket.socketpair()
+        self._control = ours
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        values = _HERE.parents[1] / "problems" / "values.py"
+        script = [str(_HERE / "zygote.py"), str(theirs.fileno()), str(values), ",".join(layers)]
+        self._process = subprocess.Popen(
+            [sys.executable, *ISOLATED, *script],
+            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"},
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+        theirs.close()
+        ours.settimeout(START_SECONDS)
+        try:
+            said = b""
+            while not said.endswith(b"\n"):
+                said += self._exactly(1)
+            self.layers: tuple[str, ...] = tuple(json.loads(said))
+        except (OSError, ValueError) as error:
+            self.close()
+            raise JudgeError(
+                f"sandbox: the zygote did not start: {error}. See `coral doctor`, or try python -s -S -P on this machine."
+            ) from None
+
+    def run(self, request: dict[str, Any], allowance: Allowance, output_bytes: int) -> Answer:
+        """Run one request in a child of its own.
+
+        Raises:
+            JudgeError: the sandbox itself failed, or the child ended before the patch's turn came.
+        """
+        started = time.monotonic()
+        request_read, request_write = os.pipe()
+        result_read, result_write = os.pipe()
+        try:
+            handles = array.array("i", [request_read, result_write])
+            try:
+                self._control.sendmsg([b"f"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handles)])
+            finally:
+                os.close(request_read)
+                os.close(result_write)
+            watch = Watch(self._pid_of_child(), allowance)
+            os.set_blocking(request_write, False)
+            os.set_blocking(result_read, False)
+            writer, request_write = request_write, -1
+            data, overflowed = _exchange(writer, result_read, json.dumps(request).encode(), watch, output_bytes)
+            watch.finish()
+            self._control.sendall(b"k")
+            status, cpu_seconds = _STATUS.unpack(self._exactly(_STATUS.size))
+        except OSError as error:
+            raise JudgeError(f"sandbox: the zygote failed: {error}. The patch was not judged.") from None
+        finally:
+            if request_write >= 0:
+                os.close(request_write)
+            os.close(result_read)
+        ready, *lines = data.split(b"\n")[:-1] or [b""]
+        if ready != READY and watch.ended != "starved":
+            raise JudgeError(
+                f"sandbox: a child ended before the patch's turn came (wait status {status}). The patch was not judged."
+            )
+        ended = watch.ended or ("output" if overflowed else "")
+        return Answer(tuple(lines), status, ended, time.monotonic() - started, cpu_seconds, watch.waited)
+
+    def _pid_of_child(self) -> int:
+        """The child's own word, to which the kernel adds its pid as this process sees it."""
+        data, extra, _, _ = self._control.recvmsg(1, socket.CMSG_SPACE(12))
+        if data != b"p":
+            raise OSError("it ended")
+        for _, kind, content in extra:
+            if kind == socket.SCM_CREDENTIALS:
+                return int(struct.unpack("iII", content[:12])[0])
+        return 0
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            part = self._control.recv(count - len(data))
+            if not part:
+                raise OSError("it ended")
+            data += part
+        return data
+
+    def kill(self) -> None:
+        """End it from any thread: the request under way fails. Its children die with it."""
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the zygote and whatever it runs."""
+        self._control.close()
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except OSError:
+            self._process.kill()
+        self._process.wait()
+
+
+def _exchange(writer: int, reader: int, request: bytes, watch: Watch, most: int) -> tuple[bytes, bool]:
+    """Feed `request`, read until the end, a limit of `watch` or `most` bytes; closes `writer`.
+
+    Returns:
+        What was read, and whether there was more than `most`.
+    """
+    data = bytearray()
+    left = memoryview(request)
+    open_writer = True
+    records = 0
+    try:
+        while True:
+            remaining = watch.seconds_left(max(0, records))
+            if remaining <= 0:
+                return bytes(data), False
+            readable, writable, _ = select.select([reader], [writer] if open_writer else [], [], remaining)
+            if writable:
+                try:
+                    left = left[os.write(writer, left[: 1 << 16]) :]
+                except BrokenPipeError:
+                    left = left[:0]
+                if not left:
+                    os.close(writer)
+                    open_writer = False
+            if readable:
+                part = os.read(reader, 1 << 16)
+                if not part:
+                    return bytes(data), False
+                data += part
+                records += part.count(b"\n")
+                if len(data) > most:
+                    return bytes(data[:most]), True
+    finally:
+        if open_writer:
+            os.close(writer)

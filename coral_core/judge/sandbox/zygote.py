@@ -1,0 +1,305 @@
+"""The zygote: a bare interpreter that forks a locked-down child for each patch.
+
+Run as ``python -s -S -P zygote.py CONTROL_FD VALUES_FILE LAYERS``. Standard library only. It
+says which layers it has (one line of JSON), then receives, over its control socket, one
+byte and two file descriptors per patch (request in, results out) and hands them to a
+forked child unread: the zygote never sees a patch, an argument or a result, so no child
+can find those of another in its memory. The child says ``p`` on the control socket (the
+kernel adds its pid) and closes it; the zygote waits for the byte ``k``, kills the child's
+process group, reaps it and answers with wait status and CPU seconds. The parent owns the
+clock.
+
+Layers of the zygote: namespaces where there are any, no capabilities. Layers of the
+child, in order: own session, death with its parent, rlimits, no new privileges, Landlock
+(read the standard library, nothing else), seccomp (a list of allowed system calls).
+
+A child first says ``ready``: what goes wrong before is the judge's failure, not the
+patch's. Then it compiles the patch and says its normal form (`source_form.py`), or what is wrong
+with it; a text that breaks the compiler breaks this child alone. From then on it belongs
+to the patch, which may find the result pipe and write what it likes; that is worth no more
+than returning values. There is no answer in here.
+"""
+
+import array
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+_type, _CLASS_NAME = type, type.__dict__["__name__"].__get__
+RULES_FD, NULL_FD = 200, 201
+"""Where the Landlock rules and /dev/null wait: above every descriptor a child opens before it is locked down."""
+PRELOADED = "bisect collections copy dataclasses decimal fractions functools heapq itertools math operator random re statistics string typing"
+
+
+class Room:
+    """What every child of this zygote is locked down with."""
+
+    def __init__(self, wanted: list[str], folder: str, values: Any) -> None:
+        self.values = values
+        self.form = load(os.path.join(folder, "source_form.py"))
+        self.layers = load(os.path.join(folder, "layers.py"))
+        self.seccomp = load(os.path.join(folder, "seccomp.py"))
+        self.rules: int | None = None
+        self.program: tuple[bytes, int] | None = None
+        self.names: list[str] = []
+        self.zygote = 0
+        if "seccomp" in wanted:
+            self.program = self.seccomp.program()
+            self.names.append("seccomp")
+
+    def close_doors(self, wanted: list[str], entered: list[str]) -> None:
+        """What the zygote itself gives up, and the rules for its children."""
+        if "landlock" in wanted:
+            made = self.layers.landlock_rules(self.layers.standard_library())
+            self.rules = os.dup2(made, RULES_FD)
+            os.close(made)
+            self.names.append("landlock")
+        self.names += entered
+        with contextlib.suppress(OSError):
+            self.layers.drop_capabilities()
+            self.names.append("no-capabilities")
+        self.zygote = os.getpid()
+
+
+def child(request_fd: int, result_fd: int, room: Room) -> None:
+    """Read the request, lock this process down, run the patch."""
+    os.setsid()
+    for number in (0, 1, 2):
+        os.dup2(NULL_FD, number)
+    with os.fdopen(request_fd, "rb") as stream:
+        request = json.loads(stream.read())
+    os.closerange(3, result_fd)
+    os.closerange(result_fd + 1, RULES_FD)
+    os.closerange(RULES_FD + 1, 512)
+    room.layers.lock_down(request["limits"], room.rules, room.zygote)
+    if room.program is not None:
+        room.seccomp.install(*room.program)
+    os.closerange(RULES_FD, RULES_FD + 1)
+    run_patch(request, result_fd, room.values, room.form)
+
+
+def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -> NoReturn:
+    """Define the patch, call it case by case, write one JSON line per case."""
+    limits = request["limits"]
+    write, leave, dumps = os.write, os._exit, json.dumps
+
+    def say(record: dict[str, Any]) -> None:
+        data = dumps(record).encode() + b"\n"
+        while data:
+            data = data[write(result_fd, data) :]
+
+    budget = Budget(limits, say, leave)
+    space = {"__name__": "patch", "__builtins__": __builtins__}
+    # the child's own machinery is out of easy reach; it holds no secrets
+    for name in ("__main__", "ctypes", "_ctypes", "socket", "_socket", "array"):
+        sys.modules.pop(name, None)
+    say({"ready": True})
+    budget.clock(limits["cpu_seconds"])
+    try:
+        code = compile(request["source"], "<patch>", "exec", dont_inherit=True)
+    except Exception as error:
+        say({"setup": "syntax", "why": f"{name_of(error)}: {error}"[:300]})
+        leave(0)
+    say({"form": form.fingerprint(request["source"])})
+    sys.setrecursionlimit(limits["recursion"])
+    budget.start(-1)
+    try:
+        exec(code, space)
+    except BaseException as error:
+        budget.stop()
+        say({"setup": "raised", "why": name_of(error)})
+        leave(0)
+    budget.stop()
+    function = space.get(request["entry_point"])
+    if not callable(function):
+        say({"setup": "no-function"})
+        leave(0)
+    for number, case in enumerate(request["cases"]):
+        say(one_case(number, case, function, budget, values, limits))
+    say({"done": len(request["cases"])})
+    leave(0)
+
+
+def one_case(
+    number: int,
+    case: dict[str, Any],
+    function: Callable[..., Any],
+    budget: "Budget",
+    values: Any,
+    limits: dict[str, Any],
+) -> dict[str, Any]:
+    """Call the patch once; what came of it as a record, with the arguments after it where the case compares them."""
+    arguments, nodes = values.decode_call(case["arguments"], case.get("nodes", ()))
+    record: dict[str, Any] = {"case": number}
+    results = []
+    budget.start(number, case.get("slow", False))
+    try:
+        value = function(*arguments)
+        if hasattr(type(value), "__next__"):  # a generator is drained within the limits
+            drained = []
+            for item in value:
+                drained.append(item)
+                if len(drained) > limits["items"]:
+                    raise values.ValueOutside("a generator of too many items")
+            value = drained
+        budget.stop()
+        results.append(value)
+    except values.ValueOutside as error:
+        budget.stop()
+        record["outside"] = str(error)[:200]
+    except BaseException as error:
+        budget.stop()
+        record["exception"] = name_of(error)
+    if "outside" not in record:
+        came = what_came(results, arguments if case["mutated"] else [], nodes, case["mutated"], values, limits)
+        record = {"case": number} | came if "outside" in came else record | came
+    record["lines"] = budget.lines
+    return record
+
+
+def name_of(error: BaseException) -> str:
+    """Name of the error's class as the interpreter holds it: a metaclass may say anything, or raise."""
+    name: str = _CLASS_NAME(_type(error))
+    return name[:100]
+
+
+def what_came(
+    results: list[Any], after: list[Any], nodes: list[Any], mutated: bool, values: Any, limits: dict[str, Any]
+) -> dict[str, Any]:
+    """The fields of a record that hold values: the result, unless the call raised, and arguments after the call."""
+    if not results and not mutated:
+        return {}
+    try:
+        encoded, table = values.encode_result([*results, *after], nodes, mutated, limits["items"])
+    except values.ValueOutside as error:
+        return {"outside": str(error)[:200]}
+    except BaseException as error:  # too little memory or stack left, or the patch changed what we call
+        return {"outside": f"{name_of(error)} while it was encoded"[:200]}
+    fields: dict[str, Any] = {"value": encoded[0]} if results else {}
+    if mutated:
+        fields["mutated"] = encoded[len(results) :]
+    if table:
+        fields["nodes"] = table
+    return fields
+
+
+class Budget:
+    """Counts executed lines (the deterministic limit) and CPU time (the backstop for C code)."""
+
+    def __init__(
+        self, limits: dict[str, Any], say: Callable[[dict[str, Any]], None], leave: Callable[[int], NoReturn]
+    ) -> None:
+        self.lines = 0
+        self._limits = limits
+        self._limit = limits["work_lines"]
+        self._say = say
+        self._leave = leave
+        self._case = -1
+
+    def start(self, case: int, slow: bool = False) -> None:
+        own = self._limits["slow"] if slow else self._limits
+        self.lines = 0
+        self._limit = own["work_lines"]
+        self._case = case
+        self.clock(own["cpu_seconds"])
+        sys.settrace(self._trace)
+
+    def clock(self, cpu_seconds: float) -> None:
+        """From here on so much CPU time, counted work or not."""
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends the child, in the middle of C code too
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+
+    def stop(self) -> None:
+        sys.settrace(None)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _trace(self, frame: types.FrameType, event: str, argument: Any) -> Any:
+        if event == "line":
+            self.lines += 1
+            if self.lines > self._limit:
+                self._end("work")
+        elif event == "call" and self.lines > self._limit:
+            self._end("work")
+        return self._trace
+
+    def _end(self, why: str) -> None:
+        sys.settrace(None)
+        self._say({"case": self._case, "timeout": why})
+        self._leave(0)
+
+
+# -- the zygote ----------------------------------------------------------------------------
+
+
+def serve(control: socket.socket, room: Room) -> None:
+    """Fork a child per request until the parent hangs up."""
+    while True:
+        handles = array.array("i")
+        data, extra, _, _ = control.recvmsg(1, socket.CMSG_LEN(2 * handles.itemsize))
+        if not data:
+            return
+        for _, kind, content in extra:
+            if kind == socket.SCM_RIGHTS:
+                handles.frombytes(content[: len(content) - len(content) % handles.itemsize])
+        pid = os.fork()
+        if pid == 0:
+            try:
+                control.sendall(b"p")
+                control.close()
+                child(handles[0], handles[1], room)
+            finally:
+                os._exit(1)
+        for handle in handles:
+            os.close(handle)
+        if control.recv(1) != b"k":
+            return
+        for kill in (os.killpg, os.kill):
+            try:
+                kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
+        _, status, used = os.wait4(pid, 0)
+        control.sendall(struct.pack("<id", status, used.ru_utime + used.ru_stime))
+
+
+def load(path: str) -> Any:
+    """A module from its file: this interpreter has no import path to our package."""
+    module = types.ModuleType(os.path.basename(path).removesuffix(".py"))
+    with open(path, encoding="utf-8") as file:
+        exec(compile(file.read(), path, "exec"), module.__dict__)
+    return module
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    wanted = sys.argv[3].split(",")
+    folder = os.path.dirname(os.path.abspath(__file__))
+    room = Room(wanted, folder, load(sys.argv[2]))
+    namespaces = load(os.path.join(folder, "namespaces.py"))
+    room.layers.die_with_parent()
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # short of memory, the kernel ends a patch before anything else
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, NULL_FD)
+    os.close(null)
+    entered = namespaces.enter(control.fileno()) if "namespaces" in wanted else []
+    room.layers.die_with_parent()  # a fork may have made this another process
+    for name in PRELOADED.split():
+        __import__(name)
+    room.close_doors(wanted, entered)
+    gc.collect()
+    gc.freeze()
+    control.sendall(json.dumps(room.names).encode() + b"\n")
+    serve(control, room)
+
+
+if __name__ == "__main__":
+    main()

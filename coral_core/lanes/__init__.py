@@ -1,0 +1,1 @@
+"""A lane works through jobs: it trains adapters, evaluates genomes and publishes the results."""

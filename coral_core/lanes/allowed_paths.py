@@ -1,0 +1,169 @@
+"""Where what comes from others may point on this machine: parameters of a flow run, and jobs of a shared queue.
+
+A flow run that the Prefect server hands to a worker carries paths that anybody may have written who can start flow
+runs; a ticket in a store's queue carries some that anybody may have written who can write in the store. Both are held to
+the folders that whoever runs the worker has named, in the worker's environment::
+
+    CORAL_ROOTS                   folders, separated as in PATH, for all kinds below that have no own variable
+    CORAL_ROOTS_RUNS              folders of runs (`runs`)
+    CORAL_ROOTS_STORE             stores (`store.path`, a lane's `store`)
+    CORAL_ROOTS_PROBLEMS          data (`problems.path`, `problems.training.path`) that is read and never run
+    CORAL_ROOTS_MODELS            folders of base models (`base_model.name` where it is a folder)
+    CORAL_ROOTS_CODE              data whose source runs what is found there (package, quixbugs, plug-ins); only this one
+    CORAL_ALLOW_MISSING_LAYERS    sandbox layers that `scoring.judge.allow_missing_layers` may name
+
+Without any of them the one root is the folder where the worker starts flow runs, and no code of others is run. Commands
+of a person at a terminal are not held to roots: they have that person's rights. Looks at names and links, never at
+content. Not covered: who can write below a root can put a link there after the look, so give roots to those only who
+may use whatever the worker may use.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field
+
+from coral_core.config import BaseModelConfig, ProblemsConfig, RunConfig
+from coral_core.config.tree import JudgeConfig
+from coral_core.errors import ConfigError
+from coral_core.frozen import Frozen
+from coral_core.jobs.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
+from coral_core.lm.base_model import TINY_NAME, is_rehearsal
+from coral_core.problem_sources import runs_code_of_its_path
+from coral_core.untrusted import visible
+
+Kind = Literal["runs", "store", "problems", "models", "code"]
+ALL = "CORAL_ROOTS"
+LAYERS = "CORAL_ALLOW_MISSING_LAYERS"
+WORDS: dict[Kind, str] = {
+    "runs": "runs",
+    "store": "stores",
+    "problems": "problems",
+    "models": "base models",
+    "code": "code that is run",
+}
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+LONGEST = 4096
+
+
+def variable(kind: Kind) -> str:
+    """The variable that names the roots of `kind`."""
+    return f"{ALL}_{kind.upper()}"
+
+
+class Roots(Frozen):
+    """The folders below which each kind of place may lie. Empty: nowhere."""
+
+    runs: tuple[str, ...] = ()
+    store: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    code: tuple[str, ...] = Field((), description="Never by default: what lies there runs with the worker's rights.")
+    missing_layers: tuple[str, ...] = Field((), description="Sandbox layers whose absence may be accepted.")
+
+    @classmethod
+    def of_environment(cls, environment: Mapping[str, str] | None = None, here: Path | None = None) -> Self:
+        """What the environment names, else the folder `here`, which is that of this process. Raises `ConfigError`."""
+        given = os.environ if environment is None else environment
+        here = here or Path.cwd()
+        usual = _listed(ALL, given[ALL]) if ALL in given else (str(here),) if here != Path(here.anchor) else ()
+        found: dict[str, tuple[str, ...]] = {}
+        for kind in WORDS:
+            name = variable(kind)
+            found[kind] = _listed(name, given[name]) if name in given else () if kind == "code" else usual
+        layers = tuple(word.strip() for word in given.get(LAYERS, "").split(",") if word.strip())
+        return cls(**found, missing_layers=layers)
+
+    def place(self, kind: Kind, key: str, value: str) -> Path:
+        """The whole path that `value` means, with no link in it, which lies below a root of `kind`.
+
+        Args:
+            key: What errors call it.
+            value: As it was given; relative to this process's folder.
+
+        Raises:
+            ConfigError: it lies elsewhere, or is no path.
+        """
+        shown = " ".join(visible(value)[:200].split())
+        bare = value.removeprefix("file://") if kind == "store" else value
+        if not bare or len(bare) > LONGEST or "\0" in bare or "://" in bare:
+            raise ConfigError(f"{key}: {shown}: is no path of a folder or file. Give one below {self._named(kind)}.")
+        try:
+            real = Path(os.path.realpath(Path(bare).expanduser()))
+        except (ValueError, OSError, RuntimeError):  # no text that a file can be called by; ~ of nobody
+            raise ConfigError(
+                f"{key}: {shown}: is no path on this machine. Give one below {self._named(kind)}."
+            ) from None
+        for root in getattr(self, kind):
+            if real.is_relative_to(os.path.realpath(root)):
+                return real
+        raise ConfigError(
+            f"{key}: {shown}: is not below {self._named(kind)}, which is where flow runs and jobs of others may use "
+            f"{WORDS[kind]} on this machine. Name a place there; or whoever runs the workers allows it: {variable(kind)}=FOLDER in "
+            "their environment (docs/security.md)"
+        )
+
+    def check_config(self, config: RunConfig) -> None:
+        """Refuse a configuration that names a place outside, or takes a risk that is not allowed. Raises `ConfigError`."""
+        self.place("runs", "runs", config.runs)
+        self.check_lanes(config, config.store.path)
+
+    def check_lanes(self, config: RunConfig, store: str) -> None:
+        """What lanes of `store` would refuse of the jobs of `config`. Raises `ConfigError`."""
+        self.place("store", "store.path", store)
+        self._problems(config.problems)
+        self._base_model(config.base_model)
+        self._judge(config.scoring.judge)
+
+    def check_job(self, job: IdentityJob | TrainingJob | EvaluationJob | TestJob) -> None:
+        """The same of a job from a queue that others can write to. Raises `ConfigError`."""
+        if not isinstance(job, TestJob):
+            self._base_model(job.base_model)
+        if not isinstance(job, IdentityJob):
+            self._problems(job.problems)
+        if isinstance(job, EvaluationJob | TestJob):
+            self._judge(job.judge)
+        if isinstance(job, EvaluationJob) and job.training is not None:
+            self.check_job(job.training)
+
+    def _problems(self, config: ProblemsConfig) -> None:
+        self._source(config.source, "problems.path", config.path)
+        self._source(config.training.source, "problems.training.path", config.training.path)
+
+    def _source(self, source: str, key: str, path: str | None) -> None:
+        if path is not None:
+            self.place("code" if runs_code_of_its_path(source) else "problems", key, path)
+
+    def _base_model(self, config: BaseModelConfig) -> None:
+        name = config.name
+        if name == TINY_NAME or is_rehearsal(config):
+            return
+        if not HUB_NAME.fullmatch(name) or os.path.lexists(name):
+            self.place("models", "base_model.name", name)
+
+    def _judge(self, config: JudgeConfig) -> None:
+        if wanted := sorted(set(config.allow_missing_layers) - set(self.missing_layers)):
+            raise ConfigError(
+                f"scoring.judge.allow_missing_layers: {', '.join(wanted)}: whether patches run here without that is for whoever runs "
+                f"the workers to say: {LAYERS}={','.join(wanted)} in their environment. Leave it out"
+            )
+
+    def _named(self, kind: Kind) -> str:
+        roots = getattr(self, kind)
+        return (
+            f"{', '.join(roots)} ({variable(kind)} or {ALL})"
+            if roots
+            else f"a folder that {variable(kind)} names (none)"
+        )
+
+
+def _listed(name: str, value: str) -> tuple[str, ...]:
+    """Folders of a variable. An empty one names none."""
+    folders = tuple(part for part in value.split(os.pathsep) if part)
+    for folder in folders:
+        if not Path(folder).is_absolute():
+            raise ConfigError(f"{name}: {folder}: is not absolute. Name whole folders, separated by {os.pathsep}")
+    return folders

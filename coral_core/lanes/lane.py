@@ -1,0 +1,381 @@
+"""A lane's work: an engine, a judge and the store, one job after another.
+
+The same code serves all executors: `inline` calls it in a thread of this process, `local` in a
+thread per lane, `work-pools` in a lane flow. Results are published before they are
+returned; what is in the store already is not done again. Not covered here: queues,
+retries (flows/work_pools) and what ends code of this very process (coral_core/lanes/backstop.py).
+"""
+
+import logging
+import platform
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from coral_core.bounded_read import SMALL, read_file
+from coral_core.config.scoring_config import JudgeConfig
+from coral_core.config.tree import BaseModelConfig
+from coral_core.errors import (
+    AdapterError,
+    EngineDiedError,
+    EngineError,
+    EngineMemoryError,
+    EngineTimeOutError,
+    Infeasible,
+)
+from coral_core.jobs.job_content import (
+    find_problem,
+    pairs_digest,
+    problem_set,
+    prompt_template,
+    split_digest,
+    tool_versions,
+)
+from coral_core.jobs.jobs import (
+    BaseModelIdentity,
+    Cost,
+    Evaluation,
+    EvaluationJob,
+    IdentityJob,
+    ProblemRecord,
+    Sample,
+    TestJob,
+    TestResult,
+    TrainedAdapter,
+    TrainingJob,
+)
+from coral_core.json_object import json_object
+from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
+from coral_core.lm.base_model import files_state
+from coral_core.lm.engine_client import Engine
+from coral_core.problems.problem import Problem
+from coral_core.scoring.boundary import Items, score_completions
+from coral_core.scoring.judged import Judged
+from coral_core.scoring.measuring_process import Measurer, MeasuringProcess
+from coral_core.scoring.objectives import score
+from coral_core.scoring.text_process import TextProcess
+from coral_core.store.store import Store
+from coral_core.time_limit import TimeLimit
+
+log = logging.getLogger("coral.lane")
+
+COMPLETION_CHARACTERS = 8_000
+
+
+class Lane:
+    """Does training, evaluation and test jobs, one at a time; only `stop` may be called from another thread.
+
+    A job's `seconds` count from when problems and base model are in memory to the last score; whatever runs when they
+    are over is ended, and the job fails with `EngineTimeOutError`. It never ends with another verdict or score.
+    """
+
+    def __init__(self, store: Store, engine: Engine, measurer: Measurer | None = None) -> None:
+        self.store = store
+        self.engine = engine
+        self.limit: TimeLimit | None = None
+        """Of the job in flight; None when there is none."""
+        self._measurer = measurer or MeasuringProcess()
+        self._texts = TextProcess()
+        self._judge: Judge | None = None
+        self._judge_key = ""
+        self._reference_lines: dict[str, list[int]] = {}
+        self._lock = threading.Lock()
+        self._files: tuple[BaseModelConfig | None, tuple[object, ...]] = (None, ())
+        """The base model that the engine was asked for last, and the state of its files before."""
+        self.stopped = False
+
+    def stop(self) -> None:
+        """End the job in flight, from any thread: it fails soon, and this lane does no other."""
+        with self._lock:
+            self.stopped = True
+            judge = self._judge
+        self.engine.kill()
+        self._measurer.kill()
+        self._texts.kill()
+        if judge is not None:
+            judge.kill()
+
+    def close(self) -> None:
+        """End the engine, the judge and the plug-ins."""
+        self.engine.close()
+        self._measurer.close()
+        self._texts.close()
+        if self._judge is not None:
+            self._judge.close()
+            self._judge = None
+
+    def train(self, job: TrainingJob, seconds: float) -> TrainedAdapter:
+        """Train and publish the adapter of `job` within `seconds`; an infeasible one is published as such.
+
+        Raises:
+            EngineError: the engine failed or the time ran out; the job may be tried again.
+            StoreError: the result cannot be written.
+        """
+        digest = job.digest()
+        if (found := self.store.read_adapter(digest)) is not None:
+            return found
+        with self._limited(seconds) as limit:
+            return self._train(job, digest, limit)
+
+    def _train(self, job: TrainingJob, digest: str, limit: TimeLimit) -> TrainedAdapter:
+        prompt = prompt_template(job)
+        if pairs_digest(job.problems, prompt) != job.pairs_digest:
+            raise EngineError(
+                f"training {digest[:12]}: this lane renders other training data than the job names. Deploy one version of the code everywhere."
+            )
+        pairs = [(prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in problem_set(job.problems).pairs]
+        scratch = self.store.scratch()
+        try:
+            self._load(job)
+            limit.begin()
+            record = self.engine.train(job, pairs, scratch, deadline=limit.seconds)
+        except Infeasible as error:
+            record = TrainedAdapter(training_digest=digest, infeasible=error.reason, reason=str(error))
+        except BaseException:
+            self.store.discard(scratch)
+            raise
+        self.store.publish_adapter(digest, scratch, record)
+        return record
+
+    def evaluate(self, job: EvaluationJob, seconds: float) -> Evaluation:
+        """Generate, judge and score within `seconds`; publish the evaluation.
+
+        Raises:
+            EngineError, StoreError: as `train`; `AdapterError` where there is no adapter, or it is not what was trained: then it is moved away.
+            JudgeError: the judge reached no verdict.
+        """
+        digest = job.digest()
+        if (found := self.store.read_evaluation(digest)) is not None:
+            return found
+        with self._limited(seconds) as limit:
+            return self._evaluate(job, digest, limit)
+
+    def _evaluate(self, job: EvaluationJob, digest: str, limit: TimeLimit) -> Evaluation:
+        started = time.perf_counter()
+        if split_digest(job.problems, job.split) != job.problems_digest:
+            raise EngineError(
+                f"evaluation {digest[:12]}: this lane holds other problems than the job names. Deploy one version of the code everywhere."
+            )
+        _same_versions(job.versions, tool_versions(prompt_template(job)), f"evaluation {digest[:12]}")
+        adapter: TrainedAdapter | None = None
+        path = None
+        training_digest = "none"
+        if job.training is not None:
+            training_digest = job.training.digest()
+            adapter = self.store.read_adapter(training_digest)
+            if adapter is None:
+                raise AdapterError(
+                    f"evaluation {digest[:12]}: adapter {training_digest[:12]} is not in the store. Train it first."
+                )
+            path = self.store.adapter_path(training_digest)
+        try:
+            if adapter is not None and adapter.infeasible:
+                raise Infeasible(adapter.infeasible, adapter.reason)
+            evaluation = self._score(job, digest, training_digest, adapter, path, limit)
+        except Infeasible as error:
+            evaluation = Evaluation(
+                evaluation_digest=digest,
+                training_digest=training_digest,
+                split=job.split,
+                infeasible=error.reason,
+                reason=str(error),
+            )
+        except AdapterError:
+            self._make_room_for_another(training_digest)
+            raise
+        spent = evaluation.cost.model_copy(update={"seconds": time.perf_counter() - started})
+        evaluation = evaluation.model_copy(update={"cost": spent})
+        self.store.publish_evaluation(digest, evaluation)
+        return evaluation
+
+    def _make_room_for_another(self, digest: str) -> None:
+        """Move away an adapter that does not load although its checksums hold: it would keep a sound one from being published.
+
+        One that another version of PEFT wrote is left where it is: it may load there, and be of use to others.
+        """
+        config = self.store.adapter_path(digest) / "adapter_config.json"
+        try:
+            writer = json_object(read_file(config, SMALL, self.store.root)).get("peft_version")
+        except (OSError, ValueError):
+            writer = None
+        try:
+            here = version("peft")
+        except PackageNotFoundError:  # a lane of rehearsals
+            here = None
+        if writer in (None, here):
+            self.store.set_aside("adapter", digest)
+
+    def identify(self, job: IdentityJob) -> BaseModelIdentity:
+        """What the base model is here. It is loaded, so that the jobs that follow find it warm. Raises as `train` does."""
+        self._let_go_of_old_files(job.base_model)
+        return self.engine.load(job.base_model)
+
+    def test(self, job: TestJob, seconds: float) -> TestResult:
+        """Judge the code of `job` within `seconds`; starts no engine. Raises `JudgeError`, `ProblemError`, `EngineError`."""
+        started = time.perf_counter()
+        problem = find_problem(job.problems, job.problem_id)
+        if problem.digest() != job.problem_digest:
+            raise EngineError(
+                f"test of {job.problem_id}: this lane holds another problem of that name. Deploy one version of the code everywhere."
+            )
+        here = {"judge": JUDGE_VERSION, "oracle": ORACLE_VERSION, "interpreter": platform.python_version()}
+        _same_versions(job.versions, here, f"test of {job.problem_id}")
+        judge = self._judge_for(job.judge)
+        with self._limited(seconds) as limit, limit.during("judging"):
+            limit.begin()
+            verdict = judge.judge_batch([(problem, job.patch)], limit.left())[0]
+        return TestResult(
+            test_digest=job.digest(),
+            problem_id=job.problem_id,
+            passed=verdict.passed,
+            verdict=verdict.model_dump(mode="json"),
+            cost=Cost(seconds=time.perf_counter() - started),
+        )
+
+    def _score(
+        self,
+        job: EvaluationJob,
+        digest: str,
+        training_digest: str,
+        adapter: TrainedAdapter | None,
+        path: Path | None,
+        limit: TimeLimit,
+    ) -> Evaluation:
+        prompt = prompt_template(job)
+        problems = problem_set(job.problems).split(job.split)
+        self._texts.start()
+        self._load(job)
+        limit.begin()
+        samples = job.generation.samples if job.light.sampling else 1
+        completions, cost = self.engine.generate(
+            path,
+            job.light,
+            [(problem.problem_id, prompt.prompt(problem.buggy)) for problem in problems],
+            samples=samples,
+            seed=job.seed(),
+            shape=job.generation,
+            stop=prompt.stop,
+            deadline=limit.seconds,
+            heavy=job.training.heavy if job.training else None,
+        )
+        judge = self._judge_for(job.judge)
+        with limit.during("judging"):
+            items = score_completions(problems, completions, judge, self._texts, limit.left)
+            lines = self._lines_of(job, judge, problems, limit)
+        for remark in items.remarks():
+            log.warning("evaluation %s (adapter %s), %s", digest[:12], training_digest[:12], remark)
+        judged = Judged(
+            problems=tuple(problems),
+            patches=items.patches(),
+            verdicts=items.verdicts(),
+            base_passes=frozenset(job.base_passes),
+            trainable_parameters=adapter.trainable_parameters if adapter else 0,
+            base_parameters=self.engine.identity.parameters,
+        )
+        scores = score(judged, lines, items.findings())
+        remarks: dict[str, str] = {}
+        more = self._measurer.measure(job.objectives, judged, limit, remarks)
+        for name, reason in remarks.items():
+            log.warning("evaluation %s (adapter %s): %s is 0: %s", digest[:12], training_digest[:12], name, reason)
+        return Evaluation(
+            evaluation_digest=digest,
+            training_digest=training_digest,
+            split=job.split,
+            scores={**scores.objectives(), **more},
+            remarks=remarks,
+            pass_at_1=scores.pass_at_1,
+            pass_at_k=scores.pass_at_k,
+            passed=tuple(group[0].problem_id for group in items.groups if group[0].verdict.passed),
+            trainable_parameters=adapter.trainable_parameters if adapter else 0,
+            records=_records(problems, items),
+            cost=cost,
+        )
+
+    def _lines_of(self, job: EvaluationJob, judge: Judge, problems: Sequence[Problem], limit: TimeLimit) -> list[int]:
+        """Work of the references, counted once per split; proves that each still passes its own cases."""
+        key = f"{job.problems_digest} {job.judge.model_dump_json()}"
+        if key not in self._reference_lines:
+            self._reference_lines[key] = judge.reference_lines(problems, limit.left())
+        return self._reference_lines[key]
+
+    @contextmanager
+    def _limited(self, seconds: float) -> Iterator[TimeLimit]:
+        """The limit of the job that runs within; whoever watches the lane sees it."""
+        self.limit = limit = TimeLimit(seconds)
+        try:
+            yield limit
+        finally:
+            self.limit = None
+
+    def _let_go_of_old_files(self, base: BaseModelConfig) -> bool:
+        """Close an engine whose base model is of files that were changed since it was asked for; was there one?"""
+        now = (base, files_state(base))
+        old = self._files[0] == base and self._files != now
+        if old:
+            self.engine.close()
+        self._files = now
+        return old
+
+    def _load(self, job: TrainingJob | EvaluationJob) -> None:
+        try:
+            if self._files[0] != job.base_model:
+                self._let_go_of_old_files(job.base_model)
+            identity = self.engine.load(job.base_model)
+            if identity.content_id != job.base_content_id and self._let_go_of_old_files(job.base_model):
+                identity = self.engine.load(job.base_model)  # of the files that this evolution has seen
+        except (EngineDiedError, EngineMemoryError, EngineTimeOutError) as error:
+            # of this machine, and not of a genome that has not begun yet: no finding may follow from it
+            raise EngineError(f"base model {job.base_model.name} could not be loaded: {error}") from error
+        if (identity.content_id, identity.numerics_class) != (job.base_content_id, job.numerics_class):
+            raise EngineError(
+                f"base model {job.base_model.name}: this lane has {identity.content_id[:12]} ({identity.numerics_class}), the job names "
+                f"{job.base_content_id[:12]} ({job.numerics_class}). Give all lanes of a pool the same weights, torch and device; where "
+                "the machines were changed on purpose, start a new edition: coral evolve CONFIG --again"
+            )
+
+    def _judge_for(self, config: JudgeConfig) -> Judge:
+        """The judge with these limits; kept warm between jobs of one configuration."""
+        key = config.model_dump_json()
+        with self._lock:
+            if self.stopped:
+                raise EngineError("the lane was ended")
+            if self._judge is None or self._judge.closed or key != self._judge_key:
+                if self._judge is not None:
+                    self._judge.close()
+                self._judge = Judge.configured(config)
+                self._judge_key = key
+            return self._judge
+
+
+def _same_versions(named: dict[str, str], here: dict[str, str], what: str) -> None:
+    """Refuse a job whose digest names other versions of judge, linters or interpreter than this lane has."""
+    for name, wanted in named.items():
+        if name in here and here[name] != wanted:
+            raise EngineError(
+                f"{what}: the job names {name} {wanted}, this lane has {here[name]}. Deploy one version of the code everywhere."
+            )
+
+
+def _records(problems: Sequence[Problem], items: Items) -> tuple[ProblemRecord, ...]:
+    return tuple(
+        ProblemRecord(
+            problem_id=problem.problem_id,
+            bug_class=problem.bug_class,
+            difficulty=problem.difficulty,
+            retention=problem.retention,
+            samples=tuple(
+                Sample(
+                    completion=item.completion[:COMPLETION_CHARACTERS],
+                    patch=item.patch[:COMPLETION_CHARACTERS],
+                    extraction=item.extraction,
+                    verdict=item.verdict.model_dump(mode="json"),
+                    remark=item.remark,
+                )
+                for item in group
+            ),
+        )
+        for problem, group in zip(problems, items.groups, strict=True)
+    )

@@ -1,0 +1,207 @@
+"""What a base model's name stands for: files, content id, modules, numerics class. No torch here.
+
+The control process must identify a base model without loading it, so names, shapes and sizes are read from
+safetensors headers. Loading is in `coral_core.lm.loaded_model`, what can be wrong with a model in `coral_core.lm.model_check`.
+"""
+
+import os
+import platform
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from coral_core.config.tree import BaseModelConfig
+from coral_core.devices import visible_gpus
+from coral_core.errors import BaseModelError
+from coral_core.jobs.jobs import BaseModelIdentity
+from coral_core.lm.architecture import Architecture, Implementation, describe
+from coral_core.lm.engine_environment import without_credentials
+from coral_core.lm.model_files import ModelFolder, Tensor, content_id, files_of, read_folder
+from coral_core.lm.versions import ENGINE_VERSION
+
+TINY = Path(__file__).parent / "tiny"
+TINY_NAME = "coral-tiny"
+REHEARSAL = "rehearsal"
+REHEARSAL_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+HUB_SECONDS = 15.0
+
+
+def is_rehearsal(config: BaseModelConfig) -> bool:
+    return config.name.split(":")[0] == REHEARSAL
+
+
+def local_path(config: BaseModelConfig) -> Path | None:
+    """The directory of a base model that is not on the hub, or None.
+
+    Raises:
+        BaseModelError: it is not there, or it is no model's (see `read_folder`).
+    """
+    if config.name == TINY_NAME:
+        return TINY
+    if config.name.startswith(("/", "./", "../", "~")) or Path(config.name).is_dir():
+        path = Path(config.name).expanduser()
+        if not path.is_dir():
+            raise BaseModelError(
+                f"base_model.name: {config.name}: no such directory. Give a directory, a Hugging Face name, or coral-tiny."
+            )
+        return path
+    return None
+
+
+def lasting_name(config: BaseModelConfig) -> str:
+    """The name of the base model as it can be used from any folder of this machine: a whole path, a hub name, coral-tiny."""
+    path = None if config.name == TINY_NAME or is_rehearsal(config) else local_path(config)
+    return config.name if path is None else str(path.absolute())
+
+
+def identify(config: BaseModelConfig) -> BaseModelIdentity:
+    """Content id, size, modules and numerics class of the base model, without loading it.
+
+    Raises:
+        BaseModelError: it cannot be found or used, or the device is not there.
+    """
+    if is_rehearsal(config):
+        return BaseModelIdentity(
+            name=config.name,
+            content_id="rehearsal-1",
+            parameters=900_000,
+            modules=REHEARSAL_MODULES,
+            numerics_class=numerics_class(config, "sdpa"),
+        )
+    path = local_path(config)
+    if path is not None:
+        return identity_of(config, describe(read_folder(path)), content_id(path))
+    commit, described = _on_hub(config.name, config.revision)
+    return identity_of(config, described, commit)
+
+
+def files_state(config: BaseModelConfig) -> tuple[object, ...]:
+    """Size, times and inode of each file of a base model in a folder: another state may be another model. Nothing is read.
+
+    Raises:
+        BaseModelError: as `identify`.
+    """
+    path = None if is_rehearsal(config) else local_path(config)
+    if path is None:
+        return ()
+    states = files_of(path).items()
+    return tuple((name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, (_, s) in sorted(states))
+
+
+def identity_of(config: BaseModelConfig, found: Architecture, content: str) -> BaseModelIdentity:
+    """The identity of a model whose files have been looked at. Raises `BaseModelError`: the device is not there."""
+    return BaseModelIdentity(
+        name=config.name,
+        content_id=content,
+        parameters=found.parameters,
+        modules=found.modules,
+        sets=found.sets,
+        numerics_class=numerics_class(config, implementation(config, found)),
+    )
+
+
+def implementation(config: BaseModelConfig, found: Architecture) -> Implementation:
+    """The attention implementation that the engine uses. Raises `BaseModelError`: the architecture does not have it."""
+    if config.attention == "auto":
+        return found.implementation
+    if config.attention == "sdpa" and found.implementation != "sdpa":
+        raise BaseModelError(
+            f"base_model.attention: sdpa: {found.model_type} does not support it. Set base_model.attention to eager or auto."
+        )
+    return config.attention
+
+
+def attention_of(config: BaseModelConfig) -> Implementation:
+    """The attention implementation that the engine uses for the model. Raises `BaseModelError` as `identify` does."""
+    path = local_path(config)
+    return implementation(config, describe(read_folder(path)) if path else _on_hub(config.name, config.revision)[1])
+
+
+@lru_cache(maxsize=8)
+def _on_hub(name: str, revision: str | None) -> tuple[str, Architecture]:
+    """Commit and architecture of a model on the hub; the local cache serves when there is no network.
+
+    A name of a revision is resolved to its commit once. What is in the cache must be whole: a broken-off download is
+    refused, since nothing could complete it.
+    """
+    try:
+        from huggingface_hub import HfApi, get_safetensors_metadata, hf_hub_download
+
+        commit = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha or ""
+        files = get_safetensors_metadata(name, revision=commit).files_metadata
+        tensors = {
+            key: Tensor(str(info.dtype), tuple(info.shape))
+            for part in files.values()
+            for key, info in part.tensors.items()
+        }
+        folder = Path(hf_hub_download(name, "config.json", revision=commit, etag_timeout=HUB_SECONDS)).parent
+    except Exception as online:
+        snapshot = cached_snapshot(name, revision)
+        if snapshot is None:
+            reason = without_credentials((str(online).splitlines() or [type(online).__name__])[0])
+            raise BaseModelError(
+                f"base_model.name: {name} (revision {revision or 'default'}): neither on the hub nor in the local cache: {reason}. "
+                "Check the name and the network, log in for gated models, or give a directory."
+            ) from None
+        return snapshot.name, describe(read_folder(snapshot))
+    config = read_folder(folder, weights=False).config
+    return commit, describe(ModelFolder(folder, config, {}, tensors))
+
+
+def cached_snapshot(name: str, revision: str | None) -> Path | None:
+    """The folder of a hub model in the local cache, named for its commit; None where no config.json of it is there."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:  # a machine that only plans has no library of models
+        return None
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except ValueError:  # no name that the hub could have
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
+    """Device model, dtype, torch, threads, engine and attention: inside one class results repeat bit for bit."""
+    if is_rehearsal(config):
+        machine = os.environ.get("CORAL_REHEARSAL_MACHINE", "")
+        return f"rehearsal-{ENGINE_VERSION}" + (f" on {machine}" if machine else "")
+    device = resolve_device(config.device)
+    model = _gpu_name(device) if device.startswith("cuda") else _cpu_name()
+    kind = "" if attention == "sdpa" else f"; {attention} attention"  # sdpa was the only one, and goes without saying
+    return f"{model}; {config.dtype}; torch {_torch_version()}; 1 thread; engine {ENGINE_VERSION}{kind}"
+
+
+def _torch_version() -> str:
+    """A machine without torch can plan and check a run; a lane there refuses jobs of any other numerics class."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` becomes cuda where a GPU answers, else cpu."""
+    if device != "auto":
+        return device
+    return "cuda" if visible_gpus() else "cpu"
+
+
+def _gpu_name(device: str) -> str:
+    names = [gpu.name for gpu in visible_gpus()]
+    index = int(device.partition(":")[2] or 0)
+    if index >= len(names):
+        raise BaseModelError(
+            f"base_model.device: {device}: this machine shows {len(names)} GPU(s) (nvidia-smi). Use device: cpu or auto, or start on a GPU machine."
+        )
+    return names[index]
+
+
+@lru_cache(maxsize=1)
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return name or os.uname().machine

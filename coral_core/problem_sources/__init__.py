@@ -1,0 +1,181 @@
+"""Problem sources: each turns a `ProblemsConfig` into a `ProblemSet`.
+
+A source is a function ``load(config) -> ProblemSet`` that gives the same set on every
+machine for the same configuration and content (`coral_core.problem_sources.source_conformance` checks
+one). It reads ``config.path``. Plug-ins register one as an entry point of the group
+``coral_x.problems``; the entry point's name is what ``problems.source`` names. A source
+without training pairs leaves ``pairs`` empty: adapters then train on mutants of
+built-in functions, or on what ``problems.training`` names.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from coral_core.config.tree import ProblemsConfig, TrainingPairsConfig
+from coral_core.errors import ConfigError, CoralError, ProblemError
+from coral_core.problems.problem import ProblemSet, RepairPair
+
+GROUP = "coral_x.problems"
+SOURCES: dict[str, str] = {
+    "builtin": "coral_core.problem_sources.builtin:load_builtin",
+    "quixbugs": "coral_core.problem_sources.quixbugs:load_quixbugs",
+    "jsonl": "coral_core.problem_sources.jsonl:load_jsonl",
+    "package": "coral_core.problem_sources.package.package_problems:load_package",
+}
+"""Name -> module:function, imported when first asked for."""
+BENCHMARKS = ("quixbugs",)
+"""Public benchmarks without training pairs: who names one as a source of training trains on its answers."""
+PATHS: dict[str, str] = {
+    "quixbugs": "coral_core.problem_sources.quixbugs:missing",
+    "jsonl": "coral_core.problem_sources.jsonl:missing",
+    "package": "coral_core.problem_sources.package.package_problems:path_complaints",
+}
+"""Name -> module:function that complains (at most once) about the path that the source would read."""
+
+READ_ONLY = frozenset({"auto", "builtin", "jsonl"})
+"""Sources that run nothing of what they find at their path: data is read, and what it holds runs in the judge's sandbox."""
+
+Source = Callable[[ProblemsConfig], ProblemSet]
+
+
+def find_source(name: str) -> Source:
+    """The source called `name`, ours or a plug-in's. Raises `ConfigError`."""
+    if name in SOURCES:
+        source: Source = _imported(SOURCES[name])
+        return source
+    plugins = plugin_sources()
+    if name in plugins:
+        return _of_plugin(name, plugins[name])
+    raise ConfigError(_unknown("problems.source", name, plugins))
+
+
+def source_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Which key names a source that is not installed, and those that are. Imports no plug-in."""
+    plugins = plugin_sources()
+    for key, name in (
+        (("problems", "source"), config.source),
+        (("problems", "training", "source"), config.training.source),
+    ):
+        if name not in SOURCES and name not in plugins and not (name == "auto" and key[1] == "training"):
+            yield key, _unknown(".".join(key), name, plugins)
+
+
+def plugin_sources() -> dict[str, EntryPoint]:
+    """Sources of installed plug-ins by name, none of them imported yet."""
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in SOURCES}
+
+
+def _unknown(key: str, name: str, plugins: Iterable[str]) -> str:
+    known = ", ".join([*SOURCES, *sorted(plugins)])
+    return f"{key}: {name}: no such source. Known: {known}. A plug-in registers in the group {GROUP}."
+
+
+def runs_code_of_its_path(name: str) -> bool:
+    """May the source called `name` run what it finds at its path, with the rights of this process? A plug-in's may."""
+    return name not in READ_ONLY
+
+
+def load_problems(config: ProblemsConfig) -> ProblemSet:
+    """The problem set that `config` names. Raises `ConfigError` for a source or content that cannot be used."""
+    problems = find_source(config.source)(config)
+    training = config.training
+    if training.source == "auto":
+        return problems if problems.pairs else problems.model_copy(update={"pairs": _mutants(config, problems)})
+    if training.source == "builtin":
+        return problems.model_copy(update={"pairs": _mutants(config, problems)})
+    path = training.path or (config.path if training.source == config.source else None)
+    other = find_source(training.source)(
+        config.model_copy(update={"source": training.source, "path": path, "training": TrainingPairsConfig()})
+    )
+    answers = training.source if other.benchmark else ""
+    return problems.model_copy(update={"pairs": other.pairs or _own_answers(other), "answers_of": answers})
+
+
+def source_path_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Which key of ``problems`` names a path that cannot be read, and what is wrong with it."""
+    training = config.training
+    if config.source in PATHS:
+        for complaint in _imported(PATHS[config.source])(config.path):
+            yield ("problems", "path"), complaint
+    if training.source in PATHS and (training.path is not None or training.source != config.source):
+        for complaint in _imported(PATHS[training.source])(training.path):
+            yield ("problems", "training", "path"), complaint.replace("problems.path", "problems.training.path", 1)
+
+
+def _of_plugin(name: str, entry: EntryPoint) -> Source:
+    """A plug-in's source, whose own failures are told as such. Raises `ConfigError` where it cannot be loaded."""
+    try:
+        loaded: Source = entry.load()
+    except (Exception, SystemExit) as error:  # a script may end itself when it is imported
+        raise ConfigError(
+            f"problems.source: {name}: its plug-in {entry.value} cannot be loaded ({_named(error)}). Repair or remove it."
+        ) from error
+
+    def source(config: ProblemsConfig) -> ProblemSet:
+        try:
+            found = loaded(config)
+        except CoralError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ProblemError(
+                f"problems.source: {name}: its plug-in {entry.value} failed ({_named(error)}). Repair it."
+            ) from error
+        if not isinstance(found, ProblemSet):
+            raise ProblemError(
+                f"problems.source: {name}: its plug-in {entry.value} gave no ProblemSet but a {type(found).__name__}. Repair it."
+            )
+        return found
+
+    return source
+
+
+def _named(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:300]
+    except Exception:  # its class may make anything of being asked for its message
+        return type(error).__name__
+
+
+def _mutants(config: ProblemsConfig, problems: ProblemSet) -> tuple[RepairPair, ...]:
+    """``config.pairs`` mutants of built-in functions, none of which is one of the problems.
+
+    For a public benchmark a family that holds a near-duplicate of one of its problems is left out whole.
+    """
+    from coral_core.problem_sources.builtin import training_pairs
+    from coral_core.problems.normal_form import near_duplicates, normal_form
+
+    judged = (*problems.fitness, *problems.monitor, *problems.held_out)
+    texts = list(dict.fromkeys(text for problem in judged for text in (problem.buggy, problem.reference)))
+    avoid = {normal_form(text) for text in texts}
+    if not problems.benchmark:
+        return training_pairs(config, avoid)
+    left_out: set[str] = set()
+    surplus = 1.25
+    while True:
+        drawn = training_pairs(config.model_copy(update={"pairs": int(surplus * config.pairs) + 8}), avoid)
+        for side in ([pair.buggy for pair in drawn], [pair.fixed for pair in drawn]):
+            left_out |= {drawn[place].family for place, _, _ in near_duplicates(side, texts)}
+        kept = tuple(pair for pair in drawn if pair.family not in left_out)
+        if len(kept) >= config.pairs:
+            return kept[: config.pairs]
+        surplus *= 1.5
+        if surplus > 50:
+            raise ConfigError(
+                f"problems.source: {config.source}: nearly every family of built-in functions is a near-duplicate of its problems "
+                f"({', '.join(sorted(left_out))}), so no training pairs can be made. Name other ones: problems.training"
+            )
+
+
+def _own_answers(problems: ProblemSet) -> tuple[RepairPair, ...]:
+    """Bugs and answers of a source without training pairs, held-out ones never: what `guard` refuses for a benchmark."""
+    return tuple(
+        RepairPair(buggy=problem.buggy, fixed=problem.reference, family=problem.family, bug_class=problem.bug_class)
+        for problem in (*problems.fitness, *problems.monitor)
+    )
+
+
+def _imported(name: str) -> Any:
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)

@@ -1,0 +1,134 @@
+"""Refuses to optimise on answers that are being measured, before anything is spent.
+
+Three kinds of leak: training on the own answers of a public benchmark; a function that
+is in two splits in equal normal form (an error everywhere); for a public benchmark also
+near-duplicates across splits (`normal.NEAR_DUPLICATE`). The built-in problems are split
+by family, variant and bug class and are alike on purpose, so near-duplicates among them
+are no finding; those of a user's own source are listed by `coral problems leak-check`
+and refused by nobody. A leak is accepted by name only: ``problems.accept_leaks``.
+"""
+
+import logging
+from typing import Literal
+
+from coral_core.config.tree import ProblemsConfig
+from coral_core.errors import ConfigError
+from coral_core.frozen import Frozen
+from coral_core.problem_sources import BENCHMARKS
+from coral_core.problems.normal_form import check_split, near_duplicates
+from coral_core.problems.problem import ProblemSet
+
+log = logging.getLogger("coral.guard")
+
+SHOWN = 20
+
+
+class Leak(Frozen):
+    """One finding."""
+
+    kind: Literal["trained-on-answers", "equal", "near-duplicate"]
+    first: str
+    second: str
+    similarity: float = 1.0
+
+    def __str__(self) -> str:
+        if self.kind == "trained-on-answers":
+            return f"trained on answers: {self.first} among {self.second}"
+        return f"{self.kind} ({self.similarity:.2f}): {self.first} | {self.second}"
+
+
+class LeakError(ConfigError):
+    """The run would measure what it was trained on; the list stands in the message."""
+
+
+def guard(problems: ProblemSet, config: ProblemsConfig) -> list[Leak]:
+    """The leaks of `problems` that the configuration accepts by name; usually none.
+
+    Raises:
+        LeakError: there are leaks that it does not accept. The first line names the source and the way out.
+    """
+    found = leaks(problems, near=problems.benchmark)
+    if not found:
+        return []
+    sources = {config.source} | ({problems.answers_of} if problems.answers_of else set())
+    shown = [f"  {leak}" for leak in found[:SHOWN]]
+    if len(found) > SHOWN:
+        shown.append(f"  and {len(found) - SHOWN} more: coral problems leak-check lists them all")
+    if sources <= set(config.accept_leaks):
+        log.warning("problems: %d leaks accepted by problems.accept_leaks; scores are not comparable", len(found))
+        return found
+    names = ", ".join(sorted(sources))
+    raise LeakError(
+        "\n".join(
+            [
+                f"problems: {len(found)} leaks between what {names} trains on and what is measured, so scores would be memory. "
+                f"Use other training pairs (problems.training), or accept it by name: problems.accept_leaks: [{names}]",
+                *shown,
+            ]
+        )
+    )
+
+
+def refuse_answers(config: ProblemsConfig) -> None:
+    """Refuse a configuration that names a public benchmark as what adapters train on; reads no problems.
+
+    Raises:
+        LeakError: it does, and does not accept that by name.
+    """
+    answers = config.training.source
+    names = {config.source, answers}
+    if answers in BENCHMARKS and not names <= set(config.accept_leaks):
+        raise LeakError(
+            f"problems.training.source: {answers}: adapters would be trained on the answers of a public benchmark, so scores would be "
+            "memory. Use other training pairs (problems.training), or accept it by name: "
+            f"problems.accept_leaks: [{', '.join(sorted(names))}]",
+            ("problems", "training", "source"),
+        )
+
+
+def leaks(problems: ProblemSet, near: bool) -> list[Leak]:
+    """All leaks of `problems`; near-duplicates only where `near`."""
+    found: list[Leak] = []
+    if problems.answers_of:
+        found.append(
+            Leak(kind="trained-on-answers", first=problems.answers_of, second=f"{len(problems.pairs)} training pairs")
+        )
+    equal = check_split(problems)
+    names = dict.fromkeys((item.first, item.second) for item in equal)
+    found += [Leak(kind="equal", first=first, second=second) for first, second in names]
+    if near:
+        known = {*names, *((second, first) for first, second in names)}
+        found += [leak for leak in _near(problems) if (leak.first, leak.second) not in known]
+    return found
+
+
+def _near(problems: ProblemSet) -> list[Leak]:
+    """Near-duplicates between any two splits, once per pair of names."""
+    texts = {split: _texts(problems, split) for split in ("training", "fitness", "monitor", "held_out")}
+    best: dict[tuple[str, str], float] = {}
+    names = list(texts)
+    for place, one in enumerate(names):
+        for two in names[place + 1 :]:
+            left, right = texts[one], texts[two]
+            for i, j, ratio in near_duplicates([text for _, text in left], [text for _, text in right]):
+                pair = (f"{one}: {left[i][0]}", f"{two}: {right[j][0]}")
+                best[pair] = max(ratio, best.get(pair, 0.0))
+    return [
+        Leak(kind="near-duplicate", first=first, second=second, similarity=ratio)
+        for (first, second), ratio in best.items()
+    ]
+
+
+def _texts(problems: ProblemSet, split: str) -> list[tuple[str, str]]:
+    """(name, text) of both sides of everything in a split."""
+    if split == "training":
+        return [
+            (f"pair {number}", text)
+            for number, pair in enumerate(problems.pairs)
+            for text in dict.fromkeys((pair.buggy, pair.fixed))
+        ]
+    return [
+        (problem.problem_id, text)
+        for problem in getattr(problems, split)
+        for text in dict.fromkeys((problem.buggy, problem.reference))
+    ]

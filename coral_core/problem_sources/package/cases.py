@@ -1,0 +1,270 @@
+"""From recorded calls to cases: each function is called again, alone, twice, in both orders.
+
+A function is refused when it acts differently alone than in its package, differently from
+run to run (each has its own hash seed), or touches the world outside. Where tests give fewer
+than `CASES` calls, more are made from their arguments, and the function itself says what is
+right; of these only calls that return a value count.
+"""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coral_core.digest import seed_from
+from coral_core.judge.oracle import agrees
+from coral_core.problem_sources.package.discovery import Found
+from coral_core.problem_sources.package.recording import Call
+from coral_core.problems import values
+from coral_core.problems.normal_form import normal_form
+from coral_core.problems.problem import Case
+
+CASES = 16
+"""Most cases per function."""
+FEWEST = 6
+"""Fewest distinct cases of a usable function, made ones included."""
+LINES = 10_000
+"""Executed lines of one case at most: a fifth of what the judge allows a patch."""
+ITEMS = 4_000
+CANDIDATES = 64
+SECONDS = 60
+"""Wall clock of one replay, of all calls of a function together."""
+RELATIVE, ABSOLUTE = 1e-9, 1e-12
+"""Tolerances of each recorded float: sums in another order are right too. The second is for floats near zero."""
+
+Record = dict[str, Any]
+
+
+class Refused(Exception):  # noqa: N818 (a finding about a function)
+    """Why a function cannot become problems."""
+
+
+@dataclass(frozen=True)
+class Cased:
+    """The cases of a function; `recorded` of them are calls of a test, the rest was made."""
+
+    cases: tuple[Case, ...]
+    recorded: int
+
+
+def cases_of(found: Found, calls: Sequence[Call]) -> Cased:
+    """The cases of `found`. Raises `Refused`."""
+    made = list(_made(calls, random.Random(seed_from("package-cases", normal_form(found.source)))))
+    arguments = [list(call.arguments) for call in calls] + made
+    first = replay(found, arguments, 1)
+    second = replay(found, arguments[::-1], 2)[::-1]
+    kept: list[Case] = []
+    for call, record, again in zip(calls, first, second, strict=False):
+        case = _repeated(list(call.arguments), record, again)
+        if case is None:
+            continue
+        seen = call.outcome
+        if seen is not None and not agrees(case, seen):
+            raise Refused("acts differently on its own than in its package: it depends on chance, the clock or state")
+        kept.append(case)
+    kept = _spread(kept, CASES)
+    recorded = len(kept)
+    if not recorded:
+        raise Refused(f"every recorded call executes more than {LINES} lines")
+    extra: list[Case] = []
+    for given, record, again in zip(made, first[len(calls) :], second[len(calls) :], strict=True):
+        case = _repeated(given, record, again, needed=False)
+        if case is not None and case.exception is None:
+            extra.append(case)
+    kept += _telling(kept, extra, CASES - recorded)
+    if len(kept) < FEWEST:
+        raise Refused(
+            f"{len(kept)} distinct cases (with those made from its {recorded} recorded calls), fewer than {FEWEST}"
+        )
+    if len({_outcome(case) for case in kept}) < 2:
+        raise Refused("every case has the same outcome: too little to tell a bug")
+    return Cased(tuple(kept), recorded)
+
+
+def _repeated(arguments: list[Any], record: Record, again: Record, needed: bool = True) -> Case | None:
+    """The case of a call that was made twice; None when one of them ran too long.
+
+    Args:
+        needed: False for a call that no test made: outside the value language it is left out.
+
+    Raises:
+        Refused: the function touches the world outside, gives what cannot be compared, or acts differently the second time.
+    """
+    if touched := record.get("touched") or again.get("touched"):
+        raise Refused(f"touches the world outside ({touched})")
+    if "budget" in record or "budget" in again:
+        return None
+    outside = record.get("outside") or again.get("outside")
+    if outside and needed:
+        raise Refused(f"result: {outside}")
+    if outside:
+        return None
+    case = _case(arguments, record)
+    if not agrees(case, again):
+        raise Refused(
+            "gives another result when called again: it depends on chance, the clock, the order of sets or state"
+        )
+    return case
+
+
+def replay(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list[Record]:
+    """What comes of each call of the function, alone, in order. Raises `Refused` when it cannot be defined."""
+    records: list[Record] = []
+    while len(records) < len(arguments):
+        lines = _run(found, arguments[len(records) :], hash_seed)
+        setup = lines.pop(0) if lines else {"setup": "it ran too long"}
+        if setup.get("setup"):
+            raise Refused(f"cannot be defined on its own ({setup['setup']})")
+        records += lines
+        if len(records) < len(arguments):  # the process ended in the middle of a call
+            records.append({"budget": True})
+            if sum("budget" in record for record in records) > 8:
+                records += [{"budget": True}] * (len(arguments) - len(records))
+    return records
+
+
+def _run(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list[Record]:
+    request = {
+        "values": values.__file__,
+        "source": found.source,
+        "entry_point": found.name,
+        "calls": arguments,
+        "lines": LINES,
+        "items": ITEMS,
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-s", "-S", "-P", str(Path(__file__).with_name("replay_calls.py"))],
+            input=json.dumps(request).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": str(hash_seed)},
+            cwd="/",
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(f"its calls took longer than {SECONDS} s together") from None
+    lines = []
+    for line in done.stdout.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break  # cut off as the process ended
+    return [line for line in lines if isinstance(line, dict)]
+
+
+def _case(arguments: list[Any], record: Record) -> Case:
+    """A case of a replayed call. Arguments after the call are compared when any of them could have been changed."""
+    value, after = record.get("value"), record.get("mutated")
+    compared = after is not None and any(map(values.is_mutable, arguments))
+    floats = any(map(values.has_floats, [value, *(after if after is not None and compared else ())]))
+    return Case(
+        arguments=tuple(arguments),
+        value=value,
+        exception=record.get("exception"),
+        mutated=tuple(after) if after is not None and compared else None,
+        tolerance=ABSOLUTE if floats else None,
+        relative_tolerance=RELATIVE if floats else None,
+    )
+
+
+def _outcome(case: Case) -> str:
+    return json.dumps([case.exception, case.value, case.mutated])
+
+
+def _spread(cases: list[Case], most: int) -> list[Case]:
+    """`most` of `cases`, evenly over their order."""
+    return cases if len(cases) <= most else [cases[place * len(cases) // most] for place in range(most)]
+
+
+def _telling(kept: Sequence[Case], extra: Sequence[Case], count: int) -> list[Case]:
+    """`count` of `extra`, those with outcomes not seen so far first."""
+    seen = {_outcome(case) for case in kept}
+    new: list[Case] = []
+    rest: list[Case] = []
+    for case in extra:
+        outcome = _outcome(case)
+        (rest if outcome in seen else new).append(case)
+        seen.add(outcome)
+    return [*new, *rest][:count]
+
+
+def _made(calls: Sequence[Call], rng: random.Random) -> Iterator[list[Any]]:
+    """Up to `CANDIDATES` new argument lists near those of `calls`."""
+    given = [[values.decode(item) for item in call.arguments] for call in calls]
+    seen = {json.dumps(list(call.arguments)) for call in calls}
+    if not any(given):
+        return
+    made = 0
+    for _ in range(CANDIDATES * 4):
+        arguments = list(rng.choice(given))
+        other = rng.choice([item for item in given if len(item) == len(arguments)])
+        for place in range(len(arguments)):
+            if rng.random() < 0.3:
+                arguments[place] = other[place]
+        if arguments:
+            place = rng.randrange(len(arguments))
+            arguments[place] = near(arguments[place], rng)
+        try:
+            encoded = [values.encode(item, ITEMS) for item in arguments]
+        except values.ValueOutside:
+            continue
+        key = json.dumps(encoded)
+        if key not in seen:
+            seen.add(key)
+            made += 1
+            yield encoded
+            if made == CANDIDATES:
+                return
+
+
+def near(value: Any, rng: random.Random) -> Any:
+    """A value of the same kind that is a step away from `value` (or `value`, where there is none)."""
+    kind = type(value)
+    if kind is bool:
+        return not value
+    if kind is int:
+        return rng.choice([value + 1, value - 1, -value, 0, 2 * value, value // 2, value + rng.randrange(2, 10)])
+    if kind is float:
+        return rng.choice([value + 1, value - 1, -value, 0.0, value / 2, value * 2])
+    if kind in (str, bytes, list, tuple):
+        return _near_sequence(value, rng)
+    if kind in (set, frozenset) and value:
+        items = sorted(value, key=_text)
+        drop = rng.randrange(len(items))
+        changed = [*items[:drop], *items[drop + 1 :]]
+        return kind(changed if rng.random() < 0.5 else [*changed, near(items[drop], rng)])
+    if kind is dict and value:
+        key = rng.choice(sorted(value, key=_text))
+        if rng.random() < 0.4:
+            return {other: item for other, item in value.items() if other != key}
+        return value | {key: near(value[key], rng)}
+    return value
+
+
+def _text(value: Any) -> str:
+    """A value's encoding, to sort by: unlike repr it has sets in an order of its own, the same in every process."""
+    return json.dumps(values.encode(value))
+
+
+def _near_sequence(value: Any, rng: random.Random) -> Any:
+    if not value:
+        return value
+    one, two = rng.randrange(len(value)), rng.randrange(len(value))
+    ways = [
+        value[:one] + value[one + 1 :],
+        value[:one] + value[one : one + 1] + value[one:],
+        value[:one] + value[two : two + 1] + value[one + 1 :],
+        value[::-1],
+        value[:one],
+        value[one:],
+    ]
+    if isinstance(value, (list, tuple)):
+        changed = [*value[:one], near(value[one], rng), *value[one + 1 :]]
+        ways += [type(value)(changed)] * 4
+    return rng.choice(ways)

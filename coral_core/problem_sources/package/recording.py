@@ -1,0 +1,181 @@
+"""Runs the tests of a directory in a process of their own and reads which calls they made.
+
+The process has a time limit, a short environment without secrets, and answers by one JSON
+file, which is checked like any other stranger's. Not covered: tests that need services,
+credentials or another interpreter.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from coral_core.errors import ProblemError
+from coral_core.frozen import Frozen
+from coral_core.problem_sources.package.discovery import Found
+from coral_core.problems import values
+
+SECONDS = 600
+"""Wall clock of all tests together."""
+MOST_CALLS = 64
+"""Distinct calls kept per function."""
+LARGEST_RESULT = 256 * 1024 * 1024
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+"""What the tests see of our environment, with LC_*. Tokens and passwords are not among it."""
+
+
+class Call(Frozen):
+    """One call that a passing test made; without a value or exception when the function is a generator."""
+
+    arguments: tuple[Any, ...]
+    value: Any = None
+    exception: str | None = None
+    mutated: tuple[Any, ...] | None = Field(None, description="The arguments after the call.")
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """What came of it, as `replay` writes it; None when it was not to be seen."""
+        after = {} if self.mutated is None else {"mutated": list(self.mutated)}
+        if self.exception is not None:
+            return {"exception": self.exception} | after
+        return {"value": self.value} | after if "value" in self.model_fields_set else None
+
+
+class Calls(Frozen):
+    """What the tests did."""
+
+    calls: dict[str, tuple[Call, ...]] = Field(description="By function (file:name), in the order of the tests.")
+    refused: dict[str, dict[str, int]] = Field(description="By function: why calls could not be recorded, how many.")
+    passed: int = Field(ge=0, description="Tests and examples that passed.")
+    failed: tuple[str, ...] = Field(description="Those that did not; their calls do not count.")
+
+
+def pytest_installed() -> bool:
+    """Can the tests' interpreter (ours) run pytest?"""
+    return importlib.util.find_spec("pytest") is not None
+
+
+def record(root: Path, found: Sequence[Found], seconds: float = SECONDS) -> Calls:
+    """The calls that the tests below `root` make to the functions of `found` that may be recorded.
+
+    Raises:
+        ProblemError: the tests took longer than `seconds`, or their process ended without an answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="coral-recording-") as folder:
+        request, result, heard = (Path(folder) / name for name in ("request.json", "result.json", "output.txt"))
+        request.write_text(json.dumps(_request(root, found)), encoding="utf-8")
+        with heard.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).with_name("recorder.py")), str(request), str(result)],
+                cwd=root,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                raise ProblemError(
+                    f"problems.path: {root}: its tests took longer than {seconds:g} s and were ended. "
+                    "Give a smaller directory, or one whose tests are quick."
+                ) from None
+            finally:
+                with contextlib.suppress(OSError):  # with all that the tests started
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if not result.exists():
+            raise ProblemError(
+                f"problems.path: {root}: its tests ended without a recording (exit code {code}): {_tail(heard)}\n"
+                f"See what they do with: cd {root} && {sys.executable} -m pytest"
+            )
+        return read_calls(result, root, {item.key for item in found})
+
+
+def read_calls(path: Path, root: Path, known: set[str]) -> Calls:
+    """Check what a recording process wrote.
+
+    A function with a call that is not in the value language is refused, and the others stay.
+
+    Raises:
+        ProblemError: anything else that ours does not write.
+    """
+    try:
+        if path.stat().st_size > LARGEST_RESULT:
+            raise ValueError(f"it holds more than {LARGEST_RESULT} bytes")
+        calls = Calls.model_validate_json(path.read_bytes())
+        if strange := sorted({*calls.calls, *calls.refused} - known):
+            raise ValueError(f"it names {strange[0]}, which is not under record")
+    except (OSError, ValueError, ValidationError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ProblemError(
+            f"problems.path: {root}: the recording of its tests cannot be read: {reason}. Do the tests write to it?"
+        ) from None
+    kept, refused = {}, dict(calls.refused)
+    for key, found in calls.calls.items():
+        try:
+            for call in found:
+                for item in (*call.arguments, call.value, *(call.mutated or ())):
+                    values.decode(item)
+        except (values.ValueOutside, RecursionError) as error:
+            refused[key] = {f"its recorded calls cannot be read: {error}": len(found)}
+        else:
+            kept[key] = found
+    return calls.model_copy(update={"calls": kept, "refused": refused})
+
+
+def _request(root: Path, found: Sequence[Found]) -> dict[str, Any]:
+    targets: dict[str, list[str]] = {}
+    for item in found:
+        if not item.reason:
+            targets.setdefault(item.file, []).append(item.name)
+    paths = [str(root), *([str(root / "src")] if (root / "src").is_dir() else [])]
+    doctests = []
+    for file in targets:
+        path = (root / file).resolve()
+        if ">>>" in path.read_text(encoding="utf-8", errors="replace"):
+            folder, name = module_name(path)
+            doctests.append([name, str(path), file])
+            if folder not in paths:
+                paths.append(folder)
+    return {
+        "root": str(root),
+        "targets": [[str((root / file).resolve()), file, names] for file, names in targets.items()],
+        "doctests": doctests,
+        "paths": paths,
+        "pytest": pytest_installed(),
+        "values": values.__file__,
+        "most": MOST_CALLS,
+    }
+
+
+def module_name(path: Path) -> tuple[str, str]:
+    """The folder from which the module at `path` is imported, and its name there."""
+    parts = [] if path.name == "__init__.py" else [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return str(folder), ".".join(parts)
+
+
+def _environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key in ENVIRONMENT or key.startswith("LC_")}
+    return kept | {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 4_000))
+        lines = stream.read().decode(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "no output"

@@ -1,0 +1,140 @@
+"""Normal forms: when are two functions the same for the purpose of a split?
+
+Syntax tree with names alpha-renamed in order of appearance, docstrings dropped,
+constants kept. Built-in names and attributes keep their names.
+"""
+
+import ast
+import builtins
+import difflib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+from coral_core.frozen import Frozen
+from coral_core.problems.problem import Problem, ProblemSet
+from coral_core.syntax import parse
+
+NEAR_DUPLICATE = 0.95
+"""Two normal forms whose token sequences match at least this much are near-duplicates (difflib ratio)."""
+_TOKEN = re.compile(r"\w+|[^\w\s]|\n")
+
+
+class Overlap(Frozen):
+    """Two texts in different splits that are the same in normal form."""
+
+    first: str
+    second: str
+
+
+class _Rename(ast.NodeTransformer):
+    """Renames what the source binds, and free names that are not built in."""
+
+    def __init__(self, bound: set[str]) -> None:
+        self.bound = bound
+        self.names: dict[str, str] = {}
+
+    def _new(self, name: str) -> str:
+        if name not in self.bound and hasattr(builtins, name):
+            return name
+        return self.names.setdefault(name, f"v{len(self.names)}")
+
+    def _definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.AST:
+        node.name = self._new(node.name)
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        if not isinstance(node, ast.ClassDef):
+            node.returns = None
+        return self.generic_visit(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.arg = self._new(node.arg)
+        node.annotation = None
+        return node
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        node.id = self._new(node.id)
+        return node
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
+        node.name = self._new(node.name) if node.name else None
+        return self.generic_visit(node)
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Names that `tree` defines or assigns somewhere, whatever their scope: `max = 0` makes max a variable."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+    return names
+
+
+@lru_cache(maxsize=200_000)
+def normal_form(source: str) -> str:
+    """Normal form of `source` as text. Raises `SyntaxError`."""
+    tree = parse(source)
+    return ast.unparse(_Rename(_bound(tree)).visit(tree))
+
+
+def similarity(first: str, second: str) -> float:
+    """Share of matching tokens of two normal forms, in [0, 1]."""
+    return difflib.SequenceMatcher(None, _TOKEN.findall(first), _TOKEN.findall(second), autojunk=False).ratio()
+
+
+def near_duplicates(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int, float]]:
+    """(place in `first`, place in `second`, similarity) of sources at or above `NEAR_DUPLICATE`."""
+    left, right = ([_TOKEN.findall(normal_form(text)) for text in texts] for texts in (first, second))
+    bags = [Counter(tokens) for tokens in left]
+    found: list[tuple[int, int, float]] = []
+    for j, tokens in enumerate(right):
+        bag = Counter(tokens)
+        matcher: difflib.SequenceMatcher[str] | None = None
+        for i, others in enumerate(left):
+            total = len(tokens) + len(others)
+            # Lengths and shared tokens bound the ratio from above and spare nearly all of the quadratic work.
+            if 2 * min(len(tokens), len(others)) < NEAR_DUPLICATE * total:
+                continue
+            if 2 * (bag & bags[i]).total() < NEAR_DUPLICATE * total:
+                continue
+            if matcher is None:  # it indexes its second sequence: once for all of `first`
+                matcher = difflib.SequenceMatcher(None, others, tokens, autojunk=False)
+            matcher.set_seq1(others)
+            ratio = matcher.ratio()
+            if ratio >= NEAR_DUPLICATE:
+                found.append((i, j, ratio))
+    return sorted(found)
+
+
+def check_split(problems: ProblemSet) -> list[Overlap]:
+    """Equal normal forms that cross splits; empty when the splits are clean."""
+    owner: dict[str, tuple[str, str]] = {}
+    overlaps: list[Overlap] = []
+
+    def claim(split: str, name: str, source: str) -> None:
+        form = normal_form(source)
+        holder = owner.setdefault(form, (split, name))
+        if holder[0] != split:
+            overlaps.append(Overlap(first=f"{holder[0]}: {holder[1]}", second=f"{split}: {name}"))
+
+    for number, pair in enumerate(problems.pairs):
+        claim("training", f"pair {number}", pair.fixed)
+        claim("training", f"pair {number}", pair.buggy)
+    for split in ("fitness", "monitor", "held_out"):
+        members: tuple[Problem, ...] = getattr(problems, split)
+        for problem in members:
+            claim(split, problem.problem_id, problem.reference)
+            claim(split, problem.problem_id, problem.buggy)
+    return overlaps

@@ -1,0 +1,134 @@
+"""A problem: a buggy function, its reference, and recorded cases that tell them apart.
+
+Cases hold plain data only. Arguments and expected outcomes are in the closed value
+language of `coral_core.problems.values` (JSON with tags for tuples, sets, floats without
+a JSON form, ...): nothing here is code except `buggy` and `reference`.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from coral_core.digest import digest
+from coral_core.frozen import Frozen
+from coral_core.problems.values import FIELDS, ValueOutside, decode_call
+
+BugClass = Literal[
+    "none",
+    "comparison",
+    "arithmetic",
+    "constant",
+    "called-name",
+    "variable",
+    "boolean",
+    "index",
+    "missing-step",
+    "unknown",
+]
+Split = Literal["training", "fitness", "monitor", "held_out"]
+Difficulty = Literal["easy", "medium", "hard"]
+
+
+class Case(Frozen):
+    """One recorded call of the reference.
+
+    What is compared, and how, is written in `coral_core.judge.oracle`. Both tolerances are
+    of each float by itself; the larger one counts. Without any, floats are compared exactly.
+    """
+
+    arguments: tuple[Any, ...] = Field(description="Encoded positional arguments (scoring.values.encode).")
+    value: Any = Field(default=None, description="Encoded return value, when `exception` is None.")
+    exception: str | None = Field(default=None, description="Name of the exception class the reference raised.")
+    mutated: tuple[Any, ...] | None = Field(
+        default=None,
+        description="Encoded arguments after the call, also one that raised; None: not compared.",
+    )
+    tolerance: float | None = Field(default=None, ge=0, description="Absolute tolerance of each float.")
+    relative_tolerance: float | None = Field(
+        default=None, ge=0, lt=1, description="Tolerance of each float as a share of the reference's."
+    )
+    slow: bool = Field(default=False, description="Judged with the slow budget (scoring.judge.slow).")
+    nodes: tuple[Any, ...] = Field(
+        default=(), description="Rows of the nodes that the arguments hold (scoring.values.encode_arguments)."
+    )
+    nodes_after: tuple[Any, ...] = Field(
+        default=(), description="Rows that `value` and `mutated` refer to; None for a row that is not compared."
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `relative_tolerance` where there is none, so that problems keep the digests they had before it."""
+        data: dict[str, Any] = handler(self)
+        if self.relative_tolerance is None:
+            data.pop("relative_tolerance", None)
+        return data
+
+    def check(self) -> None:
+        """Raises `ValueOutside` for anything that the judge could not rebuild or compare."""
+        _, nodes = decode_call(self.arguments, self.nodes)
+        if self.mutated is not None:
+            if len(self.mutated) != len(self.arguments):
+                raise ValueOutside(f"mutated has {len(self.mutated)} values for {len(self.arguments)} arguments")
+            if len(self.nodes_after) < len(nodes):
+                raise ValueOutside(
+                    f"mutated is compared, so nodes_after needs a row for each of the {len(nodes)} nodes"
+                )
+        for number, row in enumerate(self.nodes_after):
+            if row is None and (number >= len(nodes) or self.mutated is not None):
+                raise ValueOutside(f"row {number} of nodes_after is null, but it is compared")
+        rows = [[None] * len(FIELDS) if row is None else row for row in self.nodes_after or self.nodes]
+        decode_call([self.value, *(self.mutated or ())], rows)
+
+
+class Problem(Frozen):
+    """A function to repair (or, with bug class `none`, to leave right)."""
+
+    problem_id: str = Field(description="Unique, e.g. builtin/clamp-range/0042.")
+    source: str = Field(description="builtin, quixbugs, jsonl, package or a plug-in's name.")
+    family: str = Field(description="Functions of one family solve variants of one task.")
+    variant: str = Field(description="Which structural variant of the family.")
+    entry_point: str = Field(description="Name of the function that the cases call.")
+    bug_class: BugClass
+    difficulty: Difficulty = "medium"
+    buggy: str = Field(description="Source text the model sees. Equal to `reference` when bug_class is `none`.")
+    reference: str = Field(description="Source text of a right answer; never enters a patch's process.")
+    cases: tuple[Case, ...] = Field(min_length=1)
+    excluded: tuple[str, ...] = Field((), description="Cases of the source that are left out, by name, and why.")
+
+    @property
+    def retention(self) -> bool:
+        """True for a function that is already right: the model must leave it right."""
+        return self.bug_class == "none"
+
+    def digest(self) -> str:
+        """Identity of everything that the judge and the prompt can see."""
+        return digest(self.model_dump(mode="json"))
+
+
+class RepairPair(Frozen):
+    """One training example: buggy text in, fixed text out (equal for an echo pair)."""
+
+    buggy: str
+    fixed: str
+    family: str
+    bug_class: BugClass
+
+
+class ProblemSet(Frozen):
+    """What a run works on, split four ways (design: training / fitness / monitor / held-out)."""
+
+    source: str
+    pairs: tuple[RepairPair, ...] = Field(description="Adapter training data.")
+    fitness: tuple[Problem, ...]
+    monitor: tuple[Problem, ...]
+    held_out: tuple[Problem, ...]
+    benchmark: bool = Field(
+        False, description="A public benchmark: its answers are not trained on, near-duplicates are leaks too."
+    )
+    answers_of: str = Field("", description="The public benchmark whose own answers are among the pairs, if one is.")
+
+    def split(self, name: Split) -> tuple[Problem, ...]:
+        if name == "training":
+            raise KeyError("the training split holds pairs, not problems: use `pairs`")
+        problems: tuple[Problem, ...] = getattr(self, name)
+        return problems

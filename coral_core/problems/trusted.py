@@ -1,0 +1,89 @@
+"""Runs functions of our own making, and mutants of them, while problems are generated.
+
+Not a sandbox: it runs only code that this package wrote. A line budget and a size check
+on every line keep a mutant from hanging or growing. Patches go to scoring.judge instead.
+"""
+
+import copy
+import sys
+from collections.abc import Sequence
+from types import CodeType, FrameType
+from typing import Any
+
+from coral_core.problems.values import ValueOutside, encode
+
+LINES = 1_500
+LARGEST_INT_BITS = 512
+LONGEST = 2_000
+DEEPEST = 200
+"""Frames of a call. Far below Python's own limit, which leaves more or less room depending on who calls."""
+
+
+class OutOfBudget(BaseException):
+    """The call ran too long or grew too large; a BaseException so that code under test cannot catch it."""
+
+
+Outcome = tuple[str, Any]
+"""("value", encoded), ("exception", class name) or ("budget", None)."""
+
+
+def compiled(source: str) -> CodeType:
+    return compile(source, "<generated>", "exec")
+
+
+def run(
+    code: CodeType, entry_point: str, arguments: Sequence[Sequence[Any]], stop_at: Sequence[Outcome] = ()
+) -> list[Outcome]:
+    """Outcome of each call; with `stop_at`, ends after two outcomes that differ from it."""
+    space: dict[str, Any] = {}
+    exec(code, space)
+    function = space[entry_point]
+    outcomes: list[Outcome] = []
+    differences = 0
+    for number, case in enumerate(arguments):
+        outcomes.append(_call(function, copy.deepcopy(list(case))))
+        if stop_at and outcomes[-1] != stop_at[number]:
+            differences += 1
+            if outcomes[-1][0] == "budget" or differences >= 2:
+                break
+    return outcomes
+
+
+def _call(function: Any, arguments: list[Any]) -> Outcome:
+    left = LINES
+    depth = 0
+    before = sys.gettrace()
+
+    def check(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left, depth
+        if event == "call":
+            depth += 1
+            if depth > DEEPEST:
+                raise OutOfBudget
+        elif event == "return":
+            depth -= 1
+        elif event == "line":
+            left -= 1
+            if left < 0:
+                raise OutOfBudget
+            for value in frame.f_locals.values():
+                if type(value) is int:
+                    if value.bit_length() > LARGEST_INT_BITS:
+                        raise OutOfBudget
+                elif type(value) in (list, str) and len(value) > LONGEST:
+                    raise OutOfBudget
+        return check
+
+    sys.settrace(check)
+    try:
+        value = function(*arguments)
+    except OutOfBudget:
+        return "budget", None
+    except Exception as error:
+        return "exception", type(error).__name__
+    finally:
+        sys.settrace(before)
+    try:
+        return "value", encode(value, budget=4_000, depth=8)
+    except ValueOutside:
+        return "exception", "ValueOutside"

@@ -1,0 +1,350 @@
+"""What a run under way shows of itself: five pictures and the Markdown around them, from a `RunReading`.
+
+Drawn anew while the run goes on, so that none needs more than the reading holds: no evaluation is
+opened and no history parsed again. Not covered: the report at the end (markdown.py).
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from coral_core.durations import clock as clock
+from coral_core.ledger import way_on
+from coral_core.report.markdown import heavy_text, light_text, number, plural, share, table
+from coral_core.report.pictures import (
+    BLACK,
+    BLUE,
+    GREY,
+    Dot,
+    as_data_uri,
+    blank,
+    canvas,
+    draw_fitness,
+    draw_pareto,
+    plain,
+    png,
+    whole_numbers,
+)
+from coral_core.runs.lane_use import BINS, busy_lanes
+from coral_core.runs.progress import Best, Progress
+from coral_core.runs.run_reader import Kind, Line, RunReading
+from coral_core.untrusted import code, inline
+
+MOST_STEPS = 60
+"""Generations in the picture of genes: of more, every second, third, ... is shown."""
+SHOWN_GENERATIONS = 12
+SHARES = ("DoRA", "sampling")
+LIGHT_ORANGE = "#F0A870"
+DRIFTING = ("rank", "alpha", "dropout", "learning rate", "modules", "DoRA", "sampling", "temperature")
+
+
+def fitness_picture(reading: RunReading) -> bytes:
+    """Best, mean and monitored fitness by generation."""
+    lines = reading.generations
+    names = {"default_lora": "default LoRA", "base_model": "base model"}
+    baselines = {names[name]: row["fitness"] for name, row in reading.baselines.items() if name in names}
+    return draw_fitness(
+        [line.best_fitness for line in lines],
+        [line.mean_fitness for line in lines],
+        [line.monitor for line in lines],
+        baselines,
+    )
+
+
+def pareto_picture(reading: RunReading) -> bytes:
+    """Bugfix against trainable parameters, of all genomes of finished generations."""
+    front = set(reading.generations[-1].front) if reading.generations else set()
+    champion = reading.champion.genome_id if reading.champion else ""
+    return draw_pareto(
+        [
+            Dot(p.bugfix, p.retention, p.cost, p.parameters, p.genome_id in front, p.genome_id == champion)
+            for p in reading.points.values()
+        ]
+    )
+
+
+def hypervolume_picture(reading: RunReading) -> bytes:
+    """Hypervolume of the front, and the size of it, by generation."""
+    figure, axes = canvas()
+    volumes = [line.hypervolume for line in reading.generations]
+    axes.plot(
+        range(len(volumes)), volumes, "o-" if len(volumes) <= 25 else "-", color=BLUE, markersize=5, linewidth=1.6
+    )
+    axes.set_ylim(0, max([0.05, *volumes]) * 1.1)
+    axes.set_xlabel("generation")
+    axes.set_ylabel("hypervolume of the front")
+    whole_numbers(axes, len(volumes))
+    return png(figure)
+
+
+def drift_picture(reading: RunReading) -> bytes:
+    """Mean and span of each gene by generation."""
+    figure = blank((6.4, 3.5))
+    figure.subplots_adjust(left=0.065, right=0.985, top=0.93, bottom=0.135, wspace=0.38, hspace=0.26)
+    lines = reading.generations
+    shown = lines[:: -(-len(lines) // MOST_STEPS)] if lines else []
+    for place, gene in enumerate(DRIFTING, 1):
+        axes = figure.add_subplot(2, 4, place)
+        plain(axes)
+        axes.grid(visible=False)
+        axes.tick_params(labelsize=7, length=2, pad=2)
+        axes.set_title("share " + gene if gene in SHARES else gene, fontsize=9, color=BLACK, pad=3)
+        points = [(line.number, *line.genes[gene]) for line in shown if gene in line.genes]
+        if points:
+            _band(axes, gene, points)
+            whole_numbers(axes, len(lines), 3)
+        if place <= 4:
+            axes.tick_params(labelbottom=False)  # the row below has the same axis, and each figure costs bytes
+    figure.text(0.5, 0.02, "generation (line: mean, band: smallest to largest)", fontsize=9, color=BLACK, ha="center")
+    return png(figure)
+
+
+def _band(axes: Any, gene: str, points: Sequence[tuple[float, float, float, float]]) -> None:
+    """One gene: a line for the mean, a band from the smallest to the largest."""
+    from matplotlib.ticker import MaxNLocator
+
+    numbers, least, mean, most = zip(*points, strict=True)
+    if gene in ("rank", "alpha", "learning rate"):
+        axes.set_yscale("log")
+        _ticks(axes, min(least), max(most), gene)
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(3, integer=gene == "modules"))
+    if gene in SHARES:
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_yticks([0, 0.5, 1])
+    else:
+        axes.fill_between(numbers, least, most, color="#CFE3F1", linewidth=0, antialiased=False)
+    axes.plot(numbers, mean, color=BLUE, linewidth=1.5, marker="o" if len(numbers) == 1 else None, markersize=3)
+
+
+def _ticks(axes: Any, low: float, high: float, gene: str) -> None:
+    """Numbers as people write them on a logarithmic axis."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    steps = [m * 10.0**e for e in range(-7, 1) for m in (1, 2, 5)] if gene == "learning rate" else [2.0**e for e in range(12)]  # fmt: skip
+    ticks = [step for step in steps if low * 0.99 <= step <= high * 1.01] or [low]
+    axes.yaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 4)]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def lanes_picture(reading: RunReading) -> bytes:
+    """Busy lanes of each kind over the latest session that did work, with the lanes that there may be at most."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = canvas()
+    found = busy_lanes(reading)
+    if found is not None:
+        whole = BINS * found.width
+        unit, name = next(
+            (seconds, name)
+            for seconds, name in ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
+            if whole > 2 * seconds or seconds == 1
+        )
+        edges = [n * found.width / unit for n in range(BINS + 1)]
+        below = [0.0] * BINS
+        colours: tuple[tuple[Kind, str], ...] = (("training", BLUE), ("evaluation", LIGHT_ORANGE))
+        for kind, colour in colours:
+            busy = [under + more for under, more in zip(below, found.columns[kind], strict=True)]
+            axes.stairs(busy, edges, baseline=below, fill=True, color=colour, label=kind, antialiased=False)
+            below = busy
+        if found.at_most > 0:
+            axes.axhline(found.at_most, color=GREY, linestyle=":", linewidth=1.1, label="lanes at most")
+        axes.set_xlim(0, edges[-1])
+        axes.set_xlabel(f"{name} since the session began")
+        axes.set_ylim(0, max(1.0, *below, found.at_most) * 1.25)
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.legend(fontsize=8, frameon=False, loc="upper center", ncols=3)
+    axes.set_ylabel("busy lanes")
+    return png(figure)
+
+
+PICTURES: Mapping[str, tuple[str, Callable[[RunReading], bytes]]] = {
+    "fitness": ("Fitness by generation", fitness_picture),
+    "pareto": ("Pareto front", pareto_picture),
+    "hypervolume": ("Hypervolume by generation", hypervolume_picture),
+    "drift": ("Genes by generation", drift_picture),
+    "lanes": ("Busy lanes", lanes_picture),
+}
+"""Name -> title and how it is drawn."""
+
+
+def prepare() -> None:
+    """Load what drawing needs, once."""
+    import matplotlib.figure  # noqa: F401
+    import PIL.Image  # noqa: F401
+
+
+def draw(name: str, reading: RunReading) -> str:
+    """One picture as a data URI."""
+    return as_data_uri(PICTURES[name][1](reading))
+
+
+def pictures_markdown(pictures: Mapping[str, str]) -> str:
+    """All pictures, one below the other."""
+    shown = [(title, pictures[name]) for name, (title, _) in PICTURES.items() if name in pictures]
+    parts = [f"## {title}\n\n![{title}]({address})" for title, address in shown]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(progress: Progress, reading: RunReading, pictures: Mapping[str, str]) -> str:
+    """Where the run stands."""
+    parts = [
+        _headline(progress),
+        _list(_facts(progress)),
+        _best(progress.best),
+        "## Jobs\n\n" + _jobs(progress),
+        "## Time and cost\n\n" + _list(_spent(progress)),
+    ]
+    if reading.generations:
+        parts.append("## Generations\n\n" + _generations(reading))
+    for name in ("fitness", "pareto"):
+        if name in pictures:
+            parts.append(f"## {PICTURES[name][0]}\n\n![{PICTURES[name][0]}]({pictures[name]})")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _list(facts: Sequence[tuple[str, str]]) -> str:
+    """A list, not a table: its lines break on a phone."""
+    return "\n".join(f"- {name}: {text}" for name, text in facts)
+
+
+def _headline(progress: Progress) -> str:
+    words = {"searching": f"generation {(progress.generation or 0) + 1} of at most {progress.generations}"}
+    where = words.get(progress.phase, progress.phase.replace("held-out", "opening the held-out split"))
+    go_on = code(f"coral resume {progress.run_id}")
+    if progress.status == "finished":
+        return f"**Finished**: {inline(str(progress.reason))}."
+    if progress.status == "paused":
+        sentence, command = way_on(progress.paused, progress.run_id)
+        return f"**Paused** in {where}: {progress.paused.rstrip('.')}. {sentence} `{command}`"
+    if progress.status == "failed":
+        return f"**Failed** in {where}: {inline(progress.error)}. Mend that, then go on with {go_on}; finished work is kept."
+    if progress.status == "stopped":
+        return f"**Stopped** in {where}. Go on with {go_on}; finished work is kept."
+    return f"**Running**: {where}, {progress.percent:.0f} % of the jobs done{_left(progress.seconds_left)}."
+
+
+def _left(seconds: float | None) -> str:
+    return f", about {clock(seconds)} left" if seconds else ""
+
+
+def _facts(progress: Progress) -> list[tuple[str, str]]:
+    population, cache = progress.population, progress.cache
+    rows = [
+        ("generations finished", f"{progress.generations_done} of at most {progress.generations}"),
+        ("genomes evaluated", f"{population.evaluated}, of which {population.infeasible} infeasible"),
+        ("distinct adapters", f"{population.unique_adapters}; {plural(cache.genomes_sharing_an_adapter, 'genome')} needed none of their own"),
+        ("found in the store", f"{cache.hits} of {cache.asked} jobs ({share(cache.rate)}) in the latest session"),
+        ("Pareto front", f"{plural(progress.front, 'genome')}, hypervolume {number(progress.hypervolume)}"),
+        *(
+            (f"{name.replace('_', ' ').replace('lora', 'LoRA')} repairs", f"{share(value)} of the fitness bugs")
+            for name, value in progress.baselines.items()
+        ),
+    ]  # fmt: skip
+    if progress.last_event:
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(progress.last_event.when))
+        rows.append(("last event", f"{inline(progress.last_event.text)} ({when})"))
+    return rows
+
+
+def _best(best: Best | None) -> str:
+    if best is None:
+        return "No genome is evaluated yet."
+    words = f"`{best.genome_id}`: fitness {best.fitness:.3f}, repairs {share(best.pass_at_1)} of the fitness bugs, {best.trainable_parameters:,} trainable parameters"
+    genes = f". {heavy_text(best.heavy)}; {light_text(best.light)}" if best.heavy else ""
+    held = "" if best.meets_thresholds else " It does not meet the final thresholds."
+    names = sorted(best.scores)
+    scores = table(names, [[number(best.scores[name]) for name in names]])
+    return f"## Best genome\n\n{words}{genes}.{held}\n\nIts scores:\n\n{scores}"
+
+
+def _jobs(progress: Progress) -> str:
+    rows = [
+        (name, tally.done, tally.running, "–" if tally.waiting is None else tally.waiting, tally.failed, tally.found)
+        for name, tally in (("trainings", progress.trainings), ("evaluations", progress.evaluations))
+    ]
+    return table(("jobs", "done", "running", "waiting", "failed tries", "found in the store"), rows)
+
+
+def _spent(progress: Progress) -> list[tuple[str, str]]:
+    times, cost, over = progress.time, progress.cost, progress.status == "finished"
+
+    def expected(value: float | None, digits: str) -> str:
+        return "" if over or value is None else f" so far, {format(value, digits)} expected at the end"
+
+    phases = f"baselines {clock(times.baselines)}, search {clock(times.searching)}, held-out {clock(times.held_out)}"
+    rows = [
+        ("wall clock", f"{clock(times.elapsed)} in {plural(progress.sessions, 'session')}"),
+        ("by phase", phases),
+        ("work in lanes", f"training {clock(times.training)}, evaluation {clock(times.evaluation)}"),
+        ("GPU hours", f"{cost.gpu_hours:.3g}{expected(cost.forecast_gpu_hours, '.3g')}"),
+    ]
+    if cost.money:
+        rows.append((f"money, {cost.currency}", f"{cost.money:.2f}{expected(cost.forecast_money, '.2f')}"))
+    if cost.used:
+        rows.append(("budget", f"{cost.used:.0%} of the nearest limit is spent"))
+    return rows
+
+
+def _generations(reading: RunReading) -> str:
+    lines = reading.generations[-SHOWN_GENERATIONS:]
+    rows = [
+        (line.number, line.best or "–", number(line.best_fitness), number(line.mean_fitness), share(line.monitor), number(line.hypervolume), line.adapters, line.infeasible)
+        for line in reversed(lines)
+    ]  # fmt: skip
+    more = (
+        f"\n\nThe latest {len(lines)} of {len(reading.generations)}." if len(lines) < len(reading.generations) else ""
+    )
+    header = (
+        "generation",
+        "best",
+        "best fitness",
+        "mean fitness",
+        "monitor bugs",
+        "hypervolume",
+        "adapters",
+        "infeasible",
+    )
+    return table(header, rows) + more
+
+
+# -- tables --------------------------------------------------------------------------------
+
+
+def leaderboard(reading: RunReading) -> list[dict[str, Any]]:
+    """The fittest genomes of finished generations, each once."""
+    return [{"place": place} | cells for place, cells in enumerate(genome_rows(reading.leaders), 1)]
+
+
+def genome_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """A row per genome, all with the same columns: the Prefect UI takes them from the first row."""
+    names = sorted({name for line in lines for name in line.scores})
+    reasons = any(line.infeasible for line in lines)
+    return [_row(line, names, reasons) for line in lines]
+
+
+def _row(line: Line, names: Sequence[str], reasons: bool) -> dict[str, Any]:
+    """Scores first, since narrow windows cut rows off, then genes and where the genome comes from."""
+    heavy, light, lineage = line.genome["heavy"], line.genome["light"], line.genome["lineage"]
+    cells: dict[str, Any] = {
+        "genome": line.genome_id,
+        "fitness": None if line.fitness is None else round(line.fitness, 4),
+    }
+    cells |= {name: round(line.scores[name], 3) if name in line.scores else None for name in names}
+    if reasons:
+        cells["infeasible"] = line.infeasible or ""
+    return cells | {
+        "adapter": heavy["adapter"],
+        "rank": heavy["rank"],
+        "alpha": heavy["alpha"],
+        "dropout": heavy["dropout"],
+        "modules": " ".join(name.removesuffix("_proj") for name in heavy["target_modules"]),
+        "learning rate": heavy["learning_rate"],
+        "decoding": f"sampling T={light['temperature']:.2f} p={light['top_p']:.2f} k={light['top_k']}"
+        if light["sampling"]
+        else "greedy",
+        "parameters": line.parameters,
+        "from": lineage["operator"],
+        "parents": ", ".join(lineage["parents"]),
+    }

@@ -1,0 +1,35 @@
+"""Which edition of a configuration a run of a schedule is: a new one each time, and the same one when it is run again."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from coral_core.config import RunConfig
+from coral_core.runs.run_folder import RunFolder, identify_run
+
+LARGEST_EDITION = 999_999_999_999
+"""Dates with hour and minute have twelve digits."""
+
+
+def scheduled_edition(config: RunConfig, start: datetime, flow_run_id: str = "") -> int:
+    """Edition of the run that was scheduled for `start`: its date (YYYYMMDD, UTC), or the date with hour and minute.
+
+    Two starts can share a date: at 01:30 in Berlin the last Sunday of March begins on the 29th and the next night on the
+    29th too, by UTC. The second then finds the folder of the first, which names another start, and takes the longer
+    number. A restart finds its own folder, by the start (or, made before starts were kept, by the flow run), and goes on in it.
+    """
+    utc = start.astimezone(UTC)
+    day, minute = int(utc.strftime("%Y%m%d")), int(utc.strftime("%Y%m%d%H%M"))
+    for edition in (day, minute):
+        folder = _folder(config, edition)
+        if folder.facts().get("scheduled") == stamp(start) or (flow_run_id and flow_run_id in folder.flow_run_ids()):
+            return edition
+    return minute if (_folder(config, day).path / "run.json").exists() else day
+
+
+def stamp(start: datetime) -> str:
+    """A scheduled start as run.json holds it, whatever its time zone."""
+    return start.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _folder(config: RunConfig, edition: int) -> RunFolder:
+    return RunFolder(Path(config.runs).expanduser().absolute() / identify_run(config, edition).run_id)

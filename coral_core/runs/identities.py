@@ -1,0 +1,97 @@
+"""What the base model is where its jobs run: asked once, then frozen with the run.
+
+An evolution may run on a machine without GPU, torch or weights, train on one kind of GPU and evaluate on another; so each
+queue's lanes say themselves what they have, and their numerics class goes into the digests of their jobs. `base_model.json`
+in the run's folder keeps the answer: a replay finds everything in the store and needs no lane for it.
+"""
+
+import logging
+from typing import Self
+
+from pydantic import Field
+
+from coral_core.bounded_read import read_model
+from coral_core.config import InfraConfig
+from coral_core.errors import BaseModelError, ConfigError, StoreError
+from coral_core.untrusted import in_a_line, visible
+from coral_core.frozen import Frozen
+from coral_core.jobs.jobs import BaseModelIdentity
+from coral_core.lm.versions import ENGINE_VERSION, UNRECORDED_ENGINE
+from coral_core.runs.run_folder import RunFolder
+from coral_core.atomic_write import write_atomic
+
+log = logging.getLogger("coral.evolve")
+
+FILE = "base_model.json"
+
+
+class Identities(Frozen):
+    """The base model as training lanes and as evaluation lanes have it: equal content, each its own numerics class."""
+
+    training: BaseModelIdentity
+    evaluation: BaseModelIdentity
+
+    @classmethod
+    def alike(cls, identity: BaseModelIdentity) -> Self:
+        """Both queues on machines of one kind."""
+        return cls(training=identity, evaluation=identity)
+
+    def check(self) -> None:
+        """Raises `BaseModelError`: the lanes of the two queues hold different weights."""
+        if self.training.content_id != self.evaluation.content_id:
+            raise BaseModelError(
+                f"base_model.name: {self.training.name}: training lanes have content {self.training.content_id[:12]}, evaluation "
+                f"lanes {self.evaluation.content_id[:12]}. Give both pools the same weights, or name a commit with base_model.revision."
+            )
+
+
+class FrozenIdentities(Frozen):
+    """`base_model.json`."""
+
+    schema_version: int = 1
+    asked: str = ""
+    engine_version: str = Field(UNRECORDED_ENGINE, description="Of the code that asked.")
+    identities: Identities
+
+
+def asked_of(infra: InfraConfig) -> str:
+    """Who answers for the lanes: answers of other lanes say nothing about these."""
+    if infra.executor != "work-pools":
+        return "this machine"
+    return f"{infra.training.deployment}, {infra.evaluation.deployment}"
+
+
+def freeze_identities(folder: RunFolder, infra: InfraConfig, identities: Identities) -> None:
+    """Keep what the lanes said, for the next session of this run. Raises `StoreError`: it cannot be written."""
+    try:
+        text = FrozenIdentities(
+            asked=asked_of(infra), engine_version=ENGINE_VERSION, identities=identities
+        ).model_dump_json(indent=1)
+        write_atomic(folder.path / FILE, text.encode())
+    except OSError as error:
+        raise StoreError(
+            f"{folder.path / FILE}: cannot be written ({error.strerror}). Free space and run it again"
+        ) from error
+
+
+def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | None:
+    """What lanes of `infra` said to an earlier session of this run; None when nobody asked them.
+
+    Raises:
+        ConfigError: the run was begun with another version of the engine.
+    """
+    try:
+        found = read_model(folder.path / FILE, FrozenIdentities)
+        found.identities.check()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, BaseModelError) as error:
+        log.warning("%s cannot be used, so lanes are asked again: %s", folder.path / FILE, in_a_line(error))
+        return None
+    if found.engine_version != ENGINE_VERSION:
+        raise ConfigError(
+            f"{folder.run_id}: was begun with engine {visible(found.engine_version)[:40]}, and this version of CORAL-X has engine {ENGINE_VERSION}, which "
+            "does not use results of another engine. Do the run anew as a new edition: coral evolve CONFIG --again (its old "
+            "results stay readable; coral store clear --other-versions removes them from the store)"
+        )
+    return found.identities if found.asked == asked_of(infra) else None

@@ -1,0 +1,213 @@
+"""The records of a run: what stands in history.jsonl and in timings.jsonl, line by line."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from coral_core.frozen import Frozen
+from coral_core.genome import Genome
+from coral_core.jobs.jobs import AdapterDigest, BaseModelIdentity, Cost, Digest
+
+SCHEMA_VERSION = 1
+Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
+"""A score: a number from 0 to 1, up to rounding."""
+Number = Annotated[float, Field(ge=-1e9, le=1e9)]
+"""A number that sums of many of its kind do not overflow."""
+UnixTime = Annotated[float, Field(ge=0, le=1e11)]
+Seconds = Annotated[float, Field(ge=0, le=1e11)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+
+
+class RunIdentity(Frozen):
+    """Which run this is. A repeat has the same identity (a replay); a new edition is a new run."""
+
+    run_id: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$",
+        description="<name>-<10 hex digits of the configuration digest>-e<edition>",
+    )
+    config_digest: str
+    edition: int = Field(ge=1)
+    run_seed: int = Field(description="Derived from (config.seed, edition); feeds search, trainings and sampling.")
+
+
+class StartRecord(Frozen):
+    """What the first population was made from, where that was not nothing (coral_core/evolution/warm_start.py)."""
+
+    start_from: Literal["last-champion"]
+    previous: str | None = Field(description="The run that genomes came from; null when none had finished.")
+    sha256: str = Field(description="Digest of start.json, which holds the genomes.")
+
+
+class RunRecord(Frozen):
+    """First line of a history."""
+
+    type: Literal["run"] = "run"
+    schema_version: int = SCHEMA_VERSION
+    identity: RunIdentity
+    name: str
+    strategy: str
+    base_model: BaseModelIdentity = Field(description="As evaluation lanes have it.")
+    training_numerics_class: str = Field(description="Numerics class of training lanes.")
+    problems: dict[str, Any] = Field(description="source, counts per split, digests per split.")
+    start: StartRecord | None = Field(None, description="Left out for a run that started from nothing.")
+
+    @property
+    def numerics(self) -> str:
+        """Numerics class of the run; both, where training and evaluation ran on machines of two kinds."""
+        training, evaluation = self.training_numerics_class, self.base_model.numerics_class
+        return evaluation if training == evaluation else f"training: {training}; evaluation: {evaluation}"
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_start(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Histories of runs that started from nothing stay byte for byte what they were before there was a choice."""
+        data: dict[str, Any] = standard(self)
+        if self.start is None:
+            del data["start"]
+        return data
+
+
+class BaselineRecord(Frozen):
+    """Scores on the fitness split of something the search must beat."""
+
+    type: Literal["baseline"] = "baseline"
+    schema_version: int = SCHEMA_VERSION
+    name: Literal["base_model", "default_lora"]
+    training_digest: AdapterDigest
+    evaluation_digest: Digest
+    scores: dict[str, Share]
+    fitness: Number | None
+    pass_at_1: Share
+    infeasible: str | None = None
+
+
+class GenomeRecord(Frozen):
+    """One genome of one generation."""
+
+    type: Literal["genome"] = "genome"
+    schema_version: int = SCHEMA_VERSION
+    genome: Genome
+    training_digest: AdapterDigest
+    evaluation_digest: Digest
+    scores: dict[str, Share] = Field(description="Empty when infeasible.")
+    fitness: Number | None
+    pass_at_1: Share | None
+    infeasible: str | None = None
+    reason: str = ""
+    trainable_parameters: int = Field(0, ge=0)
+
+
+class GenerationRecord(Frozen):
+    """Summary of one generation, after selection heard of it."""
+
+    type: Literal["generation"] = "generation"
+    schema_version: int = SCHEMA_VERSION
+    generation: Count
+    best: str | None = Field(description="Genome id of the champion so far.")
+    best_fitness: Number | None
+    mean_fitness: Number | None
+    front: tuple[str, ...] = Field(description="Pareto front of everything evaluated so far.")
+    hypervolume: Number = Field(description="Of the front over the objectives, reference 0.")
+    unique_adapters: Count
+    monitor_pass_at_1: Share | None = Field(description="Of the champion so far, on the monitor split.")
+
+
+class HeldOut(Frozen):
+    """One line of the final table."""
+
+    name: Literal["champion", "base_model", "default_lora", "generation_0_median"]
+    genome_id: str | None = None
+    training_digest: AdapterDigest
+    evaluation_digest: Digest
+    pass_at_1: Share
+    scores: dict[str, Share]
+    passed: Count = Field(description="Bugs repaired.")
+    bugs: Count = Field(description="Bugs in the split (retention problems not counted).")
+
+
+class Repeat(Frozen):
+    """The champion's genes, trained and evaluated anew on the fitness split with other random numbers."""
+
+    replicate: Count = Field(ge=1, description="Number of the repeat; 0 is the champion itself.")
+    training_digest: AdapterDigest
+    evaluation_digest: Digest
+    scores: dict[str, Share] = Field(description="Empty when infeasible.")
+    fitness: Number | None
+    pass_at_1: Share | None
+    infeasible: str | None = None
+    reason: str = ""
+
+
+class FinalRecord(Frozen):
+    """Last line of a finished history."""
+
+    type: Literal["final"] = "final"
+    schema_version: int = SCHEMA_VERSION
+    reason: str = Field(description="Why the search ended.")
+    champion: str
+    held_out_openings: Count = Field(description="Times this run evaluated the sealed split: one batch, at the end.")
+    held_out: tuple[HeldOut, ...]
+    repeats: tuple[Repeat, ...] = Field((), description="Seed repeats of the champion (search.champion_repeats).")
+
+
+Record = RunRecord | BaselineRecord | GenomeRecord | GenerationRecord | FinalRecord
+
+
+_TYPES: dict[str, type[Frozen]] = {
+    "run": RunRecord,
+    "baseline": BaselineRecord,
+    "genome": GenomeRecord,
+    "generation": GenerationRecord,
+    "final": FinalRecord,
+}
+
+
+def parse_record(row: dict[str, Any]) -> Any:
+    """A line of a history as its record. Raises `KeyError` for an unknown type, `ValidationError`."""
+    return _TYPES[row["type"]].model_validate(row)
+
+
+class JobTiming(Frozen):
+    """One job as this session saw it."""
+
+    type: Literal["job"] = "job"
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["training", "evaluation"]
+    digest: str
+    label: str = Field(description="Genome id or baseline and split.")
+    cached: bool = Field(description="True: found in the store, nothing was done.")
+    finished: UnixTime = Field(description="Unix time.")
+    waited: Seconds = Field(description="Seconds from submission to result, less the work.")
+    cost: Cost
+
+
+class JobFailure(Frozen):
+    """One try of a job that did not end in a result; it may have been tried again."""
+
+    type: Literal["failure"] = "failure"
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["training", "evaluation"]
+    digest: str
+    when: UnixTime = Field(description="Unix time.")
+    error: str = Field(description="Class of the error, or `lane-lost`.")
+    message: str = Field(description="First line of what it said.")
+
+
+class SessionTiming(Frozen):
+    """One `coral evolve` of this run, from start to end, kill or Ctrl-C (then no line is left)."""
+
+    type: Literal["session"] = "session"
+    schema_version: int = SCHEMA_VERSION
+    started: UnixTime
+    seconds: Seconds
+    trainings: Count = Field(description="Trainings done by this session (cache hits not counted).")
+    evaluations: Count = Field(description="Evaluations done by this session (cache hits not counted).")
+    outcome: Literal["finished", "stopped", "failed"]
+    error: str = Field("", description="Class and first line of the error that ended it; empty unless failed.")
+
+
+_TIMINGS: dict[str, type[Frozen]] = {"job": JobTiming, "failure": JobFailure, "session": SessionTiming}
+
+
+def parse_timing(row: dict[str, Any]) -> Any:
+    """A line of timings as its record. Raises `KeyError` for an unknown type, `ValidationError`."""
+    return _TIMINGS[row["type"]].model_validate(row)

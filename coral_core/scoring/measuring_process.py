@@ -1,0 +1,167 @@
+"""Where objectives of plug-ins are measured: in a process of their own, which a job's time limit can end.
+
+Protocol: JSON lines. Request ``{name, version, judged}``, reply ``{score}`` or ``{error, message}``. The process has the
+lane's environment and import path, starts with the first objective and stays for the next evaluation. This is no
+sandbox: a plug-in is trusted with everything but the time of the lane. A plug-in that does not return costs its job the
+job's time, and no other.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, BinaryIO, Protocol
+
+from pydantic import TypeAdapter
+
+from coral_core.errors import ConfigError, CoralError, EngineError
+from coral_core.parent_process import end_with, take_pipes
+from coral_core.scoring.judged import Judged
+from coral_core.scoring.plugins import ObjectiveError, measure, measure_one, or_nothing
+from coral_core.time_limit import TimeLimit
+
+_JUDGED = TypeAdapter(Judged)
+_ERRORS: dict[str, type[CoralError]] = {kind.__name__: kind for kind in (ConfigError, EngineError, ObjectiveError)}
+
+
+class Measurer(Protocol):
+    """Measures objectives of plug-ins."""
+
+    def measure(
+        self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit, remarks: dict[str, str] | None = None
+    ) -> dict[str, float]:
+        """As `plugins.measure`, within `limit`. Raises `ConfigError`, `EngineError`, `EngineTimeOutError`."""
+        ...
+
+    def kill(self) -> None:
+        """End what is under way, from any thread; nothing else will start."""
+        ...
+
+    def close(self) -> None:
+        """Give the process back."""
+        ...
+
+
+class MeasuringHere:
+    """In the caller's process, for a debugger. The limit is not enforced."""
+
+    def measure(
+        self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit, remarks: dict[str, str] | None = None
+    ) -> dict[str, float]:
+        return measure(versions, judged, remarks)
+
+    def kill(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class MeasuringProcess:
+    """A child process that starts with the first objective, and again after it was ended."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._killed = False
+
+    def measure(
+        self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit, remarks: dict[str, str] | None = None
+    ) -> dict[str, float]:
+        def one(name: str, version: str) -> float:
+            return or_nothing(name, lambda seen: self._ask(name, version, _plain(seen), limit), judged, remarks)
+
+        return {name: one(name, version) for name, version in versions.items()}
+
+    def _ask(self, name: str, version: str, judged: Any, limit: TimeLimit) -> float:
+        process = self._living()
+        assert process.stdin is not None and process.stdout is not None
+        out_of_time = threading.Event()
+
+        def end() -> None:
+            out_of_time.set()
+            process.kill()
+
+        timer = threading.Timer(max(0.0, limit.left()), end)
+        timer.daemon = True
+        timer.start()
+        line = b""
+        with contextlib.suppress(OSError):
+            process.stdin.write(json.dumps({"name": name, "version": version, "judged": judged}).encode() + b"\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        timer.cancel()
+        if out_of_time.is_set():
+            self.close()
+            raise limit.over(f"objective {name}")
+        if not line.endswith(b"\n"):
+            self.close()
+            raise ObjectiveError(f"objective {name}: the process that measured it ended. Repair the plug-in.")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise _ERRORS[reply["error"]](reply["message"])
+        return float(reply["score"])
+
+    def _living(self) -> "subprocess.Popen[bytes]":
+        with self._lock:
+            if self._killed:
+                raise EngineError("the lane's plug-ins were ended")
+            if self._process is None or self._process.poll() is not None:
+                path = os.pathsep.join(entry for entry in sys.path if entry)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "coral_core.scoring.measuring_process", str(os.getpid())],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=os.environ | {"PYTHONPATH": path},
+                    start_new_session=True,
+                )
+            return self._process
+
+    def kill(self) -> None:
+        with self._lock:
+            self._killed = True
+            process = self._process
+        if process is not None:
+            process.kill()
+
+    def close(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close() if stream is not None else None
+
+
+def _plain(judged: Judged) -> Any:
+    return _JUDGED.dump_python(judged, mode="json")
+
+
+def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
+    for line in reader:
+        request = json.loads(line)
+        reply: dict[str, Any]
+        try:
+            judged = _JUDGED.validate_python(request["judged"])
+            reply = {"score": measure_one(request["name"], request["version"], judged)}
+        except CoralError as error:
+            reply = {"error": type(error).__name__, "message": str(error)}
+        writer.write(json.dumps(reply).encode() + b"\n")
+        writer.flush()
+
+
+def main() -> None:
+    """Answer requests until the lane hangs up."""
+    reader, writer = take_pipes()  # a plug-in may print
+    end_with(int(sys.argv[1]))
+    _serve(reader, writer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The store: adapters and evaluations by digest, published atomically, checked on every read."""

@@ -1,0 +1,617 @@
+"""The store: adapters and evaluations by digest, published atomically, checked on every read.
+
+Layout (any PEFT or vLLM user can load an adapter folder)::
+
+    adapters/<digest>/adapter_config.json, adapter_model.safetensors, training.json, manifest.json
+    evaluations/<digest>.json
+
+A publication is written under a temporary name, fsynced and renamed; the manifest holds
+size and checksum of each file and is read first. Nothing in a store is trusted: only regular files of bounded size below
+its root are read (bounded_read.py), links are not followed, and content must be what its model and its own verdicts allow.
+A reader that finds a broken entry says so and treats it as absent; the next publication replaces it. The store is the
+truth: Prefect's cache holds pointers into it. Not covered: deletion by age or size.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from coral_core.atomic_write import sync, write_synced
+from coral_core.bounded_read import (
+    RECORD,
+    SMALL,
+    OddFileError,
+    kind_of,
+    list_folder,
+    look_at,
+    open_file,
+    read_file,
+    read_model,
+    sha256_of,
+)
+from coral_core.errors import StoreError
+from coral_core.frozen import Frozen
+from coral_core.jobs.jobs import Evaluation, TrainedAdapter
+from coral_core.json_object import json_object, json_value
+from coral_core.lm.versions import ENGINE_VERSION, RECIPE_VERSION
+from coral_core.untrusted import on_one_line, visible
+
+log = logging.getLogger("coral.store")
+
+Kind = Literal["adapter", "evaluation"]
+FOLDERS: dict[Kind, str] = {"adapter": "adapters", "evaluation": "evaluations"}
+WEIGHTS_BYTES = 32 * 2**30
+"""Bytes of one file of an adapter; a full-rank one of a 7B model in float32 has less."""
+EVALUATION_BYTES = 256 * 2**20
+"""Bytes of an evaluation with all its completions, patches and verdicts."""
+_MANIFEST = "manifest.json"
+_RECORD = "training.json"
+_WEIGHTS = "adapter_model.safetensors"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PREFIX = re.compile(r"[0-9a-f]{1,64}")
+_HEAD = re.compile(rb'\{"schema_version": \d+, "engine_version": "([^"\\]{1,32})"')
+_DESKTOP = re.compile(r"\..*|Thumbs\.db|desktop\.ini|Icon\r|@eaDir", re.IGNORECASE)
+"""What file managers and file systems leave in any folder: no part of an adapter, and no damage to it."""
+_ROUNDING = 1e-9
+_ASIDE = re.compile(r"(broken|removed)-[0-9a-f]{32}")
+_UNNAMED = "1"
+"""Version of everything that was published before entries named theirs."""
+
+
+class Entry(Frozen):
+    """One line of a listing."""
+
+    kind: Kind
+    digest: str
+    bytes: int
+    modified: float
+    version: str = Field("", description="Of the recipe (adapter) or of the engine (evaluation) that made it; empty when it cannot be read.")  # fmt: skip
+    current: bool = Field(True, description="False: it was made by another version than this one, which does not use it.")  # fmt: skip
+    sound: bool
+    problem: str = ""
+
+
+class Stranger(Frozen):
+    """Something in a folder of entries that is not named by a digest, and so is none."""
+
+    folder: Literal["adapters", "evaluations"]
+    name: str = Field(description="Control characters, and bytes that are no UTF-8, spelt out.")
+    what: str = Field(description="a file, a folder, a symbolic link, a FIFO, ...")
+
+
+class StoreSize(Frozen):
+    """How much a store holds."""
+
+    adapters: int
+    evaluations: int
+    bytes: int
+    exact: bool = Field(description="False: `bytes` is reckoned from a part of the entries.")
+
+
+class Store:
+    """Content-addressed adapters and evaluations under one directory that all lanes share."""
+
+    def __init__(self, path: str | Path) -> None:
+        if "://" in str(path) and not str(path).startswith("file://"):
+            raise StoreError(
+                f"store.path: {path}: only directories (local or mounted) are supported. Mount it, or give a directory."
+            )
+        try:
+            self.root = Path(str(path).removeprefix("file://")).expanduser().absolute()
+            os.fsencode(self.root)
+        except (RuntimeError, ValueError) as error:  # ~nobody; characters that no file system takes
+            raise StoreError(f"store.path: {str(path)[:200]!r}: is no path ({error}). Give a directory.") from None
+        if "\0" in str(self.root):
+            raise StoreError(f"store.path: {str(path)[:200]!r}: holds a NUL byte. Give a directory.")
+        self._said: set[tuple[Kind, str, str]] = set()
+
+    # -- set-up ----------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Create the folders and prove that they can be written. Raises `StoreError`."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            for name in ("adapters", "evaluations", "tmp"):
+                self.make_folder(self.root / name)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        for name in FOLDERS.values():
+            if (found := look_at(self.root / name)) is not None and not stat.S_ISDIR(found.st_mode):
+                raise StoreError(
+                    f"store {self.root}: {name} is {kind_of(found.st_mode)}, not a folder, and links within a store are not "
+                    "followed. Move what it leads to here, or link the whole store (store.path may be a link)."
+                )
+        self.probe()
+
+    def probe(self) -> None:
+        """Prove that a store that was prepared can be written; makes nothing where there is none. Raises `StoreError`."""
+        try:
+            self._must_be_prepared()
+            probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
+            write_synced(probe, b"probe")
+            probe.unlink()
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def scratch(self) -> Path:
+        """A new empty folder on the store's file system, for a result under construction."""
+        path = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
+        try:
+            self._must_be_prepared()
+            self.make_folder(path)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        return path
+
+    @property
+    def is_prepared(self) -> bool:
+        """Is there a store? A directory without its folders is new, or a mount point with nothing mounted on it."""
+        return (self.root / "adapters").is_dir()
+
+    def _must_be_prepared(self) -> None:
+        """Raise `FileNotFoundError` on a bare mount point: what is written there would lie below the store that is mounted again."""
+        if not self.is_prepared:
+            raise FileNotFoundError(errno.ENOENT, "no such directory", str(self.root / "adapters"))
+
+    def make_folder(self, path: Path) -> None:
+        """Make `path` within the store, open to whom the root is open: lanes may be other users than the evolution.
+
+        Somebody who opens the root to a group (``chmod 2775``) has opened all that is made in it later. Raises
+        `FileNotFoundError` when the root is gone: an unmounted store must not come to life on the disk below.
+        """
+        shared = self.root.stat().st_mode & 0o2777
+        for folder in [p for p in (*reversed(path.parents), path) if self.root in p.parents and not p.exists()]:
+            folder.mkdir(exist_ok=True)
+            folder.chmod(shared | folder.stat().st_mode & 0o7777)
+
+    def discard(self, scratch: Path) -> None:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    # -- adapters --------------------------------------------------------------------------
+
+    def adapter_path(self, digest: str) -> Path:
+        """Where the adapter `digest` is or would be. Raises `StoreError`: `digest` is none, and might lead anywhere."""
+        return self.root / "adapters" / _checked(digest)
+
+    def publish_adapter(self, digest: str, scratch: Path, record: TrainedAdapter) -> None:
+        """Move the finished folder `scratch` (weights in it, none when infeasible) to its place, over a broken entry, too.
+
+        Raises:
+            StoreError: it cannot be written, or a broken entry of that name cannot be moved away.
+        """
+        target = self.adapter_path(digest)
+        try:
+            write_synced(scratch / _RECORD, record.model_dump_json(indent=1).encode())
+            names = [name for name in list_folder(scratch) if name != _MANIFEST]
+            for name in names:
+                sync(scratch / name)
+            manifest = {
+                "schema_version": 1,
+                "digest": digest,
+                "engine_version": ENGINE_VERSION,
+                "recipe_version": RECIPE_VERSION,
+                "files": {name: sha256_of(scratch / name, WEIGHTS_BYTES) for name in names},
+                "bytes": {name: (scratch / name).stat().st_size for name in names},
+            }
+            write_synced(scratch / _MANIFEST, json.dumps(manifest, indent=1).encode())
+            sync(scratch)
+            if look_at(target) is not None:
+                if self.read_adapter(digest) is not None:
+                    self.discard(scratch)
+                    return
+                self.set_aside("adapter", digest)
+            self._must_be_prepared()
+            os.rename(scratch, target)
+            sync(target.parent)
+            self._forget("adapter", digest)
+        except StoreError:
+            self.discard(scratch)
+            raise
+        except OSError as error:
+            self.discard(scratch)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and self.read_adapter(digest) is not None:
+                return  # another lane published the same digest first: same content by definition
+            raise self.unwritable(error) from error
+
+    def read_adapter(self, digest: str) -> TrainedAdapter | None:
+        """The record of a sound adapter, or None (absent, or broken: then a warning says why, once)."""
+        if not _is_digest(digest) or look_at(self.adapter_path(digest)) is None:
+            return None
+        try:
+            return self._check_adapter(digest)
+        except (OSError, ValueError) as error:
+            self._say_broken("adapter", digest, error)
+            return None
+
+    def _check_adapter(self, digest: str) -> TrainedAdapter:
+        """Read every byte of an adapter. Raises `OSError` or `ValueError`: it is broken."""
+        path = self.adapter_path(digest)
+        there = list_folder(path, self.root)
+        manifest = self._manifest(digest)
+        files, sizes = manifest.get("files"), manifest.get("bytes", {})
+        if manifest.get("digest") != digest or not isinstance(files, dict) or _RECORD not in files:
+            raise ValueError("its manifest belongs to something else")
+        if not isinstance(sizes, dict) or not set(sizes) <= set(files):
+            raise ValueError("its manifest names sizes of other files")
+        more = sorted(
+            name for name in there if name != _MANIFEST and name not in files and not _DESKTOP.fullmatch(name)
+        )
+        if more:
+            raise ValueError(f"{more[0]} is not in its manifest. Take it away, and the entry is sound again")
+        for name, checksum in files.items():
+            if name not in there:  # also for `..` and for names with a slash: no folder lists them
+                raise ValueError(f"{name} is missing")
+            size = sizes.get(name, there[name].st_size)
+            if size != there[name].st_size or sha256_of(path / name, WEIGHTS_BYTES, self.root) != checksum:
+                raise ValueError(f"{name} does not match its checksum")
+        record = read_model(path / _RECORD, TrainedAdapter, RECORD, self.root)
+        if record.training_digest != digest:
+            raise ValueError("its record belongs to another digest")
+        if not record.infeasible and _WEIGHTS not in files:
+            raise ValueError("it holds no weights")
+        return record
+
+    def _manifest(self, digest: str) -> dict[str, object]:
+        return json_object(read_file(self.adapter_path(digest) / _MANIFEST, SMALL, self.root))
+
+    # -- evaluations -----------------------------------------------------------------------
+
+    def evaluation_path(self, digest: str) -> Path:
+        """Where the evaluation `digest` is or would be. Raises `StoreError`: `digest` is none, and might lead anywhere."""
+        return self.root / "evaluations" / f"{_checked(digest)}.json"
+
+    def publish_evaluation(self, digest: str, evaluation: Evaluation) -> None:
+        """Write an evaluation, over what is there, too.
+
+        Raises:
+            StoreError: it cannot be written, something that is no file cannot be moved away, or `evaluation` contradicts
+                itself: no reader would take it.
+        """
+        target = self.evaluation_path(digest)
+        try:
+            check_consistency(evaluation)
+        except ValueError as error:
+            raise StoreError(f"evaluation {digest[:12]}: is not published, because {error}. Run it again, and report it if it comes again.") from None  # fmt: skip
+        body = evaluation.model_dump_json()
+        envelope = {
+            "schema_version": 1,
+            "engine_version": ENGINE_VERSION,
+            "sha256": hashlib.sha256(body.encode()).hexdigest(),
+            "evaluation": body,
+        }
+        data = json.dumps(envelope).encode()
+        if len(data) > EVALUATION_BYTES:
+            raise StoreError(
+                f"evaluation {digest[:12]}: has {len(data)} bytes, {EVALUATION_BYTES} at most are stored. Choose fewer problems or fewer samples for each (generation.samples)."
+            )
+        scratch = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}.json"
+        try:
+            self._must_be_prepared()
+            self.make_folder(scratch.parent)
+            self.make_folder(target.parent)
+            write_synced(scratch, data)
+            if (found := look_at(target)) is not None and not stat.S_ISREG(found.st_mode):
+                self.set_aside("evaluation", digest)
+            os.replace(scratch, target)
+            sync(target.parent)
+            self._forget("evaluation", digest)
+        except StoreError:
+            scratch.unlink(missing_ok=True)
+            raise
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+            raise self.unwritable(error) from error
+
+    def read_evaluation(self, digest: str) -> Evaluation | None:
+        """A sound evaluation, or None (absent, or broken: then a warning says why, once)."""
+        if not _is_digest(digest) or look_at(self.evaluation_path(digest)) is None:
+            return None
+        try:
+            return self._check_evaluation(digest)
+        except (OSError, ValueError) as error:
+            self._say_broken("evaluation", digest, error)
+            return None
+
+    def _check_evaluation(self, digest: str) -> Evaluation:
+        """Read an evaluation. Raises `OSError` or `ValueError`: it is broken."""
+        envelope = json_object(read_file(self.evaluation_path(digest), EVALUATION_BYTES, self.root))
+        body, checksum = envelope.get("evaluation"), envelope.get("sha256")
+        if not isinstance(body, str) or not isinstance(checksum, str):
+            raise ValueError("it is no envelope of an evaluation and its checksum")
+        if hashlib.sha256(body.encode()).hexdigest() != checksum:
+            raise ValueError("its content does not match its checksum")
+        evaluation = Evaluation.model_validate(json_value(body))
+        if evaluation.evaluation_digest != digest:
+            raise ValueError("its record belongs to another digest")
+        check_consistency(evaluation)
+        return evaluation
+
+    def is_published(self, kind: Kind, digest: str) -> bool:
+        """Is there a result? A look at names only: who uses the result checks it."""
+        if not _is_digest(digest):
+            return False
+        path = self.adapter_path(digest) / _MANIFEST if kind == "adapter" else self.evaluation_path(digest)
+        return look_at(path) is not None
+
+    def holds(self, kind: Kind, digest: str) -> bool:
+        """Does anything lie at the place of an entry, sound or not?"""
+        return look_at(self._path(kind, digest)) is not None
+
+    def _path(self, kind: Kind, digest: str) -> Path:
+        return self.adapter_path(digest) if kind == "adapter" else self.evaluation_path(digest)
+
+    def set_aside(self, kind: Kind, digest: str) -> None:
+        """Move a broken entry out of the way, so that its name is free for a sound one.
+
+        Raises:
+            StoreError: it cannot be moved.
+        """
+        path = self._path(kind, digest)
+        try:
+            os.rename(path, self.root / "tmp" / f"broken-{uuid.uuid4().hex}")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(
+                f"store {self.root}: {FOLDERS[kind]}/{path.name} is broken and cannot be moved away ({error.strerror or error}). "
+                "Remove it, as its owner or as root, and run the same command again; finished work is kept"
+            ) from error
+
+    # -- looking after it ------------------------------------------------------------------
+
+    def entries(self, check: bool = False) -> Iterator[Entry]:
+        """All entries by kind and digest; `check` reads every byte and reports broken ones.
+
+        Without it only what lies at the place of the entry, and its version, are looked at.
+
+        Raises:
+            StoreError: a folder of entries is there and cannot be listed.
+        """
+        for kind in FOLDERS:
+            for name, found in self._listed(kind).items():
+                if (digest := _digest_of(kind, name)) is not None:
+                    yield self._entry(kind, digest, found, check)
+
+    def strangers(self) -> list[Stranger]:
+        """What lies among the entries and is none: files of desktops, links, folders of other names. Raises `StoreError`."""
+        return [
+            Stranger(folder=folder, name=on_one_line(name), what=kind_of(found.st_mode))
+            for kind, folder in FOLDERS.items()
+            for name, found in self._listed(kind).items()
+            if _digest_of(kind, name) is None
+        ]
+
+    def _listed(self, kind: Kind) -> dict[str, os.stat_result]:
+        try:
+            return list_folder(self.root / FOLDERS[kind], self.root)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise StoreError(
+                f"store {self.root}: {FOLDERS[kind]} cannot be listed ({error.strerror or error}). Look at its permissions and its mount; links within a store are not followed."
+            ) from None
+
+    def _entry(self, kind: Kind, digest: str, found: os.stat_result, check: bool) -> Entry:
+        folder = kind == "adapter"
+        problem, size, version = "", found.st_size, ""
+        try:
+            if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
+                raise OddFileError(digest, f"{kind_of(found.st_mode)}, not a {'folder' if folder else 'file'}")
+            if folder:
+                size = sum(inner.st_size for inner in list_folder(self.adapter_path(digest), self.root).values())
+            if check:
+                self._check_adapter(digest) if folder else self._check_evaluation(digest)
+            version = self._version(kind, digest)
+        except (OSError, ValueError) as error:
+            problem = _reason(error)
+        return Entry(
+            kind=kind,
+            digest=digest,
+            bytes=size,
+            modified=found.st_mtime,
+            version=version,
+            current=not version or version == (RECIPE_VERSION if folder else ENGINE_VERSION),
+            sound=not problem,
+            problem=problem,
+        )
+
+    def _version(self, kind: Kind, digest: str) -> str:
+        """Recipe or engine that made an entry. Raises `OSError` or `ValueError`: it cannot be told."""
+        if kind == "adapter":
+            return str(self._manifest(digest).get("recipe_version", _UNNAMED))[:32]
+        with open_file(self.evaluation_path(digest), EVALUATION_BYTES, self.root) as file:
+            head = _HEAD.match(file.read(256))
+        return head[1].decode("utf-8", "backslashreplace") if head else _UNNAMED
+
+    def remove(self, kind: Kind, digest: str) -> None:
+        """Take an entry away, whatever lies there. Raises `StoreError`."""
+        path = self._path(kind, digest)
+        grave = self.root / "tmp" / f"removed-{uuid.uuid4().hex}"
+        try:
+            os.rename(path, grave)  # first: a reader finds the whole entry or none
+            _remove(grave)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def set_aside_before(self) -> list[str]:
+        """Names, in ``tmp``, of broken entries that were moved out of the way of sound ones."""
+        return [name for name in _names(self.root / "tmp") if _ASIDE.fullmatch(name)]
+
+    def forget_set_aside(self, names: list[str]) -> None:
+        """Remove what `set_aside_before` named. Raises `StoreError`."""
+        for name in names:
+            if _ASIDE.fullmatch(name):
+                try:
+                    _remove(self.root / "tmp" / name)
+                except OSError as error:
+                    raise self.unwritable(error) from error
+
+    def size(self, seconds: float = 1.0) -> StoreSize:
+        """Entries and bytes without opening a file. What is left after `seconds` for each kind is reckoned from the mean."""
+        adapters, evaluations = (
+            [name for name in _names(self.root / folder) if _digest_of(kind, name) is not None]
+            for kind, folder in FOLDERS.items()
+        )
+        of_adapters, all_adapters = _bytes_of([self.root / "adapters" / name for name in adapters], seconds)
+        of_evaluations, all_evaluations = _bytes_of([self.root / "evaluations" / name for name in evaluations], seconds)
+        return StoreSize(
+            adapters=len(adapters),
+            evaluations=len(evaluations),
+            bytes=of_adapters + of_evaluations,
+            exact=all_adapters and all_evaluations,
+        )
+
+    def find(self, prefix: str) -> list[tuple[Kind, str]]:
+        """Entries whose digest starts with `prefix`. Raises `StoreError`: that is no beginning of a digest."""
+        if not _PREFIX.fullmatch(prefix):
+            raise StoreError(
+                f"{prefix[:100]!r}: is no digest, nor the beginning of one (1 to 64 of 0-9 and a-f). See: coral store ls"
+            )
+        return [
+            (kind, digest)
+            for kind in FOLDERS
+            for name in self._listed(kind)
+            if (digest := _digest_of(kind, name)) is not None and digest.startswith(prefix)
+        ]
+
+    def _say_broken(self, kind: Kind, digest: str, error: Exception) -> None:
+        reason = _reason(error)
+        if (kind, digest, reason) in self._said:
+            return
+        self._said.add((kind, digest, reason))
+        log.warning(
+            "store: %s %s is broken (%s); it counts as absent and will be made again", kind, digest[:12], reason
+        )
+
+    def _forget(self, kind: Kind, digest: str) -> None:
+        self._said = {said for said in self._said if said[:2] != (kind, digest)}
+
+    def unwritable(self, error: OSError) -> StoreError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            way_out = "the disk is full. Free space and run the same command again; finished work is kept"
+        elif error.errno in (errno.ENOENT, errno.ESTALE, errno.ENOTCONN):
+            way_out = "it is gone. Mount it again and run the same command; finished work is kept"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            way_out = "it cannot be written. Make it writable, or choose another with --set store.path=DIR"
+        else:
+            way_out = f"{error.strerror or error}. Check the path with: coral config check"
+        return StoreError(f"store {self.root}: {way_out} ({errno.errorcode.get(error.errno or 0, 'error')})")
+
+
+def check_consistency(evaluation: Evaluation) -> None:
+    """Does an evaluation say one thing? Its scores are shares, and what follows from its verdicts follows from them.
+
+    Raises:
+        ValueError: it contradicts itself.
+    """
+    for name, value in [*evaluation.scores.items(), *((f"pass@{k}", v) for k, v in evaluation.pass_at_k.items())]:
+        if not -_ROUNDING <= value <= 1 + _ROUNDING:
+            raise ValueError(f"its {visible(name)[:40]} is {value}, not a share between 0 and 1")
+    if evaluation.infeasible is not None:
+        if evaluation.scores or evaluation.passed or evaluation.pass_at_1:
+            raise ValueError(f"it is infeasible ({evaluation.infeasible}) and has scores")
+        return
+    if not evaluation.records:
+        raise ValueError("it holds no problem")
+    ids = [record.problem_id for record in evaluation.records]
+    if len(set(ids)) < len(ids):
+        raise ValueError("it holds a problem twice")
+    for record in evaluation.records:
+        for sample in record.samples:
+            _check_verdict(sample.verdict, record.problem_id)
+    passed = tuple(record.problem_id for record in evaluation.records if record.samples and record.samples[0].passes)
+    if passed != evaluation.passed:
+        raise ValueError("its repaired problems are not those of its verdicts")
+    flat = [float(sample.passes) for record in evaluation.records if not record.retention for sample in record.samples]
+    share = math.fsum(flat) / len(flat) if flat else 0.0
+    if abs(share - evaluation.pass_at_1) > _ROUNDING:
+        raise ValueError(f"its pass@1 is {evaluation.pass_at_1}, and its verdicts give {share}")
+
+
+def _check_verdict(verdict: dict[str, Any], problem: str) -> None:
+    cases = verdict.get("cases")
+    if not isinstance(verdict.get("outcome"), str) or not isinstance(cases, (list, tuple)):
+        raise ValueError(f"the verdict on {visible(problem)[:80]} is none")
+    if not all(isinstance(case, str) for case in cases):
+        raise ValueError(f"the verdict on {visible(problem)[:80]} has cases that are none")
+    for key, value in verdict.items():
+        if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+            raise ValueError(f"the verdict on {visible(problem)[:80]} has {visible(key)[:40]} {value}")
+
+
+def _is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None
+
+
+def _checked(digest: str) -> str:
+    if not _is_digest(digest):
+        raise StoreError(f"{digest[:100]!r}: is no digest (64 of 0-9 and a-f). See: coral store ls")
+    return digest
+
+
+def _digest_of(kind: Kind, name: str) -> str | None:
+    """The digest that a name in a folder of entries stands for; None when it is a stranger's."""
+    digest = name if kind == "adapter" else name.removesuffix(".json")
+    return digest if _is_digest(digest) and (kind == "adapter" or name.endswith(".json")) else None
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with an entry, in a line that a terminal shows and does not obey."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        text = f"{'.'.join(map(str, first['loc'])) or 'its record'}: {first['msg']}"
+    elif isinstance(error, OSError):
+        name = Path(os.fsdecode(error.filename)).name if error.filename else ""
+        text = f"{name[:80]}: {error.strerror or type(error).__name__}" if name else str(error)
+    else:
+        text = str(error) or type(error).__name__
+    return visible(text.splitlines()[0] if text.splitlines() else type(error).__name__)[:300]
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder; links in it are not followed."""
+    if stat.S_ISDIR(path.lstat().st_mode):
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _names(folder: Path) -> list[str]:
+    """Names in a folder, none where it is not there."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _bytes_of(paths: list[Path], seconds: float) -> tuple[int, bool]:
+    """Bytes of files, or of the files in folders; and whether all were looked at. Names are digests: any order is a sample."""
+    deadline, total, seen = time.monotonic() + seconds, 0, 0
+    for path in paths:
+        if time.monotonic() > deadline:
+            break
+        seen += 1
+        with contextlib.suppress(OSError):  # gone in between
+            if path.suffix == ".json":
+                total += path.lstat().st_size
+            else:
+                with os.scandir(path) as entries:
+                    total += sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+    return (total, True) if seen == len(paths) else (round(total / max(1, seen) * len(paths)), False)

@@ -1,0 +1,220 @@
+"""The three work pools and their templates under `deployments/pools`, for three kinds of infrastructure.
+
+What a flow run's job variables could change (command, image, volumes, environment, privileges) is fixed when a
+template is rendered here; the only variable left open is a name. Who may write pools or deployments can change all of it
+(docs/security.md).
+"""
+
+import json
+import re
+import string
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from coral_core.digest import digest
+from coral_core.errors import ConfigError
+from coral_core.frozen import Frozen
+from flows.prefect_api.api_settings import without_secrets
+
+Infrastructure = Literal["process", "docker", "kubernetes"]
+PullPolicy = Literal["IfNotPresent", "Always", "Never"]
+ROOT = Path(__file__).parents[2]
+
+
+class PoolSpec(Frozen):
+    """One work pool of the house."""
+
+    name: str
+    limit: int = Field(ge=1, description="Flow runs at a time.")
+    gpu: str = Field("", description="GPU model that its lanes need; empty: none.")
+    memory_gb: int = Field(ge=1, description="Memory per flow run.")
+    description: str
+
+
+POOLS = (
+    PoolSpec(name="coral-control", limit=4, memory_gb=4, description="Evolutions: search and bookkeeping, no GPU."),
+    PoolSpec(
+        name="coral-a100", limit=2, gpu="A100-40GB", memory_gb=16, description="Training lanes: A100-40GB, 16 GB."
+    ),
+    PoolSpec(name="coral-a10g", limit=3, gpu="A10G", memory_gb=4, description="Evaluation and test lanes: A10G, 4 GB."),
+)
+
+
+GPU_PRODUCT = "nvidia.com/gpu.product"
+"""The label by which NVIDIA's GPU feature discovery tells Kubernetes what a node has."""
+PRODUCTS = {
+    "A100-40GB": ("NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
+    "A10G": ("NVIDIA-A10G",),
+}
+"""GPU model -> values of that label: the names that nvidia-smi gives, with hyphens."""
+TOKEN = "/run/secrets/huggingface-token"
+
+
+class Place(Frozen):
+    """What a template is rendered with."""
+
+    infrastructure: Infrastructure = "process"
+    workdir: str = Field(description="Where processes start (process only).")
+    store: str = Field("/data", description="Directory that holds runs and store, the same path everywhere.")
+    api_url: str = Field("", description="The API as containers reach it.")
+    control_image: str = "coral-x-control:latest"
+    lane_image: str = "coral-x-lane:latest"
+    pull_policy: PullPolicy = "IfNotPresent"
+    network: str = Field("bridge", description="Docker network mode.")
+    namespace: str = "coral"
+    claim: str = Field("coral-store", description="Persistent volume claim (kubernetes only).")
+    node_labels: dict[str, str] = Field(
+        {}, description="Pool -> KEY=VALUE[,VALUE] of its nodes; else GPU feature discovery's (kubernetes only)."
+    )
+    token_file: str = Field("", description="File of every Docker host with a Hugging Face token (docker only).")
+    token_secret: str = Field("", description="Secret whose key HF_TOKEN holds it (kubernetes only).")
+    code_roots: str = Field(
+        "",
+        description="Folders whose code flow runs may run, separated as in PATH (containers; coral_core/lanes/allowed_paths.py).",
+    )
+    missing_layers: str = Field("", description="Sandbox layers that may be missing, with commas (containers).")
+    gpus: bool = Field(True, description="False: lanes run without a GPU (trials).")
+
+
+RECORD = "coral"
+"""Key of a template under which set-up keeps what it was rendered with. Prefect reads `job_configuration` and `variables`."""
+
+
+class Record(Frozen):
+    """What `coral setup` noted in a pool's template when it wrote it."""
+
+    version: str = Field(description="Version of CORAL-X that rendered it.")
+    sha256: str = Field(description="Digest of the template without this record.")
+    place: Place = Field(description="What it was rendered with.")
+
+
+def deployments_folder() -> Path:
+    """`deployments/` of the checkout or image. Raises `ConfigError` where there is none."""
+    folder = ROOT / "deployments"
+    if not (folder / "pools").is_dir():
+        raise ConfigError(f"{folder}: not there. Run this from a checkout of CORAL-X (pip install -e .) or its image.")
+    return folder
+
+
+def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
+    """The base job template of `pool`, rendered for `place`, with a record of that in it."""
+    rendered = _rendered(pool, place)
+    record = Record(version=version("coral-x"), sha256=digest(rendered), place=place)
+    return rendered | {RECORD: record.model_dump(mode="json")}
+
+
+def difference(pool: PoolSpec, type_: str, found: dict[str, Any]) -> str:
+    """In what a template is not as this version renders it for the options that set-up was given; empty when in nothing."""
+    body = {key: value for key, value in found.items() if key != RECORD}
+    try:
+        record = Record.model_validate(found[RECORD])
+        same = digest(body) == record.sha256
+    except KeyError:
+        return "holds no record of coral setup"
+    except (TypeError, ValueError):
+        return "holds a record of coral setup that cannot be read"
+    if not same:
+        return "was changed after coral setup wrote it"
+    if record.place.infrastructure != type_:
+        return f"is of a pool of type {record.place.infrastructure}, and this pool is of type {type_}"
+    if body != _rendered(pool, record.place):
+        return f"was written by version {record.version}, and this one renders another"
+    return ""
+
+
+def options(place: Place) -> list[str]:
+    """Arguments of `coral setup` that give `place`, apart from the API's address where it is the configured one."""
+    given = {"--type": place.infrastructure, "--workdir": place.workdir, "--store": place.store}
+    given |= {"--api-url": without_secrets(place.api_url)} if place.infrastructure != "process" else {}
+    given |= {"--control-image": place.control_image, "--lane-image": place.lane_image}
+    given |= {"--pull-policy": place.pull_policy, "--network": place.network, "--token-file": place.token_file}
+    given |= {"--namespace": place.namespace, "--claim": place.claim, "--token-secret": place.token_secret}
+    given |= {"--training-node-label": place.node_labels.get("coral-a100", "")}
+    given |= {"--evaluation-node-label": place.node_labels.get("coral-a10g", "")}
+    usual = {name: str(Place.model_fields[name].default) for name in _DEFAULTED}
+    named = {key: value for key, value in given.items() if value and value != usual.get(key[2:].replace("-", "_"))}
+    arguments = [part for pair in named.items() for part in pair] + ([] if place.gpus else ["--no-gpus"])
+    for name, values in (
+        ("--code-root", place.code_roots.split(":")),
+        ("--allow-missing-layer", place.missing_layers.split(",")),
+    ):
+        arguments += [part for value in values if value for part in (name, value)]
+    return arguments
+
+
+_DEFAULTED = ("store", "control_image", "lane_image", "pull_policy", "network", "namespace", "claim")
+
+
+def _rendered(pool: PoolSpec, place: Place) -> dict[str, Any]:
+    file = deployments_folder() / "pools" / f"{place.infrastructure}.json"
+    gpu = bool(pool.gpu) and place.gpus
+    memory = f"{pool.memory_gb}g" if place.infrastructure == "docker" else f"{pool.memory_gb}Gi"
+    # an evolution's relative paths (runs, runs/store) must outlive its container; lanes are told absolute ones, and name
+    # what is wrong with a closed store, which nobody could who starts in it
+    start_in = "/app" if pool.gpu else place.store
+    values: dict[str, Any] = {
+        "pool": pool.name,
+        "workdir": place.workdir,
+        "store": place.store,
+        "code_roots": place.code_roots,
+        "missing_layers": place.missing_layers,
+        "start_in": start_in,
+        "api_url": place.api_url,
+        "image": place.lane_image if pool.gpu else place.control_image,
+        "pull_policy": place.pull_policy,
+        "network": place.network,
+        "memory": memory,
+        "lane_gpu": pool.gpu if gpu else "",
+        "namespace": place.namespace,
+        "claim": place.claim,
+    }
+    values |= _docker(place, start_in, gpu) | _kubernetes(pool, place, memory, gpu)
+    rendered: dict[str, Any] = filled(json.loads(file.read_text("utf-8")), values)
+    if pool.gpu and place.token_file:
+        rendered["job_configuration"]["env"]["HF_TOKEN_PATH"] = TOKEN
+        rendered["job_configuration"]["volumes"].append(f"{place.token_file}:{TOKEN}:ro")
+    return rendered
+
+
+def _docker(place: Place, start_in: str, gpu: bool) -> dict[str, Any]:
+    """What only the template of docker pools asks for."""
+    container: dict[str, Any] = {"ipc_mode": "private", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+    container["working_dir"] = start_in
+    if gpu:
+        # all of them: Docker gives a count of 1 the first GPU each time. A lane takes one for itself (coral_core/lanes/gpu.py)
+        container |= {"device_requests": [{"count": -1, "capabilities": [["gpu"]]}], "shm_size": "2g"}
+    return {"container": container, "volumes": [f"{place.store}:{place.store}"]}
+
+
+def _kubernetes(pool: PoolSpec, place: Place, memory: str, gpu: bool) -> dict[str, Any]:
+    """What only the template of kubernetes pools asks for."""
+    limits = {"memory": memory} | ({"nvidia.com/gpu": "1"} if gpu else {})
+    own = place.node_labels.get(pool.name) or (f"{GPU_PRODUCT}={','.join(PRODUCTS[pool.gpu])}" if gpu else "")
+    key, _, products = own.partition("=")
+    wanted = {"matchExpressions": [{"key": key, "operator": "In", "values": products.split(",")}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [wanted]}}
+    secret = {"name": place.token_secret, "key": "HF_TOKEN"}
+    return {
+        "resources": {"limits": limits, "requests": {"memory": memory}},
+        "affinity": {"nodeAffinity": required} if own else {},
+        # nodes with GPUs are often kept free for those who ask for one
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] if gpu else [],
+        "secrets": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}}]
+        if pool.gpu and place.token_secret
+        else [],
+    }
+
+
+def filled(node: Any, values: dict[str, Any]) -> Any:
+    """Put `values` for ``${name}``; a string that is nothing else takes the value as it is."""
+    if isinstance(node, dict):
+        return {key: filled(child, values) for key, child in node.items()}
+    if isinstance(node, list):
+        return [filled(child, values) for child in node]
+    if not isinstance(node, str) or "${" not in node:
+        return node
+    whole = re.fullmatch(r"\$\{(\w+)\}", node)
+    return values[whole[1]] if whole else string.Template(node).substitute(values)

@@ -1,0 +1,27 @@
+"""Can be read what lanes cost and what evolutions may spend? What cannot stops work, and must not look well meanwhile."""
+
+from collections.abc import Iterable
+
+from coral_core.errors import StoreError
+from coral_core.ledger import Ledger
+from coral_core.store.store import Store
+from flows.monitoring.finding import Check
+from flows.monitoring.progress_checks import EvolutionLook
+
+
+def ledger_check(store: Store, looks: Iterable[EvolutionLook]) -> Check:
+    """Are all accounts of the store, and the budgets of the evolutions that run, there and whole?"""
+    name = "ledger"
+    try:
+        accounts = Ledger(store).accounts()
+    except StoreError as error:
+        found, _, todo = str(error).partition(", so no job starts. ")
+        text = "evolutions with a limit are paused, and what was spent is not known"
+        return Check(name=name, state="bad", found=found, text=text, todo=todo)
+    for look in looks:
+        if look.budget_problem:
+            found, _, todo = look.budget_problem.partition(", so no job starts. ")
+            return Check(name=name, state="bad", found=found, text="this evolution is paused", todo=todo)
+    if not accounts:
+        return Check(name=name, state="ok", found="no lane has booked anything yet")
+    return Check(name=name, state="ok", found=f"{len(accounts)} accounts of lanes")

@@ -1,0 +1,198 @@
+"""Reads log lines from the Prefect API: of a run's evolution and generations, and what lanes said of a genome's jobs."""
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import Field
+
+from coral_core.frozen import Frozen
+from coral_core.queue import JobQueue
+from coral_core.queue.queue import both
+from coral_core.runs.records import GenomeRecord, JobTiming
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
+from flows.prefect_api.rest_client import PlainApi
+
+PAGE = 200
+MARGIN_SECONDS = 10.0
+LATE_SECONDS = 30.0
+DIGITS = 12
+"""As many digits of a digest stand in log lines."""
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_SUBMITTED = re.compile(rf"^(?:training|evaluation) ([0-9a-f]{{{DIGITS}}}) of (\S+)")
+
+
+class Line(Frozen):
+    """One line of a log."""
+
+    time: float = Field(description="Unix time.")
+    level: str
+    source: str = Field(description="Name of the flow run that said it.")
+    message: str
+    log_id: str = Field("", description="Prefect's id of the line.")
+
+
+class JobFailure(Frozen):
+    """One failed try of a genome's job, as it lies in the queue."""
+
+    kind: str
+    digest: str
+    lane: str
+    host: str
+    error: str
+    message: str
+    alone: bool
+    traceback: str = Field("", description="Of the last failed try only.")
+
+
+class Reader:
+    """Follows the log of one run.
+
+    Args:
+        api: An API that knows the run.
+        folder: The run.
+        debug: Read lines of level debug too; who reads drops what is below the level that is asked for.
+    """
+
+    def __init__(self, api: PlainApi, folder: RunFolder, debug: bool = False) -> None:
+        self._api = api
+        self._folder = folder
+        self._level = LEVELS["debug" if debug else "info"]
+        self._names: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._mine: set[str] = set()
+        self._newest = 0.0
+        self._from, self._until = float("inf"), 0.0
+
+    @property
+    def over(self) -> bool:
+        """Has the latest session ended, as far as the API knows?"""
+        ids = self._folder.flow_run_ids()
+        run = self._api.get(f"flow_runs/{ids[-1]}") if ids else None
+        return run is None or run.get("state_type") in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+
+    def new(self) -> list[Line]:
+        """Lines of the evolution's sessions and their generations that came since the last call."""
+        self._find_flow_runs()
+        if not self._mine:
+            return []
+        which: dict[str, Any] = {"flow_run_id": {"any_": sorted(self._mine)}}
+        if self._newest:  # lines come in batches, some of them late
+            which["timestamp"] = {"after_": _iso(self._newest - LATE_SECONDS)}
+        lines = self._fresh(which, self._names)
+        self._newest = max([self._newest, *(line.time for line in lines)])
+        return lines
+
+    def about(
+        self, genome: str, new: Iterable[Line], digests: Iterable[str], lanes: Iterable[str], now: bool = False
+    ) -> list[Line]:
+        """Of the lines `new` those that name `genome`, and those of `lanes` (flow run ids) that name a digest, by time.
+
+        Filtered here and not by the server: its text search fails on SQLite before 3.44. So that this stays small, lanes'
+        lines are read from the time in which the evolution speaks of the genome, or until `now`.
+        """
+        named = re.compile(rf"(?<![\w-]){re.escape(genome)}(?![\w-])")
+        lines = [line for line in new if named.search(line.message)]
+        if lines:
+            times = [line.time for line in lines]
+            self._from = min(self._from, *times)
+            self._until = max(self._until, *times)
+        if now:
+            self._until = time.time()
+        wanted = [digest[:DIGITS] for digest in digests]
+        ids = sorted(set(lanes))
+        if not ids or not wanted or self._until < self._from:
+            return lines
+        span = {"after_": _iso(self._from - MARGIN_SECONDS), "before_": _iso(self._until + MARGIN_SECONDS)}
+        for start in range(0, len(ids), PAGE):
+            some = {"flow_run_id": {"any_": ids[start : start + PAGE]}, "timestamp": span}
+            lines += [line for line in self._fresh(some, None) if any(digest in line.message for digest in wanted)]
+        return sorted(lines, key=lambda line: line.time)
+
+    def _find_flow_runs(self) -> None:
+        ids = self._folder.flow_run_ids()
+        for query in ({"id": {"any_": ids}}, {"parent_flow_run_id": {"any_": ids}}):
+            for run in self._api.find_all("flow_runs/filter", {"flow_runs": query}):
+                self._names[run["id"]] = "evolution" if run["id"] in ids else run["name"]
+                self._mine.add(run["id"])
+
+    def _fresh(self, which: dict[str, Any], names: dict[str, str] | None) -> list[Line]:
+        query: dict[str, Any] = {"logs": {"level": {"ge_": self._level}, **which}, "sort": "TIMESTAMP_ASC"}
+        rows = [row for row in self._api.find_all("logs/filter", query) if row["id"] not in self._seen]
+        self._seen |= {row["id"] for row in rows}
+        known = names if names is not None else self._named(rows)
+        return [_line(row, known.get(row["flow_run_id"] or "", "")) for row in rows]
+
+    def _named(self, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+        """Names of the flow runs behind `rows`, lanes' too."""
+        strange = sorted({row["flow_run_id"] for row in rows if row["flow_run_id"]} - self._names.keys())
+        for start in range(0, len(strange), PAGE):
+            query = {"flow_runs": {"id": {"any_": strange[start : start + PAGE]}}}
+            self._names |= {run["id"]: run["name"] for run in self._api.find_all("flow_runs/filter", query)}
+        return self._names
+
+
+def _iso(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat()
+
+
+def _line(row: dict[str, Any], source: str) -> Line:
+    level = next((name for name, number in reversed(LEVELS.items()) if row["level"] >= number), "debug")
+    return Line(
+        time=datetime.fromisoformat(row["timestamp"]).timestamp(),
+        level=level,
+        source=source,
+        message=row["message"],
+        log_id=row["id"],
+    )
+
+
+def lanes_of(store: Store) -> list[str]:
+    """Flow runs of the lanes of `store`; any may have trained an adapter that several evolutions wanted."""
+    notes = JobQueue(store, "training").lanes.notes()
+    return [note.flow_run_id for note in notes if note.flow_run_id]
+
+
+def digests_of(folder: RunFolder, genome: str, lines: Iterable[Line]) -> list[str]:
+    """Digests of the genome's jobs: from its record, from finished jobs, and, while it is under way, from the log."""
+    found: dict[str, None] = {}
+    for record in folder.history():
+        if isinstance(record, GenomeRecord) and record.genome.genome_id == genome:
+            found |= dict.fromkeys((record.training_digest, record.evaluation_digest))
+    for timing in folder.timings():
+        if isinstance(timing, JobTiming) and timing.label.split()[0] == genome:
+            found[timing.digest] = None
+    known = {digest[:DIGITS] for digest in found}
+    for line in lines:
+        match = _SUBMITTED.match(line.message)
+        if match and match[2] == genome and match[1] not in known:
+            found[match[1]] = None
+    return [digest for digest in found if digest != "none"]
+
+
+def failures_of(store: Store, digests: Iterable[str]) -> list[JobFailure]:
+    """Failed tries of these jobs that still lie in the queue."""
+    wanted = tuple(digests)
+    if not wanted or not (store.root / "queue").is_dir():
+        return []
+    found = []
+    for queue in both(store):
+        lying = [(failed.ticket, failed.traceback) for failed in queue.all_failed()]
+        lying += [(ticket, "") for run_id in queue.runs() for ticket in queue.waiting(run_id) if ticket.failures]
+        for ticket, traceback in lying:
+            if not ticket.digest.startswith(wanted):
+                continue
+            last = len(ticket.failures) - 1
+            found += [
+                JobFailure(
+                    kind=ticket.kind,
+                    digest=ticket.digest,
+                    traceback=traceback if number == last else "",
+                    **failure.model_dump(include=set(JobFailure.model_fields)),
+                )
+                for number, failure in enumerate(ticket.failures)
+            ]
+    return found

@@ -1,0 +1,371 @@
+"""Lanes as the Prefect API sees them: which live, which ended and why; starts and ends them.
+
+A lane's place is its slot, numbered from 0. The idempotency key of a start names the slot and
+the run that was there before, so that two evolutions that find the same slot empty start one
+lane. Lanes are found by tags (store and name of the deployment), so that they are still known
+when their deployment was deleted and made again; a deployment is looked up by name again from
+time to time, and when the server does not know it any more. Calls are short
+(`flows.prefect_api.short_calls`); an API that is away is told once, and what was known stays known.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, Cancelling, Crashed
+
+from coral_core.errors import ConfigError, CoralError
+from coral_core.queue import QueueName
+from flows.installation.obstacles import POLLED_SECONDS, Deployments, obstacles
+from flows.prefect_api.api_errors import api_error
+from flows.prefect_api.api_settings import without_secrets
+from flows.prefect_api.pages import all_pages
+from flows.prefect_api.rest_client import PlainApi, refuse_what_is_no_api
+from flows.prefect_api.short_calls import ANSWER_SECONDS, retries, short_client
+from flows.work_pools.code_version import code_version
+from flows.work_pools.lane_commands import LANE_TAG, age, deployment_tag, store_tag
+from flows.work_pools.lost_lanes import NO_HEARTBEAT
+from flows.work_pools.repeated_log import Said
+
+log = logging.getLogger("coral.dispatch")
+
+LIVING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED]
+MOST_ENDED = 5
+"""Lanes of the past that a start may come upon, one after the other, before it is given up until the next look."""
+NO_WORKER_SECONDS = 10.0
+FIND_SECONDS = 10.0
+"""Between two looks at whether a deployment is still the same, and where it is missing."""
+WHY_SECONDS = 5.0
+STARTING_SECONDS = 60.0
+"""A worker has taken a lane and it has not begun: an image is fetched, say."""
+HEARTBEATS_LOST_SECONDS = 30.0
+SETTLE_SECONDS = 10.0
+UNKNOWN = "not known to this server"
+"""In place of a state: the flow run was deleted, or is another server's (a store may be used with several)."""
+FLOWS: dict[QueueName, str] = {"training": "train-adapters", "evaluation": "evaluate-genomes"}
+"""The flow that is a lane of a queue."""
+
+
+class Notice(NamedTuple):
+    """What keeps lanes from starting; empty when nothing is known to."""
+
+    key: str = ""
+    """The same for as long as the reason is, whatever numbers the text has."""
+    text: str = ""
+
+
+@dataclass
+class _Group:
+    """The lanes of one queue."""
+
+    deployment_id: UUID | None
+    """None: it is not there at the moment."""
+    pool: str
+    name: str = ""
+    """Full name of the deployment."""
+    queue_id: UUID | None = None
+    """The work queue that its flow runs are put on."""
+    living: list[FlowRun] = field(default_factory=list)
+    started: dict[UUID, float] = field(default_factory=dict)
+    """Lanes started here, and when (monotonic seconds)."""
+    looked_up: float = -FIND_SECONDS
+    asked_why: float = -WHY_SECONDS
+    notice: Notice = field(default_factory=Notice)
+
+
+class Fleet:
+    """Lanes of the two queues, through their deployments.
+
+    Args:
+        deployments: Queue -> full name of the deployment that is a lane of it.
+        store: Path of the store, as lanes are to open it.
+        installation: Name of the store.
+        linger: Seconds that an idle lane waits.
+
+    Raises:
+        ApiError: the API cannot be reached, or refuses the key.
+        ConfigError: a deployment is missing.
+    """
+
+    def __init__(self, deployments: dict[QueueName, str], store: str, installation: str, linger: float) -> None:
+        self._parameters = {"store": store, "installation": installation, "code": code_version(), "linger": linger}
+        self._installation = installation
+        self._client: SyncPrefectClient = short_client()
+        self._groups: dict[QueueName, _Group] = {}
+        self._plain: PlainApi | None = None
+        self._said = Said(log)
+        self._away_since: float | None = None
+        self._settled = 0.0
+        with retries(2):
+            for queue, name in deployments.items():
+                self._groups[queue] = self._find(queue, name)
+
+    def _find(self, queue: QueueName, name: str) -> _Group:
+        url = PREFECT_API_URL.value()
+        try:
+            found = self._client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            refuse_what_is_no_api(str(url))
+            raise ConfigError(
+                f"infra.{queue}.deployment: {name}: no such deployment on {without_secrets(str(url))}. Start an installation of this machine "
+                "with coral up, or make pools and deployments on that API with coral setup."
+            ) from None
+        except (httpx.HTTPError, RuntimeError) as error:
+            raise api_error(error) or error from None
+        flow = self._client.read_flow(found.flow_id).name
+        if flow != FLOWS[queue]:
+            raise ConfigError(
+                f"infra.{queue}.deployment: {name}: is a deployment of the flow {flow}, and {queue} lanes are runs of {FLOWS[queue]}. "
+                f"Name a deployment of that: {FLOWS[queue]}/..."
+            )
+        if not found.work_pool_name:
+            raise ConfigError(
+                f"infra.{queue}.deployment: {name} has no work pool, so no worker takes it. Run: coral setup"
+            )
+        return _Group(found.id, found.work_pool_name, name, found.work_queue_id, looked_up=time.monotonic())
+
+    def pool(self, queue: QueueName) -> str:
+        """Name of the work pool behind a queue."""
+        return self._groups[queue].pool
+
+    def close(self) -> None:
+        if self._plain is not None:
+            self._plain.close()
+        self._client.__exit__(None, None, None) if self._client._started else None
+
+    # -- looking ---------------------------------------------------------------------------
+
+    def refresh(self) -> bool:
+        """Read the living lanes; False when the API did not answer (what was known stays), and for a moment after it was away
+        for long: lanes that live and were taken for lost put their records right first."""
+        try:
+            for group in self._groups.values():
+                if time.monotonic() - group.looked_up > FIND_SECONDS:
+                    self._look_up(group)
+                group.living = self._runs(group, LIVING)
+                self._free_stranded(group)
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                log.warning("the Prefect API does not answer (%s): lanes go on, and this waits", type(error).__name__)
+            return False
+        if self._away_since is not None:
+            log.warning("the Prefect API answers again after %.0f s", time.monotonic() - self._away_since)
+            if time.monotonic() - self._away_since > HEARTBEATS_LOST_SECONDS:
+                self._settled = time.monotonic() + SETTLE_SECONDS
+            self._away_since = None
+        return time.monotonic() >= self._settled
+
+    def _look_up(self, group: _Group) -> None:
+        """Find the deployment by name, as it is now: it may have been deleted, made again, or put on another queue."""
+        group.looked_up = time.monotonic()
+        try:
+            found = self._client.read_deployment_by_name(group.name)
+        except ObjectNotFound:
+            group.deployment_id = None
+            return
+        if found.id != group.deployment_id:
+            log.warning("deployment %s was made again: lanes are started from the new one", group.name)
+        group.deployment_id, group.queue_id = found.id, found.work_queue_id
+        group.pool = found.work_pool_name or group.pool
+
+    def _free_stranded(self, group: _Group) -> None:
+        """Cancel lanes that wait in a queue that is gone, or that the deployment has left: no worker would ever take them."""
+        if group.queue_id is None:
+            return
+        for run in group.living:
+            if run.state_type == StateType.SCHEDULED and run.work_queue_id != group.queue_id:
+                self.cancel(run, "its work queue was deleted, or its deployment moved to another")
+
+    def living(self, queue: QueueName) -> list[FlowRun]:
+        """Lanes that run, start or wait for a worker."""
+        return self._groups[queue].living
+
+    def serving(self, queue: QueueName) -> list[FlowRun]:
+        """Lanes that take work now or soon: not those that are being cancelled."""
+        return [run for run in self.living(queue) if run.state_type != StateType.CANCELLING]
+
+    def ended_state(self, flow_run_id: str) -> str | None:
+        """Name and message of a lane's final state, or `UNKNOWN`; None while it lives, or when the API does not answer. One that
+        is believed lost may live: its own beats say more."""
+        if any(str(run.id) == flow_run_id for group in self._groups.values() for run in group.living):
+            return None
+        state = self._final(flow_run_id)
+        return None if state is None or state.startswith(f"Crashed: {NO_HEARTBEAT}") else state
+
+    def _final(self, flow_run_id: str) -> str | None:
+        try:
+            state = self._client.read_flow_run(UUID(flow_run_id)).state
+        except ObjectNotFound:
+            return UNKNOWN
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ValueError):
+            return None
+        if state is None or not state.is_final():
+            return None
+        hidden = "TaskGroup" in (
+            state.message or ""
+        )  # what happened is in its sub-exceptions, which the message does not name
+        return f"{state.name}: {state.message or 'no message'}{'. The log of its worker says more' if hidden else ''}"
+
+    def ended_starts(self, queue: QueueName) -> list[tuple[str, str, float]]:
+        """Lanes started here that ended since the last call, oldest first: flow run id, final state, when it was started."""
+        group = self._groups[queue]
+        gone = group.started.keys() - {run.id for run in group.living}
+        ended = {run_id: state for run_id in gone if (state := self._final(str(run_id))) is not None}
+        starts = sorted((group.started.pop(run_id), str(run_id), state) for run_id, state in ended.items())
+        # what was deleted, alone or with its deployment, says nothing about the machine
+        told = [start for start in starts if start[2] != UNKNOWN and NO_HEARTBEAT not in start[2]]
+        return [(run_id, state, started) for started, run_id, state in told]
+
+    def notice(self, queue: QueueName) -> Notice:
+        """What keeps lanes from starting; empty when nothing is known to."""
+        group = self._groups[queue]
+        waiting = [run for run in group.living if run.state_type in (StateType.SCHEDULED, StateType.PENDING)]
+        running = len(waiting) < len(group.living)
+        waited = max((age(run) for run in waiting), default=0.0)
+        closed = group.deployment_id is None or group.queue_id is None
+        if not closed and (running or waited < NO_WORKER_SECONDS):
+            group.notice = Notice()
+        elif time.monotonic() - group.asked_why > WHY_SECONDS:
+            group.asked_why = time.monotonic()
+            group.notice = self._why_waiting(group, waiting)
+        return group.notice
+
+    def _why_waiting(self, group: _Group, waiting: list[FlowRun]) -> Notice:
+        try:
+            if self._plain is None:
+                self._plain = PlainApi(str(PREFECT_API_URL.value()), ANSWER_SECONDS)
+            look = Deployments(self._plain).look(group.name)
+        except (CoralError, KeyError, TypeError, ValueError, AttributeError) as error:
+            return Notice("not known", f"lanes wait, and why cannot be looked up: {error}")
+        if found := obstacles(look):
+            turns = "; lanes take turns" if all(each.busy for each in found) else ""
+            return Notice("; ".join(each.key for each in found), "; ".join(map(str, found)) + turns)
+        if not waiting:
+            return Notice()
+        longest = max(map(age, waiting))
+        if all(run.state_type == StateType.PENDING for run in waiting):
+            if longest < STARTING_SECONDS:
+                return Notice()
+            text = f"a worker of {group.pool} has taken a lane and it has not begun for {longest:.0f} s. See the worker's log"
+            return Notice(f"not begun {group.pool}", text)
+        asked = look.queue.polled if look.queue is not None else None
+        return Notice(
+            f"not taken {group.pool}",
+            f"no worker of {group.pool} has taken a lane that has waited for {longest:.0f} s. Deployment, pool and queue are open; a "
+            f"worker last asked for work {POLLED_SECONDS if asked is None else asked:.0f} s ago. It may have been killed since, run all "
+            "that its --limit allows, or fail to start the lane: see its log, and coral doctor",
+        )
+
+    # -- acting ----------------------------------------------------------------------------
+
+    def start(self, queue: QueueName) -> None:
+        """Start a lane in the first free slot (or find that another evolution just did)."""
+        group = self._groups[queue]
+        deployment = group.deployment_id
+        if deployment is None or group.queue_id is None:
+            return  # `notice` says so
+        taken = {tag for run in group.living for tag in run.tags}
+        slot = next(n for n in range(len(taken) + 1) if f"slot:{n}" not in taken)
+        try:
+            before = self._newest(group, slot)
+            if before and before[0].state_type in LIVING:  # the look at all of them has missed it
+                group.living.append(before[0])
+                return
+            run = self._create(group, deployment, queue, slot, str(before[0].id) if before else "none")
+            for _ in range(MOST_ENDED):
+                if run.state_type not in ENDED:
+                    break
+                run = self._create(
+                    group, deployment, queue, slot, str(run.id)
+                )  # that one was there before, and was not found
+        except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
+            if _is_missing(error):
+                group.looked_up = -FIND_SECONDS  # found by name at the next look, or said to be missing
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self._said.warn(f"start {queue}", first, f"no {queue} lane could be started: {first}")
+            return
+        self._said.warn(f"start {queue}", "", "")
+        group.started[run.id] = time.monotonic()
+        group.living.append(run)
+
+    def _create(self, group: _Group, deployment: UUID, queue: QueueName, slot: int, before: str) -> FlowRun:
+        """A lane after the one that was there `before`, or the one that another evolution has started after it.
+
+        Keys hold for all deployments of a flow, and there may be several: lanes of two kinds of GPU, or one made anew.
+        """
+        return self._client.create_flow_run_from_deployment(
+            deployment,
+            parameters={**self._parameters, "slot": slot},
+            tags=[LANE_TAG, f"slot:{slot}", store_tag(self._installation), deployment_tag(group.name)],
+            idempotency_key=f"{self._installation}-{queue}-{deployment}-{slot}-after-{before}",
+            name=f"{queue} lane {slot}",
+        )
+
+    def cancel(self, run: FlowRun, why: str) -> None:
+        """Ask Prefect to end a lane."""
+        try:
+            waits = run.state_type == StateType.SCHEDULED
+            state: State[Any] = Cancelled(message=why) if waits else Cancelling(message=why)
+            self._client.set_flow_run_state(run.id, state, force=False)
+            run.state_type = StateType.CANCELLING  # until the next look
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self._said.warn(f"cancel {run.id}", first, f"lane {run.name} could not be cancelled: {first}")
+
+    def give_up(self, run: FlowRun, why: str) -> None:
+        """Put on record that a lane is gone, when nobody is left who would. What was lost says nothing about the machine, so
+        it is no start that failed (`ended_starts`)."""
+        for group in self._groups.values():
+            group.started.pop(run.id, None)
+        self._said.warn(f"lost {run.id}", "lost", f"{run.name} is lost: {why}")
+        try:
+            lost: State[Any] = Crashed(message=why)
+            self._client.set_flow_run_state(run.id, lost, force=True)
+            run.state_type = StateType.CANCELLING  # until the next look
+        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self._said.warn(f"mark {run.id}", first, f"lane {run.name} could not be marked as lost: {first}")
+
+    def not_started(self, queue: QueueName) -> list[FlowRun]:
+        """Lanes that no worker has taken yet."""
+        return [run for run in self.living(queue) if run.state_type == StateType.SCHEDULED]
+
+    def _runs(self, group: _Group, states: list[StateType]) -> list[FlowRun]:
+        state = FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
+        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=self._tags(group)), state=state)
+        return all_pages(
+            lambda limit, offset: self._client.read_flow_runs(
+                flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=limit, offset=offset
+            )
+        )
+
+    def _newest(self, group: _Group, slot: int) -> list[FlowRun]:
+        """The last lane that was started in a slot, if there was one."""
+        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[*self._tags(group), f"slot:{slot}"]))
+        return self._client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)
+
+    def _tags(self, group: _Group) -> list[str]:
+        return [store_tag(self._installation), deployment_tag(group.name)]
+
+
+def _is_missing(error: Exception) -> bool:
+    """Does the server not know what it was asked about?"""
+    return isinstance(error, ObjectNotFound) or (
+        isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404
+    )
