@@ -33,6 +33,7 @@ from coral_core.report.export import export_champion
 from coral_core.report.report_files import write_report
 from coral_core.runs.editions import LARGEST_EDITION, scheduled_edition, stamp
 from coral_core.runs.identities import freeze_identities, frozen_identities
+from coral_core.runs.job_count import JobCount, plan_jobs
 from coral_core.runs.records import (
     BaselineRecord,
     FinalRecord,
@@ -206,12 +207,12 @@ class _Evolution:
         self.told = sum(isinstance(record, GenerationRecord) for record in session.folder.history())
 
     async def run(self) -> None:
-        session, board = self.session, self.session.board
+        session, board, plan = self.session, self.session.board, plan_jobs(self.config)
         board.phase = "asking lanes"
         await self._ask_lanes()
         self._make_search()
         board.phase = "baselines"
-        self._expect(self.config.search.generations)
+        self._expect(plan.total)
         self._record_run()
         await self._baselines()
         while not self.search.done:
@@ -224,7 +225,7 @@ class _Evolution:
                 self.first = results
             await self._after_generation(number, results)
             await asyncio.to_thread(memory.give_back)
-            self._expect(self.config.search.generations - number - 1)
+            self._expect(plan.left_after(number + 1))
         board.phase = "held-out"
         await self._held_out()
         board.phase, board.jobs_expected = "finished", board.jobs_done
@@ -249,16 +250,9 @@ class _Evolution:
         seeded = for_model(self.config, base).model_copy(update={"seed": self.identity.run_seed})
         self.search = make_search(seeded, self.start.genomes, self.default)
 
-    def _expect(self, generations: int) -> None:
-        """How many jobs are still to come at most; the bar never runs backwards by more than elites save."""
-        search = self.config.search
-        fresh = search.population if search.strategy == "random" else search.population - search.elites
-        baselines = 0 if self.session.board.jobs_done else 3
-        monitor = 1 if self.config.problems.monitor else 0
-        board = self.session.board
-        board.jobs_expected = (
-            board.jobs_done + baselines + generations * (2 * fresh + monitor) + 4 + 2 * search.champion_repeats
-        )
+    def _expect(self, left: JobCount) -> None:
+        """Tell the board how many jobs are still to come at most."""
+        self.session.board.jobs_expected = self.session.board.jobs_done + left.total
         self.session.on_change()
 
     def _record_run(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from coral_core.errors import StoreError
 from coral_core.ledger import Ledger, Standing
+from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.progress_content import Best, Cache, Event, Money, Population, Progress, Tally, Times
 from coral_core.queue import JobQueue
 from coral_core.runs.run_reader import Jobs, Kind, Line, RunReading
@@ -21,8 +22,6 @@ __all__ = ["Best", "Event", "Money", "Progress", "Tally", "build_progress", "pro
 
 BEATS_SECONDS = 30.0
 """An account that was written longer ago is of a lane that is gone."""
-SEALED = 4
-"""Evaluations of the sealed split."""
 HOUR = 3600.0
 
 
@@ -94,30 +93,19 @@ def _phase(reading: RunReading) -> Literal["starting", "baselines", "searching",
     return "baselines" if reading.last else "starting"
 
 
-def _fresh_genomes(reading: RunReading) -> int:
-    """Genomes of a later generation that are not elites."""
-    search = reading.config.search
-    return search.population if search.strategy == "random" else search.population - search.elites
-
-
 def _percent(reading: RunReading) -> float:
     """By jobs: a finished generation counts whole, the one under way by its finished jobs."""
     if reading.final is not None:
         return 100.0
-    search = reading.config.search
-    later, first = 2 * _fresh_genomes(reading), 2 * search.population
-    done = len(reading.generations)
-    whole = first + later * (search.generations - 1)
-    past = first + later * (done - 1) if done else 0
-    now = min(len(reading.seen.get(done, ())), later if done else first) if done < search.generations else 0
-    end = _jobs_at_the_end(reading)
-    units = min(3, reading.done_baselines) + past + now + min(end, reading.done_held_out)
-    return round(100.0 * units / (3 + whole + end), 1)
-
-
-def _jobs_at_the_end(reading: RunReading) -> int:
-    """After the search: the sealed split, and a training and an evaluation for each seed repeat of the champion."""
-    return SEALED + 2 * reading.config.search.champion_repeats
+    plan, done = plan_jobs(reading.config), len(reading.generations)
+    now = min(len(reading.seen.get(done, ())), plan.generation(done).total) if done < plan.generations else 0
+    jobs = (
+        min(plan.baselines.total, reading.done_baselines)
+        + plan.searched(done).total
+        + now
+        + min(plan.after_search.total, reading.done_held_out)
+    )
+    return round(100.0 * jobs / plan.total.total, 1)
 
 
 def _best(line: Line | None) -> Best | None:
@@ -219,7 +207,7 @@ def _generations_left(reading: RunReading) -> float:
     if _phase(reading) in ("held-out", "finished"):
         return 0.0
     done = len(reading.generations)
-    whole = 2 * (_fresh_genomes(reading) if done else reading.config.search.population)
+    whole = plan_jobs(reading.config).generation(done).total
     begun = min(1.0, len(reading.seen.get(done, ())) / max(1, whole))
     return max(0.0, reading.config.search.generations - done - begun)
 
@@ -228,8 +216,8 @@ def _end_left(reading: RunReading) -> float:
     """What is to come after the search, as a share of a generation by jobs."""
     if reading.final is not None:
         return 0.0
-    open_jobs = max(0, _jobs_at_the_end(reading) - reading.done_held_out)
-    return open_jobs / max(1, 2 * _fresh_genomes(reading))
+    plan = plan_jobs(reading.config)
+    return max(0, plan.after_search.total - reading.done_held_out) / max(1, plan.later_generation.total)
 
 
 def _seconds_per_generation(reading: RunReading) -> float | None:

@@ -23,6 +23,7 @@ from coral_core.lm.base_model import identify, is_rehearsal, local_path
 from coral_core.lm.model_check import seen
 from coral_core.lm.targets import default_lora_of, for_model
 from coral_core.runs.identities import Identities, frozen_identities
+from coral_core.runs.job_count import JobCount, plan_jobs
 from coral_core.runs.records import JobTiming
 from coral_core.runs.run_folder import RunFolder, identify_run, run_folders
 from coral_core.search.expression import WorkLimitError, limited_work
@@ -97,21 +98,17 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
         first = None
     adapters = {genome.heavy.digest(): genome.heavy for genome in first or ()}
     stored, unknown = (None, "it was not drawn here: a population of this size takes long") if first is None else _stored(planner, adapters.values())  # fmt: skip
-    fresh = search.population - (search.elites if search.strategy == "evolution" else 0)
-    later = (search.generations - 1) * fresh
-    trainings = (len(adapters) or search.population) + later + 1 + search.champion_repeats
-    monitored = search.generations if config.problems.monitor else 0
-    evaluations = search.population + later + 2 + monitored + 4 + search.champion_repeats
+    jobs = plan_jobs(config, len(adapters) or None).total
     lanes, pace = lanes_of(config.infra), find_pace(config)
-    seconds = estimate(trainings, evaluations, lanes, pace, search.population) if pace else None
+    seconds = estimate(jobs, lanes, pace, search.population) if pace else None
     plan = {
         "run_id": identity.run_id,
         "default_lora": default.model_dump(mode="json"),
         "starts_from": start.previous.run_id if start.genomes and start.previous else None,
         "generations": search.generations,
         "population": search.population,
-        "trainings_at_most": trainings,
-        "evaluations_at_most": evaluations,
+        "trainings_at_most": jobs.trainings,
+        "evaluations_at_most": jobs.evaluations,
         "first_generation": {"adapters": len(adapters) if first is not None else None, "in_store": stored},
         "lanes": {"training": lanes.training, "evaluation": lanes.evaluation, "together": lanes.together},
         "estimated_seconds": round(seconds) if seconds is not None else None,
@@ -127,7 +124,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     out.print(f"{search.generations} generations of {search.population} genomes by {search.strategy}")
     if start.start_from != "nothing":
         out.print(words(start.text))
-    out.print(f"at most {trainings} trainings and {evaluations} evaluations on {lanes}")
+    out.print(f"at most {jobs.trainings} trainings and {jobs.evaluations} evaluations on {lanes}")
     if first is None:
         out.print(f"first generation: {unknown}")
     else:
@@ -189,12 +186,12 @@ def lanes_of(infra: InfraConfig) -> Lanes:
     return Lanes(min(training, together), min(evaluation, together), together)
 
 
-def estimate(trainings: int, evaluations: int, lanes: Lanes, pace: Pace, population: int) -> float:
+def estimate(jobs: JobCount, lanes: Lanes, pace: Pace, population: int) -> float:
     """Seconds at most: each kind on its own lanes at the same time, and both on no more than all of them together.
 
     A generation has no more jobs of a kind than genomes, so more lanes than those stay idle.
     """
-    training, evaluation = trainings * pace.training, evaluations * pace.evaluation
+    training, evaluation = jobs.trainings * pace.training, jobs.evaluations * pace.evaluation
     return max(
         training / min(lanes.training, population),
         evaluation / min(lanes.evaluation, population),

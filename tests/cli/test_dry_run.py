@@ -9,6 +9,7 @@ import pytest
 
 from coral_core.config import RunConfig, parse_config
 from coral_core.jobs.jobs import Cost
+from coral_core.runs.job_count import JobCount, plan_jobs
 from coral_core.runs.records import JobTiming
 from coral_core.runs.run_folder import RunFolder, identify_run
 from flows.cli.dry_run import MOST_TIMINGS, Lanes, Pace, dry_run, estimate, find_pace, lanes_of
@@ -118,13 +119,13 @@ def test_lanes_come_from_the_executor_and_its_configuration() -> None:
 
 def test_the_estimate_is_of_the_kind_that_takes_longest() -> None:
     pace = Pace(60, 6)
-    assert estimate(100, 100, Lanes(1, 1, 1), pace, 16) == 6600
-    assert estimate(100, 100, Lanes(2, 3, 5), pace, 16) == 3000, (
+    assert estimate(JobCount(100, 100), Lanes(1, 1, 1), pace, 16) == 6600
+    assert estimate(JobCount(100, 100), Lanes(2, 3, 5), pace, 16) == 3000, (
         "trainings are the bottleneck, evaluations run beside them"
     )
-    assert estimate(100, 100, Lanes(10, 1, 11), pace, 16) == pytest.approx(600)
-    assert estimate(100, 100, Lanes(2, 2, 2), pace, 16) == 3300
-    assert estimate(100, 100, Lanes(64, 64, 128), pace, 4) == 1500, "no more at a time than genomes"
+    assert estimate(JobCount(100, 100), Lanes(10, 1, 11), pace, 16) == pytest.approx(600)
+    assert estimate(JobCount(100, 100), Lanes(2, 2, 2), pace, 16) == 3300
+    assert estimate(JobCount(100, 100), Lanes(64, 64, 128), pace, 4) == 1500, "no more at a time than genomes"
 
 
 def test_what_the_store_has_is_counted_where_that_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,3 +174,23 @@ def test_a_changed_model_has_nothing_in_the_store(
         plan = json.loads(capsys.readouterr().out)["first_generation"]
         assert (plan["in_store"] > 0) == in_store
         (tmp_path / "model" / "merges.txt").write_text("other")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "repeats", "monitor", "trainings", "evaluations"),
+    [
+        ("evolution", 2, 2, 1 + 4 + 3 + 2, 2 + (4 + 1) + (3 + 1) + 4 + 2),
+        ("random", 0, 0, 1 + 4 + 4, 2 + 4 + 4 + 4),
+    ],
+)
+def test_jobs_of_a_run_by_hand(strategy: str, repeats: int, monitor: int, trainings: int, evaluations: int) -> None:
+    plan = plan_jobs(
+        configured(f"search.strategy={strategy}", f"search.champion_repeats={repeats}", f"problems.monitor={monitor}")
+    )
+    assert plan.total == JobCount(trainings, evaluations)
+    assert plan.baselines + plan.searched(1) + plan.left_after(1) == plan.total
+    assert plan.left_after(plan.generations) == plan.after_search
+
+
+def test_adapters_of_the_first_generation_that_are_shared_are_trained_once() -> None:
+    assert plan_jobs(configured(), 3).total == plan_jobs(configured()).total + JobCount(-1, 0)
