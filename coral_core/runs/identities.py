@@ -10,15 +10,15 @@ from typing import Self
 
 from pydantic import Field
 
+from coral_core.atomic_write import write_atomic
 from coral_core.bounded_read import read_model
 from coral_core.config import InfraConfig
 from coral_core.errors import BaseModelError, ConfigError, StoreError
-from coral_core.untrusted import in_a_line, visible
 from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.versions import ENGINE_VERSION, UNRECORDED_ENGINE
 from coral_core.runs.run_folder import RunFolder
-from coral_core.atomic_write import write_atomic
+from coral_core.untrusted import in_a_line, visible
 
 log = logging.getLogger("coral.evolve")
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from coral_core.errors import StoreError
 from coral_core.ledger import Ledger, Standing
+from coral_core.queue import JobQueue
 from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.progress_content import Best, Cache, Event, Money, Population, Progress, Tally, Times
-from coral_core.queue import JobQueue
+from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.run_reader import Jobs, Kind, Line, RunReading
 from coral_core.runs.sessions import standing as status_of
-from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
 
 __all__ = ["Best", "Event", "Money", "Progress", "Tally", "build_progress", "progress_of"]

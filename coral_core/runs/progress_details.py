@@ -8,10 +8,10 @@ from pydantic import Field
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.ledger import Ledger
+from coral_core.runs.lane_use import BINS, busy_lanes
 from coral_core.runs.progress import progress_of
 from coral_core.runs.progress_content import Progress
 from coral_core.runs.run_reader import Generation, Line, RunReading
-from coral_core.runs.lane_use import BINS, busy_lanes
 
 
 class GeneSpread(Frozen):

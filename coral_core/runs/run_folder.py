@@ -27,14 +27,22 @@ from typing import IO, Any, Literal
 
 from pydantic import ValidationError
 
+from coral_core.atomic_write import write_atomic
 from coral_core.bounded_read import LINES, LONGEST_LINE, SMALL, OddFileError, kind_of, list_folder, look_at, read_file
 from coral_core.config import RunConfig, dump_yaml, read_frozen
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
-from coral_core.runs.run_lock import is_held
 from coral_core.json_object import json_object
-from coral_core.runs.records import SCHEMA_VERSION, JobFailure, JobTiming, Record, RunIdentity, SessionTiming, parse_record
-from coral_core.atomic_write import write_atomic
+from coral_core.runs.records import (
+    SCHEMA_VERSION,
+    JobFailure,
+    JobTiming,
+    Record,
+    RunIdentity,
+    SessionTiming,
+    parse_record,
+)
+from coral_core.runs.run_lock import is_held
 
 
 def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:

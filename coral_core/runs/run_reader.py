@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from coral_core.config import RunConfig
-from coral_core.untrusted import in_a_line, visible
 from coral_core.jobs.jobs import Evaluation
 from coral_core.runs.records import parse_record, parse_timing
 from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.tail import Tail
 from coral_core.search.selection import fitness, violation
 from coral_core.store.store import Store
-from coral_core.runs.tail import Tail
+from coral_core.untrusted import in_a_line, visible
 
 log = logging.getLogger("coral.report")
 

@@ -1,0 +1,88 @@
+"""How many jobs a run needs at most: the one count behind progress, dry run and the terminal's bar.
+
+The count is an upper bound. Elites, genomes that share an adapter, a monitored champion that stays the same and results
+that are in the store make it smaller; so does a search that ends before its last generation.
+"""
+
+from dataclasses import dataclass
+
+from coral_core.config import RunConfig
+
+FINAL_TABLE = 4
+"""Evaluations of the held-out split: champion, base model, default LoRA, median of generation 0."""
+
+
+@dataclass(frozen=True)
+class JobCount:
+    """Numbers of jobs of the two kinds."""
+
+    trainings: int = 0
+    evaluations: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.trainings + self.evaluations
+
+    def __add__(self, other: "JobCount") -> "JobCount":
+        return JobCount(self.trainings + other.trainings, self.evaluations + other.evaluations)
+
+    def __mul__(self, times: int) -> "JobCount":
+        return JobCount(self.trainings * times, self.evaluations * times)
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """Jobs that a run needs at most, by stage."""
+
+    baselines: JobCount
+    first_generation: JobCount
+    later_generation: JobCount
+    after_search: JobCount
+    generations: int
+
+    @property
+    def total(self) -> JobCount:
+        """Jobs of the whole run."""
+        return self.baselines + self.searched(self.generations) + self.after_search
+
+    def generation(self, number: int) -> JobCount:
+        """Jobs of one generation, counted from 0."""
+        return self.later_generation if number else self.first_generation
+
+    def searched(self, generations: int) -> JobCount:
+        """Jobs of the first `generations` generations, without baselines."""
+        if not generations:
+            return JobCount()
+        return self.first_generation + self.later_generation * (generations - 1)
+
+    def left_after(self, generations: int) -> JobCount:
+        """Jobs still to come when the baselines and so many generations are finished."""
+        return self.later_generation * (self.generations - generations) + self.after_search
+
+
+def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
+    """The jobs that a run of `config` needs at most.
+
+    Args:
+        config: The configuration of the run.
+        first_adapters: Distinct adapters of the first generation, when that is known; else one per genome.
+
+    Example:
+        >>> from coral_core.config import RunConfig
+        >>> plan = plan_jobs(RunConfig())
+        >>> plan.baselines
+        JobCount(trainings=1, evaluations=2)
+        >>> plan.total.total == plan.baselines.total + plan.first_generation.total + plan.left_after(1).total
+        True
+    """
+    search = config.search
+    fresh = search.population - (search.elites if search.strategy == "evolution" else 0)
+    monitored = 1 if config.problems.monitor else 0
+    trainings = search.population if first_adapters is None else first_adapters
+    return JobPlan(
+        baselines=JobCount(trainings=1, evaluations=2),
+        first_generation=JobCount(trainings, search.population + monitored),
+        later_generation=JobCount(fresh, fresh + monitored),
+        after_search=JobCount(search.champion_repeats, FINAL_TABLE + search.champion_repeats),
+        generations=search.generations,
+    )
