@@ -42,7 +42,7 @@ test-unprivileged: env ## the judge's tests as an ordinary user and in a plain c
 	@bash tests/run_unprivileged.sh
 
 test-quixbugs: env ## all 40 programs of a clone: reference right, buggy version not (QUIXBUGS=dir)
-	CORAL_QUIXBUGS="$(QUIXBUGS)" $(BIN)/python -m pytest tests/repair/test_quixbugs.py -k real_clone -rs
+	CORAL_QUIXBUGS="$(QUIXBUGS)" $(BIN)/python -m pytest tests/problem_sources/test_quixbugs.py -k real_clone -rs
 
 lint: env ## ruff
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 # (3.11 runs the whole suite). Each gets a small environment of its own, made once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-folders="tests/config tests/repair tests/scoring tests/search tests/store tests/report"
+folders="tests/config tests/problems tests/problem_sources tests/prompting tests/judge tests/scoring tests/search tests/store tests/report"
 found=0
 for minor in 12 13; do
     python=$(command -v "python3.$minor" || true)

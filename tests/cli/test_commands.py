@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from synthetic_run import PROBLEMS, make_run
 
 from coral_core.config import RunConfig
 from coral_core.problem_sources.builtin import load_builtin
+from tests.report.synthetic_run import PROBLEMS, make_run
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "CORAL_DEBUG"} | {

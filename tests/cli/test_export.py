@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from synthetic_run import make_run
 
 from coral_core.report.report_files import write_report
 from coral_core.report.series import tracked
+from tests.report.synthetic_run import make_run
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,9 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hostile import ESCAPES, EVIL, harmless
 from rich.console import Console
-from synthetic_run import evaluation, make_run
 
 from coral_core.runs.records import FinalRecord, GenomeRecord, JobFailure
 from coral_core.runs.run_folder import RunFolder
@@ -22,6 +20,8 @@ from flows.cli.runs import runs
 from flows.cli.show import show
 from flows.observe.log_lines import Line
 from flows.session import Board
+from tests.report.hostile import ESCAPES, EVIL, harmless
+from tests.report.synthetic_run import evaluation, make_run
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_commands import ENVIRONMENT, coral, refused
-from tests.health.fake_api import FakeApi, serving
+from tests.monitoring.fake_api import FakeApi, serving
 
 
 @pytest.mark.parametrize(

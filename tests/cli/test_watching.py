@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic_run import make_run  # type: ignore[import-not-found]
 
 from coral_core.queue import JobQueue
 from coral_core.store.store import Store
 from flows.cli.status import Screen
 from flows.installation.figures import figures
-from tests.health.fake_api import FakeApi, ago, serving
+from tests.monitoring.fake_api import FakeApi, ago, serving
+from tests.report.synthetic_run import make_run
 
 ROOT = Path(__file__).parents[2]
 

@@ -230,7 +230,7 @@ ELSEWHERE = {
     "budget.evolution.money": "tests/ledger",
     "search.early_stopping": "its own keys",
     "search.start_from": "tests/flows/test_start.py",
-    "search.champion_repeats": "tests/flows/test_verify.py: a finished run has its repeats",
+    "search.champion_repeats": "tests/verification/test_verify.py: a finished run has its repeats",
     "base_model.revision": "test_revision_is_asked_of_the_hub",
     "base_model.device": "test_device_is_looked_for",
     "infra.executor": "test_executor_is_chosen",
@@ -238,7 +238,7 @@ ELSEWHERE = {
     "problems.path": "tests of the sources that read it",
     "problems.training.source": "test_training_pairs_come_from_the_source_named",
     "problems.training.path": "test_training_pairs_come_from_the_source_named",
-    "problems.accept_leaks": "tests/repair/test_guard.py",
+    "problems.accept_leaks": "tests/problem_sources/test_leak_guard.py",
     "infra.local_lanes": "test_lanes_are_bounded",
     "infra.training.lanes": "test_lanes_are_bounded",
     "infra.evaluation.lanes": "test_lanes_are_bounded",
@@ -252,7 +252,7 @@ ELSEWHERE = {
     "infra.start": "tests/pools: a lane that never comes",
     "infra.weight": "tests/queue/test_queue.py: twice the weight",
     "scoring.judge.workers": "test_workers_run_at_a_time",
-    "scoring.judge.allow_missing_layers": "tests/scoring: refuses unless accepted by name",
+    "scoring.judge.allow_missing_layers": "tests/judge: refuses unless accepted by name",
 }
 
 

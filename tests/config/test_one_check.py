@@ -21,7 +21,7 @@ from tests.config.mutations import CPU_SECONDS, in_this_process
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "CORAL_DEBUG"} | {"PYTHONPATH": str(ROOT)}
-LIKE = Path(__file__).parents[1] / "repair"
+LIKE = Path(__file__).parents[1] / "problem_sources"
 SMALL = "problems: {fitness: 8, retention: 2, monitor: 2, held_out: 6, pairs: 20}\n"
 
 

@@ -13,7 +13,7 @@ from prefect.states import State
 
 from coral_core.ledger import Ledger
 from coral_core.store.store import Store
-from tests.flows.conftest import Coral
+from tests.rehearsal_runs import Coral
 
 pytestmark = pytest.mark.server
 

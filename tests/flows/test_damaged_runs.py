@@ -21,7 +21,7 @@ from coral_core.report.report_files import write_report
 from coral_core.report.series import tracked
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
-from tests.flows.conftest import Coral
+from tests.rehearsal_runs import Coral
 from tests.store.odd_files import ODD, replace
 from tests.store.test_odd_entries import code_of, within
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from coral_core.store.store import Store
-from tests.flows.conftest import Coral
+from tests.rehearsal_runs import Coral
 
 pytestmark = pytest.mark.server
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import ROOT, Coral
+from tests.rehearsal_runs import ROOT, Coral
 
 pytestmark = pytest.mark.server
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.flows.conftest import Coral
+from tests.rehearsal_runs import Coral
 
 pytestmark = pytest.mark.server
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.conftest import Coral
+from tests.rehearsal_runs import Coral
 
 pytestmark = pytest.mark.server
 

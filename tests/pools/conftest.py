@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from coral_core.queue import JobQueue, LaneNote
 from coral_core.queue.tickets import digest_of
 from coral_core.store.store import Store
-from tests.flows.conftest import Coral
+from tests.rehearsal_runs import Coral
 
 os.environ.setdefault("CORAL_ROOTS", tempfile.gettempdir())
 """Of the workers that tests start: each test has a store of its own, and none lies in the folder of `coral up`."""

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from coral_core.ledger import Ledger
-from tests.flows.conftest import Coral
 from tests.pools.conftest import SLOW, Pools, alive, until
+from tests.rehearsal_runs import Coral
 
 pytestmark = pytest.mark.server
 

@@ -13,7 +13,7 @@ import pytest
 
 from coral_core.lm.base_model import TINY
 from tests.pools.conftest import Pools, connected
-from tests.repair.test_jsonl import CLAMP, PAIR
+from tests.problem_sources.test_jsonl import CLAMP, PAIR
 
 pytestmark = pytest.mark.server
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"

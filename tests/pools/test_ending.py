@@ -14,8 +14,8 @@ import pytest
 
 from flows.installation import local_stack as daily
 from flows.prefect_api import local_server
-from tests.flows.conftest import Coral
 from tests.pools.conftest import Pools, alive, command, connected, kill, until, worker_pid
+from tests.rehearsal_runs import Coral
 
 
 @pytest.fixture

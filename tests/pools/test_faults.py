@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.flows.conftest import Coral
 from tests.pools.conftest import SLOW, Pools, alive, command, connected, engine_of, kill, until, up_again, worker_pid
+from tests.rehearsal_runs import Coral
 
 pytestmark = pytest.mark.server
 

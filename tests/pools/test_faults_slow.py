@@ -16,9 +16,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Pending
 
 from flows.installation.local_stack import descendants
-from tests.flows.conftest import SMALL, Coral
 from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, until, up_again, worker_pid
 from tests.pools.test_faults import finish, same
+from tests.rehearsal_runs import SMALL, Coral
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

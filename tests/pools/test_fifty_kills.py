@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flows.prefect_api.api_errors import ApiError
-from tests.flows.conftest import Coral
 from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, server_pid, up_again, worker_pid
+from tests.rehearsal_runs import Coral
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 KILLS = 50

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.flows.conftest import SMALL, Coral
 from tests.pools.conftest import SLOW, Pools, until
+from tests.rehearsal_runs import SMALL, Coral
 
 PAGE = Path(__file__).parents[2] / "docs" / "executors.md"
 

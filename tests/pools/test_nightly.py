@@ -15,8 +15,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 from prefect.types._datetime import now
 
-from tests.flows.conftest import SMALL
 from tests.pools.conftest import Pools, command, until
+from tests.rehearsal_runs import SMALL
 
 pytestmark = pytest.mark.server
 

@@ -21,8 +21,8 @@ from pydantic import SecretStr
 
 from coral_core.errors import ConfigError
 from flows.installation.notices import Notices
-from tests.flows.conftest import Coral
 from tests.pools.conftest import Pools, command, connected, kill, until
+from tests.rehearsal_runs import Coral
 
 pytestmark = pytest.mark.server
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.flows.conftest import Coral
 from tests.pools.conftest import SLOW, Pools, alive, connected, engine_of, kill, server_pid, until, up_again, worker_pid
 from tests.pools.test_faults import finish, same
+from tests.rehearsal_runs import Coral
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

@@ -10,9 +10,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.flows.conftest import Coral
 from tests.pools.conftest import SLOW, Pools, alive, until
 from tests.pools.test_faults import finish
+from tests.rehearsal_runs import Coral
 
 pytestmark = pytest.mark.server
 

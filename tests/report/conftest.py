@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from synthetic_run import make_run
 
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
+from tests.report.synthetic_run import make_run
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic_run import PROBLEMS, evaluation, genome, make_run
 
 from coral_core.config import GenesConfig, ProblemsConfig
 from coral_core.digest import digest
@@ -32,6 +31,7 @@ from coral_core.report.spreadsheets import genomes_csv
 from coral_core.runs.records import FinalRecord, GenerationRecord, GenomeRecord, Repeat, RunRecord
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
+from tests.report.synthetic_run import PROBLEMS, evaluation, genome, make_run
 
 Run = tuple[RunFolder, Store]
 EVIL = "\x00\x1b[2J\u202e</script><img src=x onerror=alert(1)><svg onload=alert(2)>\n+</pre><script>alert(3)</script>"

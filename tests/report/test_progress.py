@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from synthetic_run import evaluation, genome, job, make_run
 
 from coral_core.atomic_write import write_atomic
 from coral_core.config.budget_config import BudgetConfig, LanePrices, Limits
@@ -26,6 +25,7 @@ from coral_core.runs.records import GenomeRecord, JobFailure, JobTiming, Session
 from coral_core.runs.run_folder import HistoryWriter, RunFolder
 from coral_core.runs.run_reader import RunReading
 from coral_core.store.store import Store
+from tests.report.synthetic_run import evaluation, genome, job, make_run
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hostile import EVIL
 from markdown_it import MarkdownIt
 from PIL import Image
-from synthetic_run import evaluation, job, make_run
 
 from coral_core.digest import digest
 from coral_core.errors import StoreError
@@ -31,6 +29,8 @@ from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.run_reader import RunReading
 from coral_core.runs.sessions import sessions, totals
 from coral_core.store.store import Store
+from tests.report.hostile import EVIL
+from tests.report.synthetic_run import evaluation, job, make_run
 
 Run = tuple[RunFolder, Store]
 

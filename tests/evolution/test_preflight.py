@@ -1,0 +1,29 @@
+"""What a run is refused for before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from coral_core.config.config_file import parse_config
+from coral_core.errors import ConfigError
+from coral_core.evolution.preflight import preflight
+
+LIKE = Path(__file__).parents[1] / "problem_sources" / "quixbugs_like"
+SMALL = ["problems.fitness=8", "problems.retention=2", "problems.monitor=2", "problems.held_out=6", "problems.pairs=20"]
+
+
+def test_the_defaults_pass(tmp_path: Path) -> None:
+    preflight(parse_config("", "nothing", [*SMALL, f"store.path={tmp_path}", f"runs={tmp_path}"]))
+
+
+@pytest.mark.torch
+def test_a_prompt_that_does_not_fit_is_named_with_the_length_that_does(tmp_path: Path) -> None:
+    given = [*SMALL, f"store.path={tmp_path}", f"runs={tmp_path}", "problems.source=quixbugs", f"problems.path={LIKE}"]
+    with pytest.raises(
+        ConfigError, match=r"generation\.prompt_length: 40: .* Set generation\.prompt_length to (\d+)"
+    ) as caught:
+        preflight(parse_config("", "nothing", [*given, "generation.prompt_length=40"]))
+    enough = str(caught.value).rstrip(".").split()[-1]
+    preflight(parse_config("", "nothing", [*given, f"generation.prompt_length={enough}"]))
+    with pytest.raises(ConfigError):
+        preflight(parse_config("", "nothing", [*given, f"generation.prompt_length={int(enough) - 1}"]))

@@ -1,0 +1,96 @@
+"""Whole lists, however the server cuts them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prefect.exceptions import PrefectHTTPStatusError
+
+from coral_core.runs.run_folder import RunFolder
+from coral_core.store.store import Store
+from flows.installation.pool_status import look_at_pools
+from flows.observe import artifacts
+from flows.prefect_api.pages import LimitRefusedError, all_pages
+from flows.prefect_api.rest_client import PlainApi
+from tests.monitoring.fake_api import FakeApi, serving
+
+
+def refusal(status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "http://x")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+
+
+@given(st.integers(0, 450), st.integers(1, 300), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_every_row_once(rows: int, page: int, plain: bool) -> None:
+    calls: list[int | None] = []
+
+    def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
+        calls.append(limit)
+        if limit is not None and limit > page:
+            raise LimitRefusedError if plain else refusal(422)
+        return [{"id": number} for number in range(rows)][offset : offset + (limit or page)]
+
+    assert [row["id"] for row in all_pages(read)] == list(range(rows))
+    assert len(calls) <= rows // min(page, 200) + 3
+
+
+def test_rows_that_move_between_pages_come_once() -> None:
+    """A new one at the head shifts all others by one."""
+
+    def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
+        rows = [{"id": number} for number in range(250)]
+        return (rows if not offset else [{"id": "new"}, *rows])[offset : offset + 200]
+
+    assert [row["id"] for row in all_pages(read)] == list(range(250))
+
+
+def test_other_refusals_are_errors() -> None:
+    def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
+        raise refusal(500)
+
+    with pytest.raises(httpx.HTTPStatusError):
+        all_pages(read)
+
+
+@pytest.mark.parametrize("page", [1, 2, 7, 200])
+def test_what_commands_see_does_not_depend_on_the_servers_pages(page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeApi()
+    fake.workers["coral-a100"] = [fake.worker(f"w{number}", 12) for number in range(15)]
+    monkeypatch.delenv("PREFECT_API_KEY", raising=False)
+    fake.page = page
+    with serving(fake) as url, PlainApi(url) as api:
+        looks = {look.name: look for look in look_at_pools(api)}
+        assert all(look.present for look in looks.values())
+        assert looks["coral-a100"].workers_online == 15
+        assert len(api.find_all("automations/filter")) == len(fake.automations)
+
+
+class _Artifacts:
+    """A server whose own page size is 2, which refuses larger pages."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.there = [SimpleNamespace(id=number, key=name) for number, name in enumerate(names)]
+
+    async def read_artifacts(self, *, limit: int | None, offset: int, **_: Any) -> list[Any]:
+        if limit is not None and limit > 2:
+            request = httpx.Request("POST", "http://x")
+            raise PrefectHTTPStatusError("limit", request=request, response=httpx.Response(422, request=request))
+        return self.there[offset : offset + (limit or 2)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+async def test_artifacts_of_an_earlier_session_are_found_on_a_server_with_small_pages(
+    tmp_path: Path, count: int
+) -> None:
+    folder, store = RunFolder(tmp_path / "run-e1"), Store(tmp_path / "store")
+    folder.path.mkdir()
+    (folder.path / "config.yaml").write_text("name: run")
+    names = [f"run-e1-generation-{number:03d}" for number in range(count)]
+    publisher = artifacts.Publisher(folder, store, "")
+    publisher._client = cast(Any, _Artifacts(names))
+    assert [row.key for row in await publisher._existing()] == names

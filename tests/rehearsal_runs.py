@@ -1,0 +1,143 @@
+"""Small runs of the real command, with the rehearsal base model and one server home for all tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "base_model.name": "rehearsal",
+    "search.generations": "2",
+    "search.population": "4",
+    "search.elites": "1",
+    "problems.fitness": "12",
+    "problems.retention": "4",
+    "problems.monitor": "4",
+    "problems.held_out": "12",
+    "problems.pairs": "16",
+    "search.champion_repeats": "2",
+}
+
+
+def heeds_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT, and so would what tests start in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Coral:
+    """The `coral` command with folders of its own."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.folder = folder
+        self.runs = folder / "runs"
+        self.started: list[subprocess.Popen[str]] = []
+        self.environment = {**os.environ, "CORAL_HOME": str(home), "COLUMNS": "120"}
+        for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+            self.environment.pop(name, None)
+
+    def arguments(self, *extra: str, **settings: str) -> list[str]:
+        values = (
+            SMALL
+            | {"runs": str(self.runs), "store.path": str(self.runs / "store")}
+            | {k.replace("__", "."): v for k, v in settings.items()}
+        )
+        pairs = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+        return [sys.executable, "-m", "flows.cli", "evolve", str(ROOT / "configs" / "quickstart.yaml"), *pairs, *extra]
+
+    def evolve(
+        self, *extra: str, env: dict[str, str] | None = None, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.arguments(*extra, **settings),
+            env=self.environment | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    def start(self, *extra: str, **settings: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            self.arguments(*extra, **settings),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=heeds_ctrl_c,
+        )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """A test that failed half-way must leave nothing running."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+
+    @property
+    def run(self) -> Path:
+        return next(path.parent for path in self.runs.glob("*/run.json"))
+
+    def history(self) -> bytes:
+        return (self.run / "history.jsonl").read_bytes()
+
+    def report(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(self.call("report", "latest", "--runs", str(self.runs), "--json").stdout)
+        return data
+
+    def done(self) -> list[str]:
+        """Digests of the jobs that were really done, by all sessions together."""
+        rows = []
+        for line in (self.run / "timings.jsonl").read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+        return [row["digest"] for row in rows if row["type"] == "job" and not row["cached"]]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One home for all: the database is migrated once. A long-lived server serves the whole session."""
+    path = tmp_path_factory.mktemp("home")
+    code = "import sys, time\nfrom flows.prefect_api.local_server import api\nwith api():\n    print('up', flush=True)\n    sys.stdin.read()\n"
+    environment = {**os.environ, "CORAL_HOME": str(path)}
+    environment.pop("PREFECT_API_URL", None)
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert keeper.stdout is not None and keeper.stdout.readline().strip() == "up"
+    yield path
+    keeper.communicate(timeout=200)
+
+
+@pytest.fixture
+def coral(home: Path, tmp_path: Path) -> Iterator[Coral]:
+    made = Coral(home, tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="session")
+def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Coral:
+    """A finished small run that tests may read, and copy, but not change."""
+    coral = Coral(home, tmp_path_factory.mktemp("finished"))
+    result = coral.evolve()
+    assert result.returncode == 0, result.stderr
+    return coral
