@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 
-from cyclopts import App
+from cyclopts import App, Group
 
 from coral_core.errors import CoralError
 from coral_core.untrusted import VisibleFormatter
@@ -23,102 +23,102 @@ def _version() -> str:
 
 
 def _jobs(*, store: str = "runs/store", json: bool = False) -> None:
-    """List jobs that wait, run or failed; retry, drop or clear them.
+    """List the jobs of a store that are waiting, running or failed.
 
     Args:
-        store: The store whose queue is meant.
-        json: Print JSON.
+        store: Directory of the store.
+        json: Print JSON (keys: docs/json.md).
     """
     from flows.cli.jobs import jobs
 
     jobs(store=store, as_json=json)
 
 
-def _work_pools(app: App) -> None:
-    """Commands that need work pools, or a run that goes on elsewhere."""
-    app.command("flows.cli.installation:up", name="up", help="Start server, pools and workers on this machine.")
-    app.command("flows.cli.installation:down", name="down", help="End what `coral up` started.")
-    app.command(
-        "flows.cli.installation:setup", name="setup", help="Make pools, automations and deployments on a Prefect API."
-    )
-    app.command("flows.cli.installation:drain", name="drain", help="Let a pool's lanes finish, then stop its worker.")
-    app.command("flows.cli.status:status", name="status", help="Show where pools, lanes and evolutions stand.")
-    app.command("flows.cli.stop:cancel", name="cancel", help="Stop an evolution; finished work stays.")
-    app.command("flows.cli.stop:resume", name="resume", help="Go on with a run as it was configured.")
-    jobs = App(
-        name="jobs", help="List jobs that wait, run or failed; retry, drop or clear them.", help_format="markdown"
-    )
-    jobs.default(_jobs)
-    jobs.command("flows.cli.jobs:retry", name="retry", help="Put a failed job back into the queue.")
-    jobs.command("flows.cli.jobs:drop", name="drop", help="Remove a job from the queue.")
-    jobs.command("flows.cli.jobs:clear", name="clear", help="Remove all jobs of one's own run from a pool.")
-    app.command(jobs)
-    submit = App(name="submit", help="Put a job on a work pool by hand and wait for it.", help_format="markdown")
-    submit.command("flows.cli.jobs:submit_train", name="train", help="Train one adapter.")
-    submit.command("flows.cli.jobs:submit_evaluate", name="evaluate", help="Evaluate one genome.")
-    submit.command("flows.cli.jobs:submit_test", name="test", help="Judge a file against a problem.")
-    app.command(submit)
-
-
-def _watching(app: App) -> None:
-    """Commands that look at runs and installations, and at what they cost."""
-    app.command("flows.cli.progress:progress", name="progress", help="Show where one run stands.")
-    app.command("flows.cli.logs:logs", name="logs", help="Show the log lines of a run, or of one genome of it.")
-    app.command("flows.cli.budget:budget", name="budget", help="Show what was spent, and what is left.")
-    app.command("flows.cli.health:health", name="health", help="Check an installation; exits 0 or 1, for monitors.")
-    app.command("flows.cli.verify:verify", name="verify", help="Check a run's files and replay some evaluations.")
-    metrics = App(name="metrics", help="Figures for Prometheus.", help_format="markdown")
-    metrics.command("flows.cli.metrics:serve", name="serve", help="Serve the figures over HTTP.")
-    app.command(metrics)
-    export = App(name="export", help="Write a run's history for other tools.", help_format="markdown")
-    export.command("flows.cli.export:mlflow", name="mlflow", help="Write the run into an MLflow tracking store.")
-    export.command("flows.cli.export:wandb", name="wandb", help="Write the run as an offline Weights & Biases run.")
-    app.command(export)
+COMMANDS = {
+    "Search": (
+        ("init", "init:init", "Write a commented configuration to start from."),
+        ("config", None, "Check or print a configuration."),
+        ("config check", "config:check", "Check a configuration without starting anything."),
+        ("config show", "config:show", "Print the whole configuration, defaults included."),
+        ("config schema", "config:schema", "Print the JSON schema of a configuration."),
+        ("evolve", "evolve:evolve", "Run the evolution that CONFIG describes; run it again to resume it."),
+        ("resume", "stop:resume", "Resume a run with its own configuration."),
+        ("cancel", "stop:cancel", "Stop an evolution and keep finished work."),
+    ),
+    "Results": (
+        ("runs", "runs:runs", "List the runs."),
+        ("progress", "progress:progress", "Show the progress of a run."),
+        ("report", "report:report", "Show the results of a run, or compare two runs."),
+        ("show", "show:show", "Show a genome: genes, lineage, scores, patches, verdicts."),
+        ("logs", "logs:logs", "Show the log of a run, or of one genome."),
+        ("budget", "budget:budget", "Show what a run spent and what is left."),
+        ("verify", "verify:verify", "Check the files of a run and judge a sample again."),
+        ("export", None, "Export the history of a run to other tools."),
+        ("export mlflow", "export:mlflow", "Write the run into an MLflow tracking store."),
+        ("export wandb", "export:wandb", "Write the run as an offline Weights & Biases run."),
+        ("store", None, "List and check stored adapters and evaluations."),
+        ("store ls", "store:ls", "List the entries of the store."),
+        ("store show", "store:show", "Show one entry."),
+        ("store verify", "store:verify", "Check every entry; exit 1 if one is broken."),
+        ("store clear", "store:clear", "Remove broken entries, or those of other versions."),
+    ),
+    "Problems and patches": (
+        ("problems", None, "Check, fetch and compare problems."),
+        ("problems check", "problems:check", "Judge the reference and the buggy version of each problem."),
+        ("problems fetch", "problems:fetch", "Download a public benchmark (quixbugs)."),
+        ("problems leak-check", "problems:leak_check", "List functions that occur in two splits; exit 0 or 1."),
+        ("test-patch", "judge_patch:judge_patch", "Judge a file against one problem; exit 0 or 1."),
+    ),
+    "Work pools": (
+        ("up", "installation:up", "Start a server, work pools and workers on this machine."),
+        ("down", "installation:down", "Stop what `coral up` started."),
+        ("setup", "installation:setup", "Create work pools, deployments and automations on a Prefect API."),
+        ("drain", "installation:drain", "Let the lanes of a pool finish, then stop its worker."),
+        ("status", "status:status", "Show pools, lanes, jobs and evolutions."),
+        ("jobs", _jobs, "List jobs; retry, drop or clear failed ones."),
+        ("jobs retry", "jobs:retry", "Put a failed job back into the queue."),
+        ("jobs drop", "jobs:drop", "Remove a job from the queue."),
+        ("jobs clear", "jobs:clear", "Remove all jobs of your own ended runs from a pool."),
+        ("submit", None, "Submit one job and wait for its result."),
+        ("submit train", "jobs:submit_train", "Train one adapter."),
+        ("submit evaluate", "jobs:submit_evaluate", "Evaluate one genome."),
+        ("submit test", "jobs:submit_test", "Judge a file against a problem."),
+    ),
+    "Checks and monitoring": (
+        ("doctor", "doctor:doctor", "Check this machine: versions, sandbox, store, server."),
+        ("health", "health:health", "Check an installation; exit 0 or 1, for monitors."),
+        ("metrics", None, "Export metrics to Prometheus."),
+        ("metrics serve", "metrics:serve", "Serve the metrics over HTTP."),
+    ),
+}
+"""Panels of `coral --help`: name, function (`module:function` in flows.cli is imported when it runs), help."""
 
 
 def build() -> App:
     """The application with all its commands, none of them imported yet."""
     app = App(
         name="coral",
-        help="Evolve LoRA and DoRA adapters of a code model that repair bugs.\n\nA run is named by its id, the beginning of one, `latest`, or the path of its folder.",
+        help=(
+            "Search for the LoRA or DoRA adapter that makes a code model repair bugs best.\n\n"
+            "Start with `coral evolve CONFIG`. A RUN is named by its id, the beginning of its id, `latest`, or its folder."
+        ),
         version=_version,
         help_format="markdown",
     )
-    app.command("flows.cli.init:init", name="init", help="Write a commented configuration to start from.")
-    config = App(name="config", help="Check or show configurations.", help_format="markdown")
-    config.command("flows.cli.config:check", name="check", help="Check a configuration; starts nothing.")
-    config.command("flows.cli.config:show", name="show", help="Print the whole configuration, defaults included.")
-    config.command("flows.cli.config:schema", name="schema", help="Print the JSON schema of a configuration.")
-    app.command(config)
-    app.command(
-        "flows.cli.evolve:evolve",
-        name="evolve",
-        help="Evolve adapters as CONFIG says; run it again to resume or replay.",
-    )
-    app.command("flows.cli.runs:runs", name="runs", help="List the runs.")
-    app.command("flows.cli.report:report", name="report", help="Show what a run found and what it cost.")
-    app.command("flows.cli.show:show", name="show", help="Show a genome: genes, lineage, scores, patches, verdicts.")
-    app.command("flows.cli.doctor:doctor", name="doctor", help="Check this machine: versions, sandbox, store, server.")
-    app.command(
-        "flows.cli.judge_patch:judge_patch", name="test-patch", help="Judge a file against one problem; exits 0 or 1."
-    )
-    _work_pools(app)
-    _watching(app)
-    problems = App(name="problems", help="Check, fetch and compare problems.", help_format="markdown")
-    problems.command(
-        "flows.cli.problems:check", name="check", help="Judge reference and buggy version of each problem."
-    )
-    problems.command("flows.cli.problems:fetch", name="fetch", help="Fetch a public benchmark (quixbugs).")
-    problems.command(
-        "flows.cli.problems:leak_check", name="leak-check", help="List functions that cross splits; exits 0 or 1."
-    )
-    app.command(problems)
-    store = App(name="store", help="Look at and check the store of adapters and evaluations.", help_format="markdown")
-    store.command("flows.cli.store:ls", name="ls", help="List what the store holds.")
-    store.command("flows.cli.store:show", name="show", help="Show one entry.")
-    store.command("flows.cli.store:verify", name="verify", help="Check every entry by itself; exits 0 or 1.")
-    store.command("flows.cli.store:clear", name="clear", help="Remove entries that this version does not use.")
-    app.command(store)
+    groups = {title: Group.create_ordered(title) for title in (*COMMANDS, "Options")}
+    for flag in ("--help", "--version"):
+        app[flag].group = groups["Options"]
+    for title, commands in COMMANDS.items():
+        for position, (name, function, text) in enumerate(commands):
+            outer, _, own = name.rpartition(" ")
+            parent, group = (app[outer], None) if outer else (app, (groups[title],))
+            if isinstance(function, str):
+                parent.command(f"flows.cli.{function}", name=own, group=group, help=text, sort_key=position)
+                continue
+            inner = App(name=own, group=group, help=text, help_format="markdown", sort_key=position)
+            if function is not None:
+                inner.default(function)
+            parent.command(inner)
     return app
 
 

@@ -1,0 +1,352 @@
+"""Write `benchmarks/README.md` from the results that are committed in `benchmarks/results/`.
+
+    python -m benchmarks.write_readme            # rewrite the page (also: make docs)
+    python -m benchmarks.write_readme --check    # exit 1 if the page is out of date
+
+The description of each program is the first line of its docstring. No number of the page is typed by hand.
+"""
+
+import ast
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+FOLDER = Path(__file__).parent
+PAGE = FOLDER / "README.md"
+NOT_MEASURING = {"__init__", "architectures", "record", "write_readme"}
+
+HEAD = """# Benchmarks
+
+Every number that this project claims is measured by a program in this folder. A program prints a table and writes one
+JSON file to `results/` with the versions, the machine, its load and the commit. Where it compares two systems, it
+measures both in the same process or session. Run one with `.venv/bin/python -m benchmarks.NAME`.
+
+This page is generated from the JSON files: `make docs`. The quickstart's base model is the embedded coral-tiny (0.9
+million parameters), all measurements were made on 2 shared CPU cores, and work pools ran as processes on one machine.
+"""
+
+OPEN = """## Open and unproven
+
+- **Evolution against random search.** Not shown at the quickstart's budget of 32 genomes. On a synthetic landscape
+  fitted to measurements of an earlier coral-tiny, random search did as well at this budget.
+- **Cellular automaton.** Whether it helps has not been measured by an ablation.
+- **Real code models.** The champion's gain is measured on generated functions with the embedded model. No full search
+  with CodeLlama on QuixBugs has been run; coral-tiny repairs none of QuixBugs.
+- **GPUs.** No result here was measured on a GPU. Device requests for Docker are built and inspected, not executed.
+- **Kubernetes.** Manifests are validated against the schemas of Kubernetes; no cluster has run them.
+- **arm64.** The judge's seccomp filter for arm64 is written and untested.
+"""
+
+Result = dict[str, Any]
+Rows = list[tuple[str, str]]
+
+
+def _three(value: float) -> str:
+    """A share with three digits: `.369`."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _mean(rows: list[Result], key: str) -> float:
+    return sum(row[key] for row in rows) / len(rows)
+
+
+def _artifacts(r: Result) -> Rows:
+    wall = r["wall_milliseconds_per_job"]
+    return [
+        ("artifacts, API calls per finished job (jobs of milliseconds)", f"{r['calls_per_job']:.2f}"),
+        ("artifacts, time per finished job", f"{r['milliseconds_per_job']:.0f} ms"),
+        ("wall clock per job with and without artifacts", f"{wall['with']:.0f} ms, {wall['without']:.0f} ms"),
+    ]
+
+
+def _base_checksum(r: Result) -> Rows:
+    def shares(model: Result) -> str:
+        share, seconds = model["share_of_job"], model["checksum_seconds"]
+        return f"{share['training']:.2%} of a training, {share['evaluation']:.2%} of an evaluation ({1000 * seconds:.0f} ms)"
+
+    return [
+        ("checksum of the base model after each job, coral-tiny", shares(r["coral_tiny"])),
+        ("the same, 135 million parameters in float32, training of 10 steps", shares(r["llama_135m"])),
+    ]
+
+
+def _budget(r: Result) -> Rows:
+    rows = []
+    for key, name in (("undisturbed", "undisturbed"), ("killed", f"killed {r['killed']['kills']} times")):
+        one = r[key]
+        spent = f"{one['spent_in_the_end']:.1f} s ({one['over_the_limit']:+.1%})"
+        rows.append(
+            (
+                f"limit of {one['limit_seconds']:.0f} lane seconds, {name}",
+                f"{spent}; {one['began_after_the_limit']} jobs started after the limit",
+            )
+        )
+    return rows
+
+
+def _champion(r: Result) -> Rows:
+    rows = r["rows"]
+    seconds = sorted(row["seconds"] for row in rows)
+    significant = sum(row["gap"]["p_value"] < 0.05 for row in rows)
+    repeat = next(row for row in rows if row["repeat_seconds"] is not None)
+    return [
+        (
+            f"held-out pass@1 of the champion, {rows[0]['gap']['bugs']} sealed bugs, mean of {r['seeds']} seeds",
+            _three(_mean(rows, "champion")),
+        ),
+        (
+            "the same for default LoRA, median of generation 0, bare base model",
+            ", ".join(_three(_mean(rows, key)) for key in ("default_lora", "generation_0_median", "base_model")),
+        ),
+        (
+            "champion minus default LoRA",
+            f"+{_three(r['mean_gap'])}; better in {r['better']} of {r['seeds']} seeds, "
+            f"p < .05 in {significant} (paired sign test)",
+        ),
+        ("duration of one run", f"{seconds[0] / 60:.1f} to {seconds[-1] / 60:.1f} minutes"),
+        (
+            "the same run again",
+            f"{repeat['repeat_seconds']:.1f} s, {repeat['repeat_counts']['trainings']} trainings, "
+            f"{repeat['repeat_counts']['evaluations']} evaluations",
+        ),
+    ]
+
+
+def _configuration(r: Result) -> Rows:
+    mutated = r["mutated"]
+    return [
+        *(
+            (
+                f"`{command}` of production.yaml, processor time",
+                f"{r[key]['cpu_best']:.2f} s (wall clock {r[key]['wall_median']:.1f} s under load)",
+            )
+            for command, key in (("config check", "production_check"), ("evolve --dry-run", "production_dry_run"))
+        ),
+        (
+            f"{mutated['mutations']:,} mutated configurations",
+            f"{mutated['accepted']} accepted, {mutated['refused']:,} refused, {mutated['bugs']} reported as a bug; "
+            f"slowest {mutated['slowest_cpu_seconds']} s of processor time",
+        ),
+    ]
+
+
+def _dead_worker(r: Result) -> Rows:
+    kills = r["kills"]
+    return [
+        (
+            f"worker killed (SIGKILL), until `coral health` fails, worst of {len(kills)}",
+            f"{max(kill['seconds_to_red_in_health'] for kill in kills):.0f} s",
+        ),
+        ("until `coral doctor` fails", f"{r['worst']['red']:.0f} s"),
+        ("until the Prefect UI says OFFLINE", f"{r['worst']['offline']:.0f} s"),
+    ]
+
+
+def _first_run(r: Result) -> Rows:
+    return [
+        ("`coral up` to the finished quickstart on work pools", f"{r['up_to_finished_seconds']:.0f} s"),
+        (
+            "of which: installation; until the first job starts",
+            f"{r['up_seconds']:.0f} s; {r['pools']['until_first_job']:.0f} s",
+        ),
+        (
+            "quickstart with local lanes, server start included",
+            f"{r['local']['seconds']:.0f} s; {'same history' if r['same_history'] else 'other history'}",
+        ),
+        ("lower bound: processor time of the jobs / cores", f"{r['pools']['least_seconds']:.0f} s"),
+    ]
+
+
+def _gene_landscape(r: Result) -> Rows:
+    settings = r["settings"]
+    return [
+        (f"pass@1 on fitness bugs, {name}, mean of {r['seeds']} seeds", _three(settings[key]["mean"]))
+        for name, key in (
+            ("rank 16 on all modules", "r16 all"),
+            ("default LoRA (rank 8 on q, k, v, o)", "default LoRA (r8 qkvo)"),
+            ("rank 1 on q", "r1 q"),
+            ("bare base model", "base"),
+        )
+    ]
+
+
+def _invariance(r: Result) -> Rows:
+    seeds, lanes = ({row[key] for row in r["rows"]} for key in ("hash_seed", "lanes"))
+    return [
+        (
+            f"distinct histories over {len(seeds)} values of PYTHONHASHSEED × {len(lanes)} numbers of lanes",
+            str(r["distinct_histories"]),
+        )
+    ]
+
+
+def _judge(r: Result) -> Rows:
+    speed, steady = r["speed"], r["steady"]
+    children = speed["children_per_second"]
+    different = sum(steady["different_verdicts"])
+    return [
+        (
+            "verdicts per second, two zygotes; with namespaces",
+            f"{children['base_layers']:.0f}; {children['with_namespaces']:.0f}",
+        ),
+        (
+            "speed against `subprocess.run` per test case",
+            f"{speed['ratio_per_patch']:.0f} times as many patches, {speed['ratio_per_child']:.1f} times as many processes per second",
+        ),
+        (
+            f"{steady['patches']:,} patches in order, shuffled, and on a machine with every core busy",
+            f"{different} different verdicts, {'equal' if steady['same_scores'] else 'different'} scores",
+        ),
+        ("ruff and bandit per patch, batch of 200", f"{r['lint']['ms_per_patch']:.2f} ms"),
+        ("memory growth over 10,000 patches", f"{r['memory']['growth_mb']:.1f} MB"),
+    ]
+
+
+def _kills(r: Result) -> Rows:
+    early = sum(not kill["run_had_finished"] for kill in r["kills"])
+    return [
+        (
+            f"run killed (SIGKILL) at {len(r['kills'])} seeded times and restarted",
+            f"{r['repeated']} of {r['jobs']} jobs repeated, history {'identical' if r['identical'] else 'different'}; "
+            f"{early} kills hit an unfinished run",
+        )
+    ]
+
+
+def _lanes(r: Result) -> Rows:
+    return [
+        (
+            "makespan of a generation over (best schedule + one lane start)",
+            f"{r['makespan_over_best_plus_lane_start']:.3f}",
+        ),
+        (
+            "evaluations started before the last training ended",
+            f"{r['lanes']['evaluations_before_last_training_ended']:.0%}",
+        ),
+        ("overhead per job in a warm lane", f"{1000 * r['overhead_seconds_per_job']:.0f} ms"),
+        ("lane starts in 4 generations", str(sum(r["lane_starts_of_4_generations"].values()))),
+        (
+            "time lost by a killed lane, beyond its job and one lane start",
+            f"{max(0.0, r['lost_by_the_kill_beyond_job_and_lane_start']):.1f} s",
+        ),
+        (
+            "one flow run per job, times slower: nothing to load; model of "
+            f"{r['with_model_load']['load_seconds']:.0f} s; the same with Prefect's default polling",
+            f"{r['flow_run_per_job']['times_slower']:.1f}; {r['with_model_load']['times_slower']:.1f}; "
+            f"{r['with_model_load_and_default_polling']['times_slower']:.1f}",
+        ),
+    ]
+
+
+def _long_run(r: Result) -> Rows:
+    memory = r["resident_mb"]
+    return [
+        (
+            f"{r['generations']} generations of {r['population']}, Prefect database per genome",
+            f"{r['database_bytes_per_genome'] / 1000:.1f} kB, {r['task_runs_per_genome']:.2f} task runs",
+        ),
+        (
+            "memory of the control process in the second, middle and last tenth",
+            ", ".join(f"{memory[key]:.0f}" for key in ("start", "middle", "end")) + " MB",
+        ),
+    ]
+
+
+def _many_genomes(r: Result) -> Rows:
+    counts = r["counts"]
+    return [
+        (
+            f"{r['genomes']} genomes on work pools, Postgres, jobs without length "
+            f"({counts['trainings']} trainings, {counts['evaluations']} evaluations)",
+            f"{r['seconds_per_genome']:.2f} s a genome, {len(r['errors'])} errors in any log",
+        ),
+        (
+            "lane starts; most threads; database per genome",
+            f"{sum(r['lane_starts'].values())}; {r['threads']['most']}; {r['database_bytes_per_genome'] / 1000:.1f} kB",
+        ),
+    ]
+
+
+def _orchestration(r: Result) -> Rows:
+    return [(f"wall clock per genome, {r['genomes']} genomes, jobs without length", f"{r['seconds_per_genome']:.2f} s")]
+
+
+def _status(r: Result) -> Rows:
+    return [
+        (
+            f"`coral status`, server with {sum(r['flow_runs'].values()):,} flow runs; empty server",
+            f"{r['many_flow_runs']['seconds']['median']:.2f} s; {r['empty']['seconds']['median']:.2f} s",
+        ),
+        (
+            "the same with 10 runs of 200 generations and thousands of store entries",
+            f"{r['many_of_everything']['seconds']['median']:.2f} s",
+        ),
+    ]
+
+
+ROWS: dict[str, Callable[[Result], Rows]] = {
+    "champion": _champion,
+    "gene_landscape": _gene_landscape,
+    "kills": _kills,
+    "invariance": _invariance,
+    "first_run": _first_run,
+    "lanes": _lanes,
+    "budget": _budget,
+    "judge": _judge,
+    "base_checksum": _base_checksum,
+    "orchestration": _orchestration,
+    "artifacts": _artifacts,
+    "long_run": _long_run,
+    "many_genomes": _many_genomes,
+    "status": _status,
+    "dead_worker": _dead_worker,
+    "configuration": _configuration,
+}
+"""How the result of each program is shown, in the order of the page."""
+
+
+def _question(name: str) -> str:
+    return (ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text("utf-8"))) or "").splitlines()[0]
+
+
+def _commits(result: Result) -> str:
+    """Short hashes of the commits that were measured (rows of `champion` name their own)."""
+    hashes = [result["commit"], *(row["commit"] for row in result.get("rows", []) if "commit" in row)]
+    return ", ".join(dict.fromkeys(commit[:7] for commit in hashes))
+
+
+def page() -> str:
+    """The text of `benchmarks/README.md`.
+
+    Raises:
+        KeyError: A result lacks a key, or a program has no entry in `ROWS`.
+    """
+    parts = [HEAD, "## Results\n"]
+    for name, rows_of in ROWS.items():
+        result = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+        load = result["machine"]["load"][0]
+        measured = f"measured {result['when'][:10]} at {_commits(result)}, load {load:.1f}"
+        table = "\n".join(f"| {what} | {value} |" for what, value in rows_of(result))
+        parts.append(
+            f"### {name}\n\n{_question(name)} ([program]({name}.py), [JSON](results/{name}.json); {measured})\n\n"
+            f"| what | measured |\n|---|---|\n{table}\n"
+        )
+    return "\n".join([*parts, OPEN])
+
+
+def main() -> None:
+    """Write the page, or compare it with `--check`."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        if PAGE.read_text("utf-8") != text:
+            raise SystemExit("benchmarks/README.md is out of date; run: make docs")
+        return
+    PAGE.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
