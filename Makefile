@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve test test-faults test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check tiny secrets constraints clean
+.PHONY: help env evolve test test-faults test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,10 @@ types: env ## mypy
 	$(BIN)/mypy
 
 check: lint types test ## linter, types, tests (CI runs test-pythons and test-faults, too)
+
+docs: env ## rewrite the generated pages: docs/reference and benchmarks/README.md
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python -m benchmarks.write_readme
 
 tiny: env ## pre-train the embedded base model from nothing (about 15 minutes on one thread)
 	$(BIN)/python -m coral_core.lm.pretrain --out coral_core/lm/tiny

@@ -1,4 +1,4 @@
-"""What artifacts cost per finished job: API calls and milliseconds, and the same evolution without them beside it.
+"""Cost of artifacts per finished job in API calls and milliseconds, against the same evolution without them.
 
 Both sides run in one process against one real server, in turn, with a new run (edition) each time. Counted are the
 publisher's own requests, and its time: CPU of reading the files and drawing, wall clock of requests. Making the first

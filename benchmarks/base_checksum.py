@@ -1,4 +1,4 @@
-"""What it costs to show after each job that the base model is bit for bit what was loaded: share of a job's time.
+"""Cost of verifying after each job that the base model is bit for bit what was loaded, as a share of the job.
 
 For coral-tiny with the jobs of the quickstart, and for a Llama of 135 million parameters with random weights
 (30 layers, width 576, vocabulary 49,152, tied; float32, 538 MB), trained for 10 steps of 4 pairs and evaluated on 30 prompts

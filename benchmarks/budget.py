@@ -1,4 +1,4 @@
-"""How far spending goes past a limit: an evolution on work pools that hits it, undisturbed and with kills in between.
+"""How far an evolution on work pools exceeds its budget, undisturbed and with kills in between.
 
 A real server, real process workers, rehearsed trainings of 6 s on 2 lanes, evaluations of 2 s on 3. Read afterwards from the accounts and claims:
 

@@ -1,4 +1,4 @@
-"""Champion against default LoRA on held-out problems over seeds; run time; cost of a repeat.
+"""Champion against the default LoRA on held-out problems over seeds; duration of a run and of its repeat.
 
 A benchmark that was cut short goes on with ``--from``: rows of earlier seeds are kept as
 they are, each with the commit it was measured at.

@@ -1,4 +1,4 @@
-"""How long `coral config check` and `coral evolve --dry-run` take, and how configurations gone wrong end.
+"""Duration of `coral config check` and `coral evolve --dry-run`, and exit of mutated configurations.
 
 Each command is a new process, as in a terminal, five times: wall clock and processor time. Then seeded mutations of the
 shipped configurations (tests/config/mutations.py) go through the command line, in one process that is ended by the system when

@@ -1,4 +1,4 @@
-"""A worker is killed: how long until `coral health` shows it in red, and until Prefect's API (and so its UI) says OFFLINE?
+"""A worker is killed: seconds until `coral health`, `coral doctor` and the Prefect UI report it.
 
 A local installation (`coral up`, nothing else on it), the worker of coral-a100 ended by kill -9 at a random moment between
 two of its heartbeats. From then on, in one go: `coral health --json` again and again until its check

@@ -1,4 +1,4 @@
-"""From nothing to the first finished quickstart on work pools, and what bounds it; the same without pools beside it.
+"""From `coral up` to the first finished quickstart on work pools, against the same run with local lanes.
 
 ``coral up``, ``coral evolve configs/quickstart.yaml --executor work-pools``, ``coral down``, timed one by
 one, then the same quickstart with lanes of its own (``--executor local``) and a server of its own. What

@@ -1,4 +1,4 @@
-"""Do genes matter? Rank 16 on all modules against rank 1 on q, with base, default LoRA and more beside them, over seeds.
+"""Do genes matter? Rank 16 on all modules against rank 1 on q, the default LoRA and the base model, over seeds.
 
 Runs through executor, engine, judge and store as an evolution does; only the search is left out.
 """

@@ -1,4 +1,4 @@
-"""The judge: verdict children per second, what linting costs, steadiness on a loaded machine, memory.
+"""The judge: verdicts per second, cost of linting, reproducibility on a loaded machine, memory.
 
 - **speed**: distinct patches of built-in problems, base layers only and with namespaces, two zygotes; against
   ``subprocess.run([python, file])`` for each test case, two at a time, as judges are often written, in the same run;

@@ -1,4 +1,4 @@
-"""A small run killed (SIGKILL to the whole command) at seeded random instants, each time started again.
+"""A small run is killed (SIGKILL) at seeded random times and restarted: are jobs repeated, is the history the same?
 
 Counts jobs done more than once and compares the final history with that of an
 undisturbed run in a store of its own.

@@ -1,4 +1,4 @@
-"""A long evolution with trivial jobs: what a genome leaves in Prefect's database, memory and pace from begin to end.
+"""A long evolution with trivial jobs: database growth per genome, memory and speed from start to end.
 
 Database: pages in use (SQLite's own count), between the end of the first tenth of the generations and the end, so
 that the empty database is not counted. Memory: resident set of the control process, medians of the second, the middle

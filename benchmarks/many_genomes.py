@@ -1,4 +1,4 @@
-"""Many genomes through one server on Postgres: does it finish, at what price a genome, and does anything leak?
+"""500 genomes through one server on Postgres: time per genome, errors, threads, memory and database growth.
 
 One evolution of trivial jobs (rehearsed, without length) on work pools: 10 generations of 50 genomes,
 through a real Prefect server whose database is Postgres, and real process workers. Reported: wall

@@ -23,7 +23,7 @@ HEAD = """# Benchmarks
 
 Every number that this project claims is measured by a program in this folder. A program prints a table and writes one
 JSON file to `results/` with the versions, the machine, its load and the commit. Where it compares two systems, it
-measures both in the same process or session. Run one with `.venv/bin/python -m benchmarks.NAME`.
+measures both in the same process or session. Run one by its module name: `.venv/bin/python -m benchmarks.champion`.
 
 This page is generated from the JSON files: `make docs`. The quickstart's base model is the embedded coral-tiny (0.9
 million parameters), all measurements were made on 2 shared CPU cores, and work pools ran as processes on one machine.

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 PRODUCT = ("coral_core", "flows", "deployments")
 MODULES = sorted(path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py"))
 KNOWN = {
-    ".ci", ".git", ".gitignore", ".github", ".dockerignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md",
-    "benchmarks", "configs", "constraints.txt", "coral_core", "deployments", "docs", "flows", "prefect.yaml", "pyproject.toml", "tests",
+    ".ci", ".git", ".gitignore", ".github", ".dockerignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md",
+    "benchmarks", "configs", "constraints.txt", "coral_core", "deployments", "docs", "examples", "flows", "prefect.yaml", "pyproject.toml", "tests",
     ".prefectignore",
 }  # fmt: skip
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "service", "misc"}
