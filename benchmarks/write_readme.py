@@ -51,7 +51,7 @@ def _three(value: float) -> str:
 
 
 def _mean(rows: list[Result], key: str) -> float:
-    return sum(row[key] for row in rows) / len(rows)
+    return sum(float(row[key]) for row in rows) / len(rows)
 
 
 def _artifacts(r: Result) -> Rows:
