@@ -31,7 +31,7 @@ from coral_core.report.repeats import seed_repeats
 from coral_core.report.spending import spending
 from coral_core.runs.records import GenomeRecord, HeldOut
 from coral_core.runs.run_folder import RunFolder
-from coral_core.runs.sessions import error, sessions, status, totals
+from coral_core.runs.sessions import run_state, session_error, sessions, totals
 from coral_core.store.store import Store
 
 TOO_GOOD = 0.9
@@ -46,7 +46,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
     facts = folder.sound_facts()
     work = sessions(folder.timings())
     evaluations = _held_out_evaluations(history, store)
-    gaps, search, state = _gaps(history, evaluations), config.search, status(folder, work)
+    gaps, search, state = _gaps(history, evaluations), config.search, run_state(folder, work)
     return Report(
         run_id=folder.run_id,
         path=str(folder.path),
@@ -60,7 +60,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         base_model_name=config.base_model.name,
         numerics_class=history.run.numerics if history.run else None,
         status=state,
-        error=error(state, work),
+        error=session_error(state, work),
         reason=history.final.reason if history.final else None,
         seconds=work[-1].seconds if work else 0.0,
         counts=work[-1].counts if work else Counts(trainings=0, evaluations=0),
@@ -105,12 +105,12 @@ def run_line(folder: RunFolder) -> RunLine:
     history = History.of(folder)
     work = sessions(folder.timings())
     spent = totals(work)
-    champion, state = history.held_out("champion"), status(folder, work)
+    champion, state = history.held_out("champion"), run_state(folder, work)
     last = history.generations[-1] if history.generations else None
     return RunLine(
         run_id=folder.run_id,
         status=state,
-        error=error(state, work),
+        error=session_error(state, work),
         generation=last.generation if last else None,
         generations=folder.config().search.generations,
         best_fitness=last.best_fitness if last else None,

@@ -21,7 +21,7 @@ from coral_core.report.evidence import (
     Spending,
 )
 from coral_core.runs.sessions import Counts as Counts
-from coral_core.runs.sessions import Status as Status
+from coral_core.runs.sessions import RunState as RunState
 from coral_core.runs.sessions import Totals as Totals
 
 REPORT_SCHEMA_VERSION = 1
@@ -175,7 +175,7 @@ class RunLine(Frozen):
     """One line of `coral runs`."""
 
     run_id: str
-    status: Status
+    status: RunState
     error: str = Field("", description="The error that ended the latest session; empty unless failed.")
     generation: int | None = Field(description="Latest finished generation (from 0); null before the first.")
     generations: int = Field(description="Generations at most.")
@@ -205,7 +205,7 @@ class Report(Frozen):
     problems: dict[str, Any] = Field(description="Source, counts and digests per split.")
     base_model_name: str
     numerics_class: str | None
-    status: Status
+    status: RunState
     error: str = Field("", description="The error that ended the latest session; empty unless failed.")
     reason: str | None = Field(description="Why the search ended; null before.")
     seconds: float = Field(description="Wall clock of the latest session.")

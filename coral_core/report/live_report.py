@@ -6,6 +6,7 @@ opened and no history parsed again. Not covered: the report at the end (markdown
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from coral_core.durations import clock as clock
@@ -15,7 +16,6 @@ from coral_core.report.pictures import (
     BLACK,
     BLUE,
     GREY,
-    Dot,
     as_data_uri,
     blank,
     canvas,
@@ -25,42 +25,33 @@ from coral_core.report.pictures import (
     png,
     whole_numbers,
 )
-from coral_core.runs.lane_use import BINS, busy_lanes
-from coral_core.runs.progress import Best, Progress
-from coral_core.runs.run_reader import Kind, Line, RunReading
+from coral_core.runs.progress import COLUMNS, Phase, Progress, ScoredGenome, lane_use
+from coral_core.runs.run_reader import GeneSpread, KnownGenome, RunReading
+from coral_core.runs.sessions import RunState
 from coral_core.untrusted import code, inline
 
 MOST_STEPS = 60
 """Generations in the picture of genes: of more, every second, third, ... is shown."""
 SHOWN_GENERATIONS = 12
-SHARES = ("DoRA", "sampling")
+SHARES = ("dora", "sampling")
 LIGHT_ORANGE = "#F0A870"
-DRIFTING = ("rank", "alpha", "dropout", "learning rate", "modules", "DoRA", "sampling", "temperature")
+DRIFTING = {
+    "rank": "rank", "alpha": "alpha", "dropout": "dropout", "learning_rate": "learning rate",
+    "modules": "modules", "dora": "share DoRA", "sampling": "share sampling", "temperature": "temperature",
+}  # fmt: skip
+"""Gene -> title of its plot."""
 
 
 def fitness_picture(reading: RunReading) -> bytes:
     """Best, mean and monitored fitness by generation."""
-    lines = reading.generations
     names = {"default_lora": "default LoRA", "base_model": "base model"}
-    baselines = {names[name]: row["fitness"] for name, row in reading.baselines.items() if name in names}
-    return draw_fitness(
-        [line.best_fitness for line in lines],
-        [line.mean_fitness for line in lines],
-        [line.monitor for line in lines],
-        baselines,
-    )
+    return draw_fitness(reading.generations, {names[name]: row.fitness for name, row in reading.baselines.items()})
 
 
 def pareto_picture(reading: RunReading) -> bytes:
     """Bugfix against trainable parameters, of all genomes of finished generations."""
-    front = set(reading.generations[-1].front) if reading.generations else set()
-    champion = reading.champion.genome_id if reading.champion else ""
-    return draw_pareto(
-        [
-            Dot(p.bugfix, p.retention, p.cost, p.parameters, p.genome_id in front, p.genome_id == champion)
-            for p in reading.points.values()
-        ]
-    )
+    points = [replace(point, on_front=name in reading.front) for name, point in reading.points.items()]
+    return draw_pareto(points, reading.champion.genome_id if reading.champion else None)
 
 
 def hypervolume_picture(reading: RunReading) -> bytes:
@@ -83,15 +74,15 @@ def drift_picture(reading: RunReading) -> bytes:
     figure.subplots_adjust(left=0.065, right=0.985, top=0.93, bottom=0.135, wspace=0.38, hspace=0.26)
     lines = reading.generations
     shown = lines[:: -(-len(lines) // MOST_STEPS)] if lines else []
-    for place, gene in enumerate(DRIFTING, 1):
+    for place, (gene, title) in enumerate(DRIFTING.items(), 1):
         axes = figure.add_subplot(2, 4, place)
         plain(axes)
         axes.grid(visible=False)
         axes.tick_params(labelsize=7, length=2, pad=2)
-        axes.set_title("share " + gene if gene in SHARES else gene, fontsize=9, color=BLACK, pad=3)
-        points = [(line.number, *line.genes[gene]) for line in shown if gene in line.genes]
-        if points:
-            _band(axes, gene, points)
+        axes.set_title(title, fontsize=9, color=BLACK, pad=3)
+        known = {line.generation: line.genes[gene] for line in shown if gene in line.genes}
+        if known:
+            _band(axes, gene, known)
             whole_numbers(axes, len(lines), 3)
         if place <= 4:
             axes.tick_params(labelbottom=False)  # the row below has the same axis, and each figure costs bytes
@@ -99,12 +90,13 @@ def drift_picture(reading: RunReading) -> bytes:
     return png(figure)
 
 
-def _band(axes: Any, gene: str, points: Sequence[tuple[float, float, float, float]]) -> None:
+def _band(axes: Any, gene: str, known: Mapping[int, GeneSpread]) -> None:
     """One gene: a line for the mean, a band from the smallest to the largest."""
     from matplotlib.ticker import MaxNLocator
 
-    numbers, least, mean, most = zip(*points, strict=True)
-    if gene in ("rank", "alpha", "learning rate"):
+    numbers, spreads = list(known), known.values()
+    least, mean, most = ([getattr(spread, name) for spread in spreads] for name in ("least", "mean", "most"))
+    if gene in ("rank", "alpha", "learning_rate"):
         axes.set_yscale("log")
         _ticks(axes, min(least), max(most), gene)
     else:
@@ -121,7 +113,7 @@ def _ticks(axes: Any, low: float, high: float, gene: str) -> None:
     """Numbers as people write them on a logarithmic axis."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    steps = [m * 10.0**e for e in range(-7, 1) for m in (1, 2, 5)] if gene == "learning rate" else [2.0**e for e in range(12)]  # fmt: skip
+    steps = [m * 10.0**e for e in range(-7, 1) for m in (1, 2, 5)] if gene == "learning_rate" else [2.0**e for e in range(12)]  # fmt: skip
     ticks = [step for step in steps if low * 0.99 <= step <= high * 1.01] or [low]
     axes.yaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 4)]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -133,26 +125,26 @@ def lanes_picture(reading: RunReading) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = canvas()
-    found = busy_lanes(reading)
+    found = lane_use(reading)
     if found is not None:
-        whole = BINS * found.width
+        whole = COLUMNS * found.seconds_per_column
         unit, name = next(
             (seconds, name)
             for seconds, name in ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
             if whole > 2 * seconds or seconds == 1
         )
-        edges = [n * found.width / unit for n in range(BINS + 1)]
-        below = [0.0] * BINS
-        colours: tuple[tuple[Kind, str], ...] = (("training", BLUE), ("evaluation", LIGHT_ORANGE))
-        for kind, colour in colours:
-            busy = [under + more for under, more in zip(below, found.columns[kind], strict=True)]
+        edges = [n * found.seconds_per_column / unit for n in range(COLUMNS + 1)]
+        below = [0.0] * COLUMNS
+        kinds = (("training", found.training, BLUE), ("evaluation", found.evaluation, LIGHT_ORANGE))
+        for kind, columns, colour in kinds:
+            busy = [under + more for under, more in zip(below, columns, strict=True)]
             axes.stairs(busy, edges, baseline=below, fill=True, color=colour, label=kind, antialiased=False)
             below = busy
-        if found.at_most > 0:
+        if found.at_most:
             axes.axhline(found.at_most, color=GREY, linestyle=":", linewidth=1.1, label="lanes at most")
         axes.set_xlim(0, edges[-1])
         axes.set_xlabel(f"{name} since the session began")
-        axes.set_ylim(0, max(1.0, *below, found.at_most) * 1.25)
+        axes.set_ylim(0, max(1.0, *below, found.at_most or 0) * 1.25)
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(fontsize=8, frameon=False, loc="upper center", ncols=3)
     axes.set_ylabel("busy lanes")
@@ -210,17 +202,17 @@ def _list(facts: Sequence[tuple[str, str]]) -> str:
 
 
 def _headline(progress: Progress) -> str:
-    words = {"searching": f"generation {(progress.generation or 0) + 1} of at most {progress.generations}"}
+    words = {Phase.SEARCHING: f"generation {(progress.generation or 0) + 1} of at most {progress.generations}"}
     where = words.get(progress.phase, progress.phase.replace("held-out", "opening the held-out split"))
     go_on = code(f"coral resume {progress.run_id}")
-    if progress.status == "finished":
+    if progress.status is RunState.FINISHED:
         return f"**Finished**: {inline(str(progress.reason))}."
-    if progress.status == "paused":
+    if progress.status is RunState.PAUSED:
         sentence, command = way_on(progress.paused, progress.run_id)
         return f"**Paused** in {where}: {progress.paused.rstrip('.')}. {sentence} `{command}`"
-    if progress.status == "failed":
+    if progress.status is RunState.FAILED:
         return f"**Failed** in {where}: {inline(progress.error)}. Mend that, then go on with {go_on}; finished work is kept."
-    if progress.status == "stopped":
+    if progress.status is RunState.STOPPED:
         return f"**Stopped** in {where}. Go on with {go_on}; finished work is kept."
     return f"**Running**: {where}, {progress.percent:.0f} % of the jobs done{_left(progress.seconds_left)}."
 
@@ -248,7 +240,7 @@ def _facts(progress: Progress) -> list[tuple[str, str]]:
     return rows
 
 
-def _best(best: Best | None) -> str:
+def _best(best: ScoredGenome | None) -> str:
     if best is None:
         return "No genome is evaluated yet."
     words = f"`{best.genome_id}`: fitness {best.fitness:.3f}, repairs {share(best.pass_at_1)} of the fitness bugs, {best.trainable_parameters:,} trainable parameters"
@@ -290,7 +282,7 @@ def _spent(progress: Progress) -> list[tuple[str, str]]:
 def _generations(reading: RunReading) -> str:
     lines = reading.generations[-SHOWN_GENERATIONS:]
     rows = [
-        (line.number, line.best or "–", number(line.best_fitness), number(line.mean_fitness), share(line.monitor), number(line.hypervolume), line.adapters, line.infeasible)
+        (line.generation, line.best or "–", number(line.best_fitness), number(line.mean_fitness), share(line.monitor_pass_at_1), number(line.hypervolume), line.unique_adapters, line.infeasible)
         for line in reversed(lines)
     ]  # fmt: skip
     more = (
@@ -317,16 +309,17 @@ def leaderboard(reading: RunReading) -> list[dict[str, Any]]:
     return [{"place": place} | cells for place, cells in enumerate(genome_rows(reading.leaders), 1)]
 
 
-def genome_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def genome_rows(lines: Sequence[KnownGenome]) -> list[dict[str, Any]]:
     """A row per genome, all with the same columns: the Prefect UI takes them from the first row."""
     names = sorted({name for line in lines for name in line.scores})
     reasons = any(line.infeasible for line in lines)
     return [_row(line, names, reasons) for line in lines]
 
 
-def _row(line: Line, names: Sequence[str], reasons: bool) -> dict[str, Any]:
+def _row(line: KnownGenome, names: Sequence[str], reasons: bool) -> dict[str, Any]:
     """Scores first, since narrow windows cut rows off, then genes and where the genome comes from."""
-    heavy, light, lineage = line.genome["heavy"], line.genome["light"], line.genome["lineage"]
+    heavy, light = line.heavy, line.light
+    assert heavy is not None and light is not None, "genomes of finished generations have genes"
     cells: dict[str, Any] = {
         "genome": line.genome_id,
         "fitness": None if line.fitness is None else round(line.fitness, 4),
@@ -335,16 +328,16 @@ def _row(line: Line, names: Sequence[str], reasons: bool) -> dict[str, Any]:
     if reasons:
         cells["infeasible"] = line.infeasible or ""
     return cells | {
-        "adapter": heavy["adapter"],
-        "rank": heavy["rank"],
-        "alpha": heavy["alpha"],
-        "dropout": heavy["dropout"],
-        "modules": " ".join(name.removesuffix("_proj") for name in heavy["target_modules"]),
-        "learning rate": heavy["learning_rate"],
-        "decoding": f"sampling T={light['temperature']:.2f} p={light['top_p']:.2f} k={light['top_k']}"
-        if light["sampling"]
+        "adapter": heavy.adapter,
+        "rank": heavy.rank,
+        "alpha": heavy.alpha,
+        "dropout": heavy.dropout,
+        "modules": " ".join(name.removesuffix("_proj") for name in heavy.target_modules),
+        "learning rate": heavy.learning_rate,
+        "decoding": f"sampling T={light.temperature:.2f} p={light.top_p:.2f} k={light.top_k}"
+        if light.sampling
         else "greedy",
-        "parameters": line.parameters,
-        "from": lineage["operator"],
-        "parents": ", ".join(lineage["parents"]),
+        "parameters": line.trainable_parameters,
+        "from": line.operator,
+        "parents": ", ".join(line.parents),
     }

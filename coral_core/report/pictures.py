@@ -7,10 +7,10 @@ for colour-blind readers. matplotlib is imported when a picture is drawn, not be
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coral_core.report.content import Report
+from coral_core.runs.run_reader import ParetoPoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,68 +23,52 @@ LIMIT = 15_000
 MOST_POINTS = 120
 
 
-@dataclass(frozen=True)
-class Dot:
-    """A genome in the picture of the Pareto front."""
+class CurvePoint(Protocol):
+    """A generation in the picture of fitness: of a report or of a reading."""
 
-    bugfix: float
-    retention: float
-    cost: float
-    parameters: int
-    on_front: bool
-    champion: bool
+    @property
+    def best_fitness(self) -> float | None: ...
+    @property
+    def mean_fitness(self) -> float | None: ...
+    @property
+    def monitor_pass_at_1(self) -> float | None: ...
 
 
 def fitness_curve(report: Report) -> bytes:
     """Best and mean fitness, and the champion's pass@1 on the monitor split, by generation."""
-    lines = report.generations
-    baselines = {
-        name: contender.fitness
-        for name, contender in (("default LoRA", report.default_lora), ("base model", report.base_model))
-        if contender is not None
-    }
-    return draw_fitness(
-        [line.best_fitness for line in lines],
-        [line.mean_fitness for line in lines],
-        [line.monitor_pass_at_1 for line in lines],
-        baselines,
-    )
+    named = (("default LoRA", report.default_lora), ("base model", report.base_model))
+    return draw_fitness(report.generations, {name: found.fitness for name, found in named if found is not None})
 
 
 def pareto_front(report: Report) -> bytes:
-    """Bugfix against trainable parameters; colour is retention, a ring marks the front, a cross the champion."""
-    champion = report.champion.genome_id if report.champion else None
-    return draw_pareto(
-        [
-            Dot(
-                bugfix=point.scores["bugfix"],
-                retention=point.scores.get("retention", 0.0),
-                cost=point.scores.get("cost", 0.0),
-                parameters=point.trainable_parameters,
-                on_front=point.on_front,
-                champion=point.genome_id == champion,
-            )
-            for point in report.evaluated
-            if "bugfix" in point.scores
-        ]
-    )
+    """Bugfix against trainable parameters of all genomes with scores."""
+    points = [
+        ParetoPoint(
+            genome_id=genome.genome_id,
+            bugfix=genome.scores["bugfix"],
+            retention=genome.scores.get("retention", 0.0),
+            cost=genome.scores.get("cost", 0.0),
+            fitness=genome.fitness or 0.0,
+            trainable_parameters=genome.trainable_parameters,
+            on_front=genome.on_front,
+        )
+        for genome in report.evaluated
+        if "bugfix" in genome.scores
+    ]
+    return draw_pareto(points, report.champion.genome_id if report.champion else None)
 
 
-def draw_fitness(
-    best: Sequence[float | None],
-    mean: Sequence[float | None],
-    monitor: Sequence[float | None],
-    baselines: Mapping[str, float | None],
-) -> bytes:
+def draw_fitness(lines: Sequence[CurvePoint], baselines: Mapping[str, float | None]) -> bytes:
     """Curves over generations, and a level line per baseline."""
     figure, axes = canvas()
-    series = [
+    best, mean = [line.best_fitness for line in lines], [line.mean_fitness for line in lines]
+    monitor = [line.monitor_pass_at_1 for line in lines]
+    small = 5 if len(lines) <= 25 else 0
+    for label, values, colour, style in (
         ("best fitness", best, BLUE, "o-"),
         ("mean fitness", mean, GREY, "s--"),
         ("monitor bugs repaired", monitor, ORANGE, "^-"),
-    ]
-    small = 5 if len(best) <= 25 else 0
-    for label, values, colour, style in series:
+    ):
         points = [(number, value) for number, value in enumerate(values) if value is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=small, linewidth=1.6)
@@ -95,38 +79,35 @@ def draw_fitness(
     axes.set_xlabel("generation")
     axes.set_ylabel("fitness, share of bugs")
     axes.set_ylim(0, _top([*best, *mean, *monitor, *baselines.values()]))
-    whole_numbers(axes, len(best))
+    whole_numbers(axes, len(lines))
     legend(axes)
     return png(figure)
 
 
-def draw_pareto(dots: Sequence[Dot]) -> bytes:
-    """As `pareto_front`, for dots from anywhere."""
+def draw_pareto(genomes: Sequence[ParetoPoint], champion: str | None) -> bytes:
+    """Bugfix against trainable parameters; colour is retention, a ring marks the front, a cross the champion."""
     figure, axes = canvas(measured=True)
-    points = _thinned(dots)
+    points = _thinned(genomes, champion)
     if points:
-        sizes = all(point.parameters > 0 for point in points)
+        sizes = all(point.trainable_parameters > 0 for point in points)
 
-        def x(chosen: Sequence[Dot]) -> list[float]:
-            return [float(dot.parameters) if sizes else dot.cost for dot in chosen]
+        def xy(chosen: Sequence[ParetoPoint]) -> tuple[list[float], list[float]]:
+            across = [float(point.trainable_parameters) if sizes else point.cost for point in chosen]
+            return across, [point.bugfix for point in chosen]
 
-        def y(chosen: Sequence[Dot]) -> list[float]:
-            return [dot.bugfix for dot in chosen]
-
-        colours = [dot.retention for dot in points]
-        drawn = axes.scatter(x(points), y(points), c=colours, cmap="cividis", vmin=0, vmax=1, s=34, linewidths=0)
-        front = [dot for dot in points if dot.on_front]
+        colours = [point.retention for point in points]
+        drawn = axes.scatter(*xy(points), c=colours, cmap="cividis", vmin=0, vmax=1, s=34, linewidths=0)
         ring: dict[str, Any] = {"s": 90, "facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.5}
-        axes.scatter(x(front), y(front), **ring, label="Pareto front", zorder=3)
-        best = [dot for dot in points if dot.champion]
-        axes.scatter(x(best), y(best), s=50, marker="x", color=ORANGE, linewidths=1.8, label="champion", zorder=4)
+        axes.scatter(*xy([point for point in points if point.on_front]), **ring, label="Pareto front", zorder=3)
+        best = [point for point in points if point.genome_id == champion]
+        axes.scatter(*xy(best), s=50, marker="x", color=ORANGE, linewidths=1.8, label="champion", zorder=4)
         if sizes:
-            _by_decades(axes, x(points))
+            _by_decades(axes, xy(points)[0])
         axes.set_xlabel("trainable parameters" if sizes else "cost score (1 is cheapest)")
         figure.colorbar(drawn, ax=axes, label="retention")
         legend(axes)
     axes.set_ylabel("bugfix")
-    axes.set_ylim(0, _top([dot.bugfix for dot in points]))
+    axes.set_ylim(0, _top([point.bugfix for point in points]))
     return png(figure)
 
 
@@ -150,12 +131,12 @@ def as_data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _thinned(points: Sequence[Dot]) -> list[Dot]:
-    """The front, the champion and an even choice of the rest: hundreds of overlapping dots say nothing and do not compress."""
-    rest = [point for point in points if not (point.on_front or point.champion)]
-    kept = [point for point in points if point.on_front][-MOST_POINTS:]
-    champion = [point for point in points if point.champion and not point.on_front]
-    return rest[:: max(1, -(-len(rest) // MOST_POINTS))] + kept + champion
+def _thinned(points: Sequence[ParetoPoint], champion: str | None) -> list[ParetoPoint]:
+    """The front, the champion and an even choice of the rest: hundreds of overlapping dots do not compress."""
+    rest = [point for point in points if not point.on_front and point.genome_id != champion]
+    front = [point for point in points if point.on_front][-MOST_POINTS:]
+    best = [point for point in points if point.genome_id == champion and not point.on_front]
+    return rest[:: max(1, -(-len(rest) // MOST_POINTS))] + front + best
 
 
 def canvas(measured: bool = False) -> "tuple[Figure, Any]":

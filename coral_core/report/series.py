@@ -8,7 +8,7 @@ from typing import Any
 
 from coral_core.bounded_read import look_at
 from coral_core.report.comparison import leaves
-from coral_core.report.content import Report, Status
+from coral_core.report.content import Report, RunState
 from coral_core.report.history_records import History
 from coral_core.runs.run_folder import RunFolder
 
@@ -23,7 +23,7 @@ class Tracked:
     run_id: str
     group: str
     """Name of the configuration: runs of one name belong together."""
-    status: Status
+    status: RunState
     tags: dict[str, str]
     parameters: dict[str, Any]
     """Dotted configuration key -> value."""

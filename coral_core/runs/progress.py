@@ -1,28 +1,205 @@
-"""Where one evolution stands, derived from its files alone: ``coral progress RUN --json``.
+"""Where one evolution stands, derived from its files alone: ``coral progress RUN --json`` (keys: docs/json.md).
 
-Nothing is counted up anywhere and written back: every figure is a sum over records that were appended once
-(history.jsonl, timings.jsonl), over what lanes keep (queue, ledger) and over what the store holds. So it is right when two
-lanes finish at once, and says the same after a restart. Not covered: what the champion is worth (report).
+Nothing is counted up and written back: every figure is a sum over records that were appended once (history.jsonl,
+timings.jsonl), over what lanes keep (queue, ledger) and over what the store holds. So it is right when two lanes finish
+at once, and says the same after a restart. Terminal, artifacts and report draw from it. Keys are added, never renamed,
+within one `schema_version`; what is not known (yet) is null, never left out. Not covered: what the champion is worth
+(report).
 """
 
 import time
-from typing import Any, Literal
+from array import array
+from dataclasses import replace
+from enum import StrEnum
+from typing import Literal
 
+from pydantic import Field
+
+from coral_core.config.tree import InfraConfig
 from coral_core.errors import StoreError
+from coral_core.frozen import Frozen
+from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.ledger import Ledger, Standing
 from coral_core.queue import JobQueue
 from coral_core.runs.job_count import plan_jobs
-from coral_core.runs.progress_content import Best, Cache, Event, Money, Population, Progress, Tally, Times
+from coral_core.runs.records import JobFailure, JobTiming, SessionTiming
 from coral_core.runs.run_folder import RunFolder
-from coral_core.runs.run_reader import Jobs, Kind, Line, RunReading
-from coral_core.runs.sessions import standing as status_of
+from coral_core.runs.run_reader import GenerationDetail, Kind, ParetoPoint, RunReading
+from coral_core.runs.sessions import RunState, state_from
 from coral_core.store.store import Store
 
-__all__ = ["Best", "Event", "Money", "Progress", "Tally", "build_progress", "progress_of"]
-
+PROGRESS_SCHEMA_VERSION = 1
 BEATS_SECONDS = 30.0
 """An account that was written longer ago is of a lane that is gone."""
 HOUR = 3600.0
+COLUMNS = 180
+"""Columns of `LaneUse`: what happens in less than one is averaged."""
+
+
+class Phase(StrEnum):
+    """Which part of the work is under way."""
+
+    STARTING = "starting"
+    BASELINES = "baselines"
+    SEARCHING = "searching"
+    HELD_OUT = "held-out"
+    FINISHED = "finished"
+
+
+class ScoredGenome(Frozen):
+    """One genome and what it scored: never figures of different genomes."""
+
+    genome_id: str
+    generation: int
+    fitness: float | None
+    pass_at_1: float | None = Field(description="Share of the fitness bugs it repairs.")
+    scores: dict[str, float] = Field(description="Objective -> [0, 1], all of this genome.")
+    meets_thresholds: bool = Field(description="Whether it meets the final thresholds of the constraints.")
+    trainable_parameters: int
+    heavy: HeavyGenes | None = Field(description="Null until its generation is finished.")
+    light: LightGenes | None = Field(description="Null until its generation is finished.")
+
+
+class Leader(ScoredGenome):
+    """One of the fittest genomes of finished generations, each once."""
+
+    place: int
+    operator: str
+    parents: tuple[str, ...]
+
+
+class Tally(Frozen):
+    """Jobs of one kind, all sessions of the run together."""
+
+    done: int = Field(description="Done by this run; what was found in the store is not counted.")
+    found: int = Field(description="Found in the store, by the latest session.")
+    running: int = Field(description="In lanes now.")
+    waiting: int | None = Field(
+        description="Submitted, no lane yet; null for executors that keep their queue to themselves."
+    )
+    failed: int = Field(description="Tries that did not end in a result; most are tried again.")
+
+
+class Times(Frozen):
+    """Seconds, all sessions together."""
+
+    elapsed: float = Field(description="Wall clock, from each session's first job to its last.")
+    baselines: float = Field(description="Wall clock of the baselines.")
+    searching: float = Field(description="Wall clock of the generations.")
+    held_out: float = Field(description="Wall clock of the sealed split.")
+    training: float = Field(description="Work of training lanes.")
+    evaluation: float = Field(description="Work of evaluation lanes.")
+    waiting: float = Field(description="Sum over jobs of the time between submission and work.")
+
+
+class Money(Frozen):
+    """What the run cost, and will."""
+
+    source: Literal["ledger", "jobs"] = Field(
+        description="ledger: whole lives of lanes; jobs: work alone, no ledger is there."
+    )
+    currency: str
+    gpu_hours: float = Field(description="Lane hours so far.")
+    money: float = Field(description="Their price so far.")
+    in_flight_gpu_hours: float = Field(description="What jobs in lanes still need.")
+    forecast_gpu_hours: float | None = Field(
+        description="At the end of the run; null before the first finished generation."
+    )
+    forecast_money: float | None
+    used: float = Field(description="Largest share of a limit that is spent; 0 without limits.")
+
+
+class Cache(Frozen):
+    """Work that was not done again."""
+
+    hits: int = Field(description="Jobs of the latest session that the store had done already.")
+    asked: int = Field(description="Jobs of the latest session that have ended.")
+    rate: float | None = Field(description="hits over asked.")
+    genomes_sharing_an_adapter: int = Field(
+        description="Genomes of finished generations that needed no adapter of their own."
+    )
+
+
+class Population(Frozen):
+    """Genomes of finished generations, and of the one under way as far as they are evaluated."""
+
+    size: int = Field(description="Genomes per generation.")
+    evaluated: int
+    infeasible: int
+    unique_adapters: int = Field(description="Distinct trainings among them.")
+    unique_share: float | None = Field(description="Distinct trainings over genomes in the latest finished generation.")
+
+
+class Event(Frozen):
+    """The newest thing on record."""
+
+    text: str
+    when: float = Field(description="Unix time.")
+
+
+class Progress(Frozen):
+    """Where one evolution stands; keys are added within a `schema_version`, never renamed."""
+
+    schema_version: int = PROGRESS_SCHEMA_VERSION
+    run_id: str
+    path: str
+    name: str
+    strategy: str
+    base_model: str
+    executor: str
+    status: RunState
+    error: str = Field(description="The error that ended the latest session; empty unless the status is failed.")
+    paused: str = Field(
+        description="Why no new job starts; empty when jobs may. The status is paused once those in lanes have ended."
+    )
+    reason: str | None = Field(description="Why the search ended; null before.")
+    phase: Phase
+    percent: float = Field(ge=0, le=100, description="Share of the jobs that the run needs at most.")
+    generation: int | None = Field(
+        description="The one under way, from 0; the last one when none is. Null before the first."
+    )
+    generations_done: int
+    generations: int = Field(description="Generations at most.")
+    best: ScoredGenome | None = Field(description="Fittest genome so far; at the end the champion.")
+    baselines: dict[str, float | None] = Field(
+        description="base_model, default_lora -> share of the fitness bugs repaired."
+    )
+    population: Population
+    trainings: Tally
+    evaluations: Tally
+    cache: Cache
+    hypervolume: float | None
+    front: int = Field(description="Genomes on the Pareto front.")
+    time: Times
+    seconds_left: float | None = Field(
+        description="By the pace of the latest ten generations; null when it cannot be told."
+    )
+    cost: Money
+    sessions: int = Field(description="Times the run was started.")
+    started: float | None = Field(description="Unix time of the latest session's first job.")
+    updated: float | None = Field(description="Unix time of the newest record.")
+    last_event: Event | None
+
+
+class LaneUse(Frozen):
+    """Busy lanes over the latest session that did work, in columns of equal length."""
+
+    at_most: int | None = Field(description="Lanes of both kinds together; null when that is up to the machine.")
+    began: float = Field(description="Unix time.")
+    seconds_per_column: float
+    training: tuple[float, ...] = Field(description="Mean number of busy training lanes, by column.")
+    evaluation: tuple[float, ...] = Field(description="Mean number of busy evaluation lanes, by column.")
+    utilisation: float | None = Field(description="Busy over at most, whole session; null without at_most.")
+
+
+class ProgressInFull(Progress):
+    """`Progress`, and what tables and pictures of the artifacts show."""
+
+    baseline_fitness: dict[str, float | None] = Field(description="base_model, default_lora -> fitness.")
+    by_generation: tuple[GenerationDetail, ...]
+    leaders: tuple[Leader, ...] = Field(description="The 20 fittest, fittest first.")
+    points: tuple[ParetoPoint, ...] = Field(description="All genomes of finished generations that have scores.")
+    lanes: LaneUse | None = Field(description="Null before the first job is done.")
 
 
 def build_progress(folder: RunFolder, store: Store) -> Progress:
@@ -31,19 +208,23 @@ def build_progress(folder: RunFolder, store: Store) -> Progress:
 
 
 def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
-    """The progress that an up-to-date `reading` tells; a `ledger` that is kept spares reading all accounts again."""
+    """The progress that an up-to-date `reading` tells.
+
+    Args:
+        reading: The files of the run; call `refresh` before.
+        ledger: One that is kept spares reading all accounts again.
+    """
     config, folder = reading.config, reading.folder
-    state = status_of(folder, reading.final is not None, reading.line)
+    state = state_from(folder, reading.final is not None, reading.ended)
     ledger = ledger or Ledger(reading.store)
     standing, closed = _standing(reading, ledger)
-    running = _running(reading, ledger) if state == "running" else {}
-    paused = closed if state == "running" else ""
-    waits = bool(paused) and not any(working for working, _ in running.values())
-    done = len(reading.generations)
-    left = _generations_left(reading)
+    running = _running(reading, ledger) if state is RunState.RUNNING else {}
+    paused = closed if state is RunState.RUNNING else ""
+    if paused and not any(working for working, _ in running.values()):
+        state = RunState.PAUSED
+    done, phase = len(reading.generations), _phase(reading)
     latest = reading.generations[-1] if done else None
-    seconds = _seconds_per_generation(reading)
-    last = reading.last
+    under_way = done if phase is Phase.SEARCHING else done - 1
     return Progress(
         run_id=folder.run_id,
         path=str(folder.path),
@@ -51,46 +232,58 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
         strategy=config.search.strategy,
         base_model=config.base_model.name,
         executor=config.infra.executor,
-        status="paused" if waits else state,
-        error=str((reading.line or {}).get("error", "")) if state == "failed" else "",
+        status=state,
+        error=reading.ended.error if reading.ended and state is RunState.FAILED else "",
         paused=paused,
-        reason=reading.final["reason"] if reading.final else None,
-        phase=_phase(reading),
+        reason=reading.final.reason if reading.final else None,
+        phase=phase,
         percent=_percent(reading),
-        generation=min(done, config.search.generations - 1)
-        if _phase(reading) == "searching"
-        else done - 1
-        if done
-        else None,
+        generation=under_way if under_way >= 0 else None,
         generations_done=done,
         generations=config.search.generations,
-        best=_best(reading.best),
-        baselines={name: None if row["infeasible"] else row["pass_at_1"] for name, row in reading.baselines.items()},
+        best=ScoredGenome.model_validate(reading.best, from_attributes=True) if reading.best else None,
+        baselines={name: None if row.infeasible else row.pass_at_1 for name, row in reading.baselines.items()},
         population=_population(reading),
         trainings=_tally(reading, "training", running),
         evaluations=_tally(reading, "evaluation", running),
         cache=_cache(reading),
         hypervolume=latest.hypervolume if latest else None,
-        front=len(latest.front) if latest else 0,
+        front=len(reading.front),
         time=_times(reading),
-        seconds_left=_seconds_left(reading, seconds, left) if state == "running" and not paused else None,
-        cost=_money(reading, standing, left),
+        seconds_left=_seconds_left(reading) if state is RunState.RUNNING and not paused else None,
+        cost=_money(reading, standing),
         sessions=reading.sessions,
         started=reading.started or None,
-        updated=_when(last),
-        last_event=_event(last),
+        updated=_when(reading.last) if reading.last else None,
+        last_event=_event(reading.last) if reading.last else None,
     )
 
 
-def _phase(reading: RunReading) -> Literal["starting", "baselines", "searching", "held-out", "finished"]:
+def in_full(reading: RunReading, ledger: Ledger | None = None) -> ProgressInFull:
+    """Everything that an up-to-date `reading` tells: `progress_of`, and what tables and pictures show."""
+    found = progress_of(reading, ledger)
+    return ProgressInFull(
+        **{name: getattr(found, name) for name in Progress.model_fields},
+        baseline_fitness={name: row.fitness for name, row in reading.baselines.items()},
+        by_generation=tuple(reading.generations),
+        leaders=tuple(
+            Leader(place=place, **{name: getattr(line, name) for name in Leader.model_fields if name != "place"})
+            for place, line in enumerate(reading.leaders, 1)
+        ),
+        points=tuple(replace(point, on_front=name in reading.front) for name, point in reading.points.items()),
+        lanes=lane_use(reading),
+    )
+
+
+def _phase(reading: RunReading) -> Phase:
     if reading.final is not None:
-        return "finished"
+        return Phase.FINISHED
     done = len(reading.generations)
     if done >= reading.config.search.generations or (done and reading.stage == "held-out"):
-        return "held-out"
+        return Phase.HELD_OUT
     if len(reading.baselines) == 2:
-        return "searching"
-    return "baselines" if reading.last else "starting"
+        return Phase.SEARCHING
+    return Phase.BASELINES if reading.last else Phase.STARTING
 
 
 def _percent(reading: RunReading) -> float:
@@ -108,36 +301,20 @@ def _percent(reading: RunReading) -> float:
     return round(100.0 * jobs / plan.total.total, 1)
 
 
-def _best(line: Line | None) -> Best | None:
-    if line is None or line.fitness is None:
-        return None
-    return Best(
-        genome_id=line.genome_id,
-        generation=line.generation,
-        fitness=line.fitness,
-        pass_at_1=line.pass_at_1,
-        scores=line.scores,
-        meets_thresholds=line.meets,
-        trainable_parameters=line.parameters,
-        heavy=line.genome.get("heavy"),
-        light=line.genome.get("light"),
-    )
-
-
 def _population(reading: RunReading) -> Population:
     latest = reading.generations[-1] if reading.generations else None
     fresh = reading.fresh.values()
     return Population(
         size=reading.config.search.population,
         evaluated=reading.genomes + len(fresh),
-        infeasible=reading.infeasible + sum(line.infeasible is not None for line in fresh),
+        infeasible=reading.infeasible + sum(genome.infeasible is not None for genome in fresh),
         unique_adapters=_adapters(reading),
-        unique_share=latest.adapters / latest.genomes if latest and latest.genomes else None,
+        unique_share=latest.unique_adapters / latest.genomes if latest and latest.genomes else None,
     )
 
 
 def _adapters(reading: RunReading) -> int:
-    return len(reading.adapters | {line.adapter for line in reading.fresh.values()})
+    return len(reading.adapters | {genome.adapter for genome in reading.fresh.values()})
 
 
 # -- jobs ----------------------------------------------------------------------------------
@@ -146,9 +323,9 @@ def _adapters(reading: RunReading) -> int:
 def _running(reading: RunReading, ledger: Ledger) -> dict[Kind, tuple[int, int | None]]:
     """Kind -> jobs of this run in lanes now, and those that wait for one (None: not on disk)."""
     run_id = reading.folder.run_id
+    kinds: tuple[Kind, Kind] = ("training", "evaluation")
     if reading.config.infra.executor == "work-pools":
         found: dict[Kind, tuple[int, int | None]] = {}
-        kinds: tuple[Kind, Kind] = ("training", "evaluation")
         for kind in kinds:
             queue = JobQueue(reading.store, kind)
             claimed = {claim.digest for claim in queue.claims()}
@@ -156,23 +333,23 @@ def _running(reading: RunReading, ledger: Ledger) -> dict[Kind, tuple[int, int |
             working = sum(digest in claimed for digest in mine)
             found[kind] = (working, len(mine) - working)
         return found
-    counts: dict[Kind, int] = {"training": 0, "evaluation": 0}
     try:
         accounts = ledger.accounts()
     except StoreError:
         return {}
-    for account in accounts:
-        if account.run_id == run_id and account.digest and not account.ended:
-            counts[account.queue] += time.time() - account.seen < BEATS_SECONDS
-    return {kind: (count, None) for kind, count in counts.items()}
+    now = time.time()
+    busy = [
+        account.queue
+        for account in accounts
+        if account.run_id == run_id and account.digest and not account.ended and now - account.seen < BEATS_SECONDS
+    ]
+    return {kind: (busy.count(kind), None) for kind in kinds}
 
 
 def _tally(reading: RunReading, kind: Kind, running: dict[Kind, tuple[int, int | None]]) -> Tally:
     working, waiting = running.get(kind, (0, None))
-    total: Jobs = reading.jobs[kind]
-    return Tally(
-        done=total.done, found=reading.session[kind].found, running=working, waiting=waiting, failed=total.failed
-    )
+    total, found = reading.jobs[kind], reading.session[kind].found
+    return Tally(done=total.done, found=found, running=working, waiting=waiting, failed=total.failed)
 
 
 def _cache(reading: RunReading) -> Cache:
@@ -186,50 +363,81 @@ def _cache(reading: RunReading) -> Cache:
     )
 
 
+def lane_use(reading: RunReading) -> LaneUse | None:
+    """Busy lanes over the latest session that did work; None before its first job is done."""
+    spans = {kind: span for kind, span in reading.busy.items() if span}
+    if not spans:
+        return None
+    began = min(min(span[::2]) for span in spans.values())
+    width = max(1e-9, max(max(span[1::2]) for span in spans.values()) - began) / COLUMNS
+    training, evaluation = (_columns(reading.busy[kind], began, width) for kind in ("training", "evaluation"))
+    at_most = _most_lanes(reading.config.infra)
+    busy = (sum(training) + sum(evaluation)) / COLUMNS
+    return LaneUse(
+        at_most=at_most or None,
+        began=began,
+        seconds_per_column=width,
+        training=tuple(round(value, 4) for value in training),
+        evaluation=tuple(round(value, 4) for value in evaluation),
+        utilisation=round(busy / at_most, 4) if at_most else None,
+    )
+
+
+def _columns(span: "array[float]", began: float, width: float) -> list[float]:
+    columns = [0.0] * COLUMNS
+    for start, end in zip(span[::2], span[1::2], strict=True):
+        low, high = (start - began) / width, (end - began) / width
+        for column in range(max(0, int(low)), min(COLUMNS - 1, int(high)) + 1):
+            columns[column] += max(0.0, min(high, column + 1) - max(low, column))
+    return columns
+
+
+def _most_lanes(infra: InfraConfig) -> int:
+    """Lanes of both kinds together; 0 when that is up to the machine."""
+    return infra.training.lanes + infra.evaluation.lanes if infra.executor == "work-pools" else infra.local_lanes
+
+
 # -- time and money ------------------------------------------------------------------------
 
 
 def _times(reading: RunReading) -> Times:
-    stages, jobs = reading.stages, reading.jobs
+    stages, training, evaluation = reading.stages, reading.jobs["training"], reading.jobs["evaluation"]
     return Times(
         elapsed=sum(stages.values()),
         baselines=stages["baselines"],
         searching=stages["searching"],
         held_out=stages["held-out"],
-        training=jobs["training"].seconds,
-        evaluation=jobs["evaluation"].seconds,
-        waiting=jobs["training"].waited + jobs["evaluation"].waited,
+        training=training.seconds,
+        evaluation=evaluation.seconds,
+        waiting=training.waited + evaluation.waited,
     )
 
 
 def _generations_left(reading: RunReading) -> float:
-    """Generations still to come at most, the one under way by the share of its jobs that is open."""
-    if _phase(reading) in ("held-out", "finished"):
+    """Work that is left at most, in generations: by the share of jobs for the one under way and for the end of the run."""
+    plan, done, phase = plan_jobs(reading.config), len(reading.generations), _phase(reading)
+    if phase is Phase.FINISHED:
         return 0.0
+    end = max(0, plan.after_search.total - reading.done_held_out) / max(1, plan.later_generation.total)
+    if phase is Phase.HELD_OUT:
+        return end
+    return max(0.0, plan.generations - done - _begun(reading)) + end
+
+
+def _begun(reading: RunReading) -> float:
+    """Share of the jobs of the generation under way that are done."""
     done = len(reading.generations)
-    whole = plan_jobs(reading.config).generation(done).total
-    begun = min(1.0, len(reading.seen.get(done, ())) / max(1, whole))
-    return max(0.0, reading.config.search.generations - done - begun)
-
-
-def _end_left(reading: RunReading) -> float:
-    """What is to come after the search, as a share of a generation by jobs."""
-    if reading.final is not None:
+    if _phase(reading) is not Phase.SEARCHING:
         return 0.0
-    plan = plan_jobs(reading.config)
-    return max(0, plan.after_search.total - reading.done_held_out) / max(1, plan.later_generation.total)
+    return min(1.0, len(reading.seen.get(done, ())) / max(1, plan_jobs(reading.config).generation(done).total))
 
 
-def _seconds_per_generation(reading: RunReading) -> float | None:
-    """Mean of the latest ten generations in which something was done."""
+def _seconds_left(reading: RunReading) -> float | None:
+    """By the mean of the latest ten generations in which something was done."""
     spans = [span for number, span in sorted(reading.spans.items()) if number < len(reading.generations)][-10:]
-    return sum(ended - began for began, ended in spans) / len(spans) if spans else None
-
-
-def _seconds_left(reading: RunReading, per_generation: float | None, left: float) -> float | None:
-    if reading.final is not None or per_generation is None:
+    if not spans:
         return None
-    return per_generation * (left + _end_left(reading))
+    return sum(ended - began for began, ended in spans) / len(spans) * _generations_left(reading)
 
 
 def _standing(reading: RunReading, ledger: Ledger) -> tuple[Standing | None, str]:
@@ -246,18 +454,14 @@ def _standing(reading: RunReading, ledger: Ledger) -> tuple[Standing | None, str
     return standing, standing.closed
 
 
-def _money(reading: RunReading, standing: Standing | None, left: float) -> Money:
-    price = reading.config.budget.price
-    hours = {kind: jobs.seconds / HOUR for kind, jobs in reading.jobs.items()}
-    worth = hours["training"] * price.training + hours["evaluation"] * price.evaluation
-    spent, money = sum(hours.values()), worth
+def _money(reading: RunReading, standing: Standing | None) -> Money:
+    price, training, evaluation = reading.config.budget.price, reading.jobs["training"], reading.jobs["evaluation"]
+    spent = (training.seconds + evaluation.seconds) / HOUR
+    money = (training.seconds * price.training + evaluation.seconds * price.evaluation) / HOUR
     from_ledger = standing is not None and standing.spent.gpu_hours > 0
     if standing is not None and from_ledger:
         spent, money = standing.spent.gpu_hours, standing.spent.money
-    finished = len(reading.generations)
-    whole = sum(number < finished for number in reading.spans)
-    done = whole + max(0.0, reading.config.search.generations - finished - left) if whole else 0.0
-    share = 1 + (left + _end_left(reading)) / done if reading.generations and done else None
+    share = _forecast_factor(reading)
     return Money(
         source="ledger" if from_ledger else "jobs",
         currency=standing.currency if standing else reading.config.budget.currency,
@@ -270,28 +474,36 @@ def _money(reading: RunReading, standing: Standing | None, left: float) -> Money
     )
 
 
+def _forecast_factor(reading: RunReading) -> float | None:
+    """Cost at the end of the run over the cost so far; None before the first finished generation."""
+    finished = len(reading.generations)
+    worked = sum(number < finished for number in reading.spans)
+    if not worked:
+        return None
+    return 1 + _generations_left(reading) / (worked + _begun(reading))
+
+
 # -- the newest record ---------------------------------------------------------------------
 
 
-def _when(row: dict[str, Any]) -> float | None:
-    if not row:
-        return None
-    if row["type"] == "session":
-        return float(row["started"]) + float(row["seconds"])
-    return float(row["finished" if row["type"] == "job" else "when"])
+def _when(newest: JobTiming | JobFailure | SessionTiming) -> float:
+    match newest:
+        case SessionTiming():
+            return newest.started + newest.seconds
+        case JobFailure():
+            return newest.when
+        case JobTiming():
+            return newest.finished
 
 
-def _event(row: dict[str, Any]) -> Event | None:
+def _event(newest: JobTiming | JobFailure | SessionTiming) -> Event:
     """The newest record in words."""
-    when = _when(row)
-    if when is None:
-        return None
-    if row["type"] == "session":
-        why = f": {row['error']}" if row.get("error") else ""
-        text = f"session {row['outcome']}{why}"
-    elif row["type"] == "failure":
-        text = f"try of {row['kind']} {str(row['digest'])[:12]} failed: {row['message']}"
-    else:
-        how = "found in the store" if row["cached"] else f"done in {row['cost']['seconds']:.1f} s"
-        text = f"{row['kind']} of {row['label']} {how}"
-    return Event(text=text, when=when)
+    match newest:
+        case SessionTiming():
+            text = f"session {newest.outcome}" + (f": {newest.error}" if newest.error else "")
+        case JobFailure():
+            text = f"try of {newest.kind} {newest.digest[:12]} failed: {newest.message}"
+        case JobTiming():
+            how = "found in the store" if newest.cached else f"done in {newest.cost.seconds:.1f} s"
+            text = f"{newest.kind} of {newest.label} {how}"
+    return Event(text=text, when=_when(newest))

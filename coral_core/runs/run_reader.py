@@ -1,23 +1,41 @@
 """What the files of one run say, kept up to date by reading only what was added to them.
 
-A `RunReading` follows history.jsonl and timings.jsonl and keeps what progress and its pictures need: a
-small record per genome and per generation, sums over jobs. A long run therefore costs the same in its last
-generation as in its first. It writes nothing and holds nothing that is not in the files: a second reading of the same
-files, in another process or after a restart, says the same. Not covered: what follows from it (progress.py).
+A `RunReading` follows history.jsonl and timings.jsonl and keeps a small record per genome and per generation and sums
+over jobs, so a long run costs the same in its last generation as in its first. It writes nothing and holds nothing that
+is not in the files: a second reading, in another process or after a restart, says the same. Not covered: what follows
+from it (progress.py).
 """
 
 import logging
 import math
+import os
 import re
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
+from coral_core.bounded_read import LINES, LONGEST_LINE, open_file
 from coral_core.config import RunConfig
+from coral_core.frozen import Frozen
+from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs.jobs import Evaluation
-from coral_core.runs.records import parse_record, parse_timing
+from coral_core.json_object import json_object
+from coral_core.runs.records import (
+    BaselineRecord,
+    FinalRecord,
+    GenerationRecord,
+    GenomeRecord,
+    JobFailure,
+    JobTiming,
+    SessionTiming,
+    parse_record,
+    parse_timing,
+)
 from coral_core.runs.run_folder import RunFolder
-from coral_core.runs.tail import Tail
 from coral_core.search.selection import fitness, violation
 from coral_core.store.store import Store
 from coral_core.untrusted import in_a_line, visible
@@ -33,7 +51,7 @@ _TRIES = 6
 
 
 @dataclass(slots=True)
-class Line:
+class KnownGenome:
     """A genome as history, or before that its evaluation in the store, tells it."""
 
     genome_id: str
@@ -41,62 +59,113 @@ class Line:
     fitness: float | None
     pass_at_1: float | None
     scores: dict[str, float]
-    meets: bool
+    meets_thresholds: bool
     infeasible: str | None
-    parameters: int
+    trainable_parameters: int
     adapter: str
     """Begin of the training digest."""
-    genome: dict[str, Any] = field(default_factory=dict)
-    """Genes and lineage; empty until the generation is in the history."""
+    heavy: HeavyGenes | None = None
+    """Genes are None until the generation is in the history."""
+    light: LightGenes | None = None
+    operator: str = ""
+    parents: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[bool, float, str]:
         """Sorts the fittest first: genomes that meet the final thresholds before those that do not."""
-        return (not self.meets, -(self.fitness or 0.0), self.genome_id)
+        return (not self.meets_thresholds, -(self.fitness or 0.0), self.genome_id)
 
 
-@dataclass(slots=True)
-class Point:
-    """A genome as a dot in the picture of the Pareto front."""
+@dataclass(slots=True, frozen=True)
+class ParetoPoint:
+    """A genome with scores, as a dot in the picture of the Pareto front."""
 
     genome_id: str
     bugfix: float
     retention: float
     cost: float
     fitness: float
-    parameters: int
+    trainable_parameters: int
+    on_front: bool = False
+    """Told by `progress.in_full`, for the front of the latest finished generation."""
 
 
-@dataclass(slots=True)
-class Generation:
-    """A finished generation: what history says of it, and how its genes spread."""
+class GeneSpread(Frozen):
+    """One gene among the genomes of a generation; of genes that are words the share that has the word."""
 
-    number: int
-    best: str | None
+    least: float
+    mean: float
+    most: float
+
+
+class GenerationDetail(Frozen):
+    """A finished generation. Down the list: the curves of fitness and hypervolume, and the drift of the genes."""
+
+    generation: int
+    best: str | None = Field(description="Champion so far.")
     best_fitness: float | None
     mean_fitness: float | None
+    monitor_pass_at_1: float | None = Field(description="Of the champion so far, on the monitor split.")
     hypervolume: float
-    front: tuple[str, ...]
     front_size: int
-    adapters: int
-    infeasible: int
+    unique_adapters: int
     genomes: int
-    monitor: float | None
-    genes: dict[str, tuple[float, float, float]]
-    """Gene -> least, mean and largest value among the genomes; shares for genes that are words."""
+    infeasible: int
+    genes: dict[str, GeneSpread] = Field(
+        description="rank, alpha, dropout, learning_rate, modules (how many), dora and sampling (shares), temperature "
+        "(of those that sample)."
+    )
 
 
 @dataclass(slots=True)
-class Jobs:
+class JobSums:
     """Sums over the jobs of one kind."""
 
     done: int = 0
     found: int = 0
+    failed: int = 0
     seconds: float = 0.0
     waited: float = 0.0
-    cpu_seconds: float = 0.0
-    tokens: int = 0
-    failed: int = 0
+
+
+class Tail:
+    """Complete lines that were added to a file; starts anew when it was replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0
+        self._inode = 0
+        self._said = ""
+
+    def read(self) -> tuple[bool, list[dict[str, Any]]]:
+        """(whether the file is another one than before, the new records)."""
+        try:
+            with open_file(self._path, LINES) as file:
+                stat = os.fstat(file.fileno())
+                anew = stat.st_ino != self._inode or stat.st_size < self._at
+                if anew:
+                    self._at, self._inode = 0, stat.st_ino
+                file.seek(self._at)
+                data = file.read()
+        except FileNotFoundError:
+            return False, []
+        except OSError as error:
+            if self._said != (said := str(error)):
+                self._said = said
+                log.warning("%s cannot be read and counts as empty: %s", self._path, error.strerror)
+            return False, []
+        end = data.rfind(b"\n") + 1
+        self._at += end
+        return anew, list(_records(data[:end]))
+
+
+def _records(data: bytes) -> Iterator[dict[str, Any]]:
+    for line in data.split(b"\n"):
+        if line and len(line) <= LONGEST_LINE:
+            try:
+                yield json_object(line)
+            except ValueError:
+                continue  # cut by a kill, or nothing that we wrote
 
 
 class RunReading:
@@ -142,95 +211,87 @@ class RunReading:
     # -- history ---------------------------------------------------------------------------
 
     def _forget_history(self) -> None:
-        self.baselines: dict[str, dict[str, Any]] = {}
-        self.generations: list[Generation] = []
-        self.points: dict[str, Point] = {}
-        self.leaders: list[Line] = []
-        self.champion: Line | None = None
+        self.baselines: dict[str, BaselineRecord] = {}
+        self.generations: list[GenerationDetail] = []
+        self.front: tuple[str, ...] = ()
+        """Pareto front after the latest finished generation."""
+        self.points: dict[str, ParetoPoint] = {}
+        self.leaders: list[KnownGenome] = []
+        self.champion: KnownGenome | None = None
         """Of the latest finished generation."""
         self.genomes = 0
         self.infeasible = 0
         self.adapters: set[str] = set()
-        self.latest: list[Line] = []
+        self.unseen: dict[int, list[KnownGenome]] = {}
+        self.final: FinalRecord | None = None
+        self._latest: list[KnownGenome] = []
         """Genomes of the latest finished generation."""
-        self.unseen: dict[int, list[Line]] = {}
-        self.final: dict[str, Any] | None = None
-        self._population: list[Line] = []
+        self._population: list[KnownGenome] = []
 
     def _record(self, row: dict[str, Any]) -> None:
-        parse_record(row)  # of another shape it is no record, and nothing of it is taken
-        kind = row["type"]
-        if kind == "baseline":
-            self.baselines[row["name"]] = row
-        elif kind == "genome":
-            self._genome(row)
-        elif kind == "generation":
-            self._generation(row)
-        elif kind == "final":
-            self.final = row
+        match parse_record(row):  # a row of another shape is no record, and nothing of it is taken
+            case BaselineRecord() as baseline:
+                self.baselines[baseline.name] = baseline
+            case GenomeRecord() as genome:
+                self._genome(genome)
+            case GenerationRecord() as generation:
+                self._generation(generation)
+            case FinalRecord() as final:
+                self.final = final
 
-    def _genome(self, row: dict[str, Any]) -> None:
-        genome, scores = row["genome"], row["scores"]
-        line = Line(
-            genome_id=genome["genome_id"],
-            generation=genome["generation"],
-            fitness=row["fitness"],
-            pass_at_1=row["pass_at_1"],
+    def _genome(self, record: GenomeRecord) -> None:
+        genome, scores = record.genome, record.scores
+        known = KnownGenome(
+            genome_id=genome.genome_id,
+            generation=genome.generation,
+            fitness=record.fitness,
+            pass_at_1=record.pass_at_1,
             scores=scores,
-            meets=bool(scores) and violation(scores, self.config.scoring, 1.0) == 0,
-            infeasible=row["infeasible"],
-            parameters=row["trainable_parameters"],
-            adapter=row["training_digest"][:16],
-            genome={name: genome[name] for name in ("heavy", "light", "lineage")} | {"reason": row["reason"]},
+            meets_thresholds=bool(scores) and violation(scores, self.config.scoring, 1.0) == 0,
+            infeasible=record.infeasible,
+            trainable_parameters=record.trainable_parameters,
+            adapter=record.training_digest[:16],
+            heavy=genome.heavy,
+            light=genome.light,
+            operator=genome.lineage.operator,
+            parents=genome.lineage.parents,
         )
         self.genomes += 1
-        self.infeasible += line.infeasible is not None
-        self.adapters.add(line.adapter)
-        self._population.append(line)
-        if line.fitness is None:
+        self.infeasible += known.infeasible is not None
+        self.adapters.add(known.adapter)
+        self._population.append(known)
+        if known.fitness is None:
             return
-        self.points[line.genome_id] = Point(
-            line.genome_id,
-            scores.get("bugfix", 0.0),
-            scores.get("retention", 0.0),
-            scores.get("cost", 0.0),
-            line.fitness,
-            line.parameters,
+        bugfix, retention, cost = (scores.get(name, 0.0) for name in ("bugfix", "retention", "cost"))
+        self.points[known.genome_id] = ParetoPoint(
+            known.genome_id, bugfix, retention, cost, known.fitness, known.trainable_parameters
         )
-        if genome["lineage"]["operator"] != "elite":
-            self.leaders = sorted([*self.leaders, line], key=lambda item: item.key)[:LEADERS]
+        if known.operator != "elite":
+            self.leaders = sorted([*self.leaders, known], key=lambda item: item.key)[:LEADERS]
 
-    def _generation(self, row: dict[str, Any]) -> None:
-        known = [*self._population, *self.leaders, *self.latest, *([self.champion] if self.champion else [])]
-        self.champion = next((line for line in known if line.genome_id == row["best"]), self.champion)
+    def _generation(self, record: GenerationRecord) -> None:
+        candidates = [*self._population, *self.leaders, *self._latest]
+        self.champion = next((one for one in candidates if one.genome_id == record.best), self.champion)
+        self.front = record.front
         self.generations.append(
-            Generation(
-                number=row["generation"],
-                best=row["best"],
-                best_fitness=row["best_fitness"],
-                mean_fitness=row["mean_fitness"],
-                hypervolume=row["hypervolume"],
-                front=tuple(row["front"]),
-                front_size=len(row["front"]),
-                adapters=row["unique_adapters"],
-                infeasible=sum(line.infeasible is not None for line in self._population),
+            GenerationDetail(
+                **record.model_dump(exclude={"type", "schema_version", "front"}),
+                front_size=len(record.front),
+                infeasible=sum(genome.infeasible is not None for genome in self._population),
                 genomes=len(self._population),
-                monitor=row["monitor_pass_at_1"],
                 genes=_spread(self._population),
             )
         )
-        if len(self.generations) > 1:
-            self.generations[-2].front = ()  # only the latest front is of use
         if self._keeps:
-            self.unseen[row["generation"]] = self._population
-        self.latest, self._population = self._population, []
+            self.unseen[record.generation] = self._population
+        self._latest, self._population = self._population, []
 
     # -- timings ---------------------------------------------------------------------------
 
     def _forget_timings(self) -> None:
-        self.jobs: dict[Kind, Jobs] = {"training": Jobs(), "evaluation": Jobs()}
+        self.jobs: dict[Kind, JobSums] = {"training": JobSums(), "evaluation": JobSums()}
         """Over all sessions."""
-        self.session: dict[Kind, Jobs] = {"training": Jobs(), "evaluation": Jobs()}
+        self.session: dict[Kind, JobSums] = {"training": JobSums(), "evaluation": JobSums()}
         """Of the latest session."""
         self.sessions = 0
         self.stages: dict[Stage, float] = {"baselines": 0.0, "searching": 0.0, "held-out": 0.0}
@@ -240,9 +301,10 @@ class RunReading:
         self.stage: Stage = "baselines"
         self.done_baselines = 0
         self.done_held_out = 0
-        self.last: dict[str, Any] = {}
-        self.line: dict[str, Any] | None = None
-        """The SessionTiming that ended the latest session, if it is the newest line."""
+        self.last: JobTiming | JobFailure | SessionTiming | None = None
+        """The newest line."""
+        self.ended: SessionTiming | None = None
+        """The line that ended the latest session; None while it goes on, or when it was killed."""
         self.started = 0.0
         self.busy: dict[Kind, array[float]] = {"training": array("d"), "evaluation": array("d")}
         """Start and end of each job of the latest session that did any, one after the other, Unix time."""
@@ -250,60 +312,54 @@ class RunReading:
         self._known: set[tuple[str, str]] = set()
         self._before = 0.0
         self._fresh: dict[str, tuple[str, int]] = {}
-        self.fresh: dict[str, Line] = {}
+        self.fresh: dict[str, KnownGenome] = {}
         """Evaluated genomes that the history does not hold yet, by id."""
         self.spans: dict[int, tuple[float, float]] = {}
         """Generation -> Unix time at which its work began and ended; of what was found in the store nothing is said."""
         self._stage_jobs: set[tuple[str, str]] = set()
 
     def _timing(self, row: dict[str, Any]) -> None:
-        parse_timing(row)
-        kind = row["type"]
-        if kind == "session":
-            self.line = self.last = row
-            self._known.clear()
-        elif kind == "failure":
-            self.jobs[row["kind"]].failed += 1
-            self.last = row
-        elif kind == "job":
-            self._job(row)
+        self.last = timing = parse_timing(row)
+        match timing:
+            case SessionTiming():
+                self.ended = timing
+                self._known.clear()
+            case JobFailure():
+                self.jobs[timing.kind].failed += 1
+            case JobTiming():
+                self._job(timing)
 
-    def _job(self, row: dict[str, Any]) -> None:
-        kind: Kind = row["kind"]
-        name = (kind, row["digest"][:16])
-        took = row["cost"]["seconds"]
+    def _job(self, job: JobTiming) -> None:
+        name, took = (job.kind, job.digest[:16]), job.cost.seconds
         if not self._known or name in self._known:  # a session books each digest once
-            self._begin(row["finished"] - took - row["waited"])
+            self._begin(job.finished - took - job.waited)
         self._known.add(name)
-        self.line, self.last = None, row
-        for sums in (self.jobs[kind], self.session[kind]):
-            sums.found += row["cached"]
-            sums.done += not row["cached"]
+        self.ended = None
+        for sums in (self.jobs[job.kind], self.session[job.kind]):
+            sums.found += job.cached
+            sums.done += not job.cached
             sums.seconds += took
-            sums.waited += row["waited"]
-            sums.cpu_seconds += row["cost"]["cpu_seconds"]
-            sums.tokens += row["cost"]["tokens"]
-        if not row["cached"]:
+            sums.waited += job.waited
+        if not job.cached:
             if self._idle:
                 self.busy, self._idle = {"training": array("d"), "evaluation": array("d")}, False
-            self.busy[kind].extend((row["finished"] - took, row["finished"]))
-        self._place(row, name)
+            self.busy[job.kind].extend((job.finished - took, job.finished))
+        self._place(job, name)
 
     def _begin(self, at: float) -> None:
         """A new session."""
         self.sessions += 1
         self.started = self._before = at
-        self.session = {"training": Jobs(), "evaluation": Jobs()}
+        self.session = {"training": JobSums(), "evaluation": JobSums()}
         self._idle = True
         self._known.clear()
 
-    def _place(self, row: dict[str, Any], name: tuple[str, str]) -> None:
+    def _place(self, job: JobTiming, name: tuple[str, str]) -> None:
         """Which stage and generation the job belongs to."""
-        label, finished = row["label"], row["finished"]
+        label, finished = job.label, job.finished
         matched = _GENOME.match(label)
-        at_the_end = (
-            label.endswith("held-out") or " repeat " in label
-        )  # seed repeats of the champion run beside the split
+        # seed repeats of the champion run beside the split
+        at_the_end = label.endswith("held-out") or " repeat " in label
         stage: Stage = "held-out" if at_the_end else "searching" if matched else "baselines"
         if stage != "searching" and name not in self._stage_jobs:
             self._stage_jobs.add(name)
@@ -316,11 +372,11 @@ class RunReading:
                 self.seen = {n: jobs for n, jobs in self.seen.items() if n >= number - 1}
                 self.seen[number] = set()
             self.seen[number].add(name[0][0] + name[1])
-            if not row["cached"]:
+            if not job.cached:
                 begun, _ = self.spans.get(number, (self._before, 0.0))
                 self.spans[number] = (begun, finished)
-            if row["kind"] == "evaluation" and number >= len(self.generations):
-                self._fresh.setdefault(label, (row["digest"], 0))
+            if job.kind == "evaluation" and number >= len(self.generations):
+                self._fresh.setdefault(label, (job.digest, 0))
         self.stage = stage
         self._before = max(self._before, finished)
 
@@ -343,7 +399,7 @@ class RunReading:
     # -- what several readers ask ----------------------------------------------------------
 
     @property
-    def best(self) -> Line | None:
+    def best(self) -> KnownGenome | None:
         """The fittest genome known, that of the generation under way too; at the end the champion."""
         rated = [line for line in self.fresh.values() if line.fitness is not None]
         if self.champion is not None and (self.final or not rated):
@@ -351,35 +407,37 @@ class RunReading:
         return min([*rated, *([self.champion] if self.champion else [])], key=lambda line: line.key, default=None)
 
 
-def _fresh_line(name: str, number: int, found: Evaluation, config: RunConfig) -> Line:
+def _fresh_line(name: str, number: int, found: Evaluation, config: RunConfig) -> KnownGenome:
     infeasible = found.infeasible
-    return Line(
+    return KnownGenome(
         genome_id=name,
         generation=number,
         fitness=None if infeasible else fitness(found.scores, config.scoring.weights),
         pass_at_1=None if infeasible else found.pass_at_1,
         scores=found.scores,
-        meets=not infeasible and violation(found.scores, config.scoring, 1.0) == 0,
+        meets_thresholds=not infeasible and violation(found.scores, config.scoring, 1.0) == 0,
         infeasible=infeasible,
-        parameters=found.trainable_parameters,
+        trainable_parameters=found.trainable_parameters,
         adapter=found.training_digest[:16],
     )
 
 
-def _spread(population: list[Line]) -> dict[str, tuple[float, float, float]]:
+def _spread(population: list[KnownGenome]) -> dict[str, GeneSpread]:
     """How the genes of a generation spread."""
-    genes = [(line.genome["heavy"], line.genome["light"]) for line in population]
-    sampling = [light for _, light in genes if light["sampling"]]
+    heavy = [genome.heavy for genome in population if genome.heavy]
+    light = [genome.light for genome in population if genome.light]
     columns: dict[str, list[float]] = {
-        "rank": [heavy["rank"] for heavy, _ in genes],
-        "alpha": [heavy["alpha"] for heavy, _ in genes],
-        "dropout": [heavy["dropout"] for heavy, _ in genes],
-        "learning rate": [heavy["learning_rate"] for heavy, _ in genes],
-        "modules": [len(heavy["target_modules"]) for heavy, _ in genes],
-        "DoRA": [heavy["adapter"] == "dora" for heavy, _ in genes],
-        "sampling": [light["sampling"] for _, light in genes],
-        "temperature": [light["temperature"] for light in sampling],
+        "rank": [genes.rank for genes in heavy],
+        "alpha": [genes.alpha for genes in heavy],
+        "dropout": [genes.dropout for genes in heavy],
+        "learning_rate": [genes.learning_rate for genes in heavy],
+        "modules": [len(genes.target_modules) for genes in heavy],
+        "dora": [genes.adapter == "dora" for genes in heavy],
+        "sampling": [genes.sampling for genes in light],
+        "temperature": [genes.temperature for genes in light if genes.sampling],
     }
     return {
-        name: (min(values), math.fsum(values) / len(values), max(values)) for name, values in columns.items() if values
+        name: GeneSpread(least=min(values), mean=math.fsum(values) / len(values), most=max(values))
+        for name, values in columns.items()
+        if values
     }

@@ -5,10 +5,10 @@ a `SessionTiming` line ends one.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,21 @@ from coral_core.frozen import Frozen
 from coral_core.runs.records import JobTiming, SessionTiming
 from coral_core.runs.run_folder import RunFolder
 
-Status = Literal["running", "finished", "stopped", "failed"]
+
+class RunState(StrEnum):
+    """What a run does now. `PAUSED` is told by the ledger (progress.py), the others by the run's own files."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no session works on the run."""
+        return self in (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
+
 
 QUIET_SECONDS = 120.0
 """A session without a line, on another machine, counts as stopped when it has written nothing for so long."""
@@ -105,29 +119,35 @@ def totals(all_sessions: Sequence[Session]) -> Totals:
     )
 
 
-def status(folder: RunFolder, all_sessions: Sequence[Session]) -> Status:
-    """Finished when history says so; else running while its process lives (or, not knowing that, writes)."""
+def run_state(folder: RunFolder, all_sessions: Sequence[Session]) -> RunState:
+    """Finished when the history says so; else running while its process lives (or, not knowing that, writes)."""
     latest = all_sessions[-1].line if all_sessions else None
-    return standing(folder, folder.last("final") is not None, latest.model_dump() if latest is not None else None)
+    return state_from(folder, folder.last("final") is not None, latest)
 
 
-def error(found: Status, all_sessions: Sequence[Session]) -> str:
-    """What ended the latest session of a run whose status is `found`; empty unless that is failed."""
+def session_error(state: RunState, all_sessions: Sequence[Session]) -> str:
+    """What ended the latest session of a run in `state`; empty unless it failed."""
     latest = all_sessions[-1].line if all_sessions else None
-    return latest.error if latest is not None and found == "failed" else ""
+    return latest.error if latest is not None and state is RunState.FAILED else ""
 
 
-def standing(folder: RunFolder, finished: bool, line: Mapping[str, Any] | None) -> Status:
-    """As `status`, for who has read the files: whether history is complete, the latest session's line when it has one."""
+def state_from(folder: RunFolder, finished: bool, ended: SessionTiming | None) -> RunState:
+    """As `run_state`, for callers that have read the files.
+
+    Args:
+        folder: The run.
+        finished: Whether its history has a final record.
+        ended: The line that ended the latest session; None when there is none.
+    """
     if finished:
-        return "finished"
-    if line is not None and line["started"] + line["seconds"] >= _changed(folder.path / "run.json"):
-        return "failed" if line["outcome"] == "failed" else "stopped"
+        return RunState.FINISHED
+    if ended is not None and ended.started + ended.seconds >= _changed(folder.path / "run.json"):
+        return RunState.FAILED if ended.outcome == "failed" else RunState.STOPPED
     alive = folder.lives()
-    if alive is not None:
-        return "running" if alive else "stopped"
-    last = max(_changed(folder.path / name) for name in ("run.json", "history.jsonl", "timings.jsonl"))
-    return "running" if time.time() - last < QUIET_SECONDS else "stopped"
+    if alive is None:
+        last = max(_changed(folder.path / name) for name in ("run.json", "history.jsonl", "timings.jsonl"))
+        alive = time.time() - last < QUIET_SECONDS
+    return RunState.RUNNING if alive else RunState.STOPPED
 
 
 def _changed(path: Path) -> float:

@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coral_core.report.markdown import heavy_text, light_text, plural, share
-from coral_core.runs.progress import Money, Progress, Tally, progress_of
-from coral_core.runs.progress_details import in_full
+from coral_core.runs.progress import Money, Progress, Tally, in_full, progress_of
 from coral_core.runs.run_folder import find_run
 from coral_core.runs.run_reader import RunReading
 from flows.cli.markup import words

@@ -20,7 +20,7 @@ from coral_core.queue import JobQueue, LaneNote
 from coral_core.queue.queue_status import uncollected
 from coral_core.report.content import RunLine
 from coral_core.runs.run_folder import CONFIG_BYTES, RunFolder, latest_runs
-from coral_core.runs.sessions import error, sessions, status, totals
+from coral_core.runs.sessions import run_state, session_error, sessions, totals
 from coral_core.store.store import Store
 from flows.installation.obstacles import look_at_deployments, obstacles
 from flows.installation.pool_status import QUEUES, PoolLook, look_at_pools
@@ -264,13 +264,13 @@ def _line(folder: RunFolder) -> dict[str, object]:
     work = sessions(folder.timings())
     spent = totals(work)
     final, last = folder.last("final"), folder.last("generation")
-    state = status(folder, work)
+    state = run_state(folder, work)
     held_out = [line.pass_at_1 for line in final.held_out if line.name == "champion"] if final is not None else []
     config, _ = read_document(read_file(folder.path / "config.yaml", CONFIG_BYTES).decode(), "config.yaml")
     return {
         "run_id": folder.run_id,
         "status": state,
-        "error": error(state, work),
+        "error": session_error(state, work),
         "generation": last.generation if last is not None else None,
         "generations": config["search"]["generations"],
         "best_fitness": last.best_fitness if last is not None else None,

@@ -11,7 +11,7 @@ from coral_core.frozen import Frozen
 from coral_core.ledger import Ledger, way_on
 from coral_core.runs.records import JobTiming
 from coral_core.runs.run_folder import RunFolder, latest_runs
-from coral_core.runs.sessions import sessions, status
+from coral_core.runs.sessions import run_state, sessions
 from coral_core.store.store import Store
 from flows.monitoring.finding import Check, first
 from flows.prefect_api.api_errors import ApiError
@@ -59,7 +59,7 @@ def _look(
     folder: RunFolder, store: Store, ledger: Ledger, url: str | None, answer_seconds: float
 ) -> EvolutionLook | None:
     work = sessions(folder.timings())
-    state = status(folder, work)
+    state = run_state(folder, work)
     if state == "finished":
         return None
     facts = folder.facts()
