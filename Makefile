@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve test test-faults test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny secrets constraints clean
+.PHONY: help env evolve test test-all test-slow coverage test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -22,11 +22,19 @@ $(STAMP): pyproject.toml constraints.txt deployments/make_env.sh
 evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=file to choose another)
 	@$(BIN)/coral evolve $(CONFIG)
 
-test: env ## every test that needs no Docker, browser or GPU, but for test-faults; three files at a time
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ONLY)
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test-faults: env ## the slow tests: 50 kills, outages, hangs, machine loss, cancel; 2,000 configurations gone wrong
-	$(BIN)/python -m pytest -m 'slow and not docker and not browser' -n 3 --dist loadfile --no-loadscope-reorder --timeout 3600 $(ONLY)
+test: env ## the fast and the telling tests (ONLY=file, folder or option to choose); three files at a time
+	$(PYTEST) $(ONLY)
+
+test-all: test test-slow ## those, and every other that needs no Docker, browser or GPU
+
+test-slow: env ## of test-all what is not in test: kills, outages, hangs, lost machines, 2,000 configurations gone wrong
+	$(PYTEST) -m 'slow and not docker and not browser' --timeout 3600 $(ONLY)
+
+coverage: env ## lines of each package that the tests without a server execute in their own process
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not server and not slow and not docker and not browser' --cov --cov-report= $(ONLY)
+	@$(BIN)/python tests/coverage_by_package.py
 
 test-docker: env ## lanes in containers, with a Docker daemon of its own where none answers (root)
 	@bash tests/docker/run.sh
@@ -51,7 +59,7 @@ lint: env ## ruff
 types: env ## mypy
 	$(BIN)/mypy
 
-check: lint types test ## linter, types, tests (CI runs test-pythons and test-faults, too)
+check: lint types test ## linter, types, tests (CI runs test-pythons and test-slow, too)
 
 docs: env ## rewrite the generated pages: docs/reference and benchmarks/README.md
 	$(BIN)/python docs/make_reference.py

@@ -1,13 +1,34 @@
-"""Order of the tests, and the server and the finished run that tests of several folders share."""
+"""The order of the tests and their distribution over workers; the server and the finished run that many tests share."""
+
+from typing import Any
 
 import pytest
 
 from tests.rehearsal_runs import coral as coral
 from tests.rehearsal_runs import finished as finished
 from tests.rehearsal_runs import home as home
+from tests.rehearsal_runs import shared as shared
+
+POOLS = "tests/pools/"
+OWN_INSTALLATION = ("tests/pools/test_key.py", "tests/pools/test_deploy.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that wait for servers come first, so that no long one is left for the end."""
+    """Files that wait for servers come first, so that no long one is left for the end; those on work pools before all."""
     waiting = {item.path for item in items if item.get_closest_marker("server")}
-    items.sort(key=lambda item: item.path not in waiting)
+    items.sort(key=lambda item: (item.path not in waiting, not item.nodeid.startswith(POOLS)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file goes to one worker; in `make test`, all of tests/pools that shares an installation goes to one."""
+    if "not slow" not in config.option.markexpr:
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneInstallation(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return POOLS if file.startswith(POOLS) and file not in OWN_INSTALLATION else file
+
+    return OneInstallation(config, log)

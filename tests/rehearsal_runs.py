@@ -1,11 +1,13 @@
-"""Small runs of the real command, with the rehearsal base model and one server home for all tests."""
+"""Small runs of the real command with the rehearsal base model, on one Prefect server for all tests."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,19 +114,54 @@ class Coral:
         return [row["digest"] for row in rows if row["type"] == "job" and not row["cached"]]
 
 
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """No other process of these tests is in here with the same `folder`."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home for all: the database is migrated once. A long-lived server serves the whole session."""
-    path = tmp_path_factory.mktemp("home")
-    code = "import sys, time\nfrom flows.prefect_api.local_server import api\nwith api():\n    print('up', flush=True)\n    sys.stdin.read()\n"
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of pytest-xdist share in this session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+KEEPER = """
+import sys
+from flows.prefect_api.local_server import api
+with api():
+    print("up", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def served(path: Path) -> Iterator[Path]:
+    """A local Prefect server for CORAL_HOME=`path`, started here unless it lives already, and kept."""
     environment = {**os.environ, "CORAL_HOME": str(path)}
     environment.pop("PREFECT_API_URL", None)
     keeper = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KEEPER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert keeper.stdout is not None and keeper.stdout.readline().strip() == "up"
     yield path
     keeper.communicate(timeout=200)
+
+
+@pytest.fixture(scope="session")
+def home(shared: Path) -> Iterator[Path]:
+    """The home of one server that all tests share, in all workers; what stops or kills a server has one of its own."""
+    path = shared / "home"
+    with ExitStack() as stack:
+        with one_at_a_time(shared):
+            path.mkdir(exist_ok=True)
+            stack.enter_context(served(path))
+        yield path
 
 
 @pytest.fixture
@@ -135,9 +172,11 @@ def coral(home: Path, tmp_path: Path) -> Iterator[Coral]:
 
 
 @pytest.fixture(scope="session")
-def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Coral:
-    """A finished small run that tests may read, and copy, but not change."""
-    coral = Coral(home, tmp_path_factory.mktemp("finished"))
-    result = coral.evolve()
-    assert result.returncode == 0, result.stderr
+def finished(home: Path, shared: Path) -> Coral:
+    """A finished small run that tests, in all workers, may read and copy, but not change."""
+    coral = Coral(home, shared / "finished")
+    with one_at_a_time(shared):
+        if not any(coral.runs.glob("*/report.json")):
+            result = coral.evolve()
+            assert result.returncode == 0, result.stderr
     return coral

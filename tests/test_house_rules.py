@@ -143,3 +143,19 @@ def test_the_top_level_is_the_one_of_the_plan() -> None:
     assert {line.split("/")[0] for line in listed.stdout.splitlines()} <= KNOWN
     rooms = {path.name for path in (ROOT / "coral_core").iterdir() if path.is_dir() and (path / "__init__.py").exists()}
     assert rooms == set(ORDER)
+
+
+def sleeps(tree: ast.AST) -> Iterator[int]:
+    """Lines on which `sleep` is called, whoever's it is."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rsplit(".", 1)[-1] == "sleep":
+            yield node.lineno
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name_of)
+def test_tests_wait_for_conditions(path: Path) -> None:
+    """A sleep is a wait for something, which `tests/waiting.py` does, or the subject of its test, and then says so."""
+    if path.name == "waiting.py":
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [number for number in sleeps(parsed(path)) if "# subject: " not in lines[number - 1]] == []

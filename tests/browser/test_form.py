@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.browser.conftest import Open
-from tests.pools.conftest import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

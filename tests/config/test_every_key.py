@@ -4,7 +4,6 @@ One row per leaf of the tree. A leaf without a row fails the last test, so that 
 be added that nothing proves.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from coral_core.search.selection import champion, nsga2_order
 from coral_core.search.strategy import Scored, make_search
 from coral_core.store.store import Store
 from tests.search.test_evolution import BUSY, config, played
+from tests.waiting import still, until
 
 SMALL = {
     "problems__fitness": 8,
@@ -350,11 +350,9 @@ def test_lanes_are_bounded(tmp_path: Path, infra: dict[str, Any], most: int) -> 
         else:
             lights = [GREEDY.model_copy(update={"token_limit": 50 + n}) for n in range(6)]
             futures = [executor.submit_evaluation(planner.evaluation(None, light)) for light in lights]
-        seen = 0
-        while not all(future.done() for future in futures):
-            seen = max(seen, len(executor.running()))
-            time.sleep(0.02)
-        assert seen == most
+        seen: list[int] = []
+        until(lambda: seen.append(len(executor.running())) or all(future.done() for future in futures), look=0.02)
+        assert max(seen) == most
         assert all(future.result() for future in futures)
 
 
@@ -380,15 +378,11 @@ def test_linger_ends_an_idle_lane(tmp_path: Path) -> None:
     executor, planner = rehearsed(tmp_path, infra__linger=0.3)
     with executor:
         executor.submit_evaluation(planner.evaluation(None)).result(timeout=60)
-        deadline = time.monotonic() + 20
-        while executor._lanes:
-            assert time.monotonic() < deadline, "the idle lane did not end"
-            time.sleep(0.05)
+        until(lambda: not executor._lanes, 20, "the idle lane did not end")
     lingering, planner = rehearsed(tmp_path, infra__linger=60)
     with lingering:
         lingering.submit_evaluation(planner.evaluation(None, split="monitor")).result(timeout=60)
-        time.sleep(1)
-        assert lingering._lanes
+        still(lambda: lingering._lanes, 1)
 
 
 @pytest.mark.parametrize("attempts", [1, 3])

@@ -65,7 +65,7 @@ def test_two_hundred_mutations_are_read_or_refused(tmp_path: Path, environment: 
     assert codes.count(0) >= 5 and codes.count(2) >= 100, "the mutations are too tame, or too wild"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="1,800 more mutations")
 @pytest.mark.parametrize("seeds", SLOW, ids=lambda seeds: str(seeds.start))
 def test_two_thousand_mutations_are_read_or_refused(seeds: range, tmp_path: Path, environment: dict[str, str]) -> None:
     judged(fed(seeds, tmp_path, environment))

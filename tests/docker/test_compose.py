@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.docker.test_docker_pool import docker
-from tests.pools.conftest import until
 from tests.rehearsal_runs import ROOT, SMALL
+from tests.waiting import until
 
 pytestmark = pytest.mark.docker
 PROJECT = "coral-x"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pools.conftest import Pools, command, until
+from tests.pools.conftest import Pools, command
 from tests.pools.test_faults import SLOW
+from tests.waiting import until
 
 pytestmark = pytest.mark.docker
 IMAGE = "coral-x-control:test"

@@ -1,7 +1,6 @@
 """Executors of this machine and a ledger that lets nothing start: the job waits, says why, and is done when it may."""
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from coral_core.jobs.jobs import TestJob
 from coral_core.ledger import Ledger
 from coral_core.store.store import Store
 from flows.work_pools import Executor, make_executor
+from tests.waiting import until
 
 LIMITED = BudgetConfig.model_validate({"evolution": {"gpu_hours": 1}})
 
@@ -37,11 +37,7 @@ def right_patch(made: RunConfig) -> TestJob:
 
 def held(executor: Executor) -> str:
     """Why it waits, once it says so."""
-    for _ in range(100):
-        if why := executor.held():
-            return why
-        time.sleep(0.1)
-    raise AssertionError("it never said that it waits")
+    return str(until(executor.held, 10, "it never said that it waits"))
 
 
 @pytest.mark.parametrize("name", ["local", "inline"])

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from prefect.states import State
 from coral_core.ledger import Ledger
 from coral_core.store.store import Store
 from tests.rehearsal_runs import Coral
+from tests.waiting import still, until
 
 pytestmark = pytest.mark.server
 
@@ -37,15 +37,8 @@ def lines_until(process: "subprocess.Popen[str]", word: str) -> list[str]:
     raise AssertionError("".join(lines))
 
 
-def settled(coral: Coral, quiet: float = 3.0) -> list[str]:
-    """The jobs that are done, once none has ended for `quiet` seconds."""
-    done, since = coral.done(), time.monotonic()
-    deadline = since + 60
-    while time.monotonic() < min(since + quiet, deadline):
-        time.sleep(0.2)
-        if (now := coral.done()) != done:
-            done, since = now, time.monotonic()
-    return done
+def status(coral: Coral) -> str:
+    return str(json.loads(coral.call("progress", "latest", "--runs", str(coral.runs), "--json").stdout)["status"])
 
 
 def spent(coral: Coral) -> float:
@@ -62,14 +55,22 @@ def prefect_state(coral: Coral) -> State[Any]:
     return state
 
 
-@pytest.mark.parametrize("executor", ["local", "inline"])
+@pytest.mark.parametrize(
+    "executor",
+    [
+        "local",
+        pytest.param(
+            "inline", marks=pytest.mark.slow(reason="a run at the pace of a real engine; make test has local")
+        ),
+    ],
+)
 def test_at_the_limit_it_pauses_and_goes_on_with_a_raised_one(coral: Coral, finished: Coral, executor: str) -> None:
     run = coral.start(base_model__name=SLOW, infra__executor=executor, budget__evolution__gpu_hours=limit(4))
     lines = lines_until(run, "paused: the limit of the evolution")
     assert "GPU hours, leaves no room for another job" in lines[-1]
-    done = settled(coral)  # a job in flight at the limit still ends
-    time.sleep(3)
-    assert coral.done() == done, "no new job starts"
+    until(lambda: status(coral) == "paused", why="a job in flight at the limit still ends")
+    done = coral.done()
+    still(lambda: coral.done() == done, 3, "no new job starts")
     assert spent(coral) <= 4 + FLYING, "what was in flight at the limit, and no more"
     state = prefect_state(coral)
     assert state.name == "Paused" and "GPU hours" in (state.message or "")
@@ -83,13 +84,11 @@ def test_at_the_limit_it_pauses_and_goes_on_with_a_raised_one(coral: Coral, fini
     assert prefect_state(coral).name == "Completed"
 
 
+@pytest.mark.slow(reason="two runs at the pace of a real engine; tests/ledger holds the sums")
 def test_a_kill_forgets_nothing_that_was_spent(coral: Coral) -> None:
     settings = {"base_model__name": SLOW, "budget__evolution__gpu_hours": limit(15), "budget__price__training": "3600"}
     run = coral.start(**settings)
-    for _ in range(200):
-        if coral.runs.exists() and list(coral.runs.glob("*/timings.jsonl")) and len(coral.done()) >= 2:
-            break
-        time.sleep(0.1)
+    until(lambda: list(coral.runs.glob("*/timings.jsonl")) and len(coral.done()) >= 2)
     run.kill()
     run.communicate()
     before = spent(coral)
@@ -105,6 +104,7 @@ def test_a_kill_forgets_nothing_that_was_spent(coral: Coral) -> None:
     )
 
 
+@pytest.mark.slow(reason="a run; tests/ledger and tests/execution hold it without one")
 def test_a_ledger_that_cannot_be_read_stops_work(coral: Coral) -> None:
     coral.runs.mkdir()
     broken = coral.runs / "store" / "ledger" / "accounts" / "old.json"
@@ -118,6 +118,7 @@ def test_a_ledger_that_cannot_be_read_stops_work(coral: Coral) -> None:
     assert run.returncode == 0, out
 
 
+@pytest.mark.slow(reason="a run that waits for its budget; tests/ledger holds the sums of a day")
 def test_the_day_turns(coral: Coral, tmp_path: Path) -> None:
     """The limit of a day holds until its end, and the run goes on by itself (a clock that we move for lanes and evolution)."""
     clock = tmp_path / "sitecustomize.py"

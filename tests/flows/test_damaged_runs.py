@@ -132,7 +132,7 @@ def test_odd_things_in_the_place_of_a_file(run: RunFolder, place: str, odd: str)
     check_odd(run, place, odd)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a hundred more places")
 @pytest.mark.parametrize(("place", "odd"), drawn(0, DRAWS))
 def test_more_odd_things_in_the_place_of_a_file(run: RunFolder, place: str, odd: str) -> None:
     check_odd(run, place, odd)
@@ -182,7 +182,7 @@ def test_other_bytes(run: RunFolder, seed: int) -> None:
     check_bytes(run, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a hundred more places")
 @pytest.mark.parametrize("seed", range(8, 8 + DRAWS))
 def test_other_bytes_in_many_places(run: RunFolder, seed: int) -> None:
     check_bytes(run, seed)
@@ -326,7 +326,7 @@ def test_other_values(run: RunFolder, what: str, seed: int) -> None:
     check_values(run, what, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="more values, each with a whole verification")
 @pytest.mark.parametrize("seed", range(2, 2 + max(1, DRAWS // 10)))
 @pytest.mark.parametrize("what", MUTATIONS)
 def test_many_other_values(run: RunFolder, what: str, seed: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from coral_core.store.store import Store
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -68,6 +69,7 @@ def test_a_repeat_is_a_replay(finished: Coral, coral: Coral) -> None:
     assert coral.report()["counts"] == {"trainings": 0, "evaluations": 0}
 
 
+@pytest.mark.slow(reason="two runs; make test has a broken entry of the store")
 @pytest.mark.parametrize("damage", ["not-what-was-trained", "a-file-is-gone"])
 def test_an_adapter_that_does_not_load_is_trained_anew(finished: Coral, coral: Coral, damage: str) -> None:
     """Its manifest is sound, so that nobody notices before an engine has it in its hands."""
@@ -95,7 +97,16 @@ def test_an_adapter_that_does_not_load_is_trained_anew(finished: Coral, coral: C
 
 
 @pytest.mark.parametrize(
-    "settings", [{"infra__local_lanes": "1"}, {"infra__local_lanes": "3"}, {"infra__executor": "inline"}]
+    "settings",
+    [
+        {"infra__executor": "inline"},
+        *(
+            pytest.param(
+                {"infra__local_lanes": lanes}, marks=pytest.mark.slow(reason="a run each; make test has inline")
+            )
+            for lanes in ("1", "3")
+        ),
+    ],
 )
 def test_lanes_and_executor_change_nothing(finished: Coral, coral: Coral, settings: dict[str, str]) -> None:
     result = coral.evolve(**settings)
@@ -103,11 +114,13 @@ def test_lanes_and_executor_change_nothing(finished: Coral, coral: Coral, settin
     assert coral.history() == finished.history()
 
 
+@pytest.mark.slow(reason="a run; tests/search holds the same of the search")
 def test_the_hash_seed_changes_nothing(finished: Coral, coral: Coral) -> None:
     assert coral.evolve(env={"PYTHONHASHSEED": "12345"}).returncode == 0
     assert coral.history() == finished.history()
 
 
+@pytest.mark.slow(reason="a run")
 def test_another_seed_and_another_edition_are_other_runs(finished: Coral, coral: Coral) -> None:
     copied(finished, coral)
     result = coral.evolve("--again")
@@ -118,11 +131,25 @@ def test_another_seed_and_another_edition_are_other_runs(finished: Coral, coral:
     assert len(histories) == 2
 
 
+def test_killed_twice_it_goes_on_with_what_is_done(finished: Coral, coral: Coral) -> None:
+    for jobs in (0, 3):  # as soon as there is a run, and in the middle of a generation
+        process = coral.start(base_model__name="rehearsal")
+        until(lambda jobs=jobs: list(coral.runs.glob("*/timings.jsonl")) and len(coral.done()) >= jobs, look=0.02)
+        process.kill()
+        process.communicate()
+    before = coral.done()
+    assert coral.evolve().returncode == 0
+    done = coral.done()
+    assert done[: len(before)] == before and len(done) == len(set(done)), "a finished job was done again"
+    assert coral.history() == finished.history()
+
+
+@pytest.mark.slow(reason="four kills and a run; make test kills twice")
 def test_kill_at_random_instants_then_again(finished: Coral, coral: Coral) -> None:
     rng = random.Random(3)
     for _ in range(4):
         process = coral.start(base_model__name="rehearsal")
-        time.sleep(rng.uniform(3.5, 9.0))
+        time.sleep(rng.uniform(3.5, 9.0))  # subject: a random instant
         process.kill()
         process.communicate()
     assert coral.evolve().returncode == 0
@@ -131,11 +158,16 @@ def test_kill_at_random_instants_then_again(finished: Coral, coral: Coral) -> No
     assert coral.history() == finished.history()
 
 
-@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sign", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow(reason="a run; make test has the other signal")),
+    ],
+)
 def test_a_stop_is_clean_and_says_how_to_go_on(coral: Coral, sign: signal.Signals, code: int) -> None:
     process = coral.start(base_model__name="rehearsal:train=2,evaluate=1")
-    wait_for(lambda: any(coral.runs.glob("*/run.json")))
-    time.sleep(3)
+    until(lambda: engines_of(coral))
     process.send_signal(sign)
     output, _ = process.communicate(timeout=160)
     assert process.returncode == code, output
@@ -143,10 +175,10 @@ def test_a_stop_is_clean_and_says_how_to_go_on(coral: Coral, sign: signal.Signal
     assert not engines_of(coral)
 
 
+@pytest.mark.slow(reason="a run at the pace of a real engine; tests/lm and tests/pools kill engines and lanes")
 def test_a_killed_engine_is_replaced_and_its_job_tried_again(coral: Coral) -> None:
     process = coral.start(base_model__name="rehearsal:train=1,evaluate=0.2")
-    wait_for(lambda: engines_of(coral))
-    time.sleep(0.7)
+    until(lambda: list(coral.runs.glob("*/timings.jsonl")) and coral.done())
     for pid in engines_of(coral):
         os.kill(pid, signal.SIGKILL)
     output, _ = process.communicate(timeout=600)
@@ -155,7 +187,13 @@ def test_a_killed_engine_is_replaced_and_its_job_tried_again(coral: Coral) -> No
     assert len(done) == len(set(done))
 
 
-@pytest.mark.parametrize("victim", ["adapters/*/adapter_model.safetensors", "evaluations/*.json"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "adapters/*/adapter_model.safetensors",
+        pytest.param("evaluations/*.json", marks=pytest.mark.slow(reason="a run; make test has a broken adapter")),
+    ],
+)
 def test_a_broken_entry_is_redone_and_said(finished: Coral, coral: Coral, victim: str) -> None:
     copied(finished, coral)
     before = coral.history()
@@ -167,6 +205,7 @@ def test_a_broken_entry_is_redone_and_said(finished: Coral, coral: Coral, victim
     assert sum(coral.report()["counts"].values()) == 1
 
 
+@pytest.mark.slow(reason="a run; make test has one whose default LoRA is infeasible")
 def test_a_diverging_training_is_infeasible_never_zero(coral: Coral) -> None:
     result = coral.evolve(genes__heavy__learning_rate="[0.005, 0.06]")
     assert result.returncode == 0, result.stderr
@@ -247,6 +286,7 @@ def test_dry_run_starts_nothing(coral: Coral) -> None:
     assert not coral.runs.exists()
 
 
+@pytest.mark.slow(reason="a server of its own")
 def test_nothing_is_left_running(coral: Coral, tmp_path: Path) -> None:
     coral.environment["CORAL_HOME"] = str(tmp_path / "own-home")
     assert coral.evolve().returncode == 0
@@ -255,13 +295,6 @@ def test_nothing_is_left_running(coral: Coral, tmp_path: Path) -> None:
     ).stdout.split()
     homes = [Path(f"/proc/{pid}/environ").read_bytes() for pid in left if Path(f"/proc/{pid}").exists()]
     assert not any(str(tmp_path).encode() in home for home in homes)
-
-
-def wait_for(condition: object, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
 
 
 def engines_of(coral: Coral) -> list[int]:

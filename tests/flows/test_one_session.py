@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -22,13 +22,11 @@ print(state.type.value, state.message)
 """
 
 
+@pytest.mark.slow(reason="two runs and a flow; tests/runs/test_liveness.py holds the lock")
 def test_the_same_run_is_started_once(coral: Coral, finished: Coral) -> None:
     settings = {"base_model__name": "rehearsal:train=1,evaluate=0.2"}
     first = coral.start(**settings)
-    for _ in range(300):
-        if coral.runs.exists() and list(coral.runs.glob("*/timings.jsonl")) and coral.done():
-            break
-        time.sleep(0.1)
+    until(lambda: list(coral.runs.glob("*/timings.jsonl")) and coral.done())
     facts = json.loads((coral.run / "run.json").read_text())
     assert facts["pid"] == first.pid
     second = coral.evolve(**settings)

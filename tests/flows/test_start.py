@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -31,6 +31,7 @@ def genes(row: dict[str, Any]) -> str:
     return json.dumps([row["genome"]["heavy"], row["genome"]["light"]], sort_keys=True)
 
 
+@pytest.mark.slow(reason="five runs; tests/evolution/test_warm_start.py holds the choice")
 def test_a_second_edition_begins_from_the_first_ones_population(coral: Coral) -> None:
     first = coral.evolve(**FROM)
     assert first.returncode == 0, first.stderr
@@ -74,10 +75,8 @@ def test_a_second_edition_begins_from_the_first_ones_population(coral: Coral) ->
 def killed_once_it_began(coral: Coral) -> None:
     """Edition 2, killed in the middle."""
     process = coral.start("--edition", "2", **FROM)
-    deadline = time.monotonic() + 120
-    while not list(coral.runs.glob("*-e2/history.jsonl")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
+    until(lambda: list(coral.runs.glob("*-e2/history.jsonl")) or process.poll() is not None, look=0.05)
+    assert process.poll() is None
     process.kill()
     process.communicate()
     assert not any(row["type"] == "final" for row in rows(edition(coral, 2)))

@@ -177,7 +177,15 @@ def burns(seconds: str, then: str = "return a + b") -> str:
     )
 
 
-@pytest.mark.parametrize("share", ["0.9", "0.7"])
+@pytest.mark.parametrize(
+    "share",
+    [
+        "0.9",
+        pytest.param(
+            "0.7", marks=pytest.mark.slow(reason="burns seconds up to each limit; make test has another share")
+        ),
+    ],
+)
 @pytest.mark.parametrize("always_busy", [True, False])
 def test_a_patch_that_reads_its_limit_and_ends_before_four_times_of_it(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, share: str, always_busy: bool

@@ -4,7 +4,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from coral_core.lm.engine_client import EngineProcess
 from coral_core.queue import JobQueue
 from coral_core.store.store import Store
 from tests.queue.test_queue import genes, planner, training
+from tests.waiting import until
 
 A100 = "NVIDIA A100-SXM4-40GB"
 LANE = """
@@ -84,10 +84,11 @@ def test_lanes_of_one_machine_take_different_gpus_and_a_killed_one_leaves_its_ow
     first, second, third, fourth = (lane(queue, f"training-{n}", "training") for n in range(4))
     lanes = [first, second, third, fourth]
     try:
-        deadline = time.monotonic() + 30
-        while sum(note.state == "starting" for note in queue.lanes.notes()) < 2:
-            assert time.monotonic() < deadline, "two of four must stand in line"
-            time.sleep(0.05)
+        until(
+            lambda: sum(note.state == "starting" for note in queue.lanes.notes()) >= 2,
+            30,
+            "two of four must stand in line",
+        )
         waiting = {note.lane for note in queue.lanes.notes()}
         having = [process for n, process in enumerate(lanes) if f"training-{n}" not in waiting]
         held = {says(process): process for process in having}

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from coral_core.config import RunConfig
 from coral_core.errors import EngineDiedError, EngineError, EngineMemoryError, EngineTimeOutError
 from coral_core.evolution.planner import Planner
 from coral_core.jobs.jobs import Cost
+from coral_core.judge.sandbox.parent import Zygote
 from coral_core.lanes import backstop
 from coral_core.lanes import lane as lane_module
 from coral_core.lanes.worker import LaneWorker
@@ -24,6 +24,7 @@ from coral_core.store.store import Store
 from coral_core.time_limit import TimeLimit
 from flows.work_pools import LocalExecutor
 from tests.scoring.test_objective_plugins import EMPTY, install
+from tests.waiting import until
 
 PLUGINS = """
 import os
@@ -68,6 +69,20 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, PLUGINS, ("endless", "dead", "loud", "chatty"), "coral_plugin_of_limits")
 
 
+@pytest.fixture
+def judging(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set as soon as a patch that sleeps is handed to the sandbox."""
+    reached, real = threading.Event(), Zygote.run
+
+    def run(zygote: Zygote, request: dict[str, Any], *more: Any) -> Any:
+        if "sleep(3600)" in str(request):
+            reached.set()
+        return real(zygote, request, *more)
+
+    monkeypatch.setattr(Zygote, "run", run)
+    return reached
+
+
 def planner(**changes: Any) -> Planner:
     settings: dict[str, Any] = {
         "base_model": {"name": "rehearsal"},
@@ -94,13 +109,6 @@ def started(store: Store, ticket: Ticket, **more: Any) -> tuple[LaneWorker, JobQ
     thread.start()
     until(queue.claims)
     return worker, queue, thread, ended
-
-
-def until(what: Callable[[], Any], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_patches_that_sleep_end_with_the_time_limit_of_the_job(store: Store) -> None:
@@ -141,12 +149,12 @@ def test_an_objective_that_never_ends_makes_a_genome_infeasible_on_this_machine_
 
 
 @pytest.mark.parametrize("how", ["withdrawn", "cancelled"])
-def test_a_job_in_the_judge_stops_at_once(store: Store, how: str) -> None:
+def test_a_job_in_the_judge_stops_at_once(store: Store, judging: threading.Event, how: str) -> None:
     ticket = evaluation(planner(), seconds=600)
     asked: list[Any] = []
     order: Any = lambda: asked[0] if asked else "go on"  # noqa: E731
     _, queue, thread, ended = started(store, ticket, make_engine=Sleepers, order=order)
-    time.sleep(1.5)  # the judge is at work by now
+    until(judging.is_set)
     asked.append("stop") if how == "cancelled" else queue.withdraw(ticket)
     thread.join(timeout=15)
     assert ended == ["cancelled" if how == "cancelled" else "idle"]
@@ -154,13 +162,14 @@ def test_a_job_in_the_judge_stops_at_once(store: Store, how: str) -> None:
     assert queue.has_ticket(ticket) == (how == "cancelled")
 
 
-def test_leaving_the_local_executor_does_not_wait_for_the_judge(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_the_local_executor_does_not_wait_for_the_judge(
+    store: Store, judging: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("coral_core.execution.local.EngineProcess", Sleepers)
     plan = planner(infra={"local_lanes": 1})
     with LocalExecutor(plan.config.infra, store) as executor:
         future = executor.submit_evaluation(plan.evaluation(None))
-        until(executor.running)
-        time.sleep(1.5)
+        until(judging.is_set)
         began = time.monotonic()
     assert time.monotonic() - began < 10 and future.cancelled()
 
@@ -208,10 +217,10 @@ def test_trouble_in_loading_the_base_model_is_no_finding_about_a_genome(
 
 def test_the_clock_starts_with_the_work() -> None:
     limit = TimeLimit(0.2)
-    time.sleep(0.3)
+    time.sleep(0.3)  # subject: time that is none of the job's
     assert limit.left() == 0.2 and limit.overdue() < 0, "loading the base model is not the job's work"
     limit.begin()
-    time.sleep(0.3)
+    time.sleep(0.3)  # subject: time of the job
     assert limit.left() < 0 < limit.overdue()
 
 

@@ -21,6 +21,7 @@ from coral_core.ledger import LaneAccount, Ledger, Meter, Work, way_on
 from coral_core.ledger.accounts import today
 from coral_core.ledger.remedies import is_passing
 from coral_core.store.store import Store
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -42,13 +43,13 @@ def budget(**sections: Any) -> BudgetConfig:
 
 def test_seconds_are_booked_to_who_caused_them(store: Store) -> None:
     with Meter(store, "lane", "training") as meter:
-        time.sleep(0.3)
+        time.sleep(0.3)  # subject: seconds without a job
         meter.work("a", "training", "1")
-        time.sleep(0.2)
+        time.sleep(0.2)  # subject: seconds of a job
         meter.rest()
-        time.sleep(0.2)
+        time.sleep(0.2)  # subject: seconds between jobs
         meter.work("b", "evaluation", "2")
-        time.sleep(0.1)
+        time.sleep(0.1)  # subject: seconds of another job
         meter.rest()
     (account,) = Ledger(store).accounts()
     (runs,) = account.spent.values()
@@ -68,11 +69,14 @@ m.BOOK_SECONDS = 0.1
 with Meter(Store(sys.argv[1]), "lane", "training") as meter:
     meter.work("a", "training", "1")
     print("up", flush=True)
-    time.sleep(60)
+    input()
 """
-    lane = subprocess.Popen([sys.executable, "-c", code, str(store.root)], stdout=subprocess.PIPE)
+    lane = subprocess.Popen(
+        [sys.executable, "-c", code, str(store.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert lane.stdout is not None and lane.stdout.readline()
-    time.sleep(1)
+    spent = lambda: sum(a.spent.get(today(), {}).get("a", {}).get("training", 0) for a in Ledger(store).accounts())  # noqa: E731
+    until(lambda: spent() >= 0.8)
     lane.kill()
     lane.wait()
     (account,) = Ledger(store).accounts()
@@ -239,7 +243,7 @@ def test_a_job_that_could_not_be_booked_costs_nothing(store: Store, monkeypatch:
         with pytest.raises(StoreError):
             meter.work("b", "evaluation", "2")
         folder.with_name("away").rename(folder)
-        time.sleep(0.3)
+        time.sleep(0.3)  # subject: several times of booking
     (account,) = Ledger(store).accounts()
     assert set(account.spent[today()]) == {"a"} and not account.digest and account.run_id == "a"
 
@@ -347,7 +351,7 @@ def test_a_lane_that_is_started_again_has_another_account(store: Store) -> None:
     for _ in range(2):
         with Meter(store, "lane", "training") as meter:
             meter.work("a", "training", "1")
-            time.sleep(0.1)
+            time.sleep(0.1)  # subject: seconds of a job
             meter.rest()
     assert {account.lane for account in Ledger(store).accounts()} == {"lane", "lane.2"}
     assert Ledger(store).spent(budget().price, "a").training_hours * 3600 >= 0.2

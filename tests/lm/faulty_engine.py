@@ -27,7 +27,7 @@ def do(self: engine.Worker, op: str, body: dict[str, Any]) -> Any:
     if name == "garbage":
         _out[0].write(b"not JSON\n")
     if name == "hold":
-        time.sleep(600)
+        time.sleep(600)  # subject: an engine that holds its answer back
     if not name.startswith("fault-"):
         return _do(self, op, body)
     _, step, error = name.split("-")

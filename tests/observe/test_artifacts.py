@@ -193,7 +193,7 @@ def test_an_api_that_fails_never_stops_the_search(
         async with publisher:
             for _ in range(5):
                 publisher.changed()
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # subject: a search that lasts
         await publisher.finish(1)
         return "done"
 

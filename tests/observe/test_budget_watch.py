@@ -13,6 +13,7 @@ from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
 from flows.observe import budget_watch as budget
 from flows.session import Session
+from tests.waiting import until_in_loop
 
 
 def session(folder: Path, store: Store, heard: list[tuple[int, float]]) -> Session:
@@ -69,10 +70,7 @@ def test_who_watches_survives_what_it_did_not_expect(
 
     async def until_paused() -> None:
         async with budget.watched(watched, ""):
-            for _ in range(200):
-                if watched.board.paused:
-                    return
-                await asyncio.sleep(0.01)
+            await until_in_loop(lambda: watched.board.paused)
 
     monkeypatch.setattr(budget, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(watched.executor, "held", held)

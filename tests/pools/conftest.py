@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from coral_core.queue import JobQueue, LaneNote
 from coral_core.queue.tickets import digest_of
 from coral_core.store.store import Store
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
 os.environ.setdefault("CORAL_ROOTS", tempfile.gettempdir())
 """Of the workers that tests start: each test has a store of its own, and none lies in the folder of `coral up`."""
@@ -29,25 +29,8 @@ SLOW = "rehearsal:train=1.5,evaluate=0.3"
 
 TRAININGS = "trainings.jsonl"
 
-PATIENCE = 4.0
-"""Busy machines are so much slower: waits are there to end what hangs, and measure nothing."""
-
 FEW_LANES = {"infra__training__lanes": "2", "infra__evaluation__lanes": "1"}
-"""What two cores can feed; the slow tests have the default's five."""
-
-
-def until(
-    what: Callable[[], Any],
-    seconds: float = 60,
-    why: str = "it did not happen in time",
-    patience: float = PATIENCE,
-) -> Any:
-    """Wait until `what` returns something true; returns it. `seconds`: the most that it takes on two idle cores."""
-    deadline = time.monotonic() + seconds * patience
-    while not (found := what()):
-        assert time.monotonic() < deadline, why
-        time.sleep(0.1)
-    return found
+"""What two cores can feed; tests marked `five_lanes` have those of the default configuration."""
 
 
 class Pools(Coral):
@@ -175,7 +158,7 @@ def _environment(entry: Path) -> str:
 @pytest.fixture
 def pools(installation: tuple[Path, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pools]:
     home, url = installation
-    made = Pools(home, tmp_path, url, few_lanes=request.node.get_closest_marker("slow") is None)
+    made = Pools(home, tmp_path, url, few_lanes=request.node.get_closest_marker("five_lanes") is None)
     yield made
     made.end()
     for note in made.lanes():  # the store goes away with the test: its lanes must not live on

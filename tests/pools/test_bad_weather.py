@@ -23,7 +23,8 @@ from prefect.workers.process import ProcessJobConfiguration
 from coral_core.devices import fits
 from flows.installation.pool_templates import POOLS, Place, template
 from flows.installation.server_setup import DEPLOYMENTS
-from tests.pools.conftest import Pools, until
+from tests.pools.conftest import Pools
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PLACE = Place(workdir="/work", api_url="http://api:4200/api")
@@ -165,6 +166,7 @@ def coral(environment: dict[str, str], *arguments: str) -> "subprocess.Completed
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
 
 
+@pytest.mark.slow(reason="three commands and their retries")
 def test_an_api_that_is_not_there(pools: Pools) -> None:
     environment = pools.environment | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
     evolve = ["evolve", str(ROOT / "configs" / "quickstart.yaml"), "--executor", "work-pools"]
@@ -175,6 +177,7 @@ def test_an_api_that_is_not_there(pools: Pools) -> None:
         assert "http://127.0.0.1:9/api cannot be reached" in result.stderr and "coral up" in result.stderr
 
 
+@pytest.mark.slow(reason="two refused runs")
 @pytest.mark.server
 def test_a_missing_deployment_is_named(pools: Pools) -> None:
     for kind in ("training", "evaluation"):
@@ -184,6 +187,7 @@ def test_a_missing_deployment_is_named(pools: Pools) -> None:
         assert "coral setup" in result.stderr
 
 
+@pytest.mark.slow(reason="a run that waits for a worker")
 @pytest.mark.server
 def test_no_worker_is_said_and_work_goes_on_when_one_comes(pools: Pools) -> None:
     """A pool that nobody serves: the evolution says so within 15 seconds and waits."""
@@ -260,6 +264,7 @@ def test_a_wrong_api_key_is_said(pools: Pools) -> None:
         server.shutdown()
 
 
+@pytest.mark.slow(reason="a run whose lane must fail")
 @pytest.mark.server
 @pytest.mark.torch
 def test_a_worker_without_the_base_model_is_named(pools: Pools) -> None:

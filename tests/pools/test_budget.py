@@ -5,8 +5,9 @@ import json
 import pytest
 
 from coral_core.ledger import Ledger
-from tests.pools.conftest import SLOW, Pools, alive, until
+from tests.pools.conftest import SLOW, Pools, alive
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -14,6 +15,7 @@ LIMIT = 14.0
 """Lane seconds: some trainings of 1.5 s, not all."""
 
 
+@pytest.mark.slow(reason="two runs at the pace of a real engine; tests/lanes and tests/flows hold the limit")
 def test_lanes_keep_the_limit_of_a_dead_evolution(pools: Pools, undisturbed: Coral) -> None:
     run = pools.start(base_model__name=SLOW, budget__evolution__gpu_hours=str(LIMIT / 3600), infra__linger="4")
     until(lambda: pools.work_done() >= 1)

@@ -34,6 +34,7 @@ def by_hand(pools: Pools, *arguments: str, cwd: Path, **settings: str) -> subpro
     )
 
 
+@pytest.mark.slow(reason="a real training; tests/work_pools/test_absolute_paths.py holds the paths")
 def test_what_lies_in_this_folder_is_found_by_lanes_that_start_in_another(pools: Pools, tmp_path: Path) -> None:
     shutil.copytree(TINY, tmp_path / "tiny")
     small = {"problems__fitness": "8", "problems__pairs": "8", "training__steps": "2", "training__warmup": "1"}
@@ -46,6 +47,7 @@ def test_what_lies_in_this_folder_is_found_by_lanes_that_start_in_another(pools:
     assert judged.returncode == 0 and json.loads(judged.stdout)["passed"], judged.stderr
 
 
+@pytest.mark.slow(reason="a command that waits until its time is over")
 def test_a_closed_budget_is_said_while_it_holds(pools: Pools, tmp_path: Path) -> None:
     settings = {"base_model__name": "rehearsal", "budget__evolution__gpu_hours": "0"}
     held = by_hand(pools, "train", str(QUICKSTART), "--timeout", "8", cwd=tmp_path, **settings)
@@ -68,7 +70,7 @@ def big(pools: Pools) -> Any:
         client.delete_deployment(made)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two lanes that end")
 def test_a_second_deployment_of_lanes_has_lanes_of_its_own(pools: Pools, big: str, tmp_path: Path) -> None:
     """Both begin with slot 0 of one store; Prefect keeps keys for the flow and not for the deployment."""
     settings = {"base_model__name": "rehearsal", "infra__linger": "1"}

@@ -14,7 +14,8 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 
 from flows.installation.pool_templates import POOLS
 from flows.installation.server_setup import DEPLOYMENTS
-from tests.pools.conftest import connected, until
+from tests.pools.conftest import connected
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +46,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a server of its own")
 @pytest.mark.server
 def test_deploying_all_makes_the_pools_that_are_missing(bare: dict[str, str]) -> None:
     with connected(bare["PREFECT_API_URL"]) as client:
@@ -64,7 +65,7 @@ def test_deploying_all_makes_the_pools_that_are_missing(bare: dict[str, str]) ->
         assert train.work_pool_name == "coral-a100"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a server of its own")
 @pytest.mark.server
 def test_health_knows_the_templates_of_any_setup(bare: dict[str, str], tmp_path: Path) -> None:
     """A token's secret is in one part of one template alone; and what somebody changes afterwards is told."""

@@ -18,7 +18,8 @@ from coral_core.jobs.job_content import job_for_patch
 from coral_core.ledger import Ledger
 from coral_core.lm.base_model import TINY
 from coral_core.queue import Ticket
-from tests.pools.conftest import Pools, connected, until
+from tests.pools.conftest import Pools, connected
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 PATCH = [{"problem": "builtin/fitness/first-index/0000", "patch": "def nothing(): pass"}]
@@ -73,12 +74,14 @@ def test_the_server_refuses_a_lane_that_would_wait_for_ever(pools: Pools, deploy
         client.create_flow_run_from_deployment(found.id, parameters={"store": str(pools.store.root), "linger": 1e300})
 
 
+@pytest.mark.slow(reason="a flow run; tests/prefect_api/test_served.py calls the same flows without a server")
 def test_a_lane_opens_no_store_outside_the_roots(pools: Pools, outside: Path) -> None:
     state = ended(pools, "train-adapters/train-adapters", {"store": str(outside), "linger": 1})
     assert state.is_failed() and "CORAL_ROOTS_STORE" in str(state.message)
     assert not outside.exists() and not outside.parent.exists()
 
 
+@pytest.mark.slow(reason="two flow runs; tests/prefect_api/test_served.py calls the same flow without a server")
 def test_an_evolution_makes_no_folder_outside_them(pools: Pools, outside: Path) -> None:
     for places in ({"runs": str(outside)}, {"store": {"path": str(outside)}}):
         config = {
@@ -91,6 +94,7 @@ def test_an_evolution_makes_no_folder_outside_them(pools: Pools, outside: Path) 
     assert not outside.exists() and not outside.parent.exists() and not pools.runs.exists()
 
 
+@pytest.mark.slow(reason="a flow run; tests/prefect_api/test_served.py calls the same flow without a server")
 def test_a_judging_of_patches_runs_no_tests_of_a_folder_that_nobody_named(pools: Pools, package: Path) -> None:
     config = {
         "runs": str(pools.runs),
@@ -124,6 +128,7 @@ def test_a_ticket_that_somebody_put_into_the_queue_is_held_to_them(pools: Pools,
     assert not (package.parent / "ran").exists() and json.dumps(last.message)
 
 
+@pytest.mark.slow(reason="a refused run")
 def test_an_evolution_at_a_terminal_hears_at_once_what_its_lanes_would_refuse(pools: Pools, model: Path) -> None:
     """Its own rights are those of its person, its lanes' are those of `coral up`."""
     refused = pools.evolve(base_model__name=str(model), base_model__prompt="tiny")

@@ -8,12 +8,13 @@ import pytest
 from prefect.client.schemas.actions import WorkPoolCreate
 
 from coral_core.queue import Ticket
-from tests.pools.conftest import Pools, connected, until
+from tests.pools.conftest import Pools, connected
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a run at the pace of a real engine")
 def test_a_drained_pool_finishes_its_jobs_and_goes_on_when_told(pools: Pools) -> None:
     run = pools.start(base_model__name="rehearsal:train=4,evaluate=0.2", infra__training__lanes="1")
     until(lambda: len(pools.queue().open_digests()) > 2 and pools.working(), 120)
@@ -36,6 +37,7 @@ def test_a_drained_pool_finishes_its_jobs_and_goes_on_when_told(pools: Pools) ->
     assert failures == 0, "a lane was lost"
 
 
+@pytest.mark.slow(reason="a lane that dies and six commands; tests/cli/test_jobs.py holds the commands")
 def test_a_job_that_failed_is_listed_tried_again_and_dropped(pools: Pools) -> None:
     store = ("--store", str(pools.runs / "store"))
     settings = pools.arguments(base_model__name="rehearsal:die=8", infra__attempts="1")[4:]  # from the file on
@@ -53,6 +55,7 @@ def test_a_job_that_failed_is_listed_tried_again_and_dropped(pools: Pools) -> No
     assert unknown.returncode == 2 and "no such job" in unknown.stderr
 
 
+@pytest.mark.slow(reason="a pool and two deployments made and deleted")
 def test_jobs_of_a_pool_that_somebody_added_are_cleared_by_its_name(pools: Pools) -> None:
     """The API knows which queue its lanes serve; the four names that are ours need no API."""
     pools.store.prepare()
@@ -76,6 +79,7 @@ def test_jobs_of_a_pool_that_somebody_added_are_cleared_by_its_name(pools: Pools
             client.delete_work_pool("ours-h100")
 
 
+@pytest.mark.slow(reason="a run")
 def test_more_lanes_than_their_pool_runs_are_said(pools: Pools) -> None:
     """Once, when the evolution starts; the run goes on with what there is."""
     done = pools.evolve(infra__training__lanes="9", infra__evaluation__lanes="3", search__generations="1")

@@ -14,8 +14,9 @@ import pytest
 
 from flows.installation import local_stack as daily
 from flows.prefect_api import local_server
-from tests.pools.conftest import Pools, alive, command, connected, kill, until, worker_pid
+from tests.pools.conftest import Pools, alive, command, connected, kill, worker_pid
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def own(tmp_path: Path) -> Iterator[Pools]:
 
 
 @pytest.mark.server
-@pytest.mark.slow
+@pytest.mark.slow(reason="an installation of its own")
 def test_down_ends_evolutions_in_other_terminals_too(own: Pools) -> None:
     """By its API's address, so that the server does not know whose it is, and as one that joined it: both need the pools."""
     joined = Coral(Path(own.environment["CORAL_HOME"]), own.folder / "joined")
@@ -58,7 +59,7 @@ def test_down_ends_evolutions_in_other_terminals_too(own: Pools) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.slow
+@pytest.mark.slow(reason="an installation of its own")
 def test_down_ends_what_dead_workers_left(own: Pools) -> None:
     """Lanes outlive their worker, so they have no parent any more by which they could be found."""
     run = own.start(base_model__name="rehearsal:train=4,evaluate=0.2")
@@ -138,6 +139,7 @@ def test_workers_of_a_server_that_is_gone_are_replaced(tmp_path: Path, monkeypat
     assert list(daily.end_workers()) == [] and daily.read_state() == {}
 
 
+@pytest.mark.slow(reason="two commands that drain a pool")
 @pytest.mark.server
 def test_a_drain_on_another_api_leaves_the_workers_of_coral_up(
     pools: Pools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -160,6 +162,7 @@ def test_a_drain_on_another_api_leaves_the_workers_of_coral_up(
         worker.communicate(b"\n")
 
 
+@pytest.mark.slow(reason="coral up once more")
 @pytest.mark.server
 def test_a_paused_pool_is_said_by_setup_and_resumed_by_up(pools: Pools) -> None:
     from prefect.client.schemas.actions import WorkPoolUpdate

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from tests.pools.conftest import SLOW, Pools, alive, command, connected, engine_of, kill, until, up_again, worker_pid
+from tests.pools.conftest import SLOW, Pools, alive, command, connected, engine_of, kill, up_again, worker_pid
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -32,6 +33,7 @@ def same(pools: Pools, undisturbed: Coral, repeated: int = 0) -> None:
         assert not queue.claims() and not queue.open_digests() and not queue.all_failed()
 
 
+@pytest.mark.slow(reason="two runs and idle lanes; make test compares the history after a lane was killed")
 def test_the_history_is_that_of_the_local_executor(pools: Pools, undisturbed: Coral) -> None:
     result = pools.evolve(base_model__name=SLOW)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -52,6 +54,7 @@ def test_a_lane_is_killed(pools: Pools, undisturbed: Coral) -> None:
     assert lost[0].state == "working", "a killed lane says no goodbye"
 
 
+@pytest.mark.slow(reason="a run; make test kills a lane and the evolution")
 def test_a_worker_is_killed(pools: Pools, undisturbed: Coral) -> None:
     """Its lanes go on without it: what they log is no more read, and that ends nobody."""
     run = pools.start(base_model__name=SLOW)
@@ -67,6 +70,7 @@ def test_a_worker_is_killed(pools: Pools, undisturbed: Coral) -> None:
     assert state.is_completed(), state.message
 
 
+@pytest.mark.slow(reason="a run; make test kills a lane and the evolution")
 def test_an_engine_is_killed(pools: Pools, undisturbed: Coral) -> None:
     run = pools.start(base_model__name=SLOW)
     until(lambda: (lane := pools.working()) and (pid := engine_of(lane)) and (kill(pid) or True))
@@ -86,7 +90,7 @@ def test_the_evolution_is_killed_and_started_again(pools: Pools, undisturbed: Co
     assert lanes & {n.lane for n in pools.queue().lanes.notes() if sum(s.jobs for s in n.served.values()) > 1}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a lease has to run out")
 def test_a_lane_stands_still(pools: Pools, undisturbed: Coral) -> None:
     import os
 
@@ -100,6 +104,7 @@ def test_a_lane_stands_still(pools: Pools, undisturbed: Coral) -> None:
         kill(lane.pid)
 
 
+@pytest.mark.slow(reason="a run each; tests/work_pools holds the bisection")
 @pytest.mark.parametrize(("option", "reason"), [("die", "poison"), ("full", "out-of-memory")])
 def test_a_job_that_fails_everywhere_makes_its_genome_infeasible(pools: Pools, option: str, reason: str) -> None:
     result = pools.evolve(base_model__name=f"rehearsal:{option}=32", genes__heavy__rank="[4, 32]")
@@ -112,7 +117,6 @@ def test_a_job_that_fails_everywhere_makes_its_genome_infeasible(pools: Pools, o
     assert "with nothing beside it" in poisoned[0]["reason"]
 
 
-@pytest.mark.slow
 def test_cancel_ends_lanes_and_resume_goes_on(pools: Pools, undisturbed: Coral) -> None:
     run = pools.start(base_model__name=SLOW)
     until(lambda: pools.work_done() >= 1 and pools.working())
@@ -128,6 +132,7 @@ def test_cancel_ends_lanes_and_resume_goes_on(pools: Pools, undisturbed: Coral) 
     assert pools.history() == undisturbed.history()
 
 
+@pytest.mark.slow(reason="two runs")
 def test_two_evolutions_share_trainings_and_lanes(pools: Pools) -> None:
     """Same store, same seed, other budget: what both want is trained once."""
     settings = {"base_model__name": "rehearsal:train=0.5", "search__generations": "1"}
@@ -141,6 +146,7 @@ def test_two_evolutions_share_trainings_and_lanes(pools: Pools) -> None:
     assert len(runs) == 2 and len({tuple(rows) for rows in runs.values()}) == 1
 
 
+@pytest.mark.slow(reason="a lane for each of three jobs")
 def test_jobs_by_hand(pools: Pools) -> None:
     config = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
     sets = [
@@ -165,6 +171,7 @@ def test_jobs_by_hand(pools: Pools) -> None:
     assert by_name["coral-a10g"]["completed_last_hour"] == 2 and by_name["coral-a100"]["workers_online"] == 1
 
 
+@pytest.mark.slow(reason="a command on the whole installation")
 def test_set_up_again_changes_nothing(installation: tuple[Path, str]) -> None:
     home, _ = installation
     seen = command(home, "setup", "--dry-run", "--workdir", str(home))

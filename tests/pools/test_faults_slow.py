@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,16 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Pending
 
 from flows.installation.local_stack import descendants
-from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, until, up_again, worker_pid
+from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, up_again, worker_pid
 from tests.pools.test_faults import finish, same
 from tests.rehearsal_runs import SMALL, Coral
+from tests.waiting import until
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.slow(reason="leases, lost machines and deployed runs: minutes"),
+    pytest.mark.five_lanes,
+]
 
 
 @pytest.fixture
@@ -40,12 +44,15 @@ def test_a_job_takes_its_lane_down_each_time(pools: Pools) -> None:
 
     victim = until(largest, 120)
     lost: set[int] = set()
-    while run.poll() is None:
+
+    def over() -> bool:
         for note in pools.lanes("training"):
             if note.digest == victim and note.pid not in lost:
                 lost.add(note.pid)
                 kill(note.pid)
-        time.sleep(0.1)
+        return run.poll() is not None
+
+    until(over, 600)
     assert run.returncode == 0, run.communicate()[0]
     found = pools.store.read_adapter(victim)
     assert found is not None and found.infeasible == "poison" and "10 lanes were lost" in found.reason
@@ -107,9 +114,12 @@ def test_lanes_follow_the_work(pools: Pools) -> None:
     """None before there is work, no more than it can fill, none afterwards: one pays for active lanes only."""
     seen: list[int] = []
     run = pools.start(base_model__name="rehearsal:train=4", infra__linger="8", search__generations="1")
-    while run.poll() is None:
+
+    def over() -> bool:
         seen.append(len([note for note in pools.lanes("training") if alive(note.pid)]))
-        time.sleep(0.2)
+        return run.poll() is not None
+
+    until(over, 600)
     assert run.returncode == 0 and seen[0] == 0 and max(seen) == 2, run.communicate()[0]
     until(lambda: not any(alive(note.pid) for note in pools.lanes()), 20)
     starts = sum(note.queue == "training" for note in pools.queue().lanes.notes())
@@ -121,12 +131,15 @@ def test_two_evolutions_are_served_alike(pools: Pools) -> None:
     settings = {"base_model__name": "rehearsal:train=1,evaluate=1", "search__generations": "3"}
     both = [pools.start(**settings, seed=str(seed), name=f"run-{seed}") for seed in (1, 2)]
     shares: list[float] = []
-    while all(run.poll() is None for run in both):
-        time.sleep(0.5)
-        served = [pools.queue().lanes.served()]
-        totals = [sum(s.seconds for (_, run), s in served[0].items() if run.startswith(n)) for n in ("run-1", "run-2")]
+
+    def over() -> bool:
+        served = pools.queue().lanes.served()
+        totals = [sum(s.seconds for (_, run), s in served.items() if run.startswith(n)) for n in ("run-1", "run-2")]
         if min(totals) > 0:
             shares.append(totals[0] / sum(totals))
+        return any(run.poll() is not None for run in both)
+
+    until(over, 600, look=0.5)
     for run in both:
         finish(run)
     assert shares and 0.4 <= shares[-1] <= 0.6, shares[-5:]

@@ -10,7 +10,7 @@ from flows.prefect_api.api_errors import ApiError
 from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, server_pid, up_again, worker_pid
 from tests.rehearsal_runs import Coral
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow(reason="fifty kills"), pytest.mark.five_lanes]
 KILLS = 50
 
 
@@ -28,7 +28,7 @@ def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> Non
         repeats += 1
         run = round_.start(**settings)
         while run.poll() is None:
-            time.sleep(dice.uniform(0.3, 3.0))
+            time.sleep(dice.uniform(0.3, 3.0))  # subject: a random instant
             target = dice.choices(list(counts), weights=(8, 8, 2, 1, 4))[0]
             lanes = round_.lanes()
             lane = dice.choice(lanes) if lanes else None

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from flows.installation.local_stack import descendants
-from tests.pools.conftest import Pools, command, until
+from tests.pools.conftest import Pools, command
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -82,6 +83,7 @@ def test_pages_of_other_origins_may_not_use_it(locked: Pools, origin: str, allow
     assert (permitted in (own, "*")) is allowed
 
 
+@pytest.mark.slow(reason="a run and ten commands")
 def test_an_evolution_on_its_pools_and_every_command_that_looks_at_it(locked: Pools) -> None:
     seen: set[str] = set()
     process = locked.start(base_model__name="rehearsal:train=0.3,evaluate=0.1")
@@ -119,6 +121,7 @@ def test_an_evolution_on_its_pools_and_every_command_that_looks_at_it(locked: Po
     assert json.loads(called(locked, "logs", "latest", "--json").stdout)["lines"]
 
 
+@pytest.mark.slow(reason="three commands")
 def test_without_any_setting_the_api_of_coral_up_is_found_with_its_key(locked: Pools) -> None:
     for arguments in (("status",), ("health",), ("submit", "test", "missing.yaml", "x", "y")):
         environment = {name: value for name, value in locked.environment.items() if name != "PREFECT_API_URL"}
@@ -134,6 +137,7 @@ def test_without_any_setting_the_api_of_coral_up_is_found_with_its_key(locked: P
         assert done.returncode == (2 if arguments[0] == "submit" else 0), done.stdout + done.stderr
 
 
+@pytest.mark.slow(reason="seven commands; make test has a wrong key in test_bad_weather.py")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -169,6 +173,7 @@ def test_without_the_key_file_the_way_out_is_named(locked: Pools, tmp_path: Path
     assert "PREFECT_API_AUTH_STRING" in done.stderr and "PREFECT_API_KEY" in done.stderr
 
 
+@pytest.mark.slow(reason="says nothing before the run of this file")
 def test_the_key_stands_in_its_file_and_nowhere_else(locked: Pools) -> None:
     """Database, logs, runs, reports, job variables, parameters."""
     secret = key(home_of(locked)).encode()
@@ -181,7 +186,7 @@ def test_the_key_stands_in_its_file_and_nowhere_else(locked: Pools) -> None:
     assert found == [home_of(locked) / "api-key"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="six times coral up")
 def test_up_again_keeps_it_and_it_can_be_rotated_and_switched_off(locked: Pools) -> None:
     home, work, port = home_of(locked), locked.folder, locked.url.rsplit(":", 1)[1].split("/")[0]
     first = key(home)

@@ -38,7 +38,7 @@ def lanes(pools: Pools) -> list[LaneNote]:
     return list(pools.queue().lanes.notes())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a run and its verification")
 def test_a100s_beside_a10gs(pools: Pools, two_kinds: None) -> None:
     done = pools.evolve()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -57,6 +57,7 @@ def test_a100s_beside_a10gs(pools: Pools, two_kinds: None) -> None:
     assert checked.returncode == 0 and "A100" in checked.stdout, checked.stdout
 
 
+@pytest.mark.slow(reason="a run whose lane must fail")
 def test_a_model_that_is_on_no_lane_is_refused_by_a_lane(pools: Pools) -> None:
     done = pools.evolve(base_model__name="/models/on-the-lanes-alone")
     assert done.returncode == 2

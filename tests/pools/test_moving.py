@@ -5,12 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.pools.conftest import SLOW, Pools, until
+import pytest
+
+from tests.pools.conftest import SLOW, Pools
 from tests.rehearsal_runs import SMALL, Coral
+from tests.waiting import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "executors.md"
 
 
+@pytest.mark.slow(reason="four runs")
 def test_a_run_moves_from_local_to_pools_and_back(pools: Pools, tmp_path: Path) -> None:
     whole = Coral(Path(pools.environment["CORAL_HOME"]), tmp_path / "whole")
     assert whole.evolve(base_model__name=SLOW).returncode == 0
@@ -32,6 +36,7 @@ def test_a_run_moves_from_local_to_pools_and_back(pools: Pools, tmp_path: Path) 
     assert pools.work_done("training") >= 1 and len(local.done()) == len(set(local.done()))
 
 
+@pytest.mark.slow(reason="lanes of its own")
 def test_the_snippet_works_as_it_is_printed(pools: Pools) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     settings = SMALL | {"store.path": str(pools.runs / "store")}

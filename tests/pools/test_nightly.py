@@ -15,8 +15,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 from prefect.types._datetime import now
 
-from tests.pools.conftest import Pools, command, until
+from tests.pools.conftest import Pools, command
 from tests.rehearsal_runs import SMALL
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -64,6 +65,7 @@ def state(client: SyncPrefectClient, run: FlowRun) -> Any:
     return client.read_flow_run(run.id).state
 
 
+@pytest.mark.slow(reason="a run at the pace of a real engine")
 def test_a_scheduled_run_is_refused_while_the_one_before_still_runs(pools: Pools, client: SyncPrefectClient) -> None:
     first = scheduled(client, nightly(pools, 4))
     until(lambda: state(client, first).is_running(), 120)
@@ -79,6 +81,7 @@ def test_a_scheduled_run_is_refused_while_the_one_before_still_runs(pools: Pools
     assert begun["start_from"] == "last-champion" and begun["previous"] is None
 
 
+@pytest.mark.slow(reason="two set-ups each")
 @pytest.mark.parametrize("slug", ["weekly", None])
 def test_setup_leaves_schedules_alone(
     installation: tuple[Path, str], client: SyncPrefectClient, slug: str | None

@@ -21,8 +21,9 @@ from pydantic import SecretStr
 
 from coral_core.errors import ConfigError
 from flows.installation.notices import Notices
-from tests.pools.conftest import Pools, command, connected, kill, until
+from tests.pools.conftest import Pools, command, connected, kill
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -93,12 +94,13 @@ def receiver(installation: tuple[Path, str]) -> Iterator[Receiver]:
 
 def told(pools: Pools, *calls: str) -> None:
     """Events of a process of its own, as an evolution's."""
-    code = "\n".join(["from flows import events", *calls, "from prefect.events.worker import EventsWorker"])
+    code = "\n".join(["from flows.observe import events", *calls, "from prefect.events.worker import EventsWorker"])
     subprocess.run(
         [sys.executable, "-c", code + "\nEventsWorker.drain_all(timeout=20)"], env=pools.environment, check=True
     )
 
 
+@pytest.mark.slow(reason="five set-ups")
 def test_setup_is_idempotent_keeps_what_is_not_given_and_prints_no_secret(
     pools: Pools, receiver: Receiver, client: SyncPrefectClient
 ) -> None:
@@ -132,6 +134,7 @@ def test_what_prefect_would_refuse_later_is_refused_at_once(asked: Notices, says
     assert "s3cr3t" not in str(refused.value)
 
 
+@pytest.mark.slow(reason="two commands on the whole installation")
 def test_a_url_or_a_block_that_cannot_be_is_refused_without_showing_it(pools: Pools) -> None:
     for option, value, says in (
         ("--notify-url", "ftp://s3cr3t", "not an http or https URL"),
@@ -141,6 +144,7 @@ def test_a_url_or_a_block_that_cannot_be_is_refused_without_showing_it(pools: Po
         assert result.returncode == 2 and says in result.stderr and "s3cr3t" not in result.stdout + result.stderr
 
 
+@pytest.mark.slow(reason="two runs")
 def test_champion_found_by_a_real_run_and_not_again_by_its_replay(pools: Pools, receiver: Receiver) -> None:
     settings = {"infra__executor": "inline", "search__start_with_default": "false"}
     first = Coral.evolve(pools, **settings)
@@ -154,6 +158,7 @@ def test_champion_found_by_a_real_run_and_not_again_by_its_replay(pools: Pools, 
     assert len(receiver.about("champion found", pools.run.name)) == count
 
 
+@pytest.mark.slow(reason="automations made anew")
 def test_budget_at_80_and_at_100_once_each(pools: Pools, receiver: Receiver) -> None:
     told(
         pools,
@@ -166,6 +171,7 @@ def test_budget_at_80_and_at_100_once_each(pools: Pools, receiver: Receiver) -> 
     assert len(receiver.about("spender")) == 2
 
 
+@pytest.mark.slow(reason="a run, and silence for 25 s")
 def test_budget_of_a_real_run_which_then_is_paused_and_makes_no_progress_notice(
     pools: Pools, receiver: Receiver
 ) -> None:
@@ -182,7 +188,7 @@ def test_budget_of_a_real_run_which_then_is_paused_and_makes_no_progress_notice(
         assert receiver.hears("80 % of the budget", pools.run.name)
         resource = f"coral.evolution.{pools.run.name}"
         until(lambda: "coral.evolution.paused" in dict(feed(pools, resource)), 60)
-        time.sleep(25)  # 12 s without progress are told here, and the server looks every 5 s
+        time.sleep(25)  # subject: silence; 12 s without progress are told here, and the server looks every 5 s
         times = [when for _, when in feed(pools, resource)]
         silence = max((later - earlier).total_seconds() for earlier, later in itertools.pairwise(times))
         if silence < 11:  # on a busy machine the first job, or the pause, may rightly come later than the notice
@@ -202,6 +208,7 @@ def feed(pools: Pools, resource: str) -> list[tuple[str, datetime]]:
     return sorted(((row["event"], datetime.fromisoformat(row["occurred"])) for row in rows), key=lambda row: row[1])
 
 
+@pytest.mark.slow(reason="automations made anew")
 def test_lane_crashed_repeatedly_as_the_server_sees_it(
     pools: Pools, receiver: Receiver, client: SyncPrefectClient
 ) -> None:
@@ -214,7 +221,7 @@ def test_lane_crashed_repeatedly_as_the_server_sees_it(
     assert "the machine went away" in receiver.hears("3 lanes of evaluate-genomes crashed")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a run whose lanes must crash")
 def test_three_lanes_killed(pools: Pools, receiver: Receiver) -> None:
     run = pools.start(base_model__name="rehearsal:train=4,evaluate=0.1")
     killed: set[int] = set()
@@ -227,7 +234,7 @@ def test_three_lanes_killed(pools: Pools, receiver: Receiver) -> None:
     assert run.returncode == 0, out
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a run that is silent for a while")
 def test_no_progress_of_a_real_run_and_none_of_one_that_paused_or_ended(pools: Pools, receiver: Receiver) -> None:
     told(
         pools,
@@ -253,6 +260,7 @@ def test_no_progress_of_a_real_run_and_none_of_one_that_paused_or_ended(pools: P
     assert not receiver.about("no progress", "paused-run") and not receiver.about("no progress", "ended-run")
 
 
+@pytest.mark.slow(reason="two set-ups")
 def test_without_a_place_the_firing_stands_in_the_event_feed(pools: Pools, receiver: Receiver) -> None:
     home = Path(pools.environment["CORAL_HOME"])
     assert "go nowhere" in set_up(home, "--notify-block", "none")

@@ -10,7 +10,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 
-from tests.pools.conftest import SLOW, Pools, connected, until
+from tests.pools.conftest import SLOW, Pools, connected
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 TRAIN = "train-adapters/train-adapters"
@@ -99,6 +100,7 @@ def deployment_limit(client: SyncPrefectClient) -> Iterator[str]:
         client.request("PATCH", "/deployments/{id}", path_params={"id": made}, json={"concurrency_limit": None})
 
 
+@pytest.mark.slow(reason="a run that waits twice; tests/monitoring/test_start_checks.py holds the words")
 def test_a_paused_queue_is_named_and_a_deployment_made_again_is_found(pools: Pools, client: SyncPrefectClient) -> None:
     """One evolution meets both, one after the other, and ends as if nothing had been."""
     with queue_paused(client) as words:
@@ -132,7 +134,7 @@ def test_a_paused_queue_is_named_and_a_deployment_made_again_is_found(pools: Poo
     assert checks["lane starts"]["state"] == "ok", checks["lane starts"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a run that waits, for each door")
 @pytest.mark.parametrize("closed", [queue_limit, pool_paused, pool_limit, deployment_limit])
 def test_every_closed_door_is_named_and_opens_again(pools: Pools, client: SyncPrefectClient, closed: Any) -> None:
     with closed(client) as words:
@@ -142,7 +144,7 @@ def test_every_closed_door_is_named_and_opens_again(pools: Pools, client: SyncPr
     assert run.returncode == 0, said
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a run that waits for a set-up")
 def test_a_pool_that_was_deleted_and_made_again(pools: Pools, client: SyncPrefectClient) -> None:
     """Its deployment has no queue until set-up ran again, and lanes that waited there would never be taken."""
     run = pools.start(base_model__name=SLOW)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.pools.conftest import SLOW, Pools, alive, connected, engine_of, kill, server_pid, until, up_again, worker_pid
+from tests.pools.conftest import SLOW, Pools, alive, connected, engine_of, kill, server_pid, up_again, worker_pid
 from tests.pools.test_faults import finish, same
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow(reason="the server is away for minutes"), pytest.mark.five_lanes]
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_the_server_is_away_for_a_while(patient: Pools, undisturbed: Coral) -> N
     before = patient.work_done("training")
     try:
         until(lambda: patient.work_done("training") > before, 40, "lanes go on without the server")
-        time.sleep(30)
+        time.sleep(30)  # subject: an outage of half a minute
     finally:
         up_again(patient)
     finish(run)
@@ -42,7 +43,7 @@ def test_a_long_training_outlives_a_long_outage(patient: Pools) -> None:
     beat = lane.beat
     try:
         for _ in range(6):
-            time.sleep(20)
+            time.sleep(20)  # subject: two minutes of outage
             now = patient.queue().lanes.read(lane.lane)
             assert now is not None and now.beat > beat, "a lane that waits for the server does not beat"
             beat = now.beat
@@ -62,7 +63,7 @@ def test_ctrl_c_while_the_server_is_away(patient: Pools) -> None:
     engines = [pid for note in patient.lanes() if (pid := engine_of(note))]
     kill(server_pid(patient))
     try:
-        time.sleep(8)
+        time.sleep(8)  # subject: a stop in the middle of an outage
         run.send_signal(signal.SIGINT)
         out, _ = run.communicate(timeout=200)
         assert run.returncode == 130, out

@@ -10,9 +10,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.pools.conftest import SLOW, Pools, alive, until
+from tests.pools.conftest import SLOW, Pools, alive
 from tests.pools.test_faults import finish
 from tests.rehearsal_runs import Coral
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -30,6 +31,7 @@ LaneWorker(store, JobQueue(store, "training"), linger=30).run()
 """
 
 
+@pytest.mark.slow(reason="a run whose lease has to run out; tests/queue holds the claim")
 def test_a_lane_is_killed_between_publishing_and_acknowledging(pools: Pools, undisturbed: Coral) -> None:
     """The result counts, the claim is swept, and nobody trains it again."""
     with temporary_settings({PREFECT_API_URL: pools.url}), get_client(sync_client=True) as client:
@@ -50,7 +52,7 @@ def test_a_lane_is_killed_between_publishing_and_acknowledging(pools: Pools, und
     assert not pools.queue().claims()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="two runs")
 def test_the_store_goes_away(pools: Pools, undisturbed: Coral) -> None:
     """A clear error, no lane that lives on, nothing made on the bare mount point; mounted again, the run goes on."""
     run = pools.start(base_model__name=SLOW)
@@ -72,6 +74,7 @@ def test_the_store_goes_away(pools: Pools, undisturbed: Coral) -> None:
     assert pools.history() == undisturbed.history()
 
 
+@pytest.mark.slow(reason="a run; make test has a broken entry in tests/flows")
 def test_half_written_results_are_made_again(pools: Pools, undisturbed: Coral) -> None:
     """A store with cut files, as a crashed disk leaves them: each is set aside, said, and done once more."""
     shutil.copytree(undisturbed.runs / "store", pools.runs / "store")

@@ -8,7 +8,8 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.pools.conftest import Pools, until
+from tests.pools.conftest import Pools
+from tests.waiting import until
 
 
 def checks(pools: Pools) -> tuple[int, dict[str, dict[str, Any]]]:

@@ -13,6 +13,7 @@ import pytest
 
 from flows.prefect_api import local_server
 from flows.prefect_api.local_server import OWNER, ServerError, _Shared, own
+from tests.rehearsal_runs import served
 
 CODE = """
 import sys
@@ -43,6 +44,13 @@ def servers(home: Path) -> list[int]:
     return found
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A server of its own, which is stopped for a while."""
+    with served(tmp_path_factory.mktemp("home")) as path:
+        yield path
+
+
 @pytest.fixture
 def stopped(home: Path) -> Iterator[int]:
     """The server of `home`, which lives and answers nobody."""
@@ -54,6 +62,7 @@ def stopped(home: Path) -> Iterator[int]:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.slow(reason="a server of its own, which is stopped for a while")
 @pytest.mark.server
 def test_a_busy_server_is_waited_for_and_then_named(home: Path, stopped: int) -> None:
     url = json.loads((home / OWNER).read_text())["url"]
@@ -69,6 +78,7 @@ def test_a_busy_server_is_waited_for_and_then_named(home: Path, stopped: int) ->
     assert servers(home) == [stopped]
 
 
+@pytest.mark.slow(reason="a server of its own, which is stopped for a while")
 @pytest.mark.server
 def test_a_lost_note_brings_no_second_server(home: Path, stopped: int) -> None:
     """The lock says that a server lives, and not the file that is written about it."""

@@ -19,6 +19,7 @@ from coral_core.lm.engine_client import InlineEngine
 from coral_core.queue import Failure, JobQueue, LaneNote, Served, Ticket
 from coral_core.search.strategy import make_search
 from coral_core.store.store import Store
+from tests.waiting import until
 
 SMALL = {
     "base_model": {"name": "rehearsal"},
@@ -214,10 +215,7 @@ def test_a_withdrawn_job_is_stopped_and_the_lane_lives_on(store: Store) -> None:
     worker = LaneWorker(store, JobQueue(store, "training"), 2.0)
     thread = threading.Thread(target=worker.run)
     thread.start()
-    deadline = time.monotonic() + 30
-    while not q.claims():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(q.claims, 30)
     q.withdraw(ticket)
     after = training(quick, genes(quick)[1])
     q.submit(after)
@@ -272,9 +270,8 @@ def test_a_lane_beats_while_its_order_is_waited_for(store: Store, monkeypatch: p
     thread.start()
     assert asked.wait(10)
     before = q.lanes.read(worker.name)
-    time.sleep(0.5)
-    after = q.lanes.read(worker.name)
-    assert before is not None and after is not None and after.beat > before.beat + 2
+    assert before is not None
+    until(lambda: (after := q.lanes.read(worker.name)) and after.beat > before.beat + 2, 10)
     answer.set()
     thread.join(timeout=20)
     assert not thread.is_alive()

@@ -85,7 +85,13 @@ def check(
     return {number: found[number] for number in hostile}
 
 
-@pytest.mark.parametrize("size", [180, *(pytest.param(size, marks=pytest.mark.slow) for size in (40, 3_000, 100_000))])
+@pytest.mark.parametrize(
+    "size",
+    [
+        180,
+        *(pytest.param(size, marks=pytest.mark.slow(reason="more sizes")) for size in (40, 3_000, 100_000)),
+    ],
+)
 def test_every_family_among_honest_completions(
     problems: tuple[Problem, ...], judge: Judge, process: TextProcess, size: int
 ) -> None:

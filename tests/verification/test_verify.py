@@ -371,6 +371,7 @@ def test_a_finished_run_has_its_page_and_its_repeats(finished: Coral) -> None:
     assert len(digests) == 3, "a repeat is a training of its own"
 
 
+@pytest.mark.slow(reason="two runs")
 def test_a_run_that_started_from_another_one_is_played_again_from_there(coral: Coral) -> None:
     settings = {"search__start_from": "last-champion", "infra__executor": "inline"}
     for more in ((), ("--edition", "2")):

@@ -1,6 +1,5 @@
 """What an evolution that was killed leaves in the queue, while another one lives."""
 
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,8 @@ from coral_core.store.store import Store
 from flows.cli.jobs import rows
 from flows.work_pools import pool_executor as pools
 from flows.work_pools.pool_executor import WorkPoolExecutor
-from tests.work_pools.test_pool_executor import CONFIG, PLANNER, NoFleet, until
+from tests.waiting import still, until
+from tests.work_pools.test_pool_executor import CONFIG, PLANNER, NoFleet
 
 HEAVIES = {genome.heavy.digest(): genome.heavy for genome in make_search(CONFIG).ask()}
 JOBS = [PLANNER.training(heavy) for heavy in HEAVIES.values()][:4]
@@ -125,8 +125,7 @@ def test_who_lives_is_given_a_lease_to_free_its_job_itself(living: Any) -> None:
     living.executor._orphans["training"]._lease = 3600.0
     _killed_with(living, POISON)
     living.executor.submit_training(OWN[0])
-    time.sleep(0.5)
-    assert living.queue.claim(POISON.digest()) is not None
+    still(lambda: living.queue.claim(POISON.digest()), 0.5)
     assert [ticket.losses for ticket in living.queue.waiting("dead")] == [0]
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import time
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from flows.session import Session
 from flows.work_pools import pool_executor as pools
 from flows.work_pools.fleet import Notice
 from flows.work_pools.pool_executor import WorkPoolExecutor
+from tests.waiting import still, until
 
 CONFIG = RunConfig.model_validate(
     {
@@ -192,13 +192,6 @@ def test_what_may_be_of_one_machine_is_tried_again(executor: WorkPoolExecutor, e
     executor.close()
 
 
-def until(what: Any, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def play(queue: JobQueue, act: Any, lane: str = "lane") -> Ticket:
     """Be a lane: take the next job and `act`."""
     found: list[Any] = []
@@ -306,8 +299,7 @@ def test_a_lane_of_another_server_keeps_its_job_while_it_beats(
     future = executor.submit_training(JOB)
     until(lambda: queue.has_ticket(ticket()))
     assert queue.take(note.lane, run, "another box") is not None
-    time.sleep(0.6)  # several looks
-    assert queue.claim(JOB.digest()) is not None and not queue.waiting("run")[0].failures
+    still(lambda: queue.claim(JOB.digest()) and not queue.waiting("run")[0].failures, 0.6)  # several looks
     next(executor._store.root.rglob(f"{note.lane}.json")).unlink()  # nothing says any more that it lives
     until(lambda: queue.claim(JOB.digest()) is None)
     future.cancel()

@@ -16,6 +16,7 @@ from flows import tasks
 from flows.session import Session
 from flows.work_pools import pool_executor as pools
 from flows.work_pools.pool_executor import WorkPoolExecutor
+from tests.waiting import until_in_loop
 from tests.work_pools.test_pool_executor import CONFIG, JOB, PLANNER, NoFleet
 
 LONG = 60.0
@@ -49,8 +50,7 @@ async def test_other_coroutines_go_on_while_a_submission_waits() -> None:
     slow = SlowStore()
     session = session_of(slow)
     jobs = [asyncio.create_task(tasks._in_lane(session, "training", f"{n:064d}", "g", f"job {n}")) for n in range(40)]  # type: ignore[arg-type]
-    while not slow.entered.is_set():
-        await asyncio.sleep(0.001)
+    await until_in_loop(slow.entered.is_set)
     assert await asyncio.to_thread(lambda: "threads of others are free, too") and not any(job.done() for job in jobs)
     slow.others_went_on.set()
     await asyncio.gather(*jobs)
@@ -61,8 +61,7 @@ async def test_a_stop_does_not_wait_for_a_submission() -> None:
     slow = SlowStore()
     session = session_of(slow)
     job = asyncio.create_task(tasks._in_lane(session, "training", "0" * 64, "g", "job"))  # type: ignore[arg-type]
-    while not slow.entered.is_set():
-        await asyncio.sleep(0.001)
+    await until_in_loop(slow.entered.is_set)
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job
