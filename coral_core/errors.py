@@ -7,7 +7,7 @@ is for bugs of ours only.
 
 
 class CoralError(Exception):
-    """Root of all errors raised on purpose.
+    """Root of all errors raised on purpose. Its text is the first line of the problem, the remedy, and what follows.
 
     Args:
         problem: The value, where it came from and what is wrong with it; its first line stands alone.
@@ -32,7 +32,8 @@ class CoralError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.problem.rstrip('.')}. {self.remedy}" if self.remedy else self.problem
+        first, line_end, rest = self.problem.partition("\n")
+        return f"{first.rstrip('.')}. {self.remedy}{line_end}{rest}" if self.remedy else self.problem
 
 
 class ConfigError(CoralError):

@@ -106,7 +106,8 @@ def _parsed(text: str, places: Places, overrides: Iterable[str]) -> RunConfig:
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise ConfigError(
-            f"{places.source}:1: a configuration is a mapping of sections, not {shown(repr(data), 40)}. See: coral init"
+            f"{places.source}:1: a configuration is a mapping of sections, not {shown(repr(data), 40)}",
+            remedy="See: coral init",
         )
     places.origins = apply_overrides(data, overrides)
     try:
@@ -116,7 +117,7 @@ def _parsed(text: str, places: Places, overrides: Iterable[str]) -> RunConfig:
     for key in _truths_for_numbers(data, config, ()):
         value = str(_at(data, key)).lower()
         raise ConfigError(
-            f"{places.of(key)}: {_name(key)} (value {value}): a number is needed. Write 1 or 0 if it is one."
+            f"{places.of(key)}: {_name(key)} (value {value}): a number is needed", remedy="Write 1 or 0 if it is one."
         )
     return config
 
@@ -127,18 +128,20 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[KeyP
     for number, item in enumerate(overrides):
         source = f"--set {shown(item, 100)}"
         if number == MOST_OVERRIDES:
-            raise ConfigError(f"{source}: more than {MOST_OVERRIDES} of them. Write a configuration file.")
+            raise ConfigError(f"{source}: more than {MOST_OVERRIDES} of them", remedy="Write a configuration file.")
         key, sign, value = item.partition("=")
         path = tuple(key.strip().split("."))
         if not sign or not key.strip():
             raise ConfigError(f"{source}: write it as section.key=value, for example --set search.population=12")
         if len(path) > MOST_DEPTH or not all(map(is_name, path)):
-            raise ConfigError(f"{source}: {shown(repr(key.strip()))} is no key. See: coral config schema")
+            raise ConfigError(f"{source}: {shown(repr(key.strip()))} is no key", remedy="See: coral config schema")
         place: Any = data
         for part in path[:-1]:
             place = place.setdefault(part, {}) if isinstance(place, dict) else None
             if not isinstance(place, dict):
-                raise ConfigError(f"{source}: {shown(repr(part))} is a value, not a section. See: coral config schema")
+                raise ConfigError(
+                    f"{source}: {shown(repr(part))} is a value, not a section", remedy="See: coral config schema"
+                )
         place[path[-1]] = read_value(value, source)
         origins[path] = source
     return origins

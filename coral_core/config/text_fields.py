@@ -76,4 +76,4 @@ def expanded(text: str) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except (RuntimeError, OSError) as error:  # OSError: the working directory is gone
-        raise ConfigError(f"{text}: cannot be made a whole path ({error}). Give the whole path.") from None
+        raise ConfigError(f"{text}: cannot be made a whole path ({error})", remedy="Give the whole path.") from None

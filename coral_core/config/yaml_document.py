@@ -122,13 +122,14 @@ def read_file(path: Path, remedy: str = "") -> str:
 def _decoded(data: bytes, source: str) -> str:
     """`data` as text. Raises `ConfigError` with the line of what is not UTF-8."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(f"{source}:1: this is UTF-16 (it begins with {data[:2].hex()}). Save it as UTF-8.")
+        raise ConfigError(f"{source}:1: this is UTF-16 (it begins with {data[:2].hex()})", remedy="Save it as UTF-8.")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{source}:{line}: cannot be read as a configuration: byte {data[error.start]:02x} is not UTF-8. Save it as UTF-8."
+            f"{source}:{line}: cannot be read as a configuration: byte {data[error.start]:02x} is not UTF-8",
+            remedy="Save it as UTF-8.",
         ) from None
 
 

@@ -48,7 +48,8 @@ def find_problem(config: ProblemsConfig, problem_id: str) -> Problem:
     if problem_id not in known:
         near = difflib.get_close_matches(problem_id, list(known), 3, 0.4) or list(known)[:3]
         raise ProblemError(
-            f"{problem_id}: no such problem in the source {config.source} ({len(known)} there). Near: {', '.join(near)}."
+            f"{problem_id}: no such problem in the source {config.source} ({len(known)} there)",
+            remedy=f"Near: {', '.join(near)}.",
         )
     return known[problem_id]
 

@@ -1,45 +1,72 @@
-"""Turns what a child wrote into outcomes per case. Runs in the parent only.
+"""Turns what a child wrote into an outcome per case. Runs in the parent only.
 
-One well-formed record per case, in order, and an explicit end: whatever is malformed,
-repeated, out of order or too much ends the reading as a crash, and voids the passes
-before it. So a patch gains nothing by flooding the channel with guesses. Texts of a child
-go no further than `printable` lets them.
+A child writes one well-formed record per case, in order, and an explicit end. A line that is malformed, repeated, out of
+order or too much ends the reading as a crash and voids the passes before it, so a patch gains nothing by flooding the
+channel with guesses. Text of a child is kept only as far as `printable` allows.
 """
 
 import json
 import os
 import signal
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any
 
 from coral_core.frozen import Frozen
 from coral_core.judge.oracle import agrees
+from coral_core.judge.sandbox.child_clock import Stop
 from coral_core.judge.sandbox.parent import Answer
 from coral_core.problems.problem import Problem
 
 INTRUDED = "the patch wrote into the judge's channel"
 
 
+class Outcome(StrEnum):
+    """The failure taxonomy: one word per patch."""
+
+    ECHO = "echo"
+    """The buggy code came back unchanged (in normal form)."""
+    NO_FUNCTION = "no-function"
+    """The entry point is not defined, or cannot be called."""
+    SYNTAX = "syntax"
+    """It does not compile."""
+    TIME_OUT = "time-out"
+    """A case ran into a limit of work or time."""
+    CRASH = "crash"
+    """Its top level raised, its process ended early, or its answer was malformed."""
+    PARTIAL = "partial"
+    """Some cases still fail."""
+    REGRESSED = "regressed"
+    """A case that passed with the buggy code fails now."""
+    FIXED = "fixed"
+    """Every case passes."""
+
+
 def printable(text: object, most: int) -> str:
-    """At most `most` characters of `text`, valid UTF-8 on one line: control characters and lone surrogates are replaced."""
+    r"""At most `most` characters of `text`, valid UTF-8 on one line: control characters and lone surrogates are replaced.
+
+    >>> printable("a\tb\n", 3).replace("\ufffd", "?")
+    'a?b'
+    """
     if not isinstance(text, str):
         return "(no text)"
     return "".join(c if c.isprintable() else "\ufffd" for c in text[:most])
 
 
 class Raw(Frozen):
-    """What running a source against a problem's cases gave, before it is compared with the buggy version."""
+    """What running a source on a problem's cases gave, before it is compared with the buggy version."""
 
     cases: tuple[str, ...]
     lines: int = 0
-    trouble: str = ""
+    trouble: Outcome | None = None
+    """What ended the run early; None: all cases were run."""
     message: str = ""
-    backstop: str = ""
-    """cpu, wall, starved or killed when something other than counted work ended it: no evidence until repeated alone."""
+    backstop: Stop | None = None
+    """Set when something other than counted work ended the run: no evidence until it is repeated alone."""
     stopped_at: int | None = None
     """The case that ran into a limit."""
     form: str = ""
-    """Digest of the source's normal form (`sandbox.form`); "" when it has none."""
+    """Digest of the source's normal form (`sandbox.source_form`); "" when it has none."""
 
 
 class _Reader:
@@ -52,16 +79,19 @@ class _Reader:
         self.work_limits = work_limits
         self.results: list[str] = []
         self.lines = 0
-        self.trouble = self.message = self.backstop = self.form = ""
+        self.trouble: Outcome | None = None
+        self.backstop: Stop | None = None
+        self.message = self.form = ""
         self.started = False
         self.finished = False
 
     def line(self, text: bytes) -> None:
+        """Take in one line."""
         record = _record(text)
         number = len(self.results)
         first, self.started = not self.started, True
         if record is None or self.finished:
-            self.end("crash", INTRUDED)
+            self.end(Outcome.CRASH, INTRUDED)
         elif first and isinstance(record.get("form"), str):
             self.form = record["form"][:64]
         elif "setup" in record:
@@ -69,45 +99,54 @@ class _Reader:
         elif record == {"done": self.count} and number == self.count:
             self.finished = True
         elif record.get("case") == -1 and type(record.get("case")) is int and "timeout" in record and not number:
-            self.end("time-out", "the patch's top level ran into the limit")
+            self.end(Outcome.TIME_OUT, "the patch's top level ran into the limit")
         elif type(record.get("case")) is not int or record["case"] != number or number >= self.count:
-            self.end("crash", INTRUDED)
+            self.end(Outcome.CRASH, INTRUDED)
         elif "timeout" in record:
             self.out_of_time("work")
         elif type(record.get("lines")) is not int or not 0 <= record["lines"] <= self.work_limits[self.first + number]:
-            self.end("crash", INTRUDED)
+            self.end(Outcome.CRASH, INTRUDED)
         else:
             self.results.append(_case(self.problem, self.first + number, record))
             self.lines += record["lines"]
 
-    def end(self, trouble: str, message: str) -> None:
+    def end(self, trouble: Outcome, message: str) -> None:
+        """Stop reading."""
         self.trouble, self.message = trouble, message
 
     def out_of_time(self, which: str) -> None:
         """The current case ran into a limit."""
-        self.end("time-out", f"case {self.first + len(self.results)} ran into the {which} limit")
-        self.results += ["time-out"] * (len(self.results) < self.count)
+        self.end(Outcome.TIME_OUT, f"case {self.first + len(self.results)} ran into the {which} limit")
+        self.results += [Outcome.TIME_OUT.value] * (len(self.results) < self.count)
 
     def no_more(self, answer: Answer) -> None:
-        """The child fell silent before its end: why?"""
-        if answer.ended in ("asleep", "cpu", "starved"):
-            self.backstop = "wall" if answer.ended == "asleep" else answer.ended
-            self.out_of_time("wall-clock" if self.backstop == "wall" else "cpu")
-        elif answer.ended == "output":
-            self.end("crash", "the patch returned more than the judge reads")
-        elif os.WIFSIGNALED(answer.status) and os.WTERMSIG(answer.status) in (signal.SIGPROF, signal.SIGXCPU):
-            self.backstop = "cpu"
+        """Find out why the child ended before its last record."""
+        signalled = os.WTERMSIG(answer.status) if os.WIFSIGNALED(answer.status) else 0
+        if answer.ended == Stop.OUTPUT:
+            self.end(Outcome.CRASH, "the patch returned more than the judge reads")
+        elif answer.ended is not None:
+            self.backstop = answer.ended
+            self.out_of_time("wall-clock" if answer.ended == Stop.ASLEEP else "cpu")
+        elif signalled in (signal.SIGPROF, signal.SIGXCPU):
+            self.backstop = Stop.CPU
             self.out_of_time("cpu")
-        elif os.WIFSIGNALED(answer.status) and os.WTERMSIG(answer.status) == signal.SIGKILL:
+        elif signalled == signal.SIGKILL:
             # by the kernel, short of memory, or by our own zygote, after the patch had closed its pipe
-            self.backstop = "killed"
-            self.end("crash", "the process was killed, or closed the judge's channel")
+            self.backstop = Stop.KILLED
+            self.end(Outcome.CRASH, "the process was killed, or closed the judge's channel")
         else:
-            self.end("crash", f"the process ended early (wait status {answer.status})")
+            self.end(Outcome.CRASH, f"the process ended early (wait status {answer.status})")
 
 
 def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int]) -> Raw:
-    """Outcomes of the cases of `problem` from `first` on; those before it are not-run here."""
+    """Outcomes of the cases of `problem` from `first` on; those before it are not-run here.
+
+    Args:
+        problem: The problem.
+        first: Index of the first case that the child ran.
+        answer: What the child wrote and how it ended.
+        work_limits: Executed lines allowed, per case of the problem.
+    """
     reader = _Reader(problem, first, work_limits)
     for text in answer.lines:
         reader.line(text)
@@ -116,9 +155,9 @@ def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int
     if not reader.finished and not reader.trouble:
         reader.no_more(answer)
     results = reader.results
-    stopped = first + len(results) - 1 if results and results[-1] == "time-out" else None
-    if reader.trouble == "crash":
-        results = [result if result != "pass" else "not-run" for result in results]
+    stopped = first + len(results) - 1 if results and results[-1] == Outcome.TIME_OUT else None
+    if reader.trouble == Outcome.CRASH:
+        results = _without_passes(results)
     results = ["not-run"] * first + results + ["not-run"] * (reader.count - len(results))
     return Raw(
         cases=tuple(results),
@@ -134,20 +173,23 @@ def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int
 def joined(one: Raw, two: Raw) -> Raw:
     """`one`, which stopped at a time-out, and `two`, which ran the cases after it."""
     cases = [b if a == "not-run" else a for a, b in zip(one.cases, two.cases, strict=True)]
-    if two.trouble == "crash":
-        cases = [case if case != "pass" else "not-run" for case in cases]
-        return two.model_copy(update={"cases": tuple(cases)})
+    if two.trouble == Outcome.CRASH:
+        return two.model_copy(update={"cases": tuple(_without_passes(cases))})
     return one.model_copy(update={"cases": tuple(cases), "stopped_at": two.stopped_at, "lines": one.lines + two.lines})
 
 
-def _setup(problem: Problem, record: dict[str, Any]) -> tuple[str, str]:
-    """Trouble and message of a patch whose cases were not reached."""
+def _without_passes(cases: Sequence[str]) -> list[str]:
+    return [case if case != "pass" else "not-run" for case in cases]
+
+
+def _setup(problem: Problem, record: dict[str, Any]) -> tuple[Outcome, str]:
+    """Outcome and message of a patch whose cases were not reached."""
     why = printable(record.get("why"), 200)
     if record["setup"] == "syntax":
-        return "syntax", why
+        return Outcome.SYNTAX, why
     if record["setup"] == "no-function":
-        return "no-function", f"the patch defines no {problem.entry_point} that can be called"
-    return "crash", f"running the patch raised {why}"
+        return Outcome.NO_FUNCTION, f"the patch defines no {problem.entry_point} that can be called"
+    return Outcome.CRASH, f"running the patch raised {why}"
 
 
 def _record(text: bytes) -> dict[str, Any] | None:
@@ -162,7 +204,7 @@ def _case(problem: Problem, number: int, record: dict[str, Any]) -> str:
     try:
         if agrees(problem.cases[number], record):
             return "pass"
-    except Exception:  # whatever it made of a comparison, it is not the value that was asked for
+    except Exception:  # whatever made the comparison fail, the value is not the one that was asked for
         return "outside"
     if "exception" in record and record["exception"] != problem.cases[number].exception:
         return f"exception:{printable(record['exception'], 60)}"

@@ -1,37 +1,34 @@
-"""The judge: one verdict for each patch, from values that a locked-down child returned.
+"""One verdict for each patch, from values that a locked-down child returned.
 
-What the child is trusted with: nothing. It is one domain, and the patch owns it. A patch
-that looks for the result pipe finds it (frames, gc, /proc of its own mind) and can write
-well-formed records with values, line counts and time-outs of its choice. That is worth
-no more than returning those values, because
+The child is not trusted: the patch owns its process. A patch that looks for the result pipe finds it (frames, gc, its
+own /proc) and can write well-formed records with values, line counts and time-outs of its choice. That gains no more
+than returning those values, because
 
-- answers never enter the child: it is sent the arguments of the cases and no outcome; the
-  reference runs in a child of its own, earlier or later, of the same empty zygote; so a
-  patch passes a case only by producing a value that it would have to know;
-- a case counts by exactly one well-formed record, in order, with an explicit end
-  (`reading`): guesses, repetitions and records of other cases void the passes of the patch;
-- values arrive in a closed value language and are compared here (`oracle`): no code, type
-  or ``__eq__`` of the patch takes part. Exit code and output count for nothing;
-- a pipe belongs to one child, the zygote never reads it, and children share no memory,
-  descriptor, file or signal: no patch reaches the verdict of another.
+- expected outcomes never enter the child: it is sent the arguments of the cases only. The reference runs in a child of
+  its own, of the same empty zygote. So a patch passes a case only by producing a value that it would have to know;
+- a case counts by exactly one well-formed record, in order, with an explicit end (`answers`): guesses, repetitions and
+  records of other cases void the passes of the patch;
+- values arrive in a closed value language and are compared here (`oracle`): no code, type or ``__eq__`` of the patch
+  takes part. Exit code and output count for nothing;
+- a pipe belongs to one child, the zygote never reads it, and children share no memory, descriptor, file or signal: no
+  patch reaches the verdict of another.
 
-Executed lines, which `objectives.runtime` divides, are the child's own word: a patch can
-understate them, up to the score of the reference. The runtime objective is therefore a
-report by default; nothing else is computed from them.
+Executed lines, which the runtime objective divides, are counted in the child: a patch can understate them, up to the
+score of the reference. The runtime objective is therefore a report by default; nothing else is computed from them.
 
-The work limit counts executed lines, so a loaded machine changes no verdict. A patch that
-switches the count off, or works in C, meets the backstops: CPU time and time asleep
-(`sandbox.watch`). These are evidence only when repeated alone (`Judge._steady`).
+The work limit counts executed lines, so a loaded machine changes no verdict. A patch that switches the count off, or
+works in C, meets the backstops: CPU time and time asleep (`sandbox.child_clock`). They are evidence only when repeated
+alone (`Judge._repeated_alone`).
 
-One patch, one fate: the text is compiled in its child, and what goes wrong on the way to a
-verdict is the patch's own when the reference can be judged in the same place (`Judge._fate`).
-`JudgeError` is about this machine or the problem, and no patch can bring it about.
+Patches are isolated from each other: a text is compiled in its own child, and a failure on the way to a verdict counts
+against the patch when the reference can be judged in the same place (`Judge._isolated`). `JudgeError` is about this
+machine or the problem; no patch can cause it.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field
 
@@ -39,27 +36,29 @@ from coral_core.config.scoring_config import AfterTimeOut, JudgeConfig, SlowLimi
 from coral_core.digest import digest
 from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
-from coral_core.judge.answers import Raw, joined, printable, read
+from coral_core.judge.answers import Outcome, Raw, joined, printable, read
 from coral_core.judge.oracle import ORACLE_VERSION
-from coral_core.judge.sandbox.child_clock import busy
-from coral_core.judge.sandbox.parent import START_SECONDS
-from coral_core.judge.sandbox.zygote_pool import CLOSED, Answer, Pool, layers_in_use
+from coral_core.judge.sandbox.child_clock import Stop, busy
+from coral_core.judge.sandbox.parent import START_SECONDS, Answer
+from coral_core.judge.sandbox.zygote_pool import CLOSED, Pool, layers_in_use
 from coral_core.problems.problem import Problem
 
-__all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Verdict"]
+__all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Outcome", "Verdict"]
 
 JUDGE_VERSION = "6"
 LONGEST_PATCH = 200_000
 ALONE, ALONE_ON_A_BUSY_MACHINE = 2.0, 4.0
-"""How many times its CPU limit a patch may use when it is judged again alone."""
+"""Factor on the CPU limits of a patch when it is judged again alone."""
 TRIES = 2
-"""How often a patch is tried that brings the sandbox down while the reference does not."""
-
-Outcome = Literal["echo", "no-function", "syntax", "time-out", "crash", "partial", "regressed", "fixed"]
+"""Tries of a patch that crashes the sandbox where the reference does not."""
 
 
 class Limits(Frozen):
-    """What a patch may use; `slow` holds the limits of cases that are marked slow."""
+    """Limits of a patch; `slow` holds those of cases that are marked slow.
+
+    >>> Limits(work_lines=2_000).cpu_seconds
+    1.0
+    """
 
     work_lines: int = Field(50_000, ge=1, description="Executed lines per case: the limit that decides.")
     cpu_seconds: float = Field(1.0, gt=0, description="CPU time per case: the backstop for code in C.")
@@ -73,7 +72,7 @@ class Limits(Frozen):
 
 
 class Verdict(Frozen):
-    """What the judge says of a patch."""
+    """What the judge says of a patch. `outcome` sums it up; `cases` has one word per case of the problem."""
 
     problem_id: str
     outcome: Outcome
@@ -95,7 +94,27 @@ class Verdict(Frozen):
 
 
 class Judge:
-    """Judges patches in parallel; a context manager. Thread-safe."""
+    r"""Judges patches in parallel, each in a child process of its own. Thread-safe; a context manager.
+
+    Args:
+        limits: Limits of a patch; None: the defaults.
+        workers: Patches judged at a time, at least 1; changes no verdict.
+        allow_missing_layers: Names of base layers of the sandbox (landlock, seccomp) that may be missing on this machine.
+
+    Raises:
+        JudgeError: a base layer is missing and not accepted by name.
+
+    Example:
+        >>> from coral_core.problems import Case, Problem
+        >>> code = "def double(n):\n    return 2 * n"
+        >>> cases = [Case(arguments=[n], value=2 * n) for n in (1, 2, 5)]
+        >>> buggy = code.replace("2 *", "2 +")
+        >>> problem = Problem(problem_id="d", entry_point="double", buggy=buggy, reference=code, cases=cases)
+        >>> with Judge(workers=1) as judge:
+        ...     found = judge.judge_batch([(problem, code), (problem, buggy), (problem, "double = 1")])
+        >>> [(verdict.outcome.value, verdict.now_passing, verdict.still_passing) for verdict in found]
+        [('fixed', 2, 1), ('echo', 0, 1), ('no-function', 0, 0)]
+    """
 
     def __init__(
         self, limits: Limits | None = None, workers: int = 2, allow_missing_layers: Sequence[str] = ()
@@ -110,7 +129,7 @@ class Judge:
 
     @classmethod
     def configured(cls, config: JudgeConfig) -> Self:
-        """The judge that a configuration describes. Raises `JudgeError` as `layers_in_use`."""
+        """The judge that ``scoring.judge`` of a configuration describes. Raises `JudgeError` as `Judge`."""
         limits = Limits.model_validate(config.model_dump(exclude={"workers", "allow_missing_layers"}))
         return cls(limits, workers=config.workers, allow_missing_layers=config.allow_missing_layers)
 
@@ -133,12 +152,20 @@ class Judge:
         self.close()
         self._pool.kill()
 
+    def judge(self, problem: Problem, patch: str) -> Verdict:
+        """The verdict on one patch. Raises `JudgeError` as `judge_batch`."""
+        return self.judge_batch([(problem, patch)])[0]
+
     def judge_batch(self, patches: Sequence[tuple[Problem, str]], seconds: float | None = None) -> list[Verdict]:
         """A verdict for each (problem, patch), in order; equal ones are judged once.
 
+        Args:
+            patches: Pairs of a problem and the text of a module that should define its entry point.
+            seconds: Wall clock for all of them; None: no limit.
+
         Raises:
-            JudgeError: the sandbox failed, or a problem's reference does not pass its own cases.
-            TimeoutError: not all were reached within `seconds`; there is no verdict then, and the judge is closed.
+            JudgeError: the sandbox failed, or the judge is closed.
+            TimeoutError: not all were judged within `seconds`; there is no verdict then, and the judge is closed.
         """
         wanted: dict[str, tuple[Problem, str]] = {}
         keys = []
@@ -156,7 +183,7 @@ class Judge:
             for key, (problem, patch) in zip(keys, patches, strict=True)
         ]
         buggy = {_key(problem, problem.buggy) for problem, _ in patches}
-        self._known = {key: raw for key, raw in known.items() if key in buggy}  # patches of past batches are let go
+        self._known = {key: raw for key, raw in known.items() if key in buggy}  # patches of past batches are not kept
         return verdicts
 
     def reference_lines(self, problems: Sequence[Problem], seconds: float | None = None) -> list[int]:
@@ -171,19 +198,20 @@ class Judge:
         for problem, raw in zip(problems, found, strict=True):
             if any(case != "pass" for case in raw.cases):
                 raise JudgeError(
-                    f"problem {problem.problem_id}: its reference does not pass its own cases ({raw.cases}). Check the problem."
+                    f"problem {problem.problem_id}: its reference does not pass its own cases ({raw.cases})",
+                    remedy="Check the problem.",
                 )
             counts.append(raw.lines)
         return counts
 
     def active_layers(self) -> tuple[str, ...]:
-        """Names of the layers around this judge's children, the base and what comes on top."""
+        """Names of the isolation layers around this judge's children: the base layers and those on top."""
         return self._pool.active_layers()
 
     def _run_all(self, patches: Sequence[tuple[Problem, str]], seconds: float | None) -> list[Raw]:
-        """`_run` for each, in order. Time that runs out ends all children: no verdict comes of it, and no thread stays."""
+        """What each patch gives, in order. When time runs out all children are ended, so that no thread stays behind."""
         try:
-            return list(self._threads.map(lambda item: self._fate(*item), patches, timeout=seconds))
+            return list(self._threads.map(lambda item: self._isolated(*item), patches, timeout=seconds))
         except TimeoutError:
             self.kill()
             raise
@@ -192,8 +220,8 @@ class Judge:
                 raise
             raise JudgeError(CLOSED) from None
 
-    def _fate(self, problem: Problem, patch: str) -> Raw:
-        """What becomes of one patch, whatever it does.
+    def _isolated(self, problem: Problem, patch: str) -> Raw:
+        """Run one patch; what it breaks in the judge counts against it alone.
 
         Raises:
             JudgeError: not even the reference can be judged here, or the judge was closed.
@@ -208,42 +236,43 @@ class Judge:
                 reason = f"{type(error).__name__}: {error}"
                 self._control(problem, error)
         message = f"could not be judged in {TRIES} tries, while the reference could: {reason}"
-        return Raw(cases=("not-run",) * len(problem.cases), trouble="crash", message=printable(message, 400))
+        return Raw(cases=("not-run",) * len(problem.cases), trouble=Outcome.CRASH, message=printable(message, 400))
 
     def _control(self, problem: Problem, error: Exception) -> None:
-        """Judge the reference where a patch could not be judged. Raises `JudgeError` when it fares no better."""
+        """Judge the reference where a patch could not be judged. Raises `JudgeError` when it cannot be judged either."""
         try:
             raw = self._run(problem, problem.reference)
         except Exception as other:
             raise JudgeError(
-                f"problem {problem.problem_id}: neither a patch nor the reference can be judged on this machine: {other}"
+                f"problem {problem.problem_id}: neither a patch nor the reference can be judged on this machine: {other}",
+                remedy="See `coral doctor`.",
             ) from error
         if any(case != "pass" for case in raw.cases):
             raise JudgeError(
-                f"problem {problem.problem_id}: a patch could not be judged ({error}), and the reference does not pass its own cases here. "
-                f"Check the problem: {raw.message or raw.cases}"
+                f"problem {problem.problem_id}: a patch could not be judged ({error}), and the reference does not pass its own "
+                f"cases here ({raw.message or raw.cases})",
+                remedy="Check the problem.",
             ) from error
 
     def _run(self, problem: Problem, patch: str) -> Raw:
         """All cases; with `after_time_out: go-on`, in a new child after each time-out of a case."""
         if refused := _refused(patch):
-            return Raw(cases=("not-run",) * len(problem.cases), trouble="syntax", message=refused)
-        raw = self._steady(problem, patch, 0)
-        while self.limits.after_time_out == "go-on" and raw.stopped_at is not None and raw.trouble == "time-out":
+            return Raw(cases=("not-run",) * len(problem.cases), trouble=Outcome.SYNTAX, message=refused)
+        raw = self._repeated_alone(problem, patch, 0)
+        while self.limits.after_time_out == "go-on" and raw.stopped_at is not None and raw.trouble == Outcome.TIME_OUT:
             first = raw.stopped_at + 1
             if first == len(problem.cases):
                 break
-            raw = joined(raw, self._steady(problem, patch, first))
+            raw = joined(raw, self._repeated_alone(problem, patch, first))
         return raw
 
-    def _steady(self, problem: Problem, patch: str, first: int) -> Raw:
-        """The cases from `first` on; what a backstop ended is judged again with no other child beside it.
+    def _repeated_alone(self, problem: Problem, patch: str, first: int) -> Raw:
+        """The cases from `first` on; a run that a backstop ended is repeated with no other child beside it.
 
-        Alone a patch may use twice its CPU time. If it does not end then, on a machine that was
-        idle otherwise, it has timed out; where other work took the CPU it gets four times its
-        CPU time, once. Whether it ends then or not, it has used more than twice its limit
-        in every run, and that is a time-out too: a patch that reads the limits of its child and
-        ends just before them gains nothing. Time asleep is the patch's own choice at any load.
+        Alone a patch may use twice its CPU time. If it does not end then, on a machine that was idle otherwise, it has
+        timed out; where other work took the CPU it gets four times its CPU time, once. Whether it ends then or not, it
+        has used more than twice its limit in every run, and that is a time-out too: a patch that reads the limits of its
+        child and ends just before them gains nothing. Time asleep is the patch's own choice at any load.
 
         Raises:
             JudgeError: it got no CPU at all.
@@ -253,16 +282,17 @@ class Judge:
             return raw
         self.repeated_alone += 1
         answer, twice = self._child(problem, patch, first, ALONE, True)
-        if twice.backstop in ("", "wall", "killed"):
+        if twice.backstop in (None, Stop.ASLEEP, Stop.KILLED):
             return twice
-        if twice.backstop == "cpu" and not busy(answer.waited, answer.cpu_seconds):
+        if twice.backstop == Stop.CPU and not busy(answer.waited, answer.cpu_seconds):
             return twice
         _, raw = self._child(problem, patch, first, ALONE_ON_A_BUSY_MACHINE, True)
-        if raw.backstop == "starved":
+        if raw.backstop == Stop.STARVED:
             raise JudgeError(
-                f"problem {problem.problem_id}: a patch got no CPU for {answer.seconds:.0f} s, three times. Judge it on a quieter machine."
+                f"problem {problem.problem_id}: a patch got no CPU for {answer.seconds:.0f} s, three times",
+                remedy="Judge it on a machine that is less loaded.",
             )
-        return twice if twice.backstop == "cpu" and not raw.backstop else raw
+        return twice if twice.backstop == Stop.CPU and not raw.backstop else raw
 
     def _child(self, problem: Problem, patch: str, first: int, factor: float, alone: bool) -> tuple[Answer, Raw]:
         """Run the cases from `first` on in one child, with `factor` times the CPU time."""
@@ -323,7 +353,7 @@ def _key(problem: Problem, patch: str) -> str:
 
 
 def _refused(patch: str) -> str:
-    """Why a text is not even given to a child; "" when it is."""
+    """Why a text is not given to a child; "" when it is."""
     if len(patch) > LONGEST_PATCH:
         return f"the patch has {len(patch)} characters, more than {LONGEST_PATCH}"
     try:
@@ -334,15 +364,9 @@ def _refused(patch: str) -> str:
 
 
 def _outcome(problem: Problem, raw: Raw, buggy: Raw, all_pass: bool, lost: bool) -> Outcome:
-    """The failure taxonomy: one word for each patch."""
     if all_pass:
-        return "fixed"
-    if raw.trouble in ("syntax", "no-function"):
-        return "syntax" if raw.trouble == "syntax" else "no-function"
-    if not problem.retention and raw.form and raw.form == buggy.form:
-        return "echo"
-    if raw.trouble == "time-out":
-        return "time-out"
-    if raw.trouble == "crash":
-        return "crash"
-    return "regressed" if lost else "partial"
+        return Outcome.FIXED
+    echo = not problem.retention and raw.form and raw.form == buggy.form
+    if echo and raw.trouble not in (Outcome.SYNTAX, Outcome.NO_FUNCTION):
+        return Outcome.ECHO
+    return raw.trouble or (Outcome.REGRESSED if lost else Outcome.PARTIAL)

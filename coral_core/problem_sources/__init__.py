@@ -110,7 +110,8 @@ def _of_plugin(name: str, entry: EntryPoint) -> Source:
         loaded: Source = entry.load()
     except (Exception, SystemExit) as error:  # a script may end itself when it is imported
         raise ConfigError(
-            f"problems.source: {name}: its plug-in {entry.value} cannot be loaded ({_named(error)}). Repair or remove it."
+            f"problems.source: {name}: its plug-in {entry.value} cannot be loaded ({_named(error)})",
+            remedy="Repair or remove it.",
         ) from error
 
     def source(config: ProblemsConfig) -> ProblemSet:
@@ -120,11 +121,12 @@ def _of_plugin(name: str, entry: EntryPoint) -> Source:
             raise
         except (Exception, SystemExit) as error:
             raise ProblemError(
-                f"problems.source: {name}: its plug-in {entry.value} failed ({_named(error)}). Repair it."
+                f"problems.source: {name}: its plug-in {entry.value} failed ({_named(error)})", remedy="Repair it."
             ) from error
         if not isinstance(found, ProblemSet):
             raise ProblemError(
-                f"problems.source: {name}: its plug-in {entry.value} gave no ProblemSet but a {type(found).__name__}. Repair it."
+                f"problems.source: {name}: its plug-in {entry.value} gave no ProblemSet but a {type(found).__name__}",
+                remedy="Repair it.",
             )
         return found
 
@@ -163,8 +165,8 @@ def _mutants(config: ProblemsConfig, problems: ProblemSet) -> tuple[RepairPair, 
         surplus *= 1.5
         if surplus > 50:
             raise ConfigError(
-                f"problems.source: {config.source}: nearly every family of built-in functions is a near-duplicate of its problems "
-                f"({', '.join(sorted(left_out))}), so no training pairs can be made. Name other ones: problems.training"
+                f"problems.source: {config.source}: nearly every family of built-in functions is a near-duplicate of its problems ({', '.join(sorted(left_out))}), so no training pairs can be made",
+                remedy="Name other ones: problems.training",
             )
 
 

@@ -98,7 +98,8 @@ def _bugs(
         if turn > 400 * max(1, count):
             raise ProblemError(
                 f"problems: the built-in functions cannot supply {count} distinct problems for {split} with bug_classes "
-                f"{', '.join(classes)}: ask for fewer, or allow more classes"
+                f"{', '.join(classes)}",
+                remedy="Ask for fewer, or allow more classes.",
             )
 
 

@@ -96,12 +96,15 @@ def load_jsonl(config: ProblemsConfig) -> ProblemSet:
             problem, split = _problem(data, where)
             if problem.problem_id in seen:
                 raise ProblemError(
-                    f"{where}: id {problem.problem_id} is given twice, first on line {seen[problem.problem_id]}. Give each problem its own id."
+                    f"{where}: id {problem.problem_id} is given twice, first on line {seen[problem.problem_id]}",
+                    remedy="Give each problem its own id.",
                 )
             seen[problem.problem_id] = number
             splits[split].append(problem)
         else:
-            raise ProblemError(f"{where}: type {data.get('type')!r} is neither problem nor pair. See docs/problems.md.")
+            raise ProblemError(
+                f"{where}: type {data.get('type')!r} is neither problem nor pair", remedy="See docs/problems.md."
+            )
     return ProblemSet(
         source="jsonl", pairs=tuple(pairs), **{name: tuple(problems) for name, problems in splits.items()}
     )
@@ -120,16 +123,18 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}. Check problems.path.") from None
+        raise ConfigError(f"{path}: cannot be read: {error}", remedy="Check problems.path.") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             data = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
-            raise ProblemError(f"{path}:{number}: not JSON: {error}. Write one object per line.") from None
+            raise ProblemError(f"{path}:{number}: not JSON: {error}", remedy="Write one object per line.") from None
         if not isinstance(data, dict):
-            raise ProblemError(f"{path}:{number}: a line is an object, not {str(data)[:40]!r}. See docs/problems.md.")
+            raise ProblemError(
+                f"{path}:{number}: a line is an object, not {str(data)[:40]!r}", remedy="See docs/problems.md."
+            )
         yield number, data
 
 
@@ -154,7 +159,7 @@ def _checked(kind: type[Frozen], data: dict[str, Any], where: str) -> Any:
         )
         if field == "cases" and first["type"] in ("missing", "too_short"):
             what = "holds no test, so nothing could be judged"
-        raise ProblemError(f"{where}: {field} {what}. See docs/problems.md.") from None
+        raise ProblemError(f"{where}: {field} {what}", remedy="See docs/problems.md.") from None
 
 
 def _pair(data: dict[str, Any], where: str) -> RepairPair:
@@ -169,7 +174,9 @@ def _problem(data: dict[str, Any], where: str) -> tuple[Problem, str]:
     for name, text in (("buggy", line.buggy), ("reference", line.reference)):
         tree = _parse(text, f"{where}: {name}")
         if not any(isinstance(node, ast.FunctionDef) and node.name == line.entry_point for node in tree.body):
-            raise ProblemError(f"{where}: {name} does not define {line.entry_point}. Name the function in entry_point.")
+            raise ProblemError(
+                f"{where}: {name} does not define {line.entry_point}", remedy="Name the function in entry_point."
+            )
     if (line.buggy == line.reference) != (line.bug_class == "none"):
         raise ProblemError(
             f"{where}: {line.id}: buggy and reference are equal exactly when bug_class is none (a function that must stay right)."
@@ -195,20 +202,21 @@ def _parse(text: str, where: str) -> ast.Module:
     try:
         tree = parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ProblemError(f"{where} is not Python: {error}. Give the whole function as text.") from None
+        raise ProblemError(f"{where} is not Python: {error}", remedy="Give the whole function as text.") from None
     if depth(tree) > DEEPEST:
         raise ProblemError(
-            f"{where} is nested more than {DEEPEST} levels deep (long sums count too). Give a simpler one."
+            f"{where} is nested more than {DEEPEST} levels deep (long sums count too)", remedy="Give a simpler one."
         )
     return tree
 
 
 def _case(line: CaseLine, raw: dict[str, Any], where: str) -> Case:
     if ("value" in raw) == (line.exception is not None):
-        raise ProblemError(f"{where}: give either value or exception (its class name). See docs/problems.md.")
+        raise ProblemError(f"{where}: give either value or exception (its class name)", remedy="See docs/problems.md.")
     if line.exception is not None and not line.exception.isidentifier():
         raise ProblemError(
-            f"{where}: exception {line.exception[:60]!r} is no name of a class. Give the name alone, without module and message: ValueError."
+            f"{where}: exception {line.exception[:60]!r} is no name of a class",
+            remedy="Give the name alone, without module and message: ValueError.",
         )
     try:
         if line.encoded:
@@ -231,5 +239,5 @@ def _case(line: CaseLine, raw: dict[str, Any], where: str) -> Case:
         )
         case.check()
     except (ValueOutside, RecursionError) as error:
-        raise ProblemError(f"{where}: outside the value language: {error}. See docs/problems.md.") from None
+        raise ProblemError(f"{where}: outside the value language: {error}", remedy="See docs/problems.md.") from None
     return case

@@ -58,14 +58,14 @@ def guard(problems: ProblemSet, config: ProblemsConfig) -> list[Leak]:
         log.warning("problems: %d leaks accepted by problems.accept_leaks; scores are not comparable", len(found))
         return found
     names = ", ".join(sorted(sources))
-    raise LeakError(
-        "\n".join(
-            [
-                f"problems: {len(found)} leaks between what {names} trains on and what is measured, so scores would be memory. "
-                f"Use other training pairs (problems.training), or accept it by name: problems.accept_leaks: [{names}]",
-                *shown,
-            ]
-        )
+    problem = f"problems: {len(found)} leaks between the training data of {names} and the measured problems, so scores would be memory"
+    raise LeakError("\n".join([problem, *shown]), remedy=_remedy(sources))
+
+
+def _remedy(sources: set[str]) -> str:
+    return (
+        "Use other training pairs (problems.training), or accept it by name: "
+        f"problems.accept_leaks: [{', '.join(sorted(sources))}]"
     )
 
 
@@ -79,10 +79,9 @@ def refuse_answers(config: ProblemsConfig) -> None:
     names = {config.source, answers}
     if answers in BENCHMARKS and not names <= set(config.accept_leaks):
         raise LeakError(
-            f"problems.training.source: {answers}: adapters would be trained on the answers of a public benchmark, so scores would be "
-            "memory. Use other training pairs (problems.training), or accept it by name: "
-            f"problems.accept_leaks: [{', '.join(sorted(names))}]",
+            f"problems.training.source: {answers}: adapters would be trained on the answers of a public benchmark, so scores would be memory",
             ("problems", "training", "source"),
+            remedy=_remedy(names),
         )
 
 

@@ -145,7 +145,7 @@ def _problem(root: Path, name: str, calls: list[dict[str, Any]] | None) -> Probl
     cases, excluded = _json_cases(root, name) if calls is None else ([Case(**call) for call in calls], [])
     if not cases:
         where = _json_file(root, name) if calls is None else root / _TESTS / f"test_{name}.py"
-        raise ConfigError(f"{where}: no test case in it, so nothing could be judged. {_fetch(str(root))}")
+        raise ConfigError(f"{where}: no test case in it, so nothing could be judged", remedy=_fetch(str(root)))
     return Problem(
         problem_id=f"quixbugs/{name}",
         source="quixbugs",
@@ -176,10 +176,10 @@ def _right(problem: Problem) -> Problem:
 def _read(file: Path) -> str:
     try:
         if file.stat().st_size > LARGEST:
-            raise ConfigError(f"{file}: more than {LARGEST} bytes. {_fetch(str(file.parents[1]))}")
+            raise ConfigError(f"{file}: more than {LARGEST} bytes", remedy=_fetch(str(file.parents[1])))
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}. {_fetch(str(file.parents[1]))}") from None
+        raise ConfigError(f"{file}: cannot be read: {error}", remedy=_fetch(str(file.parents[1]))) from None
 
 
 def _parse(file: Path, text: str) -> ast.Module:
@@ -187,7 +187,7 @@ def _parse(file: Path, text: str) -> ast.Module:
         return parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", 1) or 1
-        raise ConfigError(f"{file}:{line}: not Python: {error}. {_fetch(str(file.parents[1]))}") from None
+        raise ConfigError(f"{file}:{line}: not Python: {error}", remedy=_fetch(str(file.parents[1]))) from None
 
 
 def _code(file: Path, name: str) -> str:
@@ -195,7 +195,7 @@ def _code(file: Path, name: str) -> str:
     text = _read(file)
     tree = _parse(file, text)
     if not any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body):
-        raise ConfigError(f"{file}: does not define {name}. {_fetch(str(file.parents[1]))}")
+        raise ConfigError(f"{file}: does not define {name}", remedy=_fetch(str(file.parents[1])))
     lines = text.splitlines()
     for node in tree.body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
@@ -233,7 +233,9 @@ def _json_cases(root: Path, name: str) -> tuple[list[Case], list[str]]:
             arguments = inputs if isinstance(inputs, list) else [inputs]
             encoded, value = [values.encode(item) for item in arguments], values.encode(expected)
         except (ValueError, TypeError, RecursionError) as error:
-            raise ConfigError(f"{file}:{line}: not [inputs, expected] as JSON: {error}. {_fetch(str(root))}") from None
+            raise ConfigError(
+                f"{file}:{line}: not [inputs, expected] as JSON: {error}", remedy=_fetch(str(root))
+            ) from None
         why = EXCLUDED.get(name, {}).get(number) or ("its test file skips it" if inputs in rules.excluded else "")
         if why:
             excluded.append(f"case {number}: {why}")
@@ -278,7 +280,8 @@ def _rules(file: Path) -> _Rules:
                 tolerance, relative = 1e-12, 1e-6 if share is None else relative
             if relative is not None and relative >= 1:
                 raise ConfigError(
-                    f"{file}:{node.lineno}: a relative tolerance of {relative:g} takes nearly everything for right."
+                    f"{file}:{node.lineno}: a relative tolerance of {relative:g} accepts nearly every value",
+                    remedy="Give one below 1.",
                 )
         if isinstance(node, ast.If) and any(
             isinstance(part, ast.Call) and _called(part) == "skip" for step in node.body for part in ast.walk(step)
@@ -352,10 +355,12 @@ def _record(root: Path, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]
     for answer in answers:
         if "error" in answer:
             raise ProblemError(
-                f"{root}: the reference of {answer['name']} fails its own tests: {answer['error']}. {_fetch(str(root))}"
+                f"{root}: the reference of {answer['name']} fails its own tests: {answer['error']}",
+                remedy=_fetch(str(root)),
             )
     if len(answers) < len(names):
         raise ProblemError(
-            f"{root}: recording the reference of {names[len(answers)]} under its tests {ended}. {_fetch(str(root))}"
+            f"{root}: recording the reference of {names[len(answers)]} under its tests {ended}",
+            remedy=_fetch(str(root)),
         )
     return {answer["name"]: answer["calls"] for answer in answers}

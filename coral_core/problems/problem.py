@@ -84,11 +84,11 @@ class Problem(Frozen):
     """A function to repair (or, with bug class `none`, to leave right)."""
 
     problem_id: str = Field(description="Unique, e.g. builtin/clamp-range/0042.")
-    source: str = Field(description="builtin, quixbugs, jsonl, package or a plug-in's name.")
-    family: str = Field(description="Functions of one family solve variants of one task.")
-    variant: str = Field(description="Which structural variant of the family.")
+    source: str = Field("given", description="builtin, quixbugs, jsonl, package or a plug-in's name.")
+    family: str = Field("", description="Functions of one family solve variants of one task.")
+    variant: str = Field("", description="Which structural variant of the family.")
     entry_point: str = Field(description="Name of the function that the cases call.")
-    bug_class: BugClass
+    bug_class: BugClass = "unknown"
     difficulty: Difficulty = "medium"
     buggy: str = Field(description="Source text the model sees. Equal to `reference` when bug_class is `none`.")
     reference: str = Field(description="Source text of a right answer; never enters a patch's process.")

@@ -52,7 +52,7 @@ def template(name: str) -> PromptTemplate:
         return _TEMPLATES[name]
     except KeyError:
         raise ConfigError(
-            f"base_model.prompt: {name}: no such template. Known: auto, {', '.join(_TEMPLATES)}."
+            f"base_model.prompt: {name}: no such template", remedy=f"Known: auto, {', '.join(_TEMPLATES)}."
         ) from None
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from coral_core.judge.judge import Verdict
+from coral_core.judge.judge import Outcome, Verdict
 from coral_core.problems.problem import Problem
 
 
@@ -38,7 +38,7 @@ def _of_the_code_shown(verdict: Verdict) -> Verdict:
     right, wrong = verdict.was_passing, verdict.was_failing
     return Verdict(
         problem_id=verdict.problem_id,
-        outcome="echo" if wrong else "fixed",
+        outcome=Outcome.ECHO if wrong else Outcome.FIXED,
         cases=("pass",) * right + ("wrong",) * wrong,
         was_failing=wrong,
         now_passing=0,

@@ -99,7 +99,7 @@ class MeasuringProcess:
             raise limit.over(f"objective {name}")
         if not line.endswith(b"\n"):
             self.close()
-            raise ObjectiveError(f"objective {name}: the process that measured it ended. Repair the plug-in.")
+            raise ObjectiveError(f"objective {name}: the process that measured it ended", remedy="Repair the plug-in.")
         reply = json.loads(line)
         if "error" in reply:
             raise _ERRORS[reply["error"]](reply["message"])

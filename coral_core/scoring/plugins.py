@@ -48,17 +48,21 @@ def find_objective(name: str) -> Objective:
     """The plug-in's objective called `name`. Raises `ConfigError` when there is none or it has no version."""
     found = plugin_objectives()
     if name not in found:
-        raise ConfigError(f"scoring: {name}: no such objective. Known: {', '.join([*OBJECTIVES, *sorted(found)])}.")
+        raise ConfigError(
+            f"scoring: {name}: no such objective", remedy=f"Known: {', '.join([*OBJECTIVES, *sorted(found)])}."
+        )
     try:
         objective: Objective = found[name].load()
         version = getattr(objective, "version", None)
     except (Exception, SystemExit) as error:  # a script may end itself when it is imported
         raise ConfigError(
-            f"scoring: {name}: its plug-in {found[name].value} cannot be loaded ({type(error).__name__}: {error}). Repair or remove it."
+            f"scoring: {name}: its plug-in {found[name].value} cannot be loaded ({type(error).__name__}: {error})",
+            remedy="Repair or remove it.",
         ) from error
     if not callable(objective) or not isinstance(version, str) or not version:
         raise ConfigError(
-            f"scoring: {name}: {found[name].value} is not an objective: it must be callable and have a text `version`."
+            f"scoring: {name}: {found[name].value} is not an objective",
+            remedy="Register a callable with an attribute `version`, a text.",
         )
     return objective
 
@@ -109,7 +113,8 @@ def measure_one(name: str, version: str, judged: Judged) -> float:
     objective = find_objective(name)
     if objective.version != version:
         raise EngineError(
-            f"objective {name}: this lane has version {objective.version}, the job names {version}. Install one version everywhere."
+            f"objective {name}: this lane has version {objective.version}, the job names {version}",
+            remedy="Install one version everywhere.",
         )
     try:
         returned = objective(judged)
@@ -117,9 +122,9 @@ def measure_one(name: str, version: str, judged: Judged) -> float:
             raise TypeError(f"it returned {reprlib.repr(returned)}, which is no number")
         value = float(returned)
     except Exception as error:
-        raise ObjectiveError(f"objective {name} failed: {_named(error)}. Repair the plug-in.") from error
+        raise ObjectiveError(f"objective {name} failed: {_named(error)}", remedy="Repair the plug-in.") from error
     if not (math.isfinite(value) and 0.0 <= value <= 1.0):
-        raise ObjectiveError(f"objective {name} returned {value}, which is not in [0, 1]. Repair the plug-in.")
+        raise ObjectiveError(f"objective {name} returned {value}, which is not in [0, 1]", remedy="Repair the plug-in.")
     return value
 
 

@@ -73,7 +73,8 @@ class TextProcess:
                 self._once({"op": "control", "ruff": request["op"] == "ruff"}, until)
             except _BrokenError as error:
                 raise JudgeError(
-                    f"texts cannot be read on this machine: {error}. Try: python -m coral_core.scoring.text_process --trial"
+                    f"texts cannot be read on this machine: {error}",
+                    remedy="Try: python -m coral_core.scoring.text_process --trial",
                 ) from None
             try:
                 return self._once(request, until)
@@ -110,7 +111,8 @@ class TextProcess:
         if "missing" in reply:
             self.close()
             raise JudgeError(
-                f"a linter failed: {reply['missing']}. Are the pinned versions installed? pip install ruff==0.17.6 bandit==1.9.4"
+                f"a linter failed: {reply['missing']}",
+                remedy="Install the pinned versions: pip install ruff==0.17.6 bandit==1.9.4",
             )
         if "raised" in reply:
             self.close()  # after a MemoryError or a RecursionError nobody knows what is half done

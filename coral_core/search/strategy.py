@@ -160,5 +160,5 @@ def make_search(config: RunConfig, carried: Sequence[Genome] = (), default: Heav
         return _STRATEGIES[config.search.strategy](config, carried, default)
     except KeyError:
         raise ConfigError(
-            f"search.strategy: {config.search.strategy}: unknown. Known: {', '.join(sorted(_STRATEGIES))}."
+            f"search.strategy: {config.search.strategy}: unknown", remedy=f"Known: {', '.join(sorted(_STRATEGIES))}."
         ) from None

@@ -1,24 +1,32 @@
-"""How long a child may take, told apart by the kernel's own account of it.
+"""Time limits of a child, from the kernel's own account of its CPU time.
 
-Wall clock alone would punish a patch for a busy machine. `/proc/PID/schedstat` says how
-long a process ran and how long it waited for a CPU; what remains is time in which it
-chose to wait (sleep, a pipe, the disk). Three limits follow:
-
-    asleep   that remainder, per patch: the limit on sleeping; load does not change it
-    cpu      CPU time since the last case that was reported, and all of it together, in case a
-             patch has switched off the timer in its own process or reports what it has not done
-    starved  ten times all of that in wall clock: this machine gives the child no CPU,
-             which is no evidence about the patch
-
-Where schedstat is missing all wall clock counts as sleep.
+Wall clock alone would punish a patch for a busy machine. `/proc/PID/schedstat` says how long a process ran and how long
+it waited for a CPU; the remainder is time in which it chose to wait (sleep, a pipe, the disk). `Stop` names the three
+limits that follow from these. Where schedstat is missing, all wall clock counts as sleep.
 """
 
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 
 PATIENCE = 10.0
 MARGIN_SECONDS = 0.5
 """CPU seconds beyond a case's own limit before the parent ends it: the timer in the child comes first."""
+
+
+class Stop(StrEnum):
+    """Why a child was stopped before its end."""
+
+    ASLEEP = "asleep"
+    """Time that it chose to wait, per patch; the load of the machine does not change it."""
+    CPU = "cpu"
+    """CPU time since the last reported case, or all of it together: the timer in the child may have been switched off."""
+    STARVED = "starved"
+    """Ten times all of that in wall clock: the machine gave it no CPU, which is no evidence about the patch."""
+    OUTPUT = "output"
+    """It wrote more than is read."""
+    KILLED = "killed"
+    """SIGKILL, by the kernel (short of memory) or by the zygote after the patch had closed its pipe."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Watch:
         self._started = time.monotonic()
         self._records = 0
         self._ran_before = 0.0
-        self.ended = ""
+        self.ended: Stop | None = None
         self.waited: float | None = None
         self._next = self._started + min((allowance.asleep, *allowance.cpu[:2]))
 
@@ -69,13 +77,13 @@ class Watch:
         elapsed = now - self._started
         if records != self._records:  # a case came back since: its successor begins at the latest now
             self._records, self._ran_before = records, ran
-        left = {"asleep": self._allowance.asleep - (elapsed - ran - (waited or 0.0))}
+        left = {Stop.ASLEEP: self._allowance.asleep - (elapsed - ran - (waited or 0.0))}
         if waited is not None:
-            left["starved"] = self._allowance.patience() - elapsed
+            left[Stop.STARVED] = self._allowance.patience() - elapsed
             if limits := self._allowance.cpu:
                 own = limits[min(records, len(limits) - 1)] + MARGIN_SECONDS
-                left["cpu"] = min(own - (ran - self._ran_before), self._allowance.total() - ran)
-        self.ended = next((name for name, seconds in left.items() if seconds <= 0), "")
+                left[Stop.CPU] = min(own - (ran - self._ran_before), self._allowance.total() - ran)
+        self.ended = next((name for name, seconds in left.items() if seconds <= 0), None)
         self._next = now + max(0.005, min(left.values()))
 
     def _account(self) -> tuple[float, float] | None:

@@ -1,7 +1,7 @@
-"""The parent's side of one zygote: starts it, feeds its children, reads what they say, ends them.
+"""The parent's side of one zygote: starts it, sends requests to its children, reads their answers, ends them.
 
-A child's answer is data: a limited number of bytes in lines, checked field by field in
-`reading`. Whatever a patch writes, it can only change its own verdict.
+A child's answer is data: a limited number of bytes in lines, checked field by field in `judge.answers`. Whatever a patch
+writes, it can change its own verdict only.
 """
 
 import array
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from coral_core.errors import JudgeError
-from coral_core.judge.sandbox.child_clock import Allowance, Watch
+from coral_core.judge.sandbox.child_clock import Allowance, Stop, Watch
 
 START_SECONDS = 60.0
 ISOLATED = ("-s", "-S", "-P")
@@ -30,6 +30,7 @@ order of sets of strings that makes a verdict repeat; the environment is ours al
 READY = b'{"ready": true}'
 _HERE = Path(__file__).parent
 _STATUS = struct.Struct("<id")
+_REMEDY = "See `coral doctor`; judge the patch again."
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Answer:
     """Complete lines after the first, which said that the patch's turn had come."""
     status: int
     """Wait status."""
-    ended: str
-    """Why the parent ended it: "" (it ended by itself), asleep, cpu, starved (see `watch`) or output."""
+    ended: Stop | None
+    """Why the parent ended it; None: it ended by itself."""
     seconds: float
     cpu_seconds: float
     waited: float | None
@@ -76,14 +77,15 @@ class Zygote:
         except (OSError, ValueError) as error:
             self.close()
             raise JudgeError(
-                f"sandbox: the zygote did not start: {error}. See `coral doctor`, or try python -s -S -P on this machine."
+                f"sandbox: the zygote did not start: {error}",
+                remedy="See `coral doctor`, or try python -s -S -P on this machine.",
             ) from None
 
     def run(self, request: dict[str, Any], allowance: Allowance, output_bytes: int) -> Answer:
         """Run one request in a child of its own.
 
         Raises:
-            JudgeError: the sandbox itself failed, or the child ended before the patch's turn came.
+            JudgeError: the sandbox itself failed, or the child ended before it ran the patch.
         """
         started = time.monotonic()
         request_read, request_write = os.pipe()
@@ -104,17 +106,17 @@ class Zygote:
             self._control.sendall(b"k")
             status, cpu_seconds = _STATUS.unpack(self._exactly(_STATUS.size))
         except OSError as error:
-            raise JudgeError(f"sandbox: the zygote failed: {error}. The patch was not judged.") from None
+            raise JudgeError(f"sandbox: the zygote failed: {error}. The patch was not judged", remedy=_REMEDY) from None
         finally:
             if request_write >= 0:
                 os.close(request_write)
             os.close(result_read)
         ready, *lines = data.split(b"\n")[:-1] or [b""]
-        if ready != READY and watch.ended != "starved":
+        if ready != READY and watch.ended != Stop.STARVED:
             raise JudgeError(
-                f"sandbox: a child ended before the patch's turn came (wait status {status}). The patch was not judged."
+                f"sandbox: a child ended before it could run the patch (wait status {status})", remedy=_REMEDY
             )
-        ended = watch.ended or ("output" if overflowed else "")
+        ended = watch.ended or (Stop.OUTPUT if overflowed else None)
         return Answer(tuple(lines), status, ended, time.monotonic() - started, cpu_seconds, watch.waited)
 
     def _pid_of_child(self) -> int:

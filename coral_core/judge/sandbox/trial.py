@@ -68,7 +68,8 @@ def trial(layers: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], tuple
             through = json.loads(answer.lines[1])["value"][1]
         except (IndexError, KeyError, ValueError):
             raise JudgeError(
-                f"sandbox: the trial patch gave no answer (wait status {answer.status}, {answer.lines[:2]})."
+                f"sandbox: the trial patch gave no answer (wait status {answer.status}, {answer.lines[:2]})",
+                remedy="Try python -s -S -P on this machine.",
             ) from None
         return pool.active_layers(), tuple(map(str, through))
     finally:

@@ -1,4 +1,4 @@
-"""A fixed number of zygotes that threads share, and which layers they are to have."""
+"""A pool of zygotes shared by threads, and the choice of their isolation layers."""
 
 import threading
 from collections.abc import Sequence
@@ -9,8 +9,6 @@ from coral_core.judge.sandbox import seccomp
 from coral_core.judge.sandbox.child_clock import Allowance
 from coral_core.judge.sandbox.layers import landlock_abi
 from coral_core.judge.sandbox.parent import Answer, Zygote
-
-__all__ = ["BASE_LAYERS", "Answer", "Pool", "Zygote", "detect_layers", "layers_in_use"]
 
 BASE_LAYERS = ("landlock", "seccomp")
 CLOSED = "the judge is closed: it takes no more patches"
@@ -31,14 +29,20 @@ def layers_in_use(accepted: Sequence[str] = ()) -> tuple[str, ...]:
     missing = [name for name in BASE_LAYERS if not found[name] and name not in accepted]
     if missing:
         raise JudgeError(
-            f"sandbox: {' and '.join(missing)} missing on this machine, so patches would not be contained. Use a kernel that has it, or accept "
-            f"the risk by name with --set 'scoring.judge.allow_missing_layers=[{', '.join(missing)}]'"
+            f"sandbox: {' and '.join(missing)} missing on this machine, so patches would not be contained",
+            remedy="Use a kernel that has it, or accept the risk by name with "
+            f"--set 'scoring.judge.allow_missing_layers=[{', '.join(missing)}]'",
         )
     return (*(name for name in BASE_LAYERS if found[name]), "namespaces")
 
 
 class Pool:
-    """A fixed number of zygotes shared by threads; a request may ask to run with no other beside it."""
+    """A fixed number of zygotes shared by threads.
+
+    Args:
+        workers: Zygotes, and so patches judged at a time.
+        layers: Names of the layers to ask for, as `layers_in_use` gives them.
+    """
 
     def __init__(self, workers: int, layers: Sequence[str]) -> None:
         self._layers = tuple(layers)
@@ -57,7 +61,7 @@ class Pool:
     ) -> Answer:
         """Run `request` in the next free zygote; a zygote that failed is replaced and the request tried again.
 
-        All zygotes may have died at once (out of memory), hence one try more than there are.
+        All zygotes may have died at once (out of memory), hence one try more than there are zygotes.
 
         Args:
             request: What the child is to run (see `zygote.run_patch`).
@@ -142,6 +146,7 @@ class Pool:
             zygote.close()
 
     def close(self) -> None:
+        """End the free zygotes, and each busy one when its request is done."""
         with self._changed:
             self._closed = True
             free, self._free = self._free, []

@@ -74,11 +74,12 @@ def python_files(root: Path) -> list[Path]:
         found += [here / name for name in files if name.endswith(".py")]
         if len(found) > MOST_FILES:
             raise ConfigError(
-                f"problems.path: {root}: more than {MOST_FILES} Python files. Give the directory of one package and its tests."
+                f"problems.path: {root}: more than {MOST_FILES} Python files",
+                remedy="Give the directory of one package and its tests.",
             )
     if not found:
         raise ConfigError(
-            f"problems.path: {root}: no Python file in it. Give a directory of functions and their tests."
+            f"problems.path: {root}: no Python file in it", remedy="Give a directory of functions and their tests."
         )
     return sorted(found)
 

@@ -33,8 +33,8 @@ def load_package(config: ProblemsConfig) -> ProblemSet:
     )
     if overlaps := check_split(problems):
         raise ProblemError(
-            f"problems.path: {config.path}: {overlaps[0].first} and {overlaps[0].second} are the same function, and {len(overlaps)} "
-            "such pairs cross the splits. Set another problems.data_seed, and report this: it is a bug of CORAL-X."
+            f"problems.path: {config.path}: {overlaps[0].first} and {overlaps[0].second} are the same function, and {len(overlaps)} such pairs cross the splits",
+            remedy="Set another problems.data_seed, and report this: it is a bug of CORAL-X.",
         )
     return problems
 
@@ -97,8 +97,8 @@ def _refuse_shortage(config: ProblemsConfig, prepared: Ready, divided: Divided) 
         said = ", ".join(f"{name}: {most[name]} (asked: {count})" for name, count in short.items())
         setting = ", ".join(f"{name}: {most[name]}" for name in short)
         raise ConfigError(
-            f"problems.path: {config.path}: its {len(prepared.recording.usable)} usable functions can supply {said}. "
-            f"Set problems: {{{setting}}}, or add tests of more functions (coral init --from {config.path} says which are not usable)."
+            f"problems.path: {config.path}: its {len(prepared.recording.usable)} usable functions can supply {said}",
+            remedy=f"Set problems: {{{setting}}}, or add tests of more functions (coral init --from {config.path} says which are not usable).",
         )
 
 

@@ -87,8 +87,8 @@ def record(root: Path, found: Sequence[Found], seconds: float = SECONDS) -> Call
                 code = process.wait(seconds)
             except subprocess.TimeoutExpired:
                 raise ProblemError(
-                    f"problems.path: {root}: its tests took longer than {seconds:g} s and were ended. "
-                    "Give a smaller directory, or one whose tests are quick."
+                    f"problems.path: {root}: its tests took longer than {seconds:g} s and were ended",
+                    remedy="Give a smaller directory, or one whose tests are quick.",
                 ) from None
             finally:
                 with contextlib.suppress(OSError):  # with all that the tests started
@@ -96,8 +96,8 @@ def record(root: Path, found: Sequence[Found], seconds: float = SECONDS) -> Call
                 process.wait()
         if not result.exists():
             raise ProblemError(
-                f"problems.path: {root}: its tests ended without a recording (exit code {code}): {_tail(heard)}\n"
-                f"See what they do with: cd {root} && {sys.executable} -m pytest"
+                f"problems.path: {root}: its tests ended without a recording (exit code {code}): {_tail(heard)}",
+                remedy=f"See what they do with: cd {root} && {sys.executable} -m pytest",
             )
         return read_calls(result, root, {item.key for item in found})
 
@@ -119,7 +119,8 @@ def read_calls(path: Path, root: Path, known: set[str]) -> Calls:
     except (OSError, ValueError, ValidationError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise ProblemError(
-            f"problems.path: {root}: the recording of its tests cannot be read: {reason}. Do the tests write to it?"
+            f"problems.path: {root}: the recording of its tests cannot be read: {reason}",
+            remedy="Do the tests write to it?",
         ) from None
     kept, refused = {}, dict(calls.refused)
     for key, found in calls.calls.items():
