@@ -99,8 +99,8 @@ def main() -> None:
     os.environ.pop("PREFECT_API_URL", None)
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     os.environ["PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL"] = "WARNING"
+    from flows.prefect_api.flow_run_process import drain
     from flows.prefect_api.local_server import api
-    from flows.prefect_api.shutdown import drain
 
     with api():
         rows = measure(options, bench)

@@ -17,7 +17,6 @@ from typing import Any, Literal
 from prefect import flow, get_run_logger
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 from coral_core.config import RunConfig
@@ -56,11 +55,9 @@ from flows.observe import artifacts, events, memory
 from flows.observe import budget_watch as budget
 from flows.observe.heartbeat import beating, failure_noted
 from flows.observe.run_logging import logged_to
-from flows.prefect_api.api_settings import without_secrets
-from flows.prefect_api.cancellation import until_cancelled
-from flows.prefect_api.served import roots
-from flows.prefect_api.shutdown import hurry
-from flows.prefect_api.worker_exit import outlive_worker
+from flows.prefect_api.flow_run_process import limit_retries, outlive_worker, roots, until_cancelled
+from flows.prefect_api.prefect_client import api_in_use
+from flows.prefect_api.settings import without_secrets
 from flows.repeats import repeats
 from flows.session import Session, current, watcher
 from flows.tasks import evaluated, trained
@@ -111,9 +108,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
 async def _session(config: RunConfig, store: Store, identity: RunIdentity, overrides: list[str], scheduled: str) -> Any:
     """Begin the run, or go on with it, from what is in its folder and in the store."""
     flow_run_id = str(flow_run.id or "")
-    folder = RunFolder.create(
-        config, identity, overrides, flow_run_id, without_secrets(PREFECT_API_URL.value() or ""), scheduled
-    )
+    folder = RunFolder.create(config, identity, overrides, flow_run_id, without_secrets(api_in_use()), scheduled)
     planner = Planner(config, identity)
     with contextlib.ExitStack() as lasting:
         with failure_noted(folder):
@@ -151,7 +146,7 @@ async def _shown(session: Session, evolution: "_Evolution", flow_run_id: str) ->
         outcome = "stopped" if cancelled else "finished"
         return cancelled
     except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, TerminationSignal) as told:
-        hurry(told)
+        limit_retries(told)
         outcome = "stopped"
         raise
     except BaseException as raised:

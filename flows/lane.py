@@ -29,8 +29,7 @@ from coral_core.lm.engine_client import EngineProcess
 from coral_core.queue import JobQueue, QueueName
 from coral_core.store.store import Store
 from flows.observe.run_logging import logged_to
-from flows.prefect_api.served import roots
-from flows.prefect_api.worker_exit import outlive_worker
+from flows.prefect_api.flow_run_process import outlive_worker, roots
 from flows.work_pools.code_version import code_version
 from flows.work_pools.lane_commands import being_cancelled, orders
 

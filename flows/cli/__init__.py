@@ -13,7 +13,6 @@ from cyclopts import App, Group
 
 from coral_core.errors import CoralError
 from coral_core.untrusted import VisibleFormatter
-from flows.prefect_api.shutdown import leave
 
 
 def _version() -> str:
@@ -130,9 +129,17 @@ def main() -> None:
     try:
         _main()
     except SystemExit as ended:
-        leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        _leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
         raise
-    leave(0)
+    _leave(0)
+
+
+def _leave(code: int) -> None:
+    """Without Prefect there is nothing that its exit could wait for."""
+    if "prefect" in sys.modules:
+        from flows.prefect_api.flow_run_process import leave
+
+        leave(code)
 
 
 def _main() -> None:
@@ -180,7 +187,7 @@ def _told(error: Exception) -> tuple[int, str]:
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, of a path that begins with ~
         return 2, "a path begins with ~ and names a user whom this machine does not know: write the whole path (also in CORAL_HOME, PREFECT_HOME)."  # fmt: skip
     if "prefect" in sys.modules:
-        from flows.prefect_api.api_errors import api_error
+        from flows.prefect_api.client import api_error
 
         if (known := api_error(error)) is not None:
             return known.exit_code, str(known)

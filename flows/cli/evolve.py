@@ -28,8 +28,9 @@ from coral_core.store.store import Store
 from coral_core.untrusted import VisibleFormatter
 from flows.cli.markup import marked
 from flows.installation.local_stack import refuse_without_installation
+from flows.prefect_api.flow_run_process import drain, shutdown_cause
 from flows.prefect_api.local_server import api
-from flows.prefect_api.shutdown import drain, told_to_end
+from flows.prefect_api.settings import ui_url
 
 console = Console(highlight=False)
 TERMINATED = 128 + signal.SIGTERM
@@ -103,12 +104,11 @@ def run_it(
     signal.signal(signal.SIGTERM, _terminated)  # Prefect sends it on to who was there before, when its flow has ended
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:
-        seen = os.environ.get("PREFECT_UI_URL") or url.removesuffix("/api")  # behind a proxy, or out of a container
-        out.print(f"Prefect UI {seen} (ready after {time.perf_counter() - started:.0f} s)")
+        out.print(f"Prefect UI {ui_url(url)} (ready after {time.perf_counter() - started:.0f} s)")
         try:
             result = asyncio.run(_watched(config, edition, overrides, out))
         except BaseException as error:
-            code = _stop_code(told_to_end() or error)  # the server may be away, and say so last
+            code = _stop_code(shutdown_cause() or error)  # the server may be away, and say so last
             if code is None:
                 raise
             command = _command(source, edition, overrides)

@@ -13,8 +13,8 @@ from rich.console import Console
 from coral_core.errors import ConfigError
 from flows.installation.local_stack import use_api
 from flows.installation.pool_templates import Infrastructure, Place, PullPolicy
-from flows.prefect_api.api_settings import export_connection, without_secrets
-from flows.prefect_api.credentials import key_file, use_credential
+from flows.prefect_api.local_server import key_file
+from flows.prefect_api.settings import ui_url, without_secrets
 
 if TYPE_CHECKING:
     from flows.installation.notices import Notices
@@ -247,7 +247,7 @@ def up(
     from flows.installation.local_stack import start_workers
     from flows.installation.server_setup import setup as run
 
-    console.print(f"server       {url.removesuffix('/api')}")
+    console.print(f"server       {ui_url(url)}")
     console.print(_about_key(key_file(coral_home())))
     console.print(
         f"stores       below {', '.join(roots.store) or 'no folder'}; code run from {', '.join(roots.code) or 'nowhere'}"
@@ -263,8 +263,7 @@ def up(
 
 def _want_key(wanted: bool) -> None:
     """Switch the local server's key on or off; it is read when the server starts. Raises `ConfigError`, `KeyFileError`."""
-    from flows.prefect_api.credentials import fingerprint, make_key, read_key, remove_key
-    from flows.prefect_api.local_server import living_key, usable_home
+    from flows.prefect_api.local_server import fingerprint, living_key, make_key, read_key, remove_key, usable_home
 
     home = usable_home()
     running, kept = living_key(), fingerprint(read_key(home))
@@ -293,11 +292,9 @@ def down() -> None:
     if not state:
         console.print(leave() or "nothing is up")
         return
-    use_credential(state["url"])  # before it is the configured one: what was configured for another API is not meant
-    export_connection(state["url"])
     from flows.installation.drain import CANCEL_SECONDS, cancel_everything
 
-    ended = cancel_everything(leave_local=bool(users()))
+    ended = cancel_everything(state["url"], leave_local=bool(users()))
     if ended.problem:
         console.print(f"nothing could be cancelled, and what runs is ended: {ended.problem}")
     if ended.on_pools:
@@ -337,12 +334,12 @@ def drain(
     from flows.installation.local_stack import end_workers, read_state, start_workers
 
     if undo:
-        undo_drain(pool)
+        undo_drain(url, pool)
         console.print(f"pool {pool} takes work again")
         if read_state().get("url") == url:
             start_workers(url)
         return
-    for line in run(pool, minutes * 60):
+    for line in run(url, pool, minutes * 60):
         console.print(line)
     if read_state().get("url") == url:  # those of coral up may serve another API
         for what in end_workers({pool}):

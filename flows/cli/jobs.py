@@ -215,7 +215,7 @@ def _queue_name(pool: str) -> str:
     """The queue that is meant by its own name or a pool's; pools that somebody added are asked of the API."""
     from flows.cli.health import find_api
     from flows.installation.pool_status import QUEUES, queues_behind
-    from flows.prefect_api.rest_client import PlainApi
+    from flows.prefect_api.client import RestClient
 
     names = {"training": "training", "evaluation": "evaluation", **QUEUES}
     if pool in names:
@@ -224,7 +224,7 @@ def _queue_name(pool: str) -> str:
     url, problem = find_api()
     if url is None:
         raise ConfigError(f"{pool}: no such queue. {known} Of other pools: {problem}")
-    with PlainApi(url) as api:
+    with RestClient(url) as api:
         queues = queues_behind(api, pool)
     if not queues:
         raise ConfigError(f"{pool}: no queue has its lanes on a work pool of that name at {url}. {known}")

@@ -18,7 +18,7 @@ from flows.cli.places import AsJson, Runs, store_of
 
 if TYPE_CHECKING:
     from flows.observe.log_lines import JobFailure, Line
-    from flows.prefect_api.rest_client import PlainApi
+    from flows.prefect_api.client import RestClient
 
 LOOK_SECONDS = 1.0
 COLOURS = {"debug": "dim", "info": "", "warning": "yellow", "error": "red", "critical": "red"}
@@ -119,15 +119,16 @@ def _print_failures(out: Console, folder: RunFolder, genome: str | None, failure
 
 
 @contextlib.contextmanager
-def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
+def _api_of(folder: RunFolder) -> "Iterator[RestClient]":
     """The API that knows the run: the one it ran on, the configured one, or the local server, started for this.
 
     Raises:
         ConfigError: none of them knows it.
     """
-    from flows.prefect_api.credentials import KeyRefusedError
-    from flows.prefect_api.local_server import api, configured_api
-    from flows.prefect_api.rest_client import PlainApi
+    from flows.prefect_api.api_errors import KeyRefusedError
+    from flows.prefect_api.client import RestClient
+    from flows.prefect_api.local_server import api
+    from flows.prefect_api.settings import configured_api
 
     ids = folder.flow_run_ids()
     if not ids:
@@ -135,7 +136,7 @@ def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
     was = str(folder.facts().get("api") or "")
     refused: KeyRefusedError | None = None
     for url in dict.fromkeys(filter(None, (was, configured_api(), _of_up()))):
-        with PlainApi(url) as found:
+        with RestClient(url) as found:
             try:
                 knows = _knows(found, ids[-1])
             except KeyRefusedError as error:
@@ -148,7 +149,7 @@ def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
         Console(stderr=True, highlight=False).print(
             "starting the local Prefect server, which keeps the log ...", style="dim"
         )
-        with api() as url, PlainApi(url) as found:
+        with api() as url, RestClient(url) as found:
             if _knows(found, ids[-1]):
                 yield found
                 return
@@ -160,13 +161,12 @@ def _api_of(folder: RunFolder) -> "Iterator[PlainApi]":
     )
 
 
-def _knows(api: "PlainApi", flow_run_id: str) -> bool:
+def _knows(api: "RestClient", flow_run_id: str) -> bool:
     """Does this API answer, and has it this flow run? Raises `KeyRefusedError`."""
-    from flows.prefect_api.api_errors import ApiError
-    from flows.prefect_api.credentials import KeyRefusedError
+    from flows.prefect_api.api_errors import ApiError, KeyRefusedError
 
     try:
-        return api.get(f"flow_runs/{flow_run_id}") is not None
+        return api.flow_run(flow_run_id) is not None
     except KeyRefusedError:
         raise
     except ApiError:

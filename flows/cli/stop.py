@@ -16,7 +16,6 @@ from coral_core.queue.queue import both
 from coral_core.runs.run_folder import RunFolder, find_run, identify_run
 from flows.cli.markup import marked, words
 from flows.cli.places import Runs, at_home, store_of
-from flows.prefect_api.api_settings import without_secrets
 
 console = Console(highlight=False)
 
@@ -125,44 +124,30 @@ def _tell(url: str, flow_run_id: str) -> None:
     The address stands in the run's folder, which anybody may have written: your key goes to the API that you configured, and
     to no other.
     """
+    from flows.installation.local_stack import read_state
+    from flows.prefect_api.api_errors import ApiError, KeyRefusedError
+    from flows.prefect_api.client import RestClient
+    from flows.prefect_api.credentials import same_api
+    from flows.prefect_api.local_server import living
+    from flows.prefect_api.settings import configured_api, without_secrets
+
     try:
-        flow_run = UUID(flow_run_id)
+        UUID(flow_run_id)
     except ValueError:
         console.print(f"[yellow]run.json names no flow run[/] ({marked(flow_run_id[:100])}), so none is told")
         return
-    from flows.prefect_api.credentials import KeyRefusedError, use_credential
-
-    use_credential(url)  # the local server's key, where `url` is that server; read by Prefect when it is imported
-    import httpx
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
-    from prefect.states import Cancelled, Cancelling
-
-    from flows.installation.local_stack import read_state
-    from flows.prefect_api.api_errors import api_error
-    from flows.prefect_api.local_server import living
-
-    secrets = {PREFECT_API_KEY, PREFECT_API_AUTH_STRING}
-    trusted = url in (PREFECT_API_URL.value(), read_state().get("url"), living())
+    trusted = any(same_api(url, own) for own in (configured_api(), read_state().get("url"), living()))
     try:
-        with (
-            temporary_settings({PREFECT_API_URL: url}, restore_defaults=set() if trusted else secrets),
-            get_client(sync_client=True) as client,
-        ):
-            state = client.read_flow_run(flow_run).state
-            if state is not None and not state.is_final():
-                waiting = state.is_scheduled()
-                client.set_flow_run_state(
-                    flow_run, Cancelled() if waiting else Cancelling(message="coral cancel"), force=waiting
-                )
-    except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
-        refused = api_error(error, url)
-        if trusted and isinstance(refused, KeyRefusedError):
-            raise refused from None
-        console.print(
-            f"[yellow]{marked(without_secrets(url))} does not know or does not answer[/] ({type(error).__name__})"
-        )
+        with RestClient(url) as client:
+            run = client.flow_run(flow_run_id)
+            if run is None:
+                console.print(f"[yellow]{marked(without_secrets(url))} does not know its flow run[/], so none is told")
+            elif not run.has_ended:
+                client.cancel_flow_run(run, "coral cancel")
+    except ApiError as error:
+        if trusted and isinstance(error, KeyRefusedError):
+            raise
+        console.print(f"[yellow]the flow run could not be told[/]: {marked(without_secrets(error.problem))}")
         if not trusted:
             console.print(
                 "It was asked without your API key. If it is yours, set PREFECT_API_URL to it and cancel again."

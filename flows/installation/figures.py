@@ -26,7 +26,7 @@ from flows.installation.obstacles import look_at_deployments, obstacles
 from flows.installation.pool_status import QUEUES, PoolLook, look_at_pools
 from flows.installation.pool_templates import POOLS
 from flows.prefect_api.api_errors import ApiError
-from flows.prefect_api.rest_client import ANSWER_SECONDS, PlainApi, not_prefect
+from flows.prefect_api.client import ANSWER_SECONDS, RestClient
 
 HOUR = 3600.0
 FRESH_SECONDS = 30.0
@@ -151,7 +151,7 @@ def _ask(
     if url is None:
         return [], [], ApiFigures(problem=problem)
     try:
-        with PlainApi(url, answer_seconds) as api:
+        with RestClient(url, answer_seconds) as api:
             found = [
                 StartObstacle(deployment=look.name, text=obstacle.text, todo=obstacle.todo)
                 for look in look_at_deployments(api, runs)
@@ -161,8 +161,6 @@ def _ask(
             return look_at_pools(api), found, ApiFigures(url=url, reachable=True)
     except ApiError as error:
         return [], [], ApiFigures(url=url, problem=str(error))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return [], [], ApiFigures(url=url, problem=not_prefect(url, error))
 
 
 def _pool(name: str, look: PoolLook | None, store: Store, notes: Sequence[LaneNote]) -> PoolFigures:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from coral_core.errors import ConfigError, CoralError
 from coral_core.json_object import json_object
 from flows.installation.pool_templates import POOLS
-from flows.prefect_api.api_settings import export_connection
 from flows.prefect_api.credentials import use_credential
-from flows.prefect_api.local_server import SETTINGS, configured_api, coral_home, living, locked
-from flows.prefect_api.worker_exit import STARTED_BY_WORKER
+from flows.prefect_api.flow_run_process import STARTED_BY_WORKER
+from flows.prefect_api.local_server import SETTINGS, coral_home, living, locked
+from flows.prefect_api.settings import configured_api, export_connection
 
 if TYPE_CHECKING:
     from coral_core.config import RunConfig

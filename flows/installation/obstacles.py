@@ -5,17 +5,15 @@ limits hold for task runs, of which lanes have none; a deployment that is paused
 server, and so not to this: how many flow runs a worker takes (`--limit`), and whether it gets its processes or containers.
 """
 
+import functools
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
-from urllib.parse import quote
 
 from pydantic import Field
 
 from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
 from coral_core.runs.run_folder import latest_runs
-from flows.prefect_api.rest_client import PlainApi
+from flows.prefect_api.client import ConcurrencyLimit, RestClient, Worker, WorkPool, WorkQueue, flow_run_query
 
 ONLINE_BEATS = 3
 """Heartbeats that a worker may miss before Prefect calls it OFFLINE."""
@@ -62,72 +60,51 @@ class DeploymentLook(Frozen):
 
 
 class Deployments:
-    """Looks at deployments; what several of them share is asked for once."""
+    """Looks at deployments; pools and workers that several of them share are asked for once."""
 
-    def __init__(self, api: PlainApi) -> None:
+    def __init__(self, api: RestClient) -> None:
         self._api = api
-        self._known: dict[str, Any] = {}
+        self.look = functools.cache(self._look)
+        self._pool = functools.cache(api.work_pool)
+        self._queue = functools.cache(api.work_queue)
+        self._workers = functools.cache(api.workers)
 
-    def look(self, name: str) -> DeploymentLook:
-        """One deployment by its full name. Raises `ApiError`, and what strange JSON raises."""
-        found = self._get(f"deployments/name/{quote(name)}")
+    def _look(self, name: str) -> DeploymentLook:
+        """One deployment by its full name. Raises `ApiError`."""
+        found = self._api.deployment(name)
         if found is None:
             return DeploymentLook(name=name, present=False)
-        pool, queue = found.get("work_pool_name"), found.get("work_queue_name")
-        own = found.get("global_concurrency_limit") or {}
+        pool, queue = found.work_pool_name or "", found.work_queue_name or ""
+        own = found.global_concurrency_limit or ConcurrencyLimit()
         workers = self._workers(pool) if pool else []
         return DeploymentLook(
             name=name,
-            paused=bool(found.get("paused")),
-            pool=self._line(f"work_pools/{quote(pool, safe='')}", pool, {"work_pools": {"name": {"any_": [pool]}}})
-            if pool
-            else None,
-            queue=self._line(
-                f"work_pools/{quote(pool, safe='')}/queues/{quote(queue, safe='')}",
-                queue,
-                {"work_pools": {"name": {"any_": [pool]}}, "work_pool_queues": {"name": {"any_": [queue]}}},
-            )
-            if pool and queue
-            else None,
-            limit=own.get("limit"),
-            used=int(own.get("active_slots") or 0),
-            limit_active=bool(own.get("active", True)),
+            paused=found.paused,
+            pool=self._line(pool, self._pool(pool)) if pool else None,
+            queue=self._line(pool, self._queue(pool, queue), queue) if pool and queue else None,
+            limit=own.limit,
+            used=own.active_slots,
+            limit_active=own.active,
             workers_online=sum(self._beats(worker) for worker in workers),
             workers_known=len(workers),
         )
 
-    def _line(self, path: str, name: str, places: dict[str, Any]) -> Line:
-        found = self._get(path)
+    def _line(self, pool: str, found: WorkPool | WorkQueue | None, queue: str = "") -> Line:
         if found is None:
-            return Line(name=name, present=False)
-        limit, polled = found.get("concurrency_limit"), found.get("last_polled")
-        query = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}} | places
+            return Line(name=queue or pool, present=False)
+        limit, polled = found.concurrency_limit, found.last_polled if isinstance(found, WorkQueue) else None
+        held = flow_run_query(states=["PENDING", "RUNNING"], pools=[pool], queue=queue)
         return Line(
-            name=name,
-            paused=bool(found.get("is_paused")),
+            name=queue or pool,
+            paused=found.is_paused,
             limit=limit,
-            used=int(self._api.find("flow_runs/count", query) or 0) if limit else 0,
-            polled=max(0.0, self._api.now() - datetime.fromisoformat(polled).timestamp()) if polled else None,
+            used=self._api.count_flow_runs(held) if limit else 0,
+            polled=self._api.age(polled) if polled is not None else None,
         )
 
-    def _workers(self, pool: str) -> list[dict[str, Any]]:
-        path = f"work_pools/{quote(pool, safe='')}/workers/filter"
-        if path not in self._known:
-            self._known[path] = self._api.find_all(path)
-        workers: list[dict[str, Any]] = self._known[path]
-        return workers
-
-    def _beats(self, worker: dict[str, Any]) -> bool:
-        beat = worker.get("last_heartbeat_time")
-        if not beat:
-            return False
-        silent = self._api.now() - datetime.fromisoformat(beat).timestamp()
-        return silent <= ONLINE_BEATS * (worker.get("heartbeat_interval_seconds") or 30.0)
-
-    def _get(self, path: str) -> Any:
-        if path not in self._known:
-            self._known[path] = self._api.get(path)
-        return self._known[path]
+    def _beats(self, worker: Worker) -> bool:
+        beat = worker.last_heartbeat_time
+        return beat is not None and self._api.age(beat) <= ONLINE_BEATS * (worker.heartbeat_interval_seconds or 30.0)
 
 
 HOUSE = ("evolve/evolve", "train-adapters/train-adapters", "evaluate-genomes/evaluate-genomes")
@@ -135,7 +112,7 @@ HOUSE = ("evolve/evolve", "train-adapters/train-adapters", "evaluate-genomes/eva
 MOST_RUNS = 10
 
 
-def look_at_deployments(api: PlainApi, runs: str) -> Iterator[DeploymentLook]:
+def look_at_deployments(api: RestClient, runs: str) -> Iterator[DeploymentLook]:
     """The deployments of the house that are there, and all that evolutions under `runs` that work now ask lanes of."""
     used = in_use(runs)
     seen = Deployments(api)

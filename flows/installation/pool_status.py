@@ -1,13 +1,12 @@
 """Looks at the house's pools through the API: queue depth, what runs, which workers still beat."""
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import Field
 
 from coral_core.frozen import Frozen
 from flows.installation.pool_templates import POOLS
-from flows.prefect_api.rest_client import PlainApi
+from flows.prefect_api.client import RestClient, StateType, WorkPool, flow_run_query
 
 QUEUES: dict[str, Literal["training", "evaluation"]] = {"coral-a100": "training", "coral-a10g": "evaluation"}
 LANE_FLOWS: dict[str, Literal["training", "evaluation"]] = {
@@ -15,8 +14,8 @@ LANE_FLOWS: dict[str, Literal["training", "evaluation"]] = {
     "evaluate-genomes": "evaluation",
 }
 """Flow -> the queue that its runs serve, whatever deployment and pool they run on."""
-WAITING = ["SCHEDULED", "PENDING"]
-RUNNING = ["RUNNING", "CANCELLING"]
+WAITING: tuple[StateType, ...] = ("SCHEDULED", "PENDING")
+RUNNING: tuple[StateType, ...] = ("RUNNING", "CANCELLING")
 SILENT_BEATS = 5 / 3
 """Beats of a worker that may be missing. Prefect waits for 3 before it calls the worker OFFLINE; a beat comes every 30 s,
 so that we say so 50 s after the last one."""
@@ -54,46 +53,37 @@ class PoolLook(Frozen):
         return sum(worker.responsive for worker in self.workers)
 
 
-def look_at_pools(api: PlainApi) -> list[PoolLook]:
+def look_at_pools(api: RestClient) -> list[PoolLook]:
     """All pools of the house. Raises `ApiError` when the API does not answer."""
-    found = {pool["name"]: pool for pool in api.find_all("work_pools/filter")}
+    found = {pool.name: pool for pool in api.work_pools()}
     return [_look(api, spec.name, found.get(spec.name)) for spec in POOLS]
 
 
-def queues_behind(api: PlainApi, pool: str) -> set[Literal["training", "evaluation"]]:
+def queues_behind(api: RestClient, pool: str) -> set[Literal["training", "evaluation"]]:
     """The queues whose lanes run on `pool`, by its deployments. Raises `ApiError`."""
-    flows = api.find_all("flows/filter", {"flows": {"name": {"any_": list(LANE_FLOWS)}}})
-    queues = {flow["id"]: LANE_FLOWS[flow["name"]] for flow in flows}
-    found = api.find_all("deployments/filter", {"work_pools": {"name": {"any_": [pool]}}})
-    return {queues[deployment["flow_id"]] for deployment in found if deployment["flow_id"] in queues}
+    return {LANE_FLOWS[flow] for flow in api.flows_deployed_to(pool, list(LANE_FLOWS))}
 
 
-def _look(api: PlainApi, name: str, pool: dict[str, Any] | None) -> PoolLook:
+def _look(api: RestClient, name: str, pool: WorkPool | None) -> PoolLook:
     if pool is None:
         return PoolLook(name=name, present=False, queue=QUEUES.get(name))
-    workers = api.find_all(f"work_pools/{name}/workers/filter")
     return PoolLook(
         name=name,
         queue=QUEUES.get(name),
-        type=pool["type"],
-        limit=pool["concurrency_limit"],
-        paused=pool["is_paused"],
-        queued=_count(api, name, WAITING),
-        running=_count(api, name, RUNNING),
-        workers=tuple(_worker(each, api.now()) for each in workers if each.get("last_heartbeat_time")),
-        template=pool["base_job_template"],
+        type=pool.type,
+        limit=pool.concurrency_limit,
+        paused=pool.is_paused,
+        queued=api.count_flow_runs(flow_run_query(states=WAITING, pools=[name])),
+        running=api.count_flow_runs(flow_run_query(states=RUNNING, pools=[name])),
+        workers=tuple(
+            WorkerLook(
+                name=worker.name,
+                silent=api.age(worker.last_heartbeat_time),
+                interval=worker.heartbeat_interval_seconds or 30.0,
+                status=worker.status,
+            )
+            for worker in api.workers(name)
+            if worker.last_heartbeat_time is not None
+        ),
+        template=pool.base_job_template,
     )
-
-
-def _worker(worker: dict[str, Any], now: float) -> WorkerLook:
-    return WorkerLook(
-        name=worker["name"],
-        silent=max(0.0, now - datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp()),
-        interval=worker.get("heartbeat_interval_seconds") or 30.0,
-        status=worker["status"],
-    )
-
-
-def _count(api: PlainApi, pool: str, states: list[str]) -> int:
-    query = {"flow_runs": {"state": {"type": {"any_": states}}}, "work_pools": {"name": {"any_": [pool]}}}
-    return int(api.find("flow_runs/count", query) or 0)

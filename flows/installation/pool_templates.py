@@ -17,7 +17,7 @@ from pydantic import Field
 from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from flows.prefect_api.api_settings import without_secrets
+from flows.prefect_api.settings import without_secrets
 
 Infrastructure = Literal["process", "docker", "kubernetes"]
 PullPolicy = Literal["IfNotPresent", "Always", "Never"]

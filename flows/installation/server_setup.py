@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 
@@ -17,8 +17,8 @@ from coral_core.frozen import Frozen
 from flows.installation.notices import Installed, Notices, receiver
 from flows.installation.pool_templates import POOLS, ROOT, Place, PoolSpec, template
 from flows.installation.schedules import with_those_of_the_server
-from flows.prefect_api.api_errors import api_error
-from flows.prefect_api.pages import all_pages
+from flows.prefect_api.client import all_pages
+from flows.prefect_api.prefect_client import connected_client
 
 DEPLOYMENTS = (
     "evolve/evolve",
@@ -50,8 +50,7 @@ def setup(place: Place, dry_run: bool = False, notices: Notices | None = None, r
     """
     notices = notices or Notices()
     notices.check()
-    with get_client(sync_client=True) as client:
-        _reach(client)
+    with connected_client() as client:
         for pool in POOLS:
             yield Step(what=f"work pool {pool.name}", action=_pool(client, pool, place, dry_run))
             yield from _paused(client, pool.name, resume)
@@ -67,8 +66,7 @@ def setup(place: Place, dry_run: bool = False, notices: Notices | None = None, r
 def set_up_notices(notices: Notices, dry_run: bool = False) -> Iterator[Step]:
     """Automations and where they tell, nothing else. Raises as `setup`."""
     notices.check()
-    with get_client(sync_client=True) as client:
-        _reach(client)
+    with connected_client() as client:
         yield from _notices(client, notices, dry_run)
 
 
@@ -78,12 +76,6 @@ def _notices(client: SyncPrefectClient, notices: Notices, dry_run: bool) -> Iter
     yield Step(what=what, action=action)
     for automation in installed.wanted(notices, block):
         yield Step(what=f"automation {automation.name}", action=installed.bring(automation, dry_run))
-
-
-def _reach(client: SyncPrefectClient) -> None:
-    error = client.api_healthcheck()
-    if error is not None:
-        raise api_error(error) or error
 
 
 def _pool(client: SyncPrefectClient, pool: PoolSpec, place: Place, dry_run: bool) -> str:
@@ -132,7 +124,7 @@ def _paused(client: SyncPrefectClient, name: str, resume: bool) -> Iterator[Step
 
 def make_missing_pools() -> list[str]:
     """Make the pools that the server has not got, for processes that start in this checkout; returns their names."""
-    with get_client(sync_client=True) as client:
+    with connected_client() as client:
         there = {
             pool.name for pool in all_pages(lambda limit, offset: client.read_work_pools(limit=limit, offset=offset))
         }

@@ -13,7 +13,7 @@ from flows.monitoring.server_checks import look_at_server, server_checks
 from flows.monitoring.start_checks import lane_starts, look_at_starts
 from flows.monitoring.storage_checks import storage_checks
 from flows.monitoring.work_checks import look_at_queues, work_checks
-from flows.prefect_api.rest_client import ANSWER_SECONDS
+from flows.prefect_api.client import ANSWER_SECONDS
 
 
 def installation_checks(

@@ -98,7 +98,7 @@ def _places(config: RunConfig) -> Iterator[Check]:
 
 def _port() -> Check:
     """Where will the Prefect API be?"""
-    from flows.prefect_api.local_server import configured_api
+    from flows.prefect_api.settings import configured_api
 
     try:
         url = configured_api()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from datetime import datetime
 
 from pydantic import Field
 
@@ -15,7 +14,7 @@ from coral_core.runs.sessions import run_state, sessions
 from coral_core.store.store import Store
 from flows.monitoring.finding import Check, first
 from flows.prefect_api.api_errors import ApiError
-from flows.prefect_api.rest_client import ANSWER_SECONDS, PlainApi
+from flows.prefect_api.client import ANSWER_SECONDS, RestClient
 
 BEHIND_SECONDS = 60.0
 """Artifacts follow a finished job within a second; a minute behind means that nobody writes them."""
@@ -104,17 +103,10 @@ def _budget(folder: RunFolder, store: Store, ledger: Ledger, begun: bool) -> tup
 
 
 def _in_api(url: str, flow_run_id: str, answer_seconds: float) -> tuple[str, float | None]:
-    """State type of the flow run, and seconds since its last artifact changed. Raises `ApiError`, and what strange JSON raises."""
-    query = {
-        "flow_runs": {"id": {"any_": [flow_run_id]}},
-        "sort": "UPDATED_DESC",
-        "limit": 1,
-    }
-    with PlainApi(url, answer_seconds) as api:
-        run = api.get(f"flow_runs/{flow_run_id}") or {}
-        artifacts = api.find("artifacts/filter", query) or []
-        changed = [datetime.fromisoformat(item["updated"]).timestamp() for item in artifacts]
-        return str(run.get("state_type") or ""), api.now() - changed[0] if changed else None
+    """State type of the flow run, and seconds since its last artifact changed. Raises `ApiError`."""
+    with RestClient(url, answer_seconds) as api:
+        run = api.flow_run(flow_run_id)
+        return (run.state_type or "" if run is not None else ""), api.artifact_age(flow_run_id)
 
 
 def progress_updates(looks: Iterable[EvolutionLook]) -> Check:

@@ -5,7 +5,6 @@ import json
 import shlex
 from collections.abc import Collection, Iterator
 from importlib.metadata import version
-from typing import Any
 
 from pydantic import Field
 
@@ -14,7 +13,7 @@ from flows.installation.pool_status import PoolLook, WorkerLook, look_at_pools
 from flows.installation.pool_templates import POOLS, RECORD, Record, deployments_folder, difference, options
 from flows.monitoring.finding import Check, first
 from flows.prefect_api.api_errors import ApiError
-from flows.prefect_api.rest_client import ANSWER_SECONDS, PlainApi, not_prefect
+from flows.prefect_api.client import ANSWER_SECONDS, Automation, Deployment, RestClient
 
 DEPLOYMENTS = {
     "evolve/evolve": "coral-control",
@@ -31,36 +30,28 @@ class ServerLook(Frozen):
 
     url: str
     problem: str = ""
+    remedy: str = ""
     version: str = ""
     pools: tuple[PoolLook, ...] = ()
-    deployments: dict[str, dict[str, Any]] = Field({})
-    automations: dict[str, dict[str, Any]] = Field({})
+    deployments: dict[str, Deployment] = Field({})
+    automations: dict[str, Automation] = Field({})
     ahead: float = 0.0
 
 
 def look_at_server(url: str, answer_seconds: float = ANSWER_SECONDS) -> ServerLook:
     """Everything that the checks here need, in about fifteen short requests; never raises."""
     try:
-        with PlainApi(url, answer_seconds) as api:
-            found = api.get("admin/version")
-            pools = tuple(look_at_pools(api))
-            deployments = {}
-            for name in DEPLOYMENTS:
-                if (deployment := api.get(f"deployments/name/{name}")) is not None:
-                    deployments[name] = {key: deployment.get(key) for key in ("id", "work_pool_name", "paused")}
-            automations = api.find_all("automations/filter")
+        with RestClient(url, answer_seconds) as api:
             return ServerLook(
                 url=url,
-                version=str(found or ""),
-                pools=pools,
-                deployments=deployments,
-                automations={item["name"]: {"enabled": item["enabled"]} for item in automations},
+                version=api.version(),
+                pools=tuple(look_at_pools(api)),
+                deployments={name: found for name in DEPLOYMENTS if (found := api.deployment(name)) is not None},
+                automations={automation.name: automation for automation in api.automations()},
                 ahead=api.ahead,
             )
     except ApiError as error:
-        return ServerLook(url=url, problem=str(error))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return ServerLook(url=url, problem=not_prefect(url, error))
+        return ServerLook(url=url, problem=error.problem, remedy=error.remedy)
 
 
 def server_checks(look: ServerLook) -> Iterator[Check]:
@@ -79,10 +70,8 @@ def server_checks(look: ServerLook) -> Iterator[Check]:
 def api(look: ServerLook) -> Check:
     """Does the API answer?"""
     if look.problem:
-        found, _, todo = look.problem.partition(". ")
-        return Check(
-            name="api", state="bad", found=found, text="no lane can be started, nothing shows in the UI", todo=todo
-        )
+        text = "no lane can be started, nothing shows in the UI"
+        return Check(name="api", state="bad", found=look.problem, text=text, todo=look.remedy)
     if abs(look.ahead) > 10:
         text = f"its clock is {abs(look.ahead):.0f} s {'ahead of' if look.ahead > 0 else 'behind'} this machine's"
         return Check(
@@ -163,13 +152,13 @@ def _setup_again(looks: tuple[PoolLook, ...], stale: Collection[str]) -> str:
     return "coral setup with the options of your set-up"
 
 
-def deployments(found: dict[str, dict[str, Any]]) -> Check:
+def deployments(found: dict[str, Deployment]) -> Check:
     """Are the deployments there, each on its pool?"""
     missing = [name for name in DEPLOYMENTS if name not in found]
     astray = [
-        f"{name} on {found[name]['work_pool_name'] or 'no pool'}"
+        f"{name} on {found[name].work_pool_name or 'no pool'}"
         for name, pool in DEPLOYMENTS.items()
-        if name in found and found[name]["work_pool_name"] != pool
+        if name in found and found[name].work_pool_name != pool
     ]
     if missing:
         return Check(
@@ -184,14 +173,14 @@ def deployments(found: dict[str, dict[str, Any]]) -> Check:
         return Check(
             name="deployments", state="note", found=first(astray), text=text, todo="coral setup, unless you mean it"
         )
-    if paused := [name for name in DEPLOYMENTS if found[name].get("paused")]:
+    if paused := [name for name in DEPLOYMENTS if found[name].paused]:
         return Check(
             name="deployments",
             state="note",
             found=f"{first(paused)} paused",
             text="no scheduled run of it starts",
             todo="switch it on in the Prefect UI, or: "
-            + "; ".join(f"prefect api POST /deployments/{found[name]['id']}/resume_deployment" for name in paused),
+            + "; ".join(f"prefect api POST /deployments/{found[name].id}/resume_deployment" for name in paused),
         )
     return Check(name="deployments", state="ok", found=first([name.split("/")[1] for name in DEPLOYMENTS], 9))
 
@@ -200,13 +189,13 @@ ZOMBIES = "coral: lost lanes"
 """Without this automation lanes of a dead machine stay Running for ever; the others only tell."""
 
 
-def automations(found: dict[str, dict[str, Any]]) -> Check:
+def automations(found: dict[str, Automation]) -> Check:
     """Are the automations of `deployments/automations` there and switched on?"""
     wanted = [
         json.loads(f.read_text("utf-8"))["name"] for f in sorted((deployments_folder() / "automations").glob("*.json"))
     ]
     missing = [name for name in wanted if name not in found]
-    off = [name for name in wanted if name in found and not found[name]["enabled"]]
+    off = [name for name in wanted if name in found and not found[name].enabled]
     if missing or off:
         words = [f"{name} missing" for name in missing] + [f"{name} switched off" for name in off]
         needed = bool(missing) or ZOMBIES in off

@@ -8,7 +8,7 @@ from flows.installation.obstacles import DeploymentLook, Obstacle, look_at_deplo
 from flows.installation.pool_status import LANE_FLOWS
 from flows.monitoring.finding import Check, first
 from flows.monitoring.work_checks import QueueLook
-from flows.prefect_api.rest_client import ANSWER_SECONDS, PlainApi
+from flows.prefect_api.client import ANSWER_SECONDS, RestClient
 
 NAME = "lane starts"
 _TOLD_ELSEWHERE = ("no worker ",)
@@ -18,10 +18,10 @@ _TOLD_ELSEWHERE = ("no worker ",)
 def look_at_starts(url: str, runs: str, answer_seconds: float = ANSWER_SECONDS) -> tuple[DeploymentLook, ...] | str:
     """The deployments in use; or why they could not be looked at."""
     try:
-        with PlainApi(url, answer_seconds) as api:
+        with RestClient(url, answer_seconds) as api:
             return tuple(look_at_deployments(api, runs))
-    except (CoralError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return (str(error).splitlines() or [type(error).__name__])[0]
+    except CoralError as error:
+        return str(error).splitlines()[0]
 
 
 def lane_starts(found: tuple[DeploymentLook, ...] | str, queues: Sequence[QueueLook]) -> Check:

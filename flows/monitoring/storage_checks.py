@@ -14,7 +14,7 @@ from coral_core.store.store import Store
 from flows.installation.pool_status import QUEUES
 from flows.monitoring.finding import Check, first
 from flows.prefect_api.api_errors import ApiError
-from flows.prefect_api.rest_client import PlainApi
+from flows.prefect_api.client import RestClient, flow_run_query
 
 LEAST_BYTES = 1e9
 """Less room than this is bad: an adapter of a 7B model at rank 64 takes 0.2 GB, and two lanes publish at once."""
@@ -36,25 +36,19 @@ class LaneRun(Frozen):
 
 def look_at_lanes(url: str) -> list[LaneRun]:
     """Lanes that run now, from any evolution. Raises `ApiError`."""
-    from datetime import datetime
-
-    query = {
-        "flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}, "tags": {"all_": ["coral-lane"]}},
-        "work_pools": {"name": {"any_": list(QUEUES)}},
-    }
-    with PlainApi(url) as api:
+    query = flow_run_query(states=["RUNNING"], tags=["coral-lane"], pools=list(QUEUES))
+    with RestClient(url) as api:
         found = []
-        for run in api.find_all("flow_runs/filter", query):
-            tags = {tag.partition(":")[0]: tag.partition(":")[2] for tag in run["tags"]}
-            started = run.get("start_time")
+        for run in api.flow_runs(query):
+            tags = {tag.partition(":")[0]: tag.partition(":")[2] for tag in run.tags}
             found.append(
                 LaneRun(
-                    flow_run_id=run["id"],
-                    name=run["name"],
-                    queue=QUEUES.get(run.get("work_pool_name") or "", "training"),
-                    store=str(run["parameters"].get("store", "")),
+                    flow_run_id=run.id,
+                    name=run.name,
+                    queue=QUEUES.get(run.work_pool_name or "", "training"),
+                    store=str(run.parameters.get("store", "")),
                     installation=tags.get("store", ""),
-                    seconds=api.now() - datetime.fromisoformat(started).timestamp() if started else 0.0,
+                    seconds=api.age(run.start_time) if run.start_time is not None else 0.0,
                 )
             )
         return found
@@ -67,8 +61,8 @@ def storage_checks(store: Store, url: str | None, used: bool) -> Iterator[Check]
     if url is not None:
         try:
             runs = look_at_lanes(url)
-        except (ApiError, KeyError, TypeError, ValueError, AttributeError) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+        except ApiError as error:
+            why = str(error).splitlines()[0]
     used = used or any(Path(run.store) == store.root for run in runs or ())
     if not store.is_prepared and not used:
         text = "it is made by the first evolution; if there was one, mount it, or name the right one with --store"

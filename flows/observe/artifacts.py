@@ -39,7 +39,7 @@ from coral_core.runs.progress import Progress, progress_of
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.run_reader import RunReading
 from coral_core.store.store import Store
-from flows.prefect_api.pages import PAGE
+from flows.prefect_api.client import PAGE
 
 log = logging.getLogger("coral.artifacts")
 
@@ -289,7 +289,7 @@ class Publisher:
             except PrefectHTTPStatusError as error:
                 if limit is None or error.response.status_code != 422:
                     raise
-                limit = None  # the server gives smaller pages (see flows.prefect_api.pages): its own size, until a page is empty
+                limit = None  # the server gives smaller pages: its own size, until a page is empty
                 continue
             found += page
             if not page or (limit is not None and len(page) < limit):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect.events import Event, emit_event
-from prefect.settings import PREFECT_API_URL
 
 from coral_core.ledger import Standing, way_on
+from flows.prefect_api.prefect_client import api_in_use
 
 log = logging.getLogger("coral.events")
 
@@ -140,7 +140,7 @@ WAITS = ("paused", "resumed", "ended")
 
 
 def _emit(name: str, run_id: str, text: str, labels: dict[str, str] | None = None, **payload: Any) -> None:
-    if not PREFECT_API_URL.value():  # Prefect would start a server of its own for the event
+    if not api_in_use():  # Prefect would start a server of its own for the event
         return
     told = _told.setdefault(run_id, _Told())
     resource = {"prefect.resource.id": f"{PREFIX}{run_id}", "prefect.resource.name": run_id, **(labels or {})}

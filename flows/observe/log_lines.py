@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import Field
 
@@ -14,9 +13,8 @@ from coral_core.queue.queue import both
 from coral_core.runs.records import GenomeRecord, JobTiming
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
-from flows.prefect_api.rest_client import PlainApi
+from flows.prefect_api.client import PAGE, LogLine, RestClient, flow_run_query
 
-PAGE = 200
 MARGIN_SECONDS = 10.0
 LATE_SECONDS = 30.0
 DIGITS = 12
@@ -57,7 +55,7 @@ class Reader:
         debug: Read lines of level debug too; who reads drops what is below the level that is asked for.
     """
 
-    def __init__(self, api: PlainApi, folder: RunFolder, debug: bool = False) -> None:
+    def __init__(self, api: RestClient, folder: RunFolder, debug: bool = False) -> None:
         self._api = api
         self._folder = folder
         self._level = LEVELS["debug" if debug else "info"]
@@ -71,18 +69,16 @@ class Reader:
     def over(self) -> bool:
         """Has the latest session ended, as far as the API knows?"""
         ids = self._folder.flow_run_ids()
-        run = self._api.get(f"flow_runs/{ids[-1]}") if ids else None
-        return run is None or run.get("state_type") in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+        run = self._api.flow_run(ids[-1]) if ids else None
+        return run is None or run.has_ended
 
     def new(self) -> list[Line]:
         """Lines of the evolution's sessions and their generations that came since the last call."""
         self._find_flow_runs()
         if not self._mine:
             return []
-        which: dict[str, Any] = {"flow_run_id": {"any_": sorted(self._mine)}}
-        if self._newest:  # lines come in batches, some of them late
-            which["timestamp"] = {"after_": _iso(self._newest - LATE_SECONDS)}
-        lines = self._fresh(which, self._names)
+        after = _iso(self._newest - LATE_SECONDS) if self._newest else ""  # lines come in batches, some of them late
+        lines = self._fresh(sorted(self._mine), after)
         self._newest = max([self._newest, *(line.time for line in lines)])
         return lines
 
@@ -106,48 +102,37 @@ class Reader:
         ids = sorted(set(lanes))
         if not ids or not wanted or self._until < self._from:
             return lines
-        span = {"after_": _iso(self._from - MARGIN_SECONDS), "before_": _iso(self._until + MARGIN_SECONDS)}
+        span = _iso(self._from - MARGIN_SECONDS), _iso(self._until + MARGIN_SECONDS)
         for start in range(0, len(ids), PAGE):
-            some = {"flow_run_id": {"any_": ids[start : start + PAGE]}, "timestamp": span}
-            lines += [line for line in self._fresh(some, None) if any(digest in line.message for digest in wanted)]
+            fresh = self._fresh(ids[start : start + PAGE], *span)
+            lines += [line for line in fresh if any(digest in line.message for digest in wanted)]
         return sorted(lines, key=lambda line: line.time)
 
     def _find_flow_runs(self) -> None:
         ids = self._folder.flow_run_ids()
-        for query in ({"id": {"any_": ids}}, {"parent_flow_run_id": {"any_": ids}}):
-            for run in self._api.find_all("flow_runs/filter", {"flow_runs": query}):
-                self._names[run["id"]] = "evolution" if run["id"] in ids else run["name"]
-                self._mine.add(run["id"])
+        for query in (flow_run_query(ids=ids), flow_run_query(parents=ids)) if ids else ():
+            for run in self._api.flow_runs(query):
+                self._names[run.id] = "evolution" if run.id in ids else run.name
+                self._mine.add(run.id)
 
-    def _fresh(self, which: dict[str, Any], names: dict[str, str] | None) -> list[Line]:
-        query: dict[str, Any] = {"logs": {"level": {"ge_": self._level}, **which}, "sort": "TIMESTAMP_ASC"}
-        rows = [row for row in self._api.find_all("logs/filter", query) if row["id"] not in self._seen]
-        self._seen |= {row["id"] for row in rows}
-        known = names if names is not None else self._named(rows)
-        return [_line(row, known.get(row["flow_run_id"] or "", "")) for row in rows]
-
-    def _named(self, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-        """Names of the flow runs behind `rows`, lanes' too."""
-        strange = sorted({row["flow_run_id"] for row in rows if row["flow_run_id"]} - self._names.keys())
+    def _fresh(self, flow_run_ids: Sequence[str], after: str, before: str = "") -> list[Line]:
+        rows = self._api.log_lines(flow_run_ids, self._level, after, before)
+        rows = [row for row in rows if row.id not in self._seen]
+        self._seen |= {row.id for row in rows}
+        strange = sorted({row.flow_run_id for row in rows if row.flow_run_id} - self._names.keys())  # lanes
         for start in range(0, len(strange), PAGE):
-            query = {"flow_runs": {"id": {"any_": strange[start : start + PAGE]}}}
-            self._names |= {run["id"]: run["name"] for run in self._api.find_all("flow_runs/filter", query)}
-        return self._names
+            found = self._api.flow_runs(flow_run_query(ids=strange[start : start + PAGE]))
+            self._names |= {run.id: run.name for run in found}
+        return [_line(row, self._names.get(row.flow_run_id or "", "")) for row in rows]
 
 
 def _iso(when: float) -> str:
     return datetime.fromtimestamp(when, UTC).isoformat()
 
 
-def _line(row: dict[str, Any], source: str) -> Line:
-    level = next((name for name, number in reversed(LEVELS.items()) if row["level"] >= number), "debug")
-    return Line(
-        time=datetime.fromisoformat(row["timestamp"]).timestamp(),
-        level=level,
-        source=source,
-        message=row["message"],
-        log_id=row["id"],
-    )
+def _line(row: LogLine, source: str) -> Line:
+    level = next((name for name, number in reversed(LEVELS.items()) if row.level >= number), "debug")
+    return Line(time=row.timestamp.timestamp(), level=level, source=source, message=row.message, log_id=row.id)
 
 
 def lanes_of(store: Store) -> list[str]:

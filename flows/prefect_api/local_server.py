@@ -1,36 +1,40 @@
 """A Prefect server of one's own: started for a run where no server is configured, gone with it.
 
-It listens on loopback only, keeps its database under CORAL_HOME (default
-``~/.local/share/coral-x``) so that later starts skip the migrations, and dies with the
-process that started it, even by kill -9. Several runs at once share one server: the
-last to leave ends it. The server holds a lock on its home for as long as its process lives, so
-that no second one is ever started on the same database, however slow the first one answers.
-Not covered: servers for teams (see docs and `coral setup`).
+It listens on loopback only, keeps its database under CORAL_HOME (default ``~/.local/share/coral-x``) so that later
+starts skip the migrations, and ends with the process that started it, even by kill -9. Several runs share one server:
+the last to leave ends it. The server holds a lock on its home for as long as its process lives, so that no second one
+is ever started on the same database, however slow the first one answers.
+
+``coral up --auth`` gives the server a key, kept in ``CORAL_HOME/api-key`` and readable by its owner alone; whether that
+file is there is the setting. Not covered: servers for teams (see docs/work-pools.md and `coral setup`).
 """
 
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import json
 import os
+import re
+import secrets
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from coral_core.errors import ConfigError, CoralError
+from coral_core.errors import ConfigError
 from coral_core.json_object import json_object
-from flows.prefect_api.api_errors import ApiError
-from flows.prefect_api.api_settings import api_settings, configured_names, export, export_connection
-from flows.prefect_api.credentials import KeyFileError, KeyRefusedError, fingerprint, read_key, use_credential
+from flows.prefect_api.api_errors import KeyFileError, ServerError
+from flows.prefect_api.settings import configured_api, export, export_connection, export_defaults
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+MODULE = "flows.prefect_api.local_server"
 START_SECONDS = 180.0
 BUSY_SECONDS = 120.0
 """Longest wait for the answer of a server that lives: it may be busy, or its machine."""
@@ -48,12 +52,11 @@ SETTINGS = {
     "PREFECT_CLIENT_MAX_RETRIES": "12",
     "DO_NOT_TRACK": "1",
 }
-
-
-class ServerError(CoralError):
-    """The local Prefect server cannot be started."""
-
-    exit_code = 6
+KEY_FILE = "api-key"
+KEY_USER = "coral"
+KEY_FORM = re.compile(r"[\w.-]+:[\w.~-]{16,}")
+"""Content of a key file: USER:PASSWORD in characters that need no quoting anywhere."""
+KEY_BYTES = 1024
 
 
 def coral_home() -> Path:
@@ -74,7 +77,8 @@ def usable_home() -> Path:
             return home
     except OSError as error:
         raise ServerError(
-            f"CORAL_HOME: {home}: cannot be used ({error.strerror}). Set CORAL_HOME to a folder that you can write."
+            f"CORAL_HOME: {home}: cannot be used ({error.strerror})",
+            remedy="Set CORAL_HOME to a folder that you can write.",
         ) from None
 
 
@@ -84,11 +88,6 @@ def locked(home: Path, name: str = "server") -> Iterator[None]:
     with (home / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def configured_api() -> str | None:
-    """The API that Prefect's settings name, if any. Raises `ConfigError` when they cannot be read."""
-    return api_settings().url or None
 
 
 @contextlib.contextmanager
@@ -102,22 +101,25 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
         keep: Leave the local server running afterwards.
 
     Raises:
-        ServerError: the port is taken, or the server does not come up.
+        ServerError: The port is taken, or the server does not come up.
+        ApiError: The configured API cannot be reached, or refuses the key.
     """
-    _set_defaults()
+    from flows.prefect_api.client import RestClient  # late: these two look for this server's key
+    from flows.prefect_api.credentials import use_credential
+
+    export_defaults(SETTINGS)
     if url := configured_api():
         export_connection(url)
-        _reach(url)
         use_credential(url)
-        refuse_wrong_key(url)
+        with RestClient(url) as client:
+            client.version()
         yield url
         return
     home = usable_home()
-    server = _Shared(home)
+    server = _LocalServer(home)
     url = server.join(port, keep)
-    use_credential(url)  # before it is the configured one: what was configured for another API is not meant
-    export({"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "prefect")})
     try:
+        _use(url, home)
         yield url
     finally:
         server.leave(keep)
@@ -125,12 +127,18 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
 
 def join(port: int = 0) -> str:
     """Start (or find) the local server and leave it running; as `api`, without an end. See `leave`."""
-    _set_defaults()
+    export_defaults(SETTINGS)
     home = usable_home()
-    url = _Shared(home).join(port, keep=True)
-    use_credential(url)
-    export({"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "prefect")})
+    url = _LocalServer(home).join(port, keep=True)
+    _use(url, home)
     return url
+
+
+def _use(url: str, home: Path) -> None:
+    """The local server of `home` is the API of this process and its children, with its key."""
+    key = read_key(home)
+    values = {"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "prefect")}
+    export(values | ({"PREFECT_API_AUTH_STRING": key} if key else {}))
 
 
 def refuse_beside_configured(port: int) -> None:
@@ -140,15 +148,10 @@ def refuse_beside_configured(port: int) -> None:
     if url and url not in own:
         raise ConfigError(
             f"Prefect's settings name the API {url} (prefect config view says where), and every command here would use that "
-            "instead of the server that coral up starts. To use it: coral setup. To have an installation of this machine beside "
-            f"it: export PREFECT_API_URL=http://127.0.0.1:{port or 4200}/api, then coral up --port {port or 4200}"
+            "instead of the server that coral up starts",
+            remedy="To use it: coral setup. To have an installation of this machine beside it: export "
+            f"PREFECT_API_URL=http://127.0.0.1:{port or 4200}/api, then coral up --port {port or 4200}",
         )
-
-
-def _set_defaults() -> None:
-    """`SETTINGS` for this process, where nobody has set them otherwise, be it in a file or a profile."""
-    configured = configured_names()
-    export({name: value for name, value in SETTINGS.items() if name not in configured | os.environ.keys()})
 
 
 def leave(patience: float = 0.0) -> str:
@@ -159,7 +162,7 @@ def leave(patience: float = 0.0) -> str:
     """
     if not coral_home().is_dir():
         return ""
-    server = _Shared(coral_home())
+    server = _LocalServer(coral_home())
     deadline = time.monotonic() + patience
     while server.users() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -168,21 +171,109 @@ def leave(patience: float = 0.0) -> str:
 
 def living() -> str:
     """URL of the local server, while it lives; else empty."""
-    return _Shared(coral_home()).living()
+    return _LocalServer(coral_home()).living()
 
 
 def living_key() -> str | None:
     """`fingerprint` of the key that the living local server was started with; None while there is no server."""
-    server = _Shared(coral_home())
+    server = _LocalServer(coral_home())
     return str(server._read().get("key", "")) if server.living() else None
 
 
 def users() -> list[int]:
     """Processes of this machine, other than this one, that use the local server as theirs."""
-    return _Shared(coral_home()).users()
+    return _LocalServer(coral_home()).users()
 
 
-class _Shared:
+# -- its key -------------------------------------------------------------------------------
+
+
+def key_file(home: Path) -> Path:
+    """Where the key of the local server of `home` is, if it has one."""
+    return home / KEY_FILE
+
+
+def make_key(home: Path) -> Path:
+    """Generate a key for the local server of `home` unless it has one; returns its file, which its owner alone can read.
+
+    The file comes into being whole and with mode 600: it is written under another name that nobody else may open, and
+    linked. Raises `KeyFileError`.
+    """
+    path = key_file(home)
+    if read_key(home) is not None:
+        return path
+    scratch = home / f".{KEY_FILE}.{os.getpid()}.{secrets.token_hex(8)}"
+    try:
+        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(handle, f"{KEY_USER}:{secrets.token_urlsafe(32)}\n".encode())
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        with contextlib.suppress(FileExistsError):  # made by another command at this moment
+            os.link(scratch, path)
+    except OSError as error:
+        raise KeyFileError(
+            f"{path}: the key cannot be written ({error.strerror})",
+            remedy="Set CORAL_HOME to a folder of a local disk that you can write.",
+        ) from None
+    finally:
+        scratch.unlink(missing_ok=True)
+    if read_key(home) is None:
+        raise KeyFileError(
+            f"{path}: the key that was just written is not there", remedy="Is somebody else using this CORAL_HOME?"
+        )
+    return path
+
+
+def read_key(home: Path) -> str | None:
+    """USER:PASSWORD of the local server of `home`; None where there is no key file.
+
+    Raises:
+        KeyFileError: the file is no regular file of ours, others may read it, or it holds something else.
+    """
+    path = key_file(home)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(path, f"cannot be read ({error.strerror})") from None
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise _unusable(path, "is no file")
+        if found.st_uid != os.geteuid() and os.geteuid() != 0:
+            raise _unusable(path, f"belongs to user number {found.st_uid}, not to you")
+        if found.st_mode & 0o077:
+            mode = f"{stat.S_IMODE(found.st_mode):03o}"
+            raise _unusable(path, f"others can read or write it (mode {mode}), so it is no secret any more")
+        text = os.read(handle, KEY_BYTES + 1).decode("utf-8", "replace").strip()
+    finally:
+        os.close(handle)
+    if len(text) > KEY_BYTES or not KEY_FORM.fullmatch(text):
+        raise _unusable(path, "holds no USER:PASSWORD")
+    return text
+
+
+def remove_key(home: Path) -> None:
+    """The local server of `home` has no key from its next start on."""
+    key_file(home).unlink(missing_ok=True)
+
+
+def fingerprint(key: str | None) -> str:
+    """Tells two keys apart without telling either; empty for none."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16] if key else ""
+
+
+def _unusable(path: Path, problem: str) -> KeyFileError:
+    return KeyFileError(f"{path}: {problem}", remedy=f"Make another: coral down, rm {path}, coral up --auth")
+
+
+# -- its process ---------------------------------------------------------------------------
+
+
+class _LocalServer:
     """One local server for all processes that use this home; joined and left under a file lock."""
 
     def __init__(self, home: Path) -> None:
@@ -202,8 +293,8 @@ class _Shared:
                 state = self._read() if found else self._start(port)
                 if state.get("key", "") != fingerprint(read_key(self.home)):
                     raise ServerError(
-                        f"{self.home}: its server was started with another key, or with none. End it with coral down (it also ends "
-                        "with the last process that uses it), then start it anew."
+                        f"{self.home}: its server was started with another key, or with none",
+                        remedy="End it with coral down (it also ends with the last process that uses it), then start it anew.",
                     )
                 state |= {"pid": found.get("pid", state.get("pid")), "url": found.get("url", state.get("url"))}
                 state["users"] = [pid for pid in state.get("users", []) if _alive(pid)] + [os.getpid()]
@@ -218,8 +309,9 @@ class _Shared:
                     self.leave(keep=True)
                     raise ServerError(
                         f"the local Prefect server at {url} (process {state['pid']}) lives and has not answered for "
-                        f"{BUSY_SECONDS:.0f} s, so no second one is started on its database. Wait until it is less busy and run "
-                        f"the same command again, or end it with: kill {state['pid']}. Its log: {self.home / 'server.log'}"
+                        f"{BUSY_SECONDS:.0f} s, so no second one is started on its database",
+                        remedy="Wait until it is less busy and run the same command again, or end it with: kill "
+                        f"{state['pid']}. Its log: {self.home / 'server.log'}",
                     )
                 time.sleep(0.2)
             # it ended meanwhile: another look, and another start
@@ -233,13 +325,7 @@ class _Shared:
             pass
         except BlockingIOError:
             return self._owner()
-        # a server of an earlier version holds no lock
-        state = self._read()
-        return (
-            state
-            if _alive(state.get("pid", 0), "flows.prefect_api.local_server", f"PREFECT_HOME={self.home / 'prefect'}")
-            else {}
-        )
+        return {}
 
     def _owner(self) -> dict[str, Any]:
         """What the process that holds the lock has written; it does so right after it got it."""
@@ -247,14 +333,12 @@ class _Shared:
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, ValueError):
                 found = json_object((self.home / OWNER).read_bytes())
-                if found.get("url") and _alive(
-                    found.get("pid"), "flows.prefect_api.local_server"
-                ):  # else of the one before
+                if found.get("url") and _alive(found.get("pid"), MODULE):  # else of the one before
                     return found
             time.sleep(0.05)
         raise ServerError(
-            f"{self.home / OWNER}: a process holds the lock of this home's Prefect server and does not say which it is. End it "
-            f"(fuser {self.home / OWNER} names it), or set CORAL_HOME to another folder."
+            f"{self.home / OWNER}: a process holds the lock of this home's Prefect server and does not say which it is",
+            remedy=f"End it (fuser {self.home / OWNER} names it), or set CORAL_HOME to another folder.",
         )
 
     def users(self) -> list[int]:
@@ -298,7 +382,7 @@ class _Shared:
             **SETTINGS,
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": url,
-            "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.prefect_api.patient_broker",
+            "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.prefect_api.sqlite_retries",
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         }
         # Prefect's default lets every page that a browser on this machine shows use the server
@@ -309,7 +393,7 @@ class _Shared:
             environment |= {"PREFECT_SERVER_API_AUTH_STRING": key, "PREFECT_API_AUTH_STRING": key}
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "flows.prefect_api.local_server", str(port)],
+                [sys.executable, "-P", "-m", MODULE, str(port)],
                 env=environment,
                 cwd=self.home,  # files of the caller's folder that set up Prefect may be about another server
                 stdin=subprocess.DEVNULL,
@@ -327,7 +411,8 @@ class _Shared:
             if time.monotonic() > deadline:
                 process.kill()
                 raise ServerError(
-                    f"the local Prefect server did not answer at {url} within {START_SECONDS:.0f} s. See its log: {log}"
+                    f"the local Prefect server did not answer at {url} within {START_SECONDS:.0f} s",
+                    remedy=f"See its log: {log}",
                 )
             time.sleep(0.1)
         return {"pid": process.pid, "url": url, "users": [], "keep": False, "key": fingerprint(key)}
@@ -336,44 +421,19 @@ class _Shared:
 def _claim(port: int) -> int:
     """A free loopback port, or `port` itself when it is free."""
     if not 0 <= port <= 65535:
-        raise ServerError(f"port {port} (--port): is no port. Give one of 1 to 65535; --port 0 takes a free one.")
+        raise ServerError(
+            f"port {port} (--port): is no port", remedy="Give one of 1 to 65535; --port 0 takes a free one."
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ServerError(
-                f"port {port} (--port) cannot be used: {error.strerror}. Choose another; --port 0 takes a free one."
+                f"port {port} (--port) cannot be used: {error.strerror}",
+                remedy="Choose another; --port 0 takes a free one.",
             ) from None
         return int(probe.getsockname()[1])
-
-
-def _reach(url: str) -> None:
-    """Refuse an API that does not answer; one that answers with an error is told by who uses it."""
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=10):
-            return
-    except urllib.error.HTTPError:
-        return
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise ServerError(
-            f"PREFECT_API_URL: {url} cannot be reached ({reason}). Start it (coral up), set another, or unset it to have a server "
-            "started for the run."
-        ) from None
-
-
-def refuse_wrong_key(url: str) -> None:
-    """Before anything is begun: /health answers without a key, all else may not. Raises `KeyRefusedError`."""
-    from flows.prefect_api.rest_client import PlainApi  # it needs what is defined here
-
-    try:
-        with PlainApi(url) as plain:
-            plain.get("admin/version")
-    except (KeyRefusedError, KeyFileError):
-        raise
-    except ApiError:
-        return  # said by who uses it
 
 
 def _ready(url: str, seconds: float) -> bool:
@@ -384,21 +444,18 @@ def _ready(url: str, seconds: float) -> bool:
         return False
 
 
-def _alive(pid: object, command: str = "", variable: str = "") -> bool:
-    """Does a process of this number run, with `command` in its command line and `variable` in its environment?"""
+def _alive(pid: object, command: str = "") -> bool:
+    """Does a process of this number run, with `command` in its command line?"""
     if not isinstance(pid, int) or pid <= 0:
         return False
-    process = Path(f"/proc/{pid}")
     try:
-        if command.encode() not in (process / "cmdline").read_bytes():
-            return False
-        return not variable or variable.encode() in (process / "environ").read_bytes().split(b"\0")
+        return command.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
 
 def _end(pid: object) -> None:
-    if not isinstance(pid, int) or not _alive(pid, "flows.prefect_api.local_server"):
+    if not isinstance(pid, int) or not _alive(pid, MODULE):
         return
     for sign, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
@@ -407,7 +464,7 @@ def _end(pid: object) -> None:
         while time.monotonic() < deadline:
             with contextlib.suppress(ChildProcessError, OSError):
                 os.waitpid(pid, os.WNOHANG)
-            if not _alive(pid, "flows.prefect_api.local_server"):
+            if not _alive(pid, MODULE):
                 return
             time.sleep(0.05)
 
@@ -438,12 +495,12 @@ def _watch_users(state: Path) -> None:
 
 
 def application() -> Any:
-    """Prefect's server, asked again where SQLite was too busy."""
+    """Prefect's server, with requests repeated where SQLite was too busy."""
     from prefect.server.api.server import create_app
 
-    from flows.prefect_api.busy_database import ask_again
+    from flows.prefect_api.sqlite_retries import retrying
 
-    return ask_again(create_app())
+    return retrying(create_app())
 
 
 def own(home: Path, url: str) -> IO[str]:
@@ -474,7 +531,7 @@ def main(port: int) -> None:
 
     _watch_users(coral_home() / "server.json")
     uvicorn.run(
-        "flows.prefect_api.local_server:application",
+        f"{MODULE}:application",
         factory=True,
         host="127.0.0.1",
         port=port,

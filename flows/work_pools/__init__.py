@@ -56,9 +56,9 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
 def _find_api() -> None:
     """Let Prefect's client in this process use the configured API or that of `coral up`; else it would start a server itself."""
     if "prefect" in sys.modules:
-        from prefect.settings import PREFECT_API_URL
+        from flows.prefect_api.prefect_client import api_in_use
 
-        if url := PREFECT_API_URL.value():
+        if url := api_in_use():
             use_credential(url)
             return
     from flows.installation.local_stack import use_api

@@ -5,7 +5,7 @@ the run that was there before, so that two evolutions that find the same slot em
 lane. Lanes are found by tags (store and name of the deployment), so that they are still known
 when their deployment was deleted and made again; a deployment is looked up by name again from
 time to time, and when the server does not know it any more. Calls are short
-(`flows.prefect_api.short_calls`); an API that is away is told once, and what was known stays known.
+(`flows.prefect_api.prefect_client`); an API that is away is told once, and what was known stays known.
 """
 
 import logging
@@ -14,31 +14,30 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Crashed
 
 from coral_core.errors import ConfigError, CoralError
 from coral_core.queue import QueueName
 from flows.installation.obstacles import POLLED_SECONDS, Deployments, obstacles
-from flows.prefect_api.api_errors import api_error
-from flows.prefect_api.api_settings import without_secrets
-from flows.prefect_api.pages import all_pages
-from flows.prefect_api.rest_client import PlainApi, refuse_what_is_no_api
-from flows.prefect_api.short_calls import ANSWER_SECONDS, retries, short_client
+from flows.prefect_api.client import RestClient, api_error, refuse_other_servers
+from flows.prefect_api.prefect_client import (
+    ANSWER_SECONDS,
+    API_FAILURES,
+    NO_HEARTBEAT,
+    api_in_use,
+    is_missing,
+    read_flow_runs,
+    retries,
+    short_client,
+)
+from flows.prefect_api.settings import without_secrets
 from flows.work_pools.code_version import code_version
 from flows.work_pools.lane_commands import LANE_TAG, age, deployment_tag, store_tag
-from flows.work_pools.lost_lanes import NO_HEARTBEAT
 from flows.work_pools.repeated_log import Said
 
 log = logging.getLogger("coral.dispatch")
@@ -107,7 +106,7 @@ class Fleet:
         self._installation = installation
         self._client: SyncPrefectClient = short_client()
         self._groups: dict[QueueName, _Group] = {}
-        self._plain: PlainApi | None = None
+        self._plain: RestClient | None = None
         self._said = Said(log)
         self._away_since: float | None = None
         self._settled = 0.0
@@ -116,16 +115,17 @@ class Fleet:
                 self._groups[queue] = self._find(queue, name)
 
     def _find(self, queue: QueueName, name: str) -> _Group:
-        url = PREFECT_API_URL.value()
+        url = api_in_use()
         try:
             found = self._client.read_deployment_by_name(name)
         except ObjectNotFound:
-            refuse_what_is_no_api(str(url))
+            refuse_other_servers(url)
             raise ConfigError(
-                f"infra.{queue}.deployment: {name}: no such deployment on {without_secrets(str(url))}. Start an installation of this machine "
-                "with coral up, or make pools and deployments on that API with coral setup."
+                f"infra.{queue}.deployment: {name}: no such deployment on {without_secrets(url)}",
+                remedy="Start an installation of this machine with coral up, or make pools and deployments on that API with "
+                "coral setup.",
             ) from None
-        except (httpx.HTTPError, RuntimeError) as error:
+        except API_FAILURES as error:
             raise api_error(error) or error from None
         flow = self._client.read_flow(found.flow_id).name
         if flow != FLOWS[queue]:
@@ -157,9 +157,9 @@ class Fleet:
             for group in self._groups.values():
                 if time.monotonic() - group.looked_up > FIND_SECONDS:
                     self._look_up(group)
-                group.living = self._runs(group, LIVING)
+                group.living = read_flow_runs(self._client, LIVING, tags=self._tags(group))
                 self._free_stranded(group)
-        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
+        except API_FAILURES as error:
             if self._away_since is None:
                 self._away_since = time.monotonic()
                 log.warning("the Prefect API does not answer (%s): lanes go on, and this waits", type(error).__name__)
@@ -213,7 +213,7 @@ class Fleet:
             state = self._client.read_flow_run(UUID(flow_run_id)).state
         except ObjectNotFound:
             return UNKNOWN
-        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ValueError):
+        except (*API_FAILURES, ValueError):
             return None
         if state is None or not state.is_final():
             return None
@@ -249,9 +249,9 @@ class Fleet:
     def _why_waiting(self, group: _Group, waiting: list[FlowRun]) -> Notice:
         try:
             if self._plain is None:
-                self._plain = PlainApi(str(PREFECT_API_URL.value()), ANSWER_SECONDS)
+                self._plain = RestClient(api_in_use(), ANSWER_SECONDS)
             look = Deployments(self._plain).look(group.name)
-        except (CoralError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except CoralError as error:
             return Notice("not known", f"lanes wait, and why cannot be looked up: {error}")
         if found := obstacles(look):
             turns = "; lanes take turns" if all(each.busy for each in found) else ""
@@ -294,8 +294,8 @@ class Fleet:
                 run = self._create(
                     group, deployment, queue, slot, str(run.id)
                 )  # that one was there before, and was not found
-        except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
-            if _is_missing(error):
+        except API_FAILURES as error:
+            if is_missing(error):
                 group.looked_up = -FIND_SECONDS  # found by name at the next look, or said to be missing
             first = (str(error).splitlines() or [type(error).__name__])[0]
             self._said.warn(f"start {queue}", first, f"no {queue} lane could be started: {first}")
@@ -324,7 +324,7 @@ class Fleet:
             state: State[Any] = Cancelled(message=why) if waits else Cancelling(message=why)
             self._client.set_flow_run_state(run.id, state, force=False)
             run.state_type = StateType.CANCELLING  # until the next look
-        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
+        except API_FAILURES as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             self._said.warn(f"cancel {run.id}", first, f"lane {run.name} could not be cancelled: {first}")
 
@@ -338,22 +338,13 @@ class Fleet:
             lost: State[Any] = Crashed(message=why)
             self._client.set_flow_run_state(run.id, lost, force=True)
             run.state_type = StateType.CANCELLING  # until the next look
-        except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, ObjectNotFound) as error:
+        except API_FAILURES as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             self._said.warn(f"mark {run.id}", first, f"lane {run.name} could not be marked as lost: {first}")
 
     def not_started(self, queue: QueueName) -> list[FlowRun]:
         """Lanes that no worker has taken yet."""
         return [run for run in self.living(queue) if run.state_type == StateType.SCHEDULED]
-
-    def _runs(self, group: _Group, states: list[StateType]) -> list[FlowRun]:
-        state = FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
-        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=self._tags(group)), state=state)
-        return all_pages(
-            lambda limit, offset: self._client.read_flow_runs(
-                flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=limit, offset=offset
-            )
-        )
 
     def _newest(self, group: _Group, slot: int) -> list[FlowRun]:
         """The last lane that was started in a slot, if there was one."""
@@ -362,10 +353,3 @@ class Fleet:
 
     def _tags(self, group: _Group) -> list[str]:
         return [store_tag(self._installation), deployment_tag(group.name)]
-
-
-def _is_missing(error: Exception) -> bool:
-    """Does the server not know what it was asked about?"""
-    return isinstance(error, ObjectNotFound) or (
-        isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404
-    )

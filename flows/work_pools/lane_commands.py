@@ -11,26 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
 from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Running
 
 from coral_core.lanes.worker import Order
-from flows.prefect_api.pages import all_pages
-from flows.prefect_api.short_calls import retries, short_client
-from flows.work_pools.lost_lanes import believed_lost
+from flows.prefect_api.prefect_client import believed_lost, read_flow_runs, retries, short_client
 
 log = logging.getLogger("coral.lane")
 
@@ -105,32 +93,18 @@ class Orders:
         if now < self._next_others:
             return False
         self._next_others = now + OTHERS_SECONDS
-        if len(in_pool(self._client, pool.name, [StateType.PENDING, StateType.RUNNING])) < pool.concurrency_limit:
+        if (
+            len(read_flow_runs(self._client, [StateType.PENDING, StateType.RUNNING], pool.name))
+            < pool.concurrency_limit
+        ):
             return False
-        waiting = in_pool(self._client, pool.name, [StateType.SCHEDULED], [LANE_TAG])
+        waiting = read_flow_runs(self._client, [StateType.SCHEDULED], pool.name, [LANE_TAG])
         others = [run for run in waiting if self._tag not in run.tags and age(run) > WAITED_SECONDS]
         if others:
             log.info(
                 "makes room for %s, a lane of another store that has waited %.0f s", others[0].name, age(others[0])
             )
         return bool(others)
-
-
-def in_pool(
-    client: SyncPrefectClient, pool: str, states: list[StateType], tags: list[str] | None = None
-) -> list[FlowRun]:
-    """Flow runs of a work pool that are in one of `states`."""
-    wanted: dict[str, Any] = {"state": FlowRunFilterState(type=FlowRunFilterStateType(any_=states))}
-    if tags:
-        wanted["tags"] = FlowRunFilterTags(all_=tags)
-    return all_pages(
-        lambda limit, offset: client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(**wanted),
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-            limit=limit,
-            offset=offset,
-        )
-    )
 
 
 def age(run: FlowRun) -> float:

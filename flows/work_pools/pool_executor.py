@@ -47,7 +47,7 @@ from coral_core.queue import (
     queue_of,
 )
 from coral_core.store.store import Store
-from flows.prefect_api.short_calls import retries
+from flows.prefect_api.prefect_client import retries
 from flows.work_pools.absolute_paths import anchored
 from flows.work_pools.failed_starts import MOST_FAILED_STARTS, Starts
 from flows.work_pools.fleet import UNKNOWN, Fleet

@@ -2,12 +2,10 @@
 
 import logging
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from coral_core.config import InfraConfig
-from flows.prefect_api.short_calls import retries, short_client
+from flows.prefect_api.prefect_client import API_FAILURES, retries, short_client
 
 log = logging.getLogger("coral.dispatch")
 
@@ -23,7 +21,7 @@ def warn_of_limits(infra: InfraConfig) -> None:
                 pools.setdefault(pool or "", {})[queue] = asked.lanes
             for pool, lanes in pools.items():
                 _warn(client, pool, lanes)
-    except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError) as error:
+    except API_FAILURES as error:
         log.debug("limits of pools are not known: %s", error)
 
 

@@ -15,9 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coral_core.errors import ConfigError
-from flows.prefect_api.api_settings import NAMES, ApiSettings, api_settings, configured_names, without_secrets
-from flows.prefect_api.local_server import configured_api, refuse_beside_configured
-from flows.prefect_api.rest_client import PlainApi
+from flows.prefect_api.client import RestClient
+from flows.prefect_api.local_server import refuse_beside_configured
+from flows.prefect_api.settings import (
+    NAMES,
+    ApiSettings,
+    api_settings,
+    configured_api,
+    configured_names,
+    without_secrets,
+)
 
 SOURCES = ("environment", "dotenv", "prefect", "pyproject", "profile")
 VALUES: dict[str, list[str]] = {
@@ -132,7 +139,7 @@ def test_files_about_nothing_and_broken_ones(tmp_path: Path, file: str) -> None:
 
 COLD = """
 import json, sys
-from flows.prefect_api.api_settings import api_settings
+from flows.prefect_api.settings import api_settings
 print(json.dumps([api_settings().url, "prefect" in sys.modules]))
 """
 
@@ -195,8 +202,8 @@ def test_requests_carry_what_prefects_client_sends(
     from prefect.context import refresh_global_settings_context
 
     with place(tmp_path / "x", {source: values | {"url": "http://127.0.0.1:9/api"}}):
-        with PlainApi("http://127.0.0.1:9/api") as api:
-            plain: Any = api._client.headers
+        with RestClient("http://127.0.0.1:9/api") as api:
+            plain: Any = api._http.headers
         refresh_global_settings_context()
         try:
             assert get_client(sync_client=True)._client.headers["Authorization"] == plain["Authorization"] == header

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-import flows.prefect_api.busy_database
-from flows.prefect_api.busy_database import PAUSES, ask_again
+import flows.prefect_api.sqlite_retries
+from flows.prefect_api.sqlite_retries import PAUSES, retrying
 
 
 class Busy:
@@ -39,13 +39,13 @@ async def ask(app: Any, kind: str = "http") -> list[Any]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await ask_again(app)({"type": kind}, receive, send)
+    await retrying(app)({"type": kind}, receive, send)
     return sent
 
 
 @pytest.mark.parametrize("refusals", [0, 1, 3])
 async def test_it_is_asked_until_it_answers(refusals: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.prefect_api.busy_database, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(flows.prefect_api.sqlite_retries, "PAUSES", (0.0, 0.0, 0.0))
     app = Busy(refusals)
     sent = await ask(app)
     assert app.bodies == [b"abc"] * (refusals + 1)
@@ -53,7 +53,7 @@ async def test_it_is_asked_until_it_answers(refusals: int, monkeypatch: pytest.M
 
 
 async def test_a_server_that_stays_busy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.prefect_api.busy_database, "PAUSES", (0.0,) * len(PAUSES))
+    monkeypatch.setattr(flows.prefect_api.sqlite_retries, "PAUSES", (0.0,) * len(PAUSES))
     app = Busy(99)
     with pytest.raises(RuntimeError, match="locked"):
         await ask(app)

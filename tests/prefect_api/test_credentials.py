@@ -14,17 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.prefect_api import credentials, local_server
-from flows.prefect_api.api_errors import ApiError
-from flows.prefect_api.credentials import (
-    KeyFileError,
-    KeyRefusedError,
-    credential_for,
-    fingerprint,
-    key_file,
-    make_key,
-    read_key,
-)
-from flows.prefect_api.rest_client import PlainApi
+from flows.prefect_api.api_errors import ApiError, KeyFileError, KeyRefusedError
+from flows.prefect_api.client import RestClient
+from flows.prefect_api.credentials import credential_for
+from flows.prefect_api.local_server import fingerprint, key_file, make_key, read_key
 
 LOCAL = "http://127.0.0.1:4200/api"
 TEAM = "https://prefect.example/api"
@@ -87,8 +80,8 @@ def test_it_is_never_there_with_another_mode_or_half_written(home: Path, monkeyp
         looked("before the link")
         link(source, target)
 
-    monkeypatch.setattr(credentials.os, "write", spied_write)
-    monkeypatch.setattr(credentials.os, "link", spied_link)
+    monkeypatch.setattr(local_server.os, "write", spied_write)
+    monkeypatch.setattr(local_server.os, "link", spied_link)
     before = os.umask(0)
     try:
         make_key(home)
@@ -214,8 +207,8 @@ def test_plain_requests_send_key_and_headers_to_the_configured_api_alone(
     monkeypatch.setenv("PREFECT_API_URL", url if configured else TEAM)
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "team:secret")
     monkeypatch.setenv("PREFECT_CLIENT_CUSTOM_HEADERS", '{"X-Access": "token"}')
-    with pytest.raises(KeyRefusedError) as refused, PlainApi(url) as api:
-        api.get("admin/version")
+    with pytest.raises(KeyRefusedError) as refused, RestClient(url) as api:
+        api.version()
     server.shutdown()
     assert heard == [(basic("team:secret"), "token") if configured else (None, None)]
     text = str(refused.value)
@@ -227,17 +220,17 @@ def test_no_text_holds_a_key(local: str, monkeypatch: pytest.MonkeyPatch) -> Non
     secret = local.partition(":")[2]
     found = credential_for(LOCAL)
     assert secret not in repr(found) and secret not in str(found) and basic(local) not in repr(found)
-    assert secret not in str(credentials.refused(LOCAL, 401))
+    assert secret not in str(credentials.key_refused(LOCAL, 401))
     monkeypatch.setenv("PREFECT_API_URL", TEAM)
     monkeypatch.setenv("PREFECT_API_KEY", secret)
-    assert secret not in str(credentials.refused(TEAM, 403))
+    assert secret not in str(credentials.key_refused(TEAM, 403))
 
 
 def test_a_key_file_that_cannot_be_used_is_an_error_of_the_api(local: str, home: Path) -> None:
     key_file(home).chmod(0o644)
     with pytest.raises(ApiError, match="others can read"):
-        PlainApi(LOCAL)
-    assert "others can read" in str(credentials.refused(LOCAL, 401))
+        RestClient(LOCAL)
+    assert "others can read" in str(credentials.key_refused(LOCAL, 401))
 
 
 def test_engines_never_see_a_key() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.prefect_api import local_server
-from flows.prefect_api.local_server import OWNER, ServerError, _Shared, own
+from flows.prefect_api.local_server import OWNER, ServerError, _LocalServer, own
 from tests.rehearsal_runs import served
 
 CODE = """
@@ -31,16 +31,21 @@ def joined(home: Path, patience: float) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def read(file: Path) -> list[bytes]:
+    return file.read_bytes().split(b"\0")
+
+
 def servers(home: Path) -> list[int]:
     """Server processes of this home."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         pid, ours = int(entry.name), f"PREFECT_HOME={home / 'prefect'}"
-        if (
-            local_server._alive(pid, "flows.prefect_api.local_server", ours)
-            and b"-P" in (entry / "cmdline").read_bytes()
-        ):
-            found.append(pid)
+        try:
+            is_server = local_server._alive(pid, "flows.prefect_api.local_server") and b"-P" in read(entry / "cmdline")
+            if is_server and ours.encode() in read(entry / "environ"):
+                found.append(pid)
+        except OSError:
+            continue
     return found
 
 
@@ -99,15 +104,15 @@ def test_the_lock_belongs_to_one_process_and_goes_with_it(tmp_path: Path, monkey
     command = [sys.executable, "-c", code, str(tmp_path), "flows.prefect_api.local_server"]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline().strip() == "mine"
-    assert _Shared(tmp_path).living() == "http://u/api"
+    assert _LocalServer(tmp_path).living() == "http://u/api"
     with pytest.raises(SystemExit, match="another Prefect server of this home lives"):
         own(tmp_path, "http://other/api")
     holder.kill()
     holder.communicate()
-    assert _Shared(tmp_path).living() == ""
+    assert _LocalServer(tmp_path).living() == ""
     held = own(tmp_path, "http://other/api")
     with pytest.raises(ServerError, match="does not say which it is"):  # the note is ours, and we are no server
-        _Shared(tmp_path).living()
+        _LocalServer(tmp_path).living()
     held.close()
 
 
@@ -147,5 +152,5 @@ def test_settings_of_the_callers_folder_do_not_reach_the_server(
 
     monkeypatch.setattr(subprocess, "Popen", Ended)
     with pytest.raises(ServerError, match="ended at once"):
-        _Shared(tmp_path)._start(0)
+        _LocalServer(tmp_path)._start(0)
     assert seen["cwd"] == tmp_path and "-P" in seen["command"]  # type: ignore[operator]

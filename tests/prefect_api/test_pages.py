@@ -14,8 +14,8 @@ from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
 from flows.installation.pool_status import look_at_pools
 from flows.observe import artifacts
-from flows.prefect_api.pages import LimitRefusedError, all_pages
-from flows.prefect_api.rest_client import PlainApi
+from flows.prefect_api.api_errors import ApiError
+from flows.prefect_api.client import RestClient, all_pages
 from tests.monitoring.fake_api import FakeApi, serving
 
 
@@ -32,7 +32,7 @@ def test_every_row_once(rows: int, page: int, plain: bool) -> None:
     def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
         calls.append(limit)
         if limit is not None and limit > page:
-            raise LimitRefusedError if plain else refusal(422)
+            raise ApiError("no", status=422) if plain else refusal(422)
         return [{"id": number} for number in range(rows)][offset : offset + (limit or page)]
 
     assert [row["id"] for row in all_pages(read)] == list(range(rows))
@@ -63,11 +63,11 @@ def test_what_commands_see_does_not_depend_on_the_servers_pages(page: int, monke
     fake.workers["coral-a100"] = [fake.worker(f"w{number}", 12) for number in range(15)]
     monkeypatch.delenv("PREFECT_API_KEY", raising=False)
     fake.page = page
-    with serving(fake) as url, PlainApi(url) as api:
+    with serving(fake) as url, RestClient(url) as api:
         looks = {look.name: look for look in look_at_pools(api)}
         assert all(look.present for look in looks.values())
         assert looks["coral-a100"].workers_online == 15
-        assert len(api.find_all("automations/filter")) == len(fake.automations)
+        assert len(api.automations()) == len(fake.automations)
 
 
 class _Artifacts:

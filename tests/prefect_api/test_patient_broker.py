@@ -1,7 +1,7 @@
 """Events that a busy database refuses are handled later, and not lost."""
 
 import asyncio
-import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +13,11 @@ from prefect.server.utilities.messaging import (
     create_publisher,
 )
 from prefect.settings import PREFECT_MESSAGING_BROKER, temporary_settings
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
-import flows.prefect_api.patient_broker
-from flows.prefect_api.busy_database import PAUSES
+import flows.prefect_api.sqlite_retries
+from flows.prefect_api.sqlite_retries import PAUSES
 
 
 async def handled(refusals: int, error: Exception) -> list[bytes | str]:
@@ -28,7 +30,7 @@ async def handled(refusals: int, error: Exception) -> list[bytes | str]:
             raise error
         raise StopConsumer(ack=True)
 
-    with temporary_settings({PREFECT_MESSAGING_BROKER: "flows.prefect_api.patient_broker"}):
+    with temporary_settings({PREFECT_MESSAGING_BROKER: "flows.prefect_api.sqlite_retries"}):
         consumer = create_consumer("patience", concurrency=1)
         async with create_publisher("patience", create_cache()) as publisher:
             await publisher.publish_data(b"paused", {"id": "1"})
@@ -37,13 +39,25 @@ async def handled(refusals: int, error: Exception) -> list[bytes | str]:
     return tried
 
 
-async def test_an_event_waits_for_a_busy_database(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_waits_for_a_busy_database(monkeypatch: pytest.MonkeyPatch, locked: Exception) -> None:
     """More often than the four times that Prefect itself tries."""
-    assert isinstance(flows.prefect_api.patient_broker, BrokerModule) and sum(PAUSES) > 3
-    monkeypatch.setattr(flows.prefect_api.patient_broker, "PAUSES", (0.0,) * len(PAUSES))
-    assert await handled(7, sqlite3.OperationalError("database is locked")) == [b"paused"] * 8
+    assert isinstance(flows.prefect_api.sqlite_retries, BrokerModule) and sum(PAUSES) > 3
+    monkeypatch.setattr(flows.prefect_api.sqlite_retries, "PAUSES", (0.0,) * len(PAUSES))
+    assert await handled(7, locked) == [b"paused"] * 8
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Exception:
+    """What SQLAlchemy raises where another connection writes."""
+    path = f"sqlite:///{tmp_path / 'x.db'}"
+    engine = create_engine(path, connect_args={"timeout": 0})
+    with engine.connect() as writes, engine.connect() as waits:
+        writes.execute(text("BEGIN IMMEDIATE"))
+        with pytest.raises(OperationalError) as raised:
+            waits.execute(text("BEGIN IMMEDIATE"))
+    return raised.value
 
 
 async def test_other_errors_are_prefects_own_business(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.prefect_api.patient_broker, "PAUSES", (30.0,))
+    monkeypatch.setattr(flows.prefect_api.sqlite_retries, "PAUSES", (30.0,))
     assert await handled(2, ValueError("a bug")) == [b"paused"] * 3

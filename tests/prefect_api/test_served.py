@@ -20,8 +20,7 @@ from flows import evolve as evolve_module
 from flows import lane as lane_module
 from flows.lane import evaluate_genomes, train_adapters
 from flows.lane import test_patches as judged_patches
-from flows.prefect_api.served import roots, served
-from flows.prefect_api.worker_exit import STARTED_BY_WORKER
+from flows.prefect_api.flow_run_process import STARTED_BY_WORKER, roots, served
 
 evolve = evolve_module.evolve
 
@@ -253,7 +252,7 @@ def test_whatever_they_are_a_flow_refuses_them_or_stays_below_with_bounded_numbe
 
 def test_a_person_at_the_terminal_is_not(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(STARTED_BY_WORKER)
-    monkeypatch.setattr("flows.prefect_api.served.deployment", type("Runtime", (), {"id": None}))
+    monkeypatch.setattr("prefect.runtime.deployment", type("Runtime", (), {"id": None}))
     assert not served() and roots() is None
     with pytest.raises(Started) as started:
         run(evolve, config={"runs": str(ground / "out" / "runs"), "store": {"path": str(ground / "out" / "s")}})
@@ -264,7 +263,7 @@ def test_a_person_at_the_terminal_is_not(ground: Path, monkeypatch: pytest.Monke
 def test_one_sign_is_enough(ground: Path, monkeypatch: pytest.MonkeyPatch, sign: str) -> None:
     if sign == "deployment":
         monkeypatch.delenv(STARTED_BY_WORKER)
-        monkeypatch.setattr("flows.prefect_api.served.deployment", type("Runtime", (), {"id": str(uuid4())}))
+        monkeypatch.setattr("prefect.runtime.deployment", type("Runtime", (), {"id": str(uuid4())}))
     assert served() and roots() is not None
 
 

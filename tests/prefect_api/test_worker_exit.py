@@ -11,7 +11,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from rich.console import Console
-from flows.prefect_api.worker_exit import outlive_worker
+from flows.prefect_api.flow_run_process import outlive_worker
 
 outlive_worker()
 console = Console(file=sys.stderr)  # as Prefect's handler, which knows the stream and not the descriptor

@@ -1,0 +1,447 @@
+"""The Prefect REST API for commands: no ``import prefect``, which takes longer than all that they ask.
+
+Presents what Prefect's own client would present (key, basic authentication, headers, certificates). Answers are read
+into records that hold the fields in use; every failure is an `ApiError`, an answer of another shape included.
+"""
+
+import ssl
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from flows.prefect_api.api_errors import ApiError, ApiUnreachableError
+from flows.prefect_api.credentials import credential_for, key_refused, same_api
+from flows.prefect_api.settings import api_settings
+
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 20.0
+PAGE = 200
+"""Rows that are asked for at once: a server's default for PREFECT_SERVER_API_DEFAULT_LIMIT, which refuses more."""
+_PROTECTED = {"user-agent", "prefect-csrf-token", "prefect-csrf-client"}
+"""Headers that Prefect's client does not let `PREFECT_CLIENT_CUSTOM_HEADERS` set."""
+
+StateType = Literal[
+    "SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING", "COMPLETED", "FAILED", "CANCELLED", "CRASHED"
+]
+LIVING: tuple[StateType, ...] = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
+
+
+class _Record(BaseModel):
+    """Part of an answer; fields that nobody here reads are left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class FlowRun(_Record):
+    """One flow run."""
+
+    id: str
+    name: str = ""
+    state_type: StateType | None = None
+    tags: tuple[str, ...] = ()
+    parameters: dict[str, Any] = {}
+    start_time: datetime | None = None
+    work_pool_name: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state_type is not None and self.state_type not in LIVING
+
+
+class ConcurrencyLimit(_Record):
+    """The concurrency limit of a deployment."""
+
+    limit: int | None = None
+    active_slots: int = 0
+    active: bool = True
+
+
+class Deployment(_Record):
+    """One deployment. `paused` concerns its schedule alone."""
+
+    id: str = ""
+    flow_id: str = ""
+    paused: bool = False
+    work_pool_name: str | None = None
+    work_queue_name: str | None = None
+    global_concurrency_limit: ConcurrencyLimit | None = None
+
+
+class WorkPool(_Record):
+    """One work pool."""
+
+    name: str
+    type: str = ""
+    concurrency_limit: int | None = None
+    is_paused: bool = False
+    base_job_template: dict[str, Any] = {}
+
+
+class WorkQueue(_Record):
+    """One queue of a work pool."""
+
+    name: str = ""
+    concurrency_limit: int | None = None
+    is_paused: bool = False
+    last_polled: datetime | None = None
+
+
+class Worker(_Record):
+    """One worker of a pool; Prefect goes on listing workers that are gone."""
+
+    name: str
+    status: str = "ONLINE"
+    last_heartbeat_time: datetime | None = None
+    heartbeat_interval_seconds: float = Field(30.0, gt=0)
+
+
+class Automation(_Record):
+    """One automation."""
+
+    name: str
+    enabled: bool
+
+
+class LogLine(_Record):
+    """One line of a flow run's log; `level` is a number of `logging`."""
+
+    id: str
+    flow_run_id: str | None = None
+    level: int
+    timestamp: datetime
+    message: str
+
+
+class _Id(_Record):
+    id: str
+    name: str
+
+
+class _Updated(_Record):
+    updated: datetime
+
+
+Row = TypeVar("Row")
+RecordT = TypeVar("RecordT", bound=_Record)
+
+
+def all_pages(read: Callable[[int | None, int], Sequence[Row]]) -> list[Row]:
+    """All rows of a query, each once, also when rows move between the pages meanwhile.
+
+    Args:
+        read: Called with limit (None: the server's) and offset; gives the rows from there.
+    """
+    found: dict[Any, Row] = {}
+    limit: int | None = PAGE
+    offset = 0
+    while True:
+        try:
+            rows = read(limit, offset)
+        except (ApiError, httpx.HTTPStatusError) as error:
+            status = error.status if isinstance(error, ApiError) else error.response.status_code
+            if limit is None or status != 422:
+                raise
+            limit = None  # the server gives no pages of that size
+            continue
+        found |= {_key(row): row for row in rows}
+        offset += len(rows)
+        if not rows or (limit is not None and len(rows) < limit):
+            return list(found.values())
+
+
+def _key(row: Any) -> Any:
+    if isinstance(row, dict):
+        return row["id"] if "id" in row else row["name"]
+    return row.id
+
+
+def api_error(error: Exception, url: str | None = None) -> ApiError | None:
+    """What a failed request of httpx or of Prefect's client means; None when `error` is not about reaching the API.
+
+    Args:
+        error: What was raised.
+        url: The API that was asked; left out: the configured one.
+    """
+    if isinstance(error, RuntimeError):  # Prefect: "Failed to reach API", raised from what kept it from that
+        cause = error.__cause__
+        return api_error(cause, url) if isinstance(cause, httpx.HTTPError) else None
+    if not isinstance(error, httpx.HTTPError | httpx.InvalidURL):
+        return None
+    url = url or api_settings().url or "the Prefect API"
+    if isinstance(error, httpx.InvalidURL):
+        return ApiError(f"{url} is no URL of an API ({error})", remedy="Set PREFECT_API_URL to one.")
+    if not isinstance(error, httpx.HTTPStatusError):
+        return ApiUnreachableError(
+            f"{url} cannot be reached ({type(error).__name__})",
+            remedy="Start it with coral up, set PREFECT_API_URL to another, or unset it.",
+        )
+    if error.response.status_code in (401, 403):
+        return key_refused(url, error.response.status_code)
+    detail = " ".join(error.response.text.split())[:200] or error.response.reason_phrase
+    return ApiError(
+        f"{url} answers {error.response.status_code}: {detail}",
+        remedy="Is it a Prefect API (it ends in /api) of the version that is installed here?",
+        status=error.response.status_code,
+    )
+
+
+def refuse_other_servers(url: str) -> None:
+    """Before something is reported as missing at `url`: is that a Prefect API at all? Raises `ApiError`."""
+    with RestClient(url) as client:
+        client.check_is_prefect()
+
+
+class RestClient:
+    """Short requests over one kept connection.
+
+    Args:
+        url: The API; ends in ``/api``.
+        answer_seconds: Longest wait for one answer.
+
+    Raises:
+        ApiError: By each method, where the API cannot be reached or answers with an error.
+
+    Example::
+
+        with RestClient("http://127.0.0.1:4200/api") as client:
+            print(client.version(), [pool.name for pool in client.work_pools()])
+    """
+
+    def __init__(self, url: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.url = url.rstrip("/")
+        self.ahead = 0.0
+        """Seconds that the server's clock is ahead of this machine's, as of the last answer; known to one second."""
+        self._is_prefect: bool | None = None
+        timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
+        self._http = httpx.Client(headers=_headers(self.url), timeout=timeout, verify=_verify(), trust_env=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def version(self) -> str:
+        """Version of the server; empty where it does not tell."""
+        return str(self._ask("GET", "admin/version") or "")
+
+    def now(self) -> float:
+        """Unix time by the server's clock."""
+        return time.time() + self.ahead
+
+    def age(self, when: datetime) -> float:
+        """Seconds since `when`, by the server's clock."""
+        return max(0.0, self.now() - when.timestamp())
+
+    def flow_run(self, flow_run_id: str) -> FlowRun | None:
+        """A flow run; None when the server does not know it."""
+        return self._one(FlowRun, f"flow_runs/{quote(flow_run_id, safe='')}")
+
+    def flow_runs(self, query: dict[str, Any]) -> list[FlowRun]:
+        """Flow runs that match a query made by `flow_run_query`."""
+        return self._all(FlowRun, "flow_runs/filter", query)
+
+    def count_flow_runs(self, query: dict[str, Any]) -> int:
+        """Number of the flow runs that match a query made by `flow_run_query`."""
+        return self._read(TypeAdapter(int), self._ask("POST", "flow_runs/count", query) or 0)
+
+    def deployment(self, name: str) -> Deployment | None:
+        """A deployment by its full name (flow/deployment)."""
+        return self._one(Deployment, f"deployments/name/{quote(name)}")
+
+    def flows_deployed_to(self, pool: str, flows: Sequence[str]) -> set[str]:
+        """Those of the named flows that have a deployment on `pool`."""
+        named = self._all(_Id, "flows/filter", {"flows": {"name": {"any_": list(flows)}}})
+        deployed = {
+            found.flow_id
+            for found in self._all(Deployment, "deployments/filter", {"work_pools": {"name": {"any_": [pool]}}})
+        }
+        return {flow.name for flow in named if flow.id in deployed}
+
+    def work_pools(self) -> list[WorkPool]:
+        return self._all(WorkPool, "work_pools/filter")
+
+    def work_pool(self, name: str) -> WorkPool | None:
+        return self._one(WorkPool, f"work_pools/{quote(name, safe='')}")
+
+    def work_queue(self, pool: str, name: str) -> WorkQueue | None:
+        return self._one(WorkQueue, f"work_pools/{quote(pool, safe='')}/queues/{quote(name, safe='')}")
+
+    def workers(self, pool: str) -> list[Worker]:
+        """Workers of a pool, those that Prefect still lists; none where the pool is missing."""
+        return self._all(Worker, f"work_pools/{quote(pool, safe='')}/workers/filter")
+
+    def automations(self) -> list[Automation]:
+        return self._all(Automation, "automations/filter")
+
+    def log_lines(self, flow_run_ids: Sequence[str], level: int, after: str = "", before: str = "") -> list[LogLine]:
+        """Log lines of flow runs, by time.
+
+        Args:
+            flow_run_ids: At most a few hundred.
+            level: Lines of this level and above.
+            after: Lines from this time on (ISO 8601); empty: from the beginning.
+            before: Lines until this time; empty: to the end.
+        """
+        wanted: dict[str, Any] = {"level": {"ge_": level}, "flow_run_id": {"any_": list(flow_run_ids)}}
+        if span := {name: time for name, time in (("after_", after), ("before_", before)) if time}:
+            wanted["timestamp"] = span
+        return self._all(LogLine, "logs/filter", {"logs": wanted, "sort": "TIMESTAMP_ASC"})
+
+    def artifact_age(self, flow_run_id: str) -> float | None:
+        """Seconds since an artifact of the flow run changed last; None without artifacts."""
+        query = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "UPDATED_DESC", "limit": 1}
+        newest = self._read(TypeAdapter(list[_Updated]), self._ask("POST", "artifacts/filter", query) or [])
+        return self.now() - newest[0].updated.timestamp() if newest else None
+
+    def check_is_prefect(self) -> None:
+        """Prefect's answers below a wrong address are like those about missing things. Raises `ApiError`."""
+        if self._is_prefect is None:
+            self._is_prefect = True  # for the question itself
+            self._is_prefect = isinstance(self._ask("POST", "flows/count", {}), int)
+        if not self._is_prefect:
+            raise ApiError(
+                f"{self.url} is no Prefect API: it knows no flows",
+                remedy="Set PREFECT_API_URL to one (it ends in /api).",
+            )
+
+    # -- changing --------------------------------------------------------------------------
+
+    def cancel_flow_run(self, run: FlowRun, message: str = "") -> None:
+        """Ask for the end of a run; one that no worker has taken is cancelled at once."""
+        waits = run.state_type == "SCHEDULED"
+        self.set_state(run.id, "CANCELLED" if waits else "CANCELLING", message, force=waits)
+
+    def set_state(self, flow_run_id: str, state: StateType, message: str = "", force: bool = False) -> None:
+        """Propose a state of a flow run; `force` sets it against Prefect's rules."""
+        body = {"state": {"type": state, "name": state.capitalize(), "message": message or None}, "force": force}
+        self._ask("POST", f"flow_runs/{quote(flow_run_id, safe='')}/set_state", body)
+
+    def pause_work_pool(self, name: str, paused: bool) -> None:
+        """Stop a pool from giving flow runs to workers, or let it go on."""
+        self._ask("PATCH", f"work_pools/{quote(name, safe='')}", {"is_paused": paused})
+
+    # -- requests --------------------------------------------------------------------------
+
+    def _one(self, record: type[RecordT], path: str) -> RecordT | None:
+        found = self._ask("GET", path)
+        return None if found is None else self._read(TypeAdapter(record), found)
+
+    def _all(self, record: type[RecordT], path: str, query: dict[str, Any] | None = None) -> list[RecordT]:
+        def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
+            page = {"offset": offset} | ({"limit": limit} if limit is not None else {})
+            return self._read(TypeAdapter(list[dict[str, Any]]), self._ask("POST", path, (query or {}) | page) or [])
+
+        return self._read(TypeAdapter(list[record]), all_pages(read))  # type: ignore[valid-type]
+
+    def _read(self, shape: TypeAdapter[Row], found: Any) -> Row:
+        try:
+            return shape.validate_python(found)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ApiError(
+                f"{self.url} answers what a Prefect API does not ({where}: {first['msg']})",
+                remedy="Set PREFECT_API_URL to a Prefect API.",
+            ) from None
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """JSON of an answer; None where there is none or nothing is found."""
+        try:
+            answer = self._http.request(method, f"{self.url}/{path}", json=body)
+            if answer.status_code == 403 and "CSRF" in answer.text:
+                self._fetch_csrf_token()
+                answer = self._http.request(method, f"{self.url}/{path}", json=body)
+            if answer.status_code == 404:
+                self.check_is_prefect()
+                return None
+            answer.raise_for_status()
+            self._compare_clocks(answer)
+            return answer.json() if answer.content else None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise api_error(error, self.url) or error from None
+        except ValueError:
+            raise ApiError(
+                f"{self.url} answers something else than JSON",
+                remedy="Set PREFECT_API_URL to a Prefect API (it ends in /api).",
+            ) from None
+
+    def _fetch_csrf_token(self) -> None:
+        """Servers with PREFECT_SERVER_CSRF_PROTECTION_ENABLED want one with every query."""
+        client = str(uuid.uuid4())
+        token = self._http.get(f"{self.url}/csrf-token", params={"client": client}).raise_for_status().json()["token"]
+        self._http.headers.update({"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token})
+
+    def _compare_clocks(self, answer: httpx.Response) -> None:
+        try:
+            there = parsedate_to_datetime(answer.headers["date"]).timestamp() + 0.5
+        except (KeyError, ValueError, TypeError):
+            return
+        difference = there - time.time()
+        self.ahead = difference if abs(difference) > 2 else 0.0
+
+
+def flow_run_query(
+    *,
+    states: Sequence[StateType] = (),
+    ids: Sequence[str] = (),
+    parents: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    flow: str = "",
+    pools: Sequence[str] = (),
+    queue: str = "",
+) -> dict[str, Any]:
+    """A query for flow runs that meet every condition given: with any of the values, and with all of `tags`.
+
+    Example:
+        >>> flow_run_query(states=["RUNNING"], pools=["gpu"])
+        {'flow_runs': {'state': {'type': {'any_': ['RUNNING']}}}, 'work_pools': {'name': {'any_': ['gpu']}}}
+    """
+    runs: dict[str, Any] = {"state": {"type": {"any_": list(states)}}} if states else {}
+    runs |= {name: {"any_": list(some)} for name, some in (("id", ids), ("parent_flow_run_id", parents)) if some}
+    runs |= {"tags": {"all_": list(tags)}} if tags else {}
+    named = (("flows", [flow] if flow else []), ("work_pools", pools), ("work_pool_queues", [queue] if queue else []))
+    return {"flow_runs": runs} | {table: {"name": {"any_": list(names)}} for table, names in named if names}
+
+
+def _headers(url: str) -> dict[str, str]:
+    """Headers for the API at `url` and no other: an address may come from a run's folder, which anybody may have written.
+
+    As with Prefect's client, custom headers go before a key.
+    """
+    credential = credential_for(url)
+    headers = {"Authorization": credential.header} if credential is not None else {}
+    found = api_settings()
+    if not same_api(url, found.url):
+        return headers
+    return headers | {name: value for name, value in found.custom_headers.items() if name.lower() not in _PROTECTED}
+
+
+def _verify() -> bool | ssl.SSLContext:
+    found = api_settings()
+    if found.tls_insecure_skip_verify:
+        return False
+    if not found.ssl_cert_file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=found.ssl_cert_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ApiError(
+            f"{found.ssl_cert_file} (PREFECT_API_SSL_CERT_FILE or SSL_CERT_FILE): no certificates can be read there ({error})",
+            remedy="Set it to a file of certificates, or unset it.",
+        ) from None
