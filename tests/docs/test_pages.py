@@ -92,6 +92,14 @@ def test_commands_of_examples_parse(page: str, command: str) -> None:
     build().parse_args(tokens, exit_on_error=False, print_error=False)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_named_targets_of_make_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    fenced = "\n".join(re.findall(r"^```\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)", page.read_text()) + re.findall(r"^make ([a-z-]+)", fenced, re.MULTILINE))
+    assert named <= targets
+
+
 def test_every_page_can_be_reached_from_the_index() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / link.partition("#")[0]).resolve() for link in LINK.findall(index.read_text())}
