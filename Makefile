@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve test test-all test-slow coverage test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny secrets constraints clean
+.PHONY: help env evolve test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ test-slow: env ## of test-all what is not in test: kills, outages, hangs, lost m
 coverage: env ## lines of each package that the tests without a server execute in their own process
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not server and not slow and not docker and not browser' --cov --cov-report= $(ONLY)
 	@$(BIN)/python tests/coverage_by_package.py
+
+test-wheel: env ## the built wheel in a fresh environment and an empty folder, up to an evolution on work pools
+	$(BIN)/python -m pytest -m '' tests/installation/test_wheel.py
 
 test-docker: env ## lanes in containers, with a Docker daemon of its own where none answers (root)
 	@bash tests/docker/run.sh

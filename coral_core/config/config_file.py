@@ -32,6 +32,8 @@ MOST_OVERRIDES = 256
 LONGEST_MESSAGE = 300
 TINY, REHEARSAL = "coral-tiny", "rehearsal"
 """Base models that come with CORAL-X; a colon and what to rehearse may follow the second."""
+BUILT_IN = ("quickstart", "production")
+"""Configurations that are part of the package; in a checkout the files of ``configs/``."""
 
 Origins = Mapping[KeyPath, str]
 
@@ -72,8 +74,22 @@ class Places:
         error.problem = f"{self.of(key)}: {error.problem}"
 
 
+def built_in(name: str) -> Path:
+    """File of a configuration that is part of the package: ``quickstart`` or ``production``.
+
+    Example:
+        >>> built_in("quickstart").read_text().startswith("# CORAL-X quickstart")
+        True
+    """
+    return Path(__file__).parent / f"{name}.yaml"
+
+
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     """Read the YAML file at `path`, apply ``a.b=c`` overrides, return the checked configuration.
+
+    Args:
+        path: A file; or ``quickstart`` or ``production``, where no file has that name.
+        overrides: ``section.key=value``, each in place of what the file says.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or says something that cannot run.
@@ -85,7 +101,8 @@ def read_config(path: str | Path, overrides: Iterable[str] = ()) -> tuple[RunCon
     """As `load_config`; also where each key was written, for what is found out later."""
     path = Path(path)
     places = Places(shown(path, 200))
-    config = _parsed(read_file(path), places, overrides)
+    found = built_in(path.name) if str(path) in BUILT_IN and not path.exists() else path
+    config = _parsed(read_file(found), places, overrides)
     for key, complaint in path_problems(config):
         raise ConfigError(f"{places.of(key)}: {complaint}")
     return config, places

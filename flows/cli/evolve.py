@@ -37,7 +37,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def evolve(
-    config: Path,
+    config: Path | None = None,
     /,
     *,
     seed: Annotated[int | None, Parameter(help="Seed of the run, in place of the file's.")] = None,
@@ -59,7 +59,15 @@ def evolve(
 
     Where no Prefect API is configured a local server is started for the run and ended
     with it. Finished work is in the store and is never done again.
+
+    Args:
+        config: The configuration: a file, or quickstart or production, which come with CORAL-X.
     """
+    if config is None:
+        raise ConfigError(
+            "CONFIG: no configuration was given",
+            remedy="Write one with coral init, or run the one that comes with CORAL-X: coral evolve quickstart",
+        )
     overrides = [*(set_ or [])]
     if seed is not None:
         overrides.append(f"seed={seed}")

@@ -54,11 +54,28 @@ class Notify:
         )
 
 
+LEAVE_SECONDS = 15.0
+"""An evolution that was told to end sends its last log lines before it lets go of the server."""
+LABEL = re.compile(r"[\w./-]+=[A-Za-z0-9][\w.-]*(,[A-Za-z0-9][\w.-]*)*")
+LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)")
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Cluster:
-    """Options that only Kubernetes has."""
+class PoolOptions:
+    """Options of pools: what their templates are rendered with."""
 
+    type: Annotated[Infrastructure, Parameter(help="What lanes run in.")] = "process"
+    workdir: Annotated[Path | None, Parameter(help="Where processes start; this folder by default.")] = None
+    store: Annotated[str, Parameter(help="Folder of runs and store in every container.")] = "/data"
+    api_url: Annotated[str | None, Parameter(help="The API as containers reach it.")] = None
+    control_image: Annotated[str, Parameter(help="Image of evolutions.")] = "coral-x-control:latest"
+    lane_image: Annotated[str, Parameter(help="Image of lanes.")] = "coral-x-lane:latest"
+    pull_policy: Annotated[PullPolicy, Parameter(help="When images are pulled.")] = "IfNotPresent"
+    network: Annotated[str, Parameter(help="Docker network mode.")] = "bridge"
+    token_file: Annotated[
+        str, Parameter(help="File of each Docker host that holds lanes' Hugging Face token, readable for user 1000.")
+    ] = ""
     namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral"
     claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store"
     training_node_label: Annotated[
@@ -68,24 +85,6 @@ class Cluster:
         str, Parameter(help="The same of the nodes that evaluate, in place of GPU feature discovery's for A10Gs.")
     ] = ""
     token_secret: Annotated[str, Parameter(help="Secret whose key HF_TOKEN holds lanes' Hugging Face token.")] = ""
-
-    def node_labels(self) -> dict[str, str]:
-        """Pool -> label. Raises `ConfigError`."""
-        given = {"coral-a100": self.training_node_label, "coral-a10g": self.evaluation_node_label}
-        for kind, label in zip(("training", "evaluation"), given.values(), strict=True):
-            if label and not LABEL.fullmatch(label):
-                raise ConfigError(
-                    f"--{kind}-node-label {label}: is no label of a node. Give KEY=VALUE or KEY=VALUE,VALUE, as kubectl "
-                    "get nodes --show-labels writes them."
-                )
-        return {pool: label for pool, label in given.items() if label}
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Rights:
-    """What flow runs in containers may do beyond what their pools need; workers of processes have it in their environment."""
-
     code_root: Annotated[
         list[str] | None,
         Parameter(
@@ -98,54 +97,102 @@ class Rights:
             help="Sandbox layer that a configuration may do without (landlock, seccomp); repeatable.", negative=()
         ),
     ] = None
+    gpus: Annotated[bool, Parameter(help="Lanes use GPUs, one each.")] = True
 
-    def refuse_odd(self, type: Infrastructure) -> None:
-        """Raises `ConfigError`."""
-        for name, values in (("code-root", self.code_root), ("allow-missing-layer", self.allow_missing_layer)):
-            variable = "CORAL_ROOTS_CODE" if name == "code-root" else "CORAL_ALLOW_MISSING_LAYERS"
-            if type == "process" and any(values or ()):
-                raise ConfigError(
-                    f"--{name} {' '.join(values or ())}: is for containers. Flow runs that are processes have {variable} of "
-                    "their worker's environment: set it there."
-                )
-        for folder in filter(None, self.code_root or ()):
-            if not folder.startswith("/") or ":" in folder:
-                raise ConfigError(
-                    f"--code-root {folder}: give an absolute path without a colon, as it is in containers."
-                )
-        for layer in filter(None, self.allow_missing_layer or ()):
+    def place(self, url: str) -> Place:
+        """What templates are rendered with; `url` is the configured API. Raises `ConfigError` for options that do not fit."""
+        code, layers = (list(filter(None, given or ())) for given in (self.code_root, self.allow_missing_layer))
+        if self.type == "process":
+            for option, values, variable in (
+                ("--code-root", code, "CORAL_ROOTS_CODE"),
+                ("--allow-missing-layer", layers, "CORAL_ALLOW_MISSING_LAYERS"),
+            ):
+                if values:
+                    raise ConfigError(
+                        f"{option} {' '.join(values)}: is for containers",
+                        remedy=f"Flow runs that are processes have {variable} of their worker's environment: set it there.",
+                    )
+        else:
+            _check_path("--store", self.store)
+        for folder in code:
+            _check_path("--code-root", folder)
+        for layer in layers:
             if layer not in ("landlock", "seccomp"):
                 raise ConfigError(
-                    f"--allow-missing-layer {layer}: is none that can be missed. Known: landlock, seccomp."
+                    f"--allow-missing-layer {layer}: cannot be done without", remedy="Known: landlock, seccomp."
                 )
+        if self.token_file and (self.type != "docker" or not self.token_file.startswith("/")):
+            raise ConfigError(
+                f"--token-file {self.token_file}: is for --type docker, and an absolute path",
+                remedy="On Kubernetes name a secret (--token-secret); lanes that are processes have HF_TOKEN of their worker.",
+            )
+        return Place(
+            infrastructure=self.type,
+            workdir=str((self.workdir or Path.cwd()).absolute()),
+            store=self.store,
+            control_image=self.control_image,
+            lane_image=self.lane_image,
+            pull_policy=self.pull_policy,
+            network=self.network,
+            namespace=self.namespace,
+            claim=self.claim,
+            node_labels=self._node_labels(),
+            token_file=self.token_file,
+            token_secret=self.token_secret,
+            code_roots=":".join(code),
+            missing_layers=",".join(layers),
+            gpus=self.gpus,
+            api_url=self._api_url(url),
+        )
+
+    def _node_labels(self) -> dict[str, str]:
+        given = {"coral-a100": self.training_node_label, "coral-a10g": self.evaluation_node_label}
+        for kind, label in zip(("training", "evaluation"), given.values(), strict=True):
+            if label and not LABEL.fullmatch(label):
+                raise ConfigError(
+                    f"--{kind}-node-label {label}: is not a label of a node",
+                    remedy="Give KEY=VALUE or KEY=VALUE,VALUE, as kubectl get nodes --show-labels writes them.",
+                )
+        return {pool: label for pool, label in given.items() if label}
+
+    def _api_url(self, configured: str) -> str:
+        if self.type == "process":  # has the address of its worker
+            return ""
+        url = self.api_url or configured
+        if (clean := without_secrets(url)) != url:
+            raise ConfigError(
+                f"--api-url {clean}: a user name, a password or a query stands in the address, and everybody who sees the pools "
+                "would read it",
+                remedy="Give the address alone; workers get the key from PREFECT_API_AUTH_STRING or PREFECT_API_KEY in their "
+                "environment.",
+            )
+        isolated = self.type == "kubernetes" or (self.type == "docker" and self.network != "host")
+        if isolated and LOOPBACK.match(url):
+            raise ConfigError(
+                f"--api-url {url}: is the container itself for lanes in one",
+                remedy="Give the API's address as they reach it"
+                + (", or --network host." if self.type == "docker" else "."),
+            )
+        return url
 
 
-LEAVE_SECONDS = 15.0
-"""An evolution that was told to end sends its last log lines before it lets go of the server."""
-LABEL = re.compile(r"[\w./-]+=[A-Za-z0-9][\w.-]*(,[A-Za-z0-9][\w.-]*)*")
-LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)")
-NOTHING_ASKED = Notify()
-USUAL_CLUSTER = Cluster()
-NO_MORE = Rights()
+def _check_path(option: str, path: str) -> None:
+    """Paths in containers are written with a colon between host and container, and in lists. Raises `ConfigError`."""
+    if not path.startswith("/") or ":" in path:
+        raise ConfigError(f"{option} {path}: is a path in containers", remedy="Give an absolute path without a colon.")
+
+
+NO_NOTIFY = Notify()
+USUAL_POOLS = PoolOptions()
 
 
 def setup(
     *,
-    type: Annotated[Infrastructure, Parameter(help="What lanes run in.")] = "process",
-    workdir: Annotated[Path | None, Parameter(help="Where processes start; this folder by default.")] = None,
-    store: Annotated[str, Parameter(help="Folder of runs and store in every container.")] = "/data",
-    api_url: Annotated[str | None, Parameter(help="The API as containers reach it.")] = None,
-    control_image: Annotated[str, Parameter(help="Image of evolutions.")] = "coral-x-control:latest",
-    lane_image: Annotated[str, Parameter(help="Image of lanes.")] = "coral-x-lane:latest",
-    pull_policy: Annotated[PullPolicy, Parameter(help="When images are pulled.")] = "IfNotPresent",
-    network: Annotated[str, Parameter(help="Docker network mode.")] = "bridge",
-    token_file: Annotated[
-        str, Parameter(help="File of each Docker host that holds lanes' Hugging Face token, readable for user 1000.")
-    ] = "",
-    cluster: Cluster = USUAL_CLUSTER,
-    rights: Rights = NO_MORE,
-    gpus: Annotated[bool, Parameter(help="Lanes use GPUs, one each.")] = True,
-    notify: Notify = NOTHING_ASKED,
+    pools: PoolOptions = USUAL_POOLS,
+    as_installed: Annotated[
+        bool, Parameter(help="Use for each pool the options that its last set-up recorded.", negative=())
+    ] = False,
+    notify: Notify = NO_NOTIFY,
     only_notices: Annotated[
         bool, Parameter(help="Leave pools and deployments alone: only automations and where notices go.", negative=())
     ] = False,
@@ -153,68 +200,18 @@ def setup(
 ) -> None:
     """Make or update work pools, automations and deployments on the configured Prefect API."""
     url = use_api()
-    from flows.installation.server_setup import set_up_notices
-    from flows.installation.server_setup import setup as run
+    from flows.installation import server_setup
 
     notices = notify.notices()
     if only_notices:
-        _say(set_up_notices(notices, dry_run))
+        _print(server_setup.set_up_notices(notices, dry_run))
         return
-    rights.refuse_odd(type)
-    place = Place(
-        infrastructure=type,
-        workdir=str((workdir or Path.cwd()).absolute()),
-        store=_store(store, type),
-        control_image=control_image,
-        lane_image=lane_image,
-        pull_policy=pull_policy,
-        network=network,
-        namespace=cluster.namespace,
-        claim=cluster.claim,
-        node_labels=cluster.node_labels(),
-        token_file=_token_file(token_file, type),
-        token_secret=cluster.token_secret,
-        code_roots=":".join(filter(None, rights.code_root or ())),
-        missing_layers=",".join(filter(None, rights.allow_missing_layer or ())),
-        gpus=gpus,
-        api_url=_reachable(api_url or url, type, network),
-    )
-    _say(run(place, dry_run, notices))
+    if as_installed and pools != USUAL_POOLS:
+        raise ConfigError("--as-installed: takes no other options of pools", remedy="Leave one of them out.")
+    _print(server_setup.setup(None if as_installed else pools.place(url), dry_run, notices))
 
 
-def _store(path: str, type: Infrastructure) -> str:
-    """It is mounted under the same path that it has on the host, which is written with a colon between the two."""
-    if type != "process" and (not path.startswith("/") or ":" in path):
-        raise ConfigError(f"--store {path}: is mounted into containers. Give an absolute path without a colon.")
-    return path
-
-
-def _reachable(url: str, type: Infrastructure, network: str) -> str:
-    """Refuse an address that means the container itself to who is in it, and one that would put a secret into pools."""
-    if (clean := without_secrets(url)) != url:
-        raise ConfigError(
-            f"--api-url {clean}: a user name, a password or a query stands in the address, and everybody who sees the pools would "
-            "read it. Give the address alone; workers get the key from PREFECT_API_AUTH_STRING or PREFECT_API_KEY in their environment."
-        )
-    own = type == "kubernetes" or (type == "docker" and network != "host")
-    if own and LOOPBACK.match(url):
-        raise ConfigError(
-            f"--api-url {url}: is the container itself for lanes in one. Give the API's address as they reach it"
-            + (", or --network host." if type == "docker" else ".")
-        )
-    return url
-
-
-def _token_file(path: str, type: Infrastructure) -> str:
-    if path and (type != "docker" or not path.startswith("/")):
-        raise ConfigError(
-            f"--token-file {path}: is for --type docker, and an absolute path. On Kubernetes name a secret (--token-secret); "
-            "lanes that are processes have HF_TOKEN of their worker."
-        )
-    return path
-
-
-def _say(steps: Iterable["Step"]) -> None:
+def _print(steps: Iterable["Step"]) -> None:
     for step in steps:
         console.print(f"{step.action:<20} {step.what}")
 
@@ -257,7 +254,7 @@ def up(
     for worker in start_workers(url, place):
         console.print(f"{'worker':<12} {worker['pool']}, process {worker['pid']}, log {worker['log']}")
     console.print(
-        f"up after {time.perf_counter() - started:.0f} s. Run: coral evolve configs/quickstart.yaml --executor work-pools; end with: coral down"
+        f"up after {time.perf_counter() - started:.0f} s. Run: coral evolve quickstart --executor work-pools; end with: coral down"
     )
 
 

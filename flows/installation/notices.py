@@ -7,7 +7,6 @@ the block and never printed. Without either, automations fire all the same and d
 event feed. What is not given again stays as it is installed.
 """
 
-import json
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -22,7 +21,7 @@ from pydantic import Field, SecretStr
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from flows.installation.pool_templates import deployments_folder, filled
+from flows.installation.pool_templates import automation_files, filled
 
 BLOCK_TYPE, BLOCK_NAME = "custom-webhook", "coral-notices"
 NO_PROGRESS, CRASHES = "coral: no progress", "coral: lane crashed repeatedly"
@@ -71,10 +70,7 @@ class Installed:
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client
-        self.files: list[dict[str, Any]] = [
-            json.loads(file.read_text("utf-8"))
-            for file in sorted((deployments_folder() / "automations").glob("*.json"))
-        ]
+        self.files = automation_files()
         found = {data["name"]: client.read_automations_by_name(data["name"]) for data in self.files}
         self.found: dict[str, Automation] = {name: automations[0] for name, automations in found.items() if automations}
 

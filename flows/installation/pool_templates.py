@@ -17,11 +17,11 @@ from pydantic import Field
 from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from flows.prefect_api.settings import without_secrets
 
 Infrastructure = Literal["process", "docker", "kubernetes"]
 PullPolicy = Literal["IfNotPresent", "Always", "Never"]
-ROOT = Path(__file__).parents[2]
+FILES = Path(__file__).parent
+"""Holds `pools/`, `automations/` and `prefect.yaml`: links into `deployments/` in a checkout, files in a wheel."""
 
 
 class PoolSpec(Frozen):
@@ -42,6 +42,13 @@ POOLS = (
     PoolSpec(name="coral-a10g", limit=3, gpu="A10G", memory_gb=4, description="Evaluation and test lanes: A10G, 4 GB."),
 )
 
+DEPLOYMENTS = {
+    "evolve/evolve": "coral-control",
+    "train-adapters/train-adapters": "coral-a100",
+    "evaluate-genomes/evaluate-genomes": "coral-a10g",
+    "test-patches/test-patches": "coral-a10g",
+}
+"""Deployments of `prefect.yaml` by full name, each with its pool."""
 
 GPU_PRODUCT = "nvidia.com/gpu.product"
 """The label by which NVIDIA's GPU feature discovery tells Kubernetes what a node has."""
@@ -91,12 +98,9 @@ class Record(Frozen):
     place: Place = Field(description="What it was rendered with.")
 
 
-def deployments_folder() -> Path:
-    """`deployments/` of the checkout or image. Raises `ConfigError` where there is none."""
-    folder = ROOT / "deployments"
-    if not (folder / "pools").is_dir():
-        raise ConfigError(f"{folder}: not there. Run this from a checkout of CORAL-X (pip install -e .) or its image.")
-    return folder
+def automation_files() -> list[dict[str, Any]]:
+    """The automations of `deployments/automations`, with their placeholders, sorted by file name."""
+    return [json.loads(file.read_text("utf-8")) for file in sorted((FILES / "automations").glob("*.json"))]
 
 
 def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
@@ -104,6 +108,17 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
     rendered = _rendered(pool, place)
     record = Record(version=version("coral-x"), sha256=digest(rendered), place=place)
     return rendered | {RECORD: record.model_dump(mode="json")}
+
+
+def recorded(pool: str, found: dict[str, Any]) -> Place:
+    """What the template of `pool` was rendered with, as its record says. Raises `ConfigError` where it holds none."""
+    try:
+        return Record.model_validate(found[RECORD]).place
+    except (KeyError, ValueError):
+        raise ConfigError(
+            f"work pool {pool}: its template holds no options of coral setup that can be read (--as-installed)",
+            remedy="Run coral setup with the options of your set-up.",
+        ) from None
 
 
 def difference(pool: PoolSpec, type_: str, found: dict[str, Any]) -> str:
@@ -125,31 +140,8 @@ def difference(pool: PoolSpec, type_: str, found: dict[str, Any]) -> str:
     return ""
 
 
-def options(place: Place) -> list[str]:
-    """Arguments of `coral setup` that give `place`, apart from the API's address where it is the configured one."""
-    given = {"--type": place.infrastructure, "--workdir": place.workdir, "--store": place.store}
-    given |= {"--api-url": without_secrets(place.api_url)} if place.infrastructure != "process" else {}
-    given |= {"--control-image": place.control_image, "--lane-image": place.lane_image}
-    given |= {"--pull-policy": place.pull_policy, "--network": place.network, "--token-file": place.token_file}
-    given |= {"--namespace": place.namespace, "--claim": place.claim, "--token-secret": place.token_secret}
-    given |= {"--training-node-label": place.node_labels.get("coral-a100", "")}
-    given |= {"--evaluation-node-label": place.node_labels.get("coral-a10g", "")}
-    usual = {name: str(Place.model_fields[name].default) for name in _DEFAULTED}
-    named = {key: value for key, value in given.items() if value and value != usual.get(key[2:].replace("-", "_"))}
-    arguments = [part for pair in named.items() for part in pair] + ([] if place.gpus else ["--no-gpus"])
-    for name, values in (
-        ("--code-root", place.code_roots.split(":")),
-        ("--allow-missing-layer", place.missing_layers.split(",")),
-    ):
-        arguments += [part for value in values if value for part in (name, value)]
-    return arguments
-
-
-_DEFAULTED = ("store", "control_image", "lane_image", "pull_policy", "network", "namespace", "claim")
-
-
 def _rendered(pool: PoolSpec, place: Place) -> dict[str, Any]:
-    file = deployments_folder() / "pools" / f"{place.infrastructure}.json"
+    file = FILES / "pools" / f"{place.infrastructure}.json"
     gpu = bool(pool.gpu) and place.gpus
     memory = f"{pool.memory_gb}g" if place.infrastructure == "docker" else f"{pool.memory_gb}Gi"
     # an evolution's relative paths (runs, runs/store) must outlive its container; lanes are told absolute ones, and name

@@ -1,70 +1,62 @@
-"""The server's side of an installation: pools, automations, deployments. Run it as often as you like."""
+"""Sets up a Prefect server for CORAL-X: work pools, automations and deployments. Running it again changes only what differs."""
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import ConcurrencyOptions, DeploymentSchedule, WorkPool
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from flows.installation.notices import Installed, Notices, receiver
-from flows.installation.pool_templates import POOLS, ROOT, Place, PoolSpec, template
-from flows.installation.schedules import with_those_of_the_server
-from flows.prefect_api.client import all_pages
+from flows.installation.pool_templates import FILES, POOLS, Place, PoolSpec, recorded, template
 from flows.prefect_api.prefect_client import connected_client
 
-DEPLOYMENTS = (
-    "evolve/evolve",
-    "train-adapters/train-adapters",
-    "evaluate-genomes/evaluate-genomes",
-    "test-patches/test-patches",
-)
+SCHEDULE_KEYS = {"cron", "day_or", "interval", "anchor_date", "rrule", "timezone"}
+"""Keys of a schedule in `prefect.yaml` that say when it runs."""
 
 
 class Step(Frozen):
-    """One thing that set-up looked at."""
+    """One object that set-up looked at, and what it did."""
 
     what: str
     action: str
 
 
-def setup(place: Place, dry_run: bool = False, notices: Notices | None = None, resume: bool = False) -> Iterator[Step]:
-    """Bring the server to what this version needs, and say what was done.
+def setup(
+    place: Place | None, dry_run: bool = False, notices: Notices | None = None, resume: bool = False
+) -> Iterator[Step]:
+    """Bring the server to what this version needs; yields each step as it is done.
 
     Args:
-        place: What the pools' templates are rendered with.
+        place: What templates are rendered with; None: for each pool what the last set-up recorded.
         dry_run: Only say what would be done.
-        notices: What is told, and where; left out: as it is installed.
-        resume: Pools that are paused take work again; else it is only said that they do not.
+        notices: What is reported, and where to; None: as it is installed.
+        resume: Resume paused pools; otherwise it is only reported that they are paused.
 
     Raises:
         ApiError: the API cannot be reached.
-        ConfigError: a pool of that name has other infrastructure, or `notices` ask for what is not there.
+        ConfigError: a pool of that name has other infrastructure or no record, or `notices` cannot be set up.
     """
     notices = notices or Notices()
     notices.check()
+    file = yaml.safe_load((FILES / "prefect.yaml").read_text("utf-8"))
     with connected_client() as client:
-        for pool in POOLS:
-            yield Step(what=f"work pool {pool.name}", action=_pool(client, pool, place, dry_run))
-            yield from _paused(client, pool.name, resume)
+        for spec in POOLS:
+            yield from _pool(client, spec, place, dry_run, resume)
         yield from _notices(client, notices, dry_run)
-        missing = [name for name in DEPLOYMENTS if not _has_deployment(client, name)]
-        if not dry_run:
-            _deploy(with_those_of_the_server(client, yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))))
-    for name in DEPLOYMENTS:
-        action = "create" if name in missing else "update"
-        yield Step(what=f"deployment {name}", action=f"would {action}" if dry_run else f"{action}d")
+        for entry in file["deployments"]:
+            yield _deployment(client, entry, file["pull"], dry_run)
 
 
 def set_up_notices(notices: Notices, dry_run: bool = False) -> Iterator[Step]:
-    """Automations and where they tell, nothing else. Raises as `setup`."""
+    """Set up automations and their notification block alone. Raises as `setup`."""
     notices.check()
     with connected_client() as client:
         yield from _notices(client, notices, dry_run)
@@ -78,78 +70,106 @@ def _notices(client: SyncPrefectClient, notices: Notices, dry_run: bool) -> Iter
         yield Step(what=f"automation {automation.name}", action=installed.bring(automation, dry_run))
 
 
-def _pool(client: SyncPrefectClient, pool: PoolSpec, place: Place, dry_run: bool) -> str:
-    wanted = template(pool, place)
-    try:
-        found = client.read_work_pool(pool.name)
-    except ObjectNotFound:
-        if not dry_run:
-            new = WorkPoolCreate(
-                name=pool.name,
-                type=place.infrastructure,
-                base_job_template=wanted,
-                concurrency_limit=pool.limit,
-                description=pool.description,
-            )
-            try:
-                client.create_work_pool(new)
-            except ObjectAlreadyExists:  # another set-up, at the same time
-                return _pool(client, pool, place, dry_run)
-        return "would create" if dry_run else "created"
+def _pool(
+    client: SyncPrefectClient, spec: PoolSpec, place: Place | None, dry_run: bool, resume: bool
+) -> Iterator[Step]:
+    found = _found(client, spec.name)
+    place = place or (recorded(spec.name, found.base_job_template) if found else None)
+    if place is None:
+        raise ConfigError(
+            f"work pool {spec.name}: does not exist, so no options are recorded (--as-installed)",
+            remedy="Run coral setup with the options of your set-up.",
+        )
+    wanted = template(spec, place)
+    if found is None and not dry_run:
+        new = WorkPoolCreate(
+            name=spec.name,
+            type=place.infrastructure,
+            base_job_template=wanted,
+            concurrency_limit=spec.limit,
+            description=spec.description,
+        )
+        try:
+            client.create_work_pool(new)
+        except ObjectAlreadyExists:  # another set-up, at the same time
+            found = _found(client, spec.name)
+    what = f"work pool {spec.name}"
+    if found is None:
+        yield Step(what=what, action="would create" if dry_run else "created")
+        return
     if found.type != place.infrastructure:
         raise ConfigError(
-            f"work pool {pool.name}: is of type {found.type}, and {place.infrastructure} is asked for. Delete it first "
-            f"(prefect work-pool delete {pool.name}), or set up with --type {found.type}."
+            f"{what}: is of type {found.type}, and {place.infrastructure} is asked for",
+            remedy=f"Delete it first (prefect work-pool delete {spec.name}), or set up with --type {found.type}.",
         )
-    if (found.base_job_template, found.description) == (wanted, pool.description):
-        return "is as it should be"
-    if not dry_run:
-        client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=wanted, description=pool.description))
-    return "would update" if dry_run else "updated"
-
-
-def _paused(client: SyncPrefectClient, name: str, resume: bool) -> Iterator[Step]:
-    """A pool that `coral drain` or somebody in the UI paused looks complete, and no lane would ever start there."""
-    try:
-        if not client.read_work_pool(name).is_paused:
-            return
-    except ObjectNotFound:  # a dry run, where it would be made
-        return
-    if resume:
-        client.update_work_pool(name, WorkPoolUpdate(is_paused=False))
-        yield Step(what=f"work pool {name}, which was paused", action="resumed")
+    if (found.base_job_template, found.description) == (wanted, spec.description):
+        yield Step(what=what, action="is as it should be")
     else:
-        yield Step(what=f"work pool {name}: no lane starts before coral drain {name} --undo", action="is paused")
+        if not dry_run:
+            client.update_work_pool(spec.name, WorkPoolUpdate(base_job_template=wanted, description=spec.description))
+        yield Step(what=what, action="would update" if dry_run else "updated")
+    if found.is_paused and resume:
+        client.update_work_pool(spec.name, WorkPoolUpdate(is_paused=False))
+        yield Step(what=f"{what}, which was paused", action="resumed")
+    elif found.is_paused:  # it looks complete, and no lane would ever start there
+        yield Step(what=f"{what}: no lane starts before coral drain {spec.name} --undo", action="is paused")
 
 
-def make_missing_pools() -> list[str]:
-    """Make the pools that the server has not got, for processes that start in this checkout; returns their names."""
-    with connected_client() as client:
-        there = {
-            pool.name for pool in all_pages(lambda limit, offset: client.read_work_pools(limit=limit, offset=offset))
-        }
-        missing = [pool for pool in POOLS if pool.name not in there]
-        for pool in missing:
-            _pool(client, pool, Place(workdir=str(ROOT)), dry_run=False)
-    return [pool.name for pool in missing]
-
-
-def _has_deployment(client: SyncPrefectClient, name: str) -> bool:
+def _found(client: SyncPrefectClient, name: str) -> WorkPool | None:
     try:
-        client.read_deployment_by_name(name)
-        return True
-    except (ObjectNotFound, PrefectHTTPStatusError):
-        return False
+        return client.read_work_pool(name)
+    except ObjectNotFound:
+        return None
 
 
-def _deploy(wanted: dict[str, Any]) -> None:
-    """`prefect deploy --all`, the command that people use too, from a file of this content."""
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file"]
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(wanted, file, sort_keys=False)
-        file.flush()
-        environment = {**os.environ, "NO_COLOR": "1"}
-        done = subprocess.run([*command, file.name], cwd=ROOT, capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        tail = " | ".join((done.stdout + done.stderr).strip().splitlines()[-5:])
-        raise ConfigError(f"prefect deploy --all in {ROOT} failed: {tail}")
+def _deployment(
+    client: SyncPrefectClient, entry: dict[str, Any], pull_steps: list[dict[str, Any]], dry_run: bool
+) -> Step:
+    """Create or update one deployment of `prefect.yaml`; its schedules go with the same request, so none is ever lost."""
+    name = f"{entry['name']}/{entry['name']}"
+    try:
+        schedules = client.read_deployment_schedules(client.read_deployment_by_name(name).id)
+        action = "update"
+    except ObjectNotFound:
+        schedules, action = [], "create"
+    if not dry_run:
+        flow: Flow[..., Any] = load_flow_from_entrypoint(entry["entrypoint"], use_placeholder_flow=False)
+        limit = entry.get("concurrency_limit")
+        client.create_deployment(
+            client.create_flow(flow),
+            entry["name"],
+            version=version("coral-x"),
+            entrypoint=entry["entrypoint"],
+            description=entry["description"],
+            tags=entry["tags"],
+            parameters=entry.get("parameters"),
+            parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+            enforce_parameter_schema=True,
+            concurrency_limit=limit and limit["limit"],
+            concurrency_options=limit and ConcurrencyOptions(collision_strategy=limit["collision_strategy"]),
+            pull_steps=pull_steps,
+            work_pool_name=entry["work_pool"]["name"],
+            schedules=_schedules(entry.get("schedules", []), schedules),
+        )
+    return Step(what=f"deployment {name}", action=f"would {action}" if dry_run else f"{action}d")
+
+
+def _schedules(own: list[dict[str, Any]], there: list[DeploymentSchedule]) -> list[DeploymentScheduleCreate]:
+    """Those of the file, active as on the server, and those that were added on the server."""
+    switches = {schedule.slug: schedule.active for schedule in there}
+    made = [
+        {key: each[key] for key in ("slug", "active", "parameters") if key in each}
+        | {"schedule": {key: each[key] for key in SCHEDULE_KEYS & each.keys()}}
+        | ({"active": switches[each["slug"]]} if each["slug"] in switches else {})
+        for each in own
+    ]
+    slugs = {each["slug"] for each in own}
+    kept = {
+        "schedule",
+        "active",
+        "slug",
+        "parameters",
+        "max_scheduled_runs",
+    } & DeploymentScheduleCreate.model_fields.keys()
+    made += [each.model_dump(include=kept) for each in there if each.slug not in slugs]
+    return [DeploymentScheduleCreate.model_validate(each) for each in made]

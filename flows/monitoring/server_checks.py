@@ -1,26 +1,17 @@
 """Is the Prefect API there, and does it hold what an installation needs? Pools, deployments, automations, workers."""
 
-import contextlib
-import json
-import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 
 from pydantic import Field
 
 from coral_core.frozen import Frozen
 from flows.installation.pool_status import PoolLook, WorkerLook, look_at_pools
-from flows.installation.pool_templates import POOLS, RECORD, Record, deployments_folder, difference, options
+from flows.installation.pool_templates import DEPLOYMENTS, POOLS, automation_files, difference
 from flows.monitoring.finding import Check, first
 from flows.prefect_api.api_errors import ApiError
 from flows.prefect_api.client import ANSWER_SECONDS, Automation, Deployment, RestClient
 
-DEPLOYMENTS = {
-    "evolve/evolve": "coral-control",
-    "train-adapters/train-adapters": "coral-a100",
-    "evaluate-genomes/evaluate-genomes": "coral-a10g",
-    "test-patches/test-patches": "coral-a10g",
-}
 FORGET_SECONDS = 1800.0
 """A silent worker beside others that serve its pool is bad for so long; later it was most likely replaced."""
 
@@ -138,18 +129,11 @@ def templates(looks: tuple[PoolLook, ...]) -> Check:
             state="bad",
             found=first([f"{name} {words}" for name, words in stale.items()]),
             text="lanes start otherwise than this version means them to, and perhaps with more rights",
-            todo=f"look with the same command and --dry-run, then: {_setup_again(looks, stale)}",
+            todo="coral setup with the options of your set-up"
+            if any("record" in words for words in stale.values())
+            else "look with coral setup --as-installed --dry-run, then: coral setup --as-installed",
         )
     return Check(name="pool templates", state="ok", found="as this version renders them for the options of coral setup")
-
-
-def _setup_again(looks: tuple[PoolLook, ...], stale: Collection[str]) -> str:
-    """The command that writes the templates again, with the options that were noted."""
-    for look in looks:
-        with contextlib.suppress(KeyError, ValueError):
-            if look.name in stale:
-                return shlex.join(["coral", "setup", *options(Record.model_validate(look.template[RECORD]).place)])
-    return "coral setup with the options of your set-up"
 
 
 def deployments(found: dict[str, Deployment]) -> Check:
@@ -191,9 +175,7 @@ ZOMBIES = "coral: lost lanes"
 
 def automations(found: dict[str, Automation]) -> Check:
     """Are the automations of `deployments/automations` there and switched on?"""
-    wanted = [
-        json.loads(f.read_text("utf-8"))["name"] for f in sorted((deployments_folder() / "automations").glob("*.json"))
-    ]
+    wanted = [automation["name"] for automation in automation_files()]
     missing = [name for name in wanted if name not in found]
     off = [name for name in wanted if name in found and not found[name].enabled]
     if missing or off:

@@ -33,7 +33,6 @@ from coral_core.json_object import json_object
 from flows.prefect_api.api_errors import KeyFileError, ServerError
 from flows.prefect_api.settings import configured_api, export, export_connection, export_defaults
 
-ROOT = Path(__file__).parents[2]
 MODULE = "flows.prefect_api.local_server"
 START_SECONDS = 180.0
 BUSY_SECONDS = 120.0
@@ -383,7 +382,6 @@ class _LocalServer:
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": url,
             "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.prefect_api.sqlite_retries",
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         }
         # Prefect's default lets every page that a browser on this machine shows use the server
         environment.setdefault(

@@ -1,18 +1,21 @@
 """Right after `coral setup`, whatever its options, `coral health` finds the templates as they should be; and a change is seen."""
 
 import copy
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prefect.flows import load_flow_from_entrypoint
 
 from coral_core.errors import ConfigError
 from flows.cli import build
 from flows.installation import server_setup as setting_up
 from flows.installation.pool_status import PoolLook
-from flows.installation.pool_templates import POOLS, RECORD, Place, difference, options, template
+from flows.installation.pool_templates import DEPLOYMENTS, FILES, POOLS, RECORD, Place, difference, template
+from flows.monitoring.finding import Check
 from flows.monitoring.server_checks import templates
 
 APP = build()
@@ -61,6 +64,33 @@ def looks(place: Place) -> tuple[PoolLook, ...]:
     return tuple(PoolLook(name=spec.name, type=place.infrastructure, template=template(spec, place)) for spec in POOLS)
 
 
+class Server:
+    """The pools of a server, as a client of Prefect reads and updates them."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.templates = {spec.name: template(spec, place) for spec in POOLS}
+        self.updated: list[str] = []
+
+    def read_work_pool(self, name: str) -> SimpleNamespace:
+        (spec,) = (spec for spec in POOLS if spec.name == name)
+        return SimpleNamespace(
+            type=self.place.infrastructure,
+            base_job_template=self.templates[name],
+            description=spec.description,
+            is_paused=False,
+        )
+
+    def update_work_pool(self, name: str, update: Any) -> None:
+        self.updated.append(name)
+        self.templates[name] = update.base_job_template
+
+    def set_up_as_installed(self) -> list[str]:
+        """`coral setup --as-installed`: what was done with each pool."""
+        client: Any = self
+        return [step.action for spec in POOLS for step in setting_up._pool(client, spec, None, False, False)]
+
+
 @given(OPTIONS, st.booleans())
 @settings(deadline=None, max_examples=25)
 def test_health_is_green_right_after_setup_with_any_options(given: dict[str, str], gpus: bool) -> None:
@@ -71,10 +101,8 @@ def test_health_is_green_right_after_setup_with_any_options(given: dict[str, str
         return  # options that do not go together are refused
     check = templates(looks(place))
     assert check.state == "ok", check
-    again = place_of(options(place))
-    if place.infrastructure == "process":  # which has the address from its worker
-        again = again.model_copy(update={"api_url": place.api_url})
-    assert again == place, "the command that health prints gives the same set-up"
+    server = Server(place)
+    assert server.set_up_as_installed() == ["is as it should be"] * len(POOLS) and not server.updated
 
 
 @pytest.mark.parametrize("infrastructure", ["process", "docker", "kubernetes"])
@@ -105,15 +133,40 @@ def setup_digest(body: Any) -> str:
     return digest(body)
 
 
-def test_what_to_do_is_the_command_with_its_options(tmp_path: Path) -> None:
-    place = Place(
-        infrastructure="kubernetes", workdir="/srv/a b", api_url="https://me:secret@host/api", token_secret="hf"
-    )
-    found = list(looks(place))
-    changed = copy.deepcopy(found[1].template)
-    changed["job_configuration"]["env"] = {}
-    found[1] = found[1].model_copy(update={"template": changed})
-    check = templates(tuple(found))
-    assert check.state == "bad" and check.found == "coral-a100 was changed after coral setup wrote it"
-    assert "coral setup --type kubernetes --workdir '/srv/a b'" in check.todo and "--token-secret hf" in check.todo
-    assert "secret@" not in check.todo and "--dry-run" in check.todo
+def test_the_remedy_of_health_restores_a_changed_template_with_the_options_of_its_set_up() -> None:
+    place = Place(infrastructure="kubernetes", workdir="/srv/a b", api_url="https://host/api", token_secret="hf")
+    server = Server(place)
+    written = copy.deepcopy(server.templates)
+    server.templates["coral-a100"]["job_configuration"]["env"] = {}
+
+    def check() -> Check:
+        found = [PoolLook(name=name, type="kubernetes", template=found) for name, found in server.templates.items()]
+        return templates(tuple(found))
+
+    assert check().state == "bad" and check().found == "coral-a100 was changed after coral setup wrote it"
+    assert "coral setup --as-installed --dry-run" in check().todo
+    server.set_up_as_installed()
+    assert server.updated == ["coral-a100"] and server.templates == written and check().state == "ok"
+
+
+@pytest.mark.parametrize("record", [None, {}, {"place": "x"}])
+def test_without_a_record_no_options_are_guessed(record: Any) -> None:
+    server = Server(Place(workdir="/srv"))
+    server.templates["coral-control"][RECORD] = record
+    with pytest.raises(ConfigError, match="holds no options of coral setup that can be read"):
+        server.set_up_as_installed()
+    found = PoolLook(name="coral-control", type="process", template=server.templates["coral-control"])
+    assert templates((found,)).todo == "coral setup with the options of your set-up"
+
+
+def test_other_options_do_not_go_with_those_of_the_last_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", URL)
+    with pytest.raises(ConfigError, match="--as-installed: takes no other options of pools"):
+        APP(["setup", "--as-installed", "--no-gpus"], result_action="return_value", exit_on_error=False)
+
+
+def test_deployments_stand_in_the_file_that_people_edit() -> None:
+    entries = yaml.safe_load((FILES / "prefect.yaml").read_text())["deployments"]
+    assert {f"{each['name']}/{each['name']}": each["work_pool"]["name"] for each in entries} == DEPLOYMENTS
+    for each in entries:
+        assert load_flow_from_entrypoint(each["entrypoint"], use_placeholder_flow=False).name == each["name"]

@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from flows.installation.pool_templates import POOLS, Place, deployments_folder, template
-from flows.monitoring.server_checks import DEPLOYMENTS
+from flows.installation.pool_templates import DEPLOYMENTS, POOLS, Place, automation_files, template
 
 
 def ago(seconds: float) -> str:
@@ -44,8 +43,7 @@ class FakeApi:
         }
         self.page = 200
         """PREFECT_SERVER_API_DEFAULT_LIMIT"""
-        files = sorted((deployments_folder() / "automations").glob("*.json"))
-        self.automations = [{"name": json.loads(file.read_text())["name"], "enabled": True} for file in files]
+        self.automations = [{"name": each["name"], "enabled": True} for each in automation_files()]
         self.counts = 0
         self.flow_runs: list[dict[str, Any]] = []
         self.artifacts: list[dict[str, Any]] = []

@@ -21,8 +21,7 @@ from prefect.states import Scheduled
 from prefect.workers.process import ProcessJobConfiguration
 
 from coral_core.devices import fits
-from flows.installation.pool_templates import POOLS, Place, template
-from flows.installation.server_setup import DEPLOYMENTS
+from flows.installation.pool_templates import DEPLOYMENTS, POOLS, Place, template
 from tests.pools.conftest import Pools
 from tests.waiting import until
 

@@ -1,4 +1,4 @@
-"""`prefect deploy --all` on a server that knows nothing of this house."""
+"""`coral setup` and `prefect deploy --all` on a server of people's own."""
 
 import json
 import os
@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import WorkPoolUpdate
 
-from flows.installation.pool_templates import POOLS
-from flows.installation.server_setup import DEPLOYMENTS
+from flows.installation.pool_templates import DEPLOYMENTS, POOLS
 from tests.pools.conftest import connected
 from tests.waiting import until
 
@@ -48,21 +48,52 @@ def _answers(url: str) -> bool:
 
 @pytest.mark.slow(reason="a server of its own")
 @pytest.mark.server
-def test_deploying_all_makes_the_pools_that_are_missing(bare: dict[str, str]) -> None:
-    with connected(bare["PREFECT_API_URL"]) as client:
-        client.create_work_pool(WorkPoolCreate(name="coral-a10g", type="docker", description="somebody's"))
-        for _ in range(2):
-            command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-            done = subprocess.run(command, env=bare, cwd=ROOT, capture_output=True, text=True, timeout=600)
-            assert done.returncode == 0, done.stdout + done.stderr
-        pools = {pool.name: pool for pool in client.read_work_pools()}
-        assert set(pools) == {pool.name for pool in POOLS}
-        assert (pools["coral-a10g"].type, pools["coral-a10g"].description) == ("docker", "somebody's")
-        assert {pools[name].type for name in ("coral-control", "coral-a100")} == {"process"}
-        evolve, train, *_ = [client.read_deployment_by_name(name) for name in DEPLOYMENTS]
-        assert evolve.global_concurrency_limit is not None and evolve.global_concurrency_limit.limit == 1
-        assert [schedule.active for schedule in evolve.schedules] == [False]
-        assert train.work_pool_name == "coral-a100"
+def test_prefect_deploy_makes_the_deployments_that_setup_makes(bare: dict[str, str], tmp_path: Path) -> None:
+    """People may use either after a change of `prefect.yaml`; setup alone makes pools."""
+    url = bare["PREFECT_API_URL"]
+
+    def run(*command: str) -> None:
+        done = subprocess.run([sys.executable, "-m", *command], env=bare, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def deployed() -> list[dict[str, Any]]:
+        with connected(url) as client:
+            found = [client.read_deployment_by_name(name) for name in DEPLOYMENTS]
+        own = {
+            "id",
+            "created",
+            "updated",
+            "version",
+            "version_id",
+            "version_info",
+            "created_by",
+            "updated_by",
+            "last_polled",
+        }
+        own |= {"status", "labels", "work_queue_id"}
+        rows = [each.model_dump(mode="json", exclude=own) for each in found]
+        for row in rows:
+            limit = row.pop("global_concurrency_limit")
+            row["limit"] = limit and limit["limit"]
+            row["schedules"] = [
+                {key: schedule[key] for key in ("slug", "active", "schedule", "parameters")}
+                for schedule in row["schedules"]
+            ]
+            for schedule in row["schedules"]:
+                schedule["schedule"].pop("anchor_date", None)
+        return rows
+
+    run("flows.cli", "setup", "--workdir", str(tmp_path))
+    made = deployed()
+    evolve, train, *_ = made
+    assert evolve["limit"] == 1 and [schedule["active"] for schedule in evolve["schedules"]] == [False]
+    assert train["work_pool_name"] == "coral-a100" and train["entrypoint"] == "flows.lane.train_adapters"
+    run("prefect", "--no-prompt", "deploy", "--all")
+    assert deployed() == made
+    run("flows.cli", "setup", "--workdir", str(tmp_path))
+    assert deployed() == made
+    with connected(url) as client:
+        assert {pool.name for pool in client.read_work_pools()} == {pool.name for pool in POOLS}
 
 
 @pytest.mark.slow(reason="a server of its own")
@@ -100,4 +131,8 @@ def test_health_knows_the_templates_of_any_setup(bare: dict[str, str], tmp_path:
         client.update_work_pool("coral-a100", WorkPoolUpdate(base_job_template=found))
     seen = templates()
     assert seen["state"] == "bad" and "coral-a100 was changed after coral setup wrote it" in seen["found"]
-    assert "--token-secret hf" in seen["todo"]
+    assert "coral setup --as-installed" in seen["todo"]
+    assert coral("setup", "--as-installed").returncode == 0
+    assert templates()["state"] == "ok"
+    with connected(url) as client:
+        assert "secretKeyRef" in str(client.read_work_pool("coral-a100").base_job_template)
