@@ -19,6 +19,7 @@ from coral_core.jobs.jobs import (
     TrainedAdapter,
     TrainingJob,
 )
+from coral_core.ledger import Closure
 from coral_core.lm.base_model import identify
 from coral_core.queue import Failure
 from coral_core.runs.identities import Identities
@@ -75,8 +76,8 @@ class Executor(ABC):
         """Short digests of the jobs in lanes right now."""
 
     @abstractmethod
-    def held(self) -> str:
-        """Why jobs wait and none runs, when the budget is the reason; empty otherwise."""
+    def held(self) -> Closure | None:
+        """Why jobs wait and none runs, when the budget is the reason; None otherwise."""
 
     @abstractmethod
     def close(self) -> None:

@@ -16,7 +16,7 @@ from coral_core.errors import EngineError, StoreError
 from coral_core.execution.executor import Executor
 from coral_core.jobs.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 from coral_core.lanes.lane import Lane
-from coral_core.ledger import Ledger, Meter
+from coral_core.ledger import Closure, Ledger, Meter
 from coral_core.lm.engine_client import InlineEngine
 from coral_core.queue import QueueName
 from coral_core.scoring.measuring_process import MeasuringHere
@@ -49,7 +49,7 @@ class InlineExecutor(Executor):
         self._changed = threading.Condition()
         self._waiting: list[_Work] = []
         self._busy: _Work | None = None
-        self._held = ""
+        self._held: Closure | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -66,9 +66,9 @@ class InlineExecutor(Executor):
         with self._changed:
             return (self._busy.digest[:12],) if self._busy is not None else ()
 
-    def held(self) -> str:
+    def held(self) -> Closure | None:
         with self._changed:
-            return self._held if self._waiting and self._busy is None else ""
+            return self._held if self._waiting and self._busy is None else None
 
     def close(self) -> None:
         """A job in flight is waited for, for some seconds: nobody can end it from outside; it is lost after that."""
@@ -120,7 +120,7 @@ class InlineExecutor(Executor):
 
     def _choose(self, meter: Meter | None) -> _Work | None:
         """Take the first job that may start from those that wait."""
-        closed: dict[QueueName, str] = {}
+        closed: dict[QueueName, Closure | None] = {}
         self._waiting = [work for work in self._waiting if not work.future.cancelled()]
         for work in list(self._waiting):
             try:
@@ -132,11 +132,11 @@ class InlineExecutor(Executor):
                 continue
             if not closed.get(work.queue):
                 self._waiting.remove(work)
-                self._held = ""
+                self._held = None
                 if work.future.set_running_or_notify_cancel():
                     return work
                 closed.pop(work.queue, None)  # cancelled at this moment; the next one is booked over it
-        self._held = next(iter(closed.values()), "")
+        self._held = next(iter(closed.values()), None)
         return None
 
     def _do(self, work: _Work) -> None:

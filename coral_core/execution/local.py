@@ -26,7 +26,7 @@ from coral_core.execution.attempts import finding, is_final, is_last
 from coral_core.execution.executor import Executor
 from coral_core.jobs.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
 from coral_core.lanes.lane import Lane
-from coral_core.ledger import Ledger, Meter
+from coral_core.ledger import Closure, Ledger, Meter
 from coral_core.lm.engine_client import EngineProcess
 from coral_core.queue import Failure, Job, QueueName
 from coral_core.store.store import Store
@@ -61,7 +61,7 @@ class LocalExecutor(Executor):
         self._store = store
         self._run_id = run_id
         self._ledger = ledger
-        self._held = ""
+        self._held: Closure | None = None
         self._limit = infra.local_lanes or (os.cpu_count() or 1)
         self._seconds: dict[QueueName, float] = {
             "training": infra.training.minutes * 60,
@@ -96,9 +96,9 @@ class LocalExecutor(Executor):
         with self._changed:
             return tuple(work.digest[:12] for work in self._busy.values())
 
-    def held(self) -> str:
+    def held(self) -> Closure | None:
         with self._changed:
-            return self._held if self._queue and not self._busy else ""
+            return self._held if self._queue and not self._busy else None
 
     def close(self) -> None:
         with self._changed:
@@ -169,7 +169,7 @@ class LocalExecutor(Executor):
 
     def _choose(self, meter: Meter) -> _Work | None:
         """Take the first job that may start from the queue."""
-        closed: dict[str, str] = {}
+        closed: dict[str, Closure | None] = {}
         for work in [entry[2] for entry in self._queue]:
             if work.future.cancelled():
                 self._take(work)
@@ -184,9 +184,9 @@ class LocalExecutor(Executor):
                     continue
                 if not closed.get(pool):
                     self._take(work)
-                    self._held = ""
+                    self._held = None
                     return work
-        self._held = next(iter(closed.values()), "")
+        self._held = next(iter(closed.values()), None)
         return None
 
     def _take(self, work: _Work) -> None:

@@ -25,8 +25,7 @@ from coral_core.jobs.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJo
 from coral_core.lanes.allowed_paths import Roots
 from coral_core.lanes.backstop import Backstop
 from coral_core.lanes.lane import Lane
-from coral_core.ledger import Ledger, Meter
-from coral_core.ledger.remedies import is_passing
+from coral_core.ledger import Closure, Ledger, Meter
 from coral_core.lm.engine_client import Engine, EngineProcess
 from coral_core.queue.lane_board import BEAT_SECONDS, LaneNote, Served, lane_name
 from coral_core.queue.queue import Claim, JobQueue
@@ -79,8 +78,8 @@ class LaneWorker:
         self._most = most
         self._ledger = ledger
         self._roots = roots
-        self._closed: dict[str, str] = {}
-        self._payer_closed = ""
+        self._closed: dict[str, Closure | None] = {}
+        self._payer_closed: Closure | None = None
         self._ask_again = 0.0
         self._order = order
         self._wish: Order = "go on"
@@ -166,12 +165,12 @@ class LaneWorker:
         if payer and now > self._ask_again:
             self._ask_again = now + 1.0
             self._payer_closed = self._why_closed(payer)
-        reasons = (*self._closed.values(), self._payer_closed if payer else "")
-        return any(why and not is_passing(why) for why in reasons)
+        closures = (*self._closed.values(), self._payer_closed if payer else None)
+        return any(closure is not None and not closure.is_passing for closure in closures)
 
-    def _why_closed(self, run_id: str) -> str:
+    def _why_closed(self, run_id: str) -> Closure | None:
         if self._ledger is None:
-            return ""
+            return None
         if run_id not in self._closed:
             self._closed[run_id] = self._ledger.closed(run_id, self._queue.name)
         return self._closed[run_id]
@@ -182,15 +181,15 @@ class LaneWorker:
             self._meter.work(ticket.run_id, self._queue.name, ticket.digest, ticket.seconds)
             return True
         try:
-            why = self._ledger.begin(self._meter, ticket.run_id, self._queue.name, ticket.digest, ticket.seconds)
+            closure = self._ledger.begin(self._meter, ticket.run_id, self._queue.name, ticket.digest, ticket.seconds)
         except StoreError:
             with contextlib.suppress(OSError):
                 self._queue.release(claim)
             raise
-        if why:
-            self._closed[ticket.run_id] = why
+        if closure:
+            self._closed[ticket.run_id] = closure
             self._queue.release(claim)
-        return not why
+        return closure is None
 
     def _do(self, ticket: Ticket, claim: Claim) -> None:
         with self._lock:

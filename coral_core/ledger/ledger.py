@@ -6,20 +6,28 @@ be read closes the ledger for every evolution with a limit; it never lets their 
 """
 
 import time
-from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
 from coral_core.atomic_write import write_atomic
-from coral_core.bounded_read import RECORD, read_model
 from coral_core.config.budget_config import BudgetConfig, LanePrices, Limits
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
-from coral_core.ledger.account_reader import Accounts, prepare, unreadable
-from coral_core.ledger.accounts import QUEUES, Budget, LaneAccount, Queue, today
+from coral_core.ledger.accounts import (
+    QUEUES,
+    AccountReader,
+    Budget,
+    CachedRecords,
+    LaneAccount,
+    Queue,
+    Sums,
+    prepare,
+    today,
+    unreadable,
+)
+from coral_core.ledger.closure import Closure, Reason, Scope, Unit
 from coral_core.ledger.meter import Meter
-from coral_core.ledger.remedies import DAY, EVOLUTION, FIRST, NEVER, is_passing
-from coral_core.ledger.sums import Sums
 from coral_core.store.store import Store
 
 HOUR = 3600.0
@@ -52,8 +60,10 @@ class Standing(Frozen):
         description="What the jobs in flight on this store still need, by what such jobs took; else by their time limits."
     )
     used: float = Field(description="Largest share of a limit that is spent; 0 without limits.")
-    closed_queues: dict[Queue, str] = Field(description="Queue -> why no new job of it starts; open ones are left out.")
-    closed: str = Field(
+    closed_queues: dict[Queue, Annotated[Closure, PlainSerializer(str)]] = Field(
+        description="Queue -> why no new job of it starts; open ones are left out."
+    )
+    closed: Annotated[Closure | None, PlainSerializer(lambda closure: str(closure or ""))] = Field(
         description="Why it starts no new job: of no queue, or of one while none of its jobs is in flight; else empty."
     )
 
@@ -64,8 +74,8 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._root = store.root / "ledger"
-        self._accounts = Accounts(self._root)
-        self._budgets: dict[Path, tuple[tuple[int, int, int], BudgetConfig]] = {}
+        self._accounts = AccountReader(self._root)
+        self._budgets = CachedRecords(Budget)
 
     # -- limits ----------------------------------------------------------------------------
 
@@ -82,15 +92,10 @@ class Ledger:
         """The limits in force. Raises `StoreError`: they cannot be read."""
         path = self._root / "budgets" / f"{run_id}.json"
         try:
-            stat = path.stat()
-            mark = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-            kept = self._budgets.get(path)
-            if kept is None or kept[0] != mark:
-                kept = self._budgets[path] = (mark, read_model(path, Budget, RECORD).budget)
-            return kept[1]
+            return self._budgets.read(path).budget
         except (OSError, ValueError) as error:
-            way_out = f"Put it in force again with: coral resume {run_id}"
-            raise unreadable(f"budget of {run_id}: {path}", error, way_out) from None
+            remedy = f"Put it in force again with: coral resume {run_id}"
+            raise unreadable(f"budget of {run_id}: {path}", error, remedy) from None
 
     # -- sums ------------------------------------------------------------------------------
 
@@ -124,59 +129,66 @@ class Ledger:
         """
         limits = self.budget(run_id)
         (accounts, sums), day, price = self._accounts.read(), today(), limits.price
-        spent, so_far = _priced(sums.seconds(run_id, None), price), _priced(sums.seconds(None, day), price)
-        means = {queue: sums.mean(queue, run_id) for queue in QUEUES}
-        flying = [a for a in accounts if a.digest and a.lane != but and self._lives(a)]
-        own = [account for account in flying if account.run_id == run_id]
-        sums_of = (spent, so_far)
-        known = _left(own, sums, price), _left(flying, sums, price)
-        might = _left(own, sums, price, may=True), _left(flying, sums, price, may=True)
-        closed: dict[Queue, str] = {}
+        spent: dict[Scope, Spent] = {
+            "evolution": _priced(sums.seconds(run_id, None), price),
+            "day": _priced(sums.seconds(None, day), price),
+        }
+        in_flight = [a for a in accounts if a.digest and a.lane != but and self._lives(a)]
+        own = [account for account in in_flight if account.run_id == run_id]
+        scopes: dict[Scope, list[LaneAccount]] = {"evolution": own, "day": in_flight}
+        expected = {scope: _left(flying, sums, price) for scope, flying in scopes.items()}
+        at_most = {scope: _left(flying, sums, price, at_most=True) for scope, flying in scopes.items()}
+        closed: dict[Queue, Closure] = {}
         for queue in QUEUES:
             # before the first of its kind has ended, a job may take what those in flight may; the very first one starts
-            longest = max((account.allowed for account in flying if account.queue == queue), default=0.0)
-            next_known, next_might = (
-                _priced({queue: means[queue]}, price),
-                _priced({queue: means[queue] or longest}, price),
-            )
-            why = _over(limits, sums_of, known, next_known) or _first(_over(limits, sums_of, might, next_might))
-            if why:
-                closed[queue] = why
+            longest = max((account.allowed for account in in_flight if account.queue == queue), default=0.0)
+            mean = sums.mean(queue, run_id)
+            if closure := _over(limits, day, spent, expected, _priced({queue: mean}, price)):
+                closed[queue] = closure
+            elif closure := _over(limits, day, spent, at_most, _priced({queue: mean or longest}, price)):
+                closed[queue] = closure.model_copy(update={"reason": Reason.DURATION_UNKNOWN})
         return Standing(
             run_id=run_id,
             day=day,
             currency=limits.currency,
             limits=limits,
-            spent=spent,
-            today=so_far,
-            forecast=might[1],
-            used=max(_share(limits.day, so_far), _share(limits.evolution, spent)),
+            spent=spent["evolution"],
+            today=spent["day"],
+            forecast=at_most["day"],
+            used=max(_share(limits.day, spent["day"]), _share(limits.evolution, spent["evolution"])),
             closed_queues=closed,
-            closed=_pause(closed, busy=bool(own)),
+            closed=_closed(closed, is_busy=bool(own)),
         )
 
-    def closed(self, run_id: str, queue: Queue, but: str = "") -> str:
-        """Why no new job of `run_id` may start in `queue`; empty when one may. What cannot be read is a reason."""
+    def closed(self, run_id: str, queue: Queue, but: str = "") -> Closure | None:
+        """Why no new job of `run_id` may start in `queue`; None when one may. What cannot be read is a reason."""
         try:
-            return self.standing(run_id, but).closed_queues.get(queue, "") if self.budget(run_id).limited else ""
+            return self.standing(run_id, but).closed_queues.get(queue) if self.budget(run_id).limited else None
         except StoreError as error:
-            return str(error)
+            return Closure.of_error(error)
 
-    def begin(self, meter: Meter, run_id: str, queue: Queue, digest: str, allowed: float = 0.0) -> str:
-        """Book the beginning of a job of `allowed` seconds at most in `meter`'s lane; why it may not begin otherwise.
+    def begin(self, meter: Meter, run_id: str, queue: Queue, digest: str, allowed: float = 0.0) -> Closure | None:
+        """Book the beginning of a job in `meter`'s lane; or why it may not begin.
 
-        Lanes that ask at the same moment see each other's beginnings, and all but one step back. Raises `StoreError`.
+        Of lanes that ask at the same moment, each sees what the others have booked, and all but one give the job back.
+
+        Args:
+            digest: The job's.
+            allowed: Seconds that it may take at most; 0: not known.
+
+        Raises:
+            StoreError: nothing can be booked.
         """
-        if why := self.closed(run_id, queue):
-            return why
+        if closure := self.closed(run_id, queue):
+            return closure
         meter.work(run_id, queue, digest, allowed)
-        if why := self.closed(run_id, queue, but=meter.lane):
+        if closure := self.closed(run_id, queue, but=meter.lane):
             meter.drop()
-        return why
+        return closure
 
     def _lives(self, account: LaneAccount) -> bool:
-        """Is the lane still booking? A killed one never ends its account, and what flew with it lands no more."""
-        still = self._accounts.still(account)
+        """Does the lane still book? A killed one never ends its account, and its job in flight never ends."""
+        still = self._accounts.seconds_unchanged(account)
         return not account.ended and still < QUIET_SECONDS and time.time() - account.seen < OLD_SECONDS
 
 
@@ -190,48 +202,44 @@ def _priced(seconds: dict[Queue, float], price: LanePrices) -> Spent:
     )
 
 
-def _pause(closed: dict[Queue, str], busy: bool) -> str:
-    """Why an evolution starts no new job; empty while jobs of it fly that others only wait for, or another queue is open."""
-    lasting = [why for why in closed.values() if not (busy and is_passing(why))]
-    return lasting[0] if lasting and (not busy or len(lasting) == len(QUEUES)) else ""
+def _closed(queues: dict[Queue, Closure], is_busy: bool) -> Closure | None:
+    """Why an evolution starts no new job; None while one of its jobs in flight may change that, or another queue is open."""
+    lasting = [closure for closure in queues.values() if not (is_busy and closure.is_passing)]
+    return lasting[0] if lasting and (not is_busy or len(lasting) == len(QUEUES)) else None
 
 
-def _first(why: str) -> str:
-    limit = why.partition(", leaves ")[0]
-    return (
-        f"{FIRST} nothing says how long one takes, and those in flight may need what is left of {limit}" if why else ""
-    )
-
-
-def _left(accounts: list[LaneAccount], sums: Sums, price: LanePrices, may: bool = False) -> Spent:
-    """What jobs in flight still need, by what such jobs of their own evolution took; else, with `may`, by what they may take."""
+def _left(accounts: list[LaneAccount], sums: Sums, price: LanePrices, at_most: bool = False) -> Spent:
+    """What jobs in flight still need, by the mean of such jobs; before the first has ended 0, or with `at_most` their time limit."""
     seconds: dict[Queue, float] = dict.fromkeys(QUEUES, 0.0)
     for account in accounts:
-        expected = sums.mean(account.queue, account.run_id) or (account.allowed if may else 0.0)
+        expected = sums.mean(account.queue, account.run_id) or (account.allowed if at_most else 0.0)
         seconds[account.queue] += max(0.0, expected - account.flying)
     return _priced(seconds, price)
 
 
-def _over(limits: BudgetConfig, spent: tuple[Spent, Spent], flying: tuple[Spent, Spent], following: Spent) -> str:
-    """Would one more job pass a limit? Says which, with all the figures; empty when not. Pairs: of the evolution, of all."""
-    # the limit of the evolution first: when both are reached, waiting for the next day helps nobody
-    return _passed(limits.evolution, EVOLUTION, spent[0], flying[0], following, limits.currency) or _passed(
-        limits.day, f"{DAY} ({today()} UTC)", spent[1], flying[1], following, limits.currency
-    )
-
-
-def _passed(limits: Limits, whose: str, spent: Spent, flying: Spent, following: Spent, currency: str) -> str:
-    for limit, has, comes, more, unit in (
-        (limits.gpu_hours, spent.gpu_hours, flying.gpu_hours, following.gpu_hours, "GPU hours"),
-        (limits.money, spent.money, flying.money, following.money, currency),
-    ):
-        if limit is not None and (has + comes >= limit or has + comes + more > limit):
-            room = NEVER if limit == 0 or more > limit else "no room for another job"
-            return (
-                f"{whose}, {limit:g} {unit}, leaves {room}: {has:.4g} spent, {comes:.4g} expected of jobs in "
-                f"flight, {more:.4g} of the next"
-            )
-    return ""
+def _over(
+    limits: BudgetConfig, day: str, spent: dict[Scope, Spent], in_flight: dict[Scope, Spent], following: Spent
+) -> Closure | None:
+    """The limit that one more job would pass; of the evolution first, since with that reached the next day does not help."""
+    of_scope: dict[Scope, Limits] = {"evolution": limits.evolution, "day": limits.day}
+    units: tuple[Unit, Unit] = ("gpu_hours", "money")
+    for scope, limit_of in of_scope.items():
+        for unit in units:
+            limit: float | None = getattr(limit_of, unit)
+            has, comes, more = (getattr(sum_, unit) for sum_ in (spent[scope], in_flight[scope], following))
+            if limit is not None and (has + comes >= limit or has + comes + more > limit):
+                return Closure(
+                    reason=Reason.LIMIT_TOO_SMALL if limit == 0 or more > limit else Reason.LIMIT_REACHED,
+                    scope=scope,
+                    day=day,
+                    unit=unit,
+                    currency=limits.currency,
+                    limit=limit,
+                    spent=has,
+                    in_flight=comes,
+                    next_job=more,
+                )
+    return None
 
 
 def _share(limits: Limits, spent: Spent) -> float:

@@ -13,8 +13,7 @@ from typing import Self
 
 from coral_core.atomic_write import write_atomic
 from coral_core.errors import StoreError
-from coral_core.ledger.account_reader import prepare
-from coral_core.ledger.accounts import NOBODY, LaneAccount, Queue, Work, today
+from coral_core.ledger.accounts import NOBODY, LaneAccount, Queue, Work, prepare, today
 from coral_core.store.store import Store
 
 log = logging.getLogger("coral.ledger")

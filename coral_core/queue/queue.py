@@ -234,18 +234,18 @@ class JobQueue:
         lane: str,
         flow_run_id: str = "",
         host: str = "",
-        closed: Callable[[str], str] = lambda run_id: "",
+        is_closed: Callable[[str], object] = lambda run_id: None,
     ) -> tuple[Ticket, Claim] | None:
         """Claim the next job: of the evolution that was served least, its first ticket that nobody does.
 
-        Evolutions for which `closed` has a reason are passed over.
+        Evolutions for which `is_closed` returns something true are passed over.
 
         Raises `StoreError` when the queue is gone: a lane that looks at nothing would wait for nothing.
         """
         self._present()
         claimed = {path.stem for path in (self.root / "claims").glob("*.json")}
         for run_id in self._fair_order():
-            if closed(run_id):
+            if is_closed(run_id):
                 continue
             held = False
             for path in self._tickets_of(run_id):

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from coral_core.durations import clock as clock
-from coral_core.ledger import way_on
 from coral_core.report.markdown import heavy_text, light_text, number, plural, share, table
 from coral_core.report.pictures import (
     BLACK,
@@ -208,8 +207,8 @@ def _headline(progress: Progress) -> str:
     if progress.status is RunState.FINISHED:
         return f"**Finished**: {inline(str(progress.reason))}."
     if progress.status is RunState.PAUSED:
-        sentence, command = way_on(progress.paused, progress.run_id)
-        return f"**Paused** in {where}: {progress.paused.rstrip('.')}. {sentence} `{command}`"
+        remedy = f" {progress.remedy.sentence} `{progress.remedy.command}`" if progress.remedy else ""
+        return f"**Paused** in {where}: {progress.paused.rstrip('.')}.{remedy}"
     if progress.status is RunState.FAILED:
         return f"**Failed** in {where}: {inline(progress.error)}. Mend that, then go on with {go_on}; finished work is kept."
     if progress.status is RunState.STOPPED:

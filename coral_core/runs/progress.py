@@ -19,7 +19,7 @@ from coral_core.config.tree import InfraConfig
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.ledger import Ledger, Standing
+from coral_core.ledger import Closure, Ledger, Remedy, Standing
 from coral_core.queue import JobQueue
 from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.records import JobFailure, JobTiming, SessionTiming
@@ -152,6 +152,9 @@ class Progress(Frozen):
     paused: str = Field(
         description="Why no new job starts; empty when jobs may. The status is paused once those in lanes have ended."
     )
+    remedy: Remedy | None = Field(
+        None, description="How an evolution that is paused goes on: a sentence, and the command that it ends with."
+    )
     reason: str | None = Field(description="Why the search ended; null before.")
     phase: Phase
     percent: float = Field(ge=0, le=100, description="Share of the jobs that the run needs at most.")
@@ -219,7 +222,7 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
     ledger = ledger or Ledger(reading.store)
     standing, closed = _standing(reading, ledger)
     running = _running(reading, ledger) if state is RunState.RUNNING else {}
-    paused = closed if state is RunState.RUNNING else ""
+    paused = closed if state is RunState.RUNNING else None
     if paused and not any(working for working, _ in running.values()):
         state = RunState.PAUSED
     done, phase = len(reading.generations), _phase(reading)
@@ -234,7 +237,8 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
         executor=config.infra.executor,
         status=state,
         error=reading.ended.error if reading.ended and state is RunState.FAILED else "",
-        paused=paused,
+        paused=str(paused or ""),
+        remedy=paused.remedy(folder.run_id) if paused else None,
         reason=reading.final.reason if reading.final else None,
         phase=phase,
         percent=_percent(reading),
@@ -440,7 +444,7 @@ def _seconds_left(reading: RunReading) -> float | None:
     return sum(ended - began for began, ended in spans) / len(spans) * _generations_left(reading)
 
 
-def _standing(reading: RunReading, ledger: Ledger) -> tuple[Standing | None, str]:
+def _standing(reading: RunReading, ledger: Ledger) -> tuple[Standing | None, Closure | None]:
     """What the ledger says, and why it lets no job start; a ledger that cannot be read is a reason.
 
     Nothing for a run that never had a budget on record: it did not get to its first job.
@@ -450,7 +454,7 @@ def _standing(reading: RunReading, ledger: Ledger) -> tuple[Standing | None, str
         standing = ledger.standing(run_id)
     except StoreError as error:
         known = (reading.store.root / "ledger" / "budgets" / f"{run_id}.json").exists()
-        return None, str(error) if known else ""
+        return None, Closure.of_error(error) if known else None
     return standing, standing.closed
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coral_core.config.budget_config import Limits
-from coral_core.ledger import Ledger, Spent, Standing, way_on
+from coral_core.ledger import Ledger, Spent, Standing
 from coral_core.runs.run_folder import find_run
 from flows.cli.markup import marked, words
 from flows.cli.places import AsJson, Runs, store_of
@@ -53,15 +53,15 @@ def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = Fal
 
 
 def _state(out: Console, standing: Standing) -> None:
-    if standing.closed:
-        out.print(f"state     [yellow]held:[/] {marked(standing.closed)}")
-    elif standing.closed_queues:
-        queue, why = next(iter(standing.closed_queues.items()))
-        out.print(f"state     [yellow]no new {queue} job:[/] {marked(why)}")
-    else:
+    closure, state = standing.closed, "held"
+    if closure is None and standing.closed_queues:
+        queue, closure = next(iter(standing.closed_queues.items()))
+        state = f"no new {queue} job"
+    if closure is None:
         out.print("state     [green]open[/]")
-    if why := standing.closed or next(iter(standing.closed_queues.values()), ""):
-        out.print(words(f"          {' '.join(way_on(why, standing.run_id))}"))
+        return
+    out.print(f"state     [yellow]{state}:[/] {marked(str(closure))}")
+    out.print(words(f"          {closure.remedy(standing.run_id)}"))
 
 
 def _limits(standing: Standing) -> Table:

@@ -310,17 +310,19 @@ def _wait(config: RunConfig, submit: Callable[[Executor], Any], timeout: float) 
     use_api()
     with ThreadPoolExecutor(1) as threads, make_executor(config, run_id="by-hand") as executor:
         asked = threads.submit(lambda: submit(executor).result(timeout=timeout))
-        said = ""
+        printed = ""
         while not wait([asked], timeout=1).done:
-            held = executor.held()
-            if held and held != said:
+            held = str(executor.held() or "")
+            if held and held != printed:
                 print(f"the budget holds it: {held}", file=sys.stderr)
-            said = held
+            printed = held
         try:
             result = asked.result()
         except TimeoutError:
-            if held := executor.held():
-                raise BudgetClosedError(f"--timeout {timeout:g}: nothing was done within that time: {held}") from None
+            if closure := executor.held():
+                raise BudgetClosedError(
+                    f"--timeout {timeout:g}: nothing was done within that time: {closure}"
+                ) from None
             raise ConfigError(
                 f"--timeout {timeout:g}: no result within that time ({_delay(executor)}). Raise it."
             ) from None

@@ -291,7 +291,7 @@ def _spent(ledger: Ledger, folder: RunFolder, store: Store) -> dict[str, object]
     except CoralError as error:
         return {"paused": str(error)}
     return {
-        "paused": standing.closed,
+        "paused": str(standing.closed or ""),
         "gpu_hours": round(standing.spent.gpu_hours, 4),
         "money": round(standing.spent.money, 4),
         "currency": standing.currency,

@@ -15,13 +15,11 @@ def ledger_check(store: Store, looks: Iterable[EvolutionLook]) -> Check:
     try:
         accounts = Ledger(store).accounts()
     except StoreError as error:
-        found, _, todo = str(error).partition(", so no job starts. ")
         text = "evolutions with a limit are paused, and what was spent is not known"
-        return Check(name=name, state="bad", found=found, text=text, todo=todo)
-    for look in looks:
-        if look.budget_problem:
-            found, _, todo = look.budget_problem.partition(", so no job starts. ")
-            return Check(name=name, state="bad", found=found, text="this evolution is paused", todo=todo)
+        return Check(name=name, state="bad", found=error.problem, text=text, todo=error.remedy)
+    for unreadable in (look.unreadable for look in looks if look.unreadable):
+        text = "this evolution is paused"
+        return Check(name=name, state="bad", found=unreadable.problem, text=text, todo=unreadable.advice)
     if not accounts:
         return Check(name=name, state="ok", found="no lane has booked anything yet")
     return Check(name=name, state="ok", found=f"{len(accounts)} accounts of lanes")

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from coral_core.errors import CoralError, StoreError
 from coral_core.frozen import Frozen
-from coral_core.ledger import Ledger, way_on
+from coral_core.ledger import Closure, Ledger
 from coral_core.runs.records import JobTiming
 from coral_core.runs.run_folder import RunFolder, latest_runs
 from coral_core.runs.sessions import run_state, sessions
@@ -31,10 +31,10 @@ class EvolutionLook(Frozen):
     last_shown: float | None = Field(None, description="Seconds since its last artifact was written; null: not known.")
     limit: float = Field(description="Seconds that a training and an evaluation may take together.")
     since: float = Field(description="Seconds since this session began.")
-    paused: str = ""
+    paused: Closure | None = None
     problem: str = Field("", description="Why its files cannot be read; nothing else is known of it then.")
     api_problem: str = Field("", description="Why the API could not be asked about its flow run and artifacts.")
-    budget_problem: str = Field("", description="Why its budget cannot be read; empty when it can.")
+    unreadable: Closure | None = Field(None, description="That its budget cannot be read.")
 
 
 def look_at_evolutions(
@@ -73,7 +73,7 @@ def _look(
     now = time.time()
     jobs = [job for session in work for job in session.jobs if isinstance(job, JobTiming)]
     infra = folder.config().infra
-    paused, problem = _budget(folder, store, ledger, begun=bool(jobs))
+    paused, unreadable = _budget(folder, store, ledger, begun=bool(jobs))
     return EvolutionLook(
         run_id=folder.run_id,
         process=state == "running",
@@ -84,22 +84,22 @@ def _look(
         since=now - (folder.path / "run.json").stat().st_mtime,
         paused=paused,
         api_problem=api_problem,
-        budget_problem=problem,
+        unreadable=unreadable,
     )
 
 
-def _budget(folder: RunFolder, store: Store, ledger: Ledger, begun: bool) -> tuple[str, str]:
-    """Why no new job starts, and why the run's own budget cannot be read; the latter only when it should be there."""
+def _budget(folder: RunFolder, store: Store, ledger: Ledger, begun: bool) -> tuple[Closure | None, Closure | None]:
+    """Why no new job starts, and that the run's own budget cannot be read; the latter only when it should be there."""
     try:
         limited = ledger.budget(folder.run_id).limited
     except StoreError as error:
         there = (store.root / "ledger" / "budgets" / f"{folder.run_id}.json").exists()
         lost = begun and Store(folder.config().store.path).root == store.root
-        return (str(error), str(error)) if there or lost else ("", "")
+        return (Closure.of_error(error), Closure.of_error(error)) if there or lost else (None, None)
     try:
-        return ledger.standing(folder.run_id).closed, ""
+        return ledger.standing(folder.run_id).closed, None
     except StoreError as error:  # an account: that is no fault of the run
-        return str(error) if limited else "", ""
+        return Closure.of_error(error) if limited else None, None
 
 
 def _in_api(url: str, flow_run_id: str, answer_seconds: float) -> tuple[str, float | None]:
@@ -142,16 +142,16 @@ def progress_updates(looks: Iterable[EvolutionLook]) -> Check:
             found=f"{len(running)} evolutions run; what is shown of {first([look.run_id for look in unseen])} could not be looked at",
             text=unseen[0].api_problem,
         )
-    paused = [look for look in running if look.paused]
     shown = [f"{look.run_id} {look.last_shown:.0f} s ago" for look in running if look.last_shown is not None]
+    paused = [(look.run_id, look.paused) for look in running if look.paused]
     if paused:
-        text = "no new job starts; running ones finish and are kept"
+        run_id, closure = paused[0]
         return Check(
             name=name,
             state="note",
-            found=f"paused: {first([f'{look.run_id} ({look.paused})' for look in paused], 1)}",
-            text=text,
-            todo=" ".join(way_on(paused[0].paused, paused[0].run_id)),
+            found=f"paused: {first([f'{run} ({why})' for run, why in paused], 1)}",
+            text="no new job starts; running ones finish and are kept",
+            todo=str(closure.remedy(run_id)),
         )
     return Check(
         name=name,

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
-from coral_core.ledger import Ledger
+from coral_core.ledger import Closure, Ledger
 from coral_core.queue import Claim, FailedTicket, JobQueue, LaneNote
 from coral_core.queue.lane_board import BEAT_SECONDS, LEASE_SECONDS
 from coral_core.queue.queue import both
@@ -45,7 +45,7 @@ class QueueLook(Frozen):
         0.0, description="Seconds that the ticket waits that waits longest; those that wait for a budget do not count."
     )
     waiting_runs: tuple[str, ...] = ()
-    closed: dict[str, str] = Field({}, description="Evolutions whose budget lets no job start here -> why.")
+    closed: dict[str, Closure] = Field({}, description="Evolutions whose budget lets no job start here -> why.")
     claims: int = 0
     failed: int = 0
     failed_last_hour: int = 0
@@ -102,7 +102,7 @@ def _look(queue: JobQueue) -> QueueLook:
     )
 
 
-def _closed(queue: JobQueue, runs: set[str]) -> dict[str, str]:
+def _closed(queue: JobQueue, runs: set[str]) -> dict[str, Closure]:
     """Which of `runs` their budgets keep from starting jobs; one without a budget on record is not asked about."""
     ledger = Ledger(queue.store)
     recorded = [run for run in sorted(runs) if (queue.store.root / "ledger" / "budgets" / f"{run}.json").exists()]

@@ -16,8 +16,7 @@ from prefect.states import Running
 
 from coral_core.digest import digest
 from coral_core.errors import StoreError
-from coral_core.ledger import Ledger, Standing
-from coral_core.ledger.remedies import is_passing
+from coral_core.ledger import Closure, Ledger, Standing
 from coral_core.runs.run_folder import RunFolder
 from flows.observe import events
 from flows.session import Session
@@ -51,13 +50,14 @@ async def _watch(session: Session, flow_run_id: str) -> None:
 
 
 async def _look(session: Session, ledger: Ledger, flow_run_id: str) -> None:
-    why = await asyncio.to_thread(session.executor.held)
+    closure = await asyncio.to_thread(session.executor.held)
+    why = str(closure or "")
     if bool(why) != bool(session.board.paused):
         await _turn(session, flow_run_id, why)
     elif why != session.board.paused:
         session.board.paused = why
         session.on_change()
-    await asyncio.to_thread(_tell, session, ledger)
+    await asyncio.to_thread(_tell, session, ledger, closure)
 
 
 async def _turn(session: Session, flow_run_id: str, why: str) -> None:
@@ -86,7 +86,7 @@ async def _set_state(flow_run_id: str, name: str, message: str) -> None:
         log.warning("the flow run's state could not be set to %s: %s", name, error)
 
 
-def _tell(session: Session, ledger: Ledger) -> None:
+def _tell(session: Session, ledger: Ledger, closure: Closure | None = None) -> None:
     """Say, once, that a share of a limit is spent, or that nothing runs because of it."""
     try:
         if not ledger.budget(session.folder.run_id).limited:
@@ -95,9 +95,9 @@ def _tell(session: Session, ledger: Ledger) -> None:
     except StoreError as error:
         log.debug("%s", error)  # the executor holds the work and says why
         return
-    paused = session.board.paused
+    held = closure is not None and not closure.is_passing
     for mark in MARKS:
-        spent = 100 * standing.used >= mark or (mark == 100 and paused and not is_passing(paused))
+        spent = 100 * standing.used >= mark or (mark == 100 and held)
         if spent and _is_news(session.folder, mark, standing):
             session.on_budget(mark, standing)
 

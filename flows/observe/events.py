@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect.events import Event, emit_event
 
-from coral_core.ledger import Standing, way_on
+from coral_core.ledger import Standing
 from flows.prefect_api.prefect_client import api_in_use
 
 log = logging.getLogger("coral.events")
@@ -96,7 +96,7 @@ def budget_reached(run_id: str, percent: int, standing: str, goes_on: str = "") 
 
 def goes_on_text(run_id: str, standing: Standing) -> str:
     """How an evolution goes on that the budget holds; empty when it holds none."""
-    return " ".join(way_on(standing.closed, run_id)) if standing.closed else ""
+    return str(standing.closed.remedy(run_id)) if standing.closed else ""
 
 
 def standing_text(standing: Standing) -> str:

@@ -32,7 +32,7 @@ from coral_core.jobs.jobs import (
     TrainingJob,
 )
 from coral_core.lanes.gpu import in_line
-from coral_core.ledger import Ledger
+from coral_core.ledger import Closure, Ledger
 from coral_core.queue import (
     LOST,
     Claim,
@@ -71,7 +71,7 @@ class WorkPoolExecutor(Executor):
         self._store = store
         self._run_id = run_id
         self._ledger = ledger
-        self._closed: dict[QueueName, str] = {}
+        self._closed: dict[QueueName, Closure | None] = {}
         names: tuple[QueueName, QueueName] = ("training", "evaluation")
         self._queues = {name: JobQueue(store, name) for name in names}
         for queue in self._queues.values():
@@ -118,13 +118,13 @@ class WorkPoolExecutor(Executor):
         with self._lock:
             return tuple(digest[:12] for digest in self._pending if digest in claims)
 
-    def held(self) -> str:
+    def held(self) -> Closure | None:
         with self._lock:
             waits = {pending.queue for pending in self._pending.values()}
             if not waits or self.running() or any(not self._closed.get(name) for name in waits):
-                return ""
-        reasons = [self._ledger.closed(self._run_id, name) for name in waits]  # anew: what is known is a second old
-        return reasons[0] if all(reasons) else ""
+                return None
+        closures = [self._ledger.closed(self._run_id, name) for name in waits]  # anew: what is known is a second old
+        return closures[0] if all(closures) else None
 
     @property
     def notice(self) -> str:
@@ -351,11 +351,10 @@ class WorkPoolExecutor(Executor):
         """As many lanes as the open work can fill, up to the limit."""
         queue = self._queues[name]
         self._watch_starts(name)
-        closed = {run_id: why for run_id in queue.runs() if (why := self._ledger.closed(run_id, name))}
-        why = closed.get(self._run_id, "")
-        if self._closed.get(name) and not why:
+        closed = {run_id: closure for run_id in queue.runs() if (closure := self._ledger.closed(run_id, name))}
+        if self._closed.get(name) and self._run_id not in closed:
             queue.begin(self._run_id)  # the turns that it could not take while its budget was closed are gone
-        self._closed[name] = why
+        self._closed[name] = closed.get(self._run_id)
         waiting = len(queue.open_digests(but=closed))
         wanted = min(self._limits[name], waiting)
         for _ in range(wanted - self._serving(name)):

@@ -17,9 +17,8 @@ import pytest
 from coral_core.atomic_write import write_atomic
 from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
-from coral_core.ledger import LaneAccount, Ledger, Meter, Work, way_on
+from coral_core.ledger import Closure, LaneAccount, Ledger, Meter, Work
 from coral_core.ledger.accounts import today
-from coral_core.ledger.remedies import is_passing
 from coral_core.store.store import Store
 from tests.waiting import until
 
@@ -83,6 +82,13 @@ with Meter(Store(sys.argv[1]), "lane", "training") as meter:
     assert account.spent[today()]["a"]["training"] >= 0.8 and not account.ended and account.digest == "1"
 
 
+def closure(ledger: Ledger) -> Closure:
+    """Why no training of evolution a may start."""
+    found = ledger.closed("a", "training")
+    assert found is not None
+    return found
+
+
 def test_sums_are_over_lanes_days_and_evolutions(store: Store) -> None:
     book(store, "one", spent={"2026-01-01": {"a": {"training": 3600}}, today(): {"a": {"training": 1800}}})
     book(store, "two", spent={today(): {"b": {"evaluation": 7200}, "": {"evaluation": 360}}})
@@ -110,7 +116,7 @@ def test_at_a_limit_no_job_starts(store: Store, limits: Any, words: str) -> None
     closed_at_once = limits == {"evolution": {"gpu_hours": 0}}
     assert bool(ledger.closed("a", "training")) == closed_at_once
     book(store, "one", spent={today(): {"a": {"training": 3600}}})
-    assert words in ledger.closed("a", "training") and words in ledger.closed("a", "evaluation")
+    assert words in str(ledger.closed("a", "training")) and words in str(ledger.closed("a", "evaluation"))
     assert ledger.standing("a").used >= 1
 
 
@@ -128,7 +134,7 @@ def test_how_it_goes_on_is_said_by_what_closed(store: Store, limits: Any, words:
     if limits:
         ledger.set_budget("a", budget(price={"training": 2, "evaluation": 2}, **limits))
     book(store, "one", spent={today(): {"a": {"training": 3600}}})
-    text = " ".join(way_on(ledger.closed("a", "training"), "a"))
+    text = str(closure(ledger).remedy("a"))
     for word in words:
         assert word in text
     assert ("day turns" in text) == (list(limits) == ["day"])
@@ -192,12 +198,14 @@ def test_before_the_first_job_has_ended_there_is_room_for_what_jobs_may_take(sto
         meters = [lanes.enter_context(Meter(store, f"lane-{n}", "training")) for n in range(8)]
         begun = [not ledger.begin(meter, "a", "training", str(n), 1800) for n, meter in enumerate(meters)]
         assert begun == [True, True] + [False] * 6
-        why = ledger.closed("a", "training")
-        assert is_passing(why) and "how long" in why and "the limit of the evolution, 1.01 GPU hours" in why
-        assert way_on(why, "a") == ("It goes on by itself then; look with:", "coral progress a")
+        why = closure(ledger)
+        assert why.is_passing and why.reason == "duration-unknown"
+        assert "how long" in str(why) and "the limit of the evolution, 1.01 GPU hours" in str(why)
+        assert str(why.remedy("a")) == "It goes on by itself then; look with: coral progress a"
         assert not ledger.standing("a").closed, "that is no pause"
         ledger.set_budget("b", budget(day={"gpu_hours": 1.01}))
-        assert is_passing(ledger.standing("b").closed), "others' jobs hold it, and nothing of it runs"
+        held = ledger.standing("b").closed
+        assert held and held.is_passing, "others' jobs hold it, and nothing of it runs"
         meters[0].rest()
         assert not ledger.begin(meters[0], "a", "training", "9", 1800), "one has ended: they are short"
 
@@ -215,9 +223,9 @@ def test_a_day_that_has_no_room_for_a_single_job_does_not_open_by_itself(store: 
     book(store, "old", work={"a": {"training": Work(jobs=1, seconds=7200)}}, ended=True)
     ledger = Ledger(store)
     ledger.set_budget("a", budget(day={"gpu_hours": hours}))
-    why = ledger.closed("a", "training")
-    assert "the limit of the day" in why and "no room for any job" in why
-    assert way_on(why, "a") == ("It goes on with a raised limit:", "coral resume a --set budget.day.gpu_hours=...")
+    why = closure(ledger)
+    assert why.scope == "day" and why.reason == "limit-too-small" and "no room for any job" in str(why)
+    assert str(why.remedy("a")) == "It goes on with a raised limit: coral resume a --set budget.day.gpu_hours=..."
 
 
 def test_an_evolution_is_held_when_nothing_of_it_may_start_or_runs(store: Store) -> None:
@@ -275,8 +283,8 @@ def test_what_cannot_be_read_stops_work(store: Store, monkeypatch: pytest.Monkey
         path.unlink()
     else:
         path.write_text(path.read_text()[:-20])
-    why = ledger.closed("a", "training")
-    assert "cannot be read" in why and str(path) in why and "no job starts" in why
+    why = closure(ledger)
+    assert why.reason == "unreadable" and str(path) in why.problem and "no job starts" in str(why)
     with pytest.raises(StoreError):
         ledger.standing("a")
 
@@ -302,7 +310,7 @@ def test_a_lost_folder_of_accounts_does_not_come_back_by_itself(store: Store) ->
     folder.rmdir()
     ledger.set_budget("b", budget())
     with Meter(store, "lane", "training"):
-        assert f"mkdir {folder}" in ledger.closed("a", "training")
+        assert f"mkdir {folder}" in closure(ledger).advice
     folder.mkdir()
     assert not ledger.closed("a", "training")
 
@@ -313,8 +321,8 @@ def test_a_budget_without_a_needed_price_is_said(store: Store) -> None:
     ledger.set_budget("a", budget())
     path = store.root / "ledger" / "budgets" / "a.json"
     write_atomic(path, b'{"run_id": "a", "budget": {"day": {"money": 1}}}')
-    why = ledger.closed("a", "training")
-    assert "budget.price.training is 0" in why and "coral resume a" in why
+    why = closure(ledger)
+    assert "budget.price.training is 0" in str(why) and "coral resume a" in str(why)
 
 
 def test_ended_lanes_are_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,7 +369,7 @@ def test_without_limits_nothing_is_closed_and_everything_counted(store: Store) -
     ledger = Ledger(store)
     ledger.set_budget("a", budget())
     book(store, "one", spent={today(): {"a": {"training": 1e9}}})
-    assert ledger.closed("a", "training") == "" and ledger.standing("a").spent.gpu_hours > 1e5
+    assert ledger.closed("a", "training") is None and ledger.standing("a").spent.gpu_hours > 1e5
 
 
 def test_readers_meet_whole_files_while_lanes_write(store: Store) -> None:
@@ -391,7 +399,7 @@ def test_currency_is_said(store: Store) -> None:
     Ledger(store).set_budget(
         "a", budget(currency="CHF", price={"training": 1, "evaluation": 1}, evolution={"money": 0})
     )
-    assert "CHF" in Ledger(store).closed("a", "training")
+    assert "CHF" in str(closure(Ledger(store)))
     assert json.loads((store.root / "ledger" / "budgets" / "a.json").read_text())["budget"]["currency"] == "CHF"
 
 
@@ -411,4 +419,4 @@ def test_a_figure_that_is_none_closes_the_ledger(store: Store, figure: str) -> N
     ledger.set_budget("a", budget(evolution={"gpu_hours": 1}))
     text = f'{{"lane": "x", "spent": {{"{today()}": {{"a": {{"training": {figure}}}}}}}}}'
     write_atomic(store.root / "ledger" / "accounts" / "x.json", text.encode())
-    assert "cannot be read" in ledger.closed("a", "training")
+    assert "cannot be read" in str(closure(ledger))

@@ -16,7 +16,7 @@ from coral_core.config.budget_config import BudgetConfig
 from coral_core.digest import digest
 from coral_core.errors import StoreError
 from coral_core.jobs.jobs import Cost
-from coral_core.ledger import Ledger
+from coral_core.ledger import Closure, Ledger, Reason
 from coral_core.queue import Claim, Failure, JobQueue, LaneNote, Ticket
 from coral_core.runs.records import JobTiming
 from coral_core.runs.run_folder import RunFolder, identify_run
@@ -439,7 +439,9 @@ def test_progress_that_is_not_updated() -> None:
     says(progress_updates([behind]), "bad", "night-1: artifacts are 300 s behind its last job", "coral logs night-1")
     stuck = evolution(last_job=5000, last_shown=5000, since=9000)
     says(progress_updates([stuck]), "bad", "no job has finished for 83 minutes", "coral jobs")
-    paused = stuck.model_copy(update={"paused": "the limit of the day, 3 GPU hours"})
+    paused = stuck.model_copy(
+        update={"paused": Closure(reason=Reason.LIMIT_REACHED, scope="day", unit="gpu_hours", limit=3)}
+    )
     says(progress_updates([paused]), "note", "the limit of the day", "coral resume night-1 --set budget.day.gpu_hours")
     zombie = evolution(process=False, flow_run="RUNNING")
     says(progress_updates([zombie]), "bad", "its process is gone", "coral resume night-1")

@@ -172,7 +172,7 @@ def test_turns_that_a_closed_budget_kept_it_from_are_gone(executor: WorkPoolExec
     queue.lanes.write(other)
     before = {note.run_id: virtual(note, "training", queue.lanes.served()) for note in queue._runs()}
     ledger.set_budget("run", CONFIG.budget)
-    until(lambda: executor._closed.get("training") == "")
+    until(lambda: executor._closed.get("training") is None)
     after = {note.run_id: virtual(note, "training", queue.lanes.served()) for note in queue._runs()}
     assert (before["run"], after["run"]) == (0.0, 3600.0) and before["other"] == after["other"] == 3600.0
     executor.close()
