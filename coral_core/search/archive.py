@@ -1,19 +1,39 @@
-"""What a search was told so far, kept small enough for runs of any length.
+"""Results that a search was told, kept small enough for runs of any length.
 
-Selection looks at scores, fitness and genome ids of everything, and at the genes of a few. A genome is therefore kept
-as its JSON (about a fifth of the objects) and made anew for whoever asks for it.
+Selection looks at scores, fitness and genome ids of all results, and at the genes of a few. A genome is therefore kept
+as its JSON (about a fifth of the size of its objects) and rebuilt when it is asked for.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from coral_core.frozen import Frozen
 from coral_core.genome import Genome
-from coral_core.search.strategy import Scored
+
+
+class Scored(Frozen):
+    """A genome and the result of its evaluation.
+
+    Attributes:
+        genome: The genome.
+        scores: Objective name -> score in [0, 1]; None when it is infeasible, which is not a score of 0.
+        fitness: Weighted sum of the scores, in [0, 1].
+        infeasible: Why it could not be trained or evaluated.
+    """
+
+    genome: Genome
+    scores: dict[str, float] | None
+    fitness: float | None
+    infeasible: str | None = None
+
+    @property
+    def genome_id(self) -> str:
+        return self.genome.genome_id
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One result; `Rated`, as selection takes it."""
+    """One result as the archive keeps it."""
 
     genome_id: str
     scores: dict[str, float] | None
@@ -22,6 +42,7 @@ class Entry:
     genes: str
     """Digest of the genes: equal genes are one candidate."""
     packed: bytes
+    """The genome as JSON."""
 
     @classmethod
     def of(cls, scored: Scored) -> "Entry":
@@ -51,17 +72,18 @@ class Archive:
         """Digests of all genes that were tried."""
 
     def add(self, results: Iterable[Scored]) -> None:
-        """Results of one generation, whose genomes come after those before them."""
+        """Add the results of one generation; generations come in order."""
         for scored in sorted(results, key=lambda item: item.genome_id):
             entry = Entry.of(scored)
             self._entries.append(entry)
             self.genes.add(entry.genes)
 
     def entries(self) -> list[Entry]:
+        """Every result."""
         return list(self._entries)
 
     def distinct(self) -> list[Entry]:
-        """The first of each set of equal genes."""
+        """The first result of each set of equal genes."""
         first: dict[str, Entry] = {}
         for entry in self._entries:
             first.setdefault(entry.genes, entry)

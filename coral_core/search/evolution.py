@@ -1,7 +1,7 @@
-"""The evolution: automaton seeds, selection from everything evaluated so far, variation, elites.
+"""The evolutionary strategy: automaton seeds, selection from everything evaluated so far, variation, elites.
 
-The parents' pool is the whole archive, not the last generation alone: an adapter once
-trained costs nothing to keep, and small populations forget too much otherwise.
+Parents are drawn from the whole archive, not from the last generation alone: a trained adapter costs nothing to keep,
+and small populations lose good genomes otherwise.
 """
 
 from collections.abc import Sequence
@@ -11,79 +11,51 @@ from numpy.typing import NDArray
 
 from coral_core.config import RunConfig
 from coral_core.genome import Genome, HeavyGenes, Lineage, genome_id
-from coral_core.search.archive import Archive, Entry
+from coral_core.search.archive import Entry, Scored
 from coral_core.search.diversity import strength
 from coral_core.search.expression import coordinates
 from coral_core.search.randomness import generator
-from coral_core.search.selection import champion, fitness_order, nsga2_order, pareto_front, violation
-from coral_core.search.strategy import Scored, complete, first_genomes, register
+from coral_core.search.selection import fitness_order, nsga2_order, violation
+from coral_core.search.strategy import Search, first_genomes
 from coral_core.search.variation import Material, Variation, split
 
 TRIES = 40
-"""Redraws of a child or seed that repeats what is there already."""
+"""Redraws of a child or seed whose genes were tried already."""
 
 Standing = tuple[bool, float]
 """Of the champion after a generation: whether it meets the final thresholds, and its fitness."""
 
 
-@register("evolution")
-class EvolutionSearch:
-    """See the module's docstring; settings in `config.search`."""
+class EvolutionSearch(Search):
+    """Evolves genomes by selection and variation; settings in ``config.search``. Args as for `Search`."""
 
     def __init__(self, config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> None:
-        self._config = config
-        self._carried = tuple(carried)
-        self._default = default
+        super().__init__(config, carried, default)
         self._variation = Variation(config.genes, config.automaton, config.search.variation)
-        self._archive = Archive()
-        self._generation = 0
-        self._asked: tuple[Genome, ...] | None = None
         self._best: list[Standing] = []
         self._unique = 1.0
-        self._reason = ""
-
-    @property
-    def generation(self) -> int:
-        return self._generation
-
-    @property
-    def done(self) -> bool:
-        return bool(self._reason)
+        self._stopped = ""
 
     @property
     def reason(self) -> str:
-        return self._reason
-
-    def ask(self) -> tuple[Genome, ...]:
-        if self._asked is None:
-            self._asked = self._first() if self._generation == 0 else self._next()
-        return self._asked
+        return super().reason or self._stopped
 
     def tell(self, results: Sequence[Scored]) -> None:
-        self._archive.add(complete(results, self._generation, self._config.search.population))
+        super().tell(results)
         heavy = {scored.genome.heavy.digest() for scored in results}
         self._unique = len(heavy) / max(1, len(results))
         self._best.append(self._standing())
-        self._generation += 1
-        self._asked = None
-        self._reason = self._ending()
+        self._stopped = self._early_stop()
 
-    def best(self) -> Scored | None:
-        best = self._champion()
-        return best.scored() if best else None
-
-    def front(self) -> tuple[Scored, ...]:
-        return tuple(entry.scored() for entry in pareto_front(self._archive.entries(), self._config.scoring))
-
-    def _champion(self) -> Entry | None:
-        return champion(self._archive.entries(), self._config.scoring)
+    def _propose(self) -> tuple[Genome, ...]:
+        return self._first() if self.generation == 0 else self._next()
 
     # -- generations -----------------------------------------------------------------------
 
     def _first(self) -> tuple[Genome, ...]:
-        """The default LoRA, what an earlier run left, then automaton seeds, each as far from those before as `spread` draws allow.
+        """The default LoRA, genomes of an earlier run, then automaton seeds far from those before (best of `spread` draws).
 
-        Redrawn until `minimum_unique` of them have distinct heavy genes and all are distinct.
+        Seeds are redrawn until `minimum_unique` of them have distinct heavy genes and all are distinct.
         """
         search = self._config.search
         wanted = int(search.diversity.minimum_unique * search.population)
@@ -105,7 +77,7 @@ class EvolutionSearch:
         """A genome from an automaton, with new heavy genes where `need_new`, else with any new gene."""
         for attempt in range(5 * TRIES):
             material = self._variation.seed(rng)
-            if attempt >= TRIES:  # few candidates: what no automaton found, a step of the genes does
+            if attempt >= TRIES:  # few candidates: change genes directly
                 material = self._variation.mutate_genes(material, rng, 1.0)
             genome = self._placed(material, slot)
             if genome.heavy.digest() not in heavy if need_new else genome.genes_digest() not in genes:
@@ -132,7 +104,7 @@ class EvolutionSearch:
         taken = set(self._archive.genes)
         power = strength(search.diversity, self._unique, self._best)
         for slot in range(len(genomes), search.population):
-            rng = generator(self._config.seed, self._generation, slot, "child")
+            rng = generator(self._config.seed, self.generation, slot, "child")
             for _ in range(TRIES):
                 if rng.random() < search.variation.seed_rate:
                     material = self._variation.seed(rng)
@@ -148,8 +120,8 @@ class EvolutionSearch:
     def _ordered(self) -> list[Entry]:
         """Everything evaluated, best first, one of each set of equal genes; infeasible ones only when too few others.
 
-        Repeats (elites of earlier generations) go before sorting: they would crowd their originals out.
-        With nsga2 the champion comes first, and never dies.
+        Repeats (elites of earlier generations) are dropped before sorting: they would crowd their originals out.
+        With nsga2 the champion comes first, so it always survives.
         """
         pareto = self._config.search.selection == "nsga2"
         order = nsga2_order if pareto else fitness_order
@@ -167,13 +139,13 @@ class EvolutionSearch:
 
     def _progress(self) -> float:
         """Progress in [0, 1] of the generation whose results are in: 0 for the first, 1 for the last."""
-        return max(0, self._generation - 1) / max(1, self._config.search.generations - 1)
+        return max(0, self.generation - 1) / max(1, self._config.search.generations - 1)
 
     def _parents(self, fittest: list[Genome], spread: list[Genome], rng: np.random.Generator) -> list[Genome]:
         """One or two distinct parents: the first from the fittest, a second from the survivors of selection.
 
-        In a small population nearly every genome is non-dominated and crowding keeps the ends of the front: the
-        survivors alone would be the cheapest and the dearest genomes, and the search would breed corners.
+        In a small population nearly every genome is non-dominated, and crowding keeps the ends of the front: parents from
+        the survivors alone would be the cheapest and the dearest genomes only.
         """
         first = fittest[self._pick(len(fittest), rng)]
         if rng.random() >= self._config.search.variation.crossover_rate:
@@ -191,8 +163,8 @@ class EvolutionSearch:
         lineage = Lineage(parents=(old.genome_id,), operator="elite")
         return old.model_copy(
             update={
-                "genome_id": genome_id(self._generation, slot),
-                "generation": self._generation,
+                "genome_id": genome_id(self.generation, slot),
+                "generation": self.generation,
                 "slot": slot,
                 "lineage": lineage,
             }
@@ -201,8 +173,8 @@ class EvolutionSearch:
     def _placed(self, material: Material, slot: int) -> Genome:
         heavy, light = split(material.genes)
         return Genome(
-            genome_id=genome_id(self._generation, slot),
-            generation=self._generation,
+            genome_id=genome_id(self.generation, slot),
+            generation=self.generation,
             slot=slot,
             heavy=heavy,
             light=light,
@@ -211,12 +183,10 @@ class EvolutionSearch:
             lineage=Lineage(parents=material.parents, operator=material.operator),
         )
 
-    def _ending(self) -> str:
-        search = self._config.search
-        if self._generation >= search.generations:
-            return f"all {search.generations} generations are done"
-        stop = search.early_stopping
-        if stop.enabled and self._generation >= stop.minimum_generations and len(self._best) > stop.patience:
+    def _early_stop(self) -> str:
+        """Why the search stops before its last generation; "" when it goes on."""
+        stop = self._config.search.early_stopping
+        if stop.enabled and self.generation >= stop.minimum_generations and len(self._best) > stop.patience:
             (met_then, then), (meets, now) = self._best[-1 - stop.patience], self._best[-1]
             # the first champion to meet the final thresholds is progress, also with a lower fitness
             if meets == met_then and (now - then < stop.minimum_improvement or now == then):

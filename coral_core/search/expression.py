@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coral_core.config.ranges import IntRange, Range
+from coral_core.config.ranges import Range
 from coral_core.config.tree import AutomatonConfig, GenesConfig, module_names
 from coral_core.genome import Automaton, Features, HeavyGenes, LightGenes
 from coral_core.search.automaton import draw
@@ -31,20 +32,7 @@ SECONDS_DRAW, SECONDS_STEP, SECONDS_CELL = 4e-4, 2e-5, 3e-8
 DIGITS = 9
 """Decimals that count: the last bits of a logarithm or a sum differ between machines, genes must not."""
 
-GENES = (
-    "rank",
-    "alpha",
-    "dropout",
-    "target_modules",
-    "adapter",
-    "learning_rate",
-    "temperature",
-    "top_p",
-    "top_k",
-    "repetition_penalty",
-    "token_limit",
-    "sampling",
-)
+GENES = (*HeavyGenes.model_fields, *LightGenes.model_fields)
 
 Positions = dict[str, float]
 """Gene name -> position in [0, 1]."""
@@ -153,34 +141,25 @@ def positions(automaton: Automaton, config: AutomatonConfig) -> tuple[Features, 
 
 
 def choice(position: float, count: int) -> int:
-    """Index of the candidate at `position`; every candidate has an equal share of [0, 1]."""
+    """Index of the candidate at `position` in [0, 1]; every candidate has an equal share.
+
+    >>> [choice(position, 4) for position in (0.0, 0.3, 1.0)]
+    [0, 1, 3]
+    """
     return min(count - 1, max(0, int(position * count)))
 
 
 def heavy_genes(place: Positions, genes: GenesConfig) -> HeavyGenes:
-    """The heavy genes at `place`."""
-    space = genes.heavy
-    return HeavyGenes(
-        rank=space.rank[choice(place["rank"], len(space.rank))],
-        alpha=space.alpha[choice(place["alpha"], len(space.alpha))],
-        dropout=space.dropout[choice(place["dropout"], len(space.dropout))],
-        target_modules=module_names(space.target_modules[choice(place["target_modules"], len(space.target_modules))]),
-        adapter=space.adapter[choice(place["adapter"], len(space.adapter))],
-        learning_rate=space.learning_rate[choice(place["learning_rate"], len(space.learning_rate))],
-    )
+    """The heavy genes at `place`, picked from the candidates of `genes`."""
+    picked = {gene: candidates[choice(place[gene], len(candidates))] for gene, candidates in genes.heavy}
+    return HeavyGenes.model_validate(picked | {"target_modules": module_names(picked["target_modules"])})
 
 
 def light_genes(place: Positions, genes: GenesConfig) -> LightGenes:
-    """The light genes at `place`; real values are rounded so that they print as they are."""
-    space = genes.light
-    return LightGenes(
-        temperature=round(space.temperature.at(place["temperature"]), 3),
-        top_p=round(space.top_p.at(place["top_p"]), 3),
-        top_k=space.top_k.at(place["top_k"]),
-        repetition_penalty=round(space.repetition_penalty.at(place["repetition_penalty"]), 3),
-        token_limit=space.token_limit.at(place["token_limit"]),
-        sampling=space.sampling[choice(place["sampling"], len(space.sampling))],
-    )
+    """The light genes at `place`; real values are rounded to 3 decimals."""
+    picked = {gene: round(span.at(place[gene]), 3) for gene, span in genes.light if isinstance(span, Range)}
+    sampling = genes.light.sampling[choice(place["sampling"], len(genes.light.sampling))]
+    return LightGenes.model_validate(picked | {"sampling": sampling})
 
 
 def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
@@ -199,33 +178,31 @@ def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
 
 
 def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[HeavyGenes, LightGenes]:
-    """The genes closest to `heavy` and `light` that `genes` allows: nearest candidates, values moved into their ranges."""
+    """The genes closest to `heavy` and `light` that `genes` allows.
+
+    Numbers go to the nearest candidate or into their range, target modules to the set with the largest Jaccard index.
+    """
     space, ranges = genes.heavy, genes.light
-    modules = [module_names(name) for name in space.target_modules]
     wanted = set(heavy.target_modules)
-    closest = max(modules, key=lambda names: len(wanted & set(names)) / len(wanted | set(names)))
-    return (
-        HeavyGenes(
-            rank=min(space.rank, key=lambda value: abs(value - heavy.rank)),
-            alpha=min(space.alpha, key=lambda value: abs(value - heavy.alpha)),
-            dropout=min(space.dropout, key=lambda value: abs(value - heavy.dropout)),
-            target_modules=closest,
-            adapter=heavy.adapter if heavy.adapter in space.adapter else space.adapter[0],
-            learning_rate=min(space.learning_rate, key=lambda value: abs(value - heavy.learning_rate)),
-        ),
-        LightGenes(
-            temperature=_within(light.temperature, ranges.temperature),
-            top_p=_within(light.top_p, ranges.top_p),
-            top_k=round(_within(light.top_k, ranges.top_k)),
-            repetition_penalty=_within(light.repetition_penalty, ranges.repetition_penalty),
-            token_limit=round(_within(light.token_limit, ranges.token_limit)),
-            sampling=light.sampling if light.sampling in ranges.sampling else ranges.sampling[0],
-        ),
+    closest: dict[str, Any] = {
+        gene: _closest(getattr(heavy, gene), candidates)
+        for gene, candidates in space
+        if gene not in ("target_modules", "adapter")
+    }
+    closest["target_modules"] = max(
+        (module_names(name) for name in space.target_modules),
+        key=lambda names: len(wanted & set(names)) / len(wanted | set(names)),
     )
+    closest["adapter"] = heavy.adapter if heavy.adapter in space.adapter else space.adapter[0]
+    moved: dict[str, Any] = {
+        gene: min(max(getattr(light, gene), span.low), span.high) for gene, span in ranges if isinstance(span, Range)
+    }
+    moved["sampling"] = light.sampling if light.sampling in ranges.sampling else ranges.sampling[0]
+    return HeavyGenes.model_validate(closest), LightGenes.model_validate(moved)
 
 
-def _within(value: float, span: Range | IntRange) -> float:
-    return min(max(value, span.low), span.high)
+def _closest(value: float, candidates: Sequence[float]) -> float:
+    return min(candidates, key=lambda candidate: abs(candidate - value))
 
 
 def _place(value: float, candidates: Sequence[float]) -> float:

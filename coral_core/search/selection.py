@@ -1,8 +1,8 @@
 """Selection: fitness, thresholds, constrained domination, crowding, hypervolume.
 
-Constrained domination and crowding are those of NSGA-II (Deb et al. 2002, sections III
-and V): a genome that meets the thresholds beats one that does not, among those that do
-not the smaller violation wins, among those that do Pareto rank and then crowding decide.
+Constrained domination and crowding are those of NSGA-II (Deb et al. 2002, sections III and V): a genome that meets the
+thresholds beats one that does not; among those that do not, the smaller violation wins; among those that do, Pareto rank
+and then crowding decide.
 """
 
 import math
@@ -14,19 +14,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config.tree import ObjectiveName, ScoringConfig
-from coral_core.search.strategy import Rated
+from coral_core.search.archive import Entry, Scored
 
 Scores = Mapping[str, float]
-R = TypeVar("R", bound=Rated)
+R = TypeVar("R", Scored, Entry)
 
 
 def fitness(scores: Scores, weights: Mapping[ObjectiveName, float]) -> float:
-    """Scalar fitness: sum of weight times score, over the weights' sum of 1; in [0, 1]."""
+    """Scalar fitness: the sum of weight times score, in [0, 1].
+
+    Args:
+        scores: Objective name -> score in [0, 1]; a missing one counts as 0.
+        weights: Objective name -> weight; they sum to 1.
+
+    Example:
+        >>> fitness({"bugfix": 0.5, "cost": 1.0}, {"bugfix": 0.75, "cost": 0.25})
+        0.625
+    """
     return math.fsum(weight * scores.get(name, 0.0) for name, weight in weights.items())
 
 
 def threshold(base: float, limit: float, progress: float, schedule: str) -> float:
-    """A constraint's threshold at `progress` in [0, 1]: `base` at 0, `limit` at 1, both exactly."""
+    """A constraint's threshold at `progress`.
+
+    Args:
+        base: Threshold in the first generation.
+        limit: Threshold in the last generation.
+        progress: 0 for the first generation, 1 for the last; clipped to [0, 1].
+        schedule: linear, sqrt or sigmoid.
+
+    Example:
+        >>> [round(threshold(0.2, 0.7, progress, "linear"), 3) for progress in (0.0, 0.5, 1.0)]
+        [0.2, 0.45, 0.7]
+    """
     x = min(1.0, max(0.0, progress))
     if schedule == "sqrt":
         share = math.sqrt(x)
@@ -63,7 +83,15 @@ def matrix(scores: Sequence[Scores], names: Sequence[str]) -> NDArray[np.float64
 
 
 def pareto_ranks(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rank of each row, 0 for the non-dominated; larger is better in every column, equal rows share a rank."""
+    """Pareto rank of each row, 0 for the non-dominated; equal rows share a rank.
+
+    Args:
+        points: Shape (genomes, objectives); larger is better in every column.
+
+    Example:
+        >>> pareto_ranks(np.array([[1.0, 0.0], [0.5, 0.5], [0.4, 0.4]])).tolist()
+        [0, 0, 1]
+    """
     if len(points) == 0:
         return np.zeros(0, dtype=np.int64)
     ranks: NDArray[np.int64] = np.asarray(moocore.pareto_rank(points, maximise=True), dtype=np.int64)
@@ -75,7 +103,14 @@ def crowding(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Crowding distance of each row among all rows (Deb et al. 2002, section III-B).
 
     Per objective: the gap between a row's two neighbours over the objective's span, infinite at
-    both ends. An objective in which all rows are equal says nothing and has no ends.
+    both ends. An objective in which all rows are equal adds nothing.
+
+    Args:
+        points: Shape (genomes, objectives).
+
+    Example:
+        >>> crowding(np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])).tolist()
+        [inf, 2.0, inf]
     """
     count = len(points)
     distance = np.zeros(count)
@@ -116,7 +151,7 @@ def nsga2_order(scored: Sequence[R], scoring: ScoringConfig, progress: float) ->
 def fitness_order(scored: Sequence[R], scoring: ScoringConfig, progress: float) -> list[R]:
     """From best to worst by violation, then scalar fitness; infeasible genomes last."""
 
-    def key(item: Rated) -> tuple[float, float, str]:
+    def key(item: Scored | Entry) -> tuple[float, float, str]:
         if item.scores is None:
             return (math.inf, 0.0, item.genome_id)
         return (violation(item.scores, scoring, progress), -(item.fitness or 0.0), item.genome_id)
@@ -146,7 +181,12 @@ def pareto_front(scored: Sequence[R], scoring: ScoringConfig) -> tuple[R, ...]:
 
 
 def hypervolume(points: Sequence[Scores], names: Sequence[str]) -> float:
-    """Volume dominated by `points` over the objectives `names` against the reference 0; in [0, 1]."""
+    """Volume dominated by `points` over the objectives `names` against the reference point 0; in [0, 1].
+
+    Example:
+        >>> hypervolume([{"bugfix": 0.5, "cost": 1.0}, {"bugfix": 1.0, "cost": 0.25}], ["bugfix", "cost"])
+        0.625
+    """
     if not points or not names:
         return 0.0
     return float(moocore.hypervolume(matrix(points, sorted(names)), ref=np.zeros(len(names)), maximise=True))

@@ -1,72 +1,73 @@
-"""The interface of every search strategy, and the registry of strategies."""
+"""The interface of every search strategy (ask and tell), and the first genomes of a run."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from coral_core.config import RunConfig
-from coral_core.errors import ConfigError
-from coral_core.frozen import Frozen
 from coral_core.genome import Genome, HeavyGenes, Lineage, default_lora, genome_id, neutral
+from coral_core.search.archive import Archive, Entry, Scored
 from coral_core.search.expression import nearest
+from coral_core.search.selection import champion, pareto_front
+
+__all__ = ["Scored", "Search", "complete", "first_genome", "first_genomes", "make_search"]
 
 
-class Scored(Frozen):
-    """A genome and what its evaluation said; `infeasible` is a reason, never a score of 0."""
+class Search(ABC):
+    """Proposes genomes and is told their results. Equal results give equal genomes, in whatever order they are told.
 
-    genome: Genome
-    scores: dict[str, float] | None
-    fitness: float | None
-    infeasible: str | None = None
+    Args:
+        config: The configuration; `config.seed` is the seed of all draws.
+        carried: Genomes of an earlier run, best first, whose genes the first population begins with.
+        default: The default LoRA of the base model; None: that of Llama-like models.
+    """
 
-    @property
-    def genome_id(self) -> str:
-        return self.genome.genome_id
-
-
-class Rated(Protocol):
-    """What selection looks at: a `Scored`, or what an archive keeps of one."""
-
-    @property
-    def genome_id(self) -> str: ...
-
-    @property
-    def scores(self) -> dict[str, float] | None: ...
-
-    @property
-    def fitness(self) -> float | None: ...
-
-
-class Search(Protocol):
-    """Proposes genomes, hears of results. Equal results give equal genomes, in whatever order they are told."""
-
-    @property
-    def generation(self) -> int:
+    def __init__(self, config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> None:
+        self._config = config
+        self._carried = tuple(carried)
+        self._default = default
+        self._archive = Archive()
+        self._asked: tuple[Genome, ...] | None = None
+        self.generation = 0
         """Number of the generation that `ask` gives, from 0."""
-        ...
-
-    @property
-    def done(self) -> bool: ...
 
     @property
     def reason(self) -> str:
         """Why the search is done, in words; empty while it is not."""
-        ...
+        generations = self._config.search.generations
+        return f"all {generations} generations are done" if self.generation >= generations else ""
+
+    @property
+    def done(self) -> bool:
+        """True when there is no further generation to ask for."""
+        return bool(self.reason)
 
     def ask(self) -> tuple[Genome, ...]:
         """The genomes of the current generation; asking twice gives the same ones."""
-        ...
+        if self._asked is None:
+            self._asked = self._propose()
+        return self._asked
+
+    @abstractmethod
+    def _propose(self) -> tuple[Genome, ...]:
+        """Draw the genomes of the current generation."""
 
     def tell(self, results: Sequence[Scored]) -> None:
-        """Results of all genomes of the current generation."""
-        ...
+        """Take the results of all genomes of the current generation. Raises `ValueError` as `complete`."""
+        self._archive.add(complete(results, self.generation, self._config.search.population))
+        self.generation += 1
+        self._asked = None
 
     def best(self) -> Scored | None:
         """The champion so far: fittest of those that meet the final thresholds (of all, when none does)."""
-        ...
+        best = self._champion()
+        return best.scored() if best else None
 
     def front(self) -> tuple[Scored, ...]:
         """The Pareto front of everything told so far, by genome id."""
-        ...
+        return tuple(entry.scored() for entry in pareto_front(self._archive.entries(), self._config.scoring))
+
+    def _champion(self) -> Entry | None:
+        return champion(self._archive.entries(), self._config.scoring)
 
 
 def complete(results: Sequence[Scored], generation: int, population: int) -> list[Scored]:
@@ -88,7 +89,17 @@ def complete(results: Sequence[Scored], generation: int, population: int) -> lis
 
 
 def first_genome(config: RunConfig, default: HeavyGenes | None = None) -> Genome:
-    """The default LoRA decoded greedily, or what comes closest to it among the candidates (`search.start_with_default`)."""
+    """The default LoRA decoded greedily, or the nearest to it among the candidates (`search.start_with_default`).
+
+    Args:
+        config: Holds the candidates.
+        default: The default LoRA of the base model; None: that of Llama-like models.
+
+    Example:
+        >>> genome = first_genome(RunConfig())
+        >>> genome.genome_id, genome.heavy.rank, genome.light.sampling, genome.lineage.operator
+        ('g000-000', 8, False, 'default')
+    """
     wanted = default or default_lora(config.base_model.name)
     heavy, light = nearest(wanted, neutral(config.genes.light.token_limit.high), config.genes)
     return Genome(
@@ -102,10 +113,10 @@ def first_genome(config: RunConfig, default: HeavyGenes | None = None) -> Genome
 
 
 def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> list[Genome]:
-    """What a first population begins with: the default LoRA, when asked for, then genomes of an earlier run.
+    """The beginning of a first population: the default LoRA, when configured, then genomes of an earlier run.
 
-    `carried` are moved to the nearest candidates of `config` and keep their automata; as many as may become parents
-    are taken, each set of genes once. Whatever slots are left are the strategy's to fill.
+    `carried` genomes are moved to the nearest candidates of `config` and keep their automata. As many are taken as may
+    become parents, each set of genes once. The strategy fills the remaining slots.
     """
     search = config.search
     genomes = [first_genome(config, default)] if search.start_with_default else []
@@ -130,35 +141,24 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: He
     return genomes
 
 
-Strategy = Callable[[RunConfig, Sequence[Genome], HeavyGenes | None], Search]
-"""Makes a search from a configuration, the genomes that come along from an earlier run and the default LoRA."""
-
-_STRATEGIES: dict[str, Strategy] = {}
-
-
-def register(name: str) -> Callable[[Strategy], Strategy]:
-    """Class decorator: make a strategy available as `search.strategy: name`."""
-
-    def add(strategy: Strategy) -> Strategy:
-        _STRATEGIES[name] = strategy
-        return strategy
-
-    return add
-
-
 def make_search(config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> Search:
-    """The strategy that `config.search.strategy` names; `config.seed` is the seed of all its draws.
+    """The strategy that `config.search.strategy` names.
 
     Args:
         config: With target modules of the base model at hand (`coral_core.lm.targets.for_model`).
-        carried: Genomes of an earlier run, best first, whose genes the first population begins with.
-        default: The default LoRA of the base model; else that of Llama-like ones.
-    """
-    from coral_core.search import evolution, random_search  # noqa: F401  (they register themselves)
+        carried: As for `Search`.
+        default: As for `Search`.
 
-    try:
-        return _STRATEGIES[config.search.strategy](config, carried, default)
-    except KeyError:
-        raise ConfigError(
-            f"search.strategy: {config.search.strategy}: unknown", remedy=f"Known: {', '.join(sorted(_STRATEGIES))}."
-        ) from None
+    Example:
+        >>> from coral_core.config import parse_config
+        >>> search = make_search(parse_config("search: {population: 4, generations: 1}", "example"))
+        >>> genomes = search.ask()
+        >>> search.tell([Scored(genome=genome, scores={"bugfix": 0.5}, fitness=0.5) for genome in genomes])
+        >>> len(genomes), search.done, search.reason
+        (4, True, 'all 1 generations are done')
+    """
+    from coral_core.search.evolution import EvolutionSearch
+    from coral_core.search.random_search import RandomSearch
+
+    strategies = {"evolution": EvolutionSearch, "random": RandomSearch}
+    return strategies[config.search.strategy](config, carried, default)

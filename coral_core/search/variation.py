@@ -131,12 +131,12 @@ class Variation:
     def _express(self, automaton: Automaton) -> tuple[Features, Genes]:
         found, place = positions(automaton, self.automaton)
         heavy, light = heavy_genes(place, self.genes), light_genes(place, self.genes)
-        return found, {**_fields(heavy), **_fields(light)}
+        return found, {**dict(heavy), **dict(light)}
 
     def _step(self, name: str, value: object, rng: np.random.Generator) -> object:
         """A near value of one gene; the same value when the gene has no other."""
         space = getattr(self.genes.heavy, name, None) or getattr(self.genes.light, name)
-        if isinstance(space, (Range, IntRange)):
+        if isinstance(space, Range):
             return self._step_in_range(space, float(value), rng)  # type: ignore[arg-type]
         candidates: list[object] = [module_names(item) for item in space] if name == "target_modules" else list(space)
         if len(candidates) < 2:
@@ -148,7 +148,7 @@ class Variation:
             there = 2 * here - there
         return candidates[int(np.clip(there, 0, len(candidates) - 1))]
 
-    def _step_in_range(self, space: Range | IntRange, value: float, rng: np.random.Generator) -> object:
+    def _step_in_range(self, space: Range, value: float, rng: np.random.Generator) -> object:
         moved = value + rng.normal(0, self.settings.gene_step) * (space.high - space.low)
         moved = float(np.clip(moved, space.low, space.high))
         return round(moved) if isinstance(space, IntRange) else round(moved, 3)
@@ -161,7 +161,7 @@ def _scaled(rate: float, strength: float) -> float:
 
 def genes_of(genome: Genome) -> Genes:
     """All genes of `genome` by name."""
-    return {**_fields(genome.heavy), **_fields(genome.light)}
+    return {**dict(genome.heavy), **dict(genome.light)}
 
 
 def split(genes: Genes) -> tuple[HeavyGenes, LightGenes]:
@@ -169,10 +169,6 @@ def split(genes: Genes) -> tuple[HeavyGenes, LightGenes]:
     heavy = {name: genes[name] for name in HeavyGenes.model_fields}
     light = {name: genes[name] for name in LightGenes.model_fields}
     return HeavyGenes.model_validate(heavy), LightGenes.model_validate(light)
-
-
-def _fields(record: HeavyGenes | LightGenes) -> Genes:
-    return {name: getattr(record, name) for name in type(record).model_fields}
 
 
 def _joined(first: str, second: str) -> str:

@@ -122,7 +122,7 @@ def test_whatever_is_written_into_the_channel(judge: Judge, name: str, then: str
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.binary(max_size=40) | st.sampled_from(sorted(RECORDS.values(), key=len)[:9]), max_size=6))
 def test_no_bytes_break_the_reading(lines: list[bytes]) -> None:
-    answer = Answer(tuple(lines), 9, "", 0.1, 0.1, 0.0)
+    answer = Answer(tuple(lines), 9, None, 0.1, 0.1, 0.0)
     raw = read(PROBLEM, 0, answer, [1000] * 4)
     assert len(raw.cases) == 4
     assert Raw.model_validate_json(raw.model_dump_json()) == raw
