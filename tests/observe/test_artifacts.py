@@ -23,7 +23,17 @@ from tests.rehearsal_runs import Coral
 
 pytestmark = pytest.mark.server
 
+NAME = "shown"
+"""Artifacts are found by the run's name, and other tests of this session have runs on the same server."""
 KEYS = ["generation-000", "generation-001", "leaderboard", "pictures", "progress", "summary"]
+
+
+@pytest.fixture(scope="module")
+def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Coral:
+    coral = Coral(home, tmp_path_factory.mktemp("finished"))
+    result = coral.evolve(name=NAME)
+    assert result.returncode == 0, result.stderr
+    return coral
 
 
 def rows(home: Path, run_id: str) -> list[dict[str, Any]]:
@@ -80,7 +90,7 @@ def test_a_restart_leaves_one_row_per_key_and_keeps_finished_tables(finished: Co
     shutil.copytree(finished.runs, coral.runs)
     run_id = coral.run.name
     before = by_name(home, run_id)
-    assert coral.evolve().returncode == 0
+    assert coral.evolve(name=NAME).returncode == 0
     after = by_name(home, run_id)
     assert sorted(after) == KEYS
     for name in ("generation-000", "generation-001"):
