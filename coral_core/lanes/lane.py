@@ -3,7 +3,7 @@
 The same code serves all executors: `inline` calls it in a thread of this process, `local` in a
 thread per lane, `work-pools` in a lane flow. Results are published before they are
 returned; what is in the store already is not done again. Not covered here: queues,
-retries (flows/work_pools) and what ends code of this very process (coral_core/lanes/backstop.py).
+retries (flows/work_pools) and jobs that do not return (`Backstop` in worker.py).
 """
 
 import logging

@@ -3,7 +3,7 @@
 The lane supervises; its engine, a child process, holds torch. The lane ends when no job has
 come for `linger` seconds, when it is asked to, or when it is cancelled. While it works, a
 second thread beats, and looks whether the job is still wanted: a job that was withdrawn is
-stopped by ending engine, judge and plug-ins. A third one (backstop.py) ends what outlasts its time, and a fourth asks what
+stopped by ending engine, judge and plug-ins. A third one (`Backstop`) ends what outlasts its time, and a fourth asks what
 is wanted of the lane itself, of a server that may take its time: it must not hold up the beats, by which a lane is known
 to live. Not covered: starting lanes, and trying a job again.
 """
@@ -17,20 +17,18 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from coral_core.errors import CoralError, StoreError
 from coral_core.jobs.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
 from coral_core.lanes.allowed_paths import Roots
-from coral_core.lanes.backstop import Backstop
 from coral_core.lanes.lane import Lane
 from coral_core.ledger import Closure, Ledger, Meter
 from coral_core.lm.engine_client import Engine, EngineProcess
-from coral_core.queue.lane_board import BEAT_SECONDS, LaneNote, Served, lane_name
+from coral_core.queue.lane_board import BEAT_SECONDS, DoneJob, LaneNote, Served, lane_name
 from coral_core.queue.queue import Claim, JobQueue
-from coral_core.queue.queue_status import waited
-from coral_core.queue.recent import DoneJob
 from coral_core.queue.tickets import Failure, Ticket
 from coral_core.store.store import Store
 from coral_core.time_limit import TimeLimit
@@ -38,11 +36,81 @@ from coral_core.time_limit import TimeLimit
 log = logging.getLogger("coral.lane")
 
 LOOK_SECONDS = 0.1
+SLACK_SECONDS = 30.0
+GRACE_SECONDS = 10.0
+WATCH_SECONDS = 0.5
 CLOSED_SECONDS = 2.0
 """A lane that waits for a budget to open costs what it waits to save: it lingers no longer than this."""
 End = Literal["done", "failed", "stopped"]
 Order = Literal["go on", "finish", "stop"]
 Ended = Literal["idle", "asked", "cancelled", "drained", "enough", "budget"]
+
+
+class Backstop:
+    """Ends a job that nothing else ends; in the last resort it ends the lane's process.
+
+    Engine, judge and plug-ins are processes of their own, which a time limit or a stop ends. What is left is code of the
+    lane's process that does not return: a problem source in an endless loop, a store that hangs. A job that goes on
+    `SLACK_SECONDS` after its limit is stopped; one that goes on `GRACE_SECONDS` after it was stopped takes the process with it.
+
+    Args:
+        last_words: Puts on record what becomes of the job in flight; it may hang as well, and is then not waited for.
+        leave: Ends the process (tests put their own here).
+    """
+
+    def __init__(self, last_words: Callable[[TimeLimit | None], None], leave: Callable[[int], None] = os._exit) -> None:
+        self._last_words = last_words
+        self._leave = leave
+        self._lock = threading.Lock()
+        self._lane: Lane | None = None
+        self._stopped_at: float | None = None
+        self.outlasted: TimeLimit | None = None
+        """The limit that the job in flight was stopped for; None while it was not."""
+
+    @contextmanager
+    def watching(self, lane: Lane) -> Iterator[None]:
+        """The job that runs within is `lane`'s."""
+        with self._lock:
+            self._lane, self._stopped_at, self.outlasted = lane, None, None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lane = None
+
+    def stop(self, lane: Lane) -> None:
+        """Stop `lane`'s job in flight, if it is still the one that is watched."""
+        with self._lock:
+            if lane is not self._lane:
+                return
+            if self._stopped_at is None:
+                self._stopped_at = time.monotonic()
+            lane.stop()
+
+    def watch(self, over: threading.Event) -> None:
+        """The thread: until `over`."""
+        while not over.wait(WATCH_SECONDS):
+            self.look()
+
+    def look(self) -> None:
+        """One look at the job in flight."""
+        with self._lock:
+            lane, stopped_at = self._lane, self._stopped_at
+            limit = lane.limit if lane is not None else None
+            if stopped_at is None and limit is not None and limit.overdue() > SLACK_SECONDS:
+                self.outlasted = limit
+        if lane is None:
+            return
+        if stopped_at is None:
+            if self.outlasted is not None:
+                log.warning("the job in flight goes on after its time limit and is stopped")
+                self.stop(lane)
+        elif time.monotonic() - stopped_at > GRACE_SECONDS:
+            log.error("the job in flight does not return %.0f s after it was stopped: the lane ends", GRACE_SECONDS)
+            words = threading.Thread(target=self._last_words, args=(self.outlasted,), daemon=True)
+            words.start()
+            words.join(GRACE_SECONDS)
+            self._leave(1)
 
 
 class LaneWorker:
@@ -199,7 +267,7 @@ class LaneWorker:
         log.info(
             "%s %s for %s begins, try %d%s", ticket.kind, ticket.digest[:12], ticket.run_id, ticket.tries + 1, alone
         )
-        before, started = waited(self._queue, claim, ticket), time.monotonic()
+        before, started = self._queue.waited(claim, ticket), time.monotonic()
         error: Exception | None = None
         trace = ""
         try:

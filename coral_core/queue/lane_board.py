@@ -18,10 +18,13 @@ from coral_core.atomic_write import write_atomic
 from coral_core.bounded_read import RECORD, SMALL, read_file, read_model
 from coral_core.frozen import Frozen
 from coral_core.json_object import json_object
-from coral_core.queue.recent import Recent
 
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 2.0
+MOST_JOBS = 64
+"""Jobs that are kept one by one."""
+MINUTES = 60
+"""Minutes that are kept as counts."""
 
 
 def lane_name(queue: str, flow_run_id: str) -> str:
@@ -38,6 +41,46 @@ class Served(Frozen):
 
     jobs: int = 0
     seconds: float = 0.0
+
+
+class DoneJob(Frozen):
+    """One job that ended in this lane."""
+
+    ended: float = Field(description="Unix time, of the lane's clock.")
+    waited: float = Field(ge=0, description="Seconds from the ticket to the claim.")
+    seconds: float = Field(ge=0, description="Seconds from the claim to the end.")
+    failed: bool = False
+
+
+class Minute(Frozen):
+    """Jobs that ended within one minute."""
+
+    done: int = 0
+    failed: int = 0
+
+
+class Recent(Frozen):
+    """What a lane did lately: its last jobs, and how many ended in each of the last minutes; a few kilobytes at most.
+
+    Only the lane sees every job of its queue: of evolutions that write elsewhere, jobs submitted by hand, failed tries.
+    """
+
+    jobs: tuple[DoneJob, ...] = Field((), description=f"The last {MOST_JOBS}, oldest first.")
+    minutes: dict[int, Minute] = Field({}, description="Minute since 1970 -> jobs that ended in it.")
+
+    def with_job(self, job: DoneJob) -> "Recent":
+        """With one more job; what is too old falls out."""
+        minute = int(job.ended // 60)
+        old = self.minutes.get(minute, Minute())
+        new = Minute(done=old.done + (not job.failed), failed=old.failed + job.failed)
+        kept = {number: counts for number, counts in self.minutes.items() if minute - MINUTES < number <= minute}
+        return Recent(jobs=(*self.jobs[-(MOST_JOBS - 1) :], job), minutes=kept | {minute: new})
+
+    def last_hour(self, now: float | None = None) -> Minute:
+        """Jobs that ended within the last 60 minutes."""
+        first = int((time.time() if now is None else now) // 60) - MINUTES
+        counted = [counts for number, counts in self.minutes.items() if number > first]
+        return Minute(done=sum(c.done for c in counted), failed=sum(c.failed for c in counted))
 
 
 class LaneNote(Frozen):

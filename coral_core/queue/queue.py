@@ -12,7 +12,7 @@ A claim is per digest, not per ticket: when two evolutions want one training, on
 and both find it in the store. All steps are a link, a rename or an unlink, which are atomic on
 local disks and on NFS. A claim is released by its lane, or broken by whoever has proof that
 the lane is gone; the breaker then puts the loss on its own ticket. Not covered here: who
-decides about another try (flows/work_pools) and what lanes say of themselves (board.py).
+decides about another try (flows/work_pools) and what lanes say of themselves (lane_board.py).
 """
 
 import contextlib
@@ -39,11 +39,13 @@ from coral_core.json_object import json_object
 from coral_core.queue.fairness import RunNote, begun, in_order
 from coral_core.queue.lane_board import LaneBoard, LaneName
 from coral_core.queue.tickets import RUN_NAME, Failure, RunId, Ticket, digest_of, is_answer
-from coral_core.store.store import Store
+from coral_core.store.store import Kind, Store
 from coral_core.untrusted import in_a_line, visible
 
 log = logging.getLogger("coral.queue")
 Model = TypeVar("Model", bound=Frozen)
+LEFT_SECONDS = 30.0
+"""A result that lies there for so long has nobody who collects it."""
 
 
 class Claim(Frozen):
@@ -333,6 +335,45 @@ class JobQueue:
             return look_at(self._answer(digest)) is not None
         return self.store.is_published("adapter" if self.name == "training" else "evaluation", digest)
 
+    # -- for monitoring --------------------------------------------------------------------
+
+    def waited(self, claim: Claim, ticket: Ticket) -> float:
+        """Seconds from writing the ticket (for this try) to the claim, by the store's clock alone; 0 when either is gone."""
+        try:
+            claimed = (self.root / "claims" / f"{claim.digest}.json").stat().st_mtime
+            written = self._ticket_path(ticket).stat().st_mtime
+        except OSError:
+            return 0.0
+        return max(0.0, claimed - written)
+
+    def uncollected(self, seconds: float = LEFT_SECONDS) -> list[str]:
+        """Digests whose result has been there for `seconds` while a ticket, a claim or an answer still lies there.
+
+        An evolution takes a result within a tenth of a second and removes its ticket; claims of lanes that died just after
+        publishing are freed as fast. What stays longer has no evolution that collects it.
+        """
+        found: dict[str, list[Path]] = {}
+        for path in (self.root / "tickets").glob("*/*.json"):
+            digest = digest_of(path.name)
+            result = self._answer(digest) if is_answer(path.name) else self._result(digest)
+            found.setdefault(digest, []).append(result)
+        for path in (self.root / "claims").glob("*.json"):
+            found.setdefault(path.stem, []).extend([self._result(path.stem), self._answer(path.stem)])
+        for path in (self.root / "answers").glob("*.json"):
+            found.setdefault(path.stem, []).append(path)
+        return sorted(digest for digest, results in found.items() if any(_age(path) > seconds for path in results))
+
+    def _result(self, digest: str) -> Path:
+        """The file in the store that is written last; a path that does not exist when there is no result."""
+        kind: Kind = "adapter" if self.name == "training" else "evaluation"
+        if not self.store.is_published(kind, digest):  # also for the name of a file that is no digest
+            return self.root / "none"
+        return (
+            self.store.adapter_path(digest) / "manifest.json"
+            if kind == "adapter"
+            else self.store.evaluation_path(digest)
+        )
+
     # -- within ----------------------------------------------------------------------------
 
     def _may_start(self, ticket: Ticket, host: str) -> bool:
@@ -409,6 +450,12 @@ def _holds_any(folder: Path) -> bool:
             return next(entries, None) is not None
     except OSError:
         return False
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; 0 when there is none."""
+    found = look_at(path)
+    return time.time() - found.st_mtime if found is not None else 0.0
 
 
 def both(store: Store) -> Iterable[JobQueue]:

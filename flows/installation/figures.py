@@ -17,7 +17,6 @@ from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
 from coral_core.ledger import Ledger
 from coral_core.queue import JobQueue, LaneNote
-from coral_core.queue.queue_status import uncollected
 from coral_core.report.content import RunLine
 from coral_core.runs.run_folder import CONFIG_BYTES, RunFolder, latest_runs
 from coral_core.runs.sessions import run_state, session_error, sessions, totals
@@ -195,7 +194,7 @@ def _jobs(queue: JobQueue, notes: Sequence[LaneNote]) -> dict[str, object]:
         "completed_last_hour": sum(hour.done for hour in hours),
         "failed_last_hour": sum(hour.failed for hour in hours),
         "failed": len(queue.all_failed()),
-        "uncollected": len(uncollected(queue)),
+        "uncollected": len(queue.uncollected()),
         "jobs_measured": len(jobs),
         "waiting_seconds_mean": mean(waited),
         "waiting_seconds_p95": percentile(waited, 0.95),

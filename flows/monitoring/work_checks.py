@@ -11,7 +11,6 @@ from coral_core.ledger import Closure, Ledger
 from coral_core.queue import Claim, FailedTicket, JobQueue, LaneNote
 from coral_core.queue.lane_board import BEAT_SECONDS, LEASE_SECONDS
 from coral_core.queue.queue import both
-from coral_core.queue.queue_status import uncollected
 from coral_core.store.store import Store
 from flows.installation.pool_status import PoolLook
 from flows.monitoring.finding import Check, State, first
@@ -96,7 +95,7 @@ def _look(queue: JobQueue) -> QueueLook:
         claims=len(claims),
         failed=len(failed := queue.all_failed()),
         failed_last_hour=_lately(queue, failed, now),
-        uncollected=tuple(uncollected(queue, TESTS_SECONDS)),
+        uncollected=tuple(queue.uncollected(TESTS_SECONDS)),
         lanes=tuple(_lane(queue, note, claims, limits, now) for note in notes if note.state != "ended"),
         done_last_hour=sum(hour.done for hour in hours),
     )

@@ -45,8 +45,8 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
     from flows.installation.local_stack import refuse_what_lanes_refuse
 
     refuse_what_lanes_refuse(config, store.root)
+    from flows.work_pools.fleet import warn_of_limits  # these import Prefect, which the other two can do without
     from flows.work_pools.pool_executor import WorkPoolExecutor
-    from flows.work_pools.pool_limits import warn_of_limits  # these import Prefect, which the other two can do without
 
     executor = WorkPoolExecutor(config.infra, store, run_id, ledger, flow_run_id)
     warn_of_limits(config.infra)

@@ -21,6 +21,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Crashed
 
+from coral_core.config import InfraConfig
 from coral_core.errors import ConfigError, CoralError
 from coral_core.queue import QueueName
 from flows.installation.obstacles import POLLED_SECONDS, Deployments, obstacles
@@ -38,7 +39,6 @@ from flows.prefect_api.prefect_client import (
 from flows.prefect_api.settings import without_secrets
 from flows.work_pools.code_version import code_version
 from flows.work_pools.lane_commands import LANE_TAG, age, deployment_tag, store_tag
-from flows.work_pools.repeated_log import Said
 
 log = logging.getLogger("coral.dispatch")
 
@@ -54,10 +54,40 @@ STARTING_SECONDS = 60.0
 """A worker has taken a lane and it has not begun: an image is fetched, say."""
 HEARTBEATS_LOST_SECONDS = 30.0
 SETTLE_SECONDS = 10.0
+REPEAT_SECONDS = 300.0
+"""Between two lines that say the same."""
+CHANGE_SECONDS = 60.0
+"""Between two lines that say the same with another one in between: what goes back and forth must not fill a log."""
 UNKNOWN = "not known to this server"
 """In place of a state: the flow run was deleted, or is another server's (a store may be used with several)."""
 FLOWS: dict[QueueName, str] = {"training": "train-adapters", "evaluation": "evaluate-genomes"}
 """The flow that is a lane of a queue."""
+
+
+class RepeatedLog:
+    """Logs a lasting condition once, again when it changes, and otherwise every few minutes.
+
+    Args:
+        log: Where warnings go.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._last: dict[str, str] = {}
+        self._when: dict[tuple[str, str], float] = {}
+
+    def warn(self, topic: str, key: str, text: str) -> None:
+        """Log `text`, unless what `key` stands for was said of `topic` a moment ago; an empty key: there is nothing to say."""
+        if not key:
+            if self._last.pop(topic, ""):
+                self._log.info("%s: nothing stands in the way any more", topic)
+            return
+        now, same = time.monotonic(), self._last.get(topic) == key
+        since = now - self._when.get((topic, key), -REPEAT_SECONDS)
+        self._last[topic] = key
+        if since >= (REPEAT_SECONDS if same else CHANGE_SECONDS):
+            self._when[topic, key] = now
+            self._log.warning("%s", text)
 
 
 class Notice(NamedTuple):
@@ -107,7 +137,7 @@ class Fleet:
         self._client: SyncPrefectClient = short_client()
         self._groups: dict[QueueName, _Group] = {}
         self._plain: RestClient | None = None
-        self._said = Said(log)
+        self._said = RepeatedLog(log)
         self._away_since: float | None = None
         self._settled = 0.0
         with retries(2):
@@ -353,3 +383,34 @@ class Fleet:
 
     def _tags(self, group: _Group) -> list[str]:
         return [store_tag(self._installation), deployment_tag(group.name)]
+
+
+def warn_of_limits(infra: InfraConfig) -> None:
+    """Compare `infra.*.lanes` with the limits of the pools behind them; an API that does not answer is told of elsewhere."""
+    both = (("training", infra.training), ("evaluation", infra.evaluation))
+    pools: dict[str, dict[str, int]] = {}
+    try:
+        with retries(0), short_client() as client:
+            for queue, asked in both:
+                pool = client.read_deployment_by_name(asked.deployment).work_pool_name
+                pools.setdefault(pool or "", {})[queue] = asked.lanes
+            for pool, lanes in pools.items():
+                _warn(client, pool, lanes)
+    except API_FAILURES as error:
+        log.debug("limits of pools are not known: %s", error)
+
+
+def _warn(client: SyncPrefectClient, pool: str, lanes: dict[str, int]) -> None:
+    limit, wanted = client.read_work_pool(pool).concurrency_limit, sum(lanes.values())
+    if limit is None or wanted <= limit:
+        return
+    keys = " and ".join(f"infra.{queue}.lanes: {number}" for queue, number in lanes.items())
+    log.warning(
+        "%s, and work pool %s runs %d at a time: no more than that will work. Lower it, or raise the pool's with: prefect "
+        "work-pool set-concurrency-limit %s %d (and --limit of its workers)",
+        keys,
+        pool,
+        limit,
+        pool,
+        wanted,
+    )

@@ -11,13 +11,15 @@ import contextlib
 import logging
 import threading
 import time
-from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from prefect.client.schemas.objects import StateType
 
-from coral_core.config import InfraConfig
+from coral_core.config import BaseModelConfig, InfraConfig, ProblemsConfig
 from coral_core.errors import CoralError, EngineError, StoreError
 from coral_core.execution import attempts
 from coral_core.execution.executor import Executor
@@ -33,11 +35,15 @@ from coral_core.jobs.jobs import (
 )
 from coral_core.lanes.gpu import in_line
 from coral_core.ledger import Closure, Ledger
+from coral_core.lm.base_model import TINY_NAME, is_rehearsal
+from coral_core.problem_sources import PATHS
+from coral_core.prompting.templates import chosen
 from coral_core.queue import (
     LOST,
     Claim,
     FailedTicket,
     Job,
+    JobKind,
     JobQueue,
     QueueName,
     Ticket,
@@ -48,19 +54,153 @@ from coral_core.queue import (
 )
 from coral_core.store.store import Store
 from flows.prefect_api.prefect_client import retries
-from flows.work_pools.absolute_paths import anchored
-from flows.work_pools.failed_starts import MOST_FAILED_STARTS, Starts
-from flows.work_pools.fleet import UNKNOWN, Fleet
-from flows.work_pools.orphans import Orphans
-from flows.work_pools.pending import Pending
-from flows.work_pools.repeated_log import Said
+from flows.work_pools.fleet import UNKNOWN, Fleet, RepeatedLog
 
 log = logging.getLogger("coral.dispatch")
 
+MOST_FAILED_STARTS = 3
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 1.0
 LOAD_MINUTES = 30.0
 """Limit of asking a lane, which loads the base model for it."""
+_ANSWERS: dict[JobKind, type[TestResult] | type[BaseModelIdentity]] = {
+    "test": TestResult,
+    "identity": BaseModelIdentity,
+}
+J = TypeVar("J", bound=Job)
+
+
+@dataclass
+class Pending:
+    """A submitted job, and the future that its result goes to."""
+
+    ticket: Ticket
+    job: Job
+    future: Future[Any] = field(default_factory=Future)
+    others_done: int = 0
+    """How many other jobs had been done when it last lost its lane."""
+
+    @property
+    def queue(self) -> QueueName:
+        return queue_of(self.job)
+
+    def result(self, queue: JobQueue) -> Any:
+        """The result, or None; a broken one is moved away, so that the job is done again."""
+        ticket, store = self.ticket, queue.store
+        if not queue.is_done(ticket.digest, ticket.file):
+            return None
+        if (answer := _ANSWERS.get(ticket.kind)) is not None:
+            if (said := queue.answer(ticket.digest, answer)) is None:
+                queue.forget_answer(ticket.digest)  # it cannot be read, and lanes would count the job as done
+            return said
+        if ticket.kind == "training":
+            found: Any = store.read_adapter(ticket.digest)
+        else:
+            found = store.read_evaluation(ticket.digest)
+        if found is None:
+            store.set_aside("adapter" if ticket.kind == "training" else "evaluation", ticket.digest)
+        return found
+
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        """Resolve the future with the result or the error."""
+        try:
+            if error is None:
+                self.future.set_result(result)
+            else:
+                self.future.set_exception(error)
+        except InvalidStateError:  # the caller has cancelled it
+            return
+
+
+@dataclass
+class FailedStarts:
+    """Counts lanes of a pool that ended before their first job, in a row: enough of them mean that the machine does not fit.
+
+    Lanes that were started side by side count once, since one cause (the worker died) may have ended them all.
+    """
+
+    failed: int = 0
+    _counted: float = 0.0
+
+    def reset(self) -> None:
+        """A lane has worked."""
+        self.failed = 0
+
+    def add(self, started: float) -> bool:
+        """Count a lane that was started at `started` (monotonic seconds); True when that makes `MOST_FAILED_STARTS` in a row."""
+        if self.failed and started <= self._counted:
+            return False
+        self.failed, self._counted = self.failed + 1, time.monotonic()
+        if self.failed < MOST_FAILED_STARTS:
+            return False
+        self.failed = 0
+        return True
+
+
+class OrphanedJobs:
+    """Frees jobs of one queue whose lane and whose evolution are both gone.
+
+    A living evolution frees its own jobs within seconds and books each loss on its ticket. What it has not freed after a
+    lease is freed here, with the same consequences: else a job that kills its lanes would, once its evolution was killed,
+    end the lanes of all others one after another.
+
+    Args:
+        queue: The queue.
+        lease: Seconds that a living evolution has to free its own jobs.
+        most_tries: `infra.attempts`.
+    """
+
+    def __init__(self, queue: JobQueue, lease: float, most_tries: int) -> None:
+        self._queue = queue
+        self._lease = lease
+        self._most_tries = most_tries
+        self._since: dict[str, float] = {}
+
+    def free(self, gone: dict[Claim, str]) -> None:
+        """Free the jobs whose lease has passed.
+
+        Args:
+            gone: Claims of lanes that are gone, on jobs of other evolutions -> why.
+        """
+        damaged = self._queue.damaged_claims()
+        found = {claim.token for claim in gone} | set(damaged)
+        self._since = {key: since for key, since in self._since.items() if key in found}
+        for claim, why in gone.items():
+            tickets = self._queue.tickets_for(claim.digest)
+            waiting = [ticket for ticket in tickets if not self._queue.is_done(ticket.digest, ticket.file)]
+            if not waiting:  # the lane died between publishing and releasing the claim, or nobody waits for the job
+                self._queue.break_claim(claim)
+            elif self._is_due(claim.token):
+                self._free_one(claim, why, waiting)
+        for digest in damaged:
+            if self._is_due(digest):
+                log.warning("the claim on %s %s cannot be read and is removed", self._queue.name, digest[:12])
+                self._queue.remove_claim(digest)
+
+    def _is_due(self, key: str) -> bool:
+        since = self._since.setdefault(key, time.monotonic())
+        return time.monotonic() - since > self._lease
+
+    def _free_one(self, claim: Claim, why: str, tickets: list[Ticket]) -> None:
+        """Book the loss before the claim is broken, so that the next lane finds tickets that know of it, or none."""
+        for old in tickets:
+            ticket = attempts.after_loss(old, attempts.loss(claim, why, others_done=False))
+            if ticket.losses < attempts.MOST_LOSSES:
+                self._queue.submit(attempts.next_try(ticket, self._most_tries))
+            else:
+                self._queue.put_aside(ticket)
+            log.warning(
+                "lane %s is lost (%s), and evolution %s, which waited for %s %s, is gone too: %s",
+                claim.lane,
+                why,
+                ticket.run_id,
+                ticket.kind,
+                ticket.digest[:12],
+                "another lane takes it"
+                if ticket.losses < attempts.MOST_LOSSES
+                else "it is given up (coral jobs lists it)",
+            )
+        self._queue.break_claim(claim)
 
 
 class WorkPoolExecutor(Executor):
@@ -85,10 +225,10 @@ class WorkPoolExecutor(Executor):
         self._lock = threading.RLock()
         self._pending: dict[str, Pending] = {}
         self._said: dict[QueueName, str] = {}
-        self._told = Said(log)
+        self._told = RepeatedLog(log)
         self._unborn: dict[UUID, float] = {}
-        self._starts: dict[QueueName, Starts] = {"training": Starts(), "evaluation": Starts()}
-        self._orphans = {name: Orphans(queue, infra.lease, infra.attempts) for name, queue in self._queues.items()}
+        self._starts: dict[QueueName, FailedStarts] = {"training": FailedStarts(), "evaluation": FailedStarts()}
+        self._orphans = {name: OrphanedJobs(queue, infra.lease, infra.attempts) for name, queue in self._queues.items()}
         self._done_by: dict[QueueName, int] = {"training": 0, "evaluation": 0}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -107,7 +247,7 @@ class WorkPoolExecutor(Executor):
         return self._submit(job, self._infra.evaluation.minutes)
 
     def submit_identity(self, job: IdentityJob) -> Future[BaseModelIdentity]:
-        job = anchored(job)
+        job = with_absolute_paths(job)
         with self._lock:
             if job.digest() not in self._pending:  # an answer that a dead evolution left may be of other machines
                 self._queues[job.queue].forget_answer(job.digest())
@@ -162,7 +302,7 @@ class WorkPoolExecutor(Executor):
     # -- submitting ------------------------------------------------------------------------
 
     def _submit(self, job: Job, minutes: float, size: int = 0) -> Future[Any]:
-        job = anchored(job)
+        job = with_absolute_paths(job)
         ticket = Ticket(
             kind=kind_of(job),
             digest=job.digest(),
@@ -232,7 +372,7 @@ class WorkPoolExecutor(Executor):
     def _look_at(self, pending: Pending, ended: dict[str, str]) -> None:
         queue, ticket = self._queues[pending.queue], pending.ticket
         if (result := pending.result(queue)) is not None:
-            self._starts[pending.queue].well()
+            self._starts[pending.queue].reset()
             self._done_by[pending.queue] += 1
             self._done(pending, result)
         elif (failed := queue.failed(ticket)) is not None:
@@ -345,7 +485,7 @@ class WorkPoolExecutor(Executor):
     def _sweep(self, name: QueueName, ended: dict[str, str]) -> None:
         """Free what lanes that are gone still hold and this evolution does not wait for."""
         others = [claim for claim in self._queues[name].claims() if claim.digest not in self._pending]
-        self._orphans[name].look({claim: why for claim in others if (why := self._gone(claim, ended))})
+        self._orphans[name].free({claim: why for claim in others if (why := self._gone(claim, ended))})
 
     def _start_lanes(self, name: QueueName) -> None:
         """As many lanes as the open work can fill, up to the limit."""
@@ -393,11 +533,11 @@ class WorkPoolExecutor(Executor):
         for run_id, state, started in self._fleet.ended_starts(name):
             note = board.read(lane_name(name, run_id))
             if (note is not None and (note.served or note.digest)) or state.startswith(("Completed", "Cancelled")):
-                self._starts[name].well()
+                self._starts[name].reset()
                 continue
             first = state.splitlines()[0]
             log.warning("a %s lane ended before its first job: %s", name, first)
-            if self._starts[name].ended_early(started):
+            if self._starts[name].add(started):
                 self._fail_all(
                     EngineError(
                         f"{MOST_FAILED_STARTS} lanes of pool {self._fleet.pool(name)} in a row ended before their first job, "
@@ -405,3 +545,49 @@ class WorkPoolExecutor(Executor):
                     ),
                     name,
                 )
+
+
+def with_absolute_paths(job: J) -> J:
+    """`job` with absolute paths of base model, problems and training pairs: lanes start in other folders.
+
+    Digests cover what lies at a path and not the path, so the job's digest stays.
+    """
+    update: dict[str, Any] = {}
+    if isinstance(job, IdentityJob | TrainingJob | EvaluationJob):
+        update["base_model"] = _absolute_base_model(job.base_model)
+    if isinstance(job, TrainingJob | EvaluationJob | TestJob):
+        update["problems"] = _absolute_problems(job.problems)
+    if isinstance(job, EvaluationJob) and job.training is not None:
+        update["training"] = with_absolute_paths(job.training)
+    return cast("J", job.model_copy(update=update))
+
+
+def _absolute_base_model(config: BaseModelConfig) -> BaseModelConfig:
+    if config.name == TINY_NAME or is_rehearsal(config) or _is_absolute(config.name) or not Path(config.name).is_dir():
+        return config
+    # the prompt template may depend on the name as it was given
+    prompt = chosen(config.name, config.prompt)
+    return config.model_copy(update={"name": _absolute(config.name), "prompt": prompt})
+
+
+def _absolute_problems(config: ProblemsConfig) -> ProblemsConfig:
+    training = config.training
+    if training.path and training.source in PATHS and _is_here(training.path):
+        training = training.model_copy(update={"path": _absolute(training.path)})
+    path = config.path
+    if path and config.source in PATHS and _is_here(path):
+        path = _absolute(path)
+    return config.model_copy(update={"path": path, "training": training})
+
+
+def _is_here(path: str) -> bool:
+    return not _is_absolute(path) and Path(path).exists()
+
+
+def _is_absolute(path: str) -> bool:
+    """Does `path` mean the same in every folder?"""
+    return path.startswith(("/", "~"))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())

@@ -12,8 +12,8 @@ from coral_core.errors import EngineDiedError, EngineError, EngineMemoryError, E
 from coral_core.evolution.planner import Planner
 from coral_core.jobs.jobs import Cost
 from coral_core.judge.sandbox.parent import Zygote
-from coral_core.lanes import backstop
 from coral_core.lanes import lane as lane_module
+from coral_core.lanes import worker as worker_module
 from coral_core.lanes.worker import LaneWorker
 from coral_core.lm.engine_client import InlineEngine
 from coral_core.queue import JobQueue, Ticket
@@ -178,8 +178,8 @@ def test_leaving_the_local_executor_does_not_wait_for_the_judge(
 def test_code_that_does_not_return_takes_the_lane_with_it_and_not_its_ticket(
     store: Store, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(backstop, "SLACK_SECONDS", 0.1)
-    monkeypatch.setattr(backstop, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(worker_module, "SLACK_SECONDS", 0.1)
+    monkeypatch.setattr(worker_module, "GRACE_SECONDS", 1.0)
     stuck, reached = threading.Event(), threading.Event()
     monkeypatch.setattr(lane_module, "score", lambda *_: reached.set() or stuck.wait(60))
     ticket = evaluation(planner(), seconds=8 if how == "outlasted" else 600)

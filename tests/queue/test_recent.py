@@ -10,8 +10,7 @@ from rich.console import Console
 
 from coral_core.digest import digest
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent, Ticket
-from coral_core.queue.queue_status import uncollected, waited
-from coral_core.queue.recent import MINUTES, MOST_JOBS
+from coral_core.queue.lane_board import MINUTES, MOST_JOBS
 from coral_core.report.build_report import run_line
 from coral_core.report.content import RunLine
 from coral_core.store.store import Store
@@ -51,10 +50,10 @@ def test_waiting_is_from_ticket_to_claim_by_one_clock(tmp_path: Path) -> None:
     os.utime(path, (then, then))
     taken = queue.take("lane")
     assert taken is not None
-    assert 40 <= waited(queue, taken[1], ticket) < 60
+    assert 40 <= queue.waited(taken[1], ticket) < 60
     queue.finish(taken[1], ticket)
-    assert waited(queue, taken[1], ticket) == 0.0  # nothing is there any more: no time is made up
-    assert uncollected(queue, 0) == []
+    assert queue.waited(taken[1], ticket) == 0.0  # nothing is there any more: no time is made up
+    assert queue.uncollected(0) == []
 
 
 def test_percentile_is_a_value_that_occurred() -> None:

@@ -12,8 +12,7 @@ from prefect.states import Completed, Crashed, Scheduled
 
 from coral_core.errors import ConfigError
 from flows.work_pools import fleet as fleet_module
-from flows.work_pools.fleet import UNKNOWN, Fleet, _Group
-from flows.work_pools.repeated_log import Said
+from flows.work_pools.fleet import UNKNOWN, Fleet, RepeatedLog, _Group
 
 
 class Api:
@@ -32,7 +31,7 @@ class Api:
 def test_a_lane_that_was_lost_is_no_failed_start_and_one_that_crashed_is() -> None:
     lost, crashed = (FlowRun(id=uuid4(), flow_id=uuid4(), name=name) for name in ("lost", "crashed"))
     fleet: Any = object.__new__(Fleet)
-    fleet._client, fleet._said = Api(), Said(fleet_module.log)
+    fleet._client, fleet._said = Api(), RepeatedLog(fleet_module.log)
     fleet._groups = {"training": _Group(uuid4(), "pool", started={lost.id: 1.0, crashed.id: 2.0})}
     fleet.give_up(lost, "no sign of life within 25 s of its start")
     assert fleet._client.set == [(lost.id, "Crashed", True)]
@@ -65,7 +64,7 @@ def test_a_deployment_that_was_made_anew_has_lanes_of_its_own() -> None:
     """Prefect's keys hold for all deployments of a flow, also for runs that are over."""
     fleet: Any = object.__new__(Fleet)
     fleet._client, fleet._parameters, fleet._installation = Keys(), {}, "store"
-    fleet._said = Said(fleet_module.log)
+    fleet._said = RepeatedLog(fleet_module.log)
     old, new = _Group(uuid4(), "pool", queue_id=uuid4()), _Group(uuid4(), "pool", queue_id=uuid4())
     for group in (old, new, old):
         fleet._groups = {"training": group}
@@ -82,7 +81,7 @@ def test_two_who_find_a_slot_empty_start_one_lane() -> None:
     for _ in range(2):
         fleet: Any = object.__new__(Fleet)
         fleet._client, fleet._parameters, fleet._installation = client, {}, "store"
-        fleet._said = Said(fleet_module.log)
+        fleet._said = RepeatedLog(fleet_module.log)
         fleet._groups = {"training": _Group(deployment, "pool", queue_id=uuid4())}
         fleet.start("training")
         started += [run.id for run in fleet.living("training")]
@@ -169,7 +168,7 @@ class Server:
 def fleet_of(server: Server) -> Any:
     fleet: Any = object.__new__(Fleet)
     fleet._client, fleet._parameters, fleet._installation = server, {}, "store"
-    fleet._said, fleet._away_since, fleet._settled, fleet._plain = Said(fleet_module.log), None, 0.0, None
+    fleet._said, fleet._away_since, fleet._settled, fleet._plain = RepeatedLog(fleet_module.log), None, 0.0, None
     made = server.deployment
     fleet._groups = {"training": _Group(made.id, "pool", "train-adapters/mine", made.work_queue_id)}
     return fleet

@@ -4,19 +4,19 @@ import logging
 
 import pytest
 
-from flows.work_pools import repeated_log as said
-from flows.work_pools.repeated_log import CHANGE_SECONDS, REPEAT_SECONDS, Said
+from flows.work_pools import fleet
+from flows.work_pools.fleet import CHANGE_SECONDS, REPEAT_SECONDS, RepeatedLog
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(said.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fleet.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_an_hour_of_one_reason_with_changing_numbers(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    told = Said(logging.getLogger("coral.test"))
+    told = RepeatedLog(logging.getLogger("coral.test"))
     for second in range(3600):
         told.warn("training", "queue paused", f"paused for {second} s")
         clock[0] += 1
@@ -24,7 +24,7 @@ def test_an_hour_of_one_reason_with_changing_numbers(clock: list[float], caplog:
 
 
 def test_a_change_is_said_at_once_and_a_to_and_fro_is_not(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    told = Said(logging.getLogger("coral.test"))
+    told = RepeatedLog(logging.getLogger("coral.test"))
     for key in ("a", "b", "", "c"):
         told.warn("training", key, key)
     assert [record.message for record in caplog.records] == ["a", "b", "c"]
@@ -36,7 +36,7 @@ def test_a_change_is_said_at_once_and_a_to_and_fro_is_not(clock: list[float], ca
 
 
 def test_topics_do_not_silence_each_other(caplog: pytest.LogCaptureFixture) -> None:
-    told = Said(logging.getLogger("coral.test"))
+    told = RepeatedLog(logging.getLogger("coral.test"))
     for topic in ("training", "evaluation"):
         told.warn(topic, "no worker", topic)
     assert len(caplog.records) == 2
