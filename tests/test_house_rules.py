@@ -95,6 +95,42 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert not tree.body or ast.get_docstring(tree), "a module begins with a docstring"
 
 
+BOUNDARY = ROOT / "flows" / "prefect_api"
+BEHIND_THE_BOUNDARY = ("httpx", "urllib.request", "prefect.settings", "prefect.runtime.deployment")
+
+
+def beyond_the_boundary(tree: ast.AST) -> Iterator[str]:
+    """What only flows/prefect_api may do: read Prefect's settings, make its clients, ask its REST API."""
+    yield from (name for name in imported(tree) if name in BEHIND_THE_BOUNDARY)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "prefect.client.orchestration":
+            yield from (alias.name for alias in node.names if alias.name == "get_client")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value.startswith("PREFECT_") and node.value.replace("_", "").isalnum():
+                yield node.value
+            if node.value == "/api":
+                yield "an address that ends in /api"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parent != BOUNDARY], ids=name_of)
+def test_one_room_knows_prefects_settings_and_rest_api(path: Path) -> None:
+    assert list(beyond_the_boundary(parsed(path))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import httpx",
+        "from prefect.settings import PREFECT_API_URL",
+        "from prefect.client.orchestration import get_client",
+        'os.environ["PREFECT_API_URL"]',
+        'url.removesuffix("/api")',
+    ],
+)
+def test_the_rule_of_the_boundary_sees(code: str) -> None:
+    assert list(beyond_the_boundary(ast.parse(code)))
+
+
 def test_names_say_what_is_inside() -> None:
     assert [name_of(path) for path in MODULES if path.stem in VAGUE or path.parent.name in VAGUE] == []
 

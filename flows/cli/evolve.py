@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import signal
 import sys
 import time
@@ -30,7 +29,7 @@ from flows.cli.markup import marked
 from flows.installation.local_stack import refuse_without_installation
 from flows.prefect_api.flow_run_process import drain, shutdown_cause
 from flows.prefect_api.local_server import api
-from flows.prefect_api.settings import ui_url
+from flows.prefect_api.settings import QUIET_CONSOLE, export_defaults, ui_url
 
 console = Console(highlight=False)
 TERMINATED = 128 + signal.SIGTERM
@@ -104,11 +103,7 @@ def run_it(
     if config.infra.executor == "work-pools":
         refuse_without_installation()
     out.print(f"run [bold]{marked(identity.run_id)}[/] from {marked(source)}")
-    # the live board replaces Prefect's log lines here, and the command's own first line its tracebacks: both stay in
-    # the run's log in the UI
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # events that a server missed, whole
-    os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "WARNING")  # a line per task says nothing
+    export_defaults(QUIET_CONSOLE)
     signal.signal(signal.SIGTERM, _terminated)  # Prefect sends it on to who was there before, when its flow has ended
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:

@@ -21,7 +21,7 @@ from coral_core.json_object import json_object
 from flows.installation.pool_templates import POOLS
 from flows.prefect_api.credentials import use_credential
 from flows.prefect_api.flow_run_process import STARTED_BY_WORKER
-from flows.prefect_api.local_server import SETTINGS, coral_home, living, locked
+from flows.prefect_api.local_server import coral_home, identity_of, living, locked, prefect_home, worker_environment
 from flows.prefect_api.settings import configured_api, export_connection
 
 if TYPE_CHECKING:
@@ -130,15 +130,7 @@ def start_workers(url: str, workdir: Path | None = None) -> list[dict[str, Any]]
 
 def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
     log = coral_home() / f"worker-{pool}.log"
-    environment = {
-        **os.environ,
-        **SETTINGS,
-        "PREFECT_API_URL": url,
-        "PREFECT_HOME": str(_prefect_home()),
-        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "1"),
-        "PREFECT_WORKER_PREFETCH_SECONDS": "5",
-        "NO_COLOR": "1",
-    }
+    environment = worker_environment(url) | {"NO_COLOR": "1"}
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -161,7 +153,7 @@ def is_worker(worker: dict[str, Any]) -> bool:
     except OSError:
         return False
     wanted = {b"worker", b"--pool", worker["pool"].encode(), _name(worker["pool"]).encode()}
-    return wanted <= set(arguments) and f"PREFECT_HOME={_prefect_home()}".encode() in environment
+    return wanted <= set(arguments) and f"PREFECT_HOME={prefect_home()}".encode() in environment
 
 
 def _name(pool: str) -> str:
@@ -208,7 +200,7 @@ def _end(family: list[int]) -> None:
 
 def _flow_runs(url: str) -> list[int]:
     """Processes that a worker of this installation started for a flow run, whoever their parent is now."""
-    of_ours = {f"PREFECT_HOME={_prefect_home()}".encode(), f"PREFECT_API_URL={url}".encode()}
+    of_ours = {f"{name}={value}".encode() for name, value in identity_of(url).items()}
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -216,10 +208,6 @@ def _flow_runs(url: str) -> list[int]:
             if of_ours <= set(environment) and any(v.startswith(f"{STARTED_BY_WORKER}=".encode()) for v in environment):
                 found.append(int(entry.name))
     return [pid for pid in found if _alive(pid)]
-
-
-def _prefect_home() -> Path:
-    return coral_home() / "prefect"
 
 
 def descendants(pid: int) -> list[int]:

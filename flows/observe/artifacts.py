@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
@@ -40,6 +40,7 @@ from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.run_reader import RunReading
 from coral_core.store.store import Store
 from flows.prefect_api.client import PAGE
+from flows.prefect_api.prefect_client import async_client
 
 log = logging.getLogger("coral.artifacts")
 
@@ -149,7 +150,7 @@ class Publisher:
     async def finish(self, patience: float = PATIENCE) -> None:
         """Show the last state, whatever it costs; gives up after `patience` seconds."""
         try:
-            async with asyncio.timeout(patience), get_client() as client:
+            async with asyncio.timeout(patience), async_client() as client:
                 self._client = client
                 await self._update(last=True)
         except Exception as problem:
@@ -161,7 +162,7 @@ class Publisher:
         pause = 0.0
         while True:
             try:
-                async with get_client() as client:
+                async with async_client() as client:
                     self._client = client
                     while True:
                         await self._update()

@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from prefect.client.orchestration import get_client
 from prefect.states import Running
 
 from coral_core.digest import digest
@@ -19,6 +18,7 @@ from coral_core.errors import StoreError
 from coral_core.ledger import Closure, Ledger, Standing
 from coral_core.runs.run_folder import RunFolder
 from flows.observe import events
+from flows.prefect_api.prefect_client import async_client
 from flows.session import Session
 
 log = logging.getLogger("coral.evolve")
@@ -78,7 +78,7 @@ async def _set_state(flow_run_id: str, name: str, message: str) -> None:
         return
     state: Any = Running(name=name, message=message)
     try:
-        async with get_client() as client:
+        async with async_client() as client:
             now = (await client.read_flow_run(flow_run_id)).state  # type: ignore[arg-type]
             if now is not None and now.is_running():  # somebody may have cancelled it meanwhile
                 await client.set_flow_run_state(flow_run_id, state, force=True)

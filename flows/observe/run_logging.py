@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterator
 
 from prefect.logging.handlers import APILogHandler
-from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED
+
+from flows.prefect_api.prefect_client import sends_logs
 
 
 class _Stamp(logging.Filter):
@@ -27,7 +28,7 @@ class _Stamp(logging.Filter):
 @contextlib.contextmanager
 def logged_to(flow_run_id: str | None) -> Iterator[None]:
     """Send records of level INFO and above to the log of `flow_run_id` while the body runs; None: nowhere."""
-    if not flow_run_id or not PREFECT_LOGGING_TO_API_ENABLED.value():
+    if not flow_run_id or not sends_logs():
         yield
         return
     root = logging.getLogger("coral")

@@ -17,9 +17,10 @@ import stat
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coral_core.lanes.allowed_paths import Roots
+if TYPE_CHECKING:
+    from coral_core.lanes.allowed_paths import Roots
 
 log = logging.getLogger("coral.evolve")
 
@@ -44,8 +45,10 @@ def served() -> bool:
     return STARTED_BY_WORKER in os.environ or bool(deployment.id)
 
 
-def roots() -> Roots | None:
+def roots() -> "Roots | None":
     """The folders that the parameters of this flow run are held to; None where they are the caller's own. Raises `ConfigError`."""
+    from coral_core.lanes.allowed_paths import Roots  # late: it knows all sources of problems
+
     return Roots.of_environment() if served() else None
 
 
@@ -136,13 +139,13 @@ async def _cancelled(flow_run_id: str) -> None:
     """Return as soon as the API says that the run is cancelled."""
     from prefect.states import Running
 
-    from flows.prefect_api.prefect_client import async_client, believed_lost, retries
+    from flows.prefect_api.prefect_client import ANSWER_SECONDS, async_client, believed_lost, retries
 
     if not flow_run_id:
         await asyncio.Event().wait()
     running: Any = Running()
     with retries(0):  # it is asked again anyway, and a cancel must not wait for the pauses between tries
-        async with async_client() as client:
+        async with async_client(ANSWER_SECONDS) as client:
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
                 try:

@@ -15,7 +15,12 @@ from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter, WorkPo
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    temporary_settings,
+)
 
 from flows.prefect_api.client import all_pages, api_error
 
@@ -23,8 +28,8 @@ ANSWER_SECONDS = 10.0
 """Longest wait for one answer."""
 API_FAILURES = (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError)
 """What Prefect's client raises where the API cannot be reached, refuses, or does not know what it was asked about."""
-NO_HEARTBEAT = "No heartbeat for"
-"""How the automation (`deployments/automations/lost-lanes.json`) begins its message."""
+LOST = "Lost"
+"""Name of the state of type Crashed that the automation `coral: lost lanes` gives to a run without heartbeats."""
 
 
 def api_in_use() -> str:
@@ -37,9 +42,14 @@ def short_client() -> SyncPrefectClient:
     return get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True)
 
 
-def async_client() -> PrefectClient:
-    """As `short_client`, for an event loop."""
-    return get_client(httpx_settings={"timeout": ANSWER_SECONDS})
+def async_client(answer_seconds: float | None = None) -> PrefectClient:
+    """A client for an event loop; waits for an answer as long as Prefect's settings say unless `answer_seconds` is given."""
+    return get_client(httpx_settings={"timeout": answer_seconds} if answer_seconds is not None else None)
+
+
+def sends_logs() -> bool:
+    """Does Prefect send log lines of flow runs to its API?"""
+    return bool(PREFECT_LOGGING_TO_API_ENABLED.value())
 
 
 @contextlib.contextmanager
@@ -71,7 +81,7 @@ def believed_lost(state: "State[Any] | None") -> bool:
     Heartbeats do not arrive while the server is away. When it is back, a run without one for 90 seconds may be marked
     as crashed before its next heartbeat comes; a run that lives corrects that.
     """
-    return state is not None and state.is_crashed() and (state.message or "").startswith(NO_HEARTBEAT)
+    return state is not None and state.is_crashed() and state.name == LOST
 
 
 def read_flow_runs(

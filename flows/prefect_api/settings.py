@@ -30,6 +30,12 @@ NAMES = {
     "tls_insecure_skip_verify": "PREFECT_API_TLS_INSECURE_SKIP_VERIFY",
 }
 """Field of `ApiSettings` -> Prefect's name of it."""
+QUIET_CONSOLE = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # events that a server missed, whole
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",  # a line per task says nothing
+}
+"""Keeps Prefect's log lines off a terminal that shows a board; they stay in the run's log in the UI."""
 _LEFT_TO_PREFECT = {NAMES["custom_headers"], NAMES["tls_insecure_skip_verify"], "PREFECT_API", "PREFECT_CLIENT"}
 """Settings that are no plain strings: values to parse, and JSON of several settings at once."""
 _TEST_MODES = (

@@ -29,8 +29,8 @@ from flows.prefect_api.client import RestClient, api_error, refuse_other_servers
 from flows.prefect_api.prefect_client import (
     ANSWER_SECONDS,
     API_FAILURES,
-    NO_HEARTBEAT,
     api_in_use,
+    believed_lost,
     is_missing,
     read_flow_runs,
     retries,
@@ -96,6 +96,17 @@ class Notice(NamedTuple):
     key: str = ""
     """The same for as long as the reason is, whatever numbers the text has."""
     text: str = ""
+
+
+class _Final(NamedTuple):
+    """The final state of a lane."""
+
+    text: str
+    """Name and message of the state."""
+    lost: bool = False
+    """Its heartbeats did not arrive; it may live."""
+    known: bool = True
+    """False: the server has no such flow run."""
 
 
 @dataclass
@@ -235,14 +246,14 @@ class Fleet:
         is believed lost may live: its own beats say more."""
         if any(str(run.id) == flow_run_id for group in self._groups.values() for run in group.living):
             return None
-        state = self._final(flow_run_id)
-        return None if state is None or state.startswith(f"Crashed: {NO_HEARTBEAT}") else state
+        final = self._final(flow_run_id)
+        return None if final is None or final.lost else final.text
 
-    def _final(self, flow_run_id: str) -> str | None:
+    def _final(self, flow_run_id: str) -> _Final | None:
         try:
             state = self._client.read_flow_run(UUID(flow_run_id)).state
         except ObjectNotFound:
-            return UNKNOWN
+            return _Final(UNKNOWN, known=False)
         except (*API_FAILURES, ValueError):
             return None
         if state is None or not state.is_final():
@@ -250,17 +261,17 @@ class Fleet:
         hidden = "TaskGroup" in (
             state.message or ""
         )  # what happened is in its sub-exceptions, which the message does not name
-        return f"{state.name}: {state.message or 'no message'}{'. The log of its worker says more' if hidden else ''}"
+        more = ". The log of its worker says more" if hidden else ""
+        return _Final(f"{state.name}: {state.message or 'no message'}{more}", lost=believed_lost(state))
 
     def ended_starts(self, queue: QueueName) -> list[tuple[str, str, float]]:
         """Lanes started here that ended since the last call, oldest first: flow run id, final state, when it was started."""
         group = self._groups[queue]
         gone = group.started.keys() - {run.id for run in group.living}
-        ended = {run_id: state for run_id in gone if (state := self._final(str(run_id))) is not None}
-        starts = sorted((group.started.pop(run_id), str(run_id), state) for run_id, state in ended.items())
+        ended = {run_id: final for run_id in gone if (final := self._final(str(run_id))) is not None}
+        starts = sorted((group.started.pop(run_id), str(run_id), final) for run_id, final in ended.items())
         # what was deleted, alone or with its deployment, says nothing about the machine
-        told = [start for start in starts if start[2] != UNKNOWN and NO_HEARTBEAT not in start[2]]
-        return [(run_id, state, started) for started, run_id, state in told]
+        return [(run_id, final.text, started) for started, run_id, final in starts if final.known and not final.lost]
 
     def notice(self, queue: QueueName) -> Notice:
         """What keeps lanes from starting; empty when nothing is known to."""

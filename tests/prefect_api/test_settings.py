@@ -106,18 +106,41 @@ def test_it_is_what_prefect_says(tmp_path: Path, sources: dict[str, dict[str, st
         assert {NAMES[name] for values in sources.values() for name in values} <= configured_names()
 
 
-@pytest.mark.parametrize("variable", ["PREFECT_API", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_TEST_MODE"])
-def test_unusual_forms_are_prefects_to_read(tmp_path: Path, variable: str) -> None:
-    values = {
-        "PREFECT_API": '{"url": "http://json/api"}',
-        "PREFECT_PROFILE": "other",
-        "PREFECT_PROFILES_PATH": str(tmp_path / "elsewhere.toml"),
-        "PREFECT_TEST_MODE": "1",
-    }
-    (tmp_path / "elsewhere.toml").write_text('active="a"\n[profiles.a]\nPREFECT_API_URL="http://elsewhere/api"\n')
-    with place(tmp_path / "x", {"profile": {"url": "http://mine/api"}}):
-        os.environ[variable] = values[variable]
+SWITCHES = {
+    "PREFECT_API": '{"url": "http://json/api"}',
+    "PREFECT_CLIENT": '{"custom_headers": {"X-Json": "1"}}',
+    "PREFECT_PROFILE": "other",
+    "PREFECT_PROFILES_PATH": "../elsewhere.toml",
+    "PREFECT_TEST_MODE": "1",
+}
+"""Variables that change where settings are read from, or hold several."""
+
+
+@given(SETTINGS, st.sets(st.sampled_from(sorted(SWITCHES)), min_size=1))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_other_profiles_and_unusual_forms(
+    tmp_path: Path, sources: dict[str, dict[str, str]], switches: set[str]
+) -> None:
+    (tmp_path / "elsewhere.toml").write_text(
+        'active = "a"\n[profiles.a]\nPREFECT_API_URL = "http://elsewhere/api"\n[profiles.other]\nPREFECT_API_KEY = "pnu_3"\n'
+    )
+    with place(tmp_path / uuid4().hex, sources):
+        os.environ.update({name: SWITCHES[name] for name in switches})
         assert api_settings() == by_prefect()
+
+
+@pytest.mark.parametrize("file", [".env", "prefect.toml", "pyproject.toml"])
+def test_files_may_say_where_profiles_are(tmp_path: Path, file: str) -> None:
+    (tmp_path / "team.toml").write_text('active = "a"\n[profiles.a]\nPREFECT_API_URL = "http://team/api"\n')
+    lines = {
+        ".env": "PREFECT_PROFILES_PATH={}",
+        "prefect.toml": "profiles_path = '{}'",
+        "pyproject.toml": "[tool.prefect]\nprofiles_path = '{}'",
+    }
+    with place(tmp_path / "x", {"profile": {"url": "http://mine/api"}}):
+        Path(file).write_text(lines[file].format(tmp_path / "team.toml"))
+        assert api_settings() == by_prefect()
+        assert api_settings().url == "http://team/api"
 
 
 @pytest.mark.parametrize("file", ["prefect.toml", "pyproject.toml", "home/profiles.toml", ".env"])
@@ -140,7 +163,10 @@ def test_files_about_nothing_and_broken_ones(tmp_path: Path, file: str) -> None:
 COLD = """
 import json, sys
 from flows.prefect_api.settings import api_settings
-print(json.dumps([api_settings().url, "prefect" in sys.modules]))
+found, asked = api_settings(), "prefect" in sys.modules
+from prefect.settings import Settings
+assert (found.url, found.ssl_cert_file) == (Settings().api.url, Settings().api.ssl_cert_file)
+print(json.dumps([found.url, found.ssl_cert_file, asked]))
 """
 
 
@@ -148,8 +174,9 @@ print(json.dumps([api_settings().url, "prefect" in sys.modules]))
 def test_a_command_in_a_fresh_process(tmp_path: Path, source: str) -> None:
     """Prefect is imported only where a file of the folder speaks of it."""
     with place(tmp_path / "x", {source: {"url": "http://team/api"}}):
-        done = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == ["http://team/api", source not in ("environment", "profile")]
+        environment = os.environ | {"SSL_CERT_FILE": "/system.pem"}  # Prefect reads it at its import
+        done = subprocess.run([sys.executable, "-c", COLD], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["http://team/api", "/system.pem", source not in ("environment", "profile")]
 
 
 @pytest.mark.parametrize("source", ["dotenv", "prefect", "pyproject"])

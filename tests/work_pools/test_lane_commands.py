@@ -88,7 +88,9 @@ def test_an_api_that_is_away_changes_nothing(api: Api) -> None:
 
 
 def test_a_lane_that_lives_puts_its_record_right(api: Api) -> None:
-    api.state = Crashed(message="No heartbeat for 90 seconds: the process, its worker or its machine is gone.")
+    api.state = Crashed(
+        name="Lost", message="No heartbeat for 90 seconds: the process, its worker or its machine is gone."
+    )
     assert lane()() == "go on"
     assert api.state.type == StateType.RUNNING
 
