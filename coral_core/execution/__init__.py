@@ -1,1 +1,58 @@
-"""Executors: take jobs, return futures. Inline and local work here; work pools are in flows/work_pools."""
+"""Executors: one interface, chosen by `infra.executor`, without effect on any result.
+
+Inline and local execution are here; flows/work_pools adds work pools.
+"""
+
+from coral_core.config import RunConfig
+from coral_core.errors import ConfigError
+from coral_core.execution.executor import Executor
+from coral_core.execution.inline import InlineExecutor
+from coral_core.execution.local import LocalExecutor
+from coral_core.ledger import Ledger
+from coral_core.runs.run_folder import identify_run
+from coral_core.store.store import Store
+
+__all__ = ["Executor", "InlineExecutor", "LocalExecutor", "make_executor"]
+
+
+def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "", flow_run_id: str = "") -> Executor:
+    """The executor that `config.infra` names; use it as a context manager.
+
+    Args:
+        config: Names executor, lanes, limits and, where `store` is left out, the store.
+        store: Where results go.
+        run_id: Whose jobs these are, and whose budget pays; the configuration's first edition by default.
+        flow_run_id: Not used here: executors of other rooms show it.
+
+    Example::
+
+        with make_executor(config) as executor:
+            evaluation = executor.submit_evaluation(job).result(timeout=300)
+
+    Raises:
+        ConfigError: work pools are asked for, which need Prefect.
+        StoreError: the store cannot be used.
+    """
+    if config.infra.executor == "work-pools":
+        raise no_work_pools()
+    store = store or Store(config.store.path)
+    store.prepare()
+    run_id = run_id or identify_run(config).run_id
+    kind = InlineExecutor if config.infra.executor == "inline" else LocalExecutor
+    return kind(config.infra, store, run_id, ledger_of(config, store, run_id))
+
+
+def ledger_of(config: RunConfig, store: Store, run_id: str) -> Ledger:
+    """The ledger of `store`, with the budget of `config` for `run_id`."""
+    ledger = Ledger(store)
+    ledger.set_budget(run_id, config.budget)
+    return ledger
+
+
+def no_work_pools() -> ConfigError:
+    """The refusal of work pools where there is no Prefect."""
+    return ConfigError(
+        "infra.executor: work-pools: this Python API runs jobs on this machine",
+        ("infra", "executor"),
+        remedy="Use coral evolve, or flows.evolve.evolve(config) inside Prefect; or set infra.executor to local.",
+    )

@@ -4,10 +4,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coral_core.config import RunConfig
+from coral_core.errors import ConfigError
 from coral_core.runs.run_folder import RunFolder, identify_run
 
 LARGEST_EDITION = 999_999_999_999
 """Dates with hour and minute have twelve digits."""
+
+
+def check_edition(edition: int) -> None:
+    """Raise `ConfigError` for a number that is no edition."""
+    if not 1 <= edition <= LARGEST_EDITION:
+        raise ConfigError(
+            f"edition: {edition}: is no edition", remedy=f"Give a whole number from 1 to {LARGEST_EDITION}."
+        )
 
 
 def scheduled_edition(config: RunConfig, start: datetime, flow_run_id: str = "") -> int:

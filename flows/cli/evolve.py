@@ -151,15 +151,15 @@ def _command(source: Path, edition: int, overrides: list[str]) -> str:
 async def _watched(config: RunConfig, edition: int, overrides: list[str], out: Console) -> dict[str, Any]:
     from flows.cli.live_board import Screen
     from flows.evolve import evolve as flow
-    from flows.session import watcher
+    from flows.evolve import terminal
 
     screen = Screen(config)
     with _quiet_logs(), _display(screen, out):
-        token = watcher.set(screen.update)
+        token = terminal.set(screen)
         try:
             result: dict[str, Any] = await flow(config, edition=edition, overrides=overrides)
         finally:
-            watcher.reset(token)
+            terminal.reset(token)
     return result
 
 

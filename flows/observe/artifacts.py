@@ -33,6 +33,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+from coral_core.evolution.state import EvolutionState, Listener
 from coral_core.ledger import Ledger
 from coral_core.report import live_report as living
 from coral_core.runs.progress import Progress, progress_of
@@ -92,7 +93,7 @@ class Allowance:
         return self.calls >= calls and self.seconds >= seconds
 
 
-class Publisher:
+class Publisher(Listener):
     """Shows one run: one update in flight at a time, always with the latest state of the files."""
 
     def __init__(self, folder: RunFolder, store: Store, flow_run_id: str) -> None:
@@ -120,7 +121,7 @@ class Publisher:
         self._over = False
         self.allowance = Allowance()
 
-    def changed(self) -> None:
+    def changed(self, state: EvolutionState) -> None:
         """Something may have been written."""
         self._wake.set()
 

@@ -8,12 +8,13 @@ Not covered: what becomes of an event, which is the business of automations.
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from prefect.events import Event, emit_event
 
+from coral_core.evolution.state import EvolutionState, Listener, Outcome
 from coral_core.ledger import Standing
+from coral_core.runs.records import GenomeRecord
 from flows.prefect_api.prefect_client import api_in_use
 
 log = logging.getLogger("coral.events")
@@ -23,80 +24,97 @@ PROGRESS_SECONDS = 30.0
 """Seconds between two `job-finished` events of one evolution: an event takes some kilobytes of the server's database."""
 
 
-@dataclass
-class _Told:
-    """What this process has told of one evolution."""
-
-    paused: str = ""
-    progress: float = float("-inf")
-    last: Event | None = None
-    """The last event that starts or stops the clock of `coral: no progress`: the server handles events side by side."""
+CLOCK = ("started", "job-finished", "paused", "resumed", "ended")
+WAITS = ("paused", "resumed", "ended")
+"""Events that the server takes after the one before, so that a pause never overtakes the start of what it pauses."""
 
 
-_told: dict[str, _Told] = {}
+class EventFeed(Listener):
+    """Emits the events of one evolution."""
 
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._paused = ""
+        self._progress = float("-inf")
+        self._last: Event | None = None
+        """The last event that starts or stops the clock of `coral: no progress`: the server handles events side by side."""
 
-def evolution_started(run_id: str, generations: int, start: str) -> None:
-    """The evolution runs (also: runs again); `start` says what its first population comes from."""
-    _told[run_id] = _Told()
-    _emit("started", run_id, f"{run_id} runs: at most {generations} generations. {start}", generations=generations)
+    def started(self, state: EvolutionState) -> None:
+        """The evolution runs (also: runs again)."""
+        text = f"{self._run_id} runs: at most {state.generations} generations. {state.start}"
+        self._emit("started", text, generations=state.generations)
 
+    def ended(self, state: EvolutionState, outcome: Outcome, error: str) -> None:
+        fitness = state.best_fitness
+        champion = f" Best: {state.best}, fitness {fitness:.3f}." if state.best and fitness is not None else ""
+        why = f": {error.rstrip('.')}" if error else ""
+        text = f"{self._run_id} {outcome}{why}.{champion}"
+        self._emit("ended", text, outcome=outcome, best=state.best, best_fitness=fitness, error=error)
 
-def evolution_ended(run_id: str, outcome: str, best: str, best_fitness: float | None, error: str = "") -> None:
-    """The evolution is `finished`, `stopped` or `failed`, this by `error`."""
-    champion = f" Best: {best}, fitness {best_fitness:.3f}." if best and best_fitness is not None else ""
-    text = f"{run_id} {outcome}: {error.rstrip('.')}.{champion}" if error else f"{run_id} {outcome}.{champion}"
-    _emit("ended", run_id, text, outcome=outcome, best=best, best_fitness=best_fitness, error=error)
-    _told.pop(run_id, None)
+    def champion_found(self, champion: GenomeRecord, generation: int, before: float | None) -> None:
+        name, fitness, passed = champion.genome.genome_id, champion.fitness or 0.0, champion.pass_at_1
+        replaced = f" (before: {before:.3f})" if before is not None else ""
+        repairs = f", repairs {passed:.0%} of the fitness bugs" if passed is not None else ""
+        self._emit(
+            "champion-found",
+            f"{self._run_id}: {name} is the champion after generation {generation}: fitness {fitness:.3f}{replaced}{repairs}.",
+            genome=name,
+            generation=generation,
+            fitness=fitness,
+            before=before,
+            pass_at_1=passed,
+        )
 
+    def job_finished(self, state: EvolutionState) -> None:
+        """One event in `PROGRESS_SECONDS`, none during a pause."""
+        now = time.monotonic()
+        if self._paused or now - self._progress < PROGRESS_SECONDS:
+            return
+        self._progress = now
+        done, expected = state.jobs_done, state.jobs_expected
+        text = f"{self._run_id}: {done} of {expected} jobs; {state.last_event}."
+        self._emit("job-finished", text, done=done, expected=expected)
 
-def champion_found(
-    run_id: str, genome_id: str, generation: int, fitness: float, pass_at_1: float | None, before: float | None
-) -> None:
-    """A generation ended with another champion; `before` is the fitness of the one it replaces."""
-    repairs = f", repairs {pass_at_1:.0%} of the fitness bugs" if pass_at_1 is not None else ""
-    _emit(
-        "champion-found",
-        run_id,
-        f"{run_id}: {genome_id} is the champion after generation {generation}: fitness {fitness:.3f}"
-        + (f" (before: {before:.3f})" if before is not None else "")
-        + f"{repairs}.",
-        genome=genome_id,
-        generation=generation,
-        fitness=fitness,
-        before=before,
-        pass_at_1=pass_at_1,
-    )
+    def budget_reached(self, percent: int, standing: Standing) -> None:
+        share = f"has used {percent} % of its budget" if percent < 100 else "has no budget left for another job"
+        spent = standing_text(standing)
+        goes_on = str(standing.closed.remedy(self._run_id)) if standing.closed else ""
+        self._emit(
+            "budget-reached",
+            f"{self._run_id} {share}. {spent}".strip(),
+            {"coral.budget.percent": str(percent)},
+            percent=percent,
+            standing=spent,
+            goes_on=goes_on,
+        )
 
+    def paused(self, why: str) -> None:
+        self._paused = why
+        self._emit("paused", f"{self._run_id} is paused: {why}", why=why)
 
-def job_finished(run_id: str, done: int, expected: int, last: str) -> None:
-    """Progress: a job is done (or was found in the store); one event in `PROGRESS_SECONDS`, none during a pause."""
-    told = _told.setdefault(run_id, _Told())
-    now = time.monotonic()
-    if told.paused or now - told.progress < PROGRESS_SECONDS:
-        return
-    told.progress = now
-    _emit("job-finished", run_id, f"{run_id}: {done} of {expected} jobs; {last}.", done=done, expected=expected)
+    def resumed(self) -> None:
+        self._paused = ""
+        self._emit("resumed", f"{self._run_id} goes on.")
 
-
-def budget_reached(run_id: str, percent: int, standing: str, goes_on: str = "") -> None:
-    """80 % of a limit is spent; or (100) all of it is, or what is left has no room for another job."""
-    share = f"has used {percent} % of its budget" if percent < 100 else "has no budget left for another job"
-    text = f"{run_id} {share}. {standing}".strip()
-    _emit(
-        "budget-reached",
-        run_id,
-        text,
-        {"coral.budget.percent": str(percent)},
-        percent=percent,
-        standing=standing,
-        goes_on=goes_on,
-    )
-
-
-def goes_on_text(run_id: str, standing: Standing) -> str:
-    """How an evolution goes on that the budget holds; empty when it holds none."""
-    return str(standing.closed.remedy(run_id)) if standing.closed else ""
+    def _emit(self, name: str, text: str, labels: dict[str, str] | None = None, **payload: Any) -> None:
+        if not api_in_use():  # Prefect would start a server of its own for the event
+            return
+        resource = {
+            "prefect.resource.id": f"{PREFIX}{self._run_id}",
+            "prefect.resource.name": self._run_id,
+            **(labels or {}),
+        }
+        try:
+            sent = emit_event(
+                event=f"{PREFIX}{name}",
+                resource=resource,
+                payload={"text": text, "run_id": self._run_id, **payload},
+                follows=self._last if name in WAITS else None,
+            )
+            if name in CLOCK:
+                self._last = sent
+        except Exception as error:  # an event must never stop the search
+            log.warning("the event %s%s could not be sent: %s", PREFIX, name, error)
 
 
 def standing_text(standing: Standing) -> str:
@@ -114,44 +132,3 @@ def standing_text(standing: Standing) -> str:
         if limit is not None
     ]
     return " ".join(parts)
-
-
-def paused(run_id: str, why: str) -> None:
-    """No new job starts; told once until `resumed`."""
-    told = _told.setdefault(run_id, _Told())
-    if told.paused == why:
-        return
-    told.paused = why
-    _emit("paused", run_id, f"{run_id} is paused: {why}", why=why)
-
-
-def resumed(run_id: str) -> None:
-    """Jobs start again after a pause; nothing is told when there was none."""
-    told = _told.setdefault(run_id, _Told())
-    if not told.paused:
-        return
-    told.paused = ""
-    _emit("resumed", run_id, f"{run_id} goes on.")
-
-
-CLOCK = ("started", "job-finished", "paused", "resumed", "ended")
-WAITS = ("paused", "resumed", "ended")
-"""Events that the server takes after the one before, so that a pause never overtakes the start of what it pauses."""
-
-
-def _emit(name: str, run_id: str, text: str, labels: dict[str, str] | None = None, **payload: Any) -> None:
-    if not api_in_use():  # Prefect would start a server of its own for the event
-        return
-    told = _told.setdefault(run_id, _Told())
-    resource = {"prefect.resource.id": f"{PREFIX}{run_id}", "prefect.resource.name": run_id, **(labels or {})}
-    try:
-        sent = emit_event(
-            event=f"{PREFIX}{name}",
-            resource=resource,
-            payload={"text": text, "run_id": run_id, **payload},
-            follows=told.last if name in WAITS else None,
-        )
-        if name in CLOCK:
-            told.last = sent
-    except Exception as error:  # an event must never stop the search
-        log.warning("the event %s%s could not be sent: %s", PREFIX, name, error)

@@ -1,12 +1,10 @@
-"""Executors: one interface, chosen by `infra.executor`, without effect on any result."""
+"""Work pools as an executor beside those of the engine, chosen by `infra.executor`, without effect on any result."""
 
 import sys
 
+from coral_core import execution
 from coral_core.config import RunConfig
-from coral_core.execution.executor import Executor
-from coral_core.execution.inline import InlineExecutor
-from coral_core.execution.local import LocalExecutor
-from coral_core.ledger import Ledger
+from coral_core.execution import Executor, InlineExecutor, LocalExecutor, ledger_of
 from coral_core.runs.run_folder import identify_run
 from coral_core.store.store import Store
 from flows.prefect_api.credentials import use_credential
@@ -32,15 +30,12 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
         ApiError: the API cannot be reached, or refuses the key.
         StoreError: the store cannot be used.
     """
+    if config.infra.executor != "work-pools":
+        return execution.make_executor(config, store, run_id, flow_run_id)
     store = store or Store(config.store.path)
     store.prepare()
     run_id = run_id or identify_run(config).run_id
-    ledger = Ledger(store)
-    ledger.set_budget(run_id, config.budget)
-    if config.infra.executor == "inline":
-        return InlineExecutor(config.infra, store, run_id, ledger)
-    if config.infra.executor == "local":
-        return LocalExecutor(config.infra, store, run_id, ledger)
+    ledger = ledger_of(config, store, run_id)
     _find_api()
     from flows.installation.local_stack import refuse_what_lanes_refuse
 

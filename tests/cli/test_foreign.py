@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from coral_core.evolution.state import EvolutionState
 from coral_core.runs.records import FinalRecord, GenomeRecord, JobFailure
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
@@ -19,7 +20,6 @@ from flows.cli.report import report
 from flows.cli.runs import runs
 from flows.cli.show import show
 from flows.observe.log_lines import Line
-from flows.session import Board
 from tests.report.hostile import ESCAPES, EVIL, harmless
 from tests.report.synthetic_run import evaluation, make_run
 
@@ -85,7 +85,7 @@ def test_log_lines_verdicts_and_the_board() -> None:
     from coral_core.config import RunConfig
 
     board = Screen(RunConfig())
-    board.update(Board(last_event=EVIL, paused=EVIL, start=EVIL))
+    board.changed(EvolutionState(last_event=EVIL, paused=EVIL, start=EVIL))
     out.print(board)
     text = out.file.getvalue()  # type: ignore[attr-defined]
     harmless(text)

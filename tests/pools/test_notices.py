@@ -92,9 +92,21 @@ def receiver(installation: tuple[Path, str]) -> Iterator[Receiver]:
     made.server.shutdown()
 
 
+PREPARED = (
+    "from types import SimpleNamespace",
+    "from coral_core.evolution.state import EvolutionState as State",
+    "from coral_core.ledger import Closure",
+    "from flows.observe.events import EventFeed",
+    "def champion(genome_id): return SimpleNamespace(genome=SimpleNamespace(genome_id=genome_id), fitness=.5, pass_at_1=.4)",
+    "def limits(hours): return SimpleNamespace(gpu_hours=hours, money=None)",
+    "def standing(used, closed=None): return SimpleNamespace(limits=SimpleNamespace(evolution=limits(10), day=limits(None)), "
+    "spent=limits(used), today=limits(used), currency='EUR', closed=closed)",
+)
+
+
 def told(pools: Pools, *calls: str) -> None:
     """Events of a process of its own, as an evolution's."""
-    code = "\n".join(["from flows.observe import events", *calls, "from prefect.events.worker import EventsWorker"])
+    code = "\n".join([*PREPARED, *calls, "from prefect.events.worker import EventsWorker"])
     subprocess.run(
         [sys.executable, "-c", code + "\nEventsWorker.drain_all(timeout=20)"], env=pools.environment, check=True
     )
@@ -153,7 +165,7 @@ def test_champion_found_by_a_real_run_and_not_again_by_its_replay(pools: Pools, 
     assert "fitness" in heard and "/runs/flow-run/" in heard, "with a link to the run"
     count = len(receiver.about("champion found", pools.run.name))
     assert Coral.evolve(pools, **settings).returncode == 0
-    told(pools, "events.champion_found('after-the-replay', 'g000-001', 0, .5, .4, None)")
+    told(pools, "EventFeed('after-the-replay').champion_found(champion('g000-001'), 0, None)")
     receiver.hears("after-the-replay")
     assert len(receiver.about("champion found", pools.run.name)) == count
 
@@ -162,12 +174,13 @@ def test_champion_found_by_a_real_run_and_not_again_by_its_replay(pools: Pools, 
 def test_budget_at_80_and_at_100_once_each(pools: Pools, receiver: Receiver) -> None:
     told(
         pools,
-        "events.budget_reached('spender', 80, '8 of 10 GPU hours.')",
-        "events.budget_reached('spender', 100, '10 of 10 GPU hours.', 'With more.')",
+        "feed = EventFeed('spender')",
+        "feed.budget_reached(80, standing(8))",
+        "feed.budget_reached(100, standing(10, Closure(reason='limit-reached', scope='evolution', unit='gpu_hours')))",
     )
     assert "8 of 10 GPU hours" in receiver.hears("80 % of the budget is used", "spender")
     heard = receiver.hears("100 % of the budget is spent, or what is left has no room", "spender")
-    assert "No new job starts" in heard and "With more." in heard
+    assert "No new job starts" in heard and "coral resume spender --set budget.evolution.gpu_hours=..." in heard
     assert len(receiver.about("spender")) == 2
 
 
@@ -238,15 +251,18 @@ def test_three_lanes_killed(pools: Pools, receiver: Receiver) -> None:
 def test_no_progress_of_a_real_run_and_none_of_one_that_paused_or_ended(pools: Pools, receiver: Receiver) -> None:
     told(
         pools,
-        "events.evolution_started('paused-run', 4, '')",
-        "events.job_finished('paused-run', 1, 9, 'x')",
-        "events.paused('paused-run', 'the budget of the day is used up')",
-        "events.job_finished('paused-run', 2, 9, 'a job that was in flight')",
-        "events.evolution_started('ended-run', 4, '')",
-        "events.evolution_ended('ended-run', 'finished', '', None)",
-        "events.evolution_started('resumed-run', 4, '')",
-        "events.paused('resumed-run', 'the budget of the day is used up')",
-        "events.resumed('resumed-run')",
+        "paused = EventFeed('paused-run')",
+        "paused.started(State(generations=4))",
+        "paused.job_finished(State(jobs_done=1, jobs_expected=9, last_event='x'))",
+        "paused.paused('the budget of the day is used up')",
+        "paused.job_finished(State(jobs_done=2, jobs_expected=9, last_event='a job that was in flight'))",
+        "ended = EventFeed('ended-run')",
+        "ended.started(State(generations=4))",
+        "ended.ended(State(), 'finished', '')",
+        "resumed = EventFeed('resumed-run')",
+        "resumed.started(State(generations=4))",
+        "resumed.paused('the budget of the day is used up')",
+        "resumed.resumed()",
     )
     run = Coral.start(pools, infra__local_lanes="1", base_model__name="rehearsal:train=25,evaluate=0.1")
     try:
@@ -265,7 +281,7 @@ def test_without_a_place_the_firing_stands_in_the_event_feed(pools: Pools, recei
     home = Path(pools.environment["CORAL_HOME"])
     assert "go nowhere" in set_up(home, "--notify-block", "none")
     try:
-        told(pools, "events.champion_found('unheard', 'g000-001', 0, .5, .4, None)")
+        told(pools, "EventFeed('unheard').champion_found(champion('g000-001'), 0, None)")
         until(lambda: "unheard" in fired(pools), 60)
         assert not receiver.about("unheard")
     finally:
@@ -285,6 +301,7 @@ def fired(pools: Pools) -> str:
 
 def test_nothing_is_sent_where_no_api_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect would start a server of its own; and what fails stays a warning."""
+    from coral_core.evolution.state import EvolutionState
     from flows.observe import events
 
     def refused(**_: Any) -> None:
@@ -292,11 +309,12 @@ def test_nothing_is_sent_where_no_api_is_known(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(events, "emit_event", refused)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        events.evolution_started("r", 1, "")
-        events.paused("r", "x")
-        events.evolution_ended("r", "failed", "", None)
+        feed = events.EventFeed("r")
+        feed.started(EvolutionState())
+        feed.paused("x")
+        feed.ended(EvolutionState(), "failed", "")
     monkeypatch.setattr(events, "emit_event", lambda **_: pytest.fail("sent"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert os.environ.get("PREFECT_API_URL") is None
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        events.evolution_started("r", 1, "")
+        events.EventFeed("r").started(EvolutionState())

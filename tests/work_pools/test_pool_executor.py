@@ -12,6 +12,7 @@ import pytest
 from coral_core.config import BudgetConfig, RunConfig
 from coral_core.errors import EngineError, StoreError
 from coral_core.evolution.planner import Planner
+from coral_core.evolution.state import Recorder
 from coral_core.execution.local import LocalExecutor
 from coral_core.jobs.jobs import BaseModelIdentity, IdentityJob
 from coral_core.ledger import Ledger
@@ -21,7 +22,6 @@ from coral_core.queue.fairness import virtual
 from coral_core.search.strategy import make_search
 from coral_core.store.store import Store
 from flows.cli.jobs import retry, rows
-from flows.session import Session
 from flows.work_pools import pool_executor as pools
 from flows.work_pools.fleet import Notice
 from flows.work_pools.pool_executor import WorkPoolExecutor
@@ -249,10 +249,10 @@ def test_lanes_that_do_nothing_else_either_are_no_evidence(executor: WorkPoolExe
 
 def test_a_question_that_no_lane_answered_is_no_failed_job() -> None:
     noted: list[Any] = []
-    folder: Any = SimpleNamespace(append_timing=noted.append)
-    session = Session(planner=PLANNER, store=None, executor=None, folder=folder)  # type: ignore[arg-type]
+    folder: Any = SimpleNamespace(append_timing=noted.append, run_id="run")
+    recorder = Recorder(folder)
     for kind in ("training", "identity", "evaluation"):
-        session.failed(kind, "0" * 64, Failure(lane="l", error="lane-lost", message="killed"))
+        recorder.job_failed(kind, "0" * 64, Failure(lane="l", error="lane-lost", message="killed"))
     assert [row.kind for row in noted] == ["training", "evaluation"]
 
 

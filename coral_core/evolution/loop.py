@@ -1,0 +1,415 @@
+"""The loop of an evolution: baselines, then generation after generation, then the sealed held-out split once.
+
+Equal configuration and edition give equal history, whatever the executor, the number of lanes, the order of completion
+or the number of kills in between: what is in the store is not done again, and everything else is derived from counters.
+Not covered: where jobs run (`coral_core.execution`, flows/work_pools) and what they do (`coral_core.lanes`).
+"""
+
+import asyncio
+import contextlib
+import logging
+import statistics
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Literal
+
+from coral_core.config import RunConfig
+from coral_core.errors import CoralError, StoreError
+from coral_core.evolution.budget_watch import watch_budget
+from coral_core.evolution.job_runner import JobRunner, Steps
+from coral_core.evolution.planner import Planner
+from coral_core.evolution.state import EvolutionState, Listener, Outcome, Recorder
+from coral_core.evolution.warm_start import Start
+from coral_core.execution.executor import Executor
+from coral_core.genome import Genome, HeavyGenes
+from coral_core.jobs.job_content import split_digest
+from coral_core.jobs.jobs import Evaluation, EvaluationJob
+from coral_core.ledger import Ledger
+from coral_core.lm.targets import check_targets, default_lora_of, for_model
+from coral_core.runs.identities import freeze_identities, frozen_identities
+from coral_core.runs.job_count import plan_jobs
+from coral_core.runs.progress import Phase
+from coral_core.runs.records import (
+    BaselineRecord,
+    FinalRecord,
+    GenerationRecord,
+    GenomeRecord,
+    HeldOut,
+    Repeat,
+    RunIdentity,
+    RunRecord,
+    SessionTiming,
+)
+from coral_core.runs.run_folder import BEAT_SECONDS, HistoryWriter, RunFolder
+from coral_core.search.archive import Scored
+from coral_core.search.selection import fitness, hypervolume
+from coral_core.search.strategy import Search, make_search
+from coral_core.store.store import Store
+from coral_core.untrusted import in_a_line
+
+log = logging.getLogger("coral.evolve")
+
+
+class NoChampionError(CoralError):
+    """Every genome of the run was infeasible."""
+
+
+class Evolution:
+    """One session of one run: `run` does what is missing of it.
+
+    Args:
+        config: The whole configuration.
+        identity: Of the run; its seed drives the search.
+        folder: Of the run, locked by the caller.
+        store: Where results are.
+        executor: Does the jobs; the caller closes it.
+        start: What the first population comes from.
+
+    Attributes:
+        steps: How jobs and generations are run; may be replaced before `run`.
+        listeners: Are notified; may be added to before `run`.
+        outcome: How `run` ended; "failed" before.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        identity: RunIdentity,
+        folder: RunFolder,
+        store: Store,
+        executor: Executor,
+        start: Start,
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self.folder = folder
+        self.store = store
+        self.executor = executor
+        self.start = start
+        self.steps = Steps()
+        self.listeners: list[Listener] = []
+        self.outcome: Outcome = "failed"
+        self._planner = Planner(config, identity)
+        self._recorder = Recorder(
+            folder,
+            generations=config.search.generations,
+            start=start.text if start.start_from != "nothing" else "",
+        )
+        self._history = HistoryWriter(folder)
+        self._jobs: JobRunner
+        self._search: Search  # made when lanes have said what modules the base model has
+        self._default: HeavyGenes
+        self._first: Sequence[Scored] = ()
+        self._champion: Scored | None = None
+        self._recorded = sum(isinstance(record, GenerationRecord) for record in folder.history())
+
+    @property
+    def state(self) -> EvolutionState:
+        """Where it stands now."""
+        return self._recorder.state
+
+    async def run(self) -> None:
+        """Do what is missing of the run, then return; its last line in timings.jsonl says how it ended.
+
+        Raises:
+            NoChampionError: every genome was infeasible.
+            CoralError: a job, the store or the run's folder failed for good.
+        """
+        started, error = time.time(), ""
+        self._recorder.listeners = self.listeners
+        self._jobs = JobRunner(
+            self.store, self.executor, self._recorder, self.steps, keep=4 * self.config.search.population
+        )
+        self.executor.on_failure = self._recorder.job_failed
+        for listener in self.listeners:
+            listener.started(self.state)
+        try:
+            async with _beside(_beat(self.folder), watch_budget(self.executor, Ledger(self.store), self._recorder)):
+                await self._run()
+            self.outcome = "finished"
+        except Exception as failure:
+            error = in_a_line(failure)
+            raise
+        except BaseException:  # Ctrl-C, SIGTERM, a cancel
+            self.outcome = "stopped"
+            raise
+        finally:
+            self._jobs.close()
+            with contextlib.suppress(OSError):
+                (self.folder.path / "beat").unlink(missing_ok=True)
+            for listener in self.listeners:
+                listener.ended(self.state, self.outcome, error)
+            state = self.state
+            self.folder.append_timing(
+                SessionTiming(
+                    started=started,
+                    seconds=time.time() - started,
+                    trainings=state.trainings,
+                    evaluations=state.evaluations,
+                    outcome=self.outcome,
+                    error=error,
+                )
+            )
+
+    async def _run(self) -> None:
+        update, plan = self._recorder.update, plan_jobs(self.config)
+        update(last_event="asking lanes what the base model is")
+        await self._ask_lanes()
+        self._make_search()
+        update(phase=Phase.BASELINES, jobs_expected=plan.total.total)
+        self._record_run()
+        await self._baselines()
+        while not self._search.done:
+            number = self._search.generation
+            update(phase=Phase.SEARCHING, generation=number + 1)
+            genomes = list(self._search.ask())
+            results = await self.steps.generation(number, genomes, lambda each=genomes: self._generation(each))  # type: ignore[misc]
+            self._search.tell(results)
+            self._first = self._first or results
+            await self._after_generation(number, results)
+            update(jobs_expected=self.state.jobs_done + plan.left_after(number + 1).total)
+        update(phase=Phase.HELD_OUT)
+        await self._held_out()
+        update(phase=Phase.FINISHED, jobs_expected=self.state.jobs_done)
+
+    async def _ask_lanes(self) -> None:
+        """Know what the base model is where the jobs will run; a run that was asked for before has it in its folder."""
+        known = frozen_identities(self.folder, self.config.infra)
+        if known is None or self.config.infra.executor != "work-pools":  # this machine is asked again: it costs nothing
+            known = await asyncio.to_thread(self.executor.identities, self.config.base_model)
+            freeze_identities(self.folder, self.config.infra, known)
+        self._planner.lanes = known
+
+    def _make_search(self) -> None:
+        """Refuse target modules that the base model does not have, before the first job, and begin the search with its own."""
+        base = self._planner.base("training")
+        check_targets(self.config, base)
+        self._default = default_lora_of(base)
+        # the run seed (seed and edition) drives the search, so that a new edition breeds other genomes
+        seeded = for_model(self.config, base).model_copy(update={"seed": self.identity.run_seed})
+        self._search = make_search(seeded, self.start.genomes, self._default)
+
+    def _record_run(self) -> None:
+        problems = self.config.problems
+        counts = {name: len(self._planner.problems(name)) for name in ("fitness", "monitor", "held_out")}
+        digests = {name: split_digest(problems, name) for name in ("fitness", "monitor", "held_out")}
+        self._history.add(
+            RunRecord(
+                identity=self.identity,
+                name=self.config.name,
+                strategy=self.config.search.strategy,
+                base_model=self._planner.base("evaluation"),
+                training_numerics_class=self._planner.base("training").numerics_class,
+                problems={"source": problems.source, "counts": counts, "digests": digests},
+                start=self.start.record(),
+            )
+        )
+        log.info("%s", self.start.text)
+
+    # -- baselines -------------------------------------------------------------------------
+
+    async def _baselines(self) -> None:
+        """Score the bare base and the default LoRA before any money is spent on the search."""
+        training = asyncio.create_task(self._jobs.trained(self._planner.training(self._default), "default_lora"))
+        base = await self._jobs.evaluated(self._planner.evaluation(None), "base_model")
+        self._record_baseline("base_model", base)
+        self._planner.base_passes = base.passed
+        await training
+        tuned = await self._jobs.evaluated(self._planner.evaluation(self._default), "default_lora")
+        self._record_baseline("default_lora", tuned)
+
+    def _record_baseline(self, name: Literal["base_model", "default_lora"], evaluation: Evaluation) -> None:
+        self._history.add(
+            BaselineRecord(
+                name=name,
+                training_digest=evaluation.training_digest,
+                evaluation_digest=evaluation.evaluation_digest,
+                scores=evaluation.scores,
+                fitness=self._fitness(evaluation),
+                pass_at_1=evaluation.pass_at_1,
+                infeasible=evaluation.infeasible,
+            )
+        )
+        log.info("%s repairs %.0f %% of the fitness bugs", name, 100 * evaluation.pass_at_1)
+        self._recorder.update(baselines={**self.state.baselines, name: evaluation.pass_at_1})
+
+    def _fitness(self, evaluation: Evaluation) -> float | None:
+        """The weighted sum of its scores; None for an infeasible genome."""
+        return None if evaluation.infeasible else fitness(evaluation.scores, self.config.scoring.weights)
+
+    # -- generations -----------------------------------------------------------------------
+
+    async def _generation(self, genomes: Sequence[Genome]) -> list[Scored]:
+        """Train and evaluate each genome as soon as it can; results are in the order of `genomes`."""
+        tasks = [asyncio.create_task(self._scored(genome)) for genome in genomes]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _scored(self, genome: Genome) -> Scored:
+        found = await self._jobs.evaluated(self._planner.of(genome), genome.genome_id)
+        if found.infeasible:
+            return Scored(genome=genome, infeasible=found.infeasible, scores=None, fitness=None)
+        value = self._fitness(found)
+        self._recorder.genome_scored(genome.genome_id, value, found.pass_at_1)
+        return Scored(genome=genome, scores=found.scores, fitness=value)
+
+    async def _after_generation(self, number: int, results: Sequence[Scored]) -> None:
+        genomes = [await self._genome_record(scored) for scored in results]
+        best = self._search.best()
+        monitor: float | None = None
+        if best is not None:
+            name = best.genome.genome_id
+            self._notify_of_champion(number, best, genomes)
+            if self.config.problems.monitor:
+                job = self._planner.of(best.genome, "monitor")
+                monitor = (await self._jobs.evaluated(job, f"{name} monitor")).pass_at_1
+            log.info("generation %d: best so far %s, fitness %.3f", number, name, best.fitness or 0.0)
+        values = [scored.fitness for scored in results if scored.fitness is not None]
+        front = self._search.front()
+        objectives = [name for name, role in self.config.scoring.roles.items() if role == "objective"]
+        summary = GenerationRecord(
+            generation=number,
+            best=best.genome.genome_id if best else None,
+            best_fitness=best.fitness if best else None,
+            mean_fitness=statistics.fmean(values) if values else None,
+            front=tuple(scored.genome.genome_id for scored in front),
+            hypervolume=hypervolume([s.scores for s in front if s.scores is not None], objectives),
+            unique_adapters=len({scored.genome.heavy.digest() for scored in results}),
+            monitor_pass_at_1=monitor,
+        )
+        self._history.add(*genomes, summary)
+
+    def _notify_of_champion(self, number: int, best: Scored, genomes: Sequence[GenomeRecord]) -> None:
+        """Notify of a champion that is new, and not when a replay finds it again."""
+        before, self._champion = self._champion, best
+        record = next((each for each in genomes if each.genome.genome_id == best.genome_id), None)
+        if record is None or best.fitness is None or number < self._recorded:
+            return
+        if before is None or before.genome_id != best.genome_id:
+            for listener in self.listeners:
+                listener.champion_found(record, number, before.fitness if before else None)
+
+    async def _genome_record(self, scored: Scored) -> GenomeRecord:
+        found = await self._jobs.evaluated(self._planner.of(scored.genome), scored.genome.genome_id)
+        return GenomeRecord(
+            genome=scored.genome,
+            training_digest=found.training_digest,
+            evaluation_digest=found.evaluation_digest,
+            scores=found.scores,
+            fitness=scored.fitness,
+            pass_at_1=None if found.infeasible else found.pass_at_1,
+            infeasible=found.infeasible,
+            reason=found.reason,
+            trainable_parameters=found.trainable_parameters,
+        )
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def _held_out(self) -> None:
+        """Open the sealed split once, for four lines of the final table; repeat the champion beside it."""
+        champion, plan = self._search.best(), self._planner
+        if champion is None:
+            raise NoChampionError(
+                "no genome could be trained and evaluated, so there is no champion. The reasons stand in history.jsonl",
+                remedy="Widen genes.heavy or lower the learning rates.",
+            )
+        median = self._median_of_first() or champion
+        wanted: list[tuple[Literal["champion", "base_model", "default_lora", "generation_0_median"], str | None, EvaluationJob]] = [
+            ("champion", champion.genome_id, plan.of(champion.genome, "held_out")),
+            ("base_model", None, plan.evaluation(None, split="held_out")),
+            ("default_lora", None, plan.evaluation(self._default, split="held_out")),
+            ("generation_0_median", median.genome_id, plan.of(median.genome, "held_out")),
+        ]  # fmt: skip
+        repeats, results = await asyncio.gather(
+            self._repeats(champion.genome),
+            asyncio.gather(*(self._jobs.evaluated(job, f"{name} held-out") for name, _, job in wanted)),
+        )
+        problems = plan.problems("held_out")
+        retention = {problem.problem_id for problem in problems if problem.retention}
+        self._history.add(
+            FinalRecord(
+                reason=self._search.reason,
+                champion=champion.genome_id,
+                held_out_openings=1,
+                held_out=tuple(
+                    HeldOut(
+                        name=name,
+                        genome_id=genome_id,
+                        training_digest=found.training_digest,
+                        evaluation_digest=found.evaluation_digest,
+                        pass_at_1=found.pass_at_1,
+                        scores=found.scores,
+                        passed=len(set(found.passed) - retention),
+                        bugs=len(problems) - len(retention),
+                    )
+                    for (name, genome_id, _), found in zip(wanted, results, strict=True)
+                ),
+                repeats=repeats,
+            )
+        )
+        self._recorder.update(best=champion.genome_id)
+
+    def _median_of_first(self) -> Scored | None:
+        """The genome of median fitness in generation 0."""
+        rated = [scored for scored in self._first if scored.fitness is not None]
+        rated.sort(key=lambda scored: (scored.fitness or 0.0, scored.genome_id))
+        return rated[(len(rated) - 1) // 2] if rated else None
+
+    async def _repeats(self, champion: Genome) -> tuple[Repeat, ...]:
+        """Train and evaluate the champion's genes anew with other random numbers, `search.champion_repeats` times.
+
+        The champion is the luckiest of many, so its own score is too high on average; repeats say how much of it was luck.
+        They are scored on the fitness split: on the sealed one they would be further looks at it.
+        """
+        numbers = range(1, self.config.search.champion_repeats + 1)
+        return tuple(await asyncio.gather(*(self._repeat(champion, number) for number in numbers)))
+
+    async def _repeat(self, champion: Genome, number: int) -> Repeat:
+        job = self._planner.evaluation(champion.heavy, champion.light, "fitness", number)
+        found = await self._jobs.evaluated(job, f"{champion.genome_id} repeat {number}")
+        return Repeat(
+            replicate=number,
+            training_digest=found.training_digest,
+            evaluation_digest=found.evaluation_digest,
+            scores=found.scores,
+            fitness=self._fitness(found),
+            pass_at_1=None if found.infeasible else found.pass_at_1,
+            infeasible=found.infeasible,
+            reason=found.reason,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _beside(*work: "asyncio._CoroutineLike[None]") -> AsyncIterator[None]:
+    """Run endless `work` while the body runs."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _beat(folder: RunFolder) -> None:
+    """Tell other machines that the evolution lives."""
+    while True:
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(folder.beat)
+        await asyncio.sleep(BEAT_SECONDS)
+
+
+@contextlib.contextmanager
+def failure_recorded(folder: RunFolder) -> Iterator[None]:
+    """What fails here, before a session begins, leaves the line of a session that failed."""
+    try:
+        yield
+    except Exception as error:
+        line = SessionTiming(
+            started=time.time(), seconds=0, trainings=0, evaluations=0, outcome="failed", error=in_a_line(error)
+        )
+        with contextlib.suppress(StoreError):  # the error itself is what matters
+            folder.append_timing(line)
+        raise
