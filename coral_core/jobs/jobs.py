@@ -1,7 +1,7 @@
-"""Jobs and their results: what crosses from the search to a lane and back. Plain JSON.
+"""Jobs and their results: the records that the search exchanges with lanes, as plain JSON.
 
-A job holds everything that decides its outcome; its digest is its identity in the
-store. Costs and times ride in `Cost`, which is no part of any digest.
+A job holds everything that decides its outcome; its digest is its identity in the store. Costs and times are in `Cost`,
+which is no part of any digest.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -24,7 +24,7 @@ InfeasibleReason = Literal["diverged", "out-of-memory", "module-missing", "promp
 
 
 class Cost(Frozen):
-    """What a job used. Never part of a digest or of history.jsonl."""
+    """Time, memory and tokens that a job used. Never part of a digest or of history.jsonl."""
 
     seconds: float = Field(0.0, ge=0, le=1e11, description="Wall-clock seconds of work (waiting not counted).")
     cpu_seconds: float = Field(0.0, ge=0, le=1e11, description="CPU seconds of engine and judge.")
@@ -33,7 +33,7 @@ class Cost(Frozen):
 
 
 class BaseModelIdentity(Frozen):
-    """What the base model resolved to: content, not a name."""
+    """Identity of a base model by content, not by name."""
 
     name: str
     content_id: str = Field(description="Hub commit, or digest of the files' hashes.")
@@ -50,14 +50,14 @@ class BaseModelIdentity(Frozen):
 
 
 class IdentityJob(Frozen):
-    """Ask a lane of `queue` what the base model is where it runs. Nothing is stored."""
+    """Asks a lane of `queue` for the identity of the base model there. Nothing is stored."""
 
     schema_version: int = SCHEMA_VERSION
     queue: QueueName
     base_model: BaseModelConfig
 
     def digest(self) -> str:
-        """Identity of the question; two evolutions may ask the same."""
+        """Identity of the question; two evolutions may share it."""
         return digest(
             {
                 "kind": "identity",
@@ -115,7 +115,7 @@ class LossPoint(Frozen):
 
 
 class TrainedAdapter(Frozen):
-    """What a training left in the store, beside the weights."""
+    """Record of a training in the store, beside the weights."""
 
     schema_version: int = SCHEMA_VERSION
     training_digest: Digest
@@ -185,7 +185,7 @@ class EvaluationJob(Frozen):
 
 
 class Sample(Frozen):
-    """One completion for one problem and what the judge said of it."""
+    """One completion for one problem, with its patch and verdict."""
 
     completion: str = Field(description="What the model wrote, truncated to 8,000 characters.")
     patch: str = Field(description="What was extracted from it.")
@@ -195,13 +195,13 @@ class Sample(Frozen):
 
     @property
     def passes(self) -> bool:
-        """Does the patch pass every case?"""
+        """True when the patch passes every case."""
         cases = self.verdict.get("cases")
         return isinstance(cases, (list, tuple)) and bool(cases) and all(case == "pass" for case in cases)
 
 
 class ProblemRecord(Frozen):
-    """Everything about one problem in one evaluation, for audit and re-scoring."""
+    """All samples of one problem in one evaluation, for audit and re-scoring."""
 
     problem_id: str
     bug_class: str
@@ -232,7 +232,7 @@ class Evaluation(Frozen):
     cost: Cost = Cost()
 
     def repaired(self) -> dict[str, float]:
-        """Bug -> share of its samples that repair it; their mean is `pass_at_1`."""
+        """Problem id of each bug -> share of its samples that repair it; the mean is `pass_at_1`."""
         return {
             record.problem_id: sum(sample.passes for sample in record.samples) / max(1, len(record.samples))
             for record in self.records
@@ -241,7 +241,7 @@ class Evaluation(Frozen):
 
 
 class TestJob(Frozen):
-    """Judge given code against one problem. No model takes part, and nothing is stored."""
+    """Judges given code against one problem. No model takes part, and nothing is stored."""
 
     __test__: ClassVar[bool] = False  # no test of pytest
 
@@ -270,7 +270,7 @@ class TestJob(Frozen):
 
 
 class TestResult(Frozen):
-    """What the judge said of the code of a test job."""
+    """Verdict of the judge on the code of a test job."""
 
     __test__: ClassVar[bool] = False
 
@@ -279,11 +279,4 @@ class TestResult(Frozen):
     problem_id: str
     passed: bool = Field(description="Every case passes.")
     verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
-
-    @property
-    def passes(self) -> bool:
-        """Does the patch pass every case?"""
-        cases = self.verdict.get("cases")
-        return isinstance(cases, (list, tuple)) and bool(cases) and all(case == "pass" for case in cases)
-
     cost: Cost = Cost()

@@ -1,11 +1,17 @@
 """Problem sources: each turns a `ProblemsConfig` into a `ProblemSet`.
 
-A source is a function ``load(config) -> ProblemSet`` that gives the same set on every
-machine for the same configuration and content (`coral_core.problem_sources.source_conformance` checks
-one). It reads ``config.path``. Plug-ins register one as an entry point of the group
-``coral_x.problems``; the entry point's name is what ``problems.source`` names. A source
-without training pairs leaves ``pairs`` empty: adapters then train on mutants of
-built-in functions, or on what ``problems.training`` names.
+A source is a function ``load(config) -> ProblemSet`` that gives the same set on every machine for the same configuration
+and content; `coral_core.problem_sources.source_conformance` checks one. It reads ``config.path``. Plug-ins register a
+source as an entry point of the group ``coral_x.problems``, under the name that ``problems.source`` gives. A source
+without training pairs leaves ``pairs`` empty: adapters then train on mutants of built-in functions, or on the source
+that ``problems.training`` names.
+
+    >>> from coral_core.config import ProblemsConfig
+    >>> problems = load_problems(ProblemsConfig(fitness=4, retention=2, monitor=0, held_out=4, pairs=8))
+    >>> len(problems.fitness), len(problems.held_out), len(problems.pairs)
+    (6, 4, 8)
+    >>> problems.fitness[0].source, problems.fitness[-1].bug_class
+    ('builtin', 'comparison')
 """
 
 import importlib
@@ -19,31 +25,36 @@ from coral_core.problems.problem import ProblemSet, RepairPair
 
 GROUP = "coral_x.problems"
 SOURCES: dict[str, str] = {
-    "builtin": "coral_core.problem_sources.builtin:load_builtin",
-    "quixbugs": "coral_core.problem_sources.quixbugs:load_quixbugs",
-    "jsonl": "coral_core.problem_sources.jsonl:load_jsonl",
-    "package": "coral_core.problem_sources.package.package_problems:load_package",
+    "builtin": "builtin:load_builtin",
+    "quixbugs": "quixbugs:load_quixbugs",
+    "jsonl": "jsonl:load_jsonl",
+    "package": "package:load_package",
 }
-"""Name -> module:function, imported when first asked for."""
+"""Name -> module:function below this package, imported on first use."""
 BENCHMARKS = ("quixbugs",)
-"""Public benchmarks without training pairs: who names one as a source of training trains on its answers."""
-PATHS: dict[str, str] = {
-    "quixbugs": "coral_core.problem_sources.quixbugs:missing",
-    "jsonl": "coral_core.problem_sources.jsonl:missing",
-    "package": "coral_core.problem_sources.package.package_problems:path_complaints",
-}
-"""Name -> module:function that complains (at most once) about the path that the source would read."""
+"""Public benchmarks without training pairs: naming one as a training source trains on its answers."""
+PATHS = ("quixbugs", "jsonl", "package")
+"""Sources that read ``problems.path``; the module of each has `missing`, which says what is wrong with a path."""
 
 READ_ONLY = frozenset({"auto", "builtin", "jsonl"})
-"""Sources that run nothing of what they find at their path: data is read, and what it holds runs in the judge's sandbox."""
+"""Sources that run no code from their path outside the judge's sandbox."""
 
 Source = Callable[[ProblemsConfig], ProblemSet]
 
 
 def find_source(name: str) -> Source:
-    """The source called `name`, ours or a plug-in's. Raises `ConfigError`."""
+    """The source called `name`, built in or of a plug-in.
+
+    Raises:
+        ConfigError: there is none, or its plug-in cannot be loaded.
+
+    Example:
+        >>> find_source("builtin").__name__
+        'load_builtin'
+    """
     if name in SOURCES:
-        source: Source = _imported(SOURCES[name])
+        module, function = SOURCES[name].split(":")
+        source: Source = getattr(_module(module), function)
         return source
     plugins = plugin_sources()
     if name in plugins:
@@ -52,7 +63,7 @@ def find_source(name: str) -> Source:
 
 
 def source_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Which key names a source that is not installed, and those that are. Imports no plug-in."""
+    """The keys that name a source that is not installed, with a message each. Imports no plug-in."""
     plugins = plugin_sources()
     for key, name in (
         (("problems", "source"), config.source),
@@ -78,7 +89,15 @@ def runs_code_of_its_path(name: str) -> bool:
 
 
 def load_problems(config: ProblemsConfig) -> ProblemSet:
-    """The problem set that `config` names. Raises `ConfigError` for a source or content that cannot be used."""
+    """The problem set that `config` names, with training pairs.
+
+    Args:
+        config: ``problems`` of a configuration.
+
+    Raises:
+        ConfigError: there is no such source, or its path cannot be read.
+        ProblemError: what is there cannot be used.
+    """
     problems = find_source(config.source)(config)
     training = config.training
     if training.source == "auto":
@@ -94,18 +113,18 @@ def load_problems(config: ProblemsConfig) -> ProblemSet:
 
 
 def source_path_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Which key of ``problems`` names a path that cannot be read, and what is wrong with it."""
+    """The keys of ``problems`` that name an unreadable path, with a message each."""
     training = config.training
     if config.source in PATHS:
-        for complaint in _imported(PATHS[config.source])(config.path):
+        for complaint in _module(config.source).missing(config.path):
             yield ("problems", "path"), complaint
     if training.source in PATHS and (training.path is not None or training.source != config.source):
-        for complaint in _imported(PATHS[training.source])(training.path):
+        for complaint in _module(training.source).missing(training.path):
             yield ("problems", "training", "path"), complaint.replace("problems.path", "problems.training.path", 1)
 
 
 def _of_plugin(name: str, entry: EntryPoint) -> Source:
-    """A plug-in's source, whose own failures are told as such. Raises `ConfigError` where it cannot be loaded."""
+    """A plug-in's source, whose failures become `ProblemError`. Raises `ConfigError` when it cannot be loaded."""
     try:
         loaded: Source = entry.load()
     except (Exception, SystemExit) as error:  # a script may end itself when it is imported
@@ -136,7 +155,7 @@ def _of_plugin(name: str, entry: EntryPoint) -> Source:
 def _named(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"[:300]
-    except Exception:  # its class may make anything of being asked for its message
+    except Exception:  # the text of the error may raise itself
         return type(error).__name__
 
 
@@ -178,6 +197,5 @@ def _own_answers(problems: ProblemSet) -> tuple[RepairPair, ...]:
     )
 
 
-def _imported(name: str) -> Any:
-    module, function = name.split(":")
-    return getattr(importlib.import_module(module), function)
+def _module(name: str) -> Any:
+    return importlib.import_module(f"coral_core.problem_sources.{name}")

@@ -1,10 +1,8 @@
 """The built-in problems: drawn, broken, checked and split by code; nothing is stored.
 
-Bugs of the fitness, monitor and held-out splits are of the B families, which the
-embedded base model never saw repaired; adapter training covers the same families with
-other functions. What is measured is therefore transfer to new functions of known
-families. Equal normal forms never cross a split, not even between training pairs and
-problems.
+Bugs of the fitness, monitor and held-out splits are of the B families, which the embedded base model never saw repaired;
+adapters train on other functions of the same families. Scores therefore measure transfer to new functions of known
+families. Equal normal forms never cross a split, not even between training pairs and problems.
 """
 
 import random
@@ -20,18 +18,18 @@ from coral_core.problem_sources.families.draw import Family, Function, draw, dra
 from coral_core.problems import trusted
 from coral_core.problems.mutation import Mutation, mutators
 from coral_core.problems.normal_form import normal_form
-from coral_core.problems.problem import BugClass, Case, Difficulty, Problem, ProblemSet, RepairPair
+from coral_core.problems.problem import BugClass, Case, Difficulty, Problem, ProblemSet, RepairPair, difficulty_of
 from coral_core.problems.values import encode
 
 CASES = 16
 PRETRAINED_CLASSES: tuple[BugClass, ...] = ("comparison", "arithmetic", "constant", "called-name")
 ECHO_SHARE = 0.12
-"""Share of training pairs that are right already: without them adapters forget to leave right code alone."""
+"""Share of training pairs that are right already: without them adapters learn to change right code."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A function with recorded cases; `broken` is one mutant that a case detects."""
+    """A function with recorded calls."""
 
     function: Function
     inputs: tuple[tuple[object, ...], ...]
@@ -39,7 +37,14 @@ class Checked:
 
 
 def load_builtin(config: ProblemsConfig) -> ProblemSet:
-    """The problem set of `config`; the same on any machine and Python."""
+    """The problem set of `config`; the same on any machine and Python version.
+
+    Args:
+        config: Sizes of the splits, bug classes and ``data_seed``.
+
+    Raises:
+        ProblemError: the families cannot supply that many distinct problems.
+    """
     held_out, fitness, monitor, taken = builtin_splits(config.model_copy(update={"pairs": 8}))
     return ProblemSet(
         source="builtin", pairs=training_pairs(config, set(taken)), fitness=fitness, monitor=monitor, held_out=held_out
@@ -146,7 +151,7 @@ def _difficulty(checked: Checked, mutant: Mutation | None) -> Difficulty:
         return "easy"
     outcomes = trusted.run(trusted.compiled(mutant.source), checked.function.entry_point, checked.inputs)
     failing = sum(ours != theirs for ours, theirs in zip(outcomes, checked.outcomes, strict=True)) / len(outcomes)
-    return "easy" if failing > 0.75 else "medium" if failing > 0.3 else "hard"
+    return difficulty_of(failing)
 
 
 def check(function: Function, rng: random.Random) -> Checked | None:
@@ -248,10 +253,3 @@ def plain_functions(count: int, seed: int, families: Sequence[Family] = A_FAMILI
 def echo_pairs(count: int, seed: int) -> list[RepairPair]:
     """Right functions of A families that stay as they are."""
     return _echoes(random.Random(seed_from("echo", seed)), A_FAMILIES, count, set())
-
-
-def a_problems(count: int, seed: int, unseen_classes: bool = False) -> list[Problem]:
-    """Problems of the A families, with bug classes of pre-training or with the others."""
-    rng = random.Random(seed_from("a-problems", seed, unseen_classes))
-    others: tuple[BugClass, ...] = ("variable", "boolean", "index", "missing-step")
-    return list(_bugs(rng, "a", A_FAMILIES, others if unseen_classes else PRETRAINED_CLASSES, count, set()))

@@ -1,39 +1,41 @@
 """A problem: a buggy function, its reference, and recorded cases that tell them apart.
 
-Cases hold plain data only. Arguments and expected outcomes are in the closed value
-language of `coral_core.problems.values` (JSON with tags for tuples, sets, floats without
-a JSON form, ...): nothing here is code except `buggy` and `reference`.
+Cases hold plain data only: arguments and expected outcomes are in the closed value language of
+`coral_core.problems.values` (JSON with tags for tuples, sets, floats without a JSON form, ...). Only `buggy` and
+`reference` are code.
 """
 
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from coral_core.config.tree import MadeBugClass
 from coral_core.digest import digest
 from coral_core.frozen import Frozen
 from coral_core.problems.values import FIELDS, ValueOutside, decode_call
 
-BugClass = Literal[
-    "none",
-    "comparison",
-    "arithmetic",
-    "constant",
-    "called-name",
-    "variable",
-    "boolean",
-    "index",
-    "missing-step",
-    "unknown",
-]
+BugClass = Literal["none", MadeBugClass, "unknown"]
 Split = Literal["training", "fitness", "monitor", "held_out"]
 Difficulty = Literal["easy", "medium", "hard"]
+
+
+def difficulty_of(failing: float) -> Difficulty:
+    """Difficulty of a bug by the share of cases that it fails: a bug that shows rarely is hard.
+
+    >>> difficulty_of(0.9), difficulty_of(0.5), difficulty_of(0.1)
+    ('easy', 'medium', 'hard')
+    """
+    return "easy" if failing > 0.75 else "medium" if failing > 0.3 else "hard"
 
 
 class Case(Frozen):
     """One recorded call of the reference.
 
-    What is compared, and how, is written in `coral_core.judge.oracle`. Both tolerances are
-    of each float by itself; the larger one counts. Without any, floats are compared exactly.
+    `coral_core.judge.oracle` has the rules of comparison. Both tolerances are of each float by itself; the larger one
+    counts. Without any, floats are compared exactly.
+
+    >>> case = Case(arguments=[["l", [3, 1]]], value=None, mutated=[["l", [1, 3]]])  # sorts its list in place
+    >>> case.check()
     """
 
     arguments: tuple[Any, ...] = Field(description="Encoded positional arguments (scoring.values.encode).")
@@ -64,7 +66,7 @@ class Case(Frozen):
         return data
 
     def check(self) -> None:
-        """Raises `ValueOutside` for anything that the judge could not rebuild or compare."""
+        """Check that the judge can rebuild and compare it. Raises `ValueOutside`."""
         _, nodes = decode_call(self.arguments, self.nodes)
         if self.mutated is not None:
             if len(self.mutated) != len(self.arguments):
@@ -81,7 +83,10 @@ class Case(Frozen):
 
 
 class Problem(Frozen):
-    """A function to repair (or, with bug class `none`, to leave right)."""
+    """A function to repair or, with bug class `none`, a right function to leave unchanged in effect.
+
+    See `coral_core.problems` for an example.
+    """
 
     problem_id: str = Field(description="Unique, e.g. builtin/clamp-range/0042.")
     source: str = Field("given", description="builtin, quixbugs, jsonl, package or a plug-in's name.")
@@ -101,7 +106,7 @@ class Problem(Frozen):
         return self.bug_class == "none"
 
     def digest(self) -> str:
-        """Identity of everything that the judge and the prompt can see."""
+        """Digest of all fields: 64 hexadecimal digits."""
         return digest(self.model_dump(mode="json"))
 
 
@@ -115,7 +120,7 @@ class RepairPair(Frozen):
 
 
 class ProblemSet(Frozen):
-    """What a run works on, split four ways (design: training / fitness / monitor / held-out)."""
+    """The problems of a run, split four ways: training pairs, fitness, monitor, held-out."""
 
     source: str
     pairs: tuple[RepairPair, ...] = Field(description="Adapter training data.")
@@ -128,6 +133,7 @@ class ProblemSet(Frozen):
     answers_of: str = Field("", description="The public benchmark whose own answers are among the pairs, if one is.")
 
     def split(self, name: Split) -> tuple[Problem, ...]:
+        """The problems of one split: fitness, monitor or held_out. Raises `KeyError` for training, which holds pairs."""
         if name == "training":
             raise KeyError("the training split holds pairs, not problems: use `pairs`")
         problems: tuple[Problem, ...] = getattr(self, name)

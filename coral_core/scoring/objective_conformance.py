@@ -1,4 +1,4 @@
-"""Checks that an objective keeps its contract: what the author of a plug-in runs.
+"""Checks that an objective keeps its contract; for authors of plug-ins.
 
 In a test of the plug-in's own:
 
@@ -8,6 +8,7 @@ In a test of the plug-in's own:
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from coral_core.judge.judge import Judge
 from coral_core.problems.problem import Case, Problem
@@ -30,9 +31,12 @@ _TEXTS = (
 def complaints(objective: Objective, judge: Judge | None = None) -> list[str]:
     """Every way in which `objective` breaks its contract; empty when it conforms.
 
-    The contract: a text `version`; a number in [0, 1] for every evaluation, also one without
-    problems, of patches that do not parse, and of the bare base model; the same number each
-    time, and in whatever order the problems come.
+    The contract: a text `version`; a number in [0, 1] for every evaluation, also one without problems, of patches that
+    do not parse, and of the bare base model; the same number each time, and in whatever order the problems come.
+
+    Args:
+        objective: A callable with a `version`.
+        judge: Judges the example patches; None: one with default limits.
     """
     found = []
     version = getattr(objective, "version", None)
@@ -71,24 +75,13 @@ def _value(objective: Objective, judged: Judged) -> float | str:
 
 
 def _turned(judged: Judged) -> Judged:
-    return Judged(
-        problems=judged.problems[::-1],
-        patches=judged.patches[::-1],
-        verdicts=judged.verdicts[::-1],
-        base_passes=judged.base_passes,
-        trainable_parameters=judged.trainable_parameters,
-        base_parameters=judged.base_parameters,
-    )
+    return replace(judged, problems=judged.problems[::-1], patches=judged.patches[::-1], verdicts=judged.verdicts[::-1])
 
 
 def _problem(number: int, retention: bool = False) -> Problem:
     return Problem(
         problem_id=f"conformance/{number}",
-        source="conformance",
-        family="size",
-        variant=str(number),
         entry_point="size",
-        bug_class="unknown",
         buggy=_RIGHT if retention else _BUGGY,
         reference=_RIGHT,
         cases=_CASES,

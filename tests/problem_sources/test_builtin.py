@@ -14,7 +14,6 @@ from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import digest
 from coral_core.problem_sources.builtin import (
     PRETRAINED_CLASSES,
-    a_problems,
     echo_pairs,
     load_builtin,
     pretraining_pairs,
@@ -131,9 +130,9 @@ FEW = ProblemsConfig(fitness=8, retention=4, monitor=4, held_out=10, pairs=16)
 DIGEST_OF_ALL = f"""
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import digest
-from coral_core.problem_sources.builtin import a_problems, echo_pairs, load_builtin, plain_functions, pretraining_pairs
+from coral_core.problem_sources.builtin import echo_pairs, load_builtin, plain_functions, pretraining_pairs
 records = [load_builtin(ProblemsConfig.model_validate_json({FEW.model_dump_json()!r}))]
-records += pretraining_pairs(20, 1) + echo_pairs(9, 1) + a_problems(5, 1)
+records += pretraining_pairs(20, 1) + echo_pairs(9, 1)
 print(digest([[record.model_dump(mode="json") for record in records], plain_functions(9, 1)]))
 """
 
@@ -165,15 +164,6 @@ def test_pretraining_sees_a_families_and_four_classes_only() -> None:
     assert pretraining_pairs(20, 7) == pairs[:20]
     assert pretraining_pairs(20, 8) != pairs[:20]
     assert all(pair.buggy == pair.fixed and pair.family in A_NAMES for pair in echo_pairs(50, 1))
-
-
-@pytest.mark.parametrize("unseen", [False, True])
-def test_problems_that_measure_the_base(unseen: bool) -> None:
-    found = a_problems(40, 1, unseen)
-    assert len({problem.problem_id for problem in found}) == 40 and {p.family for p in found} <= A_NAMES
-    assert {p.bug_class for p in found}.isdisjoint(PRETRAINED_CLASSES) == unseen
-    for problem in found:
-        assert failing(problem, problem.reference) == 0 < failing(problem, problem.buggy)
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES, ids=lambda family: family.name)

@@ -75,9 +75,6 @@ def find_bugs(functions: Sequence[tuple[Found, Cased]]) -> tuple[dict[str, tuple
 def _problem(found: Found, cased: Cased) -> Problem:
     return Problem(
         problem_id=f"package/{found.key}",
-        source="package",
-        family=found.key,
-        variant=found.name,
         entry_point=found.name,
         bug_class="none",
         buggy=found.source,

@@ -23,7 +23,7 @@ from coral_core.frozen import Frozen
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION
 from coral_core.problem_sources.package.bugs import Bug, find_bugs
 from coral_core.problem_sources.package.cases import FEWEST, Cased, Refused, cases_of
-from coral_core.problem_sources.package.discovery import SKIPPED, Found, discover
+from coral_core.problem_sources.package.discovery import Found, discover, walk
 from coral_core.problem_sources.package.recording import Call, Calls, pytest_installed, record
 from coral_core.problems.mutation import mutation_classes
 from coral_core.problems.problem import Case
@@ -124,13 +124,7 @@ def cache_folder() -> Path:
 def content_digest(root: Path) -> str:
     """Identity of what is recorded: the files below `root`, and what reads them."""
     files: dict[str, str] = {}
-    for folder, folders, names in os.walk(root):
-        here = Path(folder)
-        folders[:] = [
-            name
-            for name in folders
-            if name[0] != "." and name not in SKIPPED and not (here / name / "pyvenv.cfg").exists()
-        ]
+    for here, names in walk(root):
         for name in names:
             if name.endswith(CONTENT) and (here / name).is_file():
                 relative = (here / name).relative_to(root).as_posix()

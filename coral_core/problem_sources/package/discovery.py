@@ -57,13 +57,8 @@ class Found:
         return f"{self.before}\n\n\n{function}" if self.before else function
 
 
-def python_files(root: Path) -> list[Path]:
-    """The .py files below `root`, sorted; hidden folders, environments and builds are left out.
-
-    Raises:
-        ConfigError: there are none, or too many to be one package.
-    """
-    found: list[Path] = []
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders below `root` and the names of their files, without hidden folders, environments and builds."""
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         folders[:] = sorted(
@@ -71,6 +66,17 @@ def python_files(root: Path) -> list[Path]:
             for name in folders
             if name[0] != "." and name not in SKIPPED and not (here / name / "pyvenv.cfg").exists()
         )
+        yield here, files
+
+
+def python_files(root: Path) -> list[Path]:
+    """The .py files below `root`, sorted; hidden folders, environments and builds are left out.
+
+    Raises:
+        ConfigError: there are none, or too many to be one package.
+    """
+    found: list[Path] = []
+    for here, files in walk(root):
         found += [here / name for name in files if name.endswith(".py")]
         if len(found) > MOST_FILES:
             raise ConfigError(

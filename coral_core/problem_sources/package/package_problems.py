@@ -1,16 +1,16 @@
 """The problem set of a directory of functions: bugs in turn over functions, sizes as configured."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import seed_from
 from coral_core.errors import ConfigError, ProblemError
 from coral_core.problem_sources.builtin import ECHO_SHARE
-from coral_core.problem_sources.package.cache import Ready, missing, ready
+from coral_core.problem_sources.package.cache import Ready, ready
 from coral_core.problem_sources.package.splits import SHARES, Broken, Divided, Function, divide
 from coral_core.problems.normal_form import check_split
-from coral_core.problems.problem import Difficulty, Problem, ProblemSet, RepairPair, Split
+from coral_core.problems.problem import Problem, ProblemSet, RepairPair, Split, difficulty_of
 
 
 def load_package(config: ProblemsConfig) -> ProblemSet:
@@ -37,11 +37,6 @@ def load_package(config: ProblemsConfig) -> ProblemSet:
             remedy="Set another problems.data_seed, and report this: it is a bug of CORAL-X.",
         )
     return problems
-
-
-def path_complaints(path: str | None) -> Iterator[str]:
-    """At most one complaint about ``problems.path``; runs nothing."""
-    yield from missing(path)
 
 
 def supply(divided: Divided) -> dict[str, int]:
@@ -140,18 +135,11 @@ def _problem(split: str, number: int, function: Function, broken: Broken | None)
         variant=found.name,
         entry_point=found.name,
         bug_class=broken.bug.bug_class if broken else "none",
-        difficulty=_difficulty(broken),
+        difficulty=difficulty_of(broken.bug.failing) if broken else "easy",
         buggy=broken.source if broken else found.source,
         reference=found.source,
         cases=function.usable.cases,
     )
-
-
-def _difficulty(broken: Broken | None) -> Difficulty:
-    """By the share of cases that show the bug: a bug that shows rarely is hard."""
-    if broken is None:
-        return "easy"
-    return "easy" if broken.bug.failing > 0.75 else "medium" if broken.bug.failing > 0.3 else "hard"
 
 
 def _pairs(config: ProblemsConfig, functions: Sequence[Function]) -> tuple[RepairPair, ...]:
