@@ -1,9 +1,9 @@
-"""Reads files and folders that nobody vouches for: of stores, runs, queues and ledgers.
+"""Reads untrusted files and folders of stores, runs, queues and ledgers.
 
-What lies there was written by lanes of other machines, by people and by other programs. A FIFO or a device would hold a
-reader up for ever, a sparse file would fill its memory, a symbolic link would lead it out of the store. So every such file
-is opened here: regular files of a bounded size only, links are not followed, and the check is made on the open file, so
-that it cannot be exchanged in between. Not covered: what the bytes mean (json_object.py), and file systems that hang.
+They are written by lanes on other machines, by people and by other programs. A FIFO or a device would block a reader for
+ever, a sparse file would fill its memory, a symbolic link would lead it out of the store. So every such file is opened
+here: regular files of a bounded size only, links are not followed, and the check is made on the open file, so that it
+cannot be exchanged in between. Not covered: the meaning of the bytes (json_object.py), and file systems that hang.
 """
 
 import contextlib
@@ -44,14 +44,18 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class OddFileError(OSError):
-    """Something is there, and it is not a regular file (or folder) of a size that is read."""
+    """The path exists, but is not a regular file (or folder) within the size limit."""
 
     def __init__(self, path: str | Path, problem: str) -> None:
         super().__init__(errno.EINVAL, problem, str(path))
 
 
 def kind_of(mode: int) -> str:
-    """What a file of `mode` is, with its article: ``a FIFO``, ``a file``."""
+    """The kind of a file of `mode`, with its article.
+
+    >>> kind_of(stat.S_IFIFO)
+    'a FIFO'
+    """
     return next((name for test, name in _KINDS if test(mode)), "a file")
 
 
@@ -92,7 +96,7 @@ def open_file(path: Path, most: int, below: Path | None = None) -> Iterator[Buff
 
 
 def read_model(path: Path, model: type[Model], most: int = SMALL, below: Path | None = None) -> Model:
-    """The record that a JSON file holds. Args and Raises: as `read_file`; `ValueError` also for what is no such record."""
+    """The record in a JSON file. Args and Raises: as `read_file`; `ValueError` also when it is no such record."""
     return model.model_validate(json_object(read_file(path, most, below)))
 
 
@@ -103,7 +107,11 @@ def sha256_of(path: Path, most: int, below: Path | None = None) -> str:
 
 
 def list_folder(path: Path, below: Path | None = None) -> dict[str, os.stat_result]:
-    """Names in a folder, sorted, and what each is; links are not followed.
+    """Names in a folder, sorted, with the status of each; links are not followed.
+
+    Args:
+        path: The folder.
+        below: No folder between this one and `path` may be a symbolic link.
 
     Raises:
         OSError: it is not there, no folder, or cannot be read.
@@ -124,7 +132,7 @@ def list_folder(path: Path, below: Path | None = None) -> dict[str, os.stat_resu
 
 
 def look_at(path: Path) -> os.stat_result | None:
-    """What lies at `path`, links not followed; None when nothing does or nobody may look."""
+    """Status of `path`, links not followed; None when it does not exist or may not be read."""
     try:
         return path.lstat()
     except (OSError, ValueError):

@@ -40,7 +40,11 @@ def normalise(value: Any) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """Canonical JSON text of `value`."""
+    """Canonical JSON text of `value`. Raises as `normalise`.
+
+    >>> canonical({"b": 2.0, "a": (1, None)})
+    '{"a":[1,null],"b":2}'
+    """
     return json.dumps(normalise(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -1,8 +1,12 @@
-"""Durations in words."""
+"""Durations as text."""
 
 
 def clock(seconds: float) -> str:
-    """Seconds for a reader: 8 s, 3:07, 2:03:07."""
+    """A duration in seconds as text.
+
+    >>> clock(8), clock(187), clock(7387)
+    ('8 s', '3:07', '2:03:07')
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -10,7 +10,7 @@ _CHOICES = {"null": "not set", "string": "text", "integer": "number", "number": 
 
 
 def _title(name: str, field: FieldInfo | ComputedFieldInfo) -> str:
-    """What a form calls the field: ``held_out`` is Held out. Without it, forms show the names of classes."""
+    """Label of a field in a form: ``held_out`` is Held out. Without it, forms show the names of classes."""
     first, *rest = (_CAPITALS.get(word, word) for word in name.split("_"))
     return " ".join([first[:1].upper() + first[1:], *rest])
 
@@ -24,7 +24,13 @@ def _name_choices(schema: dict[str, Any]) -> None:
 
 
 class Frozen(BaseModel):
-    """An immutable record; an unknown field is an error. Its schema is made to be read: it becomes a form."""
+    """An immutable record; an unknown field is an error. Its JSON schema has labels for the Prefect UI's form.
+
+    >>> class Point(Frozen):
+    ...     x: int = 0
+    >>> Point(x=1) == Point.model_validate_json('{"x": 1}')
+    True
+    """
 
     model_config = ConfigDict(
         frozen=True,

@@ -1,4 +1,9 @@
-"""Genomes: heavy genes need a training, light genes need only an evaluation."""
+"""Genomes: heavy genes need a training, light genes need only an evaluation.
+
+>>> light = GREEDY.model_copy(update={"temperature": 0.3})
+>>> light.digest() == GREEDY.digest()  # without effect under greedy decoding
+True
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -59,7 +64,7 @@ GREEDY = LightGenes(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0,
 
 
 def neutral(most_tokens: int) -> LightGenes:
-    """Greedy decoding with the largest token limit that genomes may have: what base model and default LoRA are scored with."""
+    """Greedy decoding with the largest token limit that genomes may have: for the scores of base model and default LoRA."""
     return GREEDY.model_copy(update={"token_limit": most_tokens})
 
 
@@ -72,7 +77,7 @@ class Automaton(Frozen):
 
 
 class Features(Frozen):
-    """What an automaton's history looks like; each in [0, 1]."""
+    """Statistics of an automaton's history; each in [0, 1]."""
 
     complexity: float = Field(ge=0, le=1)
     intensity: float = Field(ge=0, le=1)
@@ -81,7 +86,7 @@ class Features(Frozen):
 
 
 class Lineage(Frozen):
-    """Where a genome comes from."""
+    """Parents and operator of a genome."""
 
     parents: tuple[str, ...] = ()
     operator: str = Field(description="seed, elite, crossover, mutate-automaton, mutate-genes, random, given, ...")
@@ -105,6 +110,11 @@ class Genome(Frozen):
 
 
 def genome_id(generation: int, slot: int) -> str:
+    """The id of a genome in its run.
+
+    >>> genome_id(3, 12)
+    'g003-012'
+    """
     return f"g{generation:03d}-{slot:03d}"
 
 
@@ -116,14 +126,19 @@ DEFAULT_LORA = HeavyGenes(
     adapter="lora",
     learning_rate=5e-3,
 )
-"""What an engineer would try first; the learning rate suits coral-tiny (see `default_lora`)."""
+"""The customary first choice; its learning rate suits coral-tiny (see `default_lora`)."""
 
 
 def default_lora(base_model: str, modules: Sequence[str] = ()) -> HeavyGenes:
-    """Rank 8, alpha 16; 5e-3 for coral-tiny, the customary 2e-4 for real models.
+    """The default LoRA: rank 8, alpha 16; learning rate 5e-3 for coral-tiny, the customary 2e-4 for other models.
 
     Args:
-        modules: What is customary for the base model's architecture (coral_core/lm/targets.py); else q, k, v, o projections.
+        base_model: Name of the base model.
+        modules: Customary targets of its architecture (coral_core/lm/targets.py); empty: q, k, v, o projections.
+
+    Example:
+        >>> default_lora("coral-tiny").learning_rate, default_lora("codellama/CodeLlama-7b-hf").learning_rate
+        (0.005, 0.0002)
     """
     tiny = base_model.startswith(("coral-tiny", "rehearsal"))
     rate = DEFAULT_LORA.learning_rate if tiny else 2e-4

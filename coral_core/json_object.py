@@ -1,7 +1,7 @@
-"""Reads JSON that nobody vouches for: files of runs and stores, which people, crashes and other programs may have changed.
+"""Reads untrusted JSON: files of runs and stores, which people, crashes and other programs may have changed.
 
-Python's own reader takes more than JSON allows (NaN, numbers without end, a key twice, halves of surrogate pairs) and as
-much as memory holds. What is refused here was written by none of our programs.
+Python's own reader accepts more than JSON allows (NaN, unbounded numbers, a key twice, lone surrogates) and as much as
+memory holds. Nothing that is refused here was written by this program.
 """
 
 import json
@@ -21,11 +21,21 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:
-    """The object that `text` holds.
+    """The object in a JSON text.
+
+    Args:
+        text: JSON; bytes are UTF-8.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, no object, holds a key twice or a number that is none, or is nested too deeply
-            or too large to be read.
+        ValueError: it is no JSON in UTF-8, no object, holds a key twice or an invalid number, or is nested too deeply or
+            too large.
+
+    Example:
+        >>> json_object('{"rank": 8}')
+        {'rank': 8}
+        >>> json_object('{"rank": 8, "rank": 16}')
+        Traceback (most recent call last):
+        ValueError: the key 'rank' stands there twice
     """
     found = json_value(text)
     if not isinstance(found, dict):
@@ -34,7 +44,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def json_value(text: str | bytes) -> Any:
-    """The value that `text` holds; Raises: as `json_object`, but for the object."""
+    """The value in a JSON text. Args and Raises as `json_object`, of any type."""
     if isinstance(text, bytes):
         text = text.decode("utf-8")
     if _count(text) > VALUES and _count(_STRING.sub("", text)) > VALUES:

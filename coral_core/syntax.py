@@ -1,13 +1,12 @@
-"""Parsing for threads, and what a tree says: which names its top level binds, how deep it is.
+"""Thread-safe parsing, and facts of a syntax tree: names bound at its top level, depth, number of statements.
 
-`parse` is `ast.parse`, one at a time. CPython before 3.11.8 and 3.12.1 counts the depth of
-the tree under construction in one place for all threads (gh-106905). Lanes are threads, and
-two that parse at once now and then raise "SystemError: AST constructor recursion depth
-mismatch". Seen once in about a hundred evaluations. Threads of libraries (Prefect's, in a
-flow) do not ask for the lock: hence the tries.
+`parse` is `ast.parse` under a lock. CPython before 3.11.8 and 3.12.1 counts the depth of the tree under construction in
+one place for all threads (gh-106905), so two threads that parse at once raise "SystemError: AST constructor recursion
+depth mismatch" now and then (about once in a hundred evaluations). Threads of libraries do not take the lock, hence the
+retries.
 
-Texts that models wrote are parsed in a process of their own (`scoring.text_process`): a
-parser may take minutes and gigabytes over a text that is meant to hurt.
+Texts of models are parsed in a process of their own (`scoring.text_process`): a hostile text can cost minutes and
+gigabytes.
 """
 
 import ast
@@ -16,7 +15,7 @@ import threading
 _one_at_a_time = threading.RLock()
 TRIES = 5
 UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError, SystemError)
-"""What `parse` raises of a text that has no tree."""
+"""Errors of `parse` for a text that has no tree."""
 
 
 def parse(source: str | bytes) -> ast.Module:
@@ -61,7 +60,11 @@ def bound_names(statement: ast.stmt) -> set[str]:
 
 
 def functions_at_top(tree: ast.Module) -> list[str]:
-    """Names that `def` gives to functions of the module, also in blocks (`if`, `try`, ...), in order."""
+    """Names of functions that the module defines by `def`, also in blocks (`if`, `try`, ...), in order.
+
+    >>> functions_at_top(parse("try:\\n    def f(): ...\\nfinally:\\n    def g(): ..."))
+    ['f', 'g']
+    """
     names: list[str] = []
     waiting: list[ast.AST] = list(reversed(tree.body))
     while waiting:
@@ -75,7 +78,7 @@ def functions_at_top(tree: ast.Module) -> list[str]:
 
 
 def depth(tree: ast.AST) -> int:
-    """Nodes within each other, counted without recursion: what is nested deeply breaks those who visit it by calls."""
+    """Levels of nested nodes, counted without recursion, which a deep tree would overflow."""
     deepest, waiting = 0, [(tree, 1)]
     while waiting:
         node, level = waiting.pop()
@@ -85,7 +88,11 @@ def depth(tree: ast.AST) -> int:
 
 
 def statements(tree: ast.AST) -> int:
-    """Statements that do something: `pass`, docstrings, bare constants and bare annotations do not count."""
+    """Number of statements without `pass`, docstrings, bare constants and bare annotations.
+
+    >>> statements(parse("def f():\\n    'A docstring.'\\n    return 1"))
+    2
+    """
     return sum(isinstance(node, ast.stmt) and not _empty(node) for node in ast.walk(tree))
 
 

@@ -1,4 +1,4 @@
-"""Text that others wrote (models, problems, errors, logs), made harmless where it is shown.
+"""Escapes untrusted text (of models, problems, errors, logs) for display.
 
 `visible` is for terminals, `inline` for Markdown. Not covered: HTML, which its template escapes, and rich's own markup
 (give rich a `Text`, never a string with foreign words in it).
@@ -17,7 +17,7 @@ _TICKS = re.compile("`+")
 
 
 def visible(text: str) -> str:
-    """`text` with each control character spelt out (``\\x1b``), so that a terminal shows it and does not obey it.
+    """`text` with each control character spelt out (``\\x1b``), so that a terminal shows it instead of acting on it.
 
     >>> visible("\\x1b]0;gone\\x07")
     '\\\\x1b]0;gone\\\\x07'
@@ -35,7 +35,7 @@ def on_one_line(text: str) -> str:
 
 
 class VisibleFormatter(logging.Formatter):
-    """Log lines in which nothing steers the terminal: lanes, judges and names of files put foreign words into them."""
+    """Formats log lines without control characters: file names, lanes and judges put untrusted text into them."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))

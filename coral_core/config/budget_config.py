@@ -1,4 +1,4 @@
-"""What an evolution may spend: prices of lanes, limits per day and per evolution."""
+"""Budget of an evolution: prices of lanes, limits per day and per evolution."""
 
 from typing import Self
 
@@ -37,7 +37,7 @@ class BudgetConfig(Frozen):
 
     @model_validator(mode="after")
     def _priced(self) -> Self:
-        """Lanes without a price would spend for ever without coming nearer to a limit in money."""
+        """A limit in money needs a price for every pool: lanes without one would never reach it."""
         for name, limits in (("day", self.day), ("evolution", self.evolution)):
             for pool, price in (("training", self.price.training), ("evaluation", self.price.evaluation)):
                 if limits.money is not None and price <= 0:

@@ -1,7 +1,7 @@
-"""Reads a configuration; every complaint names the file, the line, the value and the way out.
+"""Reads a configuration; every error names the file, the line, the value and a remedy.
 
-What is read at all, and how much of it, is `coral_core.config.yaml_document`; what it may say is `coral_core.config.tree`; whether
-it can work here is `coral_core.evolution.preflight.check`.
+`coral_core.config.yaml_document` limits the YAML that is read, `coral_core.config.tree` defines its keys, and
+`coral_core.evolution.preflight.check` finds out whether it can run on this machine.
 """
 
 import difflib
@@ -70,7 +70,7 @@ class Places:
         return f"{self.source}:{self.lines.get(known, 1)}"
 
     def place(self, error: CoralError, key: KeyPath) -> None:
-        """Begin the message of `error` with where `key` was written."""
+        """Put the place where `key` was written in front of the problem of `error`."""
         error.problem = f"{self.of(key)}: {error.problem}"
 
 
@@ -98,7 +98,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 
 def read_config(path: str | Path, overrides: Iterable[str] = ()) -> tuple[RunConfig, Places]:
-    """As `load_config`; also where each key was written, for what is found out later."""
+    """As `load_config`; also returns where each key was written, for later errors."""
     path = Path(path)
     places = Places(shown(path, 200))
     found = built_in(path.name) if str(path) in BUILT_IN and not path.exists() else path
@@ -109,7 +109,16 @@ def read_config(path: str | Path, overrides: Iterable[str] = ()) -> tuple[RunCon
 
 
 def parse_config(text: str, source: str, overrides: Iterable[str] = ()) -> RunConfig:
-    """Check configuration `text`; `source` is what errors call it. Raises `ConfigError`."""
+    """The checked configuration of a YAML text. See `coral_core.config` for an example.
+
+    Args:
+        text: YAML.
+        source: Name of the text in errors.
+        overrides: As for `load_config`.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
     return _parsed(text, Places(source), overrides)
 
 
@@ -165,14 +174,14 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[KeyP
 
 
 def dump_yaml(config: RunConfig) -> str:
-    """The whole configuration as YAML, defaults included: what a run freezes."""
+    """The whole configuration as YAML, defaults included, as a run freezes it."""
     return yaml.safe_dump(
         config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
     )
 
 
 def path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Where in the configuration, and what is wrong with the path there."""
+    """Keys of the configuration whose path cannot be used, with a message each."""
     given: dict[tuple[str, ...], str | None] = {
         ("base_model", "name"): config.base_model.name,
         ("runs",): config.runs,
@@ -213,7 +222,7 @@ def _unreachable(text: str) -> str:
     try:
         expanded(text).stat()
     except (FileNotFoundError, NotADirectoryError):
-        return ""  # told better by who needs it
+        return ""  # the reader of the file has a better message
     except PermissionError as error:
         return f"may not be looked at ({error.strerror})"
     except (OSError, ValueError) as error:
@@ -224,7 +233,7 @@ def _unreachable(text: str) -> str:
 
 
 def _truths_for_numbers(given: Any, read: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Where true or false was written and a number was read: pydantic takes them for 1 and 0."""
+    """Keys with true or false for a number, which pydantic accepts as 1 and 0."""
     if isinstance(given, bool):
         if isinstance(read, int | float) and not isinstance(read, bool):
             yield path

@@ -1,4 +1,4 @@
-"""Texts of a configuration with a form of their own: paths, revisions, sets of modules."""
+"""Texts of a configuration with a syntax of their own: paths, revisions, sets of modules."""
 
 import os
 import re

@@ -1,8 +1,8 @@
-"""Reads one YAML document of plain data, within limits, before anything is made of it.
+"""Reads one YAML document of plain data, within limits.
 
-A configuration may come from anybody: a colleague, a form, a generator gone wrong. So the text is bounded first, then
-parsed to events, and data is built from the events here: texts, numbers, true and false, null, lists, and mappings with
-names as keys. Whatever else YAML knows is refused with its line: tags (``!!python/...``, ``!!timestamp``), merge keys, several
+A configuration is untrusted input: of a colleague, a form, a faulty generator. The text is bounded first, then parsed to
+events, and data is built from the events here: texts, numbers, true and false, null, lists, and mappings with names as
+keys. Everything else in YAML is refused with its line: tags (``!!python/...``, ``!!timestamp``), merge keys, several
 documents, keys that are no names, references that contain themselves or unfold to more than `MOST_NODES` values, numbers
 that two versions of YAML read differently (``010``, ``1:30``), infinities. ``yes`` and ``on`` are text, as in YAML 1.2.
 
@@ -74,14 +74,14 @@ _KINDS = (
 
 
 def shown(text: object, most: int = 60) -> str:
-    """`text` in one line of bounded length, in which nothing steers a terminal."""
+    """`text` on one line of bounded length, without control characters."""
     cut = str(text)[: most + 1]
     line = visible(cut.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t"))
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def is_name(key: str) -> bool:
-    """Can `key` be a key: a word, of bounded length, with none of the signs that mean something to YAML?"""
+    """True for a valid key: a word of bounded length, without characters that YAML interprets."""
     return len(key) <= LONGEST_KEY and _NAME.fullmatch(key) is not None
 
 
@@ -90,7 +90,7 @@ def read_file(path: Path, remedy: str = "") -> str:
 
     Args:
         path: The file.
-        remedy: What to do when it cannot be read; left out: what suits a file that a person wrote.
+        remedy: What to do when it cannot be read; empty: advice for a file written by a person.
 
     Raises:
         ConfigError: there is none; it is no regular file, of more than `MOST_BYTES`, or not UTF-8.
@@ -380,7 +380,7 @@ def _number_problem(number: int | float, text: str) -> str:
 
 
 def check_plain(data: object) -> None:
-    """Hold data that did not come as YAML to the same limits.
+    """Check data that did not come as YAML (parameters of a flow run) against the same limits.
 
     Raises:
         ValueError: it is outside of them; the message begins with the key.

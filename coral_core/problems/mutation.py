@@ -1,7 +1,7 @@
 """Mutation operators: one-line bugs of a named class, on the syntax tree of any function.
 
-Each operator yields every way it can break the source, in source order. Whether a mutant
-is a bug (a test fails) is for the caller to check. Not covered: bugs over several lines.
+Each operator yields every way it can break the source, in source order. The caller checks whether a mutant is a bug (a
+test fails). Not covered: bugs over several lines.
 """
 
 import ast
@@ -78,6 +78,12 @@ def mutations(source: str) -> list[Mutation]:
 
     Raises:
         SyntaxError: `source` does not parse.
+
+    Example:
+        >>> for found in mutations("def f(a):\\n    return a < 1")[:2]:
+        ...     print(found.bug_class, "-", found.what)
+        comparison - Lt became LtE
+        comparison - Lt became Gt
     """
     seen = {ast.unparse(parse(source))}
     found: list[Mutation] = []
@@ -90,7 +96,12 @@ def mutations(source: str) -> list[Mutation]:
 
 
 def mutators(source: str, classes: Sequence[BugClass] = ()) -> list[Callable[[], Mutation | None]]:
-    """The mutations of `source` (of `classes`, when given) as calls: making the text is the costly part."""
+    """The mutations of `source` as calls, since making the text is the costly part.
+
+    Args:
+        source: Python code.
+        classes: Bug classes to make; empty: all.
+    """
     tree = parse(source)
     places = _places(tree)
 

@@ -1,7 +1,7 @@
-"""Normal forms: when are two functions the same for the purpose of a split?
+"""Normal forms: two functions with equal normal forms must be in the same split.
 
-Syntax tree with names alpha-renamed in order of appearance, docstrings dropped,
-constants kept. Built-in names and attributes keep their names.
+The normal form is the syntax tree with names alpha-renamed in order of appearance, docstrings dropped and constants kept.
+Built-in names and attributes keep their names.
 """
 
 import ast
@@ -84,13 +84,22 @@ def _bound(tree: ast.Module) -> set[str]:
 
 @lru_cache(maxsize=200_000)
 def normal_form(source: str) -> str:
-    """Normal form of `source` as text. Raises `SyntaxError`."""
+    """Normal form of `source` as text. Raises `SyntaxError`.
+
+    >>> print(normal_form("def add(a, b):\\n    return max(a, b)"))
+    def v0(v1, v2):
+        return max(v1, v2)
+    """
     tree = parse(source)
     return ast.unparse(_Rename(_bound(tree)).visit(tree))
 
 
 def similarity(first: str, second: str) -> float:
-    """Share of matching tokens of two normal forms, in [0, 1]."""
+    """Share of matching tokens of two normal forms, in [0, 1].
+
+    >>> similarity("return v0 + 1", "return v0 + 2")
+    0.75
+    """
     return difflib.SequenceMatcher(None, _TOKEN.findall(first), _TOKEN.findall(second), autojunk=False).ratio()
 
 

@@ -179,7 +179,18 @@ def _named(kind: Any) -> str:
 
 
 def encode(value: Any, budget: int = 200_000, depth: int = DEPTH) -> Any:
-    """Encode `value`, which holds no nodes; `budget` bounds the number of items and characters in it.
+    """Encode `value`, which holds no nodes.
+
+    Args:
+        value: None, a bool, int, float, str, bytes, list, tuple, set, frozenset or dict of these.
+        budget: Most items and characters in it.
+        depth: Deepest nesting.
+
+    Example:
+        >>> encode([1, (2.5, "a")])
+        ['l', [1, ['t', [['f', '2.5'], 'a']]]]
+        >>> decode(encode({1: {2}})) == {1: {2}}
+        True
 
     Raises:
         ValueOutside: for other types, too deep nesting, or more than `budget` items.
@@ -191,6 +202,11 @@ def encode_arguments(
     values: Sequence[Any], budget: int = 200_000, depth: int = DEPTH
 ) -> tuple[list[Any], list[Any], list[Node]]:
     """Encode the arguments of a call as one object graph.
+
+    Args:
+        values: The arguments, by position; they may hold `Node` objects.
+        budget: Most items and characters in all of them.
+        depth: Deepest nesting in one value or field.
 
     Returns:
         The encoded values, the table of nodes, and the nodes themselves in its order.
@@ -231,8 +247,7 @@ def _order(encoded: Any) -> str:
 
 
 Parsed = tuple[str, Any]
-"""A value without tags: its kind (`KINDS`), and its body: the atom itself, a tuple of `Parsed`, or one of pairs (dict)."""
-KINDS = ("none", "bool", "int", "float", "str", "bytes", "list", "tuple", "set", "frozenset", "dict", "node")
+"""A value without tags: its kind (none, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, node), and its body: the atom itself, a tuple of `Parsed`, or one of pairs (dict)."""
 _CONTAINERS = {"l": "list", "t": "tuple", "s": "set", "z": "frozenset"}
 _UNHASHABLE = ("list", "set", "dict")
 
@@ -365,12 +380,16 @@ def atoms(value: Parsed) -> Iterator[Parsed]:
 
 
 def has_floats(encoded: Any) -> bool:
-    """Is there a float in an encoded value? Raises `ValueOutside` as `parse`."""
+    """True when there is a float in an encoded value. Raises `ValueOutside` as `parse`."""
     return any(kind == "float" for kind, _ in atoms(parse(encoded)))
 
 
 def is_mutable(encoded: Any) -> bool:
-    """Could a call change an encoded value in place: is it, or holds it, a list, set, dict or node? Raises as `parse`."""
+    """True when a call could change an encoded value in place: it is or holds a list, set, dict or node. Raises as `parse`.
+
+    >>> is_mutable(encode((1, [2]))), is_mutable(encode((1, "a")))
+    (True, False)
+    """
 
     def changes(value: Parsed) -> bool:
         kind, body = value

@@ -1,16 +1,13 @@
 """Patch extraction: from what a model wrote to a module that the judge can run.
 
-Whole modules: imports and helper functions that come with the wanted function stay, also
-when they stand in another fenced block. Candidates are looked for from the most to the
-least explicit form (fenced block, all of the text, code between lines of prose, code cut
-off at the end); the first form that parses and defines the entry point wins, and in it a
-later definition before an earlier one, which tends to be an echo of the prompt.
-Not covered: entry points that are methods, and code inside JSON.
+A patch is a whole module: imports and helper functions that come with the function are kept, also from another fenced
+block. Candidates are tried from the most to the least explicit form: fenced block, all of the text, code between lines of
+prose, code cut off at the end. The first form that parses and defines the entry point wins; in it a later definition wins
+over an earlier one, which tends to be an echo of the prompt. Not covered: methods as entry points, and code inside JSON.
 
-It never raises, and its time grows linearly with the text: no pattern backtracks over a
-line, and the characters given to the parser are counted. What the parser itself does with
-a text is not bounded here: completions are extracted in a process of their own
-(`scoring.text_process`).
+Extraction never raises, and its time grows linearly with the text: no pattern backtracks over a line, and the characters
+given to the parser are counted. The parser itself is not bounded here: completions are extracted in a process of their
+own (`scoring.text_process`).
 """
 
 import ast
@@ -50,7 +47,21 @@ class Extraction(Frozen):
 
 
 def extract(completion: str, entry_point: str) -> Extraction:
-    """The patch in `completion`; ``how == "none"`` gives the text back for the judge to name what is wrong with it."""
+    """The patch in a completion.
+
+    Args:
+        completion: Text of a model; `LONGEST` characters of it are read.
+        entry_point: The function that the patch must define.
+
+    Returns:
+        The patch and how it was found. With ``how == "none"`` the patch is the text itself, so that the judge can say
+        what is wrong with it.
+
+    Example:
+        >>> found = extract("Here it is:\\n```python\\ndef add(a, b):\\n    return a + b\\n```\\nDone.", "add")
+        >>> found.how, found.patch
+        ('fenced', 'def add(a, b):\\n    return a + b')
+    """
     text = readable(completion)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a patch with "\d" in a string is the linter's matter

@@ -19,11 +19,15 @@ class PromptTemplate(Frozen):
     stop: tuple[str, ...] = ()
 
     def prompt(self, buggy: str) -> str:
-        """What the model is given."""
+        """The prompt for a buggy function.
+
+        >>> TINY.prompt("def f(): ...")
+        '<bos>def f(): ...<sep>'
+        """
         return f"{self.before}{buggy}{self.after}"
 
     def answer(self, fixed: str) -> str:
-        """What the model learns to write after `prompt`."""
+        """The answer that a model is trained to write after `prompt`."""
         return f"{self.answer_before}{fixed}{self.answer_after}"
 
 

@@ -1,12 +1,10 @@
-"""From completion to scored item: the one door that what a model wrote passes.
+"""From completion to scored item: the only path by which text of a model enters scoring.
 
-One patch in, one scored item out. Extraction, the parser, the linters and the judge work on untrusted
-text in processes that it may bring down (`text_process`, `sandbox`), and what comes back is checked. What is
-raised, crashes, hangs or bloats there is that item's verdict or remark, in bounded time and memory; the
-items beside it are what they would be without it. It fails closed: what could not be read is worth 0.
+Extraction, the parser, the linters and the judge work on untrusted text in processes of their own (`text_process`,
+`judge.sandbox`), and their answers are checked. A text that makes one of them raise, crash, hang or grow changes its own
+item only, in bounded time and memory. Scoring fails closed: what could not be read scores 0.
 
-Errors that leave here are about this machine or a problem: `JudgeError`, and `TimeoutError` when the job's
-time is over.
+Errors raised here are about this machine or a problem: `JudgeError`, and `TimeoutError` when the job's time is over.
 """
 
 import time
@@ -23,17 +21,17 @@ from coral_core.scoring.text_process import TextProcess, Unread
 
 
 class Item(Frozen):
-    """One completion for one problem, and everything that its scores are computed from."""
+    """One completion for one problem, with everything that its scores are computed from."""
 
     problem_id: str
     completion: str
-    """What the model wrote: valid UTF-8, at most as long as is looked at."""
+    """The text of the model: valid UTF-8, cut to `LONGEST` characters."""
     patch: str
     extraction: str
     verdict: Verdict
     findings: Findings
     remark: str
-    """Why something about it could not be read; "" when all was."""
+    """Why a part of it could not be read; "" when all was read."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Items:
         return {item.patch: item.findings for group in self.groups for item in group}
 
     def remarks(self) -> list[str]:
-        """A line for each item that something could not read: problem, place among its samples, reason."""
+        """A line for each item with a remark: problem, number of the sample, reason."""
         return [
             f"problem {item.problem_id}, patch {number + 1}: {item.remark}"
             for group in self.groups
@@ -73,10 +71,10 @@ def score_completions(
 
     Args:
         problems: The problems of a split.
-        completions: For each problem, what the model wrote. Anything but a text counts as an empty one.
+        completions: For each problem, one completion per sample. Anything but a text counts as an empty one.
         judge: Judges the patches.
-        process: Reads completions and patches.
-        left: Seconds that are left.
+        process: Parses and lints completions and patches.
+        left: Returns the seconds that are left of the job's time.
 
     Raises:
         JudgeError: this machine cannot judge or read an ordinary patch, or a problem's reference fails.
@@ -104,7 +102,18 @@ def score_completions(
 def read_completion(
     completion: object, entry_point: str, process: TextProcess, until: float | None = None
 ) -> tuple[Extraction, str]:
-    """As `extract`, in the text process, and why there is no patch where it could not be read. Raises as `TextProcess.ask`."""
+    """`extract` in the text process. Returns the extraction, and why there is no patch when the text could not be read.
+
+    Args:
+        completion: Text of a model.
+        entry_point: The function that the patch should define.
+        process: Runs the extraction.
+        until: When to give up, in `time.monotonic` seconds.
+
+    Raises:
+        JudgeError: as `TextProcess.ask`.
+        TimeoutError: as `TextProcess.ask`.
+    """
     request = {"op": "extract", "completion": _text(completion), "entry_point": entry_point}
     answer = process.ask(request, until)
     if isinstance(answer, Unread):
@@ -117,7 +126,7 @@ def _text(completion: object) -> str:
 
 
 def _item(problem: Problem, text: str, found: Extraction, why: str, verdict: Verdict, lint: Findings) -> Item:
-    closed = lint.unread if lint.compiles else ""  # what does not compile is the verdict's to say
+    closed = lint.unread if lint.compiles else ""  # the verdict says what does not compile
     reasons = [why, f"not linted: {closed}" if closed else ""]
     return Item(
         problem_id=problem.problem_id,

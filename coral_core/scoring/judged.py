@@ -1,4 +1,4 @@
-"""What objectives are computed from: problems, patches and verdicts of one evaluation."""
+"""The input of objectives: problems, patches and verdicts of one evaluation."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from coral_core.problems.problem import Problem
 
 @dataclass(frozen=True)
 class Judged:
-    """What an objective sees of one evaluation."""
+    """The part of one evaluation that objectives are computed from."""
 
     problems: tuple[Problem, ...]
     """The split's problems."""
@@ -24,7 +24,7 @@ class Judged:
     """Of the base model."""
 
     def unchanged(self) -> "Judged":
-        """The same evaluation, had every patch been the code that the model was shown: nothing that a model wrote is in it."""
+        """The same evaluation with the buggy code in place of every patch: it holds no text of a model."""
         return replace(
             self,
             patches=tuple(

@@ -1,9 +1,8 @@
-"""Style and security findings for a batch of patches, and what else is read from a text.
+"""Style, security and syntax findings for a batch of patches.
 
-Both linters are pinned, because their rules are part of the objectives. A patch's findings
-depend on its own text alone, never on what else is in the batch: each is read by itself in the
-text process (`text_process`, `linters`). Fail closed: what a linter skipped, refused or could
-not read is `unread` with the reason, and scores 0.
+Both linters are pinned, because their rules are part of the objectives. The findings of a patch depend on its own text
+alone, not on the rest of the batch: each patch is linted by itself in the text process (`text_process`, `linters`). It
+fails closed: a patch that a linter skipped, refused or could not read is `unread`, with the reason, and scores 0.
 """
 
 import time
@@ -18,7 +17,7 @@ LONGEST_LINTED = 200_000
 
 
 class Findings(Frozen):
-    """What the interpreter and the linters say of one patch."""
+    """Findings of the interpreter and the linters on one patch."""
 
     style: int = 0
     security_low: int = 0
@@ -47,8 +46,8 @@ def findings(
 
     Args:
         patches: Texts, in any order, with repetitions.
-        process: Where they are read; None: in a process that all share.
-        seconds: Most that it may take.
+        process: Where they are linted; None: a process shared by all callers.
+        seconds: Wall clock for all of them; None: no limit.
 
     Raises:
         JudgeError: a linter does not read an ordinary text here.
@@ -70,12 +69,12 @@ def findings(
 
 
 def as_compiled(patch: str) -> str:
-    """The text that the judge compiles: a byte order mark in front is no part of it."""
+    """The text that the judge compiles: without a leading byte order mark."""
     return patch.removeprefix("\ufeff")
 
 
 def _refused(patch: str) -> str:
-    """Why a text is not even given to a linter."""
+    """Why a text is not given to a linter; "" when it is."""
     if len(patch) > LONGEST_LINTED:
         return f"{len(patch)} characters, more than {LONGEST_LINTED}"
     try:
@@ -117,7 +116,7 @@ def _ruff(patches: Sequence[str], process: TextProcess, until: float | None) -> 
         return {}
     counts = process.ask({"op": "ruff", "texts": [as_compiled(patch) for patch in patches]}, until)
     if isinstance(counts, (Unread, str)):
-        if len(patches) > 1:  # one of them breaks it: each alone, so that nobody else is charged
+        if len(patches) > 1:  # one of them breaks ruff: lint each alone, so that only that one is charged
             return {patch: found for one in patches for patch, found in _ruff([one], process, until).items()}
         counts = [counts.reason if isinstance(counts, Unread) else counts]
     return {

@@ -1,10 +1,9 @@
-"""What ruff and bandit say of texts. Runs in the text process only (`text_process`), which a text may bring down.
+"""Runs ruff and bandit on texts. Used in the text process only (`text_process`), which a text may crash.
 
-Both linters and the judge read the same text: characters, not bytes. What the judge compiles is
-`str`, where a coding cookie is a comment like any other, so the cookie must not speak to bandit
-either: two lines of our own come first, and a cookie counts on line 1 or 2 only. A marked line
-comes last; a linter that reports nothing there has not read the file to its end, and a file
-that was not read is not a clean one. Comments that switch a linter off count for nothing.
+The linters and the judge read the same characters. The judge compiles a `str`, in which a coding cookie is a comment, so
+bandit must not honour the cookie either: two comment lines are put in front, and a cookie counts on line 1 or 2 only. A
+marked line is added at the end: a linter that reports nothing there has not read the file to its end, and the file does
+not count as clean. Comments that switch a linter off are ignored.
 """
 
 import json
@@ -38,11 +37,11 @@ WALL_SECONDS = 120.0
 THREADS, STACK_BYTES = 4, 64 << 20
 CONTROL = "def f(x):\n    return x\n"
 CONTROL_FILE = "control.py"
-"""Read beside the texts of each batch: where ruff finds no marked line in it either, it is not the texts' doing."""
+"""Read beside the texts of each batch: where ruff finds no marked line in it either, the texts are not the cause."""
 
 
 class _Complaints(logging.Handler):
-    """What bandit logs as an error: a check of its own that failed over a text, which it then leaves out without a word."""
+    """Collects errors that bandit logs: a check that failed on a text, which bandit then skips silently."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -57,7 +56,7 @@ class LinterMissing(Exception):  # noqa: N818 (a finding about this machine)
 
 
 def facts(text: str) -> dict[str, Any]:
-    """What the interpreter and bandit say of one text.
+    """Findings of the interpreter and bandit on one text.
 
     Returns:
         `problem` (why it does not compile; then there is nothing else), `statements`, `functions` (names that

@@ -1,9 +1,8 @@
-"""Where objectives of plug-ins are measured: in a process of their own, which a job's time limit can end.
+"""Measures objectives of plug-ins in a child process, which a job's time limit can end.
 
-Protocol: JSON lines. Request ``{name, version, judged}``, reply ``{score}`` or ``{error, message}``. The process has the
-lane's environment and import path, starts with the first objective and stays for the next evaluation. This is no
-sandbox: a plug-in is trusted with everything but the time of the lane. A plug-in that does not return costs its job the
-job's time, and no other.
+Protocol: JSON lines. Request ``{name, version, judged}``, reply ``{score}`` or ``{error, problem, remedy}``. The process
+has the environment and import path of the lane, starts with the first objective and stays for the next evaluation. It is
+no sandbox: a plug-in is trusted. A plug-in that does not return uses up the time of its own job only.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ class Measurer(Protocol):
         ...
 
     def kill(self) -> None:
-        """End what is under way, from any thread; nothing else will start."""
+        """End the measurement under way, from any thread; no other process will start."""
         ...
 
     def close(self) -> None:
@@ -102,7 +101,7 @@ class MeasuringProcess:
             raise ObjectiveError(f"objective {name}: the process that measured it ended", remedy="Repair the plug-in.")
         reply = json.loads(line)
         if "error" in reply:
-            raise _ERRORS[reply["error"]](reply["message"])
+            raise _ERRORS[reply["error"]](reply["problem"], remedy=reply["remedy"])
         return float(reply["score"])
 
     def _living(self) -> "subprocess.Popen[bytes]":
@@ -151,7 +150,7 @@ def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
             judged = _JUDGED.validate_python(request["judged"])
             reply = {"score": measure_one(request["name"], request["version"], judged)}
         except CoralError as error:
-            reply = {"error": type(error).__name__, "message": str(error)}
+            reply = {"error": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
         writer.write(json.dumps(reply).encode() + b"\n")
         writer.flush()
 

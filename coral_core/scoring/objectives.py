@@ -1,11 +1,10 @@
-"""The objectives: seven numbers in [0, 1], larger is better, each measured.
+"""The objectives: seven numbers in [0, 1], larger is better.
 
-All are pure functions of problems, patches, verdicts and lint findings, so that scores
-can be recomputed from what an evaluation stores. With several samples per problem a
-problem's value is the mean over its samples.
+All are pure functions of problems, patches, verdicts and lint findings, so that scores can be recomputed from a stored
+evaluation. With several samples per problem a problem's value is the mean over its samples.
 
-Nothing that a patch adds to itself makes a finding weigh less: style is measured against the
-statements of the buggy function, which is the same for every patch, and security against nothing.
+A patch cannot dilute its findings by adding code: style is relative to the statements of the buggy function, which are
+the same for every patch, and security is absolute.
 """
 
 import math
@@ -87,8 +86,15 @@ def _statements(source: str) -> int:
 def bugfix(verdict: Verdict) -> float:
     """max(0, now passing / was failing - lost / was passing), in [0, 1].
 
-    1 when every case passes; 0 for the buggy code unchanged; breaking what worked costs
-    its share. A patch that fails to run (all cases lost) is 0.
+    1 when every case passes; 0 for the buggy code unchanged; a case that passed before and fails now costs its share. A
+    patch that fails to run (all cases lost) is 0.
+
+    >>> verdict = Verdict(
+    ...     problem_id="p", outcome="regressed", cases=("pass", "pass", "wrong"),
+    ...     was_failing=1, now_passing=1, was_passing=2, still_passing=1,
+    ... )
+    >>> bugfix(verdict)
+    0.5
     """
     fixed = verdict.now_passing / verdict.was_failing if verdict.was_failing else 1.0
     lost = (verdict.was_passing - verdict.still_passing) / verdict.was_passing if verdict.was_passing else 0.0
@@ -96,7 +102,7 @@ def bugfix(verdict: Verdict) -> float:
 
 
 def style(patch: str, lint: Mapping[str, Findings], statements: int = 1) -> float:
-    """1 / (1 + 5 * violations / statements) by ruff; 0 for what ruff did not read, does not compile or is empty.
+    """1 / (1 + 5 * violations / statements) by ruff; 0 when ruff did not read it, or it is empty or does not compile.
 
     Args:
         patch: A patch that `lint` knows.
@@ -111,7 +117,16 @@ def style(patch: str, lint: Mapping[str, Findings], statements: int = 1) -> floa
 
 
 def security(patch: str, lint: Mapping[str, Findings]) -> float:
-    """max(0, 1 - 0.1 low - 0.3 medium - 1.0 high) by bandit; 0 for what bandit did not read, does not compile or is empty."""
+    """max(0, 1 - 0.1 low - 0.3 medium - 1.0 high) by bandit; 0 when bandit did not read it, or it is empty or does not compile.
+
+    Args:
+        patch: A patch that `lint` knows.
+        lint: Findings per patch.
+
+    Example:
+        >>> security("patch", {"patch": Findings(security_low=5)})
+        0.5
+    """
     found = lint.get(patch)
     if found is None or found.security_unread:
         return 0.0
@@ -119,8 +134,14 @@ def security(patch: str, lint: Mapping[str, Findings]) -> float:
 
 
 def syntax(problem: Problem, patch: str, lint: Mapping[str, Findings] | None = None) -> float:
-    """1 when the patch compiles and defines the function by ``def`` at its top level, in whatever block; 0.5 when it only
-    compiles (and holds a statement that does something), else 0."""
+    """1 when the patch compiles and defines the function by ``def`` at its top level, also in a block; 0.5 when it only
+    compiles and holds a statement that does something; else 0.
+
+    Args:
+        problem: Names the function.
+        patch: The patch.
+        lint: Findings per patch; None: they are made here.
+    """
     found = (findings([patch]) if lint is None else lint).get(patch)
     if found is None or not found.compiles:
         return 0.0
@@ -137,9 +158,15 @@ def runtime(
 ) -> float:
     """Mean of min(1, reference lines / patch lines) over problems that base and genome both pass.
 
-    Executed lines are counted in the child over the recorded inputs, so they are the patch's own word: one that
-    tampers with the count can reach 1.0, no more. That is why runtime is a report by default. Without a problem that
-    both pass: over those that the genome passes; without one of these either: 0.
+    Executed lines are counted in the patch's own process, over the recorded inputs: a patch that tampers with the count
+    can reach 1.0, no more. That is why runtime is a report by default. Without a problem that both pass: over those that
+    the genome passes; without one of these either: 0.
+
+    Args:
+        problems: The problems of a split.
+        verdicts: For each problem, a verdict per sample; the first counts.
+        reference_lines: Executed lines of each reference, as `Judge.reference_lines` gives them.
+        base_passes: Ids of the problems that the bare base model repairs.
     """
     ratios = {
         problem.problem_id: min(1.0, max(1, lines) / max(1, verdict.lines))
@@ -154,7 +181,13 @@ def runtime(
 def retention(
     problems: Sequence[Problem], verdicts: Sequence[Sequence[Verdict]], base_passes: Collection[str]
 ) -> float:
-    """Share that still passes, of functions that are right already and of bugs that the bare base repairs; 1 when there are none."""
+    """Share that still passes, of functions that are right already and of bugs that the bare base repairs; 1 when there are none.
+
+    Args:
+        problems: The problems of a split.
+        verdicts: For each problem, a verdict per sample.
+        base_passes: Ids of the problems that the bare base model repairs.
+    """
     kept = [
         float(verdict.passed)
         for problem, group in zip(problems, verdicts, strict=True)
@@ -165,17 +198,27 @@ def retention(
 
 
 def cost(trainable_parameters: int, base_parameters: int) -> float:
-    """1 - log(1 + trainable) / log(1 + base parameters), at least 0; 1 for the bare base."""
+    """1 - log(1 + trainable) / log(1 + base parameters), at least 0; 1 for the bare base.
+
+    >>> cost(0, 7_000_000_000), round(cost(4_000_000, 7_000_000_000), 3)
+    (1.0, 0.329)
+    """
     if trainable_parameters <= 0:
         return 1.0
     return max(0.0, 1.0 - math.log1p(trainable_parameters) / math.log1p(max(base_parameters, 2)))
 
 
 def pass_at_k(samples: int, passing: int, k: int) -> float:
-    """Unbiased estimate of pass@k from `samples` samples of which `passing` pass (Chen et al. 2021, eq. 1).
+    """Unbiased estimate of pass@k (Chen et al. 2021, eq. 1).
 
-    >>> pass_at_k(4, 1, 1)
-    0.25
+    Args:
+        samples: Samples of a problem, at least `k`.
+        passing: How many of them pass.
+        k: Samples that a user would try.
+
+    Example:
+        >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2)
+        (0.25, 0.5)
     """
     if not 1 <= k <= samples or not 0 <= passing <= samples:
         raise ValueError(

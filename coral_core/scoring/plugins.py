@@ -3,8 +3,8 @@
 A plug-in registers a callable as an entry point of the group ``coral_x.objectives``; the
 entry point's name is what ``scoring.roles``, ``weights`` and ``thresholds`` name. The
 callable takes a `Judged` and returns a number in [0, 1], larger is better. It has an
-attribute ``version``, a text that changes whenever its numbers may: it enters the
-evaluation digest, so that old scores are not taken for new ones.
+attribute ``version``, a text that changes whenever its numbers may: it is part of the
+evaluation digest, so that old scores are not reused.
 
     def short_patches(judged: Judged) -> float:
         texts = [text for samples in judged.patches for text in samples]
@@ -12,13 +12,13 @@ evaluation digest, so that old scores are not taken for new ones.
 
     short_patches.version = "1"
 
-One that fails over what a model wrote (raises, ends its process, returns no number in [0, 1]) while it can measure the
-same evaluation with the code that the model was shown in place of every patch gives 0 to that evaluation, with the
-reason. One that fails there too is broken: the job fails.
+When an objective fails on an evaluation (raises, ends its process, returns no number in [0, 1]), it is tried again with
+the buggy code in place of every patch. If it works there, the evaluation scores 0 and the reason is recorded. If it fails
+there too, the plug-in is broken and the job fails.
 
-`coral_core.scoring.objective_conformance` checks one. It runs with the lane's rights, in a process beside
-the lane (`measuring`) that the job's time limit ends: install only what you trust, and never
-run a patch in it.
+`coral_core.scoring.objective_conformance` checks an objective. It runs with the rights of the lane, in a process beside
+it (`measuring_process`) that the job's time limit ends. Install only objectives that you trust, and never run a patch in
+one.
 """
 
 import math
@@ -45,7 +45,7 @@ class Objective(Protocol):
 
 
 def find_objective(name: str) -> Objective:
-    """The plug-in's objective called `name`. Raises `ConfigError` when there is none or it has no version."""
+    """The plug-in objective called `name`. Raises `ConfigError` when there is none, it cannot be loaded or has no version."""
     found = plugin_objectives()
     if name not in found:
         raise ConfigError(
@@ -95,7 +95,17 @@ def measure(versions: Mapping[str, str], judged: Judged, remarks: dict[str, str]
 def or_nothing(
     name: str, ask: Callable[[Judged], float], judged: Judged, remarks: dict[str, str] | None = None
 ) -> float:
-    """The score that `ask` gives, or 0 where it fails over these patches alone. Raises `ObjectiveError` where it fails anyway."""
+    """The score that `ask` gives, or 0 when it fails on these patches only.
+
+    Args:
+        name: Name of the objective.
+        ask: Measures it on one evaluation.
+        judged: The evaluation.
+        remarks: Gets the reason for a 0.
+
+    Raises:
+        ObjectiveError: it fails with the buggy code in place of every patch, too.
+    """
     try:
         return ask(judged)
     except ObjectiveError as error:
@@ -129,7 +139,7 @@ def measure_one(name: str, version: str, judged: Judged) -> float:
 
 
 def _named(error: Exception) -> str:
-    """Class and message, whatever the class makes of being asked for its message."""
+    """Class and message of an error whose text may raise itself."""
     try:
         return printable(f"{type(error).__name__}: {error}", 300)
     except Exception:

@@ -1,10 +1,10 @@
-"""Untrusted text is read in a process of its own: extraction, the interpreter's parser, bandit, ruff.
+"""Reads untrusted text in a child process: patch extraction, the interpreter's parser, bandit, ruff.
 
-Each of these can be brought down by a text (a stack overflow in C, minutes, gigabytes) or put into
-a state in which it says something else of the next one. Here that costs one process: CPU time is
-limited for each text, memory for all, and who asked gets a reason instead of an answer.
+A text can crash each of these (stack overflow in C), keep it busy for minutes, make it use gigabytes, or leave it in a
+state that changes its answer on the next text. Here that costs one process: CPU time is limited per text, memory in all,
+and the caller gets a reason instead of an answer.
 
-Protocol: JSON lines. Requests ``{op, ...}``, replies ``{result}`` or ``{raised, how}``. It starts
+Protocol: JSON lines. Requests ``{op, ...}``, replies ``{result}`` or ``{raised}`` or ``{missing}``. The process starts
 with the first request, and again after it was ended.
 """
 
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -25,9 +24,9 @@ from coral_core.errors import JudgeError
 from coral_core.parent_process import end_with, take_pipes
 
 CPU_SECONDS = 20.0
-"""CPU seconds for one text. An ordinary one takes milliseconds; the worst known ones of the longest kind take four."""
+"""CPU seconds for one text. An ordinary text takes milliseconds, the slowest known one of the greatest length four seconds."""
 PATIENCE = 120.0
-"""Seconds of wall clock for one text, for what does not use the CPU either."""
+"""Wall-clock seconds for one text: the limit on waiting."""
 MEMORY_BYTES = 2 << 30
 LARGEST_REPLY = 32 << 20
 FILE_BYTES = 64 << 20
@@ -36,17 +35,17 @@ PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBR
 
 @dataclass(frozen=True)
 class Unread:
-    """What came instead of an answer."""
+    """Why there is no answer."""
 
     reason: str
 
 
 class _BrokenError(Exception):
-    """The process ended, fell silent or made no sense."""
+    """The process ended, did not answer in time or answered nonsense."""
 
 
 class TextProcess:
-    """The asking side; thread-safe, one request at a time."""
+    """The client of the process; thread-safe, one request at a time."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,10 +53,10 @@ class TextProcess:
         self._killed = False
 
     def ask(self, request: dict[str, Any], until: float | None = None) -> Any:
-        """The result of one request, or `Unread`: it broke the process twice, while an ordinary text did not.
+        """The result of one request, or `Unread` when it broke the process twice while an ordinary text did not.
 
         Args:
-            request: What to do, and with which text.
+            request: The operation (extract, facts, ruff) and its text.
             until: When to give up, in `time.monotonic` seconds.
 
         Raises:
@@ -80,10 +79,6 @@ class TextProcess:
                 return self._once(request, until)
             except _BrokenError as error:
                 return Unread(str(error))
-
-    def ask_all(self, requests: Sequence[dict[str, Any]], until: float | None = None) -> list[Any]:
-        """As `ask`, for each."""
-        return [self.ask(request, until) for request in requests]
 
     def _once(self, request: dict[str, Any], until: float | None) -> Any:
         process = self._living()
@@ -115,7 +110,7 @@ class TextProcess:
                 remedy="Install the pinned versions: pip install ruff==0.17.6 bandit==1.9.4",
             )
         if "raised" in reply:
-            self.close()  # after a MemoryError or a RecursionError nobody knows what is half done
+            self.close()  # after a MemoryError or a RecursionError its state is unknown
             raise _BrokenError(str(reply["raised"]))  # of the text or, with a full disk, of this machine
         return reply["result"]
 
@@ -136,20 +131,20 @@ class TextProcess:
         return self._process
 
     def start(self) -> None:
-        """Start it, if it does not run, without waiting: what it loads takes about as long as a small model generates."""
+        """Start the process without waiting: loading bandit takes about as long as a small model takes to generate."""
         with self._lock:
             if not self._killed:
                 self._living()
 
     def kill(self) -> None:
-        """End what is under way, from any thread; nothing else will start."""
+        """End the request under way, from any thread; no other process will start."""
         self._killed = True
         process = self._process
         if process is not None:
             process.kill()
 
     def close(self) -> str:
-        """Give the process back; says how it ended."""
+        """End the process. Returns how it ended, in words."""
         process, self._process = self._process, None
         if process is None:
             return ""
@@ -173,7 +168,7 @@ class TextProcess:
 
 
 def _line(descriptor: int, until: float) -> bytes:
-    """One line, or what there is of it at the end, at `until`, or when it is too long."""
+    """One line, or its beginning when the stream ends, `until` comes or it is too long."""
     parts: list[bytes] = []
     size = 0
     while size < LARGEST_REPLY:
@@ -195,7 +190,7 @@ _sharing = threading.Lock()
 
 
 def shared() -> TextProcess:
-    """The process of those who have none of their own; it ends with this one."""
+    """The process shared by callers without one of their own; it ends with this process."""
     global _shared
     with _sharing:
         if _shared is None:
@@ -248,7 +243,7 @@ def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Answer requests until whoever asks hangs up; with ``--trial`` say whether an ordinary text can be read."""
+    """Answer requests until the client hangs up; with ``--trial`` report whether an ordinary text can be read."""
     if sys.argv[1] == "--trial":
         print(json.dumps([_reply({"op": "control"}), _reply({"op": "ruff", "texts": ["x = 1\n"]})]))
         return

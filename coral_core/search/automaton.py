@@ -1,8 +1,7 @@
 """Cellular automata on a binary torus: the seeds of genomes.
 
-Outer-totalistic rules of Conway's kind: the next state of a cell depends on its own
-state and on how many of its 8 neighbours live. A rule has 18 bits; bit
-``9 * cell + neighbours`` is the next state, so that rule and index fit each other.
+The rules are outer-totalistic, as Conway's: the next state of a cell depends on its own state and on the number of its 8
+neighbours that live. A rule has 18 bits; bit ``9 * cell + neighbours`` is the next state.
 """
 
 import numpy as np
@@ -17,7 +16,11 @@ Grid = NDArray[np.uint8]
 
 
 def history(automaton: Automaton) -> Grid:
-    """Grids of all steps, shape (steps + 1, rows, columns), the start included."""
+    """Grids of all steps, shape (steps + 1, rows, columns), the start included.
+
+    >>> history(Automaton(grid=((0, 1, 0), (0, 0, 0), (0, 0, 0)), rule=0, steps=2)).shape
+    (3, 3, 3)
+    """
     table = np.array([(automaton.rule >> bit) & 1 for bit in range(RULE_BITS)], dtype=np.uint8)
     grid = np.array(automaton.grid, dtype=np.uint8)
     grids = [grid]
@@ -38,7 +41,11 @@ def history(automaton: Automaton) -> Grid:
 def draw(config: AutomatonConfig, rng: np.random.Generator) -> Automaton:
     """A random automaton: density, cells, rule and steps.
 
-    Rule bits are drawn with a share of their own, so that quiet and busy rules both occur.
+    The share of rule bits that are set is drawn first, so that quiet and busy rules both occur.
+
+    Args:
+        config: Size of the torus, ranges of density and steps.
+        rng: The stream to draw from.
     """
     density = rng.uniform(config.density.low, config.density.high)
     grid = (rng.random((config.size, config.size)) < density).astype(int)

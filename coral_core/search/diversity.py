@@ -1,4 +1,4 @@
-"""Keeps a search from collapsing: how strongly to vary, given what it did lately."""
+"""Strength of variation, adapted to recent generations so that a search does not collapse."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,17 @@ STRONGEST = 2.5
 def strength(config: DiversityConfig, unique_share: float, best_so_far: Sequence[tuple[bool, float]]) -> float:
     """Factor on the mutation rates.
 
-    fixed: `config.strength`. adaptive: that, times (2 - unique share of heavy genes in the
-    last generation), times 1.5 when the best fitness has not risen over the last two
-    generations; at most 2.5 times. `best_so_far` holds, per generation, whether the champion
-    met the final thresholds, and its fitness.
+    fixed: `config.strength`. adaptive: that, times (2 - `unique_share`), times 1.5 when the best fitness has not risen over
+    the last two generations; at most 2.5 times.
+
+    Args:
+        config: Mode and base strength.
+        unique_share: Share of distinct heavy genes in the last generation, in [0, 1].
+        best_so_far: Per generation, whether the champion met the final thresholds, and its fitness.
+
+    Example:
+        >>> strength(DiversityConfig(), 0.5, [(True, 0.4)])
+        1.5
     """
     if config.mode == "fixed":
         return config.strength

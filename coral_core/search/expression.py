@@ -27,7 +27,7 @@ SAMPLE = 768
 """Automata in the calibration sample."""
 
 SECONDS_DRAW, SECONDS_STEP, SECONDS_CELL = 4e-4, 2e-5, 3e-8
-"""What an automaton, a step of it and a cell of a step cost on one core, measured."""
+"""Measured seconds on one core per automaton, per step and per cell of a step."""
 
 DIGITS = 9
 """Decimals that count: the last bits of a logarithm or a sum differ between machines, genes must not."""
@@ -66,9 +66,9 @@ _work_left: ContextVar[list[float] | None] = ContextVar("_work_left", default=No
 
 @contextmanager
 def limited_work(seconds: float) -> Iterator[None]:
-    """Let automata that are looked at within cost about `seconds` of one core at most, by counting cells and steps.
+    """Limit the automata that are run inside the block to about `seconds` of one core, by counting cells and steps.
 
-    Counted and not timed, so that what is within the limit does not depend on how busy a machine is.
+    The work is counted, not timed, so that the limit does not depend on the load of the machine.
 
     Raises:
         WorkLimitError: they would cost more.

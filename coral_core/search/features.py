@@ -1,7 +1,6 @@
-"""What an automaton's history looks like, as four numbers in [0, 1].
+"""Four statistics of an automaton's history, each in [0, 1].
 
-Each is a smooth statistic of the history, so that a small change of the automaton
-changes it a little; the raw statistics are spread to [0, 1] by `expression`.
+Each is smooth: a small change of the automaton changes it a little. `expression` spreads the raw statistics over [0, 1].
 """
 
 import numpy as np
@@ -11,7 +10,12 @@ from coral_core.search.automaton import Grid, history
 
 
 def features(automaton: Automaton) -> Features:
-    """The four features of `automaton`."""
+    """The four features of `automaton`.
+
+    >>> still = Automaton(grid=((0, 0, 0),) * 3, rule=0, steps=4)
+    >>> features(still).intensity, features(still).convergence
+    (0.0, 1.0)
+    """
     grids = history(automaton)
     return Features(
         complexity=complexity(grids),
@@ -24,7 +28,7 @@ def features(automaton: Automaton) -> Features:
 def complexity(grids: Grid) -> float:
     """Entropy of the 2x2 windows of the history, over its maximum of 4 bits.
 
-    The whole history counts: many automata die out, and by their ends alone they would all be one.
+    The whole history counts: many automata die out, and would be equal by their last steps alone.
     """
     last = grids.astype(np.int64)
     windows = last + 2 * np.roll(last, -1, 1) + 4 * np.roll(last, -1, 2) + 8 * np.roll(np.roll(last, -1, 1), -1, 2)
@@ -49,5 +53,5 @@ def periodicity(grids: Grid) -> float:
 
 
 def convergence(grids: Grid) -> float:
-    """How much of the start is still to be seen at the end: agreement of the last grids with the first, in [0, 1]."""
+    """Mean agreement of the last three grids with the first, in [0, 1]."""
     return float((grids[-3:] == grids[0]).mean())

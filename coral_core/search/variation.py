@@ -1,10 +1,8 @@
-"""How children are made: mutation of the automaton, mutation of genes, crossover.
+"""Variation operators: mutation of the automaton, mutation of genes, crossover.
 
-A genome's genes are what counts; its automaton is where they came from. When an
-automaton changes (mutation, or crossover with another), only the genes whose expression
-changes with it are replaced, so that a gene that was mutated directly keeps its value
-until something changes it again. `automaton_rate` is the share of both mutations and
-crossovers that work on automata; the rest works on genes.
+A genome is evaluated by its genes; the automaton only expresses them. When an automaton changes (by mutation, or by
+crossover with another), only the genes whose expression changes are replaced, so a gene that was mutated directly keeps
+its value. `automaton_rate` is the share of mutations and crossovers that work on automata; the others work on genes.
 """
 
 from collections.abc import Sequence
@@ -27,7 +25,7 @@ Genes = dict[str, object]
 
 @dataclass(frozen=True)
 class Material:
-    """What a child is made of, before it has a place in a generation."""
+    """Genes and origin of a child, before it has a slot in a generation."""
 
     genes: Genes
     automaton: Automaton | None
@@ -38,7 +36,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Variation:
-    """The operators, with their settings; `strength` (from diversity) scales the mutation rates."""
+    """The operators with their settings; `strength` (from `diversity`) scales the mutation rates."""
 
     genes: GenesConfig
     automaton: AutomatonConfig
@@ -155,7 +153,7 @@ class Variation:
 
 
 def _scaled(rate: float, strength: float) -> float:
-    """`rate` times `strength`, which alone takes it no further than half: beyond, a parent is inverted, not varied."""
+    """`rate` times `strength`; the strength raises it to 0.5 at most, since more would invert a parent."""
     return min(max(rate, 0.5), rate * strength)
 
 
