@@ -20,9 +20,8 @@ from coral_core.errors import ConfigError, CoralError
 from coral_core.json_object import json_object
 from flows.installation.pool_templates import POOLS
 from flows.prefect_api.credentials import use_credential
-from flows.prefect_api.flow_run_process import STARTED_BY_WORKER
 from flows.prefect_api.local_server import coral_home, identity_of, living, locked, prefect_home, worker_environment
-from flows.prefect_api.settings import configured_api, export_connection
+from flows.prefect_api.settings import STARTED_BY_WORKER, configured_api, export_connection
 
 if TYPE_CHECKING:
     from coral_core.config import RunConfig

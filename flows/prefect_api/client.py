@@ -185,7 +185,8 @@ def api_error(error: Exception, url: str | None = None) -> ApiError | None:
         )
     if error.response.status_code in (401, 403):
         return key_refused(url, error.response.status_code)
-    detail = " ".join(error.response.text.split())[:200] or error.response.reason_phrase
+    is_page = "html" in error.response.headers.get("content-type", "")
+    detail = ("" if is_page else " ".join(error.response.text.split())[:200]) or error.response.reason_phrase
     return ApiError(
         f"{url} answers {error.response.status_code}: {detail}",
         remedy="Is it a Prefect API (it ends in /api) of the version that is installed here?",

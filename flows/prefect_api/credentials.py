@@ -6,14 +6,13 @@ key (`flows.prefect_api.local_server`) gets its own. A key stands in no command 
 """
 
 import base64
-import os
 from typing import NamedTuple
 
 from coral_core.errors import ConfigError
 from flows.prefect_api import local_server
 from flows.prefect_api.api_errors import KeyFileError, KeyRefusedError, ServerError
 from flows.prefect_api.local_server import coral_home, key_file, read_key
-from flows.prefect_api.settings import api_settings, export
+from flows.prefect_api.settings import api_settings, export, is_given
 
 
 class Credential(NamedTuple):
@@ -34,8 +33,11 @@ def credential_for(url: str) -> Credential | None:
     """
     found = api_settings()
     configured, local = same_api(url, found.url), same_api(url, _local_server())
-    if local and not (configured and found.auth_string) and (own := read_key(coral_home())):
-        return Credential(_basic(own), str(key_file(coral_home())))
+    given = found.auth_string if configured else None
+    if local and not (given and is_given("PREFECT_API_AUTH_STRING")):
+        own = read_key(coral_home())
+        if own and given in (None, "", own):  # the last: exported by `use_credential`
+            return Credential(_basic(own), str(key_file(coral_home())))
     if not configured and not local:
         return None
     if found.auth_string:  # Prefect's client prefers it, too
@@ -87,9 +89,7 @@ def _basic(pair: str) -> str:
 
 
 def _origin(name: str) -> str:
-    return (
-        f"{name} ({'in the environment' if os.environ.get(name) else 'of the active Prefect profile or settings file'})"
-    )
+    return f"{name} ({'in the environment' if is_given(name) else 'of the active Prefect profile or settings file'})"
 
 
 def _local_server() -> str:

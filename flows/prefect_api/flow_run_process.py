@@ -19,13 +19,13 @@ import threading
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
+from flows.prefect_api.settings import STARTED_BY_WORKER
+
 if TYPE_CHECKING:
     from coral_core.lanes.allowed_paths import Roots
 
 log = logging.getLogger("coral.evolve")
 
-STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"
-"""Workers set it in the processes and containers that they start."""
 LOOK_SECONDS = 3.0
 DRAIN_SECONDS = 5.0
 

@@ -30,6 +30,8 @@ NAMES = {
     "tls_insecure_skip_verify": "PREFECT_API_TLS_INSECURE_SKIP_VERIFY",
 }
 """Field of `ApiSettings` -> Prefect's name of it."""
+STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"
+"""Workers set it in the processes and containers that they start."""
 QUIET_CONSOLE = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # events that a server missed, whole
@@ -44,6 +46,10 @@ _TEST_MODES = (
     "PREFECT_TESTING_UNIT_TEST_MODE",
     "PREFECT_TESTING_TEST_MODE",
 )
+
+
+_exported: dict[str, str] = {}
+"""What `export` has set in this process; errors name where a value comes from."""
 
 
 class ApiSettings(Frozen):
@@ -110,10 +116,16 @@ def ui_url(api_url: str) -> str:
 def export(values: Mapping[str, str]) -> None:
     """Set environment variables for this process and its children; Prefect reads them again if it is imported."""
     os.environ.update(values)
+    _exported.update(values)
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
 
         refresh_global_settings_context()
+
+
+def is_given(name: str) -> bool:
+    """Was a variable set for this process from outside, and not by `export`?"""
+    return os.environ.get(name, "") not in ("", _exported.get(name))
 
 
 def export_connection(url: str) -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.context import refresh_global_settings_context
 
 from flows.prefect_api import credentials, local_server
+from flows.prefect_api import settings as settings_module
 from flows.prefect_api.api_errors import ApiError, KeyFileError, KeyRefusedError
 from flows.prefect_api.client import RestClient
 from flows.prefect_api.credentials import credential_for
 from flows.prefect_api.local_server import fingerprint, key_file, make_key, read_key
+from flows.prefect_api.settings import export_connection
 
 LOCAL = "http://127.0.0.1:4200/api"
 TEAM = "https://prefect.example/api"
@@ -214,6 +217,32 @@ def test_plain_requests_send_key_and_headers_to_the_configured_api_alone(
     text = str(refused.value)
     assert ("PREFECT_API_AUTH_STRING (in the environment)" if configured else "none is configured for it") in text
     assert "secret" not in text
+
+
+def test_a_key_of_a_profile_is_still_one_after_it_was_exported(home: Path) -> None:
+    (home / "prefect").mkdir()
+    (home / "prefect" / "profiles.toml").write_text(
+        f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{TEAM}"\nPREFECT_API_KEY = "pnu_x"\n'
+    )
+    before = dict(os.environ)
+    try:
+        export_connection(TEAM)
+        found = credential_for(TEAM)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        refresh_global_settings_context()
+    assert found == ("Bearer pnu_x", "PREFECT_API_KEY (of the active Prefect profile or settings file)")
+
+
+def test_the_local_servers_key_is_still_its_own_after_it_was_exported(
+    local: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", LOCAL)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", local)
+    monkeypatch.setitem(settings_module._exported, "PREFECT_API_AUTH_STRING", local)
+    found = credential_for(LOCAL)
+    assert found is not None and found.source.endswith("api-key")
 
 
 def test_no_text_holds_a_key(local: str, monkeypatch: pytest.MonkeyPatch) -> None:
