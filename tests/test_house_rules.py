@@ -195,3 +195,18 @@ def test_tests_wait_for_conditions(path: Path) -> None:
         return
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [number for number in sleeps(parsed(path)) if "# subject: " not in lines[number - 1]] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name_of)
+def test_slow_tests_say_why(path: Path) -> None:
+    """`@pytest.mark.slow(reason="...")`: what it takes, and which quick test covers the same promise."""
+    tree = parsed(path)
+    marks = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.slow"
+    ]
+    reasons = {
+        id(node.func)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and any(k.arg == "reason" for k in node.keywords)
+    }
+    assert [node.lineno for node in marks if id(node) not in reasons] == []
