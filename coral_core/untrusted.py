@@ -12,7 +12,7 @@ _CONTROL = re.compile(
 )
 """C0 and C1 controls but newline and tab; marks that turn the direction of writing; signs without width; halves of surrogate pairs, which cannot be
 encoded."""
-_PLAIN = re.compile(r"(?!.*(?://|www\.))[\w ,;:.%()=+/'–-]*", re.ASCII | re.IGNORECASE)
+_PLAIN = re.compile(r"(?!.*(?://|www\.))[\w ,;:.%()=+/'±α·…–-]*", re.ASCII | re.IGNORECASE)
 _TICKS = re.compile("`+")
 
 

@@ -11,8 +11,8 @@ from coral_core.report.build_report import build_report
 from coral_core.report.content import Contender, Gap, GenerationLine, Report, Totals
 from coral_core.report.evidence import Repeats, Spending
 from coral_core.report.history_records import History
-from coral_core.report.markdown import gap_line, stands
 from coral_core.report.paired import compare
+from coral_core.report.wording import gap_line, state_text
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
 
@@ -140,7 +140,7 @@ def _why_not(a: Report, b: Report) -> str:
         if report.champion is None or report.champion.held_out_pass_at_1 is None:
             if report.status == "finished":
                 return f"Not comparable: the champion of {report.run_id} has no score on the held-out bugs. See What failed in its report."
-            return f"Not comparable: {report.run_id} {stands(report.status)} and has not opened its held-out split yet."
+            return f"Not comparable: {report.run_id} {state_text(report.status)} and has not opened its held-out split yet."
     one, other = (report.problems.get("digests", {}).get("held_out") for report in (a, b))
     if one is None or other is None:
         return "Not comparable: a history does not name its held-out problems."

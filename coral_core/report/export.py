@@ -16,8 +16,9 @@ from coral_core.errors import StoreError
 from coral_core.genome import LightGenes
 from coral_core.json_object import json_object
 from coral_core.report.content import Contender, Report
-from coral_core.report.markdown import gap_lines, heavy_text, light_text, number, repaired_text, stands, table
+from coral_core.report.markdown import table
 from coral_core.report.usage import Base, base_of, loading_code
+from coral_core.report.wording import gap_lines, heavy_text, light_text, number, repaired_text, splits_text, state_text
 from coral_core.runs.records import RunRecord
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import WEIGHTS_BYTES, Store
@@ -99,7 +100,7 @@ def model_card(report: Report, champion: Contender, config: RunConfig, base: Bas
         f"A {champion.heavy.adapter if champion.heavy else 'LoRA'} adapter of {config.base_model.name} that repairs single-function Python bugs, "
         f"found by CORAL-X ({report.strategy}). It repairs {repaired_text(champion)}."
         if champion.held_out_bugs is not None
-        else f"Best adapter so far of a run that {stands(report.status)}; the held-out split is still sealed.",
+        else f"Best adapter so far of a run that {state_text(report.status)}; the held-out split is still sealed.",
         "\n".join(f"- {line}" for line in gap_lines(report)),
         "## How to load it\n\n```python\n" + loading_code(base, config.base_model, champion.heavy, champion.light) + "```\n\n" + _identity(base, champion.light),
         "## Genes\n\n" + table(("", ""), [("heavy genes", heavy_text(champion.heavy)), ("light genes (decoding)", light_text(champion.light)),
@@ -126,8 +127,7 @@ def _identity(base: Base, light: LightGenes | None) -> str:
 
 def _origin(report: Report, config: RunConfig) -> str:
     spent = report.totals
-    counts = report.problems.get("counts", {})
-    splits = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in counts.items())
+    splits = splits_text(report)
     return (
         "## Data, seed and cost\n\n"
         f"Trained on {config.problems.pairs} pairs of buggy and fixed functions (problem source {config.problems.source}, data seed "

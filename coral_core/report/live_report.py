@@ -1,16 +1,14 @@
 """What a run under way shows of itself: five pictures and the Markdown around them, from a `RunReading`.
 
 Drawn anew while the run goes on, so that none needs more than the reading holds: no evaluation is
-opened and no history parsed again. Not covered: the report at the end (markdown.py).
+opened and no history parsed again. Not covered: the report at the end (run_document.py).
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from coral_core.durations import clock as clock
-from coral_core.report.markdown import heavy_text, light_text, number, plural, share, table
+from coral_core.report.markdown import markdown
 from coral_core.report.pictures import (
     BLACK,
     BLUE,
@@ -24,14 +22,12 @@ from coral_core.report.pictures import (
     png,
     whole_numbers,
 )
-from coral_core.runs.progress import COLUMNS, Phase, Progress, ScoredGenome, lane_use
+from coral_core.report.progress_document import progress_document
+from coral_core.runs.progress import COLUMNS, Progress, lane_use
 from coral_core.runs.run_reader import GeneSpread, KnownGenome, RunReading
-from coral_core.runs.sessions import RunState
-from coral_core.untrusted import code, inline
 
 MOST_STEPS = 60
 """Generations in the picture of genes: of more, every second, third, ... is shown."""
-SHOWN_GENERATIONS = 12
 SHARES = ("dora", "sampling")
 LIGHT_ORANGE = "#F0A870"
 DRIFTING = {
@@ -172,135 +168,16 @@ def draw(name: str, reading: RunReading) -> str:
 
 
 def pictures_markdown(pictures: Mapping[str, str]) -> str:
-    """All pictures, one below the other."""
+    """All pictures that are there, one below the other; `pictures` maps their names to addresses."""
     shown = [(title, pictures[name]) for name, (title, _) in PICTURES.items() if name in pictures]
-    parts = [f"## {title}\n\n![{title}]({address})" for title, address in shown]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(f"## {title}\n\n![{title}]({address})" for title, address in shown) + "\n"
 
 
 def summary(progress: Progress, reading: RunReading, pictures: Mapping[str, str]) -> str:
-    """Where the run stands."""
-    parts = [
-        _headline(progress),
-        _list(_facts(progress)),
-        _best(progress.best),
-        "## Jobs\n\n" + _jobs(progress),
-        "## Time and cost\n\n" + _list(_spent(progress)),
-    ]
-    if reading.generations:
-        parts.append("## Generations\n\n" + _generations(reading))
-    for name in ("fitness", "pareto"):
-        if name in pictures:
-            parts.append(f"## {PICTURES[name][0]}\n\n![{PICTURES[name][0]}]({pictures[name]})")
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _list(facts: Sequence[tuple[str, str]]) -> str:
-    """A list, not a table: its lines break on a phone."""
-    return "\n".join(f"- {name}: {text}" for name, text in facts)
-
-
-def _headline(progress: Progress) -> str:
-    words = {Phase.SEARCHING: f"generation {(progress.generation or 0) + 1} of at most {progress.generations}"}
-    where = words.get(progress.phase, progress.phase.replace("held-out", "opening the held-out split"))
-    go_on = code(f"coral resume {progress.run_id}")
-    if progress.status is RunState.FINISHED:
-        return f"**Finished**: {inline(str(progress.reason))}."
-    if progress.status is RunState.PAUSED:
-        remedy = f" {progress.remedy.sentence} `{progress.remedy.command}`" if progress.remedy else ""
-        return f"**Paused** in {where}: {progress.paused.rstrip('.')}.{remedy}"
-    if progress.status is RunState.FAILED:
-        return f"**Failed** in {where}: {inline(progress.error)}. Mend that, then go on with {go_on}; finished work is kept."
-    if progress.status is RunState.STOPPED:
-        return f"**Stopped** in {where}. Go on with {go_on}; finished work is kept."
-    return f"**Running**: {where}, {progress.percent:.0f} % of the jobs done{_left(progress.seconds_left)}."
-
-
-def _left(seconds: float | None) -> str:
-    return f", about {clock(seconds)} left" if seconds else ""
-
-
-def _facts(progress: Progress) -> list[tuple[str, str]]:
-    population, cache = progress.population, progress.cache
-    rows = [
-        ("generations finished", f"{progress.generations_done} of at most {progress.generations}"),
-        ("genomes evaluated", f"{population.evaluated}, of which {population.infeasible} infeasible"),
-        ("distinct adapters", f"{population.unique_adapters}; {plural(cache.genomes_sharing_an_adapter, 'genome')} needed none of their own"),
-        ("found in the store", f"{cache.hits} of {cache.asked} jobs ({share(cache.rate)}) in the latest session"),
-        ("Pareto front", f"{plural(progress.front, 'genome')}, hypervolume {number(progress.hypervolume)}"),
-        *(
-            (f"{name.replace('_', ' ').replace('lora', 'LoRA')} repairs", f"{share(value)} of the fitness bugs")
-            for name, value in progress.baselines.items()
-        ),
-    ]  # fmt: skip
-    if progress.last_event:
-        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(progress.last_event.when))
-        rows.append(("last event", f"{inline(progress.last_event.text)} ({when})"))
-    return rows
-
-
-def _best(best: ScoredGenome | None) -> str:
-    if best is None:
-        return "No genome is evaluated yet."
-    words = f"`{best.genome_id}`: fitness {best.fitness:.3f}, repairs {share(best.pass_at_1)} of the fitness bugs, {best.trainable_parameters:,} trainable parameters"
-    genes = f". {heavy_text(best.heavy)}; {light_text(best.light)}" if best.heavy else ""
-    held = "" if best.meets_thresholds else " It does not meet the final thresholds."
-    names = sorted(best.scores)
-    scores = table(names, [[number(best.scores[name]) for name in names]])
-    return f"## Best genome\n\n{words}{genes}.{held}\n\nIts scores:\n\n{scores}"
-
-
-def _jobs(progress: Progress) -> str:
-    rows = [
-        (name, tally.done, tally.running, "–" if tally.waiting is None else tally.waiting, tally.failed, tally.found)
-        for name, tally in (("trainings", progress.trainings), ("evaluations", progress.evaluations))
-    ]
-    return table(("jobs", "done", "running", "waiting", "failed tries", "found in the store"), rows)
-
-
-def _spent(progress: Progress) -> list[tuple[str, str]]:
-    times, cost, over = progress.time, progress.cost, progress.status == "finished"
-
-    def expected(value: float | None, digits: str) -> str:
-        return "" if over or value is None else f" so far, {format(value, digits)} expected at the end"
-
-    phases = f"baselines {clock(times.baselines)}, search {clock(times.searching)}, held-out {clock(times.held_out)}"
-    rows = [
-        ("wall clock", f"{clock(times.elapsed)} in {plural(progress.sessions, 'session')}"),
-        ("by phase", phases),
-        ("work in lanes", f"training {clock(times.training)}, evaluation {clock(times.evaluation)}"),
-        ("GPU hours", f"{cost.gpu_hours:.3g}{expected(cost.forecast_gpu_hours, '.3g')}"),
-    ]
-    if cost.money:
-        rows.append((f"money, {cost.currency}", f"{cost.money:.2f}{expected(cost.forecast_money, '.2f')}"))
-    if cost.used:
-        rows.append(("budget", f"{cost.used:.0%} of the nearest limit is spent"))
-    return rows
-
-
-def _generations(reading: RunReading) -> str:
-    lines = reading.generations[-SHOWN_GENERATIONS:]
-    rows = [
-        (line.generation, line.best or "–", number(line.best_fitness), number(line.mean_fitness), share(line.monitor_pass_at_1), number(line.hypervolume), line.unique_adapters, line.infeasible)
-        for line in reversed(lines)
-    ]  # fmt: skip
-    more = (
-        f"\n\nThe latest {len(lines)} of {len(reading.generations)}." if len(lines) < len(reading.generations) else ""
-    )
-    header = (
-        "generation",
-        "best",
-        "best fitness",
-        "mean fitness",
-        "monitor bugs",
-        "hypervolume",
-        "adapters",
-        "infeasible",
-    )
-    return table(header, rows) + more
-
-
-# -- tables --------------------------------------------------------------------------------
+    """Where the run stands, as Markdown."""
+    main = {name: pictures[name] for name in ("fitness", "pareto") if name in pictures}
+    text = markdown(progress_document(progress, reading.generations))
+    return f"{text}\n{pictures_markdown(main)}" if main else text
 
 
 def leaderboard(reading: RunReading) -> list[dict[str, Any]]:

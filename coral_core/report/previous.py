@@ -24,23 +24,3 @@ def previous_run(folder: RunFolder, run: RunRecord | None) -> PreviousRun | None
         same_problems=problems == previous.fitness_problems if known else None,
         same_base_model=run.base_model.content_id == previous.base_content_id if run else None,
     )
-
-
-def previous_text(previous: PreviousRun | None, link: bool = True) -> str:
-    """One line about the run before, as Markdown with a link to its report or as plain text; empty without one."""
-    if previous is None:
-        return ""
-    fitness = "" if previous.fitness is None else f", fitness {previous.fitness:.3f}"
-    name = f"[{previous.run_id}](../{previous.run_id}/report.md)" if link else previous.run_id
-    champion = f"`{previous.champion}`" if link else previous.champion
-    line = (
-        f"{'Started from the population of' if previous.started_from else 'The run before:'} "
-        f"{name} (champion {champion}{fitness}, "
-        f"{previous.held_out_pass_at_1:.1%} of its held-out bugs)."
-    )
-    other = [
-        what
-        for what, same in (("other problems", previous.same_problems), ("another base model", previous.same_base_model))
-        if same is False
-    ]
-    return line + (f" It had {' and '.join(other)}: the numbers do not compare." if other else "")

@@ -4,33 +4,37 @@ from pathlib import Path
 
 from coral_core.atomic_write import write_atomic
 from coral_core.errors import StoreError
-from coral_core.report.build_report import build_report, run_line
+from coral_core.report.build_report import build_report
 from coral_core.report.content import Report
+from coral_core.report.document import Document, Pictures
 from coral_core.report.history_records import History
-from coral_core.report.html_page import run_page
-from coral_core.report.markdown import PICTURES, report_markdown
+from coral_core.report.html_page import html_page
+from coral_core.report.markdown import markdown
 from coral_core.report.patches import held_out_patches
-from coral_core.report.pictures import fitness_curve, pareto_front
+from coral_core.report.run_document import run_document
 from coral_core.report.spreadsheets import generations_csv, genomes_csv
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
 
-__all__ = ["Report", "build_report", "run_line", "write_report"]
-
 
 def write_report(folder: RunFolder, store: Store, into: Path | None = None) -> Report:
-    """Build the report of `folder` and write it beside the history, or `into` a directory; safe while the run goes on.
+    """Build the report of `folder` and write its files; safe while the run goes on.
+
+    Args:
+        folder: The run.
+        store: Its store.
+        into: Where the files are written; default: beside the history.
 
     Raises:
-        StoreError: the folder of the run cannot be written.
+        StoreError: the files cannot be written.
     """
     report = build_report(folder, store, why=True)
-    history = History.of(folder)
+    history, document = History.of(folder), document_of(folder, store, report)
+    shown = [block for section in document.sections for block in section.blocks if isinstance(block, Pictures)]
     files = {
-        PICTURES["fitness"]: fitness_curve(report),
-        PICTURES["pareto"]: pareto_front(report),
-        "report.md": report_markdown(report).encode(),
-        "report.html": page_of(folder, store, report).encode("utf-8", "backslashreplace"),
+        **{picture.address: picture.png for block in shown for picture in block.items if picture.address},
+        "report.md": markdown(document).encode(),
+        "report.html": html_page(document).encode("utf-8", "backslashreplace"),
         "genomes.csv": genomes_csv(history),
         "generations.csv": generations_csv(report.generations),
         "report.json": (report.model_dump_json(indent=1) + "\n").encode(),
@@ -40,12 +44,13 @@ def write_report(folder: RunFolder, store: Store, into: Path | None = None) -> R
             write_atomic((into or folder.path) / name, data)
     except OSError as error:
         raise StoreError(
-            f"{folder.path}: the report cannot be written ({error.strerror}). Use --json to print it instead."
+            f"{into or folder.path}: the report cannot be written ({error.strerror})",
+            remedy="Use --json to print it instead.",
         ) from error
     return report
 
 
-def page_of(folder: RunFolder, store: Store, report: Report) -> str:
-    """The page of `report`, built for this folder and store."""
+def document_of(folder: RunFolder, store: Store, report: Report) -> Document:
+    """The report as a document, with the champion's patches."""
     history = History.of(folder)
-    return run_page(report, history, held_out_patches(history, store, folder.config()))
+    return run_document(report, history, held_out_patches(history, store, folder.config()))

@@ -11,7 +11,7 @@ from coral_core.report.build_report import run_line
 from coral_core.report.content import RunLine
 from coral_core.runs.run_folder import run_folders
 from flows.cli.markup import marked, words
-from flows.cli.places import AsJson, Runs, clock
+from flows.cli.places import STATE_COLOURS, AsJson, Runs, clock
 
 
 def runs(*, runs: Runs = "runs", as_json: AsJson = False) -> None:
@@ -51,13 +51,12 @@ def _table(lines: list[RunLine]) -> Table:
         table.add_column(
             name, justify="right" if name in ("gen.", "fitness", "held-out") else "left", no_wrap=name != "cost"
         )
-    colours = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
     for line in lines:
         done = 0 if line.generation is None else line.generation + 1
         held_out = line.champion_held_out_pass_at_1
         table.add_row(
             words(line.run_id),
-            f"[{colours[line.status]}]{line.status}[/]",
+            f"[{STATE_COLOURS[line.status]}]{line.status}[/]",
             f"{done}/{line.generations}",
             "–" if line.best_fitness is None else f"{line.best_fitness:.3f}",
             "–" if held_out is None else f"{held_out:.1%}",

@@ -16,8 +16,8 @@ from coral_core.problems.problem import Problem
 from coral_core.prompting.templates import PromptTemplate, template_for
 from coral_core.report.build_report import History, build_report
 from coral_core.report.content import Contender
-from coral_core.report.markdown import heavy_text, light_text, number, share
 from coral_core.report.patches import unified as unified
+from coral_core.report.wording import heavy_text, light_text, number, share
 from coral_core.runs.run_folder import RunFolder, find_run
 from coral_core.store.store import Store
 from flows.cli.markup import listing, marked, words

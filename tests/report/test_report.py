@@ -17,12 +17,13 @@ from coral_core.errors import StoreError
 from coral_core.report.build_report import build_report, run_line
 from coral_core.report.export import export_champion
 from coral_core.report.history_records import History
-from coral_core.report.html_page import run_page
+from coral_core.report.html_page import html_page
 from coral_core.report.live_report import summary
-from coral_core.report.markdown import report_markdown
+from coral_core.report.markdown import markdown
 from coral_core.report.paired import compare, interval, resolution, sign_test
 from coral_core.report.pictures import LIMIT, as_data_uri, fitness_curve, pareto_front
 from coral_core.report.report_files import write_report
+from coral_core.report.run_document import run_document
 from coral_core.runs.progress import progress_of
 from coral_core.runs.records import JobFailure, SessionTiming
 from coral_core.runs.run_folder import RunFolder
@@ -76,7 +77,7 @@ def test_gaps_are_paired_by_bug_and_call_noise_noise(finished_run: Run) -> None:
     assert (against_default.only_champion, against_default.only_other) == (2, 0)
     assert against_default.bugs == 30, "problems that are already right are no bugs"
     assert against_default.verdict == "not distinguishable"
-    assert "not distinguishable from noise" in report_markdown(build_report(*finished_run))
+    assert "not distinguishable from noise" in markdown(run_document(build_report(*finished_run), History()))
 
 
 def test_a_run_under_way_reports_what_there_is(open_run: Run) -> None:
@@ -134,8 +135,8 @@ def test_what_failed_and_why_is_in_the_report(open_run: Run) -> None:
         ("training", "EngineError", "the card fell off", 3, 2, 1),
         ("training", "EngineError", "lost", 1, 1, 0),
     ]
-    page = run_page(report, History.of(folder), None)
-    for text in (report_markdown(report), page):
+    document = run_document(report, History.of(folder))
+    for text in (markdown(document), html_page(document)):
         assert "What failed" in text and "The latest session failed: StoreError: full" in text
         assert text.count("the card fell off") == 1 and "has failed" in text
 
@@ -194,7 +195,7 @@ def test_an_evaluation_that_left_the_store_costs_the_test_but_not_the_report(fin
     assert gap is not None
     assert gap.difference == pytest.approx(18 / 30)
     assert gap.verdict == "unknown"
-    assert "no paired test" in report_markdown(build_report(folder, store))
+    assert "no paired test" in markdown(run_document(build_report(folder, store), History()))
 
 
 def test_run_line(finished_run: Run) -> None:
@@ -259,7 +260,10 @@ def test_what_others_wrote_is_text_in_markdown_too(finished_run: Run) -> None:
     folder.write_history([r.model_copy(update={"reason": EVIL}) if r.type == "genome" else r for r in history])
     folder.append_timing(JobFailure(kind="training", digest="a" * 64, when=1e10, error=EVIL, message=EVIL))
     reading = RunReading(folder, store).refresh()
-    documents = (report_markdown(build_report(folder, store)), summary(progress_of(reading), reading, {}))
+    documents = (
+        markdown(run_document(build_report(folder, store), History())),
+        summary(progress_of(reading), reading, {}),
+    )
     for text, mentions in zip(documents, (3, 1), strict=True):
         tokens = [
             child
