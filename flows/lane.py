@@ -92,10 +92,12 @@ def test_patches(patches: list[dict[str, str]], config: RunConfig | None = None)
     if config is not None and (held_to := roots()) is not None:
         held_to.check_config(config)
     if len(patches) > MOST_PATCHES:
-        raise ConfigError(f"patches: {len(patches)} are too many for one flow run. Give {MOST_PATCHES} at most.")
+        raise ConfigError(
+            f"patches: {len(patches)} are too many for one flow run", remedy=f"Give {MOST_PATCHES} at most."
+        )
     for number, item in enumerate(patches):
         if set(item) != {"problem", "patch"}:
-            raise ConfigError(f"patches[{number}]: has {sorted(item)}. Give exactly problem and patch.")
+            raise ConfigError(f"patches[{number}]: has {sorted(item)}", remedy="Give exactly problem and patch.")
     jobs = [job_for_patch(settings, item["problem"], item["patch"]) for item in patches]
     lane = Lane(Store(settings.store.path), EngineProcess())
     try:
@@ -132,12 +134,11 @@ def _lane(name: QueueName, path: str, installation: str, code: str, linger: floa
     outlive_worker()
     if code and code != code_version():
         raise ConfigError(
-            f"this worker has {code_version()}, the evolution {code}. Install one version of both on every machine and image."
+            f"this worker has {code_version()}, the evolution {code}",
+            remedy="Install one version of both on every machine and image.",
         )
     if not 0 <= linger <= MOST_LINGER:  # also for callers whom Prefect's check of the parameters did not see
-        raise ConfigError(
-            f"linger: {linger:g}: give 0 to {MOST_LINGER:.0f} seconds. A lane that waits keeps its place."
-        )
+        raise ConfigError(f"linger: {linger:g}: is out of range", remedy=f"Give 0 to {MOST_LINGER:.0f} seconds.")
     if not 0 <= most <= MOST_JOBS:
         raise ConfigError(f"most: {most}: give 0 (no limit) to {MOST_JOBS}.")
     held_to = roots()

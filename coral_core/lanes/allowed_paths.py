@@ -90,20 +90,23 @@ class Roots(Frozen):
         shown = " ".join(visible(value)[:200].split())
         bare = value.removeprefix("file://") if kind == "store" else value
         if not bare or len(bare) > LONGEST or "\0" in bare or "://" in bare:
-            raise ConfigError(f"{key}: {shown}: is no path of a folder or file. Give one below {self._named(kind)}.")
+            raise ConfigError(
+                f"{key}: {shown}: is no path of a folder or file", remedy=f"Give one below {self._named(kind)}."
+            )
         try:
             real = Path(os.path.realpath(Path(bare).expanduser()))
         except (ValueError, OSError, RuntimeError):  # no text that a file can be called by; ~ of nobody
             raise ConfigError(
-                f"{key}: {shown}: is no path on this machine. Give one below {self._named(kind)}."
+                f"{key}: {shown}: is no path on this machine", remedy=f"Give one below {self._named(kind)}."
             ) from None
         for root in getattr(self, kind):
             if real.is_relative_to(os.path.realpath(root)):
                 return real
         raise ConfigError(
             f"{key}: {shown}: is not below {self._named(kind)}, which is where flow runs and jobs of others may use "
-            f"{WORDS[kind]} on this machine. Name a place there; or whoever runs the workers allows it: {variable(kind)}=FOLDER in "
-            "their environment (docs/security.md)"
+            f"{WORDS[kind]} on this machine",
+            remedy=f"Name a place there; or whoever runs the workers allows it: {variable(kind)}=FOLDER in "
+            "their environment (docs/security.md)",
         )
 
     def check_config(self, config: RunConfig) -> None:
@@ -148,7 +151,8 @@ class Roots(Frozen):
         if wanted := sorted(set(config.allow_missing_layers) - set(self.missing_layers)):
             raise ConfigError(
                 f"scoring.judge.allow_missing_layers: {', '.join(wanted)}: whether patches run here without that is for whoever runs "
-                f"the workers to say: {LAYERS}={','.join(wanted)} in their environment. Leave it out"
+                f"the workers to say: {LAYERS}={','.join(wanted)} in their environment",
+                remedy="Leave it out",
             )
 
     def _named(self, kind: Kind) -> str:
@@ -165,5 +169,7 @@ def _listed(name: str, value: str) -> tuple[str, ...]:
     folders = tuple(part for part in value.split(os.pathsep) if part)
     for folder in folders:
         if not Path(folder).is_absolute():
-            raise ConfigError(f"{name}: {folder}: is not absolute. Name whole folders, separated by {os.pathsep}")
+            raise ConfigError(
+                f"{name}: {folder}: is not absolute", remedy=f"Name whole folders, separated by {os.pathsep}"
+            )
     return folders

@@ -119,7 +119,8 @@ class _Waiting:
         except OSError as error:
             raise StoreError(
                 f"store {self._queue.store.root}: {self._folder} cannot hold the locks by which lanes share GPUs "
-                f"({error.strerror}). Mount it with locks, or give each worker one GPU by {VISIBLE}."
+                f"({error.strerror})",
+                remedy=f"Mount it with locks, or give each worker one GPU by {VISIBLE}.",
             ) from error
 
     def _why(self) -> str:

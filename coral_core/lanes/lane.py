@@ -124,7 +124,8 @@ class Lane:
         prompt = prompt_template(job)
         if pairs_digest(job.problems, prompt) != job.pairs_digest:
             raise EngineError(
-                f"training {digest[:12]}: this lane renders other training data than the job names. Deploy one version of the code everywhere."
+                f"training {digest[:12]}: this lane renders other training data than the job names",
+                remedy="Deploy one version of the code everywhere.",
             )
         pairs = [(prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in problem_set(job.problems).pairs]
         scratch = self.store.scratch()
@@ -157,7 +158,8 @@ class Lane:
         started = time.perf_counter()
         if split_digest(job.problems, job.split) != job.problems_digest:
             raise EngineError(
-                f"evaluation {digest[:12]}: this lane holds other problems than the job names. Deploy one version of the code everywhere."
+                f"evaluation {digest[:12]}: this lane holds other problems than the job names",
+                remedy="Deploy one version of the code everywhere.",
             )
         _same_versions(job.versions, tool_versions(prompt_template(job)), f"evaluation {digest[:12]}")
         adapter: TrainedAdapter | None = None
@@ -168,7 +170,8 @@ class Lane:
             adapter = self.store.read_adapter(training_digest)
             if adapter is None:
                 raise AdapterError(
-                    f"evaluation {digest[:12]}: adapter {training_digest[:12]} is not in the store. Train it first."
+                    f"evaluation {digest[:12]}: adapter {training_digest[:12]} is not in the store",
+                    remedy="Train it first.",
                 )
             path = self.store.adapter_path(training_digest)
         try:
@@ -219,7 +222,8 @@ class Lane:
         problem = find_problem(job.problems, job.problem_id)
         if problem.digest() != job.problem_digest:
             raise EngineError(
-                f"test of {job.problem_id}: this lane holds another problem of that name. Deploy one version of the code everywhere."
+                f"test of {job.problem_id}: this lane holds another problem of that name",
+                remedy="Deploy one version of the code everywhere.",
             )
         here = {"judge": JUDGE_VERSION, "oracle": ORACLE_VERSION, "interpreter": platform.python_version()}
         _same_versions(job.versions, here, f"test of {job.problem_id}")
@@ -332,8 +336,9 @@ class Lane:
         if (identity.content_id, identity.numerics_class) != (job.base_content_id, job.numerics_class):
             raise EngineError(
                 f"base model {job.base_model.name}: this lane has {identity.content_id[:12]} ({identity.numerics_class}), the job names "
-                f"{job.base_content_id[:12]} ({job.numerics_class}). Give all lanes of a pool the same weights, torch and device; where "
-                "the machines were changed on purpose, start a new edition: coral evolve CONFIG --again"
+                f"{job.base_content_id[:12]} ({job.numerics_class})",
+                remedy="Give all lanes of a pool the same weights, torch and device; where "
+                "the machines were changed on purpose, start a new edition: coral evolve CONFIG --again",
             )
 
     def _judge_for(self, config: JudgeConfig) -> Judge:
@@ -355,7 +360,8 @@ def _same_versions(named: dict[str, str], here: dict[str, str], what: str) -> No
     for name, wanted in named.items():
         if name in here and here[name] != wanted:
             raise EngineError(
-                f"{what}: the job names {name} {wanted}, this lane has {here[name]}. Deploy one version of the code everywhere."
+                f"{what}: the job names {name} {wanted}, this lane has {here[name]}",
+                remedy="Deploy one version of the code everywhere.",
             )
 
 

@@ -92,8 +92,9 @@ class JobQueue:
         closed = next((folder for folder in own if not os.access(folder, os.W_OK | os.X_OK)), None)
         if closed is not None:
             raise StoreError(
-                f"store {self.store.root}: user {os.getuid()} of {platform.node()} cannot write in {closed}. Run evolution and lanes "
-                "as one user, or open the store to a group that both are in before its first use (chmod 2775)."
+                f"store {self.store.root}: user {os.getuid()} of {platform.node()} cannot write in {closed}",
+                remedy="Run evolution and lanes "
+                "as one user, or open the store to a group that both are in before its first use (chmod 2775).",
             )
 
     def installation(self) -> str:
@@ -110,7 +111,7 @@ class JobQueue:
             return str(json_object(read_file(path, SMALL, self.store.root))["id"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                f"store {self.store.root}: {path} cannot be read ({error}). Remove it to have it made anew."
+                f"store {self.store.root}: {path} cannot be read ({error})", remedy="Remove it to have it made anew."
             ) from None
 
     def check(self, installation: str) -> None:
@@ -121,8 +122,9 @@ class JobQueue:
             found = ""
         if found != installation:
             raise StoreError(
-                f"store {self.store.root}: on {platform.node()} it is not the store of the evolution (any more). Mount the same directory "
-                "at the same path on every machine and in every container, and run the same command; finished work is kept."
+                f"store {self.store.root}: on {platform.node()} it is not the store of the evolution (any more)",
+                remedy="Mount the same directory "
+                "at the same path on every machine and in every container, and run the same command; finished work is kept.",
             )
 
     # -- the executor's side ---------------------------------------------------------------

@@ -74,8 +74,8 @@ class Ticket(Frozen):
         job = _JOBS[self.kind].model_validate(self.job)
         if job.digest() != self.digest:
             raise EngineError(
-                f"{self.kind} {self.digest[:12]}: this lane computes another digest ({job.digest()[:12]}) for the job. "
-                "Deploy one version of the code everywhere."
+                f"{self.kind} {self.digest[:12]}: this lane computes another digest ({job.digest()[:12]}) for the job",
+                remedy="Deploy one version of the code everywhere.",
             )
         return job
 

@@ -1,6 +1,7 @@
 """`coral doctor`: is this machine fit, and the installation that it belongs to?"""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from coral_core.config import RunConfig, load_config
 from flows.cli.config import AsJson, Overrides
-from flows.cli.health import print_check
+from flows.cli.health import collect, find_api
 from flows.cli.markup import words
 
 
@@ -30,30 +31,23 @@ def doctor(
         config: The configuration whose paths are checked; without it the defaults are.
         installation: Check server, pools, workers, lanes and queues too; by default where an API is configured.
     """
-    from flows.cli.health import find_api
-    from flows.monitoring.finding import Check, healthy, summary
+    from flows.monitoring.finding import healthy, summary
     from flows.monitoring.installation_checks import installation_checks
     from flows.monitoring.machine_checks import machine_checks
 
     settings = load_config(config, set_ or []) if config is not None else RunConfig()
-    url, problem = find_api()
+    url, error = find_api()
     out = Console(highlight=False, soft_wrap=True)
-    checks: list[Check] = []
-    for check in machine_checks(settings):
-        checks.append(check)
-        if not as_json:
-            print_check(out, check)
+    printed = None if as_json else out
+    checks = collect(machine_checks(settings), printed)
     with_installation = installation or (installation is None and url is not None)
     if with_installation:
         if not as_json:
             out.print(f"\ninstallation {url or ''}", style="dim")
-        for check in installation_checks(settings.store.path, settings.runs, url, problem):
-            checks.append(check)
-            if not as_json:
-                print_check(out, check)
+        checks += collect(installation_checks(settings.store.path, settings.runs, url, error), printed)
     fit = healthy(checks)
     if as_json:
-        rows = [check.model_dump() for check in checks]
+        rows = [asdict(check) for check in checks]
         print(json.dumps({"schema_version": 1, "fit": fit, "checks": rows}, indent=1))
     else:
         looked = "this machine and the installation" if with_installation else "this machine"

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -13,6 +15,7 @@ from flows.cli.markup import words
 from flows.cli.places import AsJson, Runs
 
 if TYPE_CHECKING:
+    from coral_core.errors import ConfigError
     from flows.monitoring.finding import Check
 
 MARKS = {"ok": "green", "note": "yellow", "bad": "bold red"}
@@ -26,17 +29,13 @@ def health(
     as_json: AsJson = False,
 ) -> None:
     """Check the installation: API, pools, workers, store, queues, lanes, results, progress. Exits 0 when well, else 1."""
-    from flows.monitoring.finding import Check, healthy, summary
+    from flows.monitoring.finding import healthy, summary
     from flows.monitoring.installation_checks import installation_checks
 
     started = time.perf_counter()
-    url, problem = find_api()
+    url, error = find_api()
     out = Console(highlight=False, soft_wrap=True)
-    checks: list[Check] = []
-    for check in installation_checks(store or f"{runs}/store", runs, url, problem):
-        checks.append(check)
-        if not as_json:
-            print_check(out, check)
+    checks = collect(installation_checks(store or f"{runs}/store", runs, url, error), None if as_json else out)
     well = healthy(checks)
     if as_json:
         data = {
@@ -44,7 +43,7 @@ def health(
             "healthy": well,
             "api": url,
             "seconds": round(time.perf_counter() - started, 3),
-            "checks": [check.model_dump() for check in checks],
+            "checks": [asdict(check) for check in checks],
         }
         print(json.dumps(data, indent=1))
     else:
@@ -53,15 +52,25 @@ def health(
         raise SystemExit(1)
 
 
-def find_api() -> tuple[str | None, str]:
+def find_api() -> "tuple[str | None, ConfigError | None]":
     """The API that is meant at this moment, or why there is none: `coral up` may come later, or on another port."""
     from coral_core.errors import ConfigError
     from flows.installation.local_stack import known_api
 
     try:
-        return known_api(), ""
+        return known_api(), None
     except ConfigError as error:
-        return None, str(error)
+        return None, error
+
+
+def collect(checks: "Iterable[Check]", out: Console | None) -> "list[Check]":
+    """All `checks`; each is printed to `out`, if there is one, as soon as it has run."""
+    found = []
+    for check in checks:
+        found.append(check)
+        if out is not None:
+            print_check(out, check)
+    return found
 
 
 def print_check(out: Console, check: "Check") -> None:

@@ -150,10 +150,11 @@ def _one(digest: str, store: str, known: list[str]) -> str:
     found = sorted({other for other in known if digest and other.startswith(digest)})
     if len(found) > 1:
         raise ConfigError(
-            f"{digest}: {len(found)} jobs begin like that, as {found[0][:12]} and {found[1][:12]}. Give more of it."
+            f"{digest}: {len(found)} jobs begin like that, as {found[0][:12]} and {found[1][:12]}",
+            remedy="Give more of it.",
         )
     if not found:
-        raise ConfigError(f"{digest}: no such job in {store}. List them with: coral jobs --store {store}")
+        raise ConfigError(f"{digest}: no such job in {store}", remedy=f"List them with: coral jobs --store {store}")
     return found[0]
 
 
@@ -171,10 +172,12 @@ def clear(pool: str, /, *, run: str, store: StorePath = "runs/store", runs: Runs
     failed = [found.ticket for found in queue.all_failed() if found.ticket.run_id == run]
     if not tickets and not failed:
         known = ", ".join(_runs_with_jobs(queue)) or "none"
-        raise ConfigError(f"--run {run}: has no jobs in {pool}. Runs with jobs there: {known}.")
+        raise ConfigError(f"--run {run}: has no jobs in {pool}", remedy=f"Runs with jobs there: {known}.")
     _refuse_what_is_not_ones_own(queue, run)
     if any(folder.run_id == run and folder.lives() for folder in run_folders(runs)):
-        raise ConfigError(f"--run {run}: is running, and would put its jobs back. Stop it first: coral cancel {run}")
+        raise ConfigError(
+            f"--run {run}: is running, and would put its jobs back", remedy=f"Stop it first: coral cancel {run}"
+        )
     for ticket in tickets:
         queue.withdraw(ticket)
     for ticket in failed:
@@ -194,7 +197,7 @@ def _run_with_jobs(queue: JobQueue, name: str, runs: str) -> str:
     found = [name] if name in known else [run_id for run_id in known if run_id.startswith(name)]
     if len(found) > 1:
         raise ConfigError(
-            f"--run {name}: {len(found)} runs with jobs there begin so: {', '.join(found)}. Give more of it."
+            f"--run {name}: {len(found)} runs with jobs there begin so: {', '.join(found)}", remedy="Give more of it."
         )
     return found[0] if found else name
 
@@ -208,7 +211,7 @@ def _refuse_what_is_not_ones_own(queue: JobQueue, run: str) -> None:
         name = pwd.getpwuid(owner).pw_name
     except KeyError:
         name = f"number {owner}"
-    raise ConfigError(f"--run {run}: is of user {name}, and only one's own jobs can be cleared. Ask them to.")
+    raise ConfigError(f"--run {run}: is of user {name}, and only one's own jobs can be cleared", remedy="Ask them to.")
 
 
 def _queue_name(pool: str) -> str:
@@ -221,15 +224,15 @@ def _queue_name(pool: str) -> str:
     if pool in names:
         return names[pool]
     known = f"Known without asking Prefect: {', '.join(names)}."
-    url, problem = find_api()
+    url, error = find_api()
     if url is None:
-        raise ConfigError(f"{pool}: no such queue. {known} Of other pools: {problem}")
+        raise ConfigError(f"{pool}: no such queue", remedy=f"{known} Of other pools: {error}")
     with RestClient(url) as api:
         queues = queues_behind(api, pool)
     if not queues:
-        raise ConfigError(f"{pool}: no queue has its lanes on a work pool of that name at {url}. {known}")
+        raise ConfigError(f"{pool}: no queue has its lanes on a work pool of that name at {url}", remedy=known)
     if len(queues) > 1:
-        raise ConfigError(f"{pool}: the lanes of both queues run there. Say which: training or evaluation.")
+        raise ConfigError(f"{pool}: the lanes of both queues run there", remedy="Say which: training or evaluation.")
     return queues.pop()
 
 
@@ -295,7 +298,8 @@ def _genes(file: Path | None) -> tuple[HeavyGenes | None, LightGenes | None]:
         return HeavyGenes.model_validate(data["heavy"]), LightGenes.model_validate(light) if light else None
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ConfigError(
-            f"{file}: holds no genes ({str(error).splitlines()[0]}). Make it with: coral show RUN GENOME --json"
+            f"{file}: holds no genes ({str(error).splitlines()[0]})",
+            remedy="Make it with: coral show RUN GENOME --json",
         ) from None
 
 
@@ -324,7 +328,7 @@ def _wait(config: RunConfig, submit: Callable[[Executor], Any], timeout: float) 
                     f"--timeout {timeout:g}: nothing was done within that time: {closure}"
                 ) from None
             raise ConfigError(
-                f"--timeout {timeout:g}: no result within that time ({_delay(executor)}). Raise it."
+                f"--timeout {timeout:g}: no result within that time ({_delay(executor)})", remedy="Raise it."
             ) from None
     print(json.dumps(result.model_dump(mode="json", exclude={"records"}), indent=1))
     return result
@@ -347,5 +351,7 @@ def _failed(store: Store, digest: str) -> list[tuple[JobQueue, Ticket]]:
 def _store(path: str) -> Store:
     store = Store(path)
     if not store.root.is_dir():
-        raise ConfigError(f"--store {path}: no such directory. Give the store of a run (runs/store by default).")
+        raise ConfigError(
+            f"--store {path}: no such directory", remedy="Give the store of a run (runs/store by default)."
+        )
     return store

@@ -58,7 +58,9 @@ def logs(
                 seen += new
                 digests = digests_of(folder, genome, seen)
                 if not follow and not digests:
-                    raise ConfigError(f"--genome {genome}: {folder.run_id} has no such genome (yet). {_known(folder)}")
+                    raise ConfigError(
+                        f"--genome {genome}: {folder.run_id} has no such genome (yet)", remedy=_known(folder)
+                    )
                 new = reader.about(genome, new, digests, lanes_of(store), now=follow)
             new = [line for line in new if LEVELS[line.level] >= LEVELS[level]]
             lines += new
@@ -132,7 +134,9 @@ def _api_of(folder: RunFolder) -> "Iterator[RestClient]":
 
     ids = folder.flow_run_ids()
     if not ids:
-        raise ConfigError(f"{folder.run_id}: run.json names no flow run, so there is no log. Its files: {folder.path}")
+        raise ConfigError(
+            f"{folder.run_id}: run.json names no flow run, so there is no log", remedy=f"Its files: {folder.path}"
+        )
     was = str(folder.facts().get("api") or "")
     refused: KeyRefusedError | None = None
     for url in dict.fromkeys(filter(None, (was, configured_api(), _of_up()))):
@@ -156,8 +160,8 @@ def _api_of(folder: RunFolder) -> "Iterator[RestClient]":
     if refused is not None:
         raise refused
     raise ConfigError(
-        f"{folder.run_id}: its log is at {was or 'an API that run.json does not name'}, which does not answer or has forgotten it. "
-        "Set PREFECT_API_URL, or CORAL_HOME where its local server was."
+        f"{folder.run_id}: its log is at {was or 'an API that run.json does not name'}, which does not answer or has forgotten it",
+        remedy="Set PREFECT_API_URL, or CORAL_HOME where its local server was.",
     )
 
 

@@ -25,16 +25,18 @@ def serve(
     from flows.monitoring.metrics import Figured
 
     if not 0 <= port <= 65535:
-        raise ConfigError(f"--port {port}: is no port. Give one of 1 to 65535; 0 takes a free one.")
-    url, problem = find_api()
+        raise ConfigError(f"--port {port}: is no port", remedy="Give one of 1 to 65535; 0 takes a free one.")
+    url, error = find_api()
     registry = CollectorRegistry()
     registry.register(Figured(store or f"{runs}/store", runs, find_api))
     try:
         server, _ = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
-        raise ConfigError(f"--port {port}: cannot listen on {host} ({error.strerror}). Choose another.") from None
+        raise ConfigError(
+            f"--port {port}: cannot listen on {host} ({error.strerror})", remedy="Choose another."
+        ) from None
     print(
-        f"metrics at http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics of {url or problem}; Ctrl-C ends it",
+        f"metrics at http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics of {url or error}; Ctrl-C ends it",
         flush=True,
     )
     try:

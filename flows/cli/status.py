@@ -63,8 +63,8 @@ def look(store: str | None, runs: str) -> "Figures":
     from flows.cli.health import find_api
     from flows.installation.figures import figures
 
-    url, problem = find_api()
-    return figures(store or f"{runs}/store", runs, url, problem)
+    url, error = find_api()
+    return figures(store or f"{runs}/store", runs, url, str(error or ""))
 
 
 class Screen:

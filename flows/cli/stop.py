@@ -86,8 +86,8 @@ def resume(
     identity = identify_run(config, facts["identity"]["edition"])
     if identity.run_id != folder.run_id:
         raise ConfigError(
-            f"--set {' '.join(overrides)}: with that it would be another run ({identity.run_id}). Only budget, infra and places can "
-            "change while a run goes on; start a new one with coral evolve."
+            f"--set {' '.join(overrides)}: with that it would be another run ({identity.run_id})",
+            remedy="Only budget, infra and places can change while a run goes on; start a new one with coral evolve.",
         )
     if folder.lives():
         _refuse_others(folder, overrides)
@@ -104,8 +104,9 @@ def _refuse_others(folder: RunFolder, overrides: list[str]) -> None:
     for item in overrides:
         if item.partition("=")[0].strip().split(".")[0] != "budget":
             raise ConfigError(
-                f"--set {item}: {folder.run_id} is running, and only its budget can change while it does. Stop it first: coral cancel "
-                f"{folder.run_id}; then give the same to coral resume {folder.run_id}"
+                f"--set {item}: {folder.run_id} is running, and only its budget can change while it does",
+                remedy=f"Stop it first: coral cancel "
+                f"{folder.run_id}; then give the same to coral resume {folder.run_id}",
             )
 
 

@@ -1,23 +1,40 @@
 """One finding of a check."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
-from coral_core.frozen import Frozen
+from coral_core.errors import CoralError
 
 State = Literal["ok", "note", "bad"]
 
 
-class Check(Frozen):
-    """What one check saw."""
+@dataclass(frozen=True)
+class Check:
+    """What one check saw.
 
-    name: str = Field(description="Name of the check; stable.")
-    state: State = Field(description="`bad` fails `coral health`; a `note` is worth knowing and fails nothing.")
-    found: str = Field(description="What was seen, in a few words.")
-    text: str = Field("", description="What that means.")
-    todo: str = Field("", description="What to do; empty when nothing is.")
+    Args:
+        name: Name of the check; stable.
+        state: `bad` fails `coral health`; a `note` is worth knowing and fails nothing.
+        found: What was seen, in a few words.
+        text: What that means.
+        todo: What to do; empty when nothing is.
+
+    Example:
+        >>> Check("disk space", "bad", "0.5 GB free at /srv", todo="free space").state
+        'bad'
+    """
+
+    name: str
+    state: State
+    found: str
+    text: str = ""
+    todo: str = ""
+
+    @classmethod
+    def of_error(cls, name: str, error: CoralError, text: str = "") -> "Check":
+        """A bad check: its problem is what was found, its remedy is what to do."""
+        return cls(name, "bad", error.problem, text, error.remedy)
 
 
 def healthy(checks: Iterable[Check]) -> bool:

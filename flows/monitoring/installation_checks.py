@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from coral_core.errors import JudgeError
+from coral_core.errors import ConfigError, CoralError, JudgeError
 from coral_core.runs.run_folder import run_folders
 from coral_core.store.store import Store
 from flows.installation.obstacles import DeploymentLook
@@ -17,7 +17,7 @@ from flows.prefect_api.client import ANSWER_SECONDS
 
 
 def installation_checks(
-    place: str, runs: str, url: str | None, problem: str = "", answer_seconds: float = ANSWER_SECONDS
+    place: str, runs: str, url: str | None, error: CoralError | None = None, answer_seconds: float = ANSWER_SECONDS
 ) -> Iterator[Check]:
     """Every check, one after the other; none raises.
 
@@ -25,7 +25,7 @@ def installation_checks(
         place: The store.
         runs: Directory of the runs.
         url: The Prefect API; None when none is configured.
-        problem: Why there is none.
+        error: Why there is none.
         answer_seconds: How long the API may take for one answer.
     """
     store = Store(place)
@@ -33,13 +33,8 @@ def installation_checks(
     reachable = None
     starts: tuple[DeploymentLook, ...] | str | None = None
     if url is None:
-        found, _, todo = problem.partition(". ")
-        yield Check(
-            name="api",
-            state="bad",
-            found=found or "none is configured",
-            todo=todo or "coral up, or set PREFECT_API_URL",
-        )
+        missing = error or ConfigError("none is configured", remedy="coral up, or set PREFECT_API_URL")
+        yield Check.of_error("api", missing)
     else:
         look = look_at_server(url, answer_seconds)
         yield from server_checks(look)
@@ -65,16 +60,14 @@ def judge_layers() -> Check:
     try:
         found = detect_layers()
     except (JudgeError, OSError) as error:
-        return Check(name=name, state="bad", found=str(error).splitlines()[0], todo="coral doctor tries each layer")
+        return Check(name, "bad", str(error).splitlines()[0], todo="coral doctor tries each layer")
     missing = [layer for layer in BASE_LAYERS if not found[layer]]
     if missing:
         return Check(
-            name=name,
-            state="bad",
-            found=f"{', '.join(missing)} missing on this machine",
-            text="lanes here refuse to judge patches",
-            todo="coral doctor says what each layer holds back; a newer kernel has them, or scoring.judge.allow_missing_layers",
+            name,
+            "bad",
+            f"{', '.join(missing)} missing on this machine",
+            "lanes here refuse to judge patches",
+            "coral doctor says what each layer holds back; a newer kernel has them, or scoring.judge.allow_missing_layers",
         )
-    return Check(
-        name=name, state="ok", found=", ".join(layer for layer, there in found.items() if there), text="on this machine"
-    )
+    return Check(name, "ok", ", ".join(layer for layer, there in found.items() if there), "on this machine")

@@ -16,10 +16,10 @@ def ledger_check(store: Store, looks: Iterable[EvolutionLook]) -> Check:
         accounts = Ledger(store).accounts()
     except StoreError as error:
         text = "evolutions with a limit are paused, and what was spent is not known"
-        return Check(name=name, state="bad", found=error.problem, text=text, todo=error.remedy)
+        return Check(name, "bad", error.problem, text, error.remedy)
     for unreadable in (look.unreadable for look in looks if look.unreadable):
         text = "this evolution is paused"
-        return Check(name=name, state="bad", found=unreadable.problem, text=text, todo=unreadable.advice)
+        return Check(name, "bad", unreadable.problem, text, unreadable.advice)
     if not accounts:
-        return Check(name=name, state="ok", found="no lane has booked anything yet")
-    return Check(name=name, state="ok", found=f"{len(accounts)} accounts of lanes")
+        return Check(name, "ok", "no lane has booked anything yet")
+    return Check(name, "ok", f"{len(accounts)} accounts of lanes")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError, CoralError, JudgeError
-from flows.monitoring.finding import Check, State
+from flows.monitoring.finding import Check
 
 PACKAGES = ("coral-x", "torch", "prefect", "transformers", "peft", "pydantic", "ruff", "bandit")
 
@@ -25,26 +25,22 @@ def machine_checks(config: RunConfig) -> Iterator[Check]:
     yield _base_model()
 
 
-def _check(name: str, state: State, found: str, text: str = "") -> Check:
-    return Check(name=name, state=state, found=found, text=text)
-
-
 def _versions() -> Iterator[Check]:
     supported = (3, 11) <= sys.version_info[:2] < (3, 14)
     text = "" if supported else "needs Python 3.11 to 3.13"
-    yield _check("python", "ok" if supported else "bad", platform.python_version(), text)
+    yield Check("python", "ok" if supported else "bad", platform.python_version(), text)
     for package in PACKAGES:
         try:
-            yield _check(package, "ok", version(package))
+            yield Check(package, "ok", version(package))
         except PackageNotFoundError:
             needed = package not in ("torch", "transformers", "peft")
             text = (
                 "install it: pip install -c constraints.txt ." if needed else "needed by the engine of real lanes only"
             )
-            yield _check(package, "bad" if needed else "note", "missing", text)
+            yield Check(package, "bad" if needed else "note", "missing", text)
     tested = platform.machine() == "x86_64" and sys.platform == "linux"
     text = "" if tested else "the sandbox is tested on Linux x86-64 only; for arm64 it is written, not tested"
-    yield _check(
+    yield Check(
         "machine", "ok" if tested else "note", f"{sys.platform} {platform.machine()}, {os.cpu_count()} cores", text
     )
 
@@ -57,18 +53,18 @@ def _sandbox(config: RunConfig) -> Iterator[Check]:
     try:
         active, through = trial()
     except (JudgeError, OSError) as error:
-        yield _check("sandbox", "bad", "no child ran", str(error))
+        yield Check("sandbox", "bad", "no child ran", str(error))
         return
     accepted = config.scoring.judge.allow_missing_layers
     for name, meaning in MEANING.items():
         if name in active:
-            yield _check(f"sandbox {name}", "ok", "active", meaning)
+            yield Check(f"sandbox {name}", "ok", "active", meaning)
         elif name in BASE_LAYERS:
             why = "" if detect_layers()[name] else "this kernel has none; "
             risk = f"{why}without it this does not hold: {meaning}"
-            yield _check(f"sandbox {name}", "note" if name in accepted else "bad", "missing", risk)
+            yield Check(f"sandbox {name}", "note" if name in accepted else "bad", "missing", risk)
         else:
-            yield _check(
+            yield Check(
                 f"sandbox {name}", "note", "missing", f"not needed, but without it this does not hold: {meaning}"
             )
     known = not through or set(accepted) >= set(BASE_LAYERS) - set(active) != set()
@@ -76,7 +72,7 @@ def _sandbox(config: RunConfig) -> Iterator[Check]:
     text = (
         "socket, files, processes, threads, signals: all refused" if not through else f"it could {', '.join(through)}"
     )
-    yield _check("trial patch", "ok" if not through else "note" if known else "bad", found, text)
+    yield Check("trial patch", "ok" if not through else "note" if known else "bad", found, text)
 
 
 def _places(config: RunConfig) -> Iterator[Check]:
@@ -89,9 +85,9 @@ def _places(config: RunConfig) -> Iterator[Check]:
         try:
             with tempfile.NamedTemporaryFile(dir=place, prefix=".coral-doctor-"):
                 free = os.statvfs(place)
-            yield _check(name, "ok", str(path), f"writable, {free.f_bavail * free.f_frsize / 1e9:.0f} GB free")
+            yield Check(name, "ok", str(path), f"writable, {free.f_bavail * free.f_frsize / 1e9:.0f} GB free")
         except OSError as error:
-            yield _check(
+            yield Check(
                 name, "bad", str(path), f"{place} cannot be written ({error.strerror}): choose another directory"
             )
 
@@ -103,19 +99,18 @@ def _port() -> Check:
     try:
         url = configured_api()
     except ConfigError as error:
-        found, _, todo = str(error).partition(". ")
-        return _check("prefect server", "bad", found, todo)
+        return Check.of_error("prefect server", error)
     if url:
-        return _check("prefect server", "ok", url, "configured; no server of our own is started")
+        return Check("prefect server", "ok", url, "configured; no server of our own is started")
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             probe.listen()
             with socket.create_connection(probe.getsockname(), timeout=5):
-                return _check("prefect server", "ok", "127.0.0.1", "a server of our own can listen on loopback")
+                return Check("prefect server", "ok", "127.0.0.1", "a server of our own can listen on loopback")
     except OSError as error:
         text = f"nothing can listen on loopback ({error.strerror}): set PREFECT_API_URL to a server"
-        return _check("prefect server", "bad", "127.0.0.1", text)
+        return Check("prefect server", "bad", "127.0.0.1", text)
 
 
 def _base_model() -> Check:
@@ -126,6 +121,6 @@ def _base_model() -> Check:
     try:
         identity = identify(BaseModelConfig(name="coral-tiny"))
     except (CoralError, OSError) as error:
-        return _check("coral-tiny", "bad", "missing", str(error).splitlines()[0])
+        return Check("coral-tiny", "bad", "missing", str(error).splitlines()[0])
     text = f"{identity.parameters:,} parameters, content {identity.content_id[:12]}"
-    return _check("coral-tiny", "ok", "present", text)
+    return Check("coral-tiny", "ok", "present", text)

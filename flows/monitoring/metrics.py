@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from coral_core.config.budget_config import LanePrices
-from coral_core.errors import StoreError
+from coral_core.errors import CoralError, StoreError
 from coral_core.ledger import Ledger
 from coral_core.ledger.accounts import QUEUES
 from coral_core.store.store import Store
@@ -96,16 +96,21 @@ class Figured(Collector):
         api: Tells the Prefect API, or None and why there is none; asked each time, since it may come and go.
     """
 
-    def __init__(self, place: str, runs: str, api: Callable[[], tuple[str | None, str]]) -> None:
+    def __init__(self, place: str, runs: str, api: Callable[[], tuple[str | None, CoralError | None]]) -> None:
         self._store = Store(place)
         self._ledger = Ledger(self._store)
         self._lock = threading.Lock()
-        self._figures = _Kept(FIGURES_SECONDS, lambda: figures(place, runs, *api(), API_SECONDS))
+
+        def found() -> Figures:
+            url, error = api()
+            return figures(place, runs, url, str(error or ""), API_SECONDS)
+
+        self._figures = _Kept(FIGURES_SECONDS, found)
 
         def checks() -> list[Check]:
             seen = self._figures.value().api  # one that did not answer is not asked again for the checks
-            asked, why = (seen.url, seen.problem) if seen.reachable else (None, seen.problem)
-            return list(installation_checks(place, runs, asked, why, API_SECONDS))
+            error = None if seen.reachable else CoralError(seen.problem)
+            return list(installation_checks(place, runs, seen.url if seen.reachable else None, error, API_SECONDS))
 
         self._checks = _Kept(CHECKS_SECONDS, checks)
 

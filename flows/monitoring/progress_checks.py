@@ -130,32 +130,25 @@ def progress_updates(looks: Iterable[EvolutionLook]) -> Check:
             bad.append(f"{look.run_id}: no job has finished for {idle / 60:.0f} minutes")
             todo = f"coral jobs shows what it waits for; coral logs {look.run_id} what it says"
     if bad:
-        return Check(
-            name=name, state="bad", found=first(bad), text="the progress that is shown is not to be trusted", todo=todo
-        )
+        return Check(name, "bad", first(bad), "the progress that is shown is not to be trusted", todo)
     if not running:
-        return Check(name=name, state="ok", found="no evolution runs")
+        return Check(name, "ok", "no evolution runs")
     if unseen := [look for look in running if look.api_problem]:
         return Check(
-            name=name,
-            state="note",
-            found=f"{len(running)} evolutions run; what is shown of {first([look.run_id for look in unseen])} could not be looked at",
-            text=unseen[0].api_problem,
+            name,
+            "note",
+            f"{len(running)} evolutions run; what is shown of {first([look.run_id for look in unseen])} could not be looked at",
+            unseen[0].api_problem,
         )
     shown = [f"{look.run_id} {look.last_shown:.0f} s ago" for look in running if look.last_shown is not None]
     paused = [(look.run_id, look.paused) for look in running if look.paused]
     if paused:
         run_id, closure = paused[0]
         return Check(
-            name=name,
-            state="note",
-            found=f"paused: {first([f'{run} ({why})' for run, why in paused], 1)}",
-            text="no new job starts; running ones finish and are kept",
-            todo=str(closure.remedy(run_id)),
+            name,
+            "note",
+            f"paused: {first([f'{run} ({why})' for run, why in paused], 1)}",
+            "no new job starts; running ones finish and are kept",
+            str(closure.remedy(run_id)),
         )
-    return Check(
-        name=name,
-        state="ok",
-        found=f"{len(running)} evolutions run",
-        text=f"last shown: {first(shown)}" if shown else "",
-    )
+    return Check(name, "ok", f"{len(running)} evolutions run", f"last shown: {first(shown)}" if shown else "")

@@ -62,13 +62,11 @@ def api(look: ServerLook) -> Check:
     """Does the API answer?"""
     if look.problem:
         text = "no lane can be started, nothing shows in the UI"
-        return Check(name="api", state="bad", found=look.problem, text=text, todo=look.remedy)
+        return Check("api", "bad", look.problem, text, look.remedy)
     if abs(look.ahead) > 10:
         text = f"its clock is {abs(look.ahead):.0f} s {'ahead of' if look.ahead > 0 else 'behind'} this machine's"
-        return Check(
-            name="api", state="note", found=look.url, text=text, todo="keep the clocks of all machines in step (NTP)"
-        )
-    return Check(name="api", state="ok", found=look.url, text="answers")
+        return Check("api", "note", look.url, text, "keep the clocks of all machines in step (NTP)")
+    return Check("api", "ok", look.url, "answers")
 
 
 def versions(server: str, client: str = "") -> Check:
@@ -76,21 +74,19 @@ def versions(server: str, client: str = "") -> Check:
     client = client or version("prefect")
     found = f"server {server}, here {client}"
     if not server:
-        return Check(
-            name="version match", state="note", found=f"here {client}", text="the server does not tell its version"
-        )
+        return Check("version match", "note", f"here {client}", "the server does not tell its version")
     if _number(server) < _number(client):
         return Check(
-            name="version match",
-            state="bad",
-            found=found,
-            text="an older server does not know all that this client asks for",
-            todo=f"bring the server to {client}: pip install prefect=={client}, then restart it",
+            "version match",
+            "bad",
+            found,
+            "an older server does not know all that this client asks for",
+            f"bring the server to {client}: pip install prefect=={client}, then restart it",
         )
     if server != client:
         text = "a newer server understands this client"
-        return Check(name="version match", state="note", found=found, text=text, todo="use one version when you can")
-    return Check(name="version match", state="ok", found=found)
+        return Check("version match", "note", found, text, "use one version when you can")
+    return Check("version match", "ok", found)
 
 
 def _number(text: str) -> tuple[int, ...]:
@@ -103,19 +99,11 @@ def pools(looks: tuple[PoolLook, ...]) -> Check:
     missing = [look.name for look in looks if not look.present]
     paused = [look.name for look in looks if look.paused]
     if missing:
-        return Check(
-            name="pools",
-            state="bad",
-            found=f"{first(missing)} missing",
-            text="its flow runs are never started",
-            todo="coral setup",
-        )
+        return Check("pools", "bad", f"{first(missing)} missing", "its flow runs are never started", "coral setup")
     if paused:
         todo = "; ".join(f"prefect work-pool resume {name}" for name in paused)
-        return Check(
-            name="pools", state="note", found=f"{first(paused)} paused", text="no new lane starts there", todo=todo
-        )
-    return Check(name="pools", state="ok", found=first([look.name for look in looks], 9))
+        return Check("pools", "note", f"{first(paused)} paused", "no new lane starts there", todo)
+    return Check("pools", "ok", first([look.name for look in looks], 9))
 
 
 def templates(looks: tuple[PoolLook, ...]) -> Check:
@@ -125,15 +113,15 @@ def templates(looks: tuple[PoolLook, ...]) -> Check:
     stale = {name: words for name, words in found.items() if words}
     if stale:
         return Check(
-            name="pool templates",
-            state="bad",
-            found=first([f"{name} {words}" for name, words in stale.items()]),
-            text="lanes start otherwise than this version means them to, and perhaps with more rights",
-            todo="coral setup with the options of your set-up"
+            "pool templates",
+            "bad",
+            first([f"{name} {words}" for name, words in stale.items()]),
+            "lanes start otherwise than this version means them to, and perhaps with more rights",
+            "coral setup with the options of your set-up"
             if any("record" in words for words in stale.values())
             else "look with coral setup --as-installed --dry-run, then: coral setup --as-installed",
         )
-    return Check(name="pool templates", state="ok", found="as this version renders them for the options of coral setup")
+    return Check("pool templates", "ok", "as this version renders them for the options of coral setup")
 
 
 def deployments(found: dict[str, Deployment]) -> Check:
@@ -145,28 +133,20 @@ def deployments(found: dict[str, Deployment]) -> Check:
         if name in found and found[name].work_pool_name != pool
     ]
     if missing:
-        return Check(
-            name="deployments",
-            state="bad",
-            found=f"{first(missing)} missing",
-            text="no lane of it can start",
-            todo="coral setup",
-        )
+        return Check("deployments", "bad", f"{first(missing)} missing", "no lane of it can start", "coral setup")
     if astray:
         text = "its lanes start elsewhere than the figures here look"
-        return Check(
-            name="deployments", state="note", found=first(astray), text=text, todo="coral setup, unless you mean it"
-        )
+        return Check("deployments", "note", first(astray), text, "coral setup, unless you mean it")
     if paused := [name for name in DEPLOYMENTS if found[name].paused]:
         return Check(
-            name="deployments",
-            state="note",
-            found=f"{first(paused)} paused",
-            text="no scheduled run of it starts",
-            todo="switch it on in the Prefect UI, or: "
+            "deployments",
+            "note",
+            f"{first(paused)} paused",
+            "no scheduled run of it starts",
+            "switch it on in the Prefect UI, or: "
             + "; ".join(f"prefect api POST /deployments/{found[name].id}/resume_deployment" for name in paused),
         )
-    return Check(name="deployments", state="ok", found=first([name.split("/")[1] for name in DEPLOYMENTS], 9))
+    return Check("deployments", "ok", first([name.split("/")[1] for name in DEPLOYMENTS], 9))
 
 
 ZOMBIES = "coral: lost lanes"
@@ -182,17 +162,15 @@ def automations(found: dict[str, Automation]) -> Check:
         words = [f"{name} missing" for name in missing] + [f"{name} switched off" for name in off]
         needed = bool(missing) or ZOMBIES in off
         return Check(
-            name="automations",
-            state="bad" if needed else "note",
-            found=first(words),
-            text="lanes of a dead machine stay Running for ever, and notices do not come"
-            if needed
-            else "no such notices",
-            todo="coral setup"
+            "automations",
+            "bad" if needed else "note",
+            first(words),
+            "lanes of a dead machine stay Running for ever, and notices do not come" if needed else "no such notices",
+            "coral setup"
             if missing
             else f"switch it on in the Prefect UI (Automations){'' if needed else ', or leave it off'}",
         )
-    return Check(name="automations", state="ok", found=f"{len(wanted)} in place and enabled")
+    return Check("automations", "ok", f"{len(wanted)} in place and enabled")
 
 
 def worker_responsiveness(looks: tuple[PoolLook, ...]) -> Check:
@@ -212,18 +190,18 @@ def worker_responsiveness(looks: tuple[PoolLook, ...]) -> Check:
                 (bad if worker.silent < FORGET_SECONDS else notes).append(f"{look.name}: {_of(worker)}")
     if bad:
         return Check(
-            name=name,
-            state="bad",
-            found="; ".join(bad),
-            text="what waits for these pools is taken late or never",
-            todo="restart it: prefect worker start --pool POOL (of a local installation: coral up); its log says why it ended",
+            name,
+            "bad",
+            "; ".join(bad),
+            "what waits for these pools is taken late or never",
+            "restart it: prefect worker start --pool POOL (of a local installation: coral up); its log says why it ended",
         )
     online = ", ".join(f"{look.name} {look.workers_online}" for look in looks if look.present)
     if notes:
         text = f"answering: {online}; the silent ones were most likely replaced"
-        return Check(name=name, state="note", found=first(notes), text=text)
+        return Check(name, "note", first(notes), text)
     slowest = max((worker.silent for look in looks for worker in look.workers if worker.responsive), default=0.0)
-    return Check(name=name, state="ok", found=online, text=f"oldest heartbeat {slowest:.0f} s ago")
+    return Check(name, "ok", online, f"oldest heartbeat {slowest:.0f} s ago")
 
 
 def _of(worker: WorkerLook) -> str:

@@ -1,7 +1,6 @@
 """Can lanes and evolutions start, or does something stand in the way? The reasons are those that an evolution gives."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from coral_core.errors import CoralError
 from flows.installation.obstacles import DeploymentLook, Obstacle, look_at_deployments, obstacles
@@ -27,7 +26,7 @@ def look_at_starts(url: str, runs: str, answer_seconds: float = ANSWER_SECONDS) 
 def lane_starts(found: tuple[DeploymentLook, ...] | str, queues: Sequence[QueueLook]) -> Check:
     """Bad where jobs wait for lanes that cannot start."""
     if isinstance(found, str):
-        return Check(name=NAME, state="bad", found="could not be looked at", text=found, todo="see the check `api`")
+        return Check(NAME, "bad", "could not be looked at", found, "see the check `api`")
     waiting = {look.name for look in queues if look.waiting_runs}
     reasons: dict[str, Obstacle] = {}
     stopped: set[str] = set()
@@ -39,10 +38,11 @@ def lane_starts(found: tuple[DeploymentLook, ...] | str, queues: Sequence[QueueL
                 stopped |= {queue} & waiting if queue is not None else set()
     if not reasons:
         words = "deployment, pool, queue and limits let them start"
-        return Check(
-            name=NAME, state="ok", found=first([look.name for look in found], 9) or "no deployment", text=words
-        )
-    extra: dict[str, Any] = {"todo": "; ".join(dict.fromkeys(each.todo for each in reasons.values() if each.todo))}
-    extra["text"] = f"{' and '.join(sorted(stopped))} jobs wait for it" if stopped else "no job waits for it now"
-    state = "bad" if stopped else "note"
-    return Check(name=NAME, state=state, found=first([each.text for each in reasons.values()]), **extra)
+        return Check(NAME, "ok", first([look.name for look in found], 9) or "no deployment", words)
+    return Check(
+        NAME,
+        "bad" if stopped else "note",
+        first([each.text for each in reasons.values()]),
+        f"{' and '.join(sorted(stopped))} jobs wait for it" if stopped else "no job waits for it now",
+        "; ".join(dict.fromkeys(each.todo for each in reasons.values() if each.todo)),
+    )

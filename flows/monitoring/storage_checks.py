@@ -66,7 +66,7 @@ def storage_checks(store: Store, url: str | None, used: bool) -> Iterator[Check]
     used = used or any(Path(run.store) == store.root for run in runs or ())
     if not store.is_prepared and not used:
         text = "it is made by the first evolution; if there was one, mount it, or name the right one with --store"
-        yield Check(name="store writable", state="note", found=f"{store.root} holds no store yet", text=text)
+        yield Check("store writable", "note", f"{store.root} holds no store yet", text)
     else:
         yield writable(store)
         yield shared(store, runs, why)
@@ -79,25 +79,22 @@ def writable(store: Store) -> Check:
     if not store.is_prepared:
         text = "nothing was ever stored there, or it is not mounted"
         return Check(
-            name=name,
-            state="bad",
-            found=f"{store.root}: {'no store' if store.root.is_dir() else 'no such directory'}",
-            text=text,
-            todo="mount it, or name the right one with --store",
+            name,
+            "bad",
+            f"{store.root}: {'no store' if store.root.is_dir() else 'no such directory'}",
+            text,
+            "mount it, or name the right one with --store",
         )
     started = time.perf_counter()
     try:
         store.probe()
     except CoralError as error:
-        what, _, todo = str(error).partition(". ")
-        return Check(
-            name=name, state="bad", found=what, text="results cannot be published: lanes end with an error", todo=todo
-        )
+        return Check.of_error(name, error, "results cannot be published: lanes end with an error")
     seconds = time.perf_counter() - started
     if seconds > 2:
         text = f"a small file took {seconds:.1f} s to become durable: the file system is slow or overloaded"
-        return Check(name=name, state="note", found=str(store.root), text=text)
-    return Check(name=name, state="ok", found=str(store.root), text=f"a file became durable in {1000 * seconds:.0f} ms")
+        return Check(name, "note", str(store.root), text)
+    return Check(name, "ok", str(store.root), f"a file became durable in {1000 * seconds:.0f} ms")
 
 
 def shared(store: Store, runs: list[LaneRun] | None, why: str = "") -> Check:
@@ -106,18 +103,14 @@ def shared(store: Store, runs: list[LaneRun] | None, why: str = "") -> Check:
     queue = JobQueue(store, "training")
     if not (queue.top / "installation.json").exists():
         text = "it gets one when the first evolution on work pools uses it"
-        return Check(name=name, state="note", found=f"{store.root} has no name", text=text)
+        return Check(name, "note", f"{store.root} has no name", text)
     try:
         installation = queue.installation()
     except CoralError as error:
-        what, _, todo = str(error).partition(". ")
-        return Check(name=name, state="bad", found=what, text="lanes refuse a store without its name", todo=todo)
+        return Check.of_error(name, error, "lanes refuse a store without its name")
     if runs is None:
         return Check(
-            name=name,
-            state="note",
-            found=f"name {installation[:12]}",
-            text=f"which lanes run could not be looked at without the API: {why}",
+            name, "note", f"name {installation[:12]}", f"which lanes run could not be looked at without the API: {why}"
         )
     mine = [run for run in runs if run.installation == installation[:12]]
     away = [
@@ -126,11 +119,11 @@ def shared(store: Store, runs: list[LaneRun] | None, why: str = "") -> Check:
     ]  # fmt: skip
     if away:
         return Check(
-            name=name,
-            state="bad",
-            found=f"{first([run.name for run in away])} run for this store and write nothing into it",
-            text="they see another directory at that path, or hang before their first beat",
-            todo="mount the same directory at the same path on every machine and in every container",
+            name,
+            "bad",
+            f"{first([run.name for run in away])} run for this store and write nothing into it",
+            "they see another directory at that path, or hang before their first beat",
+            "mount the same directory at the same path on every machine and in every container",
         )
     others = sorted({run.store for run in runs} - {run.store for run in mine})
     hosts = sorted({note.host for note in queue.lanes.notes(since=time.time() - 86400) if note.host})
@@ -139,7 +132,7 @@ def shared(store: Store, runs: list[LaneRun] | None, why: str = "") -> Check:
     )
     if others:
         text += f"; other lanes use {first(others)}"
-    return Check(name=name, state="ok", found=f"name {installation[:12]}, {len(mine)} lanes run for it", text=text)
+    return Check(name, "ok", f"name {installation[:12]}, {len(mine)} lanes run for it", text)
 
 
 def disk(store: Store) -> Check:
@@ -150,7 +143,7 @@ def disk(store: Store) -> Check:
     try:
         free = os.statvfs(place)
     except OSError as error:
-        return Check(name="disk space", state="bad", found=f"{place}: {error.strerror}", todo="check the mount")
+        return Check("disk space", "bad", f"{place}: {error.strerror}", todo="check the mount")
     return _room(str(place), free.f_bavail * free.f_frsize, free.f_favail, free.f_files)
 
 
@@ -161,9 +154,7 @@ def _room(place: str, room: float, names: int, most_names: int) -> Check:
     )
     if room < LEAST_BYTES or (most_names and names < 1000):
         text = "the next adapters will not fit" if room < LEAST_BYTES else f"only {names} file names are left"
-        return Check(name="disk space", state="bad", found=found, text=text, todo=todo)
+        return Check("disk space", "bad", found, text, todo)
     if room < LITTLE_BYTES:
-        return Check(
-            name="disk space", state="note", found=found, text=f"less than {LITTLE_BYTES / 1e9:.0f} GB", todo=todo
-        )
-    return Check(name="disk space", state="ok", found=found)
+        return Check("disk space", "note", found, f"less than {LITTLE_BYTES / 1e9:.0f} GB", todo)
+    return Check("disk space", "ok", found)

@@ -38,7 +38,8 @@ class QueueLook(Frozen):
     """One of the two queues, as its files stand."""
 
     name: str
-    problem: str = ""
+    problem: str = Field("", description="Why the queue cannot be used; nothing else is known of it then.")
+    remedy: str = ""
     waiting: int = 0
     oldest: float = Field(
         0.0, description="Seconds that the ticket waits that waits longest; those that wait for a budget do not count."
@@ -76,7 +77,7 @@ def _look(queue: JobQueue) -> QueueLook:
     try:
         queue.prepare()
     except StoreError as error:
-        return QueueLook(name=queue.name, problem=str(error))
+        return QueueLook(name=queue.name, problem=error.problem, remedy=error.remedy)
     now = time.time()
     claims = {claim.digest: claim for claim in queue.claims()}
     tickets = [ticket for run in queue.runs() for ticket in queue.waiting(run)]
@@ -135,15 +136,14 @@ def queue_connectivity(looks: Sequence[QueueLook], pools: Sequence[PoolLook] | N
     name = "queue connectivity"
     broken = [look for look in looks if look.problem]
     if broken:
-        what, _, todo = broken[0].problem.partition(". ")
-        return Check(name=name, state="bad", found=what, text="jobs can be neither put down nor taken", todo=todo)
+        return Check(name, "bad", broken[0].problem, "jobs can be neither submitted nor taken", broken[0].remedy)
     if not looks:
         text = "no evolution has used work pools with this store"
-        return Check(name=name, state="note", found=f"no queue in {store.root}", text=text)
+        return Check(name, "note", f"no queue in {store.root}", text)
     depth = ", ".join(f"{look.name} {look.waiting} waiting, {look.claims} in lanes" for look in looks)
     if pools is None:
         text = "lanes that run go on with what waits; none can be started without the API"
-        return Check(name=name, state="bad", found=depth, text=text, todo="see the check `api`")
+        return Check(name, "bad", depth, text, "see the check `api`")
     for look in looks:
         pool = next((pool for pool in pools if pool.queue == look.name), None)
         alive = any(lane.moved and lane.age < LEASE_SECONDS for lane in look.lanes)
@@ -161,19 +161,13 @@ def queue_connectivity(looks: Sequence[QueueLook], pools: Sequence[PoolLook] | N
                 if starting
                 else f"go on with coral resume RUN ({runs}), or drop them: coral jobs clear"
             )
-            return Check(name=name, state="bad", found=depth, text=text, todo=todo)
+            return Check(name, "bad", depth, text, todo)
     closed = {run: why for look in looks for run, why in look.closed.items()}
     if closed:
         run, why = next(iter(closed.items()))
         todo = f"coral budget {run}; coral resume {run} with a raised limit, or wait"
-        return Check(
-            name=name,
-            state="note",
-            found=depth,
-            text=f"{len(closed)} evolutions wait for their budget: {why}",
-            todo=todo,
-        )
-    return Check(name=name, state="ok", found=depth)
+        return Check(name, "note", depth, f"{len(closed)} evolutions wait for their budget: {why}", todo)
+    return Check(name, "ok", depth)
 
 
 def lanes(looks: Sequence[QueueLook]) -> Check:
@@ -199,16 +193,16 @@ def lanes(looks: Sequence[QueueLook]) -> Check:
                 )
     if bad:
         return Check(
-            name=name,
-            state="bad",
-            found=first(bad),
-            text="its job goes to another lane as soon as an evolution looks",
-            todo="coral logs RUN --genome G shows what it did last; cancel its flow run in the UI if it stays",
+            name,
+            "bad",
+            first(bad),
+            "its job goes to another lane as soon as an evolution looks",
+            "coral logs RUN --genome G shows what it did last; cancel its flow run in the UI if it stays",
         )
     done = ", ".join(f"{look.name} {look.done_last_hour}" for look in looks)
     found = f"{online} online" + (f"; done in the last hour: {done}" if done else "")
     text = f"{len(notes)} older ones ended without a word, as lanes do that are killed" if notes else ""
-    return Check(name=name, state="ok", found=found, text=text)
+    return Check(name, "ok", found, text)
 
 
 def result_collection(looks: Sequence[QueueLook], store: Store) -> Check:
@@ -219,19 +213,19 @@ def result_collection(looks: Sequence[QueueLook], store: Store) -> Check:
     lately = sum(look.failed_last_hour for look in looks)
     if left:
         return Check(
-            name=name,
-            state="bad",
-            found=f"{len(left)} results that nobody has taken for {TESTS_SECONDS / 60:.0f} minutes: {first([d[:12] for d in left])}",
-            text="their evolution was killed or hangs; the results themselves are safe in the store",
-            todo=f"coral status shows which runs are stopped; coral resume RUN collects, coral jobs --store {store.root} lists",
+            name,
+            "bad",
+            f"{len(left)} results that nobody has taken for {TESTS_SECONDS / 60:.0f} minutes: {first([d[:12] for d in left])}",
+            "their evolution was killed or hangs; the results themselves are safe in the store",
+            f"coral status shows which runs are stopped; coral resume RUN collects, coral jobs --store {store.root} lists",
         )
     state: State = "bad" if lately >= MANY_FAILED else "note" if failed else "ok"
     if state == "ok":
-        return Check(name=name, state="ok", found="every result was taken, no job has failed for good")
+        return Check(name, "ok", "every result was taken, no job has failed for good")
     return Check(
-        name=name,
-        state=state,
-        found=f"{failed} jobs were given up, {lately} of them in the last hour",
-        text="they failed as often as infra.attempts allows, or for a reason that no lane can mend",
-        todo=f"coral jobs --store {store.root} says why; coral jobs retry DIGEST, or drop DIGEST",
+        name,
+        state,
+        f"{failed} jobs were given up, {lately} of them in the last hour",
+        "they failed as often as infra.attempts allows, or for a reason that no lane can mend",
+        f"coral jobs --store {store.root} says why; coral jobs retry DIGEST, or drop DIGEST",
     )

@@ -171,12 +171,12 @@ class Fleet:
         flow = self._client.read_flow(found.flow_id).name
         if flow != FLOWS[queue]:
             raise ConfigError(
-                f"infra.{queue}.deployment: {name}: is a deployment of the flow {flow}, and {queue} lanes are runs of {FLOWS[queue]}. "
-                f"Name a deployment of that: {FLOWS[queue]}/..."
+                f"infra.{queue}.deployment: {name}: is a deployment of the flow {flow}, and {queue} lanes are runs of {FLOWS[queue]}",
+                remedy=f"Name a deployment of that: {FLOWS[queue]}/...",
             )
         if not found.work_pool_name:
             raise ConfigError(
-                f"infra.{queue}.deployment: {name} has no work pool, so no worker takes it. Run: coral setup"
+                f"infra.{queue}.deployment: {name} has no work pool, so no worker takes it", remedy="Run: coral setup"
             )
         return _Group(found.id, found.work_pool_name, name, found.work_queue_id, looked_up=time.monotonic())
 

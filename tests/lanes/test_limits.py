@@ -124,7 +124,7 @@ def test_patches_that_sleep_end_with_the_time_limit_of_the_job(store: Store) -> 
 
 def test_an_objective_that_never_ends_is_ended_and_the_lane_goes_on(store: Store, plugins: None) -> None:
     roles = {"bugfix": "objective", "endless": "report"}
-    ticket = evaluation(planner(scoring={"roles": roles}), seconds=4)
+    ticket = evaluation(planner(scoring={"roles": roles}), seconds=8)
     after = evaluation(planner(), seconds=60, run_id="two")
     JobQueue(store, "evaluation").prepare()
     JobQueue(store, "evaluation").submit(after)

@@ -14,7 +14,7 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.config.budget_config import BudgetConfig
 from coral_core.digest import digest
-from coral_core.errors import StoreError
+from coral_core.errors import ConfigError, StoreError
 from coral_core.jobs.jobs import Cost
 from coral_core.ledger import Closure, Ledger, Reason
 from coral_core.queue import Claim, Failure, JobQueue, LaneNote, Ticket
@@ -89,7 +89,9 @@ def test_no_api_at_all(store: Store, tmp_path: Path) -> None:
     says(checks["api"], "bad", "http://127.0.0.1:9/api cannot be reached", "coral up", "PREFECT_API_URL")
     says(checks["queue connectivity"], "bad", "none can be started without the API")
     assert checks["store writable"].state == "ok"  # what does not need the API is checked all the same
-    checks = named(installation_checks(str(store.root), str(tmp_path), None, "nothing is up. Run coral up"))
+    checks = named(
+        installation_checks(str(store.root), str(tmp_path), None, ConfigError("nothing is up", remedy="Run coral up"))
+    )
     says(checks["api"], "bad", "nothing is up", "Run coral up")
 
 
@@ -292,7 +294,7 @@ def test_a_queue_that_cannot_be_written(fake: FakeApi, url: str, store: Store) -
     folder.rmdir()
     folder.write_text("in the way")
     checks = named(work_checks(look_at_queues(store), pools_of(fake, url), store))
-    says(checks["queue connectivity"], "bad", "cannot write in", "neither put down nor taken")
+    says(checks["queue connectivity"], "bad", "cannot write in", "neither submitted nor taken")
 
 
 def test_a_lane_that_stands_still(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

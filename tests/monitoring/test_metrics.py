@@ -15,6 +15,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from coral_core.errors import ConfigError
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent
 from coral_core.store.store import Store
 from flows.cli.health import find_api
@@ -47,7 +48,7 @@ def store(tmp_path: Path) -> Store:
 
 def scrape(store: Store, runs: Path, url: str | None) -> str:
     registry = CollectorRegistry()
-    registry.register(Figured(str(store.root), str(runs), lambda: (url, "nothing is up")))
+    registry.register(Figured(str(store.root), str(runs), lambda: (url, ConfigError("nothing is up"))))
     return generate_latest(registry).decode()
 
 
@@ -105,7 +106,7 @@ def test_an_api_that_accepts_and_never_answers_costs_one_wait(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
         registry = CollectorRegistry()
-        registry.register(Figured(str(store.root), str(tmp_path / "runs"), lambda: (url, "")))
+        registry.register(Figured(str(store.root), str(tmp_path / "runs"), lambda: (url, None)))
         found = values(generate_latest(registry).decode())
         silent.settimeout(0.2)
         connections = 0
@@ -141,7 +142,7 @@ def test_labels_are_bounded(fake: FakeApi, url: str, store: Store, tmp_path: Pat
 
 def test_a_scrape_is_kept_for_a_moment(fake: FakeApi, url: str, store: Store, tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    registry.register(Figured(str(store.root), str(tmp_path), lambda: (url, "")))
+    registry.register(Figured(str(store.root), str(tmp_path), lambda: (url, None)))
     assert fake.asked == []  # nothing is asked before a scrape
     generate_latest(registry)
     asked = len(fake.asked)
@@ -290,7 +291,9 @@ def test_an_api_that_comes_later_is_found_and_a_folder_may_have_any_name(
     (odd / "config.yaml").write_text("")
     known: list[str | None] = [None, url]
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figured(str(store.root), str(tmp_path / "runs"), lambda: (known[0], "nothing is up")))
+    registry.register(
+        Figured(str(store.root), str(tmp_path / "runs"), lambda: (known[0], ConfigError("nothing is up")))
+    )
     assert "coral_api_up 0.0" in generate_latest(registry).decode()
     known.pop(0)
     assert "coral_api_up 1.0" in generate_latest(registry).decode()
@@ -303,4 +306,4 @@ def test_looking_sets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     for port in (9, 10):
         (tmp_path / "up.json").write_text(f'{{"url": "http://127.0.0.1:{port}/api"}}')
-        assert find_api() == (f"http://127.0.0.1:{port}/api", "")
+        assert find_api() == (f"http://127.0.0.1:{port}/api", None)
