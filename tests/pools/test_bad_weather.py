@@ -147,8 +147,8 @@ def test_weights_are_kept_on_the_store_and_the_token_in_no_template() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--training-node-label", "a100"], "--training-node-label a100: is no label"),
-        (["--evaluation-node-label", "a b=c"], "--evaluation-node-label a b=c: is no label"),
+        (["--training-node-label", "a100"], "--training-node-label a100: is not a label of a node"),
+        (["--evaluation-node-label", "a b=c"], "--evaluation-node-label a b=c: is not a label of a node"),
         (["--token-file", "/etc/token"], "--token-file /etc/token: is for --type docker"),
         (["--type", "docker", "--token-file", "token"], "an absolute path"),
     ],
