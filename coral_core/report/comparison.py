@@ -119,20 +119,7 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> tuple[Difference
 
 
 def _side(report: Report) -> Side:
-    return Side(
-        run_id=report.run_id,
-        path=report.path,
-        status=report.status,
-        strategy=report.strategy,
-        seed=report.seed,
-        edition=report.edition,
-        base_model_name=report.base_model_name,
-        champion=report.champion,
-        repeats=report.repeats,
-        generations=report.generations,
-        totals=report.totals,
-        spending=report.spending,
-    )
+    return Side(**{name: getattr(report, name) for name in Side.model_fields})
 
 
 def _why_not(a: Report, b: Report) -> str:

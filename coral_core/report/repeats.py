@@ -18,16 +18,7 @@ def seed_repeats(history: History) -> Repeats | None:
     repaired = [line.pass_at_1 for line in final.repeats if line.pass_at_1 is not None]
     return Repeats(
         n=len(scores),
-        lines=tuple(
-            RepeatLine(
-                replicate=line.replicate,
-                fitness=line.fitness,
-                pass_at_1=line.pass_at_1,
-                infeasible=line.infeasible,
-                reason=line.reason,
-            )
-            for line in final.repeats
-        ),
+        lines=tuple(RepeatLine.model_validate(line, from_attributes=True) for line in final.repeats),
         own_fitness=champion.fitness,
         own_pass_at_1=champion.pass_at_1,
         mean_fitness=_mean(scores),
