@@ -1,8 +1,8 @@
-"""What keeps flow runs of a deployment from starting, as the server's own state says: one answer for evolutions, status and health.
+"""Why flow runs of a deployment do not start: one answer for evolutions, `coral status` and `coral health`.
 
-Looked at are the deployment and its concurrency limit, its work pool, its work queue, and the pool's workers. Prefect's tag
-limits hold for task runs, of which lanes have none; a deployment that is paused only skips its schedule. Not known to the
-server, and so not to this: how many flow runs a worker takes (`--limit`), and whether it gets its processes or containers.
+Reads the deployment and its concurrency limit, its work pool, its work queue, and the pool's workers. Not covered: Prefect's
+tag limits, which hold for task runs alone, and what the server does not know, such as a worker's `--limit` or a missing image.
+A paused deployment only skips its schedule.
 """
 
 import functools
@@ -13,6 +13,7 @@ from pydantic import Field
 from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
 from coral_core.runs.run_folder import latest_runs
+from flows.installation.pool_templates import DEPLOYMENTS
 from flows.prefect_api.client import ConcurrencyLimit, RestClient, Worker, WorkPool, WorkQueue, flow_run_query
 
 ONLINE_BEATS = 3
@@ -22,19 +23,19 @@ POLLED_SECONDS = 120.0
 
 
 class Obstacle(Frozen):
-    """One reason, and the remedy."""
+    """One reason why flow runs do not start, and its remedy."""
 
-    key: str = Field(description="Names kind and subject; the same for as long as the reason is, whatever its numbers.")
+    key: str = Field(description="Kind and subject; stays the same while the reason lasts, whatever its numbers.")
     text: str
     todo: str
-    busy: bool = Field(False, description="Others use what there is; it passes by itself.")
+    busy: bool = Field(False, description="All places are in use by others; it passes by itself.")
 
     def __str__(self) -> str:
         return f"{self.text}. {self.todo}" if self.todo else self.text
 
 
 class Line(Frozen):
-    """A work queue or a work pool."""
+    """State of a work queue or a work pool."""
 
     name: str
     present: bool = True
@@ -45,11 +46,11 @@ class Line(Frozen):
 
 
 class DeploymentLook(Frozen):
-    """A deployment, and everything behind it that decides whether its flow runs start."""
+    """State of a deployment and of everything behind it that decides whether its flow runs start."""
 
     name: str
     present: bool = True
-    paused: bool = Field(False, description="Its schedule is: flow runs that are asked for start all the same.")
+    paused: bool = Field(False, description="Its schedule is paused; flow runs that are asked for start all the same.")
     pool: Line | None = None
     queue: Line | None = None
     limit: int | None = Field(None, description="Flow runs of the deployment at a time.")
@@ -60,7 +61,7 @@ class DeploymentLook(Frozen):
 
 
 class Deployments:
-    """Looks at deployments; pools and workers that several of them share are asked for once."""
+    """Reads the state of deployments; pools and workers that several of them share are requested once."""
 
     def __init__(self, api: RestClient) -> None:
         self._api = api
@@ -107,101 +108,93 @@ class Deployments:
         return beat is not None and self._api.age(beat) <= ONLINE_BEATS * (worker.heartbeat_interval_seconds or 30.0)
 
 
-HOUSE = ("evolve/evolve", "train-adapters/train-adapters", "evaluate-genomes/evaluate-genomes")
-"""What `coral setup` makes; `test-patches` shares pool and queue with evaluations."""
+STARTED = [name for name in DEPLOYMENTS if name != "test-patches/test-patches"]
+"""Deployments of `coral setup`; `test-patches` shares pool and queue with evaluations."""
 MOST_RUNS = 10
 
 
 def look_at_deployments(api: RestClient, runs: str) -> Iterator[DeploymentLook]:
-    """The deployments of the house that are there, and all that evolutions under `runs` that work now ask lanes of."""
-    used = in_use(runs)
+    """Deployments of `coral setup` that exist, and all from which running evolutions under `runs` start lanes."""
+    used = _in_use(runs)
     seen = Deployments(api)
-    for name in dict.fromkeys((*HOUSE, *used)):
+    for name in dict.fromkeys((*STARTED, *used)):
         look = seen.look(name)
         if look.present or name in used:
             yield look
 
 
-def in_use(runs: str) -> list[str]:
-    """Deployments of the lanes of evolutions that work now; of those whose configuration can be read."""
+def _in_use(runs: str) -> list[str]:
+    """Deployments of the lanes of running evolutions."""
     found = []
     for folder in latest_runs(runs, MOST_RUNS):
         try:
             infra = folder.config().infra if folder.lives() else None
         except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # it is named as unreadable where evolutions are listed
+            continue  # listed as unreadable among the evolutions
         if infra is not None and infra.executor == "work-pools":
             found += [infra.training.deployment, infra.evaluation.deployment]
     return list(dict.fromkeys(found))
 
 
 def obstacles(look: DeploymentLook) -> tuple[Obstacle, ...]:
-    """Everything that keeps flow runs of the deployment from starting, the most lasting first; empty when nothing is known to."""
+    """Everything known that keeps flow runs of the deployment from starting, the most lasting reason first."""
     return tuple(_obstacles(look))
 
 
 def _obstacles(look: DeploymentLook) -> Iterator[Obstacle]:
-    if not look.present:
-        yield missing(look.name)
-        return
     pool, queue = look.pool, look.queue
-    if pool is None or queue is None:
-        yield Obstacle(
-            key=f"no pool {look.name}",
-            text=f"deployment {look.name} has no work pool or queue any more: it was deleted",
-            todo="Run: coral setup",
-        )
-        return
-    if not pool.present:
-        yield Obstacle(key=f"pool gone {pool.name}", text=f"work pool {pool.name} is gone", todo="Run: coral setup")
-        return
-    closed = [*_pool(pool), *_queue(pool, queue), *_own_limit(look)]
-    yield from closed
-    yield from _workers(look, pool, queue, open=not closed)
-    yield from _taken(look, pool, queue)
+    if not look.present:
+        text = f"waiting for deployment {look.name}: the server has none of that name"
+        yield _gone(f"deployment gone {look.name}", text)
+    elif pool is None or queue is None:
+        text = f"deployment {look.name} has no work pool or queue any more: it was deleted"
+        yield _gone(f"no pool {look.name}", text)
+    elif not pool.present:
+        yield _gone(f"pool gone {pool.name}", f"work pool {pool.name} is gone")
+    else:
+        lines = _lines(pool, queue)
+        closed = [*(each for line in lines for each in _closed(*line)), *_own_limit(look)]
+        yield from closed
+        yield from _workers(look, pool, queue, open=not closed)
+        for _, line, where, *_ in lines:
+            if line.limit and line.used >= line.limit:
+                yield _taken(where, line.limit, where)
+        if look.limit and look.limit_active and look.used >= look.limit:
+            yield _taken(look.name, look.limit, f"deployment {look.name}")
 
 
-def missing(deployment: str) -> Obstacle:
-    """The deployment is not there."""
-    return Obstacle(
-        key=f"deployment gone {deployment}",
-        text=f"waiting for deployment {deployment}: the server has none of that name",
-        todo="Run: coral setup",
+def _lines(pool: Line, queue: Line) -> tuple[tuple[str, Line, str, str, str], ...]:
+    """Pool and queue, each as key, status, words, command and the arguments that name it there."""
+    return (
+        (f"pool {{}} {pool.name}", pool, f"work pool {pool.name}", "work-pool", pool.name),
+        (
+            f"queue {{}} {pool.name}/{queue.name}",
+            queue,
+            f"work queue {queue.name} of pool {pool.name}",
+            "work-queue",
+            f"{queue.name} --pool {pool.name}",
+        ),
     )
 
 
-def _pool(pool: Line) -> Iterator[Obstacle]:
-    if pool.paused:
-        yield Obstacle(
-            key=f"pool paused {pool.name}",
-            text=f"work pool {pool.name} is paused",
-            todo=f"Resume it with: prefect work-pool resume {pool.name}",
-        )
-    if pool.limit == 0:
-        yield Obstacle(
-            key=f"pool limit {pool.name}",
-            text=f"work pool {pool.name} has a concurrency limit of 0",
-            todo=f"Raise it with: prefect work-pool set-concurrency-limit {pool.name} N",
-        )
+def _closed(key: str, line: Line, where: str, command: str, named: str) -> Iterator[Obstacle]:
+    if not line.present:
+        yield _gone(key.format("gone"), f"{where} is gone")
+    if line.paused:
+        todo = f"Resume it with: prefect {command} resume {named}"
+        yield Obstacle(key=key.format("paused"), text=f"{where} is paused", todo=todo)
+    if line.limit == 0:
+        name, _, option = named.partition(" ")
+        todo = f"Raise it with: prefect {command} set-concurrency-limit {name} N {option}".rstrip()
+        yield Obstacle(key=key.format("limit"), text=f"{where} has a concurrency limit of 0", todo=todo)
 
 
-def _queue(pool: Line, queue: Line) -> Iterator[Obstacle]:
-    where = f"work queue {queue.name} of pool {pool.name}"
-    if not queue.present:
-        yield Obstacle(key=f"queue gone {pool.name}/{queue.name}", text=f"{where} is gone", todo="Run: coral setup")
-        return
-    if queue.paused:
-        yield Obstacle(
-            key=f"queue paused {pool.name}/{queue.name}",
-            text=f"{where} is paused",
-            todo=f"Resume it with: prefect work-queue resume {queue.name} --pool {pool.name}",
-        )
-    if queue.limit == 0:
-        yield Obstacle(
-            key=f"queue limit {pool.name}/{queue.name}",
-            text=f"{where} has a concurrency limit of 0",
-            todo=f"Raise it with: prefect work-queue set-concurrency-limit {queue.name} N --pool {pool.name}",
-        )
+def _gone(key: str, text: str) -> Obstacle:
+    return Obstacle(key=key, text=text, todo="Run: coral setup")
+
+
+def _taken(key: str, places: int, where: str) -> Obstacle:
+    return Obstacle(key=f"taken {key}", text=f"all {places} places of {where} are taken", todo="", busy=True)
 
 
 def _own_limit(look: DeploymentLook) -> Iterator[Obstacle]:
@@ -234,15 +227,3 @@ def _workers(look: DeploymentLook, pool: Line, queue: Line, open: bool) -> Itera
             text=f"workers of pool {pool.name} are online ({look.workers_online}), and the server knows of none that asked for work of its queue {queue.name}{since}",
             todo=f"See their logs, and coral doctor: they may have been killed just now, or serve other queues (prefect worker start --pool {pool.name} serves all)",
         )
-
-
-def _taken(look: DeploymentLook, pool: Line, queue: Line) -> Iterator[Obstacle]:
-    """Places that others have."""
-    lines = ((pool, f"work pool {pool.name}"), (queue, f"work queue {queue.name} of pool {pool.name}"))
-    for line, where in lines:
-        if line.limit and line.used >= line.limit:
-            text = f"all {line.limit} places of {where} are taken"
-            yield Obstacle(key=f"taken {where}", text=text, todo="", busy=True)
-    if look.limit and look.limit_active and look.used >= look.limit:
-        text = f"all {look.limit} places of deployment {look.name} are taken"
-        yield Obstacle(key=f"taken {look.name}", text=text, todo="", busy=True)
