@@ -1,4 +1,4 @@
-"""`coral config check|show|schema`."""
+"""`coral config check|show|schema`, and how commands read a configuration that may be left out."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from coral_core.config import RunConfig, dump_yaml, load_config, read_config
+from coral_core.config import RunConfig, dump_yaml, load_config, parse_config, read_config
 from coral_core.evolution import preflight
 from coral_core.runs.run_folder import identify_run
 from flows.cli.markup import marked, words
@@ -19,10 +19,21 @@ Overrides = Annotated[
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON (keys: docs/json.md).", negative=())]
 
 
-def check(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a configuration and say what it would run; starts nothing and runs no code of others.
+def configured(config: Path | None, overrides: Sequence[str], source: str = "the command line") -> RunConfig:
+    """The configuration of a command where CONFIG may be left out: then the defaults, with `overrides`.
 
-    What can only be known by running something, or by a network, is left out, and said.
+    Args:
+        config: The file, if one was given.
+        overrides: Values of --set.
+        source: What errors call the configuration where there is no file.
+    """
+    return load_config(config, overrides) if config is not None else parse_config("", source, overrides)
+
+
+def check(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Check a configuration and show what it would run; starts nothing and runs no code of others.
+
+    Checks that would have to run something or use the network are listed as not made.
 
     Args:
         file: The configuration.
@@ -79,6 +90,6 @@ def schema() -> None:
 
 
 def print_notes(out: Console, notes: Sequence[str]) -> None:
-    """What a check left out, a line each."""
+    """Print what a check left out, one line each."""
     for note in notes:
         out.print(words(f"not checked here: {note}", "dim"))

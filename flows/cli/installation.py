@@ -1,4 +1,4 @@
-"""`coral setup`, `coral up`, `coral down`, `coral drain`: the installation that work pools need."""
+"""`coral setup`, `up`, `down` and `drain`: the installation that work pools need."""
 
 import re
 import time
@@ -26,19 +26,20 @@ console = Console(highlight=False, soft_wrap=True, markup=False)
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Notify:
-    """Options of notices; what is not given stays as it is installed."""
+    """Options of notices; values that are not given stay as installed."""
 
     notify_url: Annotated[
-        str | None, Parameter(help="Where notices are posted, as JSON with a text.", env_var="CORAL_NOTIFY_URL")
+        str | None, Parameter(help="URL that notices are posted to, as JSON with a text.", env_var="CORAL_NOTIFY_URL")
     ] = None
     notify_block: Annotated[
         str | None, Parameter(help="TYPE/NAME of a notification block in place of a URL; none: no notices.")
     ] = None
     no_progress_minutes: Annotated[
-        float | None, Parameter(help="Minutes without a finished job that are told; 45 at first.")
+        float | None, Parameter(help="Minutes without a finished job after which a notice is sent; 45 at first.")
     ] = None
     crashed_lanes: Annotated[
-        int | None, Parameter(help="Lanes of a kind crashed within 10 minutes that are told; 3 at first.")
+        int | None,
+        Parameter(help="Crashed lanes of a kind within 10 minutes after which a notice is sent; 3 at first."),
     ] = None
 
     def notices(self) -> "Notices":
@@ -55,7 +56,7 @@ class Notify:
 
 
 LEAVE_SECONDS = 15.0
-"""An evolution that was told to end sends its last log lines before it lets go of the server."""
+"""How long `coral down` waits for cancelled evolutions to send their last log lines to the server."""
 LABEL = re.compile(r"[\w./-]+=[A-Za-z0-9][\w.-]*(,[A-Za-z0-9][\w.-]*)*")
 LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)")
 
@@ -196,9 +197,9 @@ def setup(
     only_notices: Annotated[
         bool, Parameter(help="Leave pools and deployments alone: only automations and where notices go.", negative=())
     ] = False,
-    dry_run: Annotated[bool, Parameter(help="Say what would be done.", negative=())] = False,
+    dry_run: Annotated[bool, Parameter(help="Print what would be done.", negative=())] = False,
 ) -> None:
-    """Make or update work pools, automations and deployments on the configured Prefect API."""
+    """Create or update work pools, automations and deployments on the configured Prefect API."""
     url = use_api()
     from flows.installation import server_setup
 
@@ -221,7 +222,7 @@ def up(
     port: Annotated[int, Parameter(help="Port of the local Prefect server.")] = 4200,
     workdir: Annotated[Path | None, Parameter(help="Where evolutions and lanes start; this folder by default.")] = None,
     auth: Annotated[
-        bool | None, Parameter(help="The server asks for a key, or not, from now on; what was said last by default.")
+        bool | None, Parameter(help="Whether the server asks for a key from now on; by default as last time.")
     ] = None,
 ) -> None:
     """Start a complete installation on this machine: server, pools, workers, deployments.
@@ -234,7 +235,9 @@ def up(
 
     place = (workdir or Path.cwd()).absolute()
     if not place.is_dir():
-        raise ConfigError(f"--workdir {workdir}: no such directory. Evolutions and lanes start there: give one.")
+        raise ConfigError(
+            f"--workdir {workdir}: no such directory", remedy="Give the one where evolutions and lanes start."
+        )
     refuse_beside_configured(port)
     roots = Roots.of_environment(here=place)
     started = time.perf_counter()
@@ -267,7 +270,9 @@ def _want_key(wanted: bool) -> None:
     if running is not None and (bool(running) is not wanted or running != kept):
         option = "--auth" if wanted else "--no-auth"
         what = "with another key" if running and wanted else "with a key" if running else "without a key"
-        raise ConfigError(f"{option}: the server that runs was started {what}. Run coral down, then coral up {option}.")
+        raise ConfigError(
+            f"{option}: the running server was started {what}", remedy=f"Run coral down, then coral up {option}."
+        )
     if wanted:
         make_key(home)
     else:
@@ -318,7 +323,7 @@ def drain(
         bool, Parameter(help="Take work again; a worker of coral up is started again.", negative=())
     ] = False,
 ) -> None:
-    """Let a pool's lanes finish their jobs, take no new ones, then stop its local worker.
+    """Pause a pool, wait for its lanes to finish their jobs, then stop its local worker.
 
     Args:
         pool: Name of the work pool.

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from coral_core.config import RunConfig, load_config
+from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.jobs.jobs import TestJob, TestResult
-from flows.cli.config import AsJson, Overrides
+from flows.cli.config import AsJson, Overrides, configured
 from flows.cli.markup import marked, words
 
 LONGEST_PATCH = 200_000  # as in coral_core/judge/judge.py, which takes long to import
@@ -28,16 +28,16 @@ def judge_patch(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge FILE against PROBLEM; returns 0 when every case passes, 1 when not.
+    """Judge FILE against PROBLEM; exits with 0 when every case passes, else with 1.
 
     Args:
         problem: Id of a problem, for example builtin/fitness/merge/0005.
         file: The code, a whole module; - reads it from standard input.
-        config: The configuration that names the problems and the limits; without it the defaults do.
+        config: The configuration with the problems and limits; the defaults without it.
     """
     from coral_core.jobs.job_content import find_problem, job_for_patch
 
-    settings = load_config(config, set_ or []) if config is not None else _defaults(set_ or [])
+    settings = configured(config, set_ or [], "the defaults")
     patch, note = read_patch(file)
     job = job_for_patch(settings, problem, patch)
     result = _judge(settings, job)
@@ -52,14 +52,8 @@ def judge_patch(
         raise SystemExit(1)
 
 
-def _defaults(overrides: list[str]) -> RunConfig:
-    from coral_core.config.config_file import parse_config
-
-    return parse_config("", "the defaults", overrides)
-
-
 def read_patch(file: str) -> tuple[str, str]:
-    """The code, and what is wrong with its bytes; those that are no text become NUL, which no Python accepts."""
+    """Read the patch. Returns the code and what is wrong with its bytes; invalid code ends in NUL, which Python refuses."""
     try:
         if file == "-":
             data = sys.stdin.buffer.read(MOST_BYTES + 1)
@@ -68,13 +62,10 @@ def read_patch(file: str) -> tuple[str, str]:
                 data = stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(
-            f"{file}: cannot be read ({error.strerror}). Give a file of Python code, or - for stdin."
+            f"{file}: cannot be read ({error.strerror})", remedy="Give a file of Python code, or - for stdin."
         ) from None
     if len(data) > MOST_BYTES:
-        return (
-            "\0",
-            f"the patch has more than {MOST_BYTES} bytes, and {LONGEST_PATCH} characters are the most that is judged",
-        )
+        return "\0", f"the patch has more than {MOST_BYTES} bytes; at most {LONGEST_PATCH} characters are judged"
     try:
         return data.decode(), ""
     except UnicodeDecodeError as error:
@@ -82,7 +73,7 @@ def read_patch(file: str) -> tuple[str, str]:
 
 
 def _judge(config: RunConfig, job: TestJob) -> TestResult:
-    """A lane of this process; a test job touches neither engine nor store."""
+    """Run the job in this process; a test job uses neither engine nor store."""
     from coral_core.execution.inline import InlineExecutor
     from coral_core.store.store import Store
 
@@ -107,7 +98,7 @@ def _print(out: Console, verdict: dict[str, Any], cases: Any) -> None:
 
 
 def _after(case: Any) -> str:
-    """What the case wants of the arguments after the call, where it compares them."""
+    """What the case expects of the arguments after the call, where it compares them."""
     if case.mutated is None:
         return ""
     after = [_shown(item) for item in case.mutated]
@@ -116,7 +107,7 @@ def _after(case: Any) -> str:
 
 
 def _shown(encoded: Any) -> str:
-    """A value as Python writes it; one with nodes as it is stored."""
+    """A value in Python's notation; one with nodes as it is stored."""
     from coral_core.problems.values import ValueOutside, decode
 
     try:

@@ -1,4 +1,4 @@
-"""`coral init --from DIR`: which functions of a directory can become problems, and a configuration that fits them."""
+"""`coral init --from DIR`: finds functions of a directory that can become problems, and writes a configuration for them."""
 
 from pathlib import Path
 
@@ -28,8 +28,12 @@ HEADER = """\
 def configuration(directory: Path, file: Path) -> str:
     """Text of a configuration for the functions of `directory`; prints what was found there.
 
+    Args:
+        directory: Holds the functions and their tests, which are run.
+        file: Where the configuration will be written; gives it its name.
+
     Raises:
-        ConfigError: there is no such directory, or too little in it for a run.
+        ConfigError: there is no such directory, or too few usable functions in it.
         ProblemError: its tests cannot be run.
     """
     out = Console(highlight=False)
@@ -38,8 +42,7 @@ def configuration(directory: Path, file: Path) -> str:
     _print(prepared, out)
     asked = ProblemsConfig(source="package", path=path)
     divided = divide(prepared, asked)
-    monitor = not too_little(path, prepared, divided, True)
-    if not monitor:
+    if too_little(path, prepared, divided, True):  # then without a monitor set
         asked = asked.model_copy(update={"monitor": 0})
         divided = divide(prepared, asked)
         if complaint := too_little(path, prepared, divided, False):
@@ -57,14 +60,14 @@ def configuration(directory: Path, file: Path) -> str:
 
 
 def _sizes(asked: ProblemsConfig, divided: Divided) -> dict[str, int]:
-    """The defaults, or less where the directory cannot supply them."""
+    """Sizes of the sets: the defaults, or less where the directory has too few functions."""
     most = supply(divided)
     sizes = {name: min(getattr(asked, name), count) for name, count in most.items()}
     return {name: max(count, SMALLEST.get(name, 0)) for name, count in sizes.items()}
 
 
 def _lengths(config: RunConfig) -> dict[str, dict[str, object]]:
-    """Lengths in tokens that the functions need and the defaults do not give."""
+    """Settings of lengths, in tokens, where the functions need more than the defaults."""
     problems = problem_set(config.problems)
     template = prompt_template(config)
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]

@@ -1,8 +1,9 @@
-"""`coral problems check|fetch|leak-check`: are the problems fit to measure with?"""
+"""`coral problems check|fetch|leak-check`: whether problems can be used to measure with."""
 
 import json
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError, CoralError
 from coral_core.problem_sources.quixbugs_table import PINNED, URL
 from coral_core.problems.problem import Problem, ProblemSet
-from flows.cli.config import AsJson, Overrides
+from flows.cli.config import AsJson, Overrides, configured
 from flows.cli.markup import marked
 
 CLONE = Path("data/QuixBugs")
@@ -35,7 +36,7 @@ def check(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge reference and buggy version of every problem of SOURCE; returns 1 when one is unfit.
+    """Judge reference and buggy version of every problem of SOURCE; exits with 1 when one is unfit.
 
     A problem is fit when its reference scores 1.0 on bugfix and its buggy version less.
     Functions that must stay right have no buggy version; those that are the reference of
@@ -44,7 +45,10 @@ def check(
     Args:
         source: builtin, quixbugs, jsonl, package or the name of a plug-in.
     """
-    settings = _settings(source, root, config, set_ or [])
+    overrides = [*(set_ or []), f"problems.source={source}"]
+    if root is not None:
+        overrides.append(f"problems.path={json.dumps(str(root))}")
+    settings = configured(config, overrides)
     started = time.perf_counter()
     rows = list(_judged(settings))
     seconds = time.perf_counter() - started
@@ -56,18 +60,9 @@ def check(
     if unfit:
         names = ", ".join(row["problem"] for row in unfit[:8]) + (" …" if len(unfit) > 8 else "")
         raise UnfitError(
-            f"{len(unfit)} of {len(rows)} problems of {source} are unfit: {names}. The reference must score 1.0 on bugfix "
-            "and the buggy version less; correct or remove them."
+            f"{len(unfit)} of {len(rows)} problems of {source} are unfit: {names}",
+            remedy="The reference must score 1.0 on bugfix and the buggy version less; correct or remove them.",
         )
-
-
-def _settings(source: str, root: Path | None, config: Path | None, overrides: list[str]) -> RunConfig:
-    from coral_core.config.config_file import parse_config
-
-    overrides = [*overrides, f"problems.source={source}"]
-    if root is not None:
-        overrides.append(f"problems.path={json.dumps(str(root))}")
-    return load_config(config, overrides) if config is not None else parse_config("", "the command line", overrides)
 
 
 def _judged(settings: RunConfig) -> Iterator[dict[str, Any]]:
@@ -96,7 +91,7 @@ def _judged(settings: RunConfig) -> Iterator[dict[str, Any]]:
 
 
 def _once(problems: ProblemSet) -> list[tuple[str, Problem]]:
-    """Every problem with its split; without functions that are right and judged as a reference anyway."""
+    """Every problem with its split; correct functions that are the reference of a bug are left out."""
     everything = [(split, p) for split in ("fitness", "monitor", "held_out") for p in getattr(problems, split)]
     references = {(p.reference, p.cases[0].model_dump_json()) for _, p in everything if not p.retention}
     kept = [
@@ -108,12 +103,8 @@ def _once(problems: ProblemSet) -> list[tuple[str, Problem]]:
 
 
 def _tally(cases: Iterable[str]) -> dict[str, int]:
-    """How many cases came out how; the names of exceptions do not matter here."""
-    tally: dict[str, int] = {}
-    for case in cases:
-        word = case.split(":")[0]
-        tally[word] = tally.get(word, 0) + 1
-    return tally
+    """Number of cases by outcome, whatever the exception."""
+    return dict(Counter(case.split(":")[0] for case in cases))
 
 
 def _refused(row: dict[str, Any]) -> bool:
@@ -169,10 +160,10 @@ def fetch(
     from coral_core.problem_sources.quixbugs import missing
 
     if source != "quixbugs":
-        raise ConfigError(f"problems fetch {source}: nothing is fetched for it. Known: quixbugs.")
+        raise ConfigError(f"problems fetch {source}: cannot be fetched", remedy="Known: quixbugs.")
     if into.exists() and not (into / ".git").exists() and (not into.is_dir() or any(into.iterdir())):
         raise ConfigError(
-            f"{into}: is there already and is no clone. Choose another directory with --into, or remove it."
+            f"{into}: exists and is not a clone", remedy="Choose another directory with --into, or remove it."
         )
     into.mkdir(parents=True, exist_ok=True)
     if not (into / ".git").exists():
@@ -199,20 +190,23 @@ def _git(folder: Path, *arguments: str) -> str:
             check=False,
         )
     except FileNotFoundError:
-        raise ConfigError(f"{folder}: git is not installed, and fetching needs it. Install git.") from None
+        raise ConfigError(f"{folder}: git is not installed, and fetching needs it", remedy="Install git.") from None
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"{folder}: git {arguments[0]} took longer than {GIT_SECONDS} s. Try again later.") from None
+        raise ConfigError(
+            f"{folder}: git {arguments[0]} took longer than {GIT_SECONDS} s", remedy="Try again later."
+        ) from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ConfigError(
-            f"{folder}: git {' '.join(arguments)} failed: {reason}. Check network and revision, or name a mirror or a "
-            "clone on disk with --url; a clone that you have already is used with --root or problems.path."
+            f"{folder}: git {' '.join(arguments)} failed: {reason}",
+            remedy="Check network and revision, or name a mirror or a clone on disk with --url; a clone that you have "
+            "already is used with --root or problems.path.",
         )
     return done.stdout.strip()
 
 
 def leak_check(config: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> None:
-    """List functions that cross splits, and benchmark answers that are trained on; returns 1 when a run is refused.
+    """List functions that cross splits and benchmark answers in the training data; exits with 1 when a run is refused.
 
     Args:
         config: The configuration.

@@ -1,1 +1,1 @@
-"""Pools, deployments, automations and, on one machine, workers: everything that work pools need."""
+"""Installs what work pools need: pools, deployments, automations and, on one machine, server and workers."""

@@ -1,4 +1,4 @@
-"""Ends flow runs in order: nothing is killed that could finish, nothing is left running."""
+"""Ends flow runs on the work pools: cancels all of them (`coral down`), or lets a pool finish (`coral drain`)."""
 
 import time
 from collections.abc import Iterator
@@ -12,23 +12,24 @@ from flows.prefect_api.api_errors import ApiError, ApiUnreachableError
 from flows.prefect_api.client import LIVING, FlowRun, RestClient, flow_run_query
 
 CANCEL_SECONDS = 30.0
+"""Longest wait for cancelled flow runs to end."""
 
 
 class Ended(Frozen):
-    """What was told to end."""
+    """Flow runs that were cancelled."""
 
-    on_pools: int = Field(0, description="Flow runs on the house's pools.")
-    evolutions: tuple[str, ...] = Field((), description="Evolutions that run elsewhere, as in a terminal.")
-    hanging: tuple[str, ...] = Field((), description="Those of them that still had not ended after half a minute.")
-    problem: str = Field("", description="Why nothing could be told to end, where the server answered and refused.")
+    on_pools: int = Field(0, description="Number of flow runs on the pools.")
+    evolutions: tuple[str, ...] = Field((), description="Evolutions that run elsewhere, for example in a terminal.")
+    hanging: tuple[str, ...] = Field((), description="Those of them that had not ended after half a minute.")
+    problem: str = Field("", description="Why nothing could be cancelled, where the server answered and refused.")
 
 
 def cancel_everything(url: str, leave_local: bool) -> Ended:
-    """Cancel all flow runs on the house's pools and evolutions that need them from elsewhere; wait until they have ended.
+    """Cancel all flow runs on the pools and evolutions elsewhere that use them; wait until they have ended.
 
     Args:
         url: The API of the installation.
-        leave_local: Evolutions that run on no pool at all (`infra.executor` is not work-pools) may go on: the server stays.
+        leave_local: Leave evolutions alone that use no pool (`infra.executor` is not work-pools); the server stays for them.
     """
     on_pools = flow_run_query(states=LIVING, pools=[pool.name for pool in POOLS])
     try:
@@ -43,7 +44,7 @@ def cancel_everything(url: str, leave_local: bool) -> Ended:
                     break
                 time.sleep(0.5)
             hanging = _still(client, told, leave_local)
-            for run in hanging:  # its process is gone, most likely: nobody else would put that on record
+            for run in hanging:  # most likely its process is gone, so nothing else would record its end
                 client.set_state(run.id, "CANCELLED", "coral down", force=True)
             return Ended(
                 on_pools=len(runs),
@@ -51,13 +52,13 @@ def cancel_everything(url: str, leave_local: bool) -> Ended:
                 hanging=tuple(run.name for run in hanging),
             )
     except ApiUnreachableError:
-        return Ended()  # the server is gone already; its workers are ended with what they run
+        return Ended()  # the server is gone; its workers are ended with what they run
     except ApiError as error:
         return Ended(problem=str(error))
 
 
 def _elsewhere(client: RestClient, leave_local: bool) -> list[FlowRun]:
-    """Living evolutions that no worker has started."""
+    """Evolutions under way that no worker started."""
     found = client.flow_runs(flow_run_query(states=LIVING, flow="evolve"))
     return [run for run in found if not run.work_pool_name and not (leave_local and _executor(run) != "work-pools")]
 
@@ -74,7 +75,7 @@ def _still(client: RestClient, told: set[str], leave_local: bool) -> list[FlowRu
 
 
 def drain(url: str, pool: str, seconds: float) -> Iterator[str]:
-    """Pause `pool` and wait until nothing runs there; yields what it sees. Raises `ConfigError`, `ApiError`."""
+    """Pause `pool` and wait until nothing runs there; yields progress messages. Raises `ConfigError`, `ApiError`."""
     with RestClient(url) as client:
         _pause(client, pool, True)
         yield f"paused {pool}"

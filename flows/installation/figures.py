@@ -1,6 +1,6 @@
-"""The figures of an installation: pools, lanes, jobs, store, evolutions, as `coral status` and the metrics endpoint show them.
+"""State of an installation (pools, lanes, jobs, store, evolutions), as `coral status` and the metrics endpoint show it.
 
-What the store's files tell is there also when the Prefect API is away; what only the API knows is null then.
+Values from the store's files are there also when the Prefect API cannot be reached; values from the API are null then.
 """
 
 import math
@@ -29,12 +29,12 @@ from flows.prefect_api.client import ANSWER_SECONDS, RestClient
 
 HOUR = 3600.0
 FRESH_SECONDS = 30.0
-"""A lane whose note is older counts as offline: who looks once cannot wait for a beat."""
+"""A lane whose note is older counts as offline."""
 MOST_EVOLUTIONS = 10
 
 
 class ApiFigures(Frozen):
-    """Could the Prefect API be asked?"""
+    """The Prefect API, and whether it answered."""
 
     url: str | None = None
     reachable: bool = False
@@ -42,44 +42,46 @@ class ApiFigures(Frozen):
 
 
 class PoolFigures(Frozen):
-    """One pool. Null is what could not be known: the API is away, or the pool has no queue of jobs."""
+    """One pool. Null: unknown, because the API cannot be reached or the pool has no queue of jobs."""
 
     name: str
     present: bool = True
-    limit: int | None = Field(None, description="Lanes at most.")
+    limit: int | None = Field(None, description="Largest number of lanes.")
     paused: bool | None = None
-    workers_online: int | None = Field(None, description="Workers whose heartbeats come.")
-    workers_silent: int | None = Field(None, description="Workers that Prefect lists and that are silent.")
-    queued: int | None = Field(None, description="Jobs that wait (of coral-control: evolutions).")
-    running: int | None = Field(None, description="Jobs in lanes (of coral-control: evolutions).")
+    workers_online: int | None = Field(None, description="Workers with recent heartbeats.")
+    workers_silent: int | None = Field(None, description="Workers that Prefect lists, without recent heartbeats.")
+    queued: int | None = Field(None, description="Waiting jobs (coral-control: evolutions).")
+    running: int | None = Field(None, description="Jobs in lanes (coral-control: evolutions).")
     lanes_online: int | None = None
     lanes_starting: int | None = None
-    utilisation: float | None = Field(None, description="Lanes at work over lanes at most, now.")
+    utilisation: float | None = Field(None, description="Working lanes over the limit, now.")
     completed_last_hour: int | None = None
-    failed_last_hour: int | None = Field(None, description="Tries that failed; most are made again.")
-    failed: int | None = Field(None, description="Jobs that failed and were given up, and lie there.")
-    uncollected: int | None = Field(None, description="Results that lie in the store and no evolution has taken.")
-    jobs_measured: int | None = Field(None, description="Jobs behind the next five: of the last hour, 64 of a lane.")
+    failed_last_hour: int | None = Field(None, description="Failed attempts; most are retried.")
+    failed: int | None = Field(None, description="Jobs that failed for good and were not cleared.")
+    uncollected: int | None = Field(None, description="Results in the store that no evolution has collected.")
+    jobs_measured: int | None = Field(
+        None, description="Jobs behind the next five values: of the last hour, at most 64 per lane."
+    )
     waiting_seconds_mean: float | None = Field(None, description="From ticket to claim.")
     waiting_seconds_p95: float | None = None
     work_seconds_mean: float | None = Field(None, description="From claim to result.")
     work_seconds_p95: float | None = None
-    latency_seconds_mean: float | None = Field(None, description="Waiting and work together.")
+    latency_seconds_mean: float | None = Field(None, description="Waiting plus work.")
 
 
 class StoreFigures(Frozen):
-    """What the store holds."""
+    """Contents of the store."""
 
     path: str
     present: bool
     adapters: int = 0
     evaluations: int = 0
     bytes: int = 0
-    bytes_exact: bool = Field(True, description="False: reckoned from a part of the entries.")
+    bytes_exact: bool = Field(True, description="False: estimated from a sample of the entries.")
 
 
 class EvolutionFigures(RunLine):
-    """The line of a run, and what it has spent."""
+    """One run and what it has spent."""
 
     paused: str = Field("", description="Why it starts no new job (its budget).")
     gpu_hours: float | None = Field(None, description="Lane hours so far; null without a ledger.")
@@ -89,14 +91,14 @@ class EvolutionFigures(RunLine):
 
 
 class Unreadable(Frozen):
-    """A run whose files cannot be read: it is named, and costs the others nothing."""
+    """A run whose files cannot be read."""
 
     run_id: str
     problem: str
 
 
 class StartObstacle(Frozen):
-    """Why no flow run of a deployment starts."""
+    """Why flow runs of a deployment do not start."""
 
     deployment: str
     text: str
@@ -104,7 +106,7 @@ class StartObstacle(Frozen):
 
 
 class Figures(Frozen):
-    """Everything at one moment."""
+    """The whole installation at one moment."""
 
     schema_version: int = 1
     api: ApiFigures
@@ -112,7 +114,7 @@ class Figures(Frozen):
     store: StoreFigures
     evolutions: tuple[EvolutionFigures, ...]
     obstacles: tuple[StartObstacle, ...] = Field(
-        (), description="What keeps lanes and evolutions from starting, as the API says; empty also when it is away."
+        (), description="Why lanes or evolutions do not start; also empty when the API cannot be reached."
     )
     unreadable: tuple[Unreadable, ...] = Field((), description="Runs whose files cannot be read.")
 
@@ -120,14 +122,14 @@ class Figures(Frozen):
 def figures(
     place: str, runs: str, url: str | None, problem: str = "", answer_seconds: float = ANSWER_SECONDS
 ) -> Figures:
-    """Look at everything.
+    """Read the state of an installation.
 
     Args:
-        place: The store.
+        place: Path of the store.
         runs: Directory of the runs.
-        url: The Prefect API; None when none is configured.
+        url: URL of the Prefect API; None when none is configured.
         problem: Why there is none.
-        answer_seconds: How long the API may take for one answer.
+        answer_seconds: Longest wait for one answer of the API, in seconds.
     """
     store = Store(place)
     looks, found, api = _ask(url, problem, runs, answer_seconds)
@@ -181,7 +183,7 @@ def _pool(name: str, look: PoolLook | None, store: Store, notes: Sequence[LaneNo
 
 
 def _jobs(queue: JobQueue, notes: Sequence[LaneNote]) -> dict[str, object]:
-    """What the files of the queue and its lanes' notes tell."""
+    """Values from the files of the queue and the notes of its lanes."""
     now = time.time()
     claims = {claim.digest for claim in queue.claims()}
     hours = [note.recent.last_hour(now) for note in notes]
@@ -248,7 +250,7 @@ def _evolutions(runs: str, store: Store) -> tuple[list[EvolutionFigures], list[U
 
 
 def _problem(folder: RunFolder, error: Exception) -> str:
-    """What is wrong, in a line; the configuration's own reader says it better than what tripped here."""
+    """What is wrong, in one line; where the configuration itself is broken, its reader's message."""
     try:
         folder.config()
     except (CoralError, OSError, ValueError) as better:

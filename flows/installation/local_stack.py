@@ -1,8 +1,7 @@
-"""A complete installation on one machine: server, pools, workers; started by one command, ended by another.
+"""The workers of `coral up`: a process worker for each pool, recorded in ``CORAL_HOME/up.json``.
 
-What runs is written to ``CORAL_HOME/up.json``. Workers start in sessions of their own, so that
-Ctrl-C in a terminal does not reach them, and with SIGINT as usual: a shell that put us into the
-background would have it ignored, and such a worker never stops.
+Workers start in sessions of their own, so that Ctrl-C in a terminal does not reach them, and with the default handling of
+SIGINT: a shell ignores it for background jobs, and a worker that inherits this never stops.
 """
 
 import contextlib
@@ -40,7 +39,7 @@ def state_file() -> Path:
 
 
 def read_state() -> dict[str, Any]:
-    """What `coral up` left: url and workers; empty when nothing is up."""
+    """URL, workers and working directory of `coral up`; empty when nothing is up."""
     try:
         return json_object(state_file().read_bytes())
     except (OSError, ValueError):
@@ -54,7 +53,7 @@ def _write_state(state: dict[str, Any]) -> None:
 
 
 class NoApiError(ConfigError):
-    """No API is configured, which is no fault: nothing is up."""
+    """No API is configured and nothing is up."""
 
 
 def known_api() -> str:
@@ -66,12 +65,14 @@ def known_api() -> str:
     """
     url = configured_api() or read_state().get("url")
     if not url:
-        raise NoApiError("no Prefect API is configured and nothing is up. Run coral up, or set PREFECT_API_URL.")
+        raise NoApiError(
+            "no Prefect API is configured and nothing is up", remedy="Run coral up, or set PREFECT_API_URL."
+        )
     return str(url)
 
 
 def use_api() -> str:
-    """`known_api`, for Prefect in this process and what it starts, from now on. Raises `ConfigError`."""
+    """Use `known_api` for Prefect in this process and its children. Raises `ConfigError`."""
     url = known_api()
     use_credential(url)  # before it is the configured one: what was configured for another API is not meant
     export_connection(url)
@@ -79,17 +80,17 @@ def use_api() -> str:
 
 
 def refuse_without_installation() -> None:
-    """Nobody takes work from pools of a server that is started for one evolution. Raises `ConfigError`."""
+    """Refuse work pools of a server that is started for one evolution: it has no workers. Raises `ConfigError`."""
     if configured_api() or (living() and read_state().get("url") == living()):
         return
     raise ConfigError(
-        "infra.executor: work-pools: nothing is up on this machine, so no worker would take the work. Run coral up first, or set "
-        "PREFECT_API_URL to the API that has the pools."
+        "infra.executor: work-pools: nothing is up on this machine, so no worker would take the work",
+        remedy="Run coral up first, or set PREFECT_API_URL to the API that has the pools.",
     )
 
 
 def refuse_what_lanes_refuse(config: "RunConfig", store: Path) -> None:
-    """Where lanes are those of `coral up`, say at once what each of them would. Raises `ConfigError`."""
+    """Refuse at once what each lane of `coral up` would refuse: paths outside its roots. Raises `ConfigError`."""
     from coral_core.lanes.allowed_paths import Roots  # late: commands that only look need no sources of problems
 
     state = read_state()
@@ -105,9 +106,17 @@ def refuse_what_lanes_refuse(config: "RunConfig", store: Path) -> None:
 
 
 def start_workers(url: str, workdir: Path | None = None) -> list[dict[str, Any]]:
-    """A process worker for each pool; those that run already for `url` are left alone, those of another server ended.
+    """Start a process worker for each pool that has none; workers of another server are ended first.
 
-    `workdir`: where their flow runs start, when that is known.
+    Args:
+        url: API of the workers.
+        workdir: Where their flow runs start; None: as recorded.
+
+    Returns:
+        Pool, pid and log of each worker.
+
+    Raises:
+        WorkerError: a worker ended at once.
     """
     with locked(coral_home(), "up"):
         if read_state().get("url", url) != url:
@@ -145,7 +154,7 @@ def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
 
 
 def is_worker(worker: dict[str, Any]) -> bool:
-    """Does this worker of `read_state` still run, and not a later process of the same number?"""
+    """Does this worker of `read_state` still run, rather than another process with its pid?"""
     process = Path(f"/proc/{worker['pid']}")
     try:
         arguments, environment = ((process / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
@@ -160,9 +169,9 @@ def _name(pool: str) -> str:
 
 
 def end_workers(pools: set[str] | None = None) -> Iterator[str]:
-    """End the workers of `pools` (all by default) with everything that they started; yields what was ended.
+    """End the workers of `pools` with everything that they started; yields what was ended.
 
-    With all of them also ends what workers that are dead now had started.
+    Without `pools`, end all workers, and flow runs whose worker died before.
     """
     with locked(coral_home(), "up"):
         yield from _end_workers(pools)
@@ -189,7 +198,7 @@ def _end_workers(pools: set[str] | None) -> Iterator[str]:
 
 
 def _end(family: list[int]) -> None:
-    """Wait for processes to end; kill those that do not."""
+    """Wait for processes to end; kill the rest after `STOP_SECONDS`."""
     deadline = time.monotonic() + STOP_SECONDS
     while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
         _reap()
@@ -198,7 +207,7 @@ def _end(family: list[int]) -> None:
 
 
 def _flow_runs(url: str) -> list[int]:
-    """Processes that a worker of this installation started for a flow run, whoever their parent is now."""
+    """Processes that a worker of this installation started for a flow run, whatever their parent is now."""
     of_ours = {f"{name}={value}".encode() for name, value in identity_of(url).items()}
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*"):

@@ -1,10 +1,9 @@
-"""Automations from files, and where their notices go.
+"""Installs automations from files, and the notification block that sends their notices.
 
-A notice is the action of an automation: Prefect's server sends it through a notification block. ``--notify-url``
-makes one that posts ``{"text": ...}``, which Slack, Mattermost, Rocket.Chat and most receivers of one's own
-take; ``--notify-block`` names one made in the UI (e-mail, PagerDuty, Opsgenie, ...). The URL is kept as a secret of
-the block and never printed. Without either, automations fire all the same and do nothing: the firing stands in the
-event feed. What is not given again stays as it is installed.
+``--notify-url`` creates a block that posts ``{"text": ...}``, which Slack, Mattermost, Rocket.Chat and most own receivers
+accept; ``--notify-block`` names a block made in the UI (e-mail, PagerDuty, Opsgenie, ...). The URL is stored as a secret of
+the block and never printed. Without a block the automations only leave entries in the event feed. Options that are not
+given keep their installed values.
 """
 
 from typing import Any
@@ -26,39 +25,43 @@ from flows.installation.pool_templates import automation_files, filled
 BLOCK_TYPE, BLOCK_NAME = "custom-webhook", "coral-notices"
 NO_PROGRESS, CRASHES = "coral: no progress", "coral: lane crashed repeatedly"
 MINUTES = 45.0
-"""More than a training may take with the start of its lane: `infra.training.minutes` 30 and `infra.start` 10."""
+"""Default of --no-progress-minutes: longer than a training and its lane's start (`infra.training.minutes` 30, `infra.start` 10)."""
 LANES = 3
 NONE = "none"
 NOWHERE = "notices (the event feed shows them; name a place with coral setup --notify-url URL)"
 
 
 class Notices(Frozen):
-    """What `coral setup` was asked; None keeps what is installed (or takes the default)."""
+    """Options of `coral setup`; None keeps the installed value, or takes the default."""
 
-    url: SecretStr | None = Field(None, description="Where notices are posted.")
+    url: SecretStr | None = Field(None, description="URL that notices are posted to.")
     block: str | None = Field(None, description="TYPE/NAME of a notification block, or none.")
     no_progress_minutes: float | None = None
     crashed_lanes: int | None = None
 
     def check(self) -> None:
-        """Raises `ConfigError` for what Prefect would refuse later."""
+        """Raise `ConfigError` for values that Prefect would refuse later."""
         if self.url is not None and self.block is not None:
-            raise ConfigError("--notify-url and --notify-block name two places: give one of them.")
+            raise ConfigError("--notify-url and --notify-block: name two receivers", remedy="Give one of them.")
         if self.url is not None and not (
             host(self.url) and self.url.get_secret_value().lower().startswith(("http://", "https://"))
         ):
-            raise ConfigError("--notify-url: not an http or https URL (not shown: it may be a secret). Check it.")
+            raise ConfigError(
+                "--notify-url: not an http or https URL (not shown: it may be a secret)", remedy="Check it."
+            )
         if self.no_progress_minutes is not None and self.no_progress_minutes * 60 < 10:
             raise ConfigError(
-                f"--no-progress-minutes {self.no_progress_minutes:g}: Prefect looks for absence over 10 seconds at "
-                f"least. Use 0.17 or more (default {MINUTES:g})."
+                f"--no-progress-minutes {self.no_progress_minutes:g}: Prefect detects absence over 10 seconds or more",
+                remedy=f"Use 0.17 or more (default {MINUTES:g}).",
             )
         if self.crashed_lanes is not None and self.crashed_lanes < 1:
-            raise ConfigError(f"--crashed-lanes {self.crashed_lanes}: use 1 or more (default {LANES}).")
+            raise ConfigError(
+                f"--crashed-lanes {self.crashed_lanes}: not positive", remedy=f"Use 1 or more (default {LANES})."
+            )
 
 
 def host(url: SecretStr) -> str:
-    """What may be printed of a URL: the rest is as good as a password."""
+    """Host of a URL, the only part that may be printed: the rest may be a secret."""
     try:
         return urlsplit(url.get_secret_value()).hostname or ""
     except ValueError:
@@ -66,7 +69,7 @@ def host(url: SecretStr) -> str:
 
 
 class Installed:
-    """The automations of the house as the server has them."""
+    """The automations of `coral setup`, in the files and on the server."""
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client
@@ -74,16 +77,12 @@ class Installed:
         found = {data["name"]: client.read_automations_by_name(data["name"]) for data in self.files}
         self.found: dict[str, Automation] = {name: automations[0] for name, automations in found.items() if automations}
 
-    def minutes(self) -> float:
-        trigger = self.found[NO_PROGRESS].trigger if NO_PROGRESS in self.found else None
-        return trigger.within.total_seconds() / 60 if isinstance(trigger, EventTrigger) else MINUTES
-
-    def lanes(self) -> int:
-        trigger = self.found[CRASHES].trigger if CRASHES in self.found else None
-        return trigger.threshold if isinstance(trigger, EventTrigger) else LANES
+    def _trigger(self, name: str) -> EventTrigger | None:
+        trigger = self.found[name].trigger if name in self.found else None
+        return trigger if isinstance(trigger, EventTrigger) else None
 
     def block(self) -> UUID | None:
-        """The block that the installed automations notify through, while it is there."""
+        """The block through which the installed automations notify, if it still exists."""
         for automation in self.found.values():
             for action in automation.actions:
                 wanted = getattr(action, "block_document_id", None)
@@ -92,13 +91,14 @@ class Installed:
         return None
 
     def wanted(self, notices: Notices, block: UUID | None) -> list[AutomationCore]:
-        """The automations of the files, with `notices`; one that was switched off stays off."""
-        minutes = notices.no_progress_minutes or self.minutes()
+        """The automations of the files with the values of `notices`; disabled ones stay disabled."""
+        progress, crashes = self._trigger(NO_PROGRESS), self._trigger(CRASHES)
+        minutes = notices.no_progress_minutes or (progress.within.total_seconds() / 60 if progress else MINUTES)
         values: dict[str, Any] = {
             "notify": str(block),
             "no_progress_seconds": minutes * 60,
             "no_progress_minutes": f"{minutes:g}",
-            "crashed_lanes": notices.crashed_lanes or self.lanes(),
+            "crashed_lanes": notices.crashed_lanes or (crashes.threshold if crashes else LANES),
         }
         result = []
         for data in self.files:
@@ -114,7 +114,7 @@ class Installed:
         return result
 
     def bring(self, wanted: AutomationCore, dry_run: bool) -> str:
-        """Create or update one automation; says what was done."""
+        """Create or update one automation. Returns what was done."""
         found = self.found.get(wanted.name)
         if found is None:
             if not dry_run:
@@ -128,7 +128,7 @@ class Installed:
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:
-    """What was asked for, without ids and times; sets in one order."""
+    """What can be set of an automation, without ids and times, sets in one order."""
     data = automation.model_dump(mode="json", include=set(AutomationCore.model_fields))
     trigger = data["trigger"]
     for key in ("after", "expect", "for_each"):
@@ -142,12 +142,15 @@ def _content(automation: AutomationCore) -> dict[str, Any]:
 def receiver(
     client: SyncPrefectClient, notices: Notices, installed: Installed, dry_run: bool
 ) -> tuple[UUID | None, str, str]:
-    """Where notices go: the block's id (None: nowhere), what it is in words, and what was done.
+    """Set up the notification block.
+
+    Returns:
+        The block's id (None: no notices are sent), its description, and what was done.
 
     Raises:
         ConfigError: no such block.
     """
-    own = _own_block(client)
+    own = _block(client, BLOCK_NAME, BLOCK_TYPE, include_secrets=True)
     if notices.url is not None:
         return _post_to(client, notices.url, own, dry_run)
     if notices.block is None:
@@ -158,13 +161,12 @@ def receiver(
             client.delete_block_document(own.id)
         return None, "notices", "would go nowhere" if dry_run else "go nowhere"
     kind, _, name = notices.block.partition("/")
-    try:
-        found = client.read_block_document_by_name(name, kind, include_secrets=False)
-    except ObjectNotFound:
+    found = _block(client, name, kind)
+    if found is None:
         raise ConfigError(
-            f"--notify-block {notices.block}: no such block on this server. Make it in the UI (Blocks), or see "
-            "prefect block ls for TYPE/NAME."
-        ) from None
+            f"--notify-block {notices.block}: no such block on this server",
+            remedy="Create it in the UI (Blocks), or look up TYPE/NAME with prefect block ls.",
+        )
     return found.id, f"notices through block {notices.block}", "would go" if dry_run else "go"
 
 
@@ -189,9 +191,9 @@ def _post_to(
     return UUID(str(saved)), what, f"{action}d"
 
 
-def _own_block(client: SyncPrefectClient) -> BlockDocument | None:
+def _block(client: SyncPrefectClient, name: str, kind: str, include_secrets: bool = False) -> BlockDocument | None:
     try:
-        return client.read_block_document_by_name(BLOCK_NAME, BLOCK_TYPE, include_secrets=True)
+        return client.read_block_document_by_name(name, kind, include_secrets=include_secrets)
     except ObjectNotFound:
         return None
 

@@ -1,4 +1,4 @@
-"""Looks at the house's pools through the API: queue depth, what runs, which workers still beat."""
+"""State of the work pools, from the API: waiting and running flow runs, workers and their heartbeats."""
 
 from typing import Any, Literal
 
@@ -13,21 +13,20 @@ LANE_FLOWS: dict[str, Literal["training", "evaluation"]] = {
     "train-adapters": "training",
     "evaluate-genomes": "evaluation",
 }
-"""Flow -> the queue that its runs serve, whatever deployment and pool they run on."""
+"""Flow to the queue that its runs serve, on any deployment and pool."""
 WAITING: tuple[StateType, ...] = ("SCHEDULED", "PENDING")
 RUNNING: tuple[StateType, ...] = ("RUNNING", "CANCELLING")
 SILENT_BEATS = 5 / 3
-"""Beats of a worker that may be missing. Prefect waits for 3 before it calls the worker OFFLINE; a beat comes every 30 s,
-so that we say so 50 s after the last one."""
+"""Heartbeat intervals after which a worker counts as silent: 50 s at the usual 30 s. Prefect waits for 3 before OFFLINE."""
 
 
 class WorkerLook(Frozen):
-    """One worker of a pool. Prefect goes on listing workers that are gone."""
+    """One worker of a pool. Prefect keeps listing workers that are gone."""
 
     name: str
     silent: float = Field(description="Seconds since its last heartbeat, by the server's clock.")
     interval: float = Field(30.0, gt=0, description="Seconds between its heartbeats.")
-    status: str = Field("ONLINE", description="What Prefect says: ONLINE until 3 heartbeats are missing.")
+    status: str = Field("ONLINE", description="Prefect's status: ONLINE until 3 heartbeats are missing.")
 
     @property
     def responsive(self) -> bool:
@@ -54,7 +53,7 @@ class PoolLook(Frozen):
 
 
 def look_at_pools(api: RestClient) -> list[PoolLook]:
-    """All pools of the house. Raises `ApiError` when the API does not answer."""
+    """All pools of `coral setup`. Raises `ApiError` when the API does not answer."""
     found = {pool.name: pool for pool in api.work_pools()}
     return [_look(api, spec.name, found.get(spec.name)) for spec in POOLS]
 

@@ -1,7 +1,7 @@
-"""The three work pools and their templates under `deployments/pools`, for three kinds of infrastructure.
+"""The three work pools, and their base job templates (`deployments/pools`) for three kinds of infrastructure.
 
-What a flow run's job variables could change (command, image, volumes, environment, privileges) is fixed when a
-template is rendered here; the only variable left open is a name. Who may write pools or deployments can change all of it
+Rendering a template here fixes everything that job variables of a flow run could change: command, image, volumes, environment,
+privileges. The only variable left open is a name. Anyone who may write pools or deployments can change all of it
 (docs/security.md).
 """
 
@@ -25,12 +25,12 @@ FILES = Path(__file__).parent
 
 
 class PoolSpec(Frozen):
-    """One work pool of the house."""
+    """One work pool of `coral setup`."""
 
     name: str
     limit: int = Field(ge=1, description="Flow runs at a time.")
-    gpu: str = Field("", description="GPU model that its lanes need; empty: none.")
-    memory_gb: int = Field(ge=1, description="Memory per flow run.")
+    gpu: str = Field("", description="GPU model that its lanes need; empty: no GPU.")
+    memory_gb: int = Field(ge=1, description="Memory per flow run, in GB.")
     description: str
 
 
@@ -51,17 +51,17 @@ DEPLOYMENTS = {
 """Deployments of `prefect.yaml` by full name, each with its pool."""
 
 GPU_PRODUCT = "nvidia.com/gpu.product"
-"""The label by which NVIDIA's GPU feature discovery tells Kubernetes what a node has."""
+"""Label of Kubernetes nodes that NVIDIA's GPU feature discovery sets."""
 PRODUCTS = {
     "A100-40GB": ("NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
     "A10G": ("NVIDIA-A10G",),
 }
-"""GPU model -> values of that label: the names that nvidia-smi gives, with hyphens."""
+"""GPU model to values of that label: the names of nvidia-smi, with hyphens."""
 TOKEN = "/run/secrets/huggingface-token"
 
 
 class Place(Frozen):
-    """What a template is rendered with."""
+    """Options with which the templates are rendered."""
 
     infrastructure: Infrastructure = "process"
     workdir: str = Field(description="Where processes start (process only).")
@@ -87,11 +87,11 @@ class Place(Frozen):
 
 
 RECORD = "coral"
-"""Key of a template under which set-up keeps what it was rendered with. Prefect reads `job_configuration` and `variables`."""
+"""Key of a template that holds its `Record`. Prefect itself reads only `job_configuration` and `variables`."""
 
 
 class Record(Frozen):
-    """What `coral setup` noted in a pool's template when it wrote it."""
+    """What `coral setup` stored in a template when it wrote it."""
 
     version: str = Field(description="Version of CORAL-X that rendered it.")
     sha256: str = Field(description="Digest of the template without this record.")
@@ -104,7 +104,7 @@ def automation_files() -> list[dict[str, Any]]:
 
 
 def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
-    """The base job template of `pool`, rendered for `place`, with a record of that in it."""
+    """The base job template of `pool`, rendered for `place`, with its `Record`."""
     rendered = _rendered(pool, place)
     record = Record(version=version("coral-x"), sha256=digest(rendered), place=place)
     return rendered | {RECORD: record.model_dump(mode="json")}
@@ -122,7 +122,7 @@ def recorded(pool: str, found: dict[str, Any]) -> Place:
 
 
 def difference(pool: PoolSpec, type_: str, found: dict[str, Any]) -> str:
-    """In what a template is not as this version renders it for the options that set-up was given; empty when in nothing."""
+    """How a template differs from what this version renders for its recorded options; empty where it does not."""
     body = {key: value for key, value in found.items() if key != RECORD}
     try:
         record = Record.model_validate(found[RECORD])
@@ -144,8 +144,8 @@ def _rendered(pool: PoolSpec, place: Place) -> dict[str, Any]:
     file = FILES / "pools" / f"{place.infrastructure}.json"
     gpu = bool(pool.gpu) and place.gpus
     memory = f"{pool.memory_gb}g" if place.infrastructure == "docker" else f"{pool.memory_gb}Gi"
-    # an evolution's relative paths (runs, runs/store) must outlive its container; lanes are told absolute ones, and name
-    # what is wrong with a closed store, which nobody could who starts in it
+    # relative paths of an evolution (runs, runs/store) must outlive its container. Lanes get absolute paths; started
+    # in the store they could not report that it cannot be entered
     start_in = "/app" if pool.gpu else place.store
     values: dict[str, Any] = {
         "pool": pool.name,
@@ -172,17 +172,17 @@ def _rendered(pool: PoolSpec, place: Place) -> dict[str, Any]:
 
 
 def _docker(place: Place, start_in: str, gpu: bool) -> dict[str, Any]:
-    """What only the template of docker pools asks for."""
+    """Values that only the template of docker pools needs."""
     container: dict[str, Any] = {"ipc_mode": "private", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
     container["working_dir"] = start_in
     if gpu:
-        # all of them: Docker gives a count of 1 the first GPU each time. A lane takes one for itself (coral_core/lanes/gpu.py)
+        # all GPUs: with a count of 1 Docker gives each container the first. A lane picks one (coral_core/lanes/gpu.py)
         container |= {"device_requests": [{"count": -1, "capabilities": [["gpu"]]}], "shm_size": "2g"}
     return {"container": container, "volumes": [f"{place.store}:{place.store}"]}
 
 
 def _kubernetes(pool: PoolSpec, place: Place, memory: str, gpu: bool) -> dict[str, Any]:
-    """What only the template of kubernetes pools asks for."""
+    """Values that only the template of kubernetes pools needs."""
     limits = {"memory": memory} | ({"nvidia.com/gpu": "1"} if gpu else {})
     own = place.node_labels.get(pool.name) or (f"{GPU_PRODUCT}={','.join(PRODUCTS[pool.gpu])}" if gpu else "")
     key, _, products = own.partition("=")
@@ -192,7 +192,7 @@ def _kubernetes(pool: PoolSpec, place: Place, memory: str, gpu: bool) -> dict[st
     return {
         "resources": {"limits": limits, "requests": {"memory": memory}},
         "affinity": {"nodeAffinity": required} if own else {},
-        # nodes with GPUs are often kept free for those who ask for one
+        # GPU nodes often carry this taint
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] if gpu else [],
         "secrets": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}}]
         if pool.gpu and place.token_secret
@@ -201,7 +201,7 @@ def _kubernetes(pool: PoolSpec, place: Place, memory: str, gpu: bool) -> dict[st
 
 
 def filled(node: Any, values: dict[str, Any]) -> Any:
-    """Put `values` for ``${name}``; a string that is nothing else takes the value as it is."""
+    """Replace ``${name}`` by its value; a string of one placeholder alone becomes the value itself, of any type."""
     if isinstance(node, dict):
         return {key: filled(child, values) for key, child in node.items()}
     if isinstance(node, list):

@@ -134,9 +134,9 @@ def test_setup_is_idempotent_keeps_what_is_not_given_and_prints_no_secret(
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (Notices(no_progress_minutes=0.1), "10 seconds at least"),
-        (Notices(crashed_lanes=0), "use 1 or more"),
-        (Notices(url=SecretStr("http://a.example/s3cr3t"), block="slack-webhook/a"), "give one of them"),
+        (Notices(no_progress_minutes=0.1), "10 seconds or more"),
+        (Notices(crashed_lanes=0), "Use 1 or more"),
+        (Notices(url=SecretStr("http://a.example/s3cr3t"), block="slack-webhook/a"), "Give one of them"),
         (Notices(url=SecretStr("http://[s3cr3t")), "not an http or https URL"),
     ],
 )
