@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import App
+from cyclopts.argument import Argument
 
 from coral_core.config import RunConfig
 from flows.cli import build
@@ -40,9 +41,14 @@ def _type_name(hint: Any) -> str:
     return re.sub(r"\b(?:pathlib|typing)\.| \| None\b", "", name)
 
 
+def _collected(app: App) -> list[Argument]:
+    """Arguments of a command, with the help of its docstring; groups of options by their members."""
+    return [each for each in app.assemble_argument_collection(parse_docstring=True) if each.name != "*"]
+
+
 def _arguments(app: App) -> str:
     rows = []
-    for argument in app.assemble_argument_collection():
+    for argument in _collected(app):
         default = argument.field_info.default
         silent = default in (None, False, inspect.Parameter.empty)
         shown = "required" if argument.required else "" if silent else f"`{default}`"
@@ -54,8 +60,8 @@ def _arguments(app: App) -> str:
 
 
 def _usage(app: App, path: tuple[str, ...]) -> str:
-    positional = [argument for argument in app.assemble_argument_collection() if not argument.name.startswith("--")]
-    options = any(argument.name.startswith("--") for argument in app.assemble_argument_collection())
+    positional = [argument for argument in _collected(app) if not argument.name.startswith("--")]
+    options = len(positional) < len(_collected(app))
     words = [argument.name if argument.required else f"[{argument.name}]" for argument in positional]
     return " ".join(["coral", *path, *words, *(["[OPTIONS]"] if options else [])])
 

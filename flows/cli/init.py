@@ -14,10 +14,8 @@ def init(
     file: Path = Path("quickstart.yaml"),
     /,
     *,
-    from_: Annotated[
-        Path | None, Parameter(name="--from", help="A directory of functions and their tests to take bugs from.")
-    ] = None,
-    force: Annotated[bool, Parameter(help="Overwrite the file if there is one.", negative=())] = False,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Write a commented configuration to start from.
 
@@ -26,6 +24,8 @@ def init(
 
     Args:
         file: Where to write it.
+        from_: A directory of functions and their tests to take bugs from.
+        force: Overwrite the file if there is one.
     """
     if file.exists() and not force:
         raise ConfigError(f"{file}: the file exists", remedy="Choose another name, or overwrite it with --force.")

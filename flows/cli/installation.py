@@ -21,26 +21,25 @@ if TYPE_CHECKING:
     from flows.installation.server_setup import Step
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
+Flag = Annotated[bool, Parameter(negative=())]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Notify:
-    """Options of notices; values that are not given stay as installed."""
+    """Options of notices; values that are not given stay as installed.
 
-    notify_url: Annotated[
-        str | None, Parameter(help="URL that notices are posted to, as JSON with a text.", env_var="CORAL_NOTIFY_URL")
-    ] = None
-    notify_block: Annotated[
-        str | None, Parameter(help="TYPE/NAME of a notification block in place of a URL; none: no notices.")
-    ] = None
-    no_progress_minutes: Annotated[
-        float | None, Parameter(help="Minutes without a finished job after which a notice is sent; 45 at first.")
-    ] = None
-    crashed_lanes: Annotated[
-        int | None,
-        Parameter(help="Crashed lanes of a kind within 10 minutes after which a notice is sent; 3 at first."),
-    ] = None
+    Attributes:
+        notify_url: URL that notices are posted to, as JSON with a text.
+        notify_block: TYPE/NAME of a notification block in place of a URL; none: no notices.
+        no_progress_minutes: Minutes without a finished job after which a notice is sent; 45 at first.
+        crashed_lanes: Crashed lanes of a kind within 10 minutes after which a notice is sent; 3 at first.
+    """
+
+    notify_url: Annotated[str | None, Parameter(env_var="CORAL_NOTIFY_URL")] = None
+    notify_block: str | None = None
+    no_progress_minutes: float | None = None
+    crashed_lanes: int | None = None
 
     def notices(self) -> "Notices":
         from pydantic import SecretStr
@@ -64,41 +63,45 @@ LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)")
 @Parameter(name="*")
 @dataclass(frozen=True)
 class PoolOptions:
-    """Options of pools: what their templates are rendered with."""
+    """Options of pools: what their templates are rendered with.
 
-    type: Annotated[Infrastructure, Parameter(help="What lanes run in.")] = "process"
-    workdir: Annotated[Path | None, Parameter(help="Where processes start; this folder by default.")] = None
-    store: Annotated[str, Parameter(help="Folder of runs and store in every container.")] = "/data"
-    api_url: Annotated[str | None, Parameter(help="The API as containers reach it.")] = None
-    control_image: Annotated[str, Parameter(help="Image of evolutions.")] = "coral-x-control:latest"
-    lane_image: Annotated[str, Parameter(help="Image of lanes.")] = "coral-x-lane:latest"
-    pull_policy: Annotated[PullPolicy, Parameter(help="When images are pulled.")] = "IfNotPresent"
-    network: Annotated[str, Parameter(help="Docker network mode.")] = "bridge"
-    token_file: Annotated[
-        str, Parameter(help="File of each Docker host that holds lanes' Hugging Face token, readable for user 1000.")
-    ] = ""
-    namespace: Annotated[str, Parameter(help="Kubernetes namespace of lanes.")] = "coral"
-    claim: Annotated[str, Parameter(help="Kubernetes volume claim that holds the store.")] = "coral-store"
-    training_node_label: Annotated[
-        str, Parameter(help="KEY=VALUE[,VALUE] of the nodes that train, in place of GPU feature discovery's for A100s.")
-    ] = ""
-    evaluation_node_label: Annotated[
-        str, Parameter(help="The same of the nodes that evaluate, in place of GPU feature discovery's for A10Gs.")
-    ] = ""
-    token_secret: Annotated[str, Parameter(help="Secret whose key HF_TOKEN holds lanes' Hugging Face token.")] = ""
-    code_root: Annotated[
-        list[str] | None,
-        Parameter(
-            help="Folder in containers whose code may be run (sources package, quixbugs); repeatable.", negative=()
-        ),
-    ] = None
-    allow_missing_layer: Annotated[
-        list[str] | None,
-        Parameter(
-            help="Sandbox layer that a configuration may do without (landlock, seccomp); repeatable.", negative=()
-        ),
-    ] = None
-    gpus: Annotated[bool, Parameter(help="Lanes use GPUs, one each.")] = True
+    Attributes:
+        type: What lanes run in.
+        workdir: Where processes start; this folder by default.
+        store: Folder of runs and store in every container.
+        api_url: The API as containers reach it.
+        control_image: Image of evolutions.
+        lane_image: Image of lanes.
+        pull_policy: When images are pulled.
+        network: Docker network mode.
+        token_file: File of each Docker host that holds lanes' Hugging Face token, readable for user 1000.
+        namespace: Kubernetes namespace of lanes.
+        claim: Kubernetes volume claim that holds the store.
+        training_node_label: KEY=VALUE[,VALUE] of the nodes that train, in place of GPU feature discovery's for A100s.
+        evaluation_node_label: The same of the nodes that evaluate, in place of GPU feature discovery's for A10Gs.
+        token_secret: Secret whose key HF_TOKEN holds lanes' Hugging Face token.
+        code_root: Folder in containers whose code may be run (sources package, quixbugs); repeatable.
+        allow_missing_layer: Sandbox layer that a configuration may do without (landlock, seccomp); repeatable.
+        gpus: Lanes use GPUs, one each.
+    """
+
+    type: Infrastructure = "process"
+    workdir: Path | None = None
+    store: str = "/data"
+    api_url: str | None = None
+    control_image: str = "coral-x-control:latest"
+    lane_image: str = "coral-x-lane:latest"
+    pull_policy: PullPolicy = "IfNotPresent"
+    network: str = "bridge"
+    token_file: str = ""
+    namespace: str = "coral"
+    claim: str = "coral-store"
+    training_node_label: str = ""
+    evaluation_node_label: str = ""
+    token_secret: str = ""
+    code_root: Annotated[list[str] | None, Parameter(negative=())] = None
+    allow_missing_layer: Annotated[list[str] | None, Parameter(negative=())] = None
+    gpus: bool = True
 
     def place(self, url: str) -> Place:
         """What templates are rendered with; `url` is the configured API. Raises `ConfigError` for options that do not fit."""
@@ -190,16 +193,20 @@ USUAL_POOLS = PoolOptions()
 def setup(
     *,
     pools: PoolOptions = USUAL_POOLS,
-    as_installed: Annotated[
-        bool, Parameter(help="Use for each pool the options that its last set-up recorded.", negative=())
-    ] = False,
+    as_installed: Flag = False,
     notify: Notify = NO_NOTIFY,
-    only_notices: Annotated[
-        bool, Parameter(help="Leave pools and deployments alone: only automations and where notices go.", negative=())
-    ] = False,
-    dry_run: Annotated[bool, Parameter(help="Print what would be done.", negative=())] = False,
+    only_notices: Flag = False,
+    dry_run: Flag = False,
 ) -> None:
-    """Create or update work pools, automations and deployments on the configured Prefect API."""
+    """Create or update work pools, automations and deployments on the configured Prefect API.
+
+    Args:
+        pools: Options of pools.
+        as_installed: Use for each pool the options that its last set-up recorded.
+        notify: Options of notices.
+        only_notices: Leave pools and deployments alone: only automations and where notices go.
+        dry_run: Print what would be done.
+    """
     url = use_api()
     from flows.installation import server_setup
 
@@ -217,18 +224,16 @@ def _print(steps: Iterable["Step"]) -> None:
         console.print(f"{step.action:<20} {step.what}")
 
 
-def up(
-    *,
-    port: Annotated[int, Parameter(help="Port of the local Prefect server.")] = 4200,
-    workdir: Annotated[Path | None, Parameter(help="Where evolutions and lanes start; this folder by default.")] = None,
-    auth: Annotated[
-        bool | None, Parameter(help="Whether the server asks for a key from now on; by default as last time.")
-    ] = None,
-) -> None:
+def up(*, port: int = 4200, workdir: Path | None = None, auth: bool | None = None) -> None:
     """Start a complete installation on this machine: server, pools, workers, deployments.
 
     With --auth a key is generated and kept in CORAL_HOME/api-key, readable for you alone; commands and workers of
     this installation use it by themselves, and the Prefect UI asks for it.
+
+    Args:
+        port: Port of the local Prefect server.
+        workdir: Where evolutions and lanes start; this folder by default.
+        auth: Whether the server asks for a key from now on; by default as last time.
     """
     from coral_core.lanes.allowed_paths import Roots  # late: it knows all sources of problems
     from flows.prefect_api.local_server import coral_home, join, refuse_beside_configured
@@ -314,15 +319,7 @@ def down() -> None:
     console.print(f"{how or 'the server had ended'}. Finished work is in the store.")
 
 
-def drain(
-    pool: str,
-    /,
-    *,
-    minutes: Annotated[float, Parameter(help="How long to wait for lanes to finish what they do.")] = 60,
-    undo: Annotated[
-        bool, Parameter(help="Take work again; a worker of coral up is started again.", negative=())
-    ] = False,
-) -> None:
+def drain(pool: str, /, *, minutes: float = 60, undo: Flag = False) -> None:
     """Pause a pool, wait for its lanes to finish their jobs, then stop its local worker.
 
     Args:

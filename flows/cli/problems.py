@@ -6,9 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -31,8 +30,8 @@ def check(
     source: str,
     /,
     *,
-    root: Annotated[Path | None, Parameter(help="What the source reads (problems.path).")] = None,
-    config: Annotated[Path | None, Parameter(help="A configuration for the other keys and the limits.")] = None,
+    root: Path | None = None,
+    config: Path | None = None,
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -44,6 +43,8 @@ def check(
 
     Args:
         source: builtin, quixbugs, jsonl, package or the name of a plug-in.
+        root: What the source reads (problems.path).
+        config: A configuration for the other keys and the limits.
     """
     overrides = [*(set_ or []), f"problems.source={source}"]
     if root is not None:
@@ -144,18 +145,14 @@ def _print(rows: list[dict[str, Any]], seconds: float) -> None:
     )
 
 
-def fetch(
-    source: str,
-    /,
-    *,
-    revision: Annotated[str, Parameter(help="Commit, tag or branch.")] = PINNED,
-    into: Annotated[Path, Parameter(help="Directory that receives the clone.")] = CLONE,
-    url: Annotated[str, Parameter(help="Where to clone from: a mirror, or a repository on disk.")] = URL,
-) -> None:
+def fetch(source: str, /, *, revision: str = PINNED, into: Path = CLONE, url: str = URL) -> None:
     """Fetch a public benchmark; run it again to move to another revision.
 
     Args:
         source: quixbugs.
+        revision: Commit, tag or branch.
+        into: Directory that receives the clone.
+        url: Where to clone from: a mirror, or a repository on disk.
     """
     from coral_core.problem_sources.quixbugs import missing
 
