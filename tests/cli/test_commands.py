@@ -233,7 +233,7 @@ def test_a_bug_of_ours_is_one_line_and_a_traceback_only_on_request(tmp_path: Pat
     assert "Traceback" in broken(CORAL_DEBUG="1").stderr
 
 
-LIKE = ROOT / "tests" / "repair" / "quixbugs_like"
+LIKE = ROOT / "tests" / "problem_sources" / "quixbugs_like"
 
 
 def test_problems_check_prints_each_problem(tmp_path: Path) -> None:
