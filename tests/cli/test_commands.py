@@ -294,7 +294,7 @@ def test_a_leak_is_refused_before_a_run_and_listed(tmp_path: Path) -> None:
 
 
 def test_init_from_a_directory_writes_what_fits(tmp_path: Path) -> None:
-    own = shutil.copytree(ROOT / "tests" / "repair" / "package_like", tmp_path / "own")
+    own = shutil.copytree(ROOT / "tests" / "problem_sources" / "package_like", tmp_path / "own")
     made = coral("init", "own.yaml", "--from", own, cwd=tmp_path, CORAL_HOME=str(tmp_path / "home"))
     assert made.returncode == 0, made.stderr
     assert "12 functions usable" in made.stdout
