@@ -57,16 +57,21 @@ class LocalExecutor(Executor):
     """Lanes as processes of this machine; one torch thread each, one lane per core unless configured."""
 
     def __init__(self, infra: InfraConfig, store: Store, run_id: str = "", ledger: Ledger | None = None) -> None:
-        self._infra = infra
         self._store = store
         self._run_id = run_id
         self._ledger = ledger
         self._held: Closure | None = None
+        self._attempts = infra.attempts
+        self._linger = infra.linger
         self._limit = infra.local_lanes or (os.cpu_count() or 1)
         self._seconds: dict[QueueName, float] = {
             "training": infra.training.minutes * 60,
             "evaluation": infra.evaluation.minutes * 60,
         }
+        self._allowed = self._seconds
+        """Seconds that the ledger expects of a job at most."""
+        self._in_order = False
+        """Whether jobs are taken in the order of submission."""
         self._caps: dict[Kind, int] = {"training": infra.training.lanes, "evaluation": infra.evaluation.lanes}
         self._changed = threading.Condition()
         self._queue: list[tuple[tuple[int, int], int, _Work]] = []
@@ -128,21 +133,26 @@ class LocalExecutor(Executor):
         return work.future
 
     def _push(self, work: _Work) -> None:
-        bisect.insort(self._queue, ((_PRIORITY[work.kind], -work.size), next(self._order), work))
+        rank = (0, 0) if self._in_order else (_PRIORITY[work.kind], -work.size)
+        bisect.insort(self._queue, (rank, next(self._order), work))
         self._changed.notify_all()
 
+    def _make_lane(self) -> Lane:
+        return Lane(self._store, EngineProcess())
+
     def _serve(self, number: int) -> None:
-        lane = Lane(self._store, EngineProcess())
-        # lanes of one's own machine cost what they work, not what they wait
-        meter = Meter(self._store, f"local-{uuid.uuid4().hex}", "training", rented=False)
+        lane, meter = self._make_lane(), None
+        if self._ledger is not None:  # lanes of one's own machine cost what they work, not what they wait
+            meter = Meter(self._store, f"local-{uuid.uuid4().hex}", "training", rented=False)
         with self._changed:
             self._workplaces[number] = lane
         try:
-            with meter:
+            with meter or contextlib.nullcontext():
                 while (work := self._next(number, meter)) is not None:
                     self._do(lane, number, work)
-                    with contextlib.suppress(StoreError):  # the next job says it
-                        meter.rest()
+                    if meter is not None:
+                        with contextlib.suppress(StoreError):  # the next job says it
+                            meter.rest()
         finally:
             with self._changed:
                 self._workplaces.pop(number, None)
@@ -150,14 +160,14 @@ class LocalExecutor(Executor):
                 self._changed.notify_all()
             lane.close()
 
-    def _next(self, number: int, meter: Meter) -> _Work | None:
+    def _next(self, number: int, meter: Meter | None) -> _Work | None:
         """The next job this lane may start, booked; None after `linger` idle seconds or on close."""
-        deadline = time.monotonic() + self._infra.linger
+        deadline = time.monotonic() + self._linger
         with self._changed:
             while not self._closed:
                 if (work := self._choose(meter)) is not None:
                     self._busy[number] = work
-                    if is_last(work.attempts, self._infra.attempts):
+                    if is_last(work.attempts, self._attempts):
                         self._alone = work
                     return work
                 left = deadline - time.monotonic()
@@ -167,7 +177,7 @@ class LocalExecutor(Executor):
                 self._changed.wait(HELD_SECONDS if self._held else max(left, 0.05))
         return None
 
-    def _choose(self, meter: Meter) -> _Work | None:
+    def _choose(self, meter: Meter | None) -> _Work | None:
         """Take the first job that may start from the queue."""
         closed: dict[str, Closure | None] = {}
         for work in [entry[2] for entry in self._queue]:
@@ -176,8 +186,8 @@ class LocalExecutor(Executor):
             elif self._may_start(work):
                 pool: QueueName = "training" if work.kind == "training" else "evaluation"
                 try:
-                    if pool not in closed and self._ledger is not None:
-                        closed[pool] = self._ledger.begin(meter, self._run_id, pool, work.digest, self._seconds[pool])
+                    if pool not in closed and self._ledger is not None and meter is not None:
+                        closed[pool] = self._ledger.begin(meter, self._run_id, pool, work.digest, self._allowed[pool])
                 except StoreError as error:  # full or gone: nothing that is spent could be booked
                     self._take(work)
                     work.future.set_exception(error)
@@ -195,7 +205,7 @@ class LocalExecutor(Executor):
     def _may_start(self, work: _Work) -> bool:
         if self._alone is not None:
             return False
-        if is_last(work.attempts, self._infra.attempts):
+        if is_last(work.attempts, self._attempts):
             return not self._busy
         pool = _POOL[work.kind]
         return sum(_POOL[other.kind] == pool for other in self._busy.values()) < self._caps[pool]
@@ -213,20 +223,20 @@ class LocalExecutor(Executor):
             if self._alone is work:
                 self._alone = None
             work.attempts += 1
-            again = _may_be_tried_again(error) and work.attempts < self._infra.attempts and not self._closed
+            again = _may_be_tried_again(error) and work.attempts < self._attempts and not self._closed
             if again:
                 log.warning(
                     "%s %s failed (try %d of %d): %s",
                     work.kind,
                     work.digest[:12],
                     work.attempts,
-                    self._infra.attempts,
+                    self._attempts,
                     message.splitlines()[0],
                 )
                 log.debug("in full: %s", message, exc_info=error)
                 self._push(work)
             self._changed.notify_all()
-            alone = is_last(work.attempts - 1, self._infra.attempts)
+            alone = is_last(work.attempts - 1, self._attempts)
         failure = Failure(lane=f"local-{number}", error=type(error).__name__, message=message, alone=alone)
         if _may_be_tried_again(error) and not self._closed:
             self.on_failure(work.kind, work.digest, failure)

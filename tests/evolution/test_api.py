@@ -42,13 +42,13 @@ def config(folder: Path, model: str = "rehearsal", executor: str = "inline", **m
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("finished")
     return folder, evolve(config(folder))
 
 
-def test_a_result_names_everything(finished: tuple[Path, Any]) -> None:
-    _, result = finished
+def test_a_result_names_everything(small: tuple[Path, Any]) -> None:
+    _, result = small
     assert result.status == "finished" and result.held_out[0].name == "champion"
     assert result.champion.genome.genome_id == result.history[-1].champion
     assert {each.genome.genome_id for each in result.front} == set(result.history[-2].front)
@@ -56,25 +56,10 @@ def test_a_result_names_everything(finished: tuple[Path, Any]) -> None:
     assert open_run(result.folder) == result == open_run(result.folder.parent / "latest")
 
 
-@pytest.mark.parametrize("how", ["local", "prefect"])
-def test_history_is_the_same_in_every_way(finished: tuple[Path, Any], tmp_path: Path, how: str) -> None:
-    """Another executor; and the Prefect flow, with a server of its own."""
-    if how == "local":
-        folder = evolve(config(tmp_path, executor="local")).folder
-    else:
-        code = (
-            "import asyncio, json, sys\nfrom prefect.testing.utilities import prefect_test_harness\n"
-            "from coral_core import RunConfig\nfrom flows.evolve import evolve\n"
-            "with prefect_test_harness():\n"
-            "    print(asyncio.run(evolve(RunConfig.model_validate(json.loads(sys.argv[1]))))['folder'])\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code, json.dumps(settings(tmp_path))], capture_output=True, text=True, timeout=600
-        )
-        assert done.returncode == 0, done.stderr
-        folder = Path(done.stdout.splitlines()[-1])
-    _, result = finished
-    assert (folder / "history.jsonl").read_bytes() == (result.folder / "history.jsonl").read_bytes()
+def test_the_local_executor_writes_the_same_history(small: tuple[Path, Any], tmp_path: Path) -> None:
+    """And so does Prefect: tests/flows/test_evolve.py."""
+    folder = evolve(config(tmp_path, executor="local")).folder
+    assert (folder / "history.jsonl").read_bytes() == (small[1].folder / "history.jsonl").read_bytes()
 
 
 CODE = """
@@ -102,7 +87,7 @@ def started(folder: Path, **more: Any) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_after_a_kill_or_ctrl_c_it_goes_on(finished: tuple[Path, Any], tmp_path: Path, sign: signal.Signals) -> None:
+def test_after_a_kill_or_ctrl_c_it_goes_on(tmp_path: Path, sign: signal.Signals) -> None:
     process = started(tmp_path)
     process.send_signal(sign)
     _, said = process.communicate(timeout=120)
@@ -155,9 +140,9 @@ def test_it_waits_while_the_budget_is_spent(tmp_path: Path) -> None:
     assert "the limit of the evolution" in heard.why
 
 
-async def test_it_works_where_an_event_loop_runs(finished: tuple[Path, Any]) -> None:
+async def test_it_works_where_an_event_loop_runs(small: tuple[Path, Any]) -> None:
     """As in a notebook."""
-    folder, result = finished
+    folder, result = small
     assert evolve(config(folder)) == result
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from coral_core import evolve, load_config
 from coral_core.store.store import Store
 from tests.rehearsal_runs import Coral
 from tests.waiting import until
@@ -115,6 +116,15 @@ def test_lanes_and_executor_change_nothing(finished: Coral, coral: Coral, settin
 
 
 @pytest.mark.slow(reason="a run; tests/search holds the same of the search")
+@pytest.mark.parametrize("executor", ["local", "inline"])
+def test_the_engine_alone_writes_the_same_history(finished: Coral, tmp_path: Path, executor: str) -> None:
+    """Without Prefect, by the Python API."""
+    places = [f"runs={tmp_path / 'runs'}", f"store.path={tmp_path / 'store'}", f"infra.executor={executor}"]
+    result = evolve(load_config(finished.run / "config.yaml", places))
+    assert result.run_id == finished.run.name
+    assert (result.folder / "history.jsonl").read_bytes() == finished.history()
+
+
 def test_the_hash_seed_changes_nothing(finished: Coral, coral: Coral) -> None:
     assert coral.evolve(env={"PYTHONHASHSEED": "12345"}).returncode == 0
     assert coral.history() == finished.history()
