@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.record import QUICKSTART, Bench, write
 from coral_core.config import load_config
+from coral_core.evolution.state import Listener
 
 SETTINGS = [
     "base_model.name=rehearsal",
@@ -27,7 +28,7 @@ SETTINGS = [
 ]
 
 
-class Silent:
+class Silent(Listener):
     """A publisher that shows nothing: the other side."""
 
     def __init__(self, *_: object) -> None: ...
@@ -36,8 +37,6 @@ class Silent:
         return self
 
     async def __aexit__(self, *_: object) -> None: ...
-
-    def changed(self) -> None: ...
 
     def generation_run(self, number: int, flow_run_id: str) -> None: ...
 

@@ -12,8 +12,8 @@ Example:
     >>> bug = problems.fitness[0]
     >>> with coral_core.Judge() as judge:
     ...     [verdict] = judge.judge_batch([(bug, bug.reference)])
-    >>> verdict.outcome
-    'fixed'
+    >>> verdict.passed
+    True
     >>> sorted(coral_core.__all__)[:3]
     ['EvolutionResult', 'EvolutionState', 'Judge']
 """

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from coral_core.evolution.state import EvolutionState
 from coral_core.report.pictures import LIMIT
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
@@ -136,7 +137,7 @@ class Api:
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     api = Api()
-    monkeypatch.setattr(artifacts, "get_client", lambda: api)
+    monkeypatch.setattr(artifacts, "async_client", lambda: api)
     return api
 
 
@@ -202,7 +203,7 @@ def test_an_api_that_fails_never_stops_the_search(
         publisher = artifacts.Publisher(folder, store, "")
         async with publisher:
             for _ in range(5):
-                publisher.changed()
+                publisher.changed(EvolutionState())
                 await asyncio.sleep(0.02)  # subject: a search that lasts
         await publisher.finish(1)
         return "done"
