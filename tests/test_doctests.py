@@ -1,4 +1,4 @@
-"""Every example in a docstring of coral_core runs and gives what it shows."""
+"""Every example in a docstring of coral_core and flows runs and gives what it shows."""
 
 import ast
 import doctest
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 def with_examples() -> list[str]:
     """Names of the modules whose docstrings hold examples, found without importing them."""
     found = []
-    for path in sorted((ROOT / "coral_core").rglob("*.py")):
+    for path in sorted(path for package in ("coral_core", "flows") for path in (ROOT / package).rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         if ">>> " in text and any(
             ">>> " in (ast.get_docstring(node) or "")
