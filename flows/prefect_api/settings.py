@@ -115,8 +115,8 @@ def ui_url(api_url: str) -> str:
 
 def export(values: Mapping[str, str]) -> None:
     """Set environment variables for this process and its children; Prefect reads them again if it is imported."""
+    _exported.update({name: value for name, value in values.items() if os.environ.get(name) != value})
     os.environ.update(values)
-    _exported.update(values)
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
 

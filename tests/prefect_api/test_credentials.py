@@ -235,6 +235,18 @@ def test_a_key_of_a_profile_is_still_one_after_it_was_exported(home: Path) -> No
     assert found == ("Bearer pnu_x", "PREFECT_API_KEY (of the active Prefect profile or settings file)")
 
 
+def test_a_key_of_the_environment_is_one_after_it_was_exported_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", TEAM)
+    monkeypatch.setenv("PREFECT_API_KEY", "pnu_environment")
+    try:
+        export_connection(TEAM)
+        found = credential_for(TEAM)
+    finally:
+        monkeypatch.undo()
+        refresh_global_settings_context()
+    assert found is not None and found.source == "PREFECT_API_KEY (in the environment)"
+
+
 def test_the_local_servers_key_is_still_its_own_after_it_was_exported(
     local: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
