@@ -7,41 +7,22 @@ no sandbox: a plug-in is trusted. A plug-in that does not return uses up the tim
 
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from pydantic import TypeAdapter
 
 from coral_core.errors import ConfigError, CoralError, EngineError
 from coral_core.parent_process import end_with, take_pipes
+from coral_core.scoring.child_process import ChildProcess
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.plugins import ObjectiveError, measure, measure_one, or_nothing
 from coral_core.time_limit import TimeLimit
 
 _JUDGED = TypeAdapter(Judged)
 _ERRORS: dict[str, type[CoralError]] = {kind.__name__: kind for kind in (ConfigError, EngineError, ObjectiveError)}
-
-
-class Measurer(Protocol):
-    """Measures objectives of plug-ins."""
-
-    def measure(
-        self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit, remarks: dict[str, str] | None = None
-    ) -> dict[str, float]:
-        """As `plugins.measure`, within `limit`. Raises `ConfigError`, `EngineError`, `EngineTimeOutError`."""
-        ...
-
-    def kill(self) -> None:
-        """End the measurement under way, from any thread; no other process will start."""
-        ...
-
-    def close(self) -> None:
-        """Give the process back."""
-        ...
 
 
 class MeasuringHere:
@@ -59,25 +40,25 @@ class MeasuringHere:
         return
 
 
-class MeasuringProcess:
-    """A child process that starts with the first objective, and again after it was ended."""
+class MeasuringProcess(ChildProcess):
+    """Measures in a child process, within the time limit of a job."""
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-        self._killed = False
+    module = "coral_core.scoring.measuring_process"
+    killed_error = EngineError("the lane's plug-ins were ended")
 
     def measure(
         self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit, remarks: dict[str, str] | None = None
     ) -> dict[str, float]:
+        """As `plugins.measure`, within `limit`. Raises `ConfigError`, `EngineError`, `EngineTimeOutError`."""
+
         def one(name: str, version: str) -> float:
             return or_nothing(name, lambda seen: self._ask(name, version, _plain(seen), limit), judged, remarks)
 
         return {name: one(name, version) for name, version in versions.items()}
 
     def _ask(self, name: str, version: str, judged: Any, limit: TimeLimit) -> float:
-        process = self._living()
-        assert process.stdin is not None and process.stdout is not None
+        process = self._running()
+        assert process.stdout is not None
         out_of_time = threading.Event()
 
         def end() -> None:
@@ -89,8 +70,7 @@ class MeasuringProcess:
         timer.start()
         line = b""
         with contextlib.suppress(OSError):
-            process.stdin.write(json.dumps({"name": name, "version": version, "judged": judged}).encode() + b"\n")
-            process.stdin.flush()
+            self._send(process, {"name": name, "version": version, "judged": judged})
             line = process.stdout.readline()
         timer.cancel()
         if out_of_time.is_set():
@@ -104,38 +84,8 @@ class MeasuringProcess:
             raise _ERRORS[reply["error"]](reply["problem"], remedy=reply["remedy"])
         return float(reply["score"])
 
-    def _living(self) -> "subprocess.Popen[bytes]":
-        with self._lock:
-            if self._killed:
-                raise EngineError("the lane's plug-ins were ended")
-            if self._process is None or self._process.poll() is not None:
-                path = os.pathsep.join(entry for entry in sys.path if entry)
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "coral_core.scoring.measuring_process", str(os.getpid())],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=os.environ | {"PYTHONPATH": path},
-                    start_new_session=True,
-                )
-            return self._process
 
-    def kill(self) -> None:
-        with self._lock:
-            self._killed = True
-            process = self._process
-        if process is not None:
-            process.kill()
-
-    def close(self) -> None:
-        with self._lock:
-            process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                stream.close() if stream is not None else None
+Measurer = MeasuringHere | MeasuringProcess
 
 
 def _plain(judged: Judged) -> Any:

@@ -8,6 +8,7 @@ Protocol: JSON lines. Requests ``{op, ...}``, replies ``{result}`` or ``{raised}
 with the first request, and again after it was ended.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ from typing import Any, BinaryIO
 
 from coral_core.errors import JudgeError
 from coral_core.parent_process import end_with, take_pipes
+from coral_core.scoring.child_process import ChildProcess
 
 CPU_SECONDS = 20.0
 """CPU seconds for one text. An ordinary text takes milliseconds, the slowest known one of the greatest length four seconds."""
@@ -44,13 +46,19 @@ class _BrokenError(Exception):
     """The process ended, did not answer in time or answered nonsense."""
 
 
-class TextProcess:
+class TextProcess(ChildProcess):
     """The client of the process; thread-safe, one request at a time."""
 
+    module = "coral_core.scoring.text_process"
+    stderr = subprocess.DEVNULL
+    killed_error = JudgeError("the process that reads texts was ended")
+
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__()
         self._lock = threading.RLock()
-        self._killed = False
+
+    def environment(self) -> dict[str, str]:
+        return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"PYTHONHASHSEED": "0"}
 
     def ask(self, request: dict[str, Any], until: float | None = None) -> Any:
         """The result of one request, or `Unread` when it broke the process twice while an ordinary text did not.
@@ -81,13 +89,12 @@ class TextProcess:
                 return Unread(str(error))
 
     def _once(self, request: dict[str, Any], until: float | None) -> Any:
-        process = self._living()
+        process = self._running()
         patience = time.monotonic() + PATIENCE
         line = b""
         try:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
+            assert process.stdout is not None
+            self._send(process, request)
             line = _line(process.stdout.fileno(), patience if until is None else min(until, patience))
         except OSError:
             pass
@@ -96,12 +103,12 @@ class TextProcess:
             raise
         if not line.endswith(b"\n"):
             late = time.monotonic()
-            how = self.close()
+            status = self._end(0.2)
             if self._killed:
-                raise JudgeError("the process that reads texts was ended")
+                raise self.killed_error
             if until is not None and late >= until:
                 raise TimeoutError
-            raise _BrokenError("no answer in time" if late >= patience else how)
+            raise _BrokenError("no answer in time" if late >= patience else _how_it_ended(status))
         reply = json.loads(line)
         if "missing" in reply:
             self.close()
@@ -114,57 +121,18 @@ class TextProcess:
             raise _BrokenError(str(reply["raised"]))  # of the text or, with a full disk, of this machine
         return reply["result"]
 
-    def _living(self) -> "subprocess.Popen[bytes]":
-        if self._killed:
-            raise JudgeError("the process that reads texts was ended")
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "coral_core.scoring.text_process", str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,
-            )
-        return self._process
-
     def start(self) -> None:
         """Start the process without waiting: loading bandit takes about as long as a small model takes to generate."""
-        with self._lock:
-            if not self._killed:
-                self._living()
+        with self._lock, contextlib.suppress(JudgeError):
+            self._running()
 
-    def kill(self) -> None:
-        """End the request under way, from any thread; no other process will start."""
-        self._killed = True
-        process = self._process
-        if process is not None:
-            process.kill()
 
-    def close(self) -> str:
-        """End the process. Returns how it ended, in words."""
-        process, self._process = self._process, None
-        if process is None:
-            return ""
-        try:
-            status: int | None = process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            status = None
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            try:
-                if stream is not None:
-                    stream.close()
-            except OSError:
-                pass
-        if status is None:
-            return "the reading process was ended"
-        if -status in (signal.SIGPROF, signal.SIGXCPU):
-            return f"reading it took more than {CPU_SECONDS:.0f} s of CPU time"
-        return f"it ended the process that read it (exit status {status})"
+def _how_it_ended(status: int | None) -> str:
+    if status is None:
+        return "the reading process was ended"
+    if -status in (signal.SIGPROF, signal.SIGXCPU):
+        return f"reading it took more than {CPU_SECONDS:.0f} s of CPU time"
+    return f"it ended the process that read it (exit status {status})"
 
 
 def _line(descriptor: int, until: float) -> bytes:
