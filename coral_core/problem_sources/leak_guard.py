@@ -1,11 +1,10 @@
-"""Refuses to optimise on answers that are being measured, before anything is spent.
+"""Refuses to train on measured answers, before anything is spent.
 
-Three kinds of leak: training on the own answers of a public benchmark; a function that
-is in two splits in equal normal form (an error everywhere); for a public benchmark also
-near-duplicates across splits (`normal.NEAR_DUPLICATE`). The built-in problems are split
-by family, variant and bug class and are alike on purpose, so near-duplicates among them
-are no finding; those of a user's own source are listed by `coral problems leak-check`
-and refused by nobody. A leak is accepted by name only: ``problems.accept_leaks``.
+There are three kinds of leak: training on the answers of a public benchmark; a function in two splits in equal normal
+form (always an error); for a public benchmark also near-duplicates across splits (`normal_form.NEAR_DUPLICATE`). The
+built-in problems are split by family, variant and bug class and resemble each other by design, so near-duplicates among
+them are no finding; those of a user's own source are listed by `coral problems leak-check` only. A leak is accepted by
+name: ``problems.accept_leaks``.
 """
 
 import logging
@@ -38,14 +37,18 @@ class Leak(Frozen):
 
 
 class LeakError(ConfigError):
-    """The run would measure what it was trained on; the list stands in the message."""
+    """The run would measure what it was trained on; the problem lists the leaks."""
 
 
 def guard(problems: ProblemSet, config: ProblemsConfig) -> list[Leak]:
     """The leaks of `problems` that the configuration accepts by name; usually none.
 
+    Args:
+        problems: The problems, split.
+        config: Names the sources whose leaks are accepted.
+
     Raises:
-        LeakError: there are leaks that it does not accept. The first line names the source and the way out.
+        LeakError: there are leaks that it does not accept.
     """
     found = leaks(problems, near=problems.benchmark)
     if not found:

@@ -2,18 +2,16 @@
 
 A program needs python_programs/NAME.py, correct_python_programs/NAME.py and
 python_testcases/test_NAME.py; with json_testcases/NAME.json the cases are its lines,
-without one the reference runs under the test file once and its calls are recorded
-(`recorder`). Nothing of the clone runs against a patch. From a test file with JSON cases
-only its rules are read, never run: a tolerance (``pytest.approx(…, abs=…)``) and inputs
-that it skips (slow with ``pytest.run_slow``, else excluded).
+without one the reference runs under the test file once and its calls are recorded (`quixbugs_recorder`). No code of the
+clone runs against a patch. A test file with JSON cases is parsed, not run: for a tolerance (``pytest.approx(…, abs=…)``)
+and for the inputs that it skips (slow with ``pytest.run_slow``, else excluded).
 
-What the model sees is the buggy code without the specification that trails it as a
-string: adapters train on functions that have none, and a prompt that differs in form
-between training and test measures the form. The reference, too, is code only (some
-files keep alternatives in a string).
+The model sees the buggy code without the specification that follows it as a string: adapters train on functions without
+one, and a prompt of another form in training than in test would measure the form. The reference is code only, too (some
+files hold alternatives in a string).
 
-There are no training pairs here, on purpose: `coral_core.problem_sources` takes them
-from elsewhere, and `coral_core.problem_sources.leak_guard` refuses the benchmark's own answers.
+There are deliberately no training pairs here: `coral_core.problem_sources` takes them from another source, and
+`coral_core.problem_sources.leak_guard` refuses the benchmark's own answers.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """Breaks functions and keeps the bugs that the judge finds by a recorded case.
 
-The judge also runs each reference first: a function that it cannot run (files, threads, too
-much memory) is refused here, and not in the middle of an evolution.
+The judge runs each reference first: a function that it cannot run (files, threads, too much memory) is refused here,
+before an evolution starts.
 """
 
 import os
@@ -39,8 +39,11 @@ class Bug(Frozen):
 def find_bugs(functions: Sequence[tuple[Found, Cased]]) -> tuple[dict[str, tuple[Bug, ...]], dict[str, str]]:
     """Bugs by function, and why the other functions were refused.
 
+    Args:
+        functions: Functions with their recorded cases.
+
     Raises:
-        JudgeError: the sandbox failed; this says nothing about the functions.
+        JudgeError: the sandbox failed, whatever the functions are.
     """
     problems = {found.key: _problem(found, cased) for found, cased in functions}
     bugs: dict[str, tuple[Bug, ...]] = {}

@@ -1,7 +1,7 @@
-"""What a directory's tests give, kept by the content of the directory.
+"""Cache of recordings: cases and bugs of a directory's functions, by the content of the directory.
 
-A recording holds data only: cases, and bugs by number. All code comes from the directory at
-every reading, and a recording that does not fit it, or does not read as ours, is made anew.
+A recording holds data only: cases, and bugs by number. Code is read from the directory each time. A recording that does
+not match the directory, or is not valid, is made anew.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ class Refusal(Frozen):
 
 
 class Recording(Frozen):
-    """All that the tests of a directory give."""
+    """Everything recorded from the tests of a directory."""
 
     schema_version: Literal[1] = 1
     content: str = Field(description="Digest of the directory, the interpreter and the versions of recorder and judge.")
@@ -70,7 +70,7 @@ class Recording(Frozen):
 
 @dataclass(frozen=True)
 class Ready:
-    """A recording and the functions that it speaks of, as they are in the directory."""
+    """A recording and its functions, as they are in the directory."""
 
     recording: Recording
     functions: dict[str, Found]
@@ -122,7 +122,7 @@ def cache_folder() -> Path:
 
 
 def content_digest(root: Path) -> str:
-    """Identity of what is recorded: the files below `root`, and what reads them."""
+    """Identity of a recording: digest of the files below `root` and of the versions of the tools."""
     files: dict[str, str] = {}
     for here, names in walk(root):
         for name in names:
@@ -134,7 +134,13 @@ def content_digest(root: Path) -> str:
 
 
 def read_recording(path: Path, content: str, functions: dict[str, Found]) -> Recording | None:
-    """The recording at `path`, when there is one that is whole and fits the directory; else None."""
+    """The recording at `path`, when it is valid and matches the directory; else None.
+
+    Args:
+        path: File of the cache.
+        content: As `content_digest` of the directory.
+        functions: The functions of the directory, by key.
+    """
     if not path.exists():
         return None
     try:
@@ -211,7 +217,7 @@ def _usable(found: Found, cased: Cased, bugs: tuple[Bug, ...]) -> Usable:
 
 
 def failure(what: str, error: Exception) -> str:
-    """A reason for an error that nobody foresaw, as a sentence."""
+    """A reason for an unexpected error, as text."""
     log.debug("%s", what, exc_info=error)
     return f"{what} ({type(error).__name__}: {error})"
 
@@ -235,7 +241,7 @@ def _cased(found: Found, calls: Calls) -> Cased | str:
         return cases_of(found, known)
     except Refused as refused:
         return str(refused)
-    except Exception as error:  # whatever one function does to us, the others stay
+    except Exception as error:  # one function must not affect the others
         return failure("its calls cannot be made into cases", error)
 
 

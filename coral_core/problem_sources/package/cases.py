@@ -1,9 +1,8 @@
 """From recorded calls to cases: each function is called again, alone, twice, in both orders.
 
-A function is refused when it acts differently alone than in its package, differently from
-run to run (each has its own hash seed), or touches the world outside. Where tests give fewer
-than `CASES` calls, more are made from their arguments, and the function itself says what is
-right; of these only calls that return a value count.
+A function is refused when it behaves differently alone than in its package, differently from run to run (each has its own
+hash seed), or uses files, processes or the network. Where tests give fewer than `CASES` calls, more are made from their
+arguments, with the results of the function as expected values; of these only calls that return a value count.
 """
 
 import json
@@ -52,7 +51,15 @@ class Cased:
 
 
 def cases_of(found: Found, calls: Sequence[Call]) -> Cased:
-    """The cases of `found`. Raises `Refused`."""
+    """The cases of a function.
+
+    Args:
+        found: The function.
+        calls: Its recorded calls.
+
+    Raises:
+        Refused: it cannot become a problem.
+    """
     made = list(_made(calls, random.Random(seed_from("package-cases", normal_form(found.source)))))
     arguments = [list(call.arguments) for call in calls] + made
     first = replay(found, arguments, 1)
@@ -112,7 +119,16 @@ def _repeated(arguments: list[Any], record: Record, again: Record, needed: bool 
 
 
 def replay(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list[Record]:
-    """What comes of each call of the function, alone, in order. Raises `Refused` when it cannot be defined."""
+    """Outcomes of calls of the function alone, in order.
+
+    Args:
+        found: The function.
+        arguments: Encoded arguments of each call.
+        hash_seed: PYTHONHASHSEED of the process.
+
+    Raises:
+        Refused: the function cannot be defined on its own, or takes too long.
+    """
     records: list[Record] = []
     while len(records) < len(arguments):
         lines = _run(found, arguments[len(records) :], hash_seed)
@@ -224,7 +240,7 @@ def _made(calls: Sequence[Call], rng: random.Random) -> Iterator[list[Any]]:
 
 
 def near(value: Any, rng: random.Random) -> Any:
-    """A value of the same kind that is a step away from `value` (or `value`, where there is none)."""
+    """A value of the same type that differs a little from `value`, or `value` itself where there is none."""
     kind = type(value)
     if kind is bool:
         return not value

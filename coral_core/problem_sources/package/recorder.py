@@ -1,11 +1,10 @@
-"""Runs a directory's own tests and writes down which calls they make. Run as a script, by `recording`.
+"""Runs a directory's own tests and records the calls that they make. Run as a script, by `recording`.
 
     python -P recorder.py REQUEST RESULT
 
-Standard library only, and pytest where it is installed. Both files are JSON; nothing that
-the tests print counts. A function under record is replaced in its module, as the module is
-imported, by one that does the same and writes down arguments and outcome in the closed value
-language. Calls of failing tests do not count. Not covered: calls in other processes.
+Standard library only, and pytest where it is installed. Both files are JSON; output of the tests is ignored. When its
+module is imported, a function under record is replaced by a wrapper that records arguments and outcome in the closed
+value language. Calls of failing tests do not count. Not covered: calls in other processes.
 """
 
 import doctest
@@ -31,7 +30,7 @@ ITEMS = 4_000
 
 
 class Calls:
-    """What has been called so far, by file and function."""
+    """Recorded calls, by file and function."""
 
     def __init__(self, values: Any, most: int) -> None:
         self.kept: dict[str, dict[str, dict[str, Any]]] = {}
@@ -56,7 +55,7 @@ class Calls:
         reasons[text] = reasons.get(text, 0) + 1
 
     def call(self, key: str, function: Callable[..., Any], signature: inspect.Signature, given: Any, named: Any) -> Any:
-        """Call `function` and write it down, unless it is a call from within itself. Raises what the function raises, only."""
+        """Call `function` and record the call, unless it is recursive. Raises only what the function raises."""
         inside = self._inside.__dict__.setdefault("keys", set())
         if key in inside or len(self.pending) > 50_000:
             return function(*given, **named)
@@ -133,7 +132,7 @@ def positional(signature: inspect.Signature, given: Sequence[Any], named: dict[s
 
 
 def recording(calls: Calls, key: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of the same module that does what `original` does, and writes it down.
+    """A wrapper of `original` that records its calls.
 
     It has the globals of the original, by which doctest tells the functions of a module.
     """
@@ -191,7 +190,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 class Watch:
-    """The part of pytest that tells us how each test ended."""
+    """A pytest plug-in that notes how each test ended."""
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls

@@ -1,8 +1,7 @@
 """Runs the tests of a directory in a process of their own and reads which calls they made.
 
-The process has a time limit, a short environment without secrets, and answers by one JSON
-file, which is checked like any other stranger's. Not covered: tests that need services,
-credentials or another interpreter.
+The process has a time limit and a short environment without secrets. Its answer, one JSON file, is checked as untrusted
+input. Not covered: tests that need services, credentials or another interpreter.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ MOST_CALLS = 64
 """Distinct calls kept per function."""
 LARGEST_RESULT = 256 * 1024 * 1024
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-"""What the tests see of our environment, with LC_*. Tokens and passwords are not among it."""
+"""Variables that are passed to the tests, with LC_*: no tokens or passwords."""
 
 
 class Call(Frozen):
@@ -43,7 +42,7 @@ class Call(Frozen):
 
     @property
     def outcome(self) -> dict[str, Any] | None:
-        """What came of it, as `replay` writes it; None when it was not to be seen."""
+        """The outcome in the form of `cases.replay`; None when it was not recorded."""
         after = {} if self.mutated is None else {"mutated": list(self.mutated)}
         if self.exception is not None:
             return {"exception": self.exception} | after
@@ -51,7 +50,7 @@ class Call(Frozen):
 
 
 class Calls(Frozen):
-    """What the tests did."""
+    """The calls that the tests made, and how the tests ended."""
 
     calls: dict[str, tuple[Call, ...]] = Field(description="By function (file:name), in the order of the tests.")
     refused: dict[str, dict[str, int]] = Field(description="By function: why calls could not be recorded, how many.")
@@ -66,6 +65,11 @@ def pytest_installed() -> bool:
 
 def record(root: Path, found: Sequence[Found], seconds: float = SECONDS) -> Calls:
     """The calls that the tests below `root` make to the functions of `found` that may be recorded.
+
+    Args:
+        root: The directory.
+        found: Its functions.
+        seconds: Wall clock of all tests together.
 
     Raises:
         ProblemError: the tests took longer than `seconds`, or their process ended without an answer.
@@ -103,9 +107,14 @@ def record(root: Path, found: Sequence[Found], seconds: float = SECONDS) -> Call
 
 
 def read_calls(path: Path, root: Path, known: set[str]) -> Calls:
-    """Check what a recording process wrote.
+    """Read and check the answer of a recording process.
 
-    A function with a call that is not in the value language is refused, and the others stay.
+    A function with a call outside the value language is refused; the others are kept.
+
+    Args:
+        path: The answer.
+        root: The directory, for errors.
+        known: Keys of the functions under record.
 
     Raises:
         ProblemError: anything else that ours does not write.

@@ -1,10 +1,10 @@
-"""Calls a function alone, call by call, and writes down what came of it. Run as a script, by `cases`.
+"""Calls a function alone and writes the outcome of each call. Run as a script, by `cases`.
 
     python -s -S -P replay.py < REQUEST
 
 Standard library only. One JSON line per call on stdout. It runs the user's own functions,
-also with arguments that no test gave them, so it refuses (by an audit hook) whatever touches
-files, processes or the network: a safety catch for trusted code, not a sandbox. A call that
+also with arguments that no test gave them, so an audit hook refuses access
+to files, processes and the network: a safety catch for trusted code, not a sandbox. A call that
 is stuck in C code ends the process; `cases` goes on with the next one.
 """
 
@@ -35,7 +35,7 @@ class Ended(BaseException):
 
 
 class Watch:
-    """What the running call has done so far."""
+    """Limits of the running call: executed lines and audit events."""
 
     def __init__(self, lines: int) -> None:
         self.limit = lines
