@@ -1,4 +1,4 @@
-"""Refuses to train on measured answers, before anything is spent.
+"""Refuses to train on measured answers, and splits without problems, before anything is spent.
 
 There are three kinds of leak: training on the answers of a public benchmark; a function in two splits in equal normal
 form (always an error); for a public benchmark also near-duplicates across splits (`normal_form.NEAR_DUPLICATE`). The
@@ -11,11 +11,11 @@ import logging
 from typing import Literal
 
 from coral_core.config.tree import ProblemsConfig
-from coral_core.errors import ConfigError
+from coral_core.errors import ConfigError, ProblemError
 from coral_core.frozen import Frozen
 from coral_core.problem_sources import BENCHMARKS
 from coral_core.problems.normal_form import check_split, near_duplicates
-from coral_core.problems.problem import ProblemSet
+from coral_core.problems.problem import ProblemSet, Split
 
 log = logging.getLogger("coral.guard")
 
@@ -48,8 +48,10 @@ def guard(problems: ProblemSet, config: ProblemsConfig) -> list[Leak]:
         config: Names the sources whose leaks are accepted.
 
     Raises:
+        ProblemError: a split that the run evaluates holds no problem.
         LeakError: there are leaks that it does not accept.
     """
+    _refuse_empty_splits(problems, config)
     found = leaks(problems, near=problems.benchmark)
     if not found:
         return []
@@ -63,6 +65,16 @@ def guard(problems: ProblemSet, config: ProblemsConfig) -> list[Leak]:
     names = ", ".join(sorted(sources))
     problem = f"problems: {len(found)} leaks between the training data of {names} and the measured problems, so scores would be memory"
     raise LeakError("\n".join([problem, *shown]), remedy=_remedy(sources))
+
+
+def _refuse_empty_splits(problems: ProblemSet, config: ProblemsConfig) -> None:
+    needed: tuple[Split, ...] = ("fitness", "held_out", "monitor") if config.monitor else ("fitness", "held_out")
+    for split in needed:
+        if not problems.split(split):
+            remedy = f"Add problems of the split {split}" + (
+                " or set problems.monitor to 0." if split == "monitor" else "."
+            )
+            raise ProblemError(f"problems.source: {config.source}: no problem in the split {split}", remedy=remedy)
 
 
 def _remedy(sources: set[str]) -> str:

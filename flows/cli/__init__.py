@@ -122,8 +122,8 @@ def build() -> App:
 
 
 def main() -> None:
-    """Entry point of `coral`: an error is one line that says what to do, never a traceback first."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding shows what it can
+    """Entry point of `coral`. An error is printed as one line with a remedy; CORAL_DEBUG=1 prints the traceback."""
+    for stream in (sys.stdout, sys.stderr):  # terminals of other encodings
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -144,7 +144,7 @@ def _leave(code: int) -> None:
 
 def _main() -> None:
     debug = os.environ.get("CORAL_DEBUG") == "1"
-    if logging.lastResort is not None:  # what commands without a log of their own print warnings with
+    if logging.lastResort is not None:  # prints the warnings of commands without a log
         logging.lastResort.setFormatter(VisibleFormatter())
     try:
         build()()
@@ -168,24 +168,24 @@ def _main() -> None:
 
 
 def _told(error: Exception) -> tuple[int, str]:
-    """Exit code and words for an error that nobody raised on purpose."""
+    """Exit code and text for an error that is no `CoralError`."""
     if isinstance(error, PermissionError) and error.filename:
         return 2, (
-            f"{_in_a_line(error.filename)}: may not be read or written by user {os.geteuid()} ({error.strerror}). Give this user "
-            "the folder, or run as the one who owns it."
+            f"{_in_a_line(error.filename)}: user {os.geteuid()} may not read or write it ({error.strerror}). Change its "
+            "permissions, or run as its owner."
         )
     if isinstance(error, OSError) and error.filename and error.errno in OF_THE_FILE_SYSTEM:
         return (
             2,
-            f"{_in_a_line(error.filename)}: cannot be used ({error.strerror}). Give another path, or put this one right.",
+            f"{_in_a_line(error.filename)}: cannot be used ({error.strerror}). Use another path, or repair this one.",
         )
     if isinstance(error, OSError) and not error.filename and error.errno in OF_THE_FILE_SYSTEM:
         return 2, (
-            f"something could not be written or read ({error.strerror}): the output, or a file of runs or store. Look at the disk that "
-            "they are on, and run it again."
+            f"reading or writing failed ({error.strerror}): the output, or a file of the runs or the store. Check the disk that "
+            "they are on, then run the command again."
         )
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, of a path that begins with ~
-        return 2, "a path begins with ~ and names a user whom this machine does not know: write the whole path (also in CORAL_HOME, PREFECT_HOME)."  # fmt: skip
+        return 2, "a path begins with ~ and names an unknown user. Write the absolute path (also in CORAL_HOME and PREFECT_HOME)."  # fmt: skip
     if "prefect" in sys.modules:
         from flows.prefect_api.client import api_error
 
@@ -193,7 +193,7 @@ def _told(error: Exception) -> tuple[int, str]:
             return known.exit_code, str(known)
     reason = (str(error).splitlines() or [""])[0]
     return 70, (
-        f"{type(error).__name__}: {reason}\nThis is a bug of CORAL-X, not of yours. CORAL_DEBUG=1 shows where it happened."
+        f"{type(error).__name__}: {reason}\nThis is a bug of CORAL-X. Set CORAL_DEBUG=1 to see the traceback, and please report it."
     )
 
 
@@ -201,11 +201,11 @@ OF_THE_FILE_SYSTEM = {
     errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
     errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETXTBSY, errno.EFBIG, errno.ENOTCONN, errno.EHOSTDOWN,
 }  # fmt: skip
-"""What a path that was given can do, wherever it is used."""
+"""Errors that any path given by a user can cause."""
 
 
 LONGEST_ARGUMENT = 200
-"""Characters of what was typed that an error repeats."""
+"""Characters of an argument that an error message repeats."""
 
 
 def _in_a_line(path: object) -> str:
@@ -213,13 +213,13 @@ def _in_a_line(path: object) -> str:
 
 
 def _say(text: str) -> None:
-    """`error: <first line>` in red on a terminal, then the other lines. Nobody listens where stderr is closed."""
+    """Print `error: <first line>` in red on a terminal, then the other lines. Prints nothing if stderr is closed."""
     if sys.stderr is None:
         return
     from coral_core.config.yaml_document import shown
     from coral_core.untrusted import visible
 
-    for argument in sys.argv[1:]:  # in one line, however it was typed
+    for argument in sys.argv[1:]:  # shown in one line
         if "\n" in argument or "\r" in argument or len(argument) > LONGEST_ARGUMENT:
             text = text.replace(argument, shown(argument, LONGEST_ARGUMENT))
     first, *rest = visible(text).splitlines() or [""]

@@ -113,7 +113,11 @@ def jobs(*, store: StorePath = "runs/store", as_json: AsJson = False) -> None:
 
 
 def retry(digest: str, /, *, store: StorePath = "runs/store") -> None:
-    """Put the failed job DIGEST back into the queue; its failures are forgotten."""
+    """Put the failed job DIGEST back into the queue and forget its failures.
+
+    Args:
+        digest: Digest of the job, or the beginning of one (`coral jobs`).
+    """
     found = _failed(_store(store), digest)
     for queue, ticket in found:
         queue.submit(ticket.model_copy(update={"failures": (), "alone": False}))
@@ -126,7 +130,11 @@ def retry(digest: str, /, *, store: StorePath = "runs/store") -> None:
 
 
 def drop(digest: str, /, *, store: StorePath = "runs/store") -> None:
-    """Remove job DIGEST from the queue; a lane that works on it stops."""
+    """Remove job DIGEST from the queue; a lane that works on it stops.
+
+    Args:
+        digest: Digest of the job, or the beginning of one (`coral jobs`).
+    """
     place = _store(store)
     whole = _one(
         digest,
@@ -240,7 +248,12 @@ def _queue_name(pool: str) -> str:
 
 
 def submit_train(config: Path, /, *, genes: Genes = None, set_: Settings = None, timeout: float = 3600) -> None:
-    """Train one adapter on the training pool and wait for it."""
+    """Train one adapter on the training pool and wait for it.
+
+    Args:
+        config: Configuration that names base model, store and pools.
+        timeout: Seconds to wait for the result.
+    """
     loaded = _loaded(config, set_)
     heavy, _ = _genes(genes)
 
@@ -260,7 +273,13 @@ def submit_evaluate(
     set_: Settings = None,
     timeout: float = 3600,
 ) -> None:
-    """Evaluate a genome (training its adapter first where the store has none) and wait for it."""
+    """Evaluate a genome and wait for it; train its adapter first if the store has none.
+
+    Args:
+        config: Configuration that names base model, store and pools.
+        split: Split of the problems.
+        timeout: Seconds to wait for the result.
+    """
     loaded = _loaded(config, set_)
     given, light = _genes(genes)
 
@@ -274,7 +293,14 @@ def submit_evaluate(
 
 
 def submit_test(config: Path, problem: str, file: Path, /, *, set_: Settings = None, timeout: float = 600) -> None:
-    """Judge FILE against PROBLEM on the evaluation pool and wait for the verdict; exits 0 or 1."""
+    """Judge FILE against PROBLEM on the evaluation pool and wait for the verdict; exits 0 or 1.
+
+    Args:
+        config: Configuration that names base model, store and pools.
+        problem: Id of the problem.
+        file: Patch: the source text of the whole function.
+        timeout: Seconds to wait for the verdict.
+    """
     loaded = _loaded(config, set_)
     patch, _ = read_patch(str(file))
     job = job_for_patch(loaded, problem, patch)

@@ -24,3 +24,14 @@ def test_every_benchmark_program_is_on_the_page() -> None:
     programs = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - NOT_MEASURING
     results = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
     assert programs == results == set(ROWS)
+
+
+def test_every_argument_and_every_key_has_a_description() -> None:
+    rows = [
+        line
+        for page in ("cli.md", "configuration.md")
+        for line in (ROOT / "docs" / "reference" / page).read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    assert len(rows) > 150
+    assert [row for row in rows if row.endswith("|  |")] == []

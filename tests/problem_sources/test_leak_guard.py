@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coral_core.config.tree import ProblemsConfig
-from coral_core.errors import ConfigError
+from coral_core.errors import ConfigError, ProblemError
 from coral_core.problem_sources import load_problems
 from coral_core.problem_sources.leak_guard import LeakError, guard, leaks
 from coral_core.problems.problem import ProblemSet, RepairPair
@@ -72,3 +72,16 @@ def test_the_list_is_cut_and_says_so() -> None:
     assert len(leaks(many, near=True)) > 20
     with pytest.raises(ConfigError, match="more: coral problems leak-check lists them all"):
         guard(many, BENCHMARK)
+
+
+@pytest.mark.parametrize("split", ["fitness", "monitor", "held_out"])
+def test_a_split_without_problems_is_refused_before_anything_is_spent(split: str) -> None:
+    config = ProblemsConfig(fitness=8, retention=2, monitor=4, held_out=8, pairs=40)
+    problems = load_problems(config)
+    with pytest.raises(ProblemError, match=f"problems.source: builtin: no problem in the split {split}"):
+        guard(problems.model_copy(update={split: ()}), config)
+
+
+def test_a_monitor_split_may_be_switched_off() -> None:
+    config = ProblemsConfig(fitness=8, retention=2, monitor=0, held_out=8, pairs=40)
+    assert guard(load_problems(config), config) == []

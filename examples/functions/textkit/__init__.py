@@ -1,0 +1,1 @@
+"""A small package with tests: what `2_your_own_functions.py` repairs."""
