@@ -140,7 +140,7 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path: Path, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     scratch = store.scratch()
-    monkeypatch.setattr("coral_core.store.store._write", full)
+    monkeypatch.setattr("coral_core.store.store.write_synced", full)
     with pytest.raises(StoreError, match="the disk is full"):
         store.publish_adapter(DIGEST, scratch, TrainedAdapter(training_digest=DIGEST))
     with pytest.raises(StoreError, match="the disk is full"):
