@@ -7,9 +7,7 @@ Each patch runs in a sandboxed child that holds no answers. The child returns va
 
 import coral_core
 from coral_core.problems import Case, Problem
-from coral_core.problems.values import encode
 
-# Cases hold encoded values: lists, tuples, floats and the like have tags, so that the child can return nothing else.
 CALLS = [([0], 0.0), ([1, 2], 1.5), ([0.5, 0.25], 0.375)]
 
 problem = Problem(
@@ -18,8 +16,8 @@ problem = Problem(
     buggy="def mean(xs):\n    return sum(xs) / (len(xs) + 1)",
     reference="def mean(xs):\n    return sum(xs) / len(xs)",
     cases=(
-        *(Case(arguments=(encode(xs),), value=encode(mean), relative_tolerance=1e-9) for xs, mean in CALLS),
-        Case(arguments=(encode([]),), exception="ZeroDivisionError"),
+        *(Case.of(xs, value=mean, relative_tolerance=1e-9) for xs, mean in CALLS),
+        Case.of([], exception="ZeroDivisionError"),
     ),
 )
 

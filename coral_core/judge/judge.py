@@ -165,6 +165,7 @@ class Judge:
 
         Raises:
             JudgeError: the sandbox failed, or the judge is closed.
+            ProblemError: a case of a problem is not encoded as the judge reads it.
             TimeoutError: not all were judged within `seconds`; there is no verdict then, and the judge is closed.
         """
         wanted: dict[str, tuple[Problem, str]] = {}
@@ -176,6 +177,9 @@ class Judge:
             wanted.setdefault(key, (problem, patch))
         known = dict(self._known)  # another thread may be judging too
         missing = {key: item for key, item in wanted.items() if key not in known}
+        for problem, patch in missing.values():
+            if patch == problem.buggy:  # once per problem; else each patch would take the blame for its cases
+                problem.check()
         found = self._run_all(list(missing.values()), seconds)
         known.update(zip(missing, found, strict=True))
         verdicts = [

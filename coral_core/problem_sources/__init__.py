@@ -147,6 +147,8 @@ def _of_plugin(name: str, entry: EntryPoint) -> Source:
                 f"problems.source: {name}: its plug-in {entry.value} gave no ProblemSet but a {type(found).__name__}",
                 remedy="Repair it.",
             )
+        for problem in (*found.fitness, *found.monitor, *found.held_out):
+            problem.check()
         return found
 
     return source

@@ -6,7 +6,7 @@ r"""Problems: buggy functions with a reference and recorded cases; the value lan
 ...     entry_point="first",
 ...     buggy="def first(items):\n    return items[1]",
 ...     reference="def first(items):\n    return items[0]",
-...     cases=[Case(arguments=[["l", [7, 8]]], value=7)],
+...     cases=[Case.of([7, 8], value=7)],
 ... )
 >>> problem.retention, len(problem.digest())
 (False, 64)

@@ -5,14 +5,15 @@ Cases hold plain data only: arguments and expected outcomes are in the closed va
 `reference` are code.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from coral_core.config.tree import MadeBugClass
 from coral_core.digest import digest
+from coral_core.errors import ProblemError
 from coral_core.frozen import Frozen
-from coral_core.problems.values import FIELDS, ValueOutside, decode_call
+from coral_core.problems.values import FIELDS, ValueOutside, decode_call, encode
 
 BugClass = Literal["none", MadeBugClass, "unknown"]
 Split = Literal["training", "fitness", "monitor", "held_out"]
@@ -38,7 +39,7 @@ class Case(Frozen):
     >>> case.check()
     """
 
-    arguments: tuple[Any, ...] = Field(description="Encoded positional arguments (scoring.values.encode).")
+    arguments: tuple[Any, ...] = Field(description="Encoded positional arguments (problems.values.encode).")
     value: Any = Field(default=None, description="Encoded return value, when `exception` is None.")
     exception: str | None = Field(default=None, description="Name of the exception class the reference raised.")
     mutated: tuple[Any, ...] | None = Field(
@@ -51,11 +52,43 @@ class Case(Frozen):
     )
     slow: bool = Field(default=False, description="Judged with the slow budget (scoring.judge.slow).")
     nodes: tuple[Any, ...] = Field(
-        default=(), description="Rows of the nodes that the arguments hold (scoring.values.encode_arguments)."
+        default=(), description="Rows of the nodes that the arguments hold (problems.values.encode_arguments)."
     )
     nodes_after: tuple[Any, ...] = Field(
         default=(), description="Rows that `value` and `mutated` refer to; None for a row that is not compared."
     )
+
+    @classmethod
+    def of(
+        cls,
+        *arguments: Any,
+        value: Any = None,
+        exception: str | None = None,
+        tolerance: float | None = None,
+        relative_tolerance: float | None = None,
+    ) -> Self:
+        """A case from plain Python values, which are encoded here; what the call does to its arguments is not compared.
+
+        Args:
+            arguments: Positional arguments of the call.
+            value: What the reference returns.
+            exception: Name of the exception class that the reference raises instead.
+            tolerance: Absolute tolerance of each float.
+            relative_tolerance: Tolerance of each float as a share of the reference's.
+
+        Raises:
+            ValueOutside: a value is not in the value language.
+
+        >>> Case.of([3, 1], value=(1, 3)).value
+        ['t', [1, 3]]
+        """
+        return cls(
+            arguments=tuple(encode(argument) for argument in arguments),
+            value=encode(value),
+            exception=exception,
+            tolerance=tolerance,
+            relative_tolerance=relative_tolerance,
+        )
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -104,6 +137,17 @@ class Problem(Frozen):
     def retention(self) -> bool:
         """True for a function that is already right: the model must leave it right."""
         return self.bug_class == "none"
+
+    def check(self) -> None:
+        """Check that every case can be rebuilt and compared. Raises `ProblemError` for one whose values are not encoded."""
+        for number, case in enumerate(self.cases):
+            try:
+                case.check()
+            except ValueOutside as error:
+                raise ProblemError(
+                    f"problem {self.problem_id}: case {number} is not in the value language ({error})",
+                    remedy="Encode its values: Case.of(...) does it for plain ones.",
+                ) from None
 
     def digest(self) -> str:
         """Digest of all fields: 64 hexadecimal digits."""

@@ -256,6 +256,7 @@ def test_parameters_of_a_flow_run_are_held_to_the_limits_of_a_file(given: dict[A
 
 
 def test_a_flow_run_with_such_parameters_is_told_so_and_runs_nothing() -> None:
+    pytest.importorskip("prefect")
     from prefect.exceptions import ParameterTypeError
 
     from flows.evolve import evolve

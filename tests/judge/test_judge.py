@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coral_core.errors import JudgeError
+from coral_core.errors import JudgeError, ProblemError
 from coral_core.judge import judge as judge_module
 from coral_core.judge.judge import Judge, Limits, Verdict
 from coral_core.judge.sandbox import zygote_pool as pool
@@ -39,6 +39,13 @@ def judge() -> Iterator[Judge]:
 
 def verdict(judge: Judge, patch: str, **changes: object) -> Verdict:
     return judge.judge_batch([(problem(**changes), patch)])[0]
+
+
+def test_a_case_that_is_not_encoded_is_the_problems_fault_and_no_verdict(judge: Judge) -> None:
+    for case in (Case(arguments=([3, 1], 2), value=3), Case(arguments=(1, 2), value={"a": 1})):
+        with pytest.raises(ProblemError, match=r"problem test/add: case 0 is not in the value language .* Case\.of"):
+            verdict(judge, REFERENCE, cases=(case,))
+    assert verdict(judge, REFERENCE, cases=(Case.of(1, 2, value=3),)).outcome == "fixed"
 
 
 def harmless(judge: Judge) -> None:
