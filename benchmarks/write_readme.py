@@ -31,6 +31,8 @@ million parameters), all measurements were made on 2 shared CPU cores, and work 
 
 OPEN = """## Open and unproven
 
+- **Age.** Each result names its commit. What was measured before 2026-11-28 was made with engine 1, recipe 1 and judges
+  before 6; in particular the champion's held-out numbers have not been measured again, over seeds, with engine 2.
 - **Evolution against random search.** Not shown at the quickstart's budget of 32 genomes. On a synthetic landscape
   fitted to measurements of an earlier coral-tiny, random search did as well at this budget.
 - **Cellular automaton.** Whether it helps has not been measured by an ablation.

@@ -144,14 +144,10 @@ def _held_out_fields(line: HeldOut | None, evaluation: Evaluation | None) -> dic
     }
 
 
-def _genome(
-    history: History, store: Store, evaluations: Mapping[str, Evaluation], name: str, genome_id: str | None
-) -> Contender | None:
-    record = history.genomes.get(genome_id or "")
-    if record is None:
-        return None
+def contender_of(record: GenomeRecord, store: Store, **held_out: Any) -> Contender:
+    """A genome of the history as the report shows it; `held_out` are its fields of the sealed split, where it was scored there."""
     return Contender(
-        genome_id=genome_id,
+        genome_id=record.genome.genome_id,
         heavy=record.genome.heavy,
         light=record.genome.light,
         fitness=record.fitness,
@@ -161,8 +157,17 @@ def _genome(
         training_digest=record.training_digest,
         fitness_evaluation_digest=record.evaluation_digest,
         adapter_path=str(store.adapter_path(record.training_digest)),
-        **_held_out_fields(history.held_out(name), evaluations.get(name)),
+        **held_out,
     )
+
+
+def _genome(
+    history: History, store: Store, evaluations: Mapping[str, Evaluation], name: str, genome_id: str | None
+) -> Contender | None:
+    record = history.genomes.get(genome_id or "")
+    if record is None:
+        return None
+    return contender_of(record, store, **_held_out_fields(history.held_out(name), evaluations.get(name)))
 
 
 def _baseline(history: History, store: Store, evaluations: Mapping[str, Evaluation], name: str) -> Contender | None:

@@ -14,7 +14,7 @@ from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import Evaluation, ProblemRecord
 from coral_core.problems.problem import Problem
 from coral_core.prompting.templates import PromptTemplate, template_for
-from coral_core.report.build_report import History, build_report
+from coral_core.report.build_report import History, build_report, contender_of
 from coral_core.report.content import Contender
 from coral_core.report.patches import unified as unified
 from coral_core.report.wording import heavy_text, light_text, number, share
@@ -117,18 +117,7 @@ def _facts(folder: RunFolder, store: Store, genome: str) -> tuple[str, dict[str,
     held_out = next(
         (c for c in named.values() if c is not None and c.genome_id == genome and c.held_out_evaluation_digest), None
     )
-    contender = held_out or Contender(
-        genome_id=genome,
-        heavy=record.genome.heavy,
-        light=record.genome.light,
-        fitness=record.fitness,
-        scores=record.scores,
-        fitness_pass_at_1=record.pass_at_1,
-        trainable_parameters=record.trainable_parameters,
-        training_digest=record.training_digest,
-        fitness_evaluation_digest=record.evaluation_digest,
-        adapter_path=str(store.adapter_path(record.training_digest)),
-    )
+    contender = held_out or contender_of(record, store)
     data = contender.model_dump(mode="json", exclude={"genome_id"})
     lineage = record.genome.lineage.model_dump(mode="json")
     features = record.genome.features.model_dump(mode="json") if record.genome.features else None
