@@ -202,8 +202,8 @@ def estimate(jobs: JobCount, lanes: Lanes, pace: Pace, population: int) -> float
 def _estimate_text(config: RunConfig, seconds: float | None, pace: Pace | None) -> str:
     if seconds is None or pace is None:
         return (
-            f"no estimate: no run here had the base model {config.base_model.name} and these sizes, and a guess would be worth nothing "
-            f"(a job may take {config.infra.training.minutes:g} minutes of training, {config.infra.evaluation.minutes:g} of evaluation)"
+            f"no estimate: no earlier run here used the base model {config.base_model.name} with these sizes "
+            f"(a job may take at most {config.infra.training.minutes:g} minutes of training, {config.infra.evaluation.minutes:g} of evaluation)"
         )
     origin = f"by the pace of {pace.run_id}" if pace.run_id else "a guess, from the pace of coral-tiny on a laptop: no run here had this base model and these sizes"  # fmt: skip
     return f"estimated {clock(seconds)} when nothing is reused ({origin})"

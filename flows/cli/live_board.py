@@ -38,22 +38,26 @@ class Screen(Listener):
         clock = f"[{_clock(state.seconds)}]"
         if state.start != self._start:
             self._start = state.start
-            self._out.print(words(f"{clock} {state.start}"))
+            self._out.print(words(f"{clock} {state.start}"), soft_wrap=True)
         for name in list(state.baselines)[self._told :]:
             self._told += 1
             value = state.baselines[name]
-            self._out.print(f"{clock} {name.replace('_', ' ')} repairs {value:.0%} of the fitness bugs", markup=False)
+            self._out.print(
+                f"{clock} {name.replace('_', ' ')} repairs {value:.0%} of the fitness bugs",
+                markup=False,
+                soft_wrap=True,
+            )
             hint = baseline_hint(state.baselines)
             if hint and hint != self._hint:
-                self._out.print(f"note: {hint}", markup=False)
+                self._out.print(f"note: {hint}", markup=False, soft_wrap=True)
             self._hint = hint
         if state.paused != self._paused:
             self._paused = state.paused
-            self._out.print(words(f"{clock} {state.last_event}"))
+            self._out.print(words(f"{clock} {state.last_event}"), soft_wrap=True)
         headline = (state.phase, state.generation, state.best)
         if headline != self._printed:
             self._printed = headline
-            self._out.print(f"{clock} {_headline(state)}; {_best(state)}", markup=False)
+            self._out.print(f"{clock} {_headline(state)}; {_best(state)}", markup=False, soft_wrap=True)
 
     def __rich__(self) -> RenderableType:
         state = self._state
