@@ -124,7 +124,7 @@ def _configuration(r: Result) -> Rows:
         *(
             (
                 f"`{command}` of production.yaml, processor time",
-                f"{r[key]['cpu_best']:.2f} s (wall clock {r[key]['wall_median']:.1f} s under load)",
+                f"{r[key]['cpu_best']:.2f} s (wall clock {r[key]['wall_median']:.1f} s)",
             )
             for command, key in (("config check", "production_check"), ("evolve --dry-run", "production_dry_run"))
         ),
@@ -204,7 +204,10 @@ def _judge(r: Result) -> Rows:
             f"{different} different verdicts, {'equal' if steady['same_scores'] else 'different'} scores",
         ),
         ("ruff and bandit per patch, batch of 200", f"{r['lint']['ms_per_patch']:.2f} ms"),
-        ("memory growth over 10,000 patches", f"{r['memory']['growth_mb']:.1f} MB"),
+        (
+            "memory growth over 10,000 patches",
+            f"{round(r['memory']['growth_mb'], 1) + 0.0:.1f} MB",
+        ),  # + 0.0: no minus before 0
     ]
 
 
