@@ -293,7 +293,7 @@ def _about_key(file: Path) -> str:
 def down() -> None:
     """End what `coral up` started: evolutions on its pools, lanes, workers, server. Finished work stays."""
     from flows.installation.local_stack import end_workers, read_state
-    from flows.prefect_api.local_server import leave, users
+    from flows.prefect_api.local_server import is_used, leave
 
     state = read_state()
     if not state:
@@ -301,7 +301,7 @@ def down() -> None:
         return
     from flows.installation.drain import CANCEL_SECONDS, cancel_everything
 
-    ended = cancel_everything(state["url"], leave_local=bool(users()))
+    ended = cancel_everything(state["url"], leave_local=is_used())
     if ended.problem:
         console.print(f"nothing could be cancelled, and what runs is ended: {ended.problem}")
     if ended.on_pools:

@@ -12,7 +12,7 @@ from coral_core.errors import ConfigError
 from flows.prefect_api import local_server
 from flows.prefect_api.api_errors import KeyFileError, KeyRefusedError, ServerError
 from flows.prefect_api.local_server import coral_home, key_file, read_key
-from flows.prefect_api.settings import api_settings, export, is_given
+from flows.prefect_api.settings import api_settings, export
 
 
 class Credential(NamedTuple):
@@ -33,17 +33,15 @@ def credential_for(url: str) -> Credential | None:
     """
     found = api_settings()
     configured, local = same_api(url, found.url), same_api(url, _local_server())
-    given = found.auth_string if configured else None
-    if local and not (given and is_given("PREFECT_API_AUTH_STRING")):
+    if local:
         own = read_key(coral_home())
+        given = found.auth_string if configured else None
         if own and given in (None, "", own):  # the last: exported by `use_credential`
             return Credential(_basic(own), str(key_file(coral_home())))
-    if not configured and not local:
-        return None
-    if found.auth_string:  # Prefect's client prefers it, too
-        return Credential(_basic(found.auth_string), _origin("PREFECT_API_AUTH_STRING"))
-    if found.key:
-        return Credential(f"Bearer {found.key}", _origin("PREFECT_API_KEY"))
+    if (configured or local) and found.auth_string:  # Prefect's client prefers it, too
+        return Credential(_basic(found.auth_string), "PREFECT_API_AUTH_STRING")
+    if (configured or local) and found.key:
+        return Credential(f"Bearer {found.key}", "PREFECT_API_KEY")
     return None
 
 
@@ -73,9 +71,10 @@ def key_refused(url: str, status: int) -> KeyRefusedError:
         )
     return KeyRefusedError(
         f"{url} refuses the key ({status})",
-        remedy="Set PREFECT_API_KEY (Prefect Cloud), or PREFECT_API_AUTH_STRING (USER:PASSWORD, a server of your own; goes "
-        f"before the other), to another: it was sent that of {sent.source}. With neither, coral up's server gets its key from "
-        "CORAL_HOME/api-key; where that was changed: coral down, coral up",
+        remedy=f"It was sent that of {sent.source} (prefect config view says where a setting comes from). Set "
+        "PREFECT_API_KEY (Prefect Cloud), or PREFECT_API_AUTH_STRING (USER:PASSWORD, a server of your own; goes before the "
+        "other), to another. With neither, coral up's server gets its key from CORAL_HOME/api-key; where that was changed: "
+        "coral down, coral up",
     )
 
 
@@ -86,10 +85,6 @@ def same_api(one: str | None, other: str | None) -> bool:
 
 def _basic(pair: str) -> str:
     return "Basic " + base64.b64encode(pair.encode()).decode()
-
-
-def _origin(name: str) -> str:
-    return f"{name} ({'in the environment' if is_given(name) else 'of the active Prefect profile or settings file'})"
 
 
 def _local_server() -> str:

@@ -22,6 +22,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -40,8 +41,10 @@ BUSY_SECONDS = 120.0
 ANSWER_SECONDS = 10.0
 LOCK_SECONDS = 10.0
 """A look at the lock takes it for a moment; a server that starts tries again for so long."""
-OWNER = "server.owner"
-"""The file that the server process locks while it lives; holds its pid and URL."""
+END_SECONDS = 5.0
+"""Longest wait for a server that was told to end, before it is killed."""
+OWNER, USERS, KEEP = "server.json", "server.users", "server.keep"
+"""Files of a home: the first two are locked by the server and by those that use it; the third keeps it without users."""
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
@@ -131,30 +134,28 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
             client.version()
         yield url
         return
-    home = usable_home()
-    server = _LocalServer(home)
+    server = _LocalServer(usable_home())
     url = server.join(port, keep)
     try:
-        _use(url, home)
+        _use(url, server.home)
         yield url
     finally:
-        server.leave(keep)
+        server.leave()
 
 
 def join(port: int = 0) -> str:
     """Start (or find) the local server and leave it running; as `api`, without an end. See `leave`."""
     export_defaults(SETTINGS)
-    home = usable_home()
-    url = _LocalServer(home).join(port, keep=True)
-    _use(url, home)
+    server = _LocalServer(usable_home())
+    url = server.join(port, keep=True)
+    _use(url, server.home)
     return url
 
 
 def _use(url: str, home: Path) -> None:
     """The local server of `home` is the API of this process and its children, with its key."""
     key = read_key(home)
-    values = {"PREFECT_API_URL": url, "PREFECT_HOME": str(home / "prefect")}
-    export(values | ({"PREFECT_API_AUTH_STRING": key} if key else {}))
+    export(identity_of(url) | ({"PREFECT_API_AUTH_STRING": key} if key else {}))
 
 
 def refuse_beside_configured(port: int) -> None:
@@ -171,18 +172,21 @@ def refuse_beside_configured(port: int) -> None:
 
 
 def leave(patience: float = 0.0) -> str:
-    """End the server that `join` left running, unless a process of this machine still uses it `patience` seconds from now.
+    """End the server that `join` left running, unless another process still uses it `patience` seconds from now.
 
     Returns:
         What was done, in words; empty where there was no server.
     """
-    if not coral_home().is_dir():
-        return ""
     server = _LocalServer(coral_home())
+    (server.home / KEEP).unlink(missing_ok=True)
+    if not server.living():
+        return ""
     deadline = time.monotonic() + patience
-    while server.users() and time.monotonic() < deadline:
+    while not server.leave():
+        if time.monotonic() > deadline:
+            return "the server stays for the commands that use it, and ends with the last of them"
         time.sleep(0.2)
-    return server.release()
+    return "ended the server"
 
 
 def living() -> str:
@@ -192,13 +196,13 @@ def living() -> str:
 
 def living_key() -> str | None:
     """`fingerprint` of the key that the living local server was started with; None while there is no server."""
-    server = _LocalServer(coral_home())
-    return str(server._read().get("key", "")) if server.living() else None
+    return _LocalServer(coral_home()).owner().get("key")
 
 
-def users() -> list[int]:
-    """Processes of this machine, other than this one, that use the local server as theirs."""
-    return _LocalServer(coral_home()).users()
+def is_used() -> bool:
+    """Whether a process of this machine, other than this one, uses the local server as its own."""
+    with _unused(coral_home()) as unused:
+        return not unused
 
 
 # -- its key -------------------------------------------------------------------------------
@@ -235,10 +239,6 @@ def make_key(home: Path) -> Path:
         ) from None
     finally:
         scratch.unlink(missing_ok=True)
-    if read_key(home) is None:
-        raise KeyFileError(
-            f"{path}: the key that was just written is not there", remedy="Is somebody else using this CORAL_HOME?"
-        )
     return path
 
 
@@ -290,109 +290,95 @@ def _unusable(path: Path, problem: str) -> KeyFileError:
 
 
 class _LocalServer:
-    """One local server for all processes that use this home; joined and left under a file lock."""
+    """The one local server of all processes that use a home.
+
+    The server process locks ``server.json`` (its pid, URL and the fingerprint of its key) while it lives. Each user
+    holds a shared lock on ``server.users``. Locks end with their process, also by kill -9, so nothing is counted.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.state = home / "server.json"
+        self._membership: IO[str] | None = None
 
     def living(self) -> str:
         """URL of the server, while it lives; else empty. Whether it answers is another question."""
-        return str(self._server().get("url", ""))
+        return self.owner().get("url", "")
 
     def join(self, port: int, keep: bool) -> str:
-        """The URL of this home's server, which answers. Raises `ServerError`."""
+        """Use this home's server, started where none lives; returns its URL, which answers. Raises `ServerError`."""
+        self._membership = (self.home / USERS).open("a")
+        fcntl.flock(self._membership, fcntl.LOCK_SH)  # waits for a server that is just ending
+        if keep:
+            (self.home / KEEP).touch()
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             with locked(self.home):
-                found = self._server()
-                state = self._read() if found else self._start(port)
-                if state.get("key", "") != fingerprint(read_key(self.home)):
+                if not self.owner():
+                    self._start(port)
+            # without the lock: others who wait for a busy server need not stand in line
+            while found := self.owner():
+                if found.get("key", "") != fingerprint(read_key(self.home)):
                     raise ServerError(
                         f"{self.home}: its server was started with another key, or with none",
                         remedy="End it with coral down (it also ends with the last process that uses it), then start it anew.",
                     )
-                state |= {"pid": found.get("pid", state.get("pid")), "url": found.get("url", state.get("url"))}
-                state["users"] = [pid for pid in state.get("users", []) if _alive(pid)] + [os.getpid()]
-                state["keep"] = bool(state.get("keep")) or keep
-                self.state.write_text(json.dumps(state))
-            # without the lock: others who wait for a busy server need not stand in line
-            url = str(state["url"])
-            while self._server():
-                if _ready(url, ANSWER_SECONDS):
-                    return url
+                if _ready(found["url"], ANSWER_SECONDS):
+                    return found["url"]
                 if time.monotonic() > deadline:
-                    self.leave(keep=True)
                     raise ServerError(
-                        f"the local Prefect server at {url} (process {state['pid']}) lives and has not answered for "
+                        f"the local Prefect server at {found['url']} (process {found['pid']}) lives and has not answered for "
                         f"{BUSY_SECONDS:.0f} s, so no second one is started on its database",
                         remedy="Wait until it is less busy and run the same command again, or end it with: kill "
-                        f"{state['pid']}. Its log: {self.home / 'server.log'}",
+                        f"{found['pid']}. Its log: {self.home / 'server.log'}",
                     )
                 time.sleep(0.2)
-            # it ended meanwhile: another look, and another start
 
-    def _server(self) -> dict[str, Any]:
-        """pid and URL of the server process of this home; empty when none lives."""
+    def leave(self) -> bool:
+        """Stop using the server, and end it unless it is kept or others use it. Returns whether it has ended."""
+        if self._membership is not None:
+            self._membership.close()
+        with _unused(self.home) as unused:
+            if not unused or (self.home / KEEP).exists():
+                return False
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                deadline = time.monotonic() + END_SECONDS
+                while (pid := int(self.owner().get("pid", 0))) and time.monotonic() < deadline:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(pid, os.WNOHANG)
+                    time.sleep(0.1)
+        return True
+
+    def owner(self) -> dict[str, str]:
+        """pid, URL and key of the server process of this home; empty when none lives."""
         try:
             with (self.home / OWNER).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except (FileNotFoundError, NotADirectoryError):
-            pass
+            return {}
         except BlockingIOError:
-            return self._owner()
+            return self._written_by_owner()
         return {}
 
-    def _owner(self) -> dict[str, Any]:
+    def _written_by_owner(self) -> dict[str, str]:
         """What the process that holds the lock has written; it does so right after it got it."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, KeyError):
                 found = json_object((self.home / OWNER).read_bytes())
-                if found.get("url") and _alive(found.get("pid"), MODULE):  # else of the one before
-                    return found
+                return {name: str(found[name]) for name in ("pid", "url", "key")}
             time.sleep(0.05)
         raise ServerError(
             f"{self.home / OWNER}: a process holds the lock of this home's Prefect server and does not say which it is",
             remedy=f"End it (fuser {self.home / OWNER} names it), or set CORAL_HOME to another folder.",
         )
 
-    def users(self) -> list[int]:
-        return [pid for pid in self._read().get("users", []) if pid != os.getpid() and _alive(pid)]
-
-    def leave(self, keep: bool) -> None:
-        with locked(self.home):
-            state = self._read()
-            state["users"] = self.users()
-            if not state["users"] and not state.get("keep") and not keep:
-                _end(self._server().get("pid", 0))
-                self.state.unlink(missing_ok=True)
-            else:
-                self.state.write_text(json.dumps(state))
-
-    def release(self) -> str:
-        """It need not be kept any longer; ends it when nobody uses it. Returns what came of it, in words."""
-        with locked(self.home):
-            state = self._read()
-            if state:
-                self.state.write_text(json.dumps(state | {"keep": False}))
-        self.leave(keep=False)
-        if using := self._read().get("users", []):
-            who = ", ".join(map(str, using))
-            return f"the server stays for those that use it (process {who}) and ends with the last of them"
-        return "ended the server" if state else ""
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            return json_object(self.state.read_bytes())
-        except (OSError, ValueError):
-            return {}
-
-    def _start(self, port: int) -> dict[str, Any]:
-        port = _claim(port)
+    def _start(self, port: int) -> None:
+        """Start a server process and wait until it answers. Raises `ServerError`."""
+        port = _free_port(port)
         url = f"http://127.0.0.1:{port}/api"
         log = self.home / "server.log"
-        key = read_key(self.home)
         environment = {
             **os.environ,
             **SETTINGS,
@@ -404,7 +390,7 @@ class _LocalServer:
         environment.setdefault(
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://127.0.0.1:{port},http://localhost:{port}"
         )
-        if key:
+        if key := read_key(self.home):
             environment |= {"PREFECT_SERVER_API_AUTH_STRING": key, "PREFECT_API_AUTH_STRING": key}
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -430,25 +416,37 @@ class _LocalServer:
                     remedy=f"See its log: {log}",
                 )
             time.sleep(0.1)
-        return {"pid": process.pid, "url": url, "users": [], "keep": False, "key": fingerprint(key)}
 
 
-def _claim(port: int) -> int:
-    """A free loopback port, or `port` itself when it is free."""
-    if not 0 <= port <= 65535:
-        raise ServerError(
-            f"port {port} (--port): is no port", remedy="Give one of 1 to 65535; --port 0 takes a free one."
-        )
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextlib.contextmanager
+def _unused(home: Path) -> Iterator[bool]:
+    """Whether no process uses the server of `home`; while that is so, those that want to join it wait for the end of the block."""
+    try:
+        users = (home / USERS).open("a")
+    except (FileNotFoundError, NotADirectoryError):  # there was no server yet
+        yield True
+        return
+    with users:
         try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _free_port(port: int) -> int:
+    """A free loopback port, or `port` itself when it is free. Raises `ServerError`."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ServerError(
-                f"port {port} (--port) cannot be used: {error.strerror}",
-                remedy="Choose another; --port 0 takes a free one.",
-            ) from None
-        return int(probe.getsockname()[1])
+            return int(probe.getsockname()[1])
+    except (OSError, OverflowError) as error:
+        raise ServerError(
+            f"port {port} (--port): cannot be used: {getattr(error, 'strerror', None) or 'it is not in 1 to 65535'}",
+            remedy="Choose another; --port 0 takes a free one.",
+        ) from None
 
 
 def _ready(url: str, seconds: float) -> bool:
@@ -457,56 +455,6 @@ def _ready(url: str, seconds: float) -> bool:
             return bool(reply.status == 200)
     except (OSError, ValueError):
         return False
-
-
-def _alive(pid: object, command: str = "") -> bool:
-    """Does a process of this number run, with `command` in its command line?"""
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        return command.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def _end(pid: object) -> None:
-    if not isinstance(pid, int) or not _alive(pid, MODULE):
-        return
-    for sign, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, sign)
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            with contextlib.suppress(ChildProcessError, OSError):
-                os.waitpid(pid, os.WNOHANG)
-            if not _alive(pid, MODULE):
-                return
-            time.sleep(0.05)
-
-
-def _watch_users(state: Path) -> None:
-    """End this server once every process that joined it is gone (they may have been killed)."""
-    import threading
-
-    def watch() -> None:
-        known: dict[str, Any] = {}
-        while True:
-            time.sleep(2)
-            try:
-                known = json_object(state.read_bytes())
-            except FileNotFoundError:  # its home is gone: nobody can find this server any more, nor end it
-                over = bool(known)
-            except (OSError, ValueError):
-                continue
-            else:
-                users = known.get("keep") or any(map(_alive, known.get("users", [])))
-                over = known.get("pid") == os.getpid() and not users
-            if over:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(5)
-                os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def application() -> Any:
@@ -533,18 +481,30 @@ def own(home: Path, url: str) -> IO[str]:
                 ) from None
             time.sleep(0.1)
     file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), "url": url}))
+    file.write(json.dumps({"pid": os.getpid(), "url": url, "key": fingerprint(read_key(home))}))
     file.flush()
     return file
+
+
+def _end_when_unused(home: Path) -> None:
+    """End this server process once no process uses it and it is not kept; also when its home was removed."""
+    while True:
+        time.sleep(2)
+        with _unused(home) as unused:
+            if unused and not (home / KEEP).exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(END_SECONDS)
+                os._exit(0)
 
 
 def main(port: int) -> None:
     """Serve until ended (the body of the server process)."""
     ctypes.CDLL(None).prctl(15, b"coral-server", 0, 0, 0)  # PR_SET_NAME: a name for ps and top
-    lock = own(coral_home(), f"http://127.0.0.1:{port}/api")
+    home = coral_home()
+    lock = own(home, f"http://127.0.0.1:{port}/api")
     import uvicorn
 
-    _watch_users(coral_home() / "server.json")
+    threading.Thread(target=_end_when_unused, args=(home,), daemon=True).start()
     uvicorn.run(
         f"{MODULE}:application",
         factory=True,

@@ -40,16 +40,6 @@ QUIET_CONSOLE = {
 """Keeps Prefect's log lines off a terminal that shows a board; they stay in the run's log in the UI."""
 _LEFT_TO_PREFECT = {NAMES["custom_headers"], NAMES["tls_insecure_skip_verify"], "PREFECT_API", "PREFECT_CLIENT"}
 """Settings that are no plain strings: values to parse, and JSON of several settings at once."""
-_TEST_MODES = (
-    "PREFECT_TEST_MODE",
-    "PREFECT_UNIT_TEST_MODE",
-    "PREFECT_TESTING_UNIT_TEST_MODE",
-    "PREFECT_TESTING_TEST_MODE",
-)
-
-
-_exported: dict[str, str] = {}
-"""What `export` has set in this process; errors name where a value comes from."""
 
 
 class ApiSettings(Frozen):
@@ -115,17 +105,11 @@ def ui_url(api_url: str) -> str:
 
 def export(values: Mapping[str, str]) -> None:
     """Set environment variables for this process and its children; Prefect reads them again if it is imported."""
-    _exported.update({name: value for name, value in values.items() if os.environ.get(name) != value})
     os.environ.update(values)
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
 
         refresh_global_settings_context()
-
-
-def is_given(name: str) -> bool:
-    """Was a variable set for this process from outside, and not by `export`?"""
-    return os.environ.get(name, "") not in ("", _exported.get(name))
 
 
 def export_connection(url: str) -> None:
@@ -156,7 +140,7 @@ def _as_variable(value: str | bool | dict[str, str]) -> str:
 def _plain_settings() -> dict[str, str] | None:
     """Settings of the environment and the active profile; None where Prefect has to be asked."""
     environment = _environment()
-    if any(environment.get(name) for name in _TEST_MODES) or _a_file_names_prefect():
+    if _a_file_names_prefect():
         return None
     profile = _profile()
     if profile is None or not all(isinstance(profile.get(name, ""), str) for name in NAMES.values()):

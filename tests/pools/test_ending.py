@@ -1,8 +1,10 @@
 """`coral down` and `coral drain` say what they did, and leave nobody waiting for what they ended."""
 
+import fcntl
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -49,7 +51,7 @@ def test_down_ends_evolutions_in_other_terminals_too(own: Pools) -> None:
     done = own.call("down")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("evolution quickstart was told to end. Go on with: coral up, coral resume RUN") == 2
-    assert f"the server stays for those that use it (process {runs[2].pid}) and ends with the last" in done.stdout
+    assert "the server stays for the commands that use it, and ends with the last" in done.stdout
     for run in runs[:2]:
         out, _ = run.communicate(timeout=200)
         assert run.returncode == 130 and "Go on with: coral evolve" in out, out
@@ -78,14 +80,25 @@ def test_down_ends_what_dead_workers_left(own: Pools) -> None:
 def test_leaving_says_what_became_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORAL_HOME", str(tmp_path))
     assert local_server.leave() == "", "there was none"
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as user:
-        state = {"pid": 0, "url": "http://127.0.0.1:9/api", "users": [user.pid], "keep": True}
-        (tmp_path / "server.json").write_text(json.dumps(state))
-        said = local_server.leave(patience=0.3)
-        assert said == f"the server stays for those that use it (process {user.pid}) and ends with the last of them"
-        assert json.loads((tmp_path / "server.json").read_text())["keep"] is False
-        user.communicate(b"\n")
-    assert local_server.leave() == "ended the server" and not (tmp_path / "server.json").exists()
+    with subprocess.Popen([sys.executable, "-c", PRETENDED_SERVER, str(tmp_path)], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None and server.stdout.readline() == b"owner\n"
+        (tmp_path / local_server.KEEP).touch()
+        with (tmp_path / local_server.USERS).open("a") as user:
+            fcntl.flock(user, fcntl.LOCK_SH)
+            assert local_server.is_used()
+            assert local_server.leave(patience=0.3).startswith("the server stays for the commands that use it")
+        assert not (tmp_path / local_server.KEEP).exists() and server.poll() is None and not local_server.is_used()
+        assert local_server.leave() == "ended the server" and server.wait(60) == -signal.SIGTERM
+    assert local_server.leave() == ""
+
+
+PRETENDED_SERVER = """
+import pathlib, sys, threading
+from flows.prefect_api.local_server import own
+lock = own(pathlib.Path(sys.argv[1]), "http://127.0.0.1:9/api")
+print("owner", flush=True)
+threading.Event().wait()
+"""
 
 
 def pretended_worker(home: Path, pool: str, *, name: str = "") -> "subprocess.Popen[bytes]":

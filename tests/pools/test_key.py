@@ -161,7 +161,7 @@ def test_a_wrong_key_is_told_with_where_it_came_from(locked: Pools, arguments: t
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert f"{locked.url} refuses the key (401)" in said, said
-    assert "it was sent that of PREFECT_API_AUTH_STRING (in the environment)" in said, said
+    assert "It was sent that of PREFECT_API_AUTH_STRING" in said, said
     assert "not-the-key-at-all" not in said and "bug of CORAL-X" not in said
 
 

@@ -111,7 +111,6 @@ SWITCHES = {
     "PREFECT_CLIENT": '{"custom_headers": {"X-Json": "1"}}',
     "PREFECT_PROFILE": "other",
     "PREFECT_PROFILES_PATH": "../elsewhere.toml",
-    "PREFECT_TEST_MODE": "1",
 }
 """Variables that change where settings are read from, or hold several."""
 
