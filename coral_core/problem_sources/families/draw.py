@@ -11,13 +11,11 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from coral_core.problem_sources.families.dress import Dressing, dressing
 from coral_core.problems import trusted
 from coral_core.syntax import parse
-
-Group = Literal["A", "B"]
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "xs": ("items", "values", "nums", "data", "seq", "row"),
@@ -40,6 +38,11 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 }
 
 
+Twists = tuple[dict[str, str], ...]
+"""Rows of values, by ``@`` slot, that change the behaviour and its visible cues together."""
+Templates = tuple[tuple[str, ...], Twists]
+
+
 @dataclass(frozen=True)
 class Family:
     """One task in several structures.
@@ -47,14 +50,31 @@ class Family:
     Attributes:
         inputs: Kinds of the arguments, in order (`INPUTS`).
         texts: Structural variants; each with ``$`` and ``@`` slots.
-        twists: Rows of values that change the behaviour and its visible cues together.
+        twists: The twists that each text can take.
     """
 
     name: str
-    group: Group
     inputs: tuple[str, ...]
     texts: tuple[str, ...]
-    twists: tuple[dict[str, str], ...] = ({},)
+    twists: Twists
+
+
+def templates(*texts: str, twists: Twists = ({},)) -> Templates:
+    """One row of a table of families: its texts and twists."""
+    return texts, twists
+
+
+def read_families(rows: dict[str, Templates]) -> tuple[Family, ...]:
+    """The families of a table.
+
+    Args:
+        rows: By task and kinds of its arguments, as in ``clamp(int, int, positive)``.
+    """
+    signatures = [signature.removesuffix(")").partition("(") for signature in rows]
+    return tuple(
+        Family(name, tuple(inputs.split(", ")), *row)
+        for (name, _, inputs), row in zip(signatures, rows.values(), strict=True)
+    )
 
 
 @dataclass(frozen=True)

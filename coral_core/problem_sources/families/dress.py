@@ -20,26 +20,14 @@ _STEPS: dict[str, tuple[str, ...]] = {
     "str": ("{0} = {0} + '{2}'", "{0} = '{2}' + {0}"),
     "words": ("{0} = {0} + ['{2}']", "{0} = ['{2}'] + {0}"),
 }
-_STEP_OF_INPUT = {
-    "ints": "list",
-    "ints1": "list",
-    "ints2": "list",
-    "few": "list",
-    "few1": "list",
-    "positives": "list",
-    "int": "signed",
-    "positive": "int",
-    "natural": "int",
-    "digits": "int",
-    "natural1": "int",
-    "small": "int",
-    "digit": "int",
-    "affix": "str",
-    "str": "str",
-    "str1": "str",
-    "words": "words",
-    "words1": "words",
+_INPUTS_OF_STEP = {
+    "list": ("ints", "ints1", "ints2", "few", "few1", "positives"),
+    "int": ("positive", "natural", "digits", "natural1", "small", "digit"),
+    "signed": ("int",),
+    "str": ("affix", "str", "str1"),
+    "words": ("words", "words1"),
 }
+_STEP_OF_INPUT = {kind: step for step, kinds in _INPUTS_OF_STEP.items() for kind in kinds}
 _AFTER: dict[str, tuple[str, ...]] = {
     "int": ("+ {1}", "- {1}", "* {3}"),
     "list": ("+ [{1}]", "+ [{1}, {3}]"),

@@ -1,6 +1,6 @@
 """Families that the embedded base model is pre-trained to repair (34)."""
 
-from coral_core.problem_sources.families.draw import Family
+from coral_core.problem_sources.families.draw import read_families, templates
 
 CMP = (
     {"op": ">", "cue": "above|over|greater"},
@@ -25,331 +25,172 @@ POWER = (
     {"p": "$x * $x * $x", "cue": "cube|cubed"},
 )
 
-FAMILIES = (
-    Family(
-        "count-compared",
-        "A",
-        ("ints", "int"),
-        (
+FAMILIES = read_families(
+    {
+        "count-compared(ints, int)": templates(
             "def count_@cue($xs, $k):\n    $acc = 0\n    for $x in $xs:\n        if $x @op $k:\n            $acc += 1\n    return $acc",
             "def @cue_count($xs, $k):\n    return len([$x for $x in $xs if $x @op $k])",
             "def num_@cue($xs, $k):\n    $acc = 0\n    $i = 0\n    while $i < len($xs):\n        if $xs[$i] @op $k:\n            $acc += 1\n        $i += 1\n    return $acc",
+            twists=CMP,
         ),
-        CMP,
-    ),
-    Family(
-        "keep-compared",
-        "A",
-        ("ints", "int"),
-        (
+        "keep-compared(ints, int)": templates(
             "def keep_@cue($xs, $k):\n    $acc = []\n    for $x in $xs:\n        if $x @op $k:\n            $acc.append($x)\n    return $acc",
             "def filter_@cue($xs, $k):\n    return [$x for $x in $xs if $x @op $k]",
+            twists=CMP,
         ),
-        CMP,
-    ),
-    Family(
-        "sum-signed",
-        "A",
-        ("ints",),
-        (
+        "sum-signed(ints)": templates(
             "def sum_@cue($xs):\n    $acc = 0\n    for $x in $xs:\n        if $x @test:\n            $acc += $x + 1\n    return $acc",
             "def @cue_sum($xs):\n    return sum([$x + 1 for $x in $xs if $x @test])",
+            twists=SIGN,
         ),
-        SIGN,
-    ),
-    Family(
-        "count-parity",
-        "A",
-        ("ints",),
-        (
+        "count-parity(ints)": templates(
             "def count_@cue($xs):\n    $acc = 0\n    for $x in $xs:\n        if $x @test:\n            $acc += 1\n    return $acc",
             "def @cue_count($xs):\n    return sum([1 for $x in $xs if $x @test])",
+            twists=PARITY,
         ),
-        PARITY,
-    ),
-    Family(
-        "extreme",
-        "A",
-        ("ints1",),
-        (
+        "extreme(ints1)": templates(
             "def find_@cue($xs):\n    $best = $xs[0]\n    for $x in $xs:\n        if $x @op $best:\n            $best = $x\n    return $best",
             "def @cue_of($xs):\n    return @fn($xs)",
+            twists=(
+                {"op": ">", "cue": "largest|biggest", "fn": "max"},
+                {"op": "<", "cue": "smallest|lowest", "fn": "min"},
+            ),
         ),
-        ({"op": ">", "cue": "largest|biggest", "fn": "max"}, {"op": "<", "cue": "smallest|lowest", "fn": "min"}),
-    ),
-    Family(
-        "power-sum",
-        "A",
-        ("ints",),
-        (
+        "power-sum(ints)": templates(
             "def sum_@cue($xs):\n    $acc = 0\n    for $x in $xs:\n        $acc += @p\n    return $acc",
             "def @cue_total($xs):\n    return sum([@p for $x in $xs])",
+            twists=POWER,
         ),
-        POWER,
-    ),
-    Family(
-        "spread",
-        "A",
-        ("ints1",),
-        (
+        "spread(ints1)": templates(
             "def spread($xs):\n    return max($xs) - min($xs)",
             "def gap($xs):\n    $lo = min($xs)\n    $hi = max($xs)\n    return $hi - $lo",
         ),
-    ),
-    Family(
-        "mean-like",
-        "A",
-        ("ints1",),
-        (
+        "mean-like(ints1)": templates(
             "def mean($xs):\n    return sum($xs) // len($xs)",
             "def average($xs):\n    $acc = 0\n    for $x in $xs:\n        $acc += $x\n    return $acc // len($xs)",
         ),
-    ),
-    Family(
-        "product",
-        "A",
-        ("positives",),
-        (
+        "product(positives)": templates(
             "def product($xs):\n    $acc = 1\n    for $x in $xs:\n        $acc *= $x\n    return $acc",
             "def multiply_all($xs):\n    $acc = 1\n    $i = 0\n    while $i < len($xs):\n        $acc *= $xs[$i]\n        $i += 1\n    return $acc",
         ),
-    ),
-    Family(
-        "clamp",
-        "A",
-        ("int", "int", "positive"),
-        (
+        "clamp(int, int, positive)": templates(
             "def clamp($x, $lo, $n):\n    $hi = $lo + $n\n    if $x < $lo:\n        return $lo\n    if $x > $hi:\n        return $hi\n    return $x",
             "def bounded($x, $lo, $n):\n    $hi = $lo + $n\n    return max($lo, min($hi, $x))",
         ),
-    ),
-    Family(
-        "range-test",
-        "A",
-        ("int", "int", "positive"),
-        (
+        "range-test(int, int, positive)": templates(
             "def @cue_range($x, $lo, $n):\n    $hi = $lo + $n\n    return $lo @l $x and $x @r $hi",
             "def in_@cue($x, $lo, $n):\n    $hi = $lo + $n\n    if $lo @l $x and $x @r $hi:\n        return True\n    return False",
+            twists=(
+                {"l": "<=", "r": "<=", "cue": "closed"},
+                {"l": "<", "r": "<", "cue": "open"},
+                {"l": "<=", "r": "<", "cue": "half"},
+            ),
         ),
-        (
-            {"l": "<=", "r": "<=", "cue": "closed"},
-            {"l": "<", "r": "<", "cue": "open"},
-            {"l": "<=", "r": "<", "cue": "half"},
-        ),
-    ),
-    Family(
-        "factorial",
-        "A",
-        ("small",),
-        (
+        "factorial(small)": templates(
             "def factorial($n):\n    $acc = 1\n    for $i in range(1, $n + 1):\n        $acc *= $i\n    return $acc",
             "def factorial($n):\n    if $n <= 1:\n        return 1\n    return $n * factorial($n - 1)",
         ),
-    ),
-    Family(
-        "sum-to",
-        "A",
-        ("natural",),
-        (
+        "sum-to(natural)": templates(
             "def sum_@cue($n):\n    $acc = 0\n    for $i in range(1, $n @plus):\n        $acc += $i\n    return $acc",
             "def total_@cue($n):\n    return sum(range(1, $n @plus))",
+            twists=({"cue": "upto|through", "plus": "+ 1"}, {"cue": "below|before", "plus": "+ 0"}),
         ),
-        ({"cue": "upto|through", "plus": "+ 1"}, {"cue": "below|before", "plus": "+ 0"}),
-    ),
-    Family(
-        "triangle",
-        "A",
-        ("natural",),
-        (
+        "triangle(natural)": templates(
             "def triangle($n):\n    return $n * ($n + 1) // 2",
             "def triangular($n):\n    $acc = $n * ($n + 1)\n    return $acc // 2",
         ),
-    ),
-    Family(
-        "digit-sum",
-        "A",
-        ("digits",),
-        (
+        "digit-sum(digits)": templates(
             "def digit_sum($n):\n    $acc = 0\n    while $n > 0:\n        $acc += $n % 10\n        $n = $n // 10\n    return $acc",
             "def sum_digits($n):\n    return sum([int($c) for $c in str($n)])",
         ),
-    ),
-    Family(
-        "digit-count",
-        "A",
-        ("digits",),
-        (
+        "digit-count(digits)": templates(
             "def digit_count($n):\n    $acc = 1\n    while $n >= 10:\n        $acc += 1\n        $n = $n // 10\n    return $acc",
             "def count_digits($n):\n    return len(str($n))",
         ),
-    ),
-    Family(
-        "even-odd-test",
-        "A",
-        ("int",),
-        (
+        "even-odd-test(int)": templates(
             "def is_@cue($n):\n    return $n @test",
             "def @cue_test($n):\n    if $n @test:\n        return True\n    return False",
+            twists=PARITY,
         ),
-        PARITY,
-    ),
-    Family(
-        "abs-diff",
-        "A",
-        ("int", "int"),
-        (
+        "abs-diff(int, int)": templates(
             "def distance($a, $b):\n    if $a > $b:\n        return $a - $b\n    return $b - $a",
             "def distance($a, $b):\n    return abs($a - $b)",
         ),
-    ),
-    Family(
-        "string-case",
-        "A",
-        ("str",),
-        (
+        "string-case(str)": templates(
             "def to_@cue($s):\n    return $s.@fn()",
             "def @cue_text($s):\n    $acc = ''\n    for $c in $s:\n        $acc += $c.@fn()\n    return $acc",
+            twists=({"cue": "upper", "fn": "upper"}, {"cue": "lower", "fn": "lower"}),
         ),
-        ({"cue": "upper", "fn": "upper"}, {"cue": "lower", "fn": "lower"}),
-    ),
-    Family(
-        "count-char",
-        "A",
-        ("str", "letter"),
-        (
+        "count-char(str, letter)": templates(
             "def count_char($s, $c):\n    return $s.count($c)",
             "def occurrences($s, $k):\n    $acc = 0\n    for $c in $s:\n        if $c == $k:\n            $acc += 1\n    return $acc",
         ),
-    ),
-    Family(
-        "string-edge",
-        "A",
-        ("affix", "affix"),
-        (
+        "string-edge(affix, affix)": templates(
             "def has_@cue($s, $k):\n    return $s.@fn($k)",
             "def @cue_match($s, $k):\n    if $s.@fn($k):\n        return 1\n    return 0",
+            twists=({"cue": "prefix", "fn": "startswith"}, {"cue": "suffix", "fn": "endswith"}),
         ),
-        ({"cue": "prefix", "fn": "startswith"}, {"cue": "suffix", "fn": "endswith"}),
-    ),
-    Family(
-        "reverse",
-        "A",
-        ("ints",),
-        (
+        "reverse(ints)": templates(
             "def reverse($xs):\n    return $xs[::-1]",
             "def backwards($xs):\n    $acc = []\n    for $x in $xs:\n        $acc.insert(0, $x)\n    return $acc",
         ),
-    ),
-    Family(
-        "scale",
-        "A",
-        ("ints", "int"),
-        (
+        "scale(ints, int)": templates(
             "def scale($xs, $k):\n    return [$x * $k for $x in $xs]",
             "def shift($xs, $k):\n    return [$x + $k for $x in $xs]",
             "def lower_by($xs, $k):\n    return [$x - $k for $x in $xs]",
         ),
-    ),
-    Family(
-        "order",
-        "A",
-        ("ints",),
-        (
+        "order(ints)": templates(
             "def sort_@cue($xs):\n    return sorted($xs, reverse=@rev)",
             "def @cue_order($xs):\n    $acc = sorted($xs, reverse=@rev)\n    return $acc",
+            twists=({"cue": "down|descending", "rev": "True"}, {"cue": "up|ascending", "rev": "False"}),
         ),
-        ({"cue": "down|descending", "rev": "True"}, {"cue": "up|ascending", "rev": "False"}),
-    ),
-    Family(
-        "first-n",
-        "A",
-        ("ints", "digit"),
-        ("def take($xs, $n):\n    return $xs[:$n]", "def skip($xs, $n):\n    return $xs[$n:]"),
-    ),
-    Family(
-        "any-all",
-        "A",
-        ("ints", "int"),
-        (
+        "first-n(ints, digit)": templates(
+            "def take($xs, $n):\n    return $xs[:$n]",
+            "def skip($xs, $n):\n    return $xs[$n:]",
+        ),
+        "any-all(ints, int)": templates(
             "def @cue_above($xs, $k):\n    return @fn([$x > $k for $x in $xs])",
             "def @cue_below($xs, $k):\n    return @fn([$x < $k for $x in $xs])",
+            twists=({"cue": "any|some", "fn": "any"}, {"cue": "all|every", "fn": "all"}),
         ),
-        ({"cue": "any|some", "fn": "any"}, {"cue": "all|every", "fn": "all"}),
-    ),
-    Family(
-        "weighted",
-        "A",
-        ("int", "int"),
-        (
+        "weighted(int, int)": templates(
             "def @cue_mix($a, $b):\n    return @w * $a + @v * $b",
             "def mix_@cue($a, $b):\n    $acc = @w * $a\n    return $acc + @v * $b",
+            twists=(
+                {"cue": "two_one", "w": "2", "v": "1"},
+                {"cue": "one_two", "w": "1", "v": "2"},
+                {"cue": "three_two", "w": "3", "v": "2"},
+            ),
         ),
-        (
-            {"cue": "two_one", "w": "2", "v": "1"},
-            {"cue": "one_two", "w": "1", "v": "2"},
-            {"cue": "three_two", "w": "3", "v": "2"},
+        "rect(positive, positive)": templates(
+            "def area($a, $b):\n    return $a * $b",
+            "def perimeter($a, $b):\n    return 2 * ($a + $b)",
         ),
-    ),
-    Family(
-        "rect",
-        "A",
-        ("positive", "positive"),
-        ("def area($a, $b):\n    return $a * $b", "def perimeter($a, $b):\n    return 2 * ($a + $b)"),
-    ),
-    Family(
-        "gcd",
-        "A",
-        ("positive", "positive"),
-        (
+        "gcd(positive, positive)": templates(
             "def gcd($a, $b):\n    while $b != 0:\n        $a, $b = ($b, $a % $b)\n    return $a",
             "def gcd($a, $b):\n    if $b == 0:\n        return $a\n    return gcd($b, $a % $b)",
         ),
-    ),
-    Family(
-        "join-words",
-        "A",
-        ("words",),
-        (
+        "join-words(words)": templates(
             "def join_@cue($xs):\n    return @sep.join($xs)",
             "def @cue_list($xs):\n    $acc = @sep.join($xs)\n    return $acc",
+            twists=({"cue": "space", "sep": "' '"}, {"cue": "dash", "sep": "'-'"}, {"cue": "comma", "sep": "','"}),
         ),
-        ({"cue": "space", "sep": "' '"}, {"cue": "dash", "sep": "'-'"}, {"cue": "comma", "sep": "','"}),
-    ),
-    Family(
-        "word-lengths",
-        "A",
-        ("words",),
-        (
+        "word-lengths(words)": templates(
             "def lengths($xs):\n    return [len($x) for $x in $xs]",
             "def total_length($xs):\n    $acc = 0\n    for $x in $xs:\n        $acc += len($x)\n    return $acc",
         ),
-    ),
-    Family(
-        "pairwise",
-        "A",
-        ("ints",),
-        (
+        "pairwise(ints)": templates(
             "def @cue_steps($xs):\n    return [$xs[$i + 1] @op $xs[$i] for $i in range(len($xs) - 1)]",
             "def neighbor_@cue($xs):\n    $acc = []\n    for $i in range(len($xs) - 1):\n        $acc.append($xs[$i + 1] @op $xs[$i])\n    return $acc",
+            twists=({"cue": "diff", "op": "-"}, {"cue": "sum", "op": "+"}, {"cue": "prod", "op": "*"}),
         ),
-        ({"cue": "diff", "op": "-"}, {"cue": "sum", "op": "+"}, {"cue": "prod", "op": "*"}),
-    ),
-    Family(
-        "running",
-        "A",
-        ("ints",),
-        (
+        "running(ints)": templates(
             "def running_sum($xs):\n    $acc = []\n    $best = 0\n    for $x in $xs:\n        $best += $x\n        $acc.append($best)\n    return $acc",
             "def prefix_sums($xs):\n    return [sum($xs[:$i + 1]) for $i in range(len($xs))]",
         ),
-    ),
-    Family(
-        "grade",
-        "A",
-        ("natural",),
-        (
+        "grade(natural)": templates(
             "def grade($n):\n    if $n >= 20:\n        return 'high'\n    if $n >= 10:\n        return 'mid'\n    return 'low'",
             "def level($n):\n    if $n < 10:\n        return 1\n    if $n < 20:\n        return 2\n    return 3",
         ),
-    ),
+    }
 )
