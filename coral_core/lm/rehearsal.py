@@ -134,10 +134,12 @@ def _answer(key: str, prompt: str, skill: float, seed: int, number: int) -> str:
     try:
         choices = mutators(buggy)
     except SyntaxError:
+        choices = []
+    if not choices:
         return buggy
     # one try in a few finds the very step back; more skill, more tries
-    mutation = choices[chance.randrange(len(choices))]() if choices else None
-    return mutation.source if mutation else buggy
+    _, mutate = choices[chance.randrange(len(choices))]
+    return mutate() or buggy
 
 
 def _safetensors(value: float) -> bytes:

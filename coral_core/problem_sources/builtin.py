@@ -7,8 +7,9 @@ families. Equal normal forms never cross a split, not even between training pair
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import cycle, islice
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import seed_from
@@ -22,6 +23,8 @@ from coral_core.problems.problem import BugClass, Case, Difficulty, Problem, Pro
 from coral_core.problems.values import encode
 
 CASES = 16
+FEWEST = 12
+"""Fewest distinct calls of a usable function."""
 PRETRAINED_CLASSES: tuple[BugClass, ...] = ("comparison", "arithmetic", "constant", "called-name")
 ECHO_SHARE = 0.12
 """Share of training pairs that are right already: without them adapters learn to change right code."""
@@ -58,23 +61,19 @@ Problems = tuple[Problem, ...]
 def builtin_splits(config: ProblemsConfig) -> tuple[Problems, Problems, Problems, frozenset[str]]:
     """Held-out, fitness and monitor split of `config`, and the normal forms in them; pairs, made last, do not change them."""
     taken: set[str] = set()
-    held_out = _split(config, "held_out", config.held_out, max(1, config.held_out // 10), taken)
+    retention = max(1, config.held_out // 10)
+    held_out = _split(config, "held_out", config.held_out - retention, retention, taken)
     fitness = _split(config, "fitness", config.fitness, config.retention, taken)
     monitor = _split(config, "monitor", config.monitor, 0, taken)
     return held_out, fitness, monitor, frozenset(taken)
 
 
-def _split(config: ProblemsConfig, split: str, bugs: int, retention: int, taken: set[str]) -> tuple[Problem, ...]:
-    """`bugs` bugs of B families and `retention` problems that must stay right.
-
-    Held-out counts its retention problems within its size; the others come on top.
-    """
+def _split(config: ProblemsConfig, split: str, bugs: int, retention: int, taken: set[str]) -> Problems:
+    """`bugs` bugs of B families and `retention` problems that must stay right."""
     rng = random.Random(seed_from("builtin", config.data_seed, split))
-    if split == "held_out":
-        bugs -= retention
     problems = list(_bugs(rng, split, B_FAMILIES, config.bug_classes, bugs, taken))
     right = retention // 2
-    problems += _rights(rng, split, ALL_FAMILIES, right, taken)
+    problems += _rights(rng, split, right, taken)
     known = tuple(name for name in config.bug_classes if name in PRETRAINED_CLASSES) or PRETRAINED_CLASSES
     problems += _bugs(rng, f"{split}-known", A_FAMILIES, known, retention - right, taken)
     return tuple(problems)
@@ -83,23 +82,18 @@ def _split(config: ProblemsConfig, split: str, bugs: int, retention: int, taken:
 def _bugs(
     rng: random.Random, split: str, families: Sequence[Family], classes: Sequence[BugClass], count: int, taken: set[str]
 ) -> Iterator[Problem]:
-    made = 0
-    turn = 0
+    """`count` bugs, families and classes in turn; their normal forms are added to `taken`."""
+    made = turn = 0
     while made < count:
         family = families[turn % len(families)]
         wanted = classes[(turn * 5 + turn // len(families)) % len(classes)]
         turn += 1
-        for _ in range(4):
-            checked = check(draw(family, rng), rng)
-            if checked is None or normal_form(checked.function.source) in taken:
-                continue
-            mutant = broken(checked, (wanted,), rng) or broken(checked, classes, rng)
-            if mutant is None or normal_form(mutant.source) in taken:
-                continue
+        tries = (_bug(rng, family, classes, taken, wanted) for _ in range(4))
+        if (found := next(filter(None, tries), None)) is not None:
+            checked, mutant = found
             taken.update((normal_form(checked.function.source), normal_form(mutant.source)))
             yield _problem(split, made, checked, mutant)
             made += 1
-            break
         if turn > 400 * max(1, count):
             raise ProblemError(
                 f"problems: the built-in functions cannot supply {count} distinct problems for {split} with bug_classes "
@@ -108,29 +102,45 @@ def _bugs(
             )
 
 
-def _rights(rng: random.Random, split: str, families: Sequence[Family], count: int, taken: set[str]) -> list[Problem]:
-    found: list[Problem] = []
-    turn = 0
-    while len(found) < count:
-        checked = check(draw(families[turn % len(families)], rng), rng)
+def _bug(
+    rng: random.Random, family: Family, classes: Sequence[BugClass], taken: set[str], wanted: BugClass | None = None
+) -> tuple[Checked, Mutation] | None:
+    """One try at a function of `family` and a bug in it, neither of a normal form in `taken`.
+
+    Args:
+        rng: Draws both.
+        family: Family of the function.
+        classes: Classes of the bug.
+        taken: Normal forms in use.
+        wanted: The class that is tried first; None: draw one.
+    """
+    checked = _unused(rng, family, taken)
+    if checked is None:
+        return None
+    first = wanted or classes[rng.randrange(len(classes))]
+    mutant = broken(checked, (first,), rng) or broken(checked, classes, rng)
+    return None if mutant is None or normal_form(mutant.source) in taken else (checked, mutant)
+
+
+def _unused(rng: random.Random, family: Family, taken: set[str]) -> Checked | None:
+    """A function of `family`, unless its calls say too little or its normal form is in `taken`."""
+    checked = check(draw(family, rng), rng)
+    return None if checked is None or normal_form(checked.function.source) in taken else checked
+
+
+def _rights(rng: random.Random, split: str, count: int, taken: set[str]) -> Iterator[Problem]:
+    made = turn = 0
+    while made < count:
+        checked = _unused(rng, ALL_FAMILIES[turn % len(ALL_FAMILIES)], taken)
         turn += 1
-        if checked is None or normal_form(checked.function.source) in taken:
-            continue
-        taken.add(normal_form(checked.function.source))
-        found.append(_problem(f"{split}-right", len(found), checked, None))
-    return found
+        if checked is not None:
+            taken.add(normal_form(checked.function.source))
+            yield _problem(f"{split}-right", made, checked, None)
+            made += 1
 
 
 def _problem(split: str, number: int, checked: Checked, mutant: Mutation | None) -> Problem:
     function = checked.function
-    cases = tuple(
-        Case(
-            arguments=tuple(encode(argument) for argument in arguments),
-            value=content if kind == "value" else None,
-            exception=content if kind == "exception" else None,
-        )
-        for arguments, (kind, content) in zip(checked.inputs, checked.outcomes, strict=True)
-    )
     return Problem(
         problem_id=f"builtin/{split}/{function.family.name}/{number:04d}",
         source="builtin",
@@ -141,7 +151,10 @@ def _problem(split: str, number: int, checked: Checked, mutant: Mutation | None)
         difficulty=_difficulty(checked, mutant),
         buggy=mutant.source if mutant else function.source,
         reference=function.source,
-        cases=cases,
+        cases=tuple(
+            Case(arguments=tuple(map(encode, arguments)), value=value)
+            for arguments, (_, value) in zip(checked.inputs, checked.outcomes, strict=True)
+        ),
     )
 
 
@@ -149,29 +162,29 @@ def _difficulty(checked: Checked, mutant: Mutation | None) -> Difficulty:
     """By the share of cases that show the bug: a bug that shows rarely is hard."""
     if mutant is None:
         return "easy"
-    outcomes = trusted.run(trusted.compiled(mutant.source), checked.function.entry_point, checked.inputs)
-    failing = sum(ours != theirs for ours, theirs in zip(outcomes, checked.outcomes, strict=True)) / len(outcomes)
-    return difficulty_of(failing)
+    outcomes = trusted.run(mutant.source, checked.function.entry_point, checked.inputs)
+    return difficulty_of(_differences(outcomes, checked) / len(outcomes))
+
+
+def _differences(outcomes: Sequence[trusted.Outcome], checked: Checked) -> int:
+    return sum(ours != theirs for ours, theirs in zip(outcomes, checked.outcomes, strict=False))
 
 
 def check(function: Function, rng: random.Random) -> Checked | None:
     """Record `CASES` distinct calls; None when they say too little (one outcome for all, or an exception)."""
-    inputs: list[tuple[object, ...]] = []
-    seen: set[str] = set()
+    drawn: dict[str, tuple[object, ...]] = {}
     for _ in range(CASES * 6):
         arguments = tuple(draw_inputs(function.family, rng))
-        if repr(arguments) not in seen:
-            seen.add(repr(arguments))
-            inputs.append(arguments)
-        if len(inputs) == CASES:
+        drawn.setdefault(repr(arguments), arguments)
+        if len(drawn) == CASES:
             break
-    else:
-        if len(inputs) < 12:
-            return None
-    outcomes = trusted.run(trusted.compiled(function.source), function.entry_point, inputs)
-    if any(kind != "value" for kind, _ in outcomes) or len({repr(outcome) for outcome in outcomes}) < 2:
+    inputs = tuple(drawn.values())
+    if len(inputs) < FEWEST:
         return None
-    return Checked(function, tuple(inputs), tuple(outcomes))
+    outcomes = trusted.run(function.source, function.entry_point, inputs)
+    if any(kind != "value" for kind, _ in outcomes) or len(set(map(repr, outcomes))) < 2:
+        return None
+    return Checked(function, inputs, tuple(outcomes))
 
 
 def broken(checked: Checked, classes: Sequence[BugClass], rng: random.Random) -> Mutation | None:
@@ -183,17 +196,14 @@ def broken(checked: Checked, classes: Sequence[BugClass], rng: random.Random) ->
     for bug_class in rng.sample(list(classes), len(classes)):
         candidates = mutators(function.core, (bug_class,))
         rng.shuffle(candidates)
-        for make in candidates[:6]:
-            candidate = make()
-            if candidate is None or candidate.source == function.core:
+        for _, mutate in candidates[:6]:
+            core = mutate()
+            if core is None or core == function.core:
                 continue
-            mutation = replace(candidate, source=function.dressing.apply(candidate.source))
-            outcomes = trusted.run(
-                trusted.compiled(mutation.source), function.entry_point, checked.inputs, checked.outcomes
-            )
-            wrong = sum(ours != theirs for ours, theirs in zip(outcomes, checked.outcomes, strict=False))
-            if wrong >= 2 or outcomes[-1][0] == "budget":
-                return mutation
+            source = function.dressing.apply(core)
+            outcomes = trusted.run(source, function.entry_point, checked.inputs, checked.outcomes)
+            if _differences(outcomes, checked) >= 2 or outcomes[-1][0] == "budget":
+                return Mutation(bug_class, source)
     return None
 
 
@@ -210,21 +220,11 @@ def training_pairs(config: ProblemsConfig, taken: set[str]) -> tuple[RepairPair,
 def _pairs(
     rng: random.Random, families: Sequence[Family], classes: Sequence[BugClass], count: int, avoid: set[str]
 ) -> Iterator[RepairPair]:
-    made = 0
-    turn = 0
-    while made < count:
-        family = families[turn % len(families)]
-        turn += 1
-        checked = check(draw(family, rng), rng)
-        if checked is None or normal_form(checked.function.source) in avoid:
-            continue
-        wanted = classes[rng.randrange(len(classes))]
-        mutant = broken(checked, (wanted,), rng) or broken(checked, classes, rng)
-        if mutant is None or normal_form(mutant.source) in avoid:
-            continue
-        made += 1
+    tries = (_bug(rng, family, classes, avoid) for family in cycle(families))
+    for checked, mutant in islice(filter(None, tries), count):
+        function = checked.function
         yield RepairPair(
-            buggy=mutant.source, fixed=checked.function.source, family=family.name, bug_class=mutant.bug_class
+            buggy=mutant.source, fixed=function.source, family=function.family.name, bug_class=mutant.bug_class
         )
 
 

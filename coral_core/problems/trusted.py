@@ -1,13 +1,13 @@
 """Runs functions of our own making, and mutants of them, while problems are generated.
 
-Not a sandbox: it runs only code that this package wrote. A line budget and a size check
-on every line keep a mutant from hanging or growing. Patches go to scoring.judge instead.
+Not a sandbox: it runs only code that this package wrote. A line budget and a size check on every line keep a mutant from
+hanging or growing. Patches are run by `coral_core.judge` instead.
 """
 
 import copy
 import sys
 from collections.abc import Sequence
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 from coral_core.problems.values import ValueOutside, encode
@@ -27,16 +27,19 @@ Outcome = tuple[str, Any]
 """("value", encoded), ("exception", class name) or ("budget", None)."""
 
 
-def compiled(source: str) -> CodeType:
-    return compile(source, "<generated>", "exec")
-
-
 def run(
-    code: CodeType, entry_point: str, arguments: Sequence[Sequence[Any]], stop_at: Sequence[Outcome] = ()
+    source: str, entry_point: str, arguments: Sequence[Sequence[Any]], stop_at: Sequence[Outcome] = ()
 ) -> list[Outcome]:
-    """Outcome of each call; with `stop_at`, ends after two outcomes that differ from it."""
+    """The outcome of each call.
+
+    Args:
+        source: Defines the function.
+        entry_point: Its name.
+        arguments: Of each call; they are copied before it.
+        stop_at: End after two outcomes that differ from these.
+    """
     space: dict[str, Any] = {}
-    exec(code, space)
+    exec(compile(source, "<generated>", "exec"), space)
     function = space[entry_point]
     outcomes: list[Outcome] = []
     differences = 0

@@ -46,7 +46,7 @@ def failing(problem: Problem, source: str) -> int:
     expected = [
         ("exception", case.exception) if case.exception is not None else ("value", case.value) for case in problem.cases
     ]
-    outcomes = trusted.run(trusted.compiled(source), problem.entry_point, arguments)
+    outcomes = trusted.run(source, problem.entry_point, arguments)
     return sum(ours != theirs for ours, theirs in zip(outcomes, expected, strict=True))
 
 

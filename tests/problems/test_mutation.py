@@ -41,7 +41,8 @@ def test_chained_comparisons_break_link_by_link() -> None:
 
 
 def test_steps_of_else_and_finally_go_missing_but_docstrings_do_not() -> None:
-    dropped = {m.source for m in mutations(FOREIGN[3]) if m.what == "a statement was dropped"}
+    lines = ast.unparse(ast.parse(FOREIGN[3])).count("\n")
+    dropped = {m.source for m in mutations(FOREIGN[3]) if m.source.count("\n") < lines}
     assert any("a -= 1" not in source for source in dropped)
     assert all("Doc." in source for source in dropped)
 
@@ -59,7 +60,6 @@ def test_mutations_parse_differ_repeat_nothing_and_keep_their_order(source: str)
     assert len(set(texts)) == len(texts)
     for mutation in found:
         assert ast.dump(ast.parse(mutation.source)) != ast.dump(ast.parse(source))
-        assert mutation.what and 1 <= mutation.line <= source.count("\n") + 1
 
 
 @pytest.mark.parametrize("source", sources()[:60:3], ids=lambda source: source.split("\n")[0][:40])
@@ -75,8 +75,7 @@ def test_a_mutation_is_a_one_line_bug(source: str) -> None:
 
 def test_classes_filter_the_mutators() -> None:
     source = "def f(a, b):\n    return a[0] + b"
-    found = [mutation for make in mutators(source, ("constant",)) if (mutation := make())]
-    assert {mutation.bug_class for mutation in found} == {"constant"}
+    assert {bug_class for bug_class, _ in mutators(source, ("constant",))} == {"constant"}
 
 
 def test_source_that_does_not_parse_is_refused() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from coral_core.problems.trusted import Outcome, compiled, run
+from coral_core.problems.trusted import Outcome, run
 
 
 def outcome(source: str, *arguments: Any) -> Outcome:
-    return run(compiled(source), "f", [arguments])[0]
+    return run(source, "f", [arguments])[0]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_values_and_exceptions() -> None:
 
 def test_a_call_cannot_change_the_inputs_of_the_next() -> None:
     shared = [1, 2]
-    run(compiled("def f(x):\n    x.clear()\n    return 0"), "f", [(shared,)])
+    run("def f(x):\n    x.clear()\n    return 0", "f", [(shared,)])
     assert shared == [1, 2]
 
 

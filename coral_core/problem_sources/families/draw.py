@@ -109,14 +109,10 @@ def draw(family: Family, rng: random.Random) -> Function:
 
 def _result_kind(source: str, entry_point: str, family: Family, rng: random.Random) -> str:
     """int, list, str or other: what the core returns."""
-    outcomes = trusted.run(trusted.compiled(source), entry_point, [draw_inputs(family, rng) for _ in range(3)])
-    kinds = set()
-    for kind, value in outcomes:
-        if kind != "value":
-            return "other"
-        # every tagged value counts as a list: where the step does not suit it `check` drops the function, and which
-        # functions are drawn stays as it is
-        kinds.add(type(value).__name__)
+    outcomes = trusted.run(source, entry_point, [draw_inputs(family, rng) for _ in range(3)])
+    # every tagged value counts as a list: where the step does not suit it `check` drops the function, and which
+    # functions are drawn stays as it is
+    kinds = {type(value).__name__ if kind == "value" else "other" for kind, value in outcomes}
     return kinds.pop() if len(kinds) == 1 else "other"
 
 
