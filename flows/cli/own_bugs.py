@@ -12,8 +12,8 @@ from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError
 from coral_core.evolution.preflight import token_counts
 from coral_core.jobs.job_content import problem_set, prompt_template
-from coral_core.problem_sources.package.cache import Ready, ready
-from coral_core.problem_sources.package.package_problems import SMALLEST, supply, too_little
+from coral_core.problem_sources.package.cache import Recording, recording_of
+from coral_core.problem_sources.package.package_problems import SMALLEST, refuse_shortage, supply
 from coral_core.problem_sources.package.splits import Divided, divide
 from flows.cli.markup import marked
 
@@ -38,15 +38,16 @@ def configuration(directory: Path, file: Path) -> str:
     """
     out = Console(highlight=False)
     path = str(directory)
-    prepared = ready(path)
-    _print(prepared, out)
+    recording = recording_of(path)
+    _print(recording, out)
     asked = ProblemsConfig(source="package", path=path)
-    divided = divide(prepared, asked)
-    if too_little(path, prepared, divided, True):  # then without a monitor set
+    divided = divide(recording.usable, asked)
+    try:
+        refuse_shortage(path, recording, divided, {**SMALLEST, "monitor": 1})
+    except ConfigError:  # then without a monitor set
         asked = asked.model_copy(update={"monitor": 0})
-        divided = divide(prepared, asked)
-        if complaint := too_little(path, prepared, divided, False):
-            raise ConfigError("\n".join([complaint, *prepared.recording.notes]))
+        divided = divide(recording.usable, asked)
+        refuse_shortage(path, recording, divided, SMALLEST)
     sizes = _sizes(asked, divided)
     overrides = ["problems.source=package", f"problems.path={path}"]
     overrides += [f"problems.{name}={count}" for name, count in sizes.items()]
@@ -85,13 +86,12 @@ def _lengths(config: RunConfig) -> dict[str, dict[str, object]]:
     return needed
 
 
-def _print(prepared: Ready, out: Console) -> None:
-    recording = prepared.recording
+def _print(recording: Recording, out: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, side in (("function", "left"), ("cases", "right"), ("recorded", "right"), ("bugs", "right")):
         table.add_column(name, justify="right" if side == "right" else "left")
     for usable in recording.usable:
-        row = (marked(usable.function), str(len(usable.cases)), str(usable.recorded), str(len(usable.bugs)))
+        row = (marked(usable.found.key), str(len(usable.cases)), str(usable.recorded), str(len(usable.bugs)))
         table.add_row(*row)
     bugs = sum(len(usable.bugs) for usable in recording.usable)
     out.print(f"{recording.passed} tests passed; {len(recording.usable)} functions usable, with {bugs} bugs")
@@ -100,6 +100,6 @@ def _print(prepared: Ready, out: Console) -> None:
     if recording.refused:
         out.print(f"{len(recording.refused)} functions cannot be used:")
     for refusal in recording.refused:
-        out.print(f"  {marked(refusal.file)}:{refusal.line} {marked(refusal.function)}: {marked(refusal.reason)}")
+        out.print(f"  {marked(refusal.file)}:{refusal.line} {marked(refusal.name)}: {marked(refusal.reason)}")
     for note in recording.notes:
         out.print(f"note: {marked(note)}")

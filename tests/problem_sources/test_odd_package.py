@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coral_core.problem_sources.package import cache as ready_module
-from coral_core.problem_sources.package.cache import Recording, ready
+from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.discovery import discover
 from coral_core.problem_sources.package.recording import read_calls
 from coral_core.problems.values import decode
@@ -30,12 +30,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def recording(folder: Path) -> Recording:
-    return ready(str(folder)).recording
+    return recording_of(str(folder))
 
 
 def test_no_trouble_is_anybody_elses(recording: Recording) -> None:
     assert not recording.failed and recording.passed > 20
-    assert {usable.function.split(":")[1] for usable in recording.usable} == {
+    assert {usable.found.name for usable in recording.usable} == {
         "words", "tagged", "add_up", "totals", "drain", "tally", "grouped", "ordered", "nested", "countdown", "raises_liar",
         "leave", "die", "cached", "dict_of_set", "sum_of_set", "nan_of",
     }  # fmt: skip
@@ -62,24 +62,24 @@ def test_no_trouble_is_anybody_elses(recording: Recording) -> None:
     ],
 )
 def test_each_trouble_has_its_reason(recording: Recording, name: str, reason: str) -> None:
-    (refusal,) = [refusal for refusal in recording.refused if refusal.function == name]
+    (refusal,) = [refusal for refusal in recording.refused if refusal.name == name]
     assert reason in refusal.reason
 
 
 def test_lists_that_look_like_tags_are_recorded_as_they_are(recording: Recording) -> None:
-    (words,) = [usable for usable in recording.usable if usable.function.endswith(":words")]
+    (words,) = [usable for usable in recording.usable if usable.found.key.endswith(":words")]
     found = {decode(case.arguments[0]): decode(case.value) for case in words.cases}
     assert found["f x"] == ["f", "x"] and found["i 5"] == ["i", "5"]
     assert all(case.tolerance is None and case.relative_tolerance is None for case in words.cases)
 
 
 def test_floats_have_a_tolerance_of_their_own(recording: Recording) -> None:
-    (totals,) = [usable for usable in recording.usable if usable.function.endswith(":totals")]
+    (totals,) = [usable for usable in recording.usable if usable.found.key.endswith(":totals")]
     assert {(case.tolerance, case.relative_tolerance) for case in totals.cases} == {(1e-12, 1e-9)}
 
 
 def test_arguments_after_an_exception_are_recorded(recording: Recording) -> None:
-    (drain,) = [usable for usable in recording.usable if usable.function.endswith(":drain")]
+    (drain,) = [usable for usable in recording.usable if usable.found.key.endswith(":drain")]
     after = {
         str(decode(case.arguments[0])): (case.exception, decode(case.mutated[0]))
         for case in drain.cases[:7]
@@ -90,7 +90,7 @@ def test_arguments_after_an_exception_are_recorded(recording: Recording) -> None
 
 
 def test_it_is_read_again_as_it_was_written(folder: Path, recording: Recording) -> None:
-    assert ready(str(folder)).recording == recording
+    assert recording_of(str(folder)) == recording
 
 
 def test_an_error_that_nobody_foresaw_refuses_one_function(
@@ -105,19 +105,19 @@ def test_an_error_that_nobody_foresaw_refuses_one_function(
         return real(found, calls)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ready_module, "cases_of", broken)
-    made = ready(str(folder)).recording
-    (refusal,) = [refusal for refusal in made.refused if refusal.function == "words"]
+    made = recording_of(str(folder))
+    (refusal,) = [refusal for refusal in made.refused if refusal.name == "words"]
     assert refusal.reason == r"its calls cannot be made into cases (ZeroDivisionError: \ud800 of ours)"
-    assert any(usable.function == "odd.py:tagged" for usable in made.usable)
+    assert any(usable.found.key == "odd.py:tagged" for usable in made.usable)
 
 
 def test_a_call_that_cannot_be_read_refuses_its_function(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     result.write_text(
-        '{"calls": {"a.py:f": [{"arguments": [["f", "x"]], "value": 1}], "a.py:g": [{"arguments": [1], "value": 1}]},'
+        '{"calls": {"a.py:f": [{"arguments": [["f", "x"]]}], "a.py:g": [{"arguments": [1], "outcome": {"value": 1}}]},'
         ' "refused": {}, "passed": 2, "failed": []}'
     )
-    calls = read_calls(result, tmp_path, {"a.py:f", "a.py:g"})
+    calls = read_calls(result, tmp_path)
     assert set(calls.calls) == {"a.py:g"}
     (reason,) = calls.refused["a.py:f"]
     assert "cannot be read" in reason

@@ -9,7 +9,7 @@ import pytest
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError, ProblemError
 from coral_core.problem_sources.leak_guard import leaks
-from coral_core.problem_sources.package.cache import Recording, ready
+from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.package_problems import load_package
 from coral_core.problem_sources.source_conformance import complaints
 from coral_core.problems.problem import ProblemSet
@@ -34,7 +34,7 @@ def shop(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recording(shop: Path) -> Recording:
-    return ready(str(shop)).recording
+    return recording_of(str(shop))
 
 
 def loaded(path: Path, **sizes: int) -> ProblemSet:
@@ -46,7 +46,7 @@ def config(path: Path, **sizes: int) -> ProblemsConfig:
 
 
 def test_covered_functions_are_usable(recording: Recording) -> None:
-    names = {usable.function.split(":")[1] for usable in recording.usable}
+    names = {usable.found.name for usable in recording.usable}
     assert {"with_tax", "discount", "cheapest", "total", "caesar", "windows"} <= names
     assert all(usable.bugs and len(usable.cases) >= 6 for usable in recording.usable)
 
@@ -61,14 +61,14 @@ def test_covered_functions_are_usable(recording: Recording) -> None:
     ],
 )
 def test_what_cannot_be_used_is_listed_with_the_reason(recording: Recording, name: str, reason: str) -> None:
-    (refusal,) = [refusal for refusal in recording.refused if refusal.function == name]
+    (refusal,) = [refusal for refusal in recording.refused if refusal.name == name]
     assert reason in refusal.reason
     assert (refusal.file, refusal.line > 0) == ("shop/prices.py", True)
 
 
 def test_a_failing_test_counts_for_nothing(recording: Recording) -> None:
     assert recording.failed == ("tests/test_shop.py::test_that_fails",)
-    (vowels,) = [usable for usable in recording.usable if usable.function.endswith("count_vowels")]
+    (vowels,) = [usable for usable in recording.usable if usable.found.key.endswith("count_vowels")]
     assert all(case.arguments != ("zzz",) or case.value == 0 for case in vowels.cases)
 
 
@@ -76,10 +76,9 @@ def test_examples_in_docstrings_are_recorded_and_not_shown(tmp_path: Path) -> No
     (tmp_path / "one.py").write_text(
         "def double(n):\n    '''Twice n.\n\n    >>> [double(i) for i in range(8)]\n    [0, 2, 4, 6, 8, 10, 12, 14]\n    '''\n    return 2 * n\n"
     )
-    found = ready(str(tmp_path))
-    (usable,) = found.recording.usable
+    (usable,) = recording_of(str(tmp_path)).usable
     assert usable.recorded == 8
-    assert ">>>" not in found.functions[usable.function].source
+    assert ">>>" not in usable.found.source
 
 
 def test_the_set_keeps_the_contract(shop: Path) -> None:
@@ -113,8 +112,7 @@ def test_a_bug_that_no_test_sees_is_none(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text(
         "from one import same\n\n\ndef test():\n    for n in range(12):\n        assert same(n) == str(n)\n"
     )
-    prepared = ready(str(tmp_path))
-    (usable,) = prepared.recording.usable
+    (usable,) = recording_of(str(tmp_path)).usable
     assert all(bug.failing > 0 for bug in usable.bugs)
     assert len(usable.bugs) < 12
 

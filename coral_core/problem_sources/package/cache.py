@@ -1,79 +1,45 @@
 """Cache of recordings: cases and bugs of a directory's functions, by the content of the directory.
 
-A recording holds data only: cases, and bugs by number. Code is read from the directory each time. A recording that does
-not match the directory, or is not valid, is made anew.
+A recording that is not of the content of the directory, or not valid, is made anew.
 """
 
 import hashlib
 import logging
 import os
 import platform
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from coral_core.atomic_write import write_atomic
 from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION
-from coral_core.problem_sources.package.bugs import Bug, find_bugs
-from coral_core.problem_sources.package.cases import FEWEST, Cased, Refused, cases_of
-from coral_core.problem_sources.package.discovery import Found, discover, walk
-from coral_core.problem_sources.package.recording import Call, Calls, pytest_installed, record
-from coral_core.problems.mutation import mutation_classes
-from coral_core.problems.problem import Case
+from coral_core.problem_sources.package.bugs import find_bugs
+from coral_core.problem_sources.package.cases import Usable, cases_of
+from coral_core.problem_sources.package.discovery import Found, Refused, discover, walk
+from coral_core.problem_sources.package.recording import Calls, pytest_installed, record
 
 log = logging.getLogger("coral.package")
 
-VERSION = 2
+VERSION = 3
 """Goes up when the same directory gives other cases or bugs."""
 CONTENT = (".py", ".toml", ".cfg", ".ini", ".json", ".csv", ".txt", ".yaml", ".yml")
 """Files whose content identifies the directory."""
 LARGEST = 256 * 1024 * 1024
 
 
-class Usable(Frozen):
-    """A function with cases and bugs."""
-
-    function: str = Field(description="file:name.")
-    text: str = Field(description="Digest of its standalone module.")
-    recorded: int = Field(ge=1, description="Cases that a test called; the others were made from these.")
-    cases: tuple[Case, ...] = Field(min_length=FEWEST)
-    bugs: tuple[Bug, ...] = Field(min_length=1)
-
-
-class Refusal(Frozen):
-    """A function that cannot become problems."""
-
-    function: str
-    file: str
-    line: int
-    reason: str
-
-
 class Recording(Frozen):
     """Everything recorded from the tests of a directory."""
 
-    schema_version: Literal[1] = 1
     content: str = Field(description="Digest of the directory, the interpreter and the versions of recorder and judge.")
     passed: int = Field(ge=0, description="Tests and examples that passed.")
     failed: tuple[str, ...] = Field(description="Those that did not; their calls do not count.")
     notes: tuple[str, ...]
     usable: tuple[Usable, ...]
-    refused: tuple[Refusal, ...]
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A recording and its functions, as they are in the directory."""
-
-    recording: Recording
-    functions: dict[str, Found]
+    refused: tuple[Found, ...]
 
 
 def missing(path: str | None) -> list[str]:
@@ -85,7 +51,7 @@ def missing(path: str | None) -> list[str]:
     return []
 
 
-def ready(path: str | None) -> Ready:
+def recording_of(path: str | None) -> Recording:
     """The usable functions of the directory at `path`; runs its tests unless this content was recorded before.
 
     Raises:
@@ -96,13 +62,11 @@ def ready(path: str | None) -> Ready:
     for complaint in missing(path):
         raise ConfigError(complaint)
     root = Path(path or "").expanduser().resolve()
-    found = discover(root)
-    functions = {item.key: item for item in found}
     content = content_digest(root)
     kept = cache_folder() / f"{content}.json"
-    recording = read_recording(kept, content, functions)
+    recording = read_recording(kept, content)
     if recording is None:
-        recording = _made(root, content, found)
+        recording = _made(root, content)
         try:
             write_atomic(kept, recording.model_dump_json().encode())
         except OSError as error:
@@ -110,7 +74,7 @@ def ready(path: str | None) -> Ready:
                 "%s: the recording cannot be kept (%s), so the tests of %s run again next time. Set CORAL_HOME to a folder that can be written.",
                 kept, error.strerror, root,
             )  # fmt: skip
-    return Ready(recording, functions)
+    return recording
 
 
 def cache_folder() -> Path:
@@ -133,13 +97,12 @@ def content_digest(root: Path) -> str:
     return digest({"files": files, "tools": tools})
 
 
-def read_recording(path: Path, content: str, functions: dict[str, Found]) -> Recording | None:
-    """The recording at `path`, when it is valid and matches the directory; else None.
+def read_recording(path: Path, content: str) -> Recording | None:
+    """The recording at `path`, when it is valid and of this content; else None.
 
     Args:
         path: File of the cache.
         content: As `content_digest` of the directory.
-        functions: The functions of the directory, by key.
     """
     if not path.exists():
         return None
@@ -150,99 +113,51 @@ def read_recording(path: Path, content: str, functions: dict[str, Found]) -> Rec
         if recording.content != content:
             raise ValueError("it is of another content")
         for usable in recording.usable:
-            _check(usable, functions)
-    except (OSError, ValueError, ValidationError, RecursionError) as error:
+            for case in usable.cases:
+                case.check()
+    except (OSError, ValueError, RecursionError) as error:
         log.warning("%s: not a recording of ours (%s); the tests run again", path, str(error).splitlines()[0])
         return None
     return recording
 
 
-def _check(usable: Usable, functions: dict[str, Found]) -> None:
-    """Raises `ValueError` unless `usable` speaks of a function as it is in the directory, in the value language."""
-    found = functions.get(usable.function)
-    if found is None or found.reason or digest(found.source) != usable.text:
-        raise ValueError(f"{usable.function} is not as recorded")
-    for case in usable.cases:
-        case.check()
-    classes = mutation_classes(found.function)
-    for bug in usable.bugs:
-        if bug.place >= len(classes) or classes[bug.place] != bug.bug_class:
-            raise ValueError(f"{usable.function} has no mutation {bug.place} of class {bug.bug_class}")
-
-
-def _made(root: Path, content: str, found: Sequence[Found]) -> Recording:
+def _made(root: Path, content: str) -> Recording:
     """Run the tests and make the cases and bugs."""
-    refused = {item.key: item.reason for item in found if item.reason}
+    found = discover(root)
     calls = Calls(calls={}, refused={}, passed=0, failed=())
-    if len(refused) < len(found):
+    if not all(item.reason for item in found):
         calls = record(root, found)
-    cased: dict[str, Cased] = {}
-    candidates = [item for item in found if not item.reason]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        for item, outcome in zip(candidates, threads.map(lambda item: _cased(item, calls), candidates), strict=True):
-            if isinstance(outcome, str):
-                refused[item.key] = outcome
-            else:
-                cased[item.key] = outcome
-    ours = [(item, cased[item.key]) for item in candidates if item.key in cased]
-    bugs, without = find_bugs(ours) if ours else ({}, {})
-    refused |= without
-    usable: list[Usable] = []
-    for item, case in ours:
-        if item.key in bugs:
-            try:
-                usable.append(_usable(item, case, bugs[item.key]))
-            except Exception as error:
-                refused[item.key] = failure("its cases cannot be kept", error)
+        cased = list(threads.map(lambda item: _cased(item, calls), found))
+    usable = [item for item in cased if isinstance(item, Usable)]
+    judged = iter(find_bugs(usable) if usable else ())
+    made = [next(judged) if isinstance(item, Usable) else item for item in cased]
     return Recording(
         content=content,
         passed=calls.passed,
         failed=calls.failed,
         notes=_notes(calls),
-        usable=tuple(usable),
-        refused=tuple(
-            Refusal(function=item.name, file=item.file, line=item.line, reason=_clean(refused[item.key]))
-            for item in found
-            if item.key in refused
-        ),
+        usable=tuple(item for item in made if isinstance(item, Usable)),
+        refused=tuple(item for item in made if isinstance(item, Found)),
     )
 
 
-def _usable(found: Found, cased: Cased, bugs: tuple[Bug, ...]) -> Usable:
-    """The function as it is kept; raises what cannot be written or read back."""
-    made = Usable(function=found.key, text=digest(found.source), recorded=cased.recorded, cases=cased.cases, bugs=bugs)
-    for case in Usable.model_validate_json(made.model_dump_json()).cases:
-        case.check()
-    return made
-
-
-def failure(what: str, error: Exception) -> str:
-    """A reason for an unexpected error, as text."""
-    log.debug("%s", what, exc_info=error)
-    return f"{what} ({type(error).__name__}: {error})"
-
-
-def _clean(reason: str) -> str:
-    """`reason` as one line of valid text: names in it are the user's, and may hold anything."""
-    text = reason.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else " " for c in text)[:300]
-
-
-def _cased(found: Found, calls: Calls) -> Cased | str:
-    """The cases of `found`, or why there are none."""
-    known: tuple[Call, ...] = calls.calls.get(found.key, ())
-    reasons = calls.refused.get(found.key, {})
+def _cased(found: Found, calls: Calls) -> Usable | Found:
+    """The function with its cases, or refused."""
+    if found.reason:
+        return found
+    known = calls.calls.get(found.key)
     if not known:
-        if reasons:
-            reason = max(sorted(reasons), key=lambda name: reasons[name])
-            return f"{reason} ({sum(reasons.values())} calls)"
-        return "no passing test calls it"
+        reasons = calls.refused.get(found.key, {})
+        most = max(sorted(reasons), key=lambda name: reasons[name], default="")
+        return found.refused(f"{most} ({sum(reasons.values())} calls)" if most else "no passing test calls it")
     try:
         return cases_of(found, known)
     except Refused as refused:
-        return str(refused)
+        return found.refused(str(refused))
     except Exception as error:  # one function must not affect the others
-        return failure("its calls cannot be made into cases", error)
+        log.debug("%s", found.key, exc_info=error)
+        return found.refused(f"its calls cannot be made into cases ({type(error).__name__}: {error})")
 
 
 def _notes(calls: Calls) -> tuple[str, ...]:

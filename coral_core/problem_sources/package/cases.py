@@ -7,20 +7,21 @@ arguments, with the results of the function as expected values; of these only ca
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from coral_core.digest import seed_from
+from coral_core.frozen import Frozen
 from coral_core.judge.oracle import agrees
-from coral_core.problem_sources.package.discovery import Found
+from coral_core.problem_sources.package.discovery import Found, Refused
 from coral_core.problem_sources.package.recording import Call
+from coral_core.problem_sources.script_process import run_script
 from coral_core.problems import values
 from coral_core.problems.normal_form import normal_form
-from coral_core.problems.problem import Case
+from coral_core.problems.problem import BugClass, Case
 
 CASES = 16
 """Most cases per function."""
@@ -30,6 +31,7 @@ LINES = 10_000
 """Executed lines of one case at most: a fifth of what the judge allows a patch."""
 ITEMS = 4_000
 CANDIDATES = 64
+REPLAY = Path(__file__).with_name("replay_calls.py")
 SECONDS = 60
 """Wall clock of one replay, of all calls of a function together."""
 RELATIVE, ABSOLUTE = 1e-9, 1e-12
@@ -38,20 +40,25 @@ RELATIVE, ABSOLUTE = 1e-9, 1e-12
 Record = dict[str, Any]
 
 
-class Refused(Exception):  # noqa: N818 (a finding about a function)
-    """Why a function cannot become problems."""
+class Bug(Frozen):
+    """A mutation of a function that some case detects."""
+
+    bug_class: BugClass
+    source: str = Field(description="The standalone module with the mutation.")
+    failing: float = Field(gt=0, le=1, description="Share of the cases that do not pass.")
 
 
-@dataclass(frozen=True)
-class Cased:
-    """The cases of a function; `recorded` of them are calls of a test, the rest was made."""
+class Usable(Frozen):
+    """A function that can become problems."""
 
-    cases: tuple[Case, ...]
-    recorded: int
+    found: Found
+    recorded: int = Field(ge=1, description="Cases that a test called; the others were made from these.")
+    cases: tuple[Case, ...] = Field(min_length=FEWEST)
+    bugs: tuple[Bug, ...] = ()
 
 
-def cases_of(found: Found, calls: Sequence[Call]) -> Cased:
-    """The cases of a function.
+def cases_of(found: Found, calls: Sequence[Call]) -> Usable:
+    """A function with its cases.
 
     Args:
         found: The function.
@@ -69,8 +76,7 @@ def cases_of(found: Found, calls: Sequence[Call]) -> Cased:
         case = _repeated(list(call.arguments), record, again)
         if case is None:
             continue
-        seen = call.outcome
-        if seen is not None and not agrees(case, seen):
+        if call.outcome is not None and not agrees(case, call.outcome):
             raise Refused("acts differently on its own than in its package: it depends on chance, the clock or state")
         kept.append(case)
     kept = _spread(kept, CASES)
@@ -89,7 +95,7 @@ def cases_of(found: Found, calls: Sequence[Call]) -> Cased:
         )
     if len({_outcome(case) for case in kept}) < 2:
         raise Refused("every case has the same outcome: too little to tell a bug")
-    return Cased(tuple(kept), recorded)
+    return Usable(found=found, recorded=recorded, cases=tuple(kept))
 
 
 def _repeated(arguments: list[Any], record: Record, again: Record, needed: bool = True) -> Case | None:
@@ -130,10 +136,14 @@ def replay(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list
         Refused: the function cannot be defined on its own, or takes too long.
     """
     records: list[Record] = []
+    request = {"source": found.source, "entry_point": found.name, "lines": LINES, "items": ITEMS}
     while len(records) < len(arguments):
-        lines = _run(found, arguments[len(records) :], hash_seed)
-        setup = lines.pop(0) if lines else {"setup": "it ran too long"}
-        if setup.get("setup"):
+        calls = arguments[len(records) :]
+        answers = run_script(REPLAY, {**request, "calls": calls}, SECONDS, hash_seed)
+        if answers.timed_out:
+            raise Refused(f"its calls took longer than {SECONDS} s together")
+        setup, *lines = answers.lines or [{"setup": "it ran too long"}]
+        if setup["setup"]:
             raise Refused(f"cannot be defined on its own ({setup['setup']})")
         records += lines
         if len(records) < len(arguments):  # the process ended in the middle of a call
@@ -143,47 +153,16 @@ def replay(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list
     return records
 
 
-def _run(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list[Record]:
-    request = {
-        "values": values.__file__,
-        "source": found.source,
-        "entry_point": found.name,
-        "calls": arguments,
-        "lines": LINES,
-        "items": ITEMS,
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-s", "-S", "-P", str(Path(__file__).with_name("replay_calls.py"))],
-            input=json.dumps(request).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": str(hash_seed)},
-            cwd="/",
-            timeout=SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise Refused(f"its calls took longer than {SECONDS} s together") from None
-    lines = []
-    for line in done.stdout.splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break  # cut off as the process ended
-    return [line for line in lines if isinstance(line, dict)]
-
-
 def _case(arguments: list[Any], record: Record) -> Case:
     """A case of a replayed call. Arguments after the call are compared when any of them could have been changed."""
-    value, after = record.get("value"), record.get("mutated")
-    compared = after is not None and any(map(values.is_mutable, arguments))
-    floats = any(map(values.has_floats, [value, *(after if after is not None and compared else ())]))
+    value, after = record.get("value"), record["mutated"]
+    compared = any(map(values.is_mutable, arguments))
+    floats = any(map(values.has_floats, [value, *(after if compared else ())]))
     return Case(
         arguments=tuple(arguments),
         value=value,
         exception=record.get("exception"),
-        mutated=tuple(after) if after is not None and compared else None,
+        mutated=tuple(after) if compared else None,
         tolerance=ABSOLUTE if floats else None,
         relative_tolerance=RELATIVE if floats else None,
     )
@@ -201,13 +180,11 @@ def _spread(cases: list[Case], most: int) -> list[Case]:
 def _telling(kept: Sequence[Case], extra: Sequence[Case], count: int) -> list[Case]:
     """`count` of `extra`, those with outcomes not seen so far first."""
     seen = {_outcome(case) for case in kept}
-    new: list[Case] = []
-    rest: list[Case] = []
+    repeats: list[bool] = []
     for case in extra:
-        outcome = _outcome(case)
-        (rest if outcome in seen else new).append(case)
-        seen.add(outcome)
-    return [*new, *rest][:count]
+        repeats.append(_outcome(case) in seen)
+        seen.add(_outcome(case))
+    return [extra[place] for place in sorted(range(len(extra)), key=repeats.__getitem__)][:count]
 
 
 def _made(calls: Sequence[Call], rng: random.Random) -> Iterator[list[Any]]:

@@ -13,11 +13,13 @@ import os
 import symtable
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import Field
+
 from coral_core.errors import ConfigError
-from coral_core.syntax import parse
+from coral_core.frozen import Frozen
+from coral_core.syntax import UNPARSABLE, bound_names, parse
 
 SKIPPED = {"build", "dist", "env", "node_modules", "site-packages", "venv", "__pycache__"}
 TEST_FOLDERS = {"test", "tests"}
@@ -28,19 +30,20 @@ _BUILTIN = set(dir(builtins))
 _FUTURE = "from __future__ import annotations"
 
 
-@dataclass(frozen=True)
-class Found:
-    """A function of the directory; `reason` says why it cannot become problems ("" when it may)."""
+class Refused(Exception):  # noqa: N818 (a finding about a function)
+    """Why a function cannot become problems."""
+
+
+class Found(Frozen):
+    """A function of the directory."""
 
     file: str
     name: str
     line: int
-    reason: str = ""
-    before: str = ""
-    """Imports, constants and helpers that it needs."""
-    function: str = ""
-    needs: frozenset[str] = frozenset()
-    """Own functions and classes in `before`, as file:name."""
+    reason: str = Field("", description="Why it cannot become problems; empty when it may.")
+    before: str = Field("", description="Imports, constants and helpers that it needs.")
+    function: str = Field("", description="Its own text.")
+    needs: tuple[str, ...] = Field((), description="Own functions and classes in `before`, as file:name, sorted.")
 
     @property
     def key(self) -> str:
@@ -55,6 +58,12 @@ class Found:
     def whole(self, function: str) -> str:
         """The standalone module with `function` in the function's place."""
         return f"{self.before}\n\n\n{function}" if self.before else function
+
+    def refused(self, reason: str) -> "Found":
+        """The function without its text. Names in a reason are the user's and may hold anything: it becomes one line."""
+        text = reason.encode("utf-8", "backslashreplace").decode()
+        text = "".join(letter if letter.isprintable() else " " for letter in text)[:300]
+        return Found(file=self.file, name=self.name, line=self.line, reason=text)
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -107,46 +116,28 @@ def discover(root: Path) -> list[Found]:
             continue
         try:
             found += _functions(name, parse(path.read_bytes()))
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            found.append(
-                Found(name, "(the file)", getattr(error, "lineno", 1) or 1, f"the file does not parse: {error}")
-            )
+        except UNPARSABLE as error:
+            whole = Found(file=name, name="(the file)", line=getattr(error, "lineno", 1) or 1)
+            found.append(whole.refused(f"the file does not parse: {error}"))
     return found
 
 
 def _functions(file: str, tree: ast.Module) -> Iterator[Found]:
     module = _Module(file, tree)
-    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    name = f"{node.name}.{method.name}"
-                    yield Found(file, name, method.lineno, "a method: only functions of a module are recorded")
-        elif isinstance(node, ast.AsyncFunctionDef):
-            yield Found(file, node.name, node.lineno, "an asynchronous function: the judge calls plain functions")
-        elif isinstance(node, ast.FunctionDef):
-            if names.count(node.name) > 1:
-                yield Found(file, node.name, node.lineno, "defined more than once in its module")
-            else:
-                try:
-                    standalone = module.standalone(node)
-                except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-                    reason = f"its text cannot be taken apart ({type(error).__name__}: {error})"[:300]
-                    standalone = Found(file, node.name, node.lineno, reason)
-                yield standalone
-
-
-class _Refused(Exception):  # noqa: N818 (a finding about a function)
-    """Why a function cannot stand alone."""
-
-
-@dataclass
-class _Needs:
-    """What has been collected for one function."""
-
-    statements: set[int] = field(default_factory=set)
-    definitions: set[str] = field(default_factory=set)
+                    found = Found(file=file, name=f"{node.name}.{method.name}", line=method.lineno)
+                    yield found.refused("a method: only functions of a module are recorded")
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found = Found(file=file, name=node.name, line=node.lineno)
+            try:
+                yield module.standalone(node, found)
+            except Refused as refused:
+                yield found.refused(str(refused))
+            except UNPARSABLE as error:
+                yield found.refused(f"its text cannot be taken apart ({type(error).__name__}: {error})")
 
 
 class _Module:
@@ -163,52 +154,43 @@ class _Module:
             elif isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
                 self.stars = True
             elif not _is_guarded(statement):
-                for name in _binds(statement):
+                for name in _bound(statement):
                     self.binding.setdefault(name, []).append(len(self.statements))
                 self.statements.append(statement)
 
-    def standalone(self, node: ast.FunctionDef) -> Found:
-        """`node` with all that it needs, or the reason why that is not to be had."""
-        needs = _Needs()
-        try:
-            function = self._cleaned(node)
-            self._collect(function, node.name, needs)
-        except _Refused as refused:
-            return Found(self.file, node.name, node.lineno, str(refused))
-        others = [self._cleaned(self.statements[place]) for place in sorted(needs.statements)]
-        others = [other for other in others if not (isinstance(other, ast.FunctionDef) and other.name == node.name)]
+    def standalone(self, node: ast.FunctionDef | ast.AsyncFunctionDef, found: Found) -> Found:
+        """`found` with its text and all that it needs. Raises `Refused`."""
+        if isinstance(node, ast.AsyncFunctionDef):
+            raise Refused("an asynchronous function: the judge calls plain functions")
+        if sum(isinstance(self.statements[place], ast.FunctionDef) for place in self.binding[node.name]) > 1:
+            raise Refused("defined more than once in its module")
+        function = self._cleaned(node)
+        needed: set[int] = set()
+        self._collect(function, node.name, needed)
+        others = [self._cleaned(self.statements[place]) for place in sorted(needed)]
         others.sort(key=lambda other: not isinstance(other, (ast.Import, ast.ImportFrom)))
+        parts = [part for whole in (*others, function) for part in ast.walk(whole)]
+        if any(isinstance(part, ast.Attribute) and part.attr in CLOCKS for part in parts):
+            raise Refused("reads the clock: its results change from day to day")
         texts = [ast.unparse(ast.fix_missing_locations(other)) for other in others]
-        if self.future and any(_annotated(part) for part in [*others, function]):
+        if self.future and any(map(_is_annotated, parts)):
             texts.insert(0, _FUTURE)
         own = ast.unparse(ast.fix_missing_locations(function))
-        if any(
-            isinstance(part, ast.Attribute) and part.attr in CLOCKS
-            for whole in [*others, function]
-            for part in ast.walk(whole)
-        ):
-            return Found(self.file, node.name, node.lineno, "reads the clock: its results change from day to day")
-        return Found(self.file, node.name, node.lineno, "", _joined(texts), own, frozenset(needs.definitions))
+        definitions = (self.statements[place] for place in needed)
+        needs = {f"{self.file}:{s.name}" for s in definitions if isinstance(s, (ast.FunctionDef, ast.ClassDef))}
+        return found.model_copy(update={"before": _joined(texts), "function": own, "needs": tuple(sorted(needs))})
 
-    def _collect(self, statement: ast.stmt, owner: str, needs: _Needs) -> None:
-        """Add what `statement` needs, and what that needs. Raises `_Refused`."""
-        for name in sorted(_free_names(statement)):
-            if name == owner:
-                continue
-            if name not in self.binding:
-                if name in _BUILTIN:
-                    continue
+    def _collect(self, statement: ast.stmt, owner: str, needed: set[int]) -> None:
+        """Add the places of what `statement` needs, and of what that needs. Raises `Refused`."""
+        for name in sorted(_free_names(statement) - {owner}):
+            if name not in self.binding and name not in _BUILTIN:
                 why = "may come from a star import" if self.stars else "its module does not define"
-                raise _Refused(f"uses the name {name}, which {why}")
-            for place in self.binding[name]:
-                if place in needs.statements:
-                    continue
-                needs.statements.add(place)
-                other = self.statements[place]
-                _check_imports(other)
-                if isinstance(other, (ast.FunctionDef, ast.ClassDef)):
-                    needs.definitions.add(f"{self.file}:{other.name}")
-                self._collect(self._cleaned(other), owner, needs)
+                raise Refused(f"uses the name {name}, which {why}")
+            for place in self.binding.get(name, ()):
+                if place not in needed:
+                    needed.add(place)
+                    _check_imports(self.statements[place])
+                    self._collect(self._cleaned(self.statements[place]), owner, needed)
 
     def _cleaned(self, statement: ast.stmt) -> ast.stmt:
         """A copy without examples in docstrings and without annotations that need what is not there."""
@@ -224,7 +206,7 @@ class _Module:
         try:
             for place in places:
                 _check_imports(self.statements[place])
-        except _Refused:
+        except Refused:
             return False
         return True
 
@@ -269,15 +251,10 @@ class _Clean(ast.NodeTransformer):
 def _without_examples(docstring: str) -> str:
     """`docstring` up to its first example. A text that doctest cannot read is dropped whole."""
     try:
-        parts = doctest.DocTestParser().parse(docstring)
+        before, *_ = doctest.DocTestParser().parse(docstring)
     except ValueError:
         return ""
-    plain = ""
-    for part in parts:
-        if not isinstance(part, str):
-            return plain.strip()
-        plain += part
-    return plain.strip()
+    return str(before).strip()
 
 
 def _single_imports(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
@@ -303,40 +280,27 @@ def _is_guarded(statement: ast.stmt) -> bool:
     return bool(names & {"__name__", "TYPE_CHECKING"})
 
 
-def _binds(statement: ast.stmt) -> Iterator[str]:
+def _bound(statement: ast.stmt) -> set[str]:
     """Names that a statement at module level binds, in blocks below it too."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        yield statement.name
-    elif isinstance(statement, (ast.Import, ast.ImportFrom)):
-        yield from ((alias.asname or alias.name).split(".")[0] for alias in statement.names)
-    else:
-        for child in ast.iter_child_nodes(statement):
-            if isinstance(child, ast.stmt):
-                yield from _binds(child)
-            else:
-                for part in ast.walk(child):
-                    if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                        yield part.id
-                    elif isinstance(part, ast.stmt):
-                        yield from _binds(part)
+        return {statement.name}
+    return bound_names(statement)
 
 
 def _check_imports(statement: ast.stmt) -> None:
-    """Raises `_Refused` when `statement` imports more than the standard library."""
+    """Raises `Refused` when `statement` imports more than the standard library."""
     for part in ast.walk(statement):
         if isinstance(part, ast.ImportFrom) and part.level:
-            raise _Refused(
-                f"needs a relative import on line {part.lineno} (from {'.' * part.level}{part.module or ''})"
-            )
+            raise Refused(f"needs a relative import on line {part.lineno} (from {'.' * part.level}{part.module or ''})")
         if not isinstance(part, (ast.Import, ast.ImportFrom)):
             continue
         for module in [alias.name for alias in part.names] if isinstance(part, ast.Import) else [part.module or ""]:
             if module.split(".")[0] not in sys.stdlib_module_names:
-                raise _Refused(f"needs {module} (line {part.lineno}), which is not in the standard library")
+                raise Refused(f"needs {module} (line {part.lineno}), which is not in the standard library")
 
 
 def _free_names(statement: ast.stmt) -> set[str]:
-    """Names that `statement` takes from its module. Raises `_Refused` for an import it may not have."""
+    """Names that `statement` takes from its module. Raises `Refused` for an import it may not have."""
     _check_imports(statement)
     found: set[str] = set()
 
@@ -348,16 +312,13 @@ def _free_names(statement: ast.stmt) -> set[str]:
             walk(child, False)
 
     walk(symtable.symtable(ast.unparse(ast.fix_missing_locations(statement)), "module", "exec"), True)
-    return found - set(_binds(statement)) if not isinstance(statement, ast.AugAssign) else found
+    return found if isinstance(statement, ast.AugAssign) else found - _bound(statement)
 
 
-def _annotated(tree: ast.stmt) -> bool:
-    return any(
-        isinstance(part, ast.AnnAssign)
-        or (isinstance(part, ast.arg) and part.annotation is not None)
-        or (isinstance(part, ast.FunctionDef) and part.returns is not None)
-        for part in ast.walk(tree)
-    )
+def _is_annotated(part: ast.AST) -> bool:
+    if isinstance(part, ast.FunctionDef):
+        return part.returns is not None
+    return isinstance(part, ast.AnnAssign) or (isinstance(part, ast.arg) and part.annotation is not None)
 
 
 def _joined(texts: list[str]) -> str:

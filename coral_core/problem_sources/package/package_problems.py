@@ -1,16 +1,20 @@
 """The problem set of a directory of functions: bugs in turn over functions, sizes as configured."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import seed_from
-from coral_core.errors import ConfigError, ProblemError
+from coral_core.errors import ConfigError
 from coral_core.problem_sources.builtin import ECHO_SHARE
-from coral_core.problem_sources.package.cache import Ready, ready
-from coral_core.problem_sources.package.splits import SHARES, Broken, Divided, Function, divide
-from coral_core.problems.normal_form import check_split
+from coral_core.problem_sources.package.bugs import in_turn
+from coral_core.problem_sources.package.cache import Recording, recording_of
+from coral_core.problem_sources.package.cases import Bug, Usable
+from coral_core.problem_sources.package.splits import Divided, divide
 from coral_core.problems.problem import Problem, ProblemSet, RepairPair, Split, difficulty_of
+
+SMALLEST = {"fitness": 4, "held_out": 4, "pairs": 8}
+"""What a run needs at least (the lower bounds of the configuration)."""
 
 
 def load_package(config: ProblemsConfig) -> ProblemSet:
@@ -21,80 +25,34 @@ def load_package(config: ProblemsConfig) -> ProblemSet:
         ProblemError: its tests cannot be run.
         JudgeError: the sandbox failed.
     """
-    prepared = ready(config.path)
-    divided = divide(prepared, config)
-    _refuse_shortage(config, prepared, divided)
-    problems = ProblemSet(
+    recording = recording_of(config.path)
+    divided = divide(recording.usable, config)
+    refuse_shortage(config.path, recording, divided, {name: getattr(config, name) for name in (*SMALLEST, "monitor")})
+    held_out = _rights(config.held_out, len(divided.functions["held_out"]))
+    return ProblemSet(
         source="package",
         pairs=_pairs(config, divided.functions["training"]),
         fitness=_problems(config, "fitness", divided, config.fitness, config.retention),
         monitor=_problems(config, "monitor", divided, config.monitor, 0),
-        held_out=_held_out(config, divided),
+        held_out=_problems(config, "held_out", divided, config.held_out - held_out, held_out),
     )
-    if overlaps := check_split(problems):
-        raise ProblemError(
-            f"problems.path: {config.path}: {overlaps[0].first} and {overlaps[0].second} are the same function, and {len(overlaps)} such pairs cross the splits",
-            remedy="Set another problems.data_seed, and report this: it is a bug of CORAL-X.",
-        )
-    return problems
 
 
 def supply(divided: Divided) -> dict[str, int]:
     """The largest sizes that the directory can supply, by key of ``problems``."""
-    bugs = divided.bugs("training")
-    pairs = int(bugs / (1 - ECHO_SHARE))
-    while pairs - int(ECHO_SHARE * pairs) > bugs:
-        pairs -= 1
-    held_out = divided.bugs("held_out")
-    functions = len(divided.functions.get("held_out", ()))
-    while held_out - _rights(held_out + 1, functions) < divided.bugs("held_out"):
-        held_out += 1
+    held_out = len(divided.functions["held_out"])
     return {
         "fitness": divided.bugs("fitness"),
-        "retention": len(divided.functions.get("fitness", ())),
+        "retention": len(divided.functions["fitness"]),
         "monitor": divided.bugs("monitor"),
-        "held_out": held_out,
-        "pairs": pairs,
+        "held_out": _largest(divided.bugs("held_out"), lambda size: _rights(size, held_out)),
+        "pairs": _largest(divided.bugs("training"), _echoes),
     }
 
 
-SMALLEST = {"fitness": 4, "held_out": 4, "pairs": 8}
-"""What a run needs at least (the lower bounds of the configuration)."""
-
-
-def too_little(path: object, prepared: Ready, divided: Divided, monitor: bool) -> str:
-    """Why no sizes at all would do for this directory; "" when some would."""
-    usable = len(prepared.recording.usable)
-    splits = len(SHARES) if monitor else len(SHARES) - 1
-    if divided.groups < splits:
-        return (
-            f"problems.path: {path}: {usable} usable functions in {divided.groups} independent groups, and {splits} splits need {splits}. "
-            f"Add tests of more functions{', or set problems.monitor: 0' if divided.groups == splits - 1 and monitor else ''}. "
-            f"Why functions are not usable: coral init --from {path}"
-        )
-    most = supply(divided)
-    for name, least in SMALLEST.items():
-        if most[name] < least:
-            return (
-                f"problems.path: {path}: its {usable} usable functions can supply {name}: {most[name]}, and a run needs {least}. "
-                f"Add tests of more functions, or another problems.data_seed. Why functions are not usable: coral init --from {path}"
-            )
-    return ""
-
-
-def _refuse_shortage(config: ProblemsConfig, prepared: Ready, divided: Divided) -> None:
-    if complaint := too_little(config.path, prepared, divided, bool(config.monitor)):
-        raise ConfigError("\n".join([complaint, *prepared.recording.notes]))
-    most = supply(divided)
-    asked = {"fitness": config.fitness, "monitor": config.monitor, "held_out": config.held_out, "pairs": config.pairs}
-    short = {name: count for name, count in asked.items() if count > most[name]}
-    if short:
-        said = ", ".join(f"{name}: {most[name]} (asked: {count})" for name, count in short.items())
-        setting = ", ".join(f"{name}: {most[name]}" for name in short)
-        raise ConfigError(
-            f"problems.path: {config.path}: its {len(prepared.recording.usable)} usable functions can supply {said}",
-            remedy=f"Set problems: {{{setting}}}, or add tests of more functions (coral init --from {config.path} says which are not usable).",
-        )
+def _largest(bugs: int, right: Callable[[int], int]) -> int:
+    """The largest size that needs no more than `bugs` bugs, when `right` says how many of a size are right functions."""
+    return max(size for size in range(bugs, 2 * bugs + 2) if size - right(size) <= bugs)
 
 
 def _rights(size: int, functions: int) -> int:
@@ -102,31 +60,40 @@ def _rights(size: int, functions: int) -> int:
     return min(functions, max(1, size // 10))
 
 
-def _held_out(config: ProblemsConfig, divided: Divided) -> tuple[Problem, ...]:
-    rights = _rights(config.held_out, len(divided.functions["held_out"]))
-    return _problems(config, "held_out", divided, config.held_out - rights, rights)
+def _echoes(size: int) -> int:
+    """Functions left right among `size` training pairs."""
+    return int(ECHO_SHARE * size)
+
+
+def refuse_shortage(path: object, recording: Recording, divided: Divided, asked: dict[str, int]) -> None:
+    """Raises `ConfigError` when the directory cannot supply the sizes that are `asked`, by key of ``problems``."""
+    most = supply(divided)
+    short = [f"{name}: {most[name]} (asked: {count})" for name, count in asked.items() if count > most[name]]
+    if short:
+        usable = f"{len(recording.usable)} usable functions in {divided.groups} independent groups"
+        problem = f"problems.path: {path}: its {usable} can supply {', '.join(short)}"
+        raise ConfigError(
+            "\n".join([problem, *recording.notes]),
+            remedy=f"Ask for less, or add tests of more functions (coral init --from {path} says which are not usable).",
+        )
 
 
 def _problems(config: ProblemsConfig, split: Split, divided: Divided, bugs: int, rights: int) -> tuple[Problem, ...]:
     """`bugs` bugs of the split's functions in turn, and at most `rights` of the functions as they are."""
     functions = divided.functions.get(split, [])
     rng = random.Random(seed_from("package", config.data_seed, split))
-    chosen = [_problem(split, number, *item) for number, item in enumerate(_in_turn(functions, bugs, rng))]
+    chosen = [_problem(split, number, *item) for number, item in enumerate(_bugs(functions, bugs, rng))]
     order = rng.sample(functions, len(functions))[:rights]
     return (*chosen, *(_problem(f"{split}-right", number, function, None) for number, function in enumerate(order)))
 
 
-def _in_turn(functions: Sequence[Function], count: int, rng: random.Random) -> list[tuple[Function, Broken]]:
+def _bugs(functions: Sequence[Usable], count: int, rng: random.Random) -> list[tuple[Usable, Bug]]:
     """`count` bugs: one of each function, then another of each, and so on."""
     order = rng.sample(list(functions), len(functions))
-    rounds = max((len(function.broken) for function in order), default=0)
-    turns = [
-        (function, function.broken[turn]) for turn in range(rounds) for function in order if turn < len(function.broken)
-    ]
-    return turns[:count]
+    return in_turn([(function, bug) for bug in function.bugs] for function in order)[:count]
 
 
-def _problem(split: str, number: int, function: Function, broken: Broken | None) -> Problem:
+def _problem(split: str, number: int, function: Usable, bug: Bug | None) -> Problem:
     found = function.found
     return Problem(
         problem_id=f"package/{split}/{found.file.removesuffix('.py').replace('/', '.')}.{found.name}/{number:04d}",
@@ -134,27 +101,24 @@ def _problem(split: str, number: int, function: Function, broken: Broken | None)
         family=found.key,
         variant=found.name,
         entry_point=found.name,
-        bug_class=broken.bug.bug_class if broken else "none",
-        difficulty=difficulty_of(broken.bug.failing) if broken else "easy",
-        buggy=broken.source if broken else found.source,
+        bug_class=bug.bug_class if bug else "none",
+        difficulty=difficulty_of(bug.failing) if bug else "easy",
+        buggy=bug.source if bug else found.source,
         reference=found.source,
-        cases=function.usable.cases,
+        cases=function.cases,
     )
 
 
-def _pairs(config: ProblemsConfig, functions: Sequence[Function]) -> tuple[RepairPair, ...]:
+def _pairs(config: ProblemsConfig, functions: Sequence[Usable]) -> tuple[RepairPair, ...]:
     """Bugs of training functions, and functions left right so that adapters learn to leave right code alone."""
     rng = random.Random(seed_from("package", config.data_seed, "pairs"))
-    echoes = int(ECHO_SHARE * config.pairs)
+    echoes = _echoes(config.pairs)
     pairs = [
-        RepairPair(
-            buggy=broken.source, fixed=function.found.source, family=function.found.key, bug_class=broken.bug.bug_class
-        )
-        for function, broken in _in_turn(functions, config.pairs - echoes, rng)
+        RepairPair(buggy=bug.source, fixed=function.found.source, family=function.found.key, bug_class=bug.bug_class)
+        for function, bug in _bugs(functions, config.pairs - echoes, rng)
     ]
     order = rng.sample(list(functions), len(functions))
-    for number in range(echoes):
-        found = order[number % len(order)].found
+    for found in [order[number % len(order)].found for number in range(echoes)]:
         pairs.append(RepairPair(buggy=found.source, fixed=found.source, family=found.key, bug_class="none"))
     rng.shuffle(pairs)
     return tuple(pairs)

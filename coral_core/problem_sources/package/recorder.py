@@ -86,8 +86,8 @@ class Calls:
     def _keep(self, key: str, arguments: list[Any], after: list[Any], outcome: dict[str, Any]) -> None:
         mutated = self._encoded(key, "arguments after the call", after)
         if mutated is not None:
-            record = {"arguments": arguments, "mutated": mutated, **outcome}
-            self.pending.append((key, json.dumps(arguments), record))
+            call = {"arguments": arguments, "outcome": {"mutated": mutated, **outcome}}
+            self.pending.append((key, json.dumps(arguments), call))
 
     def _encoded(self, key: str, which: str, items: list[Any]) -> list[Any] | None:
         """`items` in the value language; None (and noted as refused) when they are not in it, whatever the reason."""

@@ -33,20 +33,13 @@ ENVIRONMENT = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"
 
 
 class Call(Frozen):
-    """One call that a passing test made; without a value or exception when the function is a generator."""
+    """One call that a passing test made."""
 
     arguments: tuple[Any, ...]
-    value: Any = None
-    exception: str | None = None
-    mutated: tuple[Any, ...] | None = Field(None, description="The arguments after the call.")
-
-    @property
-    def outcome(self) -> dict[str, Any] | None:
-        """The outcome in the form of `cases.replay`; None when it was not recorded."""
-        after = {} if self.mutated is None else {"mutated": list(self.mutated)}
-        if self.exception is not None:
-            return {"exception": self.exception} | after
-        return {"value": self.value} | after if "value" in self.model_fields_set else None
+    outcome: dict[str, Any] | None = Field(
+        None,
+        description="``value`` or ``exception``, and the arguments after the call as ``mutated``; None: what a generator yields was not read.",
+    )
 
 
 class Calls(Frozen):
@@ -103,10 +96,10 @@ def record(root: Path, found: Sequence[Found], seconds: float = SECONDS) -> Call
                 f"problems.path: {root}: its tests ended without a recording (exit code {code}): {_tail(heard)}",
                 remedy=f"See what they do with: cd {root} && {sys.executable} -m pytest",
             )
-        return read_calls(result, root, {item.key for item in found})
+        return read_calls(result, root)
 
 
-def read_calls(path: Path, root: Path, known: set[str]) -> Calls:
+def read_calls(path: Path, root: Path) -> Calls:
     """Read and check the answer of a recording process.
 
     A function with a call outside the value language is refused; the others are kept.
@@ -114,7 +107,6 @@ def read_calls(path: Path, root: Path, known: set[str]) -> Calls:
     Args:
         path: The answer.
         root: The directory, for errors.
-        known: Keys of the functions under record.
 
     Raises:
         ProblemError: anything else that ours does not write.
@@ -123,8 +115,6 @@ def read_calls(path: Path, root: Path, known: set[str]) -> Calls:
         if path.stat().st_size > LARGEST_RESULT:
             raise ValueError(f"it holds more than {LARGEST_RESULT} bytes")
         calls = Calls.model_validate_json(path.read_bytes())
-        if strange := sorted({*calls.calls, *calls.refused} - known):
-            raise ValueError(f"it names {strange[0]}, which is not under record")
     except (OSError, ValueError, ValidationError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise ProblemError(
@@ -135,8 +125,8 @@ def read_calls(path: Path, root: Path, known: set[str]) -> Calls:
     for key, found in calls.calls.items():
         try:
             for call in found:
-                for item in (*call.arguments, call.value, *(call.mutated or ())):
-                    values.decode(item)
+                for argument in call.arguments:
+                    values.decode(argument)
         except (values.ValueOutside, RecursionError) as error:
             refused[key] = {f"its recorded calls cannot be read: {error}": len(found)}
         else:

@@ -1,6 +1,6 @@
 """Calls a function alone and writes the outcome of each call. Run as a script, by `cases`.
 
-    python -s -S -P replay.py < REQUEST
+    python -s -S -P replay_calls.py VALUES < REQUEST
 
 Standard library only. One JSON line per call on stdout. It runs the user's own functions,
 also with arguments that no test gave them, so an audit hook refuses access
@@ -114,7 +114,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
-    values = load(request["values"])
+    values = load(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.setrecursionlimit(1_000)

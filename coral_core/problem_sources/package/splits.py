@@ -7,85 +7,48 @@ and ``problems.data_seed`` (and on whether there is a monitor split), not on how
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import seed_from
-from coral_core.problem_sources.package.bugs import Bug
-from coral_core.problem_sources.package.cache import Ready, Usable
-from coral_core.problem_sources.package.discovery import Found
-from coral_core.problems.mutation import mutators
+from coral_core.problem_sources.package.cases import Usable
 from coral_core.problems.normal_form import near_duplicates, normal_form
-from coral_core.problems.problem import BugClass, Split
+from coral_core.problems.problem import Split
 
 SHARES: dict[Split, float] = {"training": 0.4, "held_out": 0.25, "fitness": 0.25, "monitor": 0.1}
 """Share of the bugs that each split gets, as far as whole groups allow."""
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A bug of a function, with the text of the broken module."""
-
-    bug: Bug
-    source: str
-
-
-@dataclass(frozen=True)
-class Function:
-    """A usable function in a split; `broken` are its bugs of the classes that are asked."""
-
-    found: Found
-    usable: Usable
-    broken: tuple[Broken, ...]
-
-
-@dataclass(frozen=True)
 class Divided:
-    """The functions of each split."""
+    """The functions of each split, with their bugs of the classes that are asked."""
 
     groups: int
-    functions: dict[Split, list[Function]] = field(default_factory=dict)
+    functions: dict[Split, list[Usable]]
 
     def bugs(self, split: Split) -> int:
         """How many bugs the split can supply."""
-        return sum(len(function.broken) for function in self.functions.get(split, ()))
+        return sum(len(function.bugs) for function in self.functions.get(split, ()))
 
 
-def divide(ready: Ready, config: ProblemsConfig) -> Divided:
+def divide(functions: Sequence[Usable], config: ProblemsConfig) -> Divided:
     """The usable functions, four ways split (three, without a monitor split)."""
-    items = [(ready.functions[usable.function], usable) for usable in ready.recording.usable]
-    groups = _groups(items)
+    groups = _groups(functions)
     splits: list[Split] = [split for split in SHARES if split != "monitor" or config.monitor]
-    chosen = _assign(groups, items, splits, config.data_seed)
-    owner = {normal_form(items[place][0].source): split for split, places in chosen.items() for place in places}
-    divided = Divided(len(groups))
+    chosen = _assign(groups, functions, splits, config.data_seed)
+    owner = {normal_form(functions[place].found.source): split for split in splits for place in chosen[split]}
+    divided = Divided(len(groups), {split: [] for split in splits})
     for split in splits:  # a bug that a split before has, or that another split's function is, is left out
-        functions = []
         for place in sorted(chosen[split]):
-            found, usable = items[place]
-            functions.append(Function(found, usable, _broken(found, usable, split, config.bug_classes, owner)))
-        divided.functions[split] = functions
+            bugs = [bug for bug in functions[place].bugs if owner.setdefault(normal_form(bug.source), split) == split]
+            asked = tuple(bug for bug in bugs if bug.bug_class in config.bug_classes)
+            divided.functions[split].append(functions[place].model_copy(update={"bugs": asked}))
     return divided
 
 
-def _broken(
-    found: Found, usable: Usable, split: Split, classes: Sequence[BugClass], owner: dict[str, Split]
-) -> tuple[Broken, ...]:
-    makers = mutators(found.function)
-    made = []
-    for bug in usable.bugs:
-        mutation = makers[bug.place]()
-        if mutation is None:
-            continue
-        source = found.whole(mutation.source)
-        if owner.setdefault(normal_form(source), split) == split and bug.bug_class in classes:
-            made.append(Broken(bug, source))
-    return tuple(made)
-
-
-def _groups(items: Sequence[tuple[Found, Usable]]) -> list[list[int]]:
+def _groups(functions: Sequence[Usable]) -> list[list[int]]:
     """Places of functions that must stay together, in order of first appearance."""
-    parent = list(range(len(items)))
+    parent = list(range(len(functions)))
 
     def top(place: int) -> int:
         while parent[place] != place:
@@ -97,24 +60,24 @@ def _groups(items: Sequence[tuple[Found, Usable]]) -> list[list[int]]:
         parent[high] = low
 
     owner: dict[str, int] = {}
-    for place, (found, _) in enumerate(items):
-        for shared in (found.key, *sorted(found.needs)):
+    for place, function in enumerate(functions):
+        for shared in (function.found.key, *function.found.needs):
             join(owner.setdefault(shared, place), place)
-    texts = [found.function for found, _ in items]
+    texts = [function.found.function for function in functions]
     for one, two, _ in near_duplicates(texts, texts):
         join(one, two)
     groups: dict[int, list[int]] = {}
-    for place in range(len(items)):
+    for place in range(len(functions)):
         groups.setdefault(top(place), []).append(place)
     return list(groups.values())
 
 
 def _assign(
-    groups: Sequence[list[int]], items: Sequence[tuple[Found, Usable]], splits: Sequence[Split], data_seed: int
+    groups: Sequence[list[int]], functions: Sequence[Usable], splits: Sequence[Split], data_seed: int
 ) -> dict[Split, list[int]]:
     """Large groups first, each to the split that lacks most; no split stays empty while there are groups."""
-    weights = [sum(len(items[place][1].bugs) for place in group) for group in groups]
-    order = sorted(range(len(groups)), key=lambda number: normal_form(items[groups[number][0]][0].source))
+    weights = [sum(len(functions[place].bugs) for place in group) for group in groups]
+    order = sorted(range(len(groups)), key=lambda number: normal_form(functions[groups[number][0]].found.source))
     random.Random(seed_from("package", data_seed, "split")).shuffle(order)
     order.sort(key=lambda number: -weights[number])
     total, whole = sum(weights), sum(SHARES[split] for split in splits)

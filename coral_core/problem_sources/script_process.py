@@ -1,0 +1,56 @@
+"""Runs a script of this package alone: standard library only, no import path to anything installed.
+
+The script gets the file of the value language as its argument and a JSON request on its standard input. It answers with
+lines of JSON. Not a sandbox: it keeps apart what trusted code may do to this process.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coral_core.problems import values
+
+
+class Answers(NamedTuple):
+    """What a script answered."""
+
+    lines: list[Any]
+    """The lines up to the first that was cut off."""
+    timed_out: bool
+    ended: str
+    """How the process ended, for an error message."""
+
+
+def run_script(script: Path, request: Any, seconds: float, hash_seed: int = 0) -> Answers:
+    """Run a script to its end.
+
+    Args:
+        script: Its file.
+        request: JSON data.
+        seconds: Wall clock after which it is killed.
+        hash_seed: PYTHONHASHSEED of the process.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-s", "-S", "-P", str(script), values.__file__],
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            timeout=seconds,
+            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": str(hash_seed)},
+            cwd="/",
+            check=False,
+        )
+        output, timed_out = done.stdout, False
+        ended = f"ended with exit code {done.returncode}: {done.stderr.decode(errors='replace').strip()[-200:]}"
+    except subprocess.TimeoutExpired as error:
+        output, timed_out = error.stdout or b"", True
+        ended = f"did not end within {seconds:g} s"
+    lines = []
+    for line in output.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return Answers(lines, timed_out, ended)
