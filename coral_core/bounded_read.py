@@ -40,6 +40,12 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+_ODD = {
+    errno.ELOOP: "a symbolic link",
+    errno.ENOTDIR: "a symbolic link or a file where a folder should be",
+    errno.ENXIO: "a socket or a device, not a file",
+}
+"""Errors whose own words mislead here."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -88,8 +94,7 @@ def open_file(path: Path, most: int, below: Path | None = None) -> Iterator[Buff
         raise _explained(error, path) from None
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise OddFileError(path, f"{kind_of(found.st_mode)}, not a file")
+        _check_regular(path, found)
         if found.st_size > most:
             raise OddFileError(path, f"{found.st_size} bytes, {most} are read at most")
         yield file
@@ -140,19 +145,18 @@ def look_at(path: Path) -> os.stat_result | None:
 
 
 def _opened(path: Path, below: Path | None) -> int:
-    before = os.lstat(path) if below is None else None
-    if before is not None and not stat.S_ISREG(before.st_mode):  # opening a device may do things
-        raise OddFileError(path, f"{kind_of(before.st_mode)}, not a file")
-    if below is None:
-        return os.open(path, _FILE)
-    folder = _opened_folder(path.parent, below)
+    name, folder = (path, None) if below is None else (Path(path.name), _opened_folder(path.parent, below))
     try:
-        before = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISREG(before.st_mode):
-            raise OddFileError(path, f"{kind_of(before.st_mode)}, not a file")
-        return os.open(path.name, _FILE, dir_fd=folder)
+        _check_regular(path, os.stat(name, dir_fd=folder, follow_symlinks=False))  # opening a device may do things
+        return os.open(name, _FILE, dir_fd=folder)
     finally:
-        os.close(folder)
+        if folder is not None:
+            os.close(folder)
+
+
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise OddFileError(path, f"{kind_of(found.st_mode)}, not a file")
 
 
 def _opened_folder(path: Path, below: Path | None) -> int:
@@ -175,11 +179,7 @@ def _explained(error: OSError, path: Path) -> OSError:
     """The error with the whole path, and in words where the system's own mislead."""
     if isinstance(error, OddFileError):
         return error
-    if error.errno == errno.ELOOP:
-        return OddFileError(path, "a symbolic link")
-    if error.errno == errno.ENOTDIR:
-        return OddFileError(path, "a symbolic link or a file where a folder should be")
-    if error.errno == errno.ENXIO:
-        return OddFileError(path, "a socket or a device, not a file")
+    if error.errno in _ODD:
+        return OddFileError(path, _ODD[error.errno])
     error.filename = str(path)
     return error

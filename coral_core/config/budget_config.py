@@ -4,17 +4,17 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from coral_core.frozen import Frozen
+from coral_core.config.section import ConfigSection, conflict
 
 
-class LanePrices(Frozen):
+class LanePrices(ConfigSection):
     """Money per hour of one lane, whether it works or waits: a rented GPU costs both ways."""
 
     training: float = Field(0.0, ge=0, le=10_000, description="Money per hour of a training lane.")
     evaluation: float = Field(0.0, ge=0, le=10_000, description="Money per hour of an evaluation lane.")
 
 
-class Limits(Frozen):
+class Limits(ConfigSection):
     """Two limits; the one that is reached first counts. Null: none."""
 
     gpu_hours: float | None = Field(None, ge=0, le=10_000_000, description="Lane hours (a lane holds one GPU).")
@@ -25,7 +25,7 @@ class Limits(Frozen):
         return self.gpu_hours is not None or self.money is not None
 
 
-class BudgetConfig(Frozen):
+class BudgetConfig(ConfigSection):
     """Spending. At a limit no new job starts, running ones finish and are kept, and the evolution is paused."""
 
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="Three letters, for people.")
@@ -41,9 +41,10 @@ class BudgetConfig(Frozen):
         for name, limits in (("day", self.day), ("evolution", self.evolution)):
             for pool, price in (("training", self.price.training), ("evaluation", self.price.evaluation)):
                 if limits.money is not None and price <= 0:
-                    raise ValueError(
+                    raise conflict(
                         f"{name}.money {limits.money:g} would not count {pool} lanes, because budget.price.{pool} is 0: "
-                        f"set budget.price.{pool} to what such a lane costs an hour, or limit {name}.gpu_hours instead"
+                        f"set budget.price.{pool} to what such a lane costs an hour, or limit {name}.gpu_hours instead",
+                        f"{name}.money",
                     )
         return self
 

@@ -5,37 +5,36 @@
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from coral_core.config.section import CONFLICT
 from coral_core.config.text_fields import expanded, is_hub_name
 from coral_core.config.tree import RunConfig
 from coral_core.config.yaml_document import (
-    MOST_DEPTH,
     KeyPath,
     Lines,
+    dotted,
+    find_problem,
     is_name,
     read_document,
     read_file,
-    read_value,
     shown,
 )
 from coral_core.errors import ConfigError, CoralError
 
 MOST_COMPLAINTS = 20
-MOST_OVERRIDES = 256
 LONGEST_MESSAGE = 300
 TINY, REHEARSAL = "coral-tiny", "rehearsal"
 """Base models that come with CORAL-X; a colon and what to rehearse may follow the second."""
 BUILT_IN = ("quickstart", "production")
 """Configurations that are part of the package; in a checkout the files of ``configs/``."""
-
-Origins = Mapping[KeyPath, str]
 
 
 @dataclass
@@ -46,25 +45,19 @@ class Places:
     lines: Lines = field(default_factory=dict)
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
-    def of(self, key: KeyPath, mentioned: KeyPath = (), text: str = "") -> str:
-        """``file:line`` or ``--set ...`` of `key`, or of the nearest section around it that was written.
+    def of(self, key: KeyPath, *mentioned: KeyPath) -> str:
+        """``file:line`` or ``--set ...`` of what an error is about.
 
         Args:
-            key: What a complaint is about; a section when its keys do not fit each other.
-            mentioned: The key that the complaint begins with.
-            text: The complaint; of the whole configuration it is about those keys that it names.
+            key: The key; a section when its keys do not fit each other.
+            mentioned: Those keys, the most telling one first.
         """
-        for path, origin in self.origins.items():
-            below = mentioned != () and path[: len(mentioned)] == mentioned
-            if below or mentioned[: len(path)] == path or key[: len(path)] == path:
-                return origin
-        if mentioned and mentioned in self.lines:
-            return f"{self.source}:{self.lines[mentioned]}"
-        named = {path: origin for path, origin in self.origins.items() if key or ".".join(map(str, path)) in text}
-        inside = [origin for path, origin in named.items() if path[: len(key)] == key]
-        if inside:
-            return inside[0]
-        known = key
+        named = mentioned or (key,)
+        for path in named:
+            for overridden, origin in self.origins.items():
+                if path and all(one == two for one, two in zip(path, overridden, strict=False)):
+                    return origin
+        known = next((path for path in named if path in self.lines), key)
         while known and known not in self.lines:
             known = known[:-1]
         return f"{self.source}:{self.lines.get(known, 1)}"
@@ -136,39 +129,34 @@ def _parsed(text: str, places: Places, overrides: Iterable[str]) -> RunConfig:
             remedy="See: coral init",
         )
     places.origins = apply_overrides(data, overrides)
+    if found := find_problem(data):
+        path, problem = found
+        raise ConfigError(f"{places.of(path)}: {dotted(path)}: {problem}")
     try:
-        config = RunConfig.model_validate(data)
+        return RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_explain(error, places)) from None
-    for key in _truths_for_numbers(data, config, ()):
-        value = str(_at(data, key)).lower()
-        raise ConfigError(
-            f"{places.of(key)}: {_name(key)} (value {value}): a number is needed", remedy="Write 1 or 0 if it is one."
-        )
-    return config
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[KeyPath, str]:
     """Put ``a.b=c`` pairs into `data`; the value is read as YAML. Returns where each came from. Raises `ConfigError`."""
     origins: dict[KeyPath, str] = {}
-    for number, item in enumerate(overrides):
+    for item in overrides:
         source = f"--set {shown(item, 100)}"
-        if number == MOST_OVERRIDES:
-            raise ConfigError(f"{source}: more than {MOST_OVERRIDES} of them", remedy="Write a configuration file.")
         key, sign, value = item.partition("=")
         path = tuple(key.strip().split("."))
         if not sign or not key.strip():
             raise ConfigError(f"{source}: write it as section.key=value, for example --set search.population=12")
-        if len(path) > MOST_DEPTH or not all(map(is_name, path)):
+        if not all(map(is_name, path)):
             raise ConfigError(f"{source}: {shown(repr(key.strip()))} is no key", remedy="See: coral config schema")
         place: Any = data
         for part in path[:-1]:
-            place = place.setdefault(part, {}) if isinstance(place, dict) else None
+            place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ConfigError(
                     f"{source}: {shown(repr(part))} is a value, not a section", remedy="See: coral config schema"
                 )
-        place[path[-1]] = read_value(value, source)
+        place[path[-1]] = read_document(value, source, with_line=False)[0]
         origins[path] = source
     return origins
 
@@ -180,41 +168,34 @@ def dump_yaml(config: RunConfig) -> str:
     )
 
 
+PATHS = ("base_model.name", "runs", "store.path", "problems.path", "problems.training.path")
+"""Keys that hold a path."""
+
+
 def path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of the configuration whose path cannot be used, with a message each."""
-    given: dict[tuple[str, ...], str | None] = {
-        ("base_model", "name"): config.base_model.name,
-        ("runs",): config.runs,
-        ("store", "path"): config.store.path,
-        ("problems", "path"): config.problems.path,
-        ("problems", "training", "path"): config.problems.training.path,
-    }
-    for key, value in given.items():
+    for name in PATHS:
+        value = attrgetter(name)(config)
         if value is not None and (problem := _unreachable(value)):
-            yield key, f"{'.'.join(key)}: {shown(value)}: {problem}. Give another path."
+            yield tuple(name.split(".")), f"{name}: {shown(value)}: {problem}. Give another path."
             return
-    name = config.base_model.name
-    if name.startswith(("/", "./", "../", "~")) and not expanded(name).is_dir():
+    model = config.base_model.name
+    is_path = model.startswith(("/", "./", "../", "~"))
+    known = model == TINY or model.split(":")[0] == REHEARSAL or is_hub_name(model)
+    if (is_path or not known) and not expanded(model).is_dir():
         yield (
             ("base_model", "name"),
-            f"base_model.name: {shown(name)}: no such directory. Give a directory with config.json and weights, "
-            "a Hugging Face name, or coral-tiny.",
+            f"base_model.name: {shown(model)}: no such directory, and no name that a model of the Hugging Face hub can have. "
+            "Give a directory with config.json and weights, a name like owner/model, or coral-tiny.",
         )
-    elif not (name == TINY or name.split(":")[0] == REHEARSAL or is_hub_name(name) or expanded(name).is_dir()):
-        yield (
-            ("base_model", "name"),
-            f"base_model.name: {shown(name)}: no directory here, and no name that a model of the Hugging Face hub can have. Give a "
-            "directory with config.json and weights, a name like owner/model, or coral-tiny.",
-        )
-    for key, text in ((("runs",), config.runs), (("store", "path"), config.store.path)):
+    for name in ("runs", "store.path"):
+        text = attrgetter(name)(config)
         path = expanded(text)
         while not path.exists() and path != path.parent:
             path = path.parent
         if not path.is_dir():
-            yield (
-                key,
-                f"{'.'.join(key)}: {shown(text)}: {shown(path, 200)} is a file, not a directory. Choose another directory.",
-            )
+            problem = f"{shown(path, 200)} is a file, not a directory. Choose another directory."
+            yield tuple(name.split(".")), f"{name}: {shown(text)}: {problem}"
 
 
 def _unreachable(text: str) -> str:
@@ -223,33 +204,11 @@ def _unreachable(text: str) -> str:
         expanded(text).stat()
     except (FileNotFoundError, NotADirectoryError):
         return ""  # the reader of the file has a better message
-    except PermissionError as error:
-        return f"may not be looked at ({error.strerror})"
     except (OSError, ValueError) as error:
-        return (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return getattr(error, "strerror", None) or str(error)
     except ConfigError as error:
-        return str(error).partition(": ")[2].rstrip(".")
+        return error.problem
     return ""
-
-
-def _truths_for_numbers(given: Any, read: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Keys with true or false for a number, which pydantic accepts as 1 and 0."""
-    if isinstance(given, bool):
-        if isinstance(read, int | float) and not isinstance(read, bool):
-            yield path
-    elif isinstance(given, dict):
-        for key, value in given.items():
-            inner = getattr(read, key, None) if isinstance(read, BaseModel) else read.get(key) if isinstance(read, dict) else None  # fmt: skip
-            yield from _truths_for_numbers(value, inner, (*path, key))
-    elif isinstance(given, list) and isinstance(read, tuple | list):
-        for place, (value, inner) in enumerate(zip(given, read, strict=False)):
-            yield from _truths_for_numbers(value, inner, (*path, place))
-
-
-def _at(data: Any, path: KeyPath) -> Any:
-    for part in path:
-        data = data[part]
-    return data
 
 
 def _explain(error: ValidationError, places: Places) -> str:
@@ -258,22 +217,15 @@ def _explain(error: ValidationError, places: Places) -> str:
     errors = sorted(error.errors(include_url=False), key=lambda item: item["type"] == "missing")
     for item in errors[:MOST_COMPLAINTS]:
         loc = tuple(part for part in item["loc"] if isinstance(part, int) or "[" not in part)
-        mentioned: KeyPath = ()
-        if item["type"] == "value_error":  # a section's check names its key first
-            first = item["msg"].removeprefix("Value error, ").split(" ")[0]
-            mentioned = (*loc, *first.split("."))
-        messages[f"{places.of(loc, mentioned, item['msg'])}: {_complaint(item, loc)}"] = None
+        mentioned = [(*loc, *key) for key in item["ctx"]["keys"]] if item["type"] == CONFLICT else ()
+        messages[f"{places.of(loc, *mentioned)}: {_complaint(item, loc)}"] = None
     if len(errors) > MOST_COMPLAINTS:
         messages[f"and {len(errors) - MOST_COMPLAINTS} more"] = None
     return "\n".join(messages)
 
 
-def _name(loc: KeyPath) -> str:
-    return shown(".".join(map(str, loc)), 120) or "the configuration"
-
-
 def _complaint(item: Any, loc: KeyPath) -> str:
-    name = _name(loc)
+    name = dotted(loc)
     if item["type"] == "extra_forbidden":
         return f"{name}: unknown key (value {_short(item['input'])}). {_near(loc)}"
     if item["type"] in ("model_type", "dict_type", "model_attributes_type"):

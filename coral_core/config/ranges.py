@@ -4,10 +4,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from coral_core.frozen import Frozen
+from coral_core.config.section import ConfigSection
 
 
-class Range(Frozen):
+class Range(ConfigSection):
     """A closed range of a real-valued gene."""
 
     low: float = Field(description="Smallest value.")

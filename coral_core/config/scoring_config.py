@@ -1,14 +1,11 @@
 """How patches become scores and scores become a ranking: weights, roles, thresholds, limits of the judge."""
 
-import os
-import sys
-from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coral_core.frozen import Frozen
+from coral_core.config.section import ConfigSection, conflict
 
 OBJECTIVES = ("bugfix", "style", "security", "runtime", "syntax", "retention", "cost")
 """The objectives that every evaluation measures (`coral_core.scoring.objectives`)."""
@@ -18,20 +15,7 @@ OBJECTIVE_GROUP = "coral_x.objectives"
 
 def plugin_objectives() -> dict[str, EntryPoint]:
     """Objectives of installed plug-ins by name, none of them imported yet."""
-    return dict(_plugins(tuple((place, _modified(place)) for place in sys.path)))
-
-
-@lru_cache(maxsize=4)
-def _plugins(places: tuple[tuple[str, int], ...]) -> dict[str, EntryPoint]:
-    """Those of packages installed in `places`; looking takes milliseconds, and a configuration may name hundreds."""
     return {entry.name: entry for entry in entry_points(group=OBJECTIVE_GROUP) if entry.name not in OBJECTIVES}
-
-
-def _modified(place: str) -> int:
-    try:
-        return os.stat(place).st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _known(name: str) -> str:
@@ -46,7 +30,7 @@ Role = Literal["objective", "constraint", "report"]
 AfterTimeOut = Literal["stop", "go-on"]
 
 
-class Threshold(Frozen):
+class Threshold(ConfigSection):
     """A constraint's threshold: from `base` in the first generation to `limit` in the last."""
 
     base: float = Field(0.0, ge=0, le=1, description="Threshold in the first generation.")
@@ -78,7 +62,7 @@ DEFAULT_THRESHOLDS: dict[ObjectiveName, Threshold] = {
 }
 
 
-class SlowLimits(Frozen):
+class SlowLimits(ConfigSection):
     """Limits on the cases that a problem marks as slow, in place of the ordinary ones."""
 
     work_lines: int = Field(5_000_000, ge=100, le=10_000_000_000, description="Executed lines per slow case.")
@@ -86,7 +70,7 @@ class SlowLimits(Frozen):
     wall_seconds: float = Field(60.0, ge=0.001, le=36_000, description="Wall clock that slow cases add to a patch's.")
 
 
-class JudgeConfig(Frozen):
+class JudgeConfig(ConfigSection):
     """Limits on a patch while it is judged."""
 
     work_lines: int = Field(
@@ -106,10 +90,12 @@ class JudgeConfig(Frozen):
     )
 
 
-class ScoringConfig(Frozen):
+class ScoringConfig(ConfigSection):
     """How patches become scores and scores become a ranking."""
 
-    weights: dict[ObjectiveName, float] = Field(DEFAULT_WEIGHTS, description="Weights of the scalar fitness; sum 1.")
+    weights: dict[ObjectiveName, Annotated[float, Field(ge=0)]] = Field(
+        DEFAULT_WEIGHTS, description="Weights of the scalar fitness; sum 1."
+    )
     roles: dict[ObjectiveName, Role] = Field(
         DEFAULT_ROLES,
         description="objective: is traded off; constraint: must pass its threshold; report: recorded only. Those left out keep their default.",
@@ -139,19 +125,18 @@ class ScoringConfig(Frozen):
     def _consistent(self) -> Self:
         total = sum(self.weights.values())
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"weights sum to {total:g}, not 1: {dict(self.weights)}")
-        if any(weight < 0 for weight in self.weights.values()):
-            raise ValueError(f"weights {dict(self.weights)} hold a negative one: use 0 to ignore an objective")
+            raise conflict(f"weights sum to {total:g}, not 1: {dict(self.weights)}", "weights")
         if "objective" not in self.roles.values():
-            raise ValueError(f"roles {dict(self.roles)} name no objective: give at least one the role `objective`")
-        for name, role in self.roles.items():
-            if role == "constraint" and name not in self.thresholds:
-                raise ValueError(f"{name} is a constraint without a threshold: add scoring.thresholds.{name}")
-        for name in self.thresholds:
-            if self.roles.get(name) != "constraint":
-                raise ValueError(
-                    f"thresholds.{name} has no effect because {name} is not a constraint: remove it or change the role"
-                )
+            raise conflict(
+                f"roles {dict(self.roles)} name no objective: give at least one the role `objective`", "roles"
+            )
+        for name in {**self.roles, **self.thresholds}:
+            key, is_constraint = f"thresholds.{name}", self.role(name) == "constraint"
+            if is_constraint and name not in self.thresholds:
+                raise conflict(f"{name} is a constraint without a threshold: add scoring.{key}", f"roles.{name}")
+            if name in self.thresholds and not is_constraint:
+                problem = f"{key} has no effect because {name} is not a constraint: remove it or change the role"
+                raise conflict(problem, key)
         return self
 
     def role(self, name: ObjectiveName) -> Role:

@@ -1,6 +1,5 @@
 """Texts of a configuration with a syntax of their own: paths, revisions, sets of modules."""
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -9,30 +8,17 @@ from pydantic import AfterValidator
 
 from coral_core.errors import ConfigError
 
-LONGEST_PATH = 4095
-LONGEST_NAME = 255
-"""Bytes of a path and of one name in it: what Linux takes."""
 _HUB_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def _path(text: str) -> str:
     """A path that can be one on any machine; whether it is there is asked later."""
-    try:
-        data = os.fsencode(text)
-    except UnicodeEncodeError:
-        raise ValueError("holds a character that no path can hold. Take it out") from None
     if "://" in text:
         raise ValueError("is an address, and a path of a mounted file system is needed. Mount it and give its path")
     if text.startswith("~") and text != "~" and not text.startswith("~/"):
         raise ValueError(
             "only ~/ is read as a home directory, and it is that of the user who runs it. Give the whole path"
-        )
-    if b"\0" in data:
-        raise ValueError("holds a NUL character. Take it out")
-    if len(data) > LONGEST_PATH or any(len(name) > LONGEST_NAME for name in data.split(b"/")):
-        raise ValueError(
-            f"is too long: a path has {LONGEST_PATH} bytes at most, and a name in it {LONGEST_NAME}. Give a shorter one"
         )
     return text
 

@@ -4,6 +4,7 @@ Defaults are those of a laptop run with the embedded base model; `configs/` hold
 quickstart and the production (CodeLlama) files.
 """
 
+import math
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -15,9 +16,9 @@ from coral_core.config.gene_space import module_names as module_names
 from coral_core.config.scoring_config import JudgeConfig as JudgeConfig
 from coral_core.config.scoring_config import ObjectiveName as ObjectiveName
 from coral_core.config.scoring_config import ScoringConfig as ScoringConfig
+from coral_core.config.section import ConfigSection, conflict
 from coral_core.config.text_fields import PathText, Revision
-from coral_core.config.yaml_document import check_plain
-from coral_core.frozen import Frozen
+from coral_core.config.yaml_document import dotted, find_problem
 
 MadeBugClass = Literal[
     "comparison",
@@ -33,7 +34,7 @@ MadeBugClass = Literal[
 BUG_CLASSES: tuple[MadeBugClass, ...] = get_args(MadeBugClass)
 
 
-class EarlyStopping(Frozen):
+class EarlyStopping(ConfigSection):
     """Stop when the best fitness no longer rises."""
 
     enabled: bool = Field(True, description="Whether the run may end before its last generation.")
@@ -44,7 +45,7 @@ class EarlyStopping(Frozen):
     minimum_generations: int = Field(4, ge=1, le=10_000, description="Never stop before this many generations.")
 
 
-class VariationConfig(Frozen):
+class VariationConfig(ConfigSection):
     """How children are made."""
 
     crossover_rate: float = Field(0.5, ge=0, le=1, description="Share of children with two parents; the rest has one.")
@@ -66,7 +67,7 @@ class VariationConfig(Frozen):
     )
 
 
-class DiversityConfig(Frozen):
+class DiversityConfig(ConfigSection):
     """Keeps a population from collapsing."""
 
     minimum_unique: float = Field(
@@ -87,7 +88,7 @@ class DiversityConfig(Frozen):
     strength: float = Field(1.0, ge=0.1, le=4, description="Factor on the mutation rates (the base, when adaptive).")
 
 
-class SearchConfig(Frozen):
+class SearchConfig(ConfigSection):
     """The strategy that proposes genomes."""
 
     strategy: Literal["evolution", "random"] = Field("evolution", description="random is the baseline at equal budget.")
@@ -122,27 +123,20 @@ class SearchConfig(Frozen):
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
-        if self.strategy == "evolution":
-            if self.population < 4:
-                raise ValueError(
-                    f"population {self.population} is too small for evolution: use at least 4, or strategy: random"
-                )
-            if self.elites >= self.population:
-                raise ValueError(
-                    f"elites {self.elites} leave no room in a population of {self.population}: lower elites"
-                )
-            if int(self.survival_rate * self.population) < 2:
-                raise ValueError(
-                    f"survival_rate {self.survival_rate} of population {self.population} leaves fewer than 2 parents: raise one of them"
-                )
-            if self.tournament_size > self.population:
-                raise ValueError(
-                    f"tournament_size {self.tournament_size} is above population {self.population}: lower it"
-                )
+        size, parents = self.population, int(self.survival_rate * self.population)
+        rules = (
+            ("population", size < 4, "is too small for evolution: use at least 4, or strategy: random"),
+            ("elites", self.elites >= size, f"leave no room in a population of {size}: lower elites"),
+            ("survival_rate", parents < 2, f"of population {size} leaves fewer than 2 parents: raise one of them"),
+            ("tournament_size", self.tournament_size > size, f"is above population {size}: lower it"),
+        )
+        for key, broken, problem in rules if self.strategy == "evolution" else ():
+            if broken:
+                raise conflict(f"{key} {getattr(self, key)} {problem}", key, "population")
         return self
 
 
-class BaseModelConfig(Frozen):
+class BaseModelConfig(ConfigSection):
     """The code model that adapters are trained for."""
 
     name: PathText = Field(
@@ -162,7 +156,7 @@ class BaseModelConfig(Frozen):
     )
 
 
-class TrainingPairsConfig(Frozen):
+class TrainingPairsConfig(ConfigSection):
     """Where adapters learn from, when not from the problems' own source."""
 
     source: str = Field(
@@ -177,11 +171,11 @@ class TrainingPairsConfig(Frozen):
     @model_validator(mode="after")
     def _read(self) -> Self:
         if self.path is not None and self.source in ("auto", "builtin"):
-            raise ValueError(f"path {self.path} would not be read: the training source {self.source} has no path")
+            raise conflict(f"path {self.path} would not be read: the training source {self.source} has no path", "path")
         return self
 
 
-class ProblemsConfig(Frozen):
+class ProblemsConfig(ConfigSection):
     """What is repaired, split four ways."""
 
     source: str = Field(
@@ -226,14 +220,15 @@ class ProblemsConfig(Frozen):
     def _accepted(self) -> Self:
         for name in self.accept_leaks:
             if name not in (self.source, self.training.source):
-                raise ValueError(
+                raise conflict(
                     f"accept_leaks names {name}, which this configuration does not use: source is {self.source}, "
-                    f"training.source {self.training.source}"
+                    f"training.source {self.training.source}",
+                    "accept_leaks",
                 )
         return self
 
 
-class TrainingConfig(Frozen):
+class TrainingConfig(ConfigSection):
     """How an adapter is trained."""
 
     steps: int = Field(90, ge=1, le=1_000_000, description="Optimiser steps.")
@@ -248,11 +243,11 @@ class TrainingConfig(Frozen):
     @model_validator(mode="after")
     def _warmup(self) -> Self:
         if self.warmup >= self.steps:
-            raise ValueError(f"warmup {self.warmup} must be below steps {self.steps}")
+            raise conflict(f"warmup {self.warmup} must be below steps {self.steps}", "warmup", "steps")
         return self
 
 
-class GenerationConfig(Frozen):
+class GenerationConfig(ConfigSection):
     """How patches are generated."""
 
     batch_size: int = Field(
@@ -264,7 +259,7 @@ class GenerationConfig(Frozen):
     )
 
 
-class TrainingLanes(Frozen):
+class TrainingLanes(ConfigSection):
     """Lanes that train."""
 
     lanes: int = Field(2, ge=1, le=1024, description="Lanes at most.")
@@ -276,7 +271,7 @@ class TrainingLanes(Frozen):
     )
 
 
-class EvaluationLanes(Frozen):
+class EvaluationLanes(ConfigSection):
     """Lanes that evaluate and test."""
 
     lanes: int = Field(3, ge=1, le=1024, description="Lanes at most.")
@@ -288,7 +283,7 @@ class EvaluationLanes(Frozen):
     )
 
 
-class InfraConfig(Frozen):
+class InfraConfig(ConfigSection):
     """Where jobs run. Changes no result, but for `minutes` of a queue and for too little memory: a job that
     outlasts its time or finds no room each time it is tried makes its genome infeasible."""
 
@@ -321,7 +316,7 @@ class InfraConfig(Frozen):
     )
 
 
-class StoreConfig(Frozen):
+class StoreConfig(ConfigSection):
     """Where adapters and evaluations are kept."""
 
     path: PathText = Field(
@@ -332,7 +327,7 @@ class StoreConfig(Frozen):
     )
 
 
-class RunConfig(Frozen):
+class RunConfig(ConfigSection):
     """Everything that decides an evolution."""
 
     name: str = Field(
@@ -358,21 +353,19 @@ class RunConfig(Frozen):
     @classmethod
     def _within_limits(cls, given: Any) -> Any:
         """Parameters of a flow run come as JSON: they are held to the limits of a file (`coral_core.config.yaml_document`)."""
-        if isinstance(given, dict):
-            check_plain(given)
+        if found := find_problem(given):
+            raise ValueError(f"{dotted(found[0])}: {found[1]}")
         return given
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.search.strategy == "evolution":
-            heavy = self.genes.heavy
-            combinations = len(heavy.rank) * len(heavy.alpha) * len(heavy.dropout) * len(heavy.target_modules)
-            combinations *= len(heavy.adapter) * len(heavy.learning_rate)
-            wanted = int(self.search.diversity.minimum_unique * self.search.population)
-            if combinations < wanted:
-                raise ValueError(
-                    f"genes.heavy allows {combinations} combinations, but search.diversity.minimum_unique "
-                    f"{self.search.diversity.minimum_unique} of search.population {self.search.population} asks for {wanted} distinct: "
-                    "add candidates or lower minimum_unique"
-                )
+        combinations = math.prod(len(candidates) for _, candidates in self.genes.heavy)
+        share, population = self.search.diversity.minimum_unique, self.search.population
+        wanted = int(share * population)
+        if self.search.strategy == "evolution" and combinations < wanted:
+            raise conflict(
+                f"genes.heavy allows {combinations} combinations, but search.diversity.minimum_unique {share} of "
+                f"search.population {population} asks for {wanted} distinct: add candidates or lower minimum_unique",
+                "genes.heavy", "search.diversity.minimum_unique", "search.population",
+            )  # fmt: skip
         return self

@@ -46,7 +46,11 @@ def complaint(text: str, *overrides: str) -> str:
             "c.yaml:5: genes.heavy.adapter.1",
             ("qlora", "'lora' or 'dora'"),
         ),
-        ("genes:\n  heavy:\n    rank: [0, 4]\n", "c.yaml:3:", ("rank candidate 0", "outside [1, 1024]")),
+        (
+            "genes:\n  heavy:\n    rank: [0, 4]\n",
+            "c.yaml:3: genes.heavy.rank.0",
+            ("value 0", "greater than or equal to 1"),
+        ),
         (
             "scoring:\n  schedule: linear\n  weights: {bugfix: 0.5, cost: 0.2}\n",
             "c.yaml:3: scoring",
@@ -182,7 +186,7 @@ def test_missing_files_and_paths(tmp_path: Path) -> None:
         load_config(tmp_path)
     (tmp_path / "file").write_text("")
     for text, key, words in (
-        ("base_model: {name: /no/such/model}", ("base_model", "name"), "no such directory. Give a directory"),
+        ("base_model: {name: /no/such/model}", ("base_model", "name"), "no such directory, and no name"),
         (f"store: {{path: {tmp_path}/file/store}}", ("store", "path"), "is a file, not a directory"),
     ):
         ((where, complaint),) = path_problems(parse_config(text, "c.yaml"))
