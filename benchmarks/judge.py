@@ -209,7 +209,7 @@ def memory(source: list[Problem], count: int) -> dict[str, Any]:
     with Judge(workers=2) as judge:
         for part in range(10):
             judge.judge_batch(distinct(source, count // 10, f"memory {part}"))
-            zygotes = [resident(zygote._process.pid) for zygote in judge._pool._free]
+            zygotes = [resident(zygote._process.pid) for zygote in judge._pool._zygotes]
             marks.append({"patches": (part + 1) * count // 10, "judge": resident(os.getpid()), "zygotes": zygotes})
     growth = marks[-1]["judge"] - marks[0]["judge"]
     return {"marks": marks, "growth_mb": growth}

@@ -417,7 +417,7 @@ def test_workers_run_at_a_time() -> None:
     with Judge(workers=3) as judge:
         problems = problem_set(small().problems).fitness
         judge.judge_batch([(problem, problem.buggy) for problem in problems])
-        assert judge._pool._workers == 3 and 1 <= judge._pool._count <= 3
+        assert judge._pool._workers == 3 and 1 <= len(judge._pool._zygotes) <= 3
 
 
 def test_a_run_folder_is_where_runs_says(tmp_path: Path) -> None:

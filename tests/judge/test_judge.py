@@ -243,7 +243,7 @@ def test_without_the_base_layers_it_refuses_unless_accepted_by_name(monkeypatch:
 
 def test_a_dead_zygote_is_replaced(judge: Judge) -> None:
     harmless(judge)
-    for zygote in list(judge._pool._free):
+    for zygote in list(judge._pool._zygotes):
         zygote._process.kill()
         zygote._process.wait()
     harmless(judge)

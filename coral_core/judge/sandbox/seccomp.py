@@ -56,27 +56,21 @@ def known() -> bool:
 def program() -> tuple[bytes, int]:
     """BPF bytes and length: the right architecture and an allowed call, else EPERM."""
     architecture, calls = ALLOWED[platform.machine()]
-    guarded = BY_COMMAND[platform.machine()]
-    blocks = [
-        [_load(24)]
-        + [("command", value) for value in sorted(commands)]
-        + [_return(REFUSE)]  # second argument, low half
-        for _, commands in sorted(guarded.items())
-    ]
-    first = 4 + len(calls) + len(guarded) + 1
-    starts = [first + sum(len(block) for block in blocks[:index]) for index in range(len(blocks))]
-    allow = first + sum(len(block) for block in blocks)
     code = [_load(4), _equal(architecture, 1, 0), _return(KILL), _load(0)]
     for number in sorted(calls):
-        code.append(_equal(number, allow - len(code) - 1, 0))
-    for number, start in zip(sorted(guarded), starts, strict=True):
-        code.append(_equal(number, start - len(code) - 1, 0))
+        code += _allow(number)
+    for number, commands in sorted(BY_COMMAND[platform.machine()].items()):
+        block = [_load(24)]  # second argument, low half
+        for command in sorted(commands):
+            block += _allow(command)
+        code += [_equal(number, 0, len(block) + 1), *block, _return(REFUSE)]
     code.append(_return(REFUSE))
-    for block in blocks:
-        for item in block:
-            code.append(item if isinstance(item, bytes) else _equal(item[1], allow - len(code) - 1, 0))
-    code.append(_return(ALLOW))
     return b"".join(code), len(code)
+
+
+def _allow(value: int) -> list[bytes]:
+    """Allow the call when what was loaded last is `value`."""
+    return [_equal(value, 0, 1), _return(ALLOW)]
 
 
 def _load(offset: int) -> bytes:

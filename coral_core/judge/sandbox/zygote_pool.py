@@ -1,7 +1,9 @@
 """A pool of zygotes shared by threads, and the choice of their isolation layers."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from queue import Empty, LifoQueue
 from typing import Any
 
 from coral_core.errors import JudgeError
@@ -37,24 +39,25 @@ def layers_in_use(accepted: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 class Pool:
-    """A fixed number of zygotes shared by threads.
+    """A fixed number of places for zygotes, shared by threads. A zygote starts when its place is first used.
 
     Args:
-        workers: Zygotes, and so patches judged at a time.
+        workers: Places, and so patches judged at a time.
         layers: Names of the layers to ask for, as `layers_in_use` gives them.
     """
 
     def __init__(self, workers: int, layers: Sequence[str]) -> None:
-        self._layers = tuple(layers)
-        self._free: list[Zygote] = []
-        self._busy: set[Zygote] = set()
-        self._count = 0
         self._workers = workers
-        self._changed = threading.Condition()
+        self._layers = tuple(layers)
+        self._free: LifoQueue[Zygote | None] = LifoQueue()
+        """The places that nobody uses; None where no zygote runs."""
+        for _ in range(workers):
+            self._free.put(None)
+        self._next = threading.Lock()
+        """Held by the thread whose turn it is to take places: one that waits for all of them is not overtaken."""
+        self._zygotes: set[Zygote] = set()
+        """All that run."""
         self._closed = False
-        self._running = 0
-        self._want_alone = 0
-        self._alone = False
 
     def run(
         self, request: dict[str, Any], asleep: float, output_bytes: int, cpu: Sequence[float] = (), alone: bool = False
@@ -69,95 +72,75 @@ class Pool:
             output_bytes: Most that is read of it.
             cpu: CPU seconds while 0, 1, ... records have come.
             alone: Wait until no other child of this pool runs, and let none start meanwhile.
+
+        Raises:
+            JudgeError: the sandbox failed in each try, or the pool is closed.
         """
         allowance = Allowance(asleep, tuple(cpu))
         for attempt in range(self._workers + 1):
-            zygote = self._take(alone)
             try:
-                answer = zygote.run(request, allowance, output_bytes)
-            except BaseException as error:
-                self._back(zygote, alone, broken=True)
-                if attempt == self._workers or not isinstance(error, JudgeError):
+                with self._zygote(self._workers if alone else 1) as zygote:
+                    return zygote.run(request, allowance, output_bytes)
+            except JudgeError:
+                if attempt == self._workers:
                     raise
-            else:
-                self._back(zygote, alone)
-                return answer
         raise AssertionError("unreachable")
 
     def active_layers(self) -> tuple[str, ...]:
         """Names of the layers that a zygote really has."""
-        zygote = self._take(False)
-        self._back(zygote, False)
-        return zygote.layers
+        with self._zygote(1) as zygote:
+            return zygote.layers
 
-    def _take(self, alone: bool) -> Zygote:
-        with self._changed:
-            self._want_alone += alone
-            try:
-                while not self._may_run(alone) and not self._closed:
-                    self._changed.wait()
-            finally:
-                self._want_alone -= alone
-            if self._closed:
-                raise JudgeError(CLOSED)
-            self._running += 1
-            self._alone = alone
-            if self._free:
-                zygote = self._free.pop()
-                self._busy.add(zygote)
-                return zygote
-            self._count += 1
+    @contextmanager
+    def _zygote(self, count: int) -> Iterator[Zygote]:
+        """A zygote, with `count` places taken until the end; it is ended when its work fails or the pool was closed."""
+        places: list[Zygote | None] = []
         try:
-            zygote = Zygote(self._layers)
-        except BaseException:
-            with self._changed:
-                self._count -= 1
-                self._leave(alone)
-            raise
-        with self._changed:
-            self._busy.add(zygote)
-            ended = self._closed
-        if ended:  # while it started, so that nobody has ended it
-            self._back(zygote, alone)
+            with self._next:
+                for _ in range(count):
+                    places.append(self._free.get())
+                    if self._closed:
+                        raise JudgeError(CLOSED)
+            places.sort(key=lambda place: place is None)
+            zygote = places[0] = places[0] or self._started()
+            try:
+                yield zygote
+            except BaseException:
+                places[0] = None
+                self._end(zygote)
+                raise
+        finally:
+            for place in places:
+                self._free.put(place)
+            if self._closed:  # meanwhile
+                self.close()
+
+    def _started(self) -> Zygote:
+        zygote = Zygote(self._layers)
+        self._zygotes.add(zygote)
+        if self._closed:  # while it started, so that nobody has ended it
+            self._end(zygote)
             raise JudgeError(CLOSED)
         return zygote
 
-    def _may_run(self, alone: bool) -> bool:
-        if alone:
-            return self._running == 0
-        room = bool(self._free) or self._count < self._workers
-        return room and not self._alone and not self._want_alone
-
-    def _leave(self, alone: bool) -> None:
-        self._running -= 1
-        self._alone = self._alone and not alone
-        self._changed.notify_all()
-
-    def _back(self, zygote: Zygote, alone: bool, broken: bool = False) -> None:
-        with self._changed:
-            self._busy.discard(zygote)
-            keep = not broken and not self._closed
-            if keep:
-                self._free.append(zygote)
-            else:
-                self._count -= 1
-            self._leave(alone)
-        if not keep:
-            zygote.close()
+    def _end(self, zygote: Zygote) -> None:
+        self._zygotes.discard(zygote)
+        zygote.close()
 
     def close(self) -> None:
         """End the free zygotes, and each busy one when its request is done."""
-        with self._changed:
-            self._closed = True
-            free, self._free = self._free, []
-            self._changed.notify_all()
-        for zygote in free:
-            zygote.close()
+        self._closed = True
+        places = []
+        with suppress(Empty):
+            while True:
+                places.append(self._free.get_nowait())
+        for zygote in places:
+            if zygote is not None:
+                self._end(zygote)
+            self._free.put(None)
 
     def kill(self) -> None:
         """End all zygotes at once, also those at work: what is under way fails with `JudgeError`."""
         self.close()
-        with self._changed:
-            busy = list(self._busy)
-        for zygote in busy:
+        for zygote in list(self._zygotes):
             zygote.kill()

@@ -56,7 +56,7 @@ def test_it_fails_against_the_real_one(attack: Attack, judge: Judge, scene: Scen
     scene.reset()
     problem = escape_problem(scene.facts()) if attack.escape else add_problem()
     judge.judge_batch([(add_problem(), REFERENCE)])
-    before = {zygote._process.pid for zygote in judge._pool._free}
+    before = {zygote._process.pid for zygote in judge._pool._zygotes}
     found = judge.judge_batch([(problem, attack.patch)])[0]
     assert not found.passed and found.now_passing == 0, found
     if attack.kind == "stall":
@@ -64,7 +64,7 @@ def test_it_fails_against_the_real_one(attack: Attack, judge: Judge, scene: Scen
     assert scene.untouched()
     after = judge.judge_batch([(add_problem(), REFERENCE)])[0]
     assert after.outcome == "fixed" and after.cases == ("pass",) * 4, "the next verdict is unharmed"
-    assert {zygote._process.pid for zygote in judge._pool._free} == before, "the zygote is unharmed"
+    assert {zygote._process.pid for zygote in judge._pool._zygotes} == before, "the zygote is unharmed"
 
 
 def test_attacks_in_one_batch_with_honest_patches_harm_none_of_them(scene: Scene) -> None:
