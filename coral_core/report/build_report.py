@@ -1,42 +1,60 @@
 """Builds the `Report` of a run from its folder and the store. Reads only; draws nothing."""
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from coral_core.config import BudgetConfig
+from coral_core.errors import StoreError
+from coral_core.evolution.warm_start import read_start
+from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import Evaluation
-from coral_core.report.answer import answer
+from coral_core.ledger import Ledger, Spent
 from coral_core.report.content import (
     Ancestor,
+    Answer,
     BaseCheck,
     BugClassLine,
     Contender,
-    Counts,
     Evaluated,
     FrontPoint,
     Gap,
     Gaps,
     GenerationLine,
     InfeasibleGenome,
+    PreviousRun,
+    RepeatLine,
+    Repeats,
     Report,
     RunLine,
+    Spending,
 )
 from coral_core.report.failures import failed_jobs, failed_tries
 from coral_core.report.gene_importance import gene_effects, searched
-from coral_core.report.history_records import History as History
+from coral_core.report.history_records import History
 from coral_core.report.operators import operator_lines
 from coral_core.report.paired import compare
-from coral_core.report.previous import previous_run
-from coral_core.report.repeats import seed_repeats
-from coral_core.report.spending import spending
-from coral_core.runs.records import GenomeRecord, HeldOut
+from coral_core.runs.records import BaselineRecord, GenomeRecord
 from coral_core.runs.run_folder import RunFolder
-from coral_core.runs.sessions import run_state, session_error, sessions, totals
+from coral_core.runs.sessions import Counts, run_state, session_error, sessions, totals
 from coral_core.store.store import Store
 
 TOO_GOOD = 0.9
 TOO_BAD = 0.02
 RIVALS = ("base_model", "default_lora", "generation_0_median")
+COMPARED = ("champion", "base_model", "default_lora")
+"""Lines of the final table whose verdicts are counted one by one."""
+ANSWERS = {
+    "better": "The search helped: the champion repairs more held-out bugs than the default LoRA",
+    "worse": "The search did not help: the champion repairs fewer held-out bugs than the default LoRA",
+    "not distinguishable": "The search is not shown to have helped: on the held-out bugs the champion is not distinguishable "
+    "from the default LoRA",
+    "unknown": "An evaluation has left the store, so there is no paired test of the champion against the default LoRA",
+}
+Evaluations = Mapping[str, Evaluation]
+"""Held-out evaluations that the store still has, by name of their line in the final table."""
+Model = TypeVar("Model", bound=Frozen)
 
 
 def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
@@ -45,8 +63,12 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
     config = folder.config()
     facts = folder.sound_facts()
     work = sessions(folder.timings())
-    evaluations = _held_out_evaluations(history, store)
-    gaps, search, state = _gaps(history, evaluations), config.search, run_state(folder, work)
+    final, state = history.final, run_state(folder, work)
+    evaluations: dict[str, Evaluation] = {}
+    for line in final.held_out if final else ():
+        if (evaluation := store.read_evaluation(line.evaluation_digest)) is not None:
+            evaluations[line.name] = evaluation
+    gaps = _gaps(history, evaluations)
     return Report(
         run_id=folder.run_id,
         path=str(folder.path),
@@ -61,40 +83,35 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         numerics_class=history.run.numerics if history.run else None,
         status=state,
         error=session_error(state, work),
-        reason=history.final.reason if history.final else None,
+        reason=final.reason if final else None,
         seconds=work[-1].seconds if work else 0.0,
         counts=work[-1].counts if work else Counts(trainings=0, evaluations=0),
         totals=totals(work),
-        champion=_genome(history, store, evaluations, "champion", history.champion),
-        base_model=_baseline(history, store, evaluations, "base_model"),
-        default_lora=_baseline(history, store, evaluations, "default_lora"),
-        generation_0_median=_genome(history, store, evaluations, "generation_0_median", history.median()),
+        champion=_contender(history, store, evaluations, "champion"),
+        base_model=_contender(history, store, evaluations, "base_model"),
+        default_lora=_contender(history, store, evaluations, "default_lora"),
+        generation_0_median=_contender(history, store, evaluations, "generation_0_median"),
         gaps=gaps,
-        generations=tuple(_generation(history, index) for index in range(len(history.generations))),
-        pareto_front=_front(history),
-        evaluated=_evaluated(history),
-        infeasible=tuple(
-            InfeasibleGenome(genome_id=name, reason=record.infeasible, detail=record.reason)
+        generations=_generations(history),
+        pareto_front=tuple(_from(FrontPoint, _flat(history.genomes[name])) for name in history.front),
+        evaluated=tuple(
+            _from(Evaluated, _flat(record), on_front=name in history.front)
             for name, record in history.genomes.items()
-            if record.infeasible
-        )
-        + _unscored(history, evaluations),
+            if not record.infeasible
+        ),
+        infeasible=_infeasible(history, evaluations),
         lineage=_lineage(history),
         bug_classes=_bug_classes(evaluations),
-        outcomes={
-            name: dict(_outcomes(evaluation))
-            for name, evaluation in evaluations.items()
-            if name != "generation_0_median"
-        },
-        held_out_openings=history.final.held_out_openings if history.final else None,
+        outcomes={name: _outcomes(evaluations[name]) for name in COMPARED if name in evaluations},
+        held_out_openings=final.held_out_openings if final else None,
         base_check=_base_check(history),
-        previous=previous_run(folder, history.run),
-        answer=answer(history, gaps, evaluations),
-        searched=searched(history, config.genes, search.strategy, search.generations, search.population),
-        repeats=seed_repeats(history),
+        previous=_previous(folder, history),
+        answer=_answer(history, gaps.champion_minus_default_lora, evaluations),
+        searched=searched(history, config.genes, config.search),
+        repeats=_repeats(history),
         genes=gene_effects(history, config.genes) if why else (),
         operators=operator_lines(history),
-        spending=spending(store, folder.run_id, config.budget),
+        spending=_spending(store, folder.run_id, config.budget),
         failed_jobs=failed_jobs(store, folder.run_id),
         failed_tries=failed_tries(folder),
     )
@@ -104,10 +121,11 @@ def run_line(folder: RunFolder) -> RunLine:
     """The line of `coral runs`; opens no evaluation."""
     history = History.of(folder)
     work = sessions(folder.timings())
-    spent = totals(work)
     champion, state = history.held_out("champion"), run_state(folder, work)
     last = history.generations[-1] if history.generations else None
-    return RunLine(
+    return _from(
+        RunLine,
+        dict(totals(work)),
         run_id=folder.run_id,
         status=state,
         error=session_error(state, work),
@@ -117,213 +135,148 @@ def run_line(folder: RunFolder) -> RunLine:
         champion=history.champion,
         champion_held_out_pass_at_1=champion.pass_at_1 if champion else None,
         started=folder.made(),
-        seconds=spent.seconds,
-        cpu_seconds=spent.cpu_seconds,
-        trainings=spent.trainings,
-        evaluations=spent.evaluations,
         path=str(folder.path),
     )
 
 
-def _held_out_evaluations(history: History, store: Store) -> dict[str, Evaluation]:
-    """The held-out evaluations that the store still has, by name of their line."""
-    lines = history.final.held_out if history.final else ()
-    found = {line.name: store.read_evaluation(line.evaluation_digest) for line in lines}
-    return {name: evaluation for name, evaluation in found.items() if evaluation is not None}
-
-
-def _held_out_fields(line: HeldOut | None, evaluation: Evaluation | None) -> dict[str, Any]:
-    if line is None or (evaluation is not None and evaluation.infeasible):  # a failure is no score
-        return {}
-    return {
-        "held_out_pass_at_1": line.pass_at_1,
-        "held_out_scores": line.scores,
-        "held_out_repaired": line.passed,
-        "held_out_bugs": line.bugs,
-        "held_out_evaluation_digest": line.evaluation_digest,
-    }
-
-
-def contender_of(record: GenomeRecord, store: Store, **held_out: Any) -> Contender:
-    """A genome of the history as the report shows it; `held_out` are its fields of the sealed split, where it was scored there."""
-    return Contender(
-        genome_id=record.genome.genome_id,
-        heavy=record.genome.heavy,
-        light=record.genome.light,
-        fitness=record.fitness,
-        scores=record.scores,
-        fitness_pass_at_1=record.pass_at_1,
-        trainable_parameters=record.trainable_parameters,
-        training_digest=record.training_digest,
-        fitness_evaluation_digest=record.evaluation_digest,
-        adapter_path=str(store.adapter_path(record.training_digest)),
-        **held_out,
-    )
-
-
-def _genome(
-    history: History, store: Store, evaluations: Mapping[str, Evaluation], name: str, genome_id: str | None
-) -> Contender | None:
-    record = history.genomes.get(genome_id or "")
-    if record is None:
-        return None
-    return contender_of(record, store, **_held_out_fields(history.held_out(name), evaluations.get(name)))
-
-
-def _baseline(history: History, store: Store, evaluations: Mapping[str, Evaluation], name: str) -> Contender | None:
-    record = history.baselines.get(name)
-    if record is None:
-        return None
-    adapter = name != "base_model"
-    trained = store.read_adapter(record.training_digest) if adapter else None
-    return Contender(
-        fitness=record.fitness,
-        scores=record.scores,
+def contender_of(record: GenomeRecord | BaselineRecord, store: Store, **more: Any) -> Contender:
+    """A genome or baseline of the history as the report shows it; `more` are its other fields."""
+    digest = record.training_digest
+    return _from(
+        Contender,
+        _flat(record),
         fitness_pass_at_1=None if record.infeasible else record.pass_at_1,
-        trainable_parameters=(trained.trainable_parameters if trained else None) if adapter else 0,
-        training_digest=record.training_digest,
         fitness_evaluation_digest=record.evaluation_digest,
-        adapter_path=str(store.adapter_path(record.training_digest)) if adapter else None,
-        **_held_out_fields(history.held_out(name), evaluations.get(name)),
+        adapter_path=None if digest == "none" else str(store.adapter_path(digest)),
+        **more,
     )
 
 
-def _unscored(history: History, evaluations: Mapping[str, Evaluation]) -> tuple[InfeasibleGenome, ...]:
-    """Baselines, and lines of the final table, without a score."""
-    found = [
-        InfeasibleGenome(genome_id=name, reason=record.infeasible, detail="")
-        for name, record in history.baselines.items()
-        if record.infeasible
-    ]
-    found += [
-        InfeasibleGenome(genome_id=f"{name}, held-out", reason=evaluation.infeasible, detail=evaluation.reason)
-        for name, evaluation in evaluations.items()
-        if evaluation.infeasible
-    ]
-    return tuple(found)
+def _flat(record: GenomeRecord | BaselineRecord) -> dict[str, Any]:
+    """The fields of a record, of its genome and of its lineage side by side."""
+    if isinstance(record, BaselineRecord):
+        return dict(record)
+    return {**dict(record.genome.lineage), **dict(record.genome), **dict(record)}
 
 
-def _gaps(history: History, evaluations: Mapping[str, Evaluation]) -> Gaps:
-    champion = history.held_out("champion")
+def _from(model: type[Model], fields: Mapping[str, Any], **more: Any) -> Model:
+    """A `model` of those `fields` that it has; `more` are its other fields."""
+    return model(**{name: fields[name] for name in model.model_fields if name in fields} | more)
+
+
+def _contender(history: History, store: Store, evaluations: Evaluations, name: str) -> Contender | None:
+    """A line of the final table, as far as the run has got; None before its first record."""
+    genomes = {"champion": history.champion, "generation_0_median": history.median()}
+    record = history.genomes.get(genomes[name] or "") if name in genomes else history.baselines.get(name)
+    if record is None:
+        return None
+    more: dict[str, Any] = {}
+    if isinstance(record, BaselineRecord):
+        trained = store.read_adapter(record.training_digest)
+        unknown = None if name == "default_lora" else 0
+        more["trainable_parameters"] = trained.trainable_parameters if trained else unknown
+    line, evaluation = history.held_out(name), evaluations.get(name)
+    if line is not None and not (evaluation and evaluation.infeasible):  # a failure is no score
+        more |= {
+            "held_out_pass_at_1": line.pass_at_1,
+            "held_out_scores": line.scores,
+            "held_out_repaired": line.passed,
+            "held_out_bugs": line.bugs,
+            "held_out_evaluation_digest": line.evaluation_digest,
+        }
+    return contender_of(record, store, **more)
+
+
+def _gaps(history: History, evaluations: Evaluations) -> Gaps:
     gaps: dict[str, Gap] = {}
+    failed = {name for name, evaluation in evaluations.items() if evaluation.infeasible}
+    shares = {name: evaluation.repaired() for name, evaluation in evaluations.items()}
+    champion = history.held_out("champion")
     for rival in RIVALS:
         line = history.held_out(rival)
-        if champion is None or line is None:
-            continue
-        ours, theirs = evaluations.get("champion"), evaluations.get(rival)
-        if any(one is not None and one.infeasible for one in (ours, theirs)):
-            continue  # nothing to compare: a failure is no score
-        gaps[f"champion_minus_{rival}"] = compare(
-            champion.pass_at_1 - line.pass_at_1,
-            ours.repaired() if ours else None,
-            theirs.repaired() if theirs else None,
-        )
+        if champion is not None and line is not None and not failed & {"champion", rival}:
+            difference = champion.pass_at_1 - line.pass_at_1
+            gaps[f"champion_minus_{rival}"] = compare(difference, shares.get("champion"), shares.get(rival))
     return Gaps(**gaps)
 
 
-def _generation(history: History, index: int) -> GenerationLine:
-    record = history.generations[index]
-    best = history.genomes.get(record.best or "")
-    return GenerationLine(
-        generation=record.generation,
-        best=record.best,
-        best_fitness=record.best_fitness,
-        mean_fitness=record.mean_fitness,
-        best_pass_at_1=best.pass_at_1 if best else None,
-        monitor_pass_at_1=record.monitor_pass_at_1,
-        hypervolume=record.hypervolume,
-        front_size=len(record.front),
-        unique_adapters=record.unique_adapters,
-        infeasible=sum(genome.infeasible is not None for genome in history.populations[index]),
-    )
+def _answer(history: History, gap: Gap | None, evaluations: Evaluations) -> Answer:
+    """Did the search help? The champion against the default LoRA on the held-out bugs."""
+    for name in ("champion", "default_lora"):
+        if (found := evaluations.get(name)) is not None and found.infeasible:
+            who = name.replace("_lora", " LoRA")
+            text = f"Nothing can be compared: the {who} has no score on the held-out bugs ({found.infeasible})."
+            return Answer(verdict="unknown", text=text)
+    champion, default = history.held_out("champion"), history.held_out("default_lora")
+    if gap is None or champion is None or default is None:
+        return Answer(verdict="unknown", text="The held-out split has not been opened, so nothing is decided yet.")
+    if champion.evaluation_digest == default.evaluation_digest:
+        text = "The search found nothing better than what it started from: the champion is the default LoRA itself."
+        return Answer(verdict="default LoRA itself", text=text)
+    text = f"{ANSWERS[gap.verdict]} ({100 * gap.difference:+.1f} points)."
+    if champion.training_digest == default.training_digest:
+        text += " Its adapter is the default LoRA's own; only the decoding differs."
+    if len(history.generations) > 1 and history.generations[0].best == history.champion:
+        text += f" {history.champion} was there in the first generation: breeding improved nothing."
+    return Answer(verdict=gap.verdict, text=text)
 
 
-def _front(history: History) -> tuple[FrontPoint, ...]:
-    names = history.generations[-1].front if history.generations else ()
-    records = [history.genomes[name] for name in names if name in history.genomes]
+def _generations(history: History) -> tuple[GenerationLine, ...]:
+    best = [history.genomes.get(record.best or "") for record in history.generations]
     return tuple(
-        FrontPoint(
-            genome_id=record.genome.genome_id,
-            heavy=record.genome.heavy,
-            light=record.genome.light,
-            fitness=record.fitness,
-            scores=record.scores,
-            pass_at_1=record.pass_at_1,
-            trainable_parameters=record.trainable_parameters,
-            training_digest=record.training_digest,
+        _from(
+            GenerationLine,
+            dict(record),
+            best_pass_at_1=fittest.pass_at_1 if fittest else None,
+            front_size=len(record.front),
+            infeasible=sum(genome.infeasible is not None for genome in population),
         )
-        for record in records
+        for record, fittest, population in zip(history.generations, best, history.populations, strict=True)
     )
 
 
-def _evaluated(history: History) -> tuple[Evaluated, ...]:
-    front = set(history.generations[-1].front) if history.generations else set()
-    return tuple(
-        Evaluated(
-            genome_id=name,
-            scores=record.scores,
-            fitness=record.fitness,
-            trainable_parameters=record.trainable_parameters,
-            on_front=name in front,
-        )
-        for name, record in history.genomes.items()
-        if not record.infeasible
-    )
+def _infeasible(history: History, evaluations: Evaluations) -> tuple[InfeasibleGenome, ...]:
+    """Genomes, baselines and lines of the final table without a score."""
+    found = [(name, record.infeasible, record.reason) for name, record in history.genomes.items()]
+    found += [(name, baseline.infeasible, "") for name, baseline in history.baselines.items()]
+    found += [(f"{name}, held-out", line.infeasible, line.reason) for name, line in evaluations.items()]
+    return tuple(InfeasibleGenome(genome_id=name, reason=word, detail=text) for name, word, text in found if word)
 
 
 def _lineage(history: History) -> tuple[Ancestor, ...]:
     """The champion and everything it descends from, in order of generation."""
-    todo = [history.champion] if history.champion else []
+    todo = [history.champion or ""]
     found: dict[str, GenomeRecord] = {}
     while todo:
         name = todo.pop()
-        record = history.genomes.get(name)
-        if record is None or name in found:
-            continue
-        found[name] = record
-        todo += record.genome.lineage.parents
+        if name in history.genomes and name not in found:
+            found[name] = history.genomes[name]
+            todo += found[name].genome.lineage.parents
     ordered = sorted(found.values(), key=lambda record: (record.genome.generation, record.genome.slot))
-    return tuple(
-        Ancestor(
-            genome_id=record.genome.genome_id,
-            operator=record.genome.lineage.operator,
-            parents=record.genome.lineage.parents,
-            fitness=record.fitness,
-            pass_at_1=record.pass_at_1,
-        )
-        for record in ordered
-    )
+    return tuple(_from(Ancestor, _flat(record)) for record in ordered)
 
 
-def _bug_classes(evaluations: Mapping[str, Evaluation]) -> tuple[BugClassLine, ...]:
-    if not evaluations:
-        return ()
-    any_one = next(iter(evaluations.values()))
+def _bug_classes(evaluations: Evaluations) -> tuple[BugClassLine, ...]:
     members: dict[str, set[str]] = {}
-    for record in any_one.records:
+    for record in next(iter(evaluations.values())).records if evaluations else ():
         if not record.retention:
             members.setdefault(record.bug_class, set()).add(record.problem_id)
-
-    def repaired(name: str, ids: set[str]) -> int | None:
-        return len(ids & set(evaluations[name].passed)) if name in evaluations else None
-
+    passed = {name: set(evaluations[name].passed) if name in evaluations else None for name in COMPARED}
     return tuple(
         BugClassLine(
             bug_class=bug_class,
             bugs=len(ids),
-            champion=repaired("champion", ids),
-            base_model=repaired("base_model", ids),
-            default_lora=repaired("default_lora", ids),
+            **{name: None if repaired is None else len(ids & repaired) for name, repaired in passed.items()},
         )
         for bug_class, ids in sorted(members.items())
     )
 
 
-def _outcomes(evaluation: Evaluation) -> Sequence[tuple[str, int]]:
+def _outcomes(evaluation: Evaluation) -> dict[str, int]:
     """How the judge ended on the first sample of each problem, most frequent first."""
     firsts = [record.samples[0].verdict for record in evaluation.records if record.samples]
     counted = Counter(str(verdict.get("outcome", "unknown")) for verdict in firsts)
-    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _base_check(history: History) -> BaseCheck:
@@ -331,20 +284,88 @@ def _base_check(history: History) -> BaseCheck:
     base, tuned = history.baselines.get("base_model"), history.baselines.get("default_lora")
     if base is None:
         return BaseCheck(verdict="unknown", text="The base model has not been evaluated yet.")
-    share = f"The base model alone repairs {base.pass_at_1:.0%} of the fitness bugs"
+    rates = f"The base model alone repairs {base.pass_at_1:.0%} of the fitness bugs"
+    if tuned is not None and not tuned.infeasible:
+        rates += f", the default LoRA {tuned.pass_at_1:.0%}"
     if base.pass_at_1 > TOO_GOOD:
-        return BaseCheck(verdict="too good", text=f"{share}: little is left for an adapter. Choose harder problems.")
-    if base.pass_at_1 > TOO_BAD:
-        return BaseCheck(verdict="usable", text=f"{share}, so adapters have room in both directions.")
+        text = f"{rates}: little is left for an adapter. Choose harder problems."
+        return BaseCheck(verdict="too good", text=text)
+    if base.pass_at_1 > TOO_BAD or (tuned is not None and not tuned.infeasible and tuned.pass_at_1 > TOO_BAD):
+        return BaseCheck(verdict="usable", text=f"{rates}: adapters can be told apart.")
     if tuned is None or tuned.infeasible:
-        return BaseCheck(
-            verdict="unknown",
-            text=f"{share}; the default LoRA, which decides whether that is too little, {'is not done' if tuned is None else f'has no score ({tuned.infeasible})'}.",
-        )
-    if tuned.pass_at_1 > TOO_BAD:
-        return BaseCheck(
-            verdict="usable",
-            text=f"{share} and the default LoRA {tuned.pass_at_1:.0%}: training helps, adapters can be told apart.",
-        )
-    text = f"{share} and the default LoRA {tuned.pass_at_1:.0%}: too little to tell adapters apart. Choose easier problems, more training, or a stronger base model."
+        text = f"{rates}. Whether that is too little is decided by the default LoRA, which has no score."
+        return BaseCheck(verdict="unknown", text=text)
+    text = (
+        f"{rates}: too little to tell adapters apart. Choose easier problems, more training, or a stronger base model."
+    )
     return BaseCheck(verdict="too bad", text=text)
+
+
+def _previous(folder: RunFolder, history: History) -> PreviousRun | None:
+    """The last run of this name that had finished when `folder` was made; None where there was none."""
+    start, run = read_start(folder), history.run
+    if start is None or start.previous is None:
+        return None
+    previous = start.previous
+    problems = (run.problems.get("digests") or {}).get("fitness") if run else None
+    known = problems is not None and previous.fitness_problems is not None
+    return _from(
+        PreviousRun,
+        dict(previous),
+        path=str(folder.path.parent / previous.run_id),
+        started_from=start.start_from == "last-champion",
+        same_problems=problems == previous.fitness_problems if known else None,
+        same_base_model=run.base_model.content_id == previous.base_content_id if run else None,
+    )
+
+
+def _repeats(history: History) -> Repeats | None:
+    """The champion's seed repeats; None when there are none (search.champion_repeats 0, or not at the end yet)."""
+    final, champion = history.final, history.genomes.get(history.champion or "")
+    if final is None or champion is None or not final.repeats:
+        return None
+    default = history.baselines.get("default_lora")
+    scores = [line.fitness for line in final.repeats if line.fitness is not None]
+    repaired = [line.pass_at_1 for line in final.repeats if line.pass_at_1 is not None]
+    least = default.fitness if default else None
+    return Repeats(
+        n=len(scores),
+        lines=tuple(_from(RepeatLine, dict(line)) for line in final.repeats),
+        own_fitness=champion.fitness,
+        own_pass_at_1=champion.pass_at_1,
+        mean_fitness=_mean(scores),
+        sd_fitness=_sd(scores),
+        mean_pass_at_1=_mean(repaired),
+        sd_pass_at_1=_sd(repaired),
+        above_default=None if least is None else sum(score > least for score in scores),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _sd(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _spending(store: Store, run_id: str, budget: BudgetConfig) -> Spending | None:
+    """Lane hours and money of one evolution, at the prices of `budget`; None when no lane has booked any."""
+    problem, spent = "", Spent()
+    try:
+        spent = Ledger(store).spent(budget.price, run_id)
+    except StoreError as error:
+        problem = str(error)
+    if spent.gpu_hours <= 0 and not problem:
+        return None
+    priced = budget.price.training > 0 or budget.price.evaluation > 0
+    return Spending(
+        currency=budget.currency,
+        gpu_hours=spent.gpu_hours,
+        training_hours=spent.training_hours,
+        evaluation_hours=spent.evaluation_hours,
+        money=spent.money if priced else None,
+        limit_gpu_hours=budget.evolution.gpu_hours,
+        limit_money=budget.evolution.money,
+        problem=problem,
+    )

@@ -1,19 +1,18 @@
 """Two runs side by side: what was configured differently, whose champion is better and how sure, what each cost."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
 from coral_core.config import RunConfig
 from coral_core.frozen import Frozen
-from coral_core.jobs.jobs import Evaluation
 from coral_core.report.build_report import build_report
-from coral_core.report.content import Contender, Gap, GenerationLine, Report, Totals
-from coral_core.report.evidence import Repeats, Spending
-from coral_core.report.history_records import History
+from coral_core.report.content import Contender, Gap, GenerationLine, Repeats, Report, Spending
 from coral_core.report.paired import compare
-from coral_core.report.wording import gap_line, state_text
+from coral_core.report.wording import gap_text, state_text
 from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.sessions import Totals
 from coral_core.store.store import Store
 
 
@@ -68,28 +67,25 @@ class Comparison(Frozen):
 
 def compare_runs(one: tuple[RunFolder, Store], other: tuple[RunFolder, Store]) -> Comparison:
     """`one` (A) against `other` (B); either may still be under way."""
-    (folder_a, store_a), (folder_b, store_b) = one, other
-    a, b = build_report(folder_a, store_a), build_report(folder_b, store_b)
-    config_a, config_b = folder_a.config(), folder_b.config()
-    why_not = _why_not(a, b)
-    gap = None
-    if not why_not:
-        ours, theirs = _held_out(folder_a, store_a), _held_out(folder_b, store_b)
-        why_not = _gone(a, ours) or _gone(b, theirs)
-        gap = _gap(a, b, ours, theirs)
+    a, b = build_report(*one), build_report(*other)
+    configs = one[0].config(), other[0].config()
+    gap, why_not = _gap((a, one[1]), (b, other[1]))
+    text = f"Champion of {a.run_id} less champion of {b.run_id}: {gap_text(gap)}." if gap else why_not
+    best = [{line.generation: line.best_fitness for line in report.generations} for report in (a, b)]
     return Comparison(
         a=_side(a),
         b=_side(b),
-        configuration=_differences(_leaves(config_a), _leaves(config_b)),
+        configuration=_differences(*map(_leaves, configs)),
         versions=_differences(a.versions, b.versions),
         comparable=not why_not,
         why_not=why_not,
         gap=gap,
-        text=gap_line(f"Champion of {a.run_id} less champion of {b.run_id}", gap, "the first")
-        if gap is not None and not why_not
-        else why_not,
-        fitness_comparable=_same_fitness(a, b, config_a, config_b),
-        generations=_generations(a, b),
+        text=text,
+        fitness_comparable=_same_fitness(a, b, *configs),
+        generations=tuple(
+            PerGeneration(generation=number, a=best[0].get(number), b=best[1].get(number))
+            for number in sorted({*best[0], *best[1]})
+        ),
     )
 
 
@@ -111,61 +107,46 @@ def _leaves(config: RunConfig) -> dict[str, Any]:
     return leaves(config.model_dump(mode="json", exclude={"runs": True, "store": {"path"}}))
 
 
-def _differences(one: dict[str, Any], other: dict[str, Any]) -> tuple[Difference, ...]:
-    keys = list(dict.fromkeys([*one, *other]))
-    return tuple(
-        Difference(key=key, a=one.get(key), b=other.get(key)) for key in keys if one.get(key) != other.get(key)
-    )
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Difference, ...]:
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return tuple(Difference(key=key, a=one.get(key), b=other.get(key)) for key in keys)
 
 
 def _side(report: Report) -> Side:
     return Side(**{name: getattr(report, name) for name in Side.model_fields})
 
 
-def _why_not(a: Report, b: Report) -> str:
-    for report in (a, b):
-        if report.champion is None or report.champion.held_out_pass_at_1 is None:
+def _gap(*sides: tuple[Report, Store]) -> tuple[Gap | None, str]:
+    """A's champion less B's, and why there is no such gap."""
+    shares: list[dict[str, float]] = []
+    rates: list[float] = []
+    for report, store in sides:
+        champion = report.champion
+        if champion is None or champion.held_out_pass_at_1 is None or not champion.held_out_evaluation_digest:
             if report.status == "finished":
-                return f"Not comparable: the champion of {report.run_id} has no score on the held-out bugs. See What failed in its report."
-            return f"Not comparable: {report.run_id} {state_text(report.status)} and has not opened its held-out split yet."
-    one, other = (report.problems.get("digests", {}).get("held_out") for report in (a, b))
-    if one is None or other is None:
-        return "Not comparable: a history does not name its held-out problems."
-    if one != other:
+                return None, f"Not comparable: the champion of {report.run_id} has no score on the held-out bugs."
+            return (
+                None,
+                f"Not comparable: {report.run_id} {state_text(report.status)} and has not opened its held-out split yet.",
+            )
+        evaluation = store.read_evaluation(champion.held_out_evaluation_digest)
+        if evaluation is None:
+            return (
+                None,
+                f"Not comparable: the champion's held-out evaluation of {report.run_id} has left its store. Run it again to make it anew.",
+            )
+        shares.append(evaluation.repaired())
+        rates.append(champion.held_out_pass_at_1)
+    one, other = (report.problems.get("digests", {}).get("held_out") for report, _ in sides)
+    if one is None or one != other:
         return (
-            f"Not comparable by bug: the runs have different held-out problems (digests {one[:12]} and {other[:12]}). "
-            "Give both the same problems section to compare their champions."
+            None,
+            "Not comparable by bug: the runs have different held-out problems. Give both the same problems section.",
         )
-    return ""
-
-
-def _held_out(folder: RunFolder, store: Store) -> Evaluation | None:
-    line = History.of(folder).held_out("champion")
-    return store.read_evaluation(line.evaluation_digest) if line else None
-
-
-def _gone(report: Report, evaluation: Evaluation | None) -> str:
-    if evaluation is not None:
-        return ""
-    return f"Not comparable by bug: the champion's held-out evaluation of {report.run_id} has left its store. Run it again to make it anew."
-
-
-def _gap(a: Report, b: Report, ours: Evaluation | None, theirs: Evaluation | None) -> Gap | None:
-    if a.champion is None or b.champion is None:
-        return None
-    difference = (a.champion.held_out_pass_at_1 or 0.0) - (b.champion.held_out_pass_at_1 or 0.0)
-    return compare(difference, ours.repaired() if ours else None, theirs.repaired() if theirs else None)
+    return compare(rates[0] - rates[1], *shares), ""
 
 
 def _same_fitness(a: Report, b: Report, config_a: RunConfig, config_b: RunConfig) -> bool:
     one, other = (report.problems.get("digests", {}).get("fitness") for report in (a, b))
     limits_a, limits_b = (config.scoring.judge.model_dump(exclude={"workers"}) for config in (config_a, config_b))
     return one is not None and one == other and config_a.scoring.weights == config_b.scoring.weights and limits_a == limits_b  # fmt: skip
-
-
-def _generations(a: Report, b: Report) -> tuple[PerGeneration, ...]:
-    one = {line.generation: line.best_fitness for line in a.generations}
-    other = {line.generation: line.best_fitness for line in b.generations}
-    return tuple(
-        PerGeneration(generation=number, a=one.get(number), b=other.get(number)) for number in sorted({*one, *other})
-    )

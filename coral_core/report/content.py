@@ -10,21 +10,7 @@ from pydantic import Field
 
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.report.evidence import (
-    Answer,
-    FailedJob,
-    FailedTries,
-    GeneEffect,
-    OperatorLine,
-    Repeats,
-    Searched,
-    Spending,
-)
-from coral_core.runs.sessions import Counts as Counts
-from coral_core.runs.sessions import RunState as RunState
-from coral_core.runs.sessions import Totals as Totals
-
-REPORT_SCHEMA_VERSION = 1
+from coral_core.runs.sessions import Counts, RunState, Totals
 
 
 class Contender(Frozen):
@@ -56,23 +42,19 @@ class Contender(Frozen):
 
 
 class Gap(Frozen):
-    """Champion against another, paired by held-out bug."""
+    """Champion against another, paired by held-out bug; what is null is not known: an evaluation has left the store."""
 
     difference: float = Field(description="Champion's held-out pass@1 less the other's.")
-    bugs: int | None = Field(description="Bugs compared; null when an evaluation has left the store.")
-    only_champion: int | None = Field(description="Bugs that only the champion repairs, or more often than the other.")
-    only_other: int | None = Field(description="Bugs that only the other repairs, or more often.")
-    p_value: float | None = Field(
-        description="Exact two-sided sign test (McNemar) over the bugs that one of the two repairs, or more often."
-    )
-    interval: tuple[float, float] | None = Field(
-        description="95 % interval of the difference (paired, Agresti and Min 2005)."
-    )
+    bugs: int | None = Field(None, description="Bugs compared.")
+    only_champion: int | None = Field(None, description="Bugs that only the champion repairs, or more often.")
+    only_other: int | None = Field(None, description="Bugs that only the other repairs, or more often.")
+    p_value: float | None = Field(None, description="Exact two-sided sign test over these bugs (McNemar).")
+    interval: tuple[float, float] | None = Field(None, description="95 % interval of the difference.")
     resolution: int | None = Field(
-        description="Smallest difference in bugs that the test could tell from noise, given how many bugs differ; null: none could."
+        None, description="Smallest difference in bugs that the test could tell from noise; null: none could."
     )
-    distinguishable: bool | None = Field(description="p_value < 0.05.")
-    verdict: str = Field(description="better, worse, not distinguishable, or unknown.")
+    distinguishable: bool | None = Field(None, description="p_value < 0.05.")
+    verdict: Literal["better", "worse", "not distinguishable", "unknown"]
 
 
 class Gaps(Frozen):
@@ -171,6 +153,141 @@ class PreviousRun(Frozen):
     same_base_model: bool | None = Field(description="Null when not known.")
 
 
+class Answer(Frozen):
+    """Did the search help? The champion against the default LoRA on the held-out bugs; unknown before the end."""
+
+    verdict: Literal["better", "worse", "not distinguishable", "default LoRA itself", "unknown"]
+    text: str
+
+
+class GeneSpace(Frozen):
+    """What one gene could be."""
+
+    gene: str
+    kind: Literal["heavy", "light"]
+    values: str = Field(description="Candidates, or low to high.")
+
+
+class Searched(Frozen):
+    """What was searched, and with how much."""
+
+    strategy: str
+    generations: int = Field(description="Generations at most.")
+    population: int
+    genomes: int = Field(description="Genomes evaluated so far, elites counted once.")
+    adapters: int = Field(description="Distinct adapters among them: trainings needed.")
+    combinations: int = Field(description="Distinct heavy genes that the configuration allows.")
+    space: tuple[GeneSpace, ...]
+
+
+class RepeatLine(Frozen):
+    """One repeat of the champion's genes."""
+
+    replicate: int
+    fitness: float | None
+    pass_at_1: float | None
+    infeasible: str | None
+    reason: str
+
+
+class Repeats(Frozen):
+    """The champion's genes, trained and evaluated anew with other random numbers, on the fitness split."""
+
+    n: int = Field(description="Repeats with a score; infeasible ones are not counted.")
+    lines: tuple[RepeatLine, ...]
+    own_fitness: float | None = Field(description="What the champion itself was chosen by.")
+    own_pass_at_1: float | None
+    mean_fitness: float | None = Field(description="Over the repeats, the champion itself left out: it was chosen.")
+    sd_fitness: float | None = Field(description="Sample standard deviation; null below two repeats.")
+    mean_pass_at_1: float | None
+    sd_pass_at_1: float | None
+    above_default: int | None = Field(description="Repeats with a fitness above the default LoRA's.")
+
+
+class Level(Frozen):
+    """Genomes with one value (or one range of values) of a gene."""
+
+    value: str
+    genomes: int
+    mean: float = Field(description="Mean fitness.")
+    error: float | None = Field(description="Standard error of the mean; null for one genome.")
+    best: float
+
+
+class GenePoint(Frozen):
+    """One genome in a marginal plot."""
+
+    level: int = Field(description="Position in `levels`.")
+    fitness: float
+
+
+class GeneEffect(Frozen):
+    """How much of the spread of fitness goes with one gene, taken alone."""
+
+    gene: str
+    kind: Literal["heavy", "light"]
+    genomes: int = Field(description="Distinct genomes with a score for which the gene has an effect.")
+    share: float = Field(description="Variance explained, adjusted for the number of levels (epsilon squared); [0, 1].")
+    interval: tuple[float, float] = Field(description="95 % interval of the share (jackknife).")
+    p_value: float = Field(description="Permutation test.")
+    clear: bool = Field(description="p < 0.05 after Holm's correction for the number of genes.")
+    levels: tuple[Level, ...]
+    points: tuple[GenePoint, ...]
+
+
+class OperatorLine(Frozen):
+    """What one way of making genomes gave."""
+
+    operator: str
+    children: int
+    infeasible: int
+    compared: int = Field(description="Children with a score whose parents have one.")
+    improved: int = Field(description="Of these, fitter than their best parent.")
+    mean_change: float | None = Field(description="Mean of fitness less the best parent's.")
+    error: float | None = Field(description="Standard error of that mean.")
+    best: float | None = Field(description="Fitness of the best child.")
+    new_champions: int = Field(description="Children that were the fittest of all when they came.")
+
+
+class FailedJob(Frozen):
+    """A job of this run in the store's queue that failed at least once."""
+
+    queue: str
+    kind: str
+    digest: str
+    tries: int = Field(description="Tries that failed, lost lanes left out.")
+    lanes_lost: int
+    state: Literal["waiting", "failed"]
+    error: str = Field(description="Class of the last error, or lane-lost.")
+    message: str
+    host: str
+
+
+class FailedTries(Frozen):
+    """Tries of jobs that failed for one reason, all sessions and executors; most are made again."""
+
+    kind: Literal["training", "evaluation"]
+    error: str = Field(description="Class of the error, or lane-lost.")
+    message: str
+    count: int
+    jobs: int = Field(description="Distinct jobs among them.")
+    done_later: int = Field(description="Of these, jobs that have a result now.")
+    last: float = Field(description="Unix time of the latest.")
+
+
+class Spending(Frozen):
+    """Lane time and its price, from the store's ledger."""
+
+    currency: str
+    gpu_hours: float = Field(description="Lane hours of this evolution: a lane holds one GPU, or one core here.")
+    training_hours: float
+    evaluation_hours: float
+    money: float | None = Field(description="Null when no price is set.")
+    limit_gpu_hours: float | None
+    limit_money: float | None
+    problem: str = Field("", description="Why the ledger could not be read; the numbers are then 0.")
+
+
 class RunLine(Frozen):
     """One line of `coral runs`."""
 
@@ -193,7 +310,7 @@ class RunLine(Frozen):
 class Report(Frozen):
     """Everything that `coral report RUN --json` prints."""
 
-    schema_version: int = REPORT_SCHEMA_VERSION
+    schema_version: int = 1
     run_id: str
     path: str = Field(description="Folder of the run.")
     name: str

@@ -1,21 +1,17 @@
 """A report as data: sections of text, tables and pictures, which three writers show.
 
-`markdown.py` writes Markdown, `html_page.py` a page, `flows/cli/markup.py` a terminal. Plain strings may hold words of
-models, problems and errors: each writer escapes them in its own way, so a document never holds markup.
+`markdown.py` writes Markdown, `html_page.py` a page, `flows/cli/markup.py` a terminal. Plain strings may hold text from
+models, problems and errors: each writer escapes it in its own way, so a document never holds markup.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 
 class Code(str):
     """A part of a text that is shown as code."""
-
-
-class Strong(str):
-    """A part of a text that is shown in bold; words of ours only."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,6 @@ Parts = tuple[Part, ...]
 class Text:
     """A paragraph."""
 
-    kind: ClassVar[str] = "text"
     parts: Parts
     style: str = ""
     """CSS classes of the page: soft, small, bad."""
@@ -43,7 +38,6 @@ class Text:
 class Answer:
     """The result in a sentence, and what it is made of."""
 
-    kind: ClassVar[str] = "answer"
     text: str
     tone: str = ""
     """better, worse or noise: its colour on the page."""
@@ -51,48 +45,29 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Bullets:
-    """A list of sentences."""
-
-    kind: ClassVar[str] = "bullets"
-    items: tuple[Parts, ...]
-
-
-@dataclass(frozen=True)
 class Facts:
-    """Names with what is known of each."""
+    """A list of names with what is known of each."""
 
-    kind: ClassVar[str] = "facts"
     rows: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A cell with a share in [0, 1], drawn as a bar where that can be."""
-
-    share: float
-
-    def __str__(self) -> str:
-        return f"{self.share:.0%}"
 
 
 @dataclass(frozen=True)
 class Table:
     """Columns whose name begins with ``<`` hold text, with ``<<`` text that wraps, the others numbers."""
 
-    kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     strong: str = ""
     """First cell of the row that stands out."""
+    folded: bool = False
+    """Whether the page shows it only when its caption is clicked."""
 
 
 @dataclass(frozen=True)
 class Picture:
     """A PNG that is drawn when a writer asks for it."""
 
-    kind: ClassVar[str] = "picture"
     caption: str
     alt: str
     draw: Callable[[], bytes]
@@ -110,7 +85,6 @@ class Picture:
 class Pictures:
     """Pictures side by side; `small`: many of them."""
 
-    kind: ClassVar[str] = "pictures"
     items: tuple[Picture, ...]
     small: bool = False
 
@@ -119,29 +93,32 @@ class Pictures:
 class Listing:
     """Lines of code."""
 
-    kind: ClassVar[str] = "listing"
     text: str
 
 
 @dataclass(frozen=True)
-class Details:
-    """Blocks that a page folds away."""
+class Patch:
+    """One patch of a model and what the judge said of it."""
 
-    kind: ClassVar[str] = "details"
-    summary: str
-    blocks: "tuple[Block, ...]"
+    problem_id: str
+    bug_class: str
+    outcome: str
+    passed: bool
+    remarks: tuple[str, ...]
+    diff: str
+    """Unified diff against the buggy source; the patch itself when the problem is not at hand; empty: no change."""
+    is_diff: bool
 
 
 @dataclass(frozen=True)
-class PageOnly:
-    """What only the page can show, by a macro of its templates: cards, lineage, patches."""
+class Patches:
+    """Patches by how they ended; only the page shows them."""
 
-    kind: ClassVar[str] = "page-only"
-    macro: str
-    data: Any
+    groups: tuple[tuple[str, tuple[Patch, ...]], ...]
+    """Title and patches of each group."""
 
 
-Block = Text | Answer | Bullets | Facts | Table | Picture | Pictures | Listing | Details | PageOnly
+Block = Text | Answer | Facts | Table | Pictures | Listing | Patches
 
 
 @dataclass(frozen=True)
@@ -150,8 +127,6 @@ class Section:
 
     anchor: str
     title: str
-    link: str
-    """Its name in the page's list of sections."""
     blocks: tuple[Block, ...]
     shown: Literal["everywhere", "files", "page"] = "everywhere"
     """files: on the page and in Markdown, not on the terminal."""
@@ -172,16 +147,16 @@ def text(*parts: Part, style: str = "") -> Text:
 
 
 def blocks(*found: Block | None) -> tuple[Block, ...]:
-    """The blocks that are there: tables without rows and texts without words are left out."""
+    """The blocks that are there: tables and lists without rows and texts without words are left out."""
     return tuple(block for block in found if block is not None and not _is_empty(block))
 
 
 def _is_empty(block: Block) -> bool:
     match block:
-        case Table():
+        case Table() | Facts():
             return not block.rows
         case Text():
             return not any(block.parts)
-        case Bullets() | Pictures():
+        case Pictures():
             return not block.items
     return False

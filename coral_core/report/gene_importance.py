@@ -3,15 +3,16 @@
 For each gene the genomes are grouped by its value (a gene with a range: by thirds of what
 was tried) and the variance of fitness between groups is compared with that within:
 epsilon squared (Kelley 1935), which unlike R squared does not grow with the number of
-groups. A permutation test says how often shuffled values would do as well, a delete-one
-jackknife how much hangs on single genomes.
+groups. A permutation test says how often shuffled values would do as well, a jackknife
+how much hangs on single genomes.
 
 Not covered: genes that act together (fANOVA needs thousands of genomes for these), and what
 a search does to its own data: it visits good values more often, so genes that were bred
 together share credit. It is a hint where to look, not an experiment.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,17 +21,21 @@ from numpy.typing import NDArray
 from coral_core.config import GenesConfig
 from coral_core.config.gene_space import module_text
 from coral_core.config.ranges import IntRange, Range
+from coral_core.config.tree import SearchConfig
 from coral_core.digest import seed_from
-from coral_core.report.evidence import GeneEffect, GenePoint, GeneSpace, Level, Searched
+from coral_core.report.content import GeneEffect, GenePoint, GeneSpace, Level, Searched
 from coral_core.report.history_records import History
 from coral_core.runs.records import GenomeRecord
 
 PERMUTATIONS = 999
+PARTS = 200
+"""Parts that the jackknife leaves out in turn: single genomes up to as many of them."""
 FEWEST = 8
 """Genomes below which nothing is said about a gene."""
 BINS = 3
 SAMPLING_ONLY = ("temperature", "top_p", "top_k")
 LEVEL = 0.05
+Kind = Literal["heavy", "light"]
 Floats = NDArray[np.float64]
 Groups = NDArray[np.intp]
 
@@ -41,7 +46,7 @@ def gene_effects(history: History, config: GenesConfig) -> tuple[GeneEffect, ...
     effects = []
     for kind, name, space in _spaces(config):
         known = [record for record in records if name not in SAMPLING_ONLY or record.genome.light.sampling]
-        labels, groups = _grouped([_value(record, kind, name) for record in known], space)
+        labels, groups = _grouped([getattr(getattr(record.genome, kind), name) for record in known], space)
         if len(known) >= FEWEST and len(labels) > 1 and len(known) > len(labels):
             fitness = np.array([record.fitness for record in known], dtype=np.float64)
             effects.append(_effect(name, kind, labels, groups, fitness))
@@ -49,21 +54,16 @@ def gene_effects(history: History, config: GenesConfig) -> tuple[GeneEffect, ...
     return tuple(_holm(ordered))
 
 
-def searched(history: History, genes: GenesConfig, strategy: str, generations: int, population: int) -> Searched:
+def searched(history: History, genes: GenesConfig, search: SearchConfig) -> Searched:
     """What was searched, and how far."""
-    heavy = genes.heavy
-    sizes = (heavy.rank, heavy.alpha, heavy.dropout, heavy.target_modules, heavy.adapter, heavy.learning_rate)
-    combinations = 1
-    for candidates in sizes:
-        combinations *= len(candidates)
     records = history.genomes.values()
     return Searched(
-        strategy=strategy,
-        generations=generations,
-        population=population,
+        strategy=search.strategy,
+        generations=search.generations,
+        population=search.population,
         genomes=len({record.genome.genes_digest() for record in records}),
         adapters=len({record.training_digest for record in records}),
-        combinations=combinations,
+        combinations=math.prod(len(candidates) for _, candidates in genes.heavy),
         space=tuple(GeneSpace(gene=name, kind=kind, values=_space_text(space)) for kind, name, space in _spaces(genes)),
     )
 
@@ -84,32 +84,15 @@ def epsilon_squared(groups: Groups, values: Floats, count: int) -> float:
     return 1.0 - max(0.0, within) / (n - used) / (total / (n - 1))
 
 
-def _without_each(groups: Groups, values: Floats, count: int) -> Floats:
-    """`epsilon_squared` with each value left out in turn, all at once."""
-    values = values - values.mean()
-    n, sizes = len(values) - 1, np.bincount(groups, minlength=count).astype(np.float64)
-    sums = np.bincount(groups, weights=values, minlength=count)
-    squares = (values**2).sum() - values**2
-    total = squares - (values.sum() - values) ** 2 / n
-    own, own_sum = sizes[groups], sums[groups]
-    between = (sums[sizes > 0] ** 2 / sizes[sizes > 0]).sum() - own_sum**2 / own
-    between = between + np.where(own > 1, (own_sum - values) ** 2 / np.maximum(own - 1, 1), 0.0)
-    used = int((sizes > 0).sum()) - (own == 1)
-    degrees = np.maximum(n - used, 1)
-    share = 1.0 - np.maximum(0.0, squares - between) / degrees / np.maximum(total / (n - 1), 1e-300)
-    return np.where((total <= 1e-18) | (n <= used), 0.0, share)
-
-
-def _effect(
-    name: str, kind: Literal["heavy", "light"], labels: Sequence[str], groups: Groups, fitness: Floats
-) -> GeneEffect:
+def _effect(name: str, kind: Kind, labels: Sequence[str], groups: Groups, fitness: Floats) -> GeneEffect:
     count = len(labels)
     share = epsilon_squared(groups, fitness, count)
     rng = np.random.default_rng(seed_from("gene-importance", name, len(fitness)))
     shuffled = [epsilon_squared(rng.permutation(groups), fitness, count) for _ in range(PERMUTATIONS)]
     as_good = sum(value >= share - 1e-12 for value in shuffled)
-    without = _without_each(groups, fitness, count)
-    error = float(np.sqrt((len(fitness) - 1) / len(fitness) * ((without - without.mean()) ** 2).sum()))
+    parts = np.array_split(rng.permutation(len(fitness)), min(len(fitness), PARTS))
+    without = np.array([epsilon_squared(np.delete(groups, i), np.delete(fitness, i), count) for i in parts])
+    error = float(np.sqrt((len(parts) - 1) / len(parts) * ((without - without.mean()) ** 2).sum()))
     return GeneEffect(
         gene=name,
         kind=kind,
@@ -149,21 +132,16 @@ def _distinct(history: History) -> list[GenomeRecord]:
     return list(found.values())
 
 
-def _spaces(config: GenesConfig) -> list[tuple[Literal["heavy", "light"], str, Any]]:
-    heavy: list[tuple[Literal["heavy", "light"], str, Any]] = [
-        ("heavy", name, getattr(config.heavy, name)) for name in type(config.heavy).model_fields
-    ]
-    return heavy + [("light", name, getattr(config.light, name)) for name in type(config.light).model_fields]
+def _spaces(config: GenesConfig) -> Iterator[tuple[Kind, str, Any]]:
+    """Kind, name and candidates or range of each gene."""
+    yield from (("heavy", name, space) for name, space in config.heavy)
+    yield from (("light", name, space) for name, space in config.light)
 
 
 def _space_text(space: Any) -> str:
     if isinstance(space, (Range, IntRange)):
         return f"{space.low:g} to {space.high:g}"
     return ", ".join(_text(value) for value in space)
-
-
-def _value(record: GenomeRecord, kind: str, name: str) -> Any:
-    return getattr(record.genome.heavy if kind == "heavy" else record.genome.light, name)
 
 
 def _text(value: Any) -> str:

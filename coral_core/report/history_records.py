@@ -19,26 +19,35 @@ class History:
 
     @classmethod
     def of(cls, folder: RunFolder) -> "History":
+        """The history of the run in `folder`. Raises `StoreError`: a line of it is broken."""
         history = cls()
         population: list[GenomeRecord] = []
         for record in folder.history():
-            if isinstance(record, RunRecord):
-                history.run = history.run or record
-            elif isinstance(record, BaselineRecord):
-                history.baselines[record.name] = record
-            elif isinstance(record, GenomeRecord):
-                population.append(record)
-                history.genomes.setdefault(record.genome.genome_id, record)
-            elif isinstance(record, GenerationRecord):
-                history.generations.append(record)
-                history.populations.append(population)
-                population = []
-            elif isinstance(record, FinalRecord):
-                history.final = record
+            match record:
+                case RunRecord():
+                    history.run = history.run or record
+                case BaselineRecord():
+                    history.baselines[record.name] = record
+                case GenomeRecord():
+                    population.append(record)
+                    history.genomes.setdefault(record.genome.genome_id, record)
+                case GenerationRecord():
+                    history.generations.append(record)
+                    history.populations.append(population)
+                    population = []
+                case FinalRecord():
+                    history.final = record
         return history
 
     def held_out(self, name: str) -> HeldOut | None:
+        """A line of the final table; None before the end."""
         return next((line for line in self.final.held_out if line.name == name), None) if self.final else None
+
+    @property
+    def front(self) -> tuple[str, ...]:
+        """Genomes of the Pareto front after the latest generation."""
+        front = self.generations[-1].front if self.generations else ()
+        return tuple(name for name in front if name in self.genomes)
 
     @property
     def champion(self) -> str | None:
@@ -49,12 +58,8 @@ class History:
 
     def median(self) -> str | None:
         """Genome of median fitness in the first generation: the final record's, or the same rule before the end."""
-        line = self.held_out("generation_0_median")
-        if line is not None:
+        if (line := self.held_out("generation_0_median")) is not None:
             return line.genome_id
-        first = (
-            [(g.fitness, g.genome.genome_id) for g in self.populations[0] if g.fitness is not None]
-            if self.populations
-            else []
-        )
-        return sorted(first)[(len(first) - 1) // 2][1] if first else None
+        first = self.populations[0] if self.populations else []
+        rated = sorted((g.fitness, g.genome.genome_id) for g in first if g.fitness is not None)
+        return rated[(len(rated) - 1) // 2][1] if rated else None

@@ -11,36 +11,23 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from coral_core.report.document import Document
-from coral_core.report.lineage import HIGH, WIDE
 from coral_core.report.pictures import as_data_uri
-from coral_core.report.wording import NAMES, number
 from coral_core.untrusted import visible
 
 
 def html_page(document: Document) -> str:
     """The whole page."""
-    page: str = _environment().get_template("page.html.j2").render(document=document)
-    return page
-
-
-def _environment() -> Environment:
-    """Jinja with escaping on for everything, whatever a template is called."""
-    found = Environment(
+    environment = Environment(
         loader=PackageLoader("coral_core.report"),
-        autoescape=True,
+        autoescape=True,  # of every template, whatever it is called
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_shown,
     )
-    found.globals.update(
-        number=number, names=NAMES, version=own_version(), data_uri=as_data_uri, box={"width": WIDE, "height": HIGH}
-    )
-    found.tests["code"] = lambda part: type(part).__name__ == "Code"
-    found.tests["strong"] = lambda part: type(part).__name__ == "Strong"
-    found.tests["link"] = lambda part: type(part).__name__ == "Link"
-    found.tests["bar"] = lambda cell: type(cell).__name__ == "Bar"
-    return found
+    environment.globals.update(kind=lambda found: type(found).__name__, data_uri=as_data_uri, version=own_version())
+    page: str = environment.get_template("page.html.j2").render(document=document)
+    return page
 
 
 def _shown(value: Any) -> Any:
@@ -49,6 +36,7 @@ def _shown(value: Any) -> Any:
 
 
 def own_version() -> str:
+    """The version of CORAL-X that is installed."""
     try:
         return installed("coral-x")
     except PackageNotFoundError:

@@ -16,13 +16,15 @@ from coral_core.report.pictures import (
     as_data_uri,
     blank,
     canvas,
-    draw_fitness,
-    draw_pareto,
+    draw_curves,
+    fitness_picture,
+    pareto_picture,
     plain,
     png,
     whole_numbers,
 )
 from coral_core.report.progress_document import progress_document
+from coral_core.report.wording import NAMES, heavy_text, light_text
 from coral_core.runs.progress import COLUMNS, Progress, lane_use
 from coral_core.runs.run_reader import GeneSpread, KnownGenome, RunReading
 
@@ -35,35 +37,24 @@ DRIFTING = {
     "modules": "modules", "dora": "share DoRA", "sampling": "share sampling", "temperature": "temperature",
 }  # fmt: skip
 """Gene -> title of its plot."""
+LOGARITHMIC = {"rank": 2, "alpha": 2, "learning_rate": 10}
+"""Gene -> base of its axis."""
 
 
-def fitness_picture(reading: RunReading) -> bytes:
-    """Best, mean and monitored fitness by generation."""
-    names = {"default_lora": "default LoRA", "base_model": "base model"}
-    return draw_fitness(reading.generations, {names[name]: row.fitness for name, row in reading.baselines.items()})
+def _fitness(reading: RunReading) -> bytes:
+    return fitness_picture(reading.generations, {NAMES[name]: row.fitness for name, row in reading.baselines.items()})
 
 
-def pareto_picture(reading: RunReading) -> bytes:
-    """Bugfix against trainable parameters, of all genomes of finished generations."""
+def _pareto(reading: RunReading) -> bytes:
     points = [replace(point, on_front=name in reading.front) for name, point in reading.points.items()]
-    return draw_pareto(points, reading.champion.genome_id if reading.champion else None)
+    return pareto_picture(points, reading.champion.genome_id if reading.champion else None)
 
 
-def hypervolume_picture(reading: RunReading) -> bytes:
-    """Hypervolume of the front, and the size of it, by generation."""
-    figure, axes = canvas()
-    volumes = [line.hypervolume for line in reading.generations]
-    axes.plot(
-        range(len(volumes)), volumes, "o-" if len(volumes) <= 25 else "-", color=BLUE, markersize=5, linewidth=1.6
-    )
-    axes.set_ylim(0, max([0.05, *volumes]) * 1.1)
-    axes.set_xlabel("generation")
-    axes.set_ylabel("hypervolume of the front")
-    whole_numbers(axes, len(volumes))
-    return png(figure)
+def _hypervolume(reading: RunReading) -> bytes:
+    return draw_curves({"hypervolume": [line.hypervolume for line in reading.generations]}, "hypervolume of the front")
 
 
-def drift_picture(reading: RunReading) -> bytes:
+def _drift(reading: RunReading) -> bytes:
     """Mean and span of each gene by generation."""
     figure = blank((6.4, 3.5))
     figure.subplots_adjust(left=0.065, right=0.985, top=0.93, bottom=0.135, wspace=0.38, hspace=0.26)
@@ -87,13 +78,15 @@ def drift_picture(reading: RunReading) -> bytes:
 
 def _band(axes: Any, gene: str, known: Mapping[int, GeneSpread]) -> None:
     """One gene: a line for the mean, a band from the smallest to the largest."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     numbers, spreads = list(known), known.values()
     least, mean, most = ([getattr(spread, name) for spread in spreads] for name in ("least", "mean", "most"))
-    if gene in ("rank", "alpha", "learning_rate"):
-        axes.set_yscale("log")
-        _ticks(axes, min(least), max(most), gene)
+    if base := LOGARITHMIC.get(gene):
+        axes.set_yscale("log", base=base)
+        axes.yaxis.set_major_locator(LogLocator(base, (1,) if base == 2 else (1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
     else:
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=gene == "modules"))
     if gene in SHARES:
@@ -104,18 +97,7 @@ def _band(axes: Any, gene: str, known: Mapping[int, GeneSpread]) -> None:
     axes.plot(numbers, mean, color=BLUE, linewidth=1.5, marker="o" if len(numbers) == 1 else None, markersize=3)
 
 
-def _ticks(axes: Any, low: float, high: float, gene: str) -> None:
-    """Numbers as people write them on a logarithmic axis."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    steps = [m * 10.0**e for e in range(-7, 1) for m in (1, 2, 5)] if gene == "learning_rate" else [2.0**e for e in range(12)]  # fmt: skip
-    ticks = [step for step in steps if low * 0.99 <= step <= high * 1.01] or [low]
-    axes.yaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 4)]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
-def lanes_picture(reading: RunReading) -> bytes:
+def _lanes(reading: RunReading) -> bytes:
     """Busy lanes of each kind over the latest session that did work, with the lanes that there may be at most."""
     from matplotlib.ticker import MaxNLocator
 
@@ -123,15 +105,12 @@ def lanes_picture(reading: RunReading) -> bytes:
     found = lane_use(reading)
     if found is not None:
         whole = COLUMNS * found.seconds_per_column
-        unit, name = next(
-            (seconds, name)
-            for seconds, name in ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
-            if whole > 2 * seconds or seconds == 1
-        )
+        units = ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
+        unit, name = next((unit for unit in units if whole > 2 * unit[0]), units[-1])
         edges = [n * found.seconds_per_column / unit for n in range(COLUMNS + 1)]
         below = [0.0] * COLUMNS
-        kinds = (("training", found.training, BLUE), ("evaluation", found.evaluation, LIGHT_ORANGE))
-        for kind, columns, colour in kinds:
+        lanes = (("training", found.training, BLUE), ("evaluation", found.evaluation, LIGHT_ORANGE))
+        for kind, columns, colour in lanes:
             busy = [under + more for under, more in zip(below, columns, strict=True)]
             axes.stairs(busy, edges, baseline=below, fill=True, color=colour, label=kind, antialiased=False)
             below = busy
@@ -147,11 +126,11 @@ def lanes_picture(reading: RunReading) -> bytes:
 
 
 PICTURES: Mapping[str, tuple[str, Callable[[RunReading], bytes]]] = {
-    "fitness": ("Fitness by generation", fitness_picture),
-    "pareto": ("Pareto front", pareto_picture),
-    "hypervolume": ("Hypervolume by generation", hypervolume_picture),
-    "drift": ("Genes by generation", drift_picture),
-    "lanes": ("Busy lanes", lanes_picture),
+    "fitness": ("Fitness by generation", _fitness),
+    "pareto": ("Pareto front", _pareto),
+    "hypervolume": ("Hypervolume by generation", _hypervolume),
+    "drift": ("Genes by generation", _drift),
+    "lanes": ("Busy lanes", _lanes),
 }
 """Name -> title and how it is drawn."""
 
@@ -186,34 +165,22 @@ def leaderboard(reading: RunReading) -> list[dict[str, Any]]:
 
 
 def genome_rows(lines: Sequence[KnownGenome]) -> list[dict[str, Any]]:
-    """A row per genome, all with the same columns: the Prefect UI takes them from the first row."""
+    """A row per genome, all with the same columns: the Prefect UI takes them from the first row.
+
+    Scores come first, since narrow windows cut rows off, then genes and where the genome comes from.
+    """
     names = sorted({name for line in lines for name in line.scores})
     reasons = any(line.infeasible for line in lines)
-    return [_row(line, names, reasons) for line in lines]
-
-
-def _row(line: KnownGenome, names: Sequence[str], reasons: bool) -> dict[str, Any]:
-    """Scores first, since narrow windows cut rows off, then genes and where the genome comes from."""
-    heavy, light = line.heavy, line.light
-    assert heavy is not None and light is not None, "genomes of finished generations have genes"
-    cells: dict[str, Any] = {
-        "genome": line.genome_id,
-        "fitness": None if line.fitness is None else round(line.fitness, 4),
-    }
-    cells |= {name: round(line.scores[name], 3) if name in line.scores else None for name in names}
-    if reasons:
-        cells["infeasible"] = line.infeasible or ""
-    return cells | {
-        "adapter": heavy.adapter,
-        "rank": heavy.rank,
-        "alpha": heavy.alpha,
-        "dropout": heavy.dropout,
-        "modules": " ".join(name.removesuffix("_proj") for name in heavy.target_modules),
-        "learning rate": heavy.learning_rate,
-        "decoding": f"sampling T={light.temperature:.2f} p={light.top_p:.2f} k={light.top_k}"
-        if light.sampling
-        else "greedy",
-        "parameters": line.trainable_parameters,
-        "from": line.operator,
-        "parents": ", ".join(line.parents),
-    }
+    return [
+        {"genome": line.genome_id, "fitness": None if line.fitness is None else round(line.fitness, 4)}
+        | {name: round(line.scores[name], 3) if name in line.scores else None for name in names}
+        | ({"infeasible": line.infeasible or ""} if reasons else {})
+        | {
+            "heavy genes": heavy_text(line.heavy),
+            "light genes": light_text(line.light),
+            "parameters": line.trainable_parameters,
+            "from": line.operator,
+            "parents": ", ".join(line.parents),
+        }
+        for line in lines
+    ]

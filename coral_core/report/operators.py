@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping
 
-from coral_core.report.evidence import OperatorLine
+from coral_core.report.content import OperatorLine
 from coral_core.report.history_records import History
 from coral_core.runs.records import GenomeRecord
 

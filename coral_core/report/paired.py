@@ -57,10 +57,7 @@ def compare(difference: float, champion: Mapping[str, float] | None, other: Mapp
         other: The same of the other one, of the same bugs.
     """
     if champion is None or other is None:
-        return Gap(
-            difference=difference, bugs=None, only_champion=None, only_other=None, p_value=None,
-            interval=None, resolution=None, distinguishable=None, verdict="unknown",
-        )  # fmt: skip
+        return Gap(difference=difference, verdict="unknown")
     differences = [share - other.get(bug, 0.0) for bug, share in champion.items()]
     wins, losses = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
     p_value, mean = sign_test(wins, losses), math.fsum(differences) / max(1, len(differences))

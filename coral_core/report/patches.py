@@ -1,89 +1,52 @@
 """The champion's patches on the held-out problems: diff, verdict, and who else repaired the bug.
 
-Everything in a patch was written by a model. Here it is text only; who shows it escapes it.
+Everything in a patch was written by a model. Here it is text only; whoever shows it escapes it.
 """
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from coral_core.config import RunConfig
 from coral_core.errors import CoralError
 from coral_core.jobs.job_content import problem_set, split_digest
 from coral_core.jobs.jobs import Evaluation, ProblemRecord
 from coral_core.problems.problem import Problem
-from coral_core.report.history_records import History
+from coral_core.report.content import Contender, Report
+from coral_core.report.document import Patch, Patches, Section, blocks, text
+from coral_core.report.wording import NAMES
 from coral_core.store.store import Store
 
 MOST = 400
 """Patches shown of one run; `coral show RUN --split held-out --limit 0` shows all."""
-RIVALS = ("base_model", "default_lora")
+GROUPS = (
+    "Repaired; the default LoRA does not",
+    "Not repaired; the default LoRA does",
+    "Not repaired",
+    "Repaired",
+    "Right already, broken by the patch",
+    "Right already, and still right",
+)
 
 
-@dataclass(frozen=True)
-class PatchView:
-    """One patch as a reader sees it."""
-
-    problem_id: str
-    bug_class: str
-    retention: bool
-    outcome: str
-    passed: bool
-    samples: int
-    passing: int
-    diff: str
-    """Unified diff against the buggy source; the patch itself when the problem is not at hand; empty: no change."""
-    is_diff: bool
-    now_passing: int | None
-    was_failing: int | None
-    message: str
-    others: dict[str, bool]
-    """base_model, default_lora -> does it repair this problem too."""
-
-
-@dataclass(frozen=True)
-class PatchGroup:
-    """Patches that ended alike."""
-
-    title: str
-    patches: tuple[PatchView, ...]
-
-
-@dataclass(frozen=True)
-class Patches:
-    """What the page shows of the champion's work on the held-out split."""
-
-    groups: tuple[PatchGroup, ...]
-    shown: int
-    total: int
-    note: str
-
-
-def held_out_patches(history: History, store: Store, config: RunConfig) -> Patches | None:
+def held_out_patches(report: Report, store: Store, config: RunConfig) -> Section | None:
     """The champion's patches; None before the end or when the evaluation has left the store."""
-    line = history.held_out("champion")
-    evaluation = store.read_evaluation(line.evaluation_digest) if line else None
+    evaluation = _evaluation(report.champion, store)
     if evaluation is None:
         return None
-    problems, note = _problems(history, config)
-    rivals = {name: found for name in RIVALS if (found := _evaluation(history, store, name)) is not None}
-    views = [_view(record, problems.get(record.problem_id), evaluation, rivals) for record in evaluation.records]
-    bugs, right = [v for v in views if not v.retention], [v for v in views if v.retention]
-    default = "default_lora" in rivals
-    groups = [
-        ("Repaired; the default LoRA does not", [v for v in bugs if v.passed and default and not v.others["default_lora"]]),
-        ("Not repaired; the default LoRA does", [v for v in bugs if not v.passed and v.others.get("default_lora")]),
-        ("Not repaired", [v for v in bugs if not v.passed and not v.others.get("default_lora")]),
-        ("Repaired" + (", by the default LoRA too" if default else ""), [v for v in bugs if v.passed and not (default and not v.others["default_lora"])]),
-        ("Right already, broken by the patch", [v for v in right if not v.passed]),
-        ("Right already, and still right", [v for v in right if v.passed]),
-    ]  # fmt: skip
-    left, shown = MOST, []
-    for title, members in groups:
-        if members and left > 0:
-            shown.append(PatchGroup(f"{title} ({len(members)})", tuple(members[:left])))
-            left -= len(members)
-    return Patches(groups=tuple(shown), shown=min(len(views), MOST), total=len(views), note=note)
+    problems, note = _problems(report, config)
+    rivals = {"base_model": report.base_model, "default_lora": report.default_lora}
+    passed = {name: set(found.passed) for name, rival in rivals.items() if (found := _evaluation(rival, store))}
+    groups: dict[str, list[Patch]] = {title: [] for title in GROUPS}
+    for record in evaluation.records[:MOST]:
+        others = {name: record.problem_id in ids for name, ids in passed.items()}
+        patch = _patch(record, problems.get(record.problem_id), record.problem_id in evaluation.passed, others)
+        groups[_group(record, patch.passed, others.get("default_lora"))].append(patch)
+    total, shown = len(evaluation.records), sum(map(len, groups.values()))
+    rest = f"; the rest: coral show {report.run_id} --split held-out --limit 0" if shown < total else ""
+    title = "The champion's patches on held-out problems"
+    return Section("patches", title, blocks(
+        text(f"{shown} of {total} problems{rest}. {note}", style="soft small"),
+        Patches(tuple((f"{title} ({len(found)})", tuple(found)) for title, found in groups.items() if found)),
+    ), shown="page")  # fmt: skip
 
 
 def unified(buggy: str, patch: str) -> str:
@@ -92,7 +55,7 @@ def unified(buggy: str, patch: str) -> str:
     return "\n".join(difflib.unified_diff(before, after, "buggy", "patch", lineterm="", n=20))
 
 
-def _problems(history: History, config: RunConfig) -> tuple[dict[str, Problem], str]:
+def _problems(report: Report, config: RunConfig) -> tuple[dict[str, Problem], str]:
     """The held-out problems by id, rebuilt from the configuration; a note when that cannot be done here."""
     try:
         found = {problem.problem_id: problem for problem in problem_set(config.problems).split("held_out")}
@@ -100,39 +63,41 @@ def _problems(history: History, config: RunConfig) -> tuple[dict[str, Problem], 
     except (CoralError, OSError) as error:
         reason = str(error).splitlines()[0]
         return {}, f"The problems cannot be read here ({reason}), so patches are shown whole instead of as diffs."
-    digests = history.run.problems.get("digests", {}) if history.run else {}
-    if digests.get("held_out", here) != here:
+    if report.problems.get("digests", {}).get("held_out", here) != here:
         return {}, "The problems here are not those of the run, so patches are shown whole instead of as diffs."
     return found, ""
 
 
-def _evaluation(history: History, store: Store, name: str) -> Evaluation | None:
-    line = history.held_out(name)
-    return store.read_evaluation(line.evaluation_digest) if line else None
+def _evaluation(contender: Contender | None, store: Store) -> Evaluation | None:
+    digest = contender.held_out_evaluation_digest if contender else None
+    return store.read_evaluation(digest) if digest else None
 
 
-def _view(
-    record: ProblemRecord, problem: Problem | None, evaluation: Evaluation, rivals: Mapping[str, Evaluation]
-) -> PatchView:
+def _group(record: ProblemRecord, passed: bool, default: bool | None) -> str:
+    """The group of a patch; `default`: whether the default LoRA repairs the problem, None when that is not known."""
+    if record.retention:
+        return "Right already, and still right" if passed else "Right already, broken by the patch"
+    if default is None or passed == default:
+        return "Repaired" if passed else "Not repaired"
+    return "Repaired; the default LoRA does not" if passed else "Not repaired; the default LoRA does"
+
+
+def _patch(record: ProblemRecord, problem: Problem | None, passed: bool, others: dict[str, bool]) -> Patch:
     first = record.samples[0] if record.samples else None
     verdict = first.verdict if first else {}
     patch = first.patch if first else ""
-    return PatchView(
+    remarks = [str(verdict.get("message", ""))]
+    if verdict.get("was_failing") and not passed:
+        remarks.append(f"{verdict.get('now_passing')} of {verdict['was_failing']} broken cases pass now")
+    if len(record.samples) > 1:
+        remarks.append(f"{sum(sample.passes for sample in record.samples)} of {len(record.samples)} samples pass")
+    remarks += [f"{NAMES[name]}: {'repaired' if repaired else 'not repaired'}" for name, repaired in others.items()]
+    return Patch(
         problem_id=record.problem_id,
-        bug_class=record.bug_class,
-        retention=record.retention,
+        bug_class="right already" if record.retention else record.bug_class,
         outcome=str(verdict.get("outcome", "unknown")),
-        passed=record.problem_id in evaluation.passed,
-        samples=len(record.samples),
-        passing=sum(sample.passes for sample in record.samples),
+        passed=passed,
+        remarks=tuple(filter(None, remarks)),
         diff=unified(problem.buggy, patch) if problem else patch,
         is_diff=problem is not None,
-        now_passing=_whole(verdict.get("now_passing")),
-        was_failing=_whole(verdict.get("was_failing")),
-        message=str(verdict.get("message", "")),
-        others={name: record.problem_id in found.passed for name, found in rivals.items()},
     )
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) else None

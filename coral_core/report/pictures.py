@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from coral_core.report.content import Report
+from coral_core.report.content import GeneEffect
 from coral_core.runs.run_reader import ParetoPoint
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ SIZE = (5.4, 3.2)
 DPI = 100
 LIMIT = 15_000
 """Most bytes of a picture: it is embedded in Prefect artifacts of every generation."""
-MOST_POINTS = 120
+SHARP = 180
+"""Dots per inch of pictures that are shown at half their size, so that they are sharp on a phone."""
+MOST_POINTS, MOST_DOTS = 120, 300
+"""Genomes in the picture of the Pareto front beside the front; in the picture of one gene."""
 
 
 class CurvePoint(Protocol):
@@ -34,81 +37,89 @@ class CurvePoint(Protocol):
     def monitor_pass_at_1(self) -> float | None: ...
 
 
-def fitness_curve(report: Report) -> bytes:
-    """Best and mean fitness, and the champion's pass@1 on the monitor split, by generation."""
-    named = (("default LoRA", report.default_lora), ("base model", report.base_model))
-    return draw_fitness(report.generations, {name: found.fitness for name, found in named if found is not None})
+def fitness_picture(lines: Sequence[CurvePoint], baselines: Mapping[str, float | None]) -> bytes:
+    """Best and mean fitness and monitored bugs by generation, and a level line per baseline."""
+    curves = {
+        "best fitness": [line.best_fitness for line in lines],
+        "mean fitness": [line.mean_fitness for line in lines],
+        "monitor bugs repaired": [line.monitor_pass_at_1 for line in lines],
+    }
+    return draw_curves(curves, "fitness, share of bugs", baselines)
 
 
-def pareto_front(report: Report) -> bytes:
-    """Bugfix against trainable parameters of all genomes with scores."""
-    points = [
-        ParetoPoint(
-            genome_id=genome.genome_id,
-            bugfix=genome.scores["bugfix"],
-            retention=genome.scores.get("retention", 0.0),
-            cost=genome.scores.get("cost", 0.0),
-            fitness=genome.fitness or 0.0,
-            trainable_parameters=genome.trainable_parameters,
-            on_front=genome.on_front,
-        )
-        for genome in report.evaluated
-        if "bugfix" in genome.scores
-    ]
-    return draw_pareto(points, report.champion.genome_id if report.champion else None)
+def draw_curves(
+    curves: Mapping[str, Sequence[float | None]], label: str, levels: Mapping[str, float | None] | None = None
+) -> bytes:
+    """Values in [0, 1] by generation.
 
-
-def draw_fitness(lines: Sequence[CurvePoint], baselines: Mapping[str, float | None]) -> bytes:
-    """Curves over generations, and a level line per baseline."""
+    Args:
+        curves: Name -> a value per generation, None where there is none.
+        label: Of the axis of values.
+        levels: Name -> value of a level line.
+    """
     figure, axes = canvas()
-    best, mean = [line.best_fitness for line in lines], [line.mean_fitness for line in lines]
-    monitor = [line.monitor_pass_at_1 for line in lines]
-    small = 5 if len(lines) <= 25 else 0
-    for label, values, colour, style in (
-        ("best fitness", best, BLUE, "o-"),
-        ("mean fitness", mean, GREY, "s--"),
-        ("monitor bugs repaired", monitor, ORANGE, "^-"),
-    ):
+    levels = levels or {}
+    count = max(map(len, curves.values()), default=0)
+    for (name, values), colour, style in zip(curves.items(), (BLUE, ORANGE, GREY), ("o-", "s--", "^-"), strict=False):
         points = [(number, value) for number, value in enumerate(values) if value is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=small, linewidth=1.6)
-    for name, value in baselines.items():
+            small = 5 if count <= 25 else 0
+            axes.plot(*zip(*points, strict=True), style, color=colour, label=name, markersize=small, linewidth=1.6)
+    for (name, value), style in zip(levels.items(), ("-.", ":"), strict=False):
         if value is not None:
-            style = "-." if name == "default LoRA" else ":"
-            axes.axhline(value, color=GREEN, linestyle=style, linewidth=1.1, label=f"{name}, fitness")
+            axes.axhline(value, color=GREEN, linestyle=style, linewidth=1.1, label=name)
     axes.set_xlabel("generation")
-    axes.set_ylabel("fitness, share of bugs")
-    axes.set_ylim(0, _top([*best, *mean, *monitor, *baselines.values()]))
-    whole_numbers(axes, len(lines))
+    axes.set_ylabel(label)
+    axes.set_ylim(0, _top([*(value for values in curves.values() for value in values), *levels.values()]))
+    whole_numbers(axes, count)
     legend(axes)
     return png(figure)
 
 
-def draw_pareto(genomes: Sequence[ParetoPoint], champion: str | None) -> bytes:
+def pareto_picture(genomes: Sequence[ParetoPoint], champion: str | None) -> bytes:
     """Bugfix against trainable parameters; colour is retention, a ring marks the front, a cross the champion."""
     figure, axes = canvas(measured=True)
     points = _thinned(genomes, champion)
+
+    def scatter(chosen: Sequence[ParetoPoint], **style: Any) -> Any:
+        return axes.scatter(
+            [point.trainable_parameters for point in chosen], [point.bugfix for point in chosen], **style
+        )
+
     if points:
-        sizes = all(point.trainable_parameters > 0 for point in points)
-
-        def xy(chosen: Sequence[ParetoPoint]) -> tuple[list[float], list[float]]:
-            across = [float(point.trainable_parameters) if sizes else point.cost for point in chosen]
-            return across, [point.bugfix for point in chosen]
-
         colours = [point.retention for point in points]
-        drawn = axes.scatter(*xy(points), c=colours, cmap="cividis", vmin=0, vmax=1, s=34, linewidths=0)
-        ring: dict[str, Any] = {"s": 90, "facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.5}
-        axes.scatter(*xy([point for point in points if point.on_front]), **ring, label="Pareto front", zorder=3)
+        drawn = scatter(points, c=colours, cmap="cividis", vmin=0, vmax=1, s=34, linewidths=0)
+        front = [point for point in points if point.on_front]
+        scatter(front, s=90, facecolors="none", edgecolors=ORANGE, linewidths=1.5, label="Pareto front", zorder=3)
         best = [point for point in points if point.genome_id == champion]
-        axes.scatter(*xy(best), s=50, marker="x", color=ORANGE, linewidths=1.8, label="champion", zorder=4)
-        if sizes:
-            _by_decades(axes, xy(points)[0])
-        axes.set_xlabel("trainable parameters" if sizes else "cost score (1 is cheapest)")
+        scatter(best, s=50, marker="x", color=ORANGE, linewidths=1.8, label="champion", zorder=4)
+        _by_decades(axes, [point.trainable_parameters for point in points])
+        axes.set_xlabel("trainable parameters")
         figure.colorbar(drawn, ax=axes, label="retention")
         legend(axes)
     axes.set_ylabel("bugfix")
     axes.set_ylim(0, _top([point.bugfix for point in points]))
     return png(figure)
+
+
+def marginal_picture(effect: GeneEffect) -> bytes:
+    """Every genome as a dot over its value of the gene; a bar is the mean with its standard error."""
+    figure, axes = canvas(measured=True)
+    figure.set_size_inches(3.3, 2.3)
+    points = effect.points[:: -(-len(effect.points) // MOST_DOTS)]
+    places = [point.level + ((7 * number) % 11 - 5) / 40 for number, point in enumerate(points)]
+    axes.scatter(places, [point.fitness for point in points], s=13, color=BLUE, alpha=0.55, linewidths=0, zorder=2)
+    for number, level in enumerate(effect.levels):
+        axes.plot([number - 0.3, number + 0.3], [level.mean, level.mean], color=ORANGE, linewidth=2.2, zorder=3)
+        axes.errorbar(number, level.mean, level.error or 0, color=ORANGE, linewidth=1.3, capsize=2.5, zorder=3)
+    labels = [level.value if len(level.value) <= 14 else f"{level.value[:13]}…" for level in effect.levels]
+    axes.set_xticks(range(len(labels)), labels)
+    if sum(map(len, labels)) > 34:
+        axes.tick_params(axis="x", labelrotation=28)
+    axes.set_xlim(-0.5, len(labels) - 0.5)
+    axes.tick_params(labelsize=8)
+    axes.set_ylabel("fitness", fontsize=8)
+    return png(figure, SHARP)
 
 
 def _top(shares: Sequence[float | None]) -> float:
@@ -187,21 +198,18 @@ def legend(axes: Any) -> None:
         axes.legend(fontsize=8, frameon=True, facecolor="white", edgecolor="#E4E4E4", framealpha=0.9, loc="best")
 
 
-def png(figure: "Figure") -> bytes:
+def png(figure: "Figure", dpi: int = DPI) -> bytes:
     """PNG with a palette; fewer colours, then fewer pixels, when it would not fit."""
     from PIL import Image
 
     raw = io.BytesIO()
-    figure.savefig(raw, format="png", metadata={"Software": None})
+    figure.savefig(raw, format="png", dpi=dpi, metadata={"Software": None})
     image = Image.open(raw).convert("RGB")
     small = b""
     for colours, scale in ((64, 1.0), (32, 1.0), (16, 1.0), (12, 1.0), (16, 0.75), (8, 0.6)):
+        size = (round(image.width * scale), round(image.height * scale))
         packed = io.BytesIO()
-        shown = (
-            image
-            if scale == 1
-            else image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-        )
+        shown = image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS)
         shown.quantize(colours, dither=Image.Dither.NONE).save(packed, format="png", optimize=True)
         small = packed.getvalue()
         if len(small) <= LIMIT:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from coral_core.durations import clock
-from coral_core.report.document import Block, Code, Document, Facts, Parts, Section, Strong, Table, blocks, text
+from coral_core.report.document import Answer, Block, Code, Document, Facts, Section, Table, blocks, text
 from coral_core.report.wording import heavy_text, light_text, number, plural, share
 from coral_core.runs.progress import Phase, Progress
 from coral_core.runs.run_reader import GenerationDetail
@@ -22,14 +22,14 @@ def progress_document(progress: Progress, generations: Sequence[GenerationDetail
     """
     sections = (
         _best(progress),
-        Section("jobs", "Jobs", "jobs", (_jobs(progress),)),
-        Section("cost", "Time and cost", "time and cost", (_spent(progress),)),
+        Section("jobs", "Jobs", (_jobs(progress),)),
+        Section("cost", "Time and cost", (_spent(progress),)),
         *((_generations(generations),) if generations else ()),
     )
-    return Document("", (text(*_headline(progress)), _facts(progress)), sections)
+    return Document("", (_headline(progress), _facts(progress)), sections)
 
 
-def _headline(progress: Progress) -> Parts:
+def _headline(progress: Progress) -> Answer:
     where = {
         Phase.SEARCHING: f"generation {(progress.generation or 0) + 1} of at most {progress.generations}",
         Phase.HELD_OUT: "opening the held-out split",
@@ -37,18 +37,18 @@ def _headline(progress: Progress) -> Parts:
     go_on = Code(f"coral resume {progress.run_id}")
     match progress.status:
         case RunState.FINISHED:
-            return Strong("Finished"), f": {progress.reason}."
+            return Answer("Finished", more=(f"{progress.reason}.",))
         case RunState.PAUSED:
-            remedy: Parts = (f" {progress.remedy.sentence} ", Code(progress.remedy.command)) if progress.remedy else ()
-            return Strong("Paused"), f" in {where}: {progress.paused.rstrip('.')}.", *remedy
+            remedy = (f" {progress.remedy.sentence} ", Code(progress.remedy.command)) if progress.remedy else ()
+            return Answer("Paused", more=(f"in {where}: {progress.paused.rstrip('.')}.", *remedy))
         case RunState.FAILED:
-            why = f" in {where}: {progress.error}"
-            return Strong("Failed"), why, ". Mend that, then go on with ", go_on, "; finished work is kept."
+            why = f"in {where}: {progress.error}"
+            return Answer("Failed", more=(why, ". Mend that, then go on with ", go_on, "; finished work is kept."))
         case RunState.STOPPED:
-            return Strong("Stopped"), f" in {where}. Go on with ", go_on, "; finished work is kept."
+            return Answer("Stopped", more=(f"in {where}. Go on with ", go_on, "; finished work is kept."))
     left = f", about {clock(progress.seconds_left)} left" if progress.seconds_left else ""
     waits = (f" No new job starts: {progress.paused}",) if progress.paused else ()
-    return Strong("Running"), f": {where}, {progress.percent:.0f} % of the jobs done{left}.", *waits
+    return Answer("Running", more=(f"{where}, {progress.percent:.0f} % of the jobs done{left}.", *waits))
 
 
 def _facts(progress: Progress) -> Block:
@@ -73,12 +73,12 @@ def _facts(progress: Progress) -> Block:
 def _best(progress: Progress) -> Section:
     best = progress.best
     if best is None:
-        return Section("best", "Best genome", "best", (text("No genome is evaluated yet."),))
+        return Section("best", "Best genome", (text("No genome is evaluated yet."),))
     found = f": fitness {number(best.fitness)}, repairs {share(best.pass_at_1)} of the fitness bugs, {best.trainable_parameters:,} trainable parameters"
     genes = f". {heavy_text(best.heavy)}; {light_text(best.light)}" if best.heavy else ""
     held = "" if best.meets_thresholds else " It does not meet the final thresholds."
     names = sorted(best.scores)
-    return Section("best", "Best genome", "best", blocks(
+    return Section("best", "Best genome", blocks(
         text(Code(best.genome_id), f"{found}{genes}.{held}"),
         Table("Its scores", names, [[number(best.scores[name]) for name in names]]),
     ))  # fmt: skip
@@ -119,17 +119,8 @@ def _generations(lines: Sequence[GenerationDetail]) -> Section:
          number(line.hypervolume), line.unique_adapters, line.infeasible)
         for line in reversed(shown)
     ]  # fmt: skip
-    columns = (
-        "generation",
-        "<best",
-        "best fitness",
-        "mean fitness",
-        "monitor bugs",
-        "hypervolume",
-        "adapters",
-        "infeasible",
-    )
-    return Section("generations", "Generations", "generations", blocks(
+    columns = ("generation", "<best", "best fitness", "mean fitness", "monitor bugs", "hypervolume", "adapters", "infeasible")  # fmt: skip
+    return Section("generations", "Generations", blocks(
         Table("", columns, rows),
         text(f"The latest {len(shown)} of {len(lines)}.") if len(shown) < len(lines) else None,
     ))  # fmt: skip

@@ -29,13 +29,13 @@ def write_report(folder: RunFolder, store: Store, into: Path | None = None) -> R
         StoreError: the files cannot be written.
     """
     report = build_report(folder, store, why=True)
-    history, document = History.of(folder), document_of(folder, store, report)
-    shown = [block for section in document.sections for block in section.blocks if isinstance(block, Pictures)]
+    document = document_of(folder, store, report)
+    pictures = [item for part in document.sections for block in part.blocks if isinstance(block, Pictures) for item in block.items]  # fmt: skip
     files = {
-        **{picture.address: picture.png for block in shown for picture in block.items if picture.address},
+        **{picture.address: picture.png for picture in pictures if picture.address},
         "report.md": markdown(document).encode(),
         "report.html": html_page(document).encode("utf-8", "backslashreplace"),
-        "genomes.csv": genomes_csv(history),
+        "genomes.csv": genomes_csv(History.of(folder)),
         "generations.csv": generations_csv(report.generations),
         "report.json": (report.model_dump_json(indent=1) + "\n").encode(),
     }
@@ -52,5 +52,4 @@ def write_report(folder: RunFolder, store: Store, into: Path | None = None) -> R
 
 def document_of(folder: RunFolder, store: Store, report: Report) -> Document:
     """The report as a document, with the champion's patches."""
-    history = History.of(folder)
-    return run_document(report, history, held_out_patches(history, store, folder.config()))
+    return run_document(report, held_out_patches(report, store, folder.config()))

@@ -1,19 +1,29 @@
 """A run as parameters, metrics over generations, genomes and files: what experiment trackers take."""
 
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coral_core.bounded_read import look_at
 from coral_core.report.comparison import leaves
-from coral_core.report.content import Report, RunState
+from coral_core.report.content import Report
 from coral_core.report.history_records import History
+from coral_core.report.spreadsheets import genome_rows
 from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.sessions import RunState
 
 REPORT_FILES = ("report.html", "report.md", "report.json", "genomes.csv", "generations.csv")
 RUN_FILES = ("history.jsonl", "config.yaml")
+_CONTENDER = {"fitness", "fitness_pass_at_1", "held_out_pass_at_1", "trainable_parameters"}
+FINAL: dict[str, Any] = {
+    **dict.fromkeys(("champion", "base_model", "default_lora", "generation_0_median"), _CONTENDER),
+    "gaps": {"champion_minus_default_lora": {"difference", "p_value"}},
+    "repeats": True,
+    "totals": True,
+    "spending": {"gpu_hours", "money"},
+}
+"""Parts of the report whose numbers are metrics of the whole run."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +41,18 @@ class Tracked:
     """Generation -> metrics."""
     final: dict[str, float]
     """Metrics of the whole run."""
-    genomes: tuple["TrackedGenome", ...]
+    genomes: list[dict[str, Any]]
+    """A row per genome, as in genomes.csv."""
     files: tuple[Path, ...]
     started: float
     """Unix time of the first finished job, or of the run's folder."""
     seconds: float
 
 
-@dataclass(frozen=True)
-class TrackedGenome:
-    """One genome with its genes and scores."""
-
-    genome_id: str
-    generation: int
-    operator: str
-    parents: str
-    genes: dict[str, Any]
-    metrics: dict[str, float]
-    infeasible: str
-
-
 def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
     """The run in `folder`, whose report was `written` to a directory before."""
-    history, config = History.of(folder), folder.config()
     jobs = [timing.finished for timing in folder.timings() if timing.type == "job"]
+    files = (*(written / name for name in REPORT_FILES), *(folder.path / name for name in RUN_FILES))
     return Tracked(
         run_id=report.run_id,
         group=report.name,
@@ -67,58 +65,26 @@ def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
             "coral.numerics_class": report.numerics_class or "",
             **{f"coral.version.{name}": value for name, value in report.versions.items()},
         },
-        parameters={**leaves(config.model_dump(mode="json")), "edition": report.edition},
-        steps=tuple(
-            (line.generation, _numbers(line.model_dump(exclude={"generation", "best"}))) for line in report.generations
-        ),
-        final=dict(_final(report)),
-        genomes=tuple(_genomes(history)),
-        files=tuple(
-            path
-            for path in (*(written / n for n in REPORT_FILES), *(folder.path / n for n in RUN_FILES))
-            if (found := look_at(path)) is not None and stat.S_ISREG(found.st_mode)  # a link may lead anywhere
-        ),
+        parameters={**leaves(folder.config().model_dump(mode="json")), "edition": report.edition},
+        steps=tuple((line.generation, numbers(dict(line), "generation")) for line in report.generations),
+        final=numbers(leaves(report.model_dump(include=FINAL))),
+        genomes=genome_rows(History.of(folder)),
+        files=tuple(path for path in files if _is_file(path)),
         started=min(jobs, default=folder.made()),
         seconds=report.totals.seconds,
     )
 
 
-def _final(report: Report) -> Iterator[tuple[str, float]]:
-    for name in ("champion", "base_model", "default_lora", "generation_0_median"):
-        contender = getattr(report, name)
-        if contender is not None:
-            kept = {"fitness", "fitness_pass_at_1", "held_out_pass_at_1", "trainable_parameters"}
-            yield from ((f"{name}.{key}", value) for key, value in _numbers(contender.model_dump(include=kept)).items())
-    gap = report.gaps.champion_minus_default_lora
-    if gap is not None:
-        yield from ((f"champion_minus_default_lora.{key}", value) for key, value in _numbers(gap.model_dump(include={"difference", "p_value"})).items())  # fmt: skip
-    if report.repeats is not None:
-        yield from ((f"repeats.{key}", value) for key, value in _numbers(report.repeats.model_dump(exclude={"lines"})).items())  # fmt: skip
-    yield from ((f"totals.{key}", value) for key, value in _numbers(report.totals.model_dump()).items())
-    if report.spending is not None:
-        kept = {"gpu_hours", "money"}
-        yield from ((f"spending.{key}", value) for key, value in _numbers(report.spending.model_dump(include=kept)).items())  # fmt: skip
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; a link may lead anywhere."""
+    found = look_at(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
 
 
-def _genomes(history: History) -> Iterator[TrackedGenome]:
-    for name, record in history.genomes.items():
-        genome = record.genome
-        heavy, light = genome.heavy.model_dump(mode="json"), genome.light.model_dump(mode="json")
-        yield TrackedGenome(
-            genome_id=name,
-            generation=genome.generation,
-            operator=genome.lineage.operator,
-            parents=" ".join(genome.lineage.parents),
-            genes={**heavy, **light, "target_modules": "+".join(genome.heavy.target_modules)},
-            metrics=_numbers({"fitness": record.fitness, "pass_at_1": record.pass_at_1, "trainable_parameters": record.trainable_parameters, **record.scores}),
-            infeasible=f"{record.infeasible}: {record.reason}" if record.infeasible else "",
-        )  # fmt: skip
-
-
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
+def numbers(values: dict[str, Any], *without: str) -> dict[str, float]:
     """The values that are numbers; what is not known is left out."""
     return {
         key: float(value)
         for key, value in values.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and key not in without
     }

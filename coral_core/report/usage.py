@@ -5,15 +5,13 @@ tokens end, the adapter is merged, and a repetition penalty passes over end toke
 others, so the texts are too. Not covered: other devices, on which the last bits may differ.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import BaseModelError
-from coral_core.genome import HeavyGenes, LightGenes, neutral
+from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.lm.architecture import HEAD, table
-from coral_core.lm.base_model import TINY_NAME, lasting_name, local_path
+from coral_core.lm.base_model import TINY_NAME
 from coral_core.prompting.templates import template_for
 
 EXAMPLE = "def largest(a, b):\n    return a if a < b else b"
@@ -31,35 +29,29 @@ class Base(NamedTuple):
     attention: str
 
 
-def base_of(config: BaseModelConfig, content_id: str, numerics_class: str, adapter_names: str | None = None) -> Base:
-    """The base model of a run, named so that other folders can use it.
+def base_of(name: str, content_id: str, numerics_class: str) -> Base:
+    """The base model of a run.
 
     Args:
-        config: As the run has it; a relative path in it is of the folder where the run was started.
-        content_id: Of the run.
+        name: As the adapter's own configuration has it, from any folder: a whole path, a name on the hub, or coral-tiny.
+        content_id: Of the run: the commit of a model on the hub.
         numerics_class: Of the run; it names the attention implementation where that is not sdpa.
-        adapter_names: Base model in the adapter's own configuration, which is a whole path where it is a folder.
     """
+    is_hub = name != TINY_NAME and not Path(name).is_absolute()
     attention = "eager" if "eager attention" in numerics_class else "sdpa"
-    try:
-        name, is_hub = lasting_name(config), local_path(config) is None
-    except BaseModelError:
-        name, is_hub = config.name, False
-    if not is_hub and not Path(name).is_absolute() and adapter_names and Path(adapter_names).is_absolute():
-        name = adapter_names
     return Base(name, content_id if is_hub else None, content_id, attention)
 
 
 def loading_code(
-    base: Base, config: BaseModelConfig, heavy: HeavyGenes | None, light: LightGenes | None, adapter: str = "champion"
+    base: Base, config: BaseModelConfig, heavy: HeavyGenes, light: LightGenes, adapter: str = "champion"
 ) -> str:
     """Python code that loads the adapter in the folder `adapter` and repairs one function."""
-    genes = light or neutral(256)
     tiny = base.name == TINY_NAME
     revision = f", revision={base.revision!r}" if base.revision else ""
     prompt = template_for(config.name, config.prompt)
-    penalised = genes.repetition_penalty != 1
-    settings = _settings(genes)
+    penalised = light.repetition_penalty != 1
+    more = ", stop_strings=list(form.stop), tokenizer=tokenizer" if prompt.stop else ""
+    more += ", logits_processor=[Penalty()]" if penalised else ""
     lines = [
         "import torch",
         "from peft import PeftModel",
@@ -75,31 +67,32 @@ def loading_code(
         ")",
         "named = (tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id)",
         "ends = {token for given in named for token in (given if isinstance(given, list) else [given]) if token is not None}",
-        *(_untied(heavy) if heavy else ()),
+        *_untied(heavy),
         f"model = PeftModel.from_pretrained(model, {adapter!r}).merge_and_unload().eval()  # this folder",
         "model.generation_config = GenerationConfig(  # none of the base model's own settings",
         "    eos_token_id=sorted(ends),",
         "    pad_token_id=min(ends) if tokenizer.pad_token_id is None else tokenizer.pad_token_id,",
-        *(f"    {key}={value!r}," for key, value in settings.items()),
+        *(f"    {key}={value!r}," for key, value in generation_settings(light).items()),
         ")",
         "",
-        *(_penalty(genes.repetition_penalty) if penalised else ()),
+        *(_penalty(light.repetition_penalty) if penalised else ()),
         f"buggy = {EXAMPLE!r}",
         f'form = template("{prompt.name}")',
         "ids = tokenizer.encode(form.prompt(buggy), add_special_tokens=False)",
         "if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:",
         "    ids = [tokenizer.bos_token_id, *ids]",
         "inputs = torch.tensor([ids])",
-        f"output = model.generate(inputs, attention_mask=torch.ones_like(inputs){_stopping(prompt.stop)}{', logits_processor=[Penalty()]' if penalised else ''})",
+        f"output = model.generate(inputs, attention_mask=torch.ones_like(inputs){more})",
         "print(tokenizer.decode(output[0, len(ids):], skip_special_tokens=True, clean_up_tokenization_spaces=False))",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def _settings(genes: LightGenes) -> dict[str, object]:
-    settings: dict[str, object] = {"do_sample": genes.sampling, "max_new_tokens": genes.token_limit}
-    if genes.sampling:
-        settings |= {"temperature": genes.temperature, "top_p": genes.top_p, "top_k": genes.top_k}
+def generation_settings(light: LightGenes) -> dict[str, object]:
+    """The light genes but the penalty under their names in transformers."""
+    settings: dict[str, object] = {"do_sample": light.sampling, "max_new_tokens": light.token_limit}
+    if light.sampling:
+        settings |= {"temperature": light.temperature, "top_p": light.top_p, "top_k": light.top_k}
     return settings
 
 
@@ -111,10 +104,6 @@ def _untied(heavy: HeavyGenes) -> list[str]:
         "head = model.get_output_embeddings()",
         "head.weight = torch.nn.Parameter(head.weight.detach().clone())  # its own, where it is tied to the embedding",
     ]
-
-
-def _stopping(stop: Sequence[str]) -> str:
-    return ", stop_strings=list(form.stop), tokenizer=tokenizer" if stop else ""
 
 
 def _penalty(value: float) -> list[str]:

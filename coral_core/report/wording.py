@@ -32,13 +32,13 @@ def whole(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def plural(count: int, noun: str, nouns: str = "") -> str:
+def plural(count: int, noun: str) -> str:
     """A count and its noun.
 
-    >>> plural(1, "training"), plural(2, "training"), plural(3, "try", "tries")
-    ('1 training', '2 trainings', '3 tries')
+    >>> plural(1, "training"), plural(2, "training")
+    ('1 training', '2 trainings')
     """
-    return f"{count} {noun}" if count == 1 else f"{count} {nouns or noun + 's'}"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def heavy_text(heavy: HeavyGenes | None) -> str:
@@ -67,25 +67,13 @@ def contenders(report: Report) -> list[tuple[str, Contender]]:
     return [(name, contender) for name, contender in found if contender is not None]
 
 
-def repaired_text(found: Contender) -> str:
-    """``112 of 285 held-out bugs (39.3%)``; with several samples a bug the count is of the first ones, and says so."""
-    count, rate = f"{found.held_out_repaired} of {found.held_out_bugs} held-out bugs", share(found.held_out_pass_at_1)
-    return (
-        f"{count} ({rate})" if _one_sample(found) else f"{rate} of its tries at held-out bugs ({count} with the first)"
-    )
-
-
 def with_count(found: Contender) -> str:
     """``39.3% (112/285)``: share of repaired held-out bugs, and the count of first samples where it is known."""
-    if found.held_out_bugs is None:
-        return share(found.held_out_pass_at_1)
-    first = "" if _one_sample(found) else "first tries: "
-    return f"{share(found.held_out_pass_at_1)} ({first}{found.held_out_repaired}/{found.held_out_bugs})"
-
-
-def _one_sample(found: Contender) -> bool:
-    """Is the count what the share says?"""
-    return abs((found.held_out_pass_at_1 or 0.0) * (found.held_out_bugs or 0) - (found.held_out_repaired or 0)) < 1e-6
+    rate, repaired, bugs = found.held_out_pass_at_1, found.held_out_repaired, found.held_out_bugs
+    if rate is None or repaired is None or bugs is None:
+        return share(rate)
+    first = "" if abs(rate * bugs - repaired) < 1e-6 else "first samples: "
+    return f"{share(rate)} ({first}{repaired}/{bugs})"
 
 
 def state_text(status: str) -> str:
@@ -93,27 +81,26 @@ def state_text(status: str) -> str:
     return "has failed" if status == "failed" else f"is {status}"
 
 
-def gap_lines(report: Report) -> list[str]:
-    """One sentence per comparison of the champion with another."""
-    gaps = [(NAMES[key], getattr(report.gaps, f"champion_minus_{key}")) for key in list(NAMES)[1:]]
-    return [gap_line(f"Champion less {name}", gap) for name, gap in gaps if gap is not None]
+def gap_rows(report: Report) -> list[tuple[str, str]]:
+    """What the champion is compared with, and how it compares."""
+    gaps = [(name, getattr(report.gaps, f"champion_minus_{key}", None)) for key, name in NAMES.items()]
+    return [(f"Champion less {name}", gap_text(gap)) for name, gap in gaps if gap is not None]
 
 
-def gap_line(what: str, gap: Gap, one: str = "the champion") -> str:
-    """``<what>: +4.0 points, better (...)``; a difference within noise is called that."""
-    start = f"{what}: {100 * gap.difference:+.1f} points"
+def gap_text(gap: Gap) -> str:
+    """``+4.0 points, better (...)``; a difference within noise is called that."""
+    points = f"{100 * gap.difference:+.1f} points"
     if gap.p_value is None or gap.interval is None:
-        return f"{start} (no paired test: an evaluation has left the store)."
+        return f"{points} (no paired test: an evaluation has left the store)"
     low, high = gap.interval
-    test = f"{gap.only_champion} bugs only {one} repairs, {gap.only_other} only the other; p = {gap.p_value:.2g}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
-    if gap.distinguishable:
-        return f"{start}, {gap.verdict} ({test})."
-    need = (
-        f"a difference of {gap.resolution} bugs would be needed"
-        if gap.resolution
-        else "too few bugs differ for any verdict"
+    verdict = gap.verdict if gap.distinguishable else "not distinguishable from noise"
+    test = (
+        f"{gap.only_champion} bugs only the first repairs, {gap.only_other} only the second; p = {gap.p_value:.2g}, "
+        f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
     )
-    return f"{start}, not distinguishable from noise ({test}; {need})."
+    if not gap.distinguishable and gap.resolution:
+        test += f"; a difference of {gap.resolution} bugs would be needed"
+    return f"{points}, {verdict} ({test})"
 
 
 def splits_text(report: Report) -> str:

@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from coral_core.errors import ConfigError, CoralError
-from coral_core.report.series import Tracked, tracked
+from coral_core.report.series import Tracked, numbers, tracked
 from coral_core.runs.run_folder import RunFolder, find_run
 from flows.cli.markup import words
 from flows.cli.places import Runs, store_of
@@ -150,17 +150,14 @@ def _to_mlflow(library: Any, uri: str, data: Tracked) -> str:
     rows = [metric(key, value, end, step) for step, values in data.steps for key, value in values.items()]
     _batches(client, parent, "metrics", rows + [metric(key, value, end, last) for key, value in data.final.items()])
     for genome in data.genomes:
-        tags = {
-            "coral.run_id": data.run_id,
-            "mlflow.parentRunId": parent,
-            "operator": genome.operator,
-            "parents": genome.parents,
-            "infeasible": genome.infeasible[:LONGEST],
-        }
-        child = client.create_run(experiment, start_time=start, run_name=genome.genome_id, tags=tags).info.run_id
-        _batches(client, child, "params", [parameter(key, str(value)) for key, value in genome.genes.items()])
-        _batches(client, child, "metrics", [metric(key, value, end, genome.generation) for key, value in genome.metrics.items()])  # fmt: skip
-        client.set_terminated(child, "FAILED" if genome.infeasible else "FINISHED", end)
+        infeasible = f"{genome['infeasible']}: {genome['reason']}" if genome["infeasible"] else ""
+        tags = {"coral.run_id": data.run_id, "mlflow.parentRunId": parent, "infeasible": infeasible[:LONGEST]}
+        name, step = genome["genome_id"], genome["generation"]
+        child = client.create_run(experiment, start_time=start, run_name=name, tags=tags).info.run_id
+        _batches(client, child, "params", [parameter(key, str(value)[:LONGEST]) for key, value in genome.items()])
+        values = numbers(genome, "generation", "slot")
+        _batches(client, child, "metrics", [metric(key, value, end, step) for key, value in values.items()])
+        client.set_terminated(child, "FAILED" if infeasible else "FINISHED", end)
     for path in data.files:
         client.log_artifact(parent, str(path))
     if data.status != "running":
@@ -185,13 +182,8 @@ def _to_wandb(library: Any, target: Path, project: str, data: Tracked) -> str:
         for step, values in data.steps:
             run.log(values, step=step)
         run.summary.update(data.final)
-        genes = list(data.genomes[0].genes) if data.genomes else []
-        metrics = sorted({key for genome in data.genomes for key in genome.metrics})
-        columns = ["genome_id", "generation", "operator", "parents", *genes, *metrics, "infeasible"]
-        rows = [
-            [g.genome_id, g.generation, g.operator, g.parents, *g.genes.values(), *map(g.metrics.get, metrics), g.infeasible]
-            for g in data.genomes
-        ]  # fmt: skip
+        columns = list(data.genomes[0]) if data.genomes else []
+        rows = [list(genome.values()) for genome in data.genomes]
         run.log({"genomes": library.Table(columns=columns, data=rows)})
         for path in data.files:
             run.save(shutil.copy(path, run.dir), base_path=run.dir, policy="now")  # a copy: the run may be moved

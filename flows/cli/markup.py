@@ -44,8 +44,6 @@ def shown_blocks(blocks: Iterable[doc.Block]) -> Iterator[RenderableType]:
             case doc.Answer():
                 yield words(block.text, "bold")
                 yield _line(block.more)
-            case doc.Bullets():
-                yield from (Text.assemble("- ", _line(parts)) for parts in block.items)
             case doc.Facts():
                 grid = Table.grid(padding=(0, 2))
                 grid.add_column(style="dim", no_wrap=True)
@@ -72,7 +70,7 @@ def _line(parts: doc.Parts) -> Text:
 def _part(part: doc.Part) -> Text:
     if isinstance(part, doc.Link):
         return words(part.run_id)
-    return words(part, "bold" if isinstance(part, doc.Strong) else "cyan" if isinstance(part, doc.Code) else "")
+    return words(part, "cyan" if isinstance(part, doc.Code) else "")
 
 
 def _table(found: doc.Table) -> Table:

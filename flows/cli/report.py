@@ -10,7 +10,6 @@ from rich.console import Console
 from coral_core.errors import StoreError
 from coral_core.report.build_report import build_report
 from coral_core.report.content import Report
-from coral_core.report.history_records import History
 from coral_core.report.run_document import run_document
 from coral_core.runs.run_folder import RunFolder, find_run
 from flows.cli.markup import marked, shown_blocks, shown_sections, words
@@ -74,7 +73,7 @@ def _refresh(folder: RunFolder) -> tuple[Report, str]:
 def print_report(folder: RunFolder, report: Report | None = None) -> None:
     """Print the main sections of a run's report and where its files lie."""
     found = report or build_report(folder, store_of(folder))
-    document = run_document(found, History.of(folder))
+    document = run_document(found)
     out = Console(highlight=False)
     out.print(words(f"\n{found.run_id}", "bold"))
     for shown in (*shown_blocks(document.head), *shown_sections(document.sections)):

@@ -14,8 +14,9 @@ from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import Evaluation, ProblemRecord
 from coral_core.problems.problem import Problem
 from coral_core.prompting.templates import PromptTemplate, template_for
-from coral_core.report.build_report import History, build_report, contender_of
+from coral_core.report.build_report import build_report, contender_of
 from coral_core.report.content import Contender
+from coral_core.report.history_records import History
 from coral_core.report.patches import unified as unified
 from coral_core.report.wording import heavy_text, light_text, number, share
 from coral_core.runs.run_folder import RunFolder, find_run

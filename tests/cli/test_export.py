@@ -40,7 +40,7 @@ def test_what_is_exported_is_what_was_found(tmp_path: Path) -> None:
     assert data.parameters["search.population"] == 4 and data.parameters["edition"] == 1
     assert [step for step, _ in data.steps] == [0, 1] and data.steps[1][1]["best_fitness"] == pytest.approx(0.7)
     assert data.final["champion.held_out_pass_at_1"] == pytest.approx(20 / 30)
-    assert len(data.genomes) == 6 and data.genomes[0].genes["rank"] == 2 and data.genomes[2].infeasible
+    assert len(data.genomes) == 6 and data.genomes[0]["rank"] == 2 and data.genomes[2]["infeasible"]
     assert {path.name for path in data.files} >= {"report.html", "report.json", "genomes.csv", "history.jsonl"}
 
 

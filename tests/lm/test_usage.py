@@ -12,7 +12,8 @@ pytestmark = pytest.mark.torch
 pytest.importorskip("torch")
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
-from coral_core.genome import GREEDY, HeavyGenes, LightGenes  # noqa: E402
+from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes, LightGenes  # noqa: E402
+from coral_core.lm.base_model import lasting_name  # noqa: E402
 from coral_core.lm.targets import default_lora_of  # noqa: E402
 from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
 from coral_core.prompting.templates import template_for  # noqa: E402
@@ -43,7 +44,7 @@ def both(folder: Path, tmp_path: Path, light: LightGenes, **genes: Any) -> tuple
     backend.train(job(backend, folder, heavy), PAIRS, adapter)
     prompt = template_for(config.name, config.prompt)
     texts, _, _ = backend.generate(adapter, light, [("a", prompt.prompt(EXAMPLE))], 1, 0, SHAPE, list(prompt.stop))
-    base = base_of(config, backend.identity.content_id, backend.identity.numerics_class)
+    base = base_of(lasting_name(config), backend.identity.content_id, backend.identity.numerics_class)
     return texts[0][0], written(loading_code(base, config, heavy, light, str(adapter)))
 
 
@@ -102,14 +103,14 @@ def test_a_relative_name_is_whole_in_adapter_and_card(tmp_path: Path, monkeypatc
 
     saved = PeftConfig.from_pretrained(str(tmp_path / "adapter"))
     assert saved.base_model_name_or_path == str(folder) and saved.revision is None
-    base = base_of(config, "c", "n", saved.base_model_name_or_path)
+    base = base_of(saved.base_model_name_or_path, "c", "n")
     assert base.name == str(folder) and base.revision is None
     assert repr(str(folder)) in loading_code(base, config, heavy, GREEDY)
 
 
 def test_a_hub_model_is_named_by_its_commit() -> None:
-    base = base_of(BaseModelConfig(name="owner/model", revision="main"), "0123abc", "x; eager attention")
+    base = base_of("owner/model", "0123abc", "x; eager attention")
     assert base == ("owner/model", "0123abc", "0123abc", "eager")
-    code = loading_code(base, BaseModelConfig(name="owner/model"), None, None)
+    code = loading_code(base, BaseModelConfig(name="owner/model"), DEFAULT_LORA, GREEDY)
     assert "revision='0123abc'" in code and 'attn_implementation="eager"' in code
     compile(code, "card", "exec")

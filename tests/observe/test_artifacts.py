@@ -70,7 +70,7 @@ def test_a_finished_run_shows_itself_under_stable_keys(finished: Coral, home: Pa
     assert leaders[0]["fitness"] == max(row["fitness"] for row in leaders)
     assert [row["place"] for row in leaders] == list(range(1, len(leaders) + 1))
     for row in leaders:
-        assert row["rank"] == genomes[row["genome"]]["genome"]["heavy"]["rank"]
+        assert f" r{genomes[row['genome']]['genome']['heavy']['rank']} " in row["heavy genes"]
         assert row["bugfix"] == round(genomes[row["genome"]]["scores"]["bugfix"], 3)
     for number in (0, 1):
         table = json.loads(found[f"generation-{number:03d}"]["data"])

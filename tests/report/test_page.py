@@ -21,10 +21,10 @@ from coral_core.report.build_report import build_report
 from coral_core.report.comparison import compare_runs
 from coral_core.report.comparison_document import comparison_document
 from coral_core.report.content import PreviousRun
+from coral_core.report.document import Patches
 from coral_core.report.gene_importance import epsilon_squared, gene_effects
 from coral_core.report.history_records import History
 from coral_core.report.html_page import html_page
-from coral_core.report.lineage import drawing
 from coral_core.report.markdown import markdown
 from coral_core.report.operators import operator_lines
 from coral_core.report.report_files import write_report
@@ -227,7 +227,7 @@ def test_the_page_reproduces_what_a_run_before_began(tmp_path: Path) -> None:
         started_from=True, same_problems=None, same_base_model=None,
     )  # fmt: skip
     report = build_report(folder, store).model_copy(update={"previous": before})
-    document = run_document(report, History())
+    document = run_document(report)
     assert "start.json" in again(report) and again(report) in markdown(document)
     assert again(report) in html.unescape(html_page(document))
 
@@ -295,13 +295,6 @@ def test_noise_is_no_gene_effect() -> None:
 
 def test_too_few_genomes_say_nothing_about_genes(finished_run: Run) -> None:
     assert gene_effects(History.of(finished_run[0]), GenesConfig()) == ()
-
-
-def test_the_lineage_is_drawn_by_generation(finished_run: Run) -> None:
-    found = drawing(build_report(*finished_run).lineage)
-    assert found is not None and len(found.nodes) == 3 and len(found.edges) == 2
-    assert found.nodes[0].y == found.nodes[1].y < found.nodes[2].y
-    assert all(edge.y1 < edge.y2 for edge in found.edges)
 
 
 def test_spreadsheets_have_a_row_each_and_run_no_formula(tmp_path: Path) -> None:
@@ -391,8 +384,10 @@ def test_held_out_patches_are_diffs_against_the_problems_of_the_run(tmp_path: Pa
         *found.records[2:],
     )
     store.publish_evaluation(line.evaluation_digest, found.model_copy(update={"records": records}))
-    shown = held_out_patches(History.of(folder), store, folder.config())
-    assert shown is not None
-    views = {view.problem_id: view for group in shown.groups for view in group.patches}
+    section = held_out_patches(build_report(folder, store), store, folder.config())
+    assert section is not None
+    shown = section.blocks[1]
+    assert isinstance(shown, Patches)
+    views = {view.problem_id: view for _, group in shown.groups for view in group}
     assert views[problems[0].problem_id].is_diff and "\n+" in views[problems[0].problem_id].diff
     assert views[problems[1].problem_id].diff == ""

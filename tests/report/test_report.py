@@ -15,13 +15,14 @@ from PIL import Image
 from coral_core.digest import digest
 from coral_core.errors import StoreError
 from coral_core.report.build_report import build_report, run_line
+from coral_core.report.content import Report
+from coral_core.report.document import Pictures
 from coral_core.report.export import export_champion
-from coral_core.report.history_records import History
 from coral_core.report.html_page import html_page
 from coral_core.report.live_report import summary
 from coral_core.report.markdown import markdown
 from coral_core.report.paired import compare, interval, resolution, sign_test
-from coral_core.report.pictures import LIMIT, as_data_uri, fitness_curve, pareto_front
+from coral_core.report.pictures import LIMIT, as_data_uri
 from coral_core.report.report_files import write_report
 from coral_core.report.run_document import run_document
 from coral_core.runs.progress import progress_of
@@ -77,7 +78,7 @@ def test_gaps_are_paired_by_bug_and_call_noise_noise(finished_run: Run) -> None:
     assert (against_default.only_champion, against_default.only_other) == (2, 0)
     assert against_default.bugs == 30, "problems that are already right are no bugs"
     assert against_default.verdict == "not distinguishable"
-    assert "not distinguishable from noise" in markdown(run_document(build_report(*finished_run), History()))
+    assert "not distinguishable from noise" in markdown(run_document(build_report(*finished_run)))
 
 
 def test_a_run_under_way_reports_what_there_is(open_run: Run) -> None:
@@ -135,7 +136,7 @@ def test_what_failed_and_why_is_in_the_report(open_run: Run) -> None:
         ("training", "EngineError", "the card fell off", 3, 2, 1),
         ("training", "EngineError", "lost", 1, 1, 0),
     ]
-    document = run_document(report, History.of(folder))
+    document = run_document(report)
     for text in (markdown(document), html_page(document)):
         assert "What failed" in text and "The latest session failed: StoreError: full" in text
         assert text.count("the card fell off") == 1 and "has failed" in text
@@ -195,7 +196,7 @@ def test_an_evaluation_that_left_the_store_costs_the_test_but_not_the_report(fin
     assert gap is not None
     assert gap.difference == pytest.approx(18 / 30)
     assert gap.verdict == "unknown"
-    assert "no paired test" in markdown(run_document(build_report(folder, store), History()))
+    assert "no paired test" in markdown(run_document(build_report(folder, store)))
 
 
 def test_run_line(finished_run: Run) -> None:
@@ -204,16 +205,23 @@ def test_run_line(finished_run: Run) -> None:
     assert line.champion_held_out_pass_at_1 == pytest.approx(20 / 30)
 
 
-@pytest.mark.parametrize("draw", [fitness_curve, pareto_front])
-def test_pictures_are_small_png_with_content(finished_run: Run, draw: object) -> None:
-    png = draw(build_report(*finished_run))  # type: ignore[operator]
-    assert len(png) <= LIMIT
-    image = Image.open(io.BytesIO(png))
-    assert image.format == "PNG"
-    colours = image.convert("RGB").getcolors(100_000)
-    assert colours is not None
-    assert len(colours) > 4
-    assert max(colours)[1] == (255, 255, 255), "the background is white on light and dark pages"
+def pictures(report: Report) -> list[bytes]:
+    """Fitness curve and Pareto front of a report."""
+    section = next(section for section in run_document(report).sections if section.anchor == "progress")
+    return [item.png for block in section.blocks if isinstance(block, Pictures) for item in block.items]
+
+
+def test_pictures_are_small_png_with_content(finished_run: Run) -> None:
+    found = pictures(build_report(*finished_run))
+    assert len(found) == 2
+    for png in found:
+        assert len(png) <= LIMIT
+        image = Image.open(io.BytesIO(png))
+        assert image.format == "PNG"
+        colours = image.convert("RGB").getcolors(100_000)
+        assert colours is not None
+        assert len(colours) > 4
+        assert max(colours)[1] == (255, 255, 255), "the background is white on light and dark pages"
 
 
 def test_pictures_of_a_long_run_stay_small(finished_run: Run) -> None:
@@ -231,8 +239,7 @@ def test_pictures_of_a_long_run_stay_small(finished_run: Run) -> None:
         for n in range(600)
     )
     long = report.model_copy(update={"generations": lines, "evaluated": points})
-    assert len(fitness_curve(long)) <= LIMIT
-    assert len(pareto_front(long)) <= LIMIT
+    assert all(len(png) <= LIMIT for png in pictures(long))
 
 
 def test_report_links_its_pictures(finished_run: Run) -> None:
@@ -261,7 +268,7 @@ def test_what_others_wrote_is_text_in_markdown_too(finished_run: Run) -> None:
     folder.append_timing(JobFailure(kind="training", digest="a" * 64, when=1e10, error=EVIL, message=EVIL))
     reading = RunReading(folder, store).refresh()
     documents = (
-        markdown(run_document(build_report(folder, store), History())),
+        markdown(run_document(build_report(folder, store))),
         summary(progress_of(reading), reading, {}),
     )
     for text, mentions in zip(documents, (3, 1), strict=True):
@@ -380,7 +387,7 @@ def test_drawing_libraries_are_imported_only_when_a_picture_is_drawn() -> None:
 def test_two_builds_are_equal(tmp_path: object, finished_run: Run) -> None:
     folder, store = finished_run
     assert build_report(folder, store) == build_report(folder, store)
-    assert fitness_curve(build_report(folder, store)) == fitness_curve(build_report(folder, store))
+    assert pictures(build_report(folder, store)) == pictures(build_report(folder, store))
     assert make_run is not None
 
 
