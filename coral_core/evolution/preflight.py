@@ -33,7 +33,7 @@ SAMPLE = 96
 SAMPLE_OF_FEW_CLASSES = 48
 """The same where bugs are of some classes only: the rare ones take ten times as long to find."""
 LARGEST_FILE = 2**20
-"""Bytes of a file of problems (or of a clone's programs) that a check reads: a second's work."""
+"""Bytes of a file of problems that a check reads: a second's work."""
 
 Prompts = list[tuple[str, str]]
 """Problem ids and the functions that a prompt shows."""
@@ -170,20 +170,14 @@ def _bounded_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
     if config.source == "builtin":
         return _made_prompts(config)
     if config.source == "quixbugs":
-        from coral_core.problem_sources.quixbugs import functions, size
+        from coral_core.problem_sources.quixbugs import functions
 
-        if size(config) > LARGEST_FILE:
-            return [], _later(size(config), config)
         return functions(config), "the test cases of QuixBugs: some are recorded by running its reference solutions"
     if config.source == "jsonl":
         return _written_prompts(config)
     if config.source == "package":
         return [], f"the problems of {config.path}: they come from running its tests"
     return [], f"the problems of the source {config.source}: only its plug-in knows them"
-
-
-def _later(size: int, config: ProblemsConfig) -> str:
-    return f"the {size / 2**20:.0f} MiB of {config.path}: they are read when the evolution starts"
 
 
 def _made_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
@@ -208,7 +202,7 @@ def _written_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
 
     path = expanded(config.path or "")
     if (size := path.stat().st_size) > LARGEST_FILE:
-        return [], _later(size, config)
+        return [], f"the {size / 2**20:.0f} MiB of {config.path}: they are read when the evolution starts"
     problems = load_jsonl(config)
     guard(problems, config)
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]

@@ -1,10 +1,10 @@
 """The source `quixbugs`: a clone of jkoppel/QuixBugs, or a directory of the same layout, at `problems.path`.
 
-A program needs python_programs/NAME.py, correct_python_programs/NAME.py and
-python_testcases/test_NAME.py; with json_testcases/NAME.json the cases are its lines,
-without one the reference runs under the test file once and its calls are recorded (`quixbugs_recorder`). No code of the
-clone runs against a patch. A test file with JSON cases is parsed, not run: for a tolerance (``pytest.approx(…, abs=…)``)
-and for the inputs that it skips (slow with ``pytest.run_slow``, else excluded).
+A program needs python_programs/NAME.py, correct_python_programs/NAME.py and python_testcases/test_NAME.py. With
+json_testcases/NAME.json the cases are its lines; its test file is parsed, not run, for a tolerance
+(``pytest.approx(…, abs=…)``) and for the inputs that it skips (slow with ``pytest.run_slow``, else excluded). Without one,
+the reference runs under the test file once and its calls are recorded (`quixbugs_recorder`). No code of the clone runs
+against a patch.
 
 The model sees the buggy code without the specification that follows it as a string: adapters train on functions without
 one, and a prompt of another form in training than in test would measure the form. The reference is code only, too (some
@@ -16,24 +16,23 @@ There are deliberately no training pairs here: `coral_core.problem_sources` take
 
 import ast
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import digest
 from coral_core.errors import ConfigError, ProblemError
 from coral_core.problem_sources.quixbugs_table import EXCLUDED, PROGRAMS, SLOW, Known
-from coral_core.problems import values
+from coral_core.problem_sources.script_process import run_script
 from coral_core.problems.problem import Case, Problem, ProblemSet, Split
-from coral_core.syntax import parse
+from coral_core.problems.values import encode
+from coral_core.syntax import UNPARSABLE, parse
 
 RECORDING_SECONDS = 60.0
-LARGEST = 2**20
-"""Bytes of a file of the clone."""
+LARGEST = 2**16
+"""Bytes of a file of the clone; the largest has 10 kB."""
 _BUGGY, _RIGHT, _TESTS, _JSON = "python_programs", "correct_python_programs", "python_testcases", "json_testcases"
 
 
@@ -49,20 +48,12 @@ def load_quixbugs(config: ProblemsConfig) -> ProblemSet:
     root = Path(config.path or "").expanduser()
     names = _programs(root)
     recorded = _record(root, [name for name in names if not _json_file(root, name).exists()])
-    splits = _splits(names)
-    problems = {name: _problem(root, name, recorded.get(name)) for name in names}
     chosen: dict[str, list[Problem]] = {"fitness": [], "monitor": [], "held_out": []}
-    for name, problem in problems.items():
-        chosen[splits[name]].append(problem)
-    rights = [_right(problem) for problem in chosen["fitness"][: config.retention]]
-    return ProblemSet(
-        source="quixbugs",
-        pairs=(),
-        fitness=(*chosen["fitness"], *rights),
-        monitor=tuple(chosen["monitor"]),
-        held_out=tuple(chosen["held_out"]),
-        benchmark=True,
-    )
+    for name, split in _splits(names).items():
+        chosen[split].append(_problem(root, name, recorded.get(name)))
+    chosen["fitness"] += [_right(problem) for problem in chosen["fitness"][: config.retention]]
+    splits = {split: tuple(problems) for split, problems in chosen.items()}
+    return ProblemSet(source="quixbugs", pairs=(), benchmark=True, **splits)
 
 
 def functions(config: ProblemsConfig) -> list[tuple[str, str]]:
@@ -72,18 +63,10 @@ def functions(config: ProblemsConfig) -> list[tuple[str, str]]:
         ConfigError: a file in it cannot be read as what it should be.
     """
     root = Path(config.path or "").expanduser()
-    names = _programs(root)
-    splits = _splits(names)
-    found = [(f"quixbugs/{name}", _code(root / _BUGGY / f"{name}.py", name)) for name in names]
-    rights = [name for name in names if splits[name] == "fitness"][: config.retention]
-    return found + [(f"quixbugs/right/{name}", _code(root / _RIGHT / f"{name}.py", name)) for name in rights]
-
-
-def size(config: ProblemsConfig) -> int:
-    """Bytes of what `functions` reads."""
-    root = Path(config.path or "").expanduser()
-    files = (root / folder / f"{name}.py" for name in _programs(root) for folder in (_BUGGY, _RIGHT))
-    return sum(file.stat().st_size for file in files)
+    splits = _splits(_programs(root))
+    found = [(f"quixbugs/{name}", _code(root, _BUGGY, name)) for name in splits]
+    rights = [name for name, split in splits.items() if split == "fitness"][: config.retention]
+    return found + [(f"quixbugs/right/{name}", _code(root, _RIGHT, name)) for name in rights]
 
 
 def missing(path: str | None) -> Iterator[str]:
@@ -101,15 +84,14 @@ def missing(path: str | None) -> Iterator[str]:
     lost = [f"{folder}/" for folder in (_BUGGY, _RIGHT, _TESTS) if not (root / folder).is_dir()]
     if not lost:
         names = _programs(root)
-        lost = [file for name in names for file in _files(root, name) if not (root / file).is_file()]
-        if not names:
-            lost = [f"{_BUGGY}/*.py"]
+        lost = [file for name in names for file in _files(name) if not (root / file).is_file()]
+        lost = lost if names else [f"{_BUGGY}/*.py"]
     if lost:
         shown = ", ".join(lost[:6]) + (f" and {len(lost) - 6} more" if len(lost) > 6 else "")
         yield f"problems.path: {path}: half a clone of QuixBugs, {shown} missing. {_fetch(path)}"
 
 
-def _fetch(path: str) -> str:
+def _fetch(path: object) -> str:
     return f"Get a whole one with: coral problems fetch quixbugs --into {path}"
 
 
@@ -120,7 +102,7 @@ def _programs(root: Path) -> list[str]:
     return sorted(found | set(PROGRAMS) if found & set(PROGRAMS) else found)
 
 
-def _files(root: Path, name: str) -> list[str]:
+def _files(name: str) -> list[str]:
     known = PROGRAMS.get(name)
     cases = [f"{_JSON}/{name}.json"] if known and not known.graph else []
     return [f"{_BUGGY}/{name}.py", f"{_RIGHT}/{name}.py", f"{_TESTS}/test_{name}.py", *cases]
@@ -138,22 +120,22 @@ def _splits(names: Sequence[str]) -> dict[str, Split]:
     return {name: PROGRAMS[name].split if name in PROGRAMS else dealt[name] for name in names}
 
 
-def _problem(root: Path, name: str, calls: list[dict[str, Any]] | None) -> Problem:
+def _problem(root: Path, name: str, recorded: list[Case] | None) -> Problem:
     known = PROGRAMS.get(name, Known("fitness", "unknown", "medium"))
-    cases, excluded = _json_cases(root, name) if calls is None else ([Case(**call) for call in calls], [])
+    file = _json_file(root, name) if recorded is None else _test_file(root, name)
+    cases, excluded = _json_cases(root, name) if recorded is None else (recorded, [])
     if not cases:
-        where = _json_file(root, name) if calls is None else root / _TESTS / f"test_{name}.py"
-        raise ConfigError(f"{where}: no test case in it, so nothing could be judged", remedy=_fetch(str(root)))
+        raise _unusable(root, file, "no test case in it, so nothing could be judged")
     return Problem(
         problem_id=f"quixbugs/{name}",
         source="quixbugs",
         family=name,
-        variant="graph" if calls is not None else "json",
+        variant="json" if recorded is None else "graph",
         entry_point=name,
         bug_class=known.bug_class,
         difficulty=known.difficulty,
-        buggy=_code(root / _BUGGY / f"{name}.py", name),
-        reference=_code(root / _RIGHT / f"{name}.py", name),
+        buggy=_code(root, _BUGGY, name),
+        reference=_code(root, _RIGHT, name),
         cases=tuple(sorted(cases, key=lambda case: case.slow)),  # a time-out ends a patch: slow cases come last
         excluded=tuple(excluded),
     )
@@ -171,29 +153,37 @@ def _right(problem: Problem) -> Problem:
     )
 
 
-def _read(file: Path) -> str:
+def _unusable(root: Path, where: object, what: str) -> ConfigError:
+    return ConfigError(f"{where}: {what}", remedy=_fetch(root))
+
+
+def _test_file(root: Path, name: str) -> Path:
+    return root / _TESTS / f"test_{name}.py"
+
+
+def _read(root: Path, file: Path) -> str:
     try:
         if file.stat().st_size > LARGEST:
-            raise ConfigError(f"{file}: more than {LARGEST} bytes", remedy=_fetch(str(file.parents[1])))
+            raise _unusable(root, file, f"more than {LARGEST} bytes")
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}", remedy=_fetch(str(file.parents[1]))) from None
+        raise _unusable(root, file, f"cannot be read: {error}") from None
 
 
-def _parse(file: Path, text: str) -> ast.Module:
+def _parse(root: Path, file: Path) -> tuple[str, ast.Module]:
+    text = _read(root, file)
     try:
-        return parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", 1) or 1
-        raise ConfigError(f"{file}:{line}: not Python: {error}", remedy=_fetch(str(file.parents[1]))) from None
+        return text, parse(text)
+    except UNPARSABLE as error:
+        raise _unusable(root, f"{file}:{getattr(error, 'lineno', 1) or 1}", f"not Python: {error}") from None
 
 
-def _code(file: Path, name: str) -> str:
-    """The code of `file` without strings that stand alone at its top level."""
-    text = _read(file)
-    tree = _parse(file, text)
+def _code(root: Path, folder: str, name: str) -> str:
+    """The code of a program without strings that stand alone at its top level."""
+    file = root / folder / f"{name}.py"
+    text, tree = _parse(root, file)
     if not any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body):
-        raise ConfigError(f"{file}: does not define {name}", remedy=_fetch(str(file.parents[1])))
+        raise _unusable(root, file, f"does not define {name}")
     lines = text.splitlines()
     for node in tree.body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
@@ -205,160 +195,92 @@ def _code(file: Path, name: str) -> str:
 # -- programs with JSON cases ----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Rules:
     """What a test file says about its JSON cases."""
 
-    tolerance: float | None
-    relative: float | None
-    tolerance_is_last_argument: bool
-    slow: tuple[Any, ...]
-    excluded: tuple[Any, ...]
+    tolerance: float | Literal["last argument"] | None = None
+    relative: float | None = None
+    slow: list[Any] = field(default_factory=list)
+    excluded: list[Any] = field(default_factory=list)
 
 
 def _json_cases(root: Path, name: str) -> tuple[list[Case], list[str]]:
-    file = _json_file(root, name)
-    rules = _rules(root / _TESTS / f"test_{name}.py")
+    """The cases of a program, and those left out, with the reason."""
+    file, rules = _json_file(root, name), _rules(root, _test_file(root, name))
     cases: list[Case] = []
     excluded: list[str] = []
-    number = 0
-    for line, text in enumerate(_read(file).splitlines(), 1):
-        if not text.strip():
-            continue
-        number += 1
+    written = [(line, text) for line, text in enumerate(_read(root, file).splitlines(), 1) if text.strip()]
+    for number, (line, text) in enumerate(written, 1):
         try:
             inputs, expected = json.loads(text)
+            why = EXCLUDED.get(name, {}).get(number) or ("its test file skips it" if inputs in rules.excluded else "")
+            if why:
+                excluded.append(f"case {number}: {why}")
+                continue
             arguments = inputs if isinstance(inputs, list) else [inputs]
-            encoded, value = [values.encode(item) for item in arguments], values.encode(expected)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ConfigError(
-                f"{file}:{line}: not [inputs, expected] as JSON: {error}", remedy=_fetch(str(root))
-            ) from None
-        why = EXCLUDED.get(name, {}).get(number) or ("its test file skips it" if inputs in rules.excluded else "")
-        if why:
-            excluded.append(f"case {number}: {why}")
-            continue
-        tolerance = float(arguments[-1]) if rules.tolerance_is_last_argument else rules.tolerance
-        if (
-            rules.relative is not None and type(expected) is int and abs(expected) < 2**53
-        ):  # approx takes floats near it
-            value = values.encode(float(expected))
-        slow = number in SLOW.get(name, ()) or inputs in rules.slow
-        cases.append(
-            Case(
-                arguments=tuple(encoded),
-                value=value,
-                tolerance=tolerance,
+            if rules.relative is not None and type(expected) is int and abs(expected) < 2**53:
+                expected = float(expected)  # approx takes floats near it
+            case = Case(
+                arguments=tuple(map(encode, arguments)),
+                value=encode(expected),
+                tolerance=float(arguments[-1]) if rules.tolerance == "last argument" else rules.tolerance,
                 relative_tolerance=rules.relative,
-                slow=slow,
+                slow=number in SLOW.get(name, ()) or inputs in rules.slow,
             )
-        )
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            what = f"not [inputs, expected] as JSON under the tolerance of its test file: {error}"
+            raise _unusable(root, f"{file}:{line}", what) from None
+        cases.append(case)
     return cases, excluded
 
 
-def _rules(file: Path) -> _Rules:
+def _rules(root: Path, file: Path) -> _Rules:
     """Read tolerance and skipped inputs off a test file. It is parsed, not run."""
-    tree = _parse(file, _read(file))
-    tolerance: float | None = None
-    relative: float | None = None
-    last = False
-    skipped: dict[bool, list[Any]] = {True: [], False: []}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _called(node) == "approx":
-            given = {keyword.arg: keyword.value for keyword in node.keywords} | dict(
-                zip(("rel", "abs"), node.args[1:], strict=False)
-            )
-            absolute, share = given.get("abs"), given.get("rel")
-            if absolute is not None and ast.unparse(absolute).endswith("[-1]"):
-                last = True
-            elif (margin := _number(absolute)) is not None:
-                tolerance = margin
-            relative = _number(share)
-            if absolute is None:  # the defaults of pytest
-                tolerance, relative = 1e-12, 1e-6 if share is None else relative
-            if relative is not None and relative >= 1:
-                raise ConfigError(
-                    f"{file}:{node.lineno}: a relative tolerance of {relative:g} accepts nearly every value",
-                    remedy="Give one below 1.",
-                )
-        if isinstance(node, ast.If) and any(
-            isinstance(part, ast.Call) and _called(part) == "skip" for step in node.body for part in ast.walk(step)
-        ):
-            slow = any(isinstance(part, ast.Attribute) and part.attr == "run_slow" for part in ast.walk(node.test))
-            skipped[slow] += _literals(node.test)
-    return _Rules(tolerance, relative, last, tuple(skipped[True]), tuple(skipped[False]))
+    rules = _Rules()
+    for node in ast.walk(_parse(root, file)[1]):
+        try:
+            match node:
+                case ast.Call(func=ast.Attribute(attr="approx") | ast.Name(id="approx"), args=args, keywords=keywords):
+                    given = dict(zip(("rel", "abs"), args[1:], strict=False))
+                    given |= {keyword.arg: keyword.value for keyword in keywords if keyword.arg}
+                    _set_tolerance(rules, given.get("rel"), given.get("abs"))
+                case ast.If(test=test, body=[*_, ast.Expr(value=ast.Call(func=ast.Attribute(attr="skip")))]):
+                    compared = [part for part in ast.walk(test) if isinstance(part, ast.Compare)]
+                    inputs = rules.slow if "run_slow" in ast.unparse(test) else rules.excluded
+                    inputs += [ast.literal_eval(part.comparators[0]) for part in compared]
+        except ValueError:
+            raise _unusable(
+                root, f"{file}:{getattr(node, 'lineno', 1)}", "a tolerance or condition that is no constant"
+            ) from None
+    return rules
 
 
-def _number(written: ast.expr | None) -> float | None:
-    """A tolerance that is written as a number."""
-    value = written.value if isinstance(written, ast.Constant) else None
-    return float(value) if isinstance(value, (int, float)) and 0 <= value < float("inf") else None
-
-
-def _called(node: ast.Call) -> str:
-    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-
-
-def _literals(test: ast.expr) -> Iterator[Any]:
-    """Inputs that a condition compares with, as in ``input_data == [100, 3]``."""
-    for node in ast.walk(test):
-        if isinstance(node, ast.Compare):
-            for side in (node.left, *node.comparators):
-                try:
-                    yield ast.literal_eval(side)
-                except ValueError:
-                    continue
+def _set_tolerance(rules: _Rules, relative: ast.expr | None, absolute: ast.expr | None) -> None:
+    """What ``pytest.approx`` does with its arguments. Raises `ValueError` for one that is no constant."""
+    rules.relative = None if relative is None else ast.literal_eval(relative)
+    if absolute is None:  # the defaults of pytest
+        rules.tolerance, rules.relative = 1e-12, 1e-6 if relative is None else rules.relative
+    elif ast.unparse(absolute).endswith("[-1]"):
+        rules.tolerance = "last argument"
+    else:
+        rules.tolerance = ast.literal_eval(absolute)
 
 
 # -- programs whose calls are recorded -------------------------------------------------------
 
 
-def _record(root: Path, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _record(root: Path, names: Sequence[str]) -> dict[str, list[Case]]:
     """Calls that the tests of each program make of its reference, from one process for all of them."""
     if not names:
         return {}
-    request = [
-        {
-            "name": name,
-            "reference": _read(root / _RIGHT / f"{name}.py"),
-            "reference_file": f"{_RIGHT}/{name}.py",
-            "tests": _read(root / _TESTS / f"test_{name}.py"),
-            "test_file": f"{_TESTS}/test_{name}.py",
-        }
-        for name in names
-    ]
-    try:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-s",
-                "-S",
-                "-P",
-                str(Path(__file__).with_name("quixbugs_recorder.py")),
-                str(values.__file__),
-            ],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            timeout=RECORDING_SECONDS,
-            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"},
-            cwd="/",
-            check=False,
-        )
-        output, ended = done.stdout, f"ended with exit code {done.returncode}: {done.stderr.strip()[-200:]}"
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        ended = f"did not end within {RECORDING_SECONDS:.0f} s"
-    answers = [json.loads(line) for line in output.splitlines()]
-    for answer in answers:
+    request = [[name, _read(root, root / _RIGHT / f"{name}.py"), _read(root, _test_file(root, name))] for name in names]
+    answers = run_script(Path(__file__).with_name("quixbugs_recorder.py"), request, RECORDING_SECONDS)
+    for answer in answers.lines:
         if "error" in answer:
-            raise ProblemError(
-                f"{root}: the reference of {answer['name']} fails its own tests: {answer['error']}",
-                remedy=_fetch(str(root)),
-            )
-    if len(answers) < len(names):
-        raise ProblemError(
-            f"{root}: recording the reference of {names[len(answers)]} under its tests {ended}",
-            remedy=_fetch(str(root)),
-        )
-    return {answer["name"]: answer["calls"] for answer in answers}
+            what = f"the reference of {answer['name']} fails its own tests: {answer['error']}"
+            raise ProblemError(f"{root}: {what}", remedy=_fetch(root))
+    if len(answers.lines) < len(names):
+        what = f"recording the reference of {names[len(answers.lines)]} under its tests {answers.ended}"
+        raise ProblemError(f"{root}: {what}", remedy=_fetch(root))
+    return {answer["name"]: [Case(**call) for call in answer["calls"]] for answer in answers.lines}
