@@ -24,13 +24,8 @@ from coral_core.errors import ConfigError, CoralError, ProblemError
 from coral_core.problems.problem import ProblemSet, RepairPair
 
 GROUP = "coral_x.problems"
-SOURCES: dict[str, str] = {
-    "builtin": "builtin:load_builtin",
-    "quixbugs": "quixbugs:load_quixbugs",
-    "jsonl": "jsonl:load_jsonl",
-    "package": "package:load_package",
-}
-"""Name -> module:function below this package, imported on first use."""
+SOURCES = ("builtin", "quixbugs", "jsonl", "package")
+"""Sources of this package: ``load_NAME`` of the module of that name, imported on first use."""
 BENCHMARKS = ("quixbugs",)
 """Public benchmarks without training pairs: naming one as a training source trains on its answers."""
 PATHS = ("quixbugs", "jsonl", "package")
@@ -53,8 +48,7 @@ def find_source(name: str) -> Source:
         'load_builtin'
     """
     if name in SOURCES:
-        module, function = SOURCES[name].split(":")
-        source: Source = getattr(_module(module), function)
+        source: Source = getattr(_module(name), f"load_{name}")
         return source
     plugins = plugin_sources()
     if name in plugins:
@@ -100,9 +94,9 @@ def load_problems(config: ProblemsConfig) -> ProblemSet:
     """
     problems = find_source(config.source)(config)
     training = config.training
-    if training.source == "auto":
-        return problems if problems.pairs else problems.model_copy(update={"pairs": _mutants(config, problems)})
-    if training.source == "builtin":
+    if training.source == "auto" and problems.pairs:
+        return problems
+    if training.source in ("auto", "builtin"):
         return problems.model_copy(update={"pairs": _mutants(config, problems)})
     path = training.path or (config.path if training.source == config.source else None)
     other = find_source(training.source)(
@@ -125,13 +119,11 @@ def source_path_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ..
 
 def _of_plugin(name: str, entry: EntryPoint) -> Source:
     """A plug-in's source, whose failures become `ProblemError`. Raises `ConfigError` when it cannot be loaded."""
+    plugin = f"problems.source: {name}: its plug-in {entry.value}"
     try:
         loaded: Source = entry.load()
     except (Exception, SystemExit) as error:  # a script may end itself when it is imported
-        raise ConfigError(
-            f"problems.source: {name}: its plug-in {entry.value} cannot be loaded ({_named(error)})",
-            remedy="Repair or remove it.",
-        ) from error
+        raise ConfigError(f"{plugin} cannot be loaded ({_named(error)})", remedy="Repair or remove it.") from error
 
     def source(config: ProblemsConfig) -> ProblemSet:
         try:
@@ -139,14 +131,9 @@ def _of_plugin(name: str, entry: EntryPoint) -> Source:
         except CoralError:
             raise
         except (Exception, SystemExit) as error:
-            raise ProblemError(
-                f"problems.source: {name}: its plug-in {entry.value} failed ({_named(error)})", remedy="Repair it."
-            ) from error
+            raise ProblemError(f"{plugin} failed ({_named(error)})", remedy="Repair it.") from error
         if not isinstance(found, ProblemSet):
-            raise ProblemError(
-                f"problems.source: {name}: its plug-in {entry.value} gave no ProblemSet but a {type(found).__name__}",
-                remedy="Repair it.",
-            )
+            raise ProblemError(f"{plugin} gave no ProblemSet but a {type(found).__name__}", remedy="Repair it.")
         for problem in (*found.fitness, *found.monitor, *found.held_out):
             problem.check()
         return found

@@ -8,13 +8,14 @@ name: ``problems.accept_leaks``.
 """
 
 import logging
+from itertools import combinations
 from typing import Literal
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError, ProblemError
 from coral_core.frozen import Frozen
 from coral_core.problem_sources import BENCHMARKS
-from coral_core.problems.normal_form import check_split, near_duplicates
+from coral_core.problems.normal_form import check_split, near_duplicates, texts_of
 from coral_core.problems.problem import ProblemSet, Split
 
 log = logging.getLogger("coral.guard")
@@ -55,7 +56,7 @@ def guard(problems: ProblemSet, config: ProblemsConfig) -> list[Leak]:
     found = leaks(problems, near=problems.benchmark)
     if not found:
         return []
-    sources = {config.source} | ({problems.answers_of} if problems.answers_of else set())
+    sources = {config.source, problems.answers_of} - {""}
     shown = [f"  {leak}" for leak in found[:SHOWN]]
     if len(found) > SHOWN:
         shown.append(f"  and {len(found) - SHOWN} more: coral problems leak-check lists them all")
@@ -71,10 +72,11 @@ def _refuse_empty_splits(problems: ProblemSet, config: ProblemsConfig) -> None:
     needed: tuple[Split, ...] = ("fitness", "held_out", "monitor") if config.monitor else ("fitness", "held_out")
     for split in needed:
         if not problems.split(split):
-            remedy = f"Add problems of the split {split}" + (
-                " or set problems.monitor to 0." if split == "monitor" else "."
+            remedy = " or set problems.monitor to 0" if split == "monitor" else ""
+            raise ProblemError(
+                f"problems.source: {config.source}: no problem in the split {split}",
+                remedy=f"Add problems of the split {split}{remedy}.",
             )
-            raise ProblemError(f"problems.source: {config.source}: no problem in the split {split}", remedy=remedy)
 
 
 def _remedy(sources: set[str]) -> str:
@@ -107,42 +109,26 @@ def leaks(problems: ProblemSet, near: bool) -> list[Leak]:
         found.append(
             Leak(kind="trained-on-answers", first=problems.answers_of, second=f"{len(problems.pairs)} training pairs")
         )
-    equal = check_split(problems)
-    names = dict.fromkeys((item.first, item.second) for item in equal)
-    found += [Leak(kind="equal", first=first, second=second) for first, second in names]
+    equal = dict.fromkeys(check_split(problems))
+    found += [Leak(kind="equal", first=first, second=second) for first, second in equal]
     if near:
-        known = {*names, *((second, first) for first, second in names)}
-        found += [leak for leak in _near(problems) if (leak.first, leak.second) not in known]
+        found += [
+            leak for leak in _near(problems) if not {(leak.first, leak.second), (leak.second, leak.first)} & set(equal)
+        ]
     return found
 
 
 def _near(problems: ProblemSet) -> list[Leak]:
     """Near-duplicates between any two splits, once per pair of names."""
-    texts = {split: _texts(problems, split) for split in ("training", "fitness", "monitor", "held_out")}
+    splits: dict[str, list[tuple[str, str]]] = {}
+    for split, name, text in texts_of(problems):
+        splits.setdefault(split, []).append((name, text))
     best: dict[tuple[str, str], float] = {}
-    names = list(texts)
-    for place, one in enumerate(names):
-        for two in names[place + 1 :]:
-            left, right = texts[one], texts[two]
-            for i, j, ratio in near_duplicates([text for _, text in left], [text for _, text in right]):
-                pair = (f"{one}: {left[i][0]}", f"{two}: {right[j][0]}")
-                best[pair] = max(ratio, best.get(pair, 0.0))
+    for one, two in combinations(splits.values(), 2):
+        for i, j, ratio in near_duplicates([text for _, text in one], [text for _, text in two]):
+            pair = one[i][0], two[j][0]
+            best[pair] = max(ratio, best.get(pair, 0.0))
     return [
         Leak(kind="near-duplicate", first=first, second=second, similarity=ratio)
         for (first, second), ratio in best.items()
-    ]
-
-
-def _texts(problems: ProblemSet, split: str) -> list[tuple[str, str]]:
-    """(name, text) of both sides of everything in a split."""
-    if split == "training":
-        return [
-            (f"pair {number}", text)
-            for number, pair in enumerate(problems.pairs)
-            for text in dict.fromkeys((pair.buggy, pair.fixed))
-        ]
-    return [
-        (problem.problem_id, text)
-        for problem in getattr(problems, split)
-        for text in dict.fromkeys((problem.buggy, problem.reference))
     ]

@@ -21,16 +21,17 @@ from coral_core.scoring.objectives import bugfix
 from coral_core.syntax import parse
 
 
-def complaints(
-    load: Callable[[ProblemsConfig], ProblemSet], config: ProblemsConfig, judge: Judge | None = None
-) -> list[str]:
+def complaints(load: Callable[[ProblemsConfig], ProblemSet], config: ProblemsConfig) -> list[str]:
     """Every way in which the source breaks its contract, each naming the problem; empty when it conforms.
 
-    The contract: the same set each time; a set that survives JSON; ids that are unique; a
-    `buggy` and a `reference` that parse and define the entry point, equal exactly for
-    retention problems; cases inside the value language; no function in two splits; and,
-    in the sandbox of `judge` (one with default limits when None), references that pass
-    all of their cases and buggy versions that do not.
+    The contract: the same set each time; a set that survives JSON; ids that are unique; a `buggy` and a `reference` that
+    parse and define the entry point, equal exactly for retention problems; cases inside the value language; no function in
+    two splits; and, in the judge's sandbox with default limits, references that pass all of their cases and buggy versions
+    that do not.
+
+    Args:
+        load: The source.
+        config: What it is asked for.
     """
     problems = load(config)
     if not isinstance(problems, ProblemSet):
@@ -43,11 +44,9 @@ def complaints(
     found += [complaint for _, several in broken for complaint in several]
     sound = [problem for problem, several in broken if not several]
     if len(sound) == len(everything):  # a normal form needs code that parses
-        found += [f"in two splits in equal normal form: {o.first}, {o.second}" for o in check_split(problems)]
-    if judge is not None:
+        found += [f"in two splits in equal normal form: {first}, {second}" for first, second in check_split(problems)]
+    with Judge() as judge:
         return found + list(_of_verdicts(sound, judge))
-    with Judge() as own:
-        return found + list(_of_verdicts(sound, own))
 
 
 def _all(problems: ProblemSet) -> tuple[Problem, ...]:

@@ -9,23 +9,15 @@ import builtins
 import difflib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from coral_core.frozen import Frozen
 from coral_core.problems.problem import Problem, ProblemSet
 from coral_core.syntax import parse
 
 NEAR_DUPLICATE = 0.95
 """Two normal forms whose token sequences match at least this much are near-duplicates (difflib ratio)."""
 _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
-
-
-class Overlap(Frozen):
-    """Two texts in different splits that are the same in normal form."""
-
-    first: str
-    second: str
 
 
 class _Rename(ast.NodeTransformer):
@@ -94,15 +86,6 @@ def normal_form(source: str) -> str:
     return ast.unparse(_Rename(_bound(tree)).visit(tree))
 
 
-def similarity(first: str, second: str) -> float:
-    """Share of matching tokens of two normal forms, in [0, 1].
-
-    >>> similarity("return v0 + 1", "return v0 + 2")
-    0.75
-    """
-    return difflib.SequenceMatcher(None, _TOKEN.findall(first), _TOKEN.findall(second), autojunk=False).ratio()
-
-
 def near_duplicates(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int, float]]:
     """(place in `first`, place in `second`, similarity) of sources at or above `NEAR_DUPLICATE`."""
     left, right = ([_TOKEN.findall(normal_form(text)) for text in texts] for texts in (first, second))
@@ -127,23 +110,24 @@ def near_duplicates(first: Sequence[str], second: Sequence[str]) -> list[tuple[i
     return sorted(found)
 
 
-def check_split(problems: ProblemSet) -> list[Overlap]:
-    """Equal normal forms that cross splits; empty when the splits are clean."""
-    owner: dict[str, tuple[str, str]] = {}
-    overlaps: list[Overlap] = []
-
-    def claim(split: str, name: str, source: str) -> None:
-        form = normal_form(source)
-        holder = owner.setdefault(form, (split, name))
-        if holder[0] != split:
-            overlaps.append(Overlap(first=f"{holder[0]}: {holder[1]}", second=f"{split}: {name}"))
-
+def texts_of(problems: ProblemSet) -> Iterator[tuple[str, str, str]]:
+    """Split, name and text of both sides of everything in a problem set; the name begins with the split."""
     for number, pair in enumerate(problems.pairs):
-        claim("training", f"pair {number}", pair.fixed)
-        claim("training", f"pair {number}", pair.buggy)
+        for text in dict.fromkeys((pair.fixed, pair.buggy)):
+            yield "training", f"training: pair {number}", text
     for split in ("fitness", "monitor", "held_out"):
         members: tuple[Problem, ...] = getattr(problems, split)
         for problem in members:
-            claim(split, problem.problem_id, problem.reference)
-            claim(split, problem.problem_id, problem.buggy)
+            for text in dict.fromkeys((problem.reference, problem.buggy)):
+                yield split, f"{split}: {problem.problem_id}", text
+
+
+def check_split(problems: ProblemSet) -> list[tuple[str, str]]:
+    """Names (split and problem) of texts of equal normal form in two splits; empty when the splits are clean."""
+    owners: dict[str, tuple[str, str]] = {}
+    overlaps: list[tuple[str, str]] = []
+    for split, name, text in texts_of(problems):
+        owner, first = owners.setdefault(normal_form(text), (split, name))
+        if owner != split:
+            overlaps.append((first, name))
     return overlaps
