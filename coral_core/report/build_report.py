@@ -27,7 +27,6 @@ from coral_core.report.content import (
     RepeatLine,
     Repeats,
     Report,
-    RunLine,
     Spending,
 )
 from coral_core.report.failures import failed_jobs, failed_tries
@@ -114,28 +113,6 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         spending=_spending(store, folder.run_id, config.budget),
         failed_jobs=failed_jobs(store, folder.run_id),
         failed_tries=failed_tries(folder),
-    )
-
-
-def run_line(folder: RunFolder) -> RunLine:
-    """The line of `coral runs`; opens no evaluation."""
-    history = History.of(folder)
-    work = sessions(folder.timings())
-    champion, state = history.held_out("champion"), run_state(folder, work)
-    last = history.generations[-1] if history.generations else None
-    return _from(
-        RunLine,
-        dict(totals(work)),
-        run_id=folder.run_id,
-        status=state,
-        error=session_error(state, work),
-        generation=last.generation if last else None,
-        generations=folder.config().search.generations,
-        best_fitness=last.best_fitness if last else None,
-        champion=history.champion,
-        champion_held_out_pass_at_1=champion.pass_at_1 if champion else None,
-        started=folder.made(),
-        path=str(folder.path),
     )
 
 

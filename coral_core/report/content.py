@@ -288,25 +288,6 @@ class Spending(Frozen):
     problem: str = Field("", description="Why the ledger could not be read; the numbers are then 0.")
 
 
-class RunLine(Frozen):
-    """One line of `coral runs`."""
-
-    run_id: str
-    status: RunState
-    error: str = Field("", description="The error that ended the latest session; empty unless failed.")
-    generation: int | None = Field(description="Latest finished generation (from 0); null before the first.")
-    generations: int = Field(description="Generations at most.")
-    best_fitness: float | None
-    champion: str | None = Field(description="Genome id of the champion so far.")
-    champion_held_out_pass_at_1: float | None = Field(description="Null before the end.")
-    started: float = Field(description="Unix time of the latest start.")
-    seconds: float = Field(description="Wall-clock seconds of all sessions.")
-    cpu_seconds: float
-    trainings: int
-    evaluations: int
-    path: str
-
-
 class Report(Frozen):
     """Everything that `coral report RUN --json` prints."""
 

@@ -223,25 +223,13 @@ def _refuse_what_is_not_ones_own(queue: JobQueue, run: str) -> None:
 
 
 def _queue_name(pool: str) -> str:
-    """The queue that is meant by its own name or a pool's; pools that somebody added are asked of the API."""
-    from flows.cli.health import find_api
-    from flows.installation.pool_status import QUEUES, queues_behind
-    from flows.prefect_api.client import RestClient
+    """The queue that is meant by its own name or its pool's. Raises `ConfigError`."""
+    from flows.installation.pool_status import QUEUES
 
     names = {"training": "training", "evaluation": "evaluation", **QUEUES}
-    if pool in names:
-        return names[pool]
-    known = f"Known without asking Prefect: {', '.join(names)}."
-    url, error = find_api()
-    if url is None:
-        raise ConfigError(f"{pool}: no such queue", remedy=f"{known} Of other pools: {error}")
-    with RestClient(url) as api:
-        queues = queues_behind(api, pool)
-    if not queues:
-        raise ConfigError(f"{pool}: no queue has its lanes on a work pool of that name at {url}", remedy=known)
-    if len(queues) > 1:
-        raise ConfigError(f"{pool}: the lanes of both queues run there", remedy="Say which: training or evaluation.")
-    return queues.pop()
+    if pool not in names:
+        raise ConfigError(f"{pool}: no such queue", remedy=f"Known: {', '.join(names)}.")
+    return names[pool]
 
 
 # -- coral submit --------------------------------------------------------------------------

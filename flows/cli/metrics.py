@@ -22,13 +22,13 @@ def serve(
     from prometheus_client import CollectorRegistry, start_http_server
 
     from flows.cli.health import find_api
-    from flows.monitoring.metrics import Figured
+    from flows.monitoring.metrics import InstallationCollector
 
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port {port}: is no port", remedy="Give one of 1 to 65535; 0 takes a free one.")
     url, error = find_api()
     registry = CollectorRegistry()
-    registry.register(Figured(store or f"{runs}/store", runs, find_api))
+    registry.register(InstallationCollector(store or f"{runs}/store", runs, find_api))
     try:
         server, _ = start_http_server(port, addr=host, registry=registry)
     except OSError as error:

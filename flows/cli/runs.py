@@ -7,9 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from coral_core.errors import CoralError
-from coral_core.report.build_report import run_line
-from coral_core.report.content import RunLine
 from coral_core.runs.run_folder import run_folders
+from coral_core.runs.run_line import RunLine, run_line
 from flows.cli.markup import marked, words
 from flows.cli.places import STATE_COLOURS, AsJson, Runs, clock
 

@@ -45,7 +45,7 @@ def status(
         if found.api.url is not None and not found.api.reachable:
             from flows.prefect_api.api_errors import ApiError
 
-            raise ApiError(found.api.problem)
+            raise ApiError(found.api.problem, remedy=found.api.remedy)
         if found.api.url is None:
             from flows.installation.local_stack import NoApiError, known_api
 
@@ -64,7 +64,7 @@ def look(store: str | None, runs: str) -> "Figures":
     from flows.installation.figures import figures
 
     url, error = find_api()
-    return figures(store or f"{runs}/store", runs, url, str(error or ""))
+    return figures(store or f"{runs}/store", runs, url, error)
 
 
 class Screen:
@@ -81,7 +81,11 @@ class Screen:
         if self._when:
             parts.append(Text(f"coral status at {self._when}; Ctrl-C ends it", style="dim"))
         if not found.api.reachable:
-            problem = found.api.problem if found.api.url is None or self._when else "the Prefect API cannot be used"
+            problem = (
+                f"{found.api.problem}. {found.api.remedy}"
+                if found.api.url is None or self._when
+                else "the Prefect API cannot be used"
+            )
             parts += [words(problem, "yellow"), Text("what the store's files tell:", style="dim"), Text("")]
         parts += [_pools(found.pools), Text("")] if not wide else [_pools_and_jobs(found.pools), Text("")]
         if not wide:

@@ -5,32 +5,29 @@ Values from the store's files are there also when the Prefect API cannot be reac
 
 import math
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
-from coral_core.bounded_read import read_file
-from coral_core.config.yaml_document import read_document
 from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
 from coral_core.ledger import Ledger
-from coral_core.queue import JobQueue, LaneNote
-from coral_core.report.content import RunLine
-from coral_core.runs.run_folder import CONFIG_BYTES, RunFolder, latest_runs
-from coral_core.runs.sessions import run_state, session_error, sessions, totals
+from coral_core.runs.run_folder import RunFolder, latest_runs
+from coral_core.runs.run_line import RunLine, run_line
 from coral_core.store.store import Store
-from flows.installation.obstacles import look_at_deployments, obstacles
-from flows.installation.pool_status import QUEUES, PoolLook, look_at_pools
+from flows.installation.obstacles import obstacles, read_deployments
+from flows.installation.pool_status import QUEUES, PoolStatus, read_pools
 from flows.installation.pool_templates import POOLS
+from flows.installation.queue_status import QueueStatus, read_queues
 from flows.prefect_api.api_errors import ApiError
 from flows.prefect_api.client import ANSWER_SECONDS, RestClient
 
-HOUR = 3600.0
 FRESH_SECONDS = 30.0
 """A lane whose note is older counts as offline."""
 MOST_EVOLUTIONS = 10
+UNREADABLE = (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a run's files raises where they are not as they were written."""
 
 
 class ApiFigures(Frozen):
@@ -38,7 +35,13 @@ class ApiFigures(Frozen):
 
     url: str | None = None
     reachable: bool = False
-    problem: str = Field("", description="Why not, and what to do.")
+    problem: str = Field("", description="Why not.")
+    remedy: str = Field("", description="What to do about it.")
+
+    @classmethod
+    def of_error(cls, url: str | None, error: CoralError) -> "ApiFigures":
+        """An API that cannot be used, or that is not configured."""
+        return cls(url=url, problem=error.problem, remedy=error.remedy)
 
 
 class PoolFigures(Frozen):
@@ -120,7 +123,7 @@ class Figures(Frozen):
 
 
 def figures(
-    place: str, runs: str, url: str | None, problem: str = "", answer_seconds: float = ANSWER_SECONDS
+    place: str, runs: str, url: str | None, error: CoralError | None = None, answer_seconds: float = ANSWER_SECONDS
 ) -> Figures:
     """Read the state of an installation.
 
@@ -128,17 +131,26 @@ def figures(
         place: Path of the store.
         runs: Directory of the runs.
         url: URL of the Prefect API; None when none is configured.
-        problem: Why there is none.
+        error: Why there is none.
         answer_seconds: Longest wait for one answer of the API, in seconds.
     """
     store = Store(place)
-    looks, found, api = _ask(url, problem, runs, answer_seconds)
-    notes = list(JobQueue(store, "training").lanes.notes(since=time.time() - HOUR))
-    by_name = {look.name: look for look in looks}
+    pools: tuple[PoolStatus, ...] = ()
+    found: list[StartObstacle] = []
+    api = ApiFigures.of_error(url, error or CoralError())
+    if url is not None:
+        try:
+            with RestClient(url, answer_seconds) as client:
+                pools, found = read_pools(client), _obstacles(client)
+            api = ApiFigures(url=url, reachable=True)
+        except ApiError as unreachable:
+            api = ApiFigures.of_error(url, unreachable)
+    queues = {queue.name: queue for queue in read_queues(store)} if store.is_prepared else {}
+    by_name = {pool.name: pool for pool in pools}
     evolutions, unreadable = _evolutions(runs, store)
     return Figures(
         api=api,
-        pools=tuple(_pool(spec.name, by_name.get(spec.name), store, notes) for spec in POOLS),
+        pools=tuple(_pool(spec.name, by_name.get(spec.name), queues) for spec in POOLS),
         store=_store(store),
         evolutions=tuple(evolutions),
         obstacles=tuple(found),
@@ -146,58 +158,46 @@ def figures(
     )
 
 
-def _ask(
-    url: str | None, problem: str, runs: str, answer_seconds: float
-) -> tuple[list[PoolLook], list[StartObstacle], ApiFigures]:
-    if url is None:
-        return [], [], ApiFigures(problem=problem)
-    try:
-        with RestClient(url, answer_seconds) as api:
-            found = [
-                StartObstacle(deployment=look.name, text=obstacle.text, todo=obstacle.todo)
-                for look in look_at_deployments(api, runs)
-                for obstacle in obstacles(look)
-                if not obstacle.busy
-            ]
-            return look_at_pools(api), found, ApiFigures(url=url, reachable=True)
-    except ApiError as error:
-        return [], [], ApiFigures(url=url, problem=str(error))
+def _obstacles(client: RestClient) -> list[StartObstacle]:
+    """Of deployments of `coral setup`, where it was run at all."""
+    deployments = read_deployments(client)
+    return [
+        StartObstacle(deployment=deployment.name, text=obstacle.problem, todo=obstacle.remedy)
+        for deployment in deployments
+        for obstacle in obstacles(deployment)
+        if not obstacle.is_busy and any(each.present for each in deployments)
+    ]
 
 
-def _pool(name: str, look: PoolLook | None, store: Store, notes: Sequence[LaneNote]) -> PoolFigures:
+def _pool(name: str, pool: PoolStatus | None, queues: Mapping[str, QueueStatus]) -> PoolFigures:
     queue = QUEUES.get(name)
     seen: dict[str, object] = {"name": name}
-    if look is not None:
-        seen |= {"present": look.present, "limit": look.limit, "paused": look.paused}
-        seen |= {"workers_online": look.workers_online, "workers_silent": len(look.workers) - look.workers_online}
+    if pool is not None:
+        seen |= {"present": pool.present, "limit": pool.concurrency_limit, "paused": pool.is_paused}
+        seen |= {"workers_online": pool.workers_online, "workers_silent": len(pool.workers) - pool.workers_online}
         if queue is None:
-            seen |= {"queued": look.queued, "running": look.running, "lanes_online": look.running}
+            seen |= {"queued": pool.queued, "running": pool.running, "lanes_online": pool.running}
         else:
-            seen["lanes_starting"] = look.queued
-    if queue is not None and store.is_prepared:
-        seen |= _jobs(JobQueue(store, queue), [note for note in notes if note.queue == queue])
+            seen["lanes_starting"] = pool.queued
+    if queue is not None and queue in queues:
+        seen |= _jobs(queues[queue])
     running = seen.get("running")
-    if look is not None and look.limit and isinstance(running, int):
-        seen["utilisation"] = round(running / look.limit, 3)
+    if pool is not None and pool.concurrency_limit and isinstance(running, int):
+        seen["utilisation"] = round(running / pool.concurrency_limit, 3)
     return PoolFigures.model_validate(seen)
 
 
-def _jobs(queue: JobQueue, notes: Sequence[LaneNote]) -> dict[str, object]:
-    """Values from the files of the queue and the notes of its lanes."""
-    now = time.time()
-    claims = {claim.digest for claim in queue.claims()}
-    hours = [note.recent.last_hour(now) for note in notes]
-    jobs = [job for note in notes for job in note.recent.jobs if not job.failed and now - job.ended < HOUR]
-    waited, worked = [job.waited for job in jobs], [job.seconds for job in jobs]
+def _jobs(queue: QueueStatus) -> dict[str, object]:
+    waited, worked = [job.waited for job in queue.jobs], [job.seconds for job in queue.jobs]
     return {
-        "queued": len(queue.open_digests() - claims),
-        "running": len(claims),
-        "lanes_online": sum(note.state != "ended" and queue.lanes.age(note.lane) < FRESH_SECONDS for note in notes),
-        "completed_last_hour": sum(hour.done for hour in hours),
-        "failed_last_hour": sum(hour.failed for hour in hours),
-        "failed": len(queue.all_failed()),
-        "uncollected": len(queue.uncollected()),
-        "jobs_measured": len(jobs),
+        "queued": queue.waiting,
+        "running": queue.claims,
+        "lanes_online": sum(lane.age < FRESH_SECONDS for lane in queue.lanes),
+        "completed_last_hour": queue.done_last_hour,
+        "failed_last_hour": queue.tries_failed_last_hour,
+        "failed": queue.failed,
+        "uncollected": len(queue.uncollected),
+        "jobs_measured": len(queue.jobs),
         "waiting_seconds_mean": mean(waited),
         "waiting_seconds_p95": percentile(waited, 0.95),
         "work_seconds_mean": mean(worked),
@@ -221,12 +221,7 @@ def _store(store: Store) -> StoreFigures:
         return StoreFigures(path=str(store.root), present=False)
     found = store.size()
     return StoreFigures(
-        path=str(store.root),
-        present=True,
-        adapters=found.adapters,
-        evaluations=found.evaluations,
-        bytes=found.bytes,
-        bytes_exact=found.exact,
+        path=str(store.root), present=True, bytes_exact=found.exact, **found.model_dump(exclude={"exact"})
     )
 
 
@@ -235,53 +230,19 @@ def _evolutions(runs: str, store: Store) -> tuple[list[EvolutionFigures], list[U
     lines, unreadable = [], []
     for folder in latest_runs(runs, MOST_EVOLUTIONS):
         try:
-            lines.append(EvolutionFigures(**_line(folder), **_spent(ledger, folder, store)))
-        except (
-            CoralError,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ) as error:
-            unreadable.append(Unreadable(run_id=folder.run_id, problem=_problem(folder, error)))
+            lines.append(EvolutionFigures(**run_line(folder).model_dump(), **_spent(ledger, folder, store)))
+        except UNREADABLE as error:
+            unreadable.append(Unreadable(run_id=folder.run_id, problem=first_line(folder, error)))
     return lines, unreadable
 
 
-def _problem(folder: RunFolder, error: Exception) -> str:
-    """What is wrong, in one line; where the configuration itself is broken, its reader's message."""
+def first_line(folder: RunFolder, error: Exception) -> str:
+    """What is wrong with the files of a run; where the configuration itself is broken, its reader's message."""
     try:
         folder.config()
     except (CoralError, OSError, ValueError) as better:
         error = better
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _line(folder: RunFolder) -> dict[str, object]:
-    """The keys of a `RunLine`, from the last records alone: a run of 200 generations has a history of megabytes."""
-    work = sessions(folder.timings())
-    spent = totals(work)
-    final, last = folder.last("final"), folder.last("generation")
-    state = run_state(folder, work)
-    held_out = [line.pass_at_1 for line in final.held_out if line.name == "champion"] if final is not None else []
-    config, _ = read_document(read_file(folder.path / "config.yaml", CONFIG_BYTES).decode(), "config.yaml")
-    return {
-        "run_id": folder.run_id,
-        "status": state,
-        "error": session_error(state, work),
-        "generation": last.generation if last is not None else None,
-        "generations": config["search"]["generations"],
-        "best_fitness": last.best_fitness if last is not None else None,
-        "champion": final.champion if final is not None else last.best if last is not None else None,
-        "champion_held_out_pass_at_1": held_out[0] if held_out else None,
-        "started": folder.made(),
-        "seconds": spent.seconds,
-        "cpu_seconds": spent.cpu_seconds,
-        "trainings": spent.trainings,
-        "evaluations": spent.evaluations,
-        "path": str(folder.path),
-    }
 
 
 def _spent(ledger: Ledger, folder: RunFolder, store: Store) -> dict[str, object]:

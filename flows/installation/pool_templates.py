@@ -8,6 +8,7 @@ privileges. The only variable left open is a name. Anyone who may write pools or
 import json
 import re
 import string
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +91,15 @@ RECORD = "coral"
 """Key of a template that holds its `Record`. Prefect itself reads only `job_configuration` and `variables`."""
 
 
+class Drift(StrEnum):
+    """How a pool's template differs from what `coral setup` of this version would write; completes `coral-a100 ...`."""
+
+    NO_RECORD = "holds no record of coral setup that can be read"
+    CHANGED = "was changed after coral setup wrote it"
+    OTHER_TYPE = "was written for a pool of another type"
+    OTHER_VERSION = "was written by a version that renders another"
+
+
 class Record(Frozen):
     """What `coral setup` stored in a template when it wrote it."""
 
@@ -112,32 +122,34 @@ def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
 
 def recorded(pool: str, found: dict[str, Any]) -> Place:
     """What the template of `pool` was rendered with, as its record says. Raises `ConfigError` where it holds none."""
-    try:
-        return Record.model_validate(found[RECORD]).place
-    except (KeyError, ValueError):
+    if (record := _record(found)) is None:
         raise ConfigError(
             f"work pool {pool}: its template holds no options of coral setup that can be read (--as-installed)",
             remedy="Run coral setup with the options of your set-up.",
-        ) from None
+        )
+    return record.place
 
 
-def difference(pool: PoolSpec, type_: str, found: dict[str, Any]) -> str:
-    """How a template differs from what this version renders for its recorded options; empty where it does not."""
-    body = {key: value for key, value in found.items() if key != RECORD}
+def drift(pool: PoolSpec, type_: str, found: dict[str, Any]) -> Drift | None:
+    """How a template differs from what this version renders for its recorded options; None where it does not."""
+    record, body = _record(found), {key: value for key, value in found.items() if key != RECORD}
+    if record is None:
+        return Drift.NO_RECORD
     try:
-        record = Record.model_validate(found[RECORD])
-        same = digest(body) == record.sha256
-    except KeyError:
-        return "holds no record of coral setup"
-    except (TypeError, ValueError):
-        return "holds a record of coral setup that cannot be read"
-    if not same:
-        return "was changed after coral setup wrote it"
+        if digest(body) != record.sha256:
+            return Drift.CHANGED
+    except (TypeError, ValueError):  # no JSON that was ever rendered
+        return Drift.CHANGED
     if record.place.infrastructure != type_:
-        return f"is of a pool of type {record.place.infrastructure}, and this pool is of type {type_}"
-    if body != _rendered(pool, record.place):
-        return f"was written by version {record.version}, and this one renders another"
-    return ""
+        return Drift.OTHER_TYPE
+    return Drift.OTHER_VERSION if body != _rendered(pool, record.place) else None
+
+
+def _record(found: dict[str, Any]) -> Record | None:
+    try:
+        return Record.model_validate(found.get(RECORD))
+    except ValueError:
+        return None
 
 
 def _rendered(pool: PoolSpec, place: Place) -> dict[str, Any]:

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from coral_core.errors import ConfigError, CoralError, JudgeError
 from coral_core.runs.run_folder import run_folders
 from coral_core.store.store import Store
-from flows.installation.obstacles import DeploymentLook
+from flows.installation.queue_status import read_queues
 from flows.monitoring.finding import Check
-from flows.monitoring.ledger_checks import ledger_check
-from flows.monitoring.progress_checks import look_at_evolutions, progress_updates
-from flows.monitoring.server_checks import look_at_server, server_checks
-from flows.monitoring.start_checks import lane_starts, look_at_starts
+from flows.monitoring.progress_checks import EvolutionStatus, progress_updates, read_evolutions
+from flows.monitoring.server_checks import ServerStatus, lane_starts, read_server, server_checks
 from flows.monitoring.storage_checks import storage_checks
-from flows.monitoring.work_checks import look_at_queues, work_checks
-from flows.prefect_api.client import ANSWER_SECONDS
+from flows.monitoring.work_checks import work_checks
+from flows.prefect_api.api_errors import ApiError
+from flows.prefect_api.client import ANSWER_SECONDS, RestClient
 
 
 def installation_checks(
@@ -29,26 +28,26 @@ def installation_checks(
         answer_seconds: How long the API may take for one answer.
     """
     store = Store(place)
-    pools = None
-    reachable = None
-    starts: tuple[DeploymentLook, ...] | str | None = None
+    server: ServerStatus | None = None
+    evolutions: list[EvolutionStatus] | None = None
     if url is None:
-        missing = error or ConfigError("none is configured", remedy="coral up, or set PREFECT_API_URL")
-        yield Check.of_error("api", missing)
+        error = error or ConfigError("none is configured", remedy="coral up, or set PREFECT_API_URL")
     else:
-        look = look_at_server(url, answer_seconds)
-        yield from server_checks(look)
-        if not look.problem:
-            pools, reachable = look.pools, url
-            starts = look_at_starts(url, runs, answer_seconds)
-    yield from storage_checks(store, reachable, used=bool(run_folders(runs)))
-    evolutions = look_at_evolutions(runs, store, reachable, answer_seconds)
-    yield ledger_check(store, evolutions)
-    queues = look_at_queues(store)
-    if starts is not None:
-        yield lane_starts(starts, queues)
-    yield from work_checks(queues, pools, store)
-    yield progress_updates(evolutions)
+        try:
+            with RestClient(url, answer_seconds) as api:
+                server, evolutions = read_server(api), read_evolutions(runs, store, api)
+        except ApiError as unreachable:
+            error = unreachable
+    if server is not None:
+        yield from server_checks(server)
+    elif error is not None:
+        yield Check.of_error("api", error, "no lane can be started, nothing shows in the UI")
+    queues = read_queues(store)
+    yield from storage_checks(store, server, used=bool(run_folders(runs)))
+    if server is not None:
+        yield lane_starts(server.deployments, queues)
+    yield from work_checks(queues, server, store)
+    yield progress_updates(evolutions if evolutions is not None else read_evolutions(runs, store, None))
     yield judge_layers()
 
 
@@ -61,8 +60,7 @@ def judge_layers() -> Check:
         found = detect_layers()
     except (JudgeError, OSError) as error:
         return Check(name, "bad", str(error).splitlines()[0], todo="coral doctor tries each layer")
-    missing = [layer for layer in BASE_LAYERS if not found[layer]]
-    if missing:
+    if missing := [layer for layer in BASE_LAYERS if not found[layer]]:
         return Check(
             name,
             "bad",

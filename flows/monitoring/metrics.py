@@ -8,7 +8,7 @@ average job latency. Labels are bounded: pools, the latest ten evolutions, names
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from operator import attrgetter
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,59 +23,68 @@ from flows.installation.figures import EvolutionFigures, Figures, PoolFigures, f
 from flows.monitoring.finding import Check
 from flows.monitoring.installation_checks import installation_checks
 
-FIGURES_SECONDS = 5.0
-CHECKS_SECONDS = 30.0
+KEPT_SECONDS = 5.0
+"""A scrape within this time of another one gets the same values."""
 API_SECONDS = 4.0
 """An API that has not answered for so long is down: a scrape must answer before Prometheus gives it up (20 s)."""
 
-Value = TypeVar("Value")
-Row = tuple[str, str]
-POOL: dict[str, Row] = {
-    "coral_queue_depth": ("queued", "Jobs that wait for a lane (of coral-control: evolutions)."),
-    "coral_job_completion_rate": ("completed_last_hour", "Jobs done within the last hour, in jobs per hour."),
-    "coral_worker_utilization": ("utilisation", "Share of a pool's lanes that work now, 0 to 1."),
+Value = float | None
+POOL: dict[str, tuple[str, Callable[[PoolFigures], Value]]] = {
+    "coral_queue_depth": ("Jobs that wait for a lane (of coral-control: evolutions).", attrgetter("queued")),
+    "coral_job_completion_rate": ("Jobs done within the last hour, in jobs per hour.", attrgetter("completed_last_hour")),
+    "coral_worker_utilization": ("Share of a pool's lanes that work now, 0 to 1.", attrgetter("utilisation")),
     "coral_average_job_latency_seconds": (
-        "latency_seconds_mean",
         "Mean of waiting and work of the last hour's jobs, in seconds.",
+        attrgetter("latency_seconds_mean"),
     ),
-    "coral_jobs_running": ("running", "Jobs in lanes now."),
-    "coral_jobs_given_up": ("failed", "Jobs that failed too often and lie there (coral jobs)."),
-    "coral_failed_tries": ("failed_last_hour", "Tries that failed within the last hour, in tries per hour."),
-    "coral_uncollected_results": ("uncollected", "Results that lie in the store and no evolution has taken."),
-    "coral_lanes_online": ("lanes_online", "Lanes that beat."),
-    "coral_lanes_starting": ("lanes_starting", "Lanes that were asked for and do not beat yet."),
-    "coral_lanes_limit": ("limit", "Lanes that the pool allows."),
-    "coral_workers_online": ("workers_online", "Workers whose heartbeats come."),
-    "coral_workers_silent": ("workers_silent", "Workers that Prefect lists and that have missed heartbeats."),
-    "coral_job_waiting_seconds_mean": (
-        "waiting_seconds_mean",
-        "Ticket to claim, mean of the last hour's jobs, in seconds.",
+    "coral_result_collection_errors": (
+        "Results that nobody has taken and jobs that were given up, together.",
+        lambda pool: None if pool.uncollected is None or pool.failed is None else pool.uncollected + pool.failed,
     ),
-    "coral_job_waiting_seconds_p95": ("waiting_seconds_p95", "Ticket to claim, 95th percentile, in seconds."),
-    "coral_job_work_seconds_mean": ("work_seconds_mean", "Claim to result, mean of the last hour's jobs, in seconds."),
-    "coral_job_work_seconds_p95": ("work_seconds_p95", "Claim to result, 95th percentile, in seconds."),
-}
-"""Metric -> field of `PoolFigures`, and what it is. Label: pool."""
-EVOLUTION: dict[str, Row] = {
-    "coral_evolution_generations_done": ("generation", "Generations that are done."),
-    "coral_evolution_generations": ("generations", "Generations that it will have at most."),
-    "coral_evolution_best_fitness": ("best_fitness", "Fitness of the best genome so far, 0 to 1."),
-    "coral_evolution_trainings": ("trainings", "Trainings done; cache hits are not counted."),
-    "coral_evolution_evaluations": ("evaluations", "Evaluations done; cache hits are not counted."),
-    "coral_evolution_lane_seconds": ("gpu_hours", "Lane seconds spent on it; a lane holds one GPU."),
-    "coral_evolution_money": ("money", "Price of these lane hours, in the currency of its budget."),
+    "coral_jobs_running": ("Jobs in lanes now.", attrgetter("running")),
+    "coral_jobs_given_up": ("Jobs that failed too often and lie there (coral jobs).", attrgetter("failed")),
+    "coral_failed_tries": ("Tries that failed within the last hour, in tries per hour.", attrgetter("failed_last_hour")),
+    "coral_uncollected_results": ("Results in the store that no evolution has taken.", attrgetter("uncollected")),
+    "coral_lanes_online": ("Lanes that beat.", attrgetter("lanes_online")),
+    "coral_lanes_starting": ("Lanes that were asked for and do not beat yet.", attrgetter("lanes_starting")),
+    "coral_lanes_limit": ("Lanes that the pool allows.", attrgetter("limit")),
+    "coral_workers_online": ("Workers whose heartbeats come.", attrgetter("workers_online")),
+    "coral_workers_silent": ("Workers that Prefect lists and that have missed heartbeats.", attrgetter("workers_silent")),
+    "coral_pool_paused": ("1 when the pool starts no new flow runs, else 0.", attrgetter("paused")),
+    **{
+        f"coral_job_{part}_seconds_{kind}": (f"{what}, {words} of the last hour's jobs, in seconds.", attrgetter(f"{part}_seconds_{kind}"))
+        for part, what in (("waiting", "Ticket to claim"), ("work", "Claim to result"))
+        for kind, words in (("mean", "mean"), ("p95", "95th percentile"))
+    },
+}  # fmt: skip
+"""Metric -> what it is, and its value for a pool (label: pool)."""
+EVOLUTION: dict[str, tuple[str, Callable[[EvolutionFigures], Value]]] = {
+    "coral_evolution_running": ("1 while the evolution runs, else 0.", lambda found: found.status == "running"),
+    "coral_evolution_paused": (
+        "1 while its budget lets no new job start, else 0.",
+        lambda found: found.status == "running" and bool(found.paused),
+    ),
+    "coral_evolution_generations_done": (
+        "Generations that are done.",
+        lambda found: 0 if found.generation is None else found.generation + 1,
+    ),
+    "coral_evolution_generations": ("Generations that it will have at most.", attrgetter("generations")),
+    "coral_evolution_best_fitness": ("Fitness of the best genome so far, 0 to 1.", attrgetter("best_fitness")),
+    "coral_evolution_trainings": ("Trainings done; cache hits are not counted.", attrgetter("trainings")),
+    "coral_evolution_evaluations": ("Evaluations done; cache hits are not counted.", attrgetter("evaluations")),
+    "coral_evolution_lane_seconds": (
+        "Lane seconds spent on it; a lane holds one GPU.",
+        lambda found: None if found.gpu_hours is None else 3600 * found.gpu_hours,
+    ),
+    "coral_evolution_money": ("Price of these lane hours, in the currency of its budget.", attrgetter("money")),
     "coral_evolution_budget_used": (
-        "budget_used",
         "Largest share of a limit that is spent, 0 to 1 (0 without limits).",
+        attrgetter("budget_used"),
     ),
 }
-"""Metric -> field of `EvolutionFigures`, and what it is. Label: run."""
+"""Metric -> what it is, and its value for an evolution (label: run)."""
 OTHER: dict[str, str] = {
     "coral_api_up": "1 when the Prefect API answers, else 0.",
-    "coral_pool_paused": "1 when the pool starts no new flow runs, else 0. Label: pool.",
-    "coral_result_collection_errors": "Results that nobody has taken and jobs that were given up, together. Label: pool.",
-    "coral_evolution_running": "1 while the evolution runs, else 0. Label: run.",
-    "coral_evolution_paused": "1 while its budget lets no new job start, else 0. Label: run.",
     "coral_evolutions_unreadable": "Runs whose files cannot be read (coral runs names them).",
     "coral_store_entries": "Entries of the store. Label: kind.",
     "coral_store_bytes": "Bytes of these entries.",
@@ -83,12 +92,11 @@ OTHER: dict[str, str] = {
     "coral_lane_seconds": "Lane seconds since the ledger began. Label: queue.",
     "coral_jobs_ended": "Jobs that ended, done or failed, since the ledger began. Label: queue.",
     "coral_check_ok": "1 when a check of `coral health` is not bad, else 0. Label: check.",
-    "coral_scrape_seconds": "Seconds that it took to compute the figures (they are kept for 5 s, checks for 30 s).",
 }
 
 
-class Figured(Collector):
-    """Computes figures and checks on scrape; keeps them for a moment.
+class InstallationCollector(Collector):
+    """Computes figures and checks on scrape, and keeps them for `KEPT_SECONDS`.
 
     Args:
         place: The store.
@@ -97,30 +105,26 @@ class Figured(Collector):
     """
 
     def __init__(self, place: str, runs: str, api: Callable[[], tuple[str | None, CoralError | None]]) -> None:
+        self._place, self._runs, self._api = place, runs, api
         self._store = Store(place)
         self._ledger = Ledger(self._store)
         self._lock = threading.Lock()
-
-        def found() -> Figures:
-            url, error = api()
-            return figures(place, runs, url, str(error or ""), API_SECONDS)
-
-        self._figures = _Kept(FIGURES_SECONDS, found)
-
-        def checks() -> list[Check]:
-            seen = self._figures.value().api  # one that did not answer is not asked again for the checks
-            error = None if seen.reachable else CoralError(seen.problem)
-            return list(installation_checks(place, runs, seen.url if seen.reachable else None, error, API_SECONDS))
-
-        self._checks = _Kept(CHECKS_SECONDS, checks)
+        self._made = -KEPT_SECONDS
+        self._metrics: list[Metric] = []
 
     def collect(self) -> Iterable[Metric]:
         with self._lock:
-            started = time.perf_counter()
-            found, checks = self._figures.value(), self._checks.value()
-            yield from metrics(found, checks)
-            yield from self._account()
-            yield _gauge("coral_scrape_seconds", [({}, time.perf_counter() - started)])
+            if time.monotonic() - self._made > KEPT_SECONDS:
+                self._metrics = [*self._figures(), *self._account()]
+                self._made = time.monotonic()
+            return self._metrics
+
+    def _figures(self) -> Iterator[Metric]:
+        url, error = self._api()
+        found = figures(self._place, self._runs, url, error, API_SECONDS)
+        if not found.api.reachable:  # an API that did not answer is not asked again for the checks
+            url, error = None, CoralError(found.api.problem, remedy=found.api.remedy)
+        return metrics(found, installation_checks(self._place, self._runs, url, error, API_SECONDS))
 
     def _account(self) -> Iterator[Metric]:
         """From the ledger: a counter that only grows, whatever lanes end or evolutions restart."""
@@ -140,64 +144,28 @@ class Figured(Collector):
             jobs.add_metric([queue], sum(queues[queue].jobs for queues in work if queue in queues))
         yield seconds
         yield jobs
-        yield _gauge("coral_lane_seconds_today", [({}, 3600 * hours)])
-
-
-class _Kept(Generic[Value]):
-    """A value that is made anew when it is older than `seconds`."""
-
-    def __init__(self, seconds: float, make: Callable[[], Value]) -> None:
-        self._seconds = seconds
-        self._make = make
-        self._made = 0.0
-        self._value: Value | None = None
-
-    def value(self) -> Value:
-        if self._value is None or time.monotonic() - self._made > self._seconds:
-            self._value, self._made = self._make(), time.monotonic()
-        return self._value
+        yield _gauge("coral_lane_seconds_today", [("", 3600 * hours)])
 
 
 def metrics(found: Figures, checks: Iterable[Check]) -> Iterator[Metric]:
     """Everything but the ledger's counters."""
-    yield _gauge("coral_api_up", [({}, float(found.api.reachable))])
-    for name, (attribute, text) in POOL.items():
-        yield _gauge(name, [({"pool": p.name}, getattr(p, attribute)) for p in found.pools], text)
-    yield _gauge("coral_pool_paused", [({"pool": pool.name}, pool.paused) for pool in found.pools])
-    yield _gauge("coral_result_collection_errors", [({"pool": pool.name}, _errors(pool)) for pool in found.pools])
-    for name, (attribute, text) in EVOLUTION.items():
-        yield _gauge(name, [({"run": e.run_id}, _of(e, attribute)) for e in found.evolutions], text)
-    running = [({"run": e.run_id}, float(e.status == "running")) for e in found.evolutions]
-    paused = [({"run": e.run_id}, float(e.status == "running" and bool(e.paused))) for e in found.evolutions]
-    yield _gauge("coral_evolution_running", running)
-    yield _gauge("coral_evolution_paused", paused)
-    yield _gauge("coral_evolutions_unreadable", [({}, len(found.unreadable))])
-    store = found.store
-    kinds = {"adapter": store.adapters, "evaluation": store.evaluations} if store.present else {}
-    yield _gauge("coral_store_entries", [({"kind": kind}, count) for kind, count in kinds.items()])
-    yield _gauge("coral_store_bytes", [({}, store.bytes if store.present else None)])
-    yield _gauge("coral_check_ok", [({"check": check.name}, float(check.state != "bad")) for check in checks])
+    for name, (text, of_pool) in POOL.items():
+        yield _gauge(name, [(pool.name, of_pool(pool)) for pool in found.pools], "pool", text)
+    for name, (text, of_evolution) in EVOLUTION.items():
+        yield _gauge(name, [(line.run_id, of_evolution(line)) for line in found.evolutions], "run", text)
+    yield _gauge("coral_api_up", [("", found.api.reachable)])
+    yield _gauge("coral_evolutions_unreadable", [("", len(found.unreadable))])
+    if found.store.present:
+        kinds = [("adapter", found.store.adapters), ("evaluation", found.store.evaluations)]
+        yield _gauge("coral_store_entries", kinds, "kind")
+        yield _gauge("coral_store_bytes", [("", found.store.bytes)])
+    yield _gauge("coral_check_ok", [(check.name, check.state != "bad") for check in checks], "check")
 
 
-def _errors(pool: PoolFigures) -> int | None:
-    if pool.uncollected is None or pool.failed is None:
-        return None
-    return pool.uncollected + pool.failed
-
-
-def _of(line: EvolutionFigures, attribute: str) -> float | None:
-    value: float | None = getattr(line, attribute)
-    if attribute == "generation":
-        return 0 if value is None else value + 1
-    if attribute == "gpu_hours" and value is not None:
-        return 3600 * value
-    return value
-
-
-def _gauge(name: str, rows: Iterable[tuple[dict[str, str], float | None]], text: str = "") -> GaugeMetricFamily:
-    """A gauge of the rows that are known."""
-    known = [(labels, value) for labels, value in rows if value is not None]
-    family = GaugeMetricFamily(name, text or OTHER[name], labels=sorted(known[0][0]) if known and known[0][0] else None)
-    for labels, value in known:
-        family.add_metric([visible(labels[key]) for key in sorted(labels)], float(value))  # folders may have any name
+def _gauge(name: str, rows: Iterable[tuple[str, Value]], label: str = "", text: str = "") -> GaugeMetricFamily:
+    """A gauge of the rows that are known, each a value of `label` and what was measured."""
+    family = GaugeMetricFamily(name, text or OTHER[name], labels=[label] if label else None)
+    for key, value in rows:
+        if value is not None:
+            family.add_metric([visible(key)] if label else [], float(value))  # folders may have any name
     return family

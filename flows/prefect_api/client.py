@@ -25,6 +25,8 @@ CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 20.0
 PAGE = 200
 """Rows that are asked for at once: a server's default for PREFECT_SERVER_API_DEFAULT_LIMIT, which refuses more."""
+SILENT_BEATS = 5 / 3
+"""Heartbeat intervals after which a worker counts as silent: 50 s at the usual 30 s."""
 _PROTECTED = {"user-agent", "prefect-csrf-token", "prefect-csrf-client"}
 """Headers that Prefect's client does not let `PREFECT_CLIENT_CUSTOM_HEADERS` set."""
 
@@ -68,7 +70,6 @@ class Deployment(_Record):
     """One deployment. `paused` concerns its schedule alone."""
 
     id: str = ""
-    flow_id: str = ""
     paused: bool = False
     work_pool_name: str | None = None
     work_queue_name: str | None = None
@@ -88,19 +89,24 @@ class WorkPool(_Record):
 class WorkQueue(_Record):
     """One queue of a work pool."""
 
-    name: str = ""
     concurrency_limit: int | None = None
     is_paused: bool = False
     last_polled: datetime | None = None
+    polled: float | None = Field(None, description="Seconds since a worker asked for its flow runs; None: never.")
 
 
 class Worker(_Record):
     """One worker of a pool; Prefect goes on listing workers that are gone."""
 
     name: str
-    status: str = "ONLINE"
     last_heartbeat_time: datetime | None = None
     heartbeat_interval_seconds: float = Field(30.0, gt=0)
+    silent: float = Field(0.0, description="Seconds since its last heartbeat, by the server's clock.")
+
+    @property
+    def is_online(self) -> bool:
+        """Whether its heartbeats come; Prefect itself says OFFLINE after 3 missing ones."""
+        return self.silent <= SILENT_BEATS * self.heartbeat_interval_seconds
 
 
 class Automation(_Record):
@@ -118,11 +124,6 @@ class LogLine(_Record):
     level: int
     timestamp: datetime
     message: str
-
-
-class _Id(_Record):
-    id: str
-    name: str
 
 
 class _Updated(_Record):
@@ -265,15 +266,6 @@ class RestClient:
         """A deployment by its full name (flow/deployment)."""
         return self._one(Deployment, f"deployments/name/{quote(name)}")
 
-    def flows_deployed_to(self, pool: str, flows: Sequence[str]) -> set[str]:
-        """Those of the named flows that have a deployment on `pool`."""
-        named = self._all(_Id, "flows/filter", {"flows": {"name": {"any_": list(flows)}}})
-        deployed = {
-            found.flow_id
-            for found in self._all(Deployment, "deployments/filter", {"work_pools": {"name": {"any_": [pool]}}})
-        }
-        return {flow.name for flow in named if flow.id in deployed}
-
     def work_pools(self) -> list[WorkPool]:
         return self._all(WorkPool, "work_pools/filter")
 
@@ -281,11 +273,19 @@ class RestClient:
         return self._one(WorkPool, f"work_pools/{quote(name, safe='')}")
 
     def work_queue(self, pool: str, name: str) -> WorkQueue | None:
-        return self._one(WorkQueue, f"work_pools/{quote(pool, safe='')}/queues/{quote(name, safe='')}")
+        found = self._one(WorkQueue, f"work_pools/{quote(pool, safe='')}/queues/{quote(name, safe='')}")
+        if found is None or found.last_polled is None:
+            return found
+        return found.model_copy(update={"polled": self.age(found.last_polled)})
 
     def workers(self, pool: str) -> list[Worker]:
-        """Workers of a pool, those that Prefect still lists; none where the pool is missing."""
-        return self._all(Worker, f"work_pools/{quote(pool, safe='')}/workers/filter")
+        """Workers of a pool that ever sent a heartbeat and that Prefect still lists; none where the pool is missing."""
+        found = self._all(Worker, f"work_pools/{quote(pool, safe='')}/workers/filter")
+        return [
+            worker.model_copy(update={"silent": self.age(worker.last_heartbeat_time)})
+            for worker in found
+            if worker.last_heartbeat_time is not None
+        ]
 
     def automations(self) -> list[Automation]:
         return self._all(Automation, "automations/filter")

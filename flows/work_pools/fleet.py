@@ -24,7 +24,7 @@ from prefect.states import Cancelled, Cancelling, Crashed
 from coral_core.config import InfraConfig
 from coral_core.errors import ConfigError, CoralError
 from coral_core.queue import QueueName
-from flows.installation.obstacles import POLLED_SECONDS, Deployments, obstacles
+from flows.installation.obstacles import POLLED_SECONDS, obstacles, read_deployment
 from flows.prefect_api.client import RestClient, api_error, refuse_other_servers
 from flows.prefect_api.prefect_client import (
     ANSWER_SECONDS,
@@ -291,12 +291,12 @@ class Fleet:
         try:
             if self._plain is None:
                 self._plain = RestClient(api_in_use(), ANSWER_SECONDS)
-            look = Deployments(self._plain).look(group.name)
+            found = read_deployment(self._plain, group.name)
         except CoralError as error:
             return Notice("not known", f"lanes wait, and why cannot be looked up: {error}")
-        if found := obstacles(look):
-            turns = "; lanes take turns" if all(each.busy for each in found) else ""
-            return Notice("; ".join(each.key for each in found), "; ".join(map(str, found)) + turns)
+        if reasons := obstacles(found):
+            turns = "; lanes take turns" if all(each.is_busy for each in reasons) else ""
+            return Notice("; ".join(each.key for each in reasons), "; ".join(map(str, reasons)) + turns)
         if not waiting:
             return Notice()
         longest = max(map(age, waiting))
@@ -305,7 +305,7 @@ class Fleet:
                 return Notice()
             text = f"a worker of {group.pool} has taken a lane and it has not begun for {longest:.0f} s. See the worker's log"
             return Notice(f"not begun {group.pool}", text)
-        asked = look.queue.polled if look.queue is not None else None
+        asked = found.queue.polled if found.queue is not None else None
         return Notice(
             f"not taken {group.pool}",
             f"no worker of {group.pool} has taken a lane that has waited for {longest:.0f} s. Deployment, pool and queue are open; a "

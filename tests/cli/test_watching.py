@@ -61,7 +61,7 @@ def test_status_shows_everything_and_imports_nothing_heavy(place: Path, api: tup
     for word in ("coral-a100", "coral-a10g", "coral-control", "waiting (95%)", "adapters", "synthetic-"):
         assert word in done.stdout
     data = json.loads(coral("status", "--json", cwd=place, url=api[1]).stdout)
-    assert data["api"] == {"url": api[1], "reachable": True, "problem": ""}
+    assert data["api"] == {"url": api[1], "reachable": True, "problem": "", "remedy": ""}
     assert [pool["workers_online"] for pool in data["pools"]] == [1, 1, 1]
     assert data["evolutions"][0]["paused"] == ""
 

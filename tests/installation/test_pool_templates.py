@@ -13,8 +13,8 @@ from prefect.flows import load_flow_from_entrypoint
 from coral_core.errors import ConfigError
 from flows.cli import build
 from flows.installation import server_setup as setting_up
-from flows.installation.pool_status import PoolLook
-from flows.installation.pool_templates import DEPLOYMENTS, FILES, POOLS, RECORD, Place, difference, template
+from flows.installation.pool_status import PoolStatus
+from flows.installation.pool_templates import DEPLOYMENTS, FILES, POOLS, RECORD, Drift, Place, drift, template
 from flows.monitoring.finding import Check
 from flows.monitoring.server_checks import templates
 
@@ -60,8 +60,10 @@ def place_of(arguments: list[str]) -> Place:
     return found[0]
 
 
-def looks(place: Place) -> tuple[PoolLook, ...]:
-    return tuple(PoolLook(name=spec.name, type=place.infrastructure, template=template(spec, place)) for spec in POOLS)
+def statuses(place: Place) -> tuple[PoolStatus, ...]:
+    return tuple(
+        PoolStatus(name=spec.name, type=place.infrastructure, base_job_template=template(spec, place)) for spec in POOLS
+    )
 
 
 class Server:
@@ -99,7 +101,7 @@ def test_health_is_green_right_after_setup_with_any_options(given: dict[str, str
         place = place_of(arguments)
     except ConfigError:
         return  # options that do not go together are refused
-    check = templates(looks(place))
+    check = templates(statuses(place))
     assert check.state == "ok", check
     server = Server(place)
     assert server.set_up_as_installed() == ["is as it should be"] * len(POOLS) and not server.updated
@@ -112,19 +114,19 @@ def test_a_change_by_hand_is_told_apart_from_another_version(
 ) -> None:
     place = Place(infrastructure=infrastructure, workdir="/srv", token_secret="hf", lane_image="reg/lane:7")
     written = template(spec, place)
-    assert difference(spec, infrastructure, written) == ""
+    assert drift(spec, infrastructure, written) is None
     changed = copy.deepcopy(written)
     changed["job_configuration"]["env"]["LD_PRELOAD"] = "/tmp/x.so"
-    assert difference(spec, infrastructure, changed) == "was changed after coral setup wrote it"
+    assert drift(spec, infrastructure, changed) is Drift.CHANGED
     forged = copy.deepcopy(changed)  # with a digest that fits: it is still not what this version renders
     forged[RECORD]["sha256"] = setup_digest({key: value for key, value in forged.items() if key != RECORD})
-    assert difference(spec, infrastructure, forged).startswith("was written by version ")
+    assert drift(spec, infrastructure, forged) is Drift.OTHER_VERSION
     del changed[RECORD]
-    assert difference(spec, infrastructure, changed) == "holds no record of coral setup"
+    assert drift(spec, infrastructure, changed) is Drift.NO_RECORD
     for record in (5, {}, {"place": "x"}, None):
-        assert "cannot be read" in difference(spec, infrastructure, written | {RECORD: record})
+        assert drift(spec, infrastructure, written | {RECORD: record}) is Drift.NO_RECORD
     other = "docker" if infrastructure == "process" else "process"
-    assert "this pool is of type" in difference(spec, other, written)
+    assert drift(spec, other, written) is Drift.OTHER_TYPE
 
 
 def setup_digest(body: Any) -> str:
@@ -140,7 +142,10 @@ def test_the_remedy_of_health_restores_a_changed_template_with_the_options_of_it
     server.templates["coral-a100"]["job_configuration"]["env"] = {}
 
     def check() -> Check:
-        found = [PoolLook(name=name, type="kubernetes", template=found) for name, found in server.templates.items()]
+        found = [
+            PoolStatus(name=name, type="kubernetes", base_job_template=found)
+            for name, found in server.templates.items()
+        ]
         return templates(tuple(found))
 
     assert check().state == "bad" and check().found == "coral-a100 was changed after coral setup wrote it"
@@ -155,7 +160,7 @@ def test_without_a_record_no_options_are_guessed(record: Any) -> None:
     server.templates["coral-control"][RECORD] = record
     with pytest.raises(ConfigError, match="holds no options of coral setup that can be read"):
         server.set_up_as_installed()
-    found = PoolLook(name="coral-control", type="process", template=server.templates["coral-control"])
+    found = PoolStatus(name="coral-control", type="process", base_job_template=server.templates["coral-control"])
     assert templates((found,)).todo == "coral setup with the options of your set-up"
 
 

@@ -23,15 +23,16 @@ from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.runs.run_lock import hold
 from coral_core.store.store import Store
 from flows.installation.figures import figures
-from flows.installation.pool_status import WorkerLook
+from flows.installation.queue_status import LaneStatus, QueueStatus, read_queues
 from flows.monitoring import storage_checks as storage
 from flows.monitoring.finding import Check, healthy, summary
 from flows.monitoring.installation_checks import installation_checks, judge_layers
-from flows.monitoring.ledger_checks import ledger_check
-from flows.monitoring.progress_checks import EvolutionLook, look_at_evolutions, progress_updates
-from flows.monitoring.server_checks import look_at_server, server_checks, versions
-from flows.monitoring.storage_checks import LaneRun, disk, shared, writable
-from flows.monitoring.work_checks import LaneLook, QueueLook, lanes, look_at_queues, work_checks
+from flows.monitoring.progress_checks import EvolutionStatus, progress_updates, read_evolutions
+from flows.monitoring.server_checks import LaneRun, ServerStatus, read_server, server_checks, versions
+from flows.monitoring.storage_checks import disk, ledger, shared, writable
+from flows.monitoring.work_checks import lanes, work_checks
+from flows.prefect_api.api_errors import ApiError, KeyRefusedError
+from flows.prefect_api.client import RestClient, Worker
 from tests.monitoring.fake_api import FakeApi, ago
 
 
@@ -53,6 +54,11 @@ def says(check: Check, state: str, *words: str) -> None:
     assert check.state == state, check
     for word in words:
         assert word in text, f"{word!r} is not in {text!r}"
+
+
+def server_of(url: str) -> ServerStatus:
+    with RestClient(url) as api:
+        return read_server(api)
 
 
 def ticket(run: str = "one", name: str = "a", **more: Any) -> Ticket:
@@ -95,22 +101,29 @@ def test_no_api_at_all(store: Store, tmp_path: Path) -> None:
     says(checks["api"], "bad", "nothing is up", "Run coral up")
 
 
-def test_a_refused_key(fake: FakeApi, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_key(fake: FakeApi, url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.status = 401
-    says(named(server_checks(look_at_server(url)))["api"], "bad", "asks for a key (401)", "PREFECT_API_KEY")
+    says(
+        named(installation_checks(str(store.root), str(tmp_path), url))["api"],
+        "bad",
+        "asks for a key (401)",
+        "PREFECT_API_KEY",
+    )
+    with pytest.raises(KeyRefusedError):
+        server_of(url)
     fake.status = 200
     monkeypatch.setenv("PREFECT_API_KEY", "secret")
-    assert look_at_server(url).problem == "" and fake.keys[-1] is None, "it is of the API that is configured"
+    assert server_of(url).version and fake.keys[-1] is None, "it is of the API that is configured"
     monkeypatch.setenv("PREFECT_API_URL", url)
-    assert look_at_server(url).problem == "" and fake.keys[-1] == "Bearer secret"
+    assert server_of(url).version and fake.keys[-1] == "Bearer secret"
     monkeypatch.delenv("PREFECT_API_KEY")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:secret")
-    assert look_at_server(url).problem == "" and fake.keys[-1] == "Basic bWU6c2VjcmV0"
+    assert server_of(url).version and fake.keys[-1] == "Basic bWU6c2VjcmV0"
 
 
 def test_something_else_than_prefect_answers(fake: FakeApi, url: str) -> None:
-    look = look_at_server(url.removesuffix("/api") + "/elsewhere/..%2f")
-    assert look.problem or look.version == ""  # never an exception
+    with pytest.raises(ApiError):
+        server_of(url.removesuffix("/api") + "/elsewhere/..%2f")
 
 
 def test_versions() -> None:
@@ -124,18 +137,18 @@ def test_pools_deployments_and_automations(fake: FakeApi, url: str) -> None:
     del fake.pools["coral-a100"]
     del fake.deployments["evaluate-genomes/evaluate-genomes"]
     next(item for item in fake.automations if item["name"] == "coral: lost lanes")["enabled"] = False
-    checks = named(server_checks(look_at_server(url)))
+    checks = named(server_checks(server_of(url)))
     says(checks["pools"], "bad", "coral-a100 missing", "coral setup")
     says(checks["deployments"], "bad", "evaluate-genomes/evaluate-genomes missing", "coral setup")
     says(checks["automations"], "bad", "coral: lost lanes switched off", "switch it on in the Prefect UI")
     next(item for item in fake.automations if item["name"] == "coral: lost lanes")["enabled"] = True
     next(item for item in fake.automations if item["name"] == "coral: champion found")["enabled"] = False
-    checks = named(server_checks(look_at_server(url)))
+    checks = named(server_checks(server_of(url)))
     says(checks["automations"], "note", "coral: champion found switched off", "or leave it off")
     fake.__init__()  # type: ignore[misc]
     fake.deployments["evolve/evolve"] |= {"paused": True, "id": "d1"}
     says(
-        named(server_checks(look_at_server(url)))["deployments"],
+        named(server_checks(server_of(url)))["deployments"],
         "note",
         "evolve/evolve paused",
         "/deployments/d1/resume_deployment",
@@ -143,7 +156,7 @@ def test_pools_deployments_and_automations(fake: FakeApi, url: str) -> None:
     fake.pools["coral-a10g"]["is_paused"] = True
     fake.deployments["train-adapters/train-adapters"]["work_pool_name"] = "other"
     fake.automations = []
-    checks = named(server_checks(look_at_server(url)))
+    checks = named(server_checks(server_of(url)))
     says(checks["pools"], "note", "coral-a10g paused", "prefect work-pool resume coral-a10g")
     says(checks["deployments"], "note", "train-adapters/train-adapters on other")
     says(checks["automations"], "bad", " missing", "coral setup")
@@ -152,7 +165,7 @@ def test_pools_deployments_and_automations(fake: FakeApi, url: str) -> None:
 def test_a_template_that_was_opened(fake: FakeApi, url: str) -> None:
     configuration = fake.pools["coral-a100"]["base_job_template"]["job_configuration"]
     configuration["command"] = "{{ command }}"
-    check = named(server_checks(look_at_server(url)))["pool templates"]
+    check = named(server_checks(server_of(url)))["pool templates"]
     says(check, "bad", "coral-a100 was changed after coral setup wrote it", "more rights", "coral setup")
 
 
@@ -160,9 +173,9 @@ def test_a_dead_worker_is_red_50_seconds_after_its_last_heartbeat(fake: FakeApi,
     """Long before Prefect says OFFLINE; it may have died just after that heartbeat, so within 70 s of its death."""
 
     def look() -> Check:
-        return named(server_checks(look_at_server(url)))["worker responsiveness"]
+        return named(server_checks(server_of(url)))["worker responsiveness"]
 
-    assert WorkerLook(name="gpu-1", silent=50).responsive and not WorkerLook(name="gpu-1", silent=50.1).responsive
+    assert Worker(name="gpu-1", silent=50).is_online and not Worker(name="gpu-1", silent=50.1).is_online
     fake.workers["coral-a100"] = [fake.worker("gpu-1", 40)]
     says(look(), "ok", "coral-a100 1", "oldest heartbeat 4")
     fake.workers["coral-a100"] = [fake.worker("gpu-1", 60)]
@@ -256,17 +269,13 @@ def test_a_disk_that_is_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
 # -- queues, lanes, results ----------------------------------------------------------------
 
 
-def pools_of(fake: FakeApi, url: str) -> Any:
-    return look_at_server(url).pools
-
-
 def test_jobs_that_wait_for_nobody(fake: FakeApi, url: str, store: Store) -> None:
     queue = JobQueue(store, "training")
     queue.submit(ticket())
-    checks = named(work_checks(look_at_queues(store), pools_of(fake, url), store))
+    checks = named(work_checks(read_queues(store), server_of(url), store))
     says(checks["queue connectivity"], "ok", "training 1 waiting")
     older(next((queue.root / "tickets").glob("*/*.json")), 600)
-    checks = named(work_checks(look_at_queues(store), pools_of(fake, url), store))
+    checks = named(work_checks(read_queues(store), server_of(url), store))
     says(
         checks["queue connectivity"],
         "bad",
@@ -276,7 +285,7 @@ def test_jobs_that_wait_for_nobody(fake: FakeApi, url: str, store: Store) -> Non
         "one",
     )
     fake.counts = 2
-    checks = named(work_checks(look_at_queues(store), pools_of(fake, url), store))
+    checks = named(work_checks(read_queues(store), server_of(url), store))
     says(checks["queue connectivity"], "bad", "lanes were asked for", "worker responsiveness")
 
 
@@ -285,7 +294,7 @@ def test_jobs_that_wait_for_their_budget_are_no_fault(fake: FakeApi, url: str, s
     queue.submit(ticket())
     older(next((queue.root / "tickets").glob("*/*.json")), 5000)
     Ledger(store).set_budget("one", BudgetConfig.model_validate({"evolution": {"gpu_hours": 0}}))
-    checks = named(work_checks(look_at_queues(store), pools_of(fake, url), store))
+    checks = named(work_checks(read_queues(store), server_of(url), store))
     says(checks["queue connectivity"], "note", "wait for their budget", "0 GPU hours", "coral budget one")
 
 
@@ -293,12 +302,11 @@ def test_a_queue_that_cannot_be_written(fake: FakeApi, url: str, store: Store) -
     folder = store.root / "queue" / "training" / "claims"
     folder.rmdir()
     folder.write_text("in the way")
-    checks = named(work_checks(look_at_queues(store), pools_of(fake, url), store))
+    checks = named(work_checks(read_queues(store), server_of(url), store))
     says(checks["queue connectivity"], "bad", "cannot write in", "neither submitted nor taken")
 
 
-def test_a_lane_that_stands_still(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.monitoring.work_checks.time.sleep", lambda seconds: None)
+def test_a_lane_that_stands_still(store: Store) -> None:
     queue = JobQueue(store, "training")
     queue.submit(ticket())
     lane = "training-0b5f2f0e"
@@ -307,17 +315,19 @@ def test_a_lane_that_stands_still(store: Store, monkeypatch: pytest.MonkeyPatch)
     )
     claim = Claim(digest=digest("a"), token="t", lane=lane, host="gpu-3", run_id="one", since=time.time() - 100)
     (queue.root / "claims" / f"{claim.digest}.json").write_text(claim.model_dump_json())
-    says(lanes(look_at_queues(store)), "ok", "1 online")
+    says(lanes(read_queues(store)), "ok", "1 online")
     older(store.root / "queue" / "lanes" / f"{lane}.json", 90)
-    says(lanes(look_at_queues(store)), "bad", "on gpu-3 has not beaten for 90 s", digest("a")[:12], "another lane")
+    says(lanes(read_queues(store)), "bad", "on gpu-3 has not beaten for 90 s", digest("a")[:12], "another lane")
 
 
 def test_a_job_that_outlasts_its_limit() -> None:
     note = LaneNote(lane="training-77", queue="training", host="gpu-3", started=0, digest=digest("a"), state="working")
-    late = LaneLook(note=note, age=1, limit=1800, working=2400)
-    says(lanes([QueueLook(name="training", lanes=(late,))]), "bad", "for 40 minutes, and 30 are allowed", "coral logs")
-    dead = LaneLook(note=note.model_copy(update={"digest": ""}), age=5000, moved=False)
-    says(lanes([QueueLook(name="training", lanes=(dead,))]), "ok", "0 online", "ended without a word")
+    late = LaneStatus(note=note, age=1, limit=1800, working=2400)
+    says(
+        lanes([QueueStatus(name="training", lanes=(late,))]), "bad", "for 40 minutes, and 30 are allowed", "coral logs"
+    )
+    dead = LaneStatus(note=note.model_copy(update={"digest": ""}), age=5000)
+    says(lanes([QueueStatus(name="training", lanes=(dead,))]), "ok", "0 online", "1 older ones were killed")
 
 
 def test_results_that_nobody_takes(fake: FakeApi, url: str, store: Store) -> None:
@@ -326,10 +336,10 @@ def test_results_that_nobody_takes(fake: FakeApi, url: str, store: Store) -> Non
     manifest = store.adapter_path(digest("a")) / "manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
-    looks = look_at_queues(store)
-    says(named(work_checks(looks, pools_of(fake, url), store))["result collection"], "ok")
+    looks = read_queues(store)
+    says(named(work_checks(looks, server_of(url), store))["result collection"], "ok")
     older(manifest, 400)
-    check = named(work_checks(look_at_queues(store), pools_of(fake, url), store))["result collection"]
+    check = named(work_checks(read_queues(store), server_of(url), store))["result collection"]
     says(check, "bad", "1 results that nobody has taken", digest("a")[:12], "coral resume")
 
 
@@ -344,11 +354,11 @@ def test_failures_that_pile_up(fake: FakeApi, url: str, store: Store) -> None:
         queue.fail(claim, one, Failure(lane="l", error="EngineError", message="no"), "Traceback ...")
 
     fail("first")
-    check = named(work_checks(look_at_queues(store), pools_of(fake, url), store))["result collection"]
+    check = named(work_checks(read_queues(store), server_of(url), store))["result collection"]
     says(check, "note", "1 jobs were given up", "coral jobs", "retry")
     for number in range(9):
         fail(f"more {number}")
-    check = named(work_checks(look_at_queues(store), pools_of(fake, url), store))["result collection"]
+    check = named(work_checks(read_queues(store), server_of(url), store))["result collection"]
     says(check, "bad", "10 jobs were given up, 10 of them in the last hour")
 
 
@@ -356,16 +366,15 @@ def test_failures_that_pile_up(fake: FakeApi, url: str, store: Store) -> None:
 
 
 def test_a_ledger_that_cannot_be_read_is_bad(store: Store) -> None:
-    says(ledger_check(store, []), "ok", "no lane has booked anything")
-    ledger = Ledger(store)
-    ledger.set_budget("one", BudgetConfig())
+    says(ledger(store), "ok", "no lane has booked anything")
+    Ledger(store).set_budget("one", BudgetConfig())
     account = store.root / "ledger" / "accounts" / "lane.json"
     account.write_text('{"lane": "lane"}')
-    says(ledger_check(store, []), "ok", "1 accounts")
+    says(ledger(store), "ok", "1 accounts")
     account.write_text("{")
-    says(ledger_check(store, []), "bad", str(account), "paused", "Restore it, or remove it")
+    says(ledger(store), "bad", str(account), "paused", "Restore it, or remove it")
     shutil.rmtree(account.parent)
-    says(ledger_check(store, []), "bad", str(account.parent), "mkdir")
+    says(ledger(store), "bad", str(account.parent), "mkdir")
 
 
 def test_a_budget_of_a_living_run_that_cannot_be_read_is_bad(store: Store, tmp_path: Path) -> None:
@@ -386,14 +395,14 @@ def test_a_budget_of_a_living_run_that_cannot_be_read_is_bad(store: Store, tmp_p
                 cost=Cost(),
             )
         )
-        Ledger(store).set_budget(folder.run_id, config.budget)
-        look_at = lambda: look_at_evolutions(config.runs, store, None)  # noqa: E731
-        says(ledger_check(store, look_at()), "ok")
+        limited = BudgetConfig.model_validate({"evolution": {"gpu_hours": 5}})
+        Ledger(store).set_budget(folder.run_id, limited)
+        says(progress_updates(read_evolutions(config.runs, store, None)), "ok")
         path = store.root / "ledger" / "budgets" / f"{folder.run_id}.json"
         for broken in ("{", None):
             path.write_text(broken) if broken else path.unlink()
-            says(ledger_check(store, look_at()), "bad", str(path), f"coral resume {folder.run_id}")
-            says(progress_updates(look_at()), "note", "paused", str(path), "coral health")
+            seen = progress_updates(read_evolutions(config.runs, store, None))
+            says(seen, "bad", "paused", str(path), f"coral resume {folder.run_id}")
     finally:
         living.communicate(b"")
 
@@ -411,41 +420,34 @@ def test_a_living_run_is_seen_also_behind_newer_ones_and_with_broken_files(store
         _dead(RunFolder.create(config, identify_run(config, edition), []))
     _dead(folder)
     older(folder.path / "run.json", 900)
-    assert look_at_evolutions(config.runs, store, None) == []
+    assert read_evolutions(config.runs, store, None) == []
     with hold(folder.path):
-        says(progress_updates(look_at_evolutions(config.runs, store, None)), "ok", "1 evolutions run")
+        says(progress_updates(read_evolutions(config.runs, store, None)), "ok", "1 evolutions run")
         assert folder.run_id in {line.run_id for line in figures(str(store.root), config.runs, None).evolutions}
         (folder.path / "config.yaml").write_text("name: [")
-        says(progress_updates(look_at_evolutions(config.runs, store, None)), "bad", folder.run_id, "config.yaml")
+        says(progress_updates(read_evolutions(config.runs, store, None)), "bad", folder.run_id, "config.yaml")
 
 
 # -- progress ------------------------------------------------------------------------------
 
 
-def evolution(**changes: Any) -> EvolutionLook:
-    usual: dict[str, Any] = {
-        "run_id": "night-1",
-        "process": True,
-        "last_job": 20,
-        "last_shown": 21,
-        "limit": 2100,
-        "since": 900,
-    }
-    return EvolutionLook.model_validate(usual | changes)
+def evolution(**changes: Any) -> EvolutionStatus:
+    usual: dict[str, Any] = {"run_id": "night-1", "idle": 20, "last_shown": 21, "limit": 2100}
+    return EvolutionStatus.model_validate(usual | changes)
 
 
 def test_progress_that_is_not_updated() -> None:
     says(progress_updates([]), "ok", "no evolution runs")
     says(progress_updates([evolution()]), "ok", "1 evolutions run", "night-1 21 s ago")
-    behind = evolution(last_job=100, last_shown=400)
+    behind = evolution(idle=100, last_shown=400)
     says(progress_updates([behind]), "bad", "night-1: artifacts are 300 s behind its last job", "coral logs night-1")
-    stuck = evolution(last_job=5000, last_shown=5000, since=9000)
+    stuck = evolution(idle=5000, last_shown=5000)
     says(progress_updates([stuck]), "bad", "no job has finished for 83 minutes", "coral jobs")
     paused = stuck.model_copy(
         update={"paused": Closure(reason=Reason.LIMIT_REACHED, scope="day", unit="gpu_hours", limit=3)}
     )
     says(progress_updates([paused]), "note", "the limit of the day", "coral resume night-1 --set budget.day.gpu_hours")
-    zombie = evolution(process=False, flow_run="RUNNING")
+    zombie = evolution(has_process=False)
     says(progress_updates([zombie]), "bad", "its process is gone", "coral resume night-1")
 
 
@@ -485,8 +487,3 @@ def test_the_last_line_says_what_was_looked_at_and_no_more() -> None:
     assert summary(checks[:1], "the installation") == "None of the 1 checks of the installation is bad."
     assert summary(checks[:2], "this machine") == "None of the 2 checks of this machine is bad; 1 worth a look: c1."
     assert summary(checks, "this machine") == "1 of 3 checks of this machine are bad: c2; 1 worth a look: c1."
-
-
-def test_an_evolution_whose_flow_run_cannot_be_looked_at_is_named() -> None:
-    look = EvolutionLook(run_id="run-1", process=True, limit=60, since=1, api_problem="http://x answers 500")
-    says(progress_updates([look]), "note", "run-1 could not be looked at", "answers 500")

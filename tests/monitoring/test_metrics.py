@@ -19,7 +19,7 @@ from coral_core.errors import ConfigError
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent
 from coral_core.store.store import Store
 from flows.cli.health import find_api
-from flows.monitoring.metrics import EVOLUTION, OTHER, POOL, Figured
+from flows.monitoring.metrics import EVOLUTION, OTHER, POOL, InstallationCollector
 from tests.monitoring.fake_api import FakeApi
 
 MONITORING = Path(__file__).parents[2] / "deployments" / "monitoring"
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Store:
 
 def scrape(store: Store, runs: Path, url: str | None) -> str:
     registry = CollectorRegistry()
-    registry.register(Figured(str(store.root), str(runs), lambda: (url, ConfigError("nothing is up"))))
+    registry.register(InstallationCollector(str(store.root), str(runs), lambda: (url, ConfigError("nothing is up"))))
     return generate_latest(registry).decode()
 
 
@@ -95,7 +95,7 @@ def test_what_is_not_known_is_left_out(store: Store, tmp_path: Path) -> None:
 def test_without_a_store_and_an_api_nothing_is_zero(tmp_path: Path) -> None:
     """A counter that falls to 0 and comes back would look like an hour's work in a moment."""
     found = values(scrape(Store(tmp_path / "none"), tmp_path / "runs", None))
-    assert set(found) == {"coral_api_up", "coral_check_ok", "coral_evolutions_unreadable", "coral_scrape_seconds"}
+    assert set(found) == {"coral_api_up", "coral_check_ok", "coral_evolutions_unreadable"}
 
 
 def test_an_api_that_accepts_and_never_answers_costs_one_wait(
@@ -106,7 +106,7 @@ def test_an_api_that_accepts_and_never_answers_costs_one_wait(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
         registry = CollectorRegistry()
-        registry.register(Figured(str(store.root), str(tmp_path / "runs"), lambda: (url, None)))
+        registry.register(InstallationCollector(str(store.root), str(tmp_path / "runs"), lambda: (url, None)))
         found = values(generate_latest(registry).decode())
         silent.settimeout(0.2)
         connections = 0
@@ -142,7 +142,7 @@ def test_labels_are_bounded(fake: FakeApi, url: str, store: Store, tmp_path: Pat
 
 def test_a_scrape_is_kept_for_a_moment(fake: FakeApi, url: str, store: Store, tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    registry.register(Figured(str(store.root), str(tmp_path), lambda: (url, None)))
+    registry.register(InstallationCollector(str(store.root), str(tmp_path), lambda: (url, None)))
     assert fake.asked == []  # nothing is asked before a scrape
     generate_latest(registry)
     asked = len(fake.asked)
@@ -284,7 +284,7 @@ def test_an_api_that_comes_later_is_found_and_a_folder_may_have_any_name(
     fake: FakeApi, url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`coral metrics serve` runs for months, over `coral down` and `coral up`."""
-    monkeypatch.setattr("flows.monitoring.metrics.FIGURES_SECONDS", 0.0)
+    monkeypatch.setattr("flows.monitoring.metrics.KEPT_SECONDS", -1.0)
     odd = tmp_path / "runs" / "bad\udcff"
     odd.mkdir(parents=True)
     (odd / "run.json").write_text('{"identity": {}, "flow_run_id": ""}')
@@ -292,7 +292,7 @@ def test_an_api_that_comes_later_is_found_and_a_folder_may_have_any_name(
     known: list[str | None] = [None, url]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(
-        Figured(str(store.root), str(tmp_path / "runs"), lambda: (known[0], ConfigError("nothing is up")))
+        InstallationCollector(str(store.root), str(tmp_path / "runs"), lambda: (known[0], ConfigError("nothing is up")))
     )
     assert "coral_api_up 0.0" in generate_latest(registry).decode()
     known.pop(0)

@@ -17,10 +17,11 @@ from coral_core.digest import digest
 from coral_core.queue import JobQueue, Ticket
 from coral_core.store.store import Store
 from flows.installation.figures import figures
-from flows.installation.obstacles import DeploymentLook, Line, obstacles
+from flows.installation.obstacles import DeploymentStatus, obstacles
+from flows.installation.queue_status import read_queues
 from flows.monitoring.finding import Check
-from flows.monitoring.start_checks import lane_starts, look_at_starts
-from flows.monitoring.work_checks import look_at_queues
+from flows.monitoring.server_checks import lane_starts, read_server
+from flows.prefect_api.client import ConcurrencyLimit, RestClient, WorkPool, WorkQueue
 from flows.work_pools.fleet import Fleet, _Group
 from tests.monitoring.fake_api import FakeApi, serving
 
@@ -48,13 +49,13 @@ BENT: dict[str, tuple[Callable[[FakeApi], None], str]] = {
     "queue gone": (lambda fake: fake.queues.pop(POOL) and None, f"work queue default of pool {POOL} is gone"),
     "queue not asked": (
         queue(polled=400),
-        f"workers of pool {POOL} are online (1), and the server knows of none that asked for work of its queue",
+        f"work pool {POOL} has 1 workers online, and none is known to have asked for work of its queue default",
     ),
     "no pool": (deployment(work_pool_name=None, work_queue_name=None), f"deployment {TRAIN} has no work pool or queue"),
     "limit": (deployment(global_concurrency_limit={"limit": 0}), f"deployment {TRAIN} has a concurrency limit of 0"),
     "limit off": (
         deployment(global_concurrency_limit={"limit": 2, "active": False}),
-        f"the concurrency limit of deployment {TRAIN} is switched off",
+        f"deployment {TRAIN} has a concurrency limit that is switched off",
     ),
 }
 
@@ -73,7 +74,8 @@ def asks(store: Store) -> None:
 
 
 def check(store: Store, url: str) -> Check:
-    return lane_starts(look_at_starts(url, str(store.root.parent)), look_at_queues(store))
+    with RestClient(url) as api:
+        return lane_starts(read_server(api).deployments, read_queues(store))
 
 
 def notice(url: str, waited: float = 60) -> Any:
@@ -133,44 +135,46 @@ def test_where_nothing_is_known_to_stand_in_the_way_that_is_what_is_said(fake: F
     assert "why cannot be looked up" in notice(other).text and other in notice(other).text
 
 
-def test_health_says_when_it_could_not_look(tmp_path: Path) -> None:
-    found = look_at_starts("http://127.0.0.1:9/api", str(tmp_path))
-    seen = lane_starts(found, ())
-    assert seen.state == "bad" and seen.found == "could not be looked at" and "127.0.0.1:9" in seen.text
-
-
-LINE = st.builds(
-    Line,
-    name=st.sampled_from(["a", "b/c", "d e"]),
-    present=st.booleans(),
-    paused=st.booleans(),
-    limit=st.sampled_from([None, 0, 1, 5]),
-    used=st.integers(0, 6),
-    polled=st.sampled_from([None, 1.0, 1000.0]),
-)
+LIMITS = st.sampled_from([None, 0, 1, 5])
 
 
 @settings(deadline=None)
 @given(
     st.builds(
-        DeploymentLook,
+        DeploymentStatus,
         name=st.just("f/d"),
-        pool=st.none() | LINE,
-        queue=st.none() | LINE,
+        work_pool_name=st.sampled_from([None, "a"]),
+        work_queue_name=st.sampled_from([None, "b c"]),
+        pool=st.none() | st.builds(WorkPool, name=st.just("a"), is_paused=st.booleans(), concurrency_limit=LIMITS),
+        queue=st.none()
+        | st.builds(
+            WorkQueue,
+            is_paused=st.booleans(),
+            concurrency_limit=LIMITS,
+            polled=st.sampled_from([None, 1.0, 1000.0]),
+        ),
+        global_concurrency_limit=st.none()
+        | st.builds(ConcurrencyLimit, limit=LIMITS, active_slots=st.integers(0, 6), active=st.booleans()),
+        pool_used=st.integers(0, 6),
+        queue_used=st.integers(0, 6),
         workers_online=st.integers(0, 1),
     )
 )
-def test_nothing_is_said_only_of_what_is_open(look: DeploymentLook) -> None:
+def test_nothing_is_said_only_of_what_is_open(status: DeploymentStatus) -> None:
     """No obstacle: a worker that is online would be given a flow run by Prefect's rules; and the other way round."""
-    pool, queue = look.pool, look.queue
+    pool, queue, own = status.pool, status.queue, status.global_concurrency_limit or ConcurrencyLimit()
     opened = (
-        pool is not None
+        bool(status.work_pool_name and status.work_queue_name)
+        and pool is not None
         and queue is not None
-        and all(line.present and not line.paused for line in (pool, queue))
-        and all(line.limit is None or line.used < line.limit for line in (pool, queue))
+        and not pool.is_paused
+        and not queue.is_paused
+        and (pool.concurrency_limit is None or status.pool_used < pool.concurrency_limit)
+        and (queue.concurrency_limit is None or status.queue_used < queue.concurrency_limit)
+        and (own.limit is None or (own.active and own.active_slots < own.limit))
         and queue.polled == 1.0
-        and look.workers_online > 0
+        and status.workers_online > 0
     )
-    found = obstacles(look)
-    assert (not found) == opened, (look, found)
-    assert len({each.key for each in found}) == len(found) and all(each.busy or each.todo for each in found)
+    found = obstacles(status)
+    assert (not found) == opened, (status, found)
+    assert len({each.key for each in found}) == len(found) and all(each.is_busy or each.remedy for each in found)

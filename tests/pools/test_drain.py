@@ -1,14 +1,10 @@
 """`coral drain`, and `coral jobs retry|drop` on a job that really failed."""
 
 import json
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from prefect.client.schemas.actions import WorkPoolCreate
 
-from coral_core.queue import Ticket
-from tests.pools.conftest import Pools, connected
+from tests.pools.conftest import Pools
 from tests.waiting import until
 
 pytestmark = pytest.mark.server
@@ -55,30 +51,6 @@ def test_a_job_that_failed_is_listed_tried_again_and_dropped(pools: Pools) -> No
     assert unknown.returncode == 2 and "no such job" in unknown.stderr
 
 
-@pytest.mark.slow(reason="a pool and two deployments made and deleted")
-def test_jobs_of_a_pool_that_somebody_added_are_cleared_by_its_name(pools: Pools) -> None:
-    """The API knows which queue its lanes serve; the four names that are ours need no API."""
-    pools.store.prepare()
-    queue = pools.queue("training")
-    queue.prepare()
-    clear = ("jobs", "clear", "ours-h100", "--run", "mine", "--store", str(pools.store.root))
-    with connected(pools.url) as client:
-        unknown = pools.call(*clear)
-        assert unknown.returncode == 2 and "ours-h100: no queue has its lanes on" in unknown.stderr, unknown.stderr
-        client.create_work_pool(WorkPoolCreate(name="ours-h100", type="process"))
-        try:
-            made = [deployed(client, "train-adapters", "big")]
-            queue.submit(Ticket(kind="training", digest="a" * 64, run_id="mine", job={}, seconds=1))
-            cleared = pools.call(*clear)
-            assert "cleared 1 waiting and 0 failed jobs of mine" in cleared.stdout, cleared.stderr
-            made.append(deployed(client, "evaluate-genomes", "big"))
-            assert "Say which: training or evaluation" in pools.call(*clear).stderr
-            for each in made:
-                client.delete_deployment(each)
-        finally:
-            client.delete_work_pool("ours-h100")
-
-
 @pytest.mark.slow(reason="a run")
 def test_more_lanes_than_their_pool_runs_are_said(pools: Pools) -> None:
     """Once, when the evolution starts; the run goes on with what there is."""
@@ -87,9 +59,3 @@ def test_more_lanes_than_their_pool_runs_are_said(pools: Pools) -> None:
     words = "infra.training.lanes: 9, and work pool coral-a100 runs 2 at a time: no more than that will work."
     assert done.stderr.count(words) == 1 and "set-concurrency-limit coral-a100 9" in done.stderr, done.stderr
     assert "infra.evaluation.lanes" not in done.stderr, "3 are what the pool runs"
-
-
-def deployed(client: Any, flow: str, name: str) -> Any:
-    """A deployment of a lane's flow on the pool ours-h100; its id."""
-    flow_id = client.create_flow(SimpleNamespace(name=flow))
-    return client.create_deployment(flow_id, name, work_pool_name="ours-h100", enforce_parameter_schema=False)

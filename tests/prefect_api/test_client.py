@@ -12,7 +12,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
-from flows.installation.pool_status import look_at_pools
+from flows.installation.pool_status import read_pools
 from flows.observe import artifacts
 from flows.prefect_api.api_errors import ApiError
 from flows.prefect_api.client import RestClient, all_pages
@@ -64,7 +64,7 @@ def test_what_commands_see_does_not_depend_on_the_servers_pages(page: int, monke
     monkeypatch.delenv("PREFECT_API_KEY", raising=False)
     fake.page = page
     with serving(fake) as url, RestClient(url) as api:
-        looks = {look.name: look for look in look_at_pools(api)}
+        looks = {look.name: look for look in read_pools(api)}
         assert all(look.present for look in looks.values())
         assert looks["coral-a100"].workers_online == 15
         assert len(api.automations()) == len(fake.automations)

@@ -9,10 +9,9 @@ import pytest
 from rich.console import Console
 
 from coral_core.digest import digest
+from coral_core.errors import ConfigError
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent, Ticket
 from coral_core.queue.lane_board import MINUTES, MOST_JOBS
-from coral_core.report.build_report import run_line
-from coral_core.report.content import RunLine
 from coral_core.store.store import Store
 from flows.cli.status import Screen
 from flows.installation.figures import figures, percentile
@@ -79,7 +78,7 @@ def test_figures_from_files_alone(tmp_path: Path) -> None:
         queue.lanes.write(LaneNote(lane=lane, queue="training", started=0, state=state, recent=recent))  # type: ignore[arg-type]
     old = store.root / "queue" / "lanes" / "training-3.json"
     os.utime(old, (now - 90_000, now - 90_000))
-    found = figures(str(store.root), str(tmp_path), None, "nothing is up")
+    found = figures(str(store.root), str(tmp_path), None, ConfigError("nothing is up"))
     assert found.api.problem == "nothing is up" and not found.api.reachable
     pool = next(pool for pool in found.pools if pool.name == "coral-a100")
     assert (pool.completed_last_hour, pool.failed_last_hour, pool.jobs_measured) == (20, 1, 20)
@@ -112,19 +111,9 @@ def test_a_run_that_cannot_be_read_is_listed_and_costs_the_others_nothing(tmp_pa
     broken.mkdir()
     (broken / "run.json").write_text("{}")
     (broken / "config.yaml").write_text(content)
-    found = figures(str(store.root), str(tmp_path / "runs"), None, "")
+    found = figures(str(store.root), str(tmp_path / "runs"), None)
     assert [line.run_id for line in found.evolutions] == [folder.run_id]
     assert [line.run_id for line in found.unreadable] == ["broken-e1"] and found.unreadable[0].problem
     out = Console(file=io.StringIO(), width=120)
     out.print(Screen(found))
     assert "broken-e1: cannot be read" in out.file.getvalue()  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_the_line_of_an_evolution_is_the_one_of_coral_runs(tmp_path: Path, finished: bool) -> None:
-    """It is read from the last records alone, and says the same."""
-    from tests.report.synthetic_run import make_run
-
-    folder, store = make_run(tmp_path, finished=finished)
-    found = figures(str(store.root), str(tmp_path / "runs"), None, "").evolutions[0].model_dump()
-    assert {key: found[key] for key in RunLine.model_fields} == run_line(folder).model_dump()

@@ -17,11 +17,11 @@ from coral_core.digest import digest
 from coral_core.jobs.jobs import Cost
 from coral_core.ledger import LaneAccount, Ledger
 from coral_core.queue import JobQueue, Ticket
-from coral_core.report.build_report import run_line
 from coral_core.report.live_report import leaderboard, summary
 from coral_core.runs.progress import Progress, ProgressInFull, build_progress, in_full, progress_of
 from coral_core.runs.records import GenomeRecord, JobFailure, JobTiming, SessionTiming
 from coral_core.runs.run_folder import HistoryWriter, RunFolder
+from coral_core.runs.run_line import run_line
 from coral_core.runs.run_reader import RunReading
 from coral_core.store.store import Store
 from tests.report.synthetic_run import evaluation, genome, job, make_run

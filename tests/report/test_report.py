@@ -14,7 +14,7 @@ from PIL import Image
 
 from coral_core.digest import digest
 from coral_core.errors import StoreError
-from coral_core.report.build_report import build_report, run_line
+from coral_core.report.build_report import build_report
 from coral_core.report.content import Report
 from coral_core.report.document import Pictures
 from coral_core.report.export import export_champion
@@ -28,6 +28,7 @@ from coral_core.report.run_document import run_document
 from coral_core.runs.progress import progress_of
 from coral_core.runs.records import JobFailure, SessionTiming
 from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.run_line import run_line
 from coral_core.runs.run_reader import RunReading
 from coral_core.runs.sessions import sessions, totals
 from coral_core.store.store import Store
