@@ -222,7 +222,16 @@ EXTREMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("overrides", EXTREMES, ids=lambda given: given[0][:40])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(given, marks=pytest.mark.slow(reason="seconds each; make test has a tenth of it"))
+        if "search.population=10000" in given
+        else given
+        for given in EXTREMES
+    ],
+    ids=lambda given: given[0][:40],
+)
 def test_a_check_of_extremes_is_bounded(overrides: list[str], tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("")
     settings = [part for item in overrides for part in ("--set", item)]

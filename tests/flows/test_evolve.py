@@ -125,6 +125,7 @@ def test_the_engine_alone_writes_the_same_history(finished: Coral, tmp_path: Pat
     assert (result.folder / "history.jsonl").read_bytes() == finished.history()
 
 
+@pytest.mark.slow(reason="a run; tests/search holds the same of the search")
 def test_the_hash_seed_changes_nothing(finished: Coral, coral: Coral) -> None:
     assert coral.evolve(env={"PYTHONHASHSEED": "12345"}).returncode == 0
     assert coral.history() == finished.history()
@@ -141,6 +142,7 @@ def test_another_seed_and_another_edition_are_other_runs(finished: Coral, coral:
     assert len(histories) == 2
 
 
+@pytest.mark.slow(reason="two kills and a run; tests/evolution and tests/pools kill once each")
 def test_killed_twice_it_goes_on_with_what_is_done(finished: Coral, coral: Coral) -> None:
     for jobs in (0, 3):  # as soon as there is a run, and in the middle of a generation
         process = coral.start(base_model__name="rehearsal")
@@ -238,6 +240,7 @@ def test_modules_that_the_model_does_not_have_are_refused_before_anything_starts
     assert not coral.runs.exists() or not list(coral.runs.glob("*/run.json"))
 
 
+@pytest.mark.slow(reason="a run; tests/verification holds it without a server")
 def test_a_run_whose_default_lora_is_infeasible_verifies(coral: Coral) -> None:
     """Rows of infeasible genomes have no verdicts to count, and are as honest as others."""
     result = coral.evolve(base_model__name="rehearsal:full=8", genes__heavy__rank="[4, 8, 16]")

@@ -171,7 +171,6 @@ RESOURCES = {
     "gigantic integer": "def add(a, b):\n    return 10 ** 100_000",
     "gigantic string": "def add(a, b):\n    return 'x' * 10_000_000",
     "endless output": "import sys\ndef add(a, b):\n    while True:\n        sys.stdout.write('x' * 10_000)",
-    "ignored signals": "import signal\nsignal.signal(signal.SIGPROF, signal.SIG_IGN)\ndef add(a, b):\n    signal.signal(signal.SIGPROF, signal.SIG_IGN)\n    sum(range(10**11))",
     "no more tracing": "import sys\ndef add(a, b):\n    sys.settrace(None)\n    while True:\n        a += 1",
     "swallowed limits": "def add(a, b):\n    while True:\n        try:\n            a += 1\n        except BaseException:\n            pass",
     "many files": "def add(a, b):\n    return [open('/dev/null') for _ in range(10_000)]",

@@ -186,7 +186,10 @@ def burns(seconds: str, then: str = "return a + b") -> str:
         ),
     ],
 )
-@pytest.mark.parametrize("always_busy", [True, False])
+@pytest.mark.parametrize(
+    "always_busy",
+    [True, pytest.param(False, marks=pytest.mark.slow(reason="burns every limit once more"))],
+)
 def test_a_patch_that_reads_its_limit_and_ends_before_four_times_of_it(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, share: str, always_busy: bool
 ) -> None:

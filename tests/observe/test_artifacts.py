@@ -87,6 +87,7 @@ def test_pictures_are_small_and_have_pixels(finished: Coral, home: Path) -> None
         assert image.width >= 400 and len(set(image.resize((60, 40)).tobytes())) > 5
 
 
+@pytest.mark.slow(reason="a run more")
 def test_a_restart_leaves_one_row_per_key_and_keeps_finished_tables(finished: Coral, coral: Coral, home: Path) -> None:
     shutil.copytree(finished.runs, coral.runs)
     run_id = coral.run.name

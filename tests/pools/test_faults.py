@@ -78,6 +78,7 @@ def test_an_engine_is_killed(pools: Pools, undisturbed: Coral) -> None:
     same(pools, undisturbed, repeated=1)
 
 
+@pytest.mark.slow(reason="a run at the pace of a real engine; make test kills a lane")
 def test_the_evolution_is_killed_and_started_again(pools: Pools, undisturbed: Coral) -> None:
     run = pools.start(base_model__name=SLOW)
     until(lambda: pools.work_done() >= 2)
@@ -117,6 +118,7 @@ def test_a_job_that_fails_everywhere_makes_its_genome_infeasible(pools: Pools, o
     assert "with nothing beside it" in poisoned[0]["reason"]
 
 
+@pytest.mark.slow(reason="a run at the pace of a real engine; tests/flows stops a run, tests/work_pools its lanes")
 def test_cancel_ends_lanes_and_resume_goes_on(pools: Pools, undisturbed: Coral) -> None:
     run = pools.start(base_model__name=SLOW)
     until(lambda: pools.work_done() >= 1 and pools.working())

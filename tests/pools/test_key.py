@@ -18,7 +18,12 @@ from flows.installation.local_stack import descendants
 from tests.pools.conftest import Pools, command
 from tests.waiting import until
 
-pytestmark = pytest.mark.server
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.slow(
+        reason="an installation of its own; tests/prefect_api holds the key's file and what requests carry"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

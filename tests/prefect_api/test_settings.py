@@ -115,6 +115,7 @@ SWITCHES = {
 """Variables that change where settings are read from, or hold several."""
 
 
+@pytest.mark.slow(reason="60 places of settings; make test has 60 others")
 @given(SETTINGS, st.sets(st.sampled_from(sorted(SWITCHES)), min_size=1))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_other_profiles_and_unusual_forms(
@@ -178,7 +179,16 @@ def test_a_command_in_a_fresh_process(tmp_path: Path, source: str) -> None:
     assert json.loads(done.stdout) == ["http://team/api", "/system.pem", source not in ("environment", "profile")]
 
 
-@pytest.mark.parametrize("source", ["dotenv", "prefect", "pyproject"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "prefect",
+        *(
+            pytest.param(name, marks=pytest.mark.slow(reason="two commands; make test has another file"))
+            for name in ("dotenv", "pyproject")
+        ),
+    ],
+)
 def test_no_server_is_started_beside_the_teams(tmp_path: Path, source: str) -> None:
     """`coral evolve` uses it (here: says that it does not answer), and `coral up` refuses."""
     home = tmp_path / "coral-home"

@@ -93,6 +93,7 @@ def test_it_is_read_again_as_it_was_written(folder: Path, recording: Recording) 
     assert recording_of(str(folder)) == recording
 
 
+@pytest.mark.slow(reason="a recording more")
 def test_an_error_that_nobody_foresaw_refuses_one_function(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -325,7 +325,13 @@ SCRIPT = (
 )
 
 
-@pytest.mark.parametrize("how", BREAKERS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(how, marks=pytest.mark.slow(reason="waits a whole limit more")) if how == "works" else how
+        for how in BREAKERS
+    ],
+)
 def test_whatever_becomes_of_the_process_the_next_text_is_read(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
     import sys

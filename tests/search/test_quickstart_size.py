@@ -88,6 +88,7 @@ def test_a_first_sound_champion_is_no_plateau() -> None:
     assert not search.done
 
 
+@pytest.mark.slow(reason="40 searches; tests/search/test_evolution.py has another size")
 def test_evolution_beats_random_at_the_size_of_the_quickstart() -> None:
     """20 seeds; the two elites of each generation even cost evolution 6 of random's 32 trials."""
     means = {}
