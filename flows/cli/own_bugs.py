@@ -14,7 +14,7 @@ from coral_core.evolution.preflight import token_counts
 from coral_core.jobs.job_content import problem_set, prompt_template
 from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.package_problems import SMALLEST, refuse_shortage, supply
-from coral_core.problem_sources.package.splits import Divided, divide
+from coral_core.problem_sources.package.splits import FunctionSplits, divide
 from flows.cli.markup import marked
 
 HEADER = """\
@@ -60,7 +60,7 @@ def configuration(directory: Path, file: Path) -> str:
     return HEADER.format(path=path, file=file) + "\n" + yaml.safe_dump(body, sort_keys=False, width=110)
 
 
-def _sizes(asked: ProblemsConfig, divided: Divided) -> dict[str, int]:
+def _sizes(asked: ProblemsConfig, divided: FunctionSplits) -> dict[str, int]:
     """Sizes of the sets: the defaults, or less where the directory has too few functions."""
     most = supply(divided)
     sizes = {name: min(getattr(asked, name), count) for name, count in most.items()}
@@ -91,7 +91,7 @@ def _print(recording: Recording, out: Console) -> None:
     for name, side in (("function", "left"), ("cases", "right"), ("recorded", "right"), ("bugs", "right")):
         table.add_column(name, justify="right" if side == "right" else "left")
     for usable in recording.usable:
-        row = (marked(usable.found.key), str(len(usable.cases)), str(usable.recorded), str(len(usable.bugs)))
+        row = (marked(usable.definition.key), str(len(usable.cases)), str(usable.recorded), str(len(usable.bugs)))
         table.add_row(*row)
     bugs = sum(len(usable.bugs) for usable in recording.usable)
     out.print(f"{recording.passed} tests passed; {len(recording.usable)} functions usable, with {bugs} bugs")

@@ -35,7 +35,7 @@ def recording(folder: Path) -> Recording:
 
 def test_no_trouble_is_anybody_elses(recording: Recording) -> None:
     assert not recording.failed and recording.passed > 20
-    assert {usable.found.name for usable in recording.usable} == {
+    assert {usable.definition.name for usable in recording.usable} == {
         "words", "tagged", "add_up", "totals", "drain", "tally", "grouped", "ordered", "nested", "countdown", "raises_liar",
         "leave", "die", "cached", "dict_of_set", "sum_of_set", "nan_of",
     }  # fmt: skip
@@ -67,19 +67,19 @@ def test_each_trouble_has_its_reason(recording: Recording, name: str, reason: st
 
 
 def test_lists_that_look_like_tags_are_recorded_as_they_are(recording: Recording) -> None:
-    (words,) = [usable for usable in recording.usable if usable.found.key.endswith(":words")]
+    (words,) = [usable for usable in recording.usable if usable.definition.key.endswith(":words")]
     found = {decode(case.arguments[0]): decode(case.value) for case in words.cases}
     assert found["f x"] == ["f", "x"] and found["i 5"] == ["i", "5"]
     assert all(case.tolerance is None and case.relative_tolerance is None for case in words.cases)
 
 
 def test_floats_have_a_tolerance_of_their_own(recording: Recording) -> None:
-    (totals,) = [usable for usable in recording.usable if usable.found.key.endswith(":totals")]
+    (totals,) = [usable for usable in recording.usable if usable.definition.key.endswith(":totals")]
     assert {(case.tolerance, case.relative_tolerance) for case in totals.cases} == {(1e-12, 1e-9)}
 
 
 def test_arguments_after_an_exception_are_recorded(recording: Recording) -> None:
-    (drain,) = [usable for usable in recording.usable if usable.found.key.endswith(":drain")]
+    (drain,) = [usable for usable in recording.usable if usable.definition.key.endswith(":drain")]
     after = {
         str(decode(case.arguments[0])): (case.exception, decode(case.mutated[0]))
         for case in drain.cases[:7]
@@ -109,7 +109,7 @@ def test_an_error_that_nobody_foresaw_refuses_one_function(
     made = recording_of(str(folder))
     (refusal,) = [refusal for refusal in made.refused if refusal.name == "words"]
     assert refusal.reason == r"its calls cannot be made into cases (ZeroDivisionError: \ud800 of ours)"
-    assert any(usable.found.key == "odd.py:tagged" for usable in made.usable)
+    assert any(usable.definition.key == "odd.py:tagged" for usable in made.usable)
 
 
 def test_a_call_that_cannot_be_read_refuses_its_function(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def config(path: Path, **sizes: int) -> ProblemsConfig:
 
 
 def test_covered_functions_are_usable(recording: Recording) -> None:
-    names = {usable.found.name for usable in recording.usable}
+    names = {usable.definition.name for usable in recording.usable}
     assert {"with_tax", "discount", "cheapest", "total", "caesar", "windows"} <= names
     assert all(usable.bugs and len(usable.cases) >= 6 for usable in recording.usable)
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_used_is_listed_with_the_reason(recording: Recording, nam
 
 def test_a_failing_test_counts_for_nothing(recording: Recording) -> None:
     assert recording.failed == ("tests/test_shop.py::test_that_fails",)
-    (vowels,) = [usable for usable in recording.usable if usable.found.key.endswith("count_vowels")]
+    (vowels,) = [usable for usable in recording.usable if usable.definition.key.endswith("count_vowels")]
     assert all(case.arguments != ("zzz",) or case.value == 0 for case in vowels.cases)
 
 
@@ -78,7 +78,7 @@ def test_examples_in_docstrings_are_recorded_and_not_shown(tmp_path: Path) -> No
     )
     (usable,) = recording_of(str(tmp_path)).usable
     assert usable.recorded == 8
-    assert ">>>" not in usable.found.source
+    assert ">>>" not in usable.definition.source
 
 
 def test_the_set_keeps_the_contract(shop: Path) -> None:

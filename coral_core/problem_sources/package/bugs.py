@@ -13,8 +13,8 @@ from typing import TypeVar
 from coral_core.digest import seed_from
 from coral_core.judge.judge import Judge, Limits, Verdict
 from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS
-from coral_core.problem_sources.package.cases import Bug, Usable
-from coral_core.problem_sources.package.discovery import Found
+from coral_core.problem_sources.package.cases import Bug, UsableFunction
+from coral_core.problem_sources.package.discovery import SourceFunction
 from coral_core.problems.mutation import Mutation, mutators
 from coral_core.problems.normal_form import normal_form
 from coral_core.problems.problem import BugClass, Problem
@@ -30,7 +30,7 @@ LIMITS = Limits()
 Item = TypeVar("Item")
 
 
-def find_bugs(functions: Sequence[Usable]) -> list[Usable | Found]:
+def find_bugs(functions: Sequence[UsableFunction]) -> list[UsableFunction | SourceFunction]:
     """Each function with its bugs, or refused, in the same order.
 
     Args:
@@ -43,18 +43,20 @@ def find_bugs(functions: Sequence[Usable]) -> list[Usable | Found]:
     # the code is the user's own and was called under an audit hook before: a missing layer is no risk here
     with Judge(LIMITS, workers=min(4, os.cpu_count() or 1), allow_missing_layers=BASE_LAYERS) as judge:
         references = judge.judge_batch([(problem, problem.reference) for problem in problems])
-        tried = [_tried(item.found, verdict) for item, verdict in zip(functions, references, strict=True)]
+        candidates = [
+            _candidates(item.definition, verdict) for item, verdict in zip(functions, references, strict=True)
+        ]
         batch = [
             (problem, mutation.source)
-            for problem, outcome in zip(problems, tried, strict=True)
-            if not isinstance(outcome, Found)
+            for problem, outcome in zip(problems, candidates, strict=True)
+            if not isinstance(outcome, SourceFunction)
             for mutation in outcome
         ]
         verdicts = iter(judge.judge_batch(batch))
-    found: list[Usable | Found] = []
-    for item, outcome in zip(functions, tried, strict=True):
-        if isinstance(outcome, Found):
-            found.append(outcome)
+    results: list[UsableFunction | SourceFunction] = []
+    for item, outcome in zip(functions, candidates, strict=True):
+        if isinstance(outcome, SourceFunction):
+            results.append(outcome)
             continue
         by_class: dict[BugClass, list[Bug]] = {mutation.bug_class: [] for mutation in outcome}
         for mutation, verdict in zip(outcome, verdicts, strict=False):
@@ -62,12 +64,12 @@ def find_bugs(functions: Sequence[Usable]) -> list[Usable | Found]:
                 bug = Bug(bug_class=mutation.bug_class, source=mutation.source, failing=failing)
                 by_class[mutation.bug_class].append(bug)
         bugs = tuple(in_turn(by_class.values())[:MOST])
-        found.append(
+        results.append(
             item.model_copy(update={"bugs": bugs})
             if bugs
-            else item.found.refused("none of its cases detects any bug that could be made in it")
+            else item.definition.refused("none of its cases detects any bug that could be made in it")
         )
-    return found
+    return results
 
 
 def in_turn(rows: Iterable[Sequence[Item]]) -> list[Item]:
@@ -79,36 +81,36 @@ def in_turn(rows: Iterable[Sequence[Item]]) -> list[Item]:
     return [item for column in zip_longest(*rows) for item in column if item is not None]
 
 
-def _problem(item: Usable) -> Problem:
+def _problem(item: UsableFunction) -> Problem:
     return Problem(
-        problem_id=f"package/{item.found.key}",
-        entry_point=item.found.name,
+        problem_id=f"package/{item.definition.key}",
+        entry_point=item.definition.name,
         bug_class="none",
-        buggy=item.found.source,
-        reference=item.found.source,
+        buggy=item.definition.source,
+        reference=item.definition.source,
         cases=item.cases,
     )
 
 
-def _tried(found: Found, reference: Verdict) -> list[Mutation] | Found:
+def _candidates(function: SourceFunction, reference: Verdict) -> list[Mutation] | SourceFunction:
     """Distinct mutations of the function, `TRIED` per class, drawn by the function's own seed; or why there are none."""
     if not reference.passed:
         wrong = next(number for number, case in enumerate(reference.cases) if case != "pass")
         detail = f"case {wrong}: {reference.cases[wrong]}" + (f", {reference.message}" if reference.message else "")
-        return found.refused(f"the judge's own run of it does not give what the tests saw ({detail})")
+        return function.refused(f"the judge's own run of it does not give what the tests saw ({detail})")
     try:
         makers: dict[BugClass, list[Callable[[], str | None]]] = {}
-        for bug_class, mutate in mutators(found.function):
+        for bug_class, mutate in mutators(function.text):
             makers.setdefault(bug_class, []).append(mutate)
-        rng = random.Random(seed_from("package-bugs", normal_form(found.source)))
+        rng = random.Random(seed_from("package-bugs", normal_form(function.source)))
         chosen: list[Mutation] = []
-        seen = {found.function}
-        for bug_class, candidates in makers.items():
-            rng.shuffle(candidates)
-            new = (text for mutate in candidates if (text := mutate()) is not None and text not in seen)
+        seen = {function.text}
+        for bug_class, of_class in makers.items():
+            rng.shuffle(of_class)
+            new = (text for mutate in of_class if (text := mutate()) is not None and text not in seen)
             for text in islice(new, TRIED):
                 seen.add(text)
-                chosen.append(Mutation(bug_class, found.whole(text)))
+                chosen.append(Mutation(bug_class, function.whole(text)))
     except UNPARSABLE as error:
-        return found.refused(f"no bug can be made in it ({type(error).__name__}: {error})")
+        return function.refused(f"no bug can be made in it ({type(error).__name__}: {error})")
     return chosen

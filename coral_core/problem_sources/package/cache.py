@@ -18,8 +18,8 @@ from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION
 from coral_core.problem_sources.package.bugs import find_bugs
-from coral_core.problem_sources.package.cases import Usable, cases_of
-from coral_core.problem_sources.package.discovery import Found, Refused, discover, walk
+from coral_core.problem_sources.package.cases import UsableFunction, cases_of
+from coral_core.problem_sources.package.discovery import Refused, SourceFunction, discover, walk
 from coral_core.problem_sources.package.recording import Calls, pytest_installed, record
 
 log = logging.getLogger("coral.package")
@@ -38,8 +38,8 @@ class Recording(Frozen):
     passed: int = Field(ge=0, description="Tests and examples that passed.")
     failed: tuple[str, ...] = Field(description="Those that did not; their calls do not count.")
     notes: tuple[str, ...]
-    usable: tuple[Usable, ...]
-    refused: tuple[Found, ...]
+    usable: tuple[UsableFunction, ...]
+    refused: tuple[SourceFunction, ...]
 
 
 def missing(path: str | None) -> list[str]:
@@ -66,7 +66,7 @@ def recording_of(path: str | None) -> Recording:
     kept = cache_folder() / f"{content}.json"
     recording = read_recording(kept, content)
     if recording is None:
-        recording = _made(root, content)
+        recording = _record_directory(root, content)
         try:
             write_atomic(kept, recording.model_dump_json().encode())
         except OSError as error:
@@ -121,43 +121,43 @@ def read_recording(path: Path, content: str) -> Recording | None:
     return recording
 
 
-def _made(root: Path, content: str) -> Recording:
+def _record_directory(root: Path, content: str) -> Recording:
     """Run the tests and make the cases and bugs."""
-    found = discover(root)
+    functions = discover(root)
     calls = Calls(calls={}, refused={}, passed=0, failed=())
-    if not all(item.reason for item in found):
-        calls = record(root, found)
+    if not all(item.reason for item in functions):
+        calls = record(root, functions)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        cased = list(threads.map(lambda item: _cased(item, calls), found))
-    usable = [item for item in cased if isinstance(item, Usable)]
+        outcomes = list(threads.map(lambda item: _with_cases(item, calls), functions))
+    usable = [item for item in outcomes if isinstance(item, UsableFunction)]
     judged = iter(find_bugs(usable) if usable else ())
-    made = [next(judged) if isinstance(item, Usable) else item for item in cased]
+    final = [next(judged) if isinstance(item, UsableFunction) else item for item in outcomes]
     return Recording(
         content=content,
         passed=calls.passed,
         failed=calls.failed,
         notes=_notes(calls),
-        usable=tuple(item for item in made if isinstance(item, Usable)),
-        refused=tuple(item for item in made if isinstance(item, Found)),
+        usable=tuple(item for item in final if isinstance(item, UsableFunction)),
+        refused=tuple(item for item in final if isinstance(item, SourceFunction)),
     )
 
 
-def _cased(found: Found, calls: Calls) -> Usable | Found:
+def _with_cases(function: SourceFunction, calls: Calls) -> UsableFunction | SourceFunction:
     """The function with its cases, or refused."""
-    if found.reason:
-        return found
-    known = calls.calls.get(found.key)
+    if function.reason:
+        return function
+    known = calls.calls.get(function.key)
     if not known:
-        reasons = calls.refused.get(found.key, {})
+        reasons = calls.refused.get(function.key, {})
         most = max(sorted(reasons), key=lambda name: reasons[name], default="")
-        return found.refused(f"{most} ({sum(reasons.values())} calls)" if most else "no passing test calls it")
+        return function.refused(f"{most} ({sum(reasons.values())} calls)" if most else "no passing test calls it")
     try:
-        return cases_of(found, known)
+        return cases_of(function, known)
     except Refused as refused:
-        return found.refused(str(refused))
+        return function.refused(str(refused))
     except Exception as error:  # one function must not affect the others
-        log.debug("%s", found.key, exc_info=error)
-        return found.refused(f"its calls cannot be made into cases ({type(error).__name__}: {error})")
+        log.debug("%s", function.key, exc_info=error)
+        return function.refused(f"its calls cannot be made into cases ({type(error).__name__}: {error})")
 
 
 def _notes(calls: Calls) -> tuple[str, ...]:

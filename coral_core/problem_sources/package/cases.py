@@ -16,7 +16,7 @@ from pydantic import Field
 from coral_core.digest import seed_from
 from coral_core.frozen import Frozen
 from coral_core.judge.oracle import agrees
-from coral_core.problem_sources.package.discovery import Found, Refused
+from coral_core.problem_sources.package.discovery import Refused, SourceFunction
 from coral_core.problem_sources.package.recording import Call
 from coral_core.problem_sources.script_process import run_script
 from coral_core.problems import values
@@ -48,29 +48,29 @@ class Bug(Frozen):
     failing: float = Field(gt=0, le=1, description="Share of the cases that do not pass.")
 
 
-class Usable(Frozen):
+class UsableFunction(Frozen):
     """A function that can become problems."""
 
-    found: Found
+    definition: SourceFunction
     recorded: int = Field(ge=1, description="Cases that a test called; the others were made from these.")
     cases: tuple[Case, ...] = Field(min_length=FEWEST)
     bugs: tuple[Bug, ...] = ()
 
 
-def cases_of(found: Found, calls: Sequence[Call]) -> Usable:
+def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
     """A function with its cases.
 
     Args:
-        found: The function.
+        function: The function.
         calls: Its recorded calls.
 
     Raises:
         Refused: it cannot become a problem.
     """
-    made = list(_made(calls, random.Random(seed_from("package-cases", normal_form(found.source)))))
+    made = list(_made(calls, random.Random(seed_from("package-cases", normal_form(function.source)))))
     arguments = [list(call.arguments) for call in calls] + made
-    first = replay(found, arguments, 1)
-    second = replay(found, arguments[::-1], 2)[::-1]
+    first = replay(function, arguments, 1)
+    second = replay(function, arguments[::-1], 2)[::-1]
     kept: list[Case] = []
     for call, record, again in zip(calls, first, second, strict=False):
         case = _repeated(list(call.arguments), record, again)
@@ -95,7 +95,7 @@ def cases_of(found: Found, calls: Sequence[Call]) -> Usable:
         )
     if len({_outcome(case) for case in kept}) < 2:
         raise Refused("every case has the same outcome: too little to tell a bug")
-    return Usable(found=found, recorded=recorded, cases=tuple(kept))
+    return UsableFunction(definition=function, recorded=recorded, cases=tuple(kept))
 
 
 def _repeated(arguments: list[Any], record: Record, again: Record, needed: bool = True) -> Case | None:
@@ -124,11 +124,11 @@ def _repeated(arguments: list[Any], record: Record, again: Record, needed: bool 
     return case
 
 
-def replay(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list[Record]:
+def replay(function: SourceFunction, arguments: Sequence[list[Any]], hash_seed: int) -> list[Record]:
     """Outcomes of calls of the function alone, in order.
 
     Args:
-        found: The function.
+        function: The function.
         arguments: Encoded arguments of each call.
         hash_seed: PYTHONHASHSEED of the process.
 
@@ -136,7 +136,7 @@ def replay(found: Found, arguments: Sequence[list[Any]], hash_seed: int) -> list
         Refused: the function cannot be defined on its own, or takes too long.
     """
     records: list[Record] = []
-    request = {"source": found.source, "entry_point": found.name, "lines": LINES, "items": ITEMS}
+    request = {"source": function.source, "entry_point": function.name, "lines": LINES, "items": ITEMS}
     while len(records) < len(arguments):
         calls = arguments[len(records) :]
         answers = run_script(REPLAY, {**request, "calls": calls}, SECONDS, hash_seed)

@@ -1,9 +1,8 @@
 """Finds the functions of a directory and what each needs to stand alone. Runs nothing: syntax tree only.
 
-A function can stand alone when everything it needs, directly or not, is in its own module
-or in the standard library. Its text is then: imports, constants, helpers, the function,
-written by `ast.unparse` (comments go; examples in docstrings go, since they hold answers;
-annotations that need something else go).
+A function can stand alone when everything it needs, directly or not, is in its own module or in the standard library. Its
+text is then imports, constants, helpers and the function, written by `ast.unparse`. Left out are comments, examples in
+docstrings (they hold answers) and annotations that need something else.
 """
 
 import ast
@@ -34,7 +33,7 @@ class Refused(Exception):  # noqa: N818 (a finding about a function)
     """Why a function cannot become problems."""
 
 
-class Found(Frozen):
+class SourceFunction(Frozen):
     """A function of the directory."""
 
     file: str
@@ -42,7 +41,7 @@ class Found(Frozen):
     line: int
     reason: str = Field("", description="Why it cannot become problems; empty when it may.")
     before: str = Field("", description="Imports, constants and helpers that it needs.")
-    function: str = Field("", description="Its own text.")
+    text: str = Field("", description="Its own text.")
     needs: tuple[str, ...] = Field((), description="Own functions and classes in `before`, as file:name, sorted.")
 
     @property
@@ -53,21 +52,26 @@ class Found(Frozen):
     @property
     def source(self) -> str:
         """The standalone module."""
-        return self.whole(self.function)
+        return self.whole(self.text)
 
-    def whole(self, function: str) -> str:
-        """The standalone module with `function` in the function's place."""
-        return f"{self.before}\n\n\n{function}" if self.before else function
+    def whole(self, text: str) -> str:
+        """The standalone module with `text` in place of the function's own."""
+        return f"{self.before}\n\n\n{text}" if self.before else text
 
-    def refused(self, reason: str) -> "Found":
+    def refused(self, reason: str) -> "SourceFunction":
         """The function without its text. Names in a reason are the user's and may hold anything: it becomes one line."""
         text = reason.encode("utf-8", "backslashreplace").decode()
         text = "".join(letter if letter.isprintable() else " " for letter in text)[:300]
-        return Found(file=self.file, name=self.name, line=self.line, reason=text)
+        return SourceFunction(file=self.file, name=self.name, line=self.line, reason=text)
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders below `root` and the names of their files, without hidden folders, environments and builds."""
+    """Folders below `root` and the names of their files, without hidden folders, environments and builds.
+
+    Raises:
+        ConfigError: there are too many Python files to be one package.
+    """
+    seen = 0
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         folders[:] = sorted(
@@ -75,28 +79,13 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
             for name in folders
             if name[0] != "." and name not in SKIPPED and not (here / name / "pyvenv.cfg").exists()
         )
-        yield here, files
-
-
-def python_files(root: Path) -> list[Path]:
-    """The .py files below `root`, sorted; hidden folders, environments and builds are left out.
-
-    Raises:
-        ConfigError: there are none, or too many to be one package.
-    """
-    found: list[Path] = []
-    for here, files in walk(root):
-        found += [here / name for name in files if name.endswith(".py")]
-        if len(found) > MOST_FILES:
+        seen += sum(name.endswith(".py") for name in files)
+        if seen > MOST_FILES:
             raise ConfigError(
                 f"problems.path: {root}: more than {MOST_FILES} Python files",
                 remedy="Give the directory of one package and its tests.",
             )
-    if not found:
-        raise ConfigError(
-            f"problems.path: {root}: no Python file in it", remedy="Give a directory of functions and their tests."
-        )
-    return sorted(found)
+        yield here, files
 
 
 def is_test(path: str) -> bool:
@@ -107,37 +96,46 @@ def is_test(path: str) -> bool:
     )
 
 
-def discover(root: Path) -> list[Found]:
-    """Every function and method of the code below `root`, in the order of files and lines."""
-    found: list[Found] = []
-    for path in python_files(root):
+def discover(root: Path) -> list[SourceFunction]:
+    """Every function and method of the code below `root`, in the order of files and lines.
+
+    Raises:
+        ConfigError: there is no Python file, or there are too many.
+    """
+    paths = sorted(here / name for here, files in walk(root) for name in files if name.endswith(".py"))
+    if not paths:
+        raise ConfigError(
+            f"problems.path: {root}: no Python file in it", remedy="Give a directory of functions and their tests."
+        )
+    found: list[SourceFunction] = []
+    for path in paths:
         name = path.relative_to(root).as_posix()
         if is_test(name):
             continue
         try:
             found += _functions(name, parse(path.read_bytes()))
         except UNPARSABLE as error:
-            whole = Found(file=name, name="(the file)", line=getattr(error, "lineno", 1) or 1)
+            whole = SourceFunction(file=name, name="(the file)", line=getattr(error, "lineno", 1) or 1)
             found.append(whole.refused(f"the file does not parse: {error}"))
     return found
 
 
-def _functions(file: str, tree: ast.Module) -> Iterator[Found]:
+def _functions(file: str, tree: ast.Module) -> Iterator[SourceFunction]:
     module = _Module(file, tree)
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    found = Found(file=file, name=f"{node.name}.{method.name}", line=method.lineno)
-                    yield found.refused("a method: only functions of a module are recorded")
+                    function = SourceFunction(file=file, name=f"{node.name}.{method.name}", line=method.lineno)
+                    yield function.refused("a method: only functions of a module are recorded")
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            found = Found(file=file, name=node.name, line=node.lineno)
+            function = SourceFunction(file=file, name=node.name, line=node.lineno)
             try:
-                yield module.standalone(node, found)
+                yield module.standalone(node, function)
             except Refused as refused:
-                yield found.refused(str(refused))
+                yield function.refused(str(refused))
             except UNPARSABLE as error:
-                yield found.refused(f"its text cannot be taken apart ({type(error).__name__}: {error})")
+                yield function.refused(f"its text cannot be taken apart ({type(error).__name__}: {error})")
 
 
 class _Module:
@@ -158,8 +156,8 @@ class _Module:
                     self.binding.setdefault(name, []).append(len(self.statements))
                 self.statements.append(statement)
 
-    def standalone(self, node: ast.FunctionDef | ast.AsyncFunctionDef, found: Found) -> Found:
-        """`found` with its text and all that it needs. Raises `Refused`."""
+    def standalone(self, node: ast.FunctionDef | ast.AsyncFunctionDef, bare: SourceFunction) -> SourceFunction:
+        """`bare` with its text and all that it needs. Raises `Refused`."""
         if isinstance(node, ast.AsyncFunctionDef):
             raise Refused("an asynchronous function: the judge calls plain functions")
         if sum(isinstance(self.statements[place], ast.FunctionDef) for place in self.binding[node.name]) > 1:
@@ -178,7 +176,7 @@ class _Module:
         own = ast.unparse(ast.fix_missing_locations(function))
         definitions = (self.statements[place] for place in needed)
         needs = {f"{self.file}:{s.name}" for s in definitions if isinstance(s, (ast.FunctionDef, ast.ClassDef))}
-        return found.model_copy(update={"before": _joined(texts), "function": own, "needs": tuple(sorted(needs))})
+        return bare.model_copy(update={"before": _joined(texts), "text": own, "needs": tuple(sorted(needs))})
 
     def _collect(self, statement: ast.stmt, owner: str, needed: set[int]) -> None:
         """Add the places of what `statement` needs, and of what that needs. Raises `Refused`."""

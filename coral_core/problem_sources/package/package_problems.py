@@ -9,8 +9,8 @@ from coral_core.errors import ConfigError
 from coral_core.problem_sources.builtin import ECHO_SHARE
 from coral_core.problem_sources.package.bugs import in_turn
 from coral_core.problem_sources.package.cache import Recording, recording_of
-from coral_core.problem_sources.package.cases import Bug, Usable
-from coral_core.problem_sources.package.splits import Divided, divide
+from coral_core.problem_sources.package.cases import Bug, UsableFunction
+from coral_core.problem_sources.package.splits import FunctionSplits, divide
 from coral_core.problems.problem import Problem, ProblemSet, RepairPair, Split, difficulty_of
 
 SMALLEST = {"fitness": 4, "held_out": 4, "pairs": 8}
@@ -38,7 +38,7 @@ def load_package(config: ProblemsConfig) -> ProblemSet:
     )
 
 
-def supply(divided: Divided) -> dict[str, int]:
+def supply(divided: FunctionSplits) -> dict[str, int]:
     """The largest sizes that the directory can supply, by key of ``problems``."""
     held_out = len(divided.functions["held_out"])
     return {
@@ -65,7 +65,7 @@ def _echoes(size: int) -> int:
     return int(ECHO_SHARE * size)
 
 
-def refuse_shortage(path: object, recording: Recording, divided: Divided, asked: dict[str, int]) -> None:
+def refuse_shortage(path: object, recording: Recording, divided: FunctionSplits, asked: dict[str, int]) -> None:
     """Raises `ConfigError` when the directory cannot supply the sizes that are `asked`, by key of ``problems``."""
     most = supply(divided)
     short = [f"{name}: {most[name]} (asked: {count})" for name, count in asked.items() if count > most[name]]
@@ -78,7 +78,9 @@ def refuse_shortage(path: object, recording: Recording, divided: Divided, asked:
         )
 
 
-def _problems(config: ProblemsConfig, split: Split, divided: Divided, bugs: int, rights: int) -> tuple[Problem, ...]:
+def _problems(
+    config: ProblemsConfig, split: Split, divided: FunctionSplits, bugs: int, rights: int
+) -> tuple[Problem, ...]:
     """`bugs` bugs of the split's functions in turn, and at most `rights` of the functions as they are."""
     functions = divided.functions.get(split, [])
     rng = random.Random(seed_from("package", config.data_seed, split))
@@ -87,38 +89,40 @@ def _problems(config: ProblemsConfig, split: Split, divided: Divided, bugs: int,
     return (*chosen, *(_problem(f"{split}-right", number, function, None) for number, function in enumerate(order)))
 
 
-def _bugs(functions: Sequence[Usable], count: int, rng: random.Random) -> list[tuple[Usable, Bug]]:
+def _bugs(functions: Sequence[UsableFunction], count: int, rng: random.Random) -> list[tuple[UsableFunction, Bug]]:
     """`count` bugs: one of each function, then another of each, and so on."""
     order = rng.sample(list(functions), len(functions))
     return in_turn([(function, bug) for bug in function.bugs] for function in order)[:count]
 
 
-def _problem(split: str, number: int, function: Usable, bug: Bug | None) -> Problem:
-    found = function.found
+def _problem(split: str, number: int, function: UsableFunction, bug: Bug | None) -> Problem:
+    definition = function.definition
     return Problem(
-        problem_id=f"package/{split}/{found.file.removesuffix('.py').replace('/', '.')}.{found.name}/{number:04d}",
+        problem_id=f"package/{split}/{definition.file.removesuffix('.py').replace('/', '.')}.{definition.name}/{number:04d}",
         source="package",
-        family=found.key,
-        variant=found.name,
-        entry_point=found.name,
+        family=definition.key,
+        variant=definition.name,
+        entry_point=definition.name,
         bug_class=bug.bug_class if bug else "none",
         difficulty=difficulty_of(bug.failing) if bug else "easy",
-        buggy=bug.source if bug else found.source,
-        reference=found.source,
+        buggy=bug.source if bug else definition.source,
+        reference=definition.source,
         cases=function.cases,
     )
 
 
-def _pairs(config: ProblemsConfig, functions: Sequence[Usable]) -> tuple[RepairPair, ...]:
+def _pairs(config: ProblemsConfig, functions: Sequence[UsableFunction]) -> tuple[RepairPair, ...]:
     """Bugs of training functions, and functions left right so that adapters learn to leave right code alone."""
     rng = random.Random(seed_from("package", config.data_seed, "pairs"))
     echoes = _echoes(config.pairs)
     pairs = [
-        RepairPair(buggy=bug.source, fixed=function.found.source, family=function.found.key, bug_class=bug.bug_class)
+        RepairPair(
+            buggy=bug.source, fixed=function.definition.source, family=function.definition.key, bug_class=bug.bug_class
+        )
         for function, bug in _bugs(functions, config.pairs - echoes, rng)
     ]
     order = rng.sample(list(functions), len(functions))
-    for found in [order[number % len(order)].found for number in range(echoes)]:
-        pairs.append(RepairPair(buggy=found.source, fixed=found.source, family=found.key, bug_class="none"))
+    for right in [order[number % len(order)].definition for number in range(echoes)]:
+        pairs.append(RepairPair(buggy=right.source, fixed=right.source, family=right.key, bug_class="none"))
     rng.shuffle(pairs)
     return tuple(pairs)

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from coral_core.errors import ProblemError
 from coral_core.frozen import Frozen
-from coral_core.problem_sources.package.discovery import Found
+from coral_core.problem_sources.package.discovery import SourceFunction
 from coral_core.problems import values
 
 SECONDS = 600
@@ -56,12 +56,12 @@ def pytest_installed() -> bool:
     return importlib.util.find_spec("pytest") is not None
 
 
-def record(root: Path, found: Sequence[Found], seconds: float = SECONDS) -> Calls:
-    """The calls that the tests below `root` make to the functions of `found` that may be recorded.
+def record(root: Path, functions: Sequence[SourceFunction], seconds: float = SECONDS) -> Calls:
+    """The calls that the tests below `root` make to the functions of `functions` that may be recorded.
 
     Args:
         root: The directory.
-        found: Its functions.
+        functions: Its functions.
         seconds: Wall clock of all tests together.
 
     Raises:
@@ -69,7 +69,7 @@ def record(root: Path, found: Sequence[Found], seconds: float = SECONDS) -> Call
     """
     with tempfile.TemporaryDirectory(prefix="coral-recording-") as folder:
         request, result, heard = (Path(folder) / name for name in ("request.json", "result.json", "output.txt"))
-        request.write_text(json.dumps(_request(root, found)), encoding="utf-8")
+        request.write_text(json.dumps(_request(root, functions)), encoding="utf-8")
         with heard.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", str(Path(__file__).with_name("recorder.py")), str(request), str(result)],
@@ -134,9 +134,9 @@ def read_calls(path: Path, root: Path) -> Calls:
     return calls.model_copy(update={"calls": kept, "refused": refused})
 
 
-def _request(root: Path, found: Sequence[Found]) -> dict[str, Any]:
+def _request(root: Path, functions: Sequence[SourceFunction]) -> dict[str, Any]:
     targets: dict[str, list[str]] = {}
-    for item in found:
+    for item in functions:
         if not item.reason:
             targets.setdefault(item.file, []).append(item.name)
     paths = [str(root), *([str(root / "src")] if (root / "src").is_dir() else [])]

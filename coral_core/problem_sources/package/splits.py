@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import seed_from
-from coral_core.problem_sources.package.cases import Usable
+from coral_core.problem_sources.package.cases import UsableFunction
 from coral_core.problems.normal_form import near_duplicates, normal_form
 from coral_core.problems.problem import Split
 
@@ -20,24 +20,24 @@ SHARES: dict[Split, float] = {"training": 0.4, "held_out": 0.25, "fitness": 0.25
 
 
 @dataclass(frozen=True)
-class Divided:
+class FunctionSplits:
     """The functions of each split, with their bugs of the classes that are asked."""
 
     groups: int
-    functions: dict[Split, list[Usable]]
+    functions: dict[Split, list[UsableFunction]]
 
     def bugs(self, split: Split) -> int:
         """How many bugs the split can supply."""
         return sum(len(function.bugs) for function in self.functions.get(split, ()))
 
 
-def divide(functions: Sequence[Usable], config: ProblemsConfig) -> Divided:
+def divide(functions: Sequence[UsableFunction], config: ProblemsConfig) -> FunctionSplits:
     """The usable functions, four ways split (three, without a monitor split)."""
     groups = _groups(functions)
     splits: list[Split] = [split for split in SHARES if split != "monitor" or config.monitor]
     chosen = _assign(groups, functions, splits, config.data_seed)
-    owner = {normal_form(functions[place].found.source): split for split in splits for place in chosen[split]}
-    divided = Divided(len(groups), {split: [] for split in splits})
+    owner = {normal_form(functions[place].definition.source): split for split in splits for place in chosen[split]}
+    divided = FunctionSplits(len(groups), {split: [] for split in splits})
     for split in splits:  # a bug that a split before has, or that another split's function is, is left out
         for place in sorted(chosen[split]):
             bugs = [bug for bug in functions[place].bugs if owner.setdefault(normal_form(bug.source), split) == split]
@@ -46,7 +46,7 @@ def divide(functions: Sequence[Usable], config: ProblemsConfig) -> Divided:
     return divided
 
 
-def _groups(functions: Sequence[Usable]) -> list[list[int]]:
+def _groups(functions: Sequence[UsableFunction]) -> list[list[int]]:
     """Places of functions that must stay together, in order of first appearance."""
     parent = list(range(len(functions)))
 
@@ -61,9 +61,9 @@ def _groups(functions: Sequence[Usable]) -> list[list[int]]:
 
     owner: dict[str, int] = {}
     for place, function in enumerate(functions):
-        for shared in (function.found.key, *function.found.needs):
+        for shared in (function.definition.key, *function.definition.needs):
             join(owner.setdefault(shared, place), place)
-    texts = [function.found.function for function in functions]
+    texts = [function.definition.text for function in functions]
     for one, two, _ in near_duplicates(texts, texts):
         join(one, two)
     groups: dict[int, list[int]] = {}
@@ -73,11 +73,11 @@ def _groups(functions: Sequence[Usable]) -> list[list[int]]:
 
 
 def _assign(
-    groups: Sequence[list[int]], functions: Sequence[Usable], splits: Sequence[Split], data_seed: int
+    groups: Sequence[list[int]], functions: Sequence[UsableFunction], splits: Sequence[Split], data_seed: int
 ) -> dict[Split, list[int]]:
     """Large groups first, each to the split that lacks most; no split stays empty while there are groups."""
     weights = [sum(len(functions[place].bugs) for place in group) for group in groups]
-    order = sorted(range(len(groups)), key=lambda number: normal_form(functions[groups[number][0]].found.source))
+    order = sorted(range(len(groups)), key=lambda number: normal_form(functions[groups[number][0]].definition.source))
     random.Random(seed_from("package", data_seed, "split")).shuffle(order)
     order.sort(key=lambda number: -weights[number])
     total, whole = sum(weights), sum(SHARES[split] for split in splits)
