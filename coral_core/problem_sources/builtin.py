@@ -1,4 +1,4 @@
-"""The built-in problems: drawn, broken, checked and split by code; nothing is stored.
+"""The built-in problems: drawn, given a bug, checked and split by code; nothing is stored.
 
 Bugs of the fitness, monitor and held-out splits are of the B families, which the embedded base model never saw repaired;
 adapters train on other functions of the same families. Scores therefore measure transfer to new functions of known
@@ -31,7 +31,7 @@ ECHO_SHARE = 0.12
 
 
 @dataclass(frozen=True)
-class Checked:
+class RecordedFunction:
     """A function with recorded calls."""
 
     function: Function
@@ -72,10 +72,10 @@ def _split(config: ProblemsConfig, split: str, bugs: int, retention: int, taken:
     """`bugs` bugs of B families and `retention` problems that must stay right."""
     rng = random.Random(seed_from("builtin", config.data_seed, split))
     problems = list(_bugs(rng, split, B_FAMILIES, config.bug_classes, bugs, taken))
-    right = retention // 2
-    problems += _rights(rng, split, right, taken)
+    correct = retention // 2
+    problems += _correct(rng, split, correct, taken)
     known = tuple(name for name in config.bug_classes if name in PRETRAINED_CLASSES) or PRETRAINED_CLASSES
-    problems += _bugs(rng, f"{split}-known", A_FAMILIES, known, retention - right, taken)
+    problems += _bugs(rng, f"{split}-known", A_FAMILIES, known, retention - correct, taken)
     return tuple(problems)
 
 
@@ -90,9 +90,9 @@ def _bugs(
         turn += 1
         tries = (_bug(rng, family, classes, taken, wanted) for _ in range(4))
         if (found := next(filter(None, tries), None)) is not None:
-            checked, mutant = found
-            taken.update((normal_form(checked.function.source), normal_form(mutant.source)))
-            yield _problem(split, made, checked, mutant)
+            recorded, mutant = found
+            taken.update((normal_form(recorded.function.source), normal_form(mutant.source)))
+            yield _problem(split, made, recorded, mutant)
             made += 1
         if turn > 400 * max(1, count):
             raise ProblemError(
@@ -104,7 +104,7 @@ def _bugs(
 
 def _bug(
     rng: random.Random, family: Family, classes: Sequence[BugClass], taken: set[str], wanted: BugClass | None = None
-) -> tuple[Checked, Mutation] | None:
+) -> tuple[RecordedFunction, Mutation] | None:
     """One try at a function of `family` and a bug in it, neither of a normal form in `taken`.
 
     Args:
@@ -114,33 +114,33 @@ def _bug(
         taken: Normal forms in use.
         wanted: The class that is tried first; None: draw one.
     """
-    checked = _unused(rng, family, taken)
-    if checked is None:
+    recorded = _unused(rng, family, taken)
+    if recorded is None:
         return None
     first = wanted or classes[rng.randrange(len(classes))]
-    mutant = broken(checked, (first,), rng) or broken(checked, classes, rng)
-    return None if mutant is None or normal_form(mutant.source) in taken else (checked, mutant)
+    mutant = find_mutant(recorded, (first,), rng) or find_mutant(recorded, classes, rng)
+    return None if mutant is None or normal_form(mutant.source) in taken else (recorded, mutant)
 
 
-def _unused(rng: random.Random, family: Family, taken: set[str]) -> Checked | None:
+def _unused(rng: random.Random, family: Family, taken: set[str]) -> RecordedFunction | None:
     """A function of `family`, unless its calls say too little or its normal form is in `taken`."""
-    checked = check(draw(family, rng), rng)
-    return None if checked is None or normal_form(checked.function.source) in taken else checked
+    recorded = record_calls(draw(family, rng), rng)
+    return None if recorded is None or normal_form(recorded.function.source) in taken else recorded
 
 
-def _rights(rng: random.Random, split: str, count: int, taken: set[str]) -> Iterator[Problem]:
+def _correct(rng: random.Random, split: str, count: int, taken: set[str]) -> Iterator[Problem]:
     made = turn = 0
     while made < count:
-        checked = _unused(rng, ALL_FAMILIES[turn % len(ALL_FAMILIES)], taken)
+        recorded = _unused(rng, ALL_FAMILIES[turn % len(ALL_FAMILIES)], taken)
         turn += 1
-        if checked is not None:
-            taken.add(normal_form(checked.function.source))
-            yield _problem(f"{split}-right", made, checked, None)
+        if recorded is not None:
+            taken.add(normal_form(recorded.function.source))
+            yield _problem(f"{split}-right", made, recorded, None)
             made += 1
 
 
-def _problem(split: str, number: int, checked: Checked, mutant: Mutation | None) -> Problem:
-    function = checked.function
+def _problem(split: str, number: int, recorded: RecordedFunction, mutant: Mutation | None) -> Problem:
+    function = recorded.function
     return Problem(
         problem_id=f"builtin/{split}/{function.family.name}/{number:04d}",
         source="builtin",
@@ -148,29 +148,29 @@ def _problem(split: str, number: int, checked: Checked, mutant: Mutation | None)
         variant=function.variant,
         entry_point=function.entry_point,
         bug_class=mutant.bug_class if mutant else "none",
-        difficulty=_difficulty(checked, mutant),
+        difficulty=_difficulty(recorded, mutant),
         buggy=mutant.source if mutant else function.source,
         reference=function.source,
         cases=tuple(
             Case(arguments=tuple(map(encode, arguments)), value=value)
-            for arguments, (_, value) in zip(checked.inputs, checked.outcomes, strict=True)
+            for arguments, (_, value) in zip(recorded.inputs, recorded.outcomes, strict=True)
         ),
     )
 
 
-def _difficulty(checked: Checked, mutant: Mutation | None) -> Difficulty:
+def _difficulty(recorded: RecordedFunction, mutant: Mutation | None) -> Difficulty:
     """By the share of cases that show the bug: a bug that shows rarely is hard."""
     if mutant is None:
         return "easy"
-    outcomes = trusted.run(mutant.source, checked.function.entry_point, checked.inputs)
-    return difficulty_of(_differences(outcomes, checked) / len(outcomes))
+    outcomes = trusted.run(mutant.source, recorded.function.entry_point, recorded.inputs)
+    return difficulty_of(_differences(outcomes, recorded) / len(outcomes))
 
 
-def _differences(outcomes: Sequence[trusted.Outcome], checked: Checked) -> int:
-    return sum(ours != theirs for ours, theirs in zip(outcomes, checked.outcomes, strict=False))
+def _differences(outcomes: Sequence[trusted.Outcome], recorded: RecordedFunction) -> int:
+    return sum(ours != theirs for ours, theirs in zip(outcomes, recorded.outcomes, strict=False))
 
 
-def check(function: Function, rng: random.Random) -> Checked | None:
+def record_calls(function: Function, rng: random.Random) -> RecordedFunction | None:
     """Record `CASES` distinct calls; None when they say too little (one outcome for all, or an exception)."""
     drawn: dict[str, tuple[object, ...]] = {}
     for _ in range(CASES * 6):
@@ -184,15 +184,15 @@ def check(function: Function, rng: random.Random) -> Checked | None:
     outcomes = trusted.run(function.source, function.entry_point, inputs)
     if any(kind != "value" for kind, _ in outcomes) or len(set(map(repr, outcomes))) < 2:
         return None
-    return Checked(function, inputs, tuple(outcomes))
+    return RecordedFunction(function, inputs, tuple(outcomes))
 
 
-def broken(checked: Checked, classes: Sequence[BugClass], rng: random.Random) -> Mutation | None:
+def find_mutant(recorded: RecordedFunction, classes: Sequence[BugClass], rng: random.Random) -> Mutation | None:
     """A mutant of one of `classes` that at least two cases detect, or that runs on without end; None if there is none.
 
     A class is drawn before a mutation of it, so that classes with many mutations (variable) do not crowd out the rest.
     """
-    function = checked.function
+    function = recorded.function
     for bug_class in rng.sample(list(classes), len(classes)):
         candidates = mutators(function.core, (bug_class,))
         rng.shuffle(candidates)
@@ -200,9 +200,9 @@ def broken(checked: Checked, classes: Sequence[BugClass], rng: random.Random) ->
             core = mutate()
             if core is None or core == function.core:
                 continue
-            source = function.dressing.apply(core)
-            outcomes = trusted.run(source, function.entry_point, checked.inputs, checked.outcomes)
-            if _differences(outcomes, checked) >= 2 or outcomes[-1][0] == "budget":
+            source = function.steps.apply(core)
+            outcomes = trusted.run(source, function.entry_point, recorded.inputs, recorded.outcomes)
+            if _differences(outcomes, recorded) >= 2 or outcomes[-1][0] == "budget":
                 return Mutation(bug_class, source)
     return None
 
@@ -221,8 +221,8 @@ def _pairs(
     rng: random.Random, families: Sequence[Family], classes: Sequence[BugClass], count: int, avoid: set[str]
 ) -> Iterator[RepairPair]:
     tries = (_bug(rng, family, classes, avoid) for family in cycle(families))
-    for checked, mutant in islice(filter(None, tries), count):
-        function = checked.function
+    for recorded, mutant in islice(filter(None, tries), count):
+        function = recorded.function
         yield RepairPair(
             buggy=mutant.source, fixed=function.source, family=function.family.name, bug_class=mutant.bug_class
         )

@@ -123,21 +123,11 @@ class _Encoder:
 
     def _atom(self, item: Any, kind: Any) -> Any:
         if kind is int:
-            if -_SMALL < item < _SMALL:
-                return item
-            if item.bit_length() > INT_BITS:
-                raise ValueOutside(f"an int of more than {INT_BITS:,} bits")
-            return ["i", str(item)]
+            return item if -_SMALL < item < _SMALL else ["i", str(_bounded(item))]
         if kind is float:
             return ["f", repr(item)]
         self.spend(len(item))
-        if kind is bytes:
-            return ["b", base64.b64encode(item).decode()]
-        try:
-            item.encode()
-        except UnicodeEncodeError:
-            raise ValueOutside("a str that is not valid UTF-8") from None
-        return item
+        return ["b", base64.b64encode(item).decode()] if kind is bytes else _valid(item)
 
     def _member(self, item: Any, level: int) -> Any:
         """A member of a set or a key. In a result these have no order, so only a node that has a number can be one."""

@@ -1,9 +1,8 @@
-"""How a family becomes functions: templates, correlated twists, names from small vocabularies.
+"""Draws functions of a family: templates, twists, names from small vocabularies.
 
-A family is a few templates with slots. ``$name`` slots take identifiers (all distinct in a
-function), ``@name`` slots take the values of one twist, a row of values that belong
-together: the function's name says "at_least" exactly when the operator is ``>=``. So the
-right text can be read off the function itself, never off the family's name alone.
+A family is a few templates with slots. A ``$name`` slot takes an identifier; identifiers are distinct in a function. An
+``@name`` slot takes a value of one twist, a row of values that belong together: the function's name says "at_least"
+exactly when the operator is ``>=``. The correct text can therefore be read off the function itself.
 """
 
 import ast
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from coral_core.problem_sources.families.dress import Dressing, dressing
+from coral_core.problem_sources.families.added_steps import AddedSteps, draw_steps
 from coral_core.problems import trusted
 from coral_core.syntax import parse
 
@@ -79,11 +78,18 @@ def read_families(rows: dict[str, Templates]) -> tuple[Family, ...]:
 
 @dataclass(frozen=True)
 class Function:
-    """A drawn function: where a bug may go (`core`), what is asked (`source`), structure and twist."""
+    """A drawn function.
+
+    Attributes:
+        core: The text that bugs are put into.
+        steps: What is added to it.
+        source: The whole text.
+        variant: Numbers of template and twist.
+    """
 
     family: Family
     core: str
-    dressing: Dressing
+    steps: AddedSteps
     source: str
     entry_point: str
     variant: str
@@ -103,15 +109,14 @@ def draw(family: Family, rng: random.Random) -> Function:
     tree = parse(text)
     function = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
     core = ast.unparse(tree)
-    dress = dressing(core, family.inputs, _result_kind(core, function.name, family, rng), rng)
-    return Function(family, core, dress, dress.apply(core), function.name, f"{number}.{twist_number}")
+    steps = draw_steps(core, family.inputs, _result_kind(core, function.name, family, rng), rng)
+    return Function(family, core, steps, steps.apply(core), function.name, f"{number}.{twist_number}")
 
 
 def _result_kind(source: str, entry_point: str, family: Family, rng: random.Random) -> str:
     """int, list, str or other: what the core returns."""
     outcomes = trusted.run(source, entry_point, [draw_inputs(family, rng) for _ in range(3)])
-    # every tagged value counts as a list: where the step does not suit it `check` drops the function, and which
-    # functions are drawn stays as it is
+    # every tagged value counts as a list: where the step does not suit it, `builtin.record_calls` drops the function
     kinds = {type(value).__name__ if kind == "value" else "other" for kind, value in outcomes}
     return kinds.pop() if len(kinds) == 1 else "other"
 

@@ -1,9 +1,8 @@
-"""Dressing: steps before and after a function's core that make it one of very many.
+"""Steps that are added before and after a function's core, so that one family gives very many functions.
 
-Alpha-renaming leaves a family only a handful of normal forms. A dressing adds a step to
-an argument or to the result, with constants of its own, to the right and to the broken
-function alike: the bug stays in the core, where it can be read off the text, and a
-function known by its name alone is not the function asked for.
+Renaming variables alone leaves a family a handful of normal forms. An added step changes an argument or the result, with
+constants of its own, in the correct and in the broken function alike. The bug stays in the core, where it can be read
+off the text, and a model that recognises a function by its name alone does not know what is asked.
 """
 
 import ast
@@ -36,7 +35,7 @@ _AFTER: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Dressing:
+class AddedSteps:
     """Statements put before the core, by argument number, and what is done to the result."""
 
     before: tuple[tuple[int, str], ...] = ()
@@ -62,8 +61,15 @@ def _expression(text: str) -> ast.expr:
     return statement.value
 
 
-def dressing(source: str, inputs: tuple[str, ...], result: str, rng: random.Random) -> Dressing:
-    """A dressing for a core with these kinds of arguments and this kind of result (int, list, str or other)."""
+def draw_steps(source: str, inputs: tuple[str, ...], result: str, rng: random.Random) -> AddedSteps:
+    """Steps for a core.
+
+    Args:
+        source: The core.
+        inputs: Kinds of its arguments.
+        result: Kind of its result: int, list, str or other.
+        rng: Draws them.
+    """
 
     def fill(text: str) -> str:
         first = rng.choice(_SMALL)
@@ -79,4 +85,4 @@ def dressing(source: str, inputs: tuple[str, ...], result: str, rng: random.Rand
     if not before and not after and numbers:
         number = rng.choice(numbers)
         before = [(number, fill(rng.choice(_STEPS[_STEP_OF_INPUT[inputs[number]]])))]
-    return Dressing(tuple(before), after)
+    return AddedSteps(tuple(before), after)
