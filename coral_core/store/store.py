@@ -24,9 +24,9 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -39,14 +39,13 @@ from coral_core.bounded_read import (
     list_folder,
     look_at,
     open_file,
-    read_file,
     read_model,
     sha256_of,
 )
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import Evaluation, TrainedAdapter
-from coral_core.json_object import json_object, json_value
+from coral_core.json_object import json_value
 from coral_core.lm.versions import ENGINE_VERSION, RECIPE_VERSION
 from coral_core.untrusted import on_one_line, visible
 
@@ -68,8 +67,27 @@ _DESKTOP = re.compile(r"\..*|Thumbs\.db|desktop\.ini|Icon\r|@eaDir", re.IGNORECA
 """What file managers and file systems leave in any folder: no part of an adapter, and no damage to it."""
 _ROUNDING = 1e-9
 _ASIDE = re.compile(r"(broken|removed)-[0-9a-f]{32}")
-_UNNAMED = "1"
-"""Version of everything that was published before entries named theirs."""
+T = TypeVar("T")
+
+
+class Manifest(Frozen):
+    """manifest.json: size and checksum of each file of an adapter."""
+
+    schema_version: int = 1
+    digest: str
+    engine_version: str
+    recipe_version: str
+    files: dict[str, str] = Field(description="Name -> SHA-256.")
+    bytes: dict[str, int] = Field(description="Name -> size.")
+
+
+class Envelope(Frozen):
+    """A file of an evaluation: the evaluation as JSON, and its checksum."""
+
+    schema_version: int = 1
+    engine_version: str
+    sha256: str
+    evaluation: str
 
 
 class Entry(Frozen):
@@ -199,42 +217,45 @@ class Store:
             names = [name for name in list_folder(scratch) if name != _MANIFEST]
             for name in names:
                 sync(scratch / name)
-            manifest = {
-                "schema_version": 1,
-                "digest": digest,
-                "engine_version": ENGINE_VERSION,
-                "recipe_version": RECIPE_VERSION,
-                "files": {name: sha256_of(scratch / name, WEIGHTS_BYTES) for name in names},
-                "bytes": {name: (scratch / name).stat().st_size for name in names},
-            }
-            write_synced(scratch / _MANIFEST, json.dumps(manifest, indent=1).encode())
+            manifest = Manifest(
+                digest=digest,
+                engine_version=ENGINE_VERSION,
+                recipe_version=RECIPE_VERSION,
+                files={name: sha256_of(scratch / name, WEIGHTS_BYTES) for name in names},
+                bytes={name: (scratch / name).stat().st_size for name in names},
+            )
+            write_synced(scratch / _MANIFEST, manifest.model_dump_json(indent=1).encode())
             sync(scratch)
             if look_at(target) is not None:
                 if self.read_adapter(digest) is not None:
-                    self.discard(scratch)
                     return
                 self.set_aside("adapter", digest)
             self._must_be_prepared()
             os.rename(scratch, target)
             sync(target.parent)
             self._forget("adapter", digest)
-        except StoreError:
-            self.discard(scratch)
-            raise
         except OSError as error:
-            self.discard(scratch)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and self.read_adapter(digest) is not None:
                 return  # another lane published the same digest first: same content by definition
             raise self.unwritable(error) from error
+        finally:
+            self.discard(scratch)
 
     def read_adapter(self, digest: str) -> TrainedAdapter | None:
         """The record of a sound adapter, or None (absent, or broken: then a warning says why, once)."""
-        if not _is_digest(digest) or look_at(self.adapter_path(digest)) is None:
+        return self._read("adapter", digest, self._check_adapter)
+
+    def _read(self, kind: Kind, digest: str, check: Callable[[str], T]) -> T | None:
+        if not _is_digest(digest) or not self.holds(kind, digest):
             return None
         try:
-            return self._check_adapter(digest)
+            return check(digest)
         except (OSError, ValueError) as error:
-            self._say_broken("adapter", digest, error)
+            said = (kind, digest, first_line(error))
+            if said not in self._said:
+                self._said.add(said)
+                text = "store: %s %s is broken (%s); it counts as absent and will be made again"
+                log.warning(text, kind, digest[:12], said[2])
             return None
 
     def _check_adapter(self, digest: str) -> TrainedAdapter:
@@ -242,11 +263,9 @@ class Store:
         path = self.adapter_path(digest)
         there = list_folder(path, self.root)
         manifest = self._manifest(digest)
-        files, sizes = manifest.get("files"), manifest.get("bytes", {})
-        if manifest.get("digest") != digest or not isinstance(files, dict) or _RECORD not in files:
+        files, sizes = manifest.files, manifest.bytes
+        if manifest.digest != digest or _RECORD not in files or set(sizes) != set(files):
             raise ValueError("its manifest belongs to something else")
-        if not isinstance(sizes, dict) or not set(sizes) <= set(files):
-            raise ValueError("its manifest names sizes of other files")
         more = sorted(
             name for name in there if name != _MANIFEST and name not in files and not _DESKTOP.fullmatch(name)
         )
@@ -255,8 +274,7 @@ class Store:
         for name, checksum in files.items():
             if name not in there:  # also for `..` and for names with a slash: no folder lists them
                 raise ValueError(f"{name} is missing")
-            size = sizes.get(name, there[name].st_size)
-            if size != there[name].st_size or sha256_of(path / name, WEIGHTS_BYTES, self.root) != checksum:
+            if sizes[name] != there[name].st_size or sha256_of(path / name, WEIGHTS_BYTES, self.root) != checksum:
                 raise ValueError(f"{name} does not match its checksum")
         record = read_model(path / _RECORD, TrainedAdapter, RECORD, self.root)
         if record.training_digest != digest:
@@ -265,8 +283,8 @@ class Store:
             raise ValueError("it holds no weights")
         return record
 
-    def _manifest(self, digest: str) -> dict[str, object]:
-        return json_object(read_file(self.adapter_path(digest) / _MANIFEST, SMALL, self.root))
+    def _manifest(self, digest: str) -> Manifest:
+        return read_model(self.adapter_path(digest) / _MANIFEST, Manifest, SMALL, self.root)
 
     # -- evaluations -----------------------------------------------------------------------
 
@@ -287,55 +305,38 @@ class Store:
         except ValueError as error:
             raise StoreError(f"evaluation {digest[:12]}: is not published, because {error}. Run it again, and report it if it comes again.") from None  # fmt: skip
         body = evaluation.model_dump_json()
-        envelope = {
-            "schema_version": 1,
-            "engine_version": ENGINE_VERSION,
-            "sha256": hashlib.sha256(body.encode()).hexdigest(),
-            "evaluation": body,
-        }
-        data = json.dumps(envelope).encode()
+        checksum = hashlib.sha256(body.encode()).hexdigest()
+        envelope = Envelope(engine_version=ENGINE_VERSION, sha256=checksum, evaluation=body)
+        data = json.dumps(envelope.model_dump()).encode()
         if len(data) > EVALUATION_BYTES:
             raise StoreError(
-                f"evaluation {digest[:12]}: has {len(data)} bytes, {EVALUATION_BYTES} at most are stored. Choose fewer problems or fewer samples for each (generation.samples)."
+                f"evaluation {digest[:12]}: has {len(data)} bytes, {EVALUATION_BYTES} at most are stored",
+                remedy="Choose fewer problems or fewer samples for each (generation.samples).",
             )
-        scratch = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}.json"
+        scratch = self.scratch()
         try:
-            self._must_be_prepared()
-            self.make_folder(scratch.parent)
             self.make_folder(target.parent)
-            write_synced(scratch, data)
+            write_synced(scratch / target.name, data)
             if (found := look_at(target)) is not None and not stat.S_ISREG(found.st_mode):
                 self.set_aside("evaluation", digest)
-            os.replace(scratch, target)
+            os.replace(scratch / target.name, target)
             sync(target.parent)
             self._forget("evaluation", digest)
-        except StoreError:
-            scratch.unlink(missing_ok=True)
-            raise
         except OSError as error:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
             raise self.unwritable(error) from error
+        finally:
+            self.discard(scratch)
 
     def read_evaluation(self, digest: str) -> Evaluation | None:
         """A sound evaluation, or None (absent, or broken: then a warning says why, once)."""
-        if not _is_digest(digest) or look_at(self.evaluation_path(digest)) is None:
-            return None
-        try:
-            return self._check_evaluation(digest)
-        except (OSError, ValueError) as error:
-            self._say_broken("evaluation", digest, error)
-            return None
+        return self._read("evaluation", digest, self._check_evaluation)
 
     def _check_evaluation(self, digest: str) -> Evaluation:
         """Read an evaluation. Raises `OSError` or `ValueError`: it is broken."""
-        envelope = json_object(read_file(self.evaluation_path(digest), EVALUATION_BYTES, self.root))
-        body, checksum = envelope.get("evaluation"), envelope.get("sha256")
-        if not isinstance(body, str) or not isinstance(checksum, str):
-            raise ValueError("it is no envelope of an evaluation and its checksum")
-        if hashlib.sha256(body.encode()).hexdigest() != checksum:
+        envelope = read_model(self.evaluation_path(digest), Envelope, EVALUATION_BYTES, self.root)
+        if hashlib.sha256(envelope.evaluation.encode()).hexdigest() != envelope.sha256:
             raise ValueError("its content does not match its checksum")
-        evaluation = Evaluation.model_validate(json_value(body))
+        evaluation = Evaluation.model_validate(json_value(envelope.evaluation))
         if evaluation.evaluation_digest != digest:
             raise ValueError("its record belongs to another digest")
         check_consistency(evaluation)
@@ -343,10 +344,8 @@ class Store:
 
     def is_published(self, kind: Kind, digest: str) -> bool:
         """Is there a result? A look at names only: who uses the result checks it."""
-        if not _is_digest(digest):
-            return False
-        path = self.adapter_path(digest) / _MANIFEST if kind == "adapter" else self.evaluation_path(digest)
-        return look_at(path) is not None
+        inner = _MANIFEST if kind == "adapter" else ""
+        return _is_digest(digest) and look_at(self._path(kind, digest) / inner) is not None
 
     def holds(self, kind: Kind, digest: str) -> bool:
         """Does anything lie at the place of an entry, sound or not?"""
@@ -382,10 +381,14 @@ class Store:
         Raises:
             StoreError: a folder of entries is there and cannot be listed.
         """
+        for kind, digest, found in self._digests():
+            yield self._entry(kind, digest, found, check)
+
+    def _digests(self) -> Iterator[tuple[Kind, str, os.stat_result]]:
         for kind in FOLDERS:
             for name, found in self._listed(kind).items():
                 if (digest := _digest_of(kind, name)) is not None:
-                    yield self._entry(kind, digest, found, check)
+                    yield kind, digest, found
 
     def strangers(self) -> list[Stranger]:
         """What lies among the entries and is none: files of desktops, links, folders of other names. Raises `StoreError`."""
@@ -418,7 +421,7 @@ class Store:
                 self._check_adapter(digest) if folder else self._check_evaluation(digest)
             version = self._version(kind, digest)
         except (OSError, ValueError) as error:
-            problem = _reason(error)
+            problem = first_line(error)
         return Entry(
             kind=kind,
             digest=digest,
@@ -433,10 +436,10 @@ class Store:
     def _version(self, kind: Kind, digest: str) -> str:
         """Recipe or engine that made an entry. Raises `OSError` or `ValueError`: it cannot be told."""
         if kind == "adapter":
-            return str(self._manifest(digest).get("recipe_version", _UNNAMED))[:32]
+            return self._manifest(digest).recipe_version[:32]
         with open_file(self.evaluation_path(digest), EVALUATION_BYTES, self.root) as file:
             head = _HEAD.match(file.read(256))
-        return head[1].decode("utf-8", "backslashreplace") if head else _UNNAMED
+        return head[1].decode("utf-8", "backslashreplace") if head else ""
 
     def remove(self, kind: Kind, digest: str) -> None:
         """Take an entry away, whatever lies there. Raises `StoreError`."""
@@ -484,35 +487,27 @@ class Store:
             raise StoreError(
                 f"{prefix[:100]!r}: is no digest, nor the beginning of one (1 to 64 of 0-9 and a-f). See: coral store ls"
             )
-        return [
-            (kind, digest)
-            for kind in FOLDERS
-            for name in self._listed(kind)
-            if (digest := _digest_of(kind, name)) is not None and digest.startswith(prefix)
-        ]
-
-    def _say_broken(self, kind: Kind, digest: str, error: Exception) -> None:
-        reason = _reason(error)
-        if (kind, digest, reason) in self._said:
-            return
-        self._said.add((kind, digest, reason))
-        log.warning(
-            "store: %s %s is broken (%s); it counts as absent and will be made again", kind, digest[:12], reason
-        )
+        return [(kind, digest) for kind, digest, _ in self._digests() if digest.startswith(prefix)]
 
     def _forget(self, kind: Kind, digest: str) -> None:
         self._said = {said for said in self._said if said[:2] != (kind, digest)}
 
     def unwritable(self, error: OSError) -> StoreError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            way_out = "the disk is full. Free space and run the same command again; finished work is kept"
-        elif error.errno in (errno.ENOENT, errno.ESTALE, errno.ENOTCONN):
-            way_out = "it is gone. Mount it again and run the same command; finished work is kept"
-        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            way_out = "it cannot be written. Make it writable, or choose another with --set store.path=DIR"
-        else:
-            way_out = f"{error.strerror or error}. Check the path with: coral config check"
-        return StoreError(f"store {self.root}: {way_out} ({errno.errorcode.get(error.errno or 0, 'error')})")
+        """What to say of a store that cannot be written because of `error`."""
+        name = errno.errorcode.get(error.errno or 0, "error")
+        what, remedy = UNWRITABLE.get(name, (error.strerror or str(error), "Check the path with: coral config check"))
+        return StoreError(f"store {self.root}: {what} ({name})", remedy=remedy)
+
+
+_GONE = ("it is gone", "Mount it again and run the same command; finished work is kept.")
+_FULL = ("the disk is full", "Free space and run the same command again; finished work is kept.")
+_CLOSED = ("it cannot be written", "Make it writable, or choose another with --set store.path=DIR")
+UNWRITABLE = {
+    **dict.fromkeys(("ENOSPC", "EDQUOT"), _FULL),
+    **dict.fromkeys(("ENOENT", "ESTALE", "ENOTCONN"), _GONE),
+    **dict.fromkeys(("EROFS", "EACCES", "EPERM"), _CLOSED),
+}
+"""Name of an error number -> what is wrong with a store that cannot be written, and what to do."""
 
 
 def check_consistency(evaluation: Evaluation) -> None:
@@ -572,8 +567,8 @@ def _digest_of(kind: Kind, name: str) -> str | None:
     return digest if _is_digest(digest) and (kind == "adapter" or name.endswith(".json")) else None
 
 
-def _reason(error: Exception) -> str:
-    """What is wrong with an entry, in a line that a terminal shows and does not obey."""
+def first_line(error: Exception) -> str:
+    """What is wrong with a file, in a line without control characters."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         text = f"{'.'.join(map(str, first['loc'])) or 'its record'}: {first['msg']}"

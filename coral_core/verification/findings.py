@@ -1,10 +1,10 @@
 """A run under verification: its files read, and what checks found."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from coral_core.bounded_read import LINES, LONGEST_LINE, SMALL, look_at, read_file, read_model
 from coral_core.config import RunConfig
@@ -14,10 +14,9 @@ from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import BaseModelIdentity, EvaluationJob
 from coral_core.json_object import json_object
 from coral_core.runs.identities import FILE, FrozenIdentities, Identities
-from coral_core.runs.records import FinalRecord, RunIdentity, RunRecord, parse_record
+from coral_core.runs.records import FinalRecord, GenomeRecord, RunIdentity, RunRecord, parse_record
 from coral_core.runs.run_folder import RunFolder
-from coral_core.store.store import Store
-from coral_core.untrusted import visible
+from coral_core.store.store import Store, first_line
 
 
 class Finding(Frozen):
@@ -54,13 +53,21 @@ class Verified:
     records: list[Any]
     planner: Planner
     findings: list[Finding] = field(default_factory=list)
+    expected: list[Expected] = field(default_factory=list)
+    """Evaluations that the history names; filled by the check of digests."""
 
     @property
     def run(self) -> RunRecord:
         found: RunRecord = self.records[0]
         return found
 
+    @property
+    def genomes(self) -> dict[str, GenomeRecord]:
+        """Records of genomes by genome id."""
+        return {record.genome.genome_id: record for record in self.of(GenomeRecord)}
+
     def of(self, kind: type[Any]) -> list[Any]:
+        """Records of one kind, in their order."""
         return [record for record in self.records if isinstance(record, kind)]
 
     def say(self, check: str, differences: Sequence[str], fine: str) -> None:
@@ -71,48 +78,41 @@ class Verified:
             self.findings.append(Finding(check=check, status="ok", text=fine))
 
     def note(self, check: str, text: str) -> None:
+        """A finding that makes no difference, or that says what was not checked."""
         self.findings.append(Finding(check=check, status="note", text=text))
 
 
 def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Finding]]:
     """The run, when its files can be read; else what is wrong with them."""
-    wrong: list[Finding] = []
-
-    def broken(text: str) -> None:
-        wrong.append(Finding(check="files", status="differs", text=text))
-
+    wrong: list[str] = []
     config = identity = None
     recorded: dict[str, str] = {}
     try:
         config = folder.config()
     except (ConfigError, OSError, ValueError) as error:
-        broken(f"config.yaml cannot be read: {first_line(error)}")
+        wrong.append(f"config.yaml cannot be read: {first_line(error)}")
     try:
         facts = json_object(read_file(folder.path / "run.json", SMALL))
         identity = RunIdentity.model_validate(facts["identity"])
         recorded = {str(name): str(value) for name, value in facts["versions"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        broken(f"run.json cannot be read: {first_line(error)}")
-    records = list(_records(folder, broken))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        wrong.append(f"run.json cannot be read: {first_line(error)}")
+    records = list(_records(folder, wrong.append))
     try:
         folder.timings()
     except CoralError as error:
-        broken(first_line(error))
+        wrong.append(first_line(error))
     if not wrong and not (records and isinstance(records[0], RunRecord)):
-        broken("history.jsonl does not begin with the record of its run; nothing can be checked against it")
+        wrong.append("history.jsonl does not begin with the record of its run; nothing can be checked against it")
     if wrong or config is None or identity is None:
-        return None, wrong
+        return None, [Finding(check="files", status="differs", text=text) for text in wrong]
     base: BaseModelIdentity = records[0].base_model
     trained_on = base.model_copy(update={"numerics_class": records[0].training_numerics_class})
     planner = Planner(config, identity, Identities(training=trained_on, evaluation=base))
     found = Verified(folder, store, config, identity, recorded, records, planner)
-    ended = isinstance(records[-1], FinalRecord)
     found.say("files", list(_other_base(found)), f"{len(records)} records in history.jsonl; config.yaml, run.json, timings.jsonl and base_model.json can be read")  # fmt: skip
-    if not ended:
-        found.note(
-            "files",
-            "the run is not finished: what is there so far is checked (a last line that was cut off is not there yet)",
-        )
+    if not isinstance(records[-1], FinalRecord):
+        found.note("files", "the run is not finished: what is there so far is checked")
     return found, []
 
 
@@ -123,13 +123,13 @@ def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
         broken(f"history.jsonl cannot be read: {first_line(error)}")
         return
     if not lines and rest:
-        broken("history.jsonl has no whole line; nothing can be checked against it")
+        broken("history.jsonl has no whole line")
     for number, line in enumerate(lines, 1):  # what a kill cut off at the end is not there yet
         try:
             if len(line) > LONGEST_LINE:
                 raise ValueError(f"it has {len(line)} bytes")
             yield parse_record(json_object(line))
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             broken(f"history.jsonl, line {number} is no record: {first_line(error)}")
 
 
@@ -143,17 +143,11 @@ def _other_base(run: Verified) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield f"{FILE} cannot be read: {first_line(error)}"
         return
-    recorded = run.planner.lanes
-    if (
-        recorded is None
-        or said.evaluation != recorded.evaluation
-        or said.training.numerics_class != recorded.training.numerics_class
-    ):
+    said_classes = (said.evaluation, said.training.numerics_class)
+    if said_classes != (run.run.base_model, run.run.training_numerics_class):
         yield f"{FILE} is of another base model or numerics class than history.jsonl"
 
 
-def first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return visible(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}")[:500]
-    return visible((str(error).splitlines() or [""])[0] or type(error).__name__)[:500]
+def unequal(pairs: Iterable[tuple[str, Any, Any]], found: str, recorded: str = "in history.jsonl") -> Iterator[str]:
+    """What differs among (name, recorded value, value found); the other arguments say where each stands."""
+    yield from (f"{name} {one} {recorded}, {other} {found}" for name, one, other in pairs if one != other)

@@ -17,8 +17,9 @@ from coral_core.scoring.judged import Judged
 from coral_core.scoring.objectives import score
 from coral_core.scoring.plugins import measure
 from coral_core.scoring.text_process import shared
+from coral_core.store.store import first_line
 from coral_core.untrusted import visible
-from coral_core.verification.findings import Expected, Verified, first_line
+from coral_core.verification.findings import Expected, Verified, unequal
 
 MOST_NAMED = 3
 """Differences of one evaluation that are named; the others are counted."""
@@ -59,7 +60,7 @@ def judge_again(run: Verified, sample: Sequence[Expected]) -> None:
 def differences_between(old: Evaluation, new: Evaluation) -> list[str]:
     """What an evaluation done anew has otherwise; costs and times are left out."""
     one, other = (found.model_dump(mode="json", exclude={"cost", "records"}) for found in (old, new))
-    wrong = [f"{key} {one[key]} stored, {other[key]} anew" for key in one if one[key] != other[key]]
+    wrong = list(unequal(((key, one[key], other[key]) for key in one), "anew", "stored"))
     theirs = {record.problem_id: record for record in new.records}
     changed = [record.problem_id for record in old.records if theirs.get(record.problem_id) != record]
     if changed or len(old.records) != len(new.records):
@@ -76,13 +77,12 @@ def _judged(run: Verified, judge: Judge, job: EvaluationJob, evaluation: Evaluat
     flat = [(problem, sample.patch) for problem, record in zip(problems, evaluation.records, strict=True) for sample in record.samples]  # fmt: skip
     verdicts = iter(judge.judge_batch(flat))
     grouped = [tuple(next(verdicts) for _ in record.samples) for record in evaluation.records]
-    cut = any(len(sample.patch) >= COMPLETION_CHARACTERS for r in evaluation.records for sample in r.samples)
     differing = list(_differing(problems, evaluation, grouped))
     wrong = differing[:MOST_NAMED]
     if len(differing) > MOST_NAMED:
         wrong.append(f"{len(differing) - MOST_NAMED} more patches with other verdicts")
-    if cut:
-        run.note("verdicts", "patches that were cut at 8,000 characters when stored are not compared, nor are the scores of their evaluation")  # fmt: skip
+    if any(len(patch) >= COMPLETION_CHARACTERS for _, patch in flat):
+        run.note("verdicts", f"patches that were cut at {COMPLETION_CHARACTERS:,} characters when stored are not compared, nor are the scores of their evaluation")  # fmt: skip
         return wrong, len(flat)
     return wrong + _scores(run, judge, job, evaluation, problems, grouped), len(flat)
 
@@ -139,22 +139,35 @@ def _scores(
     )
     found = score(judged, judge.reference_lines(problems))
     fresh = {**found.objectives(), **measure(job.objectives, judged)}
-    wrong = [
-        f"score {name} {evaluation.scores.get(name)} stored, {value} computed again"
-        for name, value in fresh.items()
-        if evaluation.scores.get(name) != value
+    names = [*fresh, *(visible(name) for name in evaluation.scores.keys() - fresh.keys())]
+    pairs: list[tuple[str, Any, Any]] = [
+        (f"score {name}", evaluation.scores.get(name, "none"), fresh.get(name, "none")) for name in names
     ]
-    wrong += [
-        f"score {visible(name)} stored, the objectives of this run give no such score"
-        for name in evaluation.scores.keys() - fresh.keys()
-    ]
-    if evaluation.pass_at_1 != found.pass_at_1:
-        wrong.append(f"pass@1 {evaluation.pass_at_1} stored, {found.pass_at_1} computed again")
-    if evaluation.pass_at_k != found.pass_at_k:
-        wrong.append(f"pass@k {evaluation.pass_at_k} stored, {found.pass_at_k} computed again")
-    return wrong
+    pairs += [("pass@1", evaluation.pass_at_1, found.pass_at_1), ("pass@k", evaluation.pass_at_k, found.pass_at_k)]
+    return list(unequal(pairs, "computed again", "stored"))
 
 
 def _short(verdict: dict[str, Any], keys: Sequence[str]) -> str:
     text = ", ".join(f"{key} {verdict.get(key)}" for key in keys)
     return text if len(text) <= 160 else text[:159] + "…"
+
+
+def note_unchecked(run: Verified, judged: Sequence[Expected], regenerated: bool) -> None:
+    """Add a note for each thing that stands in the run or its store and was not checked.
+
+    Args:
+        run: The run, after all checks.
+        judged: Evaluations whose patches were judged again.
+        regenerated: Whether these were trained and generated anew, too.
+    """
+    every = len({item.evaluation_digest for item in run.expected})
+    left = every - len(judged)
+    if left > 0:
+        run.note(
+            "unchecked",
+            f"the patches of {left} of {every} evaluations were not judged again: --sample {every} judges all",
+        )
+    if left > 0 or not regenerated:
+        whose = f"the other {left} evaluations" if regenerated else f"{every} evaluations"
+        run.note("unchecked", f"that these genes train to these weights, and that the model wrote these patches, is not shown for {whose}: --regenerate shows it for the sample")  # fmt: skip
+    run.note("unchecked", "times and costs (timings.jsonl, the ledger), report files, pictures and champion/README.md: made from what was checked, not compared with it")  # fmt: skip

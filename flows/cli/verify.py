@@ -13,7 +13,7 @@ from coral_core.bounded_read import sha256_of
 from coral_core.config import BudgetConfig
 from coral_core.errors import ConfigError, CoralError
 from coral_core.runs.run_folder import RunFolder, find_run
-from coral_core.store.store import WEIGHTS_BYTES, Store
+from coral_core.store.store import WEIGHTS_BYTES, Store, first_line
 from coral_core.untrusted import visible
 from coral_core.verification import (
     Expected,
@@ -21,7 +21,6 @@ from coral_core.verification import (
     Verified,
     check_all,
     differences_between,
-    first_line,
     judge_again,
     note_unchecked,
     open_run,
@@ -83,12 +82,11 @@ def _verified(folder: RunFolder, count: int, seed: int, regenerate: bool) -> tup
     found, broken = open_run(folder, store)
     if found is None:
         return broken, []
-    expected = check_all(found)
-    drawn = sample_of(expected, count, seed)
+    drawn = sample_of(check_all(found), count, seed)
     judge_again(found, drawn)
     if regenerate:
         _regenerate(found, drawn)
-    note_unchecked(found, expected, drawn, regenerate)
+    note_unchecked(found, drawn, regenerate)
     return found.findings, drawn
 
 

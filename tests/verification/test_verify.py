@@ -420,7 +420,7 @@ def test_what_was_not_looked_at_is_said(finished: Coral) -> None:
         (lambda e: e.model_copy(update={"scores": {**e.scores, "bugfix": 0.99}}), "score bugfix 0.99"),
         (lambda e: e.model_copy(update={"scores": {**e.scores, "retention": 0.01}}), "score retention 0.01"),
         (lambda e: e.model_copy(update={"scores": {**e.scores, "cost": 0.99}}), "score cost 0.99"),
-        (lambda e: e.model_copy(update={"pass_at_k": {"2": 1.0}}), "pass@k"),
+        (lambda e: e.model_copy(update={"pass_at_k": {"2": 1.0}}), "pass@2 1.0"),
         (lambda e: e.model_copy(update={"training_digest": "0" * 64}), "it is of adapter 0000000000000000"),
         (lambda e: e.model_copy(update={"split": "monitor"}), "of the split monitor"),
         (lambda e: e.model_copy(update={"trainable_parameters": 7}), "7 trainable parameters"),
