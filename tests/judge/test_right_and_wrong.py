@@ -12,7 +12,7 @@ import pytest
 
 from coral_core.judge.judge import Judge
 from coral_core.problem_sources.package.cases import _repeated, replay
-from coral_core.problem_sources.package.discovery import Found
+from coral_core.problem_sources.package.discovery import SourceFunction
 from coral_core.problems.problem import Problem
 from coral_core.problems.values import encode
 
@@ -123,7 +123,7 @@ ROWS: dict[str, Row] = {
 
 def problem(name: str, row: Row) -> Problem:
     source = row.source(row.reference)
-    found = Found("own.py", "f", 1, before="", function=source)
+    found = SourceFunction(file="own.py", name="f", line=1, text=source)
     arguments = [[encode(argument) for argument in call] for call in row.calls]
     records = zip(arguments, replay(found, arguments, 1), replay(found, arguments, 2), strict=True)
     cases = [_repeated(given, first, second) for given, first, second in records]
