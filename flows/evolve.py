@@ -1,11 +1,10 @@
 """The `evolve` flow: the engine's evolution, shown in Prefect.
 
-Each generation is a flow, each training and evaluation a cached task (flows/tasks.py); artifacts, events, the flow run's
-state and the terminal listen. Not covered: the loop itself (`coral_core.evolution`).
+Each generation is a flow, each training and evaluation a cached task (flows/tasks.py); artifacts, events and the
+flow run's state listen. Not covered: the loop itself (`coral_core.evolution`).
 """
 
 import asyncio
-from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +17,6 @@ from coral_core.api import run_evolution
 from coral_core.config import RunConfig
 from coral_core.evolution.loop import Evolution
 from coral_core.evolution.preflight import preflight
-from coral_core.evolution.state import Listener
 from coral_core.runs.editions import check_edition, scheduled_edition, stamp
 from coral_core.runs.run_folder import identify_run
 from flows.observe import artifacts, memory
@@ -30,9 +28,6 @@ from flows.prefect_api.prefect_client import api_in_use
 from flows.prefect_api.settings import without_secrets
 from flows.tasks import PrefectSteps
 from flows.work_pools import make_executor
-
-terminal: ContextVar[Listener | None] = ContextVar("coral_terminal", default=None)
-"""Listens to the evolutions of this context: no live object is ever a parameter of a flow."""
 
 
 @flow(name="evolve", flow_run_name="{config.name}", persist_result=False)
@@ -96,15 +91,11 @@ class _Shown:
         publisher = artifacts.Publisher(evolution.folder, evolution.store, self._flow_run_id)
         evolution.steps = PrefectSteps(evolution.store, publisher)
         evolution.listeners += [EventFeed(evolution.folder.run_id), publisher, PauseState(self._flow_run_id)]
-        if (listener := terminal.get()) is not None:
-            evolution.listeners.append(listener)
-        try:
-            async with publisher:
+        async with publisher:
+            try:
                 cancelled = await until_cancelled(evolution.run(), self._flow_run_id)
-            self.champion = evolution.state.best
-            return not cancelled
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, TerminationSignal) as told:
-            limit_retries(told)
-            raise
-        finally:
-            await publisher.finish(artifacts.PATIENCE if evolution.outcome == "finished" else 5.0)
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, TerminationSignal) as told:
+                limit_retries(told)
+                raise
+        self.champion = evolution.state.best
+        return not cancelled

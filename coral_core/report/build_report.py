@@ -103,7 +103,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         bug_classes=_bug_classes(evaluations),
         outcomes={name: _outcomes(evaluations[name]) for name in COMPARED if name in evaluations},
         held_out_openings=final.held_out_openings if final else None,
-        base_check=_base_check(history),
+        base_check=base_check(history.baselines),
         previous=_previous(folder, history),
         answer=_answer(history, gaps.champion_minus_default_lora, evaluations),
         searched=searched(history, config.genes, config.search),
@@ -256,9 +256,9 @@ def _outcomes(evaluation: Evaluation) -> dict[str, int]:
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _base_check(history: History) -> BaseCheck:
+def base_check(baselines: Mapping[str, BaselineRecord]) -> BaseCheck:
     """Too good: little is left to repair. Too bad: a customary adapter does not help either."""
-    base, tuned = history.baselines.get("base_model"), history.baselines.get("default_lora")
+    base, tuned = baselines.get("base_model"), baselines.get("default_lora")
     if base is None:
         return BaseCheck(verdict="unknown", text="The base model has not been evaluated yet.")
     rates = f"The base model alone repairs {base.pass_at_1:.0%} of the fitness bugs"

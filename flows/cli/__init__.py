@@ -57,7 +57,7 @@ COMMANDS = {
         ("export wandb", "export:wandb", "Write the run as an offline Weights & Biases run."),
         ("store", None, "List and check stored adapters and evaluations."),
         ("store ls", "store:ls", "List the entries of the store."),
-        ("store show", "store:show", "Show one entry."),
+        ("store show", "store:show_entry", "Show one entry."),
         ("store verify", "store:verify", "Check every entry; exit 1 if one is broken."),
         ("store clear", "store:clear", "Remove broken entries, or those of other versions."),
     ),

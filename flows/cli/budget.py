@@ -1,15 +1,14 @@
 """`coral budget`: what an evolution may spend, what was spent, and whether the next job may start."""
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from coral_core.config.budget_config import Limits
 from coral_core.ledger import Ledger, Spent, Standing
 from coral_core.runs.run_folder import find_run
-from flows.cli.markup import marked, words
+from flows.cli.markup import echo, marked, print_json, table, words
 from flows.cli.places import AsJson, Runs, store_of
 
 
@@ -26,72 +25,50 @@ def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = Fal
     standing = ledger.standing(folder.run_id)
     price = standing.limits.price
     days, evolutions = ledger.days(price), ledger.evolutions(price)
-    facts: dict[str, Any] = standing.model_dump(mode="json") | {
-        "days": {day: spent.model_dump() for day, spent in days.items()},
-        "evolutions": {name or "nobody": spent.model_dump() for name, spent in evolutions.items()},
-    }
+    named = {name or "nobody": spent for name, spent in evolutions.items()}
     if as_json:
-        print(json.dumps(facts, indent=1))
+        print_json(standing.model_dump(mode="json") | {"days": days, "evolutions": named})
         return
-    out = Console(highlight=False)
-    out.print(words(folder.run_id, "bold"))
-    out.print(_limits(standing))
-    money = (
-        f"{price.training:g} {standing.currency} an hour of a training lane, {price.evaluation:g} of an evaluation lane"
-    )
-    out.print(f"\nprices    {money}", markup=False)
-    forecast = standing.forecast
-    out.print(
-        f"in flight {forecast.gpu_hours:.3f} GPU hours, {forecast.money:.2f} {standing.currency} still expected",
-        markup=False,
-    )
-    _state(out, standing)
-    out.print()
-    out.print(_sums("day (UTC)", days, standing.currency))
-    out.print()
-    out.print(_sums("evolution", {name or "nobody": spent for name, spent in evolutions.items()}, standing.currency))
+    forecast, currency = standing.forecast, standing.currency
+    echo(words(folder.run_id, "bold"), _limits(standing), "")
+    echo(words(f"prices    {price.training:g} {currency} an hour of a training lane, {price.evaluation:g} of an evaluation lane"))  # fmt: skip
+    echo(words(f"in flight {forecast.gpu_hours:.3f} GPU hours, {forecast.money:.2f} {currency} still expected"))
+    _print_state(standing)
+    echo("", _sums("day (UTC)", days, currency), "", _sums("evolution", named, currency))
 
 
-def _state(out: Console, standing: Standing) -> None:
-    closure, state = standing.closed, "held"
-    if closure is None and standing.closed_queues:
-        queue, closure = next(iter(standing.closed_queues.items()))
-        state = f"no new {queue} job"
-    if closure is None:
-        out.print("state     [green]open[/]")
+def _print_state(standing: Standing) -> None:
+    closed = [("held", standing.closed)] if standing.closed else []
+    closed += [(f"no new {queue} job", closure) for queue, closure in standing.closed_queues.items()]
+    if not closed:
+        echo("state     [green]open[/]")
         return
-    out.print(f"state     [yellow]{state}:[/] {marked(str(closure))}")
-    out.print(words(f"          {closure.remedy(standing.run_id)}"))
+    state, closure = closed[0]
+    echo(f"state     [yellow]{state}:[/] {marked(closure)}", words(f"          {closure.remedy(standing.run_id)}"))
 
 
 def _limits(standing: Standing) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("", "spent", "limit", "used"):
-        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    rows: list[tuple[str, Limits, Spent]] = [
-        ("this evolution", standing.limits.evolution, standing.spent),
-        (f"store today ({standing.day})", standing.limits.day, standing.today),
+    limits, today = standing.limits, f"store today ({standing.day})"
+    rows = [
+        ("this evolution, GPU hours", standing.spent.gpu_hours, limits.evolution.gpu_hours),
+        (f"this evolution, {standing.currency}", standing.spent.money, limits.evolution.money),
+        (f"{today}, GPU hours", standing.today.gpu_hours, limits.day.gpu_hours),
+        (f"{today}, {standing.currency}", standing.today.money, limits.day.money),
     ]
-    for name, limits, spent in rows:
-        table.add_row(f"{name}, GPU hours", f"{spent.gpu_hours:.3f}", *_against(limits.gpu_hours, spent.gpu_hours))
-        table.add_row(words(f"{name}, {standing.currency}"), f"{spent.money:.2f}", *_against(limits.money, spent.money))
-    return table
+    return table(("<", "spent", "limit", "used"), [_against(*row) for row in rows])
 
 
-def _against(limit: float | None, spent: float) -> tuple[str, str]:
+def _against(name: str, spent: float, limit: float | None) -> list[object]:
     if limit is None:
-        return "none", ""
+        return [name, f"{spent:.3f}", "none", ""]
     share = spent / limit if limit else 1.0
     colour = "red" if share >= 1 else "yellow" if share >= 0.8 else "green"
-    return f"{limit:g}", f"[{colour}]{share:.0%}[/]"
+    return [name, f"{spent:.3f}", f"{limit:g}", Text(f"{share:.0%}", colour)]
 
 
-def _sums(title: str, sums: dict[str, Spent], currency: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(title, no_wrap=True)
-    for name in ("training h", "evaluation h", "GPU hours", currency):
-        table.add_column(name, justify="right")
-    for name, spent in sums.items():
-        hours = (f"{value:.3f}" for value in (spent.training_hours, spent.evaluation_hours, spent.gpu_hours))
-        table.add_row(words(name), *hours, f"{spent.money:.2f}")
-    return table
+def _sums(title: str, sums: Mapping[str, Spent], currency: str) -> Table:
+    rows: list[list[Any]] = [
+        [name, *(f"{hours:.3f}" for hours in (s.training_hours, s.evaluation_hours, s.gpu_hours)), f"{s.money:.2f}"]
+        for name, s in sums.items()
+    ]
+    return table((f"<{title}", "training h", "evaluation h", "GPU hours", currency), rows)

@@ -1,17 +1,14 @@
 """`coral doctor`: is this machine fit, and the installation that it belongs to?"""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from coral_core.config import RunConfig, load_config
-from flows.cli.config import AsJson, Overrides
 from flows.cli.health import collect, find_api
-from flows.cli.markup import words
+from flows.cli.markup import echo, print_json, words
+from flows.cli.places import AsJson, Overrides
 
 
 def doctor(
@@ -37,23 +34,19 @@ def doctor(
 
     settings = load_config(config, set_ or []) if config is not None else RunConfig()
     url, error = find_api()
-    out = Console(highlight=False, soft_wrap=True)
-    printed = None if as_json else out
-    checks = collect(machine_checks(settings), printed)
+    checks = collect(machine_checks(settings), show=not as_json)
     with_installation = installation or (installation is None and url is not None)
     if with_installation:
         if not as_json:
-            out.print(f"\ninstallation {url or ''}", style="dim")
-        checks += collect(installation_checks(settings.store.path, settings.runs, url, error), printed)
+            echo(words(f"\ninstallation {url or ''}", "dim"))
+        checks += collect(installation_checks(settings.store.path, settings.runs, url, error), show=not as_json)
     fit = healthy(checks)
     if as_json:
-        rows = [asdict(check) for check in checks]
-        print(json.dumps({"schema_version": 1, "fit": fit, "checks": rows}, indent=1))
+        print_json({"schema_version": 1, "fit": fit, "checks": checks})
     else:
         looked = "this machine and the installation" if with_installation else "this machine"
-        out.print(words(summary(checks, looked), "" if fit else "red"))
+        echo(words(summary(checks, looked), "" if fit else "red"))
         if not with_installation:
-            why = "" if url is not None else ": no API is configured"
-            out.print(words(f"The installation was not looked at{why} (--installation).", "dim"))
+            echo(words("The installation was not looked at (--installation).", "dim"))
     if not fit:
         raise SystemExit(1)

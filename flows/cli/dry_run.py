@@ -3,13 +3,10 @@
 Everything here is of bounded size, whatever the configuration says: what would take long is left out, and said.
 """
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-
-from rich.console import Console
+from dataclasses import asdict, dataclass
 
 from coral_core.bounded_read import LINES, open_file
 from coral_core.config import InfraConfig, RunConfig
@@ -29,8 +26,7 @@ from coral_core.runs.run_folder import RunFolder, identify_run, run_folders
 from coral_core.search.expression import WorkLimitError, limited_work
 from coral_core.search.strategy import make_search
 from coral_core.store.store import Store
-from flows.cli.config import print_notes
-from flows.cli.markup import words
+from flows.cli.markup import echo, print_json, words
 
 SECONDS_TRAINING = 7.0
 SECONDS_EVALUATION = 4.0
@@ -90,48 +86,40 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     base = planner.lanes.training if planner.lanes else seen(config)
     seeded = (for_model(config, base) if base else config).model_copy(update={"seed": identity.run_seed})
     default = default_lora_of(base) if base else default_lora(config.base_model.name)
-    first: tuple[Genome, ...] | None
-    try:
-        with limited_work(SECONDS_FIRST_GENERATION):
-            first = make_search(seeded, start.genomes, default).ask()
-    except WorkLimitError:
-        first = None
+    first: tuple[Genome, ...] | None = None
+    with suppress(WorkLimitError), limited_work(SECONDS_FIRST_GENERATION):
+        first = make_search(seeded, start.genomes, default).ask()
     adapters = {genome.heavy.digest(): genome.heavy for genome in first or ()}
-    stored, unknown = (None, "it was not drawn here: a population of this size takes long") if first is None else _stored(planner, adapters.values())  # fmt: skip
+    stored = _stored(planner, adapters.values()) if first is not None else None
     jobs = plan_jobs(config, len(adapters) or None).total
     lanes, pace = lanes_of(config.infra), find_pace(config)
-    seconds = estimate(jobs, lanes, pace, search.population) if pace else None
-    plan = {
-        "run_id": identity.run_id,
-        "default_lora": default.model_dump(mode="json"),
-        "starts_from": start.previous.run_id if start.genomes and start.previous else None,
-        "generations": search.generations,
-        "population": search.population,
-        "trainings_at_most": jobs.trainings,
-        "evaluations_at_most": jobs.evaluations,
-        "first_generation": {"adapters": len(adapters) if first is not None else None, "in_store": stored},
-        "lanes": {"training": lanes.training, "evaluation": lanes.evaluation, "together": lanes.together},
-        "estimated_seconds": round(seconds) if seconds is not None else None,
-        "pace_from": (pace.run_id or "guess") if pace else None,
-        "not_checked": list(notes),
-        "genomes": [genome.model_dump(mode="json", exclude={"automaton"}) for genome in first or ()],
-    }
+    seconds = round(estimate(jobs, lanes, pace, search.population)) if pace else None
     if as_json:
-        print(json.dumps(plan, indent=1))
+        print_json({
+            "run_id": identity.run_id,
+            "default_lora": default,
+            "starts_from": start.previous.run_id if start.genomes and start.previous else None,
+            "generations": search.generations,
+            "population": search.population,
+            "trainings_at_most": jobs.trainings,
+            "evaluations_at_most": jobs.evaluations,
+            "first_generation": {"adapters": len(adapters) if first is not None else None, "in_store": stored},
+            "lanes": asdict(lanes),
+            "estimated_seconds": seconds,
+            "pace_from": (pace.run_id or "guess") if pace else None,
+            "not_checked": notes,
+            "genomes": [genome.model_dump(mode="json", exclude={"automaton"}) for genome in first or ()],
+        })  # fmt: skip
         return
-    out = Console(highlight=False, soft_wrap=True)
-    out.print(f"run [bold]{identity.run_id}[/] (nothing was started)")
-    out.print(f"{search.generations} generations of {search.population} genomes by {search.strategy}")
+    echo(f"run [bold]{identity.run_id}[/] (nothing was started)")
+    echo(f"{search.generations} generations of {search.population} genomes by {search.strategy}")
     if start.start_from != "nothing":
-        out.print(words(start.text))
-    out.print(f"at most {jobs.trainings} trainings and {jobs.evaluations} evaluations on {lanes}")
-    if first is None:
-        out.print(f"first generation: {unknown}")
-    else:
-        known = f"{stored} of them in the store already" if stored is not None else f"how many of them the store has is not known: {unknown}"  # fmt: skip
-        out.print(words(f"first generation: {len(adapters)} distinct adapters, {known}"))
-    out.print(words(_estimate_text(config, seconds, pace)))
-    print_notes(out, notes)
+        echo(words(start.text))
+    echo(f"at most {jobs.trainings} trainings and {jobs.evaluations} evaluations on {lanes}")
+    drawn = f"{len(adapters)} distinct adapters" if first is not None else "not drawn here, since a population of this size takes long"  # fmt: skip
+    known = f"{stored} of them in the store already" if stored is not None else "how many of them the store has is known when the evolution starts"  # fmt: skip
+    echo(f"first generation: {drawn}; {known}", words(_estimate_text(config, seconds, pace)))
+    echo(*(words(f"not checked here: {note}", "dim") for note in notes))
 
 
 def _start(folder: RunFolder, config: RunConfig) -> Start:
@@ -141,28 +129,22 @@ def _start(folder: RunFolder, config: RunConfig) -> Start:
     return find_start(config, folder.run_id) if config.search.start_from != "nothing" else Start()
 
 
-def _stored(planner: Planner, adapters: Iterable[HeavyGenes]) -> tuple[int | None, str]:
-    """How many of `adapters` the store has, or why that is not known."""
-    config = planner.config
-    store = Store(config.store.path)
-    with suppress(OSError):
-        if not any(os.scandir(store.root / "adapters")):
-            return 0, ""
-    if not (store.root / "adapters").is_dir():
-        return 0, ""
-    if config.infra.executor == "work-pools" and planner.lanes is None:
-        return None, "that depends on the lanes' machines"
+def _stored(planner: Planner, adapters: Iterable[HeavyGenes]) -> int | None:
+    """How many of `adapters` the store has; None where their digests would take long to compute here."""
+    config, folder = planner.config, Store(planner.config.store.path).root / "adapters"
+    if not folder.is_dir() or not any(os.scandir(folder)):
+        return 0
     problems = config.problems
-    sources = {problems.source, problems.training.source} - {"auto", "builtin", "jsonl"}
+    foreign = {problems.source, problems.training.source} - {"auto", "builtin", "jsonl"}
     sizes = problems.fitness + problems.retention + problems.monitor + problems.held_out
-    common = set(problems.bug_classes) >= set(BUG_CLASSES)
-    if sources or problems.pairs > MOST_PAIRS or (problems.source == "builtin" and sizes > MOST_PROBLEMS) or not common:
-        return None, "the training pairs are made when the evolution starts"
+    large = problems.pairs > MOST_PAIRS or (problems.source == "builtin" and sizes > MOST_PROBLEMS)
+    if foreign or large or not set(problems.bug_classes) >= set(BUG_CLASSES):
+        return None
     if planner.lanes is None:
-        if not _quickly_identified(config):
-            return None, "the base model's files are hashed when the evolution starts"
+        if config.infra.executor == "work-pools" or not _quickly_identified(config):
+            return None
         planner.lanes = Identities.alike(identify(config.base_model))
-    return sum(store.adapter_path(planner.training(heavy).digest()).exists() for heavy in adapters), ""
+    return sum((folder / planner.training(heavy).digest()).exists() for heavy in adapters)
 
 
 def _quickly_identified(config: RunConfig) -> bool:

@@ -2,18 +2,16 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.live import Live
 
 from coral_core.bounded_read import LINES, read_file
 from coral_core.config import RunConfig, read_config
@@ -21,17 +19,18 @@ from coral_core.errors import ConfigError
 from coral_core.evolution.preflight import check, preflight
 from coral_core.json_object import json_object
 from coral_core.runs.editions import LARGEST_EDITION
-from coral_core.runs.run_folder import RunFolder, find_run, identify_run, next_edition
+from coral_core.runs.run_folder import RunFolder, identify_run, next_edition
 from coral_core.runs.run_lock import refuse_if_held
 from coral_core.store.store import Store
 from coral_core.untrusted import VisibleFormatter
-from flows.cli.markup import marked
+from flows.cli.markup import marked, print_json
+from flows.cli.places import AsJson, Overrides
+from flows.cli.progress import watched
 from flows.installation.local_stack import refuse_without_installation
 from flows.prefect_api.flow_run_process import drain, shutdown_cause
 from flows.prefect_api.local_server import api
 from flows.prefect_api.settings import QUIET_CONSOLE, export_defaults, ui_url
 
-console = Console(highlight=False)
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -40,19 +39,14 @@ def evolve(
     /,
     *,
     seed: Annotated[int | None, Parameter(help="Seed of the run, in place of the file's.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        Parameter(name="--set", help="section.key=value in place of the file's; repeatable.", negative=()),
-    ] = None,
+    set_: Overrides = None,
     executor: Annotated[str | None, Parameter(help="inline, local or work-pools, in place of infra.executor.")] = None,
     edition: Annotated[int, Parameter(help="Number of the edition; a repeat of an edition is a replay.")] = 1,
     again: Annotated[bool, Parameter(help="A new run with the next edition number (new seeds).", negative=())] = False,
     dry_run: Annotated[bool, Parameter(help="Say what would run, start nothing.", negative=())] = False,
     port: Annotated[int, Parameter(help="Port of the local Prefect server; 0 takes a free one.")] = 0,
     keep_server: Annotated[bool, Parameter(help="Leave the local Prefect server running.", negative=())] = False,
-    as_json: Annotated[
-        bool, Parameter(name="--json", help="Print the final report as JSON, nothing else.", negative=())
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Evolve adapters as CONFIG says; run it again to resume or replay.
 
@@ -97,31 +91,32 @@ def run_it(
     as_json: bool = False,
 ) -> None:
     """Run `config` in this process, with a board; start a local server where no API is configured."""
-    out = Console(stderr=True, highlight=False) if as_json else console
-    identity = identify_run(config, edition)
-    refuse_if_held(RunFolder.of(config, identity).path)
+    from flows.evolve import evolve as flow
+
+    out = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    folder = RunFolder.of(config, identify_run(config, edition))
+    refuse_if_held(folder.path)
     if config.infra.executor == "work-pools":
         refuse_without_installation()
-    out.print(f"run [bold]{marked(identity.run_id)}[/] from {marked(source)}")
+    out.print(f"run [bold]{marked(folder.run_id)}[/] from {marked(source)}")
     export_defaults(QUIET_CONSOLE)
     signal.signal(signal.SIGTERM, _terminated)  # Prefect sends it on to who was there before, when its flow has ended
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:
         out.print(f"Prefect UI {ui_url(url)} (ready after {time.perf_counter() - started:.0f} s)")
         try:
-            result = asyncio.run(_watched(config, edition, overrides, out))
+            with _quiet_logs(), watched(folder, out):
+                asyncio.run(flow(config, edition=edition, overrides=overrides))
         except BaseException as error:
             code = _stop_code(shutdown_cause() or error)  # the server may be away, and say so last
             if code is None:
                 raise
-            command = _command(source, edition, overrides)
-            out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: {marked(command)}")
+            out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: coral resume {marked(folder.path)}")
             raise SystemExit(code) from None
         finally:
             drain()
-    folder = find_run(config.runs, result["run_id"])
     if as_json:
-        print(json.dumps(json_object(read_file(folder.path / "report.json", LINES)), indent=1))
+        print_json(json_object(read_file(folder.path / "report.json", LINES)))
         return
     from flows.cli.report import print_report
 
@@ -141,38 +136,6 @@ def _stop_code(error: BaseException) -> int | None:
 
 def _terminated(*_: object) -> None:
     raise SystemExit(TERMINATED)
-
-
-def _command(source: Path, edition: int, overrides: list[str]) -> str:
-    parts = ["coral evolve", str(source), *(f"--set {item}" for item in overrides)]
-    return " ".join(parts + ([f"--edition {edition}"] if edition != 1 else []))
-
-
-async def _watched(config: RunConfig, edition: int, overrides: list[str], out: Console) -> dict[str, Any]:
-    from flows.cli.live_board import Screen
-    from flows.evolve import evolve as flow
-    from flows.evolve import terminal
-
-    screen = Screen(config)
-    with _quiet_logs(), _display(screen, out):
-        token = terminal.set(screen)
-        try:
-            result: dict[str, Any] = await flow(config, edition=edition, overrides=overrides)
-        finally:
-            terminal.reset(token)
-    return result
-
-
-@contextlib.contextmanager
-def _display(screen: Any, out: Console) -> Iterator[None]:
-    """Live panel on a terminal; a line per step elsewhere (logs of CI, pipes)."""
-    if out.is_terminal:
-        with Live(screen, console=out, refresh_per_second=4, transient=True):
-            yield
-        out.print(screen)
-    else:
-        screen.print_lines_to(out)
-        yield
 
 
 @contextlib.contextmanager

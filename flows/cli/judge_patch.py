@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.jobs.jobs import TestJob, TestResult
-from flows.cli.config import AsJson, Overrides, configured
-from flows.cli.markup import marked, words
+from flows.cli.config import configured
+from flows.cli.markup import echo, marked, print_json, words
+from flows.cli.places import AsJson, Overrides
 
 LONGEST_PATCH = 200_000  # as in coral_core/judge/judge.py, which takes long to import
 MOST_BYTES = 4 * LONGEST_PATCH
@@ -41,13 +41,11 @@ def judge_patch(
     patch, note = read_patch(file)
     job = job_for_patch(settings, problem, patch)
     result = _judge(settings, job)
-    verdict = dict(result.verdict)
-    if note:
-        verdict["message"] = note
+    verdict = result.verdict | ({"message": note} if note else {})
     if as_json:
-        print(json.dumps({"schema_version": 1, **result.model_dump(mode="json"), "verdict": verdict}, indent=1))
+        print_json({"schema_version": 1, **result.model_dump(mode="json"), "verdict": verdict})
     else:
-        _print(Console(highlight=False, soft_wrap=True), verdict, find_problem(settings.problems, problem).cases)
+        _print(verdict, find_problem(settings.problems, problem).cases)
     if not result.passed:
         raise SystemExit(1)
 
@@ -81,20 +79,18 @@ def _judge(config: RunConfig, job: TestJob) -> TestResult:
         return executor.submit_test(job).result()
 
 
-def _print(out: Console, verdict: dict[str, Any], cases: Any) -> None:
+def _print(verdict: dict[str, Any], cases: Any) -> None:
     passing = verdict["cases"].count("pass")
     colour = "green" if passing == len(cases) else "red"
-    out.print(
-        f"[bold]{marked(verdict['problem_id'])}[/] [{colour}]{marked(verdict['outcome'])}[/], {passing} of {len(cases)} cases pass"
-    )
+    outcome = f"[{colour}]{marked(verdict['outcome'])}[/], {passing} of {len(cases)} cases pass"
+    echo(f"[bold]{marked(verdict['problem_id'])}[/] {outcome}")
     if verdict["message"]:
-        out.print(words(f"  {verdict['message']}"))
+        echo(words(f"  {verdict['message']}"))
     for number, (found, case) in enumerate(zip(verdict["cases"], cases, strict=True)):
-        colour = COLOURS.get(found, "red")
         wanted = f"raises {case.exception}" if case.exception else _shown(case.value)
         call = f"({', '.join(map(_shown, case.arguments))}) -> {wanted}{_after(case)}"
-        out.print(f"  {number:>3} [{colour}]{marked(found):<12}[/] ", end="")
-        out.print(words(call if len(call) <= 100 else f"{call[:97]}..."))
+        text = call if len(call) <= 100 else f"{call[:97]}..."
+        echo(f"  {number:>3} [{COLOURS.get(found, 'red')}]{marked(found):<12}[/] {marked(text)}")
 
 
 def _after(case: Any) -> str:

@@ -1,27 +1,43 @@
-"""`coral logs`: what a run, or one genome of it, said."""
+"""`coral logs`: what a run, or one genome of it, said, from the Prefect API that the run was on."""
 
 import contextlib
-import json
+import re
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
 from coral_core.errors import ConfigError
-from coral_core.runs.records import GenomeRecord
+from coral_core.frozen import Frozen
+from coral_core.queue import JobQueue
+from coral_core.runs.records import GenomeRecord, JobTiming
 from coral_core.runs.run_folder import RunFolder, find_run
-from flows.cli.markup import words
+from coral_core.store.store import Store
+from flows.cli.markup import echo, print_json, words
 from flows.cli.places import AsJson, Runs, store_of
 
 if TYPE_CHECKING:
-    from flows.observe.log_lines import JobFailure, Line
     from flows.prefect_api.client import RestClient
 
-LOOK_SECONDS = 1.0
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 COLOURS = {"debug": "dim", "info": "", "warning": "yellow", "error": "red", "critical": "red"}
+MARGIN_SECONDS = 10.0
+"""Lanes' lines of a genome are read from the time in which the evolution names it, and so much before and after."""
+DIGITS = 12
+"""As many digits of a digest stand in log lines."""
+
+
+class LoggedLine(Frozen):
+    """One line of a log: Unix time, level, name of the flow run that said it, text."""
+
+    time: float
+    level: str
+    source: str
+    message: str
 
 
 def logs(
@@ -29,7 +45,6 @@ def logs(
     /,
     *,
     genome: Annotated[str | None, Parameter(help="Only what concerns this genome, its lanes' lines too.")] = None,
-    follow: Annotated[bool, Parameter(help="Go on until the run ends.", negative=())] = False,
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Parameter(help="Lines of this level and above.")
     ] = "info",
@@ -41,143 +56,155 @@ def logs(
     Args:
         run: Id of a run, the beginning of one, `latest`, or the path of its folder.
     """
-    from flows.observe.log_lines import LEVELS, Reader, digests_of, failures_of, lanes_of
-
     folder = find_run(runs, run)
     store = store_of(folder)
-    out = Console(highlight=False, soft_wrap=True)
+    record, digests = _find_genome(folder, genome) if genome else (None, [])
     with _api_of(folder) as api:
-        reader = Reader(api, folder, debug=level == "debug")
-        seen: list[Line] = []  # of the evolution; they tell the digests of a genome that is under way
-        lines: list[Line] = []
-        digests: list[str] = []
-        while True:
-            ended = reader.over
-            new = reader.new()
-            if genome is not None:
-                seen += new
-                digests = digests_of(folder, genome, seen)
-                if not follow and not digests:
-                    raise ConfigError(
-                        f"--genome {genome}: {folder.run_id} has no such genome (yet)", remedy=_known(folder)
-                    )
-                new = reader.about(genome, new, digests, lanes_of(store), now=follow)
-            new = [line for line in new if LEVELS[line.level] >= LEVELS[level]]
-            lines += new
-            for line in new if follow or not as_json else ():
-                _print(out, line, as_json)
-            if not follow or ended:
-                break
-            time.sleep(LOOK_SECONDS)
-    failures = failures_of(store, digests) if genome is not None else []
-    if as_json and not follow:
-        print(json.dumps(_document(folder, genome, digests, lines, failures), indent=1))
-    elif not as_json:
-        _print_failures(out, folder, genome, failures)
-
-
-def _document(
-    folder: RunFolder, genome: str | None, digests: list[str], lines: "list[Line]", failures: "list[JobFailure]"
-) -> dict[str, object]:
-    return {
-        "schema_version": 1,
-        "run_id": folder.run_id,
-        "genome_id": genome,
-        "digests": digests,
-        "lines": [line.model_dump(exclude={"log_id"}) for line in lines],
-        "failures": [failure.model_dump() for failure in failures],
-    }
-
-
-def _known(folder: RunFolder) -> str:
-    """Genomes that there are, for a name that is none of them."""
-    known = [record.genome.genome_id for record in folder.history() if isinstance(record, GenomeRecord)]
-    return f"It has {known[0]} to {known[-1]}." if known else "Its first generation is under way."
-
-
-def _print(out: Console, line: "Line", as_json: bool) -> None:
+        lowest = min(LEVELS[level], LEVELS["info"])  # what tells when a genome was at work is of level info
+        lines = _lines(api, folder, lowest)
+        if genome:
+            lines = _about(api, store, lines, genome, digests, lowest)
+    lines = [line for line in lines if LEVELS[line.level] >= LEVELS[level]]
+    failures = _failures(store, digests)
     if as_json:
-        print(json.dumps({"schema_version": 1, **line.model_dump(exclude={"log_id"})}), flush=True)
+        print_json({"schema_version": 1, "run_id": folder.run_id, "genome_id": genome, "digests": digests,
+                    "lines": lines, "failures": failures})  # fmt: skip
         return
-    clock = time.strftime("%m-%d %H:%M:%S", time.localtime(line.time))
-    first, *rest = line.message.splitlines() or [""]
-    mark = "" if line.level == "info" else f"{line.level}: "
-    said = words(mark + first, COLOURS[line.level])
-    out.print(Text.assemble((f"{clock}  ", "dim"), words(f"{line.source:<18} ", "cyan"), said))
-    for more in rest:
-        out.print(words(f"{'':<35}{more}", COLOURS[line.level]))
-
-
-def _print_failures(out: Console, folder: RunFolder, genome: str | None, failures: "list[JobFailure]") -> None:
-    for record in folder.history() if genome is not None else []:
-        if isinstance(record, GenomeRecord) and record.genome.genome_id == genome and record.infeasible:
-            out.print(words(f"{genome} is infeasible ({record.infeasible}): {record.reason}", "yellow"))
+    for line in lines:
+        _print(line)
+    if record is not None and record.infeasible:
+        echo(words(f"{genome} is infeasible ({record.infeasible}): {record.reason}", "yellow"))
     for number, failure in enumerate(failures, 1):
-        where = f"lane {failure.lane} on {failure.host or 'an unnamed machine'}"
-        out.print(words(f"\nfailed try {number}: {failure.kind} {failure.digest[:12]} in {where}", "red"))
-        out.print(words(failure.message))
-        if failure.traceback:
-            out.print(words(failure.traceback.rstrip(), "dim"))
+        where = f"lane {failure['lane']} on {failure['host'] or 'an unnamed machine'}"
+        echo(words(f"\nfailed try {number}: {failure['kind']} {failure['digest'][:DIGITS]} in {where}", "red"))
+        echo(words(failure["message"]), words(failure["traceback"].rstrip(), "dim"))
+
+
+def _find_genome(folder: RunFolder, genome: str) -> tuple[GenomeRecord | None, list[str]]:
+    """Record of the genome, if it has one yet, and digests of its jobs that are done. Raises `ConfigError`: neither is there."""
+    history = folder.history()
+    record = next((r for r in history if isinstance(r, GenomeRecord) and r.genome.genome_id == genome), None)
+    done = [record.training_digest, record.evaluation_digest] if record else []
+    done += [job.digest for job in folder.timings() if isinstance(job, JobTiming) and job.label.split()[0] == genome]
+    if not done:
+        from flows.cli.show import no_such_genome
+
+        raise no_such_genome(genome, folder)
+    return record, [digest for digest in dict.fromkeys(done) if digest != "none"]
+
+
+def _lines(api: "RestClient", folder: RunFolder, level: int) -> list[LoggedLine]:
+    """Lines of the run's sessions and of their generations, by time."""
+    from flows.prefect_api.client import flow_run_query
+
+    ids = folder.flow_run_ids()
+    found = [*api.flow_runs(flow_run_query(ids=ids)), *api.flow_runs(flow_run_query(parents=ids))]
+    names = {run.id: "evolution" if run.id in ids else run.name for run in found}
+    return _read(api, names, level) if names else []
+
+
+def _about(
+    api: "RestClient", store: Store, lines: Sequence[LoggedLine], genome: str, digests: Sequence[str], level: int
+) -> list[LoggedLine]:
+    """Of `lines` those that name `genome`, and of the lanes' those that name one of its digests, by time.
+
+    Filtered here and not by the server: its text search fails on SQLite before 3.44.
+    """
+    from flows.prefect_api.client import flow_run_query
+
+    named = re.compile(rf"(?<![\w-]){re.escape(genome)}(?![\w-])")
+    mine = [line for line in lines if named.search(line.message)]
+    # any lane of the store may have trained an adapter that several evolutions wanted
+    lanes = [note.flow_run_id for note in JobQueue(store, "training").lanes.notes() if note.flow_run_id]
+    if not mine or not lanes:
+        return mine
+    names = {run.id: run.name for run in api.flow_runs(flow_run_query(ids=lanes))}
+    first, last = mine[0].time - MARGIN_SECONDS, mine[-1].time + MARGIN_SECONDS
+    said = _read(api, names, level, _iso(first), _iso(last))
+    mine += [line for line in said if any(digest[:DIGITS] in line.message for digest in digests)]
+    return sorted(mine, key=lambda line: line.time)
+
+
+def _read(api: "RestClient", names: dict[str, str], level: int, *span: str) -> list[LoggedLine]:
+    return [
+        LoggedLine(
+            time=row.timestamp.timestamp(),
+            level=next((name for name, number in reversed(LEVELS.items()) if row.level >= number), "debug"),
+            source=names.get(row.flow_run_id or "", ""),
+            message=row.message,
+        )
+        for row in api.log_lines(sorted(names), level, *span)
+    ]
+
+
+def _iso(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat()
+
+
+def _failures(store: Store, digests: Sequence[str]) -> list[dict[str, Any]]:
+    """Failed tries of these jobs that still lie in the queue; the traceback is that of a job's last try."""
+    from flows.cli.jobs import listed_jobs
+
+    return [
+        {"kind": job.ticket.kind, "digest": job.ticket.digest, **failure.model_dump(exclude={"others_done"})}
+        | {"traceback": job.failed.traceback if job.failed and failure is job.ticket.failures[-1] else ""}
+        for job in (listed_jobs(store) if digests else ())
+        if job.ticket.digest in digests
+        for failure in job.ticket.failures
+    ]
+
+
+def _print(line: LoggedLine) -> None:
+    clock = time.strftime("%m-%d %H:%M:%S", time.localtime(line.time))
+    mark = "" if line.level == "info" else f"{line.level}: "
+    first, *rest = (mark + line.message).splitlines() or [""]
+    colour = COLOURS[line.level]
+    echo(Text.assemble((f"{clock}  ", "dim"), words(f"{line.source:<18} ", "cyan"), words(first, colour)))
+    echo(*(words(f"{'':<35}{more}", colour) for more in rest))
 
 
 @contextlib.contextmanager
 def _api_of(folder: RunFolder) -> "Iterator[RestClient]":
-    """The API that knows the run: the one it ran on, the configured one, or the local server, started for this.
+    """The API that knows the run: the configured one, the one it ran on, or the local server, started for this.
 
     Raises:
         ConfigError: none of them knows it.
     """
-    from flows.prefect_api.api_errors import KeyRefusedError
+    from flows.installation.local_stack import read_state
     from flows.prefect_api.client import RestClient
     from flows.prefect_api.local_server import api
     from flows.prefect_api.settings import configured_api
 
-    ids = folder.flow_run_ids()
+    ids, was = folder.flow_run_ids(), str(folder.facts().get("api") or "")
     if not ids:
         raise ConfigError(
             f"{folder.run_id}: run.json names no flow run, so there is no log", remedy=f"Its files: {folder.path}"
         )
-    was = str(folder.facts().get("api") or "")
-    refused: KeyRefusedError | None = None
-    for url in dict.fromkeys(filter(None, (was, configured_api(), _of_up()))):
-        with RestClient(url) as found:
-            try:
-                knows = _knows(found, ids[-1])
-            except KeyRefusedError as error:
-                refused = refused or error
-                continue
-            if knows:
-                yield found
-                return
-    if not configured_api():
-        Console(stderr=True, highlight=False).print(
-            "starting the local Prefect server, which keeps the log ...", style="dim"
-        )
-        with api() as url, RestClient(url) as found:
-            if _knows(found, ids[-1]):
-                yield found
-                return
-    if refused is not None:
-        raise refused
-    raise ConfigError(
-        f"{folder.run_id}: its log is at {was or 'an API that run.json does not name'}, which does not answer or has forgotten it",
-        remedy="Set PREFECT_API_URL, or CORAL_HOME where its local server was.",
-    )
+    known = configured_api() or str(read_state().get("url") or "")
+    url = next((url for url in dict.fromkeys((known, was)) if url and _knows(url, ids[-1])), None)
+    with contextlib.ExitStack() as stack:
+        if url is None and not configured_api():
+            note = "starting the local Prefect server, which keeps the log ..."
+            Console(stderr=True, highlight=False).print(note, style="dim")
+            local = stack.enter_context(api())
+            url = local if _knows(local, ids[-1]) else None
+        if url is None:
+            raise ConfigError(
+                f"{folder.run_id}: its log is at {was or 'an API that run.json does not name'}, which does not answer or has forgotten it",
+                remedy="Set PREFECT_API_URL, or CORAL_HOME where its local server was.",
+            )
+        yield stack.enter_context(RestClient(url))
 
 
-def _knows(api: "RestClient", flow_run_id: str) -> bool:
+def _knows(url: str, flow_run_id: str) -> bool:
     """Does this API answer, and has it this flow run? Raises `KeyRefusedError`."""
     from flows.prefect_api.api_errors import ApiError, KeyRefusedError
+    from flows.prefect_api.client import RestClient
 
     try:
-        return api.flow_run(flow_run_id) is not None
+        with RestClient(url) as api:
+            return api.flow_run(flow_run_id) is not None
     except KeyRefusedError:
         raise
     except ApiError:
         return False
-
-
-def _of_up() -> str:
-    from flows.installation.local_stack import read_state
-
-    return str(read_state().get("url") or "")

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from coral_core.errors import ConfigError
-from flows.cli.places import Runs
+from flows.cli.places import Runs, StorePath
 
 
 def serve(
@@ -16,7 +16,7 @@ def serve(
         str, Parameter(help="Address to listen on; whoever can reach it can read the figures.")
     ] = "127.0.0.1",
     runs: Runs = "runs",
-    store: Annotated[str | None, Parameter(help="The store; RUNS/store by default.")] = None,
+    store: StorePath = None,
 ) -> None:
     """Serve queue depths, completion rates, utilization, errors, latency and the rest at http://HOST:PORT/metrics."""
     from prometheus_client import CollectorRegistry, start_http_server

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from coral_core.config import RunConfig
 from coral_core.config.config_file import parse_config
@@ -15,7 +13,7 @@ from coral_core.jobs.job_content import problem_set, prompt_template
 from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.package_problems import SMALLEST, refuse_shortage, supply
 from coral_core.problem_sources.package.splits import FunctionSplits, divide
-from flows.cli.markup import marked
+from flows.cli.markup import echo, table, words
 
 HEADER = """\
 # CORAL-X on your own functions: their tests say what is right, bugs are made in them, adapters learn to repair those.
@@ -36,10 +34,9 @@ def configuration(directory: Path, file: Path) -> str:
         ConfigError: there is no such directory, or too few usable functions in it.
         ProblemError: its tests cannot be run.
     """
-    out = Console(highlight=False)
     path = str(directory)
     recording = recording_of(path)
-    _print(recording, out)
+    _print(recording)
     asked = ProblemsConfig(source="package", path=path)
     divided = divide(recording.usable, asked)
     try:
@@ -53,7 +50,7 @@ def configuration(directory: Path, file: Path) -> str:
     overrides += [f"problems.{name}={count}" for name, count in sizes.items()]
     lengths = _lengths(parse_config("", "coral init", overrides))
     plan = {"problems": {"source": "package", "path": path, **sizes}, **lengths}
-    out.print(", ".join(f"{name} {count}" for name, count in sizes.items()))
+    echo(", ".join(f"{name} {count}" for name, count in sizes.items()))
     plain = (letter if letter.isascii() and letter.isalnum() else "-" for letter in file.stem.lower())
     name = "".join(plain).strip("-")[:63] or "own-bugs"
     body = {"name": name, "seed": 0, **plan, "base_model": {"name": "coral-tiny"}, "infra": {"executor": "local"}}
@@ -86,20 +83,13 @@ def _lengths(config: RunConfig) -> dict[str, dict[str, object]]:
     return needed
 
 
-def _print(recording: Recording, out: Console) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, side in (("function", "left"), ("cases", "right"), ("recorded", "right"), ("bugs", "right")):
-        table.add_column(name, justify="right" if side == "right" else "left")
-    for usable in recording.usable:
-        row = (marked(usable.definition.key), str(len(usable.cases)), str(usable.recorded), str(len(usable.bugs)))
-        table.add_row(*row)
+def _print(recording: Recording) -> None:
     bugs = sum(len(usable.bugs) for usable in recording.usable)
-    out.print(f"{recording.passed} tests passed; {len(recording.usable)} functions usable, with {bugs} bugs")
+    echo(f"{recording.passed} tests passed; {len(recording.usable)} functions usable, with {bugs} bugs")
     if recording.usable:
-        out.print(table)
+        rows = [(usable.definition.key, len(usable.cases), usable.recorded, len(usable.bugs)) for usable in recording.usable]
+        echo(table(("<function", "cases", "recorded", "bugs"), rows))
     if recording.refused:
-        out.print(f"{len(recording.refused)} functions cannot be used:")
-    for refusal in recording.refused:
-        out.print(f"  {marked(refusal.file)}:{refusal.line} {marked(refusal.name)}: {marked(refusal.reason)}")
-    for note in recording.notes:
-        out.print(f"note: {marked(note)}")
+        echo(f"{len(recording.refused)} functions cannot be used:")
+    echo(*(words(f"  {each.file}:{each.line} {each.name}: {each.reason}") for each in recording.refused))
+    echo(*(words(f"note: {note}") for note in recording.notes))

@@ -1,4 +1,4 @@
-"""Where a run's store is, and what several commands share: options, colours, the page that a user asks for."""
+"""Options that several commands have, where a run's store is, and writing the page that a user asks for."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,31 +6,15 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from coral_core.config import RunConfig
-from coral_core.durations import clock as clock
-from coral_core.errors import ConfigError
 from coral_core.runs.run_folder import RunFolder
-from coral_core.runs.sessions import RunState
 from coral_core.store.store import Store
 
 Runs = Annotated[str, Parameter(help="Directory that holds the runs.")]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON (keys: docs/json.md).", negative=())]
-STATE_COLOURS = {
-    RunState.RUNNING: "cyan",
-    RunState.PAUSED: "yellow",
-    RunState.FINISHED: "green",
-    RunState.STOPPED: "yellow",
-    RunState.FAILED: "red",
-}
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page where the user wants it. Raises `ConfigError`."""
-    try:
-        path.write_text(page, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise ConfigError(
-            f"--html {path}: cannot be written ({error.strerror})", remedy="Give a file in a folder that is there."
-        ) from error
+Overrides = Annotated[
+    list[str] | None, Parameter(name="--set", help="section.key=value in place of the file's; repeatable.", negative=())
+]
+StorePath = Annotated[str | None, Parameter(name="--store", help="The store; RUNS/store by default.")]
 
 
 def store_of(folder: RunFolder) -> Store:

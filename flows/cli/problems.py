@@ -8,15 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError, CoralError
 from coral_core.problem_sources.quixbugs_table import PINNED, URL
 from coral_core.problems.problem import Problem, ProblemSet
-from flows.cli.config import AsJson, Overrides, configured
-from flows.cli.markup import marked
+from flows.cli.config import configured
+from flows.cli.markup import echo, print_json, table, words
+from flows.cli.places import AsJson, Overrides
 
 CLONE = Path("data/QuixBugs")
 GIT_SECONDS = 300
@@ -55,7 +53,7 @@ def check(
     seconds = time.perf_counter() - started
     unfit = [row for row in rows if _refused(row)]
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print_json(rows)
     else:
         _print(rows, seconds)
     if unfit:
@@ -113,36 +111,32 @@ def _refused(row: dict[str, Any]) -> bool:
 
 
 def _print(rows: list[dict[str, Any]], seconds: float) -> None:
-    out = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("problem", "split", "bug class", "right", "buggy", "passes", "s"):
-        words = name in ("problem", "split", "bug class")
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
-    for row in rows:
-        buggy = row["buggy"]
-        table.add_row(
-            marked(row["problem"].partition("/")[2]),
-            row["split"],
-            marked(row["bug_class"]),
-            f"{row['reference']['bugfix']:.2f}",
-            "-" if buggy is None else f"{buggy['bugfix']:.2f}",
-            "-" if buggy is None else f"{buggy['cases'].get('pass', 0)}/{row['cases']}",
-            f"{row['seconds']:.2f}",
-            style="red" if _refused(row) else "",
-        )
-    out.print(table)
+    columns = ("<problem", "<split", "<bug class", "right", "buggy", "passes", "s")
+    echo(table(columns, map(_cells, rows)))
     for row in rows:
         notes = [f"{row['slow']} slow, under limits of their own"] if row["slow"] else []
-        notes += [f"without {text}" for text in row["excluded"]]
-        if notes:
-            out.print(f"[dim]{marked(row['problem'].partition('/')[2])}: {marked('; '.join(notes))}[/dim]")
+        if notes := [*notes, *(f"without {text}" for text in row["excluded"])]:
+            echo(words(f"{row['problem'].partition('/')[2]}: {'; '.join(notes)}", "dim"))
     bugs = [row for row in rows if row["buggy"] is not None]
     right = sum(row["reference"]["bugfix"] >= 1.0 for row in rows)
     below = sum(row["buggy"]["bugfix"] < 1.0 for row in bugs)
-    out.print(
+    echo(
         f"right (bugfix of the reference): {right} of {len(rows)} at 1.0; buggy: {below} of {len(bugs)} below 1.0; "
         f"{seconds:.1f} s in all"
     )
+
+
+def _cells(row: dict[str, Any]) -> list[object]:
+    buggy, colour = row["buggy"], "red" if _refused(row) else ""
+    return [
+        words(row["problem"].partition("/")[2], colour),
+        row["split"],
+        row["bug_class"],
+        words(f"{row['reference']['bugfix']:.2f}", colour),
+        None if buggy is None else words(f"{buggy['bugfix']:.2f}", colour),
+        None if buggy is None else f"{buggy['cases'].get('pass', 0)}/{row['cases']}",
+        f"{row['seconds']:.2f}",
+    ]
 
 
 def fetch(source: str, /, *, revision: str = PINNED, into: Path = CLONE, url: str = URL) -> None:
@@ -177,26 +171,18 @@ def fetch(source: str, /, *, revision: str = PINNED, into: Path = CLONE, url: st
 
 def _git(folder: Path, *arguments: str) -> str:
     """Output of a git command. Raises `ConfigError` with git's last line."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=GIT_SECONDS,
-            stdin=subprocess.DEVNULL,
-            check=False,
+            command, capture_output=True, text=True, timeout=GIT_SECONDS, stdin=subprocess.DEVNULL, check=False
         )
-    except FileNotFoundError:
-        raise ConfigError(f"{folder}: git is not installed, and fetching needs it", remedy="Install git.") from None
-    except subprocess.TimeoutExpired:
+        problem = (done.stderr.strip().splitlines() or ["no reason given"])[-1] if done.returncode else ""
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    if problem:
         raise ConfigError(
-            f"{folder}: git {arguments[0]} took longer than {GIT_SECONDS} s", remedy="Try again later."
-        ) from None
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ConfigError(
-            f"{folder}: git {' '.join(arguments)} failed: {reason}",
-            remedy="Check network and revision, or name a mirror or a clone on disk with --url; a clone that you have "
+            f"{folder}: git {' '.join(arguments)} failed: {problem}",
+            remedy="Check git, network and revision, or name a mirror or a clone on disk with --url; a clone that you have "
             "already is used with --root or problems.path.",
         )
     return done.stdout.strip()
@@ -219,8 +205,7 @@ def leak_check(config: Path, /, *, set_: Overrides = None, as_json: AsJson = Fal
     accepted = {settings.source, *filter(None, [problems.answers_of])} <= set(settings.accept_leaks)
     sizes = {"training": len(problems.pairs)} | {n: len(problems.split(n)) for n in ("fitness", "monitor", "held_out")}
     if as_json:
-        listed = [leak.model_dump(mode="json") for leak in found]
-        print(json.dumps({"leaks": listed, "refused": len(refused), "accepted": accepted, "sizes": sizes}, indent=1))
+        print_json({"leaks": found, "refused": len(refused), "accepted": accepted, "sizes": sizes})
     else:
         print(f"{settings.source}: {', '.join(f'{count} {name}' for name, count in sizes.items())}")
         for leak in found:

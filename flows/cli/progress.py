@@ -1,8 +1,9 @@
-"""`coral progress`: where one run stands, from its files alone; needs no server."""
+"""`coral progress`, and what the terminal shows while an evolution runs: where one run stands, from its files alone."""
 
-import json
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,12 +13,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from coral_core.durations import clock
+from coral_core.errors import CoralError
+from coral_core.ledger import Ledger
+from coral_core.report.build_report import base_check
 from coral_core.report.progress_document import progress_document
-from coral_core.runs.progress import Progress, in_full, progress_of
-from coral_core.runs.run_folder import find_run
+from coral_core.report.wording import NAMES, share
+from coral_core.runs.progress import Phase, Progress, in_full, progress_of
+from coral_core.runs.run_folder import RunFolder, find_run
 from coral_core.runs.run_reader import RunReading
-from flows.cli.markup import shown_blocks, shown_sections, words
-from flows.cli.places import STATE_COLOURS, AsJson, Runs, store_of
+from flows.cli.markup import STATE_COLOURS, print_json, shown_document, words
+from flows.cli.places import AsJson, Runs, store_of
 
 EVERY_SECONDS = 2.0
 
@@ -35,39 +41,97 @@ def progress(
     Args:
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
     """
-    folder = find_run(runs, run)
+    board = Board(find_run(runs, run))
+    if as_json:
+        print_json(in_full(board.reading()))
+        return
     out = Console(highlight=False)
-    reading = RunReading(folder, store_of(folder))
     if not watch:
-        reading.refresh()
-        if as_json:
-            print(json.dumps(in_full(reading).model_dump(mode="json"), indent=1))
-        else:
-            out.print(screen(progress_of(reading)))
+        out.print(board)
         return
-    if as_json:  # a line per look, for programs; without the long lists, which grow with the run
-        for found in _follow(reading):
-            print(json.dumps(found.model_dump(mode="json")), flush=True)
-        return
-    with Live(console=out, auto_refresh=False) as live:
-        for found in _follow(reading):
-            live.update(screen(found), refresh=True)
+    with Live(board, console=out, auto_refresh=False) as live:
+        while not board.progress().status.is_over:
+            time.sleep(EVERY_SECONDS)
+            live.refresh()
 
 
-def _follow(reading: RunReading) -> Iterator[Progress]:
-    """Looks until the run is over."""
-    while True:
-        found = progress_of(reading.refresh())
-        yield found
-        if found.status.is_over:
-            return
-        time.sleep(EVERY_SECONDS)
+class Board:
+    """Where one run stands at the moment at which it is printed.
+
+    Args:
+        folder: The run; it may not have begun yet.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._reading: RunReading | None = None
+        self._ledger: Ledger | None = None
+
+    def reading(self) -> RunReading:
+        """Everything that the files of the run tell now. Raises `ConfigError` before the run has begun."""
+        if self._reading is None:
+            store = store_of(self._folder)
+            self._reading, self._ledger = RunReading(self._folder, store), Ledger(store)
+        return self._reading.refresh()
+
+    def progress(self) -> Progress:
+        return progress_of(self.reading(), self._ledger)
+
+    def __rich__(self) -> RenderableType:
+        found = self.progress()
+        bar = Table.grid()  # rendered alone, a ProgressBar does not end its line
+        bar.add_row(ProgressBar(total=100, completed=found.percent, width=48))
+        head = Text.assemble(words(found.run_id, "bold"), "  ", (found.status, STATE_COLOURS[found.status]))
+        return Group(head, bar, *shown_document(progress_document(found)), *_warning(self.reading()))
+
+    def lines(self) -> Iterator[str]:
+        """What a log of the run says of it, a line for each fact; a fact that has not changed is the same line."""
+        found = self.progress()
+        for name, value in found.baselines.items():
+            yield f"{NAMES[name]} repairs {share(value)} of the fitness bugs"
+        yield from map(str, _warning(self.reading()))
+        if found.paused:
+            yield f"paused: {found.paused}"
+        best = found.best
+        scored = f"{best.genome_id}: fitness {best.fitness or 0:.3f}, repairs {share(best.pass_at_1)} of the fitness bugs" if best else "no genome yet"  # fmt: skip
+        where = f"generation {found.generations_done + 1} of at most {found.generations}"
+        yield f"{where if found.phase is Phase.SEARCHING else found.phase}; {scored}"
 
 
-def screen(found: Progress) -> RenderableType:
-    """The progress on one screen."""
-    document = progress_document(found)
-    bar = Table.grid()  # rendered alone, a ProgressBar does not end its line
-    bar.add_row(ProgressBar(total=100, completed=found.percent, width=48))
-    head = Text.assemble(words(found.run_id, "bold"), "  ", (found.status, STATE_COLOURS[found.status]))
-    return Group(head, bar, *shown_blocks(document.head), *shown_sections(document.sections))
+def _warning(reading: RunReading) -> list[Text]:
+    """Whether the base model is too good or too bad on these problems to tell genomes apart."""
+    check = base_check(reading.baselines)
+    return [words(f"note: {check.text}", "yellow")] if check.verdict in ("too good", "too bad") else []
+
+
+@contextmanager
+def watched(folder: RunFolder, out: Console) -> Iterator[None]:
+    """Show the run while the body runs: a live board on a terminal, elsewhere (logs of CI, pipes) a line per change."""
+    board, ended, began = Board(folder), threading.Event(), time.monotonic()
+    said: set[str] = set()
+
+    def show_now() -> None:
+        try:
+            if live is not None:
+                live.update(board.__rich__(), refresh=True)
+                return
+            for line in board.lines():
+                if line not in said:
+                    said.add(line)
+                    out.print(words(f"[{clock(time.monotonic() - began)}] {line}"), soft_wrap=True)
+        except (CoralError, OSError):
+            return  # the run has not begun, or its files are away: the evolution itself says so
+
+    def follow() -> None:
+        while not ended.wait(1):
+            show_now()
+
+    follower = threading.Thread(target=follow, name="coral-board", daemon=True)
+    with Live("starting", console=out, auto_refresh=False) if out.is_terminal else nullcontext() as live:
+        follower.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            follower.join()
+            show_now()

@@ -1,19 +1,19 @@
-"""`coral report`: what a run found, as tables; refreshes report.html and the other files of a report."""
+"""`coral report`: what a run found, or how two runs differ, as tables; refreshes report.html and the other files of a report."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from coral_core.errors import StoreError
+from coral_core.errors import ConfigError, StoreError
 from coral_core.report.build_report import build_report
 from coral_core.report.content import Report
+from coral_core.report.document import Document
 from coral_core.report.run_document import run_document
 from coral_core.runs.run_folder import RunFolder, find_run
-from flows.cli.markup import marked, shown_blocks, shown_sections, words
-from flows.cli.places import AsJson, Runs, store_of, write_page
+from flows.cli.markup import echo, marked, print_json, shown_document, words
+from flows.cli.places import AsJson, Runs, store_of
 
 FILES = ("report.html", "report.md", "genomes.csv", "generations.csv", "champion", "history.jsonl", "config.yaml")
 
@@ -37,22 +37,33 @@ def report(
     """
     folder = find_run(runs, run)
     if other is not None:
-        from flows.cli.compare import compare
-
-        compare(folder, find_run(runs, other), html, as_json)
+        _compare(folder, find_run(runs, other), html, as_json)
         return
     found, problem = _refresh(folder)
     if as_json:
-        print(json.dumps(found.model_dump(mode="json"), indent=1))
+        print_json(found)
     else:
         print_report(folder, found)
     if html is not None:
-        from coral_core.report.html_page import html_page
         from coral_core.report.report_files import document_of
 
-        write_page(html, html_page(document_of(folder, store_of(folder), found)))
+        _write(html, document_of(folder, store_of(folder), found))
     if problem:
         Console(stderr=True, highlight=False).print(f"[yellow]warning[/]: {marked(problem)}")
+
+
+def _compare(one: RunFolder, other: RunFolder, html: Path | None, as_json: bool) -> None:
+    from coral_core.report.comparison import compare_runs
+    from coral_core.report.comparison_document import comparison_document
+
+    found = compare_runs((one, store_of(one)), (other, store_of(other)))
+    document = comparison_document(found)
+    if html is not None:
+        _write(html, document)
+    if as_json:
+        print_json(found)
+    else:
+        _print(f"\n[bold]A[/] {marked(found.a.run_id)}\n[bold]B[/] {marked(found.b.run_id)}\n", document)
 
 
 def _refresh(folder: RunFolder) -> tuple[Report, str]:
@@ -73,10 +84,24 @@ def _refresh(folder: RunFolder) -> tuple[Report, str]:
 def print_report(folder: RunFolder, report: Report | None = None) -> None:
     """Print the main sections of a run's report and where its files lie."""
     found = report or build_report(folder, store_of(folder))
-    document = run_document(found)
-    out = Console(highlight=False)
-    out.print(words(f"\n{found.run_id}", "bold"))
-    for shown in (*shown_blocks(document.head), *shown_sections(document.sections)):
-        out.print(shown)
+    _print(f"\n[bold]{marked(found.run_id)}[/]", run_document(found))
     names = [name for name in FILES if (folder.path / name).exists()]
-    out.print(words(f"\nfiles     {folder.path}/ ({', '.join(names)})"), soft_wrap=True)
+    echo(words(f"\nfiles     {folder.path}/ ({', '.join(names)})"))
+
+
+def _print(head: str, document: Document) -> None:
+    out = Console(highlight=False)
+    for part in (head, *shown_document(document)):
+        out.print(part)
+
+
+def _write(path: Path, document: Document) -> None:
+    """Write the page of `document` where the user wants it. Raises `ConfigError`."""
+    from coral_core.report.html_page import html_page
+
+    try:
+        path.write_text(html_page(document), encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigError(
+            f"--html {path}: cannot be written ({error.strerror})", remedy="Give a file in a folder that is there."
+        ) from error

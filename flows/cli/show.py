@@ -1,11 +1,9 @@
 """`coral show RUN GENOME`: genes, lineage, scores, and every patch as a diff with its verdict."""
 
-import difflib
-import json
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from coral_core.config import RunConfig
@@ -13,18 +11,18 @@ from coral_core.errors import ConfigError
 from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import Evaluation, ProblemRecord
 from coral_core.problems.problem import Problem
-from coral_core.prompting.templates import PromptTemplate, template_for
+from coral_core.prompting.templates import template_for
 from coral_core.report.build_report import build_report, contender_of
 from coral_core.report.content import Contender
+from coral_core.report.document import Facts
 from coral_core.report.history_records import History
-from coral_core.report.patches import unified as unified
-from coral_core.report.wording import heavy_text, light_text, number, share
+from coral_core.report.patches import unified
+from coral_core.report.wording import NAMES, heavy_text, light_text, number, share
+from coral_core.runs.records import GenomeRecord
 from coral_core.runs.run_folder import RunFolder, find_run
 from coral_core.store.store import Store
-from flows.cli.markup import listing, marked, words
+from flows.cli.markup import listing, marked, print_json, shown_blocks, words
 from flows.cli.places import AsJson, Runs, store_of
-
-SplitName = Literal["fitness", "held-out"]
 
 
 def show(
@@ -33,7 +31,7 @@ def show(
     /,
     *,
     split: Annotated[
-        SplitName,
+        Literal["fitness", "held-out"],
         Parameter(help="held-out: of champion, base_model, default_lora, generation_0_median, after the end."),
     ] = "fitness",
     problem: Annotated[str | None, Parameter(help="Only the problems whose id contains this.")] = None,
@@ -50,35 +48,29 @@ def show(
     """
     folder = find_run(runs, run)
     store = store_of(folder)
-    name, facts = _facts(folder, store, genome)
-    digest = facts["held_out_evaluation_digest"] if split == "held-out" else facts["fitness_evaluation_digest"]
+    name, contender, record = _find(folder, store, genome)
+    digest = contender.held_out_evaluation_digest if split == "held-out" else contender.fitness_evaluation_digest
     if digest is None:
         raise ConfigError(
-            f"{name}: no {split} evaluation in {folder.run_id}. Try --split fitness, or champion, base_model, default_lora after the end."
+            f"{name}: no {split} evaluation in {folder.run_id}",
+            remedy="Try --split fitness, or champion, base_model, default_lora after the end.",
         )
     evaluation = store.read_evaluation(digest)
-    records = _chosen(evaluation, problem, failed, limit)
-    problems = _problems(folder.config(), "held_out" if split == "held-out" else "fitness") if records else {}
-    base = folder.config().base_model
-    prompt = template_for(base.name, base.prompt)
-    shown = [_problem(record, problems.get(record.problem_id), evaluation, prompt) for record in records]
+    chosen = _chosen(evaluation, problem, failed, limit) if evaluation else []
+    shown = _problems(folder.config(), split, chosen, evaluation.passed if evaluation else ())
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "schema_version": 1,
-                    "run_id": folder.run_id,
-                    "genome_id": name,
-                    "split": split,
-                    **facts,
-                    "problems": shown,
-                },
-                indent=1,
-            )
-        )
+        genome_facts = {
+            "lineage": record.genome.lineage if record else None,
+            "features": record.genome.features if record else None,
+            "infeasible": record.infeasible if record else None,
+            "reason": record.reason if record else "",
+        }
+        about = {"schema_version": 1, "run_id": folder.run_id, "split": split}
+        print_json(about | contender.model_dump() | {"genome_id": name} | genome_facts | {"problems": shown})
         return
     out = Console(highlight=False)
-    _print_facts(out, name, facts, split)
+    for part in (words(name, "bold"), *shown_blocks([Facts(_facts(contender, record, split))])):
+        out.print(part)
     if evaluation is None:
         gone = f"its evaluation {digest[:12]} is not (or no longer) sound in {store.root}: run again to make it"
         out.print(words(gone, "yellow"))
@@ -88,115 +80,90 @@ def show(
     out.print(f"\n{len(shown)} of {len(evaluation.records)} {split} problems shown (--limit, --failed, --problem)")
 
 
-def _facts(folder: RunFolder, store: Store, genome: str) -> tuple[str, dict[str, Any]]:
-    """What history says of `genome`; raises `ConfigError` when it does not know it."""
+def _find(folder: RunFolder, store: Store, genome: str) -> tuple[str, Contender, GenomeRecord | None]:
+    """Id, scores and record of the genome that `genome` names. Raises `ConfigError` when there is none."""
     report = build_report(folder, store)
-    named: dict[str, Contender | None] = {
-        "champion": report.champion,
-        "base_model": report.base_model,
-        "default_lora": report.default_lora,
-        "generation_0_median": report.generation_0_median,
-    }
-    if genome in named:
-        contender = named[genome]
-        if contender is None:
-            raise ConfigError(f"{genome}: {folder.run_id} has not got that far. See: coral report {folder.run_id}")
-        if contender.genome_id is None:
-            return genome, {
-                **contender.model_dump(mode="json", exclude={"genome_id"}),
-                **dict.fromkeys(("lineage", "features", "infeasible")),
-                "reason": "",
-            }
-        genome = contender.genome_id
-    record = History.of(folder).genomes.get(genome)
-    if record is None:
-        known = list(History.of(folder).genomes)
-        near = difflib.get_close_matches(genome, known, 3, 0.4) or known[:3]
-        raise ConfigError(
-            f"{genome}: no such genome in {folder.run_id} ({len(known)} there). Near: {', '.join(near)}, champion, base_model, default_lora."
-        )
-    held_out = next(
-        (c for c in named.values() if c is not None and c.genome_id == genome and c.held_out_evaluation_digest), None
-    )
-    contender = held_out or contender_of(record, store)
-    data = contender.model_dump(mode="json", exclude={"genome_id"})
-    lineage = record.genome.lineage.model_dump(mode="json")
-    features = record.genome.features.model_dump(mode="json") if record.genome.features else None
-    return genome, {
-        **data,
-        "lineage": lineage,
-        "features": features,
-        "infeasible": record.infeasible,
-        "reason": record.reason,
-    }
+    contenders: dict[str, Contender | None] = {name: getattr(report, name) for name in NAMES}
+    if genome in contenders:
+        found = contenders[genome]
+        if found is None:
+            raise ConfigError(
+                f"{genome}: {folder.run_id} has not got that far", remedy=f"See: coral report {folder.run_id}"
+            )
+        genome = found.genome_id or genome
+    else:
+        found = next((each for each in contenders.values() if each and each.genome_id == genome), None)
+    genomes = History.of(folder).genomes
+    record = genomes.get(genome)
+    if found is None and record is None:
+        raise no_such_genome(genome, folder)
+    return genome, found or contender_of(record, store), record  # type: ignore[arg-type]
 
 
-def _chosen(evaluation: Evaluation | None, problem: str | None, failed: bool, limit: int) -> list[ProblemRecord]:
-    if evaluation is None:
-        return []
-    passed = set(evaluation.passed)
-    records = [
-        record
-        for record in evaluation.records
-        if (problem is None or problem in record.problem_id) and not (failed and record.problem_id in passed)
-    ]
-    if problem is not None and not records and not failed:
+def no_such_genome(genome: str, folder: RunFolder) -> ConfigError:
+    """The error for a name that no genome of the run has."""
+    known = list(History.of(folder).genomes)
+    there = f"It has {known[0]} to {known[-1]}" if known else "Its first generation is under way; it has"
+    return ConfigError(f"{genome}: no such genome in {folder.run_id} (yet)", remedy=f"{there}, {', '.join(NAMES)}.")
+
+
+def _chosen(evaluation: Evaluation, problem: str | None, failed: bool, limit: int) -> list[ProblemRecord]:
+    named = [record for record in evaluation.records if problem is None or problem in record.problem_id]
+    if problem is not None and not named:
         example = evaluation.records[0].problem_id if evaluation.records else "none"
         raise ConfigError(
-            f"--problem {problem}: no such problem in this evaluation of {len(evaluation.records)}. An id looks like {example}."
+            f"--problem {problem}: no such problem in this evaluation of {len(evaluation.records)}",
+            remedy=f"An id looks like {example}.",
         )
-    return records[:limit] if limit else records
+    passed = set(evaluation.passed) if failed else set()
+    return [record for record in named if record.problem_id not in passed][: limit or None]
 
 
-def _problems(config: RunConfig, split: Literal["fitness", "held_out"]) -> dict[str, Problem]:
-    """The problems by id, rebuilt from the configuration; the store keeps only what models wrote."""
-    return {problem.problem_id: problem for problem in problem_set(config.problems).split(split)}
+def _problems(
+    config: RunConfig, split: str, records: list[ProblemRecord], passed: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """The records with their problems, which are rebuilt from the configuration: the store keeps only what models wrote."""
+    if not records:
+        return []
+    found = problem_set(config.problems).split("held_out" if split == "held-out" else "fitness")
+    known = {problem.problem_id: problem for problem in found}
+    prompt = template_for(config.base_model.name, config.base_model.prompt)
+    shown = []
+    for record in records:
+        problem: Problem | None = known.get(record.problem_id)
+        shown.append(
+            record.model_dump(mode="json", exclude={"samples"})
+            | {
+                "passed": record.problem_id in passed,
+                "prompt": prompt.prompt(problem.buggy) if problem else None,
+                "buggy": problem.buggy if problem else None,
+                "reference": problem.reference if problem else None,
+                "samples": [
+                    sample.model_dump(mode="json") | {"diff": unified(problem.buggy, sample.patch) if problem else None}
+                    for sample in record.samples
+                ],
+            }
+        )
+    return shown
 
 
-def _problem(
-    record: ProblemRecord, problem: Problem | None, evaluation: Evaluation | None, prompt: PromptTemplate
-) -> dict[str, Any]:
-    samples = []
-    for sample in record.samples:
-        data = sample.model_dump(mode="json")
-        data["diff"] = unified(problem.buggy, sample.patch) if problem else None
-        samples.append(data)
-    return {
-        "problem_id": record.problem_id,
-        "bug_class": record.bug_class,
-        "retention": record.retention,
-        "passed": evaluation is not None and record.problem_id in evaluation.passed,
-        "prompt": prompt.prompt(problem.buggy) if problem else None,
-        "buggy": problem.buggy if problem else None,
-        "reference": problem.reference if problem else None,
-        "samples": samples,
-    }
-
-
-def _print_facts(out: Console, name: str, facts: dict[str, Any], split: str) -> None:
-    contender = Contender.model_validate({key: value for key, value in facts.items() if key in Contender.model_fields})
-    out.print(words(name, "bold"))
+def _facts(contender: Contender, record: GenomeRecord | None, split: str) -> list[tuple[str, str]]:
+    rows = []
     if contender.heavy:
-        out.print(f"  heavy genes  {heavy_text(contender.heavy)}", markup=False)
-        out.print(f"  light genes  {light_text(contender.light)}", markup=False)
-    if facts.get("lineage"):
-        parents = ", ".join(facts["lineage"]["parents"])
-        out.print(
-            f"  made by      {facts['lineage']['operator']}" + (f" of {parents}" if parents else ""), markup=False
-        )
-    if facts["infeasible"]:
-        out.print(words(f"  infeasible   {facts['infeasible']}: {facts['reason']}"))
+        rows += [("heavy genes", heavy_text(contender.heavy)), ("light genes", light_text(contender.light))]
+    if record is not None:
+        parents = ", ".join(record.genome.lineage.parents)
+        rows.append(("made by", record.genome.lineage.operator + (f" of {parents}" if parents else "")))
+    if record is not None and record.infeasible:
+        rows.append(("infeasible", f"{record.infeasible}: {record.reason}"))
     else:
         scores = contender.held_out_scores if split == "held-out" else contender.scores
-        out.print(f"  fitness      {number(contender.fitness)}, repairs {share(contender.fitness_pass_at_1)} of the fitness bugs, "
-                  f"{share(contender.held_out_pass_at_1)} of the held-out bugs")  # fmt: skip
-        out.print(
-            words(
-                f"  scores       {', '.join(f'{key} {value:.3f}' for key, value in sorted(scores.items()))} ({split})"
-            )
-        )
-    if contender.adapter_path:
-        out.print(words(f"  adapter      {contender.adapter_path}"), soft_wrap=True)
+        rows += [
+            ("fitness", number(contender.fitness)),
+            ("repairs", f"{share(contender.fitness_pass_at_1)} of the fitness bugs, {share(contender.held_out_pass_at_1)} of the held-out bugs"),
+            ("scores", f"{', '.join(f'{key} {value:.3f}' for key, value in sorted(scores.items()))} ({split})"),
+        ]  # fmt: skip
+    return rows + ([("adapter", contender.adapter_path)] if contender.adapter_path else [])
 
 
 def _print_problem(out: Console, item: dict[str, Any]) -> None:
@@ -204,23 +171,15 @@ def _print_problem(out: Console, item: dict[str, Any]) -> None:
     kind = "already right" if item["retention"] else item["bug_class"]
     out.print(f"\n[bold]{marked(item['problem_id'])}[/] {marked(kind)} {mark}")
     if item["prompt"] is not None:
-        out.print(Text("  prompt", style="dim"))
-        out.print(listing(item["prompt"], "python"))
-    for index, sample in enumerate(item["samples"]):
-        verdict = sample["verdict"]
-        title = f"  patch{f' {index + 1}' if len(item['samples']) > 1 else ''} ({sample['extraction']})"
-        out.print(words(title, "dim"))
-        if sample["diff"] is None:
-            out.print(listing(sample["patch"], "python"))
-        elif sample["diff"]:
-            out.print(listing(sample["diff"], "diff"))
-        else:
-            out.print("  no change")
-        rest = ", ".join(
-            f"{key} {value}"
-            for key, value in verdict.items()
-            if key != "outcome" and isinstance(value, (int, float, str))
-        )
-        out.print(words(f"  verdict: {verdict.get('outcome', 'unknown')}" + (f" ({rest})" if rest else "")))
+        out.print(Text("  prompt", style="dim"), listing(item["prompt"], "python"), sep="\n")
+    for which, sample in enumerate(item["samples"], 1):
+        out.print(words(f"  patch {which} ({sample['extraction']})", "dim"))
+        patch: RenderableType = listing(sample["patch"], "python")
+        if sample["diff"] is not None:
+            patch = listing(sample["diff"], "diff") if sample["diff"] else "  no change"
+        out.print(patch)
+        verdict = {key: value for key, value in sample["verdict"].items() if isinstance(value, (int, float, str))}
+        outcome = verdict.pop("outcome", "unknown")
+        out.print(words(f"  verdict: {', '.join([outcome, *(f'{key} {value}' for key, value in verdict.items())])}"))
         if sample["remark"]:
             out.print(words(f"  remark: {sample['remark']}"))

@@ -1,12 +1,10 @@
 """`coral verify`: is a run what it says? Exits 0 when everything agrees, 1 when something differs."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.text import Text
 
 from coral_core.bounded_read import sha256_of
@@ -14,7 +12,6 @@ from coral_core.config import BudgetConfig
 from coral_core.errors import ConfigError, CoralError
 from coral_core.runs.run_folder import RunFolder, find_run
 from coral_core.store.store import WEIGHTS_BYTES, Store, first_line
-from coral_core.untrusted import visible
 from coral_core.verification import (
     Expected,
     Finding,
@@ -26,10 +23,12 @@ from coral_core.verification import (
     open_run,
     sample_of,
 )
-from flows.cli.markup import words
+from flows.cli.markup import echo, print_json, words
 from flows.cli.places import AsJson, Runs, store_of
+from flows.cli.store import collected_warnings
 
 WEIGHTS = "adapter_model.safetensors"
+COLOURS = {"ok": "green", "differs": "red", "note": "yellow"}
 
 
 def verify(
@@ -52,23 +51,24 @@ def verify(
     Args:
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
     """
-    from flows.cli.store import heard
-
     folder = find_run(runs, run)
-    with heard():
+    with collected_warnings():  # each is a finding
         findings, drawn = _verified(folder, max(0, sample), seed, regenerate)
     wrong = [finding for finding in findings if finding.status == "differs"]
     if as_json:
-        body = {
+        print_json({
             "schema_version": 1,
             "run_id": folder.run_id,
             "verified": not wrong,
             "sample": [{"label": item.label, "evaluation_digest": item.evaluation_digest} for item in drawn],
-            "findings": [finding.model_dump(mode="json") for finding in findings],
-        }
-        print(json.dumps(body, indent=1))
+            "findings": findings,
+        })  # fmt: skip
     else:
-        _print(folder, findings, len(wrong))
+        echo(words(folder.run_id, "bold"))
+        for finding in findings:
+            state, check = (f"{finding.status:<8}", COLOURS[finding.status]), (f"{finding.check:<14}", "dim")
+            echo(Text.assemble(state, check, words(finding.text)))
+        echo(f"\n[red]{len(wrong)} differences[/]" if wrong else "\n[green]everything that was checked agrees[/]")
     if wrong:
         raise SystemExit(1)
 
@@ -132,13 +132,3 @@ def _other_weights(old: Store, new: Store, digest: str) -> list[str]:
     except OSError as error:
         return [f"the weights of adapter {digest[:16]} cannot be compared ({error.strerror})"]
     return [] if one == other else [f"the weights of adapter {digest[:16]} differ"]
-
-
-def _print(folder: RunFolder, findings: Sequence[Finding], wrong: int) -> None:
-    out = Console(highlight=False)
-    colours = {"ok": "green", "differs": "red", "note": "yellow"}
-    out.print(words(folder.run_id, "bold"))
-    for finding in findings:
-        line = Text.assemble((f"{finding.status:<8}", colours[finding.status]), (f"{finding.check:<14}", "dim"), visible(finding.text))  # fmt: skip
-        out.print(line, soft_wrap=True)
-    out.print(f"\n[red]{wrong} differences[/]" if wrong else "\n[green]everything that was checked agrees[/]")

@@ -136,7 +136,7 @@ def test_what_the_store_has_is_counted_where_that_is_quick(capsys: pytest.Captur
     assert planned(config, capsys)["first_generation"] == {"adapters": 4, "in_store": 0}
     assert planned(configured("problems.pairs=5000"), capsys)["first_generation"] == {"adapters": 4, "in_store": None}
     dry_run(configured("problems.pairs=5000"), 1, False)
-    assert "how many of them the store has is not known" in capsys.readouterr().out
+    assert "how many of them the store has is known when the evolution starts" in capsys.readouterr().out
     big = planned(configured("search.population=2000", "search.elites=1"), capsys)
     assert big["first_generation"] == {"adapters": None, "in_store": None} and big["genomes"] == []
 

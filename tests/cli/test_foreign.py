@@ -6,20 +6,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from coral_core.evolution.state import EvolutionState
 from coral_core.runs.records import FinalRecord, GenomeRecord, JobFailure
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
 from coral_core.untrusted import visible
 from flows.cli.judge_patch import _print as print_verdict
-from flows.cli.live_board import Screen
+from flows.cli.logs import LoggedLine
 from flows.cli.logs import _print as print_line
 from flows.cli.markup import listing, marked, words
-from flows.cli.progress import progress
+from flows.cli.progress import progress, watched
 from flows.cli.report import report
 from flows.cli.runs import runs
 from flows.cli.show import show
-from flows.observe.log_lines import Line
 from tests.report.hostile import ESCAPES, EVIL, harmless
 from tests.report.synthetic_run import evaluation, make_run
 
@@ -78,18 +76,30 @@ def test_brackets_of_an_error_are_no_markup(run: tuple[RunFolder, Store], capsys
     assert "[/data/models/x]" in capsys.readouterr().out
 
 
-def test_log_lines_verdicts_and_the_board() -> None:
-    out = Console(file=io.StringIO(), width=200, force_terminal=False)
-    print_line(out, Line(time=1.0, level="error", source=EVIL, message=EVIL), False)
-    print_verdict(out, {"problem_id": EVIL, "outcome": EVIL, "message": EVIL, "cases": []}, [])
-    from coral_core.config import RunConfig
-
-    board = Screen(RunConfig())
-    board.changed(EvolutionState(last_event=EVIL, paused=EVIL, start=EVIL))
-    out.print(board)
-    text = out.file.getvalue()  # type: ignore[attr-defined]
+def test_log_lines_and_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
+    print_line(LoggedLine(time=1.0, level="error", source=EVIL, message=EVIL))
+    print_verdict({"problem_id": EVIL, "outcome": EVIL, "message": EVIL, "cases": []}, [])
+    text = capsys.readouterr().out
     harmless(text)
-    assert text.count("[/data/models/x]") >= 6
+    assert text.count("[/data/models/x]") >= 4
+
+
+def test_what_the_terminal_shows_of_a_run_that_goes_on(
+    run: tuple[RunFolder, Store], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with watched(run[0], Console(width=200, force_terminal=False)):
+        pass
+    text = capsys.readouterr().out
+    assert "base model repairs " in text and "finished; g001-001: fitness " in text
+    with watched(run[0], Console(width=200, force_terminal=True, color_system=None)):
+        pass
+    assert "Best genome" in capsys.readouterr().out
+
+
+def test_before_a_run_has_begun_nothing_is_said_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with watched(RunFolder(tmp_path / "none"), Console(force_terminal=False)):
+        pass
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("escape", ESCAPES)

@@ -61,10 +61,10 @@ def test_a_job_is_tried_again_for_every_run_that_wants_it(shared: JobQueue, caps
 
 def test_a_run_may_be_named_by_its_beginning(shared: JobQueue, capsys: pytest.CaptureFixture[str]) -> None:
     store = str(shared.store.root)
-    with pytest.raises(ConfigError, match=r"--run mine-: 2 runs with jobs there begin so: mine-1, mine-2"):
+    with pytest.raises(ConfigError, match=r"mine-: 2 runs begin like that. Runs with jobs in training: mine-1, mine-2"):
         clear("training", run="mine-", store=store)
     with pytest.raises(
-        ConfigError, match=r"--run other: has no jobs in training. Runs with jobs there: mine-1, mine-2"
+        ConfigError, match=r"other: no runs begin like that. Runs with jobs in training: mine-1, mine-2"
     ):
         clear("training", run="other", store=store)
     shared.join("longer-name-1", "", 1.0)

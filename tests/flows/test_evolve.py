@@ -183,7 +183,7 @@ def test_a_stop_is_clean_and_says_how_to_go_on(coral: Coral, sign: signal.Signal
     process.send_signal(sign)
     output, _ = process.communicate(timeout=160)
     assert process.returncode == code, output
-    assert "Go on with: coral evolve" in output and "Traceback" not in output
+    assert "Go on with: coral resume" in output and "Traceback" not in output
     assert not engines_of(coral)
 
 

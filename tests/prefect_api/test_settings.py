@@ -286,7 +286,6 @@ def test_an_address_without_one_is_shown_as_it_is(address: str) -> None:
         ["setup"],
         ["up"],
         ["drain", "coral-a100"],
-        ["jobs", "clear", "other", "--run", "x"],
         ["evolve", str(Path(__file__).parents[2] / "configs/quickstart.yaml")],
     ],
 )

@@ -13,7 +13,7 @@ from coral_core.errors import ConfigError
 from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent, Ticket
 from coral_core.queue.lane_board import MINUTES, MOST_JOBS
 from coral_core.store.store import Store
-from flows.cli.status import Screen
+from flows.cli.status import screen
 from flows.installation.figures import figures, percentile
 
 
@@ -115,5 +115,5 @@ def test_a_run_that_cannot_be_read_is_listed_and_costs_the_others_nothing(tmp_pa
     assert [line.run_id for line in found.evolutions] == [folder.run_id]
     assert [line.run_id for line in found.unreadable] == ["broken-e1"] and found.unreadable[0].problem
     out = Console(file=io.StringIO(), width=120)
-    out.print(Screen(found))
+    out.print(screen(found))
     assert "broken-e1: cannot be read" in out.file.getvalue()  # type: ignore[attr-defined]
