@@ -180,6 +180,8 @@ def _print_problem(out: Console, item: dict[str, Any]) -> None:
         out.print(patch)
         verdict = {key: value for key, value in sample["verdict"].items() if isinstance(value, (int, float, str))}
         outcome = verdict.pop("outcome", "unknown")
-        out.print(words(f"  verdict: {', '.join([outcome, *(f'{key} {value}' for key, value in verdict.items())])}"))
+        out.print(
+            words(f"  verdict: {', '.join([str(outcome), *(f'{key} {value}' for key, value in verdict.items())])}")
+        )
         if sample["remark"]:
             out.print(words(f"  remark: {sample['remark']}"))
