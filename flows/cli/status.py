@@ -69,7 +69,9 @@ def screen(found: "Figures") -> Group:
 
 def _parts(found: "Figures") -> Iterator[RenderableType]:
     if not found.api.reachable:
-        yield words("the Prefect API cannot be used" if found.api.url else f"{found.api.problem}. {found.api.remedy}", "yellow")
+        yield words(
+            "the Prefect API cannot be used" if found.api.url else f"{found.api.problem}. {found.api.remedy}", "yellow"
+        )
         yield Text("what the store's files tell:\n", "dim")
     columns = ("<pool", "queued", "running", "lanes", "starting", "<workers", "in use")
     yield table(columns, map(_now, found.pools))
