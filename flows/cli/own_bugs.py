@@ -87,7 +87,9 @@ def _print(recording: Recording) -> None:
     bugs = sum(len(usable.bugs) for usable in recording.usable)
     echo(f"{recording.passed} tests passed; {len(recording.usable)} functions usable, with {bugs} bugs")
     if recording.usable:
-        rows = [(usable.definition.key, len(usable.cases), usable.recorded, len(usable.bugs)) for usable in recording.usable]
+        rows = [
+            (usable.definition.key, len(usable.cases), usable.recorded, len(usable.bugs)) for usable in recording.usable
+        ]
         echo(table(("<function", "cases", "recorded", "bugs"), rows))
     if recording.refused:
         echo(f"{len(recording.refused)} functions cannot be used:")
