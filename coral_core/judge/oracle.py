@@ -1,6 +1,6 @@
 """Compares what a patch returned with what the reference returned. Runs in the parent only.
 
-Both sides are decoded first (`scoring.values.parse`): no tag and no text of an encoding is
+Both sides are decoded first (`problems.values.parse`): no tag and no text of an encoding is
 ever compared, so data that looks like a tag is data. The rules, for each value in a value:
 
 - None, bools, text and bytes are equal to themselves only; True is not 1;
@@ -14,7 +14,7 @@ ever compared, so data that looks like a tag is data. The rules, for each value 
 - lists and tuples are one kind, sets and frozensets another, dictionaries a third, by their
   length and members; a generator counts as the list of what it yields (the child drains it);
 - sets and dictionaries compare without order. With floats in keys or members: they are equal
-  when the members can be paired one to one so that each pair is (`_Comparison._paired`);
+  when the members can be paired one to one so that each pair is (`_Comparison._pairing`);
 - a node that the call was given is compared by identity (and by its fields, where the
   arguments after the call are); nodes that the patch made, by the graph that they form;
 - an exception is compared by the name of its class;
@@ -24,7 +24,7 @@ A patch's answer is hostile: it is parsed with limits, and the search for a pair
 (not equal) after `MOST_TRIES` comparisons.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -38,15 +38,14 @@ from coral_core.problems.values import Parsed, ValueOutside, atoms, parse, row_f
 
 ORACLE_VERSION = "3"
 MOST_TRIES = 200_000
-"""Values that may be compared while members of sets and keys with floats are paired, per record."""
+"""Values that may be compared while members of sets and keys are paired, per record, beyond four looks at each of them."""
 
 _SAME_KIND = {"tuple": "list", "frozenset": "set", "float": "int"}
-_RANK = {"none": 0, "bool": 1, "int": 2, "str": 4, "bytes": 5, "list": 6, "set": 7, "dict": 8, "node": 9}
-_NAN = (3, 0)
 
-_Order = tuple[int, Any]
-_Entry = tuple[Parsed, Parsed | None]
+_Order = tuple[str, Any]
+_Entry = tuple[Parsed, ...]
 """A member of a set, or key and value."""
+_Pairs = list[tuple[_Entry, _Entry]]
 
 
 def agrees(case: Case, record: dict[str, Any]) -> bool:
@@ -86,16 +85,10 @@ def agrees(case: Case, record: dict[str, Any]) -> bool:
         return False
 
 
-def same(
-    expected: Any,
-    found: Any,
-    tolerance: float | None = None,
-    graphs: "_Graphs | None" = None,
-    relative_tolerance: float | None = None,
-) -> bool:
+def same(expected: Any, found: Any, tolerance: float | None = None, relative_tolerance: float | None = None) -> bool:
     """Equality of two encoded values under the rules above; `found` is untrusted and may be anything."""
     try:
-        return _Comparison(tolerance, relative_tolerance, graphs).same(parse(expected), parse(found))
+        return _Comparison(tolerance, relative_tolerance, None).same(parse(expected), parse(found))
     except ValueOutside:
         return False
 
@@ -137,6 +130,10 @@ class _Graphs:
             self.waiting.append((one, two))
         return True
 
+    def number_of(self, number: int, ours: bool) -> int:
+        """The reference's number of a paired node, of the reference (`ours`) or of the patch; -1 for others."""
+        return (number if number in self.paired else -1) if ours else self.standing_for.get(number, -1)
+
     def agree(self, comparison: "_Comparison", contents_of_given: bool) -> bool:
         """Are the fields of all paired nodes the same? Raises `ValueOutside` for rows that are none."""
         if contents_of_given:
@@ -159,34 +156,29 @@ class _Comparison:
         self.absolute = tolerance or 0.0
         self.relative = relative or 0.0
         self.graphs = graphs
-        self.tries: int | None = None
-        """Comparisons left while a pairing is tried, when nodes must not be paired for good; else None."""
-        self.spent = 0
-        """How many of `MOST_TRIES` earlier pairings took."""
+        self.trying = False
+        """Whether a pairing is tried, so that nodes must not be paired for good."""
+        self.left = MOST_TRIES
+        """Comparisons that are left for trying."""
 
     def same(self, expected: Parsed, found: Parsed) -> bool:
         """Equality under the rules of this module."""
         if not self._may_go_on():
             return False
-        kind, one = expected
-        two = found[1]
-        if _plain(kind) != _plain(found[0]):
+        kind, one, two = _plain(expected[0]), expected[1], found[1]
+        if kind != _plain(found[0]):
             return False
-        if kind in ("list", "tuple"):
+        if kind == "list":
             return len(one) == len(two) and all(map(self.same, one, two))
-        if kind == "int":
-            return bool(one == two)
-        if kind == "float":
-            return self._close(one, two)
-        if kind in ("set", "frozenset"):
-            return len(one) == len(two) and self._unordered([(m, None) for m in one], [(m, None) for m in two])
+        if kind == "set":
+            return self._unordered([(member,) for member in one], [(member,) for member in two])
         if kind == "dict":
-            return len(one) == len(two) and self._unordered(list(one), list(two))
+            return self._unordered(one, two)
         if kind == "node":
             if self.graphs is None:
                 return False
-            return self.graphs.pair(one, two) if self.tries is None else self.graphs.fits(one, two)
-        return bool(one == two)
+            return self.graphs.fits(one, two) if self.trying else self.graphs.pair(one, two)
+        return self._close(one, two) if expected[0] == "float" else bool(one == two)
 
     def _close(self, one: float, two: int | float) -> bool:
         """Is the number `two` within the tolerance of the reference's `one`?"""
@@ -208,152 +200,95 @@ class _Comparison:
 
     # -- sets and dictionaries ---------------------------------------------------------------
 
-    def _unordered(self, one: list[_Entry], two: list[_Entry]) -> bool:
-        """Can the entries be paired one to one so that each pair is the same? As many of both.
-
-        Keys without floats have at most one partner, found by bisection. The others are paired by `_paired`.
-        """
-        exact = [number for number, (key, _) in enumerate(one) if not _loose(key)]
-        partner: list[int | None] = [None] * len(one)
-        left = set(range(len(two)))
-        if exact:
-            orders = [self._order(key, ours=False) for key, _ in two]
-            places = sorted(range(len(two)), key=orders.__getitem__)
-            sorted_orders = [orders[place] for place in places]
-            for number in exact:
-                wanted = self._order(one[number][0])
-                at = bisect_left(sorted_orders, wanted)
-                if at == len(places) or sorted_orders[at] != wanted or places[at] not in left:
-                    return False
-                partner[number] = places[at]
-                left.discard(places[at])
-        loose = [number for number, place in enumerate(partner) if place is None]
-        if loose:
-            rest = sorted(left)
-            pairs = self._paired([one[number] for number in loose], [two[place] for place in rest])
-            if pairs is None:
-                return False
-            for number, place in zip(loose, pairs, strict=True):
-                partner[number] = rest[place]
-        # what `_paired` tried is compared again only where that pairs nodes for good
-        tried = set(loose) if self.tries is not None or self.graphs is None else set()
-        return all(
-            self._same_entry(entry, two[place])
-            for number, (entry, place) in enumerate(zip(one, partner, strict=True))
-            if place is not None and number not in tried
-        )
+    def _unordered(self, one: Sequence[_Entry], two: Sequence[_Entry]) -> bool:
+        """Can the entries be paired one to one so that each pair is the same?"""
+        if len(one) != len(two):
+            return False
+        if self.trying:
+            return self._pairing(one, two) is not None
+        self.left += 4 * sum(_size(part) for entry in one for part in entry)
+        self.trying = True
+        try:
+            pairs = self._pairing(one, two)
+        finally:
+            self.trying = False
+        if pairs is None:
+            return False
+        # compared again, to pair nodes for good
+        return self.graphs is None or all(self._same_entry(*pair) for pair in pairs)
 
     def _same_entry(self, one: _Entry, two: _Entry) -> bool:
-        if not self.same(one[0], two[0]):
-            return False
-        return one[1] is None or (two[1] is not None and self.same(one[1], two[1]))
+        return all(map(self.same, one, two))
 
-    def _paired(self, one: list[_Entry], two: list[_Entry]) -> list[int] | None:
-        """For each entry of `one` its partner in `two`, so that all pairs are the same; None when there is no such pairing.
+    def _pairing(self, one: Sequence[_Entry], two: Sequence[_Entry]) -> _Pairs | None:
+        """Pairs of entries that are the same, each entry in one of them; None when there is no such pairing.
 
         All numbers are first sorted into clusters, such that two numbers within the tolerance are
         always in one cluster: partners agree in everything but that, so entries are grouped by it
         and only those of one group are tried with each other. Nearly every group is one pair.
         """
-        if self.tries is not None:
-            return self._grouped(one, two)
-        allowed = MOST_TRIES - self.spent
-        needed = 4 * sum(_size(part) for entry in one for part in entry if part is not None)
-        self.tries = allowed + needed
-        try:
-            return self._grouped(one, two)
-        finally:
-            self.spent += min(allowed, max(0, allowed - self.tries))
-            self.tries = None
-
-    def _grouped(self, one: list[_Entry], two: list[_Entry]) -> list[int] | None:
-        clusters = self._clusters(number for entry in [*one, *two] for number in _numbers(entry))
-        ordered: list[tuple[tuple[_Order, ...], int, int]] = []
-        for side, entries in enumerate((one, two)):
-            for number, entry in enumerate(entries):
-                order = tuple([self._order(part, clusters, ours=side == 0) for part in entry if part is not None])
-                ordered.append((order, side, number))
-        ordered.sort()
-        partner = [0] * len(one)
-        for _, group in groupby(ordered, key=itemgetter(0)):
-            members = list(group)
-            ours = [number for _, side, number in members if side == 0]
-            theirs = [number for _, side, number in members if side == 1]
-            if len(ours) != len(theirs):
+        clusters = self._clusters([*one, *two])
+        places: list[tuple[tuple[_Order, ...], bool, int]] = []
+        for ours, entries in ((True, one), (False, two)):
+            for place, entry in enumerate(entries):
+                places.append((tuple([self._order(part, clusters, ours) for part in entry]), ours, place))
+        places.sort()
+        pairs: _Pairs = []
+        for _, members in groupby(places, key=itemgetter(0)):
+            group: tuple[list[_Entry], list[_Entry]] = ([], [])
+            for _, ours, place in members:
+                group[not ours].append((one if ours else two)[place])
+            matched = self._matched(*group)
+            if matched is None:
                 return None
-            pairs = self._matched([one[number] for number in ours], [two[number] for number in theirs])
-            if pairs is None:
-                return None
-            for number, place in zip(ours, pairs, strict=True):
-                partner[number] = theirs[place]
-        return partner
+            pairs += matched
+        return pairs
 
-    def _matched(self, one: list[_Entry], two: list[_Entry]) -> list[int] | None:
+    def _matched(self, one: list[_Entry], two: list[_Entry]) -> _Pairs | None:
         """A perfect matching of the entries of one group, or None.
 
         In the order of their values first, which always finds it for plain floats, and nearly
         always else; then by augmenting paths.
         """
-        count = len(one)
-        if count == 1:
-            return [0] if self._same_entry(one[0], two[0]) else None
-        mine = sorted(range(count), key=lambda number: self._sorting(one[number]))
-        theirs = sorted(range(count), key=lambda number: self._sorting(two[number]))
-        if all(self._same_entry(one[a], two[b]) for a, b in zip(mine, theirs, strict=True)):
-            in_order = dict(zip(mine, theirs, strict=True))
-            return [in_order[number] for number in range(count)]
+        if len(one) != len(two):
+            return None
+        for entries in (one, two):
+            if len(entries) > 1:
+                entries.sort(key=lambda entry: [self._order(part) for part in entry])
+        if all(map(self._same_entry, one, two)):
+            return list(zip(one, two, strict=True))
+        if len(one) == 1:
+            return None
         edges: list[list[int]] = []
         for entry in one:
             edges.append([place for place, other in enumerate(two) if self._same_entry(entry, other)])
             if not edges[-1]:
                 return None
-        owner: dict[int, int] = {}
-        place_of: dict[int, int] = {}
-        if not all(self._augment(number, edges, owner, place_of) for number in range(count)):
+        owners: dict[int, int] = {}
+        if not all(self._augment(number, edges, owners, set()) for number in range(len(one))):
             return None
-        return [place_of[number] for number in range(count)]
+        return [(one[number], two[place]) for place, number in owners.items()]
 
-    def _augment(self, start: int, edges: list[list[int]], owner: dict[int, int], place_of: dict[int, int]) -> bool:
-        """Give entry `start` a place, moving others to free ones where needed (breadth first)."""
-        came_from: dict[int, int] = {}
-        queue = deque([start])
-        while queue:
-            number = queue.popleft()
-            for place in edges[number]:
-                if place in came_from:
-                    continue
-                if not self._may_go_on():
-                    return False
-                came_from[place] = number
-                if place in owner:
-                    queue.append(owner[place])
-                    continue
-                free: int | None = place
-                while free is not None:  # along the path back to `start`, each takes the place by which it was met
-                    holder = came_from[free]
-                    owner[free] = holder
-                    place_of[holder], free = free, place_of.get(holder)
-                return True
+    def _augment(self, number: int, edges: list[list[int]], owners: dict[int, int], seen: set[int]) -> bool:
+        """Give entry `number` a place, moving others to free ones where needed."""
+        for place in edges[number]:
+            if place not in seen and self._may_go_on():
+                seen.add(place)
+                if place not in owners or self._augment(owners[place], edges, owners, seen):
+                    owners[place] = number
+                    return True
         return False
 
     def _may_go_on(self) -> bool:
         """Count one comparison of a pairing that is tried; False when there have been too many."""
-        if self.tries is None:
-            return True
-        self.tries -= 1
-        return self.tries >= 0
+        self.left -= self.trying
+        return self.left >= 0
 
-    def _sorting(self, entry: _Entry) -> tuple[_Order, ...]:
-        return tuple([self._order(part, blind=True) for part in entry if part is not None])
-
-    def _clusters(self, numbers: Iterable[int | float]) -> list[int | float]:
+    def _clusters(self, entries: Iterable[_Entry]) -> list[int | float]:
         """The first number of each cluster, ascending."""
-        ordered = sorted(number for number in numbers if not (isinstance(number, float) and isnan(number)))
-        starts = ordered[:1]
-        for low, high in pairwise(ordered):
-            if low != high and not self._linked(low, high):
-                starts.append(high)
-        return starts
+        values = (atom for entry in entries for part in entry for atom in atoms(part))
+        numbers = sorted(body for kind, body in values if _plain(kind) == "int" and body == body)  # without NaN
+        return numbers[:1] + [high for low, high in pairwise(numbers) if low != high and not self._linked(low, high)]
 
     def _linked(self, low: int | float, high: int | float) -> bool:
         """May numbers within the tolerance of each other lie at or beyond `low` and `high`?"""
@@ -362,52 +297,33 @@ class _Comparison:
         except OverflowError:
             return False
 
-    def _order(
-        self, value: Parsed, clusters: list[int | float] | None = None, *, ours: bool = True, blind: bool = False
-    ) -> _Order:
-        """A sort key, equal for equal values: exactly equal ones, or (with `clusters`) as equal as clusters can tell.
+    def _order(self, value: Parsed, clusters: list[int | float] | None = None, ours: bool = True) -> _Order:
+        """A sort key of `value`: with `clusters` equal for values that may be the same, else in the order of numbers.
 
         Args:
+            value: The value.
+            clusters: First numbers of the clusters, to take all numbers of one for equal; None: takes all nodes for equal.
             ours: Whether node numbers are of the reference; the patch's are turned into these.
-            blind: Takes all nodes for one.
         """
-        kind, body = value
-        rank = _RANK[_plain(kind)]
-        if rank == 2:
-            if isinstance(body, float) and isnan(body):
-                return _NAN
-            return rank, body if clusters is None else bisect_right(clusters, body)
+        kind, body = _plain(value[0]), value[1]
+        key: Any = body
         if kind == "none":
-            return rank, 0
-        if rank == 6:
-            return rank, tuple([self._order(part, clusters, ours=ours, blind=blind) for part in body])
-        if rank == 7:
-            return rank, tuple(sorted([self._order(part, clusters, ours=ours, blind=blind) for part in body]))
-        if rank == 8:
-            return rank, tuple(
-                sorted([tuple([self._order(part, clusters, ours=ours, blind=blind) for part in pair]) for pair in body])
-            )
-        if rank == 9:
-            return rank, 0 if blind or self.graphs is None else self._node_order(body, ours, clusters is not None)
-        return rank, body
-
-    def _node_order(self, number: int, ours: bool, loose: bool) -> int:
-        """The reference's number of a node; one that is not paired yet is like no other, or (when `loose`) like all such."""
-        assert self.graphs is not None
-        if ours and number in self.graphs.paired:
-            return number
-        if not ours and number in self.graphs.standing_for:
-            return self.graphs.standing_for[number]
-        return -1 if loose else -2 - 2 * number - ours
+            key = 0
+        elif kind == "int" and body != body:
+            return "nan", 0
+        elif kind == "int" and clusters is not None:
+            key = bisect_right(clusters, body)
+        elif kind == "node":
+            key = 0 if clusters is None or self.graphs is None else self.graphs.number_of(body, ours)
+        elif kind in ("list", "set"):
+            key = [self._order(part, clusters, ours) for part in body]
+        elif kind == "dict":
+            key = [[self._order(part, clusters, ours) for part in pair] for pair in body]
+        return kind, sorted(key) if kind in ("set", "dict") else key
 
 
 def _plain(kind: str) -> str:
     return _SAME_KIND.get(kind, kind)
-
-
-def _loose(key: Parsed) -> bool:
-    """Could a key have more than one partner?"""
-    return any(kind == "float" for kind, _ in atoms(key))
 
 
 def _size(value: Parsed) -> int:
@@ -416,11 +332,3 @@ def _size(value: Parsed) -> int:
     if kind == "dict":
         return 1 + sum(_size(part) for pair in body for part in pair)
     return 1 + (sum(map(_size, body)) if kind in ("list", "tuple", "set", "frozenset") else 0)
-
-
-def _numbers(entry: _Entry) -> Iterable[int | float]:
-    for part in entry:
-        if part is not None:
-            for kind, body in atoms(part):
-                if kind in ("int", "float"):
-                    yield body
