@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.record import write
 from coral_core.config import ProblemsConfig
 from coral_core.jobs.job_content import problem_set
-from coral_core.judge.judge import Judge, Limits, Verdict
+from coral_core.judge.judge import Judge, PatchLimits, Verdict
 from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS, Pool
 from coral_core.problems.mutation import mutations
 from coral_core.problems.problem import Problem
@@ -171,7 +171,7 @@ def scored(patches: list[Patch], found: list[Verdict], lines: list[int]) -> Scor
 def steady(source: list[Problem], count: int) -> dict[str, Any]:
     """Differences between three judgings of the same patches."""
     patches = varied(source, count)
-    limits = Limits(wall_seconds=2.0)
+    limits = PatchLimits(wall_seconds=2.0)
     order = random.Random(1).sample(range(count), count)
     runs: list[list[Verdict]] = []
     seconds, alone = [], []

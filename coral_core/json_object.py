@@ -1,11 +1,13 @@
 """Reads untrusted JSON: files of runs and stores, which people, crashes and other programs may have changed.
 
 pydantic's parser refuses what Python's own accepts beyond JSON (NaN, numbers of more than 4,300 digits, lone surrogates)
-and nesting of more than 200 levels. Not covered: a key that stands twice in an object (its last value counts), and
-numbers beyond all floats (infinite; `Frozen` refuses them in a record).
+and nesting of more than 200 levels; a key that stands twice in an object is refused here. Not covered: numbers beyond all
+floats, which are read as infinite (`Frozen` refuses them in a record).
 """
 
+import json
 import re
+from collections import Counter
 from typing import Any
 
 from pydantic_core import from_json
@@ -22,14 +24,15 @@ def json_object(text: str | bytes) -> dict[str, Any]:
         text: JSON; bytes are UTF-8.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, no object, holds an invalid number, or is nested too deeply or too large.
+        ValueError: it is no JSON in UTF-8, no object, holds a key twice or an invalid number, or is nested too deeply or
+            too large.
 
     Example:
         >>> json_object('{"rank": 8}')
         {'rank': 8}
-        >>> json_object('[8]')
+        >>> json_object('{"rank": 8, "rank": 16}')
         Traceback (most recent call last):
-        ValueError: an object was expected, not '[8]'
+        ValueError: the key 'rank' stands there twice
     """
     found = json_value(text)
     if not isinstance(found, dict):
@@ -42,7 +45,16 @@ def json_value(text: str | bytes) -> Any:
     data = text.encode() if isinstance(text, str) else text
     if _count(data) > VALUES and _count(_STRING.sub(b"", data)) > VALUES:
         raise ValueError(f"more than {VALUES} values")
-    return from_json(data, allow_inf_nan=False)
+    from_json(data, allow_inf_nan=False)  # raises for what is no JSON
+    return json.loads(data, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice[:40]!r} stands there twice")
+    return found
 
 
 def _count(data: bytes) -> int:

@@ -70,8 +70,12 @@ class SlowLimits(ConfigSection):
     wall_seconds: float = Field(60.0, ge=0.001, le=36_000, description="Wall clock that slow cases add to a patch's.")
 
 
-class JudgeConfig(ConfigSection):
-    """Limits on a patch while it is judged."""
+class PatchLimits(ConfigSection):
+    """Limits on a patch while it is judged.
+
+    >>> PatchLimits(work_lines=2_000).cpu_seconds
+    1.0
+    """
 
     work_lines: int = Field(
         50_000, ge=100, le=1_000_000_000, description="Executed lines per case: the limit that decides."
@@ -84,6 +88,11 @@ class JudgeConfig(ConfigSection):
         "stop",
         description="stop: the cases after a patch's first time-out are not run; go-on: each is run, in a new child.",
     )
+
+
+class JudgeConfig(PatchLimits):
+    """The judge of a lane: limits on a patch, patches at a time, and its sandbox."""
+
     workers: int = Field(2, ge=1, le=256, description="Patches judged at a time per lane; changes no verdict.")
     allow_missing_layers: tuple[Literal["landlock", "seccomp"], ...] = Field(
         (), description="Sandbox layers that may be missing on this machine: a risk accepted by name."

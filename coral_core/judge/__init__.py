@@ -20,6 +20,6 @@ Modules: `judge` (verdicts, repeated runs), `answers` (reads what a child wrote)
 (zygote, child, layers of isolation).
 """
 
-from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge, Limits, Outcome, Verdict
+from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge, Outcome, PatchLimits, Verdict
 
-__all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Outcome", "Verdict"]
+__all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Outcome", "PatchLimits", "Verdict"]

@@ -27,12 +27,11 @@ machine or the problem; no patch can cause it.
 
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 
 from pydantic import Field
 
-from coral_core.config.scoring_config import AfterTimeOut, JudgeConfig, SlowLimits
+from coral_core.config.scoring_config import AfterTimeOut, JudgeConfig, PatchLimits
 from coral_core.digest import digest
 from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
@@ -43,32 +42,21 @@ from coral_core.judge.sandbox.parent import START_SECONDS, Answer
 from coral_core.judge.sandbox.zygote_pool import CLOSED, Pool, layers_in_use
 from coral_core.problems.problem import Problem
 
-__all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Limits", "Outcome", "Verdict"]
+__all__ = ["JUDGE_VERSION", "ORACLE_VERSION", "Judge", "Outcome", "PatchLimits", "Verdict"]
 
 JUDGE_VERSION = "6"
 LONGEST_PATCH = 200_000
+"""Characters."""
+MOST_OUTPUT = 1024 * 1024
+"""Bytes that are read of a child."""
+MOST_ITEMS = 100_000
+"""Items in one returned value."""
+RECURSION = 1_000
+"""Recursion limit of a patch."""
 ALONE, ALONE_ON_A_BUSY_MACHINE = 2.0, 4.0
 """Factor on the CPU limits of a patch when it is judged again alone."""
 TRIES = 2
 """Tries of a patch that crashes the sandbox where the reference does not."""
-
-
-class Limits(Frozen):
-    """Limits of a patch; `slow` holds those of cases that are marked slow.
-
-    >>> Limits(work_lines=2_000).cpu_seconds
-    1.0
-    """
-
-    work_lines: int = Field(50_000, ge=1, description="Executed lines per case: the limit that decides.")
-    cpu_seconds: float = Field(1.0, gt=0, description="CPU time per case: the backstop for code in C.")
-    wall_seconds: float = Field(10.0, gt=0, description="Wall clock per patch: the backstop for sleeping.")
-    memory_mb: int = Field(256, ge=64, description="Address space.")
-    output_kb: int = Field(1024, ge=16, description="Most that a child may answer.")
-    items: int = Field(100_000, ge=1, description="Most items in one returned value.")
-    recursion: int = Field(1_000, ge=50, description="Recursion limit.")
-    slow: SlowLimits = SlowLimits()
-    after_time_out: AfterTimeOut = Field("stop", description="Whether the cases after a time-out are run.")
 
 
 class Verdict(Frozen):
@@ -117,9 +105,9 @@ class Judge:
     """
 
     def __init__(
-        self, limits: Limits | None = None, workers: int = 2, allow_missing_layers: Sequence[str] = ()
+        self, limits: PatchLimits | None = None, workers: int = 2, allow_missing_layers: Sequence[str] = ()
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or PatchLimits()
         self._pool = Pool(workers, layers_in_use(allow_missing_layers))
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judge")
         self._known: dict[str, Raw] = {}
@@ -130,15 +118,12 @@ class Judge:
     @classmethod
     def configured(cls, config: JudgeConfig) -> Self:
         """The judge that ``scoring.judge`` of a configuration describes. Raises `JudgeError` as `Judge`."""
-        limits = Limits.model_validate(config.model_dump(exclude={"workers", "allow_missing_layers"}))
-        return cls(limits, workers=config.workers, allow_missing_layers=config.allow_missing_layers)
+        return cls(config, config.workers, config.allow_missing_layers)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -260,8 +245,9 @@ class Judge:
 
     def _run(self, problem: Problem, patch: str) -> Raw:
         """All cases; with `after_time_out: go-on`, in a new child after each time-out of a case."""
-        if refused := _refused(patch):
-            return Raw(cases=("not-run",) * len(problem.cases), trouble=Outcome.SYNTAX, message=refused)
+        if len(patch) > LONGEST_PATCH:
+            message = f"the patch has {len(patch)} characters, more than {LONGEST_PATCH}"
+            return Raw(cases=("not-run",) * len(problem.cases), trouble=Outcome.SYNTAX, message=message)
         raw = self._repeated_alone(problem, patch, 0)
         while self.limits.after_time_out == "go-on" and raw.stopped_at is not None and raw.trouble == Outcome.TIME_OUT:
             first = raw.stopped_at + 1
@@ -300,36 +286,30 @@ class Judge:
 
     def _child(self, problem: Problem, patch: str, first: int, factor: float, alone: bool) -> tuple[Answer, Raw]:
         """Run the cases from `first` on in one child, with `factor` times the CPU time."""
-        limits = self.limits
-        slow = [case.slow for case in problem.cases[first:]]
-        cpu = [factor * (limits.slow.cpu_seconds if is_slow else limits.cpu_seconds) for is_slow in slow]
-        top_level = factor * limits.cpu_seconds
+        limits, cases = self.limits, problem.cases[first:]
+        slow_cpu, top_level = factor * limits.slow.cpu_seconds, factor * limits.cpu_seconds
+        cpu = [slow_cpu if case.slow else top_level for case in cases]
         request = {
             "source": patch.removeprefix("\ufeff"),  # as Python itself does with the mark of a file
             "entry_point": problem.entry_point,
             "cases": [
-                {
-                    "arguments": list(case.arguments),
-                    "mutated": case.mutated is not None,
-                    "slow": case.slow,
-                    "nodes": list(case.nodes),
-                }
-                for case in problem.cases[first:]
+                case.model_dump(include={"arguments", "slow", "nodes"}) | {"mutated": case.mutated is not None}
+                for case in cases
             ],
             "limits": {
                 "work_lines": limits.work_lines,
                 "cpu_seconds": top_level,
                 "total_cpu_seconds": int(sum(cpu) + 2 * top_level) + 2,
                 "memory_mb": limits.memory_mb,
-                "items": limits.items,
-                "recursion": limits.recursion,
-                "slow": {"work_lines": limits.slow.work_lines, "cpu_seconds": factor * limits.slow.cpu_seconds},
+                "items": MOST_ITEMS,
+                "recursion": RECURSION,
+                "slow": {"work_lines": limits.slow.work_lines, "cpu_seconds": slow_cpu},
             },
         }
-        asleep = limits.wall_seconds + (limits.slow.wall_seconds if any(slow) else 0.0)
+        asleep = limits.wall_seconds + (limits.slow.wall_seconds if any(case.slow for case in cases) else 0.0)
         # before it is ready, while it is compiled, while the top level and the first case run, ...
         allowed = (START_SECONDS, top_level, top_level + cpu[0], *cpu[1:], 1.0)
-        answer = self._pool.run(request, asleep, limits.output_kb * 1024, allowed, alone)
+        answer = self._pool.run(request, asleep, MOST_OUTPUT, allowed, alone)
         work = [limits.slow.work_lines if case.slow else limits.work_lines for case in problem.cases]
         return answer, read(problem, first, answer, work)
 
@@ -354,17 +334,6 @@ class Judge:
 
 def _key(problem: Problem, patch: str) -> str:
     return digest([problem.digest(), patch.encode("utf-8", "backslashreplace").decode()])
-
-
-def _refused(patch: str) -> str:
-    """Why a text is not given to a child; "" when it is."""
-    if len(patch) > LONGEST_PATCH:
-        return f"the patch has {len(patch)} characters, more than {LONGEST_PATCH}"
-    try:
-        patch.encode()
-    except UnicodeEncodeError:
-        return "the patch is not valid UTF-8"
-    return "the patch holds a NUL character" if "\0" in patch else ""
 
 
 def _outcome(problem: Problem, raw: Raw, buggy: Raw, all_pass: bool, lost: bool) -> Outcome:

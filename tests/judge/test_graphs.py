@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from coral_core.judge.judge import Judge, Limits, Verdict
+from coral_core.judge.judge import Judge, PatchLimits, Verdict
 from coral_core.judge.oracle import agrees
 from coral_core.problems.problem import Case, Problem
 from coral_core.problems.values import FIELDS, Node, ValueOutside, decode_call, encode_arguments, encode_result
 
-LIMITS = Limits(cpu_seconds=0.5, wall_seconds=3.0, work_lines=20_000)
+LIMITS = PatchLimits(cpu_seconds=0.5, wall_seconds=3.0, work_lines=20_000)
 
 
 def chain(*values: Any) -> Node:
@@ -204,7 +204,7 @@ def test_sets_of_nodes_iterate_alike_in_every_child() -> None:
     request["cases"] = [
         {"arguments": list(c.arguments), "nodes": list(c.nodes), "mutated": False} for c in problem().cases
     ]
-    request["limits"] = {**LIMITS.model_dump(), "total_cpu_seconds": 3}
+    request["limits"] = {**LIMITS.model_dump(), "items": 1000, "recursion": 1000, "total_cpu_seconds": 3}
     seen = set()
     for _ in range(3):
         with Judge(LIMITS, workers=1) as fresh:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from coral_core.errors import JudgeError
 from coral_core.judge import judge as judge_module
 from coral_core.judge.answers import Raw, printable, read
-from coral_core.judge.judge import Judge, Limits, Verdict
+from coral_core.judge.judge import Judge, PatchLimits, Verdict
 from coral_core.judge.sandbox.parent import Answer
 from coral_core.judge.sandbox.source_form import fingerprint
 from coral_core.problems.problem import Case, Problem
 
-LIMITS = Limits(cpu_seconds=0.3, wall_seconds=3.0, work_lines=20_000)
+LIMITS = PatchLimits(cpu_seconds=0.3, wall_seconds=3.0, work_lines=20_000)
 REFERENCE = "def add(a, b):\n    return a + b"
 BUGGY = "def add(a, b):\n    total = a - b\n    return total"
 CASES = tuple(Case(arguments=(a, b), value=a + b) for a, b in ((1, 2), (3, 0), (5, 5), (-1, 4)))

@@ -166,7 +166,7 @@ def test_a_new_key_changes_no_digest_of_problems_without_it(tmp_path: Path) -> N
         ({"arguments": [1], "value": ["s", [["l", []]]], "encoded": True}, "a list as a key or as a member"),
         ({"arguments": [1], "value": ["f", "x"], "encoded": True}, "not in the value language"),
         ({"arguments": [1], "value": ["i", "9" * 5000], "encoded": True}, "not in the value language"),
-        ({"arguments": [1], "value": "\ud800", "encoded": True}, "surrogates not allowed"),
+        ({"arguments": [1], "value": "\ud800", "encoded": True}, "unexpected end of hex escape"),
         ({"arguments": [1, 2], "value": 1, "mutated": [1]}, "mutated has 1 values for 2 arguments"),
         ({"arguments": [1], "value": 1.5, "relative_tolerance": 1}, "relative_tolerance"),
         ({"arguments": [1], "value": 1.5, "tolerance": -1}, "tolerance"),
@@ -182,7 +182,7 @@ def test_cases_that_could_never_be_right_are_refused(tmp_path: Path, case: dict[
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ('{"arguments": [1, 2, 3], "exception": "\\ud800"}', "surrogates not allowed"),
+        ('{"arguments": [1, 2, 3], "exception": "\\ud800"}', "unexpected end of hex escape"),
         ('{"arguments": [1, 2, 3], "exception": ""}', "is no name of a class"),
         ('{"arguments": [1, 2, 3], "exception": "ValueError: too large"}', "is no name of a class"),
         ('{"arguments": [1, 2, 3], "exception": "json.JSONDecodeError"}', "is no name of a class"),
@@ -190,7 +190,7 @@ def test_cases_that_could_never_be_right_are_refused(tmp_path: Path, case: dict[
         ('{"arguments": [1, 2, {"a": 1, "a": 2}], "value": 1}', "the key 'a' stands there twice"),
         ('{"arguments": [1, 2, 3], "value": 1.5, "tolerance": true}', "cases.0.tolerance"),
         ('{"arguments": [1, 2, 3], "value": 1.5, "tolerance": "0.1"}', "cases.0.tolerance"),
-        ('{"arguments": [1, 2, 3], "value": 1.5, "tolerance": Infinity}', "Infinity is no number"),
+        ('{"arguments": [1, 2, 3], "value": 1.5, "tolerance": Infinity}', "expected value"),
         ('{"arguments": [1, 2, 3], "value": 1, "slow": "no"}', "cases.0.slow"),
         ('{"arguments": [1, 2, 3], "value": 1, "encoded": 0}', "cases.0.encoded"),
     ],

@@ -11,7 +11,7 @@ from coral_core.config import RunConfig
 from coral_core.evolution.planner import Planner
 from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob
-from coral_core.judge.judge import Judge, Limits
+from coral_core.judge.judge import Judge, PatchLimits
 from coral_core.lanes.lane import Lane
 from coral_core.lm.engine_client import InlineEngine
 from coral_core.problems.problem import Problem
@@ -34,7 +34,7 @@ SECONDS = 600.0
 
 @pytest.fixture(scope="module")
 def judge() -> Iterator[Judge]:
-    with Judge(Limits(cpu_seconds=0.3, wall_seconds=2.0), workers=2) as judge:
+    with Judge(PatchLimits(cpu_seconds=0.3, wall_seconds=2.0), workers=2) as judge:
         yield judge
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coral_core.judge.judge import Judge, Limits, Verdict
+from coral_core.judge.judge import Judge, PatchLimits, Verdict
 from coral_core.problems.problem import Case, Problem
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.lint import findings
@@ -156,7 +156,7 @@ def test_pass_at_k_is_given_for_powers_of_two_and_for_all_samples() -> None:
 def test_scores_do_not_depend_on_what_else_is_in_the_batch() -> None:
     """Each patch alone, and all together in another order: the mean of the parts is the whole."""
     patches = [REFERENCE, REFERENCE.replace("+", "-"), "import os\n" + REFERENCE, "def add(", "add = max", ""]
-    with Judge(Limits(), workers=1) as judge:
+    with Judge(PatchLimits(), workers=1) as judge:
         lines = judge.reference_lines([problem()])
 
         def scored(texts: list[str]) -> dict[str, float]:
@@ -181,7 +181,7 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch() -> None:
 @pytest.mark.parametrize(("after", "cases"), [("stop", ("time-out", "not-run")), ("go-on", ("time-out", "pass"))])
 def test_after_a_time_out_the_rest_is_run_or_not_and_the_verdict_says_which(after: Any, cases: tuple[str, ...]) -> None:
     patch = "def add(a, b):\n    while b == 2:\n        pass\n    return a + b\n"
-    limits = Limits().model_copy(update={"after_time_out": after})
+    limits = PatchLimits().model_copy(update={"after_time_out": after})
     with Judge(limits, workers=1) as judge:
         found = judge.judge_batch([(problem(), patch)])[0]
     assert found.cases == cases and found.after_time_out == after

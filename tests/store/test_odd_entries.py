@@ -236,6 +236,12 @@ def test_an_evaluation_that_contradicts_itself_is_broken(
     assert code_of("store", "verify", "--path", str(store.root)) == 1
 
 
+def test_a_key_that_stands_twice_is_no_evaluation(store: Store) -> None:
+    body = judged(OTHER).model_dump_json()
+    enveloped(store, body.replace('"pass_at_1":0.0', '"pass_at_1":1.0,"pass_at_1":0.0'))
+    assert store.read_evaluation(OTHER) is None
+
+
 def test_nobody_publishes_what_nobody_would_read(store: Store) -> None:
     for changed in (
         judged(OTHER).model_copy(update={"scores": {"bugfix": float("nan")}}),

@@ -11,7 +11,7 @@ from itertools import islice, zip_longest
 from typing import TypeVar
 
 from coral_core.digest import seed_from
-from coral_core.judge.judge import Judge, Limits, Verdict
+from coral_core.judge.judge import Judge, PatchLimits, Verdict
 from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS
 from coral_core.problem_sources.package.cases import Bug, UsableFunction
 from coral_core.problem_sources.package.discovery import SourceFunction
@@ -24,7 +24,7 @@ TRIED = 8
 """Mutations of a function that are tried per bug class."""
 MOST = 32
 """Bugs kept per function, classes in turn."""
-LIMITS = Limits()
+LIMITS = PatchLimits()
 """The judge's defaults; a configuration that allows less may refuse a reference when it runs."""
 
 Item = TypeVar("Item")

@@ -13,14 +13,14 @@ from typing import Any
 
 from coral_core.judge import judge as judge_module
 from coral_core.judge.answers import Raw, _record
-from coral_core.judge.judge import Judge, Limits
+from coral_core.judge.judge import Judge, PatchLimits
 from coral_core.judge.oracle import agrees
 from coral_core.judge.sandbox.parent import Answer
 from coral_core.judge.sandbox.zygote_pool import Pool
 from coral_core.problems.problem import Problem
 from coral_core.problems.values import decode
 
-LIMITS = Limits(cpu_seconds=0.5, wall_seconds=1.0, work_lines=40_000)
+LIMITS = PatchLimits(cpu_seconds=0.5, wall_seconds=1.0, work_lines=40_000)
 SECONDS = 20.0
 
 NAIVE = """\
@@ -92,8 +92,12 @@ class Uncapped:
     """The real judge, reading as much as a child writes."""
 
     def fooled(self, problem: Problem, patch: str) -> bool:
-        with Judge(LIMITS.model_copy(update={"output_kb": 100_000}), workers=1) as judge:
-            return judge.judge_batch([(problem, patch)])[0].passed
+        real, judge_module.MOST_OUTPUT = judge_module.MOST_OUTPUT, 100_000 * 1024
+        try:
+            with Judge(LIMITS, workers=1) as judge:
+                return judge.judge_batch([(problem, patch)])[0].passed
+        finally:
+            judge_module.MOST_OUTPUT = real
 
 
 class _Reading(ABC):
