@@ -82,16 +82,16 @@ def to_choose_from(kind: str) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in seen if fits(gpu.name, kind)) or seen
 
 
-class Taken:
+class Taken(NamedTuple):
     """A GPU that is this process's own until it ends, or `give_back`."""
 
-    def __init__(self, gpu: Gpu, lock: int) -> None:
-        self.gpu = gpu
-        self._lock = lock
+    gpu: Gpu
+    lock: int
+    """Descriptor of the locked file."""
 
     def give_back(self) -> None:
         """Let others have it."""
-        os.close(self._lock)
+        os.close(self.lock)
 
 
 def take_one(choice: Sequence[Gpu], folder: Path) -> Taken | None:
@@ -105,11 +105,10 @@ def take_one(choice: Sequence[Gpu], folder: Path) -> Taken | None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return Taken(gpu, lock)
-        except BlockingIOError:
+        except OSError as error:
             os.close(lock)
-        except OSError:
-            os.close(lock)
-            raise
+            if not isinstance(error, BlockingIOError):
+                raise
     return None
 
 

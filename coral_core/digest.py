@@ -21,9 +21,7 @@ def normalise(value: Any) -> Any:
         TypeError: for anything that is not JSON data.
         ValueError: for NaN and infinities, which have no canonical JSON form.
     """
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, int):
+    if value is None or isinstance(value, (bool, str, int)):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -22,7 +22,7 @@ def visible(text: str) -> str:
     >>> visible("\\x1b]0;gone\\x07")
     '\\\\x1b]0;gone\\\\x07'
     """
-    return _CONTROL.sub(lambda found: _spelt(ord(found[0])), text)
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def on_one_line(text: str) -> str:
@@ -39,10 +39,6 @@ class VisibleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
-
-
-def _spelt(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def in_a_line(error: BaseException) -> str:

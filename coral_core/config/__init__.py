@@ -18,34 +18,16 @@ from coral_core.config.config_file import (
     read_config,
     read_frozen,
 )
-from coral_core.config.tree import (
-    AutomatonConfig,
-    BaseModelConfig,
-    GenerationConfig,
-    GenesConfig,
-    InfraConfig,
-    ProblemsConfig,
-    RunConfig,
-    ScoringConfig,
-    SearchConfig,
-    StoreConfig,
-    TrainingConfig,
-)
+from coral_core.config.tree import BaseModelConfig, GenesConfig, InfraConfig, ProblemsConfig, RunConfig
 
 __all__ = [
-    "AutomatonConfig",
     "BaseModelConfig",
     "BudgetConfig",
-    "GenerationConfig",
     "GenesConfig",
     "InfraConfig",
     "Places",
     "ProblemsConfig",
     "RunConfig",
-    "ScoringConfig",
-    "SearchConfig",
-    "StoreConfig",
-    "TrainingConfig",
     "apply_overrides",
     "dump_yaml",
     "load_config",

@@ -5,7 +5,7 @@ quickstart and the production (CodeLlama) files.
 """
 
 import math
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -20,15 +20,20 @@ from coral_core.config.section import ConfigSection, conflict
 from coral_core.config.text_fields import PathText, Revision
 from coral_core.config.yaml_document import dotted, find_problem
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=10_000)]
+Positive = Annotated[int, Field(ge=1, le=10_000)]
+SourceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+LaneCount = Annotated[int, Field(ge=1, le=1024, description="Lanes at most.")]
+Minutes = Annotated[
+    float, Field(ge=0.001, le=10_000, description="Time limit of one job's work; waiting is not counted.")
+]
+Deployment = Annotated[
+    str, Field(pattern=r"^[^/]+/[^/]+$", description="Prefect deployment of such lanes (executor work-pools).")
+]
+
 MadeBugClass = Literal[
-    "comparison",
-    "arithmetic",
-    "constant",
-    "called-name",
-    "variable",
-    "boolean",
-    "index",
-    "missing-step",
+    "comparison", "arithmetic", "constant", "called-name", "variable", "boolean", "index", "missing-step"
 ]
 """Classes of bugs that can be made; a source may also say that it does not know one, or that there is no bug."""
 BUG_CLASSES: tuple[MadeBugClass, ...] = get_args(MadeBugClass)
@@ -38,43 +43,31 @@ class EarlyStopping(ConfigSection):
     """Stop when the best fitness no longer rises."""
 
     enabled: bool = Field(True, description="Whether the run may end before its last generation.")
-    patience: int = Field(3, ge=1, le=10_000, description="Generations without improvement that are tolerated.")
-    minimum_improvement: float = Field(
-        0.005, ge=0, le=1, description="A smaller rise of the best fitness counts as none."
-    )
-    minimum_generations: int = Field(4, ge=1, le=10_000, description="Never stop before this many generations.")
+    patience: Positive = Field(3, description="Generations without improvement that are tolerated.")
+    minimum_improvement: Share = Field(0.005, description="A smaller rise of the best fitness counts as none.")
+    minimum_generations: Positive = Field(4, description="Never stop before this many generations.")
 
 
 class VariationConfig(ConfigSection):
     """How children are made."""
 
-    crossover_rate: float = Field(0.5, ge=0, le=1, description="Share of children with two parents; the rest has one.")
-    seed_rate: float = Field(
-        0.35, ge=0, le=1, description="Share of later genomes that are fresh automaton seeds instead of children."
+    crossover_rate: Share = Field(0.5, description="Share of children with two parents; the rest has one.")
+    seed_rate: Share = Field(0.35, description="Share of later genomes that are fresh seeds instead of children.")
+    automaton_rate: Share = Field(
+        0.25, description="Share of mutations of the automaton; the rest changes genes directly."
     )
-    automaton_rate: float = Field(
-        0.25,
-        ge=0,
-        le=1,
-        description="Share of mutations applied to the automaton (then re-expressed); the rest changes genes directly.",
-    )
-    cell_flip_rate: float = Field(0.05, ge=0, le=1, description="Chance that a cell of a mutated automaton flips.")
-    rule_flip_rate: float = Field(0.1, ge=0, le=1, description="Chance that a bit of the rule flips.")
+    cell_flip_rate: Share = Field(0.05, description="Chance that a cell of a mutated automaton flips.")
+    rule_flip_rate: Share = Field(0.1, description="Chance that a bit of the rule flips.")
     steps_change: int = Field(3, ge=0, le=100, description="Largest change of the number of steps.")
-    gene_rate: float = Field(0.25, ge=0, le=1, description="Chance that a gene changes in a direct mutation.")
-    gene_step: float = Field(
-        0.25, gt=0, le=1, description="Typical step of a changed gene, as a share of its range or candidate list."
-    )
+    gene_rate: Share = Field(0.25, description="Chance that a gene changes in a direct mutation.")
+    gene_step: float = Field(0.25, gt=0, le=1, description="Typical step of a changed gene, as a share of its range.")
 
 
 class DiversityConfig(ConfigSection):
     """Keeps a population from collapsing."""
 
-    minimum_unique: float = Field(
-        0.75,
-        ge=0,
-        le=1,
-        description="Share of the first population that must have distinct heavy genes (redrawn until so).",
+    minimum_unique: Share = Field(
+        0.75, description="Share of the first population that must have distinct heavy genes."
     )
     spread: int = Field(
         3,
@@ -92,8 +85,8 @@ class SearchConfig(ConfigSection):
     """The strategy that proposes genomes."""
 
     strategy: Literal["evolution", "random"] = Field("evolution", description="random is the baseline at equal budget.")
-    generations: int = Field(4, ge=1, le=10_000, description="Generations at most.")
-    population: int = Field(8, ge=1, le=10_000, description="Genomes per generation.")
+    generations: Positive = Field(4, description="Generations at most.")
+    population: Positive = Field(8, description="Genomes per generation.")
     selection: Literal["nsga2", "tournament", "truncation"] = Field(
         "nsga2",
         description="nsga2: constrained domination and crowding (Deb et al. 2002); the others use the scalar fitness.",
@@ -108,9 +101,7 @@ class SearchConfig(ConfigSection):
         "nothing",
         description="last-champion: the first population holds the champion and the survivors of the last finished run of this name in runs; the rest is fresh.",
     )
-    elites: int = Field(
-        2, ge=0, le=10_000, description="Best genomes carried over unchanged (no new training or evaluation)."
-    )
+    elites: Count = Field(2, description="Best genomes that are carried over unchanged.")
     champion_repeats: int = Field(
         0,
         ge=0,
@@ -148,8 +139,7 @@ class BaseModelConfig(ConfigSection):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the frozen weights.")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,3})?|auto)$", description="cpu, cuda, cuda:N, or auto.")
     attention: Literal["auto", "sdpa", "eager"] = Field(
-        "auto",
-        description="Implementation of attention; auto: sdpa where the architecture supports it, else eager.",
+        "auto", description="Implementation of attention; auto: sdpa where the architecture supports it, else eager."
     )
     prompt: Literal["auto", "tiny", "instruct"] = Field(
         "auto", description="Prompt template; auto: tiny for coral-tiny, else instruct."
@@ -159,9 +149,8 @@ class BaseModelConfig(ConfigSection):
 class TrainingPairsConfig(ConfigSection):
     """Where adapters learn from, when not from the problems' own source."""
 
-    source: str = Field(
+    source: SourceName = Field(
         "auto",
-        pattern=r"^[a-z][a-z0-9_-]*$",
         description="auto: the training pairs of problems.source, or builtin mutants where it has none (quixbugs); or a source by name.",
     )
     path: PathText | None = Field(
@@ -178,10 +167,8 @@ class TrainingPairsConfig(ConfigSection):
 class ProblemsConfig(ConfigSection):
     """What is repaired, split four ways."""
 
-    source: str = Field(
-        "builtin",
-        pattern=r"^[a-z][a-z0-9_-]*$",
-        description="Where problems come from: builtin, quixbugs, jsonl, package, or the name of a plug-in.",
+    source: SourceName = Field(
+        "builtin", description="Where problems come from: builtin, quixbugs, jsonl, package, or the name of a plug-in."
     )
     path: PathText | None = Field(
         None, min_length=1, description="What the source reads: a clone of QuixBugs, a JSONL file, a directory of code."
@@ -192,23 +179,17 @@ class ProblemsConfig(ConfigSection):
         le=10_000,
         description="Bugs that decide fitness (sources without an own split; builtin adds half of retention).",
     )
-    retention: int = Field(
+    retention: Count = Field(
         24,
-        ge=0,
-        le=10_000,
         description="Problems added to the fitness split (at most; jsonl brings its own): right functions that must stay so; with builtin half of them are bugs of families that coral-tiny was trained to repair.",
     )
-    monitor: int = Field(
-        48, ge=0, le=10_000, description="Bugs for the curve over generations; never selects (as fitness)."
-    )
+    monitor: Count = Field(48, description="Bugs for the curve over generations (as fitness).")
     held_out: int = Field(300, ge=4, le=10_000, description="Sealed problems, opened once, at the end (as fitness).")
     pairs: int = Field(384, ge=8, le=1_000_000, description="Training pairs that are made (jsonl brings its own).")
     bug_classes: tuple[MadeBugClass, ...] = Field(
         BUG_CLASSES, min_length=1, description="Defect classes of bugs that are made."
     )
-    data_seed: int = Field(
-        1, ge=0, lt=2**53, description="Seed of the problem generator; independent of the run's seed."
-    )
+    data_seed: int = Field(1, ge=0, lt=2**53, description="Seed of the problem generator.")
     training: TrainingPairsConfig = Field(
         TrainingPairsConfig(), description="Where adapters learn from, when not from the problems' own source."
     )
@@ -234,10 +215,10 @@ class TrainingConfig(ConfigSection):
     steps: int = Field(90, ge=1, le=1_000_000, description="Optimiser steps.")
     batch_size: int = Field(8, ge=1, le=4096, description="Examples per step.")
     warmup: int = Field(10, ge=0, le=1_000_000, description="Steps of linear warm-up; linear decay follows.")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay on adapter weights.")
+    weight_decay: Share = Field(0.0, description="AdamW weight decay on adapter weights.")
     gradient_clip: float = Field(1.0, ge=1e-6, le=1e6, description="Largest norm of the gradient.")
     sequence_length: int = Field(
-        192, ge=16, le=32_768, description="Longest prompt plus answer, in tokens; longer pairs are dropped."
+        192, ge=16, le=32_768, description="Longest prompt plus answer in tokens; longer pairs are dropped."
     )
 
     @model_validator(mode="after")
@@ -250,37 +231,25 @@ class TrainingConfig(ConfigSection):
 class GenerationConfig(ConfigSection):
     """How patches are generated."""
 
-    batch_size: int = Field(
-        32, ge=1, le=4096, description="Prompts per batch (a fixed shape; short batches are padded)."
-    )
+    batch_size: int = Field(32, ge=1, le=4096, description="Prompts per batch; short batches are padded.")
     samples: int = Field(1, ge=1, le=1000, description="Patches per problem when sampling (greedy always makes one).")
-    prompt_length: int = Field(
-        112, ge=8, le=32_768, description="Longest prompt in tokens; a run with a longer one is refused."
-    )
+    prompt_length: int = Field(112, ge=8, le=32_768, description="Longest prompt in tokens; a longer one is refused.")
 
 
 class TrainingLanes(ConfigSection):
     """Lanes that train."""
 
-    lanes: int = Field(2, ge=1, le=1024, description="Lanes at most.")
-    minutes: float = Field(30, ge=0.001, le=10_000, description="Time limit of one job's work; waiting is not counted.")
-    deployment: str = Field(
-        "train-adapters/train-adapters",
-        pattern=r"^[^/]+/[^/]+$",
-        description="Prefect deployment that is a training lane (executor work-pools).",
-    )
+    lanes: LaneCount = 2
+    minutes: Minutes = 30
+    deployment: Deployment = "train-adapters/train-adapters"
 
 
 class EvaluationLanes(ConfigSection):
     """Lanes that evaluate and test."""
 
-    lanes: int = Field(3, ge=1, le=1024, description="Lanes at most.")
-    minutes: float = Field(5, ge=0.001, le=10_000, description="Time limit of one job's work; waiting is not counted.")
-    deployment: str = Field(
-        "evaluate-genomes/evaluate-genomes",
-        pattern=r"^[^/]+/[^/]+$",
-        description="Prefect deployment that is an evaluation lane (executor work-pools).",
-    )
+    lanes: LaneCount = 3
+    minutes: Minutes = 5
+    deployment: Deployment = "evaluate-genomes/evaluate-genomes"
 
 
 class InfraConfig(ConfigSection):
@@ -297,10 +266,7 @@ class InfraConfig(ConfigSection):
     linger: float = Field(30, ge=0, le=3600, description="Seconds an idle lane waits for work before it ends.")
     attempts: int = Field(3, ge=1, le=20, description="Times a job is tried when the infrastructure fails.")
     lease: float = Field(
-        60,
-        ge=6,
-        le=3600,
-        description="Seconds without a beat after which a lane counts as lost (executor work-pools).",
+        60, ge=6, le=3600, description="Seconds without a beat after which a lane is lost (work-pools)."
     )
     start: float = Field(
         600,
@@ -320,7 +286,7 @@ class StoreConfig(ConfigSection):
     """Where adapters and evaluations are kept."""
 
     path: PathText = Field(
-        "runs/store", min_length=1, description="Directory of the store; lanes of all machines see it under this path."
+        "runs/store", min_length=1, description="Directory of the store, the same path for all lanes."
     )
     reuse: Literal["shared", "run"] = Field(
         "shared", description="shared: reuse work of any run; run: only of this run."

@@ -16,7 +16,7 @@ from coral_core.frozen import Frozen
 from coral_core.judge.oracle import agrees
 from coral_core.judge.sandbox.child_clock import Stop
 from coral_core.judge.sandbox.parent import Answer
-from coral_core.problems.problem import Problem
+from coral_core.problems.problem import Case, Problem
 
 INTRUDED = "the patch wrote into the judge's channel"
 
@@ -53,7 +53,7 @@ def printable(text: object, most: int) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text[:most])
 
 
-class Raw(Frozen):
+class RunResult(Frozen):
     """What running a source on a problem's cases gave, before it is compared with the buggy version."""
 
     cases: tuple[str, ...]
@@ -73,42 +73,39 @@ class _Reader:
     """Reads the lines of one child, which ran the cases of `problem` from `first` on."""
 
     def __init__(self, problem: Problem, first: int, work_limits: Sequence[int]) -> None:
-        self.problem = problem
-        self.first = first
-        self.count = len(problem.cases) - first
-        self.work_limits = work_limits
+        self.problem, self.first = problem, first
+        self.cases, self.work_limits = problem.cases[first:], work_limits[first:]
         self.results: list[str] = []
         self.lines = 0
-        self.trouble: Outcome | None = None
-        self.backstop: Stop | None = None
-        self.message = self.form = ""
-        self.started = False
+        self.form: str | None = None
         self.finished = False
+        self.trouble: Outcome | None = None
+        self.message = ""
+        self.backstop: Stop | None = None
 
     def line(self, text: bytes) -> None:
         """Take in one line."""
-        record = _record(text)
-        number = len(self.results)
-        first, self.started = not self.started, True
-        if record is None or self.finished:
+        record, number = _record(text), len(self.results)
+        case, lines = record.get("case"), record.get("lines")
+        if self.finished:
             self.end(Outcome.CRASH, INTRUDED)
-        elif first and isinstance(record.get("form"), str):
+        elif self.form is None and isinstance(record.get("form"), str):
             self.form = record["form"][:64]
         elif "setup" in record:
             self.end(*_setup(self.problem, record))
-        elif record == {"done": self.count} and number == self.count:
+        elif record == {"done": len(self.cases)} and number == len(self.cases):
             self.finished = True
-        elif record.get("case") == -1 and type(record.get("case")) is int and "timeout" in record and not number:
+        elif type(case) is int and case == -1 and "timeout" in record and not number:
             self.end(Outcome.TIME_OUT, "the patch's top level ran into the limit")
-        elif type(record.get("case")) is not int or record["case"] != number or number >= self.count:
+        elif type(case) is not int or case != number or number >= len(self.cases):
             self.end(Outcome.CRASH, INTRUDED)
         elif "timeout" in record:
             self.out_of_time("work")
-        elif type(record.get("lines")) is not int or not 0 <= record["lines"] <= self.work_limits[self.first + number]:
+        elif type(lines) is not int or not 0 <= lines <= self.work_limits[number]:
             self.end(Outcome.CRASH, INTRUDED)
         else:
-            self.results.append(_case(self.problem, self.first + number, record))
-            self.lines += record["lines"]
+            self.results.append(_case(self.cases[number], record))
+            self.lines += lines
 
     def end(self, trouble: Outcome, message: str) -> None:
         """Stop reading."""
@@ -117,9 +114,9 @@ class _Reader:
     def out_of_time(self, which: str) -> None:
         """The current case ran into a limit."""
         self.end(Outcome.TIME_OUT, f"case {self.first + len(self.results)} ran into the {which} limit")
-        self.results += [Outcome.TIME_OUT.value] * (len(self.results) < self.count)
+        self.results += [Outcome.TIME_OUT.value] * (len(self.results) < len(self.cases))
 
-    def no_more(self, answer: Answer) -> None:
+    def end_of_output(self, answer: Answer) -> None:
         """Find out why the child ended before its last record."""
         signalled = os.WTERMSIG(answer.status) if os.WIFSIGNALED(answer.status) else 0
         if answer.ended == Stop.OUTPUT:
@@ -138,7 +135,7 @@ class _Reader:
             self.end(Outcome.CRASH, f"the process ended early (wait status {answer.status})")
 
 
-def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int]) -> Raw:
+def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int]) -> RunResult:
     """Outcomes of the cases of `problem` from `first` on; those before it are not-run here.
 
     Args:
@@ -153,24 +150,24 @@ def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int
         if reader.trouble:
             break
     if not reader.finished and not reader.trouble:
-        reader.no_more(answer)
+        reader.end_of_output(answer)
     results = reader.results
     stopped = first + len(results) - 1 if results and results[-1] == Outcome.TIME_OUT else None
     if reader.trouble == Outcome.CRASH:
         results = _without_passes(results)
-    results = ["not-run"] * first + results + ["not-run"] * (reader.count - len(results))
-    return Raw(
+    results = ["not-run"] * first + results + ["not-run"] * (len(reader.cases) - len(results))
+    return RunResult(
         cases=tuple(results),
         lines=reader.lines,
         trouble=reader.trouble,
         message=reader.message,
         backstop=reader.backstop,
         stopped_at=stopped,
-        form=reader.form,
+        form=reader.form or "",
     )
 
 
-def joined(one: Raw, two: Raw) -> Raw:
+def join(one: RunResult, two: RunResult) -> RunResult:
     """`one`, which stopped at a time-out, and `two`, which ran the cases after it."""
     cases = [b if a == "not-run" else a for a, b in zip(one.cases, two.cases, strict=True)]
     if two.trouble == Outcome.CRASH:
@@ -192,20 +189,21 @@ def _setup(problem: Problem, record: dict[str, Any]) -> tuple[Outcome, str]:
     return Outcome.CRASH, f"running the patch raised {why}"
 
 
-def _record(text: bytes) -> dict[str, Any] | None:
+def _record(text: bytes) -> dict[str, Any]:
+    """The record in a line; an empty one when there is none."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError, MemoryError):
-        return None
-    return record if isinstance(record, dict) else None
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
-def _case(problem: Problem, number: int, record: dict[str, Any]) -> str:
+def _case(case: Case, record: dict[str, Any]) -> str:
     try:
-        if agrees(problem.cases[number], record):
+        if agrees(case, record):
             return "pass"
     except Exception:  # whatever made the comparison fail, the value is not the one that was asked for
         return "outside"
-    if "exception" in record and record["exception"] != problem.cases[number].exception:
+    if "exception" in record and record["exception"] != case.exception:
         return f"exception:{printable(record['exception'], 60)}"
     return "outside" if "outside" in record else "wrong"

@@ -27,6 +27,7 @@ machine or the problem; no patch can cause it.
 
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Self
 
 from pydantic import Field
@@ -35,9 +36,9 @@ from coral_core.config.scoring_config import AfterTimeOut, JudgeConfig, PatchLim
 from coral_core.digest import digest
 from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
-from coral_core.judge.answers import Outcome, Raw, joined, printable, read
+from coral_core.judge.answers import Outcome, RunResult, join, printable, read
 from coral_core.judge.oracle import ORACLE_VERSION
-from coral_core.judge.sandbox.child_clock import Stop, busy
+from coral_core.judge.sandbox.child_clock import Allowance, Stop, busy
 from coral_core.judge.sandbox.parent import START_SECONDS, Answer
 from coral_core.judge.sandbox.zygote_pool import CLOSED, Pool, layers_in_use
 from coral_core.problems.problem import Problem
@@ -81,7 +82,7 @@ class Verdict(Frozen):
         return bool(self.cases) and all(case == "pass" for case in self.cases)
 
 
-class Judge:
+class Judge(AbstractContextManager["Judge"]):
     r"""Judges patches in parallel, each in a child process of its own. Thread-safe; a context manager.
 
     Args:
@@ -110,7 +111,7 @@ class Judge:
         self.limits = limits or PatchLimits()
         self._pool = Pool(workers, layers_in_use(allow_missing_layers))
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judge")
-        self._known: dict[str, Raw] = {}
+        self._known: dict[str, RunResult] = {}
         self.closed = False
         self.repeated_alone = 0
         """How many patches met a backstop and were judged again alone."""
@@ -119,9 +120,6 @@ class Judge:
     def configured(cls, config: JudgeConfig) -> Self:
         """The judge that ``scoring.judge`` of a configuration describes. Raises `JudgeError` as `Judge`."""
         return cls(config, config.workers, config.allow_missing_layers)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -153,27 +151,21 @@ class Judge:
             ProblemError: a case of a problem is not encoded as the judge reads it.
             TimeoutError: not all were judged within `seconds`; there is no verdict then, and the judge is closed.
         """
+        keys = [(_key(problem, problem.buggy), _key(problem, patch)) for problem, patch in patches]
         wanted: dict[str, tuple[Problem, str]] = {}
-        keys = []
-        for problem, patch in patches:
-            wanted.setdefault(_key(problem, problem.buggy), (problem, problem.buggy))
-            key = _key(problem, patch)
-            keys.append(key)
-            wanted.setdefault(key, (problem, patch))
+        for (buggy, key), (problem, patch) in zip(keys, patches, strict=True):
+            wanted |= {buggy: (problem, problem.buggy), key: (problem, patch)}
         known = dict(self._known)  # another thread may be judging too
         missing = {key: item for key, item in wanted.items() if key not in known}
         for problem, patch in missing.values():
             if patch == problem.buggy:  # once per problem; else each patch would take the blame for its cases
                 problem.check()
-        found = self._run_all(list(missing.values()), seconds)
-        known.update(zip(missing, found, strict=True))
-        verdicts = [
-            self._verdict(problem, patch, known[key], known[_key(problem, problem.buggy)])
-            for key, (problem, patch) in zip(keys, patches, strict=True)
+        known.update(zip(missing, self._run_all(list(missing.values()), seconds), strict=True))
+        self._known = {buggy: known[buggy] for buggy, _ in keys}  # patches of past batches are not kept
+        return [
+            self._verdict(problem, known[key], known[buggy])
+            for (buggy, key), (problem, _) in zip(keys, patches, strict=True)
         ]
-        buggy = {_key(problem, problem.buggy) for problem, _ in patches}
-        self._known = {key: raw for key, raw in known.items() if key in buggy}  # patches of past batches are not kept
-        return verdicts
 
     def reference_lines(self, problems: Sequence[Problem], seconds: float | None = None) -> list[int]:
         """Executed lines of each reference over its cases, each in a child of its own.
@@ -184,20 +176,20 @@ class Judge:
         """
         counts = []
         found = self._run_all([(problem, problem.reference) for problem in problems], seconds)
-        for problem, raw in zip(problems, found, strict=True):
-            if any(case != "pass" for case in raw.cases):
+        for problem, result in zip(problems, found, strict=True):
+            if any(case != "pass" for case in result.cases):
                 raise JudgeError(
-                    f"problem {problem.problem_id}: its reference does not pass its own cases ({raw.cases})",
+                    f"problem {problem.problem_id}: its reference does not pass its own cases ({result.cases})",
                     remedy="Check the problem.",
                 )
-            counts.append(raw.lines)
+            counts.append(result.lines)
         return counts
 
     def active_layers(self) -> tuple[str, ...]:
         """Names of the isolation layers around this judge's children: the base layers and those on top."""
         return self._pool.active_layers()
 
-    def _run_all(self, patches: Sequence[tuple[Problem, str]], seconds: float | None) -> list[Raw]:
+    def _run_all(self, patches: Sequence[tuple[Problem, str]], seconds: float | None) -> list[RunResult]:
         """What each patch gives, in order. When time runs out all children are ended, so that no thread stays behind."""
         try:
             return list(self._threads.map(lambda item: self._isolated(*item), patches, timeout=seconds))
@@ -209,7 +201,7 @@ class Judge:
                 raise
             raise JudgeError(CLOSED) from None
 
-    def _isolated(self, problem: Problem, patch: str) -> Raw:
+    def _isolated(self, problem: Problem, patch: str) -> RunResult:
         """Run one patch; what it breaks in the judge counts against it alone.
 
         Raises:
@@ -225,38 +217,44 @@ class Judge:
                 reason = f"{type(error).__name__}: {error}"
                 self._control(problem, error)
         message = f"could not be judged in {TRIES} tries, while the reference could: {reason}"
-        return Raw(cases=("not-run",) * len(problem.cases), trouble=Outcome.CRASH, message=printable(message, 400))
+        return RunResult(
+            cases=("not-run",) * len(problem.cases), trouble=Outcome.CRASH, message=printable(message, 400)
+        )
 
     def _control(self, problem: Problem, error: Exception) -> None:
         """Judge the reference where a patch could not be judged. Raises `JudgeError` when it cannot be judged either."""
         try:
-            raw = self._run(problem, problem.reference)
+            result = self._run(problem, problem.reference)
         except Exception as other:
             raise JudgeError(
                 f"problem {problem.problem_id}: neither a patch nor the reference can be judged on this machine: {other}",
                 remedy="See `coral doctor`.",
             ) from error
-        if any(case != "pass" for case in raw.cases):
+        if any(case != "pass" for case in result.cases):
             raise JudgeError(
                 f"problem {problem.problem_id}: a patch could not be judged ({error}), and the reference does not pass its own "
-                f"cases here ({raw.message or raw.cases})",
+                f"cases here ({result.message or result.cases})",
                 remedy="Check the problem.",
             ) from error
 
-    def _run(self, problem: Problem, patch: str) -> Raw:
+    def _run(self, problem: Problem, patch: str) -> RunResult:
         """All cases; with `after_time_out: go-on`, in a new child after each time-out of a case."""
         if len(patch) > LONGEST_PATCH:
             message = f"the patch has {len(patch)} characters, more than {LONGEST_PATCH}"
-            return Raw(cases=("not-run",) * len(problem.cases), trouble=Outcome.SYNTAX, message=message)
-        raw = self._repeated_alone(problem, patch, 0)
-        while self.limits.after_time_out == "go-on" and raw.stopped_at is not None and raw.trouble == Outcome.TIME_OUT:
-            first = raw.stopped_at + 1
+            return RunResult(cases=("not-run",) * len(problem.cases), trouble=Outcome.SYNTAX, message=message)
+        result = self._repeated_alone(problem, patch, 0)
+        while (
+            self.limits.after_time_out == "go-on"
+            and result.stopped_at is not None
+            and result.trouble == Outcome.TIME_OUT
+        ):
+            first = result.stopped_at + 1
             if first == len(problem.cases):
                 break
-            raw = joined(raw, self._repeated_alone(problem, patch, first))
-        return raw
+            result = join(result, self._repeated_alone(problem, patch, first))
+        return result
 
-    def _repeated_alone(self, problem: Problem, patch: str, first: int) -> Raw:
+    def _repeated_alone(self, problem: Problem, patch: str, first: int) -> RunResult:
         """The cases from `first` on; a run that a backstop ended is repeated with no other child beside it.
 
         Alone a patch may use twice its CPU time. If it does not end then, on a machine that was idle otherwise, it has
@@ -267,24 +265,24 @@ class Judge:
         Raises:
             JudgeError: it got no CPU at all.
         """
-        _, raw = self._child(problem, patch, first, 1.0, False)
-        if not raw.backstop:
-            return raw
+        _, result = self._child(problem, patch, first, 1.0, False)
+        if not result.backstop:
+            return result
         self.repeated_alone += 1
         answer, twice = self._child(problem, patch, first, ALONE, True)
         if twice.backstop in (None, Stop.ASLEEP, Stop.KILLED):
             return twice
         if twice.backstop == Stop.CPU and not busy(answer.waited, answer.cpu_seconds):
             return twice
-        _, raw = self._child(problem, patch, first, ALONE_ON_A_BUSY_MACHINE, True)
-        if raw.backstop == Stop.STARVED:
+        _, result = self._child(problem, patch, first, ALONE_ON_A_BUSY_MACHINE, True)
+        if result.backstop == Stop.STARVED:
             raise JudgeError(
                 f"problem {problem.problem_id}: a patch got no CPU for {answer.seconds:.0f} s, three times",
                 remedy="Judge it on a machine that is less loaded.",
             )
-        return twice if twice.backstop == Stop.CPU and not raw.backstop else raw
+        return twice if twice.backstop == Stop.CPU and not result.backstop else result
 
-    def _child(self, problem: Problem, patch: str, first: int, factor: float, alone: bool) -> tuple[Answer, Raw]:
+    def _child(self, problem: Problem, patch: str, first: int, factor: float, alone: bool) -> tuple[Answer, RunResult]:
         """Run the cases from `first` on in one child, with `factor` times the CPU time."""
         limits, cases = self.limits, problem.cases[first:]
         slow_cpu, top_level = factor * limits.slow.cpu_seconds, factor * limits.cpu_seconds
@@ -309,26 +307,26 @@ class Judge:
         asleep = limits.wall_seconds + (limits.slow.wall_seconds if any(case.slow for case in cases) else 0.0)
         # before it is ready, while it is compiled, while the top level and the first case run, ...
         allowed = (START_SECONDS, top_level, top_level + cpu[0], *cpu[1:], 1.0)
-        answer = self._pool.run(request, asleep, MOST_OUTPUT, allowed, alone)
+        answer = self._pool.run(request, Allowance(asleep, allowed), MOST_OUTPUT, alone)
         work = [limits.slow.work_lines if case.slow else limits.work_lines for case in problem.cases]
         return answer, read(problem, first, answer, work)
 
-    def _verdict(self, problem: Problem, patch: str, raw: Raw, buggy: Raw) -> Verdict:
+    def _verdict(self, problem: Problem, result: RunResult, buggy: RunResult) -> Verdict:
         was = [case == "pass" for case in buggy.cases]
-        now = [case == "pass" for case in raw.cases]
+        now = [case == "pass" for case in result.cases]
         fixed = sum(n and not w for n, w in zip(now, was, strict=True))
         kept = sum(n and w for n, w in zip(now, was, strict=True))
         return Verdict(
             problem_id=problem.problem_id,
-            outcome=_outcome(problem, raw, buggy, all(now), kept < sum(was)),
-            cases=raw.cases,
+            outcome=_outcome(problem, result, buggy, all(now), kept < sum(was)),
+            cases=result.cases,
             was_failing=len(was) - sum(was),
             now_passing=fixed,
             was_passing=sum(was),
             still_passing=kept,
-            lines=raw.lines if all(now) else None,
+            lines=result.lines if all(now) else None,
             after_time_out=self.limits.after_time_out,
-            message=raw.message,
+            message=result.message,
         )
 
 
@@ -336,10 +334,10 @@ def _key(problem: Problem, patch: str) -> str:
     return digest([problem.digest(), patch.encode("utf-8", "backslashreplace").decode()])
 
 
-def _outcome(problem: Problem, raw: Raw, buggy: Raw, all_pass: bool, lost: bool) -> Outcome:
+def _outcome(problem: Problem, result: RunResult, buggy: RunResult, all_pass: bool, lost: bool) -> Outcome:
     if all_pass:
         return Outcome.FIXED
-    echo = not problem.retention and raw.form and raw.form == buggy.form
-    if echo and raw.trouble not in (Outcome.SYNTAX, Outcome.NO_FUNCTION):
+    echo = not problem.retention and result.form and result.form == buggy.form
+    if echo and result.trouble not in (Outcome.SYNTAX, Outcome.NO_FUNCTION):
         return Outcome.ECHO
-    return raw.trouble or (Outcome.REGRESSED if lost else Outcome.PARTIAL)
+    return result.trouble or (Outcome.REGRESSED if lost else Outcome.PARTIAL)

@@ -70,25 +70,17 @@ def agrees(case: Case, record: dict[str, Any]) -> bool:
             return False
         expected += case.mutated
         found += after
-    graphs = None
+    nodes = None
     if case.nodes or case.nodes_after or "nodes" in record:
-        graphs = _Graphs(len(case.nodes), case.nodes_after, record.get("nodes"))
-    comparison = _Comparison(case.tolerance, case.relative_tolerance, graphs)
+        nodes = _NodePairing(len(case.nodes), case.nodes_after, record.get("nodes"))
+    comparison = _Comparison(case.tolerance, case.relative_tolerance, nodes)
     try:
         pairs = [(parse(one), parse(two)) for one, two in zip(expected, found, strict=True)]
         if case.exception is None and case.tolerance is not None and _near_int(*pairs[0], case.tolerance):
             pairs.pop(0)
         if not all(comparison.same(one, two) for one, two in pairs):
             return False
-        return graphs is None or graphs.agree(comparison, case.mutated is not None)
-    except ValueOutside:
-        return False
-
-
-def same(expected: Any, found: Any, tolerance: float | None = None, relative_tolerance: float | None = None) -> bool:
-    """Equality of two encoded values under the rules above; `found` is untrusted and may be anything."""
-    try:
-        return _Comparison(tolerance, relative_tolerance, None).same(parse(expected), parse(found))
+        return nodes is None or nodes.agree(comparison, case.mutated is not None)
     except ValueOutside:
         return False
 
@@ -99,7 +91,7 @@ def _near_int(expected: Parsed, found: Parsed, tolerance: float) -> bool:
     return kind == "int" and other == "float" and isfinite(two) and abs(one - Fraction(two)) <= tolerance
 
 
-class _Graphs:
+class _NodePairing:
     """Which node of the patch stands for which node of the reference: a one-to-one pairing, grown as both are walked.
 
     Row numbers below `given` name the call's own nodes and pair with themselves only. The
@@ -152,10 +144,10 @@ class _Graphs:
 class _Comparison:
     """Compares parsed values under one pair of tolerances, and pairs nodes on the way."""
 
-    def __init__(self, tolerance: float | None, relative: float | None, graphs: _Graphs | None) -> None:
+    def __init__(self, tolerance: float | None, relative: float | None, nodes: _NodePairing | None) -> None:
         self.absolute = tolerance or 0.0
         self.relative = relative or 0.0
-        self.graphs = graphs
+        self.nodes = nodes
         self.trying = False
         """Whether a pairing is tried, so that nodes must not be paired for good."""
         self.left = MOST_TRIES
@@ -175,9 +167,9 @@ class _Comparison:
         if kind == "dict":
             return self._unordered(one, two)
         if kind == "node":
-            if self.graphs is None:
+            if self.nodes is None:
                 return False
-            return self.graphs.fits(one, two) if self.trying else self.graphs.pair(one, two)
+            return self.nodes.fits(one, two) if self.trying else self.nodes.pair(one, two)
         return self._close(one, two) if expected[0] == "float" else bool(one == two)
 
     def _close(self, one: float, two: int | float) -> bool:
@@ -215,7 +207,7 @@ class _Comparison:
         if pairs is None:
             return False
         # compared again, to pair nodes for good
-        return self.graphs is None or all(self._same_entry(*pair) for pair in pairs)
+        return self.nodes is None or all(self._same_entry(*pair) for pair in pairs)
 
     def _same_entry(self, one: _Entry, two: _Entry) -> bool:
         return all(map(self.same, one, two))
@@ -314,7 +306,7 @@ class _Comparison:
         elif kind == "int" and clusters is not None:
             key = bisect_right(clusters, body)
         elif kind == "node":
-            key = 0 if clusters is None or self.graphs is None else self.graphs.number_of(body, ours)
+            key = 0 if clusters is None or self.nodes is None else self.nodes.number_of(body, ours)
         elif kind in ("list", "set"):
             key = [self._order(part, clusters, ours) for part in body]
         elif kind == "dict":

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from coral_core.judge import oracle
 from coral_core.judge.judge import Judge
-from coral_core.judge.oracle import agrees, same
+from coral_core.judge.oracle import agrees
 from coral_core.problems.problem import Case, Problem
 from coral_core.problems.values import DEPTH, ValueOutside, decode, encode, has_floats, is_mutable
-from tests.judge.value_language import ABSOLUTE, RELATIVE, TAGS, VALUES, changed, moved, same_kind, shuffled
+from tests.judge.value_language import ABSOLUTE, RELATIVE, TAGS, VALUES, changed, moved, same, same_kind, shuffled
 
 SEEDS = st.integers(0, 2**32)
 TOLERANCES = st.sampled_from([(None, None), (ABSOLUTE, RELATIVE)])

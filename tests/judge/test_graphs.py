@@ -8,6 +8,7 @@ import pytest
 
 from coral_core.judge.judge import Judge, PatchLimits, Verdict
 from coral_core.judge.oracle import agrees
+from coral_core.judge.sandbox.child_clock import Allowance
 from coral_core.problems.problem import Case, Problem
 from coral_core.problems.values import FIELDS, Node, ValueOutside, decode_call, encode_arguments, encode_result
 
@@ -208,7 +209,7 @@ def test_sets_of_nodes_iterate_alike_in_every_child() -> None:
     seen = set()
     for _ in range(3):
         with Judge(LIMITS, workers=1) as fresh:
-            seen.add(fresh._pool.run(request, 3.0, 10_000).lines[1].decode())
+            seen.add(fresh._pool.run(request, Allowance(3.0), 10_000).lines[1].decode())
     assert len(seen) == 1
 
 

@@ -8,6 +8,7 @@ from coral_core.errors import JudgeError, ProblemError
 from coral_core.judge import judge as judge_module
 from coral_core.judge.judge import Judge, PatchLimits, Verdict
 from coral_core.judge.sandbox import zygote_pool as pool
+from coral_core.judge.sandbox.child_clock import Allowance
 from coral_core.problems.problem import Case, Problem
 
 LIMITS = PatchLimits(cpu_seconds=0.5, wall_seconds=3.0, work_lines=20_000)
@@ -223,7 +224,7 @@ def test_sets_of_strings_iterate_alike_in_every_child() -> None:
             seen.add(fresh.judge_batch([(problem(cases=(case,)), patch)])[0].model_dump_json())
             request = {"source": patch, "entry_point": "add", "cases": [{"arguments": [1, 2], "mutated": False}]}
             request["limits"] = {**LIMITS.model_dump(), "items": 1000, "recursion": 1000, "total_cpu_seconds": 3}
-            seen.add(fresh._pool.run(request, 3.0, 10_000).lines[1].decode())
+            seen.add(fresh._pool.run(request, Allowance(3.0), 10_000).lines[1].decode())
     assert len(seen) == 2
 
 

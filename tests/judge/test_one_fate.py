@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coral_core.errors import JudgeError
 from coral_core.judge import judge as judge_module
-from coral_core.judge.answers import Raw, printable, read
+from coral_core.judge.answers import RunResult, printable, read
 from coral_core.judge.judge import Judge, PatchLimits, Verdict
 from coral_core.judge.sandbox.parent import Answer
 from coral_core.judge.sandbox.source_form import fingerprint
@@ -125,7 +125,7 @@ def test_no_bytes_break_the_reading(lines: list[bytes]) -> None:
     answer = Answer(tuple(lines), 9, None, 0.1, 0.1, 0.0)
     raw = read(PROBLEM, 0, answer, [1000] * 4)
     assert len(raw.cases) == 4
-    assert Raw.model_validate_json(raw.model_dump_json()) == raw
+    assert RunResult.model_validate_json(raw.model_dump_json()) == raw
 
 
 @given(st.text(max_size=50) | st.binary() | st.none() | st.integers(), st.integers(0, 60))
@@ -232,7 +232,7 @@ def test_errors_of_our_own_over_one_patch_are_its_verdict(
 ) -> None:
     real = judge_module.read
 
-    def reading(problem: Problem, first: int, answer: Answer, limits: Any) -> Raw:
+    def reading(problem: Problem, first: int, answer: Answer, limits: Any) -> RunResult:
         if any(b'"exception": "ZeroDivisionError"' in line for line in answer.lines):
             raise error("odd")
         return real(problem, first, answer, limits)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coral_core.judge.oracle import agrees, same
+from coral_core.judge.oracle import agrees
 from coral_core.problems.problem import Case
 from coral_core.problems.values import ValueOutside, decode, encode
+from tests.judge.value_language import same
 
 VALUES = st.recursive(
     st.none()

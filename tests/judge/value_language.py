@@ -7,6 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from coral_core.judge import oracle
+from coral_core.problems.values import ValueOutside, parse
+
 TAGS = ("f", "i", "l", "t", "s", "z", "d", "b", "n", "", "nan", "x")
 """Strings that look like tags, above all."""
 ABSOLUTE, RELATIVE = 1e-12, 1e-9
@@ -131,3 +134,11 @@ def _changed_atom(value: Any, rng: random.Random) -> Any:
     if isinstance(value, str):
         return rng.choice([value + "x", value.encode(), [value] and (value,), None])
     return rng.choice([value + b"x", value.decode("latin-1"), None])
+
+
+def same(expected: Any, found: Any, tolerance: float | None = None, relative_tolerance: float | None = None) -> bool:
+    """Equality of two encoded values under the rules of the oracle; `found` may be anything."""
+    try:
+        return oracle._Comparison(tolerance, relative_tolerance, None).same(parse(expected), parse(found))
+    except ValueOutside:
+        return False

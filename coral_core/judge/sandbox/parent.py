@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -88,29 +89,26 @@ class Zygote:
             JudgeError: the sandbox itself failed, or the child ended before it ran the patch.
         """
         started = time.monotonic()
-        request_read, request_write = os.pipe()
-        result_read, result_write = os.pipe()
-        try:
-            handles = array.array("i", [request_read, result_write])
+        with contextlib.ExitStack() as pipes:
+            (request_read, writer), (reader, result_write) = (
+                [pipes.enter_context(FileIO(end, mode)) for end, mode in zip(os.pipe(), "rw", strict=True)]
+                for _ in ("request", "result")
+            )
             try:
+                handles = array.array("i", [request_read.fileno(), result_write.fileno()])
                 self._control.sendmsg([b"f"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handles)])
-            finally:
-                os.close(request_read)
-                os.close(result_write)
-            watch = Watch(self._pid_of_child(), allowance)
-            os.set_blocking(request_write, False)
-            os.set_blocking(result_read, False)
-            writer, request_write = request_write, -1
-            data, overflowed = _exchange(writer, result_read, json.dumps(request).encode(), watch, output_bytes)
-            watch.finish()
-            self._control.sendall(b"k")
-            status, cpu_seconds = _STATUS.unpack(self._exactly(_STATUS.size))
-        except OSError as error:
-            raise JudgeError(f"sandbox: the zygote failed: {error}. The patch was not judged", remedy=_REMEDY) from None
-        finally:
-            if request_write >= 0:
-                os.close(request_write)
-            os.close(result_read)
+                request_read.close()
+                result_write.close()
+                watch = Watch(self._pid_of_child(), allowance)
+                os.set_blocking(writer.fileno(), False)
+                data, overflowed = _exchange(writer, reader, json.dumps(request).encode(), watch, output_bytes)
+                watch.finish()
+                self._control.sendall(b"k")
+                status, cpu_seconds = _STATUS.unpack(self._exactly(_STATUS.size))
+            except OSError as error:
+                raise JudgeError(
+                    f"sandbox: the zygote failed: {error}. The patch was not judged", remedy=_REMEDY
+                ) from None
         ready, *lines = data.split(b"\n")[:-1] or [b""]
         if ready != READY and watch.ended != Stop.STARVED:
             raise JudgeError(
@@ -154,38 +152,26 @@ class Zygote:
         self._process.wait()
 
 
-def _exchange(writer: int, reader: int, request: bytes, watch: Watch, most: int) -> tuple[bytes, bool]:
-    """Feed `request`, read until the end, a limit of `watch` or `most` bytes; closes `writer`.
+def _exchange(writer: FileIO, reader: FileIO, request: bytes, watch: Watch, most: int) -> tuple[bytes, bool]:
+    """Feed `request`, read until the end, a limit of `watch` or `most` bytes.
 
     Returns:
         What was read, and whether there was more than `most`.
     """
     data = bytearray()
     left = memoryview(request)
-    open_writer = True
-    records = 0
-    try:
-        while True:
-            remaining = watch.seconds_left(max(0, records))
-            if remaining <= 0:
-                return bytes(data), False
-            readable, writable, _ = select.select([reader], [writer] if open_writer else [], [], remaining)
-            if writable:
-                try:
-                    left = left[os.write(writer, left[: 1 << 16]) :]
-                except BrokenPipeError:
-                    left = left[:0]
-                if not left:
-                    os.close(writer)
-                    open_writer = False
-            if readable:
-                part = os.read(reader, 1 << 16)
-                if not part:
-                    return bytes(data), False
-                data += part
-                records += part.count(b"\n")
-                if len(data) > most:
-                    return bytes(data[:most]), True
-    finally:
-        if open_writer:
-            os.close(writer)
+    while (remaining := watch.seconds_left(data.count(b"\n"))) > 0:
+        readable, writable, _ = select.select([reader], [] if writer.closed else [writer], [], remaining)
+        if writable:
+            try:
+                left = left[writer.write(left[: 1 << 16]) or 0 :]
+            except BrokenPipeError:
+                left = left[:0]
+            if not left:
+                writer.close()
+        if readable:
+            part = os.read(reader.fileno(), 1 << 16)
+            data += part
+            if not part or len(data) > most:
+                break
+    return bytes(data[:most]), len(data) > most

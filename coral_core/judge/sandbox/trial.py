@@ -3,6 +3,7 @@
 import json
 
 from coral_core.errors import JudgeError
+from coral_core.judge.sandbox.child_clock import Allowance
 from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS, Pool, detect_layers
 
 MEANING = {
@@ -63,7 +64,7 @@ def trial(layers: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], tuple
         arguments = ["l", [["l", list(attempt)] for attempt in ATTEMPTS]]
         case = {"arguments": [arguments], "mutated": False}
         request = {"source": SOURCE, "entry_point": "trial", "cases": [case], "limits": LIMITS}
-        answer = pool.run(request, 30.0, 1 << 16)
+        answer = pool.run(request, Allowance(30.0), 1 << 16)
         try:
             through = json.loads(answer.lines[1])["value"][1]
         except (IndexError, KeyError, ValueError):

@@ -31,7 +31,7 @@ import struct
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 _type, _CLASS_NAME = type, type.__dict__["__name__"].__get__
 RULES_FD, NULL_FD = 200, 201
@@ -39,37 +39,21 @@ RULES_FD, NULL_FD = 200, 201
 PRELOADED = "bisect collections copy dataclasses decimal fractions functools heapq itertools math operator random re statistics string typing"
 
 
-class Room:
+class Confinement(NamedTuple):
     """What every child of this zygote is locked down with."""
 
-    def __init__(self, wanted: list[str], folder: str, values: Any) -> None:
-        self.values = values
-        self.form = load(os.path.join(folder, "source_form.py"))
-        self.layers = load(os.path.join(folder, "layers.py"))
-        self.seccomp = load(os.path.join(folder, "seccomp.py"))
-        self.rules: int | None = None
-        self.program: tuple[bytes, int] | None = None
-        self.names: list[str] = []
-        self.zygote = 0
-        if "seccomp" in wanted:
-            self.program = self.seccomp.program()
-            self.names.append("seccomp")
-
-    def close_doors(self, wanted: list[str], entered: list[str]) -> None:
-        """What the zygote itself gives up, and the rules for its children."""
-        if "landlock" in wanted:
-            made = self.layers.landlock_rules(self.layers.standard_library())
-            self.rules = os.dup2(made, RULES_FD)
-            os.close(made)
-            self.names.append("landlock")
-        self.names += entered
-        with contextlib.suppress(OSError):
-            self.layers.drop_capabilities()
-            self.names.append("no-capabilities")
-        self.zygote = os.getpid()
+    values: Any
+    form: Any
+    layers: Any
+    seccomp: Any
+    rules: int | None
+    """Descriptor of the Landlock rules."""
+    program: tuple[bytes, int] | None
+    """The filter of system calls."""
+    zygote: int
 
 
-def child(request_fd: int, result_fd: int, room: Room) -> None:
+def child(request_fd: int, result_fd: int, confinement: Confinement) -> None:
     """Read the request, lock this process down, run the patch."""
     os.setsid()
     for number in (0, 1, 2):
@@ -79,11 +63,11 @@ def child(request_fd: int, result_fd: int, room: Room) -> None:
     os.closerange(3, result_fd)
     os.closerange(result_fd + 1, RULES_FD)
     os.closerange(RULES_FD + 1, 512)
-    room.layers.lock_down(request["limits"], room.rules, room.zygote)
-    if room.program is not None:
-        room.seccomp.install(*room.program)
+    confinement.layers.lock_down(request["limits"], confinement.rules, confinement.zygote)
+    if confinement.program is not None:
+        confinement.seccomp.install(*confinement.program)
     os.closerange(RULES_FD, RULES_FD + 1)
-    run_patch(request, result_fd, room.values, room.form)
+    run_patch(request, result_fd, confinement.values, confinement.form)
 
 
 def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -> NoReturn:
@@ -123,23 +107,20 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -
         say({"setup": "no-function"})
         leave(0)
     for number, case in enumerate(request["cases"]):
-        say(one_case(number, case, function, budget, values, limits))
+        say(one_case(number, case, function, budget, values, limits["items"]))
     say({"done": len(request["cases"])})
     leave(0)
 
 
 def one_case(
-    number: int,
-    case: dict[str, Any],
-    function: Callable[..., Any],
-    budget: "Budget",
-    values: Any,
-    limits: dict[str, Any],
+    number: int, case: dict[str, Any], function: Callable[..., Any], budget: "Budget", values: Any, most_items: int
 ) -> dict[str, Any]:
-    """Call the patch once; what came of it as a record, with the arguments after it where the case compares them."""
+    """Call the patch once; the record of what it returned or raised, with the arguments after it where these are compared."""
     arguments, nodes = values.decode_call(case["arguments"], case.get("nodes", ()))
+    mutated = case["mutated"]
     record: dict[str, Any] = {"case": number}
     results = []
+    outside = ""
     budget.start(number, case.get("slow", False))
     try:
         value = function(*arguments)
@@ -147,20 +128,30 @@ def one_case(
             drained = []
             for item in value:
                 drained.append(item)
-                if len(drained) > limits["items"]:
+                if len(drained) > most_items:
                     raise values.ValueOutside("a generator of too many items")
             value = drained
         budget.stop()
         results.append(value)
     except values.ValueOutside as error:
         budget.stop()
-        record["outside"] = str(error)[:200]
+        outside = str(error)[:200]
     except BaseException as error:
         budget.stop()
         record["exception"] = name_of(error)
-    if "outside" not in record:
-        came = what_came(results, arguments if case["mutated"] else [], nodes, case["mutated"], values, limits)
-        record = {"case": number} | came if "outside" in came else record | came
+    if not outside and (results or mutated):
+        try:
+            after = arguments if mutated else []
+            encoded, table = values.encode_result([*results, *after], nodes, mutated, most_items)
+            record |= {"value": encoded[0]} if results else {}
+            record |= {"mutated": encoded[len(results) :]} if mutated else {}
+            record |= {"nodes": table} if table else {}
+        except values.ValueOutside as error:
+            outside = str(error)[:200]
+        except BaseException as error:  # too little memory or stack left, or the patch changed what we call
+            outside = f"{name_of(error)} while it was encoded"[:200]
+    if outside:
+        record = {"case": number, "outside": outside}
     record["lines"] = budget.lines
     return record
 
@@ -169,26 +160,6 @@ def name_of(error: BaseException) -> str:
     """Name of the error's class as the interpreter holds it: a metaclass may say anything, or raise."""
     name: str = _CLASS_NAME(_type(error))
     return name[:100]
-
-
-def what_came(
-    results: list[Any], after: list[Any], nodes: list[Any], mutated: bool, values: Any, limits: dict[str, Any]
-) -> dict[str, Any]:
-    """The fields of a record that hold values: the result, unless the call raised, and arguments after the call."""
-    if not results and not mutated:
-        return {}
-    try:
-        encoded, table = values.encode_result([*results, *after], nodes, mutated, limits["items"])
-    except values.ValueOutside as error:
-        return {"outside": str(error)[:200]}
-    except BaseException as error:  # too little memory or stack left, or the patch changed what we call
-        return {"outside": f"{name_of(error)} while it was encoded"[:200]}
-    fields: dict[str, Any] = {"value": encoded[0]} if results else {}
-    if mutated:
-        fields["mutated"] = encoded[len(results) :]
-    if table:
-        fields["nodes"] = table
-    return fields
 
 
 class Budget:
@@ -239,7 +210,7 @@ class Budget:
 # -- the zygote ----------------------------------------------------------------------------
 
 
-def serve(control: socket.socket, room: Room) -> None:
+def serve(control: socket.socket, confinement: Confinement) -> None:
     """Fork a child per request until the parent hangs up."""
     while True:
         handles = array.array("i")
@@ -254,7 +225,7 @@ def serve(control: socket.socket, room: Room) -> None:
             try:
                 control.sendall(b"p")
                 control.close()
-                child(handles[0], handles[1], room)
+                child(handles[0], handles[1], confinement)
             finally:
                 os._exit(1)
         for handle in handles:
@@ -282,23 +253,36 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     wanted = sys.argv[3].split(",")
     folder = os.path.dirname(os.path.abspath(__file__))
-    room = Room(wanted, folder, load(sys.argv[2]))
-    namespaces = load(os.path.join(folder, "namespaces.py"))
-    room.layers.die_with_parent()
+    values = load(sys.argv[2])
+    form, layers, seccomp, namespaces = (
+        load(os.path.join(folder, f"{name}.py")) for name in ("source_form", "layers", "seccomp", "namespaces")
+    )
+    layers.die_with_parent()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # short of memory, the kernel ends a patch before anything else
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, NULL_FD)
     os.close(null)
-    entered = namespaces.enter(control.fileno()) if "namespaces" in wanted else []
-    room.layers.die_with_parent()  # a fork may have made this another process
+    names: list[str] = [name for name in ("seccomp", "landlock") if name in wanted]
+    names += namespaces.enter(control.fileno()) if "namespaces" in wanted else []
+    layers.die_with_parent()  # a fork may have made this another process
     for name in PRELOADED.split():
         __import__(name)
-    room.close_doors(wanted, entered)
+    rules = None
+    if "landlock" in wanted:
+        made = layers.landlock_rules(layers.standard_library())
+        rules = os.dup2(made, RULES_FD)
+        os.close(made)
+    with contextlib.suppress(OSError):
+        layers.drop_capabilities()
+        names.append("no-capabilities")
+    confinement = Confinement(
+        values, form, layers, seccomp, rules, seccomp.program() if "seccomp" in wanted else None, os.getpid()
+    )
     gc.collect()
     gc.freeze()
-    control.sendall(json.dumps(room.names).encode() + b"\n")
-    serve(control, room)
+    control.sendall(json.dumps(names).encode() + b"\n")
+    serve(control, confinement)
 
 
 if __name__ == "__main__":

@@ -59,24 +59,20 @@ class Pool:
         """All that run."""
         self._closed = False
 
-    def run(
-        self, request: dict[str, Any], asleep: float, output_bytes: int, cpu: Sequence[float] = (), alone: bool = False
-    ) -> Answer:
+    def run(self, request: dict[str, Any], allowance: Allowance, output_bytes: int, alone: bool = False) -> Answer:
         """Run `request` in the next free zygote; a zygote that failed is replaced and the request tried again.
 
         All zygotes may have died at once (out of memory), hence one try more than there are zygotes.
 
         Args:
             request: What the child is to run (see `zygote.run_patch`).
-            asleep: Seconds that it may sleep.
+            allowance: Seconds that it may sleep and compute.
             output_bytes: Most that is read of it.
-            cpu: CPU seconds while 0, 1, ... records have come.
             alone: Wait until no other child of this pool runs, and let none start meanwhile.
 
         Raises:
             JudgeError: the sandbox failed in each try, or the pool is closed.
         """
-        allowance = Allowance(asleep, tuple(cpu))
         for attempt in range(self._workers + 1):
             try:
                 with self._zygote(self._workers if alone else 1) as zygote:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coral_core.judge import judge as judge_module
-from coral_core.judge.answers import Raw, _record
+from coral_core.judge.answers import RunResult, _record
 from coral_core.judge.judge import Judge, PatchLimits
 from coral_core.judge.oracle import agrees
 from coral_core.judge.sandbox.parent import Answer
@@ -103,10 +103,10 @@ class Uncapped:
 class _Reading(ABC):
     """The real sandbox, with another rule of reading in the parent."""
 
-    def read(self, problem: Problem, first: int, answer: Answer, work_limits: Sequence[int]) -> Raw:
-        records = [record for text in answer.lines if (record := _record(text)) is not None]
+    def read(self, problem: Problem, first: int, answer: Answer, work_limits: Sequence[int]) -> RunResult:
+        records = [record for text in answer.lines if (record := _record(text))]
         passed = [self.passes(problem, number, records) for number in range(len(problem.cases))]
-        return Raw(cases=tuple("pass" if ok else "wrong" for ok in passed))
+        return RunResult(cases=tuple("pass" if ok else "wrong" for ok in passed))
 
     @abstractmethod
     def passes(self, problem: Problem, number: int, records: list[dict[str, Any]]) -> bool:
