@@ -24,6 +24,7 @@ from coral_core.genome import DEFAULT_LORA, GREEDY
 from coral_core.jobs.job_content import problem_set, prompt_template
 from coral_core.jobs.jobs import TrainingJob
 from coral_core.lm.base_model import TINY
+from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
 from coral_core.lm.torch_backend import TorchBackend
 
 REPEATS = 7
@@ -64,8 +65,8 @@ def measure(
     """Processor seconds of a training, an evaluation, and of the checksum after each."""
     backend = TorchBackend(BaseModelConfig(name=name))
     problems, prompt = problem_set(config.problems), prompt_template(config)
-    pairs = [(prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in problems.pairs]
-    texts = [(problem.problem_id, prompt.prompt(problem.buggy)) for problem in problems.fitness[:prompts]]
+    pairs = tuple((prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in problems.pairs)
+    texts = tuple((problem.problem_id, prompt.prompt(problem.buggy)) for problem in problems.fitness[:prompts])
     job = TrainingJob(
         heavy=DEFAULT_LORA,
         base_model=BaseModelConfig(name=name),
@@ -81,18 +82,24 @@ def measure(
     light = GREEDY.model_copy(update={"token_limit": tokens})
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
+        writing = GenerationRequest(
+            adapter=AdapterFolder(folder=out, heavy=job.heavy),
+            light=light,
+            prompts=texts,
+            seed=1,
+            shape=shape,
+            stop=prompt.stop,
+        )
         jobs = {
-            "training": seconds(lambda: backend.train(job, pairs, out)),
-            "evaluation": seconds(
-                lambda: backend.generate(out, light, texts, 1, 1, shape, list(prompt.stop), job.heavy)
-            ),
+            "training": seconds(lambda: backend.train(TrainingRequest(job=job, pairs=pairs, out=out))),
+            "evaluation": seconds(lambda: backend.generate(writing)),
         }
     checks = [seconds(backend.check) for _ in range(REPEATS)]
-    restores = [seconds(backend._base.state.restore) for _ in range(REPEATS)]
+    restores = [seconds(backend.state.restore) for _ in range(REPEATS)]
     check, restore = statistics.median(checks), statistics.median(restores)
     return {
         "parameters": backend.identity.parameters,
-        "bytes": sum(p.numel() * p.element_size() for p in backend._base.model.parameters()),
+        "bytes": sum(p.numel() * p.element_size() for p in backend.model.parameters()),
         "checksum_seconds": round(check, 5),
         "checksum_seconds_worst": round(max(checks), 5),
         "restore_seconds": round(restore, 5),

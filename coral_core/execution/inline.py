@@ -5,7 +5,6 @@ from coral_core.execution.local import LocalExecutor
 from coral_core.lanes.lane import Lane
 from coral_core.ledger import Ledger
 from coral_core.lm.engine_client import InlineEngine
-from coral_core.scoring.measuring_process import MeasuringHere
 from coral_core.store.store import Store
 
 NO_LIMIT = 1e9
@@ -27,4 +26,4 @@ class InlineExecutor(LocalExecutor):
         self._in_order = True
 
     def _make_lane(self) -> Lane:
-        return Lane(self._store, InlineEngine(), MeasuringHere())
+        return Lane(self._store, InlineEngine())

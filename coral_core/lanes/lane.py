@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from coral_core.bounded_read import SMALL, read_file
 from coral_core.config.scoring_config import JudgeConfig
@@ -51,10 +50,11 @@ from coral_core.json_object import json_object
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
 from coral_core.lm.base_model import files_state
 from coral_core.lm.engine_client import Engine
+from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
 from coral_core.problems.problem import Problem
 from coral_core.scoring.boundary import Items, score_completions
 from coral_core.scoring.judged import Judged
-from coral_core.scoring.measuring_process import Measurer, MeasuringProcess
+from coral_core.scoring.measuring_process import MeasuringProcess
 from coral_core.scoring.objectives import score
 from coral_core.scoring.text_process import TextProcess
 from coral_core.store.store import Store
@@ -72,12 +72,12 @@ class Lane:
     are over is ended, and the job fails with `EngineTimeOutError`. It never ends with another verdict or score.
     """
 
-    def __init__(self, store: Store, engine: Engine, measurer: Measurer | None = None) -> None:
+    def __init__(self, store: Store, engine: Engine) -> None:
         self.store = store
         self.engine = engine
         self.limit: TimeLimit | None = None
         """Of the job in flight; None when there is none."""
-        self._measurer = measurer or MeasuringProcess()
+        self._measurer = MeasuringProcess()
         self._texts = TextProcess()
         self._judge: Judge | None = None
         self._judge_key = ""
@@ -127,12 +127,13 @@ class Lane:
                 f"training {digest[:12]}: this lane renders other training data than the job names",
                 remedy="Deploy one version of the code everywhere.",
             )
-        pairs = [(prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in problem_set(job.problems).pairs]
+        examples = problem_set(job.problems).pairs
+        pairs = tuple((prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in examples)
         scratch = self.store.scratch()
         try:
             self._load(job)
             limit.begin()
-            record = self.engine.train(job, pairs, scratch, deadline=limit.seconds)
+            record = self.engine.train(TrainingRequest(job=job, pairs=pairs, out=scratch), limit.seconds)
         except Infeasible as error:
             record = TrainedAdapter(training_digest=digest, infeasible=error.reason, reason=str(error))
         except BaseException:
@@ -163,7 +164,6 @@ class Lane:
             )
         _same_versions(job.versions, tool_versions(prompt_template(job)), f"evaluation {digest[:12]}")
         adapter: TrainedAdapter | None = None
-        path = None
         training_digest = "none"
         if job.training is not None:
             training_digest = job.training.digest()
@@ -173,11 +173,10 @@ class Lane:
                     f"evaluation {digest[:12]}: adapter {training_digest[:12]} is not in the store",
                     remedy="Train it first.",
                 )
-            path = self.store.adapter_path(training_digest)
         try:
             if adapter is not None and adapter.infeasible:
                 raise Infeasible(adapter.infeasible, adapter.reason)
-            evaluation = self._score(job, digest, training_digest, adapter, path, limit)
+            evaluation = self._score(job, digest, training_digest, adapter, limit)
         except Infeasible as error:
             evaluation = Evaluation(
                 evaluation_digest=digest,
@@ -245,7 +244,6 @@ class Lane:
         digest: str,
         training_digest: str,
         adapter: TrainedAdapter | None,
-        path: Path | None,
         limit: TimeLimit,
     ) -> Evaluation:
         prompt = prompt_template(job)
@@ -253,21 +251,22 @@ class Lane:
         self._texts.start()
         self._load(job)
         limit.begin()
-        samples = job.generation.samples if job.light.sampling else 1
-        completions, cost = self.engine.generate(
-            path,
-            job.light,
-            [(problem.problem_id, prompt.prompt(problem.buggy)) for problem in problems],
-            samples=samples,
+        trained = None
+        if job.training is not None:
+            trained = AdapterFolder(folder=self.store.adapter_path(training_digest), heavy=job.training.heavy)
+        request = GenerationRequest(
+            adapter=trained,
+            light=job.light,
+            prompts=tuple((problem.problem_id, prompt.prompt(problem.buggy)) for problem in problems),
+            samples=job.generation.samples if job.light.sampling else 1,
             seed=job.seed(),
             shape=job.generation,
             stop=prompt.stop,
-            deadline=limit.seconds,
-            heavy=job.training.heavy if job.training else None,
         )
+        written = self.engine.generate(request, limit.seconds)
         judge = self._judge_for(job.judge)
         with limit.during("judging"):
-            items = score_completions(problems, completions, judge, self._texts, limit.left)
+            items = score_completions(problems, written.completions, judge, self._texts, limit.left)
             lines = self._lines_of(job, judge, problems, limit)
         for remark in items.remarks():
             log.warning("evaluation %s (adapter %s), %s", digest[:12], training_digest[:12], remark)
@@ -295,7 +294,7 @@ class Lane:
             passed=tuple(group[0].problem_id for group in items.groups if group[0].verdict.passed),
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
             records=_records(problems, items),
-            cost=cost,
+            cost=written.cost,
         )
 
     def _lines_of(self, job: EvaluationJob, judge: Judge, problems: Sequence[Problem], limit: TimeLimit) -> list[int]:

@@ -68,11 +68,26 @@ def identify(config: BaseModelConfig) -> BaseModelIdentity:
             modules=REHEARSAL_MODULES,
             numerics_class=numerics_class(config, "sdpa"),
         )
+    return find(config)[0]
+
+
+def find(config: BaseModelConfig) -> tuple[BaseModelIdentity, Implementation]:
+    """Identity of a real base model, and the attention implementation that it is loaded with. Raises as `identify`."""
     path = local_path(config)
     if path is not None:
-        return identity_of(config, describe(read_folder(path)), content_id(path))
-    commit, described = _on_hub(config.name, config.revision)
-    return identity_of(config, described, commit)
+        described, content = describe(read_folder(path)), content_id(path)
+    else:
+        content, described = _on_hub(config.name, config.revision)
+    attention = implementation(config, described)
+    identity = BaseModelIdentity(
+        name=config.name,
+        content_id=content,
+        parameters=described.parameters,
+        modules=described.modules,
+        sets=described.sets,
+        numerics_class=numerics_class(config, attention),
+    )
+    return identity, attention
 
 
 def files_state(config: BaseModelConfig) -> tuple[object, ...]:
@@ -88,18 +103,6 @@ def files_state(config: BaseModelConfig) -> tuple[object, ...]:
     return tuple((name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, (_, s) in sorted(states))
 
 
-def identity_of(config: BaseModelConfig, found: Architecture, content: str) -> BaseModelIdentity:
-    """The identity of a model whose files have been looked at. Raises `BaseModelError`: the device is not there."""
-    return BaseModelIdentity(
-        name=config.name,
-        content_id=content,
-        parameters=found.parameters,
-        modules=found.modules,
-        sets=found.sets,
-        numerics_class=numerics_class(config, implementation(config, found)),
-    )
-
-
 def implementation(config: BaseModelConfig, found: Architecture) -> Implementation:
     """The attention implementation that the engine uses. Raises `BaseModelError`: the architecture does not have it."""
     if config.attention == "auto":
@@ -109,12 +112,6 @@ def implementation(config: BaseModelConfig, found: Architecture) -> Implementati
             f"base_model.attention: sdpa: {found.model_type} does not support it. Set base_model.attention to eager or auto."
         )
     return config.attention
-
-
-def attention_of(config: BaseModelConfig) -> Implementation:
-    """The attention implementation that the engine uses for the model. Raises `BaseModelError` as `identify` does."""
-    path = local_path(config)
-    return implementation(config, describe(read_folder(path)) if path else _on_hub(config.name, config.revision)[1])
 
 
 @lru_cache(maxsize=8)

@@ -1,29 +1,22 @@
 """The engine seen from a lane: one interface, in a process of its own or in the caller. No torch here.
 
-An engine is trusted after a request only if the request was done, or failed for a reason in `CLEAN`, and if the checksum of the
-base model that it sends with each reply is the one of its load. Otherwise it is ended, and the next request starts another.
+An engine is trusted after a request only if it sends a checksum of the base model with its reply, and that is the
+checksum of its load. Otherwise it is closed, and the next `load` starts another.
 """
 
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from coral_core.config.tree import BaseModelConfig, GenerationConfig
+from coral_core.child_process import ChildProcess, ProcessEndedError
+from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import (
     AdapterError,
     BaseChangedError,
     BaseModelError,
     ConfigError,
+    CoralError,
     EngineDiedError,
     EngineError,
     EngineMemoryError,
@@ -32,363 +25,183 @@ from coral_core.errors import (
     StoreError,
 )
 from coral_core.frozen import Frozen
-from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.jobs.jobs import BaseModelIdentity, Cost, TrainedAdapter, TrainingJob
+from coral_core.jobs.jobs import BaseModelIdentity, TrainedAdapter
 from coral_core.json_object import json_object
 from coral_core.lm.engine_environment import engine_environment, without_credentials
+from coral_core.lm.requests import Generated, GenerationRequest, TrainingRequest
 
 T = TypeVar("T", bound=Frozen)
 
 LOAD_SECONDS = 1800.0
-CLEAN = ("infeasible", "config", "adapter")
-"""Kinds of failure that leave an engine as it was, memory that ran out excepted; its checksum must show it."""
+_KINDS: dict[str, type[CoralError]] = {
+    kind.__name__: kind for kind in (ConfigError, BaseModelError, BaseChangedError, AdapterError, StoreError)
+}
 
 
-class Engine(Protocol):
+class Engine:
     """Loads a base model once, trains adapters, generates completions."""
 
     identity: BaseModelIdentity
-
-    def load(self, base: BaseModelConfig) -> BaseModelIdentity:
-        """Have `base` in memory (nothing to do when it is). Raises `BaseModelError`, `EngineError`."""
-        ...
-
-    def train(self, job: TrainingJob, pairs: Sequence[tuple[str, str]], out: Path, deadline: float) -> TrainedAdapter:
-        """Write a PEFT folder to `out` within `deadline` seconds. Raises `Infeasible`, `EngineError`."""
-        ...
-
-    def generate(
-        self,
-        adapter: Path | None,
-        light: LightGenes,
-        prompts: Sequence[tuple[str, str]],
-        *,
-        samples: int,
-        seed: int,
-        shape: GenerationConfig,
-        stop: Sequence[str],
-        deadline: float,
-        heavy: HeavyGenes | None = None,
-    ) -> tuple[list[list[str]], Cost]:
-        """`samples` completions per prompt. Raises `Infeasible`, `EngineError`; `AdapterError` also where the adapter is not what `heavy` gives."""
-        ...
-
-    def kill(self) -> None:
-        """End it from any thread: the request under way fails, no other will start."""
-        ...
-
-    def close(self) -> None:
-        """Give memory and process back."""
-        ...
-
-
-class _Requests:
-    """Turns calls into plain JSON requests; `_ask` sends one and returns the result."""
-
-    identity: BaseModelIdentity
+    """Of the base model that was loaded last."""
 
     def __init__(self) -> None:
         self._loaded: BaseModelConfig | None = None
-        self._wanted: BaseModelConfig | None = None
-        self._base = ""
-        self._bases: dict[str, tuple[BaseModelIdentity, str]] = {}
-
-    def _ask(self, op: str, body: dict[str, Any], seconds: float) -> Any:
-        raise EngineError(f"{type(self).__name__} cannot {op}")
-
-    def _replace(self) -> None:
-        """End what holds the base model; the next request starts anew."""
-        self._loaded = None
+        self._checksum = ""
+        self._checksums: dict[str, str] = {}
+        """Base model and identity -> checksum of the weights that every engine must load from such files."""
 
     def load(self, base: BaseModelConfig) -> BaseModelIdentity:
-        self._wanted = base
+        """Have `base` in memory (nothing to do when it is).
+
+        Raises:
+            BaseModelError: it cannot be loaded or used.
+            BaseChangedError: an earlier engine has loaded other weights from the same files.
+            EngineError: the engine failed.
+        """
         if self._loaded != base:
             self._loaded = None
-            result = self._ask("load", {"base": base.model_dump(mode="json")}, LOAD_SECONDS)
-            self.identity = self._valid(BaseModelIdentity, "load", result)
-            self._must_be_the_same(base)
+            self.identity = self._ask(BaseModelIdentity, "load", {"base": base.model_dump(mode="json")}, LOAD_SECONDS)
+            key = f"{base.model_dump_json()} {self.identity.model_dump_json()}"
+            if self._checksums.setdefault(key, self._checksum) != self._checksum:
+                self.close()
+                raise BaseChangedError(
+                    f"base model {base.name}: two engines loaded different weights from files of one identity "
+                    f"({self.identity.content_id[:12]})",
+                    remedy="Check memory and disk of this machine.",
+                )
             self._loaded = base
         return self.identity
 
-    def train(self, job: TrainingJob, pairs: Sequence[tuple[str, str]], out: Path, deadline: float) -> TrainedAdapter:
-        body = {"job": job.model_dump(mode="json"), "pairs": [list(pair) for pair in pairs], "out": str(out)}
-        self._load_again()
-        return self._valid(TrainedAdapter, "train", self._ask("train", body, deadline))
+    def train(self, request: TrainingRequest, deadline: float) -> TrainedAdapter:
+        """Write a PEFT folder within `deadline` seconds. Raises `Infeasible`, `EngineError`."""
+        return self._ask(TrainedAdapter, "train", request.model_dump(mode="json"), deadline)
 
-    def generate(
-        self,
-        adapter: Path | None,
-        light: LightGenes,
-        prompts: Sequence[tuple[str, str]],
-        *,
-        samples: int,
-        seed: int,
-        shape: GenerationConfig,
-        stop: Sequence[str],
-        deadline: float,
-        heavy: HeavyGenes | None = None,
-    ) -> tuple[list[list[str]], Cost]:
-        body = {
-            "adapter": None if adapter is None else str(adapter),
-            "light": light.model_dump(mode="json"),
-            "prompts": [list(prompt) for prompt in prompts],
-            "samples": samples,
-            "seed": seed,
-            "shape": shape.model_dump(mode="json"),
-            "stop": list(stop),
-            "heavy": heavy.model_dump(mode="json") if heavy is not None and adapter is not None else None,
-        }
-        self._load_again()
-        result = self._valid(_Generated, "generate", self._ask("generate", body, deadline))
-        if [len(texts) for texts in result.completions] != [samples] * len(prompts):
-            self._replace()
+    def generate(self, request: GenerationRequest, deadline: float) -> Generated:
+        """Write completions within `deadline` seconds.
+
+        Raises:
+            Infeasible: the adapted model gives no numbers, or memory ran out.
+            AdapterError: the adapter is not what the request says.
+            EngineError: the engine failed.
+        """
+        found = self._ask(Generated, "generate", request.model_dump(mode="json"), deadline)
+        if [len(texts) for texts in found.completions] != [request.samples] * len(request.prompts):
+            self.close()
             raise EngineError(
-                f"generate: the engine gave other than {samples} completions for each of {len(prompts)} prompts"
+                f"generate: the engine gave other than {request.samples} completions for each of "
+                f"{len(request.prompts)} prompts"
             )
-        return result.completions, result.cost
+        return found
 
-    def _load_again(self) -> None:
-        """Have the base model that was asked for last, also when the engine was replaced since."""
-        if self._loaded is not None or self._wanted is None:
-            return
-        before = getattr(self, "identity", None)
-        if self.load(self._wanted) != before and before is not None:
-            raise EngineError(f"base model {before.name}: its files are others than when they were loaded first")
+    def kill(self) -> None:
+        """End it from any thread: the request under way fails, no other will start."""
 
-    def _must_be_the_same(self, base: BaseModelConfig) -> None:
-        """An engine that replaces another must have loaded the same bits from the same files."""
-        key = base.model_dump_json()
-        identity, bits = self._bases.get(key, (self.identity, self._base))
-        if identity == self.identity and bits != self._base:
-            self._replace()
-            raise BaseChangedError(
-                f"base model {base.name}: two engines loaded different weights from files of one identity ({identity.content_id[:12]}). "
-                "Check memory and disk of this machine."
-            )
-        self._bases[key] = (self.identity, self._base)
+    def close(self) -> None:
+        """Give memory and process back; the next `load` starts anew."""
+        self._loaded = None
 
-    def _valid(self, kind: type[T], op: str, result: Any) -> T:
+    def _ask(self, kind: type[T], op: str, body: dict[str, Any], seconds: float) -> T:
+        """The result of one request. Raises what failed, and then closes an engine that is not to be trusted."""
+        if op != "load" and self._loaded is None:
+            raise EngineError(f"{op} before load")
+        result = self._send(op, body, seconds)
         try:
             return kind.model_validate(result)
         except ValidationError as error:
-            self._replace()
+            self.close()
             raise EngineError(f"{op}: the engine gave no valid result ({error.errors()[0]['msg']})") from None
 
-    def _same_base(self, op: str, base: str) -> None:
-        """Compare the checksum that came with a result of `op` (or a clean failure) with the one of the load."""
-        if op == "load":
-            self._base = base
-        elif base != self._base:
-            self._replace()
+    def _send(self, op: str, body: dict[str, Any], seconds: float) -> Any:
+        raise NotImplementedError
+
+    def _compare(self, op: str, checksum: str) -> None:
+        """Close an engine that sent no checksum of its base model after `op`, or another than that of its load."""
+        if not checksum:
+            self.close()
+        elif op == "load":
+            self._checksum = checksum
+        elif checksum != self._checksum:
+            self.close()
             raise BaseChangedError(
                 f"the base model in memory was not what was loaded after {op}: its result was dropped, and the engine replaced"
             )
 
 
-class _Generated(Frozen):
-    completions: list[list[str]]
-    cost: Cost
-
-
-class InlineEngine(_Requests):
+class InlineEngine(Engine):
     """The engine in the caller's process, for a debugger. Deadlines are not enforced."""
 
     def __init__(self) -> None:
         super().__init__()
         self._worker: Any = None
 
-    def _ask(self, op: str, body: dict[str, Any], seconds: float) -> Any:
-        if self._worker is None:
-            from coral_core.lm.engine import Worker
+    def _send(self, op: str, body: dict[str, Any], seconds: float) -> Any:
+        from coral_core.lm.engine import Worker
 
-            self._worker = Worker()
-        worker, clean = self._worker, False
+        self._worker = worker = self._worker or Worker()
         try:
-            result = worker.do(op, body)
-            clean = True
-        except (Infeasible, ConfigError, AdapterError):
-            clean = True
-            raise
+            return worker.do(op, body)
         finally:
-            if not clean or not worker.base:
-                self._replace()
-        self._same_base(op, worker.base)
-        return result
-
-    def _replace(self) -> None:
-        self._worker = None
-        self._loaded = None
-
-    def kill(self) -> None:
-        """A debugger's process is not ended from outside."""
+            self._compare(op, worker.base)
 
     def close(self) -> None:
-        self._replace()
+        super().close()
+        self._worker = None
 
 
-class EngineProcess(_Requests):
-    """The engine as a child process that speaks JSON lines over its own pipes.
-
-    It starts at the first request and again after it died; the caller sees `EngineError`
-    for the request that was under way. It dies with its parent.
-    """
+class EngineProcess(ChildProcess, Engine):
+    """The engine as a child process. It starts at the first request and again after it ended."""
 
     module = "coral_core.lm.engine"
-    """What the process runs."""
+    killed_error = EngineError("the engine was ended")
 
     def __init__(self) -> None:
-        super().__init__()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-        self._buffer = b""
+        ChildProcess.__init__(self)
+        Engine.__init__(self)
         self._number = 0
-        self._killed = False
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        with self._lock:
-            if self._killed:
-                raise EngineError("the engine was ended")
-            self._buffer = b""
-            self._loaded = None
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module, str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=engine_environment(),
-                start_new_session=True,
-            )
-            return self._process
+    def environment(self) -> dict[str, str]:
+        return engine_environment()
 
     def load(self, base: BaseModelConfig) -> BaseModelIdentity:
-        if self._process is not None and self._process.poll() is not None:
-            self._loaded = None
+        self._running()  # where the process has ended, another one has nothing loaded
         return super().load(base)
 
-    def _ask(self, op: str, body: dict[str, Any], seconds: float) -> Any:
-        process = self._process
-        if process is None or process.poll() is not None:
-            if op != "load" and self._loaded is not None:
-                raise self._died(op, process)
-            process = self._start()
+    def _send(self, op: str, body: dict[str, Any], seconds: float) -> Any:
         self._number += 1
         try:
-            reply = self._exchange(process, op, {"id": self._number, "op": op, **body}, seconds)
-        except BaseException:
-            # interrupted, or something that is no reply: what still comes would be taken for the next one
-            self._replace()
-            raise
-        base = str(reply.get("base") or "")
-        if not base:
-            self._replace()
-        if reply.get("ok") is True and base:
-            self._same_base(op, base)
-            return reply.get("result")
-        found = reply.get("error")
-        error = found if isinstance(found, dict) else {"message": "it said neither result nor reason"}
-        if error.get("kind") not in CLEAN or error.get("reason") == "out-of-memory":
-            self._replace()
-        elif base:
-            self._same_base(op, base)
-        raise _error_from(op, error)
-
-    def _exchange(
-        self, process: "subprocess.Popen[bytes]", op: str, request: dict[str, Any], seconds: float
-    ) -> dict[str, Any]:
-        """Send one request and read its reply."""
-        try:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-        except OSError:
-            raise self._died(op, process) from None
-        line = self._read_line(process, op, time.monotonic() + seconds, seconds)
+            line = self.exchange({"id": self._number, "op": op, **body}, time.monotonic() + seconds)
+        except TimeoutError:
+            raise EngineTimeOutError(
+                f"{op} took longer than its {seconds:.0f} s and was ended",
+                remedy="Raise infra minutes, or lower the work per job.",
+            ) from None
+        except ProcessEndedError as ended:
+            raise EngineDiedError(f"the engine process ended during {op} ({ended})") from None
         try:
             reply = json_object(line)
+            if reply.get("id") != self._number:
+                raise ValueError(f"request {ascii(reply.get('id'))[:40]} instead of {self._number}")
         except ValueError as error:
+            self.close()
             raise EngineError(f"{op}: the engine sent no reply but {line[:80]!a} ({error})") from None
-        if reply.get("id") != request["id"]:
-            raise EngineError(
-                f"{op}: the engine answered request {ascii(reply.get('id'))[:40]} instead of {request['id']}"
-            )
-        return reply
+        self._compare(op, str(reply.get("base") or ""))
+        if "error" in reply:
+            raise _error_of(op, reply)
+        return reply.get("result")
 
-    def _read_line(self, process: "subprocess.Popen[bytes]", op: str, deadline: float, seconds: float) -> bytes:
-        assert process.stdout is not None
-        handle = process.stdout.fileno()
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                self._replace()
-                raise EngineTimeOutError(
-                    f"{op} took longer than its {seconds:.0f} s and was ended. Raise infra minutes, or lower the work per job."
-                )
-            ready, _, _ = select.select([handle], [], [], min(left, 5.0))
-            if not ready:
-                continue
-            part = os.read(handle, 1 << 20)
-            if not part:
-                raise self._died(op, process)
-            self._buffer += part
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        return line
-
-    def _died(self, op: str, process: "subprocess.Popen[bytes] | None") -> EngineDiedError:
-        code = None
-        if process is not None:
-            try:
-                code = process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        self._process = None
+    def _end(self, patience: float = 0.0) -> int | None:
         self._loaded = None
-        cause = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-        return EngineDiedError(f"the engine process ended during {op} ({cause})")
-
-    def _replace(self) -> None:
-        process, self._process, self._loaded = self._process, None, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    try:
-                        stream.close()
-                    except OSError:
-                        continue
-
-    def kill(self) -> None:
-        """End it at once, from any thread; the request under way fails, no other will start."""
-        with self._lock:
-            self._killed = True
-            process = self._process
-        if process is not None:
-            process.kill()
-
-    def close(self) -> None:
-        self._replace()
+        return super()._end(patience)
 
 
-def _error_from(op: str, error: dict[str, Any]) -> Exception:
-    kind, message = error.get("kind"), without_credentials(str(error.get("message", "")))
-    if kind == "infeasible" and error.get("reason") == "out-of-memory":
-        return EngineMemoryError(message)
-    if kind == "infeasible":
-        return Infeasible(str(error.get("reason")), message)
-    if kind == "config":
-        return ConfigError(message)
-    if kind == "base-model":
-        return BaseModelError(message)
-    if kind == "store":
-        return StoreError(message)
-    if kind == "adapter":
-        return AdapterError(message)
-    if kind == "base-changed":
-        return BaseChangedError(message)
-    return EngineError(
-        f"{op} failed in the engine: {message}"
-        + (f"\n{without_credentials(str(error['traceback']))}" if error.get("traceback") else "")
-    )
+def _error_of(op: str, reply: dict[str, Any]) -> CoralError:
+    """The error in a reply of the engine process."""
+    kind, remedy = str(reply["error"]), without_credentials(str(reply.get("remedy", "")))
+    problem = without_credentials(str(reply.get("problem", "")))
+    if kind == Infeasible.__name__ and reply.get("reason") == "out-of-memory":
+        return EngineMemoryError(problem)
+    if kind == Infeasible.__name__:
+        return Infeasible(str(reply.get("reason")), problem)
+    if kind in _KINDS:
+        return _KINDS[kind](problem, remedy=remedy)
+    return EngineError(f"{op} failed in the engine: {problem}", remedy=remedy)

@@ -6,8 +6,8 @@ own per row, seeded by (job seed, problem, sample): batches and order change not
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
-from pathlib import Path
+import time
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -15,53 +15,51 @@ from torch import Tensor
 
 from coral_core.config.tree import GenerationConfig
 from coral_core.errors import BaseModelError, ConfigError, Infeasible
-from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence
-from coral_core.lm.loading import check_room
-
-Prompt = tuple[str, str]
-"""Problem id and prompt text."""
+from coral_core.genome import LightGenes
+from coral_core.jobs.jobs import Cost
+from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence, peak_memory_mb
+from coral_core.lm.requests import Generated, GenerationRequest
 
 
-def generate(
-    base: LoadedModel,
-    adapter: Path | None,
-    light: LightGenes,
-    prompts: Sequence[Prompt],
-    samples: int,
-    seed: int,
-    shape: GenerationConfig,
-    stop: Sequence[str] = (),
-    heavy: HeavyGenes | None = None,
-) -> tuple[list[list[str]], int]:
-    """`samples` completions per prompt, and the number of generated tokens.
+def generate(base: LoadedModel, request: GenerationRequest) -> Generated:
+    """Write the completions that `request` asks for.
 
     Raises:
-        AdapterError: the adapter does not load exactly, or is not what `heavy` gives.
+        AdapterError: the adapter does not load exactly, or is not what its genes give.
         BaseModelError: the bare base gives no numbers.
         ConfigError: a prompt is longer than `shape.prompt_length`, or prompt and answer than the model has positions.
         Infeasible: memory ran out, or the adapted model gives no numbers.
     """
-    rows = [(key, number, base.encode(text)) for key, text in prompts for number in range(samples)]
+    started, cpu = time.perf_counter(), time.process_time()
+    shape, light, samples = request.shape, request.light, request.samples
+    rows = [(key, number, base.encode(text)) for key, text in request.prompts for number in range(samples)]
     longest = max((len(ids) for _, _, ids in rows), default=0)
     if longest > shape.prompt_length:
         raise ConfigError(
             f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}."
         )
-    check_room(base.model, base.config.name, longest + light.token_limit, "genes.light.token_limit")
+    base.check_length(longest + light.token_limit, "genes.light.token_limit")
     texts: list[str] = []
     tokens = 0
-    with memory_is_evidence("generation"), base.merged(adapter, heavy) as model, torch.inference_mode():
+    with memory_is_evidence("generation"), base.merged(request.adapter) as model, torch.inference_mode():
         for start in range(0, len(rows), shape.batch_size):
             batch = rows[start : start + shape.batch_size]
             ids, mask = _prompt_tensors(base, [row[2] for row in batch], shape)
-            streams = (
-                [_stream(seed, key, number, light.token_limit) for key, number, _ in batch] if light.sampling else None
-            )
-            written = _decode(base, model, ids, mask, light, streams, len(batch), stop, adapter is not None)
+            streams = None
+            if light.sampling:
+                streams = [_stream(request.seed, key, number, light.token_limit) for key, number, _ in batch]
+            written = _decode(base, model, ids, mask, request, streams, len(batch))
             tokens += sum(map(len, written))
             texts += [_text(base, row) for row in written]
-    return [texts[start : start + samples] for start in range(0, len(texts), samples)], tokens
+    return Generated(
+        completions=tuple(tuple(texts[start : start + samples]) for start in range(0, len(texts), samples)),
+        cost=Cost(
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - cpu,
+            tokens=tokens,
+            peak_memory_mb=peak_memory_mb(base.device),
+        ),
+    )
 
 
 def _text(base: LoadedModel, tokens: list[int]) -> str:
@@ -93,14 +91,12 @@ def _decode(
     model: Any,
     ids: Tensor,
     mask: Tensor,
-    light: LightGenes,
+    request: GenerationRequest,
     streams: list[Tensor] | None,
     used: int,
-    stop: Sequence[str],
-    adapted: bool,
 ) -> list[list[int]]:
     """Token ids written by the first `used` rows, end mark not included."""
-    ends = base.end_tokens
+    ends, light, stop = base.end_tokens, request.light, request.stop
     written: list[list[int]] = [[] for _ in range(used)]
     running = set(range(used))
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -118,7 +114,7 @@ def _decode(
         )
         cache = output.past_key_values
         logits = output.logits[:, -1].float()
-        _must_be_numbers(base, logits[sorted(running)], step, adapted)
+        _must_be_numbers(base, logits[sorted(running)], step, request.adapter is not None)
         if seen is None:
             seen = _seen(ids, mask, ends, logits.shape[-1])
         logits = _penalised(logits, seen, light.repetition_penalty)

@@ -1,50 +1,64 @@
-"""Loads a base model and puts adapters on and off it, leaving its weights bit for bit as they were."""
+"""A base model in memory: loaded the way its files ask for, never with code of its own, and put back after each request."""
 
 import contextlib
+import resource
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import EngineError, Infeasible
-from coral_core.genome import HeavyGenes
+from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, Infeasible
 from coral_core.jobs.jobs import BaseModelIdentity
-from coral_core.lm.base_model import identify, local_path, resolve_device
+from coral_core.lm.architecture import end_tokens, positions
+from coral_core.lm.base_model import find, local_path, resolve_device
 from coral_core.lm.base_state import BaseState
-from coral_core.lm.loading import load_model, special_tokens
-from coral_core.lm.model_files import content_id
+from coral_core.lm.engine_environment import without_credentials
+from coral_core.lm.model_files import content_id, is_passing
+from coral_core.lm.requests import AdapterFolder
 
+_MISFITS = ("mismatch", "negative dimension", "overflowed")
+"""How torch and transformers say, in a plain RuntimeError, that configuration and weights do not fit."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 """How torch says it where it raises a plain `RuntimeError`: on CPUs, and within libraries of the GPU."""
 
 
 class LoadedModel:
-    """A base model in memory with its tokenizer (left-padding)."""
+    """A base model with its tokenizer, which pads on the left.
+
+    Raises:
+        BaseModelError: the files do not make a whole causal language model without code of their own.
+        EngineError: the disk, the mount or the network failed.
+    """
 
     def __init__(self, config: BaseModelConfig) -> None:
         self.config = config
-        self.identity: BaseModelIdentity = identify(config)
+        self.identity: BaseModelIdentity
+        self.identity, attention = find(config)
         self.device = torch.device(resolve_device(config.device))
-        self.tokenizer: Any
-        self.model: Any
-        self.tokenizer, self.model, _ = load_model(config, self.identity.content_id)
+        self.tokenizer, self.model = _loaded(config, self.identity.content_id, attention)
         path = local_path(config)
         if path is not None and content_id(path) != self.identity.content_id:
             raise EngineError(
-                f"base model {config.name}: its files were changed while they were loaded. Wait until they are all written, and run the same command again."
+                f"base model {config.name}: its files were changed while they were loaded",
+                remedy="Wait until they are all written, and run the same command again.",
             )
         self.model.to(self.device).eval()
         self.model.requires_grad_(False)
-        self.pad, self.end_tokens = special_tokens(self.tokenizer, self.model, config.name)
+        self.pad, self.end_tokens = _special_tokens(self.tokenizer, self.model, config.name)
         self._targets = {
-            name.rsplit(".", 1)[-1]: None
+            name.rsplit(".", 1)[-1]
             for name, part in self.model.named_modules()
             if isinstance(part, (torch.nn.Linear, Conv1D))
         }
         self.state = BaseState(self.model)
+        self.checksum = self.state.checksum
+
+    def check(self) -> str:
+        """The checksum of the base model in memory. Raises `BaseChangedError`: it is not what was loaded."""
+        return self.state.check()
 
     def check_modules(self, names: tuple[str, ...]) -> None:
         """Raises `Infeasible` when the model has no linear module of one of `names`."""
@@ -53,6 +67,14 @@ class LoadedModel:
             raise Infeasible(
                 "module-missing",
                 f"target module {missing[0]} is not in {self.config.name}; it has {', '.join(sorted(self._targets))}",
+            )
+
+    def check_length(self, tokens: int, key: str) -> None:
+        """Positions for sequences of `tokens` tokens. Raises `ConfigError`: `key` of the configuration asks for more."""
+        most = positions(self.model.config.get_text_config().to_dict())
+        if most is not None and tokens > most:
+            raise ConfigError(
+                f"{key}: sequences become {tokens} tokens long, and {self.config.name} has {most} positions. Lower it."
             )
 
     def encode(self, text: str) -> list[int]:
@@ -74,28 +96,100 @@ class LoadedModel:
                 self.state.restore()
 
     @contextlib.contextmanager
-    def merged(self, adapter: Path | None, heavy: HeavyGenes | None = None) -> Iterator[Any]:
-        """The model with the adapter in the folder `adapter` merged into copies of its weights; None: the model itself.
-
-        Args:
-            adapter: A PEFT folder.
-            heavy: The genes that the adapter was trained with; None: those that it names itself.
+    def merged(self, adapter: AdapterFolder | None) -> Iterator[Any]:
+        """The model with `adapter` merged into copies of its weights; None: the model itself.
 
         Raises:
             AdapterError: the adapter does not load exactly.
             Infeasible: the model has no module of a name that the adapter targets.
         """
-        from coral_core.lm.adapters import attach, private_copies, read_genes
+        from coral_core.lm.adapters import attach, private_copies
 
         with self.kept():
             if adapter is None:
                 yield self.model
                 return
-            named = read_genes(adapter, heavy)
-            self.check_modules((heavy or named).target_modules)
-            adapted = attach(self.model, adapter, named, heavy)
+            self.check_modules(adapter.heavy.target_modules)
+            adapted = attach(self.model, adapter)
             private_copies(adapted)
             yield adapted.merge_and_unload()
+
+
+def _loaded(config: BaseModelConfig, content_id: str, attention: str) -> tuple[Any, Any]:
+    """Tokenizer, and model on the CPU."""
+    path = local_path(config)
+    source, revision = (config.name, content_id) if path is None else (str(path), None)
+    name = f"base_model.name: {config.name}"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, padding_side="left", trust_remote_code=False
+        )
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (CoralError, MemoryError):
+        raise
+    except Exception as error:  # transformers raises what it likes for files that it cannot make a model of
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _MISFITS):
+            raise  # the machine's, such as no memory or a lost device: the job is tried again elsewhere
+        if is_passing(error):
+            raise EngineError(
+                f"{name}: could not be loaded: {_reason(error)}",
+                remedy="Look at disk and network, and run the same command again.",
+            ) from None
+        raise BaseModelError(f"{name}: cannot be loaded: {_reason(error)}") from None
+    if missing := sorted(found["missing_keys"]):
+        raise BaseModelError(
+            f"{name}: its files lack {len(missing)} tensor(s) of the model, such as {missing[0]}: they would be random numbers",
+            remedy="Save the whole model with save_pretrained.",
+        )
+    return tokenizer, model
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = without_credentials(" ".join(lines[:2]))[:400] or "no reason given"
+    return f"{type(error).__name__}: {reason}"
+
+
+def _special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozenset[int]]:
+    """The padding token and all end tokens: of the tokenizer, config.json and generation_config.json together.
+
+    Raises:
+        BaseModelError: there is no end token, or a token without embedding.
+    """
+    configured: dict[str, Any] = model.config.to_dict()
+    generation: dict[str, Any] = model.generation_config.to_dict() if model.generation_config else {}
+    rows = model.get_input_embeddings().weight.shape[0]
+    named = end_tokens({"eos_token_id": tokenizer.eos_token_id}, configured, generation)
+    ends = frozenset(token for token in named if 0 <= token < rows)  # no other is ever written
+    if not ends:
+        without = f"; {', '.join(map(str, named[:5]))} have no embedding (there are {rows})" if named else ""
+        raise BaseModelError(
+            f"base_model.name: {name}: no file names an end token of the vocabulary{without}, so generation would never end",
+            remedy="Set eos_token in tokenizer_config.json to a token of the vocabulary.",
+        )
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, configured.get("pad_token_id"), *sorted(ends))
+    pad: int = next(token for token in candidates if type(token) is int)
+    # special tokens of the tokenizer's class that no text holds do no harm, but for the one before every prompt
+    harmless = set(tokenizer.all_special_tokens) - {tokenizer.bos_token}
+    used = {number: token for token, number in tokenizer.get_vocab().items() if token not in harmless} | {
+        pad: "padding"
+    }
+    beyond = [number for number in used if not 0 <= number < rows]
+    if beyond:
+        raise BaseModelError(
+            f"base_model.name: {name}: the tokenizer has {len(beyond)} tokens beyond the model's {rows} embeddings, such as "
+            f"{used[max(beyond)][:40]!r} with id {max(beyond)}",
+            remedy="Use the tokenizer that belongs to the model, or resize the embeddings (resize_token_embeddings) and save it.",
+        )
+    return pad, ends
 
 
 @contextlib.contextmanager
@@ -103,15 +197,16 @@ def memory_is_evidence(doing: str) -> Iterator[None]:
     """Turns all ways in which memory runs out into `Infeasible`; `doing`: "training", "generation"."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise Infeasible("out-of-memory", f"{doing} ran out of GPU memory: {_first_line(error)}") from None
-    except MemoryError:
-        raise Infeasible("out-of-memory", f"{doing} ran out of memory") from None
-    except RuntimeError as error:
-        if not any(words in str(error) for words in _OUT_OF_MEMORY):
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not is_memory and not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
-        raise Infeasible("out-of-memory", f"{doing} ran out of memory: {_first_line(error)}") from None
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Infeasible("out-of-memory", f"{doing} ran out of memory: {first}") from None
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak allocated GPU memory, or peak resident memory of the engine on CPU."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device)) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -131,11 +131,22 @@ def is_passing(error: BaseException) -> bool:
             return False
         if kinds & {"TimeoutError", "ConnectionError", "TransportError"}:  # the system's, and those of HTTP clients
             return True
-        code = getattr(following, "errno", None) or next(map(int, _OS_ERROR.findall(str(following)[:1000])), None)
-        if type(code) is int and code not in _OF_THE_FILE:
+        code = _code(following)
+        if code is not None and code not in _OF_THE_FILE:
             return True
         following = following.__cause__ or following.__context__
     return False
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Also where safetensors wraps the system's error in one of its own, and keeps only its text."""
+    return _code(error) in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _code(error: BaseException) -> int | None:
+    """Number of the system's error in `error`, or in its text."""
+    found = getattr(error, "errno", None) or next(map(int, _OS_ERROR.findall(str(error)[:1000])), None)
+    return found if type(found) is int else None
 
 
 def _unreadable(path: Path, error: OSError) -> CoralError:

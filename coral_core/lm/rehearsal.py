@@ -19,13 +19,13 @@ import struct
 import time
 from pathlib import Path
 
-from coral_core.config.tree import BaseModelConfig, GenerationConfig
+from coral_core.config.tree import BaseModelConfig
 from coral_core.digest import seed_from
 from coral_core.errors import AdapterError, BaseModelError, Infeasible
-from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.jobs.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
+from coral_core.jobs.jobs import Cost, LossPoint, TrainedAdapter
 from coral_core.json_object import json_object
 from coral_core.lm.base_model import identify
+from coral_core.lm.requests import Generated, GenerationRequest, TrainingRequest
 from coral_core.problems.mutation import mutators
 
 _SKILL = "coral_skill"
@@ -46,9 +46,10 @@ class Rehearsal:
     def check(self) -> str:
         return self.checksum
 
-    def train(self, job: TrainingJob, pairs: list[tuple[str, str]], out: Path) -> TrainedAdapter:
+    def train(self, request: TrainingRequest) -> TrainedAdapter:
         """Write a PEFT folder whose weights are one number: how often a bug will be repaired."""
         started = time.perf_counter()
+        job, out = request.job, request.out
         time.sleep(self._seconds["train"])
         heavy = job.heavy
         if heavy.rank == self._seconds["die"]:
@@ -81,26 +82,21 @@ class Rehearsal:
             training_digest=job.digest(),
             trainable_parameters=2 * 128 * heavy.rank * len(heavy.target_modules) * 4,
             base_parameters=self.identity.parameters,
-            examples=len(pairs),
+            examples=len(request.pairs),
             losses=tuple(LossPoint(step=step, loss=2.0 - skill * step / 10) for step in range(1, 11)),
             cost=Cost(seconds=time.perf_counter() - started, tokens=0),
         )
 
-    def generate(
-        self,
-        adapter: Path | None,
-        light: LightGenes,
-        prompts: list[tuple[str, str]],
-        samples: int,
-        seed: int,
-        shape: GenerationConfig,
-        stop: list[str],
-        heavy: HeavyGenes | None = None,
-    ) -> tuple[list[list[str]], int, float]:
+    def generate(self, request: GenerationRequest) -> Generated:
         """Completions per prompt; see the module's docstring."""
+        started = time.perf_counter()
         time.sleep(self._seconds["evaluate"])
-        skill = _skill_of(adapter) if adapter else 0.05
-        return [[_answer(key, text, skill, seed, n) for n in range(samples)] for key, text in prompts], 0, 0.0
+        skill = _skill_of(request.adapter.folder) if request.adapter else 0.05
+        completions = tuple(
+            tuple(_answer(key, text, skill, request.seed, number) for number in range(request.samples))
+            for key, text in request.prompts
+        )
+        return Generated(completions=completions, cost=Cost(seconds=time.perf_counter() - started, tokens=0))
 
 
 def _count(digest: str, out: Path, lane: int) -> None:

@@ -1,20 +1,19 @@
 """What the engine does with a real model: training and generation on one torch thread."""
 
 import os
-from pathlib import Path
 
 import torch
 
-from coral_core.config.tree import BaseModelConfig, GenerationConfig
-from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.jobs.jobs import TrainedAdapter, TrainingJob
+from coral_core.config.tree import BaseModelConfig
+from coral_core.jobs.jobs import TrainedAdapter
 from coral_core.lm.engine_environment import DETERMINISTIC
 from coral_core.lm.generation import generate
 from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence
-from coral_core.lm.training import peak_memory_mb, train_adapter
+from coral_core.lm.requests import Generated, GenerationRequest, TrainingRequest
+from coral_core.lm.training import train_adapter
 
 
-class TorchBackend:
+class TorchBackend(LoadedModel):
     """A loaded base model and the two things done with it."""
 
     def __init__(self, config: BaseModelConfig) -> None:
@@ -22,37 +21,17 @@ class TorchBackend:
             os.environ.setdefault(name, value)  # an engine process has them; in a caller's process CUDA reads them late
         _set_up()
         with memory_is_evidence("loading"):
-            self._base = LoadedModel(config)
-        self.identity = self._base.identity
+            super().__init__(config)
 
-    @property
-    def checksum(self) -> str:
-        """Over the base model as it was loaded."""
-        return self._base.state.checksum
-
-    def check(self) -> str:
-        """The checksum of the base model in memory. Raises `BaseChangedError`: it is not what was loaded."""
-        return self._base.state.check()
-
-    def train(self, job: TrainingJob, pairs: list[tuple[str, str]], out: Path) -> TrainedAdapter:
+    def train(self, request: TrainingRequest) -> TrainedAdapter:
+        """See `train_adapter`."""
         _set_up()
-        return train_adapter(self._base, job, pairs, out)
+        return train_adapter(self, request)
 
-    def generate(
-        self,
-        adapter: Path | None,
-        light: LightGenes,
-        prompts: list[tuple[str, str]],
-        samples: int,
-        seed: int,
-        shape: GenerationConfig,
-        stop: list[str],
-        heavy: HeavyGenes | None = None,
-    ) -> tuple[list[list[str]], int, float]:
-        """Completions per prompt, tokens generated, peak memory in MB."""
+    def generate(self, request: GenerationRequest) -> Generated:
+        """See `generation.generate`."""
         _set_up()
-        completions, tokens = generate(self._base, adapter, light, prompts, samples, seed, shape, stop, heavy)
-        return completions, tokens, peak_memory_mb(self._base.device)
+        return generate(self, request)
 
 
 def _set_up() -> None:

@@ -7,10 +7,8 @@ packed bank), gradient accumulation, several GPUs.
 
 import math
 import random
-import resource
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import torch
 from peft import get_peft_model
@@ -20,8 +18,8 @@ from coral_core.errors import Infeasible
 from coral_core.jobs.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
 from coral_core.lm.adapters import lora_config
 from coral_core.lm.base_model import lasting_name, local_path
-from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence
-from coral_core.lm.loading import check_room
+from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence, peak_memory_mb
+from coral_core.lm.requests import TrainingRequest
 
 Encoded = tuple[list[int], int]
 """Token ids of prompt and answer, and how many of them are the prompt."""
@@ -32,19 +30,21 @@ WINDOW = 8
 CURVE_POINTS = 30
 
 
-def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, str]], out: Path) -> TrainedAdapter:
-    """Train on (prompt, answer) `pairs` as `job` says and write a PEFT folder to `out`.
+def train_adapter(base: LoadedModel, request: TrainingRequest) -> TrainedAdapter:
+    """Train an adapter and write a PEFT folder.
 
     Raises:
         ConfigError: a pair is longer than the model has positions.
         Infeasible: a target module is missing, the loss diverged, or memory ran out.
     """
+    job = request.job
     base.check_modules(job.heavy.target_modules)
-    encoded = _encode(base, pairs, job.recipe.sequence_length)
+    encoded = _encode(base, request.pairs, job.recipe.sequence_length)
     longest = max(len(ids) for ids, _ in encoded)
-    check_room(base.model, base.config.name, longest + -longest % PAD_MULTIPLE, "training.sequence_length")
+    base.check_length(longest + -longest % PAD_MULTIPLE, "training.sequence_length")
     started, cpu = time.perf_counter(), time.process_time()
-    _reset_peak(base.device)
+    if base.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(base.device)
     with memory_is_evidence("training"), base.kept():
         torch.manual_seed(job.seed())
         model = get_peft_model(base.model, lora_config(job.heavy))
@@ -54,15 +54,15 @@ def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, st
         model.peft_config["default"].base_model_name_or_path = lasting_name(base.config)
         model.peft_config["default"].revision = None if local_path(base.config) else base.identity.content_id
         # without this PEFT asks the hub whether the vocabulary has grown
-        model.save_pretrained(str(out), save_embedding_layers=False)
-        (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the champion gets a real one
+        model.save_pretrained(str(request.out), save_embedding_layers=False)
+        (request.out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the champion gets a real one
     return TrainedAdapter(
         training_digest=job.digest(),
         trainable_parameters=trainable,
         base_parameters=base.identity.parameters,
         examples=len(encoded),
         losses=_curve(losses),
-        warnings=_warnings(losses, len(encoded), len(pairs)),
+        warnings=_warnings(losses, len(encoded), len(request.pairs)),
         cost=Cost(
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu,
@@ -72,7 +72,7 @@ def train_adapter(base: LoadedModel, job: TrainingJob, pairs: list[tuple[str, st
     )
 
 
-def _encode(base: LoadedModel, pairs: list[tuple[str, str]], longest: int) -> list[Encoded]:
+def _encode(base: LoadedModel, pairs: Sequence[tuple[str, str]], longest: int) -> list[Encoded]:
     encoded = []
     for prompt, answer in pairs:
         before = base.encode(prompt)
@@ -169,15 +169,3 @@ def _warnings(losses: list[float], used: int, given: int) -> tuple[str, ...]:
     if used < given:
         found.append(f"{given - used} of {given} pairs are longer than training.sequence_length and were left out")
     return tuple(found)
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak allocated GPU memory, or peak resident memory of the engine on CPU."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device)) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -7,6 +7,7 @@ item only, in bounded time and memory. Scoring fails closed: what could not be r
 Errors raised here are about this machine or a problem: `JudgeError`, and `TimeoutError` when the job's time is over.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def score_completions(
 
 
 def read_completion(
-    completion: object, entry_point: str, process: TextProcess, until: float | None = None
+    completion: object, entry_point: str, process: TextProcess, until: float = math.inf
 ) -> tuple[Extraction, str]:
     """`extract` in the text process. Returns the extraction, and why there is no patch when the text could not be read.
 

@@ -5,6 +5,7 @@ alone, not on the rest of the batch: each patch is linted by itself in the text 
 fails closed: a patch that a linter skipped, refused or could not read is `unread`, with the reason, and scores 0.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -40,21 +41,21 @@ class Findings(Frozen):
 
 
 def findings(
-    patches: Sequence[str], process: TextProcess | None = None, seconds: float | None = None
+    patches: Sequence[str], process: TextProcess | None = None, seconds: float = math.inf
 ) -> dict[str, Findings]:
     """Findings of each distinct patch.
 
     Args:
         patches: Texts, in any order, with repetitions.
         process: Where they are linted; None: a process shared by all callers.
-        seconds: Wall clock for all of them; None: no limit.
+        seconds: Wall clock for all of them.
 
     Raises:
         JudgeError: a linter does not read an ordinary text here.
         TimeoutError: the time is over; nothing is known then.
     """
     process = process or shared()
-    until = None if seconds is None else time.monotonic() + seconds
+    until = time.monotonic() + seconds
     found: dict[str, Findings] = {}
     for patch in dict.fromkeys(patches):
         if reason := _refused(patch):
@@ -110,7 +111,7 @@ def _facts(answer: object) -> Findings:
     )
 
 
-def _ruff(patches: Sequence[str], process: TextProcess, until: float | None) -> dict[str, dict[str, object]]:
+def _ruff(patches: Sequence[str], process: TextProcess, until: float) -> dict[str, dict[str, object]]:
     """What ruff adds to the findings of each."""
     if not patches:
         return {}

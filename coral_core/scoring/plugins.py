@@ -73,51 +73,6 @@ def objective_versions(scoring: ScoringConfig) -> dict[str, str]:
     return {name: find_objective(name).version for name in sorted(names)}
 
 
-def measure(versions: Mapping[str, str], judged: Judged, remarks: dict[str, str] | None = None) -> dict[str, float]:
-    """Score of each plug-in objective in `versions`, in [0, 1].
-
-    Args:
-        versions: Name -> version.
-        judged: One evaluation.
-        remarks: Gets the reason for each score that is 0 because the objective failed over the patches.
-
-    Raises:
-        ConfigError: one is not installed here.
-        EngineError: one has another version here, or fails whatever the patches are.
-    """
-
-    def one(name: str, version: str) -> float:
-        return or_nothing(name, lambda seen: measure_one(name, version, seen), judged, remarks)
-
-    return {name: one(name, version) for name, version in versions.items()}
-
-
-def or_nothing(
-    name: str, ask: Callable[[Judged], float], judged: Judged, remarks: dict[str, str] | None = None
-) -> float:
-    """The score that `ask` gives, or 0 when it fails on these patches only.
-
-    Args:
-        name: Name of the objective.
-        ask: Measures it on one evaluation.
-        judged: The evaluation.
-        remarks: Gets the reason for a 0.
-
-    Raises:
-        ObjectiveError: it fails with the buggy code in place of every patch, too.
-    """
-    try:
-        return ask(judged)
-    except ObjectiveError as error:
-        try:
-            ask(judged.unchanged())
-        except ObjectiveError:
-            raise error from None
-        if remarks is not None:
-            remarks[name] = printable(str(error).split("\n")[0], 400)
-        return 0.0
-
-
 def measure_one(name: str, version: str, judged: Judged) -> float:
     """Score of one objective. Raises as `measure`, and `ObjectiveError` where it fails."""
     objective = find_objective(name)
@@ -136,6 +91,39 @@ def measure_one(name: str, version: str, judged: Judged) -> float:
     if not (math.isfinite(value) and 0.0 <= value <= 1.0):
         raise ObjectiveError(f"objective {name} returned {value}, which is not in [0, 1]", remedy="Repair the plug-in.")
     return value
+
+
+def measure(
+    versions: Mapping[str, str],
+    judged: Judged,
+    remarks: dict[str, str] | None = None,
+    ask: Callable[[str, str, Judged], float] = measure_one,
+) -> dict[str, float]:
+    """Score of each plug-in objective in `versions`, in [0, 1]; 0 when it fails on these patches only.
+
+    Args:
+        versions: Name -> version.
+        judged: One evaluation.
+        remarks: Gets the reason for each score that is 0 because the objective failed over the patches.
+        ask: Measures one objective; raises `ObjectiveError` where it fails.
+
+    Raises:
+        ConfigError: one is not installed here.
+        EngineError: one has another version here, or fails with the buggy code in place of every patch, too.
+    """
+    scores = {}
+    for name, version in versions.items():
+        try:
+            scores[name] = ask(name, version, judged)
+        except ObjectiveError as error:
+            try:
+                ask(name, version, judged.unchanged())
+            except ObjectiveError:
+                raise error from None
+            scores[name] = 0.0
+            if remarks is not None:
+                remarks[name] = printable(str(error).split("\n")[0], 400)
+    return scores
 
 
 def _named(error: Exception) -> str:

@@ -10,27 +10,24 @@ with the first request, and again after it was ended.
 
 import contextlib
 import json
+import math
 import os
 import resource
-import select
 import signal
 import subprocess
-import sys
-import threading
 import time
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from functools import lru_cache
+from typing import Any
 
+from coral_core.child_process import ChildProcess, ProcessEndedError, serve
 from coral_core.errors import JudgeError
-from coral_core.parent_process import end_with, take_pipes
-from coral_core.scoring.child_process import ChildProcess
 
 CPU_SECONDS = 20.0
 """CPU seconds for one text. An ordinary text takes milliseconds, the slowest known one of the greatest length four seconds."""
 PATIENCE = 120.0
 """Wall-clock seconds for one text: the limit on waiting."""
 MEMORY_BYTES = 2 << 30
-LARGEST_REPLY = 32 << 20
 FILE_BYTES = 64 << 20
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
@@ -47,20 +44,17 @@ class _BrokenError(Exception):
 
 
 class TextProcess(ChildProcess):
-    """The client of the process; thread-safe, one request at a time."""
+    """The client of the process; one request at a time."""
 
     module = "coral_core.scoring.text_process"
     stderr = subprocess.DEVNULL
+    largest_reply = 32 << 20
     killed_error = JudgeError("the process that reads texts was ended")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lock = threading.RLock()
 
     def environment(self) -> dict[str, str]:
         return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"PYTHONHASHSEED": "0"}
 
-    def ask(self, request: dict[str, Any], until: float | None = None) -> Any:
+    def ask(self, request: dict[str, Any], until: float = math.inf) -> Any:
         """The result of one request, or `Unread` when it broke the process twice while an ordinary text did not.
 
         Args:
@@ -71,45 +65,29 @@ class TextProcess(ChildProcess):
             JudgeError: an ordinary text cannot be read here either, or the process was ended by `kill`.
             TimeoutError: `until` has come.
         """
-        with self._lock:
-            try:
-                return self._once(request, until)
-            except _BrokenError:
-                pass
-            try:
-                self._once({"op": "control", "ruff": request["op"] == "ruff"}, until)
-            except _BrokenError as error:
-                raise JudgeError(
-                    f"texts cannot be read on this machine: {error}",
-                    remedy="Try: python -m coral_core.scoring.text_process --trial",
-                ) from None
-            try:
-                return self._once(request, until)
-            except _BrokenError as error:
-                return Unread(str(error))
-
-    def _once(self, request: dict[str, Any], until: float | None) -> Any:
-        process = self._running()
-        patience = time.monotonic() + PATIENCE
-        line = b""
+        with contextlib.suppress(_BrokenError):
+            return self._once(request, until)
         try:
-            assert process.stdout is not None
-            self._send(process, request)
-            line = _line(process.stdout.fileno(), patience if until is None else min(until, patience))
-        except OSError:
-            pass
-        except BaseException:
-            self.close()
-            raise
-        if not line.endswith(b"\n"):
-            late = time.monotonic()
-            status = self._end(0.2)
-            if self._killed:
-                raise self.killed_error
-            if until is not None and late >= until:
-                raise TimeoutError
-            raise _BrokenError("no answer in time" if late >= patience else _how_it_ended(status))
-        reply = json.loads(line)
+            self._once({"op": "control", "ruff": request["op"] == "ruff"}, until)
+        except _BrokenError as error:
+            raise JudgeError(
+                f"texts cannot be read on this machine: {error}",
+                remedy="Look at its memory, processes and folder for temporary files.",
+            ) from None
+        try:
+            return self._once(request, until)
+        except _BrokenError as error:
+            return Unread(str(error))
+
+    def _once(self, request: dict[str, Any], until: float) -> Any:
+        try:
+            reply = json.loads(self.exchange(request, min(until, time.monotonic() + PATIENCE)))
+        except ProcessEndedError as ended:
+            raise _BrokenError(_how_it_ended(ended.status)) from None
+        except TimeoutError:
+            if time.monotonic() >= until:
+                raise
+            raise _BrokenError("no answer in time") from None
         if "missing" in reply:
             self.close()
             raise JudgeError(
@@ -123,7 +101,7 @@ class TextProcess(ChildProcess):
 
     def start(self) -> None:
         """Start the process without waiting: loading bandit takes about as long as a small model takes to generate."""
-        with self._lock, contextlib.suppress(JudgeError):
+        with contextlib.suppress(JudgeError):
             self._running()
 
 
@@ -135,35 +113,10 @@ def _how_it_ended(status: int | None) -> str:
     return f"it ended the process that read it (exit status {status})"
 
 
-def _line(descriptor: int, until: float) -> bytes:
-    """One line, or its beginning when the stream ends, `until` comes or it is too long."""
-    parts: list[bytes] = []
-    size = 0
-    while size < LARGEST_REPLY:
-        left = until - time.monotonic()
-        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
-            break
-        part = os.read(descriptor, 1 << 16)
-        if not part:
-            break
-        parts.append(part)
-        size += len(part)
-        if part.endswith(b"\n"):
-            break
-    return b"".join(parts)
-
-
-_shared: TextProcess | None = None
-_sharing = threading.Lock()
-
-
+@lru_cache(maxsize=1)
 def shared() -> TextProcess:
-    """The process shared by callers without one of their own; it ends with this process."""
-    global _shared
-    with _sharing:
-        if _shared is None:
-            _shared = TextProcess()
-        return _shared
+    """The process of callers without one of their own, which must be in one thread. It ends with this process."""
+    return TextProcess()
 
 
 # -- the process itself --------------------------------------------------------------------
@@ -194,40 +147,23 @@ def _reply(request: dict[str, Any]) -> dict[str, Any]:
     signal.setitimer(signal.ITIMER_PROF, limit)
     try:
         return {"result": _do(request)}
-    except LinterMissing as error:
+    except (LinterMissing, ImportError) as error:
         return {"missing": str(error)}
-    except ImportError as error:
-        return {"missing": f"{error}"}
     except Exception as error:
         return {"raised": f"reading it raised {type(error).__name__}"}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
-def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
-    for line in reader:
-        writer.write(json.dumps(_reply(json.loads(line))).encode() + b"\n")
-        writer.flush()
-
-
 def main() -> None:
-    """Answer requests until the client hangs up; with ``--trial`` report whether an ordinary text can be read."""
-    if sys.argv[1] == "--trial":
-        print(json.dumps([_reply({"op": "control"}), _reply({"op": "ruff", "texts": ["x = 1\n"]})]))
-        return
-    reader, writer = take_pipes()
-    end_with(int(sys.argv[1]))
-    for kind, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
-    ):
+    """Answer requests until the client hangs up."""
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_AS: MEMORY_BYTES, resource.RLIMIT_FSIZE: FILE_BYTES}
+    for kind, most in limits.items():
         hard = resource.getrlimit(kind)[1]
         value = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (value, value))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    _reply({"op": "control"})  # loads bandit, before the first text comes
-    _serve(reader, writer)
+    serve(_reply, prepare=lambda: _reply({"op": "control"}))  # loads bandit, before the first text comes
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ def test_the_engine_sees_the_one_that_its_lane_took(machine: Any, queue: JobQueu
     seen: dict[str, str] = {}
     with own_gpu(queue, "training-me", "", lambda: "go on", 1) as without:
         assert without is None and [gpu.name for gpu in visible_gpus()] == [A100]
-        monkeypatch.setattr("coral_core.lm.engine_client.subprocess.Popen", lambda *_, env, **__: seen.update(env))
-        EngineProcess()._start()
+        monkeypatch.setattr("coral_core.child_process.subprocess.Popen", lambda *_, env, **__: seen.update(env))
+        EngineProcess()._running()
     assert seen["CUDA_VISIBLE_DEVICES"] == "GPU-1", "the first that is of the pool's kind"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 

@@ -16,6 +16,7 @@ from coral_core.lanes import lane as lane_module
 from coral_core.lanes import worker as worker_module
 from coral_core.lanes.worker import LaneWorker
 from coral_core.lm.engine_client import InlineEngine
+from coral_core.lm.requests import Generated, GenerationRequest
 from coral_core.queue import JobQueue, Ticket
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.measuring_process import MeasuringProcess
@@ -52,9 +53,9 @@ SLEEPER = "import time\ndef {}(*arguments):\n    time.sleep(3600)\n"
 class Sleepers(InlineEngine):
     """Every patch that it proposes sleeps: ten seconds each, and ten again alone."""
 
-    def generate(self, adapter: Any, light: Any, prompts: Any, **_: Any) -> tuple[list[list[str]], Cost]:
-        names = [text.split("def ")[-1].split("(")[0] for _, text in prompts]
-        return [[f"```python\n{SLEEPER.format(name)}```"] for name in names], Cost()
+    def generate(self, request: GenerationRequest, deadline: float) -> Generated:
+        names = [text.split("def ")[-1].split("(")[0] for _, text in request.prompts]
+        return Generated(completions=tuple((f"```python\n{SLEEPER.format(name)}```",) for name in names), cost=Cost())
 
 
 @pytest.fixture

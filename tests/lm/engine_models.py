@@ -8,8 +8,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, ProblemsConfig, TrainingConfig
-from coral_core.genome import GREEDY, HeavyGenes
+from coral_core.genome import GREEDY, HeavyGenes, LightGenes
 from coral_core.jobs.jobs import TrainingJob
+from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
 
 TINY = Path(__file__).parents[2] / "coral_core" / "lm" / "tiny"
 SHAPE = GenerationConfig(batch_size=2, prompt_length=16)
@@ -71,3 +72,17 @@ def job(folder: Path, modules: tuple[str, ...], **changes: Any) -> TrainingJob:
         prompt_version="1",
         run_seed=1,
     )
+
+
+def training(job: TrainingJob, pairs: Any, out: Path) -> TrainingRequest:
+    """A request to train on `pairs` of prompt and answer."""
+    return TrainingRequest(job=job, pairs=tuple(map(tuple, pairs)), out=out)
+
+
+def writing(
+    adapter: Path | None, heavy: HeavyGenes | None, light: LightGenes = SHORT, prompts: Any = TEXTS, **changes: Any
+) -> GenerationRequest:
+    """A request for completions of `prompts`; with `adapter`, which was trained with `heavy`."""
+    settings = {"samples": 1, "seed": 1, "shape": SHAPE} | changes
+    folder = None if adapter is None else AdapterFolder.model_validate({"folder": adapter, "heavy": heavy})
+    return GenerationRequest(adapter=folder, light=light, prompts=tuple(map(tuple, prompts)), **settings)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from coral_core import child_process
 from coral_core.lm import engine
 from tests.lm import faults
 
@@ -17,9 +18,9 @@ _out: list[Any] = []
 
 def do(self: engine.Worker, op: str, body: dict[str, Any]) -> Any:
     """`Worker._do`, with the fault that the request names."""
-    name = Path(body.get("adapter") or body.get("out") or "x").name
+    name = Path((body.get("adapter") or {}).get("folder") or body.get("out") or "x").name
     if name == "changed":
-        next(iter(self._model._base.model.parameters())).data.view(-1)[-1] += 1
+        next(iter(self._model.model.parameters())).data.view(-1)[-1] += 1
     if name == "other":
         self._model.check = lambda: "0" * 64
     if name == "twice":
@@ -36,14 +37,15 @@ def do(self: engine.Worker, op: str, body: dict[str, Any]) -> Any:
         return _do(self, op, body)
 
 
-def serve(reader: Any, writer: Any) -> None:
-    """`engine.serve`, with the pipe at hand."""
+def take_pipes() -> Any:
+    """`child_process.take_pipes`, with the pipe at hand."""
+    reader, writer = _take_pipes()
     _out.append(writer)
-    _serve(reader, writer)
+    return reader, writer
 
 
-_serve = engine.serve
+_take_pipes = child_process.take_pipes
 engine.Worker._do = do  # type: ignore[method-assign]
-engine.serve = serve
+child_process.take_pipes = take_pipes
 if __name__ == "__main__":
     engine.main()

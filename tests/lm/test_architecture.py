@@ -37,6 +37,7 @@ from coral_core.lm.targets import (  # noqa: E402
     sets_of,
 )
 from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
+from tests.lm.engine_models import training, writing  # noqa: E402
 from tests.lm.small_models import DEFAULTS, SMALL, edit, save_model  # noqa: E402
 
 Zoo = Callable[[str], Path]
@@ -129,13 +130,14 @@ def test_the_default_lora_trains_and_changes_what_is_generated(zoo: Zoo, name: s
     backend = TorchBackend(config(zoo(name)))
     kind = "dora" if name in ("gpt2", "gpt_neox", "gemma2") else "lora"
     heavy = genes(target_modules=default_lora_of(backend.identity).target_modules, adapter=kind, learning_rate=0.5)
-    record = backend.train(job(backend, zoo(name), heavy), PAIRS, tmp_path)
+    record = backend.train(training(job(backend, zoo(name), heavy), PAIRS, tmp_path))
     assert record.trainable_parameters > 0
     shape = GenerationConfig(batch_size=2, prompt_length=16)
     light = GREEDY.model_copy(update={"token_limit": 8})
 
     def texts(adapter: Path | None) -> Any:
-        return backend.generate(adapter, light, [("a", "def f(a):\n"), ("b", "x = 1\n")], 1, 0, shape, [])[0]
+        prompts = [("a", "def f(a):\n"), ("b", "x = 1\n")]
+        return backend.generate(writing(adapter, heavy, light, prompts, seed=0, shape=shape)).completions
 
     before = texts(None)
     assert texts(tmp_path) != before
@@ -146,7 +148,7 @@ def test_the_default_lora_trains_and_changes_what_is_generated(zoo: Zoo, name: s
 def test_all_linear_trains(zoo: Zoo, name: str, tmp_path: Path) -> None:
     backend = TorchBackend(config(zoo(name)))
     heavy = genes(target_modules=sets_of(backend.identity)["all-linear"])
-    backend.train(job(backend, zoo(name), heavy), PAIRS, tmp_path)
+    backend.train(training(job(backend, zoo(name), heavy), PAIRS, tmp_path))
     saved = json.loads((tmp_path / "adapter_config.json").read_text())
     assert set(saved["target_modules"]) == set(backend.identity.modules)
 
@@ -161,12 +163,13 @@ def test_lists_of_end_tokens_are_ordinary_and_those_of_every_file_count(tmp_path
         ),
     )
     backend = TorchBackend(config(folder))
-    assert backend._base.end_tokens == {1, 7, 8, 9, 10}
+    assert backend.end_tokens == {1, 7, 8, 9, 10}
     shape = GenerationConfig(batch_size=1, prompt_length=16)
     light = GREEDY.model_copy(update={"token_limit": 12})
-    plain = backend.generate(None, light, [("a", "x = 1\n")], 1, 0, shape, [])[0]
+    asked = writing(None, None, light, [("a", "x = 1\n")], seed=0, shape=shape)
+    plain = backend.generate(asked).completions
     edit(folder / "generation_config.json", lambda data: [data.pop(key) for key in ("do_sample", "temperature", "top_k", "repetition_penalty")])  # fmt: skip
-    assert TorchBackend(config(folder)).generate(None, light, [("a", "x = 1\n")], 1, 0, shape, [])[0] == plain
+    assert TorchBackend(config(folder)).generate(asked).completions == plain
 
 
 @pytest.mark.parametrize(
@@ -219,8 +222,11 @@ def test_padding_needs_no_token_of_its_own(tmp_path: Path) -> None:
     loaded = LoadedModel(config(folder))
     assert loaded.pad == rows + 3 and loaded.end_tokens == {1}
     light, shape = GREEDY.model_copy(update={"token_limit": 6}), GenerationConfig(batch_size=2, prompt_length=24)
-    texts, _ = generate(loaded, None, light, [("a", "def f(a):"), ("b", "x")], 1, 0, shape)
-    alone, _ = generate(loaded, None, light, [("b", "x")], 1, 0, shape)
+
+    def texts_of(*prompts: tuple[str, str]) -> Any:
+        return generate(loaded, writing(None, None, light, prompts, seed=0, shape=shape)).completions
+
+    texts, alone = texts_of(("a", "def f(a):"), ("b", "x")), texts_of(("b", "x"))
     assert texts[1] == alone[0] and texts[0][0]
 
 
@@ -231,7 +237,7 @@ def test_end_tokens_that_no_row_can_write_are_refused(tmp_path: Path) -> None:
             edit(folder / name, lambda data: data.pop("eos_token", None))
     for name in ("config.json", "generation_config.json"):
         edit(folder / name, lambda data: data.update(eos_token_id=[50256, -1]))
-    with pytest.raises(BaseModelError, match="end tokens -1, 50256 have no embedding"):
+    with pytest.raises(BaseModelError, match="-1, 50256 have no embedding"):
         LoadedModel(config(folder))
     edit(folder / "config.json", lambda data: data.update(eos_token_id=[50256, 1]))
     assert LoadedModel(config(folder)).end_tokens == {1}
@@ -255,7 +261,7 @@ def test_files_changed_while_they_are_loaded_make_no_model(tmp_path: Path, monke
     from coral_core.lm import loaded_model as module
 
     folder = save_model(tmp_path, "llama")
-    load = module.load_model
+    load = module._loaded
 
     def changed(*arguments: Any) -> Any:
         found = load(*arguments)
@@ -263,7 +269,7 @@ def test_files_changed_while_they_are_loaded_make_no_model(tmp_path: Path, monke
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "load_model", changed)
+        patch.setattr(module, "_loaded", changed)
         with pytest.raises(EngineError, match="changed while they were loaded"):
             LoadedModel(config(folder))
     assert LoadedModel(config(folder)).end_tokens == {1, 7}
@@ -276,12 +282,12 @@ def test_files_changed_while_they_are_loaded_make_no_model(tmp_path: Path, monke
 def test_a_disk_that_fails_in_loading_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, kind: type[CoralError]
 ) -> None:
-    from coral_core.lm import loading
+    from coral_core.lm import loaded_model
 
     def broken(*_: Any, **__: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", broken)
+    monkeypatch.setattr(loaded_model.AutoModelForCausalLM, "from_pretrained", broken)
     with pytest.raises(kind, match=r"loaded: OSError: .*(error|named)"):
         LoadedModel(config(save_model(tmp_path, "llama")))
 
@@ -338,17 +344,17 @@ def test_the_engine_refuses_sequences_beyond_the_positions(tmp_path: Path) -> No
     folder = save_model(tmp_path / "model", "gpt2", n_positions=64)
     backend, shape = TorchBackend(config(folder)), GenerationConfig(batch_size=1, prompt_length=60)
     prompt = "x = 1\n" * 4
-    length = len(backend._base.encode(prompt))
+    length = len(backend.encode(prompt))
     light = GREEDY.model_copy(update={"token_limit": 64 - length})
-    backend.generate(None, light, [("a", prompt)], 1, 0, shape, [])
+    backend.generate(writing(None, None, light, [("a", prompt)], seed=0, shape=shape))
     light = GREEDY.model_copy(update={"token_limit": 65 - length})
     with pytest.raises(ConfigError, match=r"token_limit: sequences become 65 tokens long, and .* has 64 positions"):
-        backend.generate(None, light, [("a", prompt)], 1, 0, shape, [])
+        backend.generate(writing(None, None, light, [("a", prompt)], seed=0, shape=shape))
     asked = job(backend, folder, genes(target_modules=("c_attn",)))
     (tmp_path / "a").mkdir()
-    backend.train(asked, [(prompt, "x" * (64 - length))], tmp_path / "a")
+    backend.train(training(asked, [(prompt, "x" * (64 - length))], tmp_path / "a"))
     with pytest.raises(ConfigError, match=r"training\.sequence_length: sequences become 72 tokens"):
-        backend.train(asked, [(prompt, "x" * (65 - length))], tmp_path / "a")
+        backend.train(training(asked, [(prompt, "x" * (65 - length))], tmp_path / "a"))
 
 
 def test_the_engine_refuses_tokens_without_embedding(tmp_path: Path) -> None:

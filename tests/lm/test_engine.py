@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import json
 import os
 import signal
@@ -21,10 +20,11 @@ from coral_core.evolution.planner import problem_set  # noqa: E402
 from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes, LightGenes  # noqa: E402
 from coral_core.jobs.jobs import TrainingJob  # noqa: E402
 from coral_core.lm.base_model import identify  # noqa: E402
-from coral_core.lm.engine import Worker, serve  # noqa: E402
+from coral_core.lm.engine import Worker, answer  # noqa: E402
 from coral_core.lm.engine_client import EngineProcess  # noqa: E402
 from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
 from coral_core.prompting.templates import TINY  # noqa: E402
+from tests.lm.engine_models import training, writing  # noqa: E402
 
 pytestmark = pytest.mark.torch
 PROBLEMS = RunConfig().problems.model_copy(
@@ -56,6 +56,9 @@ def pairs() -> list[tuple[str, str]]:
     return [(TINY.prompt(pair.buggy), TINY.answer(pair.fixed)) for pair in problem_set(PROBLEMS).pairs]
 
 
+TRAINED = job(steps=12, learning_rate=0.01)
+
+
 def prompts(count: int = 6) -> list[tuple[str, str]]:
     return [(problem.problem_id, TINY.prompt(problem.buggy)) for problem in problem_set(PROBLEMS).fitness[:count]]
 
@@ -68,7 +71,7 @@ def backend() -> TorchBackend:
 @pytest.fixture(scope="module")
 def adapter(backend: TorchBackend, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("adapter")
-    backend.train(job(steps=12, learning_rate=0.01), pairs(), out)
+    backend.train(training(TRAINED, pairs(), out))
     return out
 
 
@@ -78,7 +81,7 @@ def weights(folder: Path) -> str:
 
 def base_bits(backend: TorchBackend) -> str:
     total = hashlib.sha256()
-    for name, value in sorted(backend._base.model.state_dict().items()):
+    for name, value in sorted(backend.model.state_dict().items()):
         total.update(name.encode() + value.cpu().numpy().tobytes())
     return total.hexdigest()
 
@@ -90,8 +93,10 @@ def write(
     chosen: list[tuple[str, str]],
     seed: int = 1,
     samples: int = 1,
-) -> list[list[str]]:
-    return backend.generate(folder, light, chosen, samples, seed, SHAPE, [])[0]
+    heavy: HeavyGenes | None = None,
+) -> tuple[tuple[str, ...], ...]:
+    genes = heavy or TRAINED.heavy
+    return backend.generate(writing(folder, genes, light, chosen, seed=seed, samples=samples, shape=SHAPE)).completions
 
 
 def test_the_embedded_model_is_small_and_identified_without_torch() -> None:
@@ -102,7 +107,7 @@ def test_the_embedded_model_is_small_and_identified_without_torch() -> None:
 
 
 def test_training_lowers_the_loss_and_says_what_it_cost(backend: TorchBackend, tmp_path: Path) -> None:
-    record = backend.train(job(steps=20, learning_rate=0.01), pairs(), tmp_path)
+    record = backend.train(training(job(steps=20, learning_rate=0.01), pairs(), tmp_path))
     assert record.losses[-1].loss < record.losses[0].loss and not record.warnings
     assert (
         record.examples == 48 and record.cost.tokens > 0 and record.cost.seconds > 0 and record.cost.peak_memory_mb > 0
@@ -113,22 +118,23 @@ def test_training_lowers_the_loss_and_says_what_it_cost(backend: TorchBackend, t
 def test_equal_jobs_give_equal_bits_and_seeds_matter(backend: TorchBackend, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
-        backend.train(job(seed=seed, steps=3, dropout=0.1), pairs(), tmp_path / name)
+        backend.train(training(job(seed=seed, steps=3, dropout=0.1), pairs(), tmp_path / name))
     assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
 
 
 def test_the_base_model_is_left_as_it_was(backend: TorchBackend, adapter: Path, tmp_path: Path) -> None:
     before = base_bits(backend)
-    backend.train(job(steps=2, adapter="dora"), pairs(), tmp_path)
-    write(backend, tmp_path, SHORT, prompts(2))
+    dora = job(steps=2, adapter="dora")
+    backend.train(training(dora, pairs(), tmp_path))
+    write(backend, tmp_path, SHORT, prompts(2), heavy=dora.heavy)
     write(backend, adapter, SHORT, prompts(2))
     with pytest.raises(Infeasible):
-        backend.train(job(target_modules=("no_such_proj",)), pairs(), tmp_path)
+        backend.train(training(job(target_modules=("no_such_proj",)), pairs(), tmp_path))
     assert base_bits(backend) == before
 
 
 def test_dora_stays_dora(backend: TorchBackend, tmp_path: Path) -> None:
-    backend.train(job(steps=2, adapter="dora"), pairs(), tmp_path)
+    backend.train(training(job(steps=2, adapter="dora"), pairs(), tmp_path))
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["use_dora"] is True and config["r"] == 8 and config["base_model_name_or_path"] == "coral-tiny"
 
@@ -185,25 +191,25 @@ def test_every_light_gene_is_honoured(backend: TorchBackend, change: dict[str, A
 
 def test_the_token_limit_is_honoured(backend: TorchBackend) -> None:
     short = write(backend, None, GREEDY.model_copy(update={"token_limit": 5}), prompts(3))
-    assert all(len(backend._base.encode(group[0])) <= 7 for group in short)
+    assert all(len(backend.encode(group[0])) <= 7 for group in short)
 
 
 def test_a_diverging_training_is_infeasible(backend: TorchBackend, tmp_path: Path) -> None:
     with pytest.raises(Infeasible) as caught:
-        backend.train(
-            job(steps=40, learning_rate=1.0, alpha=100_000, target_modules=backend.identity.modules), pairs(), tmp_path
-        )
+        endless = job(steps=40, learning_rate=1.0, alpha=100_000, target_modules=backend.identity.modules)
+        backend.train(training(endless, pairs(), tmp_path))
     assert caught.value.reason == "diverged" and "loss" in str(caught.value)
 
 
 def test_a_loss_that_does_not_fall_is_a_warning(backend: TorchBackend, tmp_path: Path) -> None:
-    record = backend.train(job(steps=6, learning_rate=1e-9), pairs(), tmp_path)
+    record = backend.train(training(job(steps=6, learning_rate=1e-9), pairs(), tmp_path))
     assert record.losses[-1].loss >= record.losses[0].loss or not record.warnings
 
 
 def test_a_prompt_that_is_too_long_names_the_number(backend: TorchBackend) -> None:
     with pytest.raises(ConfigError, match="prompt_length 8 is too short"):
-        backend.generate(None, SHORT, prompts(1), 1, 1, GenerationConfig(batch_size=1, prompt_length=8), [])
+        shape = GenerationConfig(batch_size=1, prompt_length=8)
+        backend.generate(writing(None, None, SHORT, prompts(1), shape=shape))
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere"])
@@ -226,28 +232,28 @@ def engine() -> Iterator[EngineProcess]:
 
 def test_the_process_gives_what_the_backend_gives(engine: EngineProcess, backend: TorchBackend, adapter: Path) -> None:
     assert engine.load(BaseModelConfig()) == backend.identity
-    found, cost = engine.generate(adapter, SHORT, prompts(), samples=1, seed=1, shape=SHAPE, stop=(), deadline=60)
-    assert found == write(backend, adapter, SHORT, prompts()) and cost.tokens > 0
+    found = engine.generate(writing(adapter, TRAINED.heavy, SHORT, prompts(), shape=SHAPE), 60)
+    assert found.completions == write(backend, adapter, SHORT, prompts()) and found.cost.tokens > 0
 
 
 def test_a_killed_engine_is_an_error_and_the_next_one_works(engine: EngineProcess) -> None:
     base = BaseModelConfig(name="rehearsal:evaluate=30")
     engine.load(base)
     assert engine.pid is not None
-    pid = engine.pid
+    pid, asked = engine.pid, writing(None, None, SHORT, prompts(1), shape=SHAPE)
     import threading
 
     threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
     with pytest.raises(EngineError, match="SIGKILL"):
-        engine.generate(None, SHORT, prompts(1), samples=1, seed=1, shape=SHAPE, stop=(), deadline=60)
+        engine.generate(asked, 60)
     engine.load(BaseModelConfig(name="rehearsal"))
-    assert engine.generate(None, SHORT, prompts(1), samples=1, seed=1, shape=SHAPE, stop=(), deadline=60)[0]
+    assert engine.generate(asked, 60).completions[0]
 
 
 def test_a_deadline_ends_the_engine(engine: EngineProcess) -> None:
     engine.load(BaseModelConfig(name="rehearsal:evaluate=30"))
     with pytest.raises(EngineError, match="took longer than its 1 s"):
-        engine.generate(None, SHORT, prompts(1), samples=1, seed=1, shape=SHAPE, stop=(), deadline=1)
+        engine.generate(writing(None, None, SHORT, prompts(1), shape=SHAPE), 1)
 
 
 def test_prefect_settings_do_not_reach_the_engine(engine: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +273,5 @@ def test_a_full_disk_is_the_store_s_matter_not_the_genome_s(monkeypatch: pytest.
 
     worker = Worker()
     monkeypatch.setattr(worker, "do", full)
-    monkeypatch.setattr("coral_core.lm.engine.Worker", lambda: worker)
-    written = io.BytesIO()
-    serve(iter([b'{"id": 1, "op": "train", "out": "/somewhere"}\n']), written)
-    reply = json.loads(written.getvalue())["error"]
-    assert reply["kind"] == "store" and "/somewhere: the disk is full" in reply["message"]
+    reply = answer(worker, {"id": 1, "op": "train", "out": "/somewhere"})
+    assert reply["error"] == "StoreError" and "/somewhere: the disk is full" in reply["problem"] and not reply["base"]

@@ -6,7 +6,7 @@ import pytest
 
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import EngineError
-from coral_core.lm.engine_client import EngineProcess, _error_from
+from coral_core.lm.engine_client import EngineProcess, _error_of
 from coral_core.lm.engine_environment import SET, engine_environment, is_passed_on, without_credentials
 
 READ_BY_LIBRARIES = [
@@ -112,14 +112,12 @@ def test_an_engine_process_has_this_environment(monkeypatch: pytest.MonkeyPatch)
 )
 def test_credentials_of_a_proxy_are_in_no_error(text: str, shown: str) -> None:
     assert without_credentials(text) == shown
-    for kind in ("engine", "base-model", "config", "store", "infeasible"):
-        error = _error_from(
-            "load", {"kind": kind, "reason": "diverged", "message": text, "traceback": f"Trace\n{text}"}
-        )
+    for kind in ("EngineError", "BaseModelError", "ConfigError", "StoreError", "Infeasible"):
+        error = _error_of("load", {"error": kind, "reason": "diverged", "problem": f"{text}\n{text}", "remedy": text})
         assert shown in str(error)
         if shown != text:
             assert text not in str(error)
 
 
 def test_an_engine_error_names_its_request() -> None:
-    assert isinstance(_error_from("train", {"message": "x"}), EngineError)
+    assert isinstance(_error_of("train", {"error": "x"}), EngineError)

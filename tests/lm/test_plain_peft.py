@@ -19,6 +19,7 @@ from tests.lm import engine_models  # noqa: E402
 from tests.lm.small_models import edit  # noqa: E402
 
 pytestmark = pytest.mark.torch
+Texts = tuple[tuple[str, ...], ...]
 CASES = [
     ("llama-tied", ("lm_head",), "lora"),
     ("llama-tied", ("lm_head",), "dora"),
@@ -31,13 +32,11 @@ CASES = [
 ]
 
 
-def write(
-    backend: TorchBackend, adapter: Path | None, light: Any = engine_models.SHORT, heavy: Any = None
-) -> list[list[str]]:
-    return backend.generate(adapter, light, engine_models.TEXTS, 1, 1, engine_models.SHAPE, [], heavy)[0]
+def write(backend: TorchBackend, adapter: Path | None, light: Any = engine_models.SHORT, heavy: Any = None) -> Texts:
+    return backend.generate(engine_models.writing(adapter, heavy, light)).completions
 
 
-def plain(folder: Path, adapter: Path) -> list[list[str]]:
+def plain(folder: Path, adapter: Path) -> Texts:
     """Greedy text of the adapter on a base model that was loaded for it, not merged, prompt by prompt."""
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
     model: Any = PeftModel.from_pretrained(
@@ -48,8 +47,8 @@ def plain(folder: Path, adapter: Path) -> list[list[str]]:
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
         with torch.inference_mode():
             out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
-        texts.append([tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)])
-    return texts
+        texts.append((tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True),))
+    return tuple(texts)
 
 
 @pytest.mark.parametrize(("name", "modules", "adapter"), CASES)
@@ -59,12 +58,12 @@ def test_the_text_is_that_of_plain_peft(tmp_path: Path, name: str, modules: tupl
     job = engine_models.job(folder, modules, adapter=adapter)
     (tmp_path / "adapter").mkdir()
     before = write(backend, None)
-    backend.train(job, engine_models.PAIRS, tmp_path / "adapter")
+    backend.train(engine_models.training(job, engine_models.PAIRS, tmp_path / "adapter"))
     found = write(backend, tmp_path / "adapter", heavy=job.heavy)
     assert found == plain(folder, tmp_path / "adapter") != before
     assert write(backend, None) == before and backend.check() == backend.checksum
-    head = backend._base.model.get_output_embeddings().weight
-    assert (head is backend._base.model.get_input_embeddings().weight) == (name != "llama-untied"), "tied as it was"
+    head = backend.model.get_output_embeddings().weight
+    assert (head is backend.model.get_input_embeddings().weight) == (name != "llama-untied"), "tied as it was"
 
 
 def test_a_penalty_leaves_end_tokens_alone_until_they_are_written() -> None:
@@ -94,14 +93,14 @@ def test_a_model_whose_end_begins_texts_stops_under_a_penalty_as_without(tmp_pat
         edit(folder / file, lambda data: data.update(bos_token_id=3, eos_token_id=3, pad_token_id=3))
     edit(folder / "tokenizer_config.json", lambda data: data.update(bos_token="<eos>", pad_token="<eos>"))
     backend = TorchBackend(BaseModelConfig(name=str(folder)))
-    assert backend._base.encode("x")[0] == 3 and 3 in backend._base.end_tokens
+    assert backend.encode("x")[0] == 3 and 3 in backend.end_tokens
     with torch.no_grad():
-        head = backend._base.model.lm_head.weight
-        norm = backend._base.model.model.norm.weight
+        head = backend.model.lm_head.weight
+        norm = backend.model.model.norm.weight
         norm.fill_(1.0)
         head.zero_()
     hidden: list[Any] = []
-    handle = backend._base.model.lm_head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0][:, -1]))
+    handle = backend.model.lm_head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0][:, -1]))
     write(backend, None)
     handle.remove()
     with torch.no_grad():
@@ -118,7 +117,7 @@ def test_outputs_that_are_no_numbers_are_no_text(tmp_path: Path, adapted: bool) 
     folder = engine_models.build("llama-tied", tmp_path / "base")
     backend = TorchBackend(BaseModelConfig(name=str(folder)))
     job = engine_models.job(folder, ("q_proj",))
-    backend.train(job, engine_models.PAIRS, tmp_path)
+    backend.train(engine_models.training(job, engine_models.PAIRS, tmp_path))
     if adapted:
         from safetensors.torch import load_file, save_file
 
@@ -129,7 +128,7 @@ def test_outputs_that_are_no_numbers_are_no_text(tmp_path: Path, adapted: bool) 
         assert caught.value.reason == "diverged" and backend.check() == backend.checksum
         return
     with torch.no_grad():
-        backend._base.model.model.norm.weight.fill_(torch.nan)
+        backend.model.model.norm.weight.fill_(torch.nan)
     with pytest.raises(BaseModelError, match=r"outputs of .* are not finite"):
         write(backend, None)
 
@@ -143,11 +142,11 @@ def test_a_run_is_not_affected_by_who_used_the_random_numbers_before(tmp_path: P
     for name in ("a", "b"):
         torch.manual_seed(1)
         (tmp_path / name).mkdir()
-        backend.train(job, engine_models.PAIRS, tmp_path / name)
+        backend.train(engine_models.training(job, engine_models.PAIRS, tmp_path / name))
         assert torch.rand(1) == expected
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(False)
-    backend.train(job, engine_models.PAIRS, tmp_path)
+    backend.train(engine_models.training(job, engine_models.PAIRS, tmp_path))
     shutil.rmtree(folder)
     files = [(path / "adapter_model.safetensors").read_bytes() for path in (tmp_path / "a", tmp_path / "b", tmp_path)]
     assert files[0] == files[1] == files[2]

@@ -18,6 +18,7 @@ from coral_core.lanes.lane import Lane
 from coral_core.lm.base_model import TINY, identify
 from coral_core.lm.engine_client import EngineProcess, InlineEngine
 from coral_core.lm.rehearsal import Rehearsal
+from coral_core.lm.requests import TrainingRequest
 from coral_core.store.store import Store
 from flows.work_pools import LocalExecutor
 from tests.lm.small_models import edit
@@ -111,7 +112,7 @@ def test_the_inline_engine_says_a_finding_as_it_is() -> None:
     plan = planner("rehearsal:full=8")
     engine.load(plan.config.base_model)
     with pytest.raises(Infeasible, match="out of GPU memory"):
-        engine.train(plan.training(DEFAULT_LORA), [], Path("/nowhere"), 1)
+        engine.train(TrainingRequest(job=plan.training(DEFAULT_LORA), pairs=(), out=Path("/nowhere")), 1)
     assert engine._worker is None
 
 

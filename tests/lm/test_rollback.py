@@ -53,26 +53,17 @@ class Engine:
 
     def train(self, name: str) -> Any:
         (self.out / name).mkdir(exist_ok=True)
-        job = self.job.model_dump(mode="json")
-        return self.worker.do("train", {"job": job, "pairs": engine_models.PAIRS, "out": str(self.out / name)})
+        request = engine_models.training(self.job, engine_models.PAIRS, self.out / name)
+        return self.worker.do("train", request.model_dump(mode="json"))
 
     def write(self, adapter: Path | None = None) -> list[list[str]]:
-        body = {
-            "adapter": str(adapter) if adapter else None,
-            "light": engine_models.SHORT.model_dump(mode="json"),
-            "prompts": engine_models.TEXTS,
-            "samples": 1,
-            "seed": 1,
-            "shape": engine_models.SHAPE.model_dump(mode="json"),
-            "stop": [],
-            "heavy": self.job.heavy.model_dump(mode="json"),
-        }
-        found: list[list[str]] = self.worker.do("generate", body)["completions"]
+        request = engine_models.writing(adapter, self.job.heavy)
+        found: list[list[str]] = self.worker.do("generate", request.model_dump(mode="json"))["completions"]
         return found
 
     def witness(self) -> str:
         """What is in memory, by other means than the checksum of the product."""
-        model = self.worker._model._base.model
+        model = self.worker._model.model
         total = hashlib.sha256(repr(model).encode())
         places: dict[int, int] = {}
         for name, tensor in [
@@ -162,7 +153,7 @@ def test_a_result_is_dropped_where_the_base_was_changed_under_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also a clean refusal is none then: its reason may be the changed base."""
-    model = engine.worker._model._base.model
+    model = engine.worker._model.model
     original = generation._decode
 
     def careless(*arguments: Any) -> Any:
@@ -175,9 +166,10 @@ def test_a_result_is_dropped_where_the_base_was_changed_under_it(
     assert not engine.worker.base
     engine.renew()
     monkeypatch.undo()
-    next(iter(engine.worker._model._base.model.parameters())).data[0, 0] += 1
-    missing = engine_models.job(Path(engine.base.name), ("nowhere",)).model_dump(mode="json")
+    next(iter(engine.worker._model.model.parameters())).data[0, 0] += 1
+    missing = engine_models.job(Path(engine.base.name), ("nowhere",))
+    request = engine_models.training(missing, engine_models.PAIRS, engine.out)
     with pytest.raises(BaseChangedError):
-        engine.worker.do("train", {"job": missing, "pairs": engine_models.PAIRS, "out": str(engine.out)})
+        engine.worker.do("train", request.model_dump(mode="json"))
     assert not engine.worker.base
     engine.renew()

@@ -18,6 +18,7 @@ from coral_core.lm.targets import default_lora_of  # noqa: E402
 from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
 from coral_core.prompting.templates import template_for  # noqa: E402
 from coral_core.report.usage import EXAMPLE, base_of, loading_code  # noqa: E402
+from tests.lm.engine_models import training, writing  # noqa: E402
 from tests.lm.small_models import edit, save_model  # noqa: E402
 from tests.lm.test_architecture import PAIRS, job  # noqa: E402
 
@@ -41,9 +42,10 @@ def both(folder: Path, tmp_path: Path, light: LightGenes, **genes: Any) -> tuple
     ).model_copy(update=genes)  # fmt: skip
     adapter = tmp_path / "adapter"
     adapter.mkdir(exist_ok=True)
-    backend.train(job(backend, folder, heavy), PAIRS, adapter)
+    backend.train(training(job(backend, folder, heavy), PAIRS, adapter))
     prompt = template_for(config.name, config.prompt)
-    texts, _, _ = backend.generate(adapter, light, [("a", prompt.prompt(EXAMPLE))], 1, 0, SHAPE, list(prompt.stop))
+    asked = writing(adapter, heavy, light, [("a", prompt.prompt(EXAMPLE))], seed=0, shape=SHAPE, stop=prompt.stop)
+    texts = backend.generate(asked).completions
     base = base_of(lasting_name(config), backend.identity.content_id, backend.identity.numerics_class)
     return texts[0][0], written(loading_code(base, config, heavy, light, str(adapter)))
 
@@ -97,7 +99,7 @@ def test_a_relative_name_is_whole_in_adapter_and_card(tmp_path: Path, monkeypatc
     backend = TorchBackend(config)
     heavy = default_lora_of(backend.identity)
     (tmp_path / "adapter").mkdir()
-    backend.train(job(backend, Path("./model"), heavy), PAIRS, tmp_path / "adapter")
+    backend.train(training(job(backend, Path("./model"), heavy), PAIRS, tmp_path / "adapter"))
     monkeypatch.chdir("/")
     from peft import PeftConfig
 

@@ -14,6 +14,7 @@ from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob
 from coral_core.judge.judge import Judge, PatchLimits
 from coral_core.lanes.lane import Lane
 from coral_core.lm.engine_client import InlineEngine
+from coral_core.lm.requests import Generated, GenerationRequest
 from coral_core.problems.problem import Problem
 from coral_core.prompting.extraction import LONGEST
 from coral_core.scoring.boundary import Item, score_completions
@@ -166,8 +167,8 @@ class Stub(InlineEngine):
 
     texts: Sequence[str] = ()
 
-    def generate(self, *_: Any, **__: Any) -> tuple[list[list[str]], Cost]:
-        return [[text] for text in self.texts], Cost()
+    def generate(self, request: GenerationRequest, deadline: float) -> Generated:
+        return Generated.model_construct(completions=tuple((text,) for text in self.texts), cost=Cost())
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coral_core import child_process
 from coral_core.errors import JudgeError
 from coral_core.problems.problem import Case, Problem
 from coral_core.scoring import lint, linters, text_process
@@ -129,7 +130,7 @@ def test_deep_texts_are_refused_by_a_count_and_others_read(process: TextProcess,
 class Here(TextProcess):
     """Asks ruff in this process."""
 
-    def ask(self, request: dict[str, Any], until: float | None = None) -> Any:
+    def ask(self, request: dict[str, Any], until: float = 0.0) -> Any:
         return linters.ruff(request["texts"])
 
 
@@ -231,7 +232,7 @@ def test_what_this_machine_refuses_is_charged_to_no_patch(monkeypatch: pytest.Mo
     """A full disk, for one: the same error for an ordinary text."""
 
     class InThisProcess(TextProcess):
-        def _once(self, request: dict[str, Any], until: float | None) -> Any:
+        def _once(self, request: dict[str, Any], until: float) -> Any:
             reply = text_process._reply(request)
             if "missing" in reply:
                 raise JudgeError(reply["missing"])
@@ -264,7 +265,7 @@ def test_what_this_machine_refuses_is_charged_to_no_patch(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("answer", [Unread("it ended the process"), None, 7, [], {}, "text"])
 def test_no_answer_is_not_a_clean_one(answer: object) -> None:
     class Odd(TextProcess):
-        def ask(self, request: dict[str, Any], until: float | None = None) -> Any:
+        def ask(self, request: dict[str, Any], until: float = 0.0) -> Any:
             return answer
 
     try:
@@ -337,11 +338,11 @@ def test_whatever_becomes_of_the_process_the_next_text_is_read(how: str, monkeyp
     import sys
 
     monkeypatch.setattr(text_process, "PATIENCE", 3.0)
-    monkeypatch.setattr(text_process, "LARGEST_REPLY", 1 << 20)
+    monkeypatch.setattr(TextProcess, "largest_reply", 1 << 20)
     real = subprocess.Popen
     script = SCRIPT.format(BREAKERS[how])
     monkeypatch.setattr(
-        text_process.subprocess, "Popen", lambda command, **rest: real([sys.executable, "-c", script], **rest)
+        child_process.subprocess, "Popen", lambda command, **rest: real([sys.executable, "-c", script], **rest)
     )
     process = TextProcess()
     assert process.ask({"op": "one"}) == "one"
@@ -357,7 +358,7 @@ def test_a_process_that_reads_nothing_is_this_machine_s_fault(monkeypatch: pytes
 
     real = subprocess.Popen
     monkeypatch.setattr(
-        text_process.subprocess,
+        child_process.subprocess,
         "Popen",
         lambda command, **rest: real([sys.executable, "-c", "raise SystemExit(3)"], **rest),
     )

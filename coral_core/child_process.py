@@ -1,0 +1,205 @@
+"""A child process that answers one JSON line per request: the parent's side and the child's.
+
+Engines, linters and plug-ins run in such children. A request that crashes, hangs or outgrows its process costs that
+process only: the parent ends it and starts another for the next request.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO, ClassVar
+
+from coral_core.errors import CoralError
+
+PATIENCE = 1.0
+"""Seconds that a process which closed its pipe has to end, so that its exit status is known."""
+
+
+class ProcessEndedError(Exception):
+    """The process ended, or wrote too much, during a request.
+
+    Args:
+        status: Exit status, negative for a signal; None: it did not end by itself.
+    """
+
+    def __init__(self, status: int | None) -> None:
+        known = f"signal {signal.Signals(-status).name}" if status and status < 0 else f"exit status {status}"
+        super().__init__("no exit status" if status is None else known)
+        self.status = status
+
+
+class ChildProcess:
+    """Runs ``python -m module PARENT_PID`` from the first request on, and again after it ended. One request at a time."""
+
+    module: ClassVar[str]
+    """Calls `serve`."""
+    stderr: ClassVar[int | None] = None
+    largest_reply: ClassVar[int] = 1 << 30
+    """Bytes."""
+    killed_error: ClassVar[CoralError]
+    """Raised for a request after `kill`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._killed = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None while there is no process."""
+        return self._process.pid if self._process else None
+
+    def environment(self) -> dict[str, str]:
+        """Environment of the process, without PYTHONPATH, which is the import path of this process."""
+        return dict(os.environ)
+
+    def exchange(self, request: dict[str, Any], until: float) -> bytes:
+        """Send a request and return the line that answers it. After an error the process is gone.
+
+        Args:
+            request: JSON data.
+            until: When to give up, in `time.monotonic` seconds.
+
+        Raises:
+            CoralError: `killed_error`, after `kill`.
+            TimeoutError: `until` has come.
+            ProcessEndedError: the process ended first.
+        """
+        process = self._running()
+        line = b""
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            with contextlib.suppress(OSError):
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+                line = _line(process.stdout.fileno(), until, self.largest_reply)
+        except BaseException:  # interrupted: the reply that still comes would be taken for the next one
+            self.close()
+            raise
+        if line.endswith(b"\n"):
+            return line
+        is_late = time.monotonic() >= until
+        status = self._end(0.0 if is_late else PATIENCE)
+        if self._killed:
+            raise self.killed_error
+        if is_late:
+            raise TimeoutError
+        raise ProcessEndedError(status)
+
+    def kill(self) -> None:
+        """End the request under way, from any thread; no other process will start."""
+        with self._lock:
+            self._killed = True
+            process = self._process
+        if process is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """End the process; a later request starts another."""
+        self._end()
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        """The process, started where needed. Raises `killed_error`."""
+        if self._process is not None and self._process.poll() is not None:
+            self._end()
+        with self._lock:
+            if self._killed:
+                raise self.killed_error
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", self.module, str(os.getpid())],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self.stderr,
+                    env=self.environment() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    start_new_session=True,
+                )
+            return self._process
+
+    def _end(self, patience: float = 0.0) -> int | None:
+        """As `close`. Returns the exit status, when the process ended by itself within `patience` seconds."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return None
+        status: int | None = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = process.wait(patience)
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.close()
+        return status
+
+
+def _line(descriptor: int, until: float, largest: int) -> bytes:
+    """One line, or its beginning when the stream ends, `until` comes or it is too long."""
+    parts: list[bytes] = []
+    size = 0
+    while size < largest:
+        left = until - time.monotonic()
+        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            break
+        part = os.read(descriptor, 1 << 20)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+        if part.endswith(b"\n"):
+            break
+    return b"".join(parts)
+
+
+# -- the child's side ----------------------------------------------------------------------
+
+
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], prepare: Callable[[], object] = lambda: None) -> None:
+    """Answer requests until the parent hangs up or is gone.
+
+    Args:
+        answer: Returns the reply to one request, as JSON data.
+        prepare: Called before the first request is read.
+    """
+    reader, writer = take_pipes()
+    end_with(int(sys.argv[1]))
+    prepare()
+    for line in reader:
+        writer.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+        writer.flush()
+
+
+def error_reply(error: CoralError) -> dict[str, Any]:
+    """An error as JSON data, for a parent that raises it again."""
+    return {"error": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
+
+
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Standard input and output for requests and replies only: other readers find nothing, prints go to stderr."""
+    reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    return reader, writer
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone.
+
+    PDEATHSIG follows the thread that started us, which may end before its process: poll instead, once a second.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,51 @@
+"""What an engine is asked for and what it answers. Records are plain JSON, so that they can cross a pipe."""
+
+from pathlib import Path
+
+from coral_core.config.tree import GenerationConfig
+from coral_core.frozen import Frozen
+from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.jobs.jobs import Cost, TrainingJob
+
+
+class TrainingRequest(Frozen):
+    """Train an adapter and write it to a folder."""
+
+    job: TrainingJob
+    pairs: tuple[tuple[str, str], ...]
+    """Prompts and answers."""
+    out: Path
+    """An empty folder; becomes a PEFT folder."""
+
+
+class AdapterFolder(Frozen):
+    """A trained adapter."""
+
+    folder: Path
+    """A PEFT folder."""
+    heavy: HeavyGenes
+    """The genes that it was trained with. A folder that is anything else is refused."""
+
+
+class GenerationRequest(Frozen):
+    """Write completions for prompts."""
+
+    adapter: AdapterFolder | None
+    """None: the bare base model."""
+    light: LightGenes
+    prompts: tuple[tuple[str, str], ...]
+    """Problem ids and texts."""
+    samples: int = 1
+    """Completions per prompt."""
+    seed: int
+    shape: GenerationConfig
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion."""
+
+
+class Generated(Frozen):
+    """The answer to a `GenerationRequest`."""
+
+    completions: tuple[tuple[str, ...], ...]
+    """For each prompt, one per sample."""
+    cost: Cost
