@@ -20,7 +20,7 @@ from coral_core.config.yaml_document import KeyPath
 from coral_core.errors import BaseModelError, ConfigError, CoralError, ProblemError
 from coral_core.jobs.job_content import problem_set, prompt_template
 from coral_core.lm.base_model import identify, is_rehearsal, numerics_class
-from coral_core.lm.model_check import check_base_model, tokenizer_folder
+from coral_core.lm.model_check import check_base_model, model_folder
 from coral_core.lm.rehearsal import seconds_of
 from coral_core.lm.targets import check_targets
 from coral_core.lm.tokenizer_files import read_tokenizer
@@ -244,7 +244,7 @@ def token_counts(config: RunConfig, texts: Sequence[str]) -> list[int]:
     """Tokens of each text, as the engine counts them; empty where the base model's tokenizer is not on this machine."""
     if is_rehearsal(config.base_model):
         return []
-    folder = tokenizer_folder(config)
+    folder = model_folder(config)
     if folder is None or not (folder / "tokenizer.json").is_file() or find_spec("tokenizers") is None:
         return []  # the package comes with transformers, which only lanes need
     from tokenizers import Tokenizer

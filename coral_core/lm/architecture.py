@@ -6,8 +6,9 @@ read from its safetensors headers. Not covered: models that need code of their o
 """
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,9 @@ from coral_core.lm.model_files import FLOATS, ModelFolder, Tensor
 Implementation = Literal["sdpa", "eager"]
 HEAD = ("lm_head",)
 """Name of the output head of nearly every model."""
+USUAL_SETS = {"default": MODULE_SETS["attention"], "attention": MODULE_SETS["attention"], "mlp": MODULE_SETS["mlp"], "head": HEAD}  # fmt: skip
+"""Named sets of modules in Llama and its kin."""
+REMEDY = "Give a causal language model that transformers knows, with bfloat16, float16 or float32 weights, as save_pretrained writes it."
 
 _EMBEDDING = re.compile(r"emb|wte|wpe|norm|router|position", re.IGNORECASE)
 _ATTENTION = re.compile(r"attn|attention|(^|\.)att(\.|$)", re.IGNORECASE)
@@ -27,16 +31,8 @@ _IN_LAYER = re.compile(r"(^|\.)\d+\.")
 _EXPERTS = re.compile(r"(^|\.)experts(\.|$)")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 """Keys of config.json for the most positions that the model was made for."""
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "n_embd",
-    "n_layer",
-    "n_head",
-    "n_positions",
-)
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+SIZES = (*LAYERS, "vocab_size", "hidden_size", "num_attention_heads", "n_embd", "n_head", "n_positions")
 """Keys of config.json that are numbers above 0 wherever they stand."""
 _SCALED = ("linear", "dynamic", "yarn")
 """Kinds of rotary scaling whose factor multiplies the configured positions."""
@@ -58,36 +54,29 @@ class Architecture(NamedTuple):
     parameters: int
     modules: tuple[str, ...]
     """Last parts of the names of the linear modules that adapters can target, output head and embeddings left out."""
-    attention: tuple[str, ...]
-    mlp: tuple[str, ...]
-    default: tuple[str, ...]
-    head: tuple[str, ...]
-    """Name of the output head, which `all` leaves out."""
+    sets: dict[str, tuple[str, ...]]
+    """Named sets of modules (default, attention, mlp, head) where they are not those of Llama (`USUAL_SETS`)."""
     fused: tuple[str, ...]
     """Names of expert weights that the loaded model keeps as one parameter, which is no linear module."""
     widths: Mapping[str, int]
     """Module -> smaller side of its largest matrix: a higher rank gains nothing."""
 
-    @property
-    def sets(self) -> dict[str, tuple[str, ...]]:
-        """Named sets of modules where they are not those of Llama (`MODULE_SETS`), for `BaseModelIdentity`."""
-        found = {"default": self.default, "attention": self.attention, "mlp": self.mlp, "head": self.head}
-        usual = {"default": MODULE_SETS["attention"], "attention": MODULE_SETS["attention"], "mlp": MODULE_SETS["mlp"], "head": HEAD}  # fmt: skip
-        return {name: names for name, names in found.items() if set(names) != set(usual[name])}
-
 
 @lru_cache(maxsize=1)
-def table() -> dict[str, dict[str, Any]]:
-    """model_type -> what transformers and PEFT know of it."""
+def _document() -> dict[str, Any]:
     text = files("coral_core.lm").joinpath("architectures.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, Any]] = json.loads(text)["architectures"]
+    found: dict[str, Any] = json.loads(text)
     return found
 
 
-def implementation_of(config: Mapping[str, Any]) -> Implementation:
-    """The attention implementation that `auto` stands for: sdpa where the model's class supports it, else eager."""
-    known = table().get(str(config.get("model_type")), {})
-    return "sdpa" if known.get("sdpa") else "eager"
+def table() -> dict[str, dict[str, Any]]:
+    """model_type -> what transformers and PEFT know of it."""
+    return _document()["architectures"]  # type: ignore[no-any-return]
+
+
+def made_by() -> dict[str, str]:
+    """Versions of transformers and PEFT that the table was made with."""
+    return _document()["made_by"]  # type: ignore[no-any-return]
 
 
 def describe(folder: ModelFolder) -> Architecture:
@@ -122,16 +111,18 @@ def describe(folder: ModelFolder) -> Architecture:
             widths[leaf] = max(widths.get(leaf, 0), min(tensor.shape))
     modules = tuple(sorted(places))
     attention = tuple(leaf for leaf in modules if all(_ATTENTION.search(parent) for parent in places[leaf]))
-    mlp = tuple(leaf for leaf in modules if not any(_outside_mlp(parent, leaf) for parent in places[leaf]))
+    sets = {
+        "default": _default(known, modules, attention),
+        "attention": attention,
+        "mlp": tuple(leaf for leaf in modules if not any(_outside_mlp(parent, leaf) for parent in places[leaf])),
+        "head": (head,),
+    }
     return Architecture(
         model_type=str(config["model_type"]),
-        implementation=implementation_of(config),
-        parameters=sum(_count(tensor.shape) for tensor in folder.tensors.values()),
+        implementation="sdpa" if known.get("sdpa") else "eager",
+        parameters=sum(math.prod(tensor.shape) for tensor in folder.tensors.values()),
         modules=modules,
-        attention=attention,
-        mlp=mlp,
-        default=_default(known, modules, attention),
-        head=(head,),
+        sets={name: names for name, names in sets.items() if set(names) != set(USUAL_SETS[name])},
         fused=tuple(sorted((fused | other) - set(modules))),
         widths=widths,
     )
@@ -139,88 +130,47 @@ def describe(folder: ModelFolder) -> Architecture:
 
 def _supported(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The table's entry. Raises `BaseModelError`: no model that can be trained, or none without code of its own."""
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or not model_type:
-        raise BaseModelError(f"{where}: config.json names no model_type. Save the model with save_pretrained.")
-    if config.get("quantization_config") is not None:
-        kind = config["quantization_config"]
-        method = kind.get("quant_method", "unknown") if isinstance(kind, dict) else "unknown"
-        raise BaseModelError(
-            f"{where}: its weights are quantised ({str(method)[:40]}), which is not supported. Give the model with bfloat16, float16 or float32 weights."
-        )
-    for key in SIZES:
-        if key in config and not (type(config[key]) is int and config[key] > 0):
-            raise BaseModelError(
-                f"{where}: config.json says {key} {str(config[key])[:40]!r}, where a number above 0 belongs. Fetch the model again."
-            )
-    if config.get("return_dict") is False:
-        raise BaseModelError(
-            f"{where}: config.json says return_dict false, so the model would answer with bare tuples. Set it to true, or take it out."
-        )
-    known = table().get(model_type)
-    if known is None and config.get("auto_map"):
-        raise BaseModelError(
-            f"{where}: model_type {model_type[:80]!r} needs Python code of its own (auto_map), which is never run here. Give a model that transformers knows."
-        )
-    if known is None:
-        raise BaseModelError(
-            f"{where}: model_type {model_type[:80]!r} is no causal language model that transformers {made_by()['transformers']} knows. Give a causal language model."
-        )
-    names = config.get("architectures")
-    if isinstance(names, list) and names:
-        right = [n for n in names if isinstance(n, str) and (n == known["class"] or n.endswith(("ForCausalLM", "LMHeadModel")))]  # fmt: skip
-        if not right:
-            raise BaseModelError(
-                f"{where}: architectures {str(names)[:120]}: no causal language model; {known['class']} was expected. Give a model that was saved with its language-model head."
-            )
-    if known.get("masked") and not config.get("is_decoder"):
-        raise BaseModelError(
-            f"{where}: {model_type} without is_decoder reads in both directions, so it cannot generate. Give a causal language model."
-        )
-    if model_type in COUNTED_OTHERWISE:
-        raise BaseModelError(
-            f"{where}: {model_type} counts positions in a way that padding on the left changes, so a prompt's patch would depend on how it is padded; "
-            "that is not supported. Give a causal language model such as Llama, Qwen or GPT-2."
-        )
-    if known.get("cache") is False:
-        raise BaseModelError(
-            f"{where}: {model_type} generates without a key-value cache (a state-space or recurrent model, or a part of another), which is not supported. Give a transformer."
-        )
-    if config.get("is_encoder_decoder"):
-        raise BaseModelError(
-            f"{where}: {model_type} is an encoder with a decoder, no causal language model. Give a causal one."
-        )
+    given, names, quantised = (config.get(key) for key in ("model_type", "architectures", "quantization_config"))
+    model_type = given[:80] if isinstance(given, str) else ""
+    known = table().get(model_type, {})
+    odd = next((key for key in SIZES if key in config and not (type(config[key]) is int and config[key] > 0)), "")
+    endings = (str(known.get("class")), "ForCausalLM", "LMHeadModel")
+    has_head = not isinstance(names, list) or not names or any(str(name).endswith(endings) for name in names)
+    needs_code = not known and bool(config.get("auto_map"))
+    one_way = not known.get("masked") or bool(config.get("is_decoder"))
+    what = f"model_type {model_type!r}"
+    why_not = {
+        "config.json names no model_type": not model_type,
+        f"its weights are quantised ({str(quantised)[:80]}), which is not supported": quantised is not None,
+        f"config.json says {odd} {str(config.get(odd))[:40]!r}, where a number above 0 belongs": bool(odd),
+        "config.json says return_dict false: the model would answer with bare tuples": config.get("return_dict")
+        is False,
+        f"{what} needs Python code of its own (auto_map), which is never run here": needs_code,
+        f"{what} is no causal language model that transformers {made_by()['transformers']} knows": not known,
+        f"architectures {str(names)[:120]}: no causal language model; {endings[0]} was expected": not has_head,
+        f"{what} without is_decoder reads in both directions, so it cannot generate": not one_way,
+        f"{what} counts positions in a way that padding on the left changes": model_type in COUNTED_OTHERWISE,
+        f"{what} generates without a key-value cache, which is not supported": known.get("cache") is False,
+        f"{what} is an encoder with a decoder, no causal language model": bool(config.get("is_encoder_decoder")),
+    }
+    for reason in (reason for reason, applies in why_not.items() if applies):
+        raise BaseModelError(f"{where}: {reason}", remedy=REMEDY)
     return known
-
-
-@lru_cache(maxsize=1)
-def made_by() -> dict[str, str]:
-    """Versions of transformers and PEFT that the table was made with."""
-    text = files("coral_core.lm").joinpath("architectures.json").read_text(encoding="utf-8")
-    found: dict[str, str] = json.loads(text)["made_by"]
-    return found
 
 
 def _check_weights(folder: ModelFolder, where: str) -> None:
     """Raises `BaseModelError`: weights of a type that cannot be trained, or layers without weights."""
-    config = folder.config
     odd = sorted({tensor.dtype for tensor in folder.tensors.values() if tensor.dtype not in FLOATS and len(tensor.shape) > 1 and not _is_mask(tensor)})  # fmt: skip
     if odd:
+        raise BaseModelError(f"{where}: it holds weights of type {', '.join(odd)}", remedy=REMEDY)
+    layers = next((folder.config[key] for key in LAYERS if type(folder.config.get(key)) is int), 0)
+    numbers = {int(part) for name in folder.tensors for part in name.split(".") if part.isdecimal() and len(part) < 6}
+    missing = set(range(min(layers, 10_000))) - numbers
+    if missing and folder.tensors:
         raise BaseModelError(
-            f"{where}: it holds weights of type {', '.join(odd)}, which cannot be trained as they are. Give the model with bfloat16, float16 or float32 weights."
+            f"{where}: config.json names {layers} layers, there are no weights of layer {min(missing)}",
+            remedy="Fetch the model again.",
         )
-    if not folder.tensors:
-        return
-    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
-        layers = config.get(key)
-        if type(layers) is int:
-            numbers = {int(part) for name in folder.tensors for part in name.split(".") if part.isdecimal() and len(part) < 6}  # fmt: skip
-            missing = sorted(set(range(min(layers, 10_000))) - numbers)
-            if missing:
-                raise BaseModelError(
-                    f"{where}: config.json names {layers} layers, there are no weights of layer {missing[0]}. Fetch the model again."
-                )
-            return
 
 
 def _is_mask(tensor: Tensor) -> bool:
@@ -233,18 +183,10 @@ def _outside_mlp(parent: str, leaf: str) -> bool:
     return bool(_ATTENTION.search(parent) or _MIXER.search(parent)) or not _IN_LAYER.search(inside)
 
 
-def _count(shape: Iterable[int]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count
-
-
 def _default(known: Mapping[str, Any], modules: tuple[str, ...], attention: tuple[str, ...]) -> tuple[str, ...]:
     """Target modules of the default LoRA: q, k, v, o where there are all four, else PEFT's choice, else attention, else all."""
-    usual = MODULE_SETS["attention"]
-    if set(usual) <= set(modules):
-        return usual
+    if set(USUAL_SETS["default"]) <= set(modules):
+        return USUAL_SETS["default"]
     named = tuple(name for name in known.get("lora", ()) if name in modules)
     return named or attention or modules
 

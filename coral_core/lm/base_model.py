@@ -16,7 +16,7 @@ from coral_core.errors import BaseModelError
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.architecture import Architecture, Implementation, describe
 from coral_core.lm.engine_environment import without_credentials
-from coral_core.lm.model_files import ModelFolder, Tensor, content_id, files_of, read_folder
+from coral_core.lm.model_files import ModelFolder, Tensor, content_id, files_of, read_folder, read_json
 from coral_core.lm.versions import ENGINE_VERSION
 
 TINY = Path(__file__).parent / "tiny"
@@ -30,22 +30,30 @@ def is_rehearsal(config: BaseModelConfig) -> bool:
     return config.name.split(":")[0] == REHEARSAL
 
 
+def is_on_hub(config: BaseModelConfig) -> bool:
+    """Is the base model one of the Hugging Face hub, by its name?"""
+    name = config.name
+    is_folder = name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
+    return not is_folder and name != TINY_NAME and not is_rehearsal(config)
+
+
 def local_path(config: BaseModelConfig) -> Path | None:
     """The directory of a base model that is not on the hub, or None.
 
     Raises:
-        BaseModelError: it is not there, or it is no model's (see `read_folder`).
+        BaseModelError: it is not there.
     """
     if config.name == TINY_NAME:
         return TINY
-    if config.name.startswith(("/", "./", "../", "~")) or Path(config.name).is_dir():
-        path = Path(config.name).expanduser()
-        if not path.is_dir():
-            raise BaseModelError(
-                f"base_model.name: {config.name}: no such directory. Give a directory, a Hugging Face name, or coral-tiny."
-            )
-        return path
-    return None
+    if is_on_hub(config) or is_rehearsal(config):
+        return None
+    path = Path(config.name).expanduser()
+    if not path.is_dir():
+        raise BaseModelError(
+            f"base_model.name: {config.name}: no such directory",
+            remedy="Give a directory, a Hugging Face name, or coral-tiny.",
+        )
+    return path
 
 
 def lasting_name(config: BaseModelConfig) -> str:
@@ -141,8 +149,7 @@ def _on_hub(name: str, revision: str | None) -> tuple[str, Architecture]:
                 "Check the name and the network, log in for gated models, or give a directory."
             ) from None
         return snapshot.name, describe(read_folder(snapshot))
-    config = read_folder(folder, weights=False).config
-    return commit, describe(ModelFolder(folder, config, {}, tensors))
+    return commit, describe(ModelFolder(folder, read_json(folder / "config.json") or {}, {}, tensors))
 
 
 def cached_snapshot(name: str, revision: str | None) -> Path | None:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from coral_core.bounded_read import open_file, read_file
 from coral_core.errors import BaseModelError, CoralError, EngineError
 from coral_core.json_object import json_object
 
@@ -23,7 +24,10 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 JSON_BYTES = 64 * 2**20
 HEADER_BYTES = 100_000_000
+LARGEST_FILE = 1 << 50
 MOST_FILES = 20_000
+_SAVED = "Give the folder that save_pretrained wrote, with its safetensors."
+_FETCHED = "Fetch it again or save the model with save_pretrained."
 
 _HARMLESS_NAMES = {"pretraining.json"}
 """`pretraining.json`: how coral-tiny was made; nothing reads it."""
@@ -86,10 +90,10 @@ def files_of(folder: Path) -> dict[str, tuple[Path, os.stat_result]]:
         except OSError as error:
             raise _unreadable(path, error) from None
         if not stat.S_ISREG(state.st_mode):
-            raise BaseModelError(f"base model file {path}: no regular file. Take it out of the folder.")
+            raise BaseModelError(f"base model file {path}: no regular file", remedy="Take it out of the folder.")
         if "\n" in name or len(found) >= MOST_FILES:
             raise BaseModelError(
-                f"base model {folder}: a file name with a line break, or more than {MOST_FILES} files. Give the folder that save_pretrained wrote."
+                f"base model {folder}: a file name with a line break, or more than {MOST_FILES} files", remedy=_SAVED
             )
         found[name] = (path, state)
     return found
@@ -150,11 +154,10 @@ def _code(error: BaseException) -> int | None:
 
 
 def _unreadable(path: Path, error: OSError) -> CoralError:
+    problem = f"base model file {path}: cannot be read ({error.strerror})"
     if is_passing(error):
-        return EngineError(
-            f"base model file {path}: cannot be read ({error.strerror}). Look at its disk or mount, and run the same command again."
-        )
-    return BaseModelError(f"base model file {path}: cannot be read ({error.strerror}). Check its permissions.")
+        return EngineError(problem, remedy="Look at its disk or mount, and run the same command again.")
+    return BaseModelError(problem, remedy="Check what it is, and its permissions.")
 
 
 def content_id(folder: Path) -> str:
@@ -178,8 +181,8 @@ def _digest_of(path: str, state: tuple[int, ...]) -> str:
         raise _unreadable(Path(path), error) from None
 
 
-def read_folder(folder: Path, *, weights: bool = True) -> ModelFolder:
-    """Configuration and weights' headers of a model folder; `weights` False where they may still be on the hub.
+def read_folder(folder: Path) -> ModelFolder:
+    """Configuration and weights' headers of a model folder.
 
     Raises:
         BaseModelError: something is missing, damaged or of a kind that cannot be loaded.
@@ -187,89 +190,67 @@ def read_folder(folder: Path, *, weights: bool = True) -> ModelFolder:
     """
     config = read_json(folder / "config.json")
     if config is None:
-        if (folder / "adapter_config.json").exists():
-            raise BaseModelError(
-                f"base model {folder}: a PEFT adapter, no model. Merge it into its base (merge_and_unload) and save that."
-            )
-        raise BaseModelError(
-            f"base model {folder}: it holds no config.json. Give the folder that save_pretrained wrote."
-        )
+        raise BaseModelError(f"base model {folder}: it holds no config.json", remedy=_SAVED)
     if (folder / "adapter_config.json").exists():
         raise BaseModelError(
-            f"base model {folder}: beside config.json lies adapter_config.json, which transformers would load on top. Merge the adapter or take it out."
+            f"base model {folder}: beside config.json lies adapter_config.json, which transformers would load on top",
+            remedy="Merge the adapter or take it out.",
         )
-    generation = read_json(folder / "generation_config.json") or {}
-    tensors = _tensors(folder) if weights else {}
-    return ModelFolder(folder, config, generation, tensors)
+    return ModelFolder(folder, config, read_json(folder / "generation_config.json") or {}, _tensors(folder))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object of a file; None where it is not there. Raises `BaseModelError`: it is none."""
     try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            raise BaseModelError(f"base model file {path}: no regular file. Take it out of the folder.")
-        if state.st_size > JSON_BYTES:
-            raise BaseModelError(
-                f"base model file {path}: {state.st_size} bytes are too many for a JSON file of a model."
-            )
-        return json_object(path.read_bytes())
+        return json_object(read_file(_resolved(path), JSON_BYTES))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _unreadable(path, error) from None
     except ValueError as error:
-        raise BaseModelError(
-            f"base model file {path}: no JSON object ({error}). Fetch it again or save the model with save_pretrained."
-        ) from None
+        raise BaseModelError(f"base model file {path}: no JSON object ({error})", remedy=_FETCHED) from None
+
+
+def _resolved(path: Path) -> Path:
+    """The file itself: in the hub's cache a model is a folder of links."""
+    return Path(os.path.realpath(path))
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     """Tensors of the weights that transformers would load: model.safetensors, or the shards of the index."""
-    if (folder / WEIGHTS).exists():
-        return header(folder / WEIGHTS)
-    index = read_json(folder / INDEX)
-    if index is None:
-        raise BaseModelError(f"base model {folder}: {_no_weights(folder)}")
-    places = index.get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
-        raise BaseModelError(f"base model file {folder / INDEX}: it has no weight_map of file names. Fetch it again.")
+    if missing := missing_weights(folder):
+        raise BaseModelError(
+            f"base model {folder}: no weights: {', '.join(missing[:3])} {'is' if len(missing) == 1 else 'are'} not there (pickled weights "
+            "can run code, and GGUF cannot be trained: neither is read)",
+            remedy=_SAVED,
+        )
     tensors: dict[str, Tensor] = {}
-    shards = sorted(set(places.values()))
-    if wrong := [name for name in shards if Path(name).name != name]:
-        raise BaseModelError(f"base model file {folder / INDEX}: {wrong[0]} is no file of this folder.")
-    if missing := [name for name in shards if not (folder / name).exists()]:
-        raise BaseModelError(
-            f"base model {folder}: {len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}. Fetch the model again."
-        )
-    for name in shards:
+    for name in _shards(folder):
         tensors |= header(folder / name)
-    if lost := sorted(set(places) - set(tensors)):
-        raise BaseModelError(
-            f"base model {folder}: {len(lost)} tensors of {INDEX} are in no shard, the first is {lost[0]}. Fetch the model again."
-        )
     return tensors
 
 
 def missing_weights(folder: Path) -> list[str]:
     """Files of weights that are not there: a download that was not made or not finished. Raises `BaseModelError`."""
-    if (folder / WEIGHTS).exists():
-        return []
-    index = read_json(folder / INDEX)
-    places = (index or {}).get("weight_map")
-    if not isinstance(places, dict):
+    return [name for name in _shards(folder) if not (folder / name).exists()]
+
+
+def _shards(folder: Path) -> list[str]:
+    """Names of the files that hold the weights."""
+    index = None if (folder / WEIGHTS).exists() else read_json(folder / INDEX)
+    if index is None:
         return [WEIGHTS]
-    return sorted({str(name) for name in places.values() if not (folder / str(name)).exists()})
+    places = index.get("weight_map")
+    names = set(places.values()) if isinstance(places, dict) and all(map(_is_name, places.values())) else set()
+    if not names:
+        raise BaseModelError(
+            f"base model file {folder / INDEX}: it has no weight_map of file names of this folder", remedy=_FETCHED
+        )
+    return sorted(names)
 
 
-def _no_weights(folder: Path) -> str:
-    if sorted(folder.glob("*.safetensors")):
-        return f"it has safetensors, but neither {WEIGHTS} nor {INDEX}, which transformers looks for. Save the model with save_pretrained."
-    if sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
-        return "its weights are pickled (.bin, .pt), which can run code when they are loaded. Save it anew with save_pretrained, which writes safetensors."
-    if sorted(folder.glob("*.gguf")):
-        return "its weights are GGUF, which cannot be trained. Give the original folder with safetensors."
-    return f"no weights: neither {WEIGHTS} nor {INDEX} is there. Save the model with save_pretrained."
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and Path(value).name == value
 
 
 def header(file: Path) -> dict[str, Tensor]:
@@ -277,40 +258,32 @@ def header(file: Path) -> dict[str, Tensor]:
 
     Raises:
         BaseModelError: the file is damaged or cut off.
+        EngineError: the disk or the mount failed.
     """
     try:
-        state = file.stat()
-        if not stat.S_ISREG(state.st_mode):
-            raise ValueError("no regular file")
-        return dict(_header(str(file), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
+        with open_file(_resolved(file), LARGEST_FILE) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(HEADER_BYTES, max(0, size - 8)):
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            entries = json_object(stream.read(length))
+        entries.pop("__metadata__", None)
+        tensors = {name: _tensor(name, entry) for name, entry in entries.items()}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        if end != size:
+            raise ValueError(f"its header asks for {end} bytes, it has {size}: it was cut off or damaged")
+        return tensors
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and is_passing(error):
             raise _unreadable(file, error) from None
-        raise BaseModelError(
-            f"base model file {file}: not a safetensors file ({error}). Fetch it again or save the model with save_pretrained."
-        ) from None
+        raise BaseModelError(f"base model file {file}: not a safetensors file ({error})", remedy=_FETCHED) from None
 
 
-@lru_cache(maxsize=256)
-def _header(file: str, state: tuple[int, ...]) -> dict[str, Tensor]:
-    size = state[1]
-    with open(file, "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(HEADER_BYTES, max(0, size - 8)):
-            raise ValueError(f"a header of {length} bytes in a file of {size}")
-        entries = json_object(stream.read(length))
-    tensors, end = {}, 0
-    for name, entry in entries.items():
-        if name == "__metadata__":
-            continue
-        dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        numbers = [*shape, first, last]
-        if not isinstance(dtype, str) or not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError(f"tensor {name[:80]!r} is described by {json.dumps(entry)[:80]}")
-        if dtype in _SIZES and last - first != math.prod(shape) * _SIZES[dtype]:
-            raise ValueError(f"tensor {name[:80]!r} has {last - first} bytes for shape {shape}")
-        tensors[name] = Tensor(dtype, tuple(shape))
-        end = max(end, last)
-    if 8 + length + end != size:
-        raise ValueError(f"its header asks for {8 + length + end} bytes, it has {size}: it was cut off or damaged")
-    return tensors
+def _tensor(name: str, entry: Any) -> Tensor:
+    """One tensor of a header. Raises `ValueError`, `KeyError`, `TypeError`: it is described wrongly."""
+    dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or not all(type(n) is int and n >= 0 for n in [*shape, first, last]):
+        raise ValueError(f"tensor {name[:80]!r} is described by {json.dumps(entry)[:80]}")
+    if dtype in _SIZES and last - first != math.prod(shape) * _SIZES[dtype]:
+        raise ValueError(f"tensor {name[:80]!r} has {last - first} bytes for shape {shape}")
+    return Tensor(dtype, tuple(shape))

@@ -5,7 +5,6 @@ A candidate is a set (q, q+v, attention, mlp, all, all-linear, default), names o
 """
 
 import difflib
-from collections.abc import Iterable
 
 from coral_core.config import RunConfig
 from coral_core.config.gene_space import MODULE_SETS
@@ -123,9 +122,3 @@ def default_lora_of(base: BaseModelIdentity) -> HeavyGenes:
     projections, else all its linear modules.
     """
     return default_lora(base.name, sets_of(base).get("default") or base.modules)
-
-
-def widest(modules: Iterable[str], widths: dict[str, int]) -> int | None:
-    """Highest rank that any of `modules` can use; None where nothing is known of them."""
-    known = [widths[name] for name in modules if name in widths]
-    return max(known, default=None)

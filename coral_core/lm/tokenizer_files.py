@@ -7,51 +7,32 @@ from typing import Any, NamedTuple
 from coral_core.errors import BaseModelError
 from coral_core.lm.model_files import read_json
 
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model", "qwen.tiktoken")  # fmt: skip
+FAST = "tokenizer.json"
+"""The only vocabulary that is read here."""
+VOCABULARIES = (FAST, "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model", "qwen.tiktoken")  # fmt: skip
 """Files that hold a tokenizer's vocabulary; one of them must be there."""
 PLAIN = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 """Tokenizer classes without special tokens of their own: what the files do not name is not there."""
-OWN = {
-    "GPT2": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
-    "CodeGen": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
-    "GPTNeoX": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
-    "Llama": {"bos_token": "<s>", "eos_token": "</s>"},
-    "CodeLlama": {"bos_token": "<s>", "eos_token": "</s>"},
-    "Bloom": {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"},
-    "Gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
-    "Qwen2": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
-}
-"""Special tokens that a tokenizer class has where the files name none."""
 
 
 class TokenizerFiles(NamedTuple):
     """What the files say."""
 
-    folder: Path
     settings: Mapping[str, Any]
+    """Special tokens and class: of special_tokens_map.json, then of tokenizer_config.json."""
     ids: Mapping[str, int]
     """Token -> id; empty where the vocabulary is in a form that is not read here."""
 
     @property
-    def kind(self) -> str | None:
-        """Name of the tokenizer's class."""
-        found = self.settings.get("tokenizer_class")
-        return found if isinstance(found, str) else None
-
-    @property
     def is_plain(self) -> bool:
         """Are the special tokens those that the files name, and no others?"""
-        return self.kind in PLAIN
+        return self.settings.get("tokenizer_class") in PLAIN
 
     def special(self, name: str) -> str | None:
-        """Text of a special token (`bos_token`, `eos_token`, `pad_token`); None where there is none."""
-        for source in (self.settings, read_json(self.folder / "special_tokens_map.json") or {}):
-            if name in source:
-                mark = source[name]
-                text = mark.get("content") if isinstance(mark, dict) else mark
-                return text if isinstance(text, str) else None
-        stem = (self.kind or "").removesuffix("Fast").removesuffix("Tokenizer")
-        return OWN.get(stem, {}).get(name)
+        """Text of a special token (`bos_token`, `eos_token`, `pad_token`); None where the files name none."""
+        mark = self.settings.get(name)
+        text = mark.get("content") if isinstance(mark, dict) else mark
+        return text if isinstance(text, str) else None
 
 
 def read_tokenizer(folder: Path) -> TokenizerFiles:
@@ -61,43 +42,23 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         BaseModelError: there is none, or it needs code of its own.
     """
     settings = read_json(folder / "tokenizer_config.json") or {}
-    there = [name for name in VOCABULARIES if (folder / name).is_file()]
     own_code = settings.get("auto_map")
-    if isinstance(own_code, dict) and own_code.get("AutoTokenizer") and "tokenizer.json" not in there:
+    needs_code = isinstance(own_code, dict) and own_code.get("AutoTokenizer") and not (folder / FAST).is_file()
+    if needs_code or not any((folder / name).is_file() for name in VOCABULARIES):
+        problem = "its tokenizer needs Python code of its own (auto_map), which is never run here" if needs_code else f"no tokenizer: none of {', '.join(VOCABULARIES)} is there"  # fmt: skip
         raise BaseModelError(
-            f"base model {folder}: its tokenizer needs Python code of its own (auto_map), which is never run here. Save a fast tokenizer (tokenizer.json) with it."
+            f"base model {folder}: {problem}",
+            remedy=f"Save a fast tokenizer ({FAST}) into the folder with save_pretrained.",
         )
-    if not there:
-        raise BaseModelError(
-            f"base model {folder}: no tokenizer: none of {', '.join(VOCABULARIES[:6])} is there. Save the tokenizer into the folder with save_pretrained."
-        )
-    return TokenizerFiles(folder, settings, _ids(folder, settings))
+    return TokenizerFiles((read_json(folder / "special_tokens_map.json") or {}) | settings, _ids(folder))
 
 
-def _ids(folder: Path, settings: Mapping[str, Any]) -> dict[str, int]:
-    ids: dict[str, int] = {}
-    whole = read_json(folder / "tokenizer.json")
-    if whole is not None:
-        model = whole.get("model")
-        vocabulary = model.get("vocab") if isinstance(model, dict) else None
-        if isinstance(vocabulary, dict):
-            ids |= _numbers(vocabulary)
-        elif isinstance(vocabulary, list):  # Unigram: pairs of token and score
-            ids |= {str(item[0]): number for number, item in enumerate(vocabulary) if isinstance(item, list) and item}
-        added = whole.get("added_tokens")
-        for token in added if isinstance(added, list) else []:
-            if isinstance(token, dict) and type(token.get("id")) is int:
-                ids[str(token.get("content"))] = token["id"]
-    else:
-        ids |= _numbers(read_json(folder / "vocab.json") or {})
-        ids |= _numbers(read_json(folder / "added_tokens.json") or {})
-    decoder = settings.get("added_tokens_decoder")
-    if ids and isinstance(decoder, dict):
-        for number, token in decoder.items():
-            if str(number).isdecimal() and len(str(number)) < 10 and isinstance(token, dict):
-                ids.setdefault(str(token.get("content")), int(number))
-    return ids
-
-
-def _numbers(table: Mapping[str, Any]) -> dict[str, int]:
-    return {token: number for token, number in table.items() if type(number) is int}
+def _ids(folder: Path) -> dict[str, int]:
+    whole = read_json(folder / FAST) or {}
+    model, added = whole.get("model"), whole.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):  # Unigram: pairs of token and score
+        vocabulary = {item[0]: number for number, item in enumerate(vocabulary) if isinstance(item, list) and item}
+    pairs = list(vocabulary.items()) if isinstance(vocabulary, dict) else []
+    pairs += [(token.get("content"), token.get("id")) for token in added if isinstance(token, dict)] if isinstance(added, list) else []  # fmt: skip
+    return {str(token): number for token, number in pairs if type(number) is int}

@@ -175,11 +175,10 @@ def without(*names: str) -> Callable[[Path], None]:
 
 UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no end token": (named(eos_token=None, pad_token=None), "neither tokenizer_config.json nor config.json names an end token"),
-    "pad outside": (named(pad_token="[PAD]"), r"pad_token '\[PAD\]' has id 10 \(it is not in the vocabulary"),
-    "pad as object": (named(pad_token={"content": "[PAD]"}), r"pad_token '\[PAD\]'"),
-    "bos outside": (named(bos_token="<begin>"), "bos_token '<begin>' has id 10"),
-    "smaller vocabulary": (grown(3), "3 tokens beyond the model's 10 embeddings, such as 'token2' with id 12"),
-    "other vocabulary size": (configured(vocab_size=11), "says vocab_size 11, the weights have 10 embeddings"),
+    "pad outside": (named(pad_token="[PAD]"), r"such as '\[PAD\]' with id 10 \(it is not in the vocabulary"),
+    "pad as object": (named(pad_token={"content": "[PAD]"}), r"such as '\[PAD\]'"),
+    "bos outside": (named(bos_token="<begin>"), "such as '<begin>' with id 10"),
+    "smaller vocabulary": (grown(3), "3 tokens are beyond the model's 10 embeddings, such as 'token2' with id 12"),
     "odd number": (configured(hidden_size="x"), "says hidden_size 'x', where a number above 0 belongs"),
     "no layers": (configured(num_hidden_layers=0), "says num_hidden_layers '0'"),
     "no tokenizer": (without("tokenizer.json"), "no tokenizer: none of tokenizer.json"),
@@ -191,7 +190,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "odd type": (configured(model_type=["llama"]), "names no model_type"),
     "headless": (configured(architectures=["LlamaModel"]), r"\['LlamaModel'\]: no causal language model"),
     "classifier": (configured(architectures=["LlamaForSequenceClassification"]), "LlamaForCausalLM was expected"),
-    "quantised": (configured(quantization_config={"quant_method": "gptq"}), r"quantised \(gptq\)"),
+    "quantised": (configured(quantization_config={"quant_method": "gptq"}), r"quantised \(.*gptq"),
     "both directions": (configured(model_type="bert", architectures=["BertLMHeadModel"]), "reads in both directions"),
     "no end token inside": (lambda folder: [named(eos_token=None, pad_token="<pad>")(folder), configured(eos_token_id=[-1, 10])(folder)], "names an end token of the vocabulary"),
     "positions of padding": (configured(model_type="roberta", architectures=["RobertaForCausalLM"], is_decoder=True), "counts positions in a way"),
@@ -304,11 +303,7 @@ def test_a_download_that_was_not_finished_is_said(hub: Path, llama: Path) -> Non
 
     snapshot(hub, "owner/half", llama, "config.json")
     notes = check_base_model(run("owner/half"))
-    assert (
-        len(notes) == 2
-        and "model.safetensors is missing" in notes[0]
-        and "tokenizer of base model owner/half: it is not on" in notes[1]
-    )
+    assert len(notes) == 1 and "owner/half: it is not on this machine, or not whole" in notes[0]
     with pytest.raises(BaseModelError, match="no weights"):
         identify(run("owner/half").base_model)
 
@@ -316,5 +311,5 @@ def test_a_download_that_was_not_finished_is_said(hub: Path, llama: Path) -> Non
 def test_a_folder_of_the_lanes_is_theirs_to_look_at(tmp_path: Path) -> None:
     missing = run(tmp_path / "not-here", "infra.executor=work-pools")
     notes = check_base_model(missing)
-    assert len(notes) == 1 and "no such directory" in notes[0] and "The lanes look at its files" in notes[0]
+    assert len(notes) == 1 and "it is not on this machine" in notes[0]
     assert "no such directory" in refused(tmp_path / "not-here", error=BaseModelError)
