@@ -69,7 +69,7 @@ docs: env ## rewrite the generated pages: docs/reference and benchmarks/README.m
 	$(BIN)/python -m benchmarks.write_readme
 
 tiny: env ## pre-train the embedded base model from nothing (about 15 minutes on one thread)
-	$(BIN)/python -m coral_core.lm.pretrain --out coral_core/lm/tiny
+	$(BIN)/python -m coral_core.lm.pretrain coral_core/lm/tiny
 
 secrets: ## passwords for deployments/compose.yaml, into deployments/.env (mode 600); what is there stays
 	@bash deployments/make_secrets.sh

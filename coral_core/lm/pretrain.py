@@ -1,4 +1,4 @@
-"""Builds coral-tiny, the embedded base model, from nothing: ``python -m coral_core.lm.pretrain --out DIR``.
+"""Builds coral-tiny, the embedded base model, from nothing: ``python -m coral_core.lm.pretrain DIR``.
 
 A Llama of about 0.9 million parameters that repairs bugs of four classes in the A
 families of `coral_core.problem_sources`; the B families and the other bug classes are left for
@@ -7,10 +7,8 @@ Matrices are trained by Muon (Jordan et al. 2024, momentum orthogonalised by fiv
 Newton-Schulz steps), everything else by AdamW.
 """
 
-import argparse
 import json
 import math
-import multiprocessing
 import random
 import sys
 import time
@@ -28,6 +26,7 @@ from coral_core.prompting.templates import TINY
 
 SPECIAL = ("<pad>", "<bos>", "<sep>", "<eos>")
 VOCABULARY = 768
+PAIRS, STEPS, BATCH, SEED = 32_000, 1_500, 32, 1
 PROMPT_WEIGHT = 0.1
 ECHO_SHARE = 0.03
 """Right A functions that stay as they are, per repair pair: how much the base leaves alone."""
@@ -118,22 +117,16 @@ def _orthogonal(stack: Tensor) -> Tensor:
     return result
 
 
-def _pairs(arguments: tuple[int, int]) -> list[tuple[str, str]]:
-    count, seed = arguments
-    return [(pair.buggy, pair.fixed) for pair in pretraining_pairs(count, seed)]
-
-
-def make_texts(pairs: int, seed: int, echo_share: float = ECHO_SHARE) -> list[tuple[str, str]]:
+def make_texts() -> list[tuple[str, str]]:
     """(prompt, answer) texts, shuffled: repair pairs, some echoes, plain functions with an empty prompt."""
-    workers = multiprocessing.cpu_count()
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        chunks = pool.map(_pairs, [(pairs // 8, seed * 1000 + part) for part in range(8)])
-    drawn = [pair for chunk in chunks for pair in chunk]
-    drawn += [(pair.buggy, pair.fixed) for pair in echo_pairs(int(pairs * echo_share), seed)]
-    drawn += [(text, text) for text in scrambles(int(pairs * SCRAMBLE_SHARE), seed)]
+    drawn = [
+        (pair.buggy, pair.fixed) for part in range(8) for pair in pretraining_pairs(PAIRS // 8, SEED * 1000 + part)
+    ]
+    drawn += [(pair.buggy, pair.fixed) for pair in echo_pairs(int(PAIRS * ECHO_SHARE), SEED)]
+    drawn += [(text, text) for text in scrambles(int(PAIRS * SCRAMBLE_SHARE), SEED)]
     texts = [(TINY.prompt(buggy), TINY.answer(fixed)) for buggy, fixed in drawn]
-    texts += [("<bos>", source + "<eos>") for source in plain_functions(int(pairs * PLAIN_SHARE), seed, ALL_FAMILIES)]
-    random.Random(seed).shuffle(texts)
+    texts += [("<bos>", source + "<eos>") for source in plain_functions(int(PAIRS * PLAIN_SHARE), SEED, ALL_FAMILIES)]
+    random.Random(SEED).shuffle(texts)
     return texts
 
 
@@ -146,9 +139,9 @@ def scrambles(count: int, seed: int) -> list[str]:
     return ["\n".join([rng.choice(sources)[0], *rng.sample(bodies, rng.randint(2, 6))]) for _ in range(count)]
 
 
-def batches(encoded: list[tuple[list[int], int]], size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(encoded: list[tuple[list[int], int]], size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
     """(tokens, loss weights) of shape (size, length), examples of like length together, endlessly."""
-    rng = random.Random(seed)
+    rng = random.Random(SEED)
     order = list(range(len(encoded)))
     while True:
         rng.shuffle(order)
@@ -179,78 +172,66 @@ def loss_of(model: nn.Module, tokens: Tensor, weights: Tensor) -> Tensor:
     return (losses * weight).sum() / weight.sum()
 
 
-def train(model: LlamaForCausalLM, encoded: list[tuple[list[int], int]], steps: int, seed: int) -> list[float]:
-    """`steps` steps of batch 32: 40 % flat, then linear decay. Returns the losses."""
+def train(model: LlamaForCausalLM, encoded: list[tuple[list[int], int]]) -> list[float]:
+    """Steps of `BATCH` texts: 40 % at a constant rate, then linear decay. Returns the losses."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimisers = [Muon(matrices, lr=1.5e-2), torch.optim.AdamW(others, lr=3e-3, weight_decay=0.0, betas=(0.9, 0.95))]
     base = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
     losses: list[float] = []
-    started = time.time()
-    for step, (tokens, weights) in zip(range(steps), batches(encoded, 32, seed), strict=False):
-        factor = min(1.0, (steps - step) / (0.6 * steps))
+    for step, (tokens, weights) in zip(range(STEPS), batches(encoded), strict=False):
+        factor = min(1.0, (STEPS - step) / (0.6 * STEPS))
         for optimiser, lr in zip(optimisers, base, strict=True):
             optimiser.param_groups[0]["lr"] = lr * factor
             optimiser.zero_grad()
-        loss = loss_of(model, tokens.to(model.device), weights.to(model.device))
+        loss = loss_of(model, tokens, weights)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         for optimiser in optimisers:
             optimiser.step()
         losses.append(loss.item())
-        if step % 50 == 0 or step == steps - 1:
-            print(
-                f"step {step:5d} loss {sum(losses[-20:]) / len(losses[-20:]):.4f} {time.time() - started:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+        if step % 50 == 0:
+            print(f"step {step} of {STEPS}, loss {sum(losses[-20:]) / len(losses[-20:]):.4f}", file=sys.stderr)
     return losses
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Pre-train coral-tiny from nothing.")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pairs", type=int, default=32_000)
-    parser.add_argument("--steps", type=int, default=1_500)
-    parser.add_argument("--echo-share", type=float, default=ECHO_SHARE)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="1 gives the same bits on any number of cores")
-    options = parser.parse_args()
-    started = time.time()
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
-    texts = make_texts(options.pairs, options.seed, options.echo_share)
-    print(f"{len(texts)} texts in {time.time() - started:.0f} s", file=sys.stderr, flush=True)
-    plain = [
-        prompt.removeprefix("<bos>").removesuffix("<sep>") + "\n" + answer.removesuffix("<eos>")
-        for prompt, answer in texts
-    ]
-    # the tokenizer also sees the B families, as plain functions: their names must not fall to bytes
-    tokenizer = build_tokenizer(plain[:12_000] + plain_functions(4_000, options.seed + 1, ALL_FAMILIES))
+def encode(tokenizer: PreTrainedTokenizerFast, texts: list[tuple[str, str]]) -> list[tuple[list[int], int]]:
+    """Token ids of prompt and answer, and how many of them are the prompt's; texts that are too long are left out."""
     encoded = []
     for prompt, answer in texts:
         before, after = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, answer))
         if len(before) + len(after) <= LONGEST:
             encoded.append((before + after, len(before)))
-    model = build_model(len(tokenizer)).to(options.device)
-    losses = train(model, encoded, options.steps, options.seed)
-    options.out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).cpu().save_pretrained(options.out, safe_serialization=True)
-    tokenizer.save_pretrained(options.out)
+    return encoded
+
+
+def main() -> None:
+    """Write the model, its tokenizer and `pretraining.json` to the folder that the command line names."""
+    out, started = Path(sys.argv[1]), time.time()
+    torch.manual_seed(SEED)
+    torch.set_num_threads(1)  # the same bits on any number of cores
+    texts = make_texts()
+    plain = [
+        f"{prompt.removeprefix('<bos>').removesuffix('<sep>')}\n{answer.removesuffix('<eos>')}"
+        for prompt, answer in texts
+    ]
+    # the tokenizer also sees the B families, as plain functions: their names must not fall to bytes
+    tokenizer = build_tokenizer(plain[:12_000] + plain_functions(4_000, SEED + 1, ALL_FAMILIES))
+    encoded = encode(tokenizer, texts)
+    model = build_model(len(tokenizer))
+    losses = train(model, encoded)
+    model.to(torch.bfloat16).save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)
     facts = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "vocabulary": len(tokenizer),
         "texts": len(encoded),
-        "tokens_seen": options.steps * 32 * sum(len(ids) for ids, _ in encoded) // len(encoded),
-        "steps": options.steps,
-        "seed": options.seed,
+        "tokens_seen": STEPS * BATCH * sum(len(ids) for ids, _ in encoded) // len(encoded),
+        "steps": STEPS,
+        "seed": SEED,
         "final_loss": round(sum(losses[-20:]) / 20, 4),
         "seconds": round(time.time() - started),
         "torch": torch.__version__,
     }
-    (options.out / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")
-    print(json.dumps(facts), file=sys.stderr)
+    (out / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":
