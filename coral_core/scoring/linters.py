@@ -36,8 +36,6 @@ CPU_SECONDS = 10
 WALL_SECONDS = 120.0
 THREADS, STACK_BYTES = 4, 64 << 20
 CONTROL = "def f(x):\n    return x\n"
-CONTROL_FILE = "control.py"
-"""Read beside the texts of each batch: where ruff finds no marked line in it either, the texts are not the cause."""
 
 
 class _Complaints(logging.Handler):
@@ -138,12 +136,15 @@ def ruff(texts: Sequence[str]) -> list[int | str] | str:
     """Number of violations of each text, or why it was not read; a text when all of them were too much for one process.
 
     Raises:
-        LinterMissing: a single text was too much, and so is an ordinary one.
+        LinterMissing: a text was not read, and neither is an ordinary one.
     """
     counts = _ruff(texts, CPU_SECONDS + len(texts) / 20)
-    if isinstance(counts, str) and len(texts) == 1:
+    if isinstance(counts, str):
+        if len(texts) > 1:
+            return counts
+        counts = [counts]
+    if any(isinstance(count, str) for count in counts):
         trial(ruff_too=True)
-        return [counts]
     return counts
 
 
@@ -161,13 +162,12 @@ def _ruff(texts: Sequence[str], cpu_seconds: float) -> list[int | str] | str:
     """As `ruff`, in one process; a text says how that process ended when it did not end well."""
     from ruff import find_ruff_bin  # type: ignore[import-untyped]
 
+    marked = {}
     with tempfile.TemporaryDirectory(prefix="coral-lint-") as folder:
-        marked = {}
         for number, text in enumerate(texts):
-            body, last = linted(text)
-            marked[f"p{number:06d}.py"] = last
-            (Path(folder) / f"p{number:06d}.py").write_text(body, encoding="utf-8", newline="")
-        (Path(folder) / CONTROL_FILE).write_text(linted(CONTROL)[0], encoding="utf-8", newline="")
+            file = Path(folder) / f"p{number:06d}.py"
+            body, marked[file.name] = linted(text)
+            file.write_text(body, encoding="utf-8", newline="")
         try:
             command = [find_ruff_bin(), "check", "--isolated", "--no-cache", "--quiet", "--ignore-noqa", "--exit-zero"]
             command += ["--no-respect-gitignore"]  # the folder may lie in somebody's repository
@@ -179,45 +179,37 @@ def _ruff(texts: Sequence[str], cpu_seconds: float) -> list[int | str] | str:
             )
         except OSError as error:
             return f"ruff cannot be started: {error}"
-        return _said(process, marked, cpu_seconds)
+        with process:
+            return _said(process, marked, int(cpu_seconds) + 1)
 
 
-def _said(process: "subprocess.Popen[bytes]", marked: dict[str, int], cpu_seconds: float) -> list[int | str] | str:
+def _said(process: "subprocess.Popen[bytes]", marked: dict[str, int], cpu_seconds: int) -> list[int | str] | str:
     """Reads violations line by line: a text may have any number of them."""
-    whole = int(cpu_seconds) + 1
     late = threading.Timer(WALL_SECONDS, process.kill)
     late.start()
     counts: dict[str, int] = dict.fromkeys(marked, 0)
-    marked = marked | {CONTROL_FILE: linted(CONTROL)[1]}
     problems: dict[str, str] = {}
     seen: set[str] = set()
     try:
-        resource.prlimit(process.pid, resource.RLIMIT_CPU, (whole, whole + 1))
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
         assert process.stdout is not None
         for line in process.stdout:
             row = json.loads(line)
             name = Path(row["filename"]).name
             if row["code"] in (None, "invalid-syntax") or row["code"].startswith("E9"):
                 problems.setdefault(name, f"ruff cannot read it: {row['message']}"[:200])
-            elif row["location"]["row"] >= marked[name]:
-                seen |= {name} if row["code"] == SEEN_BY_RUFF else set()
-            elif name in counts:
+            elif row["location"]["row"] < marked[name]:
                 counts[name] += 1
+            elif row["code"] == SEEN_BY_RUFF:
+                seen.add(name)
         status = process.wait()
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"ruff's answer cannot be read: {type(error).__name__}: {error}"[:200]
     finally:
         late.cancel()
         process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
     if status != 0:
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         return f"ruff did not come through ({how})"
-    if CONTROL_FILE not in seen:
-        return problems.get(CONTROL_FILE, "ruff did not read an ordinary text beside it")
-    return [
-        problems.get(name, count if name in seen else "ruff did not read it to its end")
-        for name, count in counts.items()
-    ]
+    unread = "ruff did not read it to its end"
+    return [problems.get(name, count if name in seen else unread) for name, count in counts.items()]

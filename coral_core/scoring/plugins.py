@@ -81,15 +81,20 @@ def measure_one(name: str, version: str, judged: Judged) -> float:
             f"objective {name}: this lane has version {objective.version}, the job names {version}",
             remedy="Install one version everywhere.",
         )
+    return checked(f"objective {name}", objective, judged)
+
+
+def checked(name: str, objective: Objective, judged: Judged) -> float:
+    """What `objective` returns, in [0, 1]. Raises `ObjectiveError`: it raised, or returned no such number."""
     try:
         returned = objective(judged)
         if isinstance(returned, (bool, str, bytes, bytearray)):  # `float` would take them
             raise TypeError(f"it returned {reprlib.repr(returned)}, which is no number")
         value = float(returned)
     except Exception as error:
-        raise ObjectiveError(f"objective {name} failed: {_named(error)}", remedy="Repair the plug-in.") from error
+        raise ObjectiveError(f"{name} failed: {_named(error)}", remedy="Repair the plug-in.") from error
     if not (math.isfinite(value) and 0.0 <= value <= 1.0):
-        raise ObjectiveError(f"objective {name} returned {value}, which is not in [0, 1]", remedy="Repair the plug-in.")
+        raise ObjectiveError(f"{name} returned {value}, which is not in [0, 1]", remedy="Repair the plug-in.")
     return value
 
 

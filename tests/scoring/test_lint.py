@@ -223,9 +223,9 @@ def test_where_ruff_reads_no_text_at_all_it_is_not_the_patches_fault(monkeypatch
     real = linters.tempfile.TemporaryDirectory
     monkeypatch.setattr(linters.tempfile, "TemporaryDirectory", lambda prefix: real(prefix="x", suffix=".venv"))
     monkeypatch.setattr(linters, "RULES", "W")  # no rule of the selection finds the marked line
-    assert isinstance(linters.ruff([GOOD, BAD]), str)
-    with pytest.raises(linters.LinterMissing, match="ordinary text"):
-        linters.ruff([GOOD])
+    for texts in ([GOOD, BAD], [GOOD]):
+        with pytest.raises(linters.LinterMissing, match="ordinary text"):
+            linters.ruff(texts)
 
 
 def test_what_this_machine_refuses_is_charged_to_no_patch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,13 +113,12 @@ def test_another_version_a_failure_or_a_number_out_of_range_is_an_error_not_a_sc
 
 
 def test_the_conformance_suite_finds_what_is_wrong() -> None:
-    with Judge(workers=2) as judge:
-        assert complaints(find_objective("brevity"), judge) == []
-        assert any("raised RuntimeError" in line for line in complaints(find_objective("loud"), judge))
-        assert any("not in [0, 1]" in line for line in complaints(find_objective("bad"), judge))
-        assert any("reverse order" in line for line in complaints(find_objective("first"), judge))
-        nameless = sys.modules["coral_plugin_of_a_test"].nameless
-        assert any("version" in line for line in complaints(nameless, judge))
+    assert complaints(find_objective("brevity")) == []
+    assert any("failed: RuntimeError" in line for line in complaints(find_objective("loud")))
+    assert any("not in [0, 1]" in line for line in complaints(find_objective("bad")))
+    assert any("reverse order" in line for line in complaints(find_objective("first")))
+    nameless = sys.modules["coral_plugin_of_a_test"].nameless
+    assert any("version" in line for line in complaints(nameless))
 
 
 @pytest.mark.torch
