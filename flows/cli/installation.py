@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,86 +106,58 @@ class PoolOptions:
     def place(self, url: str) -> Place:
         """What templates are rendered with; `url` is the configured API. Raises `ConfigError` for options that do not fit."""
         code, layers = (list(filter(None, given or ())) for given in (self.code_root, self.allow_missing_layer))
-        if self.type == "process":
-            for option, values, variable in (
-                ("--code-root", code, "CORAL_ROOTS_CODE"),
-                ("--allow-missing-layer", layers, "CORAL_ALLOW_MISSING_LAYERS"),
-            ):
-                if values:
-                    raise ConfigError(
-                        f"{option} {' '.join(values)}: is for containers",
-                        remedy=f"Flow runs that are processes have {variable} of their worker's environment: set it there.",
-                    )
-        else:
-            _check_path("--store", self.store)
-        for folder in code:
-            _check_path("--code-root", folder)
-        for layer in layers:
-            if layer not in ("landlock", "seccomp"):
-                raise ConfigError(
-                    f"--allow-missing-layer {layer}: cannot be done without", remedy="Known: landlock, seccomp."
-                )
-        if self.token_file and (self.type != "docker" or not self.token_file.startswith("/")):
-            raise ConfigError(
-                f"--token-file {self.token_file}: is for --type docker, and an absolute path",
-                remedy="On Kubernetes name a secret (--token-secret); lanes that are processes have HF_TOKEN of their worker.",
-            )
+        api_url = "" if self.type == "process" else self.api_url or url  # processes have the address of their worker
+        for problem, remedy in self._mistakes(code, layers, api_url):
+            raise ConfigError(problem, remedy=remedy)
+        labels = {"coral-a100": self.training_node_label, "coral-a10g": self.evaluation_node_label}
         return Place(
             infrastructure=self.type,
             workdir=str((self.workdir or Path.cwd()).absolute()),
-            store=self.store,
-            control_image=self.control_image,
-            lane_image=self.lane_image,
-            pull_policy=self.pull_policy,
-            network=self.network,
-            namespace=self.namespace,
-            claim=self.claim,
-            node_labels=self._node_labels(),
-            token_file=self.token_file,
-            token_secret=self.token_secret,
+            node_labels={pool: label for pool, label in labels.items() if label},
             code_roots=":".join(code),
             missing_layers=",".join(layers),
-            gpus=self.gpus,
-            api_url=self._api_url(url),
+            api_url=api_url,
+            **{name: getattr(self, name) for name in HANDED_ON},
         )
 
-    def _node_labels(self) -> dict[str, str]:
-        given = {"coral-a100": self.training_node_label, "coral-a10g": self.evaluation_node_label}
-        for kind, label in zip(("training", "evaluation"), given.values(), strict=True):
+    def _mistakes(self, code: list[str], layers: list[str], api_url: str) -> Iterator[tuple[str, str]]:
+        """What is wrong with the options, and what to do about each."""
+        paths = [("--code-root", folder) for folder in code]
+        if self.type == "process":
+            known = [(option, value, "CORAL_ROOTS_CODE") for option, value in paths]
+            known += [("--allow-missing-layer", layer, "CORAL_ALLOW_MISSING_LAYERS") for layer in layers]
+            for option, value, variable in known:
+                remedy = f"Flow runs that are processes have {variable} of their worker's environment: set it there."
+                yield f"{option} {value}: is for containers", remedy
+        else:  # a colon stands between host and container, and in lists
+            for option, path in [("--store", self.store), *paths]:
+                if not path.startswith("/") or ":" in path:
+                    yield f"{option} {path}: is a path in containers", "Give an absolute path without a colon."
+        for layer in layers:
+            if layer not in ("landlock", "seccomp"):
+                yield f"--allow-missing-layer {layer}: cannot be done without", "Known: landlock, seccomp."
+        if self.token_file and (self.type != "docker" or not self.token_file.startswith("/")):
+            problem = f"--token-file {self.token_file}: is for --type docker, and an absolute path"
+            yield problem, "On Kubernetes name a secret (--token-secret); lanes that are processes have HF_TOKEN of their worker."  # fmt: skip
+        for kind, label in (("training", self.training_node_label), ("evaluation", self.evaluation_node_label)):
             if label and not LABEL.fullmatch(label):
-                raise ConfigError(
-                    f"--{kind}-node-label {label}: is not a label of a node",
-                    remedy="Give KEY=VALUE or KEY=VALUE,VALUE, as kubectl get nodes --show-labels writes them.",
-                )
-        return {pool: label for pool, label in given.items() if label}
-
-    def _api_url(self, configured: str) -> str:
-        if self.type == "process":  # has the address of its worker
-            return ""
-        url = self.api_url or configured
-        if (clean := without_secrets(url)) != url:
-            raise ConfigError(
-                f"--api-url {clean}: a user name, a password or a query stands in the address, and everybody who sees the pools "
-                "would read it",
-                remedy="Give the address alone; workers get the key from PREFECT_API_AUTH_STRING or PREFECT_API_KEY in their "
-                "environment.",
-            )
+                remedy = "Give KEY=VALUE or KEY=VALUE,VALUE, as kubectl get nodes --show-labels writes them."
+                yield f"--{kind}-node-label {label}: is not a label of a node", remedy
+        if (clean := without_secrets(api_url)) != api_url:
+            problem = f"--api-url {clean}: a user name, a password or a query stands in the address, and everybody who sees the pools would read it"
+            yield problem, "Give the address alone; workers get the key from PREFECT_API_AUTH_STRING or PREFECT_API_KEY in their environment."  # fmt: skip
         isolated = self.type == "kubernetes" or (self.type == "docker" and self.network != "host")
-        if isolated and LOOPBACK.match(url):
-            raise ConfigError(
-                f"--api-url {url}: is the container itself for lanes in one",
-                remedy="Give the API's address as they reach it"
-                + (", or --network host." if self.type == "docker" else "."),
+        if isolated and LOOPBACK.match(api_url):
+            remedy = "Give the API's address as they reach it" + (
+                ", or --network host." if self.type == "docker" else "."
             )
-        return url
+            yield f"--api-url {api_url}: is the container itself for lanes in one", remedy
 
 
-def _check_path(option: str, path: str) -> None:
-    """Paths in containers are written with a colon between host and container, and in lists. Raises `ConfigError`."""
-    if not path.startswith("/") or ":" in path:
-        raise ConfigError(f"{option} {path}: is a path in containers", remedy="Give an absolute path without a colon.")
-
-
+HANDED_ON = (
+    "store", "control_image", "lane_image", "pull_policy", "network", "namespace", "claim", "token_file", "token_secret", "gpus",
+)  # fmt: skip
+"""Options that a `Place` has under the same name."""
 NO_NOTIFY = Notify()
 USUAL_POOLS = PoolOptions()
 
