@@ -103,7 +103,7 @@ class Entry(Frozen):
     problem: str = ""
 
 
-class Stranger(Frozen):
+class ForeignItem(Frozen):
     """Something in a folder of entries that is not named by a digest, and so is none."""
 
     folder: Literal["adapters", "evaluations"]
@@ -124,17 +124,15 @@ class Store:
     """Content-addressed adapters and evaluations under one directory that all lanes share."""
 
     def __init__(self, path: str | Path) -> None:
-        if "://" in str(path) and not str(path).startswith("file://"):
-            raise StoreError(
-                f"store.path: {path}: only directories (local or mounted) are supported. Mount it, or give a directory."
-            )
+        remedy, text = "Give a directory, local or mounted.", str(path)
+        if "://" in text and not text.startswith("file://"):
+            raise StoreError(f"store.path: {text[:200]!r}: only directories are supported", remedy=remedy)
         try:
-            self.root = Path(str(path).removeprefix("file://")).expanduser().absolute()
-            os.fsencode(self.root)
+            self.root = Path(text.removeprefix("file://")).expanduser().absolute()
+            if b"\0" in os.fsencode(self.root):
+                raise ValueError("it holds a NUL byte")
         except (RuntimeError, ValueError) as error:  # ~nobody; characters that no file system takes
-            raise StoreError(f"store.path: {str(path)[:200]!r}: is no path ({error}). Give a directory.") from None
-        if "\0" in str(self.root):
-            raise StoreError(f"store.path: {str(path)[:200]!r}: holds a NUL byte. Give a directory.")
+            raise StoreError(f"store.path: {text[:200]!r}: is no path ({error})", remedy=remedy) from None
         self._said: set[tuple[Kind, str, str]] = set()
 
     # -- set-up ----------------------------------------------------------------------------
@@ -150,8 +148,8 @@ class Store:
         for name in FOLDERS.values():
             if (found := look_at(self.root / name)) is not None and not stat.S_ISDIR(found.st_mode):
                 raise StoreError(
-                    f"store {self.root}: {name} is {kind_of(found.st_mode)}, not a folder, and links within a store are not "
-                    "followed. Move what it leads to here, or link the whole store (store.path may be a link)."
+                    f"store {self.root}: {name} is {kind_of(found.st_mode)}, not a folder; links within a store are not followed",
+                    remedy="Move what it leads to here, or link the whole store (store.path may be a link).",
                 )
         self.probe()
 
@@ -177,19 +175,21 @@ class Store:
 
     @property
     def is_prepared(self) -> bool:
-        """Is there a store? A directory without its folders is new, or a mount point with nothing mounted on it."""
+        """Whether there is a store. A directory without its folders is new, or an unmounted mount point."""
         return (self.root / "adapters").is_dir()
 
     def _must_be_prepared(self) -> None:
-        """Raise `FileNotFoundError` on a bare mount point: what is written there would lie below the store that is mounted again."""
+        """Raise `FileNotFoundError` on an unmounted mount point: what is written there is hidden when the store is mounted again."""
         if not self.is_prepared:
             raise FileNotFoundError(errno.ENOENT, "no such directory", str(self.root / "adapters"))
 
     def make_folder(self, path: Path) -> None:
-        """Make `path` within the store, open to whom the root is open: lanes may be other users than the evolution.
+        """Make `path` within the store with the permissions of the root: lanes may run as other users than the evolution.
 
-        Somebody who opens the root to a group (``chmod 2775``) has opened all that is made in it later. Raises
-        `FileNotFoundError` when the root is gone: an unmounted store must not come to life on the disk below.
+        After ``chmod 2775`` of the root, its group may write to all that is made later.
+
+        Raises:
+            FileNotFoundError: the root is gone; no store is created on an unmounted mount point.
         """
         shared = self.root.stat().st_mode & 0o2777
         for folder in [p for p in (*reversed(path.parents), path) if self.root in p.parents and not p.exists()]:
@@ -197,6 +197,7 @@ class Store:
             folder.chmod(shared | folder.stat().st_mode & 0o7777)
 
     def discard(self, scratch: Path) -> None:
+        """Remove a folder made by `scratch`."""
         shutil.rmtree(scratch, ignore_errors=True)
 
     # -- adapters --------------------------------------------------------------------------
@@ -303,7 +304,10 @@ class Store:
         try:
             check_consistency(evaluation)
         except ValueError as error:
-            raise StoreError(f"evaluation {digest[:12]}: is not published, because {error}. Run it again, and report it if it comes again.") from None  # fmt: skip
+            raise StoreError(
+                f"evaluation {digest[:12]}: is not published, because {error}",
+                remedy="Run it again, and report it if it comes again.",
+            ) from None
         body = evaluation.model_dump_json()
         checksum = hashlib.sha256(body.encode()).hexdigest()
         envelope = Envelope(engine_version=ENGINE_VERSION, sha256=checksum, evaluation=body)
@@ -343,12 +347,12 @@ class Store:
         return evaluation
 
     def is_published(self, kind: Kind, digest: str) -> bool:
-        """Is there a result? A look at names only: who uses the result checks it."""
+        """Whether there is a result. Looks at names only: the reader of the result checks it."""
         inner = _MANIFEST if kind == "adapter" else ""
         return _is_digest(digest) and look_at(self._path(kind, digest) / inner) is not None
 
     def holds(self, kind: Kind, digest: str) -> bool:
-        """Does anything lie at the place of an entry, sound or not?"""
+        """Whether anything lies at the place of an entry, sound or not."""
         return look_at(self._path(kind, digest)) is not None
 
     def _path(self, kind: Kind, digest: str) -> Path:
@@ -367,11 +371,11 @@ class Store:
             return
         except OSError as error:
             raise StoreError(
-                f"store {self.root}: {FOLDERS[kind]}/{path.name} is broken and cannot be moved away ({error.strerror or error}). "
-                "Remove it, as its owner or as root, and run the same command again; finished work is kept"
+                f"store {self.root}: {FOLDERS[kind]}/{path.name} is broken and cannot be moved away ({error.strerror or error})",
+                remedy="Remove it, as its owner or as root, and run the same command again; finished work is kept.",
             ) from error
 
-    # -- looking after it ------------------------------------------------------------------
+    # -- maintenance -----------------------------------------------------------------------
 
     def entries(self, check: bool = False) -> Iterator[Entry]:
         """All entries by kind and digest; `check` reads every byte and reports broken ones.
@@ -390,10 +394,10 @@ class Store:
                 if (digest := _digest_of(kind, name)) is not None:
                     yield kind, digest, found
 
-    def strangers(self) -> list[Stranger]:
+    def foreign_items(self) -> list[ForeignItem]:
         """What lies among the entries and is none: files of desktops, links, folders of other names. Raises `StoreError`."""
         return [
-            Stranger(folder=folder, name=on_one_line(name), what=kind_of(found.st_mode))
+            ForeignItem(folder=folder, name=on_one_line(name), what=kind_of(found.st_mode))
             for kind, folder in FOLDERS.items()
             for name, found in self._listed(kind).items()
             if _digest_of(kind, name) is None
@@ -406,7 +410,8 @@ class Store:
             return {}
         except OSError as error:
             raise StoreError(
-                f"store {self.root}: {FOLDERS[kind]} cannot be listed ({error.strerror or error}). Look at its permissions and its mount; links within a store are not followed."
+                f"store {self.root}: {FOLDERS[kind]} cannot be listed ({error.strerror or error})",
+                remedy="Look at its permissions and its mount; links within a store are not followed.",
             ) from None
 
     def _entry(self, kind: Kind, digest: str, found: os.stat_result, check: bool) -> Entry:
@@ -485,7 +490,8 @@ class Store:
         """Entries whose digest starts with `prefix`. Raises `StoreError`: that is no beginning of a digest."""
         if not _PREFIX.fullmatch(prefix):
             raise StoreError(
-                f"{prefix[:100]!r}: is no digest, nor the beginning of one (1 to 64 of 0-9 and a-f). See: coral store ls"
+                f"{prefix[:100]!r}: is no digest, nor the beginning of one (1 to 64 of 0-9 and a-f)",
+                remedy="See: coral store ls",
             )
         return [(kind, digest) for kind, digest, _ in self._digests() if digest.startswith(prefix)]
 
@@ -557,12 +563,12 @@ def _is_digest(text: str) -> bool:
 
 def _checked(digest: str) -> str:
     if not _is_digest(digest):
-        raise StoreError(f"{digest[:100]!r}: is no digest (64 of 0-9 and a-f). See: coral store ls")
+        raise StoreError(f"{digest[:100]!r}: is no digest (64 of 0-9 and a-f)", remedy="See: coral store ls")
     return digest
 
 
 def _digest_of(kind: Kind, name: str) -> str | None:
-    """The digest that a name in a folder of entries stands for; None when it is a stranger's."""
+    """The digest that a name in a folder of entries stands for; None when it is of no entry."""
     digest = name if kind == "adapter" else name.removesuffix(".json")
     return digest if _is_digest(digest) and (kind == "adapter" or name.endswith(".json")) else None
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from coral_core.errors import ConfigError, StoreError
 from coral_core.lm.versions import ENGINE_VERSION, RECIPE_VERSION
-from coral_core.store.store import Entry, Store, Stranger
+from coral_core.store.store import Entry, ForeignItem, Store
 from coral_core.untrusted import visible
 from flows.cli.markup import echo, print_json, table, words
 from flows.cli.places import AsJson, size
@@ -25,13 +25,13 @@ LONGEST = 200
 def ls(*, path: StoreFolder = "runs/store", as_json: AsJson = False) -> None:
     """List adapters and evaluations with their size and the version that made them; contents are not checked (see verify)."""
     store = _open(path)
-    entries, strangers = list(store.entries()), store.strangers()
+    entries, foreign = list(store.entries()), store.foreign_items()
     if as_json:
-        print_json({"schema_version": 1, "path": visible(path), "entries": entries, "foreign": strangers})
+        print_json({"schema_version": 1, "path": visible(path), "entries": entries, "foreign": foreign})
         return
     if entries:
         echo(table(("<kind", "<digest", "size", "<when", "<made by", "<<"), map(_cells, entries)))
-    _print_summary(entries, strangers)
+    _print_summary(entries, foreign)
 
 
 def _cells(entry: Entry) -> list[object]:
@@ -39,9 +39,9 @@ def _cells(entry: Entry) -> list[object]:
     return [entry.kind, entry.digest[:16], size(entry.bytes), _when(entry.modified), _maker(entry), state]
 
 
-def _print_summary(entries: Sequence[Entry], strangers: Sequence[Stranger], more: str = "") -> None:
+def _print_summary(entries: Sequence[Entry], foreign: Sequence[ForeignItem], more: str = "") -> None:
     """What there is in all, and what of it no run of this version uses."""
-    for found in strangers:
+    for found in foreign:
         echo(words(f"foreign {found.folder}/{found.name}: {found.what}, no entry", "yellow"))
     echo(f"{_count(entries)}{more}")
     if others := sum(not entry.current for entry in entries):
@@ -89,17 +89,17 @@ def verify(*, path: StoreFolder = "runs/store", as_json: AsJson = False) -> None
     nothing is generated: that is `coral verify RUN`.
     """
     store = _open(path)
-    entries, strangers = list(store.entries(check=True)), store.strangers()
+    entries, foreign = list(store.entries(check=True)), store.foreign_items()
     broken = [entry for entry in entries if not entry.sound]
     if as_json:
         others = sum(not entry.current for entry in entries)
         print_json({"schema_version": 1, "path": visible(path), "checked": len(entries), "broken": broken,
-                    "other_versions": others, "foreign": strangers})  # fmt: skip
+                    "other_versions": others, "foreign": foreign})  # fmt: skip
     else:
         for entry in broken:
             text = f"{entry.kind} {entry.digest[:16]}: {entry.problem}. It counts as absent and will be made again."
             echo(Text("broken ", "red") + words(text))
-        _print_summary(entries, strangers, f"; {len(broken)} broken")
+        _print_summary(entries, foreign, f"; {len(broken)} broken")
     if broken:
         raise SystemExit(1)
 

@@ -156,5 +156,5 @@ def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_remote_urls_are_refused_in_words() -> None:
-    with pytest.raises(StoreError, match="Mount it"):
+    with pytest.raises(StoreError, match="Give a directory, local or mounted"):
         Store("s3://bucket/store")
