@@ -51,7 +51,7 @@ class Engine:
         """Base model and identity -> checksum of the weights that every engine must load from such files."""
 
     def load(self, base: BaseModelConfig) -> BaseModelIdentity:
-        """Have `base` in memory (nothing to do when it is).
+        """Load `base` into memory, unless it is there.
 
         Raises:
             BaseModelError: it cannot be loaded or used.

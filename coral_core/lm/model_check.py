@@ -45,7 +45,7 @@ def check_base_model(config: RunConfig) -> tuple[str, ...]:
         check_targets(config, identify(base))
         return ()
     path = model_folder(config)
-    if path is None or missing_weights(path):
+    if path is None:
         return (
             f"base model {base.name}: it is not on this machine, or not whole. What is wrong with it, or with genes.heavy.target_modules for it, "
             "is told when the hub or the first lane has been asked",
@@ -59,14 +59,15 @@ def check_base_model(config: RunConfig) -> tuple[str, ...]:
 
 
 def model_folder(config: RunConfig) -> Path | None:
-    """Where the base model's files are on this machine; None where they are on the lanes' machines or the hub alone.
+    """Where all the base model's files are on this machine; None where they are on the lanes' machines or the hub alone.
 
     Raises:
         BaseModelError: the lanes are on this machine, and the folder is not.
     """
     base = config.base_model
     if is_on_hub(base):
-        return cached_snapshot(base.name, base.revision)
+        found = cached_snapshot(base.name, base.revision)
+        return None if found is None or missing_weights(found) else found
     try:
         return local_path(base)
     except BaseModelError:
@@ -84,7 +85,7 @@ def seen(config: RunConfig) -> BaseModelIdentity | None:
     if is_rehearsal(config.base_model):
         return identify(config.base_model)
     path = model_folder(config)
-    return None if path is None or missing_weights(path) else _base(config, describe(read_folder(path)))
+    return None if path is None else _base(config, describe(read_folder(path)))
 
 
 def _base(config: RunConfig, found: Architecture) -> BaseModelIdentity:

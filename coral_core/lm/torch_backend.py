@@ -36,7 +36,7 @@ class TorchBackend(LoadedModel):
 
 def _set_up() -> None:
     """Settings of torch that are global to the process and change bits: the same before each request."""
-    torch.set_num_threads(1)  # one lane per core: two threads per lane are three times slower (docs/tiny-model)
+    torch.set_num_threads(1)  # one lane per core: two threads per lane are three times slower
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)

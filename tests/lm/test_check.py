@@ -181,6 +181,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "smaller vocabulary": (grown(3), "3 tokens are beyond the model's 10 embeddings, such as 'token2' with id 12"),
     "odd number": (configured(hidden_size="x"), "says hidden_size 'x', where a number above 0 belongs"),
     "no layers": (configured(num_hidden_layers=0), "says num_hidden_layers '0'"),
+    "no weights": (without("model.safetensors"), "no weights: model.safetensors is not there"),
     "no tokenizer": (without("tokenizer.json"), "no tokenizer: none of tokenizer.json"),
     "tokenizer no JSON": (lambda folder: (folder / "tokenizer.json").write_text("]"), r"tokenizer\.json: no JSON object"),
     "encoder": (configured(model_type="t5", architectures=["T5ForConditionalGeneration"]), "no causal language model"),
