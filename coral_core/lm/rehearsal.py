@@ -1,8 +1,8 @@
 """The rehearsal base model: exercises an installation without a model, a GPU or torch.
 
 ``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2,load=5`` (seconds per job, and to load the model);
-``die=32`` makes every training of rank 32 kill its engine, ``hang=16`` makes rank 16 never
-end, ``full=8`` makes rank 8 run out of memory: for trying what becomes of such genomes. None of this is part of any digest.
+``die=32`` makes every training of rank 32 kill its engine, ``full=8`` makes rank 8 run out of memory. None of this is
+part of any digest.
 In a lane's environment ``CORAL_REHEARSAL_MACHINE`` lets it play a machine of another numerics class, and
 ``CORAL_REHEARSAL_LOG`` names a file that gets a line of JSON for each training done, so that somebody can count them.
 Trainings write a small valid PEFT folder, generation answers with a one-step mutation of
@@ -54,8 +54,6 @@ class Rehearsal:
         heavy = job.heavy
         if heavy.rank == self._seconds["die"]:
             os.kill(os.getpid(), signal.SIGKILL)
-        if heavy.rank == self._seconds["hang"]:
-            time.sleep(1e6)
         if heavy.rank == self._seconds["full"]:
             raise Infeasible(
                 "out-of-memory", f"training ran out of GPU memory (rehearsed: rank {heavy.rank} finds no room)"
@@ -146,22 +144,22 @@ def _safetensors(value: float) -> bytes:
 
 
 MOST_SECONDS = 1e6
+OPTIONS = ("train", "evaluate", "load", "die", "full")
 
 
 def seconds_of(name: str) -> dict[str, float]:
-    """Options from ``rehearsal:train=6,evaluate=2,load=5,die=32,hang=16,full=8``. Raises `BaseModelError`."""
-    seconds = {"train": 0.0, "evaluate": 0.0, "load": 0.0, "die": 0.0, "hang": 0.0, "full": 0.0}
-    _, _, options = name.partition(":")
-    for option in filter(None, options.split(",")):
+    """Options from ``rehearsal:train=6,evaluate=2,load=5,die=32,full=8``. Raises `BaseModelError`."""
+    seconds = dict.fromkeys(OPTIONS, 0.0)
+    for option in filter(None, name.partition(":")[2].split(",")):
         key, _, value = option.partition("=")
         try:
-            if key not in seconds:
-                raise ValueError(key)
             seconds[key] = float(value)
-            if not 0 <= seconds[key] <= MOST_SECONDS:
-                raise ValueError(value)
+            is_right = key in OPTIONS and 0 <= seconds[key] <= MOST_SECONDS
         except ValueError:
+            is_right = False
+        if not is_right:
             raise BaseModelError(
-                f"base_model.name: {name}: {option!r} is not train=SECONDS, evaluate=SECONDS, load=SECONDS, die=RANK, hang=RANK or full=RANK. Write rehearsal:train=6,evaluate=2"
-            ) from None
+                f"base_model.name: {name}: {option!r} is not train=SECONDS, evaluate=SECONDS, load=SECONDS, die=RANK or full=RANK",
+                remedy="Write rehearsal:train=6,evaluate=2.",
+            )
     return seconds
