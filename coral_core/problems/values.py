@@ -39,6 +39,8 @@ from typing import Any
 _SMALL = 2**53
 DEPTH = 60
 """Deepest nesting of a value."""
+BUDGET = 200_000
+"""Most items and characters of a value, unless a caller allows fewer."""
 INT_BITS = 10_000
 """Largest int. Python turns ints of up to 4,300 digits into text and back, and this is 3,011 digits."""
 _INT_DIGITS = 3_011
@@ -85,7 +87,7 @@ class Node:
 
 
 class _Encoder:
-    """One call's worth of encoding: a budget, and the numbers of its nodes."""
+    """Encodes the values of one call: counts their items, and numbers their nodes."""
 
     def __init__(self, budget: int, depth: int, nodes: list[Node] | None) -> None:
         self.budget = budget
@@ -168,7 +170,7 @@ def _named(kind: Any) -> str:
     return f"{module}.{name}"[:100] if type(module) is str else f"{name}"[:100]
 
 
-def encode(value: Any, budget: int = 200_000, depth: int = DEPTH) -> Any:
+def encode(value: Any, budget: int = BUDGET, depth: int = DEPTH) -> Any:
     """Encode `value`, which holds no nodes.
 
     Args:
@@ -188,15 +190,11 @@ def encode(value: Any, budget: int = 200_000, depth: int = DEPTH) -> Any:
     return _Encoder(budget, depth, None).go(value)
 
 
-def encode_arguments(
-    values: Sequence[Any], budget: int = 200_000, depth: int = DEPTH
-) -> tuple[list[Any], list[Any], list[Node]]:
+def encode_arguments(values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Node]]:
     """Encode the arguments of a call as one object graph.
 
     Args:
         values: The arguments, by position; they may hold `Node` objects.
-        budget: Most items and characters in all of them.
-        depth: Deepest nesting in one value or field.
 
     Returns:
         The encoded values, the table of nodes, and the nodes themselves in its order.
@@ -204,14 +202,14 @@ def encode_arguments(
     Raises:
         ValueOutside: as `encode`; also for a node without one of its fields.
     """
-    encoder = _Encoder(budget, depth, [])
+    encoder = _Encoder(BUDGET, DEPTH, [])
     encoder.unordered = True
     encoded = [encoder.go(value) for value in values]
     return encoded, encoder.table(), encoder.nodes or []
 
 
 def encode_result(
-    values: Sequence[Any], given: Sequence[Node], contents_of_given: bool, budget: int = 200_000, depth: int = DEPTH
+    values: Sequence[Any], given: Sequence[Node], contents_of_given: bool, budget: int = BUDGET
 ) -> tuple[list[Any], list[Any]]:
     """Encode what came of a call, its result first, as one object graph with the nodes that the call was `given`.
 
@@ -220,7 +218,6 @@ def encode_result(
         given: Nodes of the arguments, in the order of their table.
         contents_of_given: False leaves the rows of `given` empty (None): their identity is all that counts.
         budget: Most items and characters in all of it.
-        depth: Deepest nesting in one value or field.
 
     Returns:
         The encoded values, and the table of all nodes.
@@ -228,7 +225,7 @@ def encode_result(
     Raises:
         ValueOutside: as `encode_arguments`; also for a new node in a set or as a key.
     """
-    encoder = _Encoder(budget, depth, list(given))
+    encoder = _Encoder(budget, DEPTH, list(given))
     return [encoder.go(value) for value in values], encoder.table(contents_of_given)
 
 

@@ -67,7 +67,7 @@ def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
     Raises:
         Refused: it cannot become a problem.
     """
-    made = list(_made(calls, random.Random(seed_from("package-cases", normal_form(function.source)))))
+    made = list(_similar_calls(calls, random.Random(seed_from("package-cases", normal_form(function.source)))))
     arguments = [list(call.arguments) for call in calls] + made
     first = replay(function, arguments, 1)
     second = replay(function, arguments[::-1], 2)[::-1]
@@ -88,7 +88,7 @@ def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
         case = _repeated(given, record, again, needed=False)
         if case is not None and case.exception is None:
             extra.append(case)
-    kept += _telling(kept, extra, CASES - recorded)
+    kept += _new_outcomes_first(kept, extra, CASES - recorded)
     if len(kept) < FEWEST:
         raise Refused(
             f"{len(kept)} distinct cases (with those made from its {recorded} recorded calls), fewer than {FEWEST}"
@@ -177,7 +177,7 @@ def _spread(cases: list[Case], most: int) -> list[Case]:
     return cases if len(cases) <= most else [cases[place * len(cases) // most] for place in range(most)]
 
 
-def _telling(kept: Sequence[Case], extra: Sequence[Case], count: int) -> list[Case]:
+def _new_outcomes_first(kept: Sequence[Case], extra: Sequence[Case], count: int) -> list[Case]:
     """`count` of `extra`, those with outcomes not seen so far first."""
     seen = {_outcome(case) for case in kept}
     repeats: list[bool] = []
@@ -187,7 +187,7 @@ def _telling(kept: Sequence[Case], extra: Sequence[Case], count: int) -> list[Ca
     return [extra[place] for place in sorted(range(len(extra)), key=repeats.__getitem__)][:count]
 
 
-def _made(calls: Sequence[Call], rng: random.Random) -> Iterator[list[Any]]:
+def _similar_calls(calls: Sequence[Call], rng: random.Random) -> Iterator[list[Any]]:
     """Up to `CANDIDATES` new argument lists near those of `calls`."""
     given = [[values.decode(item) for item in call.arguments] for call in calls]
     seen = {json.dumps(list(call.arguments)) for call in calls}
@@ -202,7 +202,7 @@ def _made(calls: Sequence[Call], rng: random.Random) -> Iterator[list[Any]]:
                 arguments[place] = other[place]
         if arguments:
             place = rng.randrange(len(arguments))
-            arguments[place] = near(arguments[place], rng)
+            arguments[place] = similar(arguments[place], rng)
         try:
             encoded = [values.encode(item, ITEMS) for item in arguments]
         except values.ValueOutside:
@@ -216,7 +216,7 @@ def _made(calls: Sequence[Call], rng: random.Random) -> Iterator[list[Any]]:
                 return
 
 
-def near(value: Any, rng: random.Random) -> Any:
+def similar(value: Any, rng: random.Random) -> Any:
     """A value of the same type that differs a little from `value`, or `value` itself where there is none."""
     kind = type(value)
     if kind is bool:
@@ -226,17 +226,17 @@ def near(value: Any, rng: random.Random) -> Any:
     if kind is float:
         return rng.choice([value + 1, value - 1, -value, 0.0, value / 2, value * 2])
     if kind in (str, bytes, list, tuple):
-        return _near_sequence(value, rng)
+        return _similar_sequence(value, rng)
     if kind in (set, frozenset) and value:
         items = sorted(value, key=_text)
         drop = rng.randrange(len(items))
         changed = [*items[:drop], *items[drop + 1 :]]
-        return kind(changed if rng.random() < 0.5 else [*changed, near(items[drop], rng)])
+        return kind(changed if rng.random() < 0.5 else [*changed, similar(items[drop], rng)])
     if kind is dict and value:
         key = rng.choice(sorted(value, key=_text))
         if rng.random() < 0.4:
             return {other: item for other, item in value.items() if other != key}
-        return value | {key: near(value[key], rng)}
+        return value | {key: similar(value[key], rng)}
     return value
 
 
@@ -245,7 +245,7 @@ def _text(value: Any) -> str:
     return json.dumps(values.encode(value))
 
 
-def _near_sequence(value: Any, rng: random.Random) -> Any:
+def _similar_sequence(value: Any, rng: random.Random) -> Any:
     if not value:
         return value
     one, two = rng.randrange(len(value)), rng.randrange(len(value))
@@ -258,6 +258,6 @@ def _near_sequence(value: Any, rng: random.Random) -> Any:
         value[one:],
     ]
     if isinstance(value, (list, tuple)):
-        changed = [*value[:one], near(value[one], rng), *value[one + 1 :]]
+        changed = [*value[:one], similar(value[one], rng), *value[one + 1 :]]
         ways += [type(value)(changed)] * 4
     return rng.choice(ways)

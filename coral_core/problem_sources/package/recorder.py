@@ -70,7 +70,7 @@ class Calls:
         inside.add(key)
         try:
             value = function(*given, **named)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # pytest's own exceptions among them
             self._keep(key, arguments, by_position, {"exception": class_name(type(error))})
             raise
         finally:
@@ -189,7 +189,7 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-class Watch:
+class TestOutcomes:
     """A pytest plug-in that notes how each test ended."""
 
     def __init__(self, calls: Calls) -> None:
@@ -220,15 +220,15 @@ def run_pytest(root: str, calls: Calls) -> tuple[int, list[str]]:
     """How many tests passed, and the names of those that did not."""
     import pytest
 
-    watch = Watch(calls)
+    outcomes = TestOutcomes(calls)
     code = pytest.main(
         ["-q", "--no-header", "-o", "addopts=", "-p", "no:cacheprovider", "--continue-on-collection-errors", root],
-        plugins=[watch],
+        plugins=[outcomes],
     )
     calls.finish_test(True)
     if int(code) in (3, 4):  # an error of pytest itself, or of its configuration
-        watch.failed.append(f"pytest ended with exit code {int(code)}")
-    return watch.passed, watch.failed
+        outcomes.failed.append(f"pytest ended with exit code {int(code)}")
+    return outcomes.passed, outcomes.failed
 
 
 def run_doctests(modules: Sequence[Sequence[str]], calls: Calls) -> tuple[int, list[str]]:
@@ -237,9 +237,7 @@ def run_doctests(modules: Sequence[Sequence[str]], calls: Calls) -> tuple[int, l
     for name, file, label in modules:
         try:
             module = importlib.import_module(name)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except BaseException as error:  # pytest's own exceptions among them
             failed.append(f"{label}: importing it raised {type(error).__name__}: {_last(str(error))}")
             continue
         finally:
@@ -248,8 +246,7 @@ def run_doctests(modules: Sequence[Sequence[str]], calls: Calls) -> tuple[int, l
             failed.append(f"{label}: another module is called {name} too")
             continue
         for test in _examples(module, label, failed):
-            heard = io.StringIO()
-            outcome = doctest.DocTestRunner(verbose=False).run(test, out=heard.write)
+            outcome = doctest.DocTestRunner(verbose=False).run(test, out=io.StringIO().write)
             calls.finish_test(outcome.failed == 0)
             passed += outcome.failed == 0
             if outcome.failed:
@@ -293,10 +290,8 @@ def main() -> None:
         "passed": sum(passed for passed, _ in tests.values()),
         "failed": [clean(name) for _, names in tests.values() for name in names],
     }
-    temporary = sys.argv[2] + ".part"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(sys.argv[2], "w", encoding="utf-8") as file:
         json.dump(result, file)
-    os.replace(temporary, sys.argv[2])
     os._exit(0)  # threads that a test left behind do not hold us up
 
 

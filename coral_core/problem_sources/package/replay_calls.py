@@ -2,10 +2,9 @@
 
     python -s -S -P replay_calls.py VALUES < REQUEST
 
-Standard library only. One JSON line per call on stdout. It runs the user's own functions,
-also with arguments that no test gave them, so an audit hook refuses access
-to files, processes and the network: a safety catch for trusted code, not a sandbox. A call that
-is stuck in C code ends the process; `cases` goes on with the next one.
+Standard library only. One JSON line per call on stdout. It runs the user's own functions, also with arguments that no test
+gave them. An audit hook therefore refuses access to files, processes and the network; it protects against accidents of
+trusted code and is no sandbox. A call that is stuck in C code ends the process; `cases` goes on with the next one.
 """
 
 import json
@@ -21,7 +20,7 @@ OUTSIDE = {
     "builtins.input", "ctypes", "fcntl", "ftplib", "http", "imaplib", "mmap", "open", "os", "poplib", "pty", "resource",
     "shutil", "smtplib", "socket", "sqlite3", "subprocess", "syslog", "tempfile", "time.sleep", "urllib", "webbrowser",
 }  # fmt: skip
-"""Audit events (or their first word) of the world outside."""
+"""Audit events, or their first word, of access to anything outside the process."""
 MEMORY = 1 << 30
 SECONDS = 2.0
 """CPU time of one call: the backstop for C code; `lines` decides."""
@@ -30,11 +29,11 @@ class_name = type.__dict__["__name__"].__get__
 LIBRARY = tuple({os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib")})
 
 
-class Ended(BaseException):
+class CallEnded(BaseException):
     """A call ran too long or touched the outside; a BaseException so that the function does not catch it."""
 
 
-class Watch:
+class CallLimits:
     """Limits of the running call: executed lines and audit events."""
 
     def __init__(self, lines: int) -> None:
@@ -49,7 +48,7 @@ class Watch:
         if event in ("open", "os.listdir", "os.scandir") and self._is_import(arguments):
             return
         self.touched = self.touched or event
-        raise Ended
+        raise CallEnded
 
     @staticmethod
     def _is_import(arguments: tuple[Any, ...]) -> bool:
@@ -63,16 +62,16 @@ class Watch:
         if event in ("line", "call"):
             self.lines += event == "line"
             if self.lines > self.limit:
-                raise Ended
+                raise CallEnded
         return self.trace
 
 
-def one_call(function: Any, encoded: list[Any], watch: Watch, values: Any, items: int) -> dict[str, Any]:
+def one_call(function: Any, encoded: list[Any], limits: CallLimits, values: Any, items: int) -> dict[str, Any]:
     """Call once; value or exception, and the arguments after it; or why there is neither."""
     arguments = [values.decode(item) for item in encoded]
-    watch.lines = 0
-    watch.on = True
-    sys.settrace(watch.trace)
+    limits.lines = 0
+    limits.on = True
+    sys.settrace(limits.trace)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         value = function(*arguments)
@@ -84,10 +83,10 @@ def one_call(function: Any, encoded: list[Any], watch: Watch, values: Any, items
     finally:
         sys.settrace(None)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        watch.on = False
-    if watch.touched:
-        return {"touched": watch.touched}
-    if isinstance(ended, Ended):
+        limits.on = False
+    if limits.touched:
+        return {"touched": limits.touched}
+    if isinstance(ended, CallEnded):
         return {"budget": True}
     try:
         record: dict[str, Any] = {"mutated": [values.encode(argument, items) for argument in arguments]}
@@ -97,7 +96,7 @@ def one_call(function: Any, encoded: list[Any], watch: Watch, values: Any, items
             record["value"] = values.encode(value, items)
     except (values.ValueOutside, RecursionError, MemoryError) as error:
         return {"outside": str(error) or type(error).__name__}
-    return record | {"lines": watch.lines}
+    return record | {"lines": limits.lines}
 
 
 def load(path: str) -> Any:
@@ -118,29 +117,29 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.setrecursionlimit(1_000)
-    watch = Watch(request["lines"])
-    sys.addaudithook(watch.audit)
+    limits = CallLimits(request["lines"])
+    sys.addaudithook(limits.audit)
 
-    def say(record: dict[str, Any]) -> None:
+    def answer(record: dict[str, Any]) -> None:
         out.write(json.dumps(record) + "\n")
         out.flush()
 
     space: dict[str, Any] = {"__name__": "patch"}
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    watch.on = True
+    limits.on = True
     try:
         exec(compile(request["source"], "<function>", "exec", dont_inherit=True), space)
         function = space[request["entry_point"]]
     except BaseException as error:
-        watch.on = False
-        say({"setup": watch.touched or f"{type(error).__name__}: {error}"[:200]})
+        limits.on = False
+        answer({"setup": limits.touched or f"{type(error).__name__}: {error}"[:200]})
         return
     finally:
-        watch.on = False
+        limits.on = False
         signal.setitimer(signal.ITIMER_PROF, 0)
-    say({"setup": None})
+    answer({"setup": None})
     for arguments in request["calls"]:
-        say(one_call(function, arguments, watch, values, request["items"]))
+        answer(one_call(function, arguments, limits, values, request["items"]))
     os._exit(0)
 
 
