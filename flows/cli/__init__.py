@@ -129,13 +129,13 @@ def main() -> None:
     try:
         _main()
     except SystemExit as ended:
-        _leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        _exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
         raise
-    _leave(0)
+    _exit(0)
 
 
-def _leave(code: int) -> None:
-    """Without Prefect there is nothing that its exit could wait for."""
+def _exit(code: int) -> None:
+    """End the process without waiting for Prefect's threads, where Prefect was imported."""
     if "prefect" in sys.modules:
         from flows.prefect_api.flow_run_process import leave
 
@@ -151,10 +151,10 @@ def _main() -> None:
     except CoralError as error:
         if debug:
             raise
-        _say(str(error))
+        _print_error(str(error))
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        _say("stopped by Ctrl-C; finished work is kept")
+        _print_error("stopped by Ctrl-C; finished work is kept")
         raise SystemExit(130) from None
     except BrokenPipeError:  # `coral ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -162,24 +162,24 @@ def _main() -> None:
     except Exception as error:
         if debug:
             raise
-        code, text = _told(error)
-        _say(text)
+        code, text = _explained(error)
+        _print_error(text)
         raise SystemExit(code) from None
 
 
-def _told(error: Exception) -> tuple[int, str]:
+def _explained(error: Exception) -> tuple[int, str]:
     """Exit code and text for an error that is no `CoralError`."""
     if isinstance(error, PermissionError) and error.filename:
         return 2, (
-            f"{_in_a_line(error.filename)}: user {os.geteuid()} may not read or write it ({error.strerror}). Change its "
+            f"{_on_one_line(error.filename)}: user {os.geteuid()} may not read or write it ({error.strerror}). Change its "
             "permissions, or run as its owner."
         )
-    if isinstance(error, OSError) and error.filename and error.errno in OF_THE_FILE_SYSTEM:
+    if isinstance(error, OSError) and error.filename and error.errno in FILE_SYSTEM_ERRORS:
         return (
             2,
-            f"{_in_a_line(error.filename)}: cannot be used ({error.strerror}). Use another path, or repair this one.",
+            f"{_on_one_line(error.filename)}: cannot be used ({error.strerror}). Use another path, or repair this one.",
         )
-    if isinstance(error, OSError) and not error.filename and error.errno in OF_THE_FILE_SYSTEM:
+    if isinstance(error, OSError) and not error.filename and error.errno in FILE_SYSTEM_ERRORS:
         return 2, (
             f"reading or writing failed ({error.strerror}): the output, or a file of the runs or the store. Check the disk that "
             "they are on, then run the command again."
@@ -197,7 +197,7 @@ def _told(error: Exception) -> tuple[int, str]:
     )
 
 
-OF_THE_FILE_SYSTEM = {
+FILE_SYSTEM_ERRORS = {
     errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
     errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETXTBSY, errno.EFBIG, errno.ENOTCONN, errno.EHOSTDOWN,
 }  # fmt: skip
@@ -208,11 +208,11 @@ LONGEST_ARGUMENT = 200
 """Characters of an argument that an error message repeats."""
 
 
-def _in_a_line(path: object) -> str:
+def _on_one_line(path: object) -> str:
     return (os.fsdecode(path) if isinstance(path, bytes) else str(path)).replace("\n", "\\n")[:500]
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     """Print `error: <first line>` in red on a terminal, then the other lines. Prints nothing if stderr is closed."""
     if sys.stderr is None:
         return

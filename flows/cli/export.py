@@ -67,8 +67,8 @@ def mlflow(
     with _tracked(folder) as data:
         number = _written_to_mlflow(library, uri, data)
     out = Console(highlight=False, soft_wrap=True)
-    out.print(words(f"MLflow run {number} in {_shown(uri)}: {len(data.steps)} generations, {len(data.genomes)} genomes, {len(data.files)} files"))  # fmt: skip
-    out.print(words(f"look at it with: mlflow ui --backend-store-uri {_shown(uri)}"))
+    out.print(words(f"MLflow run {number} in {_without_password(uri)}: {len(data.steps)} generations, {len(data.genomes)} genomes, {len(data.files)} files"))  # fmt: skip
+    out.print(words(f"look at it with: mlflow ui --backend-store-uri {_without_password(uri)}"))
 
 
 def wandb(
@@ -102,7 +102,7 @@ def wandb(
     out.print(words(f"send it with: wandb sync {written}"))
 
 
-def _shown(uri: str) -> str:
+def _without_password(uri: str) -> str:
     """The address without a password that may be in it."""
     return re.sub(r"//[^/@]*@", "//***@", uri)
 
@@ -131,7 +131,7 @@ def _written_to_mlflow(library: Any, uri: str, data: Tracked) -> str:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ExportError(
-            f"--tracking-uri {_shown(uri)}: MLflow does not take the run ({_shown(reason)}). Try a directory, or install the whole of mlflow for databases."
+            f"--tracking-uri {_without_password(uri)}: MLflow does not take the run ({_without_password(reason)}). Try a directory, or install the whole of mlflow for databases."
         ) from error
 
 

@@ -37,7 +37,7 @@ def cancel(
     folder = find_run(runs, run)
     facts = folder.facts()
     if facts.get("flow_run_id") and facts.get("api"):
-        _tell(facts["api"], facts["flow_run_id"])
+        _cancel_flow_run(facts["api"], facts["flow_run_id"])
     deadline = time.monotonic() + wait
     while (alive := folder.lives()) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -53,7 +53,7 @@ def cancel(
 
 
 def _has_finished(folder: RunFolder) -> bool:
-    with contextlib.suppress(StoreError):  # a broken history is told by who needs it
+    with contextlib.suppress(StoreError):  # commands that need the history report that it is broken
         return folder.last("final") is not None
     return False
 
@@ -90,8 +90,8 @@ def resume(
             remedy="Only budget, infra and places can change while a run goes on; start a new one with coral evolve.",
         )
     if folder.lives():
-        _refuse_others(folder, overrides)
-        _put_in_force(folder, config)
+        _refuse_other_settings(folder, overrides)
+        _apply_budget(folder, config)
         return
     from flows.cli.evolve import run_it
 
@@ -99,8 +99,8 @@ def resume(
     run_it(config, folder.path / "config.yaml", identity.edition, [*map(str, facts.get("set") or ()), *overrides], port)
 
 
-def _refuse_others(folder: RunFolder, overrides: list[str]) -> None:
-    """What a living evolution has read it never reads again; only its budget is looked at before each job."""
+def _refuse_other_settings(folder: RunFolder, overrides: list[str]) -> None:
+    """Refuse settings other than the budget: a running evolution reads only its budget again, before each job."""
     for item in overrides:
         if item.partition("=")[0].strip().split(".")[0] != "budget":
             raise ConfigError(
@@ -110,7 +110,7 @@ def _refuse_others(folder: RunFolder, overrides: list[str]) -> None:
             )
 
 
-def _put_in_force(folder: RunFolder, config: RunConfig) -> None:
+def _apply_budget(folder: RunFolder, config: RunConfig) -> None:
     """Give a living evolution another budget; its lanes see it at their next job."""
     Ledger(store_of(folder)).set_budget(folder.run_id, config.budget)
     write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())
@@ -119,11 +119,10 @@ def _put_in_force(folder: RunFolder, config: RunConfig) -> None:
     console.print(words(f"{folder.run_id} is running and has its budget: {state}. See: coral budget {folder.run_id}"))
 
 
-def _tell(url: str, flow_run_id: str) -> None:
-    """Cancelling, which the evolution (or its worker) sees; an API that is away is said and passed over.
+def _cancel_flow_run(url: str, flow_run_id: str) -> None:
+    """Ask the API to cancel the flow run, which the evolution or its worker notices; a failure is printed and ignored.
 
-    The address stands in the run's folder, which anybody may have written: your key goes to the API that you configured, and
-    to no other.
+    The address stands in the run's folder, which anybody may have written, so the API key is sent to the configured API alone.
     """
     from flows.installation.local_stack import read_state
     from flows.prefect_api.api_errors import ApiError, KeyRefusedError
