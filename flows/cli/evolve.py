@@ -91,8 +91,6 @@ def run_it(
     as_json: bool = False,
 ) -> None:
     """Run `config` in this process, with a board; start a local server where no API is configured."""
-    from flows.evolve import evolve as flow
-
     out = Console(stderr=as_json, highlight=False, soft_wrap=True)
     folder = RunFolder.of(config, identify_run(config, edition))
     refuse_if_held(folder.path)
@@ -104,6 +102,8 @@ def run_it(
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:
         out.print(f"Prefect UI {ui_url(url)} (ready after {time.perf_counter() - started:.0f} s)")
+        from flows.evolve import evolve as flow  # imports Prefect, which reads its settings then
+
         try:
             with _quiet_logs(), watched(folder, out):
                 asyncio.run(flow(config, edition=edition, overrides=overrides))
