@@ -70,7 +70,7 @@ class Calls:
         inside.add(key)
         try:
             value = function(*given, **named)
-        except BaseException as error:  # pytest's own exceptions among them
+        except (Exception, SystemExit) as error:
             self._keep(key, arguments, by_position, {"exception": class_name(type(error))})
             raise
         finally:
