@@ -93,6 +93,7 @@ def test_an_adapter_that_does_not_load_is_trained_anew(finished: Coral, coral: C
     assert store.read_adapter(adapter.name) is not None or damage == "a-file-is-gone"
     result = coral.evolve()
     assert result.returncode == 0, result.stderr
+    assert " INFO " not in result.stdout + result.stderr, "Prefect's own lines belong to the log in the UI"
     assert coral.history() == before and coral.report()["counts"]["trainings"] == 1
     assert store.read_adapter(adapter.name) is not None and store.set_aside_before(), "the broken one is kept aside"
 
