@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.record import QUICKSTART, Bench, write
 from coral_core.config import load_config
-from coral_core.evolution.state import Listener
+from coral_core.evolution.listener import Listener
 
 SETTINGS = [
     "base_model.name=rehearsal",

@@ -110,8 +110,8 @@ def fill_runs(runs: Path, count: int, generations: int, population: int) -> None
     from coral_core.config import RunConfig
     from coral_core.genome import GREEDY, Genome, Lineage, default_lora
     from coral_core.jobs.jobs import Cost
-    from coral_core.runs.records import GenerationRecord, GenomeRecord, JobTiming, Record
-    from coral_core.runs.run_folder import RunFolder, identify_run
+    from coral_core.runs.records import GenerationRecord, GenomeRecord, JobTiming, Phase, Record
+    from coral_core.runs.run_folder import HistoryWriter, RunFolder, identify_run
 
     heavy = default_lora("coral-tiny")
     for number in range(count):
@@ -142,6 +142,9 @@ def fill_runs(runs: Path, count: int, generations: int, population: int) -> None
                 )
                 cost = Cost(seconds=1.0)
                 timing = JobTiming(
+                    session=1.0,
+                    phase=Phase.SEARCHING,
+                    generation=generation,
                     kind="training",
                     digest=digest,
                     label=name,
@@ -157,7 +160,7 @@ def fill_runs(runs: Path, count: int, generations: int, population: int) -> None
                     hypervolume=0.2, unique_adapters=1, monitor_pass_at_1=0.5,
                 )
             )  # fmt: skip
-        folder.write_history(records)
+        HistoryWriter(folder).add(*records)
 
 
 def timed(bench: Bench, runs: Path, repeats: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Example:
     >>> verdict.passed
     True
     >>> sorted(coral_core.__all__)[:3]
-    ['EvolutionResult', 'EvolutionState', 'Judge']
+    ['EvolutionResult', 'Judge', 'Progress']
 """
 
 from importlib import import_module
@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coral_core.api import EvolutionResult, evolve, open_run
     from coral_core.config import RunConfig, load_config
-    from coral_core.evolution.state import EvolutionState
     from coral_core.judge.judge import Judge
     from coral_core.problem_sources import load_problems
+    from coral_core.runs.progress import Progress
     from coral_core.store.store import Store
 
 __version__ = "0.2.0"
 __all__ = [
     "EvolutionResult",
-    "EvolutionState",
     "Judge",
+    "Progress",
     "RunConfig",
     "Store",
     "evolve",
@@ -44,8 +44,8 @@ __all__ = [
 
 _HOMES = {
     "EvolutionResult": "coral_core.api",
-    "EvolutionState": "coral_core.evolution.state",
     "Judge": "coral_core.judge.judge",
+    "Progress": "coral_core.runs.progress",
     "RunConfig": "coral_core.config",
     "Store": "coral_core.store.store",
     "evolve": "coral_core.api",

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coral_core.config import RunConfig
+from coral_core.evolution.listener import Listener
 from coral_core.evolution.loop import Evolution, failure_recorded
 from coral_core.evolution.preflight import preflight
-from coral_core.evolution.state import EvolutionState, Listener
 from coral_core.evolution.warm_start import freeze_start
 from coral_core.execution import make_executor, no_work_pools
 from coral_core.execution.executor import Executor
@@ -23,10 +23,11 @@ from coral_core.report.export import export_champion
 from coral_core.report.history_records import History
 from coral_core.report.report_files import write_report
 from coral_core.runs.editions import check_edition
-from coral_core.runs.records import GenomeRecord, HeldOut, Record
+from coral_core.runs.progress import Progress
+from coral_core.runs.records import GenomeRecord, HeldOut, Outcome, Record
 from coral_core.runs.run_folder import RunFolder, find_run, identify_run
 from coral_core.runs.run_lock import hold
-from coral_core.runs.sessions import RunState, run_state, sessions
+from coral_core.runs.sessions import RunState, WorkDone, run_state
 from coral_core.store.store import Store
 
 Result = TypeVar("Result")
@@ -63,7 +64,7 @@ def evolve(
     config: RunConfig,
     *,
     edition: int = 1,
-    progress: Callable[[EvolutionState], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> EvolutionResult:
     """Search for the best adapter; run it again to go on, or to get the result of a run that is finished.
 
@@ -74,8 +75,8 @@ def evolve(
     Args:
         config: The whole configuration: `coral_core.load_config`, or `RunConfig` itself.
         edition: 1 to 999,999,999,999; another number makes a new run with other seeds, a repeat of a number is a replay.
-        progress: Is called with the state after each change, in the evolution's event loop; it must return at once. What it
-            raises ends the evolution.
+        progress: Is called with where the run stands, at the start, about every second and at the end, in the evolution's event
+            loop; it must return at once. What it raises ends the evolution.
 
     Returns:
         The result of the finished run.
@@ -136,13 +137,20 @@ def open_run(path: str | Path) -> EvolutionResult:
 
 
 class _Callback(Listener):
-    """Calls a function with each state."""
+    """Calls a function with the progress."""
 
-    def __init__(self, progress: Callable[[EvolutionState], None]) -> None:
+    def __init__(self, progress: Callable[[Progress], None]) -> None:
         self._progress = progress
 
-    def changed(self, state: EvolutionState) -> None:
-        self._progress(state)
+    def started(self, progress: Progress, start: str) -> None:
+        self._progress(progress)
+
+    def changed(self, progress: Progress) -> None:
+        self._progress(progress)
+
+    def ended(self, progress: Progress, outcome: Outcome, error: str) -> None:
+        if outcome == "finished":
+            self._progress(progress)
 
 
 def _result(folder: RunFolder) -> EvolutionResult:
@@ -152,7 +160,7 @@ def _result(folder: RunFolder) -> EvolutionResult:
     report, adapter = folder.path / "report.html", folder.path / "champion"
     return EvolutionResult(
         run_id=folder.run_id,
-        status=run_state(folder, sessions(folder.timings())),
+        status=run_state(folder, WorkDone.of(folder)),
         champion=history.genomes.get(history.champion or ""),
         front=tuple(history.genomes[genome_id] for genome_id in front),
         held_out=final.held_out if final else (),

@@ -1,7 +1,11 @@
 """Writes files so that a reader, also after a crash, finds the old or the new content and never a part."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from coral_core.errors import StoreError
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -31,3 +35,14 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError:
         scratch.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def refused_writes(
+    path: Path, remedy: str = "Free space and run the same command again; finished work is kept."
+) -> Iterator[None]:
+    """Turn an `OSError` within into a `StoreError` that says that `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})", remedy=remedy) from error

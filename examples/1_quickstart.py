@@ -13,9 +13,9 @@ import coral_core
 config = coral_core.load_config(Path(__file__).parent / "example.yaml", ["search.generations=3", "seed=7"])
 
 
-# `evolve` calls `progress` with the state of the run after each change.
-def show(state: coral_core.EvolutionState) -> None:
-    print(f"\r{state.phase}: {state.jobs_done}/{state.jobs_expected} jobs, best {state.best or '-'}", end=" ")
+# `evolve` calls `progress` about every second with where the run stands; as text it is one line.
+def show(progress: coral_core.Progress) -> None:
+    print(f"\r{progress}", end=" ")
 
 
 result = coral_core.evolve(config, progress=show)

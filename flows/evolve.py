@@ -55,7 +55,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     await asyncio.to_thread(preflight, config)
     flow_run_id, scheduled = str(flow_run.id or ""), _scheduled_start()
     if edition is None:
-        edition = scheduled_edition(config, scheduled, flow_run_id) if scheduled is not None else 1
+        edition = scheduled_edition(config, scheduled) if scheduled is not None else 1
     shown = _Shown(flow_run_id)
     with logged_to(flow_run_id):
         folder = await run_evolution(
@@ -97,5 +97,5 @@ class _Shown:
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, TerminationSignal) as told:
                 limit_retries(told)
                 raise
-        self.champion = evolution.state.best
+        self.champion = evolution.champion
         return not cancelled

@@ -10,16 +10,18 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from coral_core.errors import AdapterError, StoreError
-from coral_core.evolution.state import JobKind, Recorder
 from coral_core.execution.executor import Executor
 from coral_core.genome import Genome
-from coral_core.jobs.jobs import Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.queue import Failure
+from coral_core.runs.records import JobFailure, JobKind, JobTiming, Phase
+from coral_core.runs.run_folder import RunFolder
 from coral_core.search.archive import Scored
 from coral_core.store.store import Store
-from coral_core.untrusted import in_a_line
+from coral_core.untrusted import in_a_line, visible
 
 log = logging.getLogger("coral.evolve")
 
@@ -67,6 +69,79 @@ class Steps:
     ) -> list[Scored]:
         """Run `evaluate`, which trains and evaluates the `genomes` of generation `number` (from 0)."""
         return await evaluate()
+
+
+class Recorder:
+    """Adds the jobs of one session to timings.jsonl.
+
+    Args:
+        folder: The run.
+        booked: Is called after each job.
+
+    Attributes:
+        started: Unix time at which the session began.
+        phase: What asks for jobs now.
+        generation: The generation that asks for jobs now, from 0; None outside the search.
+        done: Jobs that this session has done itself.
+    """
+
+    def __init__(self, folder: RunFolder, booked: Callable[[], None] = lambda: None) -> None:
+        self._folder = folder
+        self._booked = booked
+        self.started = time.time()
+        self.phase: Literal[Phase.BASELINES, Phase.SEARCHING, Phase.HELD_OUT] = Phase.BASELINES
+        self.generation: int | None = None
+        self.done: dict[JobKind, int] = {"training": 0, "evaluation": 0}
+
+    def job_finished(
+        self, job: TrainingJob | EvaluationJob, digest: str, label: str, cost: Cost | None = None, seconds: float = 0.0
+    ) -> None:
+        """Book a finished job.
+
+        Args:
+            job: What it was.
+            digest: Of the job.
+            label: Genome id or baseline, and split.
+            cost: What it cost; None when its result was found in the store.
+            seconds: From submission to result.
+
+        Raises:
+            StoreError: timings.jsonl cannot be written.
+        """
+        timing = JobTiming(
+            session=self.started,
+            phase=self.phase,
+            generation=self.generation,
+            kind="training" if isinstance(job, TrainingJob) else "evaluation",
+            split=None if isinstance(job, TrainingJob) else job.split,
+            digest=digest,
+            label=label,
+            cached=cost is None,
+            finished=time.time(),
+            waited=max(0.0, seconds - cost.seconds) if cost else 0.0,
+            cost=cost or Cost(),
+        )
+        how = f"done in {cost.seconds:.1f} s after {timing.waited:.1f} s of waiting" if cost else "found in the store"
+        log.info("%s %s of %s %s", timing.kind, digest[:12], label, how)
+        self._folder.append_timing(timing)
+        self.done[timing.kind] += cost is not None
+        self._booked()
+
+    def job_failed(self, kind: str, digest: str, failure: Failure) -> None:
+        """Add a failed try to timings.jsonl; executors call this from threads of theirs. Questions to lanes are no jobs of the run."""
+        if kind == "identity":
+            return
+        record = JobFailure(
+            kind="training" if kind == "training" else "evaluation",
+            digest=digest,
+            when=time.time(),
+            error=failure.error,
+            message=visible((failure.message.splitlines() or [""])[0])[:300],
+        )
+        try:
+            self._folder.append_timing(record)
+        except StoreError as error:  # the executor has more to do than to note this
+            log.warning("a failed try could not be noted: %s", in_a_line(error))
 
 
 class JobRunner:
@@ -157,7 +232,7 @@ class JobRunner:
         step = JobStep(job, digest, label, found, lambda: self._submit(job, digest, label))
         await self._steps.job(step)
         if found:
-            self._recorder.job_finished(step.kind, digest, label, None)
+            self._recorder.job_finished(job, digest, label)
 
     async def _submit(self, job: TrainingJob | EvaluationJob, digest: str, label: str) -> None:
         """Have the job done; meanwhile the event loop goes on, whatever the submission waits for."""
@@ -165,13 +240,9 @@ class JobRunner:
         kind: JobKind = "training" if isinstance(job, TrainingJob) else "evaluation"
         submit: Any = self._executor.submit_training if kind == "training" else self._executor.submit_evaluation
         log.info("%s %s of %s submitted", kind, digest[:12], label)
-        self._recorder.job_submitted()
-        try:
-            future: Future[TrainedAdapter | Evaluation] = await loop.run_in_executor(self._submitting, submit, job)
-            result = await asyncio.wrap_future(future)
-        finally:
-            self._recorder.job_left()
-        self._recorder.job_finished(kind, digest, label, result.cost, time.perf_counter() - started)
+        future: Future[TrainedAdapter | Evaluation] = await loop.run_in_executor(self._submitting, submit, job)
+        result = await asyncio.wrap_future(future)
+        self._recorder.job_finished(job, digest, label, result.cost, time.perf_counter() - started)
 
     async def _stored(self, job: EvaluationJob, digest: str) -> Evaluation:
         evaluation = await asyncio.to_thread(self._store.read_evaluation, digest)

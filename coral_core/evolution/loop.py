@@ -10,31 +10,30 @@ import contextlib
 import logging
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Literal
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, Literal
 
 from coral_core.config import RunConfig
 from coral_core.errors import CoralError, StoreError
-from coral_core.evolution.budget_watch import watch_budget
-from coral_core.evolution.job_runner import JobRunner, Steps
+from coral_core.evolution.job_runner import JobRunner, Recorder, Steps
+from coral_core.evolution.listener import Listener
 from coral_core.evolution.planner import Planner
-from coral_core.evolution.state import EvolutionState, Listener, Outcome, Recorder
+from coral_core.evolution.progress_watch import ProgressWatch
 from coral_core.evolution.warm_start import Start
 from coral_core.execution.executor import Executor
 from coral_core.genome import Genome, HeavyGenes
 from coral_core.jobs.job_content import split_digest
 from coral_core.jobs.jobs import Evaluation, EvaluationJob
-from coral_core.ledger import Ledger
 from coral_core.lm.targets import check_targets, default_lora_of, for_model
 from coral_core.runs.identities import freeze_identities, frozen_identities
-from coral_core.runs.job_count import plan_jobs
-from coral_core.runs.progress import Phase
 from coral_core.runs.records import (
     BaselineRecord,
     FinalRecord,
     GenerationRecord,
     GenomeRecord,
     HeldOut,
+    Outcome,
+    Phase,
     Repeat,
     RunIdentity,
     RunRecord,
@@ -69,6 +68,7 @@ class Evolution:
         steps: How jobs and generations are run; may be replaced before `run`.
         listeners: Are notified; may be added to before `run`.
         outcome: How `run` ended; "failed" before.
+        champion: Id of the champion, once the run is finished.
     """
 
     def __init__(
@@ -89,12 +89,9 @@ class Evolution:
         self.steps = Steps()
         self.listeners: list[Listener] = []
         self.outcome: Outcome = "failed"
+        self.champion = ""
         self._planner = Planner(config, identity)
-        self._recorder = Recorder(
-            folder,
-            generations=config.search.generations,
-            start=start.text if start.start_from != "nothing" else "",
-        )
+        self._recorder: Recorder
         self._history = HistoryWriter(folder)
         self._jobs: JobRunner
         self._search: Search  # made when lanes have said what modules the base model has
@@ -103,11 +100,6 @@ class Evolution:
         self._champion: Scored | None = None
         self._recorded = sum(isinstance(record, GenerationRecord) for record in folder.history())
 
-    @property
-    def state(self) -> EvolutionState:
-        """Where it stands now."""
-        return self._recorder.state
-
     async def run(self) -> None:
         """Do what is missing of the run, then return; its last line in timings.jsonl says how it ended.
 
@@ -115,17 +107,17 @@ class Evolution:
             NoChampionError: every genome was infeasible.
             CoralError: a job, the store or the run's folder failed for good.
         """
-        started, error = time.time(), ""
-        self._recorder.listeners = self.listeners
-        self._jobs = JobRunner(
-            self.store, self.executor, self._recorder, self.steps, keep=4 * self.config.search.population
-        )
+        error = ""
+        watch = ProgressWatch(self.folder, self.store, self.executor, self.listeners)
+        self._recorder = Recorder(self.folder, watch.wake)
+        keep = 4 * self.config.search.population
+        self._jobs = JobRunner(self.store, self.executor, self._recorder, self.steps, keep)
         self.executor.on_failure = self._recorder.job_failed
-        for listener in self.listeners:
-            listener.started(self.state)
+        progress = watch.progress()
         try:
-            async with _beside(_beat(self.folder), watch_budget(self.executor, Ledger(self.store), self._recorder)):
-                await self._run()
+            for listener in self.listeners:
+                listener.started(progress, self.start.text if self.start.start_from != "nothing" else "")
+            await _beside(self._run(), _beat(self.folder), watch.run())
             self.outcome = "finished"
         except Exception as failure:
             error = in_a_line(failure)
@@ -137,40 +129,38 @@ class Evolution:
             self._jobs.close()
             with contextlib.suppress(OSError):
                 (self.folder.path / "beat").unlink(missing_ok=True)
-            for listener in self.listeners:
-                listener.ended(self.state, self.outcome, error)
-            state = self.state
-            self.folder.append_timing(
-                SessionTiming(
-                    started=started,
-                    seconds=time.time() - started,
-                    trainings=state.trainings,
-                    evaluations=state.evaluations,
-                    outcome=self.outcome,
-                    error=error,
+            try:
+                self.folder.append_timing(
+                    SessionTiming(
+                        started=self._recorder.started,
+                        seconds=time.time() - self._recorder.started,
+                        trainings=self._recorder.done["training"],
+                        evaluations=self._recorder.done["evaluation"],
+                        outcome=self.outcome,
+                        error=error,
+                    )
                 )
-            )
+            finally:
+                with contextlib.suppress(CoralError, OSError):  # the store is gone: what it held is known from before
+                    progress = watch.progress()
+                for listener in self.listeners:
+                    listener.ended(progress, self.outcome, error)
 
     async def _run(self) -> None:
-        update, plan = self._recorder.update, plan_jobs(self.config)
-        update(last_event="asking lanes what the base model is")
         await self._ask_lanes()
         self._make_search()
-        update(phase=Phase.BASELINES, jobs_expected=plan.total.total)
         self._record_run()
         await self._baselines()
+        self._recorder.phase = Phase.SEARCHING
         while not self._search.done:
-            number = self._search.generation
-            update(phase=Phase.SEARCHING, generation=number + 1)
+            number = self._recorder.generation = self._search.generation
             genomes = list(self._search.ask())
             results = await self.steps.generation(number, genomes, lambda each=genomes: self._generation(each))  # type: ignore[misc]
             self._search.tell(results)
             self._first = self._first or results
             await self._after_generation(number, results)
-            update(jobs_expected=self.state.jobs_done + plan.left_after(number + 1).total)
-        update(phase=Phase.HELD_OUT)
+        self._recorder.phase, self._recorder.generation = Phase.HELD_OUT, None
         await self._held_out()
-        update(phase=Phase.FINISHED, jobs_expected=self.state.jobs_done)
 
     async def _ask_lanes(self) -> None:
         """Know what the base model is where the jobs will run; a run that was asked for before has it in its folder."""
@@ -231,7 +221,6 @@ class Evolution:
             )
         )
         log.info("%s repairs %.0f %% of the fitness bugs", name, 100 * evaluation.pass_at_1)
-        self._recorder.update(baselines={**self.state.baselines, name: evaluation.pass_at_1})
 
     def _fitness(self, evaluation: Evaluation) -> float | None:
         """The weighted sum of its scores; None for an infeasible genome."""
@@ -252,9 +241,7 @@ class Evolution:
         found = await self._jobs.evaluated(self._planner.of(genome), genome.genome_id)
         if found.infeasible:
             return Scored(genome=genome, infeasible=found.infeasible, scores=None, fitness=None)
-        value = self._fitness(found)
-        self._recorder.genome_scored(genome.genome_id, value, found.pass_at_1)
-        return Scored(genome=genome, scores=found.scores, fitness=value)
+        return Scored(genome=genome, scores=found.scores, fitness=self._fitness(found))
 
     async def _after_generation(self, number: int, results: Sequence[Scored]) -> None:
         genomes = [await self._genome_record(scored) for scored in results]
@@ -350,7 +337,7 @@ class Evolution:
                 repeats=repeats,
             )
         )
-        self._recorder.update(best=champion.genome_id)
+        self.champion = champion.genome_id
 
     def _median_of_first(self) -> Scored | None:
         """The genome of median fitness in generation 0."""
@@ -382,15 +369,19 @@ class Evolution:
         )
 
 
-@contextlib.asynccontextmanager
-async def _beside(*work: "asyncio._CoroutineLike[None]") -> AsyncIterator[None]:
-    """Run endless `work` while the body runs."""
-    tasks = [asyncio.create_task(each) for each in work]
+async def _beside(work: Coroutine[Any, Any, None], *endless: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, and `endless` work beside it. Raises what any of them raises."""
+    failed: BaseException | None = None
     try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in endless]
+            await work
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as several:
+        failed = several.exceptions[0]
+    if failed is not None:
+        raise failed
 
 
 async def _beat(folder: RunFolder) -> None:

@@ -7,23 +7,20 @@ genes, not scores: carried genomes are trained and evaluated like any other, und
 """
 
 import logging
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from coral_core.atomic_write import write_atomic
-from coral_core.bounded_read import LINES, RECORD, look_at, open_file, read_file, read_model
+from coral_core.atomic_write import refused_writes, write_atomic
+from coral_core.bounded_read import RECORD, look_at, read_model
 from coral_core.config import RunConfig
 from coral_core.digest import digest
 from coral_core.errors import CoralError, StoreError
 from coral_core.frozen import Frozen
 from coral_core.genome import Genome
-from coral_core.json_object import json_object
-from coral_core.runs.records import FinalRecord, GenomeRecord, RunRecord, SessionTiming, StartRecord
+from coral_core.runs.records import FinalRecord, GenomeRecord, RunRecord, StartRecord
 from coral_core.runs.run_folder import RunFolder, run_folders
 from coral_core.search.selection import nsga2_order
 from coral_core.search.strategy import Scored
@@ -31,8 +28,7 @@ from coral_core.search.strategy import Scored
 log = logging.getLogger("coral.start")
 
 FILE = "start.json"
-TAIL = 2**18
-"""Bytes at the end of a history that hold its last line."""
+RESTORE = "Restore it, or run another edition."
 
 
 class Previous(Frozen):
@@ -89,16 +85,13 @@ def freeze_start(folder: RunFolder, config: RunConfig) -> Start:
     if look_at(path) is not None:
         start = _read(path)
     elif recorded is not None:
-        raise StoreError(f"{path}: is gone, and {folder.run_id} began with it. Restore it, or run another edition.")
-    elif history:  # begun by a version without start.json
-        return Start()
+        raise StoreError(f"{path}: is gone, and {folder.run_id} began with it", remedy=RESTORE)
     else:
         start = find_start(config, folder.run_id)
-        _write(path, start)
+        with refused_writes(path):
+            write_atomic(path, (start.model_dump_json(indent=1) + "\n").encode())
     if history and recorded != start.record():
-        raise StoreError(
-            f"{path}: is not what {folder.run_id} began with (its history says otherwise). Restore it, or run another edition."
-        )
+        raise StoreError(f"{path}: is not what {folder.run_id} began with (its history says otherwise)", remedy=RESTORE)
     return start
 
 
@@ -111,84 +104,56 @@ def read_start(folder: RunFolder) -> Start | None:
 
 
 def find_start(config: RunConfig, run_id: str) -> Start:
-    """What a run of `config` would start from now."""
+    """What the run `run_id` of `config` would start from now: of runs of its name, the last one to finish that can be read.
+
+    A replay leaves a finished history as it is, so its file tells when the run first finished.
+    """
+    own = re.compile(rf"{re.escape(config.name)}-[0-9a-f]{{10}}-e\d+")
+    folders = [each for each in run_folders(config.runs) if own.fullmatch(each.run_id) and each.run_id != run_id]
     passed_over: list[str] = []
-    for folder in _finished(config, run_id):
+    previous: Previous | None = None
+    genomes: tuple[Genome, ...] = ()
+    for folder in sorted(folders, key=lambda each: (each.changed("history.jsonl"), each.run_id), reverse=True):
         try:
-            previous, genomes = _carried(folder, config.search.population)
-        except (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if folder.last("final") is not None:
+                previous, genomes = _carried(folder, config.search.population)
+                break
+        except (CoralError, OSError, ValueError, KeyError) as error:
             log.warning("%s could not be read and is passed over: %s", folder.run_id, error)
             passed_over.append(folder.run_id)
-            continue
-        wanted = genomes if config.search.start_from == "last-champion" else ()
-        return Start(
-            start_from=config.search.start_from, previous=previous, genomes=wanted, passed_over=tuple(passed_over)
-        )
-    return Start(start_from=config.search.start_from, passed_over=tuple(passed_over))
-
-
-def _finished(config: RunConfig, run_id: str) -> Iterator[RunFolder]:
-    """Finished runs of the same name, the last to finish first."""
-    own = re.compile(rf"{re.escape(config.name)}-[0-9a-f]{{10}}-e\d+")
-    folders = [folder for folder in run_folders(config.runs) if own.fullmatch(folder.run_id)]
-    times = {folder.run_id: _finished_at(folder.path) for folder in folders if folder.run_id != run_id}
-    ordered = sorted((time, name) for name, time in times.items() if time is not None)
-    by_name = {folder.run_id: folder for folder in folders}
-    yield from (by_name[name] for _, name in reversed(ordered))
-
-
-def _finished_at(path: Path) -> float | None:
-    """When the run first finished (a replay later does not count); None when it has not."""
-    history = path / "history.jsonl"
-    try:
-        with open_file(history, LINES) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            lines = file.read().splitlines()
-        last = json_object(lines[-1]) if lines else {}
-        if last.get("type") != "final":
-            return None
-        sessions = [
-            SessionTiming.model_validate(json_object(line))
-            for line in read_file(path / "timings.jsonl", LINES).split(b"\n")
-            if line.startswith(b'{"type":"session"')
-        ]
-    except (OSError, ValueError):
-        return None
-    ends = [session.started + session.seconds for session in sessions if session.outcome == "finished"]
-    written = look_at(history)
-    return min(ends) if ends else written.st_mtime if written is not None else None
+    return Start(
+        start_from=config.search.start_from,
+        previous=previous,
+        genomes=genomes if config.search.start_from == "last-champion" else (),
+        passed_over=tuple(passed_over),
+    )
 
 
 def _carried(folder: RunFolder, most: int) -> tuple[Previous, tuple[Genome, ...]]:
     """A finished run, and what it would have bred from next: its champion, then its survivors, each set of genes once."""
     history = folder.history()
-    run = next((record for record in history if isinstance(record, RunRecord)), None)
-    final = next((record for record in history if isinstance(record, FinalRecord)), None)
-    if run is None or final is None:
-        raise ValueError("its history has no first or no final record")
+    run, final = history[0], history[-1]
+    if not isinstance(run, RunRecord) or not isinstance(final, FinalRecord):
+        raise ValueError("its history does not begin with its run, or does not end with a final record")
+    records = [record for record in history if isinstance(record, GenomeRecord)]
     distinct: dict[str, Scored] = {}
-    fitness: dict[str, float | None] = {}
-    for record in history:
-        if isinstance(record, GenomeRecord):
-            fitness[record.genome.genome_id] = record.fitness
-            if record.scores:
-                scored = Scored(genome=record.genome, scores=record.scores, fitness=record.fitness)
-                distinct.setdefault(record.genome.genes_digest(), scored)
+    for record in records:
+        if record.scores:
+            scored = Scored(genome=record.genome, scores=record.scores, fitness=record.fitness)
+            distinct.setdefault(record.genome.genes_digest(), scored)
     # its own scoring and not ours: the scores that it has are those of its own objectives
     ordered = nsga2_order(list(distinct.values()), folder.config().scoring, 1.0)
-    genomes_of = {r.genome.genome_id: r.genome for r in history if isinstance(r, GenomeRecord)}
-    champion = genomes_of[final.champion]
-    ordered.sort(key=lambda item: item.genome.genes_digest() != champion.genes_digest())
+    champion = {record.genome.genome_id: record for record in records}[final.champion]
+    ordered.sort(key=lambda item: item.genome.genes_digest() != champion.genome.genes_digest())
     genomes = tuple(
         scored.genome.model_copy(update={"genome_id": f"{folder.run_id}/{scored.genome.genome_id}"})
         for scored in ordered[:most]
     )
-    held_out = {line.name: line.pass_at_1 for line in final.held_out}["champion"]
     previous = Previous(
         run_id=folder.run_id,
         champion=final.champion,
-        fitness=fitness[final.champion],
-        held_out_pass_at_1=held_out,
+        fitness=champion.fitness,
+        held_out_pass_at_1={line.name: line.pass_at_1 for line in final.held_out}["champion"],
         history_sha256=digest([record.model_dump(mode="json") for record in history]),
         base_content_id=run.base_model.content_id,
         fitness_problems=run.problems.get("digests", {}).get("fitness"),
@@ -200,13 +165,4 @@ def _read(path: Path) -> Start:
     try:
         return read_model(path, Start, RECORD)
     except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{path}: cannot be read ({type(error).__name__}). Restore it, or run another edition."
-        ) from error
-
-
-def _write(path: Path, start: Start) -> None:
-    try:
-        write_atomic(path, (start.model_dump_json(indent=1) + "\n").encode())
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror}). Choose another with --set runs=DIR") from error
+        raise StoreError(f"{path}: cannot be read ({type(error).__name__})", remedy=RESTORE) from error

@@ -6,6 +6,3 @@ RECIPE_VERSION = "2"
 ENGINE_VERSION = "2"
 """Generation: sampling, padding, merging; and what an engine does after a failed request. It is part of the numerics class and
 so of every digest of adapters and evaluations. "1" went on with whatever a failed request had left in memory."""
-
-UNRECORDED_ENGINE = "1"
-"""The version of results and runs that name none."""

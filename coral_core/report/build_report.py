@@ -36,7 +36,7 @@ from coral_core.report.operators import operator_lines
 from coral_core.report.paired import compare
 from coral_core.runs.records import BaselineRecord, GenomeRecord
 from coral_core.runs.run_folder import RunFolder
-from coral_core.runs.sessions import Counts, run_state, session_error, sessions, totals
+from coral_core.runs.sessions import WorkDone, run_state
 from coral_core.store.store import Store
 
 TOO_GOOD = 0.9
@@ -61,7 +61,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
     history = History.of(folder)
     config = folder.config()
     facts = folder.sound_facts()
-    work = sessions(folder.timings())
+    work = WorkDone.of(folder)
     final, state = history.final, run_state(folder, work)
     evaluations: dict[str, Evaluation] = {}
     for line in final.held_out if final else ():
@@ -73,19 +73,19 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         path=str(folder.path),
         name=config.name,
         seed=config.seed,
-        edition=facts["identity"]["edition"],
+        edition=facts.identity.edition,
         strategy=config.search.strategy,
-        overrides=tuple(map(str, facts.get("set", ()))),
-        versions={name: str(value) for name, value in facts.get("versions", {}).items()},
+        overrides=facts.set,
+        versions=facts.versions,
         problems=history.run.problems if history.run else {"source": config.problems.source},
         base_model_name=config.base_model.name,
         numerics_class=history.run.numerics if history.run else None,
         status=state,
-        error=session_error(state, work),
+        error=work.error(state),
         reason=final.reason if final else None,
-        seconds=work[-1].seconds if work else 0.0,
-        counts=work[-1].counts if work else Counts(trainings=0, evaluations=0),
-        totals=totals(work),
+        seconds=work.seconds,
+        counts=work.counts,
+        totals=work.totals,
         champion=_contender(history, store, evaluations, "champion"),
         base_model=_contender(history, store, evaluations, "base_model"),
         default_lora=_contender(history, store, evaluations, "default_lora"),

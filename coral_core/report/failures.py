@@ -5,7 +5,7 @@ from typing import Literal
 from coral_core.queue.queue import both
 from coral_core.queue.tickets import Ticket
 from coral_core.report.content import FailedJob, FailedTries
-from coral_core.runs.records import JobFailure
+from coral_core.runs.records import JobFailure, JobTiming
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
 
@@ -43,7 +43,11 @@ def failed_tries(folder: RunFolder) -> tuple[FailedTries, ...]:
     groups: dict[tuple[Literal["training", "evaluation"], str, str], list[JobFailure]] = {}
     for failure in folder.failures():
         groups.setdefault((failure.kind, failure.error, failure.message), []).append(failure)
-    done = {(timing.kind, timing.digest) for timing in folder.timings() if timing.type == "job"} if groups else set()
+    done = (
+        {(timing.kind, timing.digest) for timing in folder.timings() if isinstance(timing, JobTiming)}
+        if groups
+        else set()
+    )
     found = []
     for (kind, error, message), tries in groups.items():
         jobs = {(kind, failure.digest) for failure in tries}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from coral_core.durations import clock
 from coral_core.report.document import Answer, Block, Code, Document, Facts, Section, Table, blocks, text
 from coral_core.report.wording import heavy_text, light_text, number, plural, share
-from coral_core.runs.progress import Phase, Progress
+from coral_core.runs.progress import Progress
+from coral_core.runs.records import Phase
 from coral_core.runs.run_reader import GenerationDetail
 from coral_core.runs.sessions import RunState
 

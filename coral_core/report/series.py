@@ -10,6 +10,7 @@ from coral_core.report.comparison import leaves
 from coral_core.report.content import Report
 from coral_core.report.history_records import History
 from coral_core.report.spreadsheets import genome_rows
+from coral_core.runs.records import JobTiming
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.sessions import RunState
 
@@ -51,7 +52,7 @@ class Tracked:
 
 def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
     """The run in `folder`, whose report was `written` to a directory before."""
-    jobs = [timing.finished for timing in folder.timings() if timing.type == "job"]
+    jobs = [timing.finished for timing in folder.timings() if isinstance(timing, JobTiming)]
     files = (*(written / name for name in REPORT_FILES), *(folder.path / name for name in RUN_FILES))
     return Tracked(
         run_id=report.run_id,

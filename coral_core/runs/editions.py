@@ -1,7 +1,6 @@
 """Which edition of a configuration a run of a schedule is: a new one each time, and the same one when it is run again."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
@@ -19,26 +18,22 @@ def check_edition(edition: int) -> None:
         )
 
 
-def scheduled_edition(config: RunConfig, start: datetime, flow_run_id: str = "") -> int:
+def scheduled_edition(config: RunConfig, start: datetime) -> int:
     """Edition of the run that was scheduled for `start`: its date (YYYYMMDD, UTC), or the date with hour and minute.
 
     Two starts can share a date: at 01:30 in Berlin the last Sunday of March begins on the 29th and the next night on the
     29th too, by UTC. The second then finds the folder of the first, which names another start, and takes the longer
-    number. A restart finds its own folder, by the start (or, made before starts were kept, by the flow run), and goes on in it.
+    number. A restart finds its own folder by the start, and goes on in it.
     """
     utc = start.astimezone(UTC)
     day, minute = int(utc.strftime("%Y%m%d")), int(utc.strftime("%Y%m%d%H%M"))
-    for edition in (day, minute):
-        folder = _folder(config, edition)
-        if folder.facts().get("scheduled") == stamp(start) or (flow_run_id and flow_run_id in folder.flow_run_ids()):
+    folders = {edition: RunFolder.of(config, identify_run(config, edition)) for edition in (day, minute)}
+    for edition, folder in folders.items():
+        if (facts := folder.facts()) is not None and facts.scheduled == stamp(start):
             return edition
-    return minute if (_folder(config, day).path / "run.json").exists() else day
+    return minute if folders[day].made() else day
 
 
 def stamp(start: datetime) -> str:
     """A scheduled start as run.json holds it, whatever its time zone."""
     return start.astimezone(UTC).isoformat(timespec="seconds")
-
-
-def _folder(config: RunConfig, edition: int) -> RunFolder:
-    return RunFolder(Path(config.runs).expanduser().absolute() / identify_run(config, edition).run_id)

@@ -10,13 +10,13 @@ from typing import Self
 
 from pydantic import Field
 
-from coral_core.atomic_write import write_atomic
+from coral_core.atomic_write import refused_writes, write_atomic
 from coral_core.bounded_read import read_model
 from coral_core.config import InfraConfig
-from coral_core.errors import BaseModelError, ConfigError, StoreError
+from coral_core.errors import BaseModelError, ConfigError
 from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import BaseModelIdentity
-from coral_core.lm.versions import ENGINE_VERSION, UNRECORDED_ENGINE
+from coral_core.lm.versions import ENGINE_VERSION
 from coral_core.runs.run_folder import RunFolder
 from coral_core.untrusted import in_a_line, visible
 
@@ -49,8 +49,8 @@ class FrozenIdentities(Frozen):
     """`base_model.json`."""
 
     schema_version: int = 1
-    asked: str = ""
-    engine_version: str = Field(UNRECORDED_ENGINE, description="Of the code that asked.")
+    asked: str = Field(description="Lanes that answered.")
+    engine_version: str = Field(description="Of the code that asked.")
     identities: Identities
 
 
@@ -63,15 +63,9 @@ def asked_of(infra: InfraConfig) -> str:
 
 def freeze_identities(folder: RunFolder, infra: InfraConfig, identities: Identities) -> None:
     """Keep what the lanes said, for the next session of this run. Raises `StoreError`: it cannot be written."""
-    try:
-        text = FrozenIdentities(
-            asked=asked_of(infra), engine_version=ENGINE_VERSION, identities=identities
-        ).model_dump_json(indent=1)
-        write_atomic(folder.path / FILE, text.encode())
-    except OSError as error:
-        raise StoreError(
-            f"{folder.path / FILE}: cannot be written ({error.strerror}). Free space and run it again"
-        ) from error
+    answer = FrozenIdentities(asked=asked_of(infra), engine_version=ENGINE_VERSION, identities=identities)
+    with refused_writes(folder.path / FILE):
+        write_atomic(folder.path / FILE, answer.model_dump_json(indent=1).encode())
 
 
 def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | None:
@@ -91,7 +85,8 @@ def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | Non
     if found.engine_version != ENGINE_VERSION:
         raise ConfigError(
             f"{folder.run_id}: was begun with engine {visible(found.engine_version)[:40]}, and this version of CORAL-X has engine {ENGINE_VERSION}, which "
-            "does not use results of another engine. Do the run anew as a new edition: coral evolve CONFIG --again (its old "
-            "results stay readable; coral store clear --other-versions removes them from the store)"
+            "does not use results of another engine",
+            remedy="Do the run anew as a new edition: coral evolve CONFIG --again (its old results stay readable; coral store "
+            "clear --other-versions removes them from the store).",
         )
     return found.identities if found.asked == asked_of(infra) else None

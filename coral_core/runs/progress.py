@@ -10,7 +10,6 @@ within one `schema_version`; what is not known (yet) is null, never left out. No
 import time
 from array import array
 from dataclasses import replace
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
@@ -18,16 +17,16 @@ from pydantic import Field
 from coral_core.config.tree import InfraConfig
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
-from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.ledger import Closure, Ledger, Remedy, Standing
 from coral_core.queue import JobQueue
 from coral_core.runs.job_count import plan_jobs
-from coral_core.runs.records import JobFailure, JobTiming, SessionTiming
+from coral_core.runs.records import JobFailure, JobKind, Phase, SessionTiming, Timing
 from coral_core.runs.run_folder import RunFolder
-from coral_core.runs.run_reader import GenerationDetail, Kind, ParetoPoint, RunReading
-from coral_core.runs.sessions import RunState, state_from
+from coral_core.runs.run_reader import GenerationDetail, KnownGenome, ParetoPoint, RunReading
+from coral_core.runs.sessions import RunState, run_state
 from coral_core.store.store import Store
 
+KINDS: tuple[JobKind, JobKind] = ("training", "evaluation")
 PROGRESS_SCHEMA_VERSION = 1
 BEATS_SECONDS = 30.0
 """An account that was written longer ago is of a lane that is gone."""
@@ -36,36 +35,10 @@ COLUMNS = 180
 """Columns of `LaneUse`: what happens in less than one is averaged."""
 
 
-class Phase(StrEnum):
-    """Which part of the work is under way."""
-
-    STARTING = "starting"
-    BASELINES = "baselines"
-    SEARCHING = "searching"
-    HELD_OUT = "held-out"
-    FINISHED = "finished"
-
-
-class ScoredGenome(Frozen):
-    """One genome and what it scored: never figures of different genomes."""
-
-    genome_id: str
-    generation: int
-    fitness: float | None
-    pass_at_1: float | None = Field(description="Share of the fitness bugs it repairs.")
-    scores: dict[str, float] = Field(description="Objective -> [0, 1], all of this genome.")
-    meets_thresholds: bool = Field(description="Whether it meets the final thresholds of the constraints.")
-    trainable_parameters: int
-    heavy: HeavyGenes | None = Field(description="Null until its generation is finished.")
-    light: LightGenes | None = Field(description="Null until its generation is finished.")
-
-
-class Leader(ScoredGenome):
+class Leader(KnownGenome):
     """One of the fittest genomes of finished generations, each once."""
 
     place: int
-    operator: str
-    parents: tuple[str, ...]
 
 
 class Tally(Frozen):
@@ -83,7 +56,7 @@ class Tally(Frozen):
 class Times(Frozen):
     """Seconds, all sessions together."""
 
-    elapsed: float = Field(description="Wall clock, from each session's first job to its last.")
+    elapsed: float = Field(description="Wall clock, from the start of each session to its last job.")
     baselines: float = Field(description="Wall clock of the baselines.")
     searching: float = Field(description="Wall clock of the generations.")
     held_out: float = Field(description="Wall clock of the sealed split.")
@@ -138,7 +111,7 @@ class Event(Frozen):
 
 
 class Progress(Frozen):
-    """Where one evolution stands; keys are added within a `schema_version`, never renamed."""
+    """Where one evolution stands; keys are added within a `schema_version`, never renamed. As text it is one line."""
 
     schema_version: int = PROGRESS_SCHEMA_VERSION
     run_id: str
@@ -157,13 +130,15 @@ class Progress(Frozen):
     )
     reason: str | None = Field(description="Why the search ended; null before.")
     phase: Phase
-    percent: float = Field(ge=0, le=100, description="Share of the jobs that the run needs at most.")
+    jobs_done: int = Field(description="Jobs that the run is past: done, found in the store, or not needed.")
+    jobs_expected: int = Field(description="Jobs that the run needs at most.")
+    percent: float = Field(ge=0, le=100, description="jobs_done over jobs_expected.")
     generation: int | None = Field(
         description="The one under way, from 0; the last one when none is. Null before the first."
     )
     generations_done: int
     generations: int = Field(description="Generations at most.")
-    best: ScoredGenome | None = Field(description="Fittest genome so far; at the end the champion.")
+    best: KnownGenome | None = Field(description="Fittest genome so far; at the end the champion.")
     baselines: dict[str, float | None] = Field(
         description="base_model, default_lora -> share of the fitness bugs repaired."
     )
@@ -179,9 +154,13 @@ class Progress(Frozen):
     )
     cost: Money
     sessions: int = Field(description="Times the run was started.")
-    started: float | None = Field(description="Unix time of the latest session's first job.")
+    started: float | None = Field(description="Unix time at which the latest session began; null before its first job.")
     updated: float | None = Field(description="Unix time of the newest record.")
     last_event: Event | None
+
+    def __str__(self) -> str:
+        best = self.best.genome_id if self.best else "none yet"
+        return f"{self.phase}: {self.jobs_done} of at most {self.jobs_expected} jobs, best {best}"
 
 
 class LaneUse(Frozen):
@@ -217,8 +196,8 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
         reading: The files of the run; call `refresh` before.
         ledger: One that is kept spares reading all accounts again.
     """
-    config, folder = reading.config, reading.folder
-    state = state_from(folder, reading.final is not None, reading.ended)
+    config, folder, work = reading.config, reading.folder, reading.work
+    state = run_state(folder, work, finished=reading.final is not None)
     ledger = ledger or Ledger(reading.store)
     standing, closed = _standing(reading, ledger)
     running = _running(reading, ledger) if state is RunState.RUNNING else {}
@@ -228,6 +207,8 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
     done, phase = len(reading.generations), _phase(reading)
     latest = reading.generations[-1] if done else None
     under_way = done if phase is Phase.SEARCHING else done - 1
+    expected = plan_jobs(config).total.total
+    jobs = expected - _jobs_left(reading)
     return Progress(
         run_id=folder.run_id,
         path=str(folder.path),
@@ -236,16 +217,18 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
         base_model=config.base_model.name,
         executor=config.infra.executor,
         status=state,
-        error=reading.ended.error if reading.ended and state is RunState.FAILED else "",
+        error=work.error(state),
         paused=str(paused or ""),
         remedy=paused.remedy(folder.run_id) if paused else None,
         reason=reading.final.reason if reading.final else None,
         phase=phase,
-        percent=_percent(reading),
+        jobs_done=jobs,
+        jobs_expected=expected,
+        percent=round(100.0 * jobs / expected, 1),
         generation=under_way if under_way >= 0 else None,
         generations_done=done,
         generations=config.search.generations,
-        best=ScoredGenome.model_validate(reading.best, from_attributes=True) if reading.best else None,
+        best=reading.best,
         baselines={name: None if row.infeasible else row.pass_at_1 for name, row in reading.baselines.items()},
         population=_population(reading),
         trainings=_tally(reading, "training", running),
@@ -256,24 +239,20 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
         time=_times(reading),
         seconds_left=_seconds_left(reading) if state is RunState.RUNNING and not paused else None,
         cost=_money(reading, standing),
-        sessions=reading.sessions,
-        started=reading.started or None,
-        updated=_when(reading.last) if reading.last else None,
-        last_event=_event(reading.last) if reading.last else None,
+        sessions=work.sessions,
+        started=work.started or None,
+        updated=_when(work.latest) if work.latest else None,
+        last_event=_event(work.latest) if work.latest else None,
     )
 
 
 def in_full(reading: RunReading, ledger: Ledger | None = None) -> ProgressInFull:
     """Everything that an up-to-date `reading` tells: `progress_of`, and what tables and pictures show."""
-    found = progress_of(reading, ledger)
     return ProgressInFull(
-        **{name: getattr(found, name) for name in Progress.model_fields},
+        **dict(progress_of(reading, ledger)),
         baseline_fitness={name: row.fitness for name, row in reading.baselines.items()},
         by_generation=tuple(reading.generations),
-        leaders=tuple(
-            Leader(place=place, **{name: getattr(line, name) for name in Leader.model_fields if name != "place"})
-            for place, line in enumerate(reading.leaders, 1)
-        ),
+        leaders=tuple(Leader(place=place, **dict(known)) for place, known in enumerate(reading.leaders, 1)),
         points=tuple(replace(point, on_front=name in reading.front) for name, point in reading.points.items()),
         lanes=lane_use(reading),
     )
@@ -283,26 +262,26 @@ def _phase(reading: RunReading) -> Phase:
     if reading.final is not None:
         return Phase.FINISHED
     done = len(reading.generations)
-    if done >= reading.config.search.generations or (done and reading.stage == "held-out"):
+    if done >= reading.config.search.generations or (done and (Phase.HELD_OUT, None) in reading.work.finished):
         return Phase.HELD_OUT
     if len(reading.baselines) == 2:
         return Phase.SEARCHING
-    return Phase.BASELINES if reading.last else Phase.STARTING
+    return Phase.BASELINES if reading.work.latest else Phase.STARTING
 
 
-def _percent(reading: RunReading) -> float:
-    """By jobs: a finished generation counts whole, the one under way by its finished jobs."""
+def _jobs_left(reading: RunReading) -> int:
+    """Jobs that the run still needs at most: a finished generation counts whole, the one under way by its finished jobs."""
     if reading.final is not None:
-        return 100.0
-    plan, done = plan_jobs(reading.config), len(reading.generations)
-    now = min(len(reading.seen.get(done, ())), plan.generation(done).total) if done < plan.generations else 0
-    jobs = (
-        min(plan.baselines.total, reading.done_baselines)
-        + plan.searched(done).total
-        + now
-        + min(plan.after_search.total, reading.done_held_out)
-    )
-    return round(100.0 * jobs / plan.total.total, 1)
+        return 0
+    plan, done, finished = plan_jobs(reading.config), len(reading.generations), reading.work.finished
+    stages = [
+        (plan.baselines.total, finished.get((Phase.BASELINES, None), ())),
+        (plan.after_search.total, finished.get((Phase.HELD_OUT, None), ())),
+    ]
+    if done < plan.generations:
+        stages.append((plan.generation(done).total, finished.get((Phase.SEARCHING, done), ())))
+    following = sum(plan.generation(number).total for number in range(done + 1, plan.generations))
+    return following + sum(max(0, most - len(digests)) for most, digests in stages)
 
 
 def _population(reading: RunReading) -> Population:
@@ -324,13 +303,12 @@ def _adapters(reading: RunReading) -> int:
 # -- jobs ----------------------------------------------------------------------------------
 
 
-def _running(reading: RunReading, ledger: Ledger) -> dict[Kind, tuple[int, int | None]]:
+def _running(reading: RunReading, ledger: Ledger) -> dict[JobKind, tuple[int, int | None]]:
     """Kind -> jobs of this run in lanes now, and those that wait for one (None: not on disk)."""
     run_id = reading.folder.run_id
-    kinds: tuple[Kind, Kind] = ("training", "evaluation")
     if reading.config.infra.executor == "work-pools":
-        found: dict[Kind, tuple[int, int | None]] = {}
-        for kind in kinds:
+        found: dict[JobKind, tuple[int, int | None]] = {}
+        for kind in KINDS:
             queue = JobQueue(reading.store, kind)
             claimed = {claim.digest for claim in queue.claims()}
             mine = [ticket.digest for ticket in queue.waiting(run_id)]
@@ -347,18 +325,19 @@ def _running(reading: RunReading, ledger: Ledger) -> dict[Kind, tuple[int, int |
         for account in accounts
         if account.run_id == run_id and account.digest and not account.ended and now - account.seen < BEATS_SECONDS
     ]
-    return {kind: (busy.count(kind), None) for kind in kinds}
+    return {kind: (busy.count(kind), None) for kind in KINDS}
 
 
-def _tally(reading: RunReading, kind: Kind, running: dict[Kind, tuple[int, int | None]]) -> Tally:
+def _tally(reading: RunReading, kind: JobKind, running: dict[JobKind, tuple[int, int | None]]) -> Tally:
     working, waiting = running.get(kind, (0, None))
-    total, found = reading.jobs[kind], reading.session[kind].found
+    total, found = reading.work.jobs[kind], reading.work.session[kind].found
     return Tally(done=total.done, found=found, running=working, waiting=waiting, failed=total.failed)
 
 
 def _cache(reading: RunReading) -> Cache:
-    hits = sum(jobs.found for jobs in reading.session.values())
-    asked = hits + sum(jobs.done for jobs in reading.session.values())
+    session = reading.work.session.values()
+    hits = sum(jobs.found for jobs in session)
+    asked = hits + sum(jobs.done for jobs in session)
     return Cache(
         hits=hits,
         asked=asked,
@@ -369,12 +348,12 @@ def _cache(reading: RunReading) -> Cache:
 
 def lane_use(reading: RunReading) -> LaneUse | None:
     """Busy lanes over the latest session that did work; None before its first job is done."""
-    spans = {kind: span for kind, span in reading.busy.items() if span}
+    spans = {kind: span for kind, span in reading.work.busy.items() if span}
     if not spans:
         return None
     began = min(min(span[::2]) for span in spans.values())
     width = max(1e-9, max(max(span[1::2]) for span in spans.values()) - began) / COLUMNS
-    training, evaluation = (_columns(reading.busy[kind], began, width) for kind in ("training", "evaluation"))
+    training, evaluation = (_columns(reading.work.busy[kind], began, width) for kind in KINDS)
     at_most = _most_lanes(reading.config.infra)
     busy = (sum(training) + sum(evaluation)) / COLUMNS
     return LaneUse(
@@ -405,12 +384,12 @@ def _most_lanes(infra: InfraConfig) -> int:
 
 
 def _times(reading: RunReading) -> Times:
-    stages, training, evaluation = reading.stages, reading.jobs["training"], reading.jobs["evaluation"]
+    phases, training, evaluation = reading.work.phases, reading.work.jobs["training"], reading.work.jobs["evaluation"]
     return Times(
-        elapsed=sum(stages.values()),
-        baselines=stages["baselines"],
-        searching=stages["searching"],
-        held_out=stages["held-out"],
+        elapsed=sum(phases.values()),
+        baselines=phases[Phase.BASELINES],
+        searching=phases[Phase.SEARCHING],
+        held_out=phases[Phase.HELD_OUT],
         training=training.seconds,
         evaluation=evaluation.seconds,
         waiting=training.waited + evaluation.waited,
@@ -418,27 +397,13 @@ def _times(reading: RunReading) -> Times:
 
 
 def _generations_left(reading: RunReading) -> float:
-    """Work that is left at most, in generations: by the share of jobs for the one under way and for the end of the run."""
-    plan, done, phase = plan_jobs(reading.config), len(reading.generations), _phase(reading)
-    if phase is Phase.FINISHED:
-        return 0.0
-    end = max(0, plan.after_search.total - reading.done_held_out) / max(1, plan.later_generation.total)
-    if phase is Phase.HELD_OUT:
-        return end
-    return max(0.0, plan.generations - done - _begun(reading)) + end
-
-
-def _begun(reading: RunReading) -> float:
-    """Share of the jobs of the generation under way that are done."""
-    done = len(reading.generations)
-    if _phase(reading) is not Phase.SEARCHING:
-        return 0.0
-    return min(1.0, len(reading.seen.get(done, ())) / max(1, plan_jobs(reading.config).generation(done).total))
+    """Work that is left at most, in generations."""
+    return _jobs_left(reading) / max(1, plan_jobs(reading.config).later_generation.total)
 
 
 def _seconds_left(reading: RunReading) -> float | None:
     """By the mean of the latest ten generations in which something was done."""
-    spans = [span for number, span in sorted(reading.spans.items()) if number < len(reading.generations)][-10:]
+    spans = [span for number, span in sorted(reading.work.spans.items()) if number < len(reading.generations)][-10:]
     if not spans:
         return None
     return sum(ended - began for began, ended in spans) / len(spans) * _generations_left(reading)
@@ -459,7 +424,11 @@ def _standing(reading: RunReading, ledger: Ledger) -> tuple[Standing | None, Clo
 
 
 def _money(reading: RunReading, standing: Standing | None) -> Money:
-    price, training, evaluation = reading.config.budget.price, reading.jobs["training"], reading.jobs["evaluation"]
+    price, training, evaluation = (
+        reading.config.budget.price,
+        reading.work.jobs["training"],
+        reading.work.jobs["evaluation"],
+    )
     spent = (training.seconds + evaluation.seconds) / HOUR
     money = (training.seconds * price.training + evaluation.seconds * price.evaluation) / HOUR
     from_ledger = standing is not None and standing.spent.gpu_hours > 0
@@ -480,34 +449,31 @@ def _money(reading: RunReading, standing: Standing | None) -> Money:
 
 def _forecast_factor(reading: RunReading) -> float | None:
     """Cost at the end of the run over the cost so far; None before the first finished generation."""
-    finished = len(reading.generations)
-    worked = sum(number < finished for number in reading.spans)
+    plan, finished = plan_jobs(reading.config), len(reading.generations)
+    worked = sum(plan.generation(number).total for number in reading.work.spans if number < finished)
     if not worked:
         return None
-    return 1 + _generations_left(reading) / (worked + _begun(reading))
+    under_way = len(reading.work.finished.get((Phase.SEARCHING, finished), ()))
+    return 1 + _jobs_left(reading) / (worked + under_way)
 
 
 # -- the newest record ---------------------------------------------------------------------
 
 
-def _when(newest: JobTiming | JobFailure | SessionTiming) -> float:
-    match newest:
-        case SessionTiming():
-            return newest.started + newest.seconds
-        case JobFailure():
-            return newest.when
-        case JobTiming():
-            return newest.finished
+def _when(newest: Timing) -> float:
+    if isinstance(newest, SessionTiming):
+        return newest.started + newest.seconds
+    return newest.when if isinstance(newest, JobFailure) else newest.finished
 
 
-def _event(newest: JobTiming | JobFailure | SessionTiming) -> Event:
+def _event(newest: Timing) -> Event:
     """The newest record in words."""
     match newest:
         case SessionTiming():
             text = f"session {newest.outcome}" + (f": {newest.error}" if newest.error else "")
         case JobFailure():
             text = f"try of {newest.kind} {newest.digest[:12]} failed: {newest.message}"
-        case JobTiming():
+        case _:
             how = "found in the store" if newest.cached else f"done in {newest.cost.seconds:.1f} s"
             text = f"{newest.kind} of {newest.label} {how}"
     return Event(text=text, when=_when(newest))

@@ -1,14 +1,19 @@
-"""The records of a run: what stands in history.jsonl and in timings.jsonl, line by line."""
+"""The records of a run: the lines of history.jsonl and timings.jsonl, and run.json."""
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, TypeAdapter
 
 from coral_core.frozen import Frozen
 from coral_core.genome import Genome
 from coral_core.jobs.jobs import AdapterDigest, BaseModelIdentity, Cost, Digest
+from coral_core.problems.problem import Split
 
 SCHEMA_VERSION = 1
+JobKind = Literal["training", "evaluation"]
+Outcome = Literal["finished", "stopped", "failed"]
+"""How a session ends."""
 Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
 """A score: a number from 0 to 1, up to rounding."""
 Number = Annotated[float, Field(ge=-1e9, le=1e9)]
@@ -30,6 +35,21 @@ class RunIdentity(Frozen):
     run_seed: int = Field(description="Derived from (config.seed, edition); feeds search, trainings and sampling.")
 
 
+class RunFacts(Frozen):
+    """Content of run.json: the identity of a run, and where its latest session runs."""
+
+    schema_version: int = SCHEMA_VERSION
+    identity: RunIdentity
+    set: tuple[str, ...] = Field((), description="Differences from the configuration file (--set).")
+    versions: dict[str, str] = Field({}, description="Of the packages that decide results.")
+    pid: int = Field(0, description="Process of the latest session.")
+    host: str = Field("", description="Machine of the latest session.")
+    flow_run_id: str = Field("", description="Prefect's flow run of the latest session; empty without Prefect.")
+    flow_run_ids: tuple[str, ...] = Field((), description="Flow runs of all sessions, oldest first.")
+    api: str = Field("", description="Address of the Prefect server.")
+    scheduled: str = Field("", description="The start that a schedule made the run for; empty for a run by hand.")
+
+
 class StartRecord(Frozen):
     """What the first population was made from, where that was not nothing (coral_core/evolution/warm_start.py)."""
 
@@ -49,21 +69,15 @@ class RunRecord(Frozen):
     base_model: BaseModelIdentity = Field(description="As evaluation lanes have it.")
     training_numerics_class: str = Field(description="Numerics class of training lanes.")
     problems: dict[str, Any] = Field(description="source, counts per split, digests per split.")
-    start: StartRecord | None = Field(None, description="Left out for a run that started from nothing.")
+    start: StartRecord | None = Field(
+        None, exclude_if=lambda start: start is None, description="Left out for a run that started from nothing."
+    )
 
     @property
     def numerics(self) -> str:
         """Numerics class of the run; both, where training and evaluation ran on machines of two kinds."""
         training, evaluation = self.training_numerics_class, self.base_model.numerics_class
         return evaluation if training == evaluation else f"training: {training}; evaluation: {evaluation}"
-
-    @model_serializer(mode="wrap")
-    def _without_an_empty_start(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Histories of runs that started from nothing stay byte for byte what they were before there was a choice."""
-        data: dict[str, Any] = standard(self)
-        if self.start is None:
-            del data["start"]
-        return data
 
 
 class BaselineRecord(Frozen):
@@ -150,30 +164,32 @@ class FinalRecord(Frozen):
 
 
 Record = RunRecord | BaselineRecord | GenomeRecord | GenerationRecord | FinalRecord
+RECORD_LINE: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="type")])
+"""A line of history.jsonl."""
 
 
-_TYPES: dict[str, type[Frozen]] = {
-    "run": RunRecord,
-    "baseline": BaselineRecord,
-    "genome": GenomeRecord,
-    "generation": GenerationRecord,
-    "final": FinalRecord,
-}
+class Phase(StrEnum):
+    """Which part of the work is under way."""
 
-
-def parse_record(row: dict[str, Any]) -> Any:
-    """A line of a history as its record. Raises `KeyError` for an unknown type, `ValidationError`."""
-    return _TYPES[row["type"]].model_validate(row)
+    STARTING = "starting"
+    BASELINES = "baselines"
+    SEARCHING = "searching"
+    HELD_OUT = "held-out"
+    FINISHED = "finished"
 
 
 class JobTiming(Frozen):
-    """One job as this session saw it."""
+    """A job that a session finished, or found in the store."""
 
     type: Literal["job"] = "job"
     schema_version: int = SCHEMA_VERSION
-    kind: Literal["training", "evaluation"]
+    session: UnixTime = Field(description="Unix time at which the session began.")
+    phase: Literal[Phase.BASELINES, Phase.SEARCHING, Phase.HELD_OUT] = Field(description="What asked for the job.")
+    generation: Count | None = Field(None, description="Generation that asked for the job; null outside the search.")
+    kind: JobKind
+    split: Split | None = Field(None, description="Split that was evaluated; null for trainings.")
     digest: str
-    label: str = Field(description="Genome id or baseline and split.")
+    label: str = Field(description="For people: genome id or baseline, and split.")
     cached: bool = Field(description="True: found in the store, nothing was done.")
     finished: UnixTime = Field(description="Unix time.")
     waited: Seconds = Field(description="Seconds from submission to result, less the work.")
@@ -185,7 +201,7 @@ class JobFailure(Frozen):
 
     type: Literal["failure"] = "failure"
     schema_version: int = SCHEMA_VERSION
-    kind: Literal["training", "evaluation"]
+    kind: JobKind
     digest: str
     when: UnixTime = Field(description="Unix time.")
     error: str = Field(description="Class of the error, or `lane-lost`.")
@@ -201,13 +217,10 @@ class SessionTiming(Frozen):
     seconds: Seconds
     trainings: Count = Field(description="Trainings done by this session (cache hits not counted).")
     evaluations: Count = Field(description="Evaluations done by this session (cache hits not counted).")
-    outcome: Literal["finished", "stopped", "failed"]
+    outcome: Outcome
     error: str = Field("", description="Class and first line of the error that ended it; empty unless failed.")
 
 
-_TIMINGS: dict[str, type[Frozen]] = {"job": JobTiming, "failure": JobFailure, "session": SessionTiming}
-
-
-def parse_timing(row: dict[str, Any]) -> Any:
-    """A line of timings as its record. Raises `KeyError` for an unknown type, `ValidationError`."""
-    return _TIMINGS[row["type"]].model_validate(row)
+Timing = JobTiming | JobFailure | SessionTiming
+TIMING_LINE: TypeAdapter[Timing] = TypeAdapter(Annotated[Timing, Field(discriminator="type")])
+"""A line of timings.jsonl."""

@@ -13,7 +13,6 @@ compare byte for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id
     report.md, pictures/, champion/ (a PEFT adapter with a model card)
 """
 
-import contextlib
 import json
 import os
 import platform
@@ -25,24 +24,39 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from coral_core.atomic_write import write_atomic
-from coral_core.bounded_read import LINES, LONGEST_LINE, SMALL, OddFileError, kind_of, list_folder, look_at, read_file
+from coral_core.atomic_write import refused_writes, write_atomic
+from coral_core.bounded_read import (
+    LINES,
+    LONGEST_LINE,
+    OddFileError,
+    kind_of,
+    list_folder,
+    look_at,
+    read_file,
+    read_model,
+)
 from coral_core.config import RunConfig, dump_yaml, read_frozen
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
 from coral_core.json_object import json_object
 from coral_core.runs.records import (
-    SCHEMA_VERSION,
+    RECORD_LINE,
+    TIMING_LINE,
     JobFailure,
-    JobTiming,
     Record,
+    RunFacts,
     RunIdentity,
-    SessionTiming,
-    parse_record,
+    Timing,
 )
 from coral_core.runs.run_lock import is_held
+
+BEAT_SECONDS = 5.0
+CONFIG_BYTES = 2**20
+"""Bytes of a frozen configuration."""
+SILENT_SECONDS = 30.0
+"""Without a lock to tell by, a run that has not beaten for so long is dead; clocks may differ by some seconds."""
 
 
 def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
@@ -61,25 +75,6 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         edition=edition,
         run_seed=seed_from("run", config.seed, edition) % 2**53,
     )
-
-
-BEAT_SECONDS = 5.0
-FACT_TYPES: dict[str, type] = {
-    "identity": dict,
-    "set": list,
-    "versions": dict,
-    "host": str,
-    "flow_run_id": str,
-    "flow_run_ids": list,
-    "api": str,
-    "scheduled": str,
-}
-"""What run.json may say; of another type it says nothing."""
-
-CONFIG_BYTES = 2**20
-"""Bytes of a frozen configuration."""
-SILENT_SECONDS = 30.0
-"""A run of another machine that has not beaten for so long is dead; clocks may differ by some seconds."""
 
 
 class RunFolder:
@@ -112,107 +107,75 @@ class RunFolder:
         `scheduled`: the start that a schedule made it for (coral_core/runs/editions.py); the first one stays.
         """
         folder = cls.of(config, identity)
+        before = folder.facts()
         earlier = [known for known in folder.flow_run_ids() if known != flow_run_id]
-        facts = {
-            "schema_version": SCHEMA_VERSION,
-            "identity": identity.model_dump(),
-            "set": list(overrides),
-            "versions": versions(),
-            "pid": os.getpid(),
-            "host": platform.node(),
-            "flow_run_id": flow_run_id,
-            "flow_run_ids": [*earlier, flow_run_id] if flow_run_id else earlier,
-            "api": api,
-        }
-        if first := folder.facts().get("scheduled") or scheduled:
-            facts["scheduled"] = first
-        try:
+        facts = RunFacts(
+            identity=identity,
+            set=tuple(overrides),
+            versions=versions(),
+            pid=os.getpid(),
+            host=platform.node(),
+            flow_run_id=flow_run_id,
+            flow_run_ids=(*earlier, flow_run_id) if flow_run_id else tuple(earlier),
+            api=api,
+            scheduled=before.scheduled if before and before.scheduled else scheduled,
+        )
+        with refused_writes(folder.path, "Choose another with --set runs=DIR."):
             write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())
-            write_atomic(folder.path / "run.json", json.dumps(facts, indent=1).encode())
-        except OSError as error:
-            raise StoreError(
-                f"runs: {folder.path}: cannot be written ({error.strerror}). Choose another with --set runs=DIR"
-            ) from error
+            write_atomic(folder.path / "run.json", facts.model_dump_json(indent=1).encode())
+            folder.beat()
         return folder
 
-    def sound_facts(self) -> dict[str, Any]:
-        """What run.json says. Raises `StoreError` when it is broken: who needs the edition cannot do without."""
-        facts = self.facts()
-        identity = facts.get("identity")
-        if not isinstance(identity, dict) or not isinstance(identity.get("edition"), int):
-            edition = self.run_id.rpartition("-e")[2]
-            number = f" --edition {edition}" if edition.isdigit() and edition != "1" else ""
-            raise StoreError(
-                f"{self.path / 'run.json'}: is broken or says no edition. Write it anew with: "
-                f"coral evolve {self.path / 'config.yaml'}{number} (finished work is not done again)"
-            )
-        return facts
-
-    def facts(self) -> dict[str, Any]:
-        """What run.json says, without what is of another type than it should be; empty when it cannot be read."""
+    def facts(self) -> RunFacts | None:
+        """Content of run.json; None when it cannot be read."""
         try:
-            found = json_object(read_file(self.path / "run.json", SMALL))
+            return read_model(self.path / "run.json", RunFacts)
         except (OSError, ValueError):
-            return {}
-        return {name: value for name, value in found.items() if isinstance(value, FACT_TYPES.get(name, object))}
+            return None
+
+    def sound_facts(self) -> RunFacts:
+        """Content of run.json. Raises `StoreError` when it cannot be read."""
+        if (facts := self.facts()) is not None:
+            return facts
+        edition = self.run_id.rpartition("-e")[2]
+        number = f" --edition {edition}" if edition.isdigit() and edition != "1" else ""
+        raise StoreError(
+            f"{self.path / 'run.json'}: is missing or broken",
+            remedy=f"Write it anew with: coral evolve {self.path / 'config.yaml'}{number} (finished work is not done again)",
+        )
+
+    def changed(self, *names: str) -> float:
+        """Unix time at which the latest of these files was written; 0 when there is none."""
+        found = (look_at(self.path / name) for name in names)
+        return max((status.st_mtime for status in found if status is not None), default=0.0)
 
     def made(self) -> float:
-        """Unix time at which run.json was written last; 0 when there is none."""
-        found = look_at(self.path / "run.json")
-        return found.st_mtime if found is not None else 0.0
+        """Unix time at which the latest session began (run.json)."""
+        return self.changed("run.json")
 
-    def flow_run_ids(self) -> list[str]:
+    def flow_run_ids(self) -> tuple[str, ...]:
         """Prefect flow runs of all sessions of this run, oldest first."""
         facts = self.facts()
-        latest = [facts["flow_run_id"]] if facts.get("flow_run_id") else []
-        return list(map(str, facts.get("flow_run_ids", latest)))
+        return facts.flow_run_ids if facts else ()
 
     def beat(self) -> None:
-        """The evolution lives: to be called every `BEAT_SECONDS` while it does."""
+        """Show that the evolution lives: called every `BEAT_SECONDS` while it does."""
         (self.path / "beat").touch()
 
-    def lives(self) -> bool | None:
-        """Does a session work on this run? Told by the lock that it holds, where file systems have locks.
+    def lives(self) -> bool:
+        """Whether a session works on this run.
 
-        Elsewhere, and for sessions of other machines that may not share their locks: by the process that `run.json`
-        names, and by its beats. None when nobody can tell: another machine's run, made before there were beats.
+        The lock tells, where file systems have locks. A free lock is no proof for a session of another machine, which may
+        not share its locks; such a session, and any without locks, is known by its beats.
         """
-        held = is_held(self.path)
-        if held:
-            return True
-        try:
-            facts = json_object(read_file(self.path / "run.json", SMALL))
-            pid, host = int(facts["pid"]), str(facts["host"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if host != platform.node():
-            return self._beats()
-        if held is False:
-            return False
-        try:
-            there = b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-        return there and self._beats() is not False  # the number of a dead process may be another's by now
-
-    def _beats(self) -> bool | None:
-        """Was there a beat lately? None: there is none."""
-        try:
-            return time.time() - (self.path / "beat").stat().st_mtime < SILENT_SECONDS
-        except OSError:
-            return None
+        held, facts = is_held(self.path), self.facts()
+        if held or (held is False and facts is not None and facts.host == platform.node()):
+            return held
+        return time.time() - self.changed("beat") < SILENT_SECONDS
 
     def config(self) -> RunConfig:
         """The configuration that it froze. Raises `ConfigError` when that cannot be read."""
         return read_frozen(self.path / "config.yaml")
-
-    def write_history(self, records: Iterable[Record]) -> None:
-        """Replace the history; a replay that is still behind what is on disk leaves it alone."""
-        data = _lines(records)
-        path = self.path / "history.jsonl"
-        old = read_file(path, LINES) if path.exists() else b""
-        if not old.startswith(data):
-            write_atomic(path, data)
 
     def history(self) -> list[Any]:
         """The records, typed (`Record`); empty when the run has not got that far.
@@ -238,68 +201,69 @@ class RunFolder:
                 return record
         return None
 
-    def append_timing(self, timing: JobTiming | JobFailure | SessionTiming) -> None:
+    def append_timing(self, timing: Timing) -> None:
         """Add a line to timings.jsonl. Raises `StoreError`: it cannot be written."""
         path = self.path / "timings.jsonl"
-        try:
-            with _open_to_write(path, os.O_WRONLY | os.O_APPEND, "ab") as file:
-                file.write((timing.model_dump_json() + "\n").encode())
-        except OSError as error:
-            raise StoreError(
-                f"{path}: cannot be written ({error.strerror}). Free space, or move it away, and run the same command again; finished work is kept"
-            ) from error
+        with refused_writes(path), _open_to_write(path, os.O_WRONLY | os.O_APPEND, "ab") as file:
+            file.write((timing.model_dump_json() + "\n").encode())
 
-    def timings(self) -> list[JobTiming | SessionTiming]:
-        """Jobs and sessions, in order; failed tries are left out, and a line cut by a kill is skipped.
+    def timings(self) -> list[Timing]:
+        """Jobs, failed tries and sessions, in order; a line that a kill cut is skipped.
 
         Raises:
             StoreError: a line is whole and no timing, or it cannot be read.
         """
         path = self.path / "timings.jsonl"
-        result: list[JobTiming | SessionTiming] = []
-        for number, line in enumerate(_lines_of(path), 1):
-            if b'"type":"failure"' in line or not line.strip():
-                continue
-            kind = SessionTiming if b'"type":"session"' in line else JobTiming
-            try:
-                row = json_object(_bounded(line))
-            except ValueError:
-                continue  # cut by a kill, perhaps with the next session's first line behind it
-            try:
-                result.append(kind.model_validate(row))
-            except ValidationError as error:
-                raise StoreError(
-                    f"{path}, line {number}: is no timing ({_why(error)}). Take this line out; it counts time and cost only"
-                ) from error
-        return result
+        found = (
+            _parsed(
+                path, number, line, TIMING_LINE, "Take this line out; it counts time and cost only.", may_be_cut=True
+            )
+            for number, line in enumerate(_whole_lines(path), 1)
+        )
+        return [timing for timing in found if timing is not None]
 
     def failures(self) -> list[JobFailure]:
-        """Tries of jobs that failed, in order; what cannot be read is skipped."""
-        result = []
-        for line in _lines_of(self.path / "timings.jsonl"):
-            if b'"type":"failure"' in line:
-                with contextlib.suppress(ValueError):
-                    result.append(JobFailure.model_validate(json_object(_bounded(line))))
-        return result
+        """Tries of jobs that failed, in order. Raises `StoreError` as `timings`."""
+        return [timing for timing in self.timings() if isinstance(timing, JobFailure)]
 
 
-def _lines_of(path: Path) -> list[bytes]:
-    """Lines of a file, none where there is none. Raises `StoreError`: it cannot be read."""
+def _whole_lines(path: Path) -> list[bytes]:
+    """Lines that end: what a kill cut off is not there yet. Raises `StoreError`: the file cannot be read."""
     try:
-        return read_file(path, LINES).split(b"\n")
+        return read_file(path, LINES).split(b"\n")[:-1]
     except FileNotFoundError:
         return []
     except OSError as error:
         use = "counts time and cost only" if path.name == "timings.jsonl" else "is written anew from the store"
         raise StoreError(
-            f"{path}: cannot be read ({error.strerror}). Move it away; coral resume {path.parent.name} goes on without it, and it {use}"
+            f"{path}: cannot be read ({error.strerror})",
+            remedy=f"Move it away; coral resume {path.parent.name} goes on without it, and it {use}.",
         ) from None
 
 
-def _bounded(line: bytes) -> bytes:
-    if len(line) > LONGEST_LINE:
-        raise ValueError(f"a line of {len(line)} bytes")
-    return line
+def _record(path: Path, number: int, line: bytes) -> Any:
+    remedy = (
+        f"Take out this line and all after it; coral resume {path.parent.name} then writes them anew from the store."
+    )
+    return _parsed(path, number, line, RECORD_LINE, remedy)
+
+
+def _parsed(
+    path: Path, number: int, line: bytes, adapter: TypeAdapter[Any], remedy: str, may_be_cut: bool = False
+) -> Any:
+    """A line as its record; None for one that is no JSON and `may_be_cut`. Raises `StoreError`: it is no such record."""
+    try:
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"a line of {len(line)} bytes")
+        row = json_object(line)
+        may_be_cut = False
+        return adapter.validate_python(row)
+    except ValueError as error:
+        if may_be_cut:  # by a kill, perhaps with the next session's first line behind it
+            return None
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)[:500]}
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        raise StoreError(f"{path}, line {number}: is no record of a run ({why})", remedy=remedy) from error
 
 
 def _open_to_write(path: Path, flags: int, mode: str) -> IO[bytes]:
@@ -310,29 +274,6 @@ def _open_to_write(path: Path, flags: int, mode: str) -> IO[bytes]:
         os.close(handle)
         raise OddFileError(path, f"{kind_of(found.st_mode)}, not a file")
     return os.fdopen(handle, mode)
-
-
-def _whole_lines(path: Path) -> list[bytes]:
-    """Lines that end; what a kill cut off is not there yet."""
-    return _lines_of(path)[:-1]
-
-
-def _record(path: Path, number: int, line: bytes) -> Any:
-    try:
-        return parse_record(json_object(_bounded(line)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{path}, line {number}: is no record of a run ({_why(error)}). Take out this line and all after it; "
-            f"coral resume {path.parent.name} then writes them anew from the store"
-        ) from error
-
-
-def _why(error: Exception) -> str:
-    """What is wrong with a line, in a few words."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return f"{type(error).__name__}: {error}"[:500]
 
 
 class HistoryWriter:
@@ -349,21 +290,16 @@ class HistoryWriter:
     def add(self, *records: Record) -> None:
         """Put `records` at the end. Raises `StoreError`: the run's folder cannot be written."""
         data = _lines(records)
-        try:
-            with _open_to_write(self._path, os.O_RDWR, "r+b") as file:
-                file.seek(self._at)
-                there = file.read(len(data))
-                if there != data and data.startswith(there):
-                    file.write(data[len(there) :])
-                    file.flush()
-                    os.fsync(file.fileno())
-                elif there != data:
-                    file.seek(0)
-                    write_atomic(self._path, file.read(self._at) + data)
-        except OSError as error:
-            raise StoreError(
-                f"{self._path}: cannot be written ({error.strerror}). Free space and run the same command again; finished work is kept"
-            ) from error
+        with refused_writes(self._path), _open_to_write(self._path, os.O_RDWR, "r+b") as file:
+            file.seek(self._at)
+            there = file.read(len(data))
+            if there != data and data.startswith(there):
+                file.write(data[len(there) :])
+                file.flush()
+                os.fsync(file.fileno())
+            elif there != data:
+                file.seek(0)
+                write_atomic(self._path, file.read(self._at) + data)
         self._at += len(data)
 
 
@@ -443,7 +379,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def now() -> float:
-    return time.time()

@@ -9,7 +9,7 @@ from coral_core.bounded_read import read_file
 from coral_core.config.yaml_document import read_document
 from coral_core.frozen import Frozen
 from coral_core.runs.run_folder import CONFIG_BYTES, RunFolder
-from coral_core.runs.sessions import RunState, run_state, session_error, sessions, totals
+from coral_core.runs.sessions import RunState, WorkDone, run_state
 
 
 class RunLine(Frozen):
@@ -37,7 +37,7 @@ def run_line(folder: RunFolder) -> RunLine:
     Raises:
         CoralError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: its files are not as they were written.
     """
-    work = sessions(folder.timings())
+    work = WorkDone.of(folder)
     state = run_state(folder, work)
     final, last = folder.last("final"), folder.last("generation")
     held_out = [line.pass_at_1 for line in final.held_out if line.name == "champion"] if final is not None else []
@@ -45,7 +45,7 @@ def run_line(folder: RunFolder) -> RunLine:
     return RunLine(
         run_id=folder.run_id,
         status=state,
-        error=session_error(state, work),
+        error=work.error(state),
         generation=last.generation if last is not None else None,
         generations=config["search"]["generations"],
         best_fitness=last.best_fitness if last is not None else None,
@@ -53,5 +53,5 @@ def run_line(folder: RunFolder) -> RunLine:
         champion_held_out_pass_at_1=held_out[0] if held_out else None,
         started=folder.made(),
         path=str(folder.path),
-        **totals(work).model_dump(exclude={"sessions", "tokens"}),
+        **work.totals.model_dump(exclude={"sessions", "tokens"}),
     )

@@ -7,20 +7,17 @@ file system has no such locks, sessions go on without.
 import contextlib
 import errno
 import fcntl
-import json
 import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
-from coral_core.errors import ConfigError, StoreError
-from coral_core.json_object import json_object
+from coral_core.atomic_write import refused_writes
+from coral_core.bounded_read import read_model
+from coral_core.errors import ConfigError
+from coral_core.runs.records import RunFacts
 
 NAME = "lock"
-LONGEST = 4096
-"""Characters of what the lock says of its holder."""
 PATIENCE = 0.5
 """Seconds; whoever asks whether the lock is held holds it itself for a moment."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -34,20 +31,12 @@ def hold(folder: Path) -> Iterator[None]:
         ConfigError: another session works on it.
         StoreError: the folder cannot be written.
     """
-    try:
+    with refused_writes(folder, "Choose another with --set runs=DIR."):
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(_opened(folder, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+", encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            f"runs: {folder}: cannot be written ({error.strerror}). Choose another with --set runs=DIR"
-        ) from error
+        file = os.fdopen(_opened(folder, os.O_RDWR | os.O_CREAT))
     with file:
-        if not _taken(file):
-            raise _refusal(folder, file)
-        with contextlib.suppress(OSError):  # only for who is refused
-            file.truncate(0)
-            file.write(json.dumps({"host": platform.node(), "pid": os.getpid()}))
-            file.flush()
+        if not _taken(file.fileno()):
+            raise _refusal(folder)
         yield
 
 
@@ -66,8 +55,7 @@ def is_held(folder: Path) -> bool | None:
 def refuse_if_held(folder: Path) -> None:
     """Raise `ConfigError` when a session works on the run in `folder`: before anything is started for another."""
     if is_held(folder):
-        with os.fdopen(_opened(folder, os.O_RDONLY), encoding="utf-8", errors="replace") as file:
-            raise _refusal(folder, file)
+        raise _refusal(folder)
 
 
 def _opened(folder: Path, flags: int) -> int:
@@ -75,7 +63,7 @@ def _opened(folder: Path, flags: int) -> int:
     return os.open(folder / NAME, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
-def _taken(file: IO[str]) -> bool:
+def _taken(file: int) -> bool:
     """Take the lock; True also where there are no locks."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -93,14 +81,14 @@ def _taken(file: IO[str]) -> bool:
             return True
 
 
-def _refusal(folder: Path, file: IO[str]) -> ConfigError:
+def _refusal(folder: Path) -> ConfigError:
     try:
-        file.seek(0)
-        holder = json_object(file.read(LONGEST))
-        who = f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        facts = read_model(folder / "run.json", RunFacts)
+        who = f"process {facts.pid} on {facts.host}"
+    except (OSError, ValueError):
         who = "another process"
     return ConfigError(
-        f"{folder.name} is running already: {who} works on it. Watch it with coral progress {folder.name}, stop it with coral cancel "
-        f"{folder.name}, or start another with coral evolve CONFIG --again"
+        f"{folder.name} is running already: {who} works on it",
+        remedy=f"Watch it with coral progress {folder.name}, stop it with coral cancel {folder.name}, or start another "
+        "with coral evolve CONFIG --again.",
     )

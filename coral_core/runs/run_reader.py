@@ -9,12 +9,10 @@ from it (progress.py).
 import logging
 import math
 import os
-import re
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -25,48 +23,39 @@ from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs.jobs import Evaluation
 from coral_core.json_object import json_object
 from coral_core.runs.records import (
+    RECORD_LINE,
+    TIMING_LINE,
     BaselineRecord,
     FinalRecord,
     GenerationRecord,
     GenomeRecord,
-    JobFailure,
     JobTiming,
-    SessionTiming,
-    parse_record,
-    parse_timing,
 )
 from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.sessions import WorkDone
 from coral_core.search.selection import fitness, violation
 from coral_core.store.store import Store
 from coral_core.untrusted import in_a_line, visible
 
 log = logging.getLogger("coral.report")
 
-Kind = Literal["training", "evaluation"]
-Stage = Literal["baselines", "searching", "held-out"]
 LEADERS = 20
-_GENOME = re.compile(r"g(\d{3,})-\d{3,}")
-_TRIES = 6
-"""Times that an evaluation is looked for which timings name and the store has not got."""
 
 
-@dataclass(slots=True)
-class KnownGenome:
-    """A genome as history, or before that its evaluation in the store, tells it."""
+class KnownGenome(Frozen):
+    """A genome as history, or before that its evaluation in the store, tells it: never figures of different genomes."""
 
     genome_id: str
     generation: int
     fitness: float | None
-    pass_at_1: float | None
-    scores: dict[str, float]
-    meets_thresholds: bool
+    pass_at_1: float | None = Field(description="Share of the fitness bugs it repairs.")
+    scores: dict[str, float] = Field(description="Objective -> [0, 1], all of this genome.")
+    meets_thresholds: bool = Field(description="Whether it meets the final thresholds of the constraints.")
     infeasible: str | None
     trainable_parameters: int
-    adapter: str
-    """Begin of the training digest."""
-    heavy: HeavyGenes | None = None
-    """Genes are None until the generation is in the history."""
-    light: LightGenes | None = None
+    adapter: str = Field(description="Begin of the training digest.")
+    heavy: HeavyGenes | None = Field(None, description="Null until its generation is finished.")
+    light: LightGenes | None = Field(None, description="Null until its generation is finished.")
     operator: str = ""
     parents: tuple[str, ...] = ()
 
@@ -115,17 +104,6 @@ class GenerationDetail(Frozen):
         description="rank, alpha, dropout, learning_rate, modules (how many), dora and sampling (shares), temperature "
         "(of those that sample)."
     )
-
-
-@dataclass(slots=True)
-class JobSums:
-    """Sums over the jobs of one kind."""
-
-    done: int = 0
-    found: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
 
 
 class Tail:
@@ -199,7 +177,7 @@ class RunReading:
             for row in rows:
                 try:
                     take(row)
-                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                except ValueError as error:
                     log.warning(
                         "%s: a line is not what it should be and is passed over: %s",
                         visible(self.folder.run_id),
@@ -229,7 +207,7 @@ class RunReading:
         self._population: list[KnownGenome] = []
 
     def _record(self, row: dict[str, Any]) -> None:
-        match parse_record(row):  # a row of another shape is no record, and nothing of it is taken
+        match RECORD_LINE.validate_python(row):  # a row of another shape is no record, and nothing of it is taken
             case BaselineRecord() as baseline:
                 self.baselines[baseline.name] = baseline
             case GenomeRecord() as genome:
@@ -241,20 +219,13 @@ class RunReading:
 
     def _genome(self, record: GenomeRecord) -> None:
         genome, scores = record.genome, record.scores
-        known = KnownGenome(
-            genome_id=genome.genome_id,
-            generation=genome.generation,
-            fitness=record.fitness,
-            pass_at_1=record.pass_at_1,
-            scores=scores,
-            meets_thresholds=bool(scores) and violation(scores, self.config.scoring, 1.0) == 0,
-            infeasible=record.infeasible,
-            trainable_parameters=record.trainable_parameters,
-            adapter=record.training_digest[:16],
-            heavy=genome.heavy,
-            light=genome.light,
-            operator=genome.lineage.operator,
-            parents=genome.lineage.parents,
+        known = _known(genome.genome_id, genome.generation, record, record.fitness, self.config).model_copy(
+            update={
+                "heavy": genome.heavy,
+                "light": genome.light,
+                "operator": genome.lineage.operator,
+                "parents": genome.lineage.parents,
+            }
         )
         self.genomes += 1
         self.infeasible += known.infeasible is not None
@@ -289,112 +260,29 @@ class RunReading:
     # -- timings ---------------------------------------------------------------------------
 
     def _forget_timings(self) -> None:
-        self.jobs: dict[Kind, JobSums] = {"training": JobSums(), "evaluation": JobSums()}
-        """Over all sessions."""
-        self.session: dict[Kind, JobSums] = {"training": JobSums(), "evaluation": JobSums()}
-        """Of the latest session."""
-        self.sessions = 0
-        self.stages: dict[Stage, float] = {"baselines": 0.0, "searching": 0.0, "held-out": 0.0}
-        """Wall-clock seconds, all sessions together."""
-        self.seen: dict[int, set[str]] = {}
-        """Generation -> jobs that were finished in it; of the latest generations only."""
-        self.stage: Stage = "baselines"
-        self.done_baselines = 0
-        self.done_held_out = 0
-        self.last: JobTiming | JobFailure | SessionTiming | None = None
-        """The newest line."""
-        self.ended: SessionTiming | None = None
-        """The line that ended the latest session; None while it goes on, or when it was killed."""
-        self.started = 0.0
-        self.busy: dict[Kind, array[float]] = {"training": array("d"), "evaluation": array("d")}
-        """Start and end of each job of the latest session that did any, one after the other, Unix time."""
-        self._idle = True
-        self._known: set[tuple[str, str]] = set()
-        self._before = 0.0
-        self._fresh: dict[str, tuple[str, int]] = {}
+        self.work = WorkDone()
+        self._unread: dict[str, tuple[int, str]] = {}
+        """Genome id -> generation, and digest of an evaluation that the history does not hold yet."""
         self.fresh: dict[str, KnownGenome] = {}
         """Evaluated genomes that the history does not hold yet, by id."""
-        self.spans: dict[int, tuple[float, float]] = {}
-        """Generation -> Unix time at which its work began and ended; of what was found in the store nothing is said."""
-        self._stage_jobs: set[tuple[str, str]] = set()
 
     def _timing(self, row: dict[str, Any]) -> None:
-        self.last = timing = parse_timing(row)
-        match timing:
-            case SessionTiming():
-                self.ended = timing
-                self._known.clear()
-            case JobFailure():
-                self.jobs[timing.kind].failed += 1
-            case JobTiming():
-                self._job(timing)
-
-    def _job(self, job: JobTiming) -> None:
-        name, took = (job.kind, job.digest[:16]), job.cost.seconds
-        if not self._known or name in self._known:  # a session books each digest once
-            self._begin(job.finished - took - job.waited)
-        self._known.add(name)
-        self.ended = None
-        for sums in (self.jobs[job.kind], self.session[job.kind]):
-            sums.found += job.cached
-            sums.done += not job.cached
-            sums.seconds += took
-            sums.waited += job.waited
-        if not job.cached:
-            if self._idle:
-                self.busy, self._idle = {"training": array("d"), "evaluation": array("d")}, False
-            self.busy[job.kind].extend((job.finished - took, job.finished))
-        self._place(job, name)
-
-    def _begin(self, at: float) -> None:
-        """A new session."""
-        self.sessions += 1
-        self.started = self._before = at
-        self.session = {"training": JobSums(), "evaluation": JobSums()}
-        self._idle = True
-        self._known.clear()
-
-    def _place(self, job: JobTiming, name: tuple[str, str]) -> None:
-        """Which stage and generation the job belongs to."""
-        label, finished = job.label, job.finished
-        matched = _GENOME.match(label)
-        # seed repeats of the champion run beside the split
-        at_the_end = label.endswith("held-out") or " repeat " in label
-        stage: Stage = "held-out" if at_the_end else "searching" if matched else "baselines"
-        if stage != "searching" and name not in self._stage_jobs:
-            self._stage_jobs.add(name)
-            self.done_held_out += stage == "held-out"
-            self.done_baselines += stage == "baselines"
-        self.stages[stage] += max(0.0, finished - self._before)
-        if stage == "searching" and matched and not label.endswith("monitor"):
-            number = int(matched[1])
-            if number not in self.seen:
-                self.seen = {n: jobs for n, jobs in self.seen.items() if n >= number - 1}
-                self.seen[number] = set()
-            self.seen[number].add(name[0][0] + name[1])
-            if not job.cached:
-                begun, _ = self.spans.get(number, (self._before, 0.0))
-                self.spans[number] = (begun, finished)
-            if job.kind == "evaluation" and number >= len(self.generations):
-                self._fresh.setdefault(label, (job.digest, 0))
-        self.stage = stage
-        self._before = max(self._before, finished)
+        timing = TIMING_LINE.validate_python(row)
+        self.work.take(timing)
+        if isinstance(timing, JobTiming) and timing.split == "fitness" and timing.generation is not None:
+            self._unread[timing.label] = (timing.generation, timing.digest)
 
     def _read_evaluations(self) -> None:
         """Genomes of the generation under way: their scores are in the store before they are in the history."""
         done = len(self.generations)
-        self.fresh = {name: line for name, line in self.fresh.items() if line.generation >= done}
-        for name, (digest, tries) in list(self._fresh.items()):
-            number = int(name[1:].split("-")[0])
-            if number < done or name in self.fresh or tries > _TRIES:
-                del self._fresh[name]
-                continue
-            found = self.store.read_evaluation(digest)
-            if found is None:
-                self._fresh[name] = (digest, tries + 1)
-                continue
-            self.fresh[name] = _fresh_line(name, number, found, self.config)
-            del self._fresh[name]
+        self.fresh = {name: known for name, known in self.fresh.items() if known.generation >= done}
+        for name, (generation, digest) in list(self._unread.items()):
+            found = self.store.read_evaluation(digest) if generation >= done else None
+            if found is not None:
+                value = None if found.infeasible else fitness(found.scores, self.config.scoring.weights)
+                self.fresh[name] = _known(name, generation, found, value, self.config)
+            if found is not None or generation < done:
+                del self._unread[name]
 
     # -- what several readers ask ----------------------------------------------------------
 
@@ -407,16 +295,18 @@ class RunReading:
         return min([*rated, *([self.champion] if self.champion else [])], key=lambda line: line.key, default=None)
 
 
-def _fresh_line(name: str, number: int, found: Evaluation, config: RunConfig) -> KnownGenome:
-    infeasible = found.infeasible
+def _known(
+    genome_id: str, generation: int, found: GenomeRecord | Evaluation, value: float | None, config: RunConfig
+) -> KnownGenome:
+    feasible = not found.infeasible
     return KnownGenome(
-        genome_id=name,
-        generation=number,
-        fitness=None if infeasible else fitness(found.scores, config.scoring.weights),
-        pass_at_1=None if infeasible else found.pass_at_1,
+        genome_id=genome_id,
+        generation=generation,
+        fitness=value,
+        pass_at_1=found.pass_at_1 if feasible else None,
         scores=found.scores,
-        meets_thresholds=not infeasible and violation(found.scores, config.scoring, 1.0) == 0,
-        infeasible=infeasible,
+        meets_thresholds=feasible and bool(found.scores) and violation(found.scores, config.scoring, 1.0) == 0,
+        infeasible=found.infeasible,
         trainable_parameters=found.trainable_parameters,
         adapter=found.training_digest[:16],
     )

@@ -1,20 +1,18 @@
-"""What the sessions of a run did, from timings.jsonl: also sessions that were killed and left no line.
+"""What the sessions of a run did, summed up from the lines of timings.jsonl: also sessions that were killed.
 
-A session books each digest once, so a digest that comes again begins the next session;
-a `SessionTiming` line ends one.
+Each line of a job names the session that it belongs to, so a killed session, which leaves no line of its own, is known by
+the next one's first line.
 """
 
-import time
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from typing import Self
 
 from pydantic import Field
 
-from coral_core.bounded_read import look_at
 from coral_core.frozen import Frozen
-from coral_core.runs.records import JobTiming, SessionTiming
+from coral_core.runs.records import JobFailure, JobKind, JobTiming, Phase, SessionTiming, Timing
 from coral_core.runs.run_folder import RunFolder
 
 
@@ -33,10 +31,6 @@ class RunState(StrEnum):
         return self in (RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
 
 
-QUIET_SECONDS = 120.0
-"""A session without a line, on another machine, counts as stopped when it has written nothing for so long."""
-
-
 class Counts(Frozen):
     """Work that the latest session did itself."""
 
@@ -50,106 +44,149 @@ class Totals(Frozen):
     trainings: int = Field(description="Trainings done.")
     evaluations: int = Field(description="Evaluations done.")
     sessions: int = Field(description="Times the run was started, killed sessions included.")
-    seconds: float = Field(
-        description="Wall-clock seconds of all sessions (of a killed one: first to last finished job)."
-    )
+    seconds: float = Field(description="Wall-clock seconds of all sessions (of a killed one: until its last job).")
     cpu_seconds: float = Field(description="CPU seconds of engines and judges.")
     tokens: int = Field(description="Tokens trained on and generated.")
 
 
-@dataclass(frozen=True)
-class Session:
-    """One start of the run; `line` is None when it was killed or is still going on."""
+@dataclass(slots=True)
+class JobSums:
+    """Sums over the jobs of one kind."""
 
-    jobs: tuple[JobTiming, ...]
-    line: SessionTiming | None
+    done: int = 0
+    found: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    cpu_seconds: float = 0.0
+    tokens: int = 0
+
+
+def _sums() -> dict[JobKind, JobSums]:
+    return {"training": JobSums(), "evaluation": JobSums()}
+
+
+class WorkDone:
+    """Sums over the lines of timings.jsonl, which `take` is given one by one, in order.
+
+    Attributes:
+        jobs: Sums over all sessions.
+        session: Sums over the latest session.
+        phases: Wall-clock seconds of each phase, all sessions together.
+        finished: (phase, generation) -> digests of the jobs that it finished; of the latest generations only.
+        spans: Generation -> Unix time at which its work began and ended; without those found whole in the store.
+        busy: Start and end of each job of the latest session that did any, one after the other, Unix time.
+        sessions: Times the run was started.
+        started: Unix time at which the latest session began.
+        last_job: Unix time at which the latest job was finished.
+        latest: The newest line.
+        ended: The line that ended the latest session; None while it goes on, or when it was killed.
+    """
+
+    def __init__(self) -> None:
+        self.jobs = _sums()
+        self.session = _sums()
+        self.phases = dict.fromkeys((Phase.BASELINES, Phase.SEARCHING, Phase.HELD_OUT), 0.0)
+        self.finished: dict[tuple[Phase, int | None], set[str]] = {}
+        self.spans: dict[int, tuple[float, float]] = {}
+        self.busy: dict[JobKind, array[float]] = {"training": array("d"), "evaluation": array("d")}
+        self.sessions = 0
+        self.started = 0.0
+        self.last_job = 0.0
+        self.latest: Timing | None = None
+        self.ended: SessionTiming | None = None
+        self._earlier = 0.0
+        self._was_idle = True
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Self:
+        """The work of the run in `folder`. Raises `StoreError`: timings.jsonl cannot be read."""
+        work = cls()
+        for timing in folder.timings():
+            work.take(timing)
+        return work
 
     @property
     def seconds(self) -> float:
-        if self.line is not None:
-            return self.line.seconds
-        if not self.jobs:
-            return 0.0
-        first = min(job.finished - job.cost.seconds - job.waited for job in self.jobs)
-        return max(job.finished for job in self.jobs) - first
+        """Wall-clock seconds of the latest session; of a killed one, or one under way, until its last job."""
+        return self.ended.seconds if self.ended else max(0.0, self.last_job - self.started)
 
     @property
     def counts(self) -> Counts:
-        if self.line is not None:
-            return Counts(trainings=self.line.trainings, evaluations=self.line.evaluations)
-        done = [job for job in self.jobs if not job.cached]
-        trainings = sum(job.kind == "training" for job in done)
-        return Counts(trainings=trainings, evaluations=len(done) - trainings)
+        """Work of the latest session."""
+        return Counts(trainings=self.session["training"].done, evaluations=self.session["evaluation"].done)
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over all sessions."""
+        training, evaluation = self.jobs["training"], self.jobs["evaluation"]
+        return Totals(
+            trainings=training.done,
+            evaluations=evaluation.done,
+            sessions=self.sessions,
+            seconds=self._earlier + self.seconds,
+            cpu_seconds=training.cpu_seconds + evaluation.cpu_seconds,
+            tokens=training.tokens + evaluation.tokens,
+        )
+
+    def error(self, state: RunState) -> str:
+        """What ended the latest session of a run in `state`; empty unless it failed."""
+        return self.ended.error if self.ended is not None and state is RunState.FAILED else ""
+
+    def take(self, timing: Timing) -> None:
+        """Add the next line."""
+        self.latest = timing
+        match timing:
+            case JobFailure():
+                self.jobs[timing.kind].failed += 1
+            case SessionTiming():
+                self._open(timing.started)
+                self.ended = timing
+            case JobTiming():
+                self._open(timing.session)
+                self._add(timing)
+
+    def _open(self, session: float) -> None:
+        if session == self.started:
+            return
+        self._earlier += self.seconds
+        self.sessions += 1
+        self.started = self.last_job = session
+        self.session, self.ended, self._was_idle = _sums(), None, True
+
+    def _add(self, job: JobTiming) -> None:
+        began, place = job.finished - job.cost.seconds, (job.phase, job.generation)
+        for sums in (self.jobs[job.kind], self.session[job.kind]):
+            sums.found += job.cached
+            sums.done += not job.cached
+            sums.seconds += job.cost.seconds
+            sums.waited += job.waited
+            sums.cpu_seconds += job.cost.cpu_seconds
+            sums.tokens += job.cost.tokens
+        self.phases[job.phase] += max(0.0, job.finished - self.last_job)
+        if job.generation is not None:
+            self.finished.pop((Phase.SEARCHING, job.generation - 2), None)
+        self.finished.setdefault(place, set()).add(job.digest)
+        if not job.cached:
+            if self._was_idle:
+                self.busy, self._was_idle = {"training": array("d"), "evaluation": array("d")}, False
+            self.busy[job.kind].extend((began, job.finished))
+            if job.generation is not None:
+                first, _ = self.spans.get(job.generation, (self.last_job, 0.0))
+                self.spans[job.generation] = (first, job.finished)
+        self.last_job = max(self.last_job, job.finished)
 
 
-def sessions(timings: Sequence[JobTiming | SessionTiming]) -> list[Session]:
-    """The sessions that wrote `timings`, oldest first."""
-    found: list[Session] = []
-    jobs: list[JobTiming] = []
-    seen: set[tuple[str, str]] = set()
-    for timing in timings:
-        if isinstance(timing, SessionTiming):
-            earlier = [job for job in jobs if job.finished < timing.started]
-            if earlier:  # a killed session whose digests the next one never met again
-                found.append(Session(tuple(earlier), None))
-            found.append(Session(tuple(jobs[len(earlier) :]), timing))
-            jobs, seen = [], set()
-            continue
-        if (timing.kind, timing.digest) in seen:
-            found.append(Session(tuple(jobs), None))
-            jobs, seen = [], set()
-        seen.add((timing.kind, timing.digest))
-        jobs.append(timing)
-    if jobs:
-        found.append(Session(tuple(jobs), None))
-    return found
-
-
-def totals(all_sessions: Sequence[Session]) -> Totals:
-    """Sums over `all_sessions`."""
-    jobs = [job for session in all_sessions for job in session.jobs if not job.cached]
-    trainings = sum(job.kind == "training" for job in jobs)
-    return Totals(
-        trainings=trainings,
-        evaluations=len(jobs) - trainings,
-        sessions=len(all_sessions),
-        seconds=sum(session.seconds for session in all_sessions),
-        cpu_seconds=sum(job.cost.cpu_seconds for job in jobs),
-        tokens=sum(job.cost.tokens for job in jobs),
-    )
-
-
-def run_state(folder: RunFolder, all_sessions: Sequence[Session]) -> RunState:
-    """Finished when the history says so; else running while its process lives (or, not knowing that, writes)."""
-    latest = all_sessions[-1].line if all_sessions else None
-    return state_from(folder, folder.last("final") is not None, latest)
-
-
-def session_error(state: RunState, all_sessions: Sequence[Session]) -> str:
-    """What ended the latest session of a run in `state`; empty unless it failed."""
-    latest = all_sessions[-1].line if all_sessions else None
-    return latest.error if latest is not None and state is RunState.FAILED else ""
-
-
-def state_from(folder: RunFolder, finished: bool, ended: SessionTiming | None) -> RunState:
-    """As `run_state`, for callers that have read the files.
+def run_state(folder: RunFolder, work: WorkDone, finished: bool | None = None) -> RunState:
+    """What the run in `folder` does now.
 
     Args:
         folder: The run.
-        finished: Whether its history has a final record.
-        ended: The line that ended the latest session; None when there is none.
+        work: What its sessions did.
+        finished: Whether its history has a final record; None: it is looked up.
     """
-    if finished:
+    if finished or (finished is None and folder.last("final") is not None):
         return RunState.FINISHED
-    if ended is not None and ended.started + ended.seconds >= _changed(folder.path / "run.json"):
+    if (ended := work.ended) is not None and ended.started + ended.seconds >= folder.made():
         return RunState.FAILED if ended.outcome == "failed" else RunState.STOPPED
-    alive = folder.lives()
-    if alive is None:
-        last = max(_changed(folder.path / name) for name in ("run.json", "history.jsonl", "timings.jsonl"))
-        alive = time.time() - last < QUIET_SECONDS
-    return RunState.RUNNING if alive else RunState.STOPPED
-
-
-def _changed(path: Path) -> float:
-    found = look_at(path)
-    return found.st_mtime if found is not None else 0.0
+    return RunState.RUNNING if folder.lives() else RunState.STOPPED

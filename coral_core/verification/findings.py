@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from coral_core.bounded_read import LINES, LONGEST_LINE, SMALL, look_at, read_file, read_model
+from coral_core.bounded_read import LINES, LONGEST_LINE, look_at, read_file, read_model
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError, CoralError
 from coral_core.evolution.planner import Planner
@@ -14,7 +14,7 @@ from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import BaseModelIdentity, EvaluationJob
 from coral_core.json_object import json_object
 from coral_core.runs.identities import FILE, FrozenIdentities, Identities
-from coral_core.runs.records import FinalRecord, GenomeRecord, RunIdentity, RunRecord, parse_record
+from coral_core.runs.records import RECORD_LINE, FinalRecord, GenomeRecord, RunFacts, RunIdentity, RunRecord
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store, first_line
 
@@ -92,10 +92,9 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
     except (ConfigError, OSError, ValueError) as error:
         wrong.append(f"config.yaml cannot be read: {first_line(error)}")
     try:
-        facts = json_object(read_file(folder.path / "run.json", SMALL))
-        identity = RunIdentity.model_validate(facts["identity"])
-        recorded = {str(name): str(value) for name, value in facts["versions"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        facts = read_model(folder.path / "run.json", RunFacts)
+        identity, recorded = facts.identity, facts.versions
+    except (OSError, ValueError) as error:
         wrong.append(f"run.json cannot be read: {first_line(error)}")
     records = list(_records(folder, wrong.append))
     try:
@@ -128,8 +127,8 @@ def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
         try:
             if len(line) > LONGEST_LINE:
                 raise ValueError(f"it has {len(line)} bytes")
-            yield parse_record(json_object(line))
-        except (ValueError, KeyError, TypeError) as error:
+            yield RECORD_LINE.validate_python(json_object(line))
+        except ValueError as error:
             broken(f"history.jsonl, line {number} is no record: {first_line(error)}")
 
 

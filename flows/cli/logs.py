@@ -175,7 +175,8 @@ def _api_of(folder: RunFolder) -> "Iterator[RestClient]":
     from flows.prefect_api.local_server import api
     from flows.prefect_api.settings import configured_api
 
-    ids, was = folder.flow_run_ids(), str(folder.facts().get("api") or "")
+    ids, facts = folder.flow_run_ids(), folder.facts()
+    was = facts.api if facts else ""
     if not ids:
         raise ConfigError(
             f"{folder.run_id}: run.json names no flow run, so there is no log", remedy=f"Its files: {folder.path}"

@@ -19,7 +19,8 @@ from coral_core.ledger import Ledger
 from coral_core.report.build_report import base_check
 from coral_core.report.progress_document import progress_document
 from coral_core.report.wording import NAMES, share
-from coral_core.runs.progress import Phase, Progress, in_full, progress_of
+from coral_core.runs.progress import Progress, in_full, progress_of
+from coral_core.runs.records import Phase
 from coral_core.runs.run_folder import RunFolder, find_run
 from coral_core.runs.run_reader import RunReading
 from flows.cli.markup import STATE_COLOURS, print_json, shown_document, words

@@ -36,8 +36,8 @@ def cancel(
     """
     folder = find_run(runs, run)
     facts = folder.facts()
-    if facts.get("flow_run_id") and facts.get("api"):
-        _cancel_flow_run(facts["api"], facts["flow_run_id"])
+    if facts and facts.flow_run_id and facts.api:
+        _cancel_flow_run(facts.api, facts.flow_run_id)
     deadline = time.monotonic() + wait
     while (alive := folder.lives()) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -83,7 +83,7 @@ def resume(
     facts = folder.sound_facts()
     overrides = set_ or []
     config = load_config(folder.path / "config.yaml", overrides)
-    identity = identify_run(config, facts["identity"]["edition"])
+    identity = identify_run(config, facts.identity.edition)
     if identity.run_id != folder.run_id:
         raise ConfigError(
             f"--set {' '.join(overrides)}: with that it would be another run ({identity.run_id})",
@@ -96,7 +96,7 @@ def resume(
     from flows.cli.evolve import run_it
 
     config = at_home(folder, config, {item.partition("=")[0].strip() for item in overrides})
-    run_it(config, folder.path / "config.yaml", identity.edition, [*map(str, facts.get("set") or ()), *overrides], port)
+    run_it(config, folder.path / "config.yaml", identity.edition, [*facts.set, *overrides], port)
 
 
 def _refuse_other_settings(folder: RunFolder, overrides: list[str]) -> None:

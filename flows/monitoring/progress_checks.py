@@ -9,7 +9,7 @@ from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.ledger import Closure, Ledger, Reason
 from coral_core.runs.run_folder import RunFolder, latest_runs
-from coral_core.runs.sessions import RunState, run_state, sessions
+from coral_core.runs.sessions import RunState, WorkDone, run_state
 from coral_core.store.store import Store
 from flows.installation.figures import UNREADABLE
 from flows.monitoring.finding import Check, first
@@ -57,26 +57,25 @@ def read_evolutions(runs: str, store: Store, api: RestClient | None) -> list[Evo
 
 
 def _read(folder: RunFolder, store: Store, api: RestClient | None) -> Iterator[EvolutionStatus]:
-    work = sessions(folder.timings())
+    work = WorkDone.of(folder)
     state = run_state(folder, work)
     if state is RunState.FINISHED:
         return
     facts = folder.facts()
     run, shown = None, None
-    if api is not None and facts.get("flow_run_id") and same_api(str(facts.get("api", "")), api.url):
-        run, shown = api.flow_run(str(facts["flow_run_id"])), api.artifact_age(str(facts["flow_run_id"]))
+    if api is not None and facts and facts.flow_run_id and same_api(facts.api, api.url):
+        run, shown = api.flow_run(facts.flow_run_id), api.artifact_age(facts.flow_run_id)
     if state.is_over and (run is None or run.state_type != "RUNNING"):
         return
     infra = folder.config().infra
     begun = (folder.path / "run.json").stat().st_mtime
-    finished = [job.finished for session in work for job in session.jobs]
     yield EvolutionStatus(
         run_id=folder.run_id,
         has_process=not state.is_over,
-        idle=time.time() - max([begun, *finished]),
+        idle=time.time() - max(begun, work.last_job),
         last_shown=shown,
         limit=60 * (infra.training.minutes + infra.evaluation.minutes),
-        paused=_closure(folder, store, worked=bool(finished)),
+        paused=_closure(folder, store, worked=work.last_job > 0),
     )
 
 

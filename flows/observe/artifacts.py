@@ -29,10 +29,11 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.exceptions import PrefectHTTPStatusError
 
-from coral_core.evolution.state import EvolutionState, Listener, Outcome
+from coral_core.evolution.listener import Listener
 from coral_core.ledger import Ledger
 from coral_core.report import live_report
 from coral_core.runs.progress import Progress, progress_of
+from coral_core.runs.records import Outcome
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.run_reader import RunReading
 from coral_core.store.store import Store
@@ -80,11 +81,11 @@ class Publisher(Listener):
         self._over = False
         self._patience = STOPPED_SECONDS
 
-    def changed(self, state: EvolutionState) -> None:
+    def changed(self, progress: Progress) -> None:
         """Something may have been written."""
         self._wake.set()
 
-    def ended(self, state: EvolutionState, outcome: Outcome, error: str) -> None:
+    def ended(self, progress: Progress, outcome: Outcome, error: str) -> None:
         if outcome == "finished":
             self._patience = FINISHED_SECONDS
 
@@ -167,7 +168,7 @@ class Publisher(Listener):
         """The progress, and the number of jobs that have ended."""
         with self._lock:  # an update that was cancelled may still be reading
             reading = self._reading.refresh()
-            jobs = sum(sums.done + sums.found for sums in reading.jobs.values())
+            jobs = sum(sums.done + sums.found for sums in reading.work.jobs.values())
             return progress_of(reading, self._ledger), jobs
 
     async def _show_summary(self, progress: Progress) -> None:

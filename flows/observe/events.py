@@ -2,7 +2,7 @@
 
 Resource ``coral.evolution.<run id>``; names begin with ``coral.evolution.`` (docs/notices.md lists them). Prefect's
 events worker sends them from a thread of its own, so nothing here waits for the server, and nothing here raises: a
-lost event costs a notice, never a search. Volume is bounded: `job_finished` sends one event in `PROGRESS_SECONDS`.
+lost event costs a notice, never a search. Volume is bounded: `changed` sends one event in `PROGRESS_SECONDS`.
 Not covered: what becomes of an event, which is the business of automations.
 """
 
@@ -12,9 +12,10 @@ from typing import Any
 
 from prefect.events import Event, emit_event
 
-from coral_core.evolution.state import EvolutionState, Listener, Outcome
+from coral_core.evolution.listener import Listener
 from coral_core.ledger import Standing
-from coral_core.runs.records import GenomeRecord
+from coral_core.runs.progress import Progress
+from coral_core.runs.records import GenomeRecord, Outcome
 from flows.prefect_api.prefect_client import api_in_use
 
 log = logging.getLogger("coral.events")
@@ -36,20 +37,25 @@ class EventFeed(Listener):
         self._run_id = run_id
         self._paused = ""
         self._progress = float("-inf")
+        self._jobs = 0
         self._last: Event | None = None
         """The last event that starts or stops the clock of `coral: no progress`: the server handles events side by side."""
 
-    def started(self, state: EvolutionState) -> None:
+    def started(self, progress: Progress, start: str) -> None:
         """The evolution runs (also: runs again)."""
-        text = f"{self._run_id} runs: at most {state.generations} generations. {state.start}"
-        self._emit("started", text, generations=state.generations)
+        self._jobs = _finished(progress)
+        text = f"{self._run_id} runs: at most {progress.generations} generations. {start}"
+        self._emit("started", text, generations=progress.generations)
 
-    def ended(self, state: EvolutionState, outcome: Outcome, error: str) -> None:
-        fitness = state.best_fitness
-        champion = f" Best: {state.best}, fitness {fitness:.3f}." if state.best and fitness is not None else ""
+    def ended(self, progress: Progress, outcome: Outcome, error: str) -> None:
+        best = progress.best
+        fitness = best.fitness if best else None
+        champion = f" Best: {best.genome_id}, fitness {fitness:.3f}." if best and fitness is not None else ""
         why = f": {error.rstrip('.')}" if error else ""
         text = f"{self._run_id} {outcome}{why}.{champion}"
-        self._emit("ended", text, outcome=outcome, best=state.best, best_fitness=fitness, error=error)
+        self._emit(
+            "ended", text, outcome=outcome, best=best.genome_id if best else "", best_fitness=fitness, error=error
+        )
 
     def champion_found(self, champion: GenomeRecord, generation: int, before: float | None) -> None:
         name, fitness, passed = champion.genome.genome_id, champion.fitness or 0.0, champion.pass_at_1
@@ -65,14 +71,15 @@ class EventFeed(Listener):
             pass_at_1=passed,
         )
 
-    def job_finished(self, state: EvolutionState) -> None:
-        """One event in `PROGRESS_SECONDS`, none during a pause."""
-        now = time.monotonic()
-        if self._paused or now - self._progress < PROGRESS_SECONDS:
+    def changed(self, progress: Progress) -> None:
+        """One event in `PROGRESS_SECONDS`, if a job has finished; none during a pause."""
+        now, jobs = time.monotonic(), _finished(progress)
+        if self._paused or jobs == self._jobs or now - self._progress < PROGRESS_SECONDS:
             return
-        self._progress = now
-        done, expected = state.jobs_done, state.jobs_expected
-        text = f"{self._run_id}: {done} of {expected} jobs; {state.last_event}."
+        self._progress, self._jobs = now, jobs
+        done, expected = progress.jobs_done, progress.jobs_expected
+        last = progress.last_event.text if progress.last_event else ""
+        text = f"{self._run_id}: {done} of {expected} jobs; {last}."
         self._emit("job-finished", text, done=done, expected=expected)
 
     def budget_reached(self, percent: int, standing: Standing) -> None:
@@ -115,6 +122,11 @@ class EventFeed(Listener):
                 self._last = sent
         except Exception as error:  # an event must never stop the search
             log.warning("the event %s%s could not be sent: %s", PREFIX, name, error)
+
+
+def _finished(progress: Progress) -> int:
+    """Jobs of the run that have ended, also those that were found in the store."""
+    return sum(jobs.done + jobs.found for jobs in (progress.trainings, progress.evaluations))
 
 
 def standing_text(standing: Standing) -> str:

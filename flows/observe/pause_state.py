@@ -11,7 +11,9 @@ from uuid import UUID
 
 from prefect.states import Running
 
-from coral_core.evolution.state import EvolutionState, Listener, Outcome
+from coral_core.evolution.listener import Listener
+from coral_core.runs.progress import Progress
+from coral_core.runs.records import Outcome
 from flows.prefect_api.prefect_client import async_client
 
 log = logging.getLogger("coral.evolve")
@@ -31,7 +33,7 @@ class PauseState(Listener):
     def resumed(self) -> None:
         self._begin(Running(message="the budget has room again: going on"))
 
-    def ended(self, state: EvolutionState, outcome: Outcome, error: str) -> None:
+    def ended(self, progress: Progress, outcome: Outcome, error: str) -> None:
         for task in self._under_way:
             task.cancel()
 

@@ -10,7 +10,7 @@ import pytest
 from coral_core.config import RunConfig, parse_config
 from coral_core.jobs.jobs import Cost
 from coral_core.runs.job_count import JobCount, plan_jobs
-from coral_core.runs.records import JobTiming
+from coral_core.runs.records import JobTiming, Phase
 from coral_core.runs.run_folder import RunFolder, identify_run
 from flows.cli.dry_run import MOST_TIMINGS, Lanes, Pace, dry_run, estimate, find_pace, lanes_of
 
@@ -35,7 +35,7 @@ def ran(config: RunConfig, training: float, evaluation: float) -> str:
             for cached, cost in ((False, seconds), (True, 0.0)):
                 folder.append_timing(
                     JobTiming(
-                        kind=kind, digest=f"{number}", label="g000-000", cached=cached, finished=1.0, waited=0.0, cost=Cost(seconds=cost)
+                        session=0.5, phase=Phase.SEARCHING, generation=0, kind=kind, digest=f"{number}", label="g000-000", cached=cached, finished=1.0, waited=0.0, cost=Cost(seconds=cost)
                     )
                 )  # fmt: skip
     return folder.run_id

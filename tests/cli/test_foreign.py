@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from coral_core.runs.records import FinalRecord, GenomeRecord, JobFailure
-from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.run_folder import HistoryWriter, RunFolder
 from coral_core.store.store import Store
 from coral_core.untrusted import visible
 from flows.cli.judge_patch import _print as print_verdict
@@ -39,8 +39,8 @@ def run(tmp_path: Path) -> tuple[RunFolder, Store]:
         champion.evaluation_digest,
         found.model_copy(update={"records": (bad, *found.records[1:]), "passed": (EVIL, *found.passed[1:])}),
     )
-    folder.write_history(
-        [r.model_copy(update={"reason": EVIL}) if isinstance(r, GenomeRecord) and r.infeasible else r for r in history]
+    HistoryWriter(folder).add(
+        *[r.model_copy(update={"reason": EVIL}) if isinstance(r, GenomeRecord) and r.infeasible else r for r in history]
     )
     folder.append_timing(JobFailure(kind="training", digest="a" * 64, when=1.0, error=EVIL, message=EVIL))
     return folder, store

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import coral_core
-from coral_core import EvolutionState, RunConfig, evolve, open_run
+from coral_core import Progress, RunConfig, evolve, open_run
 from coral_core.api import run_evolution
 from coral_core.errors import ConfigError
+from coral_core.evolution.listener import Listener
 from coral_core.evolution.loop import Evolution
-from coral_core.evolution.state import Listener
 from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.runs.run_lock import hold
 from tests.waiting import until_in_loop
@@ -63,7 +63,7 @@ def test_the_local_executor_writes_the_same_history(small: tuple[Path, Any], tmp
 CODE = """
 import json, sys
 import coral_core
-def show(state): print(state.jobs_done, flush=True)
+def show(progress): print(progress.jobs_done, flush=True)
 result = coral_core.evolve(coral_core.RunConfig.model_validate(json.loads(sys.argv[1])), progress=show)
 print(result.status, "prefect" in sys.modules, flush=True)
 """
@@ -105,12 +105,12 @@ def test_after_a_kill_or_ctrl_c_it_goes_on(tmp_path: Path, sign: signal.Signals)
 
 
 def test_a_run_under_way_can_be_opened_and_not_started_twice(tmp_path: Path) -> None:
-    run = config(tmp_path)
+    run = config(tmp_path, "rehearsal:evaluate=0.1")
     folder = RunFolder.of(run, identify_run(run)).path
     seen: list[str] = []
 
-    def look(state: EvolutionState) -> None:
-        if state.phase == "held-out" and not seen:
+    def look(progress: Progress) -> None:
+        if progress.phase == "searching" and not seen:
             seen.append(open_run(folder).status)
             with pytest.raises(ConfigError, match="is running already"), hold(folder):
                 pass
@@ -148,8 +148,8 @@ async def test_it_works_where_an_event_loop_runs(small: tuple[Path, Any]) -> Non
 
 
 def test_what_a_callback_raises_ends_the_evolution(tmp_path: Path) -> None:
-    def fail(state: EvolutionState) -> None:
-        raise LookupError(state.phase)
+    def fail(progress: Progress) -> None:
+        raise LookupError(progress.phase)
 
     with pytest.raises(LookupError, match="starting"):
         evolve(config(tmp_path), progress=fail)

@@ -12,12 +12,12 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.errors import StoreError
 from coral_core.evolution import job_runner as module
-from coral_core.evolution.job_runner import JobRunner, JobStep, Steps
+from coral_core.evolution.job_runner import JobRunner, JobStep, Recorder, Steps
 from coral_core.evolution.loop import failure_recorded
 from coral_core.evolution.planner import Planner
-from coral_core.evolution.state import Recorder
 from coral_core.jobs.jobs import Cost, Evaluation
 from coral_core.runs.progress import build_progress
+from coral_core.runs.records import JobTiming
 from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.store.store import Store
 from tests.waiting import until_in_loop
@@ -28,24 +28,26 @@ LONG = 60.0
 """Ends what hangs; measures nothing."""
 
 
-def runner(store: Any, executor: Any = None, steps: Steps | None = None, keep: int = 0) -> tuple[JobRunner, Recorder]:
-    folder: Any = SimpleNamespace(append_timing=lambda record: None, run_id="run")
-    recorder = Recorder(folder)
-    return JobRunner(store, executor, recorder, steps, keep), recorder
+def runner(
+    store: Any, executor: Any = None, steps: Steps | None = None, keep: int = 0
+) -> tuple[JobRunner, list[JobTiming]]:
+    booked: list[JobTiming] = []
+    folder: Any = SimpleNamespace(append_timing=booked.append)
+    return JobRunner(store, executor, Recorder(folder), steps, keep), booked
 
 
 def test_an_evaluation_that_was_dropped_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 1)
     job = PLANNER.evaluation(None)
     stored: dict[str, Any] = {job.digest(): Evaluation.model_construct(records=("verdict",), passed=("p",))}
-    jobs, recorder = runner(SimpleNamespace(root="store", read_evaluation=stored.get), keep=16)
+    jobs, booked = runner(SimpleNamespace(root="store", read_evaluation=stored.get), keep=16)
     jobs._remember(job.digest(), stored[job.digest()])
     for n in range(16):
         jobs._remember(f"other {n}", stored[job.digest()])
     assert len(jobs._evaluations) == 16 and job.digest() not in jobs._evaluations
     found = asyncio.run(jobs.evaluated(job, "base_model"))
     assert (found.records, found.passed) == ((), ("p",))
-    assert list(jobs._evaluations)[-1] == job.digest() and recorder.state.jobs_done == 0
+    assert list(jobs._evaluations)[-1] == job.digest() and booked == []
     del jobs._evaluations[job.digest()], stored[job.digest()]
     with pytest.raises(StoreError, match="was published and is gone"):
         asyncio.run(jobs.evaluated(job, "base_model"))
@@ -69,14 +71,15 @@ class SlowStore:
 
 async def test_other_coroutines_go_on_while_a_submission_waits() -> None:
     slow = SlowStore()
-    runner_, recorder = runner(None, slow)
-    jobs = [asyncio.create_task(runner_._submit(f"job {n}", f"{n:064d}", "g")) for n in range(40)]  # type: ignore[arg-type]
+    runner_, booked = runner(None, slow)
+    wanted: Any = [SimpleNamespace(split="fitness", number=n) for n in range(40)]
+    jobs = [asyncio.create_task(runner_._submit(job, f"{job.number:064d}", "g")) for job in wanted]
     await until_in_loop(slow.entered.is_set)
     assert await asyncio.to_thread(lambda: "threads of others are free, too") and not any(job.done() for job in jobs)
     slow.others_went_on.set()
     await asyncio.gather(*jobs)
-    assert slow.order == [f"job {n}" for n in range(40)], "they are put down in the order in which they were submitted"
-    assert (recorder.state.jobs_done, recorder.state.jobs_running) == (40, 0)
+    assert slow.order == wanted, "they are put down in the order in which they were submitted"
+    assert len(booked) == 40
 
 
 async def test_a_stop_does_not_wait_for_a_submission() -> None:
@@ -102,12 +105,12 @@ async def test_two_who_ask_at_once_get_one_job_and_steps_see_what_was_found() ->
 
     job = PLANNER.evaluation(None)
     store = SimpleNamespace(root="store", read_evaluation=stored.get)
-    jobs, recorder = runner(store, steps=Seen())
+    jobs, booked = runner(store, steps=Seen())
     await asyncio.gather(jobs.evaluated(job, "a"), jobs.evaluated(job, "b"))
-    assert seen == [("evaluation", False)] and recorder.state.jobs_done == 0, "the step booked nothing"
-    again, recorder = runner(store, steps=Seen())
+    assert seen == [("evaluation", False)] and booked == [], "the step booked nothing"
+    again, booked = runner(store, steps=Seen())
     await again.evaluated(job, "a")
-    assert seen[1:] == [("evaluation", True)] and recorder.state.cached == recorder.state.jobs_done == 1
+    assert seen[1:] == [("evaluation", True)] and [timing.cached for timing in booked] == [True]
 
 
 def test_what_fails_before_there_is_a_session_is_on_record(tmp_path: Path) -> None:

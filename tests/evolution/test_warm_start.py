@@ -10,7 +10,7 @@ from coral_core.config.tree import SearchConfig
 from coral_core.errors import StoreError
 from coral_core.evolution.warm_start import find_start, freeze_start, read_start
 from coral_core.runs.records import RunRecord, SessionTiming
-from coral_core.runs.run_folder import RunFolder, identify_run
+from coral_core.runs.run_folder import HistoryWriter, RunFolder, identify_run
 from tests.report.synthetic_run import PROBLEMS, make_run
 
 
@@ -56,9 +56,9 @@ def test_what_finishes_later_changes_nothing(tmp_path: Path) -> None:
 def test_the_last_to_finish_counts_and_a_replay_does_not(tmp_path: Path) -> None:
     before, _ = make_run(tmp_path)
     other = made(tmp_path, edition=5)
-    other.write_history([r for r in before.history() if not isinstance(r, RunRecord)])
+    HistoryWriter(other).add(*[r for r in before.history() if not isinstance(r, RunRecord)])
     run = next(r for r in before.history() if isinstance(r, RunRecord))
-    other.write_history([run, *[r for r in before.history() if not isinstance(r, RunRecord)]])
+    HistoryWriter(other).add(*[run, *[r for r in before.history() if not isinstance(r, RunRecord)]])
     for folder, ended in ((before, 300.0), (other, 400.0), (before, 500.0)):  # the last line: a replay of the first
         folder.append_timing(SessionTiming(started=ended, seconds=1, trainings=0, evaluations=0, outcome="finished"))
     config = made(tmp_path).config()
@@ -90,7 +90,7 @@ def begun(tmp_path: Path) -> RunFolder:
     folder = made(tmp_path)
     start = freeze_start(folder, folder.config())
     run = next(record for record in before.history() if isinstance(record, RunRecord))
-    folder.write_history([run.model_copy(update={"start": start.record()})])
+    HistoryWriter(folder).add(*[run.model_copy(update={"start": start.record()})])
     assert freeze_start(folder, folder.config()) == start == read_start(folder)
     return folder
 

@@ -18,7 +18,7 @@ from coral_core.errors import ConfigError, StoreError
 from coral_core.jobs.jobs import Cost
 from coral_core.ledger import Closure, Ledger, Reason
 from coral_core.queue import Claim, Failure, JobQueue, LaneNote, Ticket
-from coral_core.runs.records import JobTiming
+from coral_core.runs.records import JobTiming, Phase
 from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.runs.run_lock import hold
 from coral_core.store.store import Store
@@ -386,6 +386,8 @@ def test_a_budget_of_a_living_run_that_cannot_be_read_is_bad(store: Store, tmp_p
         facts.write_text(json.dumps(json.loads(facts.read_text()) | {"pid": living.pid}))
         folder.append_timing(
             JobTiming(
+                session=1.0,
+                phase=Phase.BASELINES,
                 kind="training",
                 digest=digest("a"),
                 label="a",
@@ -409,8 +411,7 @@ def test_a_budget_of_a_living_run_that_cannot_be_read_is_bad(store: Store, tmp_p
 
 def _dead(folder: RunFolder) -> None:
     """As of a process that is gone."""
-    path = folder.path / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 2**22 + 1}))
+    (folder.path / "beat").unlink()
 
 
 def test_a_living_run_is_seen_also_behind_newer_ones_and_with_broken_files(store: Store, tmp_path: Path) -> None:

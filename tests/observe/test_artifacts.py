@@ -15,8 +15,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from coral_core.evolution.state import EvolutionState
 from coral_core.report.pictures import LIMIT
+from coral_core.runs.progress import Progress
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
 from flows.observe import artifacts
@@ -202,7 +202,7 @@ def test_an_api_that_fails_never_stops_the_search(
         publisher = artifacts.Publisher(folder, store, "")
         async with publisher:
             for _ in range(5):
-                publisher.changed(EvolutionState())
+                publisher.changed(Progress.model_construct())
                 await asyncio.sleep(0.02)  # subject: a search that lasts
         return "done"
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from coral_core.evolution.state import EvolutionState
 from coral_core.ledger import Closure
 from coral_core.ledger.closure import Reason
+from coral_core.runs.progress import Progress, Tally
 from flows.observe.events import EventFeed
 
 
@@ -19,8 +19,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, Any]
 
 
 def test_the_event_of_a_failure_says_why(sent: list[tuple[str, str, dict[str, Any]]]) -> None:
-    state = EvolutionState(best="g000-001", best_fitness=0.5)
-    EventFeed("a-run").ended(state, "failed", "StoreError: /data is full.")
+    progress = Progress.model_construct(best=SimpleNamespace(genome_id="g000-001", fitness=0.5))
+    EventFeed("a-run").ended(progress, "failed", "StoreError: /data is full.")
     (name, text, payload) = sent[0]
     assert (name, text) == ("ended", "a-run failed: StoreError: /data is full. Best: g000-001, fitness 0.500.")
     assert payload["outcome"] == "failed" and payload["error"] == "StoreError: /data is full."
@@ -44,11 +44,14 @@ def test_what_is_spent_and_how_it_goes_on(sent: list[tuple[str, str, dict[str, A
 
 
 def test_progress_is_told_sparsely_and_not_during_a_pause(sent: list[tuple[str, str, dict[str, Any]]]) -> None:
-    feed, state = EventFeed("r"), EvolutionState(jobs_done=3, jobs_expected=9, last_event="x")
+    none, done = (Tally(done=done, found=0, running=0, waiting=None, failed=0) for done in (0, 3))
+    last: dict[str, Any] = {"jobs_done": 3, "jobs_expected": 9, "last_event": SimpleNamespace(text="x")}
+    feed, progress = EventFeed("r"), Progress.model_construct(trainings=done, evaluations=none, **last)
+    feed.changed(Progress.model_construct(trainings=none, evaluations=none, **last))
     feed.paused("the limit of the day")
-    feed.job_finished(state)
+    feed.changed(progress)
     feed.resumed()
-    feed.job_finished(state)
-    feed.job_finished(state)
+    feed.changed(progress)
+    feed.changed(progress)
     assert [name for name, *_ in sent] == ["paused", "resumed", "job-finished"]
     assert sent[-1][1] == "r: 3 of 9 jobs; x."

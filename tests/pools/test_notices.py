@@ -94,7 +94,9 @@ def receiver(installation: tuple[Path, str]) -> Iterator[Receiver]:
 
 PREPARED = (
     "from types import SimpleNamespace",
-    "from coral_core.evolution.state import EvolutionState as State",
+    "from coral_core.runs.progress import Event, Progress, Tally",
+    "def state(**more): return Progress.model_construct(generations=2, best=None, **{name: Tally(done=more.get('jobs_done', 0), "
+    "found=0, running=0, waiting=None, failed=0) for name in ('trainings', 'evaluations')}, **more)",
     "from coral_core.ledger import Closure",
     "from flows.observe.events import EventFeed",
     "def champion(genome_id): return SimpleNamespace(genome=SimpleNamespace(genome_id=genome_id), fitness=.5, pass_at_1=.4)",
@@ -252,15 +254,15 @@ def test_no_progress_of_a_real_run_and_none_of_one_that_paused_or_ended(pools: P
     told(
         pools,
         "paused = EventFeed('paused-run')",
-        "paused.started(State(generations=4))",
-        "paused.job_finished(State(jobs_done=1, jobs_expected=9, last_event='x'))",
+        "paused.started(state(), '')",
+        "paused.changed(state(jobs_done=1, jobs_expected=9, last_event=Event(text='x', when=1)))",
         "paused.paused('the budget of the day is used up')",
-        "paused.job_finished(State(jobs_done=2, jobs_expected=9, last_event='a job that was in flight'))",
+        "paused.changed(state(jobs_done=2, jobs_expected=9, last_event=Event(text='a job that was in flight', when=1)))",
         "ended = EventFeed('ended-run')",
-        "ended.started(State(generations=4))",
-        "ended.ended(State(), 'finished', '')",
+        "ended.started(state(), '')",
+        "ended.ended(state(), 'finished', '')",
         "resumed = EventFeed('resumed-run')",
-        "resumed.started(State(generations=4))",
+        "resumed.started(state(), '')",
         "resumed.paused('the budget of the day is used up')",
         "resumed.resumed()",
     )
@@ -301,20 +303,22 @@ def fired(pools: Pools) -> str:
 
 def test_nothing_is_sent_where_no_api_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect would start a server of its own; and what fails stays a warning."""
-    from coral_core.evolution.state import EvolutionState
+    from coral_core.runs.progress import Progress, Tally
     from flows.observe import events
 
     def refused(**_: Any) -> None:
         raise RuntimeError("no events today")
 
+    none = Tally(done=0, found=0, running=0, waiting=None, failed=0)
+    progress = Progress.model_construct(generations=1, trainings=none, evaluations=none, best=None)
     monkeypatch.setattr(events, "emit_event", refused)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         feed = events.EventFeed("r")
-        feed.started(EvolutionState())
+        feed.started(progress, "")
         feed.paused("x")
-        feed.ended(EvolutionState(), "failed", "")
+        feed.ended(progress, "failed", "")
     monkeypatch.setattr(events, "emit_event", lambda **_: pytest.fail("sent"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert os.environ.get("PREFECT_API_URL") is None
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        events.EventFeed("r").started(EvolutionState())
+        events.EventFeed("r").started(progress, "")

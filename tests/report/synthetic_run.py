@@ -16,11 +16,12 @@ from coral_core.runs.records import (
     GenomeRecord,
     HeldOut,
     JobTiming,
+    Phase,
     Record,
     RunRecord,
     SessionTiming,
 )
-from coral_core.runs.run_folder import RunFolder, identify_run
+from coral_core.runs.run_folder import HistoryWriter, RunFolder, identify_run
 from coral_core.store.store import Store
 
 RIGHT = "def f(x):\n    return x\n"
@@ -155,7 +156,7 @@ def make_run(root: Path, finished: bool = True, ids: list[str] | None = None) ->
         )  # fmt: skip
     if finished:
         records.append(_final(store))
-    folder.write_history(records)
+    HistoryWriter(folder).add(*records)
     _timings(folder, finished)
     return folder, store
 
@@ -218,7 +219,22 @@ def _final(store: Store) -> FinalRecord:
 
 def job(kind: Literal["training", "evaluation"], name: str, finished: float, cached: bool = False) -> JobTiming:
     cost = Cost() if cached else Cost(seconds=2, cpu_seconds=3, tokens=100)
-    return JobTiming(kind=kind, digest=digest(name), label=name, cached=cached, finished=finished, waited=0, cost=cost)
+    at_the_end = name.endswith("held-out") or " repeat " in name
+    generation = int(name[1:4]) if name.startswith("g0") and not at_the_end else None
+    searching = Phase.SEARCHING if generation is not None else Phase.BASELINES
+    return JobTiming(
+        session=98.0 if finished < 200 else 200.0,
+        phase=Phase.HELD_OUT if at_the_end else searching,
+        generation=generation,
+        kind=kind,
+        split="fitness" if kind == "evaluation" else None,
+        digest=digest(name),
+        label=name,
+        cached=cached,
+        finished=finished,
+        waited=0,
+        cost=cost,
+    )
 
 
 def _timings(folder: RunFolder, finished: bool) -> None:

@@ -31,7 +31,7 @@ from coral_core.report.report_files import write_report
 from coral_core.report.run_document import again, run_document
 from coral_core.report.spreadsheets import genomes_csv
 from coral_core.runs.records import FinalRecord, GenerationRecord, GenomeRecord, Repeat, RunRecord
-from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.run_folder import HistoryWriter, RunFolder
 from coral_core.store.store import Store
 from tests.report.synthetic_run import PROBLEMS, evaluation, genome, make_run
 
@@ -72,7 +72,7 @@ def rewritten(folder: RunFolder, change: dict[type, object]) -> None:
     """Replace records of a history; `change` maps a type to a function of the record."""
     records = [change[type(r)](r) if type(r) in change else r for r in folder.history()]  # type: ignore[operator]
     (folder.path / "history.jsonl").unlink()
-    folder.write_history(records)
+    HistoryWriter(folder).add(*records)
 
 
 def test_the_page_needs_nothing_else(finished_run: Run) -> None:

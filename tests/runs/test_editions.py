@@ -27,7 +27,7 @@ def config(tmp_path: Path) -> RunConfig:
 
 def night(config: RunConfig, start: datetime, flow_run_id: str) -> RunFolder:
     """What `evolve` does with a scheduled run."""
-    identity = identify_run(config, scheduled_edition(config, start, flow_run_id))
+    identity = identify_run(config, scheduled_edition(config, start))
     return RunFolder.create(config, identity, [], flow_run_id, "", stamp(start))
 
 
@@ -43,13 +43,8 @@ def test_run_again_it_keeps_its_edition(config: RunConfig) -> None:
     assert night(config, FIRST, "another flow run").path == first.path
     assert night(config, SECOND.astimezone(UTC), "b").path == second.path
     by_hand = RunFolder.create(config, identify_run(config, 20260329), [], "by hand")
-    assert by_hand.path == first.path and by_hand.facts()["scheduled"] == "2026-03-29T00:30:00+00:00"
+    assert by_hand.path == first.path and by_hand.sound_facts().scheduled == "2026-03-29T00:30:00+00:00"
     assert night(config, SECOND, "d").path == second.path
-
-
-def test_a_folder_of_a_version_without_starts_is_known_by_its_flow_run(config: RunConfig) -> None:
-    old = RunFolder.create(config, identify_run(config, 20260329), [], "a")
-    assert night(config, FIRST, "a").path == old.path
 
 
 def test_a_run_by_hand_has_the_date_already(config: RunConfig) -> None:

@@ -27,28 +27,19 @@ def folder(root: Path, **facts: object) -> RunFolder:
     return made
 
 
-def test_a_process_of_this_machine_is_looked_up(tmp_path: Path) -> None:
-    assert folder(tmp_path).lives() is True
-    assert folder(tmp_path, pid=2**22 + 1).lives() is False
-
-
-def test_another_machine_or_container_tells_by_its_beat(tmp_path: Path) -> None:
-    made = folder(tmp_path, host="elsewhere", pid=1)
-    assert made.lives() is None, "made before there were beats"
-    made.beat()
-    assert made.lives() is True
+def silent(made: RunFolder) -> None:
+    """Its last beat was some time ago."""
     old = (made.path / "beat").stat().st_mtime - SILENT_SECONDS - 1
     os.utime(made.path / "beat", (old, old))
+
+
+@pytest.mark.parametrize("host", [platform.node(), "elsewhere"])
+def test_without_a_lock_it_tells_by_its_beat(tmp_path: Path, host: str) -> None:
+    made = folder(tmp_path, host=host)
+    assert made.lives() is True
+    silent(made)
     assert made.lives() is False
-
-
-def test_the_number_of_a_dead_process_may_be_anothers(tmp_path: Path) -> None:
-    """Sessions without a lock: this very process is no session of the run, and its number stands in run.json."""
-    made = folder(tmp_path)
-    made.beat()
-    assert made.lives() is True
-    old = (made.path / "beat").stat().st_mtime - SILENT_SECONDS - 1
-    os.utime(made.path / "beat", (old, old))
+    (made.path / "beat").unlink()
     assert made.lives() is False
 
 
@@ -68,8 +59,8 @@ def session(path: Path) -> "Iterator[subprocess.Popen[bytes]]":
 
 
 def test_one_session_at_a_time(tmp_path: Path) -> None:
-    made = folder(tmp_path)
-    with session(made.path) as first:
+    with session(folder(tmp_path).path) as first:
+        made = folder(tmp_path, pid=first.pid)
         for refused in (lambda: refuse_if_held(made.path), lambda: hold(made.path).__enter__()):
             with pytest.raises(ConfigError) as caught:
                 refused()
@@ -86,10 +77,11 @@ def test_one_session_at_a_time(tmp_path: Path) -> None:
 def test_the_lock_tells_who_lives(tmp_path: Path) -> None:
     made = folder(tmp_path)
     with session(made.path):
+        silent(made)
         assert made.lives() is True
-        assert folder(tmp_path, pid=2**22 + 1).lives() is True
-        assert folder(tmp_path, host="elsewhere", pid=1).lives() is True, "another container on this file system"
-    assert folder(tmp_path).lives() is False, "the process lives, and holds no lock"
+        assert folder(tmp_path, host="elsewhere").lives() is True, "another container on this file system"
+    assert folder(tmp_path).lives() is False, "it beats, and holds no lock"
+    assert folder(tmp_path, host="elsewhere").lives() is True, "another machine may not share its lock"
 
 
 def test_without_locks_sessions_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,5 +93,5 @@ def test_without_locks_sessions_go_on(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(fcntl, "flock", flock)
     with hold(made.path), hold(made.path):
         assert is_held(made.path) is None and made.lives() is True
-    made.beat()
-    assert made.lives() is True
+        silent(made)
+        assert made.lives() is False

@@ -1,4 +1,4 @@
-"""What a budget's notices are told of, once: also by an evolution that was started again."""
+"""What listeners are told of progress and budget; marks once, also by an evolution that was started again."""
 
 import asyncio
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from coral_core.config import BudgetConfig
-from coral_core.evolution import budget_watch
-from coral_core.evolution.budget_watch import new_marks, watch_budget
-from coral_core.evolution.state import Listener, Recorder
+from coral_core.config import BudgetConfig, RunConfig, dump_yaml
+from coral_core.evolution import progress_watch
+from coral_core.evolution.listener import Listener
+from coral_core.evolution.progress_watch import ProgressWatch, new_marks
 from coral_core.ledger import Closure, Ledger, Meter, Standing
 from coral_core.ledger.closure import Reason, Scope
 from coral_core.runs.run_folder import RunFolder
@@ -65,7 +65,7 @@ def test_who_watches_survives_what_it_did_not_expect(
 ) -> None:
     ledger, heard = spent(tmp_path), Heard()
     ledger.set_budget("run", limit(1e-9))
-    recorder = Recorder(RunFolder(tmp_path / "run"), [heard])
+    (tmp_path / "run" / "config.yaml").write_text(dump_yaml(RunConfig()))
     answers: list[Exception | Closure | None] = [
         OSError("stale file handle"),
         OSError("stale file handle"),
@@ -81,12 +81,15 @@ def test_who_watches_survives_what_it_did_not_expect(
         return answer
 
     async def until_resumed() -> None:
-        watch = asyncio.create_task(watch_budget(SimpleNamespace(held=held), ledger, recorder))  # type: ignore[arg-type]
+        executor: Any = SimpleNamespace(held=held)
+        watcher = ProgressWatch(RunFolder(tmp_path / "run"), Store(tmp_path / "store"), executor, [heard])
+        watch = asyncio.create_task(watcher.run())
         await until_in_loop(lambda: "resumed" in heard.events)
         watch.cancel()
 
-    monkeypatch.setattr(budget_watch, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(progress_watch, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(progress_watch, "SHORTEST_SECONDS", 0.0)
     asyncio.run(until_resumed())
     assert heard.events == [("paused", str(closure("day"))), 80, 100, "resumed"]
-    assert recorder.state.paused == "" and "room again" in recorder.state.last_event
+    assert "room again" in caplog.text
     assert sum("stale file handle" in message for message in caplog.messages) == 1
