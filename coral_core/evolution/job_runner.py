@@ -47,10 +47,6 @@ class JobStep:
     found: bool
     submit: Callable[[], Awaitable[None]]
 
-    @property
-    def kind(self) -> JobKind:
-        return "training" if isinstance(self.job, TrainingJob) else "evaluation"
-
     async def run(self) -> None:
         """Do the job unless its result is in the store."""
         if not self.found:

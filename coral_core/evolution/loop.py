@@ -226,6 +226,18 @@ class Evolution:
         """The weighted sum of its scores; None for an infeasible genome."""
         return None if evaluation.infeasible else fitness(evaluation.scores, self.config.scoring.weights)
 
+    def _outcome(self, found: Evaluation) -> dict[str, Any]:
+        """Fields of a `GenomeRecord` and of a `Repeat`."""
+        return {
+            "training_digest": found.training_digest,
+            "evaluation_digest": found.evaluation_digest,
+            "scores": found.scores,
+            "fitness": self._fitness(found),
+            "pass_at_1": None if found.infeasible else found.pass_at_1,
+            "infeasible": found.infeasible,
+            "reason": found.reason,
+        }
+
     # -- generations -----------------------------------------------------------------------
 
     async def _generation(self, genomes: Sequence[Genome]) -> list[Scored]:
@@ -282,15 +294,7 @@ class Evolution:
     async def _genome_record(self, scored: Scored) -> GenomeRecord:
         found = await self._jobs.evaluated(self._planner.of(scored.genome), scored.genome.genome_id)
         return GenomeRecord(
-            genome=scored.genome,
-            training_digest=found.training_digest,
-            evaluation_digest=found.evaluation_digest,
-            scores=found.scores,
-            fitness=scored.fitness,
-            pass_at_1=None if found.infeasible else found.pass_at_1,
-            infeasible=found.infeasible,
-            reason=found.reason,
-            trainable_parameters=found.trainable_parameters,
+            genome=scored.genome, trainable_parameters=found.trainable_parameters, **self._outcome(found)
         )
 
     # -- the end ---------------------------------------------------------------------------
@@ -357,16 +361,7 @@ class Evolution:
     async def _repeat(self, champion: Genome, number: int) -> Repeat:
         job = self._planner.evaluation(champion.heavy, champion.light, "fitness", number)
         found = await self._jobs.evaluated(job, f"{champion.genome_id} repeat {number}")
-        return Repeat(
-            replicate=number,
-            training_digest=found.training_digest,
-            evaluation_digest=found.evaluation_digest,
-            scores=found.scores,
-            fitness=self._fitness(found),
-            pass_at_1=None if found.infeasible else found.pass_at_1,
-            infeasible=found.infeasible,
-            reason=found.reason,
-        )
+        return Repeat(replicate=number, **self._outcome(found))
 
 
 async def _beside(work: Coroutine[Any, Any, None], *endless: Coroutine[Any, Any, None]) -> None:

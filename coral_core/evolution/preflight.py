@@ -7,7 +7,7 @@ it therefore leaves out it returns, for people. `preflight` looks at that, too: 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 
@@ -28,10 +28,8 @@ from coral_core.problem_sources import plugin_sources, source_path_problems, sou
 from coral_core.problem_sources.leak_guard import guard, refuse_answers
 from coral_core.scoring.plugins import objective_versions
 
-SAMPLE = 96
+MOST_MADE = 96
 """Built-in problems that a check makes at most."""
-SAMPLE_OF_FEW_CLASSES = 48
-"""The same where bugs are of some classes only: the rare ones take ten times as long to find."""
 LARGEST_FILE = 2**20
 """Bytes of a file of problems that a check reads: a second's work."""
 
@@ -54,10 +52,24 @@ def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
         ProblemError: the file of problems cannot be used.
         BaseModelError: the base model cannot be used.
     """
+    problems, base_model = config.problems, config.base_model
     notes: list[str] = []
-    for key, step in _STEPS:
-        with _about(key, places):
-            notes += step(config)
+    with _about(("problems", "path"), places):
+        for key, complaint in (*path_problems(config), *source_path_problems(problems), *source_problems(problems)):
+            raise ConfigError(complaint, key)
+    with _about(("scoring",), places):
+        notes += _plugins(config)
+    with _about(("problems", "training"), places):
+        refuse_answers(problems)
+    with _about(("base_model", "name"), places):
+        if is_rehearsal(base_model):
+            seconds_of(base_model.name)
+        notes += check_base_model(config)
+    with _about(("base_model", "device"), places):
+        if config.infra.executor != "work-pools" and base_model.device.startswith("cuda"):
+            numerics_class(base_model, "sdpa")  # the GPU that is named must be here, where the jobs are
+    with _about(("problems",), places):
+        notes += _check_problems(config)
     return tuple(notes)
 
 
@@ -109,18 +121,8 @@ def _about(key: KeyPath, places: Places | None) -> Iterator[None]:
         raise error from None
 
 
-def _check_paths(config: RunConfig) -> Iterator[str]:
-    for key, complaint in (
-        *path_problems(config),
-        *source_path_problems(config.problems),
-        *source_problems(config.problems),
-    ):
-        raise ConfigError(complaint, key)
-    yield from ()
-
-
-def _check_plugins(config: RunConfig) -> Iterator[str]:
-    """Plug-ins are looked up and not loaded: importing one runs it."""
+def _plugins(config: RunConfig) -> Iterator[str]:
+    """Plug-ins that are named: they are looked up and not loaded, since importing one runs it."""
     sources, objectives = plugin_sources(), plugin_objectives()
     for name in sorted({config.problems.source, config.problems.training.source} & set(sources)):
         yield _not_loaded("problem source", sources[name])
@@ -131,25 +133,6 @@ def _check_plugins(config: RunConfig) -> Iterator[str]:
 
 def _not_loaded(kind: str, entry: EntryPoint) -> str:
     return f"the plug-in of {kind} {entry.name} ({entry.value}): it is installed, and was not loaded"
-
-
-def _check_leaks(config: RunConfig) -> Iterator[str]:
-    refuse_answers(config.problems)
-    yield from ()
-
-
-def _check_base_model(config: RunConfig) -> Iterator[str]:
-    """What its files say, where they are on this machine."""
-    if is_rehearsal(config.base_model):
-        seconds_of(config.base_model.name)
-    yield from check_base_model(config)
-
-
-def _check_device(config: RunConfig) -> Iterator[str]:
-    """Is the GPU that is named here, where the jobs are?"""
-    if config.infra.executor != "work-pools" and config.base_model.device.startswith("cuda"):
-        numerics_class(config.base_model, "sdpa")
-    yield from ()
 
 
 def _check_problems(config: RunConfig) -> Iterator[str]:
@@ -183,18 +166,11 @@ def _bounded_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
 def _made_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
     from coral_core.problem_sources.builtin import builtin_splits
 
-    sizes = {name: getattr(config, name) for name in ("fitness", "retention", "monitor", "held_out")}
-    total = sum(sizes.values())
-    most = SAMPLE if set(config.bug_classes) >= set(BUG_CLASSES) else SAMPLE_OF_FEW_CLASSES
-    note = ""
-    if total > most:
-        least = {"fitness": 4, "held_out": 4}
-        sizes = {name: max(least.get(name, 0), size * most // total) for name, size in sizes.items()}
-        note = (
-            f"all but {sum(sizes.values())} of the {total} built-in problems: they are made when the evolution starts"
-        )
-    held_out, fitness, monitor, _ = builtin_splits(config.model_copy(update={**sizes, "pairs": 8}))
-    return [(problem.problem_id, problem.buggy) for problem in (*fitness, *monitor, *held_out)], note
+    total = config.fitness + config.retention + config.monitor + config.held_out
+    if total > MOST_MADE or not set(config.bug_classes) >= set(BUG_CLASSES):  # the rare classes take long to find
+        return [], f"the {total} built-in problems: they are made when the evolution starts"
+    held_out, fitness, monitor, _ = builtin_splits(config.model_copy(update={"pairs": 8}))
+    return [(problem.problem_id, problem.buggy) for problem in (*fitness, *monitor, *held_out)], ""
 
 
 def _written_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
@@ -207,17 +183,6 @@ def _written_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
     guard(problems, config)
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]
     return [(problem.problem_id, problem.buggy) for problem in everything], ""
-
-
-_STEPS: tuple[tuple[KeyPath, Callable[[RunConfig], Iterator[str]]], ...] = (
-    (("problems", "path"), _check_paths),
-    (("scoring",), _check_plugins),
-    (("problems", "training"), _check_leaks),
-    (("base_model", "name"), _check_base_model),
-    (("base_model", "device"), _check_device),
-    (("problems",), _check_problems),
-)
-"""What is looked at, cheapest first, and the key that an error of it is about."""
 
 
 def _check_prompts(config: RunConfig, prompts: Prompts) -> None:

@@ -43,21 +43,13 @@ class JobPlan:
     @property
     def total(self) -> JobCount:
         """Jobs of the whole run."""
-        return self.baselines + self.searched(self.generations) + self.after_search
+        return (
+            self.baselines + self.first_generation + self.later_generation * (self.generations - 1) + self.after_search
+        )
 
     def generation(self, number: int) -> JobCount:
         """Jobs of one generation, counted from 0."""
         return self.later_generation if number else self.first_generation
-
-    def searched(self, generations: int) -> JobCount:
-        """Jobs of the first `generations` generations, without baselines."""
-        if not generations:
-            return JobCount()
-        return self.first_generation + self.later_generation * (generations - 1)
-
-    def left_after(self, generations: int) -> JobCount:
-        """Jobs still to come when the baselines and so many generations are finished."""
-        return self.later_generation * (self.generations - generations) + self.after_search
 
 
 def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
@@ -72,7 +64,7 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
         >>> plan = plan_jobs(RunConfig())
         >>> plan.baselines
         JobCount(trainings=1, evaluations=2)
-        >>> plan.total.total == plan.baselines.total + plan.first_generation.total + plan.left_after(1).total
+        >>> plan.generation(0) == plan.first_generation
         True
     """
     search = config.search

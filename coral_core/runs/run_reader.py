@@ -113,10 +113,9 @@ class Tail:
         self._path = path
         self._at = 0
         self._inode = 0
-        self._said = ""
 
     def read(self) -> tuple[bool, list[dict[str, Any]]]:
-        """(whether the file is another one than before, the new records)."""
+        """(whether the file is another one than before, the new records). Raises `OSError`: it cannot be read."""
         try:
             with open_file(self._path, LINES) as file:
                 stat = os.fstat(file.fileno())
@@ -126,11 +125,6 @@ class Tail:
                 file.seek(self._at)
                 data = file.read()
         except FileNotFoundError:
-            return False, []
-        except OSError as error:
-            if self._said != (said := str(error)):
-                self._said = said
-                log.warning("%s cannot be read and counts as empty: %s", self._path, error.strerror)
             return False, []
         end = data.rfind(b"\n") + 1
         self._at += end

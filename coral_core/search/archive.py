@@ -4,7 +4,6 @@ Selection looks at scores, fitness and genome ids of all results, and at the gen
 as its JSON (about a fifth of the size of its objects) and rebuilt when it is asked for.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coral_core.frozen import Frozen
@@ -33,7 +32,7 @@ class Scored(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One result as the archive keeps it."""
+    """One result as a search keeps it."""
 
     genome_id: str
     scores: dict[str, float] | None
@@ -61,30 +60,3 @@ class Entry:
 
     def scored(self) -> Scored:
         return Scored(genome=self.genome, scores=self.scores, fitness=self.fitness, infeasible=self.infeasible)
-
-
-class Archive:
-    """All results of a run, in the order of genome ids."""
-
-    def __init__(self) -> None:
-        self._entries: list[Entry] = []
-        self.genes: set[str] = set()
-        """Digests of all genes that were tried."""
-
-    def add(self, results: Iterable[Scored]) -> None:
-        """Add the results of one generation; generations come in order."""
-        for scored in sorted(results, key=lambda item: item.genome_id):
-            entry = Entry.of(scored)
-            self._entries.append(entry)
-            self.genes.add(entry.genes)
-
-    def entries(self) -> list[Entry]:
-        """Every result."""
-        return list(self._entries)
-
-    def distinct(self) -> list[Entry]:
-        """The first result of each set of equal genes."""
-        first: dict[str, Entry] = {}
-        for entry in self._entries:
-            first.setdefault(entry.genes, entry)
-        return list(first.values())

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config import RunConfig
-from coral_core.genome import Genome, HeavyGenes, Lineage, genome_id
+from coral_core.genome import Genome, HeavyGenes
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.diversity import strength
 from coral_core.search.expression import coordinates
 from coral_core.search.randomness import generator
 from coral_core.search.selection import fitness_order, nsga2_order, violation
-from coral_core.search.strategy import Search, first_genomes
+from coral_core.search.strategy import Search, first_genomes, genome_at
 from coral_core.search.variation import Material, Variation, split
 
 TRIES = 40
@@ -101,7 +101,7 @@ class EvolutionSearch(Search):
         size = max(2, int(search.survival_rate * search.population))
         parents = [entry.genome for entry in ordered[:size]]
         fittest = [entry.genome for entry in fitness_order(ordered, self._config.scoring, self._progress())[:size]]
-        taken = set(self._archive.genes)
+        taken = set(self._distinct)
         power = strength(search.diversity, self._unique, self._best)
         for slot in range(len(genomes), search.population):
             rng = generator(self._config.seed, self.generation, slot, "child")
@@ -125,7 +125,7 @@ class EvolutionSearch(Search):
         """
         pareto = self._config.search.selection == "nsga2"
         order = nsga2_order if pareto else fitness_order
-        ordered = order(self._archive.distinct(), self._config.scoring, self._progress())
+        ordered = order(list(self._distinct.values()), self._config.scoring, self._progress())
         rated = [item for item in ordered if item.scores is not None]
         if pareto and (best := self._champion()) is not None:
             rated.sort(key=lambda item: item.genes != best.genes)
@@ -160,28 +160,13 @@ class EvolutionSearch(Search):
         return int(min(rng.integers(size) for _ in range(self._config.search.tournament_size)))
 
     def _elite(self, old: Genome, slot: int) -> Genome:
-        lineage = Lineage(parents=(old.genome_id,), operator="elite")
-        return old.model_copy(
-            update={
-                "genome_id": genome_id(self.generation, slot),
-                "generation": self.generation,
-                "slot": slot,
-                "lineage": lineage,
-            }
-        )
+        parents, slots = (old.genome_id,), (self.generation, slot)
+        return genome_at(*slots, old.heavy, old.light, "elite", parents, old.automaton, old.features)
 
     def _placed(self, material: Material, slot: int) -> Genome:
         heavy, light = split(material.genes)
-        return Genome(
-            genome_id=genome_id(self.generation, slot),
-            generation=self.generation,
-            slot=slot,
-            heavy=heavy,
-            light=light,
-            automaton=material.automaton,
-            features=material.features,
-            lineage=Lineage(parents=material.parents, operator=material.operator),
-        )
+        origin = (material.operator, material.parents, material.automaton, material.features)
+        return genome_at(self.generation, slot, heavy, light, *origin)
 
     def _early_stop(self) -> str:
         """Why the search stops before its last generation; "" when it goes on."""

@@ -7,9 +7,6 @@
 3. A position in [0, 1] picks a candidate (equal shares) or a value of a range.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -57,43 +54,21 @@ MIX: NDArray[np.float64] = np.array(
 )
 
 
-class WorkLimitError(Exception):
-    """More work than `limited_work` allows."""
+def drawing_seconds(config: AutomatonConfig, automata: int) -> float:
+    """About how long it takes one core to calibrate the expression and to draw so many automata, in seconds.
 
-
-_work_left: ContextVar[list[float] | None] = ContextVar("_work_left", default=None)
-
-
-@contextmanager
-def limited_work(seconds: float) -> Iterator[None]:
-    """Limit the automata that are run inside the block to about `seconds` of one core, by counting cells and steps.
-
-    The work is counted, not timed, so that the limit does not depend on the load of the machine.
-
-    Raises:
-        WorkLimitError: they would cost more.
+    >>> drawing_seconds(AutomatonConfig(), 16) < 1 < drawing_seconds(AutomatonConfig(), 10_000)
+    True
     """
-    token = _work_left.set([seconds])
-    try:
-        yield
-    finally:
-        _work_left.reset(token)
-
-
-def _seen(automaton: Automaton) -> Features:
-    """Features of `automaton`, counted against `limited_work`."""
-    if (left := _work_left.get()) is not None:
-        left[0] -= SECONDS_DRAW + automaton.steps * (SECONDS_STEP + SECONDS_CELL * len(automaton.grid) ** 2)
-        if left[0] < 0:
-            raise WorkLimitError
-    return features(automaton)
+    steps = (config.steps.low + config.steps.high) / 2
+    return (SAMPLE + automata) * (SECONDS_DRAW + steps * (SECONDS_STEP + SECONDS_CELL * config.size**2))
 
 
 class Calibration:
     """Quantile functions of features and mixed positions for one automaton configuration."""
 
     def __init__(self, config: AutomatonConfig) -> None:
-        raw = np.array([_row(_seen(draw(config, generator(0, 0, n, "calibration")))) for n in range(SAMPLE)])
+        raw = np.array([_row(features(draw(config, generator(0, 0, n, "calibration")))) for n in range(SAMPLE)])
         self._features = np.sort(raw, axis=0)
         self._mixed = np.sort(_mix(self.quantiles(raw)), axis=0)
 
@@ -136,7 +111,7 @@ def calibration(config: AutomatonConfig) -> Calibration:
 
 def positions(automaton: Automaton, config: AutomatonConfig) -> tuple[Features, Positions]:
     """Features of `automaton` and the gene positions they express."""
-    found = _seen(automaton)
+    found = features(automaton)
     return found, calibration(config).positions(found)
 
 
@@ -164,17 +139,17 @@ def light_genes(place: Positions, genes: GenesConfig) -> LightGenes:
 
 def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
     """Where heavy genes lie among their candidates: per gene 0 for the first, 1 for the last; in between for a foreign value."""
-    space = genes.heavy
-    modules = [module_names(name) for name in space.target_modules]
-    places = [
-        _place(heavy.rank, space.rank),
-        _place(heavy.alpha, space.alpha),
-        _place(heavy.dropout, space.dropout),
-        _share(modules.index(heavy.target_modules), len(modules)) if heavy.target_modules in modules else 0.5,
-        _share(space.adapter.index(heavy.adapter), len(space.adapter)) if heavy.adapter in space.adapter else 0.5,
-        _place(heavy.learning_rate, space.learning_rate),
-    ]
-    return np.array(places)
+    places = []
+    for gene, candidates in genes.heavy:
+        value = getattr(heavy, gene)
+        if gene not in ("target_modules", "adapter"):
+            ordered = len(candidates) > 1
+            places.append(np.interp(value, candidates, np.linspace(0, 1, len(candidates))) if ordered else 0.5)
+            continue
+        options = [module_names(name) for name in candidates] if gene == "target_modules" else list(candidates)
+        known = len(options) > 1 and value in options
+        places.append(options.index(value) / (len(options) - 1) if known else 0.5)
+    return np.array(places, dtype=float)
 
 
 def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[HeavyGenes, LightGenes]:
@@ -185,7 +160,7 @@ def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[H
     space, ranges = genes.heavy, genes.light
     wanted = set(heavy.target_modules)
     closest: dict[str, Any] = {
-        gene: _closest(getattr(heavy, gene), candidates)
+        gene: min(candidates, key=lambda candidate: abs(candidate - getattr(heavy, gene)))
         for gene, candidates in space
         if gene not in ("target_modules", "adapter")
     }
@@ -199,16 +174,3 @@ def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[H
     }
     moved["sampling"] = light.sampling if light.sampling in ranges.sampling else ranges.sampling[0]
     return HeavyGenes.model_validate(closest), LightGenes.model_validate(moved)
-
-
-def _closest(value: float, candidates: Sequence[float]) -> float:
-    return min(candidates, key=lambda candidate: abs(candidate - value))
-
-
-def _place(value: float, candidates: Sequence[float]) -> float:
-    """`value` among ascending candidates, interpolated, in [0, 1]."""
-    return float(np.interp(value, candidates, np.linspace(0, 1, len(candidates)))) if len(candidates) > 1 else 0.5
-
-
-def _share(index: int, count: int) -> float:
-    return index / (count - 1) if count > 1 else 0.5

@@ -1,9 +1,9 @@
 """Random search: the baseline that every strategy must beat at equal budget (Bergstra and Bengio 2012)."""
 
-from coral_core.genome import Genome, Lineage, genome_id
+from coral_core.genome import Genome
 from coral_core.search.expression import GENES, heavy_genes, light_genes
 from coral_core.search.randomness import generator
-from coral_core.search.strategy import Search, first_genomes
+from coral_core.search.strategy import Search, first_genomes, genome_at
 
 
 class RandomSearch(Search):
@@ -14,14 +14,6 @@ class RandomSearch(Search):
         for slot in range(len(genomes), self._config.search.population):
             rng = generator(self._config.seed, self.generation, slot, "random")
             place = {gene: float(rng.random()) for gene in GENES}
-            genomes.append(
-                Genome(
-                    genome_id=genome_id(self.generation, slot),
-                    generation=self.generation,
-                    slot=slot,
-                    heavy=heavy_genes(place, self._config.genes),
-                    light=light_genes(place, self._config.genes),
-                    lineage=Lineage(operator="random"),
-                )
-            )
+            heavy, light = heavy_genes(place, self._config.genes), light_genes(place, self._config.genes)
+            genomes.append(genome_at(self.generation, slot, heavy, light, "random"))
         return tuple(genomes)

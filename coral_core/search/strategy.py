@@ -4,8 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from coral_core.config import RunConfig
-from coral_core.genome import Genome, HeavyGenes, Lineage, default_lora, genome_id, neutral
-from coral_core.search.archive import Archive, Entry, Scored
+from coral_core.genome import (
+    Automaton,
+    Features,
+    Genome,
+    HeavyGenes,
+    LightGenes,
+    Lineage,
+    default_lora,
+    genome_id,
+    neutral,
+)
+from coral_core.search.archive import Entry, Scored
 from coral_core.search.expression import nearest
 from coral_core.search.selection import champion, pareto_front
 
@@ -25,7 +35,10 @@ class Search(ABC):
         self._config = config
         self._carried = tuple(carried)
         self._default = default
-        self._archive = Archive()
+        self._entries: list[Entry] = []
+        """All results, in the order of genome ids."""
+        self._distinct: dict[str, Entry] = {}
+        """Digest of genes -> the first result of a genome that has them."""
         self._asked: tuple[Genome, ...] | None = None
         self.generation = 0
         """Number of the generation that `ask` gives, from 0."""
@@ -53,7 +66,10 @@ class Search(ABC):
 
     def tell(self, results: Sequence[Scored]) -> None:
         """Take the results of all genomes of the current generation. Raises `ValueError` as `complete`."""
-        self._archive.add(complete(results, self.generation, self._config.search.population))
+        for scored in complete(results, self.generation, self._config.search.population):
+            entry = Entry.of(scored)
+            self._entries.append(entry)
+            self._distinct.setdefault(entry.genes, entry)
         self.generation += 1
         self._asked = None
 
@@ -64,10 +80,10 @@ class Search(ABC):
 
     def front(self) -> tuple[Scored, ...]:
         """The Pareto front of everything told so far, by genome id."""
-        return tuple(entry.scored() for entry in pareto_front(self._archive.entries(), self._config.scoring))
+        return tuple(entry.scored() for entry in pareto_front(self._entries, self._config.scoring))
 
     def _champion(self) -> Entry | None:
-        return champion(self._archive.entries(), self._config.scoring)
+        return champion(self._entries, self._config.scoring)
 
 
 def complete(results: Sequence[Scored], generation: int, population: int) -> list[Scored]:
@@ -88,6 +104,29 @@ def complete(results: Sequence[Scored], generation: int, population: int) -> lis
     return ordered
 
 
+def genome_at(
+    generation: int,
+    slot: int,
+    heavy: HeavyGenes,
+    light: LightGenes,
+    operator: str,
+    parents: tuple[str, ...] = (),
+    automaton: Automaton | None = None,
+    features: Features | None = None,
+) -> Genome:
+    """The genome of a slot, made by `operator`."""
+    return Genome(
+        genome_id=genome_id(generation, slot),
+        generation=generation,
+        slot=slot,
+        heavy=heavy,
+        light=light,
+        automaton=automaton,
+        features=features,
+        lineage=Lineage(parents=parents, operator=operator),
+    )
+
+
 def first_genome(config: RunConfig, default: HeavyGenes | None = None) -> Genome:
     """The default LoRA decoded greedily, or the nearest to it among the candidates (`search.start_with_default`).
 
@@ -102,14 +141,7 @@ def first_genome(config: RunConfig, default: HeavyGenes | None = None) -> Genome
     """
     wanted = default or default_lora(config.base_model.name)
     heavy, light = nearest(wanted, neutral(config.genes.light.token_limit.high), config.genes)
-    return Genome(
-        genome_id=genome_id(0, 0),
-        generation=0,
-        slot=0,
-        heavy=heavy,
-        light=light,
-        lineage=Lineage(operator="default"),
-    )
+    return genome_at(0, 0, heavy, light, "default")
 
 
 def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> list[Genome]:
@@ -124,16 +156,7 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: He
     taken = {genome.genes_digest() for genome in genomes}
     for old in carried:
         heavy, light = nearest(old.heavy, old.light, config.genes)
-        genome = Genome(
-            genome_id=genome_id(0, len(genomes)),
-            generation=0,
-            slot=len(genomes),
-            heavy=heavy,
-            light=light,
-            automaton=old.automaton,
-            features=old.features,
-            lineage=Lineage(parents=(old.genome_id,), operator="carried"),
-        )
+        genome = genome_at(0, len(genomes), heavy, light, "carried", (old.genome_id,), old.automaton, old.features)
         if genome.genes_digest() in taken or len(genomes) >= room:
             continue
         taken.add(genome.genes_digest())

@@ -23,7 +23,7 @@ from coral_core.runs.identities import Identities, frozen_identities
 from coral_core.runs.job_count import JobCount, plan_jobs
 from coral_core.runs.records import JobTiming
 from coral_core.runs.run_folder import RunFolder, identify_run, run_folders
-from coral_core.search.expression import WorkLimitError, limited_work
+from coral_core.search.expression import drawing_seconds
 from coral_core.search.strategy import make_search
 from coral_core.store.store import Store
 from flows.cli.markup import echo, print_json, words
@@ -87,7 +87,8 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     seeded = (for_model(config, base) if base else config).model_copy(update={"seed": identity.run_seed})
     default = default_lora_of(base) if base else default_lora(config.base_model.name)
     first: tuple[Genome, ...] | None = None
-    with suppress(WorkLimitError), limited_work(SECONDS_FIRST_GENERATION):
+    drawn = search.population * search.diversity.spread if search.strategy == "evolution" else 0
+    if not drawn or drawing_seconds(config.automaton, drawn) < SECONDS_FIRST_GENERATION:
         first = make_search(seeded, start.genomes, default).ask()
     adapters = {genome.heavy.digest(): genome.heavy for genome in first or ()}
     stored = _stored(planner, adapters.values()) if first is not None else None

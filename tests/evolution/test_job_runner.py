@@ -99,7 +99,7 @@ async def test_two_who_ask_at_once_get_one_job_and_steps_see_what_was_found() ->
 
     class Seen(Steps):
         async def job(self, step: JobStep) -> None:
-            seen.append((step.kind, step.found))
+            seen.append((step.label, step.found))
             await asyncio.sleep(0)  # subject: the other one asks meanwhile
             stored[step.digest] = Evaluation.model_construct(records=(), passed=())
 
@@ -107,10 +107,10 @@ async def test_two_who_ask_at_once_get_one_job_and_steps_see_what_was_found() ->
     store = SimpleNamespace(root="store", read_evaluation=stored.get)
     jobs, booked = runner(store, steps=Seen())
     await asyncio.gather(jobs.evaluated(job, "a"), jobs.evaluated(job, "b"))
-    assert seen == [("evaluation", False)] and booked == [], "the step booked nothing"
+    assert seen == [("a", False)] and booked == [], "the step booked nothing"
     again, booked = runner(store, steps=Seen())
     await again.evaluated(job, "a")
-    assert seen[1:] == [("evaluation", True)] and [timing.cached for timing in booked] == [True]
+    assert seen[1:] == [("a", True)] and [timing.cached for timing in booked] == [True]
 
 
 def test_what_fails_before_there_is_a_session_is_on_record(tmp_path: Path) -> None:
