@@ -27,7 +27,7 @@ from coral_core.report.report_files import write_report
 from coral_core.report.run_document import run_document
 from coral_core.runs.progress import progress_of
 from coral_core.runs.records import JobFailure, SessionTiming
-from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.run_folder import HistoryWriter, RunFolder
 from coral_core.runs.run_line import run_line
 from coral_core.runs.run_reader import RunReading
 from coral_core.runs.sessions import WorkDone
