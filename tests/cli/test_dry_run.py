@@ -188,7 +188,8 @@ def test_jobs_of_a_run_by_hand(strategy: str, repeats: int, monitor: int, traini
         configured(f"search.strategy={strategy}", f"search.champion_repeats={repeats}", f"problems.monitor={monitor}")
     )
     assert plan.total == JobCount(trainings, evaluations)
-    assert plan.baselines + plan.searched(1) + plan.left_after(1) == plan.total
+    first, later = plan.generation(0), plan.generation(1)
+    assert plan.baselines + first + later * (plan.generations - 1) + plan.after_search == plan.total
     assert plan.left_after(plan.generations) == plan.after_search
 
 
