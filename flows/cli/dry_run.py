@@ -87,8 +87,8 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     seeded = (for_model(config, base) if base else config).model_copy(update={"seed": identity.run_seed})
     default = default_lora_of(base) if base else default_lora(config.base_model.name)
     first: tuple[Genome, ...] | None = None
-    drawn = search.population * search.diversity.spread if search.strategy == "evolution" else 0
-    if not drawn or drawing_seconds(config.automaton, drawn) < SECONDS_FIRST_GENERATION:
+    draws = search.population * search.diversity.spread if search.strategy == "evolution" else 0
+    if not draws or drawing_seconds(config.automaton, draws) < SECONDS_FIRST_GENERATION:
         first = make_search(seeded, start.genomes, default).ask()
     adapters = {genome.heavy.digest(): genome.heavy for genome in first or ()}
     stored = _stored(planner, adapters.values()) if first is not None else None
