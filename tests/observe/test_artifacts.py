@@ -166,7 +166,7 @@ def test_each_finished_job_costs_two_calls_at_most(finished: Coral, tmp_path: Pa
             jobs += '"type":"job"' in line
             await publisher._update()
             assert api.calls - start <= 2 * jobs
-        publisher.ended(EvolutionState(), "finished", "")
+        publisher.ended(Progress.model_construct(), "finished", "")
         await publisher.finish()
 
     asyncio.run(follow())
@@ -184,7 +184,7 @@ def test_a_row_that_somebody_deleted_is_made_again(finished: Coral, tmp_path: Pa
         api.rows.clear()
         for name, content in lines.items():
             (folder.path / name).write_text("".join(content))
-        publisher.ended(EvolutionState(), "finished", "")
+        publisher.ended(Progress.model_construct(), "finished", "")
         await publisher.finish()
 
     asyncio.run(follow())
