@@ -33,13 +33,11 @@ class Notify:
         notify_url: URL that notices are posted to, as JSON with a text.
         notify_block: TYPE/NAME of a notification block in place of a URL; none: no notices.
         no_progress_minutes: Minutes without a finished job after which a notice is sent; 45 at first.
-        crashed_lanes: Crashed lanes of a kind within 10 minutes after which a notice is sent; 3 at first.
     """
 
     notify_url: Annotated[str | None, Parameter(env_var="CORAL_NOTIFY_URL")] = None
     notify_block: str | None = None
     no_progress_minutes: float | None = None
-    crashed_lanes: int | None = None
 
     def notices(self) -> "Notices":
         from pydantic import SecretStr
@@ -50,7 +48,6 @@ class Notify:
             url=SecretStr(self.notify_url) if self.notify_url else None,
             block=self.notify_block,
             no_progress_minutes=self.no_progress_minutes,
-            crashed_lanes=self.crashed_lanes,
         )
 
 

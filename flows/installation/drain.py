@@ -31,23 +31,25 @@ def cancel_everything(url: str, leave_local: bool) -> Ended:
         url: The API of the installation.
         leave_local: Leave evolutions alone that use no pool (`infra.executor` is not work-pools); the server stays for them.
     """
-    on_pools = flow_run_query(states=LIVING, pools=[pool.name for pool in POOLS])
     try:
         with RestClient(url) as client:
-            runs, elsewhere = client.flow_runs(on_pools), _elsewhere(client, leave_local)
-            for run in [*runs, *elsewhere]:
+            on_pools = client.flow_runs(flow_run_query(states=LIVING, pools=[pool.name for pool in POOLS]))
+            elsewhere = [
+                run
+                for run in client.flow_runs(flow_run_query(states=LIVING, flow="evolve"))
+                if not run.work_pool_name and not (leave_local and _executor(run) != "work-pools")
+            ]
+            for run in (*on_pools, *elsewhere):
                 client.cancel_flow_run(run)
-            told = {run.id for run in elsewhere}
-            deadline = time.monotonic() + CANCEL_SECONDS
-            while (runs or told) and time.monotonic() < deadline:
-                if not client.flow_runs(on_pools) and not _still(client, told, leave_local):
-                    break
+            left, deadline = [*on_pools, *elsewhere], time.monotonic() + CANCEL_SECONDS
+            while left and time.monotonic() < deadline:
                 time.sleep(0.5)
-            hanging = _still(client, told, leave_local)
+                left = client.flow_runs(flow_run_query(states=LIVING, ids=[run.id for run in left]))
+            hanging = [run for run in left if not run.work_pool_name]
             for run in hanging:  # most likely its process is gone, so nothing else would record its end
                 client.set_state(run.id, "CANCELLED", "coral down", force=True)
             return Ended(
-                on_pools=len(runs),
+                on_pools=len(on_pools),
                 evolutions=tuple(run.name for run in elsewhere),
                 hanging=tuple(run.name for run in hanging),
             )
@@ -57,21 +59,11 @@ def cancel_everything(url: str, leave_local: bool) -> Ended:
         return Ended(problem=str(error))
 
 
-def _elsewhere(client: RestClient, leave_local: bool) -> list[FlowRun]:
-    """Evolutions under way that no worker started."""
-    found = client.flow_runs(flow_run_query(states=LIVING, flow="evolve"))
-    return [run for run in found if not run.work_pool_name and not (leave_local and _executor(run) != "work-pools")]
-
-
 def _executor(run: FlowRun) -> str:
     try:
         return str(run.parameters["config"]["infra"]["executor"])
     except (KeyError, TypeError):
         return "work-pools"
-
-
-def _still(client: RestClient, told: set[str], leave_local: bool) -> list[FlowRun]:
-    return [run for run in _elsewhere(client, leave_local) if run.id in told] if told else []
 
 
 def drain(url: str, pool: str, seconds: float) -> Iterator[str]:

@@ -19,13 +19,15 @@ from coral_core.errors import ConfigError, CoralError
 from coral_core.json_object import json_object
 from flows.installation.pool_templates import POOLS
 from flows.prefect_api.credentials import use_credential
-from flows.prefect_api.local_server import coral_home, identity_of, living, locked, prefect_home, worker_environment
-from flows.prefect_api.settings import STARTED_BY_WORKER, configured_api, export_connection
+from flows.prefect_api.local_server import coral_home, living, locked, prefect_home, worker_environment
+from flows.prefect_api.settings import configured_api, export_connection
 
 if TYPE_CHECKING:
     from coral_core.config import RunConfig
 
 STOP_SECONDS = 30.0
+WORKER = "CORAL_WORKER"
+"""Variable that a worker and its flow runs have: the name of their pool."""
 
 
 class WorkerError(CoralError):
@@ -96,13 +98,9 @@ def refuse_what_lanes_refuse(config: "RunConfig", store: Path) -> None:
     state = read_state()
     if not state.get("workdir") or state.get("url") != known_api():
         return
-    for worker in state.get("workers", []):
-        if not is_worker(worker):
-            continue
-        with contextlib.suppress(OSError):
-            read = Path(f"/proc/{worker['pid']}/environ").read_bytes().decode(errors="surrogateescape").split("\0")
-            environment = dict(item.split("=", 1) for item in read if "=" in item)
-            Roots.of_environment(environment, Path(state["workdir"])).check_lanes(config, str(store))
+    for worker in filter(is_worker, state.get("workers", [])):
+        roots = Roots.of_environment(_environment(worker["pid"]), Path(state["workdir"]))
+        roots.check_lanes(config, str(store))
 
 
 def start_workers(url: str, workdir: Path | None = None) -> list[dict[str, Any]]:
@@ -138,11 +136,11 @@ def start_workers(url: str, workdir: Path | None = None) -> list[dict[str, Any]]
 
 def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
     log = coral_home() / f"worker-{pool}.log"
-    environment = worker_environment(url) | {"NO_COLOR": "1"}
+    environment = worker_environment(url) | {"NO_COLOR": "1", WORKER: pool}
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*command, "--limit", str(limit), "--name", _name(pool)],
+            [*command, "--limit", str(limit), "--name", f"{pool}-local"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -155,99 +153,52 @@ def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
 
 def is_worker(worker: dict[str, Any]) -> bool:
     """Does this worker of `read_state` still run, rather than another process with its pid?"""
-    process = Path(f"/proc/{worker['pid']}")
-    try:
-        arguments, environment = ((process / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
-    except OSError:
-        return False
-    wanted = {b"worker", b"--pool", worker["pool"].encode(), _name(worker["pool"]).encode()}
-    return wanted <= set(arguments) and f"PREFECT_HOME={prefect_home()}".encode() in environment
-
-
-def _name(pool: str) -> str:
-    return f"{pool}-local"
+    return worker["pid"] in _processes(worker["pool"])
 
 
 def end_workers(pools: set[str] | None = None) -> Iterator[str]:
-    """End the workers of `pools` with everything that they started; yields what was ended.
-
-    Without `pools`, end all workers, and flow runs whose worker died before.
-    """
+    """End the workers of `pools` (None: all) with their flow runs, also those whose worker died; yields what was ended."""
     with locked(coral_home(), "up"):
         yield from _end_workers(pools)
 
 
 def _end_workers(pools: set[str] | None) -> Iterator[str]:
     state = read_state()
-    chosen = [w for w in state.get("workers", []) if pools is None or w["pool"] in pools]
-    families = {w["pool"]: [w["pid"], *descendants(w["pid"])] for w in chosen if is_worker(w)}
-    for worker in chosen:
-        _signal([worker["pid"]] if is_worker(worker) else [], signal.SIGTERM)
-    for pool, family in families.items():
-        _end(family)
-        yield f"worker of {pool}"
-    if pools is None and (left := _flow_runs(state.get("url", ""))):
-        _signal(left, signal.SIGTERM)
-        _end(left)
-        yield f"what dead workers had left, process {', '.join(map(str, left))}"
-    others = [w for w in state.get("workers", []) if w not in chosen]
-    if others or pools is not None:  # drained pools go on with `coral drain --undo`, until `coral down`
-        _write_state({**state, "workers": others})
-    else:
-        state_file().unlink(missing_ok=True)
-
-
-def _end(family: list[int]) -> None:
-    """Wait for processes to end; kill the rest after `STOP_SECONDS`."""
+    workers = {worker["pool"]: worker["pid"] for worker in state.get("workers", [])}
+    chosen = {spec.name for spec in POOLS} if pools is None else pools
+    families = {pool: family for pool in sorted(chosen) if (family := _processes(pool))}
+    for pool, family in families.items():  # a worker ends its flow runs; without one each is told
+        _signal([workers[pool]] if workers.get(pool) in family else family, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
-        _reap()
-        time.sleep(0.1)
-    _signal([pid for pid in family if _alive(pid)], signal.SIGKILL)
+    for pool in families:
+        while left := _processes(pool):
+            if time.monotonic() > deadline:
+                _signal(left, signal.SIGKILL)
+            time.sleep(0.1)
+        yield f"worker of {pool}"
+    if pools is None:
+        state_file().unlink(missing_ok=True)
+    else:  # drained pools go on with `coral drain --undo`, until `coral down`
+        _write_state(state | {"workers": [w for w in state.get("workers", []) if w["pool"] not in pools]})
 
 
-def _flow_runs(url: str) -> list[int]:
-    """Processes that a worker of this installation started for a flow run, whatever their parent is now."""
-    of_ours = {f"{name}={value}".encode() for name, value in identity_of(url).items()}
-    found: list[int] = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            if of_ours <= set(environment) and any(v.startswith(f"{STARTED_BY_WORKER}=".encode()) for v in environment):
-                found.append(int(entry.name))
-    return [pid for pid in found if _alive(pid)]
+def _processes(pool: str) -> list[int]:
+    """The worker of `pool` of this installation and its flow runs, whatever their parent is now."""
+    of_pool = {WORKER: pool, "PREFECT_HOME": str(prefect_home())}.items()
+    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if of_pool <= _environment(pid).items()]
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below `pid`."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            parents.setdefault(parent, []).append(int(entry.name))
-    found: list[int] = []
-    queue = [pid]
-    while queue:
-        children = parents.get(queue.pop(), [])
-        found += children
-        queue += children
-    return found
-
-
-def _alive(pid: int) -> bool:
+def _environment(pid: int) -> dict[str, str]:
+    """Environment that a process was started with; empty when it has ended or is another user's."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (OSError, IndexError):
-        return False
+        found = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="surrogateescape")
+    except OSError:
+        return {}
+    return dict(item.split("=", 1) for item in found.split("\0") if "=" in item)
 
 
 def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass

@@ -6,6 +6,7 @@ the block and never printed. Without a block the automations only leave entries 
 given keep their installed values.
 """
 
+import contextlib
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -23,10 +24,9 @@ from coral_core.frozen import Frozen
 from flows.installation.pool_templates import automation_files, filled
 
 BLOCK_TYPE, BLOCK_NAME = "custom-webhook", "coral-notices"
-NO_PROGRESS, CRASHES = "coral: no progress", "coral: lane crashed repeatedly"
+NO_PROGRESS = "coral: no progress"
 MINUTES = 45.0
 """Default of --no-progress-minutes: longer than a training and its lane's start (`infra.training.minutes` 30, `infra.start` 10)."""
-LANES = 3
 NONE = "none"
 NOWHERE = "notices (the event feed shows them; name a place with coral setup --notify-url URL)"
 
@@ -37,7 +37,6 @@ class Notices(Frozen):
     url: SecretStr | None = Field(None, description="URL that notices are posted to.")
     block: str | None = Field(None, description="TYPE/NAME of a notification block, or none.")
     no_progress_minutes: float | None = None
-    crashed_lanes: int | None = None
 
     def check(self) -> None:
         """Raise `ConfigError` for values that Prefect would refuse later."""
@@ -53,10 +52,6 @@ class Notices(Frozen):
             raise ConfigError(
                 f"--no-progress-minutes {self.no_progress_minutes:g}: Prefect detects absence over 10 seconds or more",
                 remedy=f"Use 0.17 or more (default {MINUTES:g}).",
-            )
-        if self.crashed_lanes is not None and self.crashed_lanes < 1:
-            raise ConfigError(
-                f"--crashed-lanes {self.crashed_lanes}: not positive", remedy=f"Use 1 or more (default {LANES})."
             )
 
 
@@ -77,40 +72,30 @@ class Installed:
         found = {data["name"]: client.read_automations_by_name(data["name"]) for data in self.files}
         self.found: dict[str, Automation] = {name: automations[0] for name, automations in found.items() if automations}
 
-    def _trigger(self, name: str) -> EventTrigger | None:
-        trigger = self.found[name].trigger if name in self.found else None
-        return trigger if isinstance(trigger, EventTrigger) else None
-
     def block(self) -> UUID | None:
         """The block through which the installed automations notify, if it still exists."""
         for automation in self.found.values():
             for action in automation.actions:
-                wanted = getattr(action, "block_document_id", None)
-                if wanted is not None and _exists(self._client, wanted):
-                    return UUID(str(wanted))
+                if (wanted := getattr(action, "block_document_id", None)) is not None:
+                    with contextlib.suppress(ObjectNotFound):
+                        return self._client.read_block_document(wanted, include_secrets=False).id
         return None
 
     def wanted(self, notices: Notices, block: UUID | None) -> list[AutomationCore]:
         """The automations of the files with the values of `notices`; disabled ones stay disabled."""
-        progress, crashes = self._trigger(NO_PROGRESS), self._trigger(CRASHES)
-        minutes = notices.no_progress_minutes or (progress.within.total_seconds() / 60 if progress else MINUTES)
-        values: dict[str, Any] = {
-            "notify": str(block),
-            "no_progress_seconds": minutes * 60,
-            "no_progress_minutes": f"{minutes:g}",
-            "crashed_lanes": notices.crashed_lanes or (crashes.threshold if crashes else LANES),
-        }
+        installed = self.found[NO_PROGRESS].trigger if NO_PROGRESS in self.found else None
+        within = installed.within.total_seconds() / 60 if isinstance(installed, EventTrigger) else MINUTES
+        minutes = notices.no_progress_minutes or within
+        values = {"notify": str(block), "no_progress_seconds": minutes * 60, "no_progress_minutes": f"{minutes:g}"}
         result = []
         for data in self.files:
-            filled_in = filled(data, values)
+            wanted = filled(data, values)
             if block is None:
-                filled_in["actions"] = [
-                    {"type": "do-nothing"} if action["type"] == "send-notification" else action
-                    for action in filled_in["actions"]
-                ]
+                nothing = {"type": "do-nothing"}
+                wanted["actions"] = [nothing if a["type"] == "send-notification" else a for a in wanted["actions"]]
             if data["name"] in self.found:
-                filled_in["enabled"] = self.found[data["name"]].enabled
-            result.append(AutomationCore.model_validate(filled_in))
+                wanted["enabled"] = self.found[data["name"]].enabled
+            result.append(AutomationCore.model_validate(wanted))
         return result
 
     def bring(self, wanted: AutomationCore, dry_run: bool) -> str:
@@ -196,11 +181,3 @@ def _block(client: SyncPrefectClient, name: str, kind: str, include_secrets: boo
         return client.read_block_document_by_name(name, kind, include_secrets=include_secrets)
     except ObjectNotFound:
         return None
-
-
-def _exists(client: SyncPrefectClient, block: UUID) -> bool:
-    try:
-        client.read_block_document(block, include_secrets=False)
-    except ObjectNotFound:
-        return False
-    return True

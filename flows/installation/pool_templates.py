@@ -160,20 +160,12 @@ def _rendered(pool: PoolSpec, place: Place) -> dict[str, Any]:
     # in the store they could not report that it cannot be entered
     start_in = "/app" if pool.gpu else place.store
     values: dict[str, Any] = {
+        **place.model_dump(),
         "pool": pool.name,
-        "workdir": place.workdir,
-        "store": place.store,
-        "code_roots": place.code_roots,
-        "missing_layers": place.missing_layers,
         "start_in": start_in,
-        "api_url": place.api_url,
         "image": place.lane_image if pool.gpu else place.control_image,
-        "pull_policy": place.pull_policy,
-        "network": place.network,
         "memory": memory,
         "lane_gpu": pool.gpu if gpu else "",
-        "namespace": place.namespace,
-        "claim": place.claim,
     }
     values |= _docker(place, start_in, gpu) | _kubernetes(pool, place, memory, gpu)
     rendered: dict[str, Any] = filled(json.loads(file.read_text("utf-8")), values)

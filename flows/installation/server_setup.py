@@ -20,6 +20,8 @@ from flows.prefect_api.prefect_client import connected_client
 
 SCHEDULE_KEYS = {"cron", "day_or", "interval", "anchor_date", "rrule", "timezone"}
 """Keys of a schedule in `prefect.yaml` that say when it runs."""
+KEPT_KEYS = {"schedule", "active", "slug", "parameters", "max_scheduled_runs"}
+"""Fields of a schedule that was added on the server."""
 
 
 class Step(Frozen):
@@ -164,12 +166,5 @@ def _schedules(own: list[dict[str, Any]], there: list[DeploymentSchedule]) -> li
         for each in own
     ]
     slugs = {each["slug"] for each in own}
-    kept = {
-        "schedule",
-        "active",
-        "slug",
-        "parameters",
-        "max_scheduled_runs",
-    } & DeploymentScheduleCreate.model_fields.keys()
-    made += [each.model_dump(include=kept) for each in there if each.slug not in slugs]
+    made += [each.model_dump(include=KEPT_KEYS) for each in there if each.slug not in slugs]
     return [DeploymentScheduleCreate.model_validate(each) for each in made]

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,16 +11,19 @@ from pathlib import Path
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError, CoralError, JudgeError
 from flows.monitoring.finding import Check
+from flows.monitoring.storage_checks import existing
 
 PACKAGES = ("coral-x", "torch", "prefect", "transformers", "peft", "pydantic", "ruff", "bandit")
+OF_LANES = ("torch", "transformers", "peft")
 
 
 def machine_checks(config: RunConfig) -> Iterator[Check]:
-    """Versions, sandbox, places of `config`, loopback, embedded base model."""
+    """Versions, sandbox, folders of `config`, Prefect API, embedded base model."""
     yield from _versions()
     yield from _sandbox(config)
-    yield from _places(config)
-    yield _port()
+    for name, text in (("store", config.store.path), ("runs", config.runs)):
+        yield _folder(name, Path(text.removeprefix("file://")).expanduser().absolute())
+    yield _api()
     yield _base_model()
 
 
@@ -33,22 +35,20 @@ def _versions() -> Iterator[Check]:
         try:
             yield Check(package, "ok", version(package))
         except PackageNotFoundError:
-            needed = package not in ("torch", "transformers", "peft")
-            text = (
-                "install it: pip install -c constraints.txt ." if needed else "needed by the engine of real lanes only"
-            )
-            yield Check(package, "bad" if needed else "note", "missing", text)
+            if package in OF_LANES:
+                yield Check(package, "note", "missing", "needed by the engine of real lanes only")
+            else:
+                yield Check(package, "bad", "missing", "install it: pip install -c constraints.txt .")
     tested = platform.machine() == "x86_64" and sys.platform == "linux"
     text = "" if tested else "the sandbox is tested on Linux x86-64 only; for arm64 it is written, not tested"
-    yield Check(
-        "machine", "ok" if tested else "note", f"{sys.platform} {platform.machine()}, {os.cpu_count()} cores", text
-    )
+    found = f"{sys.platform} {platform.machine()}, {os.cpu_count()} cores"
+    yield Check("machine", "ok" if tested else "note", found, text)
 
 
 def _sandbox(config: RunConfig) -> Iterator[Check]:
     """Each layer, and what a patch got through when it tried."""
     from coral_core.judge.sandbox.trial import MEANING, trial
-    from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS, detect_layers
+    from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS
 
     try:
         active, through = trial()
@@ -57,43 +57,34 @@ def _sandbox(config: RunConfig) -> Iterator[Check]:
         return
     accepted = config.scoring.judge.allow_missing_layers
     for name, meaning in MEANING.items():
+        risk = f"without it this does not hold: {meaning}"
         if name in active:
             yield Check(f"sandbox {name}", "ok", "active", meaning)
         elif name in BASE_LAYERS:
-            why = "" if detect_layers()[name] else "this kernel has none; "
-            risk = f"{why}without it this does not hold: {meaning}"
             yield Check(f"sandbox {name}", "note" if name in accepted else "bad", "missing", risk)
         else:
-            yield Check(
-                f"sandbox {name}", "note", "missing", f"not needed, but without it this does not hold: {meaning}"
-            )
-    known = not through or set(accepted) >= set(BASE_LAYERS) - set(active) != set()
-    found = "contained" if not through else "not contained"
-    text = (
-        "socket, files, processes, threads, signals: all refused" if not through else f"it could {', '.join(through)}"
-    )
-    yield Check("trial patch", "ok" if not through else "note" if known else "bad", found, text)
+            yield Check(f"sandbox {name}", "note", "missing", f"not needed, but {risk}")
+    if not through:
+        text = "socket, files, processes, threads, signals: all refused"
+        yield Check("trial patch", "ok", "contained", text)
+    else:
+        is_accepted = set(accepted) >= set(BASE_LAYERS) - set(active) != set()
+        yield Check("trial patch", "note" if is_accepted else "bad", "not contained", f"it could {', '.join(through)}")
 
 
-def _places(config: RunConfig) -> Iterator[Check]:
-    """Can the store and the runs be written?"""
-    for name, text in (("store", config.store.path), ("runs", config.runs)):
-        path = Path(text.removeprefix("file://")).expanduser().absolute()
-        place = path
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        try:
-            with tempfile.NamedTemporaryFile(dir=place, prefix=".coral-doctor-"):
-                free = os.statvfs(place)
-            yield Check(name, "ok", str(path), f"writable, {free.f_bavail * free.f_frsize / 1e9:.0f} GB free")
-        except OSError as error:
-            yield Check(
-                name, "bad", str(path), f"{place} cannot be written ({error.strerror}): choose another directory"
-            )
+def _folder(name: str, path: Path) -> Check:
+    """Can it be written, or made?"""
+    place = existing(path)
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".coral-doctor-"):
+            free = os.statvfs(place)
+    except OSError as error:
+        return Check(name, "bad", str(path), f"{place} cannot be written ({error.strerror}): choose another directory")
+    return Check(name, "ok", str(path), f"writable, {free.f_bavail * free.f_frsize / 1e9:.0f} GB free")
 
 
-def _port() -> Check:
-    """Where will the Prefect API be?"""
+def _api() -> Check:
+    """Which Prefect API will be used?"""
     from flows.prefect_api.settings import configured_api
 
     try:
@@ -102,15 +93,7 @@ def _port() -> Check:
         return Check.of_error("prefect server", error)
     if url:
         return Check("prefect server", "ok", url, "configured; no server of our own is started")
-    try:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            probe.listen()
-            with socket.create_connection(probe.getsockname(), timeout=5):
-                return Check("prefect server", "ok", "127.0.0.1", "a server of our own can listen on loopback")
-    except OSError as error:
-        text = f"nothing can listen on loopback ({error.strerror}): set PREFECT_API_URL to a server"
-        return Check("prefect server", "bad", "127.0.0.1", text)
+    return Check("prefect server", "ok", "127.0.0.1", "none is configured; a server of our own is started")
 
 
 def _base_model() -> Check:

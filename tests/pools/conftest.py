@@ -187,8 +187,6 @@ def server_pid(pools: Pools) -> int:
 
 def engine_of(lane: LaneNote) -> int | None:
     """The engine process of a lane of this machine."""
-    from flows.installation.local_stack import descendants
-
     for pid in descendants(lane.pid):
         try:
             if b"coral_core.lm.engine" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -196,3 +194,20 @@ def engine_of(lane: LaneNote) -> int | None:
         except OSError:
             continue
     return None
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue
+        parents.setdefault(parent, []).append(int(entry.name))
+    return _below(parents, pid)
+
+
+def _below(parents: dict[int, list[int]], pid: int) -> list[int]:
+    children = parents.get(pid, [])
+    return [*children, *(below for child in children for below in _below(parents, child))]

@@ -103,8 +103,8 @@ threading.Event().wait()
 
 def pretended_worker(home: Path, pool: str, *, name: str = "") -> "subprocess.Popen[bytes]":
     """A process that looks like the worker of `pool` of the installation in `home`."""
-    arguments = [sys.executable, "-c", "input()", "worker", "--pool", pool, "--name", name or f"{pool}-local"]
-    return subprocess.Popen(arguments, stdin=subprocess.PIPE, env={**os.environ, "PREFECT_HOME": str(home / "prefect")})
+    environment = {"PREFECT_HOME": str(home / "prefect"), daily.WORKER: name or pool}
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, **environment})
 
 
 def test_a_process_that_got_the_number_of_a_dead_worker_is_left_alone(

@@ -14,8 +14,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Pending
 
-from flows.installation.local_stack import descendants
-from tests.pools.conftest import SLOW, Pools, alive, engine_of, kill, up_again, worker_pid
+from tests.pools.conftest import SLOW, Pools, alive, descendants, engine_of, kill, up_again, worker_pid
 from tests.pools.test_faults import finish, same
 from tests.rehearsal_runs import SMALL, Coral
 from tests.waiting import until

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.installation.local_stack import descendants
-from tests.pools.conftest import Pools, command
+from tests.pools.conftest import Pools, command, descendants
 from tests.waiting import until
 
 pytestmark = [

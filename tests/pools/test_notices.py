@@ -122,7 +122,7 @@ def test_setup_is_idempotent_keeps_what_is_not_given_and_prints_no_secret(
     again = set_up(home, "--notify-url", receiver.url, "--no-progress-minutes", "0.2")
     assert again.count("is as it should be") == len(NAMES) + 1 and "s3cr3t" not in again
     assert set_up(home).count("is as it should be") == len(NAMES)
-    plan = set_up(home, "--notify-url", "http://127.0.0.1:1/other-s3cr3t", "--crashed-lanes", "9", "--dry-run")
+    plan = set_up(home, "--notify-url", "http://127.0.0.1:1/other-s3cr3t", "--dry-run")
     assert "would update" in plan and "s3cr3t" not in plan
     assert set_up(home).count("is as it should be") == len(NAMES), "--dry-run changed something"
     block = client.read_block_document_by_name("coral-notices", "custom-webhook", include_secrets=False)
@@ -137,7 +137,6 @@ def test_setup_is_idempotent_keeps_what_is_not_given_and_prints_no_secret(
     ("asked", "says"),
     [
         (Notices(no_progress_minutes=0.1), "10 seconds or more"),
-        (Notices(crashed_lanes=0), "Use 1 or more"),
         (Notices(url=SecretStr("http://a.example/s3cr3t"), block="slack-webhook/a"), "Give one of them"),
         (Notices(url=SecretStr("http://[s3cr3t")), "not an http or https URL"),
     ],
