@@ -179,13 +179,10 @@ def setup(
     url = use_api()
     from flows.installation import server_setup
 
-    notices = notify.notices()
-    if only_notices:
-        _print(server_setup.set_up_notices(notices, dry_run))
-        return
     if as_installed and pools != USUAL_POOLS:
         raise ConfigError("--as-installed: takes no other options of pools", remedy="Leave one of them out.")
-    _print(server_setup.setup(None if as_installed else pools.place(url), dry_run, notices))
+    place = None if as_installed or only_notices else pools.place(url)
+    _print(server_setup.setup(place, dry_run, notify.notices(), only_notices=only_notices))
 
 
 def _print(steps: Iterable["Step"]) -> None:

@@ -32,7 +32,11 @@ class Step(Frozen):
 
 
 def setup(
-    place: Place | None, dry_run: bool = False, notices: Notices | None = None, resume: bool = False
+    place: Place | None,
+    dry_run: bool = False,
+    notices: Notices | None = None,
+    resume: bool = False,
+    only_notices: bool = False,
 ) -> Iterator[Step]:
     """Bring the server to what this version needs; yields each step as it is done.
 
@@ -41,6 +45,7 @@ def setup(
         dry_run: Only say what would be done.
         notices: What is reported, and where to; None: as it is installed.
         resume: Resume paused pools; otherwise it is only reported that they are paused.
+        only_notices: Set up automations and their notification block alone.
 
     Raises:
         ApiError: the API cannot be reached.
@@ -50,26 +55,15 @@ def setup(
     notices.check()
     file = yaml.safe_load((FILES / "prefect.yaml").read_text("utf-8"))
     with connected_client() as client:
-        for spec in POOLS:
+        for spec in () if only_notices else POOLS:
             yield from _pool(client, spec, place, dry_run, resume)
-        yield from _notices(client, notices, dry_run)
-        for entry in file["deployments"]:
+        installed = Installed(client)
+        block, what, action = receiver(client, notices, installed, dry_run)
+        yield Step(what=what, action=action)
+        for automation in installed.wanted(notices, block):
+            yield Step(what=f"automation {automation.name}", action=installed.bring(automation, dry_run))
+        for entry in () if only_notices else file["deployments"]:
             yield _deployment(client, entry, file["pull"], dry_run)
-
-
-def set_up_notices(notices: Notices, dry_run: bool = False) -> Iterator[Step]:
-    """Set up automations and their notification block alone. Raises as `setup`."""
-    notices.check()
-    with connected_client() as client:
-        yield from _notices(client, notices, dry_run)
-
-
-def _notices(client: SyncPrefectClient, notices: Notices, dry_run: bool) -> Iterator[Step]:
-    installed = Installed(client)
-    block, what, action = receiver(client, notices, installed, dry_run)
-    yield Step(what=what, action=action)
-    for automation in installed.wanted(notices, block):
-        yield Step(what=f"automation {automation.name}", action=installed.bring(automation, dry_run))
 
 
 def _pool(

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from coral_core.config import RunConfig
-from coral_core.errors import ConfigError, CoralError, JudgeError
+from coral_core.errors import ConfigError, JudgeError
 from flows.monitoring.finding import Check
 from flows.monitoring.storage_checks import existing
 
@@ -18,13 +18,12 @@ OF_LANES = ("torch", "transformers", "peft")
 
 
 def machine_checks(config: RunConfig) -> Iterator[Check]:
-    """Versions, sandbox, folders of `config`, Prefect API, embedded base model."""
+    """Versions, sandbox, folders of `config`, Prefect API."""
     yield from _versions()
     yield from _sandbox(config)
     for name, text in (("store", config.store.path), ("runs", config.runs)):
         yield _folder(name, Path(text.removeprefix("file://")).expanduser().absolute())
     yield _api()
-    yield _base_model()
 
 
 def _versions() -> Iterator[Check]:
@@ -94,16 +93,3 @@ def _api() -> Check:
     if url:
         return Check("prefect server", "ok", url, "configured; no server of our own is started")
     return Check("prefect server", "ok", "127.0.0.1", "none is configured; a server of our own is started")
-
-
-def _base_model() -> Check:
-    """Is the embedded base model there, with the content that its name promises?"""
-    from coral_core.config.tree import BaseModelConfig
-    from coral_core.lm.base_model import identify
-
-    try:
-        identity = identify(BaseModelConfig(name="coral-tiny"))
-    except (CoralError, OSError) as error:
-        return Check("coral-tiny", "bad", "missing", str(error).splitlines()[0])
-    text = f"{identity.parameters:,} parameters, content {identity.content_id[:12]}"
-    return Check("coral-tiny", "ok", "present", text)

@@ -11,7 +11,7 @@ from coral_core.ledger import Closure, Ledger, Reason
 from coral_core.runs.run_folder import RunFolder, latest_runs
 from coral_core.runs.sessions import RunState, WorkDone, run_state
 from coral_core.store.store import Store
-from flows.installation.figures import UNREADABLE
+from flows.installation.figures import UNREADABLE, first_line
 from flows.monitoring.finding import Check, first
 from flows.prefect_api.api_errors import ApiError
 from flows.prefect_api.client import RestClient
@@ -51,8 +51,7 @@ def read_evolutions(runs: str, store: Store, api: RestClient | None) -> list[Evo
             raise
         except UNREADABLE as error:
             if folder.lives():
-                problem = (str(error).splitlines() or [type(error).__name__])[0]
-                found.append(EvolutionStatus(run_id=folder.run_id, problem=problem))
+                found.append(EvolutionStatus(run_id=folder.run_id, problem=first_line(folder, error)))
     return found
 
 

@@ -136,9 +136,6 @@ def deployments(found: Sequence[DeploymentStatus]) -> Check:
     name = "deployments"
     if missing := [each.name for each in found if not each.present]:
         return Check(name, "bad", f"{first(missing)} missing", "no lane of it can start", "coral setup")
-    if astray := [each for each in found if each.work_pool_name != DEPLOYMENTS[each.name]]:
-        where = first([f"{each.name} on {each.work_pool_name or 'no pool'}" for each in astray])
-        return Check(name, "note", where, "its lanes start elsewhere than the figures here look", "coral setup, unless you mean it")  # fmt: skip
     if paused := [each for each in found if each.paused]:
         todo = "; ".join(f"prefect api POST /deployments/{each.id}/resume_deployment" for each in paused)
         todo = f"switch it on in the Prefect UI, or: {todo}"

@@ -15,7 +15,6 @@ from flows.monitoring.server_checks import LaneRun, ServerStatus
 LEAST_BYTES = 1e9
 """Less room than this is bad: an adapter of a 7B model at rank 64 takes 0.2 GB, and two lanes publish at once."""
 LITTLE_BYTES = 10e9
-LEAST_NAMES = 1000
 START_SECONDS = 120.0
 """A lane has begun to beat by then; image pulls come before its flow run is Running."""
 
@@ -51,11 +50,8 @@ def writable(store: Store) -> Check:
         store.probe()
     except CoralError as error:
         return Check.of_error(name, error, "results cannot be published: lanes end with an error")
-    seconds = time.perf_counter() - started
-    if seconds > 2:
-        text = f"a small file took {seconds:.1f} s to become durable: the file system is slow or overloaded"
-        return Check(name, "note", str(store.root), text)
-    return Check(name, "ok", str(store.root), f"a file became durable in {1000 * seconds:.0f} ms")
+    milliseconds = 1000 * (time.perf_counter() - started)
+    return Check(name, "ok", str(store.root), f"a file became durable in {milliseconds:.0f} ms")
 
 
 def shared(store: Store, lanes: Sequence[LaneRun] | None) -> Check:
@@ -107,8 +103,6 @@ def disk(store: Store) -> Check:
     )
     if room < LEAST_BYTES:
         return Check(name, "bad", found, "the next adapters will not fit", todo)
-    if free.f_files and free.f_favail < LEAST_NAMES:
-        return Check(name, "bad", found, f"only {free.f_favail} file names are left", todo)
     if room < LITTLE_BYTES:
         return Check(name, "note", found, f"less than {LITTLE_BYTES / 1e9:.0f} GB", todo)
     return Check(name, "ok", found)

@@ -144,23 +144,17 @@ def all_pages(read: Callable[[int | None, int], Sequence[Row]]) -> list[Row]:
     offset = 0
     while True:
         try:
-            rows = read(limit, offset)
+            rows: Sequence[Any] = read(limit, offset)
         except (ApiError, httpx.HTTPStatusError) as error:
             status = error.status if isinstance(error, ApiError) else error.response.status_code
             if limit is None or status != 422:
                 raise
             limit = None  # the server gives no pages of that size
             continue
-        found |= {_key(row): row for row in rows}
+        found |= {getattr(row, "id", None) or row.name: row for row in rows}
         offset += len(rows)
         if not rows or (limit is not None and len(rows) < limit):
             return list(found.values())
-
-
-def _key(row: Any) -> Any:
-    if isinstance(row, dict):
-        return row["id"] if "id" in row else row["name"]
-    return row.id
 
 
 def api_error(error: Exception, url: str | None = None) -> ApiError | None:
@@ -239,13 +233,9 @@ class RestClient:
         """Version of the server; empty where it does not tell."""
         return str(self._ask("GET", "admin/version") or "")
 
-    def now(self) -> float:
-        """Unix time by the server's clock."""
-        return time.time() + self.ahead
-
     def age(self, when: datetime) -> float:
         """Seconds since `when`, by the server's clock."""
-        return max(0.0, self.now() - when.timestamp())
+        return max(0.0, time.time() + self.ahead - when.timestamp())
 
     def flow_run(self, flow_run_id: str) -> FlowRun | None:
         """A flow run; None when the server does not know it."""
@@ -305,7 +295,7 @@ class RestClient:
         """Seconds since an artifact of the flow run changed last; None without artifacts."""
         query = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "UPDATED_DESC", "limit": 1}
         newest = self._read(TypeAdapter(list[_Updated]), self._ask("POST", "artifacts/filter", query) or [])
-        return self.now() - newest[0].updated.timestamp() if newest else None
+        return self.age(newest[0].updated) if newest else None
 
     def check_is_prefect(self) -> None:
         """Prefect's answers below a wrong address are like those about missing things. Raises `ApiError`."""
@@ -341,11 +331,12 @@ class RestClient:
         return None if found is None else self._read(TypeAdapter(record), found)
 
     def _all(self, record: type[RecordT], path: str, query: dict[str, Any] | None = None) -> list[RecordT]:
-        def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
+        def read(limit: int | None, offset: int) -> list[RecordT]:
             page = {"offset": offset} | ({"limit": limit} if limit is not None else {})
-            return self._read(TypeAdapter(list[dict[str, Any]]), self._ask("POST", path, (query or {}) | page) or [])
+            rows = self._ask("POST", path, (query or {}) | page) or []
+            return self._read(TypeAdapter(list[record]), rows)  # type: ignore[valid-type]
 
-        return self._read(TypeAdapter(list[record]), all_pages(read))  # type: ignore[valid-type]
+        return all_pages(read)
 
     def _read(self, shape: TypeAdapter[Row], found: Any) -> Row:
         try:

@@ -63,19 +63,14 @@ def key_refused(url: str, status: int) -> KeyRefusedError:
         sent = credential_for(url)
     except (KeyFileError, ConfigError) as error:
         return KeyRefusedError(f"{url} asks for a key ({status}). {error.problem}", remedy=error.remedy)
-    if sent is None:
-        return KeyRefusedError(
-            f"{url} asks for a key ({status}), and none is configured for it",
-            remedy="Set PREFECT_API_URL to it and PREFECT_API_AUTH_STRING to USER:PASSWORD (a server of your own; that of "
-            "coral up has its key in CORAL_HOME/api-key), or PREFECT_API_KEY (Prefect Cloud).",
-        )
-    return KeyRefusedError(
-        f"{url} refuses the key ({status})",
-        remedy=f"It was sent that of {sent.source} (prefect config view says where a setting comes from). Set "
-        "PREFECT_API_KEY (Prefect Cloud), or PREFECT_API_AUTH_STRING (USER:PASSWORD, a server of your own; goes before the "
-        "other), to another. With neither, coral up's server gets its key from CORAL_HOME/api-key; where that was changed: "
-        "coral down, coral up",
+    remedy = (
+        "Set PREFECT_API_URL to it, and PREFECT_API_AUTH_STRING to USER:PASSWORD (a server of your own) or PREFECT_API_KEY "
+        "(Prefect Cloud). The server of coral up has its key in CORAL_HOME/api-key; where that was changed: coral down, coral up"
     )
+    if sent is None:
+        return KeyRefusedError(f"{url} asks for a key ({status}), and none is configured for it", remedy=remedy)
+    sent_it = f"It was sent that of {sent.source} (prefect config view says where a setting comes from)"
+    return KeyRefusedError(f"{url} refuses the key ({status})", remedy=f"{sent_it}. {remedy}")
 
 
 def same_api(one: str | None, other: str | None) -> bool:

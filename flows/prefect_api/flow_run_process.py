@@ -17,6 +17,7 @@ import stat
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flows.prefect_api.settings import STARTED_BY_WORKER
@@ -165,13 +166,13 @@ async def _cancelled(flow_run_id: str) -> None:
 # -- an end while the server is away -------------------------------------------------------
 
 
+@dataclass
 class _Shutdown:
-    """Of this process."""
+    """How this process ends."""
 
-    def __init__(self) -> None:
-        self.cause: BaseException | None = None
-        self.undelivered = False
-        self.lasting = contextlib.ExitStack()
+    cause: BaseException | None = None
+    undelivered: bool = False
+    lasting: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
 
 _shutdown = _Shutdown()

@@ -22,6 +22,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -216,29 +217,21 @@ def key_file(home: Path) -> Path:
 def make_key(home: Path) -> Path:
     """Generate a key for the local server of `home` unless it has one; returns its file, which its owner alone can read.
 
-    The file comes into being whole and with mode 600: it is written under another name that nobody else may open, and
-    linked. Raises `KeyFileError`.
+    The file has mode 600 from its beginning and gets its name when it is whole. Raises `KeyFileError`.
     """
     path = key_file(home)
-    if read_key(home) is not None:
-        return path
-    scratch = home / f".{KEY_FILE}.{os.getpid()}.{secrets.token_hex(8)}"
-    try:
-        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with locked(home):
+        if read_key(home) is not None:
+            return path
         try:
-            os.write(handle, f"{KEY_USER}:{secrets.token_urlsafe(32)}\n".encode())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        with contextlib.suppress(FileExistsError):  # made by another command at this moment
-            os.link(scratch, path)
-    except OSError as error:
-        raise KeyFileError(
-            f"{path}: the key cannot be written ({error.strerror})",
-            remedy="Set CORAL_HOME to a folder of a local disk that you can write.",
-        ) from None
-    finally:
-        scratch.unlink(missing_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=home, prefix=f".{KEY_FILE}.", delete=False) as scratch:
+                scratch.write(f"{KEY_USER}:{secrets.token_urlsafe(32)}\n")
+            os.replace(scratch.name, path)
+        except OSError as error:
+            raise KeyFileError(
+                f"{path}: the key cannot be written ({error.strerror})",
+                remedy="Set CORAL_HOME to a folder of a local disk that you can write.",
+            ) from None
     return path
 
 

@@ -49,7 +49,7 @@ def place_of(arguments: list[str]) -> Place:
     """What `coral setup` would render templates with."""
     found: list[Place] = []
 
-    def run(place: Place, *_: Any) -> list[Any]:
+    def run(place: Place, *_: Any, **__: Any) -> list[Any]:
         found.append(place)
         return []
 

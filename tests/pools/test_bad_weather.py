@@ -257,7 +257,7 @@ def test_a_wrong_api_key_is_said(pools: Pools) -> None:
         for command in (["status"], ["setup", "--dry-run"], ["drain", "coral-a100"], evolve):
             result = coral(environment | {"PREFECT_API_KEY": "pnu_secret"}, *command)
             assert result.returncode == 6, result.stdout + result.stderr
-            assert "refuses the key (401). Set PREFECT_API_KEY" in result.stderr
+            assert "refuses the key (401). It was sent that of PREFECT_API_KEY" in result.stderr
             assert "pnu_secret" not in result.stdout + result.stderr
     finally:
         server.shutdown()

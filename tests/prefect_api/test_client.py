@@ -29,28 +29,28 @@ def refusal(status: int) -> httpx.HTTPStatusError:
 def test_every_row_once(rows: int, page: int, plain: bool) -> None:
     calls: list[int | None] = []
 
-    def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
+    def read(limit: int | None, offset: int) -> list[Any]:
         calls.append(limit)
         if limit is not None and limit > page:
             raise ApiError("no", status=422) if plain else refusal(422)
-        return [{"id": number} for number in range(rows)][offset : offset + (limit or page)]
+        return [SimpleNamespace(id=number) for number in range(rows)][offset : offset + (limit or page)]
 
-    assert [row["id"] for row in all_pages(read)] == list(range(rows))
+    assert [row.id for row in all_pages(read)] == list(range(rows))
     assert len(calls) <= rows // min(page, 200) + 3
 
 
 def test_rows_that_move_between_pages_come_once() -> None:
     """A new one at the head shifts all others by one."""
 
-    def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
-        rows = [{"id": number} for number in range(250)]
-        return (rows if not offset else [{"id": "new"}, *rows])[offset : offset + 200]
+    def read(limit: int | None, offset: int) -> list[Any]:
+        rows = [SimpleNamespace(id=number) for number in range(250)]
+        return (rows if not offset else [SimpleNamespace(id="new"), *rows])[offset : offset + 200]
 
-    assert [row["id"] for row in all_pages(read)] == list(range(250))
+    assert [row.id for row in all_pages(read)] == list(range(250))
 
 
 def test_other_refusals_are_errors() -> None:
-    def read(limit: int | None, offset: int) -> list[dict[str, Any]]:
+    def read(limit: int | None, offset: int) -> list[Any]:
         raise refusal(500)
 
     with pytest.raises(httpx.HTTPStatusError):
