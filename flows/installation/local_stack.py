@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from coral_core.config import RunConfig
 
 STOP_SECONDS = 30.0
+"""Longest wait for workers and flow runs that were told to end, before they are killed."""
+KILL_SECONDS = 10.0
 WORKER = "CORAL_WORKER"
 """Variable that a worker and its flow runs have: the name of their pool."""
 
@@ -171,7 +173,7 @@ def _end_workers(pools: set[str] | None) -> Iterator[str]:
         _signal([workers[pool]] if workers.get(pool) in family else family, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
     for pool in families:
-        while left := _processes(pool):
+        while (left := _processes(pool)) and time.monotonic() < deadline + KILL_SECONDS:
             if time.monotonic() > deadline:
                 _signal(left, signal.SIGKILL)
             time.sleep(0.1)

@@ -334,13 +334,12 @@ class _LocalServer:
             if not unused or (self.home / KEEP).exists():
                 return False
             for number in (signal.SIGTERM, signal.SIGKILL):
-                deadline = time.monotonic() + END_SECONDS
-                while (pid := int(self.owner().get("pid", 0))) and time.monotonic() < deadline:
+                if pid := int(self.owner().get("pid", 0)):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, number)
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(pid, os.WNOHANG)
-                    time.sleep(0.1)
+                deadline = time.monotonic() + END_SECONDS
+                while self.owner() and time.monotonic() < deadline:
+                    time.sleep(0.05)
         return True
 
     def owner(self) -> dict[str, str]:
