@@ -33,9 +33,9 @@ def test_every_row_once(rows: int, page: int, plain: bool) -> None:
         calls.append(limit)
         if limit is not None and limit > page:
             raise ApiError("no", status=422) if plain else refusal(422)
-        return [SimpleNamespace(id=number) for number in range(rows)][offset : offset + (limit or page)]
+        return [SimpleNamespace(id=number + 1) for number in range(rows)][offset : offset + (limit or page)]
 
-    assert [row.id for row in all_pages(read)] == list(range(rows))
+    assert [row.id for row in all_pages(read)] == list(range(1, rows + 1))
     assert len(calls) <= rows // min(page, 200) + 3
 
 
@@ -43,10 +43,10 @@ def test_rows_that_move_between_pages_come_once() -> None:
     """A new one at the head shifts all others by one."""
 
     def read(limit: int | None, offset: int) -> list[Any]:
-        rows = [SimpleNamespace(id=number) for number in range(250)]
+        rows = [SimpleNamespace(id=number + 1) for number in range(250)]
         return (rows if not offset else [SimpleNamespace(id="new"), *rows])[offset : offset + 200]
 
-    assert [row.id for row in all_pages(read)] == list(range(250))
+    assert [row.id for row in all_pages(read)] == list(range(1, 251))
 
 
 def test_other_refusals_are_errors() -> None:
