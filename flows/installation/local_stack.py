@@ -19,7 +19,7 @@ from coral_core.errors import ConfigError, CoralError
 from coral_core.json_object import json_object
 from flows.installation.pool_templates import POOLS
 from flows.prefect_api.credentials import use_credential
-from flows.prefect_api.local_server import coral_home, living, locked, prefect_home, worker_environment
+from flows.prefect_api.local_server import coral_home, living, locked, worker_environment
 from flows.prefect_api.settings import configured_api, export_connection
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ STOP_SECONDS = 30.0
 """Longest wait for workers and flow runs that were told to end, before they are killed."""
 KILL_SECONDS = 10.0
 WORKER = "CORAL_WORKER"
-"""Variable that a worker and its flow runs have: the name of their pool."""
+"""Variable that a worker and its flow runs have: their pool and the home of their installation."""
 
 
 class WorkerError(CoralError):
@@ -138,7 +138,7 @@ def start_workers(url: str, workdir: Path | None = None) -> list[dict[str, Any]]
 
 def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
     log = coral_home() / f"worker-{pool}.log"
-    environment = worker_environment(url) | {"NO_COLOR": "1", WORKER: pool}
+    environment = worker_environment(url) | {"NO_COLOR": "1", WORKER: _mark(pool)}
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -186,9 +186,12 @@ def _end_workers(pools: set[str] | None) -> Iterator[str]:
 
 def _processes(pool: str) -> list[int]:
     """The worker of `pool` of this installation and its flow runs, whatever their parent is now."""
-    of_pool = {WORKER: pool, "PREFECT_HOME": str(prefect_home())}.items()
     pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if of_pool <= _environment(pid).items()]
+    return [pid for pid in pids if _environment(pid).get(WORKER) == _mark(pool)]
+
+
+def _mark(pool: str) -> str:
+    return f"{pool} of {coral_home()}"
 
 
 def _environment(pid: int) -> dict[str, str]:

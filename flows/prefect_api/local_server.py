@@ -85,11 +85,6 @@ def usable_home() -> Path:
         ) from None
 
 
-def prefect_home() -> Path:
-    """PREFECT_HOME of the processes of a local installation, by which they are recognised."""
-    return coral_home() / "prefect"
-
-
 def worker_environment(url: str) -> dict[str, str]:
     """The environment of a worker of this machine: takes flow runs within about a second."""
     environment = {**os.environ, **SETTINGS, **identity_of(url), "PREFECT_WORKER_PREFETCH_SECONDS": "5"}
@@ -99,7 +94,7 @@ def worker_environment(url: str) -> dict[str, str]:
 
 def identity_of(url: str) -> dict[str, str]:
     """The variables that all processes of the local installation at `url` have, and no others."""
-    return {"PREFECT_HOME": str(prefect_home()), "PREFECT_API_URL": url}
+    return {"PREFECT_HOME": str(coral_home() / "prefect"), "PREFECT_API_URL": url}
 
 
 @contextlib.contextmanager

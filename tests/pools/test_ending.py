@@ -103,8 +103,8 @@ threading.Event().wait()
 
 def pretended_worker(home: Path, pool: str, *, name: str = "") -> "subprocess.Popen[bytes]":
     """A process that looks like the worker of `pool` of the installation in `home`."""
-    environment = {"PREFECT_HOME": str(home / "prefect"), daily.WORKER: name or pool}
-    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, **environment})
+    environment = {**os.environ, daily.WORKER: f"{name or pool} of {home}"}
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environment)
 
 
 def test_a_process_that_got_the_number_of_a_dead_worker_is_left_alone(
