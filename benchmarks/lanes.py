@@ -132,7 +132,7 @@ class Generation:
         open_: dict[str, dict[str, Any]] = {}
         while not over.wait(0.1):
             now = round(time.monotonic() - self.started, 2)
-            claims = {c.token: (q.name, c) for q in executor._queues.values() for c in q.claims()}
+            claims = {c.token: (q.name, c) for q in [p.queue for p in executor._pools.values()] for c in q.claims()}
             for token, (name, claim) in claims.items():
                 if token not in open_:
                     open_[token] = {"kind": name, "lane": claim.lane, "digest": claim.digest[:12], "from": now}
@@ -172,12 +172,12 @@ def by_lanes(folder: Path, trainings: int, kill: bool = False, load: float = 0.0
 
     generation = Generation(folder, trainings, load=load)
     with make_executor(generation.config) as executor:
-        queue = executor._queues["training"]  # type: ignore[attr-defined]
+        queue = executor._pools["training"].queue  # type: ignore[attr-defined]
         killed: dict[str, float] = {}
 
         def strike() -> None:
             time.sleep(best_makespan(trainings) / 2)
-            note = next(n for n in queue.lanes.living() if n.queue == "training" and n.state == "working")
+            note = next(n for n in queue.lanes.notes() if n.queue == "training" and n.state == "working")
             claim = queue.claim(note.digest)
             killed["in_flight"] = time.time() - claim.since if claim else 0.0
             os.kill(note.pid, signal.SIGKILL)
@@ -203,21 +203,23 @@ def by_lanes(folder: Path, trainings: int, kill: bool = False, load: float = 0.0
 def per_job(folder: Path, trainings: int, load: float = 0.0) -> float:
     """The same generation with a flow run for each job: lanes that end after one job."""
     from flows.work_pools import make_executor
-    from flows.work_pools.fleet import Fleet
 
     generation = Generation(folder, trainings, load=load)
-    before = Fleet.start
+    over = threading.Event()
+    with make_executor(generation.config) as executor:
+        board = executor._pools["training"].queue.lanes  # type: ignore[attr-defined]
 
-    def start(self: Any, queue: Any) -> None:
-        self._parameters["most"] = 1
-        before(self, queue)
+        def end_after_one_job() -> None:
+            while not over.wait(0.05):
+                for note in board.notes(since=time.time() - 10):
+                    if note.state == "working":
+                        board.ask_to_end(note.lane)
 
-    Fleet.start = start  # type: ignore[method-assign]
-    try:
-        with make_executor(generation.config) as executor:
+        threading.Thread(target=end_after_one_job, daemon=True).start()
+        try:
             return generation.run(executor)
-    finally:
-        Fleet.start = before  # type: ignore[method-assign]
+        finally:
+            over.set()
 
 
 def overhead(folder: Path, jobs: int) -> float:

@@ -179,7 +179,7 @@ async def run_evolution(
     config: RunConfig,
     edition: int,
     conduct: Conduct,
-    make_executor: Callable[[RunConfig, Store, str, str], Executor] = make_executor,
+    make_executor: Callable[[RunConfig, Store, str], Executor] = make_executor,
     *,
     overrides: Sequence[str] = (),
     flow_run_id: str = "",
@@ -192,7 +192,7 @@ async def run_evolution(
         config: The whole configuration, after `preflight`.
         edition: Of the run.
         conduct: Runs the evolution, with whatever shows it.
-        make_executor: Called with configuration, store, run id and `flow_run_id`.
+        make_executor: Called with configuration, store and run id.
         overrides: What ``--set`` changed, kept with the run.
         flow_run_id: Prefect's flow run of this session.
         api: Of the Prefect server.
@@ -213,7 +213,7 @@ async def run_evolution(
         with contextlib.ExitStack() as lasting:
             with failure_recorded(folder):
                 start = await asyncio.to_thread(freeze_start, folder, config)
-                made = await asyncio.to_thread(make_executor, config, store, identity.run_id, flow_run_id)
+                made = await asyncio.to_thread(make_executor, config, store, identity.run_id)
                 executor = lasting.enter_context(made)
             if not await conduct(Evolution(config, identity, folder, store, executor, start)):
                 return None

@@ -98,5 +98,4 @@ def _shown(job: TrainingJob | EvaluationJob) -> tuple[Any, dict[str, Any]]:
     """The task of `job`, and what its page shows besides digest and label."""
     if isinstance(job, TrainingJob):
         return train_adapter, {"genes": job.heavy}
-    adapter = job.training.digest() if job.training else "none"
-    return evaluate_genome, {"genes": job.light, "adapter": adapter, "split": job.split}
+    return evaluate_genome, {"genes": job.light, "adapter": job.training_digest, "split": job.split}

@@ -274,12 +274,6 @@ class InfraConfig(ConfigSection):
         le=36_000,
         description="Seconds from a worker taking a lane (image pull included) to its first beat, after which it counts as lost (executor work-pools).",
     )
-    weight: float = Field(
-        1,
-        ge=0.001,
-        le=1000,
-        description="Share of lane time beside other evolutions of one store (executor work-pools); 2 gets twice as much as 1.",
-    )
 
 
 class StoreConfig(ConfigSection):

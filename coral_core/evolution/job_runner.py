@@ -16,7 +16,7 @@ from coral_core.errors import AdapterError, StoreError
 from coral_core.execution.executor import Executor
 from coral_core.genome import Genome
 from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
-from coral_core.queue import Failure
+from coral_core.queue.queue import Failure
 from coral_core.runs.records import JobFailure, JobKind, JobTiming, Phase
 from coral_core.runs.run_folder import RunFolder
 from coral_core.search.archive import Scored

@@ -15,14 +15,13 @@ from coral_core.store.store import Store
 __all__ = ["Executor", "InlineExecutor", "LocalExecutor", "make_executor"]
 
 
-def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "", flow_run_id: str = "") -> Executor:
+def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "") -> Executor:
     """The executor that `config.infra` names; use it as a context manager.
 
     Args:
         config: Names executor, lanes, limits and, where `store` is left out, the store.
         store: Where results go.
         run_id: Whose jobs these are, and whose budget pays; the configuration's first edition by default.
-        flow_run_id: Not used here: executors of other rooms show it.
 
     Example::
 

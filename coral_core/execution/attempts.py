@@ -1,116 +1,97 @@
-"""What follows from failed tries of a job: another try, a finding about the genome, or an error.
+"""The consequences of failed attempts of a job: another attempt, a finding about the genome, or an error. One logic for all executors.
 
-A try that failed because the engine died, hung or ran out of memory says something about the job only when
-nothing ran beside it, so the last of `infra.attempts` tries runs alone. A job that also then
-kills its engine, outlasts its time limit or finds no room, makes its genome infeasible on evidence of its
-own. A lane that was lost says nothing: its machine, its worker or somebody's kill may be why. Only when the last
-`TELLING_LOSSES` of `MOST_LOSSES` lanes were lost with nothing beside the job, and lanes did other work in between, it is the job.
+An attempt that failed because the engine died, hung or ran out of memory says something about the job only if nothing ran
+beside it, so the last of `infra.attempts` runs alone. A job that kills its engine, outlasts its time limit or finds no
+memory even then makes its genome infeasible. A lane that was lost says nothing: its machine, its worker or a kill by hand
+may be the cause. It is the job only if the last `TELLING_LOSSES` of `MOST_LOSSES` lanes were lost with nothing beside it, and
+lanes did other work in between.
 """
 
-from typing import Literal
+from collections.abc import Sequence
 
-from coral_core.errors import (
-    AdapterError,
-    BaseModelError,
-    ConfigError,
-    CoralError,
-    EngineDiedError,
-    EngineError,
-    EngineMemoryError,
-    EngineTimeOutError,
-    ProblemError,
-    StoreError,
-)
+from coral_core.errors import CoralError, EngineError
 from coral_core.jobs.jobs import Evaluation, EvaluationJob, InfeasibleReason, TrainedAdapter, TrainingJob
-from coral_core.queue import LOST, Claim, Failure, Job, Ticket
+from coral_core.queue.queue import ERRORS, Failure, FailureReason, Job, Ticket, kind_of
 from coral_core.store.store import Store
 
 MOST_LOSSES = 10
 TELLING_LOSSES = 5
 LOSSES_BESIDE_OTHERS = 2
 """After so many a job runs alone."""
-_FINDINGS: dict[str, Literal["poison", "time-out", "out-of-memory"]] = {
-    EngineDiedError.__name__: "poison",
-    EngineTimeOutError.__name__: "time-out",
-    EngineMemoryError.__name__: "out-of-memory",
+_FINDINGS: dict[FailureReason, InfeasibleReason] = {
+    FailureReason.ENGINE_DIED: "poison",
+    FailureReason.TIME_OUT: "time-out",
+    FailureReason.OUT_OF_MEMORY: "out-of-memory",
 }
-FINAL: dict[str, type[CoralError]] = {
-    kind.__name__: kind for kind in (AdapterError, BaseModelError, ConfigError, ProblemError, StoreError)
-}
-"""The same wherever the job is tried: an adapter that does not load is trained anew before (flows/tasks.py). All else may be of one machine: its memory, its processes, its files."""
-
-
-def is_final(error: str) -> bool:
-    """Is another try of no use after an error of this class?"""
-    return error in FINAL
+_FINAL = ERRORS.keys() - _FINDINGS.keys()
+"""The same wherever the job is tried. All else may be of one machine: its memory, its processes, its files."""
 
 
 def is_last(tries: int, attempts: int) -> bool:
-    """Is the next try the last one, to be made alone?"""
+    """Is the next attempt the last one, to be made alone?"""
     return tries + 1 >= attempts > 1
 
 
 def next_try(ticket: Ticket, attempts: int) -> Ticket:
-    """The ticket for another try. The last one is made alone, and each after some losses, or it would say nothing."""
+    """The ticket for another attempt. The last one is made alone, and each after some losses, or it would say nothing."""
     alone = is_last(ticket.tries, attempts) or ticket.losses >= LOSSES_BESIDE_OTHERS
     return ticket.model_copy(update={"alone": alone})
 
 
-def finding(job: Job, last: Failure, tries: int, store: Store) -> TrainedAdapter | Evaluation | None:
-    """The infeasible result that the last try proves, published; None when it proves nothing about the genome."""
-    reason = _FINDINGS.get(last.error)
-    if reason is None or not last.alone:
-        return None
-    words = f"tried {tries} times, the last time with nothing beside it: {last.message.splitlines()[0]}"
-    return _publish(job, reason, words, store)
+def goes_on(failures: Sequence[Failure], attempts: int) -> bool:
+    """Is the job tried again after these failures?
+
+    Args:
+        failures: Of one job, the latest last; at least one.
+        attempts: `infra.attempts`.
+    """
+    lost, last = _losses(failures), failures[-1].reason
+    if last == FailureReason.LANE_LOST:
+        return lost < MOST_LOSSES
+    return last not in _FINAL and len(failures) - lost < attempts
 
 
-def loss(claim: Claim, why: str, others_done: bool) -> Failure:
-    """What the loss of a lane leaves on the record of its job."""
-    return Failure(
-        lane=claim.lane, host=claim.host, error=LOST, message=why, alone=claim.alone, others_done=others_done
-    )
+def conclusion(job: Job, failures: Sequence[Failure], store: Store) -> TrainedAdapter | Evaluation | CoralError:
+    """What the failures of a job that is not tried again come to.
 
+    Returns:
+        An infeasible result, published in `store`, if they prove something about the genome; otherwise the error of the job.
 
-def after_loss(ticket: Ticket, failure: Failure) -> Ticket:
-    """The ticket with a loss on its record."""
-    return ticket.model_copy(update={"failures": (*ticket.failures, failure)})
-
-
-def lost_too_often(ticket: Ticket) -> EngineError:
-    """What ends the wait for a job whose losses may be the machines' fault."""
-    return EngineError(
-        f"{ticket.kind} {ticket.digest[:12]}: {ticket.losses} lanes were lost with it in flight, the last one because "
-        f"{ticket.failures[-1].message}. It is listed by coral jobs; once the machines are right, run the same command again, or: "
-        f"coral jobs retry {ticket.digest[:12]}"
-    )
-
-
-def finding_of_losses(job: Job, ticket: Ticket, store: Store) -> TrainedAdapter | Evaluation | None:
-    """The same from lanes that were lost, `MOST_LOSSES` of them."""
-    telling = ticket.failures[-TELLING_LOSSES:]
-    if len(telling) < TELLING_LOSSES or not all(f.error == LOST and f.alone and f.others_done for f in telling):
-        return None
-    words = (
-        f"{ticket.losses} lanes were lost with it, the last {TELLING_LOSSES} with nothing beside it while lanes did other work: "
-        f"{ticket.failures[-1].message.splitlines()[0]}"
-    )
-    return _publish(job, "poison", words, store)
-
-
-def _publish(job: Job, reason: InfeasibleReason, words: str, store: Store) -> TrainedAdapter | Evaluation | None:
-    if isinstance(job, TrainingJob):
-        adapter = TrainedAdapter(training_digest=job.digest(), infeasible=reason, reason=words)
+    Raises:
+        StoreError: the result cannot be published.
+    """
+    last, tries = failures[-1], len(failures) - _losses(failures)
+    words, where = last.message.splitlines()[0], f"lane {last.lane} on {last.host or 'an unnamed machine'}"
+    if last.reason in _FINAL:
+        return ERRORS[last.reason](f"{words} ({where})")
+    reason: InfeasibleReason | None = None
+    if last.reason == FailureReason.LANE_LOST:
+        name = f"{kind_of(job)} {job.digest()[:12]}"
+        error = EngineError(
+            f"{name}: {len(failures) - tries} lanes were lost with it in flight, the last one because {last.message}. It is listed by "
+            f"coral jobs; once the machines are right, run the same command again, or: coral jobs retry {job.digest()[:12]}"
+        )
+        telling = failures[-TELLING_LOSSES:]
+        if all(f.reason == FailureReason.LANE_LOST and f.alone and f.others_done for f in telling):
+            reason = "poison"
+        why = (
+            f"{len(failures) - tries} lanes were lost with it, the last {TELLING_LOSSES} with nothing beside it while lanes did "
+            f"other work: {words}"
+        )
+    else:
+        error = EngineError(f"{words} ({where}, try {tries})")
+        reason = _FINDINGS.get(last.reason) if last.alone else None
+        why = f"tried {tries} times, the last time with nothing beside it: {words}"
+    if isinstance(job, TrainingJob) and reason is not None:
+        adapter = TrainedAdapter(training_digest=job.digest(), infeasible=reason, reason=why)
         store.publish_adapter(adapter.training_digest, store.scratch(), adapter)
         return adapter
-    if not isinstance(job, EvaluationJob):
-        return None
-    evaluation = Evaluation(
-        evaluation_digest=job.digest(),
-        training_digest=job.training.digest() if job.training else "none",
-        split=job.split,
-        infeasible=reason,
-        reason=words,
-    )
-    store.publish_evaluation(evaluation.evaluation_digest, evaluation)
-    return evaluation
+    if isinstance(job, EvaluationJob) and reason is not None:
+        evaluation = Evaluation.of_infeasible(job, reason, why)
+        store.publish_evaluation(evaluation.evaluation_digest, evaluation)
+        return evaluation
+    return error
+
+
+def _losses(failures: Sequence[Failure]) -> int:
+    return sum(failure.reason == FailureReason.LANE_LOST for failure in failures)

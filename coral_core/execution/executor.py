@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from coral_core.config import BaseModelConfig
 from coral_core.errors import CoralError
@@ -21,7 +21,7 @@ from coral_core.jobs.jobs import (
 )
 from coral_core.ledger import Closure
 from coral_core.lm.base_model import identify
-from coral_core.queue import Failure
+from coral_core.queue.queue import Failure, Job
 from coral_core.runs.identities import Identities
 
 
@@ -35,16 +35,25 @@ class Executor(ABC):
     """Told of every try that did not end in a result: kind and digest of the job, and what went wrong."""
 
     @abstractmethod
+    def submit(self, job: Job) -> Future[Any]:
+        """Have `job` done unless the store has its result. An adapter must be in the store before its evaluation is submitted.
+
+        Raises:
+            EngineError: the executor is closed.
+            StoreError: the job cannot be put down.
+        """
+
     def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
         """Train the adapter of `job` unless the store has it."""
+        return self.submit(job)
 
-    @abstractmethod
     def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
         """Evaluate; the adapter must be in the store by then."""
+        return self.submit(job)
 
-    @abstractmethod
     def submit_test(self, job: TestJob) -> Future[TestResult]:
         """Judge given code against one problem; needs no model and starts no engine."""
+        return self.submit(job)
 
     def submit_identity(self, job: IdentityJob) -> Future[BaseModelIdentity]:
         """Ask a lane of `job.queue` what the base model is where it runs. Lanes of this machine need not be asked."""

@@ -11,19 +11,18 @@ NO_LIMIT = 1e9
 
 
 class InlineExecutor(LocalExecutor):
-    """One lane whose engine is this process; works in the order of submission.
+    """One lane whose engine is this process.
 
-    Errors are not retried and time limits are not enforced: a debugger may stop for as long as somebody looks. The lane is
-    a thread, so that an evolution whose budget is closed still notices a cancel; `breakpoint()` works there too.
+    Errors are not retried and time limits are not enforced, since a debugger may stop for any time. The lane is a thread, so
+    that an evolution whose budget is closed still notices a cancel; `breakpoint()` works there too.
     """
 
     def __init__(self, infra: InfraConfig, store: Store, run_id: str = "", ledger: Ledger | None = None) -> None:
         super().__init__(infra, store, run_id, ledger)
         self._limit = self._attempts = 1
         self._linger = NO_LIMIT
-        self._seconds = {"training": NO_LIMIT, "evaluation": NO_LIMIT}
-        self._allowed = {"training": 0.0, "evaluation": 0.0}  # what a job may take is not known: nothing is forecast
-        self._in_order = True
+        self._seconds = dict.fromkeys(self._seconds, NO_LIMIT)
+        self._allowed = dict.fromkeys(self._seconds, 0.0)  # what a job may take is not known: nothing is forecast
 
     def _make_lane(self) -> Lane:
         return Lane(self._store, InlineEngine())

@@ -1,11 +1,9 @@
 """The local executor: lanes of this machine, each a thread with an engine process of its own.
 
-A lane starts when work waits and none is idle, takes whatever job is next (tests and evaluations
-first, so that results show early; then the largest training, so that none is left over at
-the end of a generation), and ends after `linger` seconds without work. A failed engine is
-restarted, and a job that failed is tried again, unless it would fail alike anywhere. The last
-try runs with all other lanes held back, so that what fails then fails by itself: a job that
-still kills its engine or outlasts its time makes its genome infeasible.
+A lane starts when work waits and none is idle, takes the next job (tests and evaluations first, so that results show
+early; then the largest training, so that none is left over at the end of a generation), and ends after `linger` seconds
+without work. A failed engine is restarted, and the job is tried again as `attempts` says. The last attempt runs with all
+other lanes held back, so that what fails then fails by itself.
 """
 
 import bisect
@@ -16,41 +14,37 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 from coral_core.config import InfraConfig
 from coral_core.errors import CoralError, EngineError, StoreError
-from coral_core.execution.attempts import finding, is_final, is_last
+from coral_core.execution.attempts import conclusion, goes_on, is_last
 from coral_core.execution.executor import Executor
-from coral_core.jobs.jobs import Evaluation, EvaluationJob, TestJob, TestResult, TrainedAdapter, TrainingJob
+from coral_core.jobs.jobs import QueueName
 from coral_core.lanes.lane import Lane
 from coral_core.ledger import Closure, Ledger, Meter
 from coral_core.lm.engine_client import EngineProcess
-from coral_core.queue import Failure, Job, QueueName
+from coral_core.queue.queue import RANKS, Failure, Job, kind_of, queue_of, size_of
 from coral_core.store.store import Store
 
 log = logging.getLogger("coral.dispatch")
 
-Kind = Literal["training", "evaluation", "test"]
-_PRIORITY: dict[Kind, int] = {"test": 0, "evaluation": 1, "training": 2}
 HELD_SECONDS = 1.0
-_POOL: dict[Kind, Kind] = {"training": "training", "evaluation": "evaluation", "test": "evaluation"}
-"""Tests share the lanes of evaluations, as on work pools."""
 
 
+@dataclass(eq=False)
 class _Work:
     """One submitted job."""
 
-    def __init__(self, kind: Kind, job: Job, call: Callable[[Lane], Any], size: int = 0) -> None:
-        self.kind = kind
-        self.job = job
-        self.size = size
-        self.digest = job.digest()
-        self.call = call
-        self.future: Future[Any] = Future()
-        self.attempts = 0
+    job: Job
+    future: Future[Any] = field(default_factory=Future)
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def queue(self) -> QueueName:
+        return queue_of(self.job)
 
 
 class LocalExecutor(Executor):
@@ -64,42 +58,38 @@ class LocalExecutor(Executor):
         self._attempts = infra.attempts
         self._linger = infra.linger
         self._limit = infra.local_lanes or (os.cpu_count() or 1)
-        self._seconds: dict[QueueName, float] = {
-            "training": infra.training.minutes * 60,
-            "evaluation": infra.evaluation.minutes * 60,
-        }
+        train, evaluate = infra.training, infra.evaluation
+        self._caps: dict[QueueName, int] = {"training": train.lanes, "evaluation": evaluate.lanes}
+        self._seconds: dict[QueueName, float] = {"training": train.minutes * 60, "evaluation": evaluate.minutes * 60}
         self._allowed = self._seconds
         """Seconds that the ledger expects of a job at most."""
-        self._in_order = False
-        """Whether jobs are taken in the order of submission."""
-        self._caps: dict[Kind, int] = {"training": infra.training.lanes, "evaluation": infra.evaluation.lanes}
         self._changed = threading.Condition()
         self._queue: list[tuple[tuple[int, int], int, _Work]] = []
         self._order = itertools.count()
         self._busy: dict[int, _Work] = {}
-        self._lanes: dict[int, threading.Thread] = {}
-        self._workplaces: dict[int, Lane] = {}
+        self._threads: dict[int, threading.Thread] = {}
+        self._lanes: dict[int, Lane] = {}
         self._alone: _Work | None = None
         self._closed = False
 
     # -- for callers -----------------------------------------------------------------------
 
-    def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
-        seconds = self._seconds["training"]
-        size = job.heavy.rank * len(job.heavy.target_modules)
-        return self._submit(_Work("training", job, lambda lane: lane.train(job, seconds), size))
-
-    def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
-        seconds = self._seconds["evaluation"]
-        return self._submit(_Work("evaluation", job, lambda lane: lane.evaluate(job, seconds)))
-
-    def submit_test(self, job: TestJob) -> Future[TestResult]:
-        seconds = self._seconds["evaluation"]
-        return self._submit(_Work("test", job, lambda lane: lane.test(job, seconds)))
+    def submit(self, job: Job) -> Future[Any]:
+        work = _Work(job)
+        with self._changed:
+            if self._closed:
+                raise EngineError("the executor is closed: no more jobs can be submitted")
+            self._push(work)
+            if len(self._threads) - len(self._busy) < len(self._queue) and len(self._threads) < self._limit:
+                number = next(n for n in itertools.count() if n not in self._threads)
+                thread = threading.Thread(target=self._serve, args=(number,), name=f"lane-{number}", daemon=True)
+                self._threads[number] = thread
+                thread.start()
+        return work.future
 
     def running(self) -> tuple[str, ...]:
         with self._changed:
-            return tuple(work.digest[:12] for work in self._busy.values())
+            return tuple(work.job.digest()[:12] for work in self._busy.values())
 
     def held(self) -> Closure | None:
         with self._changed:
@@ -111,29 +101,17 @@ class LocalExecutor(Executor):
             for _, _, work in self._queue:
                 work.future.cancel()
             self._queue.clear()
-            workplaces = list(self._workplaces.values())
+            lanes = list(self._lanes.values())
             self._changed.notify_all()
-        for lane in workplaces:
+        for lane in lanes:
             lane.stop()  # a job in flight is lost on purpose: what was published stays
-        for thread in list(self._lanes.values()):
+        for thread in list(self._threads.values()):
             thread.join(timeout=20)
 
     # -- lanes -----------------------------------------------------------------------------
 
-    def _submit(self, work: _Work) -> Future[Any]:
-        with self._changed:
-            if self._closed:
-                raise EngineError("the executor is closed: no more jobs can be submitted")
-            self._push(work)
-            if len(self._lanes) - len(self._busy) < len(self._queue) and len(self._lanes) < self._limit:
-                number = next(n for n in itertools.count() if n not in self._lanes)
-                thread = threading.Thread(target=self._serve, args=(number,), name=f"lane-{number}", daemon=True)
-                self._lanes[number] = thread
-                thread.start()
-        return work.future
-
     def _push(self, work: _Work) -> None:
-        rank = (0, 0) if self._in_order else (_PRIORITY[work.kind], -work.size)
+        rank = (RANKS[kind_of(work.job)], -size_of(work.job))
         bisect.insort(self._queue, (rank, next(self._order), work))
         self._changed.notify_all()
 
@@ -145,7 +123,7 @@ class LocalExecutor(Executor):
         if self._ledger is not None:  # lanes of one's own machine cost what they work, not what they wait
             meter = Meter(self._store, f"local-{uuid.uuid4().hex}", "training", rented=False)
         with self._changed:
-            self._workplaces[number] = lane
+            self._lanes[number] = lane
         try:
             with meter or contextlib.nullcontext():
                 while (work := self._next(number, meter)) is not None:
@@ -155,8 +133,8 @@ class LocalExecutor(Executor):
                             meter.rest()
         finally:
             with self._changed:
-                self._workplaces.pop(number, None)
                 self._lanes.pop(number, None)
+                self._threads.pop(number, None)
                 self._changed.notify_all()
             lane.close()
 
@@ -167,32 +145,33 @@ class LocalExecutor(Executor):
             while not self._closed:
                 if (work := self._choose(meter)) is not None:
                     self._busy[number] = work
-                    if is_last(work.attempts, self._attempts):
+                    if is_last(len(work.failures), self._attempts):
                         self._alone = work
                     return work
                 left = deadline - time.monotonic()
                 if left <= 0 and not self._queue:
-                    self._lanes.pop(number, None)  # under the lock: a job submitted now starts a new lane
+                    self._threads.pop(number, None)  # under the lock: a job submitted now starts a new lane
                     return None
                 self._changed.wait(HELD_SECONDS if self._held else max(left, 0.05))
         return None
 
     def _choose(self, meter: Meter | None) -> _Work | None:
         """Take the first job that may start from the queue."""
-        closed: dict[str, Closure | None] = {}
+        closed: dict[QueueName, Closure | None] = {}
         for work in [entry[2] for entry in self._queue]:
+            name = work.queue
             if work.future.cancelled():
                 self._take(work)
             elif self._may_start(work):
-                pool: QueueName = "training" if work.kind == "training" else "evaluation"
                 try:
-                    if pool not in closed and self._ledger is not None and meter is not None:
-                        closed[pool] = self._ledger.begin(meter, self._run_id, pool, work.digest, self._allowed[pool])
+                    if name not in closed and self._ledger is not None and meter is not None:
+                        allowed = self._allowed[name]
+                        closed[name] = self._ledger.begin(meter, self._run_id, name, work.job.digest(), allowed)
                 except StoreError as error:  # full or gone: nothing that is spent could be booked
                     self._take(work)
                     work.future.set_exception(error)
                     continue
-                if not closed.get(pool):
+                if not closed.get(name):
                     self._take(work)
                     self._held = None
                     return work
@@ -205,65 +184,55 @@ class LocalExecutor(Executor):
     def _may_start(self, work: _Work) -> bool:
         if self._alone is not None:
             return False
-        if is_last(work.attempts, self._attempts):
+        if is_last(len(work.failures), self._attempts):
             return not self._busy
-        pool = _POOL[work.kind]
-        return sum(_POOL[other.kind] == pool for other in self._busy.values()) < self._caps[pool]
+        return sum(other.queue == work.queue for other in self._busy.values()) < self._caps[work.queue]
 
     def _do(self, lane: Lane, number: int, work: _Work) -> None:
         result: Any = None
         error: BaseException | None = None
         try:
-            result = work.call(lane)
+            result = lane.do(work.job, self._seconds[work.queue])
         except BaseException as problem:
             error = problem
-        message = str(error) if isinstance(error, CoralError) else f"{type(error).__name__}: {error}"
+        failure: Failure | None = None
+        again = False
         with self._changed:
             self._busy.pop(number, None)
-            if self._alone is work:
+            alone = self._alone is work
+            if alone:
                 self._alone = None
-            work.attempts += 1
-            again = _may_be_tried_again(error) and work.attempts < self._attempts and not self._closed
-            if again:
-                log.warning(
-                    "%s %s failed (try %d of %d): %s",
-                    work.kind,
-                    work.digest[:12],
-                    work.attempts,
-                    self._attempts,
-                    message.splitlines()[0],
-                )
-                log.debug("in full: %s", message, exc_info=error)
-                self._push(work)
+            if isinstance(error, Exception) and not self._closed:
+                failure = Failure.of_error(error, f"local-{number}", alone=alone)
+                work.failures = (*work.failures, failure)
+                again = goes_on(work.failures, self._attempts)
+                if again:
+                    self._push(work)
             self._changed.notify_all()
-            alone = is_last(work.attempts - 1, self._attempts)
-        failure = Failure(lane=f"local-{number}", error=type(error).__name__, message=message, alone=alone)
-        if _may_be_tried_again(error) and not self._closed:
-            self.on_failure(work.kind, work.digest, failure)
-        if again or work.future.cancelled():
-            return
-        if error is not None and not self._closed:
-            try:
-                result = finding(work.job, failure, work.attempts, self._store)
-                error = None if result is not None else _as_error_of_ours(error, message)
-            except StoreError as full:  # or the caller would wait for ever
-                error = full
-        if error is None:
+        if failure is not None and error is not None:
+            kind, digest = kind_of(work.job), work.job.digest()
+            self.on_failure(kind, digest, failure)
+            if again:
+                words = failure.message.splitlines()[0]
+                tries = f"{len(work.failures)} of {self._attempts}"
+                log.warning("%s %s failed (try %s): %s", kind, digest[:12], tries, words)
+                log.debug("in full: %s", failure.message, exc_info=error)
+                return
+            result, error = self._conclude(work, error)
+        if error is None and not work.future.cancelled():
             work.future.set_result(result)
         elif self._closed:
             work.future.cancel()  # its engine was ended on purpose: that is no failure of the job
-        else:
+        elif error is not None and not work.future.cancelled():
             work.future.set_exception(error)
 
-
-def _may_be_tried_again(error: BaseException | None) -> bool:
-    return isinstance(error, Exception) and not is_final(type(error).__name__)
-
-
-def _as_error_of_ours(error: BaseException, message: str) -> BaseException:
-    """What this machine could not do, such as starting a process, as an error that callers know."""
-    if isinstance(error, CoralError) or not isinstance(error, Exception):
-        return error
-    told = EngineError(message)
-    told.__cause__ = error
-    return told
+    def _conclude(self, work: _Work, error: BaseException) -> tuple[Any, BaseException | None]:
+        """The result that the failures prove, or the error of the job: the last one as it was raised, if callers know its kind."""
+        try:
+            found = conclusion(work.job, work.failures, self._store)
+        except StoreError as full:  # or the caller would wait for ever
+            return None, full
+        if not isinstance(found, CoralError):
+            return found, None
+        found.__cause__ = error
+        return None, error if isinstance(error, CoralError) else found

@@ -4,7 +4,7 @@ A job holds everything that decides its outcome; its digest is its identity in t
 which is no part of any digest.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -152,6 +152,11 @@ class EvaluationJob(Frozen):
     replicate: int = 0
     scope: str = ""
 
+    @property
+    def training_digest(self) -> str:
+        """Name of the adapter, or `none` for the bare base model."""
+        return self.training.digest() if self.training else "none"
+
     def digest(self) -> str:
         """Identity of the evaluation: everything that changes the scores, and nothing else."""
         judge = self.judge.model_dump(mode="json")
@@ -161,7 +166,7 @@ class EvaluationJob(Frozen):
             {
                 "kind": "evaluation",
                 "schema": self.schema_version,
-                "training": self.training.digest() if self.training else "none",
+                "training": self.training_digest,
                 "base": self.base_content_id,
                 "dtype": self.base_model.dtype,
                 "numerics": self.numerics_class,
@@ -230,6 +235,17 @@ class Evaluation(Frozen):
     trainable_parameters: int = Field(0, ge=0)
     records: tuple[ProblemRecord, ...] = ()
     cost: Cost = Cost()
+
+    @classmethod
+    def of_infeasible(cls, job: EvaluationJob, infeasible: str, reason: str) -> Self:
+        """The evaluation of a genome that cannot be evaluated."""
+        return cls(
+            evaluation_digest=job.digest(),
+            training_digest=job.training_digest,
+            split=job.split,
+            infeasible=infeasible,
+            reason=reason,
+        )
 
     def repaired(self) -> dict[str, float]:
         """Problem id of each bug -> share of its samples that repair it; the mean is `pass_at_1`."""

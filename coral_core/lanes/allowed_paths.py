@@ -88,17 +88,11 @@ class Roots(Frozen):
             ConfigError: it lies elsewhere, or is no path.
         """
         shown = " ".join(visible(value)[:200].split())
-        bare = value.removeprefix("file://") if kind == "store" else value
-        if not bare or len(bare) > LONGEST or "\0" in bare or "://" in bare:
-            raise ConfigError(
-                f"{key}: {shown}: is no path of a folder or file", remedy=f"Give one below {self._named(kind)}."
-            )
-        try:
-            real = Path(os.path.realpath(Path(bare).expanduser()))
-        except (ValueError, OSError, RuntimeError):  # no text that a file can be called by; ~ of nobody
+        real = _real_path(value.removeprefix("file://") if kind == "store" else value)
+        if real is None:
             raise ConfigError(
                 f"{key}: {shown}: is no path on this machine", remedy=f"Give one below {self._named(kind)}."
-            ) from None
+            )
         for root in getattr(self, kind):
             if real.is_relative_to(os.path.realpath(root)):
                 return real
@@ -162,6 +156,16 @@ class Roots(Frozen):
             if roots
             else f"a folder that {variable(kind)} names (none)"
         )
+
+
+def _real_path(text: str) -> Path | None:
+    """The whole path without links in it; None when `text` cannot be the path of a folder or file."""
+    if not text or len(text) > LONGEST or "\0" in text or "://" in text:
+        return None
+    try:
+        return Path(os.path.realpath(Path(text).expanduser()))
+    except (ValueError, OSError, RuntimeError):  # no text that a file can be called by; ~ of nobody
+        return None
 
 
 def _listed(name: str, value: str) -> tuple[str, ...]:

@@ -12,9 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 
-from coral_core.bounded_read import SMALL, read_file
 from coral_core.config.scoring_config import JudgeConfig
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import (
@@ -46,12 +44,12 @@ from coral_core.jobs.jobs import (
     TrainedAdapter,
     TrainingJob,
 )
-from coral_core.json_object import json_object
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
 from coral_core.lm.base_model import files_state
 from coral_core.lm.engine_client import Engine
 from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
 from coral_core.problems.problem import Problem
+from coral_core.queue.queue import Job, Result
 from coral_core.scoring.boundary import Items, score_completions
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.measuring_process import MeasuringProcess
@@ -106,6 +104,14 @@ class Lane:
         if self._judge is not None:
             self._judge.close()
             self._judge = None
+
+    def do(self, job: Job, seconds: float) -> Result:
+        """Do a job of any kind within `seconds`; raises as the method of its kind does."""
+        if isinstance(job, TrainingJob):
+            return self.train(job, seconds)
+        if isinstance(job, EvaluationJob):
+            return self.evaluate(job, seconds)
+        return self.test(job, seconds) if isinstance(job, TestJob) else self.identify(job)
 
     def train(self, job: TrainingJob, seconds: float) -> TrainedAdapter:
         """Train and publish the adapter of `job` within `seconds`; an infeasible one is published as such.
@@ -164,9 +170,8 @@ class Lane:
             )
         _same_versions(job.versions, tool_versions(prompt_template(job)), f"evaluation {digest[:12]}")
         adapter: TrainedAdapter | None = None
-        training_digest = "none"
+        training_digest = job.training_digest
         if job.training is not None:
-            training_digest = job.training.digest()
             adapter = self.store.read_adapter(training_digest)
             if adapter is None:
                 raise AdapterError(
@@ -176,39 +181,16 @@ class Lane:
         try:
             if adapter is not None and adapter.infeasible:
                 raise Infeasible(adapter.infeasible, adapter.reason)
-            evaluation = self._score(job, digest, training_digest, adapter, limit)
+            evaluation = self._score(job, digest, adapter, limit)
         except Infeasible as error:
-            evaluation = Evaluation(
-                evaluation_digest=digest,
-                training_digest=training_digest,
-                split=job.split,
-                infeasible=error.reason,
-                reason=str(error),
-            )
+            evaluation = Evaluation.of_infeasible(job, error.reason, str(error))
         except AdapterError:
-            self._make_room_for_another(training_digest)
+            self.store.set_aside("adapter", training_digest)  # its checksums hold: it would keep a sound one out
             raise
         spent = evaluation.cost.model_copy(update={"seconds": time.perf_counter() - started})
         evaluation = evaluation.model_copy(update={"cost": spent})
         self.store.publish_evaluation(digest, evaluation)
         return evaluation
-
-    def _make_room_for_another(self, digest: str) -> None:
-        """Move away an adapter that does not load although its checksums hold: it would keep a sound one from being published.
-
-        One that another version of PEFT wrote is left where it is: it may load there, and be of use to others.
-        """
-        config = self.store.adapter_path(digest) / "adapter_config.json"
-        try:
-            writer = json_object(read_file(config, SMALL, self.store.root)).get("peft_version")
-        except (OSError, ValueError):
-            writer = None
-        try:
-            here = version("peft")
-        except PackageNotFoundError:  # a lane of rehearsals
-            here = None
-        if writer in (None, here):
-            self.store.set_aside("adapter", digest)
 
     def identify(self, job: IdentityJob) -> BaseModelIdentity:
         """What the base model is here. It is loaded, so that the jobs that follow find it warm. Raises as `train` does."""
@@ -238,14 +220,7 @@ class Lane:
             cost=Cost(seconds=time.perf_counter() - started),
         )
 
-    def _score(
-        self,
-        job: EvaluationJob,
-        digest: str,
-        training_digest: str,
-        adapter: TrainedAdapter | None,
-        limit: TimeLimit,
-    ) -> Evaluation:
+    def _score(self, job: EvaluationJob, digest: str, adapter: TrainedAdapter | None, limit: TimeLimit) -> Evaluation:
         prompt = prompt_template(job)
         problems = problem_set(job.problems).split(job.split)
         self._texts.start()
@@ -253,7 +228,7 @@ class Lane:
         limit.begin()
         trained = None
         if job.training is not None:
-            trained = AdapterFolder(folder=self.store.adapter_path(training_digest), heavy=job.training.heavy)
+            trained = AdapterFolder(folder=self.store.adapter_path(job.training_digest), heavy=job.training.heavy)
         request = GenerationRequest(
             adapter=trained,
             light=job.light,
@@ -269,7 +244,7 @@ class Lane:
             items = score_completions(problems, written.completions, judge, self._texts, limit.left)
             lines = self._lines_of(job, judge, problems, limit)
         for remark in items.remarks():
-            log.warning("evaluation %s (adapter %s), %s", digest[:12], training_digest[:12], remark)
+            log.warning("evaluation %s (adapter %s), %s", digest[:12], job.training_digest[:12], remark)
         judged = Judged(
             problems=tuple(problems),
             patches=items.patches(),
@@ -282,10 +257,10 @@ class Lane:
         remarks: dict[str, str] = {}
         more = self._measurer.measure(job.objectives, judged, limit, remarks)
         for name, reason in remarks.items():
-            log.warning("evaluation %s (adapter %s): %s is 0: %s", digest[:12], training_digest[:12], name, reason)
+            log.warning("evaluation %s (adapter %s): %s is 0: %s", digest[:12], job.training_digest[:12], name, reason)
         return Evaluation(
             evaluation_digest=digest,
-            training_digest=training_digest,
+            training_digest=job.training_digest,
             split=job.split,
             scores={**scores.objectives(), **more},
             remarks=remarks,

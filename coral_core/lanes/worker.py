@@ -1,11 +1,13 @@
 """A lane that works through a queue: takes a job, does it, publishes, takes the next.
 
-The lane supervises; its engine, a child process, holds torch. The lane ends when no job has
-come for `linger` seconds, when it is asked to, or when it is cancelled. While it works, a
-second thread beats, and looks whether the job is still wanted: a job that was withdrawn is
-stopped by ending engine, judge and plug-ins. A third one (`Backstop`) ends what outlasts its time, and a fourth asks what
-is wanted of the lane itself, of a server that may take its time: it must not hold up the beats, by which a lane is known
-to live. Not covered: starting lanes, and trying a job again.
+The lane supervises; its engine, a child process, holds torch. The lane ends when no job has come for `linger` seconds,
+when it is asked to, or when it is cancelled. Three threads run beside the work:
+
+- one writes the beats, by which other processes know that the lane lives, and stops a job that nobody wants any more;
+- one asks for the lane's command, of a server that may take its time: that must not hold up the beats;
+- one stops a job that outlasts its time limit; if the job does not return even then, it ends the process.
+
+Not covered: starting lanes, and trying a job again.
 """
 
 import contextlib
@@ -17,100 +19,46 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
-from coral_core.errors import CoralError, StoreError
-from coral_core.jobs.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
+from coral_core.errors import StoreError
 from coral_core.lanes.allowed_paths import Roots
+from coral_core.lanes.gpu import own_gpu
 from coral_core.lanes.lane import Lane
 from coral_core.ledger import Closure, Ledger, Meter
 from coral_core.lm.engine_client import Engine, EngineProcess
-from coral_core.queue.lane_board import BEAT_SECONDS, DoneJob, LaneNote, Served, lane_name
-from coral_core.queue.queue import Claim, JobQueue
-from coral_core.queue.tickets import Failure, Ticket
+from coral_core.queue.lane_board import BEAT_SECONDS, DoneJob, Ended, LaneNote, lane_name
+from coral_core.queue.queue import Claim, Failure, JobQueue, Ticket, is_answer
 from coral_core.store.store import Store
 from coral_core.time_limit import TimeLimit
 
 log = logging.getLogger("coral.lane")
 
 LOOK_SECONDS = 0.1
+ASK_SECONDS = 3.0
 SLACK_SECONDS = 30.0
+"""A job that runs so long after its limit is stopped: what enforces the limit itself has failed."""
 GRACE_SECONDS = 10.0
+"""A job that runs so long after it was stopped takes the lane's process with it."""
 WATCH_SECONDS = 0.5
 CLOSED_SECONDS = 2.0
 """A lane that waits for a budget to open costs what it waits to save: it lingers no longer than this."""
-End = Literal["done", "failed", "stopped"]
-Order = Literal["go on", "finish", "stop"]
-Ended = Literal["idle", "asked", "cancelled", "drained", "enough", "budget"]
+Command = Literal["go on", "finish", "stop"]
 
 
-class Backstop:
-    """Ends a job that nothing else ends; in the last resort it ends the lane's process.
+@dataclass(eq=False)
+class _JobInFlight:
+    """The job that the lane does now."""
 
-    Engine, judge and plug-ins are processes of their own, which a time limit or a stop ends. What is left is code of the
-    lane's process that does not return: a problem source in an endless loop, a store that hangs. A job that goes on
-    `SLACK_SECONDS` after its limit is stopped; one that goes on `GRACE_SECONDS` after it was stopped takes the process with it.
-
-    Args:
-        last_words: Puts on record what becomes of the job in flight; it may hang as well, and is then not waited for.
-        leave: Ends the process (tests put their own here).
-    """
-
-    def __init__(self, last_words: Callable[[TimeLimit | None], None], leave: Callable[[int], None] = os._exit) -> None:
-        self._last_words = last_words
-        self._leave = leave
-        self._lock = threading.Lock()
-        self._lane: Lane | None = None
-        self._stopped_at: float | None = None
-        self.outlasted: TimeLimit | None = None
-        """The limit that the job in flight was stopped for; None while it was not."""
-
-    @contextmanager
-    def watching(self, lane: Lane) -> Iterator[None]:
-        """The job that runs within is `lane`'s."""
-        with self._lock:
-            self._lane, self._stopped_at, self.outlasted = lane, None, None
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._lane = None
-
-    def stop(self, lane: Lane) -> None:
-        """Stop `lane`'s job in flight, if it is still the one that is watched."""
-        with self._lock:
-            if lane is not self._lane:
-                return
-            if self._stopped_at is None:
-                self._stopped_at = time.monotonic()
-            lane.stop()
-
-    def watch(self, over: threading.Event) -> None:
-        """The thread: until `over`."""
-        while not over.wait(WATCH_SECONDS):
-            self.look()
-
-    def look(self) -> None:
-        """One look at the job in flight."""
-        with self._lock:
-            lane, stopped_at = self._lane, self._stopped_at
-            limit = lane.limit if lane is not None else None
-            if stopped_at is None and limit is not None and limit.overdue() > SLACK_SECONDS:
-                self.outlasted = limit
-        if lane is None:
-            return
-        if stopped_at is None:
-            if self.outlasted is not None:
-                log.warning("the job in flight goes on after its time limit and is stopped")
-                self.stop(lane)
-        elif time.monotonic() - stopped_at > GRACE_SECONDS:
-            log.error("the job in flight does not return %.0f s after it was stopped: the lane ends", GRACE_SECONDS)
-            words = threading.Thread(target=self._last_words, args=(self.outlasted,), daemon=True)
-            words.start()
-            words.join(GRACE_SECONDS)
-            self._leave(1)
+    ticket: Ticket
+    claim: Claim
+    stopped: str = ""
+    """Why it was stopped on purpose; empty while it was not."""
+    stopped_at: float | None = None
+    outlasted: TimeLimit | None = None
+    """The limit that it was stopped for."""
 
 
 class LaneWorker:
@@ -121,9 +69,8 @@ class LaneWorker:
         queue: Which queue to serve.
         linger: Seconds without a job after which the lane ends.
         flow_run_id: The Prefect flow run that this lane is, if any.
-        order: Asked every few seconds; "finish" ends the lane after the job in flight, "stop" ends both.
+        command: Asked every few seconds; "finish" ends the lane after the job in flight, "stop" ends both.
         make_engine: Makes the engine (tests put their own here).
-        most: Jobs after which the lane ends; 0: no limit.
         ledger: Asked before each job whether its evolution may still spend; None: not asked (tests).
         roots: Where jobs may point on this machine; None: anywhere, for a queue that only one's own jobs are in.
     """
@@ -134,30 +81,24 @@ class LaneWorker:
         queue: JobQueue,
         linger: float,
         flow_run_id: str = "",
-        order: Callable[[], Order] = lambda: "go on",
+        command: Callable[[], Command] = lambda: "go on",
         make_engine: Callable[[], Engine] = EngineProcess,
-        most: int = 0,
         ledger: Ledger | None = None,
         roots: Roots | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
         self._linger = linger
-        self._most = most
         self._ledger = ledger
         self._roots = roots
         self._closed: dict[str, Closure | None] = {}
-        self._payer_closed: Closure | None = None
-        self._ask_again = 0.0
-        self._order = order
-        self._wish: Order = "go on"
+        self._ask_command = command
+        self._command: Command = "go on"
         self._make_engine = make_engine
         self._lane = Lane(store, make_engine())
-        self._backstop = Backstop(self._last_words)
+        self._leave: Callable[[int], None] = os._exit
         self._lock = threading.Lock()
-        self._claim: Claim | None = None
-        self._ticket: Ticket | None = None
-        self._stopped = ""
+        self._job: _JobInFlight | None = None
         self._over = threading.Event()
         self._note = LaneNote(
             lane=lane_name(queue.name, flow_run_id or uuid.uuid4().hex),
@@ -170,22 +111,26 @@ class LaneWorker:
         self._meter = Meter(store, self._note.lane, queue.name)
 
     @property
-    def name(self) -> str:
-        return self._note.lane
+    def note(self) -> LaneNote:
+        """What the lane reports of itself now."""
+        return self._note
 
     def run(self) -> Ended:
-        """Work until there is nothing left to do; always says goodbye, also when it is ended by an exception."""
+        """Work until there is nothing left to do. The lane's note says how it ended, also when that was an exception."""
         self._queue.prepare()
-        self._say(state="idle")
+        self._say(state="starting")
         beats = threading.Thread(target=self._beat, name="beat", daemon=True)
-        beats.start()
-        threading.Thread(target=self._ask, name="order", daemon=True).start()
-        threading.Thread(target=self._backstop.watch, args=(self._over,), name="backstop", daemon=True).start()
-        why = "interrupted"
+        for thread in (beats, *(threading.Thread(target=t, daemon=True) for t in (self._ask, self._watch))):
+            thread.start()
+        why: str = "interrupted"
         try:
-            with self._meter:
-                why = self._work()
-            return why
+            with own_gpu(self._queue, self._note.lane, self._end_of) as end:
+                if end is None:
+                    self._say(state="idle")
+                    with self._meter:
+                        end = self._work()
+            why = end
+            return end
         except Exception as error:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             why = f"failed: {text}"
@@ -193,48 +138,41 @@ class LaneWorker:
         finally:
             self._over.set()
             beats.join(timeout=10)
-            if self._claim is not None:
-                self._queue.release(self._claim)
+            if self._job is not None:
+                self._queue.release(self._job.claim)
             self._lane.close()
             with contextlib.suppress(OSError):  # where the store is gone, nobody is left to be told
                 self._say(state="ended", digest="", run_id="", ended=why)
 
     def _work(self) -> Ended:
         idle_since = time.monotonic()
-        done = 0
         while True:
-            if self._most and done >= self._most:
-                return "enough"
-            if self._stopped == "cancelled":
-                return "cancelled"
-            if self._wish == "finish":
-                return "drained"
-            if self._queue.lanes.asked_to_end(self.name):
-                return "asked"
+            idle = time.monotonic() - idle_since
+            if (end := self._end_of(idle)) is not None:
+                return end
             self._closed = {}
-            taken = self._queue.take(self.name, self._note.flow_run_id, self._note.host, self._why_closed)
+            taken = self._queue.take(self._note.lane, self._note.flow_run_id, self._note.host, self._why_closed)
             if taken is not None and self._begun(*taken):
                 self._do(*taken)
-                done += 1
                 idle_since = time.monotonic()
-                continue
-            idle = time.monotonic() - idle_since
-            if idle > self._linger:
-                return "idle"
-            if idle > CLOSED_SECONDS and self._waits_for_a_budget():
+            elif idle > CLOSED_SECONDS and self._waits_for_a_budget():
                 return "budget"
-            time.sleep(
-                LOOK_SECONDS * random.uniform(0.5, 1.5)
-            )  # lanes that stepped back for each other must not meet again
+            else:  # lanes that stepped back for each other must not meet again
+                time.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))
+
+    def _end_of(self, idle: float) -> Ended | None:
+        """Why the lane ends now, after `idle` seconds without a job; None while it goes on."""
+        if self._command != "go on":
+            return "cancelled" if self._command == "stop" else "drained"
+        if self._queue.lanes.asked_to_end(self._note.lane):
+            return "asked"
+        return "idle" if idle > self._linger else None
 
     def _waits_for_a_budget(self) -> bool:
-        """Is there work that no budget allows, or none, and who pays for the waiting may not spend any more?"""
-        payer, now = self._meter.payer, time.monotonic()
-        if payer and now > self._ask_again:
-            self._ask_again = now + 1.0
-            self._payer_closed = self._why_closed(payer)
-        closures = (*self._closed.values(), self._payer_closed if payer else None)
-        return any(closure is not None and not closure.is_passing for closure in closures)
+        """Is there work that no budget allows; or none, and the evolution that pays for the waiting may not spend any more?"""
+        if payer := self._meter.payer:
+            self._why_closed(payer)
+        return any(closure is not None and not closure.is_passing for closure in self._closed.values())
 
     def _why_closed(self, run_id: str) -> Closure | None:
         if self._ledger is None:
@@ -260,40 +198,38 @@ class LaneWorker:
         return closure is None
 
     def _do(self, ticket: Ticket, claim: Claim) -> None:
-        with self._lock:
-            self._claim, self._ticket, self._stopped = claim, ticket, ""
-        self._say(state="working", digest=ticket.digest, run_id=ticket.run_id)
+        name = f"{ticket.kind} {ticket.digest[:12]}"
         alone = ", with nothing beside it" if ticket.alone else ""
-        log.info(
-            "%s %s for %s begins, try %d%s", ticket.kind, ticket.digest[:12], ticket.run_id, ticket.tries + 1, alone
-        )
-        before, started = self._queue.waited(claim, ticket), time.monotonic()
+        log.info("%s for %s begins, try %d%s", name, ticket.run_id, ticket.tries + 1, alone)
+        waited, started = self._queue.waited(claim, ticket), time.monotonic()
         error: Exception | None = None
         trace = ""
+        with self._lock:
+            job = self._job = _JobInFlight(ticket, claim)
+        self._say(state="working", digest=ticket.digest, run_id=ticket.run_id)
         try:
-            with self._backstop.watching(self._lane):
-                self._call(ticket)
+            self._call(ticket)
         except Exception as problem:
             error, trace = problem, traceback.format_exc()
-        if self._backstop.outlasted is not None and error is not None and not isinstance(error, StoreError):
-            error = self._backstop.outlasted.over(f"the {ticket.kind}")
         with self._lock:
-            stopped, self._claim = self._stopped, None
-        end: End = "stopped" if stopped else "failed" if error else "done"
-        self._book(ticket, before, time.monotonic() - started, end)
+            self._job = None
+        if job.outlasted is not None and error is not None and not isinstance(error, StoreError):
+            error = job.outlasted.over(f"the {ticket.kind}")
+        self._book(job, waited, time.monotonic() - started, failed=error is not None)
         with contextlib.suppress(StoreError):  # said by what comes next
             # a question costs what it takes, and says nothing about what jobs take
-            self._meter.drop() if stopped or ticket.kind == "identity" else self._meter.rest()
-        if stopped:
-            log.info("%s %s stopped: %s", ticket.kind, ticket.digest[:12], stopped)
+            self._meter.drop() if job.stopped or ticket.kind == "identity" else self._meter.rest()
+        if job.stopped:
+            log.info("%s stopped: %s", name, job.stopped)
             self._queue.release(claim)
         elif error is None:
             self._queue.finish(claim, ticket)
-            log.info("%s %s done in %.1f s", ticket.kind, ticket.digest[:12], time.monotonic() - started)
+            log.info("%s done in %.1f s", name, time.monotonic() - started)
         else:
-            self._report(ticket, claim, error, trace)
-        if self._lane.stopped:
-            self._renew()
+            self._report(job, error, trace)
+        if self._lane.stopped:  # a new engine and judge after the old ones were ended on purpose
+            self._lane.close()
+            self._lane = Lane(self._store, self._make_engine())
         self._say(state="idle", digest="", run_id="")
         if isinstance(error, StoreError | OSError | MemoryError):
             raise error  # disk, processes or memory of this machine are at an end: the next try must not be this lane's
@@ -302,95 +238,88 @@ class LaneWorker:
         job = ticket.parsed()
         if self._roots is not None:  # whoever can write in the store may have written it
             self._roots.check_job(job)
-        if isinstance(job, TrainingJob):
-            self._lane.train(job, ticket.seconds)
-        elif isinstance(job, EvaluationJob):
-            self._lane.evaluate(job, ticket.seconds)
-        elif isinstance(job, TestJob):
-            self._queue.publish_answer(ticket.digest, self._lane.test(job, ticket.seconds))
-        elif isinstance(job, IdentityJob):
-            self._queue.publish_answer(ticket.digest, self._lane.identify(job))
+        result = self._lane.do(job, ticket.seconds)
+        if is_answer(ticket.file):
+            self._queue.publish_answer(ticket.digest, result)
 
-    def _report(self, ticket: Ticket, claim: Claim, error: Exception, trace: str) -> None:
-        failure = Failure(
-            lane=self.name,
-            host=self._note.host,
-            error=type(error).__name__,
-            message=str(error) if isinstance(error, CoralError) else f"{type(error).__name__}: {error}",
-            alone=claim.alone,
-        )
-        log.warning("%s %s failed: %s", ticket.kind, ticket.digest[:12], failure.message.splitlines()[0])
-        self._queue.fail(claim, ticket, failure, trace)
+    def _report(self, job: _JobInFlight, error: Exception, trace: str = "") -> None:
+        failure = Failure.of_error(error, self._note.lane, self._note.host, job.claim.alone)
+        log.warning("%s %s failed: %s", job.ticket.kind, job.ticket.digest[:12], failure.message.splitlines()[0])
+        self._queue.fail(job.claim, job.ticket, failure, trace)
 
-    def _renew(self) -> None:
-        """A new engine and judge after the old ones were ended on purpose."""
-        self._lane.close()
-        self._lane = Lane(self._store, self._make_engine())
-
-    def _book(self, ticket: Ticket, before: float, seconds: float, end: End) -> None:
-        """Add to the lane's account. Who only asked what is here pays for the time, and it counts as no job; a job that was
-        stopped on purpose says nothing about such jobs."""
-        run_id, is_job = ticket.run_id, ticket.kind != "identity"
+    def _book(self, job: _JobInFlight, waited: float, seconds: float, failed: bool) -> None:
+        """Count the job. A question is no job, and one that was stopped on purpose says nothing about such jobs."""
         with self._lock:
-            old = self._note.served.get(run_id, Served())
-            new = Served(jobs=old.jobs + is_job, seconds=old.seconds + seconds)
             recent = self._note.recent
-            if is_job and end != "stopped":
-                job = DoneJob(ended=time.time(), waited=before, seconds=seconds, failed=end == "failed")
-                recent = recent.with_job(job)
-            self._note = self._note.model_copy(update={"served": self._note.served | {run_id: new}, "recent": recent})
-
-    def _last_words(self, outlasted: TimeLimit | None) -> None:
-        """The job in flight does not return, and the process is about to end: its ticket must not wait for that to be seen."""
-        claim, ticket, stopped = self._claim, self._ticket, self._stopped
-        if claim is None or ticket is None:
-            return
-        if outlasted is not None and not stopped:
-            self._report(ticket, claim, outlasted.over(f"the {ticket.kind}"), "")
-        else:
-            self._queue.release(claim)
-        self._book(ticket, 0.0, time.time() - claim.since, "stopped" if stopped else "failed")
-        self._say(state="ended", digest="", run_id="", ended=f"its {ticket.kind} {ticket.digest[:12]} did not return")
+            if job.ticket.kind != "identity" and not job.stopped:
+                recent = recent.with_job(DoneJob(ended=time.time(), waited=waited, seconds=seconds, failed=failed))
+            self._note = self._note.model_copy(update={"jobs": self._note.jobs + 1, "recent": recent})
 
     # -- the other threads -----------------------------------------------------------------
 
     def _ask(self) -> None:
-        while not self._over.wait(BEAT_SECONDS):
+        while not self._over.wait(ASK_SECONDS):
             try:
-                self._wish = self._order()
+                self._command = self._ask_command()
             except Exception as error:
-                log.warning("lane %s: %s", self.name, str(error).splitlines()[0])
+                log.warning("lane %s: %s", self._note.lane, str(error).splitlines()[0])
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
             try:
                 self._say()
-                self._look()
+                if (job := self._job) is not None and (why := self._why_stop(job.claim)):
+                    self._stop(job, why)
             except Exception as error:  # the store is away: work goes on, and so must the beats
-                log.warning("lane %s: %s", self.name, str(error).splitlines()[0])
+                log.warning("lane %s: %s", self._note.lane, str(error).splitlines()[0])
 
-    def _look(self) -> None:
-        """Stop the job in flight when nobody wants it, when its claim was broken, or when the lane is cancelled."""
-        claim = self._claim
-        why = ""
-        if self._wish == "stop":
-            why = "cancelled"
-        elif claim is not None and not self._queue.wanted(claim.digest):
-            why = "withdrawn"
-        elif claim is not None and not self._queue.holds(claim):
-            why = "its claim was broken"
-        if not why:
-            return
+    def _why_stop(self, claim: Claim) -> str:
+        """Why the job in flight is not to go on; empty while it is."""
+        if self._command == "stop":
+            return "cancelled"
+        if not self._queue.wanted(claim.digest):
+            return "withdrawn"
+        return "" if self._queue.holds(claim) else "its claim was broken"
+
+    def _stop(self, job: _JobInFlight, why: str = "") -> None:
+        """Stop `job` if it is still in flight: engine, judge and plug-ins are ended."""
         with self._lock:
-            if claim is not self._claim and why != "cancelled":
+            if job is not self._job:
                 return
-            self._stopped, lane = why, self._lane
-        if claim is not None:
-            self._backstop.stop(lane)
+            job.stopped = job.stopped or why
+            job.stopped_at = job.stopped_at or time.monotonic()
+            self._lane.stop()
+
+    def _watch(self) -> None:
+        """End a job that nothing else ends, such as a problem source in an endless loop, or a store that hangs."""
+        while not self._over.wait(WATCH_SECONDS):
+            job, limit = self._job, self._lane.limit
+            if job is None:
+                continue
+            if job.stopped_at is None:
+                if limit is not None and limit.overdue() > SLACK_SECONDS:
+                    log.warning("the job in flight goes on after its time limit and is stopped")
+                    job.outlasted = limit
+                    self._stop(job)
+            elif time.monotonic() - job.stopped_at > GRACE_SECONDS:
+                log.error("the job in flight does not return %.0f s after it was stopped: the lane ends", GRACE_SECONDS)
+                words = threading.Thread(target=self._say_last, args=(job,), daemon=True)  # it may hang as well
+                words.start()
+                words.join(GRACE_SECONDS)
+                self._leave(1)
+
+    def _say_last(self, job: _JobInFlight) -> None:
+        """The job does not return, and the process is about to end: its ticket must not wait for that to be seen."""
+        if job.outlasted is not None and not job.stopped:
+            self._report(job, job.outlasted.over(f"the {job.ticket.kind}"))
+        else:
+            self._queue.release(job.claim)
+        self._book(job, 0.0, time.time() - job.claim.since, failed=True)
+        what = f"{job.ticket.kind} {job.ticket.digest[:12]}"
+        self._say(state="ended", digest="", run_id="", ended=f"its {what} did not return")
 
     def _say(self, **changes: object) -> None:
         with self._lock:
             beat = {"beat": self._note.beat + 1, "seen": time.time()}
             self._note = self._note.model_copy(update=beat | changes)
-            note = self._note
-            self._queue.lanes.write(note)
+            self._queue.lanes.write(self._note)

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field, PlainSerializer
 
 from coral_core.atomic_write import write_atomic
+from coral_core.bounded_read import RECORD, read_model
 from coral_core.config.budget_config import BudgetConfig, LanePrices, Limits
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
@@ -18,7 +19,6 @@ from coral_core.ledger.accounts import (
     QUEUES,
     AccountReader,
     Budget,
-    CachedRecords,
     LaneAccount,
     Queue,
     Sums,
@@ -75,7 +75,6 @@ class Ledger:
         self._store = store
         self._root = store.root / "ledger"
         self._accounts = AccountReader(self._root)
-        self._budgets = CachedRecords(Budget)
 
     # -- limits ----------------------------------------------------------------------------
 
@@ -92,7 +91,7 @@ class Ledger:
         """The limits in force. Raises `StoreError`: they cannot be read."""
         path = self._root / "budgets" / f"{run_id}.json"
         try:
-            return self._budgets.read(path).budget
+            return read_model(path, Budget, RECORD).budget
         except (OSError, ValueError) as error:
             remedy = f"Put it in force again with: coral resume {run_id}"
             raise unreadable(f"budget of {run_id}: {path}", error, remedy) from None
@@ -107,15 +106,15 @@ class Ledger:
         """What lanes cost, of one evolution or all, on one day or all. Raises `StoreError`."""
         return _priced(self._accounts.read()[1].seconds(run_id, day), price)
 
-    def days(self, price: LanePrices, run_id: str | None = None) -> dict[str, Spent]:
+    def days(self, price: LanePrices) -> dict[str, Spent]:
         """Day -> what lanes cost on it. Raises `StoreError`."""
         sums = self._accounts.read()[1]
-        return {day: _priced(sums.seconds(run_id, day), price) for day in sums.days()}
+        return {day: _priced(sums.seconds(None, day), price) for day in sums.names("day")}
 
     def evolutions(self, price: LanePrices) -> dict[str, Spent]:
         """Run id -> what lanes cost for it; the empty one: for nobody yet. Raises `StoreError`."""
         sums = self._accounts.read()[1]
-        return {run_id: _priced(sums.seconds(run_id, None), price) for run_id in sums.evolutions()}
+        return {run_id: _priced(sums.seconds(run_id, None), price) for run_id in sums.names("run")}
 
     def standing(self, run_id: str, but: str = "") -> Standing:
         """Sums, forecasts, and which queues are closed.

@@ -46,45 +46,37 @@ class Meter:
         self._thread = threading.Thread(target=self._follow, name="meter", daemon=True)
 
     def __enter__(self) -> Self:
+        """Open the account: never one that is there, since a flow run that is run again is another lane with the same name."""
         with contextlib.suppress(OSError):  # said by the first booking
             prepare(self._store)
-        self._choose_account()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _choose_account(self) -> None:
-        """Never one that is there: a flow run that somebody runs again is another lane with the same name."""
         name, number = self.lane, 1
         while os.path.exists(self._path):  # a folder that may not be looked into is said by the first booking
             number += 1
             self.lane = f"{name}.{number}"
             self._path = self._path.with_name(f"{self.lane}.json")
         self._account = self._account.model_copy(update={"lane": self.lane})
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the account: the lane ends."""
+        self._over.set()
+        self._thread.join(timeout=10)
+        with contextlib.suppress(StoreError):  # where the store is gone, nobody is left to be told
+            self._put(lambda account: {"digest": "", "flying": 0.0, "ended": True})
 
     @property
     def payer(self) -> str:
         """The evolution that pays for what the lane costs now; empty while there is none."""
         return self._account.run_id
 
-    def close(self) -> None:
-        """The lane's life is over."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
-        with contextlib.suppress(StoreError):  # where the store is gone, nobody is left to be told
-            self._put(lambda account: {"digest": "", "flying": 0.0, "ended": True})
-
     def work(self, run_id: str, queue: Queue, digest: str, allowed: float = 0.0) -> None:
         """A job begins that may take `allowed` seconds at most (0: not known).
 
         On record when this returns, before the job costs anything. Raises `StoreError`: then it has not begun.
         """
-        before = self._account
 
         def begun(account: LaneAccount) -> dict[str, object]:
             spent = {day: dict(runs) for day, runs in account.spent.items()}
@@ -95,11 +87,7 @@ class Meter:
             job = {"run_id": run_id, "queue": queue, "digest": digest, "allowed": allowed}
             return job | {"spent": spent, "flying": 0.0}
 
-        try:
-            self._put(begun)
-        except StoreError:
-            self._give_back(before)
-            raise
+        self._put(begun, keep=False)
 
     def rest(self) -> None:
         """The job has ended, well or not: what it took says what such jobs take. Raises `StoreError`."""
@@ -118,12 +106,6 @@ class Meter:
         """The job was given back before it began; it says nothing about such jobs. Raises `StoreError`."""
         self._put(lambda account: {"digest": "", "flying": 0.0})
 
-    def _give_back(self, before: LaneAccount) -> None:
-        """The job that could not be booked never runs: what comes now is paid by whoever paid before."""
-        with self._lock:
-            now = {"run_id": before.run_id, "queue": before.queue, "digest": "", "flying": 0.0}
-            self._account = self._account.model_copy(update=now)
-
     def _follow(self) -> None:
         while not self._over.wait(BOOK_SECONDS):
             try:
@@ -131,19 +113,29 @@ class Meter:
             except StoreError as error:  # away for a moment: the seconds are on record when it is back
                 log.warning("ledger: %s", error)
 
-    def _put(self, change: Callable[[LaneAccount], dict[str, object]] = lambda account: {}) -> None:
-        """Book the time since the last booking, make a change, and put it on record."""
+    def _put(self, change: Callable[[LaneAccount], dict[str, object]] = lambda account: {}, keep: bool = True) -> None:
+        """Book the time since the last booking, make a change, and write it.
+
+        Args:
+            change: The fields to set.
+            keep: Whether the change holds, and is written later, if it cannot be written now.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         with self._lock:
             if self._account.ended:
                 return  # for readers it will never change again
             account = self._advanced()
-            self._account = account.model_copy(update={"seen": time.time()} | change(account))
+            changed = account.model_copy(update={"seen": time.time()} | change(account))
+            self._account = changed if keep else account
             try:
                 if not self._path.parent.is_dir():  # unmounted: nothing must come to life on the disk below
                     raise FileNotFoundError(errno.ENOENT, "no such directory")
-                write_atomic(self._path, self._account.model_dump_json().encode())
+                write_atomic(self._path, changed.model_dump_json().encode())
             except OSError as error:
                 raise self._store.unwritable(error) from error
+            self._account = changed
 
     def _advanced(self) -> LaneAccount:
         """The account up to now."""

@@ -1,12 +1,10 @@
-"""What lanes say of themselves: a file per lane that only this lane writes.
+"""Reports of lanes: a file per lane that only this lane writes.
 
-Each beat rewrites it whole, so there is no read-modify-write anywhere; sums over the
-files give what each evolution was served. A lane is believed dead when its count of beats
-has not changed for `LEASE_SECONDS` of the *observer's* clock: no two clocks are compared.
+Each beat replaces the file, so nothing is read, changed and written back. An observer takes a lane for dead when its count
+of beats has not changed for a lease of the observer's own clock; clocks of two machines are never compared.
 """
 
 import errno
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from coral_core.atomic_write import write_atomic
-from coral_core.bounded_read import RECORD, SMALL, read_file, read_model
+from coral_core.bounded_read import RECORD, look_at, read_model
 from coral_core.frozen import Frozen
-from coral_core.json_object import json_object
 
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 2.0
@@ -32,15 +29,10 @@ def lane_name(queue: str, flow_run_id: str) -> str:
     return f"{queue}-{flow_run_id}"
 
 
+Ended = Literal["idle", "asked", "cancelled", "drained", "budget"]
+"""Why a lane ended by itself."""
 LaneName = Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]{0,199}$")]
 """Names a file, so it must not lead out of its folder."""
-
-
-class Served(Frozen):
-    """What one evolution got from one lane."""
-
-    jobs: int = 0
-    seconds: float = 0.0
 
 
 class DoneJob(Frozen):
@@ -98,7 +90,7 @@ class LaneNote(Frozen):
     state: Literal["starting", "idle", "working", "ended"] = "starting"
     digest: str = Field("", description="The job in flight.")
     run_id: str = Field("", description="The evolution it is done for.")
-    served: dict[str, Served] = Field({}, description="Finished and failed work per evolution.")
+    jobs: int = Field(0, ge=0, description="Jobs that ended here, done, failed or stopped.")
     recent: Recent = Field(Recent(), description="What it did lately.")
     ended: str = Field("", description="Why it ended.")
 
@@ -109,15 +101,12 @@ class LaneBoard:
     def __init__(self, root: Path) -> None:
         self._folder = root / "lanes"
         self._seen: dict[str, tuple[int, float, float]] = {}
-        self._ended: dict[str, LaneNote] = {}
 
     def write(self, note: LaneNote) -> None:
-        self._put(f"{note.lane}.json", note.model_dump_json().encode())
-
-    def _put(self, name: str, data: bytes) -> None:
+        """Replace the note of a lane. Raises `OSError`, also where the folder is gone: it is never made anew."""
         if not self._folder.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the store is gone", str(self._folder))
-        write_atomic(self._folder / name, data)
+        write_atomic(self._folder / f"{note.lane}.json", note.model_dump_json().encode())
 
     def read(self, lane: str) -> LaneNote | None:
         """A lane's note; None when there is none that can be read."""
@@ -129,14 +118,8 @@ class LaneBoard:
     def notes(self, since: float = 0.0) -> Iterator[LaneNote]:
         """All lanes that ever were, ended ones too; or those whose note was written after `since` (Unix time of the store)."""
         for path in sorted(self._folder.glob("*.json")):
-            if since and self._written(path) < since:
-                continue
-            note = self._ended.get(path.stem) or self.read(path.stem)
-            if note is None:
-                continue
-            if note.state == "ended":  # an ended lane writes no more, and there may be thousands
-                self._ended[path.stem] = note
-            yield note
+            if self._written(path) >= since and (note := self.read(path.stem)) is not None:
+                yield note
 
     def age(self, lane: str) -> float:
         """Seconds since the lane's note was written; infinite when there is none."""
@@ -144,18 +127,14 @@ class LaneBoard:
 
     @staticmethod
     def _written(path: Path) -> float:
-        try:
-            return path.stat().st_mtime
-        except OSError:
-            return -float("inf")
+        found = look_at(path)
+        return -float("inf") if found is None else found.st_mtime
 
-    def living(self) -> list[LaneNote]:
-        """Lanes that have not said goodbye and whose beats go on, as far as this observer knows."""
-        return [note for note in self.notes() if note.state != "ended" and not self.silent(note)]
+    def silent(self, note: LaneNote, lease: float) -> bool:
+        """Has the lane's count of beats stood still for `lease` seconds of this process's clock?
 
-    def silent(self, note: LaneNote, lease: float = LEASE_SECONDS) -> bool:
-        """Has the lane's beat stood still for `lease` seconds of this process's clock, as far as it looked? Who did not look
-        for half of that may have stood still together with the lane, and counts anew."""
+        If this process did not look for half of `lease`, it may have been stopped together with the lane, and counts anew.
+        """
         now = time.monotonic()
         beat, since, looked = self._seen.get(note.lane, (-1, now, now))
         if beat != note.beat or now - looked > lease / 2:
@@ -163,26 +142,10 @@ class LaneBoard:
         self._seen[note.lane] = (note.beat, since, now)
         return now - since > lease
 
-    def served(self) -> dict[tuple[str, str], Served]:
-        """(queue, run id) -> everything that lanes did for it."""
-        total: dict[tuple[str, str], Served] = {}
-        for note in self.notes():
-            for run_id, served in note.served.items():
-                old = total.get((note.queue, run_id), Served())
-                total[note.queue, run_id] = Served(jobs=old.jobs + served.jobs, seconds=old.seconds + served.seconds)
-        return total
+    def ask_to_end(self, lane: str) -> None:
+        """Have the lane end after the job in flight."""
+        (self._folder / "end" / lane).touch()
 
-    # -- asking a lane to end --------------------------------------------------------------
-
-    def ask_to_end(self, lane: str, why: str) -> None:
-        """The lane ends after the job in flight."""
-        self._put(f"end/{lane}.json", json.dumps({"why": why}).encode())
-
-    def asked_to_end(self, lane: str) -> str:
-        """Why the lane was asked to end; empty when it was not."""
-        try:
-            return str(json_object(read_file(self._folder / "end" / f"{lane}.json", SMALL))["why"]) or "asked to"
-        except FileNotFoundError:
-            return ""
-        except (OSError, ValueError, KeyError, TypeError):
-            return "asked to"
+    def asked_to_end(self, lane: str) -> bool:
+        """Was the lane asked to end?"""
+        return (self._folder / "end" / lane).exists()

@@ -1,18 +1,17 @@
-"""The queue: tickets that wait, claims of lanes, tickets that failed. Plain files under the store.
+"""The queue of a store: tickets that wait, claims of lanes, tickets that failed. Plain files under the store.
 
 Layout, for each of the two queues (training, evaluation)::
 
-    queue/<name>/tickets/<run>/<rank>-<size>-<digest>.json   wishes; written by the run's executor alone
+    queue/<name>/tickets/<run>/<rank>-<size>-<digest>.json   one evolution's request for a job; written by its executor
     queue/<name>/claims/<digest>.json                        made by one lane with an exclusive link
-    queue/<name>/failed/<run>/<same name>.json               a ticket whose try failed; the executor decides
+    queue/<name>/failed/<run>/<same name>.json               a ticket whose attempt failed; the executor decides
     queue/<name>/answers/<digest>.json                       results of tests and identities, which the store does not keep
-    queue/runs/<run>.json                                    weight and starting line for fair service
+    queue/<name>/served/<run>                                its modification time: when the evolution was served last
 
-A claim is per digest, not per ticket: when two evolutions want one training, one lane does it
-and both find it in the store. All steps are a link, a rename or an unlink, which are atomic on
-local disks and on NFS. A claim is released by its lane, or broken by whoever has proof that
-the lane is gone; the breaker then puts the loss on its own ticket. Not covered here: who
-decides about another try (flows/work_pools) and what lanes say of themselves (lane_board.py).
+A claim is per digest, not per ticket: if two evolutions want one training, one lane does it and both find it in the
+store. Each step is a link, a rename or an unlink, which are atomic on local disks and on NFS. A claim is released by its
+lane, or broken by an executor that has proof that the lane is gone; that executor then records the loss on the tickets.
+Not covered here: decisions about another attempt (coral_core/execution/attempts.py) and reports of lanes (lane_board.py).
 """
 
 import contextlib
@@ -21,35 +20,197 @@ import json
 import logging
 import os
 import platform
+import re
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
+from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field
 
 from coral_core.atomic_write import write_atomic
 from coral_core.bounded_read import RECORD, SMALL, look_at, read_file, read_model
-from coral_core.errors import StoreError
+from coral_core.errors import (
+    AdapterError,
+    BaseModelError,
+    ConfigError,
+    CoralError,
+    EngineDiedError,
+    EngineError,
+    EngineMemoryError,
+    EngineTimeOutError,
+    ProblemError,
+    StoreError,
+)
 from coral_core.frozen import Frozen
-from coral_core.jobs.jobs import Digest, QueueName
+from coral_core.jobs.jobs import (
+    BaseModelIdentity,
+    Digest,
+    Evaluation,
+    EvaluationJob,
+    IdentityJob,
+    QueueName,
+    TestJob,
+    TestResult,
+    TrainedAdapter,
+    TrainingJob,
+)
 from coral_core.json_object import json_object
-from coral_core.queue.fairness import RunNote, begun, in_order
 from coral_core.queue.lane_board import LaneBoard, LaneName
-from coral_core.queue.tickets import RUN_NAME, Failure, RunId, Ticket, digest_of, is_answer
 from coral_core.store.store import Kind, Store
 from coral_core.untrusted import in_a_line, visible
 
 log = logging.getLogger("coral.queue")
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", re.ASCII)
+RunId = Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
+"""Id of an evolution, which names files and folders of the queue."""
+JobKind = Literal["identity", "training", "evaluation", "test"]
+Job = IdentityJob | TrainingJob | EvaluationJob | TestJob
+Result = BaseModelIdentity | TrainedAdapter | Evaluation | TestResult
 Model = TypeVar("Model", bound=Frozen)
+_JOBS: dict[JobKind, type[Job]] = {
+    "identity": IdentityJob,
+    "training": TrainingJob,
+    "evaluation": EvaluationJob,
+    "test": TestJob,
+}
+RANKS: dict[JobKind, int] = {"identity": 0, "test": 0, "evaluation": 1, "training": 2}
+"""Kinds in the order in which lanes take them: results show early, and a long training is not left over last."""
+LARGEST = 999_999
+MOST_SECONDS = 600_000
+"""The longest time limit that a configuration can give a job: `minutes` of a queue."""
 LEFT_SECONDS = 30.0
-"""A result that lies there for so long has nobody who collects it."""
+"""A result that has been there for so long is not collected by any evolution."""
+
+
+def kind_of(job: Job) -> JobKind:
+    """The kind of a job."""
+    return next(kind for kind, type_ in _JOBS.items() if isinstance(job, type_))
+
+
+def queue_of(job: Job) -> QueueName:
+    """The queue whose lanes do the job. Tests need no model and share the lanes of evaluations."""
+    if isinstance(job, IdentityJob):
+        return job.queue
+    return "training" if isinstance(job, TrainingJob) else "evaluation"
+
+
+def size_of(job: Job) -> int:
+    """Relative length of a training; 0 for other jobs. Larger jobs of a kind go first, so that none is left over last."""
+    return job.heavy.rank * len(job.heavy.target_modules) if isinstance(job, TrainingJob) else 0
+
+
+class FailureReason(StrEnum):
+    """What an attempt failed by; decides about the next one."""
+
+    LANE_LOST = "lane-lost"
+    ENGINE_DIED = "engine-died"
+    TIME_OUT = "time-out"
+    OUT_OF_MEMORY = "out-of-memory"
+    ADAPTER = "adapter"
+    BASE_MODEL = "base-model"
+    CONFIG = "config"
+    PROBLEM = "problem"
+    STORE = "store"
+    OTHER = "other"
+
+
+ERRORS: dict[FailureReason, type[CoralError]] = {
+    FailureReason.ENGINE_DIED: EngineDiedError,
+    FailureReason.TIME_OUT: EngineTimeOutError,
+    FailureReason.OUT_OF_MEMORY: EngineMemoryError,
+    FailureReason.ADAPTER: AdapterError,
+    FailureReason.BASE_MODEL: BaseModelError,
+    FailureReason.CONFIG: ConfigError,
+    FailureReason.PROBLEM: ProblemError,
+    FailureReason.STORE: StoreError,
+}
+"""The error that each reason stands for; any other error may be of one machine (`FailureReason.OTHER`)."""
+
+
+class Failure(Frozen):
+    """One attempt that did not end in a result."""
+
+    lane: str = Field(description="Id of the lane that tried.")
+    host: str = ""
+    reason: FailureReason = FailureReason.OTHER
+    error: str = Field(description="Class of the error, or `lane-lost` when the lane died with the job in flight.")
+    message: str
+    alone: bool = Field(False, description="Nothing else ran on that machine's lanes of this queue.")
+    others_done: bool = Field(
+        False, description="Of a lost lane: lanes of this queue have done other work since the loss before."
+    )
+
+    @classmethod
+    def of_error(cls, error: BaseException, lane: str, host: str = "", alone: bool = False) -> Self:
+        """The failure that `error` was in `lane`."""
+        name = type(error).__name__
+        return cls(
+            lane=lane,
+            host=host,
+            reason=next((reason for reason, kind in ERRORS.items() if type(error) is kind), FailureReason.OTHER),
+            error=name,
+            message=str(error) if isinstance(error, CoralError) else f"{name}: {error}",
+            alone=alone,
+        )
+
+
+class Ticket(Frozen):
+    """A job, the evolution that wants it, and its failed attempts."""
+
+    schema_version: int = 1
+    kind: JobKind
+    digest: Digest
+    run_id: RunId
+    job: dict[str, Any] = Field(description="The job as JSON.")
+    seconds: float = Field(gt=0, le=MOST_SECONDS, description="Time limit of the work; waiting is not counted.")
+    size: int = Field(0, ge=0, le=LARGEST, description="As `size_of`.")
+    alone: bool = Field(False, description="Run with no other job of this queue on the same machine.")
+    failures: tuple[Failure, ...] = ()
+
+    def parsed(self) -> Job:
+        """The job, checked: it must have the digest that the ticket names. Raises `EngineError`, `ValidationError`."""
+        job = _JOBS[self.kind].model_validate(self.job)
+        if job.digest() != self.digest:
+            raise EngineError(
+                f"{self.kind} {self.digest[:12]}: this lane computes another digest ({job.digest()[:12]}) for the job",
+                remedy="Deploy one version of the code everywhere.",
+            )
+        return job
+
+    def after(self, failure: Failure, traceback: str = "") -> "FailedTicket":
+        """This ticket with one more failure on record."""
+        return FailedTicket(ticket=self.model_copy(update={"failures": (*self.failures, failure)}), traceback=traceback)
+
+    @property
+    def file(self) -> str:
+        """File name; names sort in the order in which lanes should take them."""
+        return f"{RANKS[self.kind]}-{LARGEST - self.size:06d}-{self.digest}.json"
+
+    @property
+    def tries(self) -> int:
+        """Attempts that say something about the job; a lane that was lost says nothing."""
+        return len(self.failures) - self.losses
+
+    @property
+    def losses(self) -> int:
+        """Lanes that died with this job in flight."""
+        return sum(failure.reason == FailureReason.LANE_LOST for failure in self.failures)
+
+
+class FailedTicket(Frozen):
+    """A ticket that was set aside; its last failure says why."""
+
+    ticket: Ticket
+    traceback: str = ""
 
 
 class Claim(Frozen):
-    """A lane's word that it does this job now."""
+    """A lane's record that it does this job now."""
 
     digest: Digest
     token: str = Field(description="Names this claim and no other: a claim that was broken and made again differs.")
@@ -61,11 +222,14 @@ class Claim(Frozen):
     since: float = Field(description="Unix time, for people.")
 
 
-class FailedTicket(Frozen):
-    """A ticket together with what went wrong last; its last failure."""
+def is_answer(file: str) -> bool:
+    """Does the ticket of this name ask for an answer, which the store does not keep (a test, an identity)?"""
+    return file.startswith("0-")
 
-    ticket: Ticket
-    traceback: str = ""
+
+def digest_of(file: str) -> str:
+    """The digest in a ticket's file name."""
+    return file.removesuffix(".json").rsplit("-", 1)[-1]
 
 
 class JobQueue:
@@ -77,12 +241,13 @@ class JobQueue:
         self.top = store.root / "queue"
         self.root = self.top / name
         self.lanes = LaneBoard(self.top)
+        self._kind: Kind = "adapter" if name == "training" else "evaluation"
         self._damaged: set[Path] = set()
 
     def prepare(self) -> None:
         """Create the folders, and prove that all that are there can be written. Raises `StoreError`."""
-        own = [self.root / name for name in ("tickets", "claims", "failed", "answers", "broken")]
-        own += [self.top / "runs", self.top / "lanes" / "end"]
+        own = [self.root / name for name in ("tickets", "claims", "failed", "answers", "broken", "served")]
+        own.append(self.top / "lanes" / "end")
         try:
             for folder in own:
                 self.store.make_folder(folder)
@@ -98,138 +263,129 @@ class JobQueue:
             )
 
     def installation(self) -> str:
-        """Name of this store that no other has: tells whether two machines see the same one."""
-        path = self.top / "installation.json"
+        """Name of this store that no other has: tells whether two machines see the same one. Raises `StoreError`."""
         with contextlib.suppress(FileExistsError, OSError):
             scratch = self.top / f"installation-{uuid.uuid4().hex}"
             scratch.write_text(json.dumps({"id": uuid.uuid4().hex}))
             try:
-                os.link(scratch, path)
+                os.link(scratch, self.top / "installation.json")
             finally:
                 scratch.unlink()
-        try:
-            return str(json_object(read_file(path, SMALL, self.store.root))["id"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        if not (found := self._installation()):
             raise StoreError(
-                f"store {self.store.root}: {path} cannot be read ({error})", remedy="Remove it to have it made anew."
-            ) from None
+                f"store {self.store.root}: {self.top / 'installation.json'} cannot be read",
+                remedy="Remove it to have it made anew.",
+            )
+        return found
 
     def check(self, installation: str) -> None:
         """Is this still the store that has this name? Raises `StoreError`: it is not mounted (any more), or another is."""
-        try:
-            found = json_object(read_file(self.top / "installation.json", SMALL, self.store.root))["id"]
-        except (OSError, ValueError, KeyError, TypeError):
-            found = ""
-        if found != installation:
+        if self._installation() != installation:
             raise StoreError(
                 f"store {self.store.root}: on {platform.node()} it is not the store of the evolution (any more)",
                 remedy="Mount the same directory "
                 "at the same path on every machine and in every container, and run the same command; finished work is kept.",
             )
 
+    def _installation(self) -> str:
+        try:
+            return str(json_object(read_file(self.top / "installation.json", SMALL, self.store.root))["id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
     # -- the executor's side ---------------------------------------------------------------
-
-    def join(self, run_id: str, flow_run_id: str, weight: float) -> None:
-        """Take part in fair service from now on: neither behind nor ahead of those who are there."""
-        old = self._note(run_id)
-        if old.weight != weight:  # what was earned with another weight counts as it was earned
-            old = begun(old, [], [], self.name, self.lanes.served())
-        self.begin(old.model_copy(update={"flow_run_id": flow_run_id, "weight": weight}))
-
-    def begin(self, run: RunNote | str) -> None:
-        """A run has work again after a time without, or may work again: turns that it did not take are gone."""
-        note = self._note(run) if isinstance(run, str) else run
-        others = [other for other in self._runs() if other.run_id != note.run_id]
-        in_service = {claim.run_id for claim in self.claims()}
-        note = begun(note, others, in_service, self.name, self.lanes.served())
-        self._write(self.top / "runs" / f"{note.run_id}.json", note)
 
     def submit(self, ticket: Ticket) -> None:
         """Put a ticket down, or replace the one of the same run and digest."""
-        if not self._tickets_of(ticket.run_id):
-            self.begin(ticket.run_id)
         self._write(self._ticket_path(ticket), ticket)
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Take a ticket back; a lane at work for nobody else stops."""
+        """Take a ticket back; a lane that works for nobody else stops."""
         self._ticket_path(ticket).unlink(missing_ok=True)
 
     def waiting(self, run_id: str) -> list[Ticket]:
         """A run's tickets, claimed ones too, in the order of service."""
-        found = (self._ticket(path) for path in self._tickets_of(run_id))
-        return [ticket for ticket in found if ticket is not None]
+        return self._tickets(self._paths_of(run_id))
 
     def has_ticket(self, ticket: Ticket) -> bool:
         return self._ticket_path(ticket).exists()
 
     def tickets_for(self, digest: str) -> list[Ticket]:
         """Every evolution's ticket of one job."""
-        found = (self._ticket(path) for path in sorted((self.root / "tickets").glob(f"*/*-{digest}.json")))
-        return [ticket for ticket in found if ticket is not None]
+        return self._tickets(sorted((self.root / "tickets").glob(f"*/*-{digest}.json")))
 
     def failed(self, ticket: Ticket) -> FailedTicket | None:
-        """What a lane said when it failed to do the job for this run."""
-        return self._read(self.root / "failed" / ticket.run_id / ticket.file, FailedTicket)
+        """The record of this run's ticket if its attempt failed."""
+        return self._read(self._failed_path(ticket), FailedTicket)
 
     def all_failed(self) -> list[FailedTicket]:
         found = (self._read(path, FailedTicket) for path in sorted((self.root / "failed").glob("*/*.json")))
         return [failed for failed in found if failed is not None]
 
     def forget_failed(self, ticket: Ticket) -> None:
-        (self.root / "failed" / ticket.run_id / ticket.file).unlink(missing_ok=True)
+        self._failed_path(ticket).unlink(missing_ok=True)
 
     def runs(self) -> list[str]:
         """Evolutions with tickets here. A folder whose name no run can have is none's."""
         found = (path for path in (self.root / "tickets").glob("*") if RUN_NAME.fullmatch(path.name))
-        return sorted(path.name for path in found if _holds_any(path))
+        return sorted(path.name for path in found if any(path.glob("*.json")))
 
     def owner(self, run_id: str) -> int | None:
-        """Number of the user who runs an evolution; None when it never joined."""
-        try:
-            return (self.top / "runs" / f"{run_id}.json").stat().st_uid
-        except OSError:
-            return None
+        """Number of the user who submitted an evolution's jobs; None if it never did."""
+        found = look_at(self.root / "tickets" / run_id)
+        return None if found is None else found.st_uid
 
     def open_digests(self, but: Collection[str] = ()) -> set[str]:
-        """Digests that anybody (`but` these runs) waits for and nobody has done; claimed ones too."""
+        """Digests of jobs that are wanted (by other runs than `but`) and not done; claimed ones too."""
         paths = [path for path in (self.root / "tickets").glob("*/*.json") if path.parent.name not in but]
         names = {digest_of(path.name): path.name for path in paths}
         return {digest for digest, name in names.items() if not self.is_done(digest, name)}
 
+    def result(self, ticket: Ticket) -> Any:
+        """The result of the ticket's job, or None; a broken one is moved away, so that the job is done again."""
+        if not self.is_done(ticket.digest, ticket.file):
+            return None
+        if ticket.kind in ("identity", "test"):
+            answer = self.answer(ticket.digest, BaseModelIdentity if ticket.kind == "identity" else TestResult)
+            if answer is None:
+                self.forget_answer(ticket.digest)  # lanes would count the job as done
+            return answer
+        read = self.store.read_adapter if ticket.kind == "training" else self.store.read_evaluation
+        found: Any = read(ticket.digest)
+        if found is None:
+            self.store.set_aside(self._kind, ticket.digest)
+        return found
+
     # -- claims ----------------------------------------------------------------------------
 
     def claim(self, digest: str) -> Claim | None:
-        return self._read(self.root / "claims" / f"{digest}.json", Claim)
+        return self._read(self._claim_path(digest), Claim)
 
     def claims(self) -> list[Claim]:
         found = (self._read(path, Claim) for path in sorted((self.root / "claims").glob("*.json")))
         return [claim for claim in found if claim is not None]
 
-    def damaged_claims(self) -> list[str]:
-        """Digests whose claim is there and cannot be read: no lane would ever take them, and none can give them back."""
-        there = {path.stem for path in (self.root / "claims").glob("*.json")}
-        return sorted(digest for digest in there if self.claim(digest) is None)
-
-    def remove_claim(self, digest: str) -> None:
-        """Free the job of a claim that cannot be read."""
-        (self.root / "claims" / f"{digest}.json").unlink(missing_ok=True)
+    def remove_damaged_claims(self) -> None:
+        """Free the jobs of claims that cannot be read: no lane would ever take them, and none can give them back."""
+        for path in (self.root / "claims").glob("*.json"):
+            if self._read(path, Claim) is None:
+                path.unlink(missing_ok=True)
 
     def break_claim(self, claim: Claim) -> bool:
         """Remove the claim of a lane that is gone; True when it was this caller who did."""
-        source = self.root / "claims" / f"{claim.digest}.json"
+        source = self._claim_path(claim.digest)
         target = self.root / "broken" / f"{claim.digest}-{uuid.uuid4().hex}.json"
         try:
             os.rename(source, target)
         except FileNotFoundError:
             return False
         taken = self._read(target, Claim)
-        if taken is not None and taken.token != claim.token:  # a new claim, made in between: give it back
+        other = taken is not None and taken.token != claim.token  # a new claim, made in between: give it back
+        if other:
             with contextlib.suppress(FileExistsError):
                 os.link(target, source)
-            target.unlink()
-            return False
         target.unlink()
-        return True
+        return not other
 
     # -- the lane's side -------------------------------------------------------------------
 
@@ -240,19 +396,24 @@ class JobQueue:
         host: str = "",
         is_closed: Callable[[str], object] = lambda run_id: None,
     ) -> tuple[Ticket, Claim] | None:
-        """Claim the next job: of the evolution that was served least, its first ticket that nobody does.
+        """Claim the next job: the first free ticket of the evolution whose turn it is.
 
-        Evolutions for which `is_closed` returns something true are passed over.
+        Args:
+            lane: Name of the lane that asks.
+            flow_run_id: Its flow run, if it has one.
+            host: Its machine; a job that must run alone waits for the machine to be free.
+            is_closed: Evolutions for which it returns something true are passed over.
 
-        Raises `StoreError` when the queue is gone: a lane that looks at nothing would wait for nothing.
+        Raises:
+            StoreError: the queue is gone; the lane would wait for nothing.
         """
         self._present()
         claimed = {path.stem for path in (self.root / "claims").glob("*.json")}
-        for run_id in self._fair_order():
+        for run_id in self._turns():
             if is_closed(run_id):
                 continue
             held = False
-            for path in self._tickets_of(run_id):
+            for path in self._paths_of(run_id):
                 digest = digest_of(path.name)
                 if digest in claimed:
                     continue
@@ -296,57 +457,49 @@ class JobQueue:
     def release(self, claim: Claim) -> None:
         """Give the job back, or up: the ticket, if it is still there, is free again."""
         if self.holds(claim):
-            (self.root / "claims" / f"{claim.digest}.json").unlink(missing_ok=True)
+            self._claim_path(claim.digest).unlink(missing_ok=True)
 
     def finish(self, claim: Claim, ticket: Ticket) -> None:
         """The result is published: take the ticket away, then the claim."""
-        self._ticket_path(ticket).unlink(missing_ok=True)
+        self.withdraw(ticket)
         self.release(claim)
 
     def fail(self, claim: Claim, ticket: Ticket, failure: Failure, traceback: str = "") -> None:
-        """Put the ticket aside with its failure; only the executor may try again."""
+        """Set the ticket aside with its failure; only the executor may try again."""
         if not self.holds(claim):
-            return  # it was broken: whoever did has booked the loss
-        self.put_aside(ticket.model_copy(update={"failures": (*ticket.failures, failure)}), traceback)
+            return  # it was broken, and the loss was recorded then
+        self.set_aside(ticket.after(failure, traceback))
         self.release(claim)
 
-    def put_aside(self, ticket: Ticket, traceback: str = "") -> None:
-        """List a ticket as failed; its last failure says why."""
+    def set_aside(self, failed: FailedTicket) -> None:
+        """List a ticket as failed."""
         # in this order: the executor may put a new ticket down as soon as it sees the failure
-        self._ticket_path(ticket).unlink(missing_ok=True)
-        failed = FailedTicket(ticket=ticket, traceback=traceback)
-        self._write(self.root / "failed" / ticket.run_id / ticket.file, failed)
+        self.withdraw(failed.ticket)
+        self._write(self._failed_path(failed.ticket), failed)
 
     def publish_answer(self, digest: str, result: Frozen) -> None:
-        """Leave what a job found that the store does not keep."""
+        """Leave a result that the store does not keep."""
         self._write(self._answer(digest), result)
 
     def answer(self, digest: str, model: type[Model]) -> Model | None:
-        """What was found; None when it is not there or cannot be read."""
+        """Such a result; None when it is not there or cannot be read."""
         return self._read(self._answer(digest), model)
 
     def forget_answer(self, digest: str) -> None:
         self._answer(digest).unlink(missing_ok=True)
 
-    def _answer(self, digest: str) -> Path:
-        return self.root / "answers" / f"{digest}.json"
-
     def is_done(self, digest: str, file: str) -> bool:
-        """Is there a result? A look at names only: who uses the result checks it."""
+        """Is there a result? A look at names only: the reader of the result checks it."""
         if is_answer(file):
             return look_at(self._answer(digest)) is not None
-        return self.store.is_published("adapter" if self.name == "training" else "evaluation", digest)
+        return self.store.is_published(self._kind, digest)
 
     # -- for monitoring --------------------------------------------------------------------
 
     def waited(self, claim: Claim, ticket: Ticket) -> float:
-        """Seconds from writing the ticket (for this try) to the claim, by the store's clock alone; 0 when either is gone."""
-        try:
-            claimed = (self.root / "claims" / f"{claim.digest}.json").stat().st_mtime
-            written = self._ticket_path(ticket).stat().st_mtime
-        except OSError:
-            return 0.0
-        return max(0.0, claimed - written)
+        """Seconds from writing the ticket (for this attempt) to the claim, by the store's clock alone; 0 when either is gone."""
+        claimed, written = look_at(self._claim_path(claim.digest)), look_at(self._ticket_path(ticket))
+        return 0.0 if claimed is None or written is None else max(0.0, claimed.st_mtime - written.st_mtime)
 
     def uncollected(self, seconds: float = LEFT_SECONDS) -> list[str]:
         """Digests whose result has been there for `seconds` while a ticket, a claim or an answer still lies there.
@@ -354,27 +507,19 @@ class JobQueue:
         An evolution takes a result within a tenth of a second and removes its ticket; claims of lanes that died just after
         publishing are freed as fast. What stays longer has no evolution that collects it.
         """
-        found: dict[str, list[Path]] = {}
-        for path in (self.root / "tickets").glob("*/*.json"):
-            digest = digest_of(path.name)
-            result = self._answer(digest) if is_answer(path.name) else self._result(digest)
-            found.setdefault(digest, []).append(result)
-        for path in (self.root / "claims").glob("*.json"):
-            found.setdefault(path.stem, []).extend([self._result(path.stem), self._answer(path.stem)])
-        for path in (self.root / "answers").glob("*.json"):
-            found.setdefault(path.stem, []).append(path)
-        return sorted(digest for digest, results in found.items() if any(_age(path) > seconds for path in results))
+        left = {
+            digest_of(path.name)
+            for folder in ("tickets/*", "claims", "answers")
+            for path in self.root.glob(f"{folder}/*.json")
+        }
+        return sorted(digest for digest in left if any(_age(path) > seconds for path in self._results(digest)))
 
-    def _result(self, digest: str) -> Path:
-        """The file in the store that is written last; a path that does not exist when there is no result."""
-        kind: Kind = "adapter" if self.name == "training" else "evaluation"
-        if not self.store.is_published(kind, digest):  # also for the name of a file that is no digest
-            return self.root / "none"
-        return (
-            self.store.adapter_path(digest) / "manifest.json"
-            if kind == "adapter"
-            else self.store.evaluation_path(digest)
-        )
+    def _results(self, digest: str) -> Iterable[Path]:
+        """Files that are written last of a result."""
+        yield self._answer(digest)
+        if self.store.is_published(self._kind, digest):  # false for the name of a file that is no digest
+            adapter = self._kind == "adapter"
+            yield self.store.adapter_path(digest) / "manifest.json" if adapter else self.store.evaluation_path(digest)
 
     # -- within ----------------------------------------------------------------------------
 
@@ -387,31 +532,30 @@ class JobQueue:
         scratch = self.root / "broken" / f"new-{claim.token}.json"
         self._write(scratch, claim)
         try:
-            os.link(scratch, self.root / "claims" / f"{claim.digest}.json")
-            return True
+            os.link(scratch, self._claim_path(claim.digest))
         except FileExistsError:
             return False
         finally:
             scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # made anew: another user's file may not be touched
+            (self.root / "served" / claim.run_id).unlink(missing_ok=True)
+            (self.root / "served" / claim.run_id).touch()
+        return True
 
-    def _fair_order(self) -> list[str]:
-        """Evolutions with tickets, the next to be served first."""
+    def _turns(self) -> list[str]:
+        """Evolutions with tickets: the one with the fewest jobs in flight first; of equal ones, the one served longest ago."""
         waiting = self.runs()
         if len(waiting) < 2:
             return waiting
         in_flight = Counter(claim.run_id for claim in self.claims())
-        return in_order(waiting, self._runs(), in_flight, self.name, self.lanes.served())
+        age = {run_id: _age(self.root / "served" / run_id, time.time()) for run_id in waiting}
+        return sorted(waiting, key=lambda run_id: (in_flight[run_id], -age[run_id], run_id))
 
-    def _note(self, run_id: str) -> RunNote:
-        found = self._read(self.top / "runs" / f"{run_id}.json", RunNote)
-        return found if found is not None and found.run_id == run_id else RunNote(run_id=run_id)
-
-    def _runs(self) -> list[RunNote]:
-        found = (self._read(path, RunNote) for path in sorted((self.top / "runs").glob("*.json")))
-        return [note for note in found if note is not None]
-
-    def _tickets_of(self, run_id: str) -> list[Path]:
+    def _paths_of(self, run_id: str) -> list[Path]:
         return sorted((self.root / "tickets" / run_id).glob("*.json"), key=lambda path: path.name)
+
+    def _tickets(self, paths: Iterable[Path]) -> list[Ticket]:
+        return [ticket for path in paths if (ticket := self._ticket(path)) is not None]
 
     def _ticket(self, path: Path) -> Ticket | None:
         """The ticket at `path`; one that belongs elsewhere is none, so that no run's ticket passes for another's."""
@@ -420,6 +564,15 @@ class JobQueue:
 
     def _ticket_path(self, ticket: Ticket) -> Path:
         return self.root / "tickets" / ticket.run_id / ticket.file
+
+    def _failed_path(self, ticket: Ticket) -> Path:
+        return self.root / "failed" / ticket.run_id / ticket.file
+
+    def _claim_path(self, digest: str) -> Path:
+        return self.root / "claims" / f"{digest}.json"
+
+    def _answer(self, digest: str) -> Path:
+        return self.root / "answers" / f"{digest}.json"
 
     def _read(self, path: Path, model: type[Model]) -> Model | None:
         try:
@@ -445,19 +598,10 @@ class JobQueue:
             raise self.store.unwritable(error) from error
 
 
-def _holds_any(folder: Path) -> bool:
-    """Is there anything in `folder`? Not in what is none."""
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return False
-
-
-def _age(path: Path) -> float:
-    """Seconds since a file was written; 0 when there is none."""
+def _age(path: Path, missing: float = 0.0) -> float:
+    """Seconds since a file was written; `missing` when there is none."""
     found = look_at(path)
-    return time.time() - found.st_mtime if found is not None else 0.0
+    return missing if found is None else time.time() - found.st_mtime
 
 
 def both(store: Store) -> Iterable[JobQueue]:

@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from coral_core.queue.queue import both
-from coral_core.queue.tickets import Ticket
+from coral_core.queue.queue import Ticket, both
 from coral_core.report.content import FailedJob, FailedTries
 from coral_core.runs.records import JobFailure, JobTiming
 from coral_core.runs.run_folder import RunFolder

@@ -18,7 +18,7 @@ from coral_core.config.tree import InfraConfig
 from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.ledger import Closure, Ledger, Remedy, Standing
-from coral_core.queue import JobQueue
+from coral_core.queue.queue import JobQueue
 from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.records import JobFailure, JobKind, Phase, SessionTiming, Timing
 from coral_core.runs.run_folder import RunFolder

@@ -20,8 +20,7 @@ from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs.job_content import job_for_patch
 from coral_core.json_object import json_object
 from coral_core.lm.targets import default_lora_of
-from coral_core.queue import Claim, JobQueue, Ticket
-from coral_core.queue.queue import FailedTicket, both
+from coral_core.queue.queue import Claim, FailedTicket, JobQueue, Ticket, both
 from coral_core.runs.run_folder import find_run, run_folders
 from coral_core.store.store import Store
 from flows.cli.judge_patch import read_patch

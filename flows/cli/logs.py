@@ -13,7 +13,7 @@ from rich.text import Text
 
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
-from coral_core.queue import JobQueue
+from coral_core.queue.queue import JobQueue
 from coral_core.runs.records import GenomeRecord, JobTiming
 from coral_core.runs.run_folder import RunFolder, find_run
 from coral_core.store.store import Store

@@ -6,9 +6,8 @@ from pydantic import Field
 
 from coral_core.frozen import Frozen
 from coral_core.ledger import Closure, Ledger
-from coral_core.queue import JobQueue, LaneNote
-from coral_core.queue.lane_board import DoneJob
-from coral_core.queue.queue import both
+from coral_core.queue.lane_board import DoneJob, LaneNote
+from coral_core.queue.queue import JobQueue, both
 from coral_core.store.store import Store
 
 HOUR = 3600.0

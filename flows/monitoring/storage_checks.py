@@ -7,7 +7,8 @@ from pathlib import Path
 
 from coral_core.errors import CoralError, StoreError
 from coral_core.ledger import Ledger
-from coral_core.queue import JobQueue, lane_name
+from coral_core.queue.lane_board import lane_name
+from coral_core.queue.queue import JobQueue
 from coral_core.store.store import Store
 from flows.monitoring.finding import Check, first
 from flows.monitoring.server_checks import LaneRun, ServerStatus

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
@@ -84,17 +84,12 @@ def believed_lost(state: "State[Any] | None") -> bool:
     return state is not None and state.is_crashed() and state.name == LOST
 
 
-def read_flow_runs(
-    client: SyncPrefectClient, states: Sequence[StateType], pool: str = "", tags: Sequence[str] = ()
-) -> list[FlowRun]:
-    """All flow runs in one of `states`, newest first; of one pool and with all of `tags` where these are given."""
-    wanted: dict[str, Any] = {"state": {"type": {"any_": list(states)}}}
-    if tags:
-        wanted["tags"] = {"all_": list(tags)}
+def read_flow_runs(client: SyncPrefectClient, states: Sequence[StateType], tags: Sequence[str]) -> list[FlowRun]:
+    """All flow runs in one of `states` and with all of `tags`, newest first."""
+    wanted: dict[str, Any] = {"state": {"type": {"any_": list(states)}}, "tags": {"all_": list(tags)}}
     return all_pages(
         lambda limit, offset: client.read_flow_runs(
             flow_run_filter=FlowRunFilter.model_validate(wanted),
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])) if pool else None,
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=limit,
             offset=offset,

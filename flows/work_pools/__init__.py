@@ -12,13 +12,12 @@ from flows.prefect_api.credentials import use_credential
 __all__ = ["Executor", "InlineExecutor", "LocalExecutor", "make_executor"]
 
 
-def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "", flow_run_id: str = "") -> Executor:
+def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "") -> Executor:
     """The executor that `config.infra` names; use it as a context manager.
 
     Args:
         config: Names executor, lanes, limits and, where `store` is left out, the store.
         run_id: Whose jobs these are, and whose budget pays; the configuration's first edition by default.
-        flow_run_id: The evolution's flow run, for people who look at the queue.
 
     Example::
 
@@ -31,7 +30,7 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
         StoreError: the store cannot be used.
     """
     if config.infra.executor != "work-pools":
-        return execution.make_executor(config, store, run_id, flow_run_id)
+        return execution.make_executor(config, store, run_id)
     store = store or Store(config.store.path)
     store.prepare()
     run_id = run_id or identify_run(config).run_id
@@ -40,12 +39,11 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
     from flows.installation.local_stack import refuse_what_lanes_refuse
 
     refuse_what_lanes_refuse(config, store.root)
-    from flows.work_pools.fleet import warn_of_limits  # these import Prefect, which the other two can do without
-    from flows.work_pools.pool_executor import WorkPoolExecutor
+    from flows.work_pools.pool_executor import (
+        WorkPoolExecutor,  # it imports Prefect, which the other two can do without
+    )
 
-    executor = WorkPoolExecutor(config.infra, store, run_id, ledger, flow_run_id)
-    warn_of_limits(config.infra)
-    return executor
+    return WorkPoolExecutor(config.infra, store, run_id, ledger)
 
 
 def _find_api() -> None:

@@ -11,6 +11,7 @@ time to time, and when the server does not know it any more. Calls are short
 import logging
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,9 +22,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Crashed
 
-from coral_core.config import InfraConfig
 from coral_core.errors import ConfigError, CoralError
-from coral_core.queue import QueueName
+from coral_core.jobs.jobs import QueueName
 from flows.installation.obstacles import POLLED_SECONDS, obstacles, read_deployment
 from flows.prefect_api.client import RestClient, api_error, refuse_other_servers
 from flows.prefect_api.prefect_client import (
@@ -38,26 +38,20 @@ from flows.prefect_api.prefect_client import (
 )
 from flows.prefect_api.settings import without_secrets
 from flows.work_pools.code_version import code_version
-from flows.work_pools.lane_commands import LANE_TAG, age, deployment_tag, store_tag
 
 log = logging.getLogger("coral.dispatch")
 
 LIVING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED]
-MOST_ENDED = 5
-"""Lanes of the past that a start may come upon, one after the other, before it is given up until the next look."""
 NO_WORKER_SECONDS = 10.0
 FIND_SECONDS = 10.0
 """Between two looks at whether a deployment is still the same, and where it is missing."""
 WHY_SECONDS = 5.0
 STARTING_SECONDS = 60.0
 """A worker has taken a lane and it has not begun: an image is fetched, say."""
-HEARTBEATS_LOST_SECONDS = 30.0
-SETTLE_SECONDS = 10.0
 REPEAT_SECONDS = 300.0
 """Between two lines that say the same."""
-CHANGE_SECONDS = 60.0
-"""Between two lines that say the same with another one in between: what goes back and forth must not fill a log."""
+LANE_TAG = "coral-lane"
 UNKNOWN = "not known to this server"
 """In place of a state: the flow run was deleted, or is another server's (a store may be used with several)."""
 FLOWS: dict[QueueName, str] = {"training": "train-adapters", "evaluation": "evaluate-genomes"}
@@ -65,7 +59,7 @@ FLOWS: dict[QueueName, str] = {"training": "train-adapters", "evaluation": "eval
 
 
 class RepeatedLog:
-    """Logs a lasting condition once, again when it changes, and otherwise every few minutes.
+    """Logs a lasting condition once, and again every few minutes.
 
     Args:
         log: Where warnings go.
@@ -73,19 +67,12 @@ class RepeatedLog:
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._last: dict[str, str] = {}
         self._when: dict[tuple[str, str], float] = {}
 
     def warn(self, topic: str, key: str, text: str) -> None:
-        """Log `text`, unless what `key` stands for was said of `topic` a moment ago; an empty key: there is nothing to say."""
-        if not key:
-            if self._last.pop(topic, ""):
-                self._log.info("%s: nothing stands in the way any more", topic)
-            return
-        now, same = time.monotonic(), self._last.get(topic) == key
-        since = now - self._when.get((topic, key), -REPEAT_SECONDS)
-        self._last[topic] = key
-        if since >= (REPEAT_SECONDS if same else CHANGE_SECONDS):
+        """Log `text`, unless the condition `key` was logged for `topic` a moment ago; nothing for an empty key."""
+        now = time.monotonic()
+        if key and now - self._when.get((topic, key), -REPEAT_SECONDS) >= REPEAT_SECONDS:
             self._when[topic, key] = now
             self._log.warning("%s", text)
 
@@ -98,26 +85,24 @@ class Notice(NamedTuple):
     text: str = ""
 
 
-class _Final(NamedTuple):
-    """The final state of a lane."""
+class EndedStart(NamedTuple):
+    """A lane that was started here and has ended."""
 
-    text: str
-    """Name and message of the state."""
-    lost: bool = False
-    """Its heartbeats did not arrive; it may live."""
-    known: bool = True
-    """False: the server has no such flow run."""
+    flow_run_id: str
+    state: State[Any]
+    started: float
+    """When it was started, in monotonic seconds."""
 
 
 @dataclass
 class _Group:
     """The lanes of one queue."""
 
-    deployment_id: UUID | None
-    """None: it is not there at the moment."""
-    pool: str
-    name: str = ""
+    name: str
     """Full name of the deployment."""
+    deployment_id: UUID | None = None
+    """None: it is not there at the moment."""
+    pool: str = ""
     queue_id: UUID | None = None
     """The work queue that its flow runs are put on."""
     living: list[FlowRun] = field(default_factory=list)
@@ -147,53 +132,43 @@ class Fleet:
         self._installation = installation
         self._client: SyncPrefectClient = short_client()
         self._groups: dict[QueueName, _Group] = {}
-        self._plain: RestClient | None = None
         self._said = RepeatedLog(log)
-        self._away_since: float | None = None
-        self._settled = 0.0
         with retries(2):
             for queue, name in deployments.items():
                 self._groups[queue] = self._find(queue, name)
 
     def _find(self, queue: QueueName, name: str) -> _Group:
-        url = api_in_use()
+        if name.partition("/")[0] != FLOWS[queue]:
+            raise ConfigError(
+                f"infra.{queue}.deployment: {name}: is a deployment of another flow than {FLOWS[queue]}, which is a {queue} lane",
+                remedy=f"Name a deployment of that: {FLOWS[queue]}/...",
+            )
+        group = _Group(name)
         try:
-            found = self._client.read_deployment_by_name(name)
-        except ObjectNotFound:
+            self._look_up(group)
+        except API_FAILURES as error:
+            raise api_error(error) or error from None
+        if group.deployment_id is None:
+            url = api_in_use()
             refuse_other_servers(url)
             raise ConfigError(
                 f"infra.{queue}.deployment: {name}: no such deployment on {without_secrets(url)}",
                 remedy="Start an installation of this machine with coral up, or make pools and deployments on that API with "
                 "coral setup.",
-            ) from None
-        except API_FAILURES as error:
-            raise api_error(error) or error from None
-        flow = self._client.read_flow(found.flow_id).name
-        if flow != FLOWS[queue]:
-            raise ConfigError(
-                f"infra.{queue}.deployment: {name}: is a deployment of the flow {flow}, and {queue} lanes are runs of {FLOWS[queue]}",
-                remedy=f"Name a deployment of that: {FLOWS[queue]}/...",
             )
-        if not found.work_pool_name:
-            raise ConfigError(
-                f"infra.{queue}.deployment: {name} has no work pool, so no worker takes it", remedy="Run: coral setup"
-            )
-        return _Group(found.id, found.work_pool_name, name, found.work_queue_id, looked_up=time.monotonic())
+        return group
 
     def pool(self, queue: QueueName) -> str:
         """Name of the work pool behind a queue."""
         return self._groups[queue].pool
 
     def close(self) -> None:
-        if self._plain is not None:
-            self._plain.close()
         self._client.__exit__(None, None, None) if self._client._started else None
 
     # -- looking ---------------------------------------------------------------------------
 
     def refresh(self) -> bool:
-        """Read the living lanes; False when the API did not answer (what was known stays), and for a moment after it was away
-        for long: lanes that live and were taken for lost put their records right first."""
+        """Read the living lanes; False when the API did not answer: what was known stays."""
         try:
             for group in self._groups.values():
                 if time.monotonic() - group.looked_up > FIND_SECONDS:
@@ -201,16 +176,9 @@ class Fleet:
                 group.living = read_flow_runs(self._client, LIVING, tags=self._tags(group))
                 self._free_stranded(group)
         except API_FAILURES as error:
-            if self._away_since is None:
-                self._away_since = time.monotonic()
-                log.warning("the Prefect API does not answer (%s): lanes go on, and this waits", type(error).__name__)
+            self._failed("the API", "the Prefect API does not answer: lanes go on, and this waits", error)
             return False
-        if self._away_since is not None:
-            log.warning("the Prefect API answers again after %.0f s", time.monotonic() - self._away_since)
-            if time.monotonic() - self._away_since > HEARTBEATS_LOST_SECONDS:
-                self._settled = time.monotonic() + SETTLE_SECONDS
-            self._away_since = None
-        return time.monotonic() >= self._settled
+        return True
 
     def _look_up(self, group: _Group) -> None:
         """Find the deployment by name, as it is now: it may have been deleted, made again, or put on another queue."""
@@ -220,7 +188,7 @@ class Fleet:
         except ObjectNotFound:
             group.deployment_id = None
             return
-        if found.id != group.deployment_id:
+        if group.pool and found.id != group.deployment_id:
             log.warning("deployment %s was made again: lanes are started from the new one", group.name)
         group.deployment_id, group.queue_id = found.id, found.work_queue_id
         group.pool = found.work_pool_name or group.pool
@@ -242,36 +210,43 @@ class Fleet:
         return [run for run in self.living(queue) if run.state_type != StateType.CANCELLING]
 
     def ended_state(self, flow_run_id: str) -> str | None:
-        """Name and message of a lane's final state, or `UNKNOWN`; None while it lives, or when the API does not answer. One that
-        is believed lost may live: its own beats say more."""
+        """Name and message of a lane's final state, or `UNKNOWN`; None while it lives, or when the API does not answer.
+
+        A lane that is only believed lost may live: its beats tell.
+        """
         if any(str(run.id) == flow_run_id for group in self._groups.values() for run in group.living):
             return None
-        final = self._final(flow_run_id)
-        return None if final is None or final.lost else final.text
+        try:
+            state = self._final(flow_run_id)
+        except ObjectNotFound:
+            return UNKNOWN
+        return None if state is None or believed_lost(state) else in_words(state)
 
-    def _final(self, flow_run_id: str) -> _Final | None:
+    def _final(self, flow_run_id: str) -> State[Any] | None:
         try:
             state = self._client.read_flow_run(UUID(flow_run_id)).state
         except ObjectNotFound:
-            return _Final(UNKNOWN, known=False)
+            raise
         except (*API_FAILURES, ValueError):
             return None
-        if state is None or not state.is_final():
-            return None
-        hidden = "TaskGroup" in (
-            state.message or ""
-        )  # what happened is in its sub-exceptions, which the message does not name
-        more = ". The log of its worker says more" if hidden else ""
-        return _Final(f"{state.name}: {state.message or 'no message'}{more}", lost=believed_lost(state))
+        return state if state is not None and state.is_final() else None
 
-    def ended_starts(self, queue: QueueName) -> list[tuple[str, str, float]]:
-        """Lanes started here that ended since the last call, oldest first: flow run id, final state, when it was started."""
-        group = self._groups[queue]
-        gone = group.started.keys() - {run.id for run in group.living}
-        ended = {run_id: final for run_id in gone if (final := self._final(str(run_id))) is not None}
-        starts = sorted((group.started.pop(run_id), str(run_id), final) for run_id, final in ended.items())
-        # what was deleted, alone or with its deployment, says nothing about the machine
-        return [(run_id, final.text, started) for started, run_id, final in starts if final.known and not final.lost]
+    def ended_starts(self, queue: QueueName) -> list[EndedStart]:
+        """Lanes started here that ended since the last call, oldest first.
+
+        One that was deleted, alone or with its deployment, or whose heartbeats were lost, says nothing about the machine.
+        """
+        group, ended = self._groups[queue], []
+        for run_id in sorted(group.started.keys() - {run.id for run in group.living}, key=group.started.__getitem__):
+            try:
+                state = self._final(str(run_id))
+            except ObjectNotFound:
+                del group.started[run_id]
+                continue
+            if state is not None:
+                started = group.started.pop(run_id)
+                ended += [] if believed_lost(state) else [EndedStart(str(run_id), state, started)]
+        return ended
 
     def notice(self, queue: QueueName) -> Notice:
         """What keeps lanes from starting; empty when nothing is known to."""
@@ -289,28 +264,22 @@ class Fleet:
 
     def _why_waiting(self, group: _Group, waiting: list[FlowRun]) -> Notice:
         try:
-            if self._plain is None:
-                self._plain = RestClient(api_in_use(), ANSWER_SECONDS)
-            found = read_deployment(self._plain, group.name)
+            with RestClient(api_in_use(), ANSWER_SECONDS) as api:
+                found = read_deployment(api, group.name)
         except CoralError as error:
             return Notice("not known", f"lanes wait, and why cannot be looked up: {error}")
         if reasons := obstacles(found):
-            turns = "; lanes take turns" if all(each.is_busy for each in reasons) else ""
-            return Notice("; ".join(each.key for each in reasons), "; ".join(map(str, reasons)) + turns)
-        if not waiting:
+            return Notice("; ".join(each.key for each in reasons), "; ".join(map(str, reasons)))
+        longest = max(map(age, waiting), default=0.0)
+        patience = NO_WORKER_SECONDS if any(r.state_type == StateType.SCHEDULED for r in waiting) else STARTING_SECONDS
+        if longest < patience:
             return Notice()
-        longest = max(map(age, waiting))
-        if all(run.state_type == StateType.PENDING for run in waiting):
-            if longest < STARTING_SECONDS:
-                return Notice()
-            text = f"a worker of {group.pool} has taken a lane and it has not begun for {longest:.0f} s. See the worker's log"
-            return Notice(f"not begun {group.pool}", text)
         asked = found.queue.polled if found.queue is not None else None
         return Notice(
-            f"not taken {group.pool}",
-            f"no worker of {group.pool} has taken a lane that has waited for {longest:.0f} s. Deployment, pool and queue are open; a "
-            f"worker last asked for work {POLLED_SECONDS if asked is None else asked:.0f} s ago. It may have been killed since, run all "
-            "that its --limit allows, or fail to start the lane: see its log, and coral doctor",
+            f"not begun {group.pool}",
+            f"a lane of {group.pool} has waited for {longest:.0f} s and has not begun. Deployment, pool and queue are open; a worker "
+            f"last asked for work {POLLED_SECONDS if asked is None else asked:.0f} s ago. It may have been killed since, run all that "
+            "its --limit allows, or fail to start the lane: see its log, and coral doctor",
         )
 
     # -- acting ----------------------------------------------------------------------------
@@ -329,19 +298,11 @@ class Fleet:
                 group.living.append(before[0])
                 return
             run = self._create(group, deployment, queue, slot, str(before[0].id) if before else "none")
-            for _ in range(MOST_ENDED):
-                if run.state_type not in ENDED:
-                    break
-                run = self._create(
-                    group, deployment, queue, slot, str(run.id)
-                )  # that one was there before, and was not found
         except API_FAILURES as error:
             if is_missing(error):
                 group.looked_up = -FIND_SECONDS  # found by name at the next look, or said to be missing
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            self._said.warn(f"start {queue}", first, f"no {queue} lane could be started: {first}")
+            self._failed(f"start {queue}", f"no {queue} lane could be started", error)
             return
-        self._said.warn(f"start {queue}", "", "")
         group.started[run.id] = time.monotonic()
         group.living.append(run)
 
@@ -360,32 +321,27 @@ class Fleet:
 
     def cancel(self, run: FlowRun, why: str) -> None:
         """Ask Prefect to end a lane."""
-        try:
-            waits = run.state_type == StateType.SCHEDULED
-            state: State[Any] = Cancelled(message=why) if waits else Cancelling(message=why)
-            self._client.set_flow_run_state(run.id, state, force=False)
-            run.state_type = StateType.CANCELLING  # until the next look
-        except API_FAILURES as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            self._said.warn(f"cancel {run.id}", first, f"lane {run.name} could not be cancelled: {first}")
+        waits = run.state_type == StateType.SCHEDULED
+        self._set_state(run, Cancelled(message=why) if waits else Cancelling(message=why), force=False)
 
     def give_up(self, run: FlowRun, why: str) -> None:
-        """Put on record that a lane is gone, when nobody is left who would. What was lost says nothing about the machine, so
-        it is no start that failed (`ended_starts`)."""
+        """Record that a lane is gone, when no process is left that would. It is not counted as a start that failed
+        (`ended_starts`): what was lost says nothing about the machine."""
         for group in self._groups.values():
             group.started.pop(run.id, None)
         self._said.warn(f"lost {run.id}", "lost", f"{run.name} is lost: {why}")
+        self._set_state(run, Crashed(message=why), force=True)
+
+    def _set_state(self, run: FlowRun, state: State[Any], force: bool) -> None:
         try:
-            lost: State[Any] = Crashed(message=why)
-            self._client.set_flow_run_state(run.id, lost, force=True)
+            self._client.set_flow_run_state(run.id, state, force=force)
             run.state_type = StateType.CANCELLING  # until the next look
         except API_FAILURES as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            self._said.warn(f"mark {run.id}", first, f"lane {run.name} could not be marked as lost: {first}")
+            self._failed(f"end {run.id}", f"lane {run.name} could not be set to {state.name}", error)
 
-    def not_started(self, queue: QueueName) -> list[FlowRun]:
-        """Lanes that no worker has taken yet."""
-        return [run for run in self.living(queue) if run.state_type == StateType.SCHEDULED]
+    def _failed(self, topic: str, text: str, error: Exception) -> None:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        self._said.warn(topic, first, f"{text}: {first}")
 
     def _newest(self, group: _Group, slot: int) -> list[FlowRun]:
         """The last lane that was started in a slot, if there was one."""
@@ -396,32 +352,21 @@ class Fleet:
         return [store_tag(self._installation), deployment_tag(group.name)]
 
 
-def warn_of_limits(infra: InfraConfig) -> None:
-    """Compare `infra.*.lanes` with the limits of the pools behind them; an API that does not answer is told of elsewhere."""
-    both = (("training", infra.training), ("evaluation", infra.evaluation))
-    pools: dict[str, dict[str, int]] = {}
-    try:
-        with retries(0), short_client() as client:
-            for queue, asked in both:
-                pool = client.read_deployment_by_name(asked.deployment).work_pool_name
-                pools.setdefault(pool or "", {})[queue] = asked.lanes
-            for pool, lanes in pools.items():
-                _warn(client, pool, lanes)
-    except API_FAILURES as error:
-        log.debug("limits of pools are not known: %s", error)
+def in_words(state: State[Any]) -> str:
+    """Name and message of a state."""
+    return f"{state.name}: {state.message or 'no message'}"
 
 
-def _warn(client: SyncPrefectClient, pool: str, lanes: dict[str, int]) -> None:
-    limit, wanted = client.read_work_pool(pool).concurrency_limit, sum(lanes.values())
-    if limit is None or wanted <= limit:
-        return
-    keys = " and ".join(f"infra.{queue}.lanes: {number}" for queue, number in lanes.items())
-    log.warning(
-        "%s, and work pool %s runs %d at a time: no more than that will work. Lower it, or raise the pool's with: prefect "
-        "work-pool set-concurrency-limit %s %d (and --limit of its workers)",
-        keys,
-        pool,
-        limit,
-        pool,
-        wanted,
-    )
+def store_tag(installation: str) -> str:
+    """Tag of the flow runs that are lanes of a store."""
+    return f"store:{installation[:12]}"
+
+
+def deployment_tag(name: str) -> str:
+    """Tag of the flow runs that were started as lanes from a deployment of this full name, also before it was made again."""
+    return f"deployment:{name}"
+
+
+def age(run: FlowRun) -> float:
+    """Seconds since a flow run was requested, by this machine's clock."""
+    return max(0.0, (datetime.now(UTC) - run.created).total_seconds()) if run.created else 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coral_core.errors import ConfigError
-from coral_core.queue import Failure, JobQueue, Ticket
+from coral_core.queue.queue import Failure, JobQueue, Ticket
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.run_lock import hold
 from coral_core.store.store import Store
@@ -21,7 +21,6 @@ def test_only_jobs_that_stay_away_are_cleared_and_only_ones_own(
     store.prepare()
     queue = JobQueue(store, "training")
     queue.prepare()
-    queue.join("mine-1", "", 1.0)
     queue.submit(Ticket(kind="training", digest="a" * 64, run_id="mine-1", job={}, seconds=1))
     folder = RunFolder(tmp_path / "runs" / "mine-1")
     folder.path.mkdir(parents=True)
@@ -47,7 +46,6 @@ def shared(tmp_path: Path) -> JobQueue:
     queue.prepare()
     failure = Failure(lane="a", host="box", error="OSError", message="no space left")
     for run_id in ("mine-1", "mine-2"):
-        queue.join(run_id, "", 1.0)
         queue.put_aside(Ticket(kind="training", digest="a" * 64, run_id=run_id, job={}, seconds=1, failures=(failure,)))
     return queue
 
@@ -67,7 +65,6 @@ def test_a_run_may_be_named_by_its_beginning(shared: JobQueue, capsys: pytest.Ca
         ConfigError, match=r"other: no runs begin like that. Runs with jobs in training: mine-1, mine-2"
     ):
         clear("training", run="other", store=store)
-    shared.join("longer-name-1", "", 1.0)
     shared.submit(Ticket(kind="training", digest="b" * 64, run_id="longer-name-1", job={}, seconds=1))
     clear("training", run="longer", store=store)
     assert "of longer-name-1" in capsys.readouterr().out and not shared.waiting("longer-name-1")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from coral_core.queue import JobQueue
+from coral_core.queue.queue import JobQueue
 from coral_core.store.store import Store
 from flows.cli.status import screen
 from flows.installation.figures import figures
@@ -133,7 +133,8 @@ def test_doctor_looks_at_the_installation_where_there_is_one(place: Path, api: t
 
 
 def test_logs_of_a_run_and_of_a_genome(place: Path, api: tuple[FakeApi, str]) -> None:
-    from coral_core.queue import Claim, Failure, LaneNote, Ticket
+    from coral_core.queue.lane_board import LaneNote
+    from coral_core.queue.queue import Claim, Failure, Ticket
     from coral_core.runs.records import GenomeRecord
     from coral_core.runs.run_folder import find_run
 

@@ -250,7 +250,6 @@ ELSEWHERE = {
     "infra.evaluation.deployment": "test_a_missing_deployment_is_named",
     "infra.lease": "tests/pools: a lane that stands still",
     "infra.start": "tests/pools: a lane that never comes",
-    "infra.weight": "tests/queue/test_queue.py: twice the weight",
     "scoring.judge.workers": "test_workers_run_at_a_time",
     "scoring.judge.allow_missing_layers": "tests/judge: refuses unless accepted by name",
 }

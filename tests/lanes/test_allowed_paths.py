@@ -15,8 +15,7 @@ from coral_core.evolution.planner import Planner
 from coral_core.jobs.job_content import job_for_patch
 from coral_core.jobs.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
 from coral_core.lanes.allowed_paths import ALL, LAYERS, WORDS, Kind, Roots, variable
-from coral_core.queue.fairness import RunNote
-from coral_core.queue.tickets import Ticket
+from coral_core.queue.queue import Ticket
 
 KINDS: tuple[Kind, ...] = tuple(WORDS)
 
@@ -303,12 +302,6 @@ def test_jobs_of_a_queue_are_held_to_them(ground: Path, sections: dict[str, Any]
 def test_no_ticket_holds_a_lane_for_ever(seconds: float) -> None:
     with pytest.raises(ValidationError):
         Ticket(kind="test", digest="0" * 64, run_id="run", job={}, seconds=seconds)
-
-
-@pytest.mark.parametrize("weight", [0, 1e300, float("inf")])
-def test_no_note_takes_every_turn(weight: float) -> None:
-    with pytest.raises(ValidationError):
-        RunNote(run_id="run", weight=weight)
 
 
 def test_an_error_of_roots_is_one_of_ours() -> None:

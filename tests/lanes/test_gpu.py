@@ -14,20 +14,22 @@ from coral_core import devices
 from coral_core.devices import Gpu, fits, gpus, is_given_one, to_choose_from, visible_gpus
 from coral_core.errors import StoreError
 from coral_core.lanes.gpu import own_gpu
+from coral_core.lanes.worker import LaneWorker
 from coral_core.lm.engine_client import EngineProcess
-from coral_core.queue import JobQueue
+from coral_core.queue.lane_board import LaneNote
+from coral_core.queue.queue import JobQueue
 from coral_core.store.store import Store
 from tests.queue.test_queue import genes, planner, training
-from tests.waiting import until
 
 A100 = "NVIDIA A100-SXM4-40GB"
 LANE = """
 import sys
-from coral_core.queue import JobQueue
+from coral_core.queue.queue import JobQueue
 from coral_core.lanes.gpu import own_gpu
 from coral_core.store.store import Store
-import os
-with own_gpu(JobQueue(Store(sys.argv[1]), sys.argv[2]), sys.argv[3], "", lambda: "go on", 60) as without:
+import os, logging
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+with own_gpu(JobQueue(Store(sys.argv[1]), sys.argv[2]), sys.argv[3], lambda idle: None) as without:
     print(without or os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     sys.stdin.read()
 """
@@ -50,6 +52,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("coral_core.lanes.gpu.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("coral_core.lanes.worker.ASK_SECONDS", 0.05)
     yield have  # type: ignore[misc]
     gpus.cache_clear()
 
@@ -63,9 +66,9 @@ def queue(tmp_path: Path) -> JobQueue:
     return made
 
 
-def lane(queue: JobQueue, name: str, kind: str = "training") -> "subprocess.Popen[str]":
+def lane(queue: JobQueue, name: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", LANE, str(queue.store.root), kind, name],
+        [sys.executable, "-c", LANE, str(queue.store.root), "training", name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -81,21 +84,15 @@ def test_lanes_of_one_machine_take_different_gpus_and_a_killed_one_leaves_its_ow
     machine: Any, queue: JobQueue
 ) -> None:
     machine(A100, A100)
-    first, second, third, fourth = (lane(queue, f"training-{n}", "training") for n in range(4))
-    lanes = [first, second, third, fourth]
+    lanes = [lane(queue, f"training-{n}") for n in range(4)]
     try:
-        until(
-            lambda: sum(note.state == "starting" for note in queue.lanes.notes()) >= 2,
-            30,
-            "two of four must stand in line",
-        )
-        waiting = {note.lane for note in queue.lanes.notes()}
-        having = [process for n, process in enumerate(lanes) if f"training-{n}" not in waiting]
-        held = {says(process): process for process in having}
-        assert set(held) == {"GPU-0", "GPU-1"}
+        first = {process: says(process) for process in lanes}
+        held = {words: process for process, words in first.items() if words.startswith("GPU")}
+        waiting = [process for process, words in first.items() if "waits for a GPU" in words]
+        assert set(held) == {"GPU-0", "GPU-1"} and len(waiting) == 2
         held["GPU-1"].kill()
         held["GPU-0"].communicate("")
-        assert {says(p) for n, p in enumerate(lanes) if f"training-{n}" in waiting} == {"GPU-0", "GPU-1"}
+        assert {says(process) for process in waiting} == {"GPU-0", "GPU-1"}
     finally:
         for process in lanes:
             process.kill()
@@ -105,7 +102,7 @@ def test_lanes_of_one_machine_take_different_gpus_and_a_killed_one_leaves_its_ow
 def test_the_engine_sees_the_one_that_its_lane_took(machine: Any, queue: JobQueue, monkeypatch: Any) -> None:
     machine("NVIDIA A10G", A100)
     seen: dict[str, str] = {}
-    with own_gpu(queue, "training-me", "", lambda: "go on", 1) as without:
+    with own_gpu(queue, "training-me", lambda idle: None) as without:
         assert without is None and [gpu.name for gpu in visible_gpus()] == [A100]
         monkeypatch.setattr("coral_core.child_process.subprocess.Popen", lambda *_, env, **__: seen.update(env))
         EngineProcess()._running()
@@ -137,7 +134,7 @@ def test_a_machine_of_another_kind_is_used_all_the_same(machine: Any) -> None:
 def test_what_somebody_chose_is_left_alone(machine: Any, queue: JobQueue, name: str, monkeypatch: Any) -> None:
     machine(A100, A100)
     monkeypatch.setenv(name, "GPU-1")
-    with own_gpu(queue, "training-me", "", lambda: "go on", 1) as without:
+    with own_gpu(queue, "training-me", lambda idle: None) as without:
         assert without is None and os.environ.get("CUDA_VISIBLE_DEVICES") == ("GPU-1" if "CUDA" in name else None)
     assert not (queue.top / "gpus").exists()
 
@@ -146,11 +143,11 @@ def test_pools_that_do_not_ask_and_machines_without_one_are_left_alone(
     machine: Any, queue: JobQueue, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(devices, "gpus", lambda: ())
-    with own_gpu(queue, "training-me", "", lambda: "go on", 1) as without:
+    with own_gpu(queue, "training-me", lambda idle: None) as without:
         assert without is None and "CUDA_VISIBLE_DEVICES" not in os.environ
     monkeypatch.setattr(devices, "gpus", lambda: (Gpu("GPU-0", A100),))
     monkeypatch.setenv("CORAL_LANE_GPU", "")
-    with own_gpu(queue, "training-me", "", lambda: "go on", 1) as without:
+    with own_gpu(queue, "training-me", lambda idle: None) as without:
         assert without is None and "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
@@ -166,25 +163,26 @@ def test_a_lane_in_line_says_so_and_ends_as_others_do(
     machine: Any, queue: JobQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine(A100)
+
+    def ended(linger: float, command: Any = "go on") -> tuple[str, LaneNote]:
+        worker = LaneWorker(queue.store, queue, linger, "me", command=lambda: command)
+        why = worker.run()
+        note = queue.lanes.read("training-me")
+        assert note is not None and note.state == "ended" and note.ended == why and not note.jobs
+        return why, note
+
     other = lane(queue, "training-other")
     try:
         assert says(other) == "GPU-0"
-        with (
-            caplog.at_level(logging.WARNING, "coral.lane"),
-            own_gpu(queue, "training-me", "", lambda: "go on", 0) as end,
-        ):
-            assert end == "idle", "no job waits for it"
+        with caplog.at_level(logging.WARNING, "coral.lane"):
+            assert ended(0)[0] == "idle", "no job waits for it"
         assert "training-me waits for a GPU: other lanes of this store on" in caplog.text and "--limit" in caplog.text
-        note = queue.lanes.read("training-me")
-        assert note is not None and note.state == "ended" and "had no GPU" in note.ended and note.beat > 1
         queue.submit(training(plan := planner(), genes(plan)[0]))
-        with own_gpu(queue, "training-me", "", lambda: "stop", 0) as end:
-            assert end == "cancelled"
-        with own_gpu(queue, "training-me", "", lambda: "finish", 0) as end:
-            assert end == "drained"
-        queue.lanes.ask_to_end("training-me", "the test is over")
-        with own_gpu(queue, "training-me", "", lambda: "go on", 0) as end:
-            assert end == "asked", "a job waits, so it would have waited, too"
+        assert ended(0, "stop")[0] == "cancelled" and ended(0, "finish")[0] == "drained"
+        queue.lanes.ask_to_end("training-me")
+        why, note = ended(0)
+        assert why == "asked", "a job waits, so it would have waited, too"
+        assert note.beat > 1 and not list(queue.store.root.glob("ledger/accounts/*")), "waiting costs nothing"
     finally:
         other.communicate("")
 
@@ -198,6 +196,6 @@ def test_a_store_that_cannot_lock_is_named(machine: Any, queue: JobQueue, monkey
     monkeypatch.setattr(devices.fcntl, "flock", no_locks)
     with (
         pytest.raises(StoreError, match=r"cannot hold the locks .* CUDA_VISIBLE_DEVICES"),
-        own_gpu(queue, "training-me", "", lambda: "go on", 1),
+        own_gpu(queue, "training-me", lambda idle: None),
     ):
         pass

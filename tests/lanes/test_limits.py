@@ -17,7 +17,7 @@ from coral_core.lanes import worker as worker_module
 from coral_core.lanes.worker import LaneWorker
 from coral_core.lm.engine_client import InlineEngine
 from coral_core.lm.requests import Generated, GenerationRequest
-from coral_core.queue import JobQueue, Ticket
+from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.measuring_process import MeasuringProcess
 from coral_core.scoring.plugins import measure
@@ -104,7 +104,7 @@ def started(store: Store, ticket: Ticket, **more: Any) -> tuple[LaneWorker, JobQ
     queue.prepare()
     queue.submit(ticket)
     worker = LaneWorker(store, JobQueue(store, "evaluation"), 0.2, **more)
-    worker._backstop._leave = lambda _: worker._over.set()
+    worker._leave = lambda _: worker._over.set()
     ended: list[Any] = []
     thread = threading.Thread(target=lambda: ended.append(worker.run()), daemon=True)
     thread.start()
@@ -154,7 +154,7 @@ def test_a_job_in_the_judge_stops_at_once(store: Store, judging: threading.Event
     ticket = evaluation(planner(), seconds=600)
     asked: list[Any] = []
     order: Any = lambda: asked[0] if asked else "go on"  # noqa: E731
-    _, queue, thread, ended = started(store, ticket, make_engine=Sleepers, order=order)
+    _, queue, thread, ended = started(store, ticket, make_engine=Sleepers, command=order)
     until(judging.is_set)
     asked.append("stop") if how == "cancelled" else queue.withdraw(ticket)
     thread.join(timeout=15)
@@ -186,13 +186,13 @@ def test_code_that_does_not_return_takes_the_lane_with_it_and_not_its_ticket(
     ticket = evaluation(planner(), seconds=8 if how == "outlasted" else 600)
     asked: list[Any] = []
     order: Any = lambda: "stop" if asked else "go on"  # noqa: E731
-    worker, queue, thread, _ = started(store, ticket, make_engine=InlineEngine, order=order)
+    worker, queue, thread, _ = started(store, ticket, make_engine=InlineEngine, command=order)
     if how == "cancelled":
         assert reached.wait(60)
         asked.append("stop")
     assert worker._over.wait(60), "the process was not ended"
-    note = queue.lanes.read(worker.name)
-    assert note is not None and note.state == "ended" and "did not return" in note.ended and note.served
+    note = queue.lanes.read(worker.note.lane)
+    assert note is not None and note.state == "ended" and "did not return" in note.ended and note.jobs
     failed = queue.failed(ticket)
     assert not queue.claims() and queue.has_ticket(ticket) == (how == "cancelled")
     assert (failed.ticket.failures[-1].error if failed else "") == ("EngineTimeOutError" if how == "outlasted" else "")

@@ -20,7 +20,7 @@ def settings(folder: Path, **budget: object) -> RunConfig:
 def test_the_seconds_are_on_the_account_by_hand(tmp_path: Path) -> None:
     config = settings(tmp_path)
     problem = problem_set(config.problems).fitness[0]
-    patches = [{"problem": problem.problem_id, "patch": code} for code in (problem.reference, problem.buggy)]
+    patches = [lane.Patch(problem=problem.problem_id, patch=code) for code in (problem.reference, problem.buggy)]
     right, wrong = lane.test_patches.fn(patches, config)
     assert right["passed"] and not wrong["passed"]
     (account,) = Ledger(Store(config.store.path)).accounts()
@@ -33,4 +33,4 @@ def test_a_closed_budget_refuses_before_anything_is_judged(tmp_path: Path) -> No
     problem = problem_set(config.problems).fitness[0]
     with pytest.raises(BudgetClosedError, match="1 were not judged"):
         for _ in range(2):  # the first one learns what such work takes
-            lane.test_patches.fn([{"problem": problem.problem_id, "patch": problem.reference}], config)
+            lane.test_patches.fn([lane.Patch(problem=problem.problem_id, patch=problem.reference)], config)

@@ -97,7 +97,7 @@ def test_sums_are_over_lanes_days_and_evolutions(store: Store) -> None:
     assert ledger.spent(price, "a").money == pytest.approx(3.0)
     assert ledger.spent(price, day=today()).gpu_hours == pytest.approx(2.6)
     assert ledger.spent(price).money == pytest.approx(3.0 + 1.05)
-    assert ledger.days(price, "a")["2026-01-01"].training_hours == pytest.approx(1.0)
+    assert ledger.days(price)["2026-01-01"].training_hours == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

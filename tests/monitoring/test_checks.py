@@ -17,7 +17,8 @@ from coral_core.digest import digest
 from coral_core.errors import ConfigError, StoreError
 from coral_core.jobs.jobs import Cost
 from coral_core.ledger import Closure, Ledger, Reason
-from coral_core.queue import Claim, Failure, JobQueue, LaneNote, Ticket
+from coral_core.queue.lane_board import LaneNote
+from coral_core.queue.queue import Claim, Failure, JobQueue, Ticket
 from coral_core.runs.records import JobTiming, Phase
 from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.runs.run_lock import hold

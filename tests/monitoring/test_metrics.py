@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from coral_core.errors import ConfigError
-from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent
+from coral_core.queue.lane_board import DoneJob, LaneNote, Recent
+from coral_core.queue.queue import JobQueue
 from coral_core.store.store import Store
 from flows.cli.health import find_api
 from flows.monitoring.metrics import EVOLUTION, OTHER, POOL, InstallationCollector

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from coral_core.digest import digest
-from coral_core.queue import JobQueue, Ticket
+from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.store.store import Store
 from flows.installation.figures import figures
 from flows.installation.obstacles import DeploymentStatus, obstacles

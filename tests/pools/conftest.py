@@ -16,8 +16,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from coral_core.queue import JobQueue, LaneNote
-from coral_core.queue.tickets import digest_of
+from coral_core.queue.lane_board import LaneNote
+from coral_core.queue.queue import JobQueue, digest_of
 from coral_core.store.store import Store
 from tests.rehearsal_runs import Coral
 from tests.waiting import until
@@ -162,7 +162,7 @@ def pools(installation: tuple[Path, str], tmp_path: Path, request: pytest.Fixtur
     yield made
     made.end()
     for note in made.lanes():  # the store goes away with the test: its lanes must not live on
-        made.queue().lanes.ask_to_end(note.lane, "the test is over")
+        made.queue().lanes.ask_to_end(note.lane)
     until(lambda: not made.lanes() or not any(alive(n.pid) for n in made.lanes()), 40)
 
 

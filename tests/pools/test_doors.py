@@ -17,7 +17,7 @@ from coral_core.config import RunConfig
 from coral_core.jobs.job_content import job_for_patch
 from coral_core.ledger import Ledger
 from coral_core.lm.base_model import TINY
-from coral_core.queue import Ticket
+from coral_core.queue.queue import Ticket
 from tests.pools.conftest import Pools, connected
 from tests.waiting import until
 

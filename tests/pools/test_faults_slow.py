@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +13,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Pending
 
+from coral_core.config.budget_config import LanePrices
+from coral_core.ledger import Ledger
 from tests.pools.conftest import SLOW, Pools, alive, descendants, engine_of, kill, up_again, worker_pid
 from tests.pools.test_faults import finish, same
 from tests.rehearsal_runs import SMALL, Coral
@@ -132,8 +133,8 @@ def test_two_evolutions_are_served_alike(pools: Pools) -> None:
     shares: list[float] = []
 
     def over() -> bool:
-        served = pools.queue().lanes.served()
-        totals = [sum(s.seconds for (_, run), s in served.items() if run.startswith(n)) for n in ("run-1", "run-2")]
+        hours = Ledger(pools.queue().store).evolutions(LanePrices())
+        totals = [sum(spent.gpu_hours for run, spent in hours.items() if run.startswith(n)) for n in ("run-1", "run-2")]
         if min(totals) > 0:
             shares.append(totals[0] / sum(totals))
         return any(run.poll() is not None for run in both)
@@ -142,21 +143,6 @@ def test_two_evolutions_are_served_alike(pools: Pools) -> None:
     for run in both:
         finish(run)
     assert shares and 0.4 <= shares[-1] <= 0.6, shares[-5:]
-
-
-def test_two_stores_take_turns_on_one_pool(pools: Pools, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Lanes belong to a store. Where all places are taken, those of one make room for those of the other."""
-    other = Pools(Path(pools.environment["CORAL_HOME"]), tmp_path_factory.mktemp("other"), pools.url)
-    settings = {"base_model__name": "rehearsal:train=4", "infra__linger": "5", "search__population": "8"}
-    runs = [place.start(**settings, search__generations="6") for place in (pools, other)]
-    until(lambda: pools.work_done("training") >= 2 and other.work_done("training") >= 2, 240, "one store starved")
-    assert all(run.poll() is None for run in runs), "they must overlap for this to say anything"
-    for place, run in zip((pools, other), runs, strict=True):
-        run.kill()
-        run.communicate()
-        for note in place.lanes():
-            place.queue().lanes.ask_to_end(note.lane, "the test is over")
-        until(lambda place=place: not place.lanes(), 40)
 
 
 def _deployed(client: SyncPrefectClient, pools: Pools, **sections: Any) -> FlowRun:

@@ -63,7 +63,7 @@ def test_fifty_kills_at_random_instants(pools: Pools, undisturbed: Coral) -> Non
         assert len(done) == len(set(done)), "a job was booked twice"
         trained_once(round_, killed)
         for note in round_.lanes():
-            round_.queue().lanes.ask_to_end(note.lane, "the round is over")
+            round_.queue().lanes.ask_to_end(note.lane)
     print(f"{sum(counts.values())} kills in {repeats} rounds: {counts}")
     assert all(counts.values()), counts
 

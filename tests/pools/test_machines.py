@@ -8,7 +8,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 
-from coral_core.queue import LaneNote
+from coral_core.queue.lane_board import LaneNote
 from tests.pools.conftest import Pools, connected
 
 pytestmark = pytest.mark.server

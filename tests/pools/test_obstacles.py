@@ -152,7 +152,7 @@ def test_a_pool_that_was_deleted_and_made_again(pools: Pools, client: SyncPrefec
     client.delete_work_pool(POOL)
     lost = f"deployment {TRAIN} has no work pool or queue any more: it was deleted"
     for note in pools.lanes("training"):  # those that work would go on; others are wanted
-        pools.queue().lanes.ask_to_end(note.lane, "for this test")
+        pools.queue().lanes.ask_to_end(note.lane)
     until(lambda: lost in output(pools, run), 120)
     assert pools.call("setup", "--workdir", str(pools.folder)).returncode == 0
     pools.call("up", "--port", pools.url.removesuffix("/api").rsplit(":", 1)[1])

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.server
 
 SABOTEUR = """
 import os, sys
-from coral_core.queue import JobQueue
+from coral_core.queue.queue import JobQueue
 from coral_core.lanes.worker import LaneWorker
 from coral_core.store.store import Store
 finish = JobQueue.finish

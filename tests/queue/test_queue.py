@@ -16,7 +16,8 @@ from coral_core.jobs.jobs import BaseModelIdentity, IdentityJob, TestResult
 from coral_core.lanes.worker import LaneWorker
 from coral_core.ledger import Ledger
 from coral_core.lm.engine_client import InlineEngine
-from coral_core.queue import Failure, JobQueue, LaneNote, Served, Ticket
+from coral_core.queue.lane_board import LaneNote
+from coral_core.queue.queue import Failure, JobQueue, Ticket
 from coral_core.search.strategy import make_search
 from coral_core.store.store import Store
 from tests.waiting import until
@@ -109,7 +110,7 @@ def test_two_evolutions_that_want_one_training_get_one(store: Store, plan: Plann
     assert store.read_adapter(first.digest) is not None
     assert not q.has_ticket(first) and not q.has_ticket(second) and not q.claims()
     (note,) = q.lanes.notes()
-    assert sum(served.jobs for served in note.served.values()) == 1 and note.state == "ended"
+    assert note.jobs == 1 and note.state == "ended"
 
 
 def test_a_failed_job_waits_for_the_executor_and_is_not_taken_again(store: Store, plan: Planner) -> None:
@@ -157,53 +158,6 @@ def test_a_job_that_must_run_alone_waits_and_holds_others_off(store: Store, plan
     assert alone is not None and alone[1].alone
     q.submit(training(plan, third))
     assert q.take("a", host="h") is None and q.take("a", host="other") is not None
-
-
-def test_service_is_fair_to_those_who_wait(store: Store) -> None:
-    """Lane seconds, not jobs, are shared; a late comer neither catches up nor stands behind; weight doubles."""
-    q = queue(store)
-    plans = {name: planner(seed=number) for number, name in enumerate(("long", "short"))}
-    note = LaneNote(lane="l", queue="training", started=0.0, served={"long": Served(jobs=10, seconds=500.0)})
-    q.lanes.write(note)
-    for name, p in plans.items():
-        q.join(name, "", 1.0)
-        for heavy in genes(p):
-            q.submit(training(p, heavy, name))
-    served: dict[str, float] = {"long": 500.0, "short": 0.0}
-    counts = {"long": 10, "short": 0}
-    for _ in range(9):
-        taken = q.take("l")
-        if taken is None:
-            break
-        ticket, claim = taken
-        served[ticket.run_id] += 10.0 if ticket.run_id == "long" else 5.0
-        counts[ticket.run_id] += 1
-        q.finish(claim, ticket)
-        q.lanes.write(
-            note.model_copy(update={"served": {n: Served(jobs=counts[n], seconds=served[n]) for n in served}})
-        )
-    assert served["long"] - 500.0 == 30.0 and served["short"] == 30.0
-
-
-def test_twice_the_weight_gets_twice_the_time(store: Store) -> None:
-    q = queue(store)
-    plans = {name: planner(seed=number) for number, name in enumerate(("heavy", "light"))}
-    q.join("heavy", "", 2.0)
-    q.join("light", "", 1.0)
-    for name, p in plans.items():
-        for heavy in genes(p):
-            q.submit(training(p, heavy, name))
-    counts = {"heavy": 0, "light": 0}
-    note = LaneNote(lane="l", queue="training", started=0.0)
-    for _ in range(9):
-        taken = q.take("l")
-        assert taken is not None
-        ticket, claim = taken
-        counts[ticket.run_id] += 1
-        q.finish(claim, ticket)
-        served = {name: Served(jobs=n, seconds=4.0 * n) for name, n in counts.items()}
-        q.lanes.write(note.model_copy(update={"served": served}))
-    assert counts == {"heavy": 6, "light": 3}
 
 
 def test_a_withdrawn_job_is_stopped_and_the_lane_lives_on(store: Store) -> None:
@@ -257,6 +211,7 @@ def test_who_did_not_look_counts_beats_anew(store: Store, monkeypatch: pytest.Mo
 def test_a_lane_beats_while_its_order_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The API may take minutes to answer; who does not beat is taken for dead."""
     monkeypatch.setattr("coral_core.lanes.worker.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("coral_core.lanes.worker.ASK_SECONDS", 0.05)
     asked, answer = threading.Event(), threading.Event()
 
     def order() -> Any:
@@ -265,13 +220,13 @@ def test_a_lane_beats_while_its_order_is_waited_for(store: Store, monkeypatch: p
         return "stop"
 
     q = queue(store)
-    worker = LaneWorker(store, q, 30, order=order)
+    worker = LaneWorker(store, q, 30, command=order)
     thread = threading.Thread(target=worker.run)
     thread.start()
     assert asked.wait(10)
-    before = q.lanes.read(worker.name)
+    before = q.lanes.read(worker.note.lane)
     assert before is not None
-    until(lambda: (after := q.lanes.read(worker.name)) and after.beat > before.beat + 2, 10)
+    until(lambda: (after := q.lanes.read(worker.note.lane)) and after.beat > before.beat + 2, 10)
     answer.set()
     thread.join(timeout=20)
     assert not thread.is_alive()
@@ -336,7 +291,7 @@ def test_a_lane_whose_machine_is_sick_leaves_the_next_try_to_another(store: Stor
     failed = q.failed(ticket)
     assert failed is not None and "Cannot allocate memory" in failed.ticket.failures[-1].message
     (note,) = q.lanes.notes()
-    assert note.state == "ended" and note.served["one"].jobs == 1 and not q.claims()
+    assert note.state == "ended" and note.jobs == 1 and not q.claims()
 
 
 def test_rubbish_in_the_queue_is_passed_over(store: Store, plan: Planner, caplog: pytest.LogCaptureFixture) -> None:
@@ -350,26 +305,6 @@ def test_rubbish_in_the_queue_is_passed_over(store: Store, plan: Planner, caplog
     assert "counts as absent" in caplog.text
 
 
-def _served(q: JobQueue, shares: dict[str, float]) -> None:
-    jobs = {name: Served(jobs=int(seconds // 6) or 1, seconds=seconds) for name, seconds in shares.items()}
-    q.lanes.write(LaneNote(lane="earlier", queue="training", started=0.0, state="ended", served=jobs))
-
-
-def _serve(q: JobQueue, count: int) -> list[str]:
-    """Whose jobs a lane takes, six seconds each."""
-    got: dict[str, int] = {}
-    order = []
-    for _ in range(count):
-        taken = q.take("l")
-        assert taken is not None
-        order.append(taken[0].run_id)
-        got[taken[0].run_id] = got.get(taken[0].run_id, 0) + 1
-        q.finish(taken[1], taken[0])
-        served = {name: Served(jobs=n, seconds=6.0 * n) for name, n in got.items()}
-        q.lanes.write(LaneNote(lane="l", queue="training", started=0.0, served=served))
-    return order
-
-
 def _submit_all(q: JobQueue, *names: str) -> None:
     for number, name in enumerate(names):
         p = planner(seed=number)
@@ -377,29 +312,42 @@ def _submit_all(q: JobQueue, *names: str) -> None:
             q.submit(training(p, heavy, name))
 
 
-@pytest.mark.parametrize("case", ["comes while the other is idle", "was held for an hour", "is started again"])
-def test_turns_that_were_not_taken_are_gone(store: Store, case: str) -> None:
-    """Between two generations, held by a budget or dead: whoever comes, or comes back, shares from then on."""
+def _serve(q: JobQueue, count: int) -> list[str]:
+    """Evolutions whose jobs a single lane does."""
+    order = []
+    for _ in range(count):
+        taken = q.take("l")
+        assert taken is not None
+        order.append(taken[0].run_id)
+        q.finish(taken[1], taken[0])
+    return order
+
+
+def test_one_lane_serves_two_evolutions_in_turn(store: Store) -> None:
+    """Turns that an evolution did not take, before it came or between two generations, are gone."""
     q = queue(store)
-    q.join("old", "", 1.0)
-    if case == "comes while the other is idle":
-        _served(q, {"old": 3600.0})
-        q.join("new", "", 1.0)
-    else:
-        q.join("new", "", 1.0)
-        _served(q, {"old": 3600.0, "new": 60.0})
-        if case == "is started again":
-            q.join("new", "", 1.0)
+    _submit_all(q, "old")
+    assert _serve(q, 3) == ["old"] * 3
     _submit_all(q, "old", "new")
-    order = _serve(q, 8)
-    assert order.count("old") == order.count("new") == 4, order
+    assert _serve(q, 6) == ["new", "old"] * 3
+
+
+def test_lanes_are_shared_by_jobs_in_flight(store: Store) -> None:
+    """An evolution with long jobs holds no more lanes than one with short jobs."""
+    q = queue(store)
+    _submit_all(q, "long", "short")
+    lanes = {name: q.take(name) for name in "abcd"}
+    assert sorted(taken[0].run_id for taken in lanes.values() if taken) == ["long", "long", "short", "short"]
+    for name, taken in lanes.items():
+        if taken and taken[0].run_id == "short":
+            q.finish(taken[1], taken[0])
+            again = q.take(name)
+            assert again is not None and again[0].run_id == "short"
 
 
 def test_a_job_that_runs_alone_gets_its_machine_also_from_others(store: Store) -> None:
     """Two lanes of one machine that another evolution keeps busy: when it is its turn, they come to rest for it."""
     q = queue(store)
-    q.join("mine", "", 1.0)
-    q.join("other", "", 1.0)
     _submit_all(q, "other")
     lanes = {name: q.take(name, host="box") for name in ("a", "b")}
     plan = planner(seed=9)

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from coral_core.digest import digest
 from coral_core.errors import ConfigError
-from coral_core.queue import DoneJob, JobQueue, LaneNote, Recent, Ticket
-from coral_core.queue.lane_board import MINUTES, MOST_JOBS
+from coral_core.queue.lane_board import MINUTES, MOST_JOBS, DoneJob, LaneNote, Recent
+from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.store.store import Store
 from flows.cli.status import screen
 from flows.installation.figures import figures, percentile

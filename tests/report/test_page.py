@@ -16,7 +16,7 @@ from coral_core.config import GenesConfig, ProblemsConfig
 from coral_core.digest import digest
 from coral_core.genome import Genome
 from coral_core.jobs.jobs import Evaluation
-from coral_core.queue import Failure, JobQueue, Ticket
+from coral_core.queue.queue import Failure, JobQueue, Ticket
 from coral_core.report.build_report import build_report
 from coral_core.report.comparison import compare_runs
 from coral_core.report.comparison_document import comparison_document

@@ -15,7 +15,7 @@ from coral_core.config.budget_config import BudgetConfig, LanePrices, Limits
 from coral_core.digest import digest
 from coral_core.jobs.jobs import Cost
 from coral_core.ledger import LaneAccount, Ledger
-from coral_core.queue import JobQueue, Ticket
+from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.report.live_report import leaderboard, summary
 from coral_core.runs.progress import Progress, ProgressInFull, build_progress, in_full, progress_of
 from coral_core.runs.records import GenomeRecord, JobFailure, JobTiming, Phase, SessionTiming

@@ -12,7 +12,7 @@ from prefect.states import Completed, Crashed, Scheduled
 
 from coral_core.errors import ConfigError
 from flows.work_pools import fleet as fleet_module
-from flows.work_pools.fleet import UNKNOWN, Fleet, RepeatedLog, _Group
+from flows.work_pools.fleet import UNKNOWN, Fleet, RepeatedLog, _Group, in_words
 
 
 class Api:
@@ -32,10 +32,11 @@ def test_a_lane_that_was_lost_is_no_failed_start_and_one_that_crashed_is() -> No
     lost, crashed = (FlowRun(id=uuid4(), flow_id=uuid4(), name=name) for name in ("lost", "crashed"))
     fleet: Any = object.__new__(Fleet)
     fleet._client, fleet._said = Api(), RepeatedLog(fleet_module.log)
-    fleet._groups = {"training": _Group(uuid4(), "pool", started={lost.id: 1.0, crashed.id: 2.0})}
+    fleet._groups = {"training": _Group("d", uuid4(), "pool", started={lost.id: 1.0, crashed.id: 2.0})}
     fleet.give_up(lost, "no sign of life within 25 s of its start")
     assert fleet._client.set == [(lost.id, "Crashed", True)]
-    assert fleet.ended_starts("training") == [(str(crashed.id), "Crashed: image not found", 2.0)]
+    (ended,) = fleet.ended_starts("training")
+    assert ended[::2] == (str(crashed.id), 2.0) and in_words(ended.state) == "Crashed: image not found"
     assert fleet.ended_starts("training") == []
 
 
@@ -65,8 +66,8 @@ def test_a_deployment_that_was_made_anew_has_lanes_of_its_own() -> None:
     fleet: Any = object.__new__(Fleet)
     fleet._client, fleet._parameters, fleet._installation = Keys(), {}, "store"
     fleet._said = RepeatedLog(fleet_module.log)
-    old, new = _Group(uuid4(), "pool", queue_id=uuid4()), _Group(uuid4(), "pool", queue_id=uuid4())
-    for group in (old, new, old):
+    old, new = _Group("d", uuid4(), "pool", queue_id=uuid4()), _Group("d", uuid4(), "pool", queue_id=uuid4())
+    for group in (old, new):
         fleet._groups = {"training": group}
         group.living.clear()
         fleet.start("training")
@@ -82,25 +83,18 @@ def test_two_who_find_a_slot_empty_start_one_lane() -> None:
         fleet: Any = object.__new__(Fleet)
         fleet._client, fleet._parameters, fleet._installation = client, {}, "store"
         fleet._said = RepeatedLog(fleet_module.log)
-        fleet._groups = {"training": _Group(deployment, "pool", queue_id=uuid4())}
+        fleet._groups = {"training": _Group("d", deployment, "pool", queue_id=uuid4())}
         fleet.start("training")
         started += [run.id for run in fleet.living("training")]
     assert len(started) == 2 and len(set(started)) == 1
 
 
 def test_lanes_of_another_flow_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Other:
-        def read_deployment_by_name(self, name: str) -> Any:
-            return SimpleNamespace(id=uuid4(), flow_id=uuid4(), work_pool_name="pool")
-
-        def read_flow(self, flow_id: Any) -> Any:
-            return SimpleNamespace(name="evaluate-genomes")
-
-    monkeypatch.setattr(fleet_module, "short_client", Other)
+    monkeypatch.setattr(fleet_module, "short_client", lambda: None)
     with pytest.raises(
-        ConfigError, match=r"infra\.training\.deployment: mine/big: .*flow evaluate-genomes, and training"
+        ConfigError, match=r"infra\.training\.deployment: evaluate-genomes/big: .*another flow than train"
     ):
-        Fleet({"training": "mine/big"}, "store", "name", 30)
+        Fleet({"training": "evaluate-genomes/big"}, "store", "name", 30)
 
 
 def test_a_flow_run_of_another_server_is_told_apart_from_one_that_ended() -> None:
@@ -168,9 +162,9 @@ class Server:
 def fleet_of(server: Server) -> Any:
     fleet: Any = object.__new__(Fleet)
     fleet._client, fleet._parameters, fleet._installation = server, {}, "store"
-    fleet._said, fleet._away_since, fleet._settled, fleet._plain = RepeatedLog(fleet_module.log), None, 0.0, None
+    fleet._said = RepeatedLog(fleet_module.log)
     made = server.deployment
-    fleet._groups = {"training": _Group(made.id, "pool", "train-adapters/mine", made.work_queue_id)}
+    fleet._groups = {"training": _Group("train-adapters/mine", made.id, "pool", made.work_queue_id)}
     return fleet
 
 
@@ -249,5 +243,5 @@ def test_a_lane_that_was_deleted_with_its_deployment_is_no_failed_start() -> Non
 
     fleet: Any = object.__new__(Fleet)
     fleet._client = Nothing()
-    fleet._groups = {"training": _Group(uuid4(), "pool", started={uuid4(): 1.0})}
+    fleet._groups = {"training": _Group("d", uuid4(), "pool", started={uuid4(): 1.0})}
     assert fleet.ended_starts("training") == []

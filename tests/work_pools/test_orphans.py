@@ -10,7 +10,8 @@ import pytest
 from coral_core.execution import attempts
 from coral_core.jobs.jobs import TrainedAdapter, TrainingJob
 from coral_core.ledger import Ledger
-from coral_core.queue import JobQueue, LaneNote, Ticket, lane_name
+from coral_core.queue.lane_board import LaneNote, lane_name
+from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.search.strategy import make_search
 from coral_core.store.store import Store
 from flows.cli.jobs import rows
@@ -77,7 +78,6 @@ def living(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     queue.prepare()
     for run_id in ("dead", "living"):
         ledger.set_budget(run_id, CONFIG.budget)
-    queue.join("dead", "", 1.0)
     infra = CONFIG.infra.model_copy(
         update={"training": CONFIG.infra.training.model_copy(update={"lanes": 1}), "lease": 0.2}
     )
@@ -111,7 +111,7 @@ def _killed_with(living: Any, job: TrainingJob) -> None:
 
 @pytest.mark.parametrize("case", ["published", "not wanted"])
 def test_a_claim_that_holds_nothing_up_goes_at_once(living: Any, case: str) -> None:
-    living.executor._orphans["training"]._lease = 3600.0
+    living.executor._orphan_seconds = 3600.0
     _killed_with(living, POISON)
     if case == "published":
         _publish(living.store, POISON.digest())
@@ -122,7 +122,7 @@ def test_a_claim_that_holds_nothing_up_goes_at_once(living: Any, case: str) -> N
 
 
 def test_who_lives_is_given_a_lease_to_free_its_job_itself(living: Any) -> None:
-    living.executor._orphans["training"]._lease = 3600.0
+    living.executor._orphan_seconds = 3600.0
     _killed_with(living, POISON)
     living.executor.submit_training(OWN[0])
     still(lambda: living.queue.claim(POISON.digest()), 0.5)

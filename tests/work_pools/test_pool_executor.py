@@ -1,6 +1,5 @@
 """The dispatcher of the work-pools executor without a server: what ends a wait, and what begins anew."""
 
-import contextlib
 import errno
 from concurrent.futures import Future
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coral_core.config import BudgetConfig, RunConfig
+from coral_core.config import RunConfig
 from coral_core.errors import EngineError, StoreError
 from coral_core.evolution.job_runner import Recorder
 from coral_core.evolution.planner import Planner
@@ -17,13 +16,13 @@ from coral_core.execution.local import LocalExecutor
 from coral_core.jobs.jobs import BaseModelIdentity, IdentityJob
 from coral_core.ledger import Ledger
 from coral_core.lm.engine_client import InlineEngine
-from coral_core.queue import Failure, JobQueue, LaneNote, Served, Ticket, lane_name
-from coral_core.queue.fairness import virtual
+from coral_core.queue.lane_board import LaneNote, lane_name
+from coral_core.queue.queue import Failure, FailureReason, JobQueue, Ticket
 from coral_core.search.strategy import make_search
 from coral_core.store.store import Store
 from flows.cli.jobs import retry, rows
 from flows.work_pools import pool_executor as pools
-from flows.work_pools.fleet import Notice
+from flows.work_pools.fleet import UNKNOWN, Notice
 from flows.work_pools.pool_executor import WorkPoolExecutor
 from tests.waiting import still, until
 
@@ -55,7 +54,7 @@ class NoFleet:
     def living(self, *_: Any) -> list[Any]:
         return []
 
-    serving = not_started = ended_starts = living
+    serving = ended_starts = living
 
 
 @pytest.fixture
@@ -109,16 +108,14 @@ def test_leaving_cancels_everybody_although_a_ticket_stays(
     assert all(future.cancelled() for future in futures)
 
 
-@pytest.mark.parametrize(
-    ("error", "again"), [("StoreError", True), ("BaseModelError", True), ("lane-lost", True), ("EngineError", False)]
-)
-def test_a_job_that_was_given_up_starts_anew(executor: WorkPoolExecutor, error: str, again: bool) -> None:
+@pytest.mark.parametrize(("reason", "again"), [("store", True), ("base-model", True), ("other", False)])
+def test_a_job_that_was_given_up_starts_anew(executor: WorkPoolExecutor, reason: str, again: bool) -> None:
     """After a full disk, say; a failure that is only about to be tried again keeps its count."""
-    queue = executor._queues["training"]
+    queue = executor._pools["training"].queue
     queue.submit(ticket())
     taken = queue.take("lane")
     assert taken is not None
-    queue.fail(taken[1], taken[0], Failure(lane="lane", error=error, message="the disk is full"))
+    queue.fail(taken[1], taken[0], Failure(lane="lane", reason=FailureReason(reason), error="", message="full"))
     executor._over.set()
     executor._thread.join()
     executor._over.clear()
@@ -129,7 +126,7 @@ def test_a_job_that_was_given_up_starts_anew(executor: WorkPoolExecutor, error: 
 
 def test_an_answer_that_a_dead_evolution_left_is_not_believed(executor: WorkPoolExecutor) -> None:
     job = IdentityJob(queue="training", base_model=CONFIG.base_model)
-    queue = executor._queues["training"]
+    queue = executor._pools["training"].queue
     queue.publish_answer(job.digest(), PLANNER.base("training").model_copy(update={"numerics_class": "an old machine"}))
     future = executor.submit_identity(job)
     assert queue.answer(job.digest(), BaseModelIdentity) is None and not future.done()
@@ -138,51 +135,11 @@ def test_an_answer_that_a_dead_evolution_left_is_not_believed(executor: WorkPool
     executor.close()
 
 
-def test_lanes_that_all_wait_for_a_gpu_are_said(executor: WorkPoolExecutor) -> None:
-    """They are running flow runs: Prefect knows of nothing that they wait for."""
-    runs = [SimpleNamespace(id="1", state_type="RUNNING"), SimpleNamespace(id="2", state_type="RUNNING")]
-    fleet: Any = executor._fleet
-    fleet.serving = lambda name: runs if name == "training" else []
-    queue = executor._queues["training"]
-    queue.submit(ticket())
-    notes = [
-        LaneNote(lane=lane_name("training", run.id), queue="training", host="box", started=0, state="starting")
-        for run in runs
-    ]
-    for note in notes:
-        queue.lanes.write(note)
-    executor._start_lanes("training")
-    assert executor.notice.startswith("all GPUs of box are taken by other lanes, and 2 wait for one")
-    queue.lanes.write(notes[0].model_copy(update={"state": "working", "beat": 1}))
-    executor._start_lanes("training")
-    assert executor.notice == "", "one of them works"
-    executor.close()
-
-
-def test_turns_that_a_closed_budget_kept_it_from_are_gone(executor: WorkPoolExecutor) -> None:
-    """It shares from the day's turn on; else it would have all lanes for as long as it was held."""
-    queue, ledger = executor._queues["training"], executor._ledger
-    ledger.set_budget("run", BudgetConfig.model_validate({"evolution": {"gpu_hours": 0}}))
-    executor.submit_training(JOB)
-    until(lambda: executor._closed.get("training"))
-    queue.join("other", "", 1.0)
-    other = LaneNote(
-        lane="other", queue="training", started=0, state="ended", served={"other": Served(jobs=600, seconds=3600)}
-    )
-    queue.lanes.write(other)
-    before = {note.run_id: virtual(note, "training", queue.lanes.served()) for note in queue._runs()}
-    ledger.set_budget("run", CONFIG.budget)
-    until(lambda: executor._closed.get("training") is None)
-    after = {note.run_id: virtual(note, "training", queue.lanes.served()) for note in queue._runs()}
-    assert (before["run"], after["run"]) == (0.0, 3600.0) and before["other"] == after["other"] == 3600.0
-    executor.close()
-
-
 @pytest.mark.parametrize("error", ["OSError", "BlockingIOError", "MemoryError", "JudgeError", "KeyError"])
 def test_what_may_be_of_one_machine_is_tried_again(executor: WorkPoolExecutor, error: str) -> None:
     """A machine without room for another process, say, must not end the search at the first try."""
     future = executor.submit_training(JOB)
-    queue = executor._queues["training"]
+    queue = executor._pools["training"].queue
     for tries in range(1, CONFIG.infra.attempts):
         play(queue, lambda ticket, claim: queue.fail(claim, ticket, Failure(lane="lane", error=error, message="sick")))
         until(lambda tries=tries: [t.tries for t in queue.waiting("run")] == [tries])
@@ -203,7 +160,7 @@ def play(queue: JobQueue, act: Any, lane: str = "lane") -> Ticket:
 
 def lose_lanes(executor: WorkPoolExecutor, future: Future[Any], answers: bool) -> list[Ticket]:
     """Lanes die of every job, one after the other; but they answer what base model they have, if they do."""
-    queue, taken = executor._queues["training"], []
+    queue, taken = executor._pools["training"].queue, []
 
     def act(ticket: Ticket, claim: Any) -> None:
         if ticket.kind == "identity" and answers:
@@ -212,11 +169,11 @@ def lose_lanes(executor: WorkPoolExecutor, future: Future[Any], answers: bool) -
         else:
             queue.lanes.write(LaneNote(lane=claim.lane, queue="training", started=0.0, state="ended", ended="killed"))
 
-    while not future.done():
-        with contextlib.suppress(AssertionError):  # there is none left
-            taken.append(play(queue, act, f"lane-{len(taken)}"))
-            until(lambda: queue.claim(taken[-1].digest) is None)
-            until(lambda: not answers or taken[-1].kind != "identity" or taken[-1].digest not in executor._pending)
+    while (found := until(lambda: future.done() or queue.take(f"lane-{len(taken)}"))) is not True:
+        taken.append(found[0])
+        act(*found)
+        until(lambda: queue.claim(taken[-1].digest) is None)
+        until(lambda: not answers or taken[-1].kind != "identity" or taken[-1].digest not in executor._pending)
     return [ticket for ticket in taken if ticket.kind == "training"]
 
 
@@ -228,7 +185,7 @@ def test_a_job_that_takes_its_lane_down_each_time_makes_its_genome_infeasible(ex
     assert found.infeasible == "poison" and "10 lanes were lost" in found.reason and "(killed)" in found.reason
     assert [ticket.losses for ticket in tries] == list(range(10)), "a lane took a job as if it had not been lost before"
     assert [ticket.alone for ticket in tries] == [False] * 2 + [True] * 8
-    assert executor._store.read_adapter(JOB.digest()) == found and not executor._queues["training"].all_failed()
+    assert executor._store.read_adapter(JOB.digest()) == found and not executor._pools["training"].queue.all_failed()
     executor.close()
 
 
@@ -239,7 +196,7 @@ def test_lanes_that_do_nothing_else_either_are_no_evidence(executor: WorkPoolExe
     with pytest.raises(EngineError, match=r"10 lanes were lost.*coral jobs retry"):
         future.result(timeout=0)
     executor.close()
-    store, queue = executor._store, executor._queues["training"]
+    store, queue = executor._store, executor._pools["training"].queue
     assert store.read_adapter(JOB.digest()) is None
     (row,) = [row for row in rows(store) if row["digest"] == JOB.digest()]
     assert row["state"] == "failed" and row["tries"] == 10 and "killed" in row["reason"]
@@ -252,7 +209,9 @@ def test_a_question_that_no_lane_answered_is_no_failed_job() -> None:
     folder: Any = SimpleNamespace(append_timing=noted.append, run_id="run")
     recorder = Recorder(folder)
     for kind in ("training", "identity", "evaluation"):
-        recorder.job_failed(kind, "0" * 64, Failure(lane="l", error="lane-lost", message="killed"))
+        recorder.job_failed(
+            kind, "0" * 64, Failure(lane="l", error="lane-lost", message="killed", reason=FailureReason.LANE_LOST)
+        )
     assert [row.kind for row in noted] == ["training", "evaluation"]
 
 
@@ -285,8 +244,8 @@ def test_a_lane_of_another_server_keeps_its_job_while_it_beats(
     executor: WorkPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store may be used with several servers; only its notes know of all lanes."""
-    monkeypatch.setattr(executor._fleet, "ended_state", lambda *_: pools.UNKNOWN, raising=False)
-    queue, run = executor._queues["training"], "5f0f5c1e-0000-4000-8000-000000000000"
+    monkeypatch.setattr(executor._fleet, "ended_state", lambda *_: UNKNOWN, raising=False)
+    queue, run = executor._pools["training"].queue, "5f0f5c1e-0000-4000-8000-000000000000"
     note = LaneNote(
         lane=lane_name("training", run),
         queue="training",

@@ -40,7 +40,7 @@ def test_an_api_that_takes_its_time_does_not_hold_the_lock_that_submissions_need
         executor.submit_training(JOB)
         claimed = None
         while claimed is None:
-            claimed = executor._queues["training"].take("lane", "5f0f5c1e-0000-4000-8000-000000000000", "box")
+            claimed = executor._pools["training"].queue.take("lane", "5f0f5c1e-0000-4000-8000-000000000000", "box")
         assert asked.wait(LONG)
         executor.submit_evaluation(PLANNER.evaluation(None))  # returns although the API has not answered
         assert executor.running() == (JOB.digest()[:12],)

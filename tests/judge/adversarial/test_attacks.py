@@ -110,7 +110,7 @@ def test_lane_and_engine_are_unharmed(tmp_path: Path) -> None:
         for job in jobs:
             assert not executor.submit_test(job).result(timeout=120).passed
         assert executor.submit_test(right).result(timeout=120).passed
-        assert not executor._workplaces[0].engine.pid, "test jobs start no engine"
+        assert not executor._lanes[0].engine.pid, "test jobs start no engine"
         planner = Planner.of_config(config)
         evaluation = executor.submit_evaluation(planner.evaluation(None)).result(timeout=120)
     assert not evaluation.infeasible and len(evaluation.records) == 6
