@@ -1,1 +1,1 @@
-"""A lane works through jobs: it trains adapters, evaluates genomes and publishes the results."""
+"""Lanes: each works through jobs, which train adapters, evaluate genomes or test code, and publishes the results."""

@@ -1,8 +1,7 @@
-"""Where what comes from others may point on this machine: parameters of a flow run, and jobs of a shared queue.
+"""Restricts the paths in untrusted parameters of flow runs and in jobs of a shared queue to allowed folders.
 
-A flow run that the Prefect server hands to a worker carries paths that anybody may have written who can start flow
-runs; a ticket in a store's queue carries some that anybody may have written who can write in the store. Both are held to
-the folders that whoever runs the worker has named, in the worker's environment::
+Anybody who can start flow runs chooses the paths in their parameters; anybody who can write in the store chooses the
+paths in the tickets of its queue. Both must lie below the folders that the environment of the worker names::
 
     CORAL_ROOTS                   folders, separated as in PATH, for all kinds below that have no own variable
     CORAL_ROOTS_RUNS              folders of runs (`runs`)
@@ -12,10 +11,10 @@ the folders that whoever runs the worker has named, in the worker's environment:
     CORAL_ROOTS_CODE              data whose source runs what is found there (package, quixbugs, plug-ins); only this one
     CORAL_ALLOW_MISSING_LAYERS    sandbox layers that `scoring.judge.allow_missing_layers` may name
 
-Without any of them the one root is the folder where the worker starts flow runs, and no code of others is run. Commands
-of a person at a terminal are not held to roots: they have that person's rights. Looks at names and links, never at
-content. Not covered: who can write below a root can put a link there after the look, so give roots to those only who
-may use whatever the worker may use.
+Without any of them the only root is the folder in which the worker starts flow runs, and no code from such paths is run.
+Commands at a terminal are not restricted, since they have the rights of their user. Only names and links are checked,
+never content. Not covered: a user who can write below a root can create a link there after the check, so grant write
+access below roots only to users who may access everything that the worker can.
 """
 
 import os
@@ -47,6 +46,7 @@ WORDS: dict[Kind, str] = {
 }
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 LONGEST = 4096
+"""Most characters of a path."""
 
 
 def variable(kind: Kind) -> str:
@@ -55,7 +55,7 @@ def variable(kind: Kind) -> str:
 
 
 class Roots(Frozen):
-    """The folders below which each kind of place may lie. Empty: nowhere."""
+    """The folders below which paths of each kind must lie. Empty: no path of this kind is allowed."""
 
     runs: tuple[str, ...] = ()
     store: tuple[str, ...] = ()
@@ -66,7 +66,16 @@ class Roots(Frozen):
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] | None = None, here: Path | None = None) -> Self:
-        """What the environment names, else the folder `here`, which is that of this process. Raises `ConfigError`."""
+        """The roots that an environment names.
+
+        Args:
+            environment: Variables; None: those of this process.
+            here: Root of all kinds but code if no variable names one; None: the current folder. The root folder of
+                the file system is never used.
+
+        Raises:
+            ConfigError: a variable names a relative path.
+        """
         given = os.environ if environment is None else environment
         here = here or Path.cwd()
         usual = _listed(ALL, given[ALL]) if ALL in given else (str(here),) if here != Path(here.anchor) else ()
@@ -78,11 +87,15 @@ class Roots(Frozen):
         return cls(**found, missing_layers=layers)
 
     def place(self, kind: Kind, key: str, value: str) -> Path:
-        """The whole path that `value` means, with no link in it, which lies below a root of `kind`.
+        """Resolve a path and check that it lies below a root.
 
         Args:
-            key: What errors call it.
-            value: As it was given; relative to this process's folder.
+            kind: Which roots apply.
+            key: Name of the value in errors, such as a configuration key.
+            value: The path, absolute or relative to the current folder.
+
+        Returns:
+            The absolute path with all links resolved.
 
         Raises:
             ConfigError: it lies elsewhere, or is no path.
@@ -104,19 +117,27 @@ class Roots(Frozen):
         )
 
     def check_config(self, config: RunConfig) -> None:
-        """Refuse a configuration that names a place outside, or takes a risk that is not allowed. Raises `ConfigError`."""
+        """Check all paths and the sandbox layers of a configuration. Raises `ConfigError` if one is not allowed."""
         self.place("runs", "runs", config.runs)
         self.check_lanes(config, config.store.path)
 
     def check_lanes(self, config: RunConfig, store: str) -> None:
-        """What lanes of `store` would refuse of the jobs of `config`. Raises `ConfigError`."""
+        """Check what lanes would check of the jobs of a configuration.
+
+        Args:
+            config: Configuration of the evolution.
+            store: Path of the store whose lanes do the jobs.
+
+        Raises:
+            ConfigError: a path or a missing sandbox layer is not allowed.
+        """
         self.place("store", "store.path", store)
         self._problems(config.problems)
         self._base_model(config.base_model)
         self._judge(config.scoring.judge)
 
     def check_job(self, job: IdentityJob | TrainingJob | EvaluationJob | TestJob) -> None:
-        """The same of a job from a queue that others can write to. Raises `ConfigError`."""
+        """Check the paths and sandbox layers of a job from a shared queue. Raises `ConfigError` if one is not allowed."""
         if not isinstance(job, TestJob):
             self._base_model(job.base_model)
         if not isinstance(job, IdentityJob):
@@ -159,17 +180,17 @@ class Roots(Frozen):
 
 
 def _real_path(text: str) -> Path | None:
-    """The whole path without links in it; None when `text` cannot be the path of a folder or file."""
+    """The absolute path with all links resolved; None if `text` cannot be a path."""
     if not text or len(text) > LONGEST or "\0" in text or "://" in text:
         return None
     try:
         return Path(os.path.realpath(Path(text).expanduser()))
-    except (ValueError, OSError, RuntimeError):  # no text that a file can be called by; ~ of nobody
+    except (ValueError, OSError, RuntimeError):  # no valid file name; ~ of an unknown user
         return None
 
 
 def _listed(name: str, value: str) -> tuple[str, ...]:
-    """Folders of a variable. An empty one names none."""
+    """The folders in the value of a variable; none if it is empty."""
     folders = tuple(part for part in value.split(os.pathsep) if part)
     for folder in folders:
         if not Path(folder).is_absolute():

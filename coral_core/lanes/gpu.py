@@ -1,7 +1,7 @@
-"""A GPU for a lane: the lane takes one for itself before its engine starts, and waits while all are taken.
+"""Reserves a GPU for a lane before its engine starts; the lane waits while all are taken.
 
-It does not share one: a second base model beside the first may leave no room, and the search takes out of memory for a
-finding about a genome. While it waits, its account is not open yet, so it costs nothing.
+Lanes do not share a GPU: two base models may exhaust its memory, and the search counts out of memory as a property of the
+genome. The account of a waiting lane is not open yet, so waiting costs nothing.
 """
 
 import contextlib
@@ -19,21 +19,22 @@ from coral_core.queue.queue import JobQueue
 log = logging.getLogger("coral.lane")
 
 KIND = "CORAL_LANE_GPU"
-"""Set by pools whose lanes are to take a GPU for themselves: the kind they are meant for. Kubernetes gives each its own."""
+"""Variable of the kind of GPU that lanes of a pool reserve. Pools on Kubernetes do not set it: each lane is given its own."""
 
 
 @contextlib.contextmanager
 def own_gpu(queue: JobQueue, lane: str, end_of: Callable[[float], Ended | None]) -> Iterator[Ended | None]:
-    """Have a GPU that no other lane of this store uses, by CUDA_VISIBLE_DEVICES, for as long as this lasts.
+    """Reserve a GPU that no other lane of this store uses, and select it by CUDA_VISIBLE_DEVICES within the context.
 
-    Nothing is done where the pool does not ask for it (`CORAL_LANE_GPU`), where one was chosen, or where there is none.
+    Nothing is done if the pool does not request it (`CORAL_LANE_GPU`), if a GPU was selected before, or if there is none.
 
     Args:
         queue: The lane's queue.
-        lane: The lane's name, for the log.
-        end_of: Why the lane ends now, given the seconds for which no free job was seen; None while it waits on.
+        lane: The lane's id, for the log.
+        end_of: Given the seconds since a free job was last seen, says why the lane ends now; None: it goes on waiting.
 
-    Yields why the lane ends before it got one, or None.
+    Yields:
+        None, or why the lane ends before it got a GPU.
 
     Raises:
         StoreError: the store cannot hold locks.

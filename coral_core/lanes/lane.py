@@ -1,9 +1,9 @@
-"""A lane's work: an engine, a judge and the store, one job after another.
+"""Runs the jobs of one lane: trains adapters, evaluates genomes, tests code, and publishes the results.
 
 The same code serves all executors: `inline` calls it in a thread of this process, `local` in a
 thread per lane, `work-pools` in a lane flow. Results are published before they are
-returned; what is in the store already is not done again. Not covered here: queues,
-retries (flows/work_pools) and jobs that do not return (`Backstop` in worker.py).
+returned; a job whose result is in the store is not done again. Not covered: queues, retries
+(execution/attempts.py) and jobs that do not return (worker.py).
 """
 
 import logging
@@ -61,20 +61,25 @@ from coral_core.time_limit import TimeLimit
 log = logging.getLogger("coral.lane")
 
 COMPLETION_CHARACTERS = 8_000
+"""Characters of each completion and patch that an evaluation keeps."""
 
 
 class Lane:
-    """Does training, evaluation and test jobs, one at a time; only `stop` may be called from another thread.
+    """Runs training, evaluation, test and identity jobs, one at a time. Only `stop` may be called from another thread.
 
-    A job's `seconds` count from when problems and base model are in memory to the last score; whatever runs when they
-    are over is ended, and the job fails with `EngineTimeOutError`. It never ends with another verdict or score.
+    The time limit of a job starts when problems and base model are in memory. When it is over, the work in progress is
+    ended and the job fails with `EngineTimeOutError`; a time limit never changes a verdict or a score.
+
+    Args:
+        store: Results are published here; adapters are read from here.
+        engine: Trains adapters and generates completions. The lane owns it: `close` ends it.
     """
 
     def __init__(self, store: Store, engine: Engine) -> None:
         self.store = store
         self.engine = engine
         self.limit: TimeLimit | None = None
-        """Of the job in flight; None when there is none."""
+        """Time limit of the job in flight; None if there is none."""
         self._measurer = MeasuringProcess()
         self._texts = TextProcess()
         self._judge: Judge | None = None
@@ -82,11 +87,11 @@ class Lane:
         self._reference_lines: dict[str, list[int]] = {}
         self._lock = threading.Lock()
         self._files: tuple[BaseModelConfig | None, tuple[object, ...]] = (None, ())
-        """The base model that the engine was asked for last, and the state of its files before."""
+        """The base model that the engine was last asked to load, and the state of its files before that."""
         self.stopped = False
 
     def stop(self) -> None:
-        """End the job in flight, from any thread: it fails soon, and this lane does no other."""
+        """End the job in flight, from any thread. It fails soon; this lane takes no further job."""
         with self._lock:
             self.stopped = True
             judge = self._judge
@@ -97,7 +102,7 @@ class Lane:
             judge.kill()
 
     def close(self) -> None:
-        """End the engine, the judge and the plug-ins."""
+        """End the processes of engine, judge and plug-ins."""
         self.engine.close()
         self._measurer.close()
         self._texts.close()
@@ -106,7 +111,12 @@ class Lane:
             self._judge = None
 
     def do(self, job: Job, seconds: float) -> Result:
-        """Do a job of any kind within `seconds`; raises as the method of its kind does."""
+        """Run a job of any kind. Raises as the method for its kind does.
+
+        Args:
+            job: The job.
+            seconds: Time limit; identity jobs have none.
+        """
         if isinstance(job, TrainingJob):
             return self.train(job, seconds)
         if isinstance(job, EvaluationJob):
@@ -114,10 +124,17 @@ class Lane:
         return self.test(job, seconds) if isinstance(job, TestJob) else self.identify(job)
 
     def train(self, job: TrainingJob, seconds: float) -> TrainedAdapter:
-        """Train and publish the adapter of `job` within `seconds`; an infeasible one is published as such.
+        """Train and publish an adapter. An infeasible one is published as such, not raised.
+
+        Args:
+            job: The training.
+            seconds: Time limit; loading the base model is not counted.
+
+        Returns:
+            The record of the adapter, from the store if it was there.
 
         Raises:
-            EngineError: the engine failed or the time ran out; the job may be tried again.
+            EngineError: the engine failed or the time limit is over; the job may be tried again.
             StoreError: the result cannot be written.
         """
         digest = job.digest()
@@ -149,11 +166,20 @@ class Lane:
         return record
 
     def evaluate(self, job: EvaluationJob, seconds: float) -> Evaluation:
-        """Generate, judge and score within `seconds`; publish the evaluation.
+        """Generate completions, judge the patches, compute the scores, and publish the evaluation.
+
+        Args:
+            job: The evaluation.
+            seconds: Time limit; loading problems and base model is not counted.
+
+        Returns:
+            The evaluation, from the store if it was there.
 
         Raises:
-            EngineError, StoreError: as `train`; `AdapterError` where there is no adapter, or it is not what was trained: then it is moved away.
+            AdapterError: the adapter is not in the store, or the engine cannot use it; then it is set aside.
+            EngineError: the engine failed or the time limit is over; the job may be tried again.
             JudgeError: the judge reached no verdict.
+            StoreError: the result cannot be written.
         """
         digest = job.digest()
         if (found := self.store.read_evaluation(digest)) is not None:
@@ -185,7 +211,7 @@ class Lane:
         except Infeasible as error:
             evaluation = Evaluation.of_infeasible(job, error.reason, str(error))
         except AdapterError:
-            self.store.set_aside("adapter", training_digest)  # its checksums hold: it would keep a sound one out
+            self.store.set_aside("adapter", training_digest)  # its checksums are right, so it would be kept otherwise
             raise
         spent = evaluation.cost.model_copy(update={"seconds": time.perf_counter() - started})
         evaluation = evaluation.model_copy(update={"cost": spent})
@@ -193,12 +219,22 @@ class Lane:
         return evaluation
 
     def identify(self, job: IdentityJob) -> BaseModelIdentity:
-        """What the base model is here. It is loaded, so that the jobs that follow find it warm. Raises as `train` does."""
+        """Load a base model and identify it; the following jobs find it loaded. Raises `EngineError`."""
         self._let_go_of_old_files(job.base_model)
         return self.engine.load(job.base_model)
 
     def test(self, job: TestJob, seconds: float) -> TestResult:
-        """Judge the code of `job` within `seconds`; starts no engine. Raises `JudgeError`, `ProblemError`, `EngineError`."""
+        """Judge the code of a test job. No engine is started.
+
+        Args:
+            job: Names the problem and holds the code.
+            seconds: Time limit of the judge.
+
+        Raises:
+            EngineError: this lane has another version of the problem or of the judge, or the time limit is over.
+            JudgeError: the judge reached no verdict.
+            ProblemError: the problem cannot be found.
+        """
         started = time.perf_counter()
         problem = find_problem(job.problems, job.problem_id)
         if problem.digest() != job.problem_digest:
@@ -273,7 +309,7 @@ class Lane:
         )
 
     def _lines_of(self, job: EvaluationJob, judge: Judge, problems: Sequence[Problem], limit: TimeLimit) -> list[int]:
-        """Work of the references, counted once per split; proves that each still passes its own cases."""
+        """Executed lines of each reference, counted once per split. Raises if a reference fails its own cases."""
         key = f"{job.problems_digest} {job.judge.model_dump_json()}"
         if key not in self._reference_lines:
             self._reference_lines[key] = judge.reference_lines(problems, limit.left())
@@ -281,7 +317,7 @@ class Lane:
 
     @contextmanager
     def _limited(self, seconds: float) -> Iterator[TimeLimit]:
-        """The limit of the job that runs within; whoever watches the lane sees it."""
+        """Set `limit`, by which the lane is watched, for the job that runs within the context."""
         self.limit = limit = TimeLimit(seconds)
         try:
             yield limit
@@ -289,7 +325,7 @@ class Lane:
             self.limit = None
 
     def _let_go_of_old_files(self, base: BaseModelConfig) -> bool:
-        """Close an engine whose base model is of files that were changed since it was asked for; was there one?"""
+        """Close the engine if the files of its base model have changed since it loaded them; returns whether they have."""
         now = (base, files_state(base))
         old = self._files[0] == base and self._files != now
         if old:
@@ -303,9 +339,9 @@ class Lane:
                 self._let_go_of_old_files(job.base_model)
             identity = self.engine.load(job.base_model)
             if identity.content_id != job.base_content_id and self._let_go_of_old_files(job.base_model):
-                identity = self.engine.load(job.base_model)  # of the files that this evolution has seen
+                identity = self.engine.load(job.base_model)  # from the changed files
         except (EngineDiedError, EngineMemoryError, EngineTimeOutError) as error:
-            # of this machine, and not of a genome that has not begun yet: no finding may follow from it
+            # the failure is this machine's, not the genome's, so it must not count as evidence against the genome
             raise EngineError(f"base model {job.base_model.name} could not be loaded: {error}") from error
         if (identity.content_id, identity.numerics_class) != (job.base_content_id, job.numerics_class):
             raise EngineError(
@@ -316,7 +352,7 @@ class Lane:
             )
 
     def _judge_for(self, config: JudgeConfig) -> Judge:
-        """The judge with these limits; kept warm between jobs of one configuration."""
+        """The judge for a configuration; it is kept between jobs of the same configuration."""
         key = config.model_dump_json()
         with self._lock:
             if self.stopped:

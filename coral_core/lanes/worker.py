@@ -1,13 +1,13 @@
-"""A lane that works through a queue: takes a job, does it, publishes, takes the next.
+"""Works through a queue as one lane: takes a job, runs it, publishes the result, takes the next.
 
-The lane supervises; its engine, a child process, holds torch. The lane ends when no job has come for `linger` seconds,
+The lane supervises; its engine, a child process, holds torch. The lane ends when there was no job for `linger` seconds,
 when it is asked to, or when it is cancelled. Three threads run beside the work:
 
-- one writes the beats, by which other processes know that the lane lives, and stops a job that nobody wants any more;
-- one asks for the lane's command, of a server that may take its time: that must not hold up the beats;
-- one stops a job that outlasts its time limit; if the job does not return even then, it ends the process.
+- one writes heartbeats, by which other processes know that the lane is alive, and stops a job that no evolution requests;
+- one polls the lane's command from the server; it is separate because a slow server must not delay heartbeats;
+- one stops a job that exceeds its time limit; if the job does not return even then, it ends the process.
 
-Not covered: starting lanes, and trying a job again.
+Not covered: starting lanes, and further attempts at a failed job.
 """
 
 import contextlib
@@ -37,28 +37,30 @@ from coral_core.time_limit import TimeLimit
 log = logging.getLogger("coral.lane")
 
 LOOK_SECONDS = 0.1
+"""Mean time between two looks into an empty queue."""
 ASK_SECONDS = 3.0
+"""Time between two polls of the lane's command."""
 SLACK_SECONDS = 30.0
-"""A job that runs so long after its limit is stopped: what enforces the limit itself has failed."""
+"""A job that still runs so long after its time limit is stopped from outside, since the limit was not enforced within."""
 GRACE_SECONDS = 10.0
-"""A job that runs so long after it was stopped takes the lane's process with it."""
+"""If a job does not return so long after it was stopped, the lane's process is ended."""
 WATCH_SECONDS = 0.5
 CLOSED_SECONDS = 2.0
-"""A lane that waits for a budget to open costs what it waits to save: it lingers no longer than this."""
+"""Idle time after which a lane ends if budgets allow no job; it is short, because waiting is booked to the budget, too."""
 Command = Literal["go on", "finish", "stop"]
 
 
 @dataclass(eq=False)
 class _JobInFlight:
-    """The job that the lane does now."""
+    """The job that the lane runs now."""
 
     ticket: Ticket
     claim: Claim
     stopped: str = ""
-    """Why it was stopped on purpose; empty while it was not."""
+    """Why it was stopped on purpose; empty if it was not."""
     stopped_at: float | None = None
     outlasted: TimeLimit | None = None
-    """The limit that it was stopped for."""
+    """The time limit that it exceeded before it was stopped; None if it did not."""
 
 
 class LaneWorker:
@@ -66,13 +68,13 @@ class LaneWorker:
 
     Args:
         store: The store that all lanes share.
-        queue: Which queue to serve.
+        queue: The queue to serve.
         linger: Seconds without a job after which the lane ends.
-        flow_run_id: The Prefect flow run that this lane is, if any.
-        command: Asked every few seconds; "finish" ends the lane after the job in flight, "stop" ends both.
-        make_engine: Makes the engine (tests put their own here).
-        ledger: Asked before each job whether its evolution may still spend; None: not asked (tests).
-        roots: Where jobs may point on this machine; None: anywhere, for a queue that only one's own jobs are in.
+        flow_run_id: The Prefect flow run of this lane; empty outside Prefect.
+        command: Polled every `ASK_SECONDS`. "finish" ends the lane after the job in flight, "stop" ends both.
+        make_engine: Creates the engine; also called to replace an engine that was stopped.
+        ledger: Asked before each job whether the budget of its evolution allows it; None: no budget is checked.
+        roots: Folders that jobs may name on this machine; None: any, for a queue without jobs of other users.
     """
 
     def __init__(
@@ -112,11 +114,17 @@ class LaneWorker:
 
     @property
     def note(self) -> LaneNote:
-        """What the lane reports of itself now."""
+        """The lane's note as written last."""
         return self._note
 
     def run(self) -> Ended:
-        """Work until there is nothing left to do. The lane's note says how it ended, also when that was an exception."""
+        """Work until there is nothing left to do, or until the lane is asked to end.
+
+        The lane's note records how it ended, including exceptions.
+
+        Raises:
+            StoreError: the store cannot be used; `OSError` and `MemoryError` of a job are raised, too.
+        """
         self._queue.prepare()
         self._say(state="starting")
         beats = threading.Thread(target=self._beat, name="beat", daemon=True)
@@ -141,7 +149,7 @@ class LaneWorker:
             if self._job is not None:
                 self._queue.release(self._job.claim)
             self._lane.close()
-            with contextlib.suppress(OSError):  # where the store is gone, nobody is left to be told
+            with contextlib.suppress(OSError):  # if the store is gone, nothing can be written
                 self._say(state="ended", digest="", run_id="", ended=why)
 
     def _work(self) -> Ended:
@@ -157,11 +165,11 @@ class LaneWorker:
                 idle_since = time.monotonic()
             elif idle > CLOSED_SECONDS and self._waits_for_a_budget():
                 return "budget"
-            else:  # lanes that stepped back for each other must not meet again
+            else:  # jitter: lanes that gave a job back for each other must not ask again at the same moment
                 time.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))
 
     def _end_of(self, idle: float) -> Ended | None:
-        """Why the lane ends now, after `idle` seconds without a job; None while it goes on."""
+        """Why the lane ends now, after `idle` seconds without a job; None if it goes on."""
         if self._command != "go on":
             return "cancelled" if self._command == "stop" else "drained"
         if self._queue.lanes.asked_to_end(self._note.lane):
@@ -169,7 +177,7 @@ class LaneWorker:
         return "idle" if idle > self._linger else None
 
     def _waits_for_a_budget(self) -> bool:
-        """Is there work that no budget allows; or none, and the evolution that pays for the waiting may not spend any more?"""
+        """Whether an open job, or idle time booked to the last evolution, is not allowed by a budget."""
         if payer := self._meter.payer:
             self._why_closed(payer)
         return any(closure is not None and not closure.is_passing for closure in self._closed.values())
@@ -182,7 +190,7 @@ class LaneWorker:
         return self._closed[run_id]
 
     def _begun(self, ticket: Ticket, claim: Claim) -> bool:
-        """Is the job on the evolution's account? Otherwise it is given back: its budget has closed meanwhile."""
+        """Book the beginning of a job. False if its budget has closed meanwhile; the claim is then released."""
         if self._ledger is None:
             self._meter.work(ticket.run_id, self._queue.name, ticket.digest, ticket.seconds)
             return True
@@ -216,8 +224,8 @@ class LaneWorker:
         if job.outlasted is not None and error is not None and not isinstance(error, StoreError):
             error = job.outlasted.over(f"the {ticket.kind}")
         self._book(job, waited, time.monotonic() - started, failed=error is not None)
-        with contextlib.suppress(StoreError):  # said by what comes next
-            # a question costs what it takes, and says nothing about what jobs take
+        with contextlib.suppress(StoreError):  # the next use of the store reports it
+            # identity jobs and stopped ones do not count in the mean duration of jobs
             self._meter.drop() if job.stopped or ticket.kind == "identity" else self._meter.rest()
         if job.stopped:
             log.info("%s stopped: %s", name, job.stopped)
@@ -227,16 +235,16 @@ class LaneWorker:
             log.info("%s done in %.1f s", name, time.monotonic() - started)
         else:
             self._report(job, error, trace)
-        if self._lane.stopped:  # a new engine and judge after the old ones were ended on purpose
+        if self._lane.stopped:  # engine and judge were ended on purpose, so new ones are needed
             self._lane.close()
             self._lane = Lane(self._store, self._make_engine())
         self._say(state="idle", digest="", run_id="")
         if isinstance(error, StoreError | OSError | MemoryError):
-            raise error  # disk, processes or memory of this machine are at an end: the next try must not be this lane's
+            raise error  # disk, processes or memory of this machine are exhausted: another lane must make the next attempt
 
     def _call(self, ticket: Ticket) -> None:
         job = ticket.parsed()
-        if self._roots is not None:  # whoever can write in the store may have written it
+        if self._roots is not None:  # anybody who can write in the store may have written the ticket
             self._roots.check_job(job)
         result = self._lane.do(job, ticket.seconds)
         if is_answer(ticket.file):
@@ -248,7 +256,7 @@ class LaneWorker:
         self._queue.fail(job.claim, job.ticket, failure, trace)
 
     def _book(self, job: _JobInFlight, waited: float, seconds: float, failed: bool) -> None:
-        """Count the job. A question is no job, and one that was stopped on purpose says nothing about such jobs."""
+        """Count an ended job in the note. Identity jobs and jobs stopped on purpose are left out of `recent`."""
         with self._lock:
             recent = self._note.recent
             if job.ticket.kind != "identity" and not job.stopped:
@@ -270,11 +278,11 @@ class LaneWorker:
                 self._say()
                 if (job := self._job) is not None and (why := self._why_stop(job.claim)):
                     self._stop(job, why)
-            except Exception as error:  # the store is away: work goes on, and so must the beats
+            except Exception as error:  # the store is unreachable: work and heartbeats go on
                 log.warning("lane %s: %s", self._note.lane, str(error).splitlines()[0])
 
     def _why_stop(self, claim: Claim) -> str:
-        """Why the job in flight is not to go on; empty while it is."""
+        """Why the job in flight must be stopped; empty if it must not."""
         if self._command == "stop":
             return "cancelled"
         if not self._queue.wanted(claim.digest):
@@ -282,7 +290,7 @@ class LaneWorker:
         return "" if self._queue.holds(claim) else "its claim was broken"
 
     def _stop(self, job: _JobInFlight, why: str = "") -> None:
-        """Stop `job` if it is still in flight: engine, judge and plug-ins are ended."""
+        """Stop `job` if it is still in flight, by ending engine, judge and plug-ins."""
         with self._lock:
             if job is not self._job:
                 return
@@ -291,7 +299,7 @@ class LaneWorker:
             self._lane.stop()
 
     def _watch(self) -> None:
-        """End a job that nothing else ends, such as a problem source in an endless loop, or a store that hangs."""
+        """Stop jobs that exceed their time limit unnoticed, such as an endless loop in a problem source or a hung store."""
         while not self._over.wait(WATCH_SECONDS):
             job, limit = self._job, self._lane.limit
             if job is None:
@@ -303,13 +311,13 @@ class LaneWorker:
                     self._stop(job)
             elif time.monotonic() - job.stopped_at > GRACE_SECONDS:
                 log.error("the job in flight does not return %.0f s after it was stopped: the lane ends", GRACE_SECONDS)
-                words = threading.Thread(target=self._say_last, args=(job,), daemon=True)  # it may hang as well
-                words.start()
-                words.join(GRACE_SECONDS)
+                report = threading.Thread(target=self._say_last, args=(job,), daemon=True)  # it may hang, too
+                report.start()
+                report.join(GRACE_SECONDS)
                 self._leave(1)
 
     def _say_last(self, job: _JobInFlight) -> None:
-        """The job does not return, and the process is about to end: its ticket must not wait for that to be seen."""
+        """Report the job before the process ends, so that its ticket need not wait until the lane is considered dead."""
         if job.outlasted is not None and not job.stopped:
             self._report(job, job.outlasted.over(f"the {job.ticket.kind}"))
         else:

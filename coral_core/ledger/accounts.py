@@ -1,12 +1,12 @@
-"""The ledger's files. Every lane keeps an account that only it writes; every evolution has its limits on record.
+"""The ledger's files: one account per lane, which only that lane writes, and one budget per evolution.
 
 Layout, under the store::
 
     ledger/accounts/<lane>.json    LaneAccount
     ledger/budgets/<run>.json      Budget
 
-A lane writes its account until it ends, and never again, so an ended account is read once. Sums are in whole nanoseconds: what
-was spent never shrinks by rounding.
+A lane never writes its account after it has ended, so an ended account is read once. Sums are in whole nanoseconds, so
+that rounding never lowers them.
 """
 
 import os
@@ -28,11 +28,11 @@ from coral_core.store.store import Store
 Queue = Literal["training", "evaluation"]
 QUEUES: tuple[Queue, ...] = ("training", "evaluation")
 NOBODY = ""
-"""In accounts: the seconds of a lane that has not worked for anybody yet."""
+"""Run id, in accounts, of the seconds before a lane's first job."""
 NANO = 1e9
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""A sum with anything else in it would pass every comparison with a limit."""
+"""Finite and not negative: a sum with a NaN would pass every comparison with a limit."""
 
 
 class Work(Frozen):
@@ -43,7 +43,7 @@ class Work(Frozen):
 
 
 class LaneAccount(Frozen):
-    """What one lane has cost so far: all seconds of its life."""
+    """What one lane has cost so far: all seconds since its start."""
 
     schema_version: int = 1
     lane: str
@@ -62,7 +62,7 @@ class LaneAccount(Frozen):
 
 
 class Budget(Frozen):
-    """The limits of one evolution that are in force."""
+    """The limits in force for one evolution."""
 
     schema_version: int = 1
     run_id: str
@@ -70,12 +70,16 @@ class Budget(Frozen):
 
 
 def today() -> str:
-    """The day that is being paid for: UTC, by this machine's clock."""
+    """The current day as YYYY-MM-DD: UTC, by this machine's clock."""
     return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 class Sums:
-    """Lane seconds by day, evolution and queue, and what jobs took, over accounts."""
+    """Sums over accounts: lane seconds by day, evolution and queue, and the duration of jobs.
+
+    Args:
+        accounts: The accounts of all lanes.
+    """
 
     def __init__(self, accounts: Iterable[LaneAccount]) -> None:
         self._spent: Counter[tuple[str, str, Queue]] = Counter()
@@ -91,7 +95,12 @@ class Sums:
                     self._work[run_id, queue] = (jobs + work.jobs, took + round(work.seconds * NANO))
 
     def seconds(self, run_id: str | None, day: str | None) -> dict[Queue, float]:
-        """Lane seconds of one evolution or all, on one day or all."""
+        """Lane seconds by queue.
+
+        Args:
+            run_id: The evolution; None: all.
+            day: YYYY-MM-DD, UTC; None: all.
+        """
         found = dict.fromkeys(QUEUES, 0)
         for (when, run, queue), taken in self._spent.items():
             if day in (None, when) and run_id in (None, run):
@@ -99,11 +108,19 @@ class Sums:
         return {queue: taken / NANO for queue, taken in found.items()}
 
     def names(self, part: Literal["day", "run"]) -> list[str]:
-        """Days on which lanes were paid for, or evolutions that they were paid for."""
+        """All days, or all run ids, with booked seconds, in order."""
         return sorted({key[part == "run"] for key in self._spent})
 
     def mean(self, queue: Queue, run_id: str) -> float:
-        """Seconds that a job of this evolution took, else one of any evolution of this store; 0 before the first."""
+        """Mean duration of a job in seconds.
+
+        Args:
+            queue: The queue of the job.
+            run_id: The evolution; if none of its jobs has ended, those of all evolutions count.
+
+        Returns:
+            0 if no job of the queue has ended.
+        """
         for runs in ((run_id,), None):
             done = [work for (run, kind), work in self._work.items() if kind == queue and (runs is None or run in runs)]
             if jobs := sum(count for count, _ in done):
@@ -112,7 +129,7 @@ class Sums:
 
 
 class AccountReader:
-    """All accounts under one folder, as they are now. A file is read again when its time, inode or size has changed.
+    """Reads all accounts of a ledger. A file is read again only if its time, inode or size has changed.
 
     Args:
         root: The folder `ledger` of a store.
@@ -125,7 +142,7 @@ class AccountReader:
         self._kept: dict[str, tuple[tuple[int, int, int], LaneAccount, float]] = {}
 
     def read(self) -> tuple[list[LaneAccount], Sums]:
-        """Every account, and what they say together. Raises `StoreError`: one of them, or the folder, cannot be read."""
+        """All accounts, and their sums. Raises `StoreError` if one of them, or the folder, cannot be read."""
         with self._lock:
             names = self._list()
             self._kept = {name: kept for name, kept in self._kept.items() if name in names}
@@ -133,7 +150,7 @@ class AccountReader:
         return accounts, Sums(accounts)
 
     def seconds_unchanged(self, account: LaneAccount) -> float:
-        """For how long `account` has not changed, by this machine's clock and as far as this process has looked."""
+        """Seconds since this process first read `account` in its present state, by this machine's clock."""
         kept = self._kept.get(f"{account.lane}.json")
         return time.monotonic() - kept[2] if kept else 0.0
 
@@ -143,7 +160,7 @@ class AccountReader:
         try:
             if not exists(self._folder):
                 if not exists(self._root / "budgets"):
-                    return set()  # nothing was ever to be paid here
+                    return set()  # no ledger was ever kept here
                 remedy = f"Restore it, or make it again to forget what was spent: mkdir {self._folder}"
             with os.scandir(self._folder) as entries:
                 found = {entry.name for entry in entries if entry.name.endswith(".json")}
@@ -169,9 +186,9 @@ class AccountReader:
 
 
 def prepare(store: Store) -> None:
-    """Make the folders of the ledger in a store that has none; raises `OSError`.
+    """Create the folders of the ledger in a store that has none. Raises `OSError`.
 
-    Accounts come first: where there are budgets and no folder of accounts, it was lost, with what was spent.
+    The folder of accounts is created first. If there are budgets but no such folder, it was therefore lost.
     """
     root = store.root / "ledger"
     if not (root / "budgets").is_dir():
@@ -180,7 +197,13 @@ def prepare(store: Store) -> None:
 
 
 def unreadable(what: str, error: OSError | ValueError, remedy: str) -> StoreError:
-    """The error of a file without which nobody can tell whether the next job may start."""
+    """The error for a file that cannot be read and that decides whether the next job may start.
+
+    Args:
+        what: Names the file.
+        error: What reading it raised.
+        remedy: What a person can do.
+    """
     reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)[:200]
     if isinstance(error, ValidationError):
         first = error.errors()[0]
@@ -189,7 +212,7 @@ def unreadable(what: str, error: OSError | ValueError, remedy: str) -> StoreErro
 
 
 def exists(path: Path) -> bool:
-    """As `Path.exists`, which takes a folder that may not be looked into for an empty one."""
+    """Whether `path` exists. Unlike `Path.exists`, raises `OSError` if that cannot be told, as in a closed folder."""
     try:
         path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Why the ledger lets no new job start, as data: which limit, of what, by which figures, and what to do about it."""
+"""Why the ledger lets no new job start, as data: the limit, its scope and unit, the sums, and the remedy."""
 
 from enum import StrEnum
 from typing import Literal
@@ -14,12 +14,12 @@ Unit = Literal["gpu_hours", "money"]
 
 
 class Reason(StrEnum):
-    """What keeps the next job from starting."""
+    """Why the next job may not start."""
 
     LIMIT_REACHED = "limit-reached"
     """The limit has no room for one more job."""
     LIMIT_TOO_SMALL = "limit-too-small"
-    """A single job takes more than the whole limit, so the next day does not help."""
+    """A single job costs more than the whole limit, so the next day does not help."""
     DURATION_UNKNOWN = "duration-unknown"
     """No job has ended yet, and those in flight may use up the rest of the limit."""
     UNREADABLE = "unreadable"
@@ -27,7 +27,7 @@ class Reason(StrEnum):
 
 
 class Remedy(Frozen):
-    """How an evolution goes on: a sentence, and the command that it ends with."""
+    """How an evolution can continue: a sentence, and the command that completes it."""
 
     sentence: str
     command: str
@@ -37,7 +37,7 @@ class Remedy(Frozen):
 
 
 class Closure(Frozen):
-    """Why no new job of an evolution may start. `str()` gives the reason for people; an open ledger has none (None).
+    """Why no new job of an evolution may start; `str()` gives the reason as text. An open ledger has no closure (None).
 
     Example:
         >>> full = Closure(reason=Reason.LIMIT_REACHED, scope="evolution", unit="money", currency="EUR", limit=5, spent=5)
@@ -61,12 +61,12 @@ class Closure(Frozen):
 
     @classmethod
     def of_error(cls, error: CoralError) -> "Closure":
-        """An account or a budget that cannot be read closes the ledger."""
+        """The closure because of an account or a budget that cannot be read."""
         return cls(reason=Reason.UNREADABLE, problem=error.problem, advice=error.remedy)
 
     @property
     def is_passing(self) -> bool:
-        """Does it only hold back further jobs until one of those in flight has ended?"""
+        """Whether the closure ends by itself as soon as one of the jobs in flight has ended."""
         return self.reason == Reason.DURATION_UNKNOWN
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Closure(Frozen):
         )
 
     def remedy(self, run_id: str) -> Remedy:
-        """How evolution `run_id` goes on."""
+        """How the evolution `run_id` can continue."""
         if self.reason == Reason.UNREADABLE:
             return Remedy(
                 sentence="It goes on by itself as soon as that can be read again; look with:", command="coral health"

@@ -1,8 +1,8 @@
-"""Sums over all accounts of a store, forecasts, and the one question: may the next job start?
+"""Sums over all accounts of a store, forecasts, and the decision whether the next job may start.
 
-All sums are made by reading the accounts, so there is nothing to race for and nothing that a restart forgets. Whoever
-is about to start a job asks `closed`, wherever the job lies: also a lane whose evolution is dead. What cannot
-be read closes the ledger for every evolution with a limit; it never lets their work through.
+All sums are made by reading the accounts, so there is no shared counter to race for, and none to lose in a restart. Every
+lane asks `closed` before it starts a job, also if the evolution's process is dead. An account that cannot be read closes
+the ledger for every evolution with a limit.
 """
 
 import time
@@ -32,9 +32,9 @@ from coral_core.store.store import Store
 
 HOUR = 3600.0
 QUIET_SECONDS = 30.0
-"""A lane that has booked nothing for so long, by the clock of who looks, is dead."""
+"""A lane that has booked nothing for so long, by the reader's clock, is dead."""
 OLD_SECONDS = 600.0
-"""The same for who looks once; two machines' clocks may differ, so it is long."""
+"""A lane whose account says it was written so long ago is dead. It is long, since clocks of two machines may differ."""
 
 
 class Spent(Frozen):
@@ -69,7 +69,11 @@ class Standing(Frozen):
 
 
 class Ledger:
-    """Reads the accounts of a store; keeps what it read until a file changes."""
+    """Budgets, sums and forecasts of one store; an account is read again only after it has changed.
+
+    Args:
+        store: The store whose ledger it is.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -79,7 +83,15 @@ class Ledger:
     # -- limits ----------------------------------------------------------------------------
 
     def set_budget(self, run_id: str, budget: BudgetConfig) -> None:
-        """Put the limits of an evolution in force, also while it runs. Raises `StoreError`."""
+        """Put the limits of an evolution in force, also while it runs.
+
+        Args:
+            run_id: The evolution.
+            budget: Its limits and the prices of lanes.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
         path = self._root / "budgets" / f"{run_id}.json"
         try:
             prepare(self._store)
@@ -88,7 +100,7 @@ class Ledger:
             raise self._store.unwritable(error) from error
 
     def budget(self, run_id: str) -> BudgetConfig:
-        """The limits in force. Raises `StoreError`: they cannot be read."""
+        """The limits in force for an evolution. Raises `StoreError` if they cannot be read."""
         path = self._root / "budgets" / f"{run_id}.json"
         try:
             return read_model(path, Budget, RECORD).budget
@@ -99,11 +111,20 @@ class Ledger:
     # -- sums ------------------------------------------------------------------------------
 
     def accounts(self) -> list[LaneAccount]:
-        """Every lane's account, ended lanes' too. Raises `StoreError`: one of them, or their folder, cannot be read."""
+        """The accounts of all lanes, including ended ones. Raises `StoreError` if one, or their folder, cannot be read."""
         return self._accounts.read()[0]
 
     def spent(self, price: LanePrices, run_id: str | None = None, day: str | None = None) -> Spent:
-        """What lanes cost, of one evolution or all, on one day or all. Raises `StoreError`."""
+        """What lanes cost.
+
+        Args:
+            price: Prices of a lane hour.
+            run_id: The evolution; None: all.
+            day: YYYY-MM-DD, UTC; None: all.
+
+        Raises:
+            StoreError: an account cannot be read.
+        """
         return _priced(self._accounts.read()[1].seconds(run_id, day), price)
 
     def days(self, price: LanePrices) -> dict[str, Spent]:
@@ -112,19 +133,19 @@ class Ledger:
         return {day: _priced(sums.seconds(None, day), price) for day in sums.names("day")}
 
     def evolutions(self, price: LanePrices) -> dict[str, Spent]:
-        """Run id -> what lanes cost for it; the empty one: for nobody yet. Raises `StoreError`."""
+        """Run id -> what lanes cost for it; the empty run id is of lanes before their first job. Raises `StoreError`."""
         sums = self._accounts.read()[1]
         return {run_id: _priced(sums.seconds(run_id, None), price) for run_id in sums.names("run")}
 
     def standing(self, run_id: str, but: str = "") -> Standing:
-        """Sums, forecasts, and which queues are closed.
+        """Sums and forecasts, and which queues are closed.
 
         Args:
-            run_id: The evolution that asks.
-            but: A lane whose job in flight is not counted: the one that asks whether it may begin what it has taken.
+            run_id: The evolution.
+            but: A lane whose job in flight is not counted: the lane that asks whether it may begin this job. "": none.
 
         Raises:
-            StoreError: as `budget` and `accounts` do.
+            StoreError: the budget or an account cannot be read.
         """
         limits = self.budget(run_id)
         (accounts, sums), day, price = self._accounts.read(), today(), limits.price
@@ -139,7 +160,7 @@ class Ledger:
         at_most = {scope: _left(flying, sums, price, at_most=True) for scope, flying in scopes.items()}
         closed: dict[Queue, Closure] = {}
         for queue in QUEUES:
-            # before the first of its kind has ended, a job may take what those in flight may; the very first one starts
+            # before a job of its kind has ended, assume the longest time limit in flight; the very first job starts
             longest = max((account.allowed for account in in_flight if account.queue == queue), default=0.0)
             mean = sums.mean(queue, run_id)
             if closure := _over(limits, day, spent, expected, _priced({queue: mean}, price)):
@@ -160,23 +181,39 @@ class Ledger:
         )
 
     def closed(self, run_id: str, queue: Queue, but: str = "") -> Closure | None:
-        """Why no new job of `run_id` may start in `queue`; None when one may. What cannot be read is a reason."""
+        """Whether a new job may start.
+
+        Args:
+            run_id: The evolution that pays for the job.
+            queue: The queue of the job.
+            but: As in `standing`.
+
+        Returns:
+            None if it may, else the reason. A file that cannot be read is a reason, too; nothing is raised.
+        """
         try:
             return self.standing(run_id, but).closed_queues.get(queue) if self.budget(run_id).limited else None
         except StoreError as error:
             return Closure.of_error(error)
 
     def begin(self, meter: Meter, run_id: str, queue: Queue, digest: str, allowed: float = 0.0) -> Closure | None:
-        """Book the beginning of a job in `meter`'s lane; or why it may not begin.
+        """Book the beginning of a job, unless the ledger is closed.
 
-        Of lanes that ask at the same moment, each sees what the others have booked, and all but one give the job back.
+        The ledger is read again after booking. Of lanes that begin at the same moment each sees the bookings of the
+        others, so they cannot pass a limit together; those for which there is no room give their jobs back.
 
         Args:
-            digest: The job's.
-            allowed: Seconds that it may take at most; 0: not known.
+            meter: The account of the lane.
+            run_id: The evolution that pays for the job.
+            queue: The queue of the job.
+            digest: Digest of the job.
+            allowed: Time limit of the job in seconds; 0: not known.
+
+        Returns:
+            None if the job has begun, else why it may not begin.
 
         Raises:
-            StoreError: nothing can be booked.
+            StoreError: the account cannot be written.
         """
         if closure := self.closed(run_id, queue):
             return closure
@@ -186,7 +223,7 @@ class Ledger:
         return closure
 
     def _lives(self, account: LaneAccount) -> bool:
-        """Does the lane still book? A killed one never ends its account, and its job in flight never ends."""
+        """Whether the lane still books. The account of a killed lane stays open, with its job in flight."""
         still = self._accounts.seconds_unchanged(account)
         return not account.ended and still < QUIET_SECONDS and time.time() - account.seen < OLD_SECONDS
 
@@ -202,13 +239,16 @@ def _priced(seconds: dict[Queue, float], price: LanePrices) -> Spent:
 
 
 def _closed(queues: dict[Queue, Closure], is_busy: bool) -> Closure | None:
-    """Why an evolution starts no new job; None while one of its jobs in flight may change that, or another queue is open."""
+    """Why an evolution starts no new job. None while one of its jobs in flight may change that, or a queue is open."""
     lasting = [closure for closure in queues.values() if not (is_busy and closure.is_passing)]
     return lasting[0] if lasting and (not is_busy or len(lasting) == len(QUEUES)) else None
 
 
 def _left(accounts: list[LaneAccount], sums: Sums, price: LanePrices, at_most: bool = False) -> Spent:
-    """What jobs in flight still need, by the mean of such jobs; before the first has ended 0, or with `at_most` their time limit."""
+    """What jobs in flight still need, by the mean of such jobs.
+
+    Before a job of its kind has ended, a job counts 0, or with `at_most` its time limit.
+    """
     seconds: dict[Queue, float] = dict.fromkeys(QUEUES, 0.0)
     for account in accounts:
         expected = sums.mean(account.queue, account.run_id) or (account.allowed if at_most else 0.0)
@@ -219,7 +259,7 @@ def _left(accounts: list[LaneAccount], sums: Sums, price: LanePrices, at_most: b
 def _over(
     limits: BudgetConfig, day: str, spent: dict[Scope, Spent], in_flight: dict[Scope, Spent], following: Spent
 ) -> Closure | None:
-    """The limit that one more job would pass; of the evolution first, since with that reached the next day does not help."""
+    """The limit that one more job would pass, or None. The evolution's is checked first: the next day does not lift it."""
     of_scope: dict[Scope, Limits] = {"evolution": limits.evolution, "day": limits.day}
     units: tuple[Unit, Unit] = ("gpu_hours", "money")
     for scope, limit_of in of_scope.items():

@@ -1,4 +1,4 @@
-"""Keeps a lane's account: books the seconds of its life while it lives."""
+"""Keeps a lane's account: books its seconds from start to end."""
 
 import contextlib
 import errno
@@ -24,14 +24,15 @@ BOOK_SECONDS = 2.0
 class Meter:
     """Books every second of a lane to a day and an evolution, every `BOOK_SECONDS` and at each change.
 
-    Seconds in which the lane waits belong to the evolution that it worked for last; those before its first job to the
-    evolution of that job. A lane that is killed has been booked up to two seconds before.
+    Idle seconds are booked to the evolution of the lane's last job; those before its first job to the evolution of that
+    job. If the lane is killed, at most `BOOK_SECONDS` are missing. Use it as a context manager, which opens and closes
+    the account.
 
     Args:
-        store: Where the ledger lies.
-        lane: Name of the lane, and of its account unless there is one of that name.
-        queue: What the lane does until `work` says otherwise.
-        rented: False: only work costs, waiting does not (lanes of one's own machine).
+        store: The store whose ledger it is.
+        lane: Id of the lane. It names the account; a number is added if there is an account of that name.
+        queue: The queue to which seconds are booked before the first job.
+        rented: Whether idle seconds cost, too; False for lanes of one's own machine.
     """
 
     def __init__(self, store: Store, lane: str, queue: Queue, rented: bool = True) -> None:
@@ -46,11 +47,11 @@ class Meter:
         self._thread = threading.Thread(target=self._follow, name="meter", daemon=True)
 
     def __enter__(self) -> Self:
-        """Open the account: never one that is there, since a flow run that is run again is another lane with the same name."""
-        with contextlib.suppress(OSError):  # said by the first booking
+        """Open a new account. An existing one is never continued: a flow run that is run again is another lane."""
+        with contextlib.suppress(OSError):  # the first booking reports it
             prepare(self._store)
         name, number = self.lane, 1
-        while os.path.exists(self._path):  # a folder that may not be looked into is said by the first booking
+        while os.path.exists(self._path):  # False in a closed folder, which the first booking reports
             number += 1
             self.lane = f"{name}.{number}"
             self._path = self._path.with_name(f"{self.lane}.json")
@@ -61,27 +62,34 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the account: the lane ends."""
+        """Close the account at the end of the lane."""
         self._over.set()
         self._thread.join(timeout=10)
-        with contextlib.suppress(StoreError):  # where the store is gone, nobody is left to be told
+        with contextlib.suppress(StoreError):  # if the store is gone, nothing can be written
             self._put(lambda account: {"digest": "", "flying": 0.0, "ended": True})
 
     @property
     def payer(self) -> str:
-        """The evolution that pays for what the lane costs now; empty while there is none."""
+        """The evolution to which seconds are booked now; empty before the first job."""
         return self._account.run_id
 
     def work(self, run_id: str, queue: Queue, digest: str, allowed: float = 0.0) -> None:
-        """A job begins that may take `allowed` seconds at most (0: not known).
+        """Book the beginning of a job. It is on record when this returns.
 
-        On record when this returns, before the job costs anything. Raises `StoreError`: then it has not begun.
+        Args:
+            run_id: The evolution that pays for the job.
+            queue: The queue of the job.
+            digest: Digest of the job.
+            allowed: Time limit of the job in seconds; 0: not known.
+
+        Raises:
+            StoreError: the account cannot be written, and the job must not begin.
         """
 
         def begun(account: LaneAccount) -> dict[str, object]:
             spent = {day: dict(runs) for day, runs in account.spent.items()}
             for runs in spent.values():
-                if before := runs.pop(NOBODY, None):  # what the lane cost before anybody needed it
+                if before := runs.pop(NOBODY, None):  # the seconds before the first job
                     mine = runs.get(run_id, {})
                     runs[run_id] = mine | {name: mine.get(name, 0.0) + seconds for name, seconds in before.items()}
             job = {"run_id": run_id, "queue": queue, "digest": digest, "allowed": allowed}
@@ -90,7 +98,7 @@ class Meter:
         self._put(begun, keep=False)
 
     def rest(self) -> None:
-        """The job has ended, well or not: what it took says what such jobs take. Raises `StoreError`."""
+        """Book the end of a job, done or failed; its duration counts in the mean of such jobs. Raises `StoreError`."""
 
         def ended(account: LaneAccount) -> dict[str, object]:
             if not account.digest:
@@ -103,34 +111,34 @@ class Meter:
         self._put(ended)
 
     def drop(self) -> None:
-        """The job was given back before it began; it says nothing about such jobs. Raises `StoreError`."""
+        """Book the end of a job whose duration does not count, such as one that was stopped. Raises `StoreError`."""
         self._put(lambda account: {"digest": "", "flying": 0.0})
 
     def _follow(self) -> None:
         while not self._over.wait(BOOK_SECONDS):
             try:
                 self._put()
-            except StoreError as error:  # away for a moment: the seconds are on record when it is back
+            except StoreError as error:  # the next booking includes these seconds
                 log.warning("ledger: %s", error)
 
     def _put(self, change: Callable[[LaneAccount], dict[str, object]] = lambda account: {}, keep: bool = True) -> None:
         """Book the time since the last booking, make a change, and write it.
 
         Args:
-            change: The fields to set.
-            keep: Whether the change holds, and is written later, if it cannot be written now.
+            change: Gives the fields to set.
+            keep: Whether a change that cannot be written now is kept and written by the next booking.
 
         Raises:
             StoreError: it cannot be written.
         """
         with self._lock:
             if self._account.ended:
-                return  # for readers it will never change again
+                return  # readers rely on an ended account not changing
             account = self._advanced()
             changed = account.model_copy(update={"seen": time.time()} | change(account))
             self._account = changed if keep else account
             try:
-                if not self._path.parent.is_dir():  # unmounted: nothing must come to life on the disk below
+                if not self._path.parent.is_dir():  # unmounted: create no store on the mount point
                     raise FileNotFoundError(errno.ENOENT, "no such directory")
                 write_atomic(self._path, changed.model_dump_json().encode())
             except OSError as error:

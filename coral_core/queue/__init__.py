@@ -1,1 +1,1 @@
-"""How jobs reach lanes of other processes and machines: tickets, claims and lane notes in the store."""
+"""Queues of jobs for lanes in other processes and on other machines: tickets, claims and lane notes in the store."""

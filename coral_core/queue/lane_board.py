@@ -1,7 +1,7 @@
-"""Reports of lanes: a file per lane that only this lane writes.
+"""Lane notes: one file per lane, written only by that lane, with its heartbeat and its latest jobs.
 
-Each beat replaces the file, so nothing is read, changed and written back. An observer takes a lane for dead when its count
-of beats has not changed for a lease of the observer's own clock; clocks of two machines are never compared.
+Each heartbeat replaces the file, so there is no read-modify-write. An observer considers a lane dead if its count of
+heartbeats has not changed for one lease of the observer's own clock; clocks of two machines are never compared.
 """
 
 import errno
@@ -17,22 +17,33 @@ from coral_core.bounded_read import RECORD, look_at, read_model
 from coral_core.frozen import Frozen
 
 LEASE_SECONDS = 60.0
+"""Seconds without a heartbeat after which a lane is considered dead."""
 BEAT_SECONDS = 2.0
+"""Seconds between two heartbeats."""
 MOST_JOBS = 64
-"""Jobs that are kept one by one."""
+"""Number of latest jobs in a lane's note."""
 MINUTES = 60
-"""Minutes that are kept as counts."""
+"""Number of latest minutes for which a lane's note counts jobs."""
 
 
 def lane_name(queue: str, flow_run_id: str) -> str:
-    """A lane's id; known before it has started, so that it can be asked to end."""
+    """A lane's id. It is known before the lane starts, so that the lane can be asked to end.
+
+    Args:
+        queue: training or evaluation.
+        flow_run_id: The lane's Prefect flow run, or any unique text outside Prefect.
+
+    Example:
+        >>> lane_name("training", "0198c2")
+        'training-0198c2'
+    """
     return f"{queue}-{flow_run_id}"
 
 
 Ended = Literal["idle", "asked", "cancelled", "drained", "budget"]
-"""Why a lane ended by itself."""
+"""Why a lane ended without an error."""
 LaneName = Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]{0,199}$")]
-"""Names a file, so it must not lead out of its folder."""
+"""A lane's id; it names a file, so the pattern excludes paths out of the folder."""
 
 
 class DoneJob(Frozen):
@@ -52,16 +63,17 @@ class Minute(Frozen):
 
 
 class Recent(Frozen):
-    """What a lane did lately: its last jobs, and how many ended in each of the last minutes; a few kilobytes at most.
+    """A lane's latest jobs, and counts of ended jobs for each of the last minutes; a few kilobytes at most.
 
-    Only the lane sees every job of its queue: of evolutions that write elsewhere, jobs submitted by hand, failed tries.
+    The lane keeps this record because no other process sees all its jobs: those of all evolutions, failed tries, and
+    jobs submitted by hand.
     """
 
     jobs: tuple[DoneJob, ...] = Field((), description=f"The last {MOST_JOBS}, oldest first.")
     minutes: dict[int, Minute] = Field({}, description="Minute since 1970 -> jobs that ended in it.")
 
     def with_job(self, job: DoneJob) -> "Recent":
-        """With one more job; what is too old falls out."""
+        """This record with one more job; the oldest job and minutes are dropped."""
         minute = int(job.ended // 60)
         old = self.minutes.get(minute, Minute())
         new = Minute(done=old.done + (not job.failed), failed=old.failed + job.failed)
@@ -69,14 +81,14 @@ class Recent(Frozen):
         return Recent(jobs=(*self.jobs[-(MOST_JOBS - 1) :], job), minutes=kept | {minute: new})
 
     def last_hour(self, now: float | None = None) -> Minute:
-        """Jobs that ended within the last 60 minutes."""
+        """Counts of jobs that ended within the 60 minutes before `now` (Unix time; None: the current time)."""
         first = int((time.time() if now is None else now) // 60) - MINUTES
         counted = [counts for number, counts in self.minutes.items() if number > first]
         return Minute(done=sum(c.done for c in counted), failed=sum(c.failed for c in counted))
 
 
 class LaneNote(Frozen):
-    """One lane's account of itself. Times are of the lane's own clock and for people only."""
+    """State of one lane, as the lane itself reports it. Times are of the lane's own clock and only for display."""
 
     schema_version: int = 1
     lane: LaneName
@@ -96,33 +108,37 @@ class LaneNote(Frozen):
 
 
 class LaneBoard:
-    """Reads and writes ``queue/lanes/<lane>.json``."""
+    """Reads and writes the notes of lanes, ``queue/lanes/<lane>.json``, and requests to end them.
+
+    Args:
+        root: The folder `queue` of a store.
+    """
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "lanes"
         self._seen: dict[str, tuple[int, float, float]] = {}
 
     def write(self, note: LaneNote) -> None:
-        """Replace the note of a lane. Raises `OSError`, also where the folder is gone: it is never made anew."""
+        """Replace the note of a lane. Raises `OSError`, also if the folder is gone: it is never created again."""
         if not self._folder.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the store is gone", str(self._folder))
         write_atomic(self._folder / f"{note.lane}.json", note.model_dump_json().encode())
 
     def read(self, lane: str) -> LaneNote | None:
-        """A lane's note; None when there is none that can be read."""
+        """A lane's note; None if it is absent or cannot be read."""
         try:
             return read_model(self._folder / f"{lane}.json", LaneNote, RECORD)
         except (OSError, ValueError):
             return None
 
     def notes(self, since: float = 0.0) -> Iterator[LaneNote]:
-        """All lanes that ever were, ended ones too; or those whose note was written after `since` (Unix time of the store)."""
+        """Notes of all lanes, including ended ones, that were written at or after `since` (Unix time of the store)."""
         for path in sorted(self._folder.glob("*.json")):
             if self._written(path) >= since and (note := self.read(path.stem)) is not None:
                 yield note
 
     def age(self, lane: str) -> float:
-        """Seconds since the lane's note was written; infinite when there is none."""
+        """Seconds since the lane's note was written; infinite if there is none."""
         return time.time() - self._written(self._folder / f"{lane}.json")
 
     @staticmethod
@@ -131,9 +147,14 @@ class LaneBoard:
         return -float("inf") if found is None else found.st_mtime
 
     def silent(self, note: LaneNote, lease: float) -> bool:
-        """Has the lane's count of beats stood still for `lease` seconds of this process's clock?
+        """Whether the lane's heartbeat has been missing for a whole lease, by this process's clock.
 
-        If this process did not look for half of `lease`, it may have been stopped together with the lane, and counts anew.
+        The lease starts again if this process has not asked for half of it: it may have been suspended together with
+        the lane.
+
+        Args:
+            note: The lane's note as read now.
+            lease: Seconds without a heartbeat after which a lane is considered dead.
         """
         now = time.monotonic()
         beat, since, looked = self._seen.get(note.lane, (-1, now, now))
@@ -143,9 +164,9 @@ class LaneBoard:
         return now - since > lease
 
     def ask_to_end(self, lane: str) -> None:
-        """Have the lane end after the job in flight."""
+        """Request that the lane ends after the job in flight."""
         (self._folder / "end" / lane).touch()
 
     def asked_to_end(self, lane: str) -> bool:
-        """Was the lane asked to end?"""
+        """Whether the lane was requested to end."""
         return (self._folder / "end" / lane).exists()

@@ -1,4 +1,4 @@
-"""The queue of a store: tickets that wait, claims of lanes, tickets that failed. Plain files under the store.
+"""The job queues of a store, as plain files: open tickets, claims of lanes, failed tickets and answers.
 
 Layout, for each of the two queues (training, evaluation)::
 
@@ -8,9 +8,10 @@ Layout, for each of the two queues (training, evaluation)::
     queue/<name>/answers/<digest>.json                       results of tests and identities, which the store does not keep
     queue/<name>/served/<run>                                its modification time: when the evolution was served last
 
-A claim is per digest, not per ticket: if two evolutions want one training, one lane does it and both find it in the
-store. Each step is a link, a rename or an unlink, which are atomic on local disks and on NFS. A claim is released by its
-lane, or broken by an executor that has proof that the lane is gone; that executor then records the loss on the tickets.
+A claim is per digest, not per ticket: if two evolutions request the same training, one lane does it and both find the
+result in the store. Each step is a link, a rename or an unlink, all of which are atomic on local disks and on NFS. A
+claim is released by its lane, or broken by an executor that has proof that the lane is gone. That executor then records
+the loss on the tickets.
 Not covered here: decisions about another attempt (coral_core/execution/attempts.py) and reports of lanes (lane_board.py).
 """
 
@@ -79,12 +80,13 @@ _JOBS: dict[JobKind, type[Job]] = {
     "test": TestJob,
 }
 RANKS: dict[JobKind, int] = {"identity": 0, "test": 0, "evaluation": 1, "training": 2}
-"""Kinds in the order in which lanes take them: results show early, and a long training is not left over last."""
+"""Kind -> rank; lanes take lower ranks first. Evaluations precede trainings, so that results appear early."""
 LARGEST = 999_999
+"""The largest `Ticket.size`."""
 MOST_SECONDS = 600_000
-"""The longest time limit that a configuration can give a job: `minutes` of a queue."""
+"""The longest time limit, in seconds, that a configuration can set for a job (`minutes` of a queue)."""
 LEFT_SECONDS = 30.0
-"""A result that has been there for so long is not collected by any evolution."""
+"""Seconds after which a result that is still in the queue counts as uncollected."""
 
 
 def kind_of(job: Job) -> JobKind:
@@ -93,19 +95,19 @@ def kind_of(job: Job) -> JobKind:
 
 
 def queue_of(job: Job) -> QueueName:
-    """The queue whose lanes do the job. Tests need no model and share the lanes of evaluations."""
+    """The queue that serves a job. Tests need no model and share the lanes of evaluations."""
     if isinstance(job, IdentityJob):
         return job.queue
     return "training" if isinstance(job, TrainingJob) else "evaluation"
 
 
 def size_of(job: Job) -> int:
-    """Relative length of a training; 0 for other jobs. Larger jobs of a kind go first, so that none is left over last."""
+    """Relative duration of a training; 0 for other jobs. Longer jobs of a kind start first, so that none runs alone last."""
     return job.heavy.rank * len(job.heavy.target_modules) if isinstance(job, TrainingJob) else 0
 
 
 class FailureReason(StrEnum):
-    """What an attempt failed by; decides about the next one."""
+    """Why an attempt failed; decides whether and where there is another one."""
 
     LANE_LOST = "lane-lost"
     ENGINE_DIED = "engine-died"
@@ -129,11 +131,11 @@ ERRORS: dict[FailureReason, type[CoralError]] = {
     FailureReason.PROBLEM: ProblemError,
     FailureReason.STORE: StoreError,
 }
-"""The error that each reason stands for; any other error may be of one machine (`FailureReason.OTHER`)."""
+"""Reason -> its error class. Any other error (`FailureReason.OTHER`) may be specific to one machine."""
 
 
 class Failure(Frozen):
-    """One attempt that did not end in a result."""
+    """One attempt that ended without a result."""
 
     lane: str = Field(description="Id of the lane that tried.")
     host: str = ""
@@ -147,7 +149,14 @@ class Failure(Frozen):
 
     @classmethod
     def of_error(cls, error: BaseException, lane: str, host: str = "", alone: bool = False) -> Self:
-        """The failure that `error` was in `lane`."""
+        """Describe an error that a lane caught.
+
+        Args:
+            error: What the job raised.
+            lane: Id of the lane.
+            host: Host name of the lane's machine.
+            alone: Whether no other job of this queue ran on that machine.
+        """
         name = type(error).__name__
         return cls(
             lane=lane,
@@ -160,7 +169,7 @@ class Failure(Frozen):
 
 
 class Ticket(Frozen):
-    """A job, the evolution that wants it, and its failed attempts."""
+    """A job, the evolution that requests it, and its failed attempts."""
 
     schema_version: int = 1
     kind: JobKind
@@ -173,7 +182,12 @@ class Ticket(Frozen):
     failures: tuple[Failure, ...] = ()
 
     def parsed(self) -> Job:
-        """The job, checked: it must have the digest that the ticket names. Raises `EngineError`, `ValidationError`."""
+        """Parse the job.
+
+        Raises:
+            EngineError: the job has another digest than the ticket names.
+            ValidationError: it is no job of its kind.
+        """
         job = _JOBS[self.kind].model_validate(self.job)
         if job.digest() != self.digest:
             raise EngineError(
@@ -183,7 +197,12 @@ class Ticket(Frozen):
         return job
 
     def after(self, failure: Failure, traceback: str = "") -> "FailedTicket":
-        """This ticket with one more failure on record."""
+        """This ticket with one more failure.
+
+        Args:
+            failure: The attempt that failed.
+            traceback: Its traceback; empty for a lost lane.
+        """
         return FailedTicket(ticket=self.model_copy(update={"failures": (*self.failures, failure)}), traceback=traceback)
 
     @property
@@ -193,7 +212,7 @@ class Ticket(Frozen):
 
     @property
     def tries(self) -> int:
-        """Attempts that say something about the job; a lane that was lost says nothing."""
+        """Failed attempts that are evidence about the job; lost lanes are not counted."""
         return len(self.failures) - self.losses
 
     @property
@@ -203,17 +222,17 @@ class Ticket(Frozen):
 
 
 class FailedTicket(Frozen):
-    """A ticket that was set aside; its last failure says why."""
+    """A ticket that was set aside because of its last failure."""
 
     ticket: Ticket
     traceback: str = ""
 
 
 class Claim(Frozen):
-    """A lane's record that it does this job now."""
+    """A lane's record that it is doing this job."""
 
     digest: Digest
-    token: str = Field(description="Names this claim and no other: a claim that was broken and made again differs.")
+    token: str = Field(description="Unique id of this claim; a claim that is broken and made again has another one.")
     lane: LaneName
     flow_run_id: str = ""
     host: str = ""
@@ -223,7 +242,7 @@ class Claim(Frozen):
 
 
 def is_answer(file: str) -> bool:
-    """Does the ticket of this name ask for an answer, which the store does not keep (a test, an identity)?"""
+    """Whether the ticket with this file name requests an answer, which the store does not keep (a test, an identity)."""
     return file.startswith("0-")
 
 
@@ -233,7 +252,12 @@ def digest_of(file: str) -> str:
 
 
 class JobQueue:
-    """One of the two queues of a store."""
+    """One of the two queues of a store. Executors submit tickets, lanes take them.
+
+    Args:
+        store: The store that evolution and lanes share.
+        name: Which of the two queues.
+    """
 
     def __init__(self, store: Store, name: QueueName) -> None:
         self.name: QueueName = name
@@ -245,7 +269,7 @@ class JobQueue:
         self._damaged: set[Path] = set()
 
     def prepare(self) -> None:
-        """Create the folders, and prove that all that are there can be written. Raises `StoreError`."""
+        """Create the folders, and check that all of them are writable. Raises `StoreError`."""
         own = [self.root / name for name in ("tickets", "claims", "failed", "answers", "broken", "served")]
         own.append(self.top / "lanes" / "end")
         try:
@@ -263,7 +287,7 @@ class JobQueue:
             )
 
     def installation(self) -> str:
-        """Name of this store that no other has: tells whether two machines see the same one. Raises `StoreError`."""
+        """Unique id of this store, made on first use; it shows whether two machines see the same one. Raises `StoreError`."""
         with contextlib.suppress(FileExistsError, OSError):
             scratch = self.top / f"installation-{uuid.uuid4().hex}"
             scratch.write_text(json.dumps({"id": uuid.uuid4().hex}))
@@ -279,7 +303,11 @@ class JobQueue:
         return found
 
     def check(self, installation: str) -> None:
-        """Is this still the store that has this name? Raises `StoreError`: it is not mounted (any more), or another is."""
+        """Check that this is still the store with the id `installation`.
+
+        Raises:
+            StoreError: no store is mounted here any more, or another one is.
+        """
         if self._installation() != installation:
             raise StoreError(
                 f"store {self.store.root}: on {platform.node()} it is not the store of the evolution (any more)",
@@ -296,53 +324,55 @@ class JobQueue:
     # -- the executor's side ---------------------------------------------------------------
 
     def submit(self, ticket: Ticket) -> None:
-        """Put a ticket down, or replace the one of the same run and digest."""
+        """Write a ticket, or replace the one of the same run and digest."""
         self._write(self._ticket_path(ticket), ticket)
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Take a ticket back; a lane that works for nobody else stops."""
+        """Remove a ticket. A lane stops its job if no other evolution requests it."""
         self._ticket_path(ticket).unlink(missing_ok=True)
 
     def waiting(self, run_id: str) -> list[Ticket]:
-        """A run's tickets, claimed ones too, in the order of service."""
+        """A run's tickets, including claimed ones, in the order of service."""
         return self._tickets(self._paths_of(run_id))
 
     def has_ticket(self, ticket: Ticket) -> bool:
         return self._ticket_path(ticket).exists()
 
     def tickets_for(self, digest: str) -> list[Ticket]:
-        """Every evolution's ticket of one job."""
+        """The tickets of all evolutions for one job."""
         return self._tickets(sorted((self.root / "tickets").glob(f"*/*-{digest}.json")))
 
     def failed(self, ticket: Ticket) -> FailedTicket | None:
-        """The record of this run's ticket if its attempt failed."""
+        """The failed version of a ticket; None if its attempt has not failed."""
         return self._read(self._failed_path(ticket), FailedTicket)
 
     def all_failed(self) -> list[FailedTicket]:
+        """The failed tickets of all evolutions."""
         found = (self._read(path, FailedTicket) for path in sorted((self.root / "failed").glob("*/*.json")))
         return [failed for failed in found if failed is not None]
 
     def forget_failed(self, ticket: Ticket) -> None:
+        """Remove the failed version of a ticket, before another attempt or at the end."""
         self._failed_path(ticket).unlink(missing_ok=True)
 
     def runs(self) -> list[str]:
-        """Evolutions with tickets here. A folder whose name no run can have is none's."""
+        """Ids of evolutions with tickets; folders whose name is no run id are ignored."""
         found = (path for path in (self.root / "tickets").glob("*") if RUN_NAME.fullmatch(path.name))
         return sorted(path.name for path in found if any(path.glob("*.json")))
 
     def owner(self, run_id: str) -> int | None:
-        """Number of the user who submitted an evolution's jobs; None if it never did."""
+        """User id that submitted an evolution's jobs; None if it never submitted any."""
         found = look_at(self.root / "tickets" / run_id)
         return None if found is None else found.st_uid
 
     def open_digests(self, but: Collection[str] = ()) -> set[str]:
-        """Digests of jobs that are wanted (by other runs than `but`) and not done; claimed ones too."""
+        """Digests of requested jobs that are not done, including claimed ones; requests of the runs `but` are ignored."""
         paths = [path for path in (self.root / "tickets").glob("*/*.json") if path.parent.name not in but]
         names = {digest_of(path.name): path.name for path in paths}
         return {digest for digest, name in names.items() if not self.is_done(digest, name)}
 
     def result(self, ticket: Ticket) -> Any:
-        """The result of the ticket's job, or None; a broken one is moved away, so that the job is done again."""
+        """The result of the ticket's job, or None. A broken result is moved away, so that the job is done again."""
         if not self.is_done(ticket.digest, ticket.file):
             return None
         if ticket.kind in ("identity", "test"):
@@ -359,20 +389,22 @@ class JobQueue:
     # -- claims ----------------------------------------------------------------------------
 
     def claim(self, digest: str) -> Claim | None:
+        """The claim on a job; None if it is free."""
         return self._read(self._claim_path(digest), Claim)
 
     def claims(self) -> list[Claim]:
+        """All claims of this queue."""
         found = (self._read(path, Claim) for path in sorted((self.root / "claims").glob("*.json")))
         return [claim for claim in found if claim is not None]
 
     def remove_damaged_claims(self) -> None:
-        """Free the jobs of claims that cannot be read: no lane would ever take them, and none can give them back."""
+        """Remove claims that cannot be read: they would block their jobs for ever, since no lane can release them."""
         for path in (self.root / "claims").glob("*.json"):
             if self._read(path, Claim) is None:
                 path.unlink(missing_ok=True)
 
     def break_claim(self, claim: Claim) -> bool:
-        """Remove the claim of a lane that is gone; True when it was this caller who did."""
+        """Remove the claim of a lane that is gone. True if this call removed it, False if it was released or broken before."""
         source = self._claim_path(claim.digest)
         target = self.root / "broken" / f"{claim.digest}-{uuid.uuid4().hex}.json"
         try:
@@ -380,7 +412,7 @@ class JobQueue:
         except FileNotFoundError:
             return False
         taken = self._read(target, Claim)
-        other = taken is not None and taken.token != claim.token  # a new claim, made in between: give it back
+        other = taken is not None and taken.token != claim.token  # a new claim, made in between: restore it
         if other:
             with contextlib.suppress(FileExistsError):
                 os.link(target, source)
@@ -399,13 +431,16 @@ class JobQueue:
         """Claim the next job: the first free ticket of the evolution whose turn it is.
 
         Args:
-            lane: Name of the lane that asks.
-            flow_run_id: Its flow run, if it has one.
-            host: Its machine; a job that must run alone waits for the machine to be free.
-            is_closed: Evolutions for which it returns something true are passed over.
+            lane: Id of the lane.
+            flow_run_id: The lane's Prefect flow run; empty outside Prefect.
+            host: Host name of the lane's machine; a job that must run alone waits until the machine is free.
+            is_closed: Run id -> a true value if the evolution may start no job; its tickets are skipped.
+
+        Returns:
+            The ticket and the lane's claim on it; None if there is no job for this lane now.
 
         Raises:
-            StoreError: the queue is gone; the lane would wait for nothing.
+            StoreError: the folders of the queue are gone.
         """
         self._present()
         claimed = {path.stem for path in (self.root / "claims").glob("*.json")}
@@ -440,56 +475,86 @@ class JobQueue:
                     continue
                 if path.exists() and not self.is_done(digest, path.name):
                     return ticket, claim
-                self.release(claim)  # done or withdrawn between the look and the claim
+                self.release(claim)  # done or withdrawn between the check and the claim
             if held:
-                return None  # its turn, and its job must run alone: with work of others the machine would never be free
+                return None  # a job that must run alone has its turn: other work would keep the machine busy for ever
         return None
 
     def holds(self, claim: Claim) -> bool:
-        """Is `claim` still the lane's own?"""
+        """Whether `claim` is still in force: neither broken nor released."""
         found = self.claim(claim.digest)
         return found is not None and found.token == claim.token
 
     def wanted(self, digest: str) -> bool:
-        """Does any evolution still wait for this job?"""
+        """Whether any evolution still requests this job."""
         return any((self.root / "tickets").glob(f"*/*-{digest}.json"))
 
     def release(self, claim: Claim) -> None:
-        """Give the job back, or up: the ticket, if it is still there, is free again."""
+        """Remove a claim that is still in force; the ticket, if there is one, is free again."""
         if self.holds(claim):
             self._claim_path(claim.digest).unlink(missing_ok=True)
 
     def finish(self, claim: Claim, ticket: Ticket) -> None:
-        """The result is published: take the ticket away, then the claim."""
+        """End a job whose result is published.
+
+        Args:
+            claim: The lane's claim; removed last.
+            ticket: The ticket that was taken.
+        """
         self.withdraw(ticket)
         self.release(claim)
 
     def fail(self, claim: Claim, ticket: Ticket, failure: Failure, traceback: str = "") -> None:
-        """Set the ticket aside with its failure; only the executor may try again."""
+        """End a job that failed: set its ticket aside. Only the executor decides about another attempt.
+
+        Nothing is done if the claim was broken meanwhile, since the executor has then recorded the loss.
+
+        Args:
+            claim: The lane's claim.
+            ticket: The ticket that was taken.
+            failure: The attempt that failed.
+            traceback: Its traceback, for the record.
+        """
         if not self.holds(claim):
-            return  # it was broken, and the loss was recorded then
+            return
         self.set_aside(ticket.after(failure, traceback))
         self.release(claim)
 
     def set_aside(self, failed: FailedTicket) -> None:
-        """List a ticket as failed."""
-        # in this order: the executor may put a new ticket down as soon as it sees the failure
+        """Move a ticket to the failed ones."""
+        # in this order: the executor may submit a new ticket as soon as it sees the failure
         self.withdraw(failed.ticket)
         self._write(self._failed_path(failed.ticket), failed)
 
     def publish_answer(self, digest: str, result: Frozen) -> None:
-        """Leave a result that the store does not keep."""
+        """Write a result that the store does not keep.
+
+        Args:
+            digest: Digest of the job.
+            result: A test result or a base model's identity.
+        """
         self._write(self._answer(digest), result)
 
     def answer(self, digest: str, model: type[Model]) -> Model | None:
-        """Such a result; None when it is not there or cannot be read."""
+        """A result that the store does not keep; None if it is absent or cannot be read.
+
+        Args:
+            digest: Digest of the job.
+            model: Class of the result.
+        """
         return self._read(self._answer(digest), model)
 
     def forget_answer(self, digest: str) -> None:
+        """Remove the answer to a job, if there is one."""
         self._answer(digest).unlink(missing_ok=True)
 
     def is_done(self, digest: str, file: str) -> bool:
-        """Is there a result? A look at names only: the reader of the result checks it."""
+        """Whether a job has a result. Only file names are looked at; the reader of the result checks its content.
+
+        Args:
+            digest: Digest of the job.
+            file: File name of its ticket, which tells where the result is kept.
+        """
         if is_answer(file):
             return look_at(self._answer(digest)) is not None
         return self.store.is_published(self._kind, digest)
@@ -497,15 +562,23 @@ class JobQueue:
     # -- for monitoring --------------------------------------------------------------------
 
     def waited(self, claim: Claim, ticket: Ticket) -> float:
-        """Seconds from writing the ticket (for this attempt) to the claim, by the store's clock alone; 0 when either is gone."""
+        """Seconds from writing the ticket (for this attempt) to the claim, by the clock of the store's file system.
+
+        Args:
+            claim: The lane's claim.
+            ticket: The ticket that was taken.
+
+        Returns:
+            At least 0; 0 also if the file of the claim or of the ticket is gone.
+        """
         claimed, written = look_at(self._claim_path(claim.digest)), look_at(self._ticket_path(ticket))
         return 0.0 if claimed is None or written is None else max(0.0, claimed.st_mtime - written.st_mtime)
 
     def uncollected(self, seconds: float = LEFT_SECONDS) -> list[str]:
-        """Digests whose result has been there for `seconds` while a ticket, a claim or an answer still lies there.
+        """Digests of jobs that have had a result for more than `seconds` and still have a ticket, a claim or an answer.
 
-        An evolution takes a result within a tenth of a second and removes its ticket; claims of lanes that died just after
-        publishing are freed as fast. What stays longer has no evolution that collects it.
+        A running evolution collects a result within a tenth of a second and removes these files; claims of lanes that
+        died just after publishing are removed as fast. A file that stays longer has no evolution to collect its result.
         """
         left = {
             digest_of(path.name)
@@ -515,7 +588,7 @@ class JobQueue:
         return sorted(digest for digest in left if any(_age(path) > seconds for path in self._results(digest)))
 
     def _results(self, digest: str) -> Iterable[Path]:
-        """Files that are written last of a result."""
+        """The file of each result of `digest` that is written last."""
         yield self._answer(digest)
         if self.store.is_published(self._kind, digest):  # false for the name of a file that is no digest
             adapter = self._kind == "adapter"
@@ -524,7 +597,7 @@ class JobQueue:
     # -- within ----------------------------------------------------------------------------
 
     def _may_start(self, ticket: Ticket, host: str) -> bool:
-        """A job that must run alone waits for its machine to be free, and holds others off while it runs."""
+        """Whether a job may start on `host` now: one that must run alone excludes all others of this queue there."""
         beside = [claim for claim in self.claims() if claim.host == host]
         return not beside if ticket.alone else not any(claim.alone for claim in beside)
 
@@ -537,13 +610,13 @@ class JobQueue:
             return False
         finally:
             scratch.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # made anew: another user's file may not be touched
+        with contextlib.suppress(OSError):  # replaced, because the time of another user's file cannot be set
             (self.root / "served" / claim.run_id).unlink(missing_ok=True)
             (self.root / "served" / claim.run_id).touch()
         return True
 
     def _turns(self) -> list[str]:
-        """Evolutions with tickets: the one with the fewest jobs in flight first; of equal ones, the one served longest ago."""
+        """Evolutions with tickets: those with the fewest jobs in flight first, then those not served for longest."""
         waiting = self.runs()
         if len(waiting) < 2:
             return waiting
@@ -558,7 +631,7 @@ class JobQueue:
         return [ticket for path in paths if (ticket := self._ticket(path)) is not None]
 
     def _ticket(self, path: Path) -> Ticket | None:
-        """The ticket at `path`; one that belongs elsewhere is none, so that no run's ticket passes for another's."""
+        """The ticket at `path`. None if its content belongs to another path, so that no run can forge another's ticket."""
         found = self._read(path, Ticket)
         return found if found is not None and self._ticket_path(found) == path else None
 
@@ -580,7 +653,7 @@ class JobQueue:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            if path not in self._damaged:  # it is looked at several times a second
+            if path not in self._damaged:  # warn once: the file is read several times a second
                 self._damaged.add(path)
                 log.warning("queue: %s cannot be read and counts as absent: %s", visible(str(path)), in_a_line(error))
             return None
@@ -599,7 +672,7 @@ class JobQueue:
 
 
 def _age(path: Path, missing: float = 0.0) -> float:
-    """Seconds since a file was written; `missing` when there is none."""
+    """Seconds since a file was written; `missing` if there is none."""
     found = look_at(path)
     return missing if found is None else time.time() - found.st_mtime
 

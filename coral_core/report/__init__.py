@@ -1,5 +1,5 @@
-"""What a run found, as data (`Report`), text, pictures and an exported champion.
+"""Reports of runs: as data (`Report`), as text, as pictures, and as an exported champion.
 
-`gather.build_report` reads a run folder and the store; everything else only renders
-what it returns. A run that is still under way, or was killed, can be reported too.
+`build_report.build_report` reads a run folder and the store. The other modules only render
+what it returns. Unfinished and killed runs can be reported too.
 """

@@ -57,7 +57,16 @@ Model = TypeVar("Model", bound=Frozen)
 
 
 def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
-    """Everything known about the run in `folder`, finished or not; `why`: the importance of genes too (about a second)."""
+    """Collect everything known about a run, finished or not.
+
+    Args:
+        folder: The run's folder.
+        store: The run's store.
+        why: Whether to compute the importance of genes too, which takes about a second.
+
+    Raises:
+        StoreError: a line of the history is broken.
+    """
     history = History.of(folder)
     config = folder.config()
     facts = folder.sound_facts()
@@ -117,7 +126,13 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
 
 
 def contender_of(record: GenomeRecord | BaselineRecord, store: Store, **more: Any) -> Contender:
-    """A genome or baseline of the history as the report shows it; `more` are its other fields."""
+    """A genome or baseline of the history as the report shows it.
+
+    Args:
+        record: The record in the history.
+        store: Gives the folder of the adapter.
+        **more: Further fields of `Contender`, such as the held-out scores.
+    """
     digest = record.training_digest
     return _from(
         Contender,
@@ -137,12 +152,12 @@ def _flat(record: GenomeRecord | BaselineRecord) -> dict[str, Any]:
 
 
 def _from(model: type[Model], fields: Mapping[str, Any], **more: Any) -> Model:
-    """A `model` of those `fields` that it has; `more` are its other fields."""
+    """A `model` built from those `fields` that it declares, and from `more`."""
     return model(**{name: fields[name] for name in model.model_fields if name in fields} | more)
 
 
 def _contender(history: History, store: Store, evaluations: Evaluations, name: str) -> Contender | None:
-    """A line of the final table, as far as the run has got; None before its first record."""
+    """A line of the final table with what is known so far; None before its first record."""
     genomes = {"champion": history.champion, "generation_0_median": history.median()}
     record = history.genomes.get(genomes[name] or "") if name in genomes else history.baselines.get(name)
     if record is None:
@@ -250,14 +265,17 @@ def _bug_classes(evaluations: Evaluations) -> tuple[BugClassLine, ...]:
 
 
 def _outcomes(evaluation: Evaluation) -> dict[str, int]:
-    """How the judge ended on the first sample of each problem, most frequent first."""
+    """Verdict outcome -> number of problems, by the first sample of each problem, most frequent first."""
     firsts = [record.samples[0].verdict for record in evaluation.records if record.samples]
     counted = Counter(str(verdict.get("outcome", "unknown")) for verdict in firsts)
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
 def base_check(baselines: Mapping[str, BaselineRecord]) -> BaseCheck:
-    """Too good: little is left to repair. Too bad: a customary adapter does not help either."""
+    """Whether the base model suits the problems.
+
+    It is too good if little is left to repair, and too bad if the default LoRA repairs next to nothing either.
+    """
     base, tuned = baselines.get("base_model"), baselines.get("default_lora")
     if base is None:
         return BaseCheck(verdict="unknown", text="The base model has not been evaluated yet.")

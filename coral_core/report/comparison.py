@@ -1,4 +1,4 @@
-"""Two runs side by side: what was configured differently, whose champion is better and how sure, what each cost."""
+"""Compares two runs: configuration, champions with a paired test, best fitness by generation, cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -66,7 +66,15 @@ class Comparison(Frozen):
 
 
 def compare_runs(one: tuple[RunFolder, Store], other: tuple[RunFolder, Store]) -> Comparison:
-    """`one` (A) against `other` (B); either may still be under way."""
+    """Compare two runs, finished or not.
+
+    Args:
+        one: Folder and store of run A.
+        other: Folder and store of run B.
+
+    Raises:
+        StoreError: a line of a history is broken.
+    """
     a, b = build_report(*one), build_report(*other)
     configs = one[0].config(), other[0].config()
     gap, why_not = _gap((a, one[1]), (b, other[1]))
@@ -90,10 +98,15 @@ def compare_runs(one: tuple[RunFolder, Store], other: tuple[RunFolder, Store]) -
 
 
 def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one flat one with dotted keys.
+    """Flatten nested mappings into one with dotted keys.
 
-    >>> leaves({"search": {"population": 8}, "seed": 0})
-    {'search.population': 8, 'seed': 0}
+    Args:
+        value: A mapping; anything else is a leaf.
+        prefix: Dotted key of `value` itself; empty at the top.
+
+    Example:
+        >>> leaves({"search": {"population": 8}, "seed": 0})
+        {'search.population': 8, 'seed': 0}
     """
     if not isinstance(value, dict):
         return {prefix: value}
@@ -117,7 +130,7 @@ def _side(report: Report) -> Side:
 
 
 def _gap(*sides: tuple[Report, Store]) -> tuple[Gap | None, str]:
-    """A's champion less B's, and why there is no such gap."""
+    """The gap between A's champion and B's; or None, and why they cannot be compared."""
     shares: list[dict[str, float]] = []
     rates: list[float] = []
     for report, store in sides:

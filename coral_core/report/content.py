@@ -42,7 +42,7 @@ class Contender(Frozen):
 
 
 class Gap(Frozen):
-    """Champion against another, paired by held-out bug; what is null is not known: an evaluation has left the store."""
+    """Champion against another, paired by held-out bug. A null is unknown: an evaluation is no longer in the store."""
 
     difference: float = Field(description="Champion's held-out pass@1 less the other's.")
     bugs: int | None = Field(None, description="Bugs compared.")
@@ -66,7 +66,7 @@ class Gaps(Frozen):
 
 
 class GenerationLine(Frozen):
-    """One generation, after selection heard of it."""
+    """One generation, after selection was told its scores."""
 
     generation: int
     best: str | None = Field(description="Champion so far.")
@@ -161,7 +161,7 @@ class Answer(Frozen):
 
 
 class GeneSpace(Frozen):
-    """What one gene could be."""
+    """Candidates or range of one gene."""
 
     gene: str
     kind: Literal["heavy", "light"]
@@ -169,7 +169,7 @@ class GeneSpace(Frozen):
 
 
 class Searched(Frozen):
-    """What was searched, and with how much."""
+    """The search space, and how much of it was evaluated."""
 
     strategy: str
     generations: int = Field(description="Generations at most.")
@@ -222,7 +222,7 @@ class GenePoint(Frozen):
 
 
 class GeneEffect(Frozen):
-    """How much of the spread of fitness goes with one gene, taken alone."""
+    """Share of the variance of fitness that one gene explains, taken alone."""
 
     gene: str
     kind: Literal["heavy", "light"]
@@ -236,7 +236,7 @@ class GeneEffect(Frozen):
 
 
 class OperatorLine(Frozen):
-    """What one way of making genomes gave."""
+    """Results of one operator."""
 
     operator: str
     children: int

@@ -1,4 +1,4 @@
-"""A report as data: sections of text, tables and pictures, which three writers show.
+"""A report as data: sections of text, tables and pictures, rendered by three writers.
 
 `markdown.py` writes Markdown, `html_page.py` a page, `flows/cli/markup.py` a terminal. Plain strings may hold text from
 models, problems and errors: each writer escapes it in its own way, so a document never holds markup.
@@ -36,7 +36,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Answer:
-    """The result in a sentence, and what it is made of."""
+    """The result in a sentence, and the sentences that explain it."""
 
     text: str
     tone: str = ""
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Facts:
-    """A list of names with what is known of each."""
+    """A list of names with a value each."""
 
     rows: Sequence[tuple[str, str]]
 
@@ -98,7 +98,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch of a model and what the judge said of it."""
+    """One patch of a model with the judge's verdict."""
 
     problem_id: str
     bug_class: str
@@ -147,7 +147,7 @@ def text(*parts: Part, style: str = "") -> Text:
 
 
 def blocks(*found: Block | None) -> tuple[Block, ...]:
-    """The blocks that are there: tables and lists without rows and texts without words are left out."""
+    """The blocks without None and without empty ones: tables and lists without rows, texts without words."""
     return tuple(block for block in found if block is not None and not _is_empty(block))
 
 

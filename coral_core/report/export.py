@@ -29,7 +29,15 @@ WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | None:
-    """Write ``champion/`` of a finished run; None without a champion.
+    """Write ``champion/`` of a finished run, replacing an earlier export.
+
+    Args:
+        folder: The run's folder.
+        store: Holds the adapter.
+        report: The report of the run.
+
+    Returns:
+        The folder ``champion/``; None if there is no champion.
 
     Raises:
         StoreError: the adapter is not (or no longer) sound in the store, or the folder cannot be written.
@@ -72,7 +80,15 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
 
 
 def described(report: Report, champion: Contender) -> dict[str, dict[str, Any]]:
-    """The JSON files of ``champion/`` that follow from history and store, so that `coral verify` can make them again."""
+    """The JSON files of ``champion/`` that follow from history and store; `coral verify` computes them again.
+
+    Args:
+        report: The report of the run.
+        champion: The champion; a genome, with heavy and light genes.
+
+    Returns:
+        File name -> content.
+    """
     _, light = _genes(champion)
     return {
         "genome.json": {
@@ -100,7 +116,14 @@ def _base(folder: RunFolder, report: Report, adapter_config: Path) -> Base:
 
 
 def model_card(report: Report, champion: Contender, config: RunConfig, base: Base) -> str:
-    """README.md of the exported adapter: front matter that the hub reads, then what a user needs."""
+    """README.md of the exported adapter: front matter for the hub, then loading code, genes, scores, data and cost.
+
+    Args:
+        report: The report of the run.
+        champion: The champion; a genome, with heavy and light genes.
+        config: Configuration of the run.
+        base: The base model.
+    """
     heavy, light = _genes(champion)
     front = {
         "base_model": base.name,

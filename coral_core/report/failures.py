@@ -1,4 +1,4 @@
-"""What failed in a run, and why: tries by its timings, jobs in the queue of its store (executor work-pools)."""
+"""Failures of a run: failed tries from its timings, failed jobs from the queue of its store (executor work-pools)."""
 
 from typing import Literal
 
@@ -13,7 +13,12 @@ LONGEST = 500
 
 
 def failed_jobs(store: Store, run_id: str) -> tuple[FailedJob, ...]:
-    """Jobs of `run_id` with a failed try that still lie in the queue; those that ended well later are gone from it."""
+    """Jobs in the queue with at least one failed try. Jobs that succeeded later are no longer in the queue.
+
+    Args:
+        store: The run's store.
+        run_id: The evolution.
+    """
     found: list[FailedJob] = []
     for queue in both(store):
         found += [_failed(queue.name, ticket, "waiting") for ticket in queue.waiting(run_id) if ticket.failures]
@@ -38,7 +43,7 @@ def _failed(queue: str, ticket: Ticket, state: Literal["waiting", "failed"]) -> 
 
 
 def failed_tries(folder: RunFolder) -> tuple[FailedTries, ...]:
-    """Tries of all sessions that did not end in a result, alike ones together, most frequent first."""
+    """Failed tries of all sessions, grouped by kind, error and message, most frequent first."""
     groups: dict[tuple[Literal["training", "evaluation"], str, str], list[JobFailure]] = {}
     for failure in folder.failures():
         groups.setdefault((failure.kind, failure.error, failure.message), []).append(failure)

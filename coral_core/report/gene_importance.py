@@ -1,14 +1,13 @@
 """Gene importance: how much of the spread of fitness goes with each gene, taken alone.
 
-For each gene the genomes are grouped by its value (a gene with a range: by thirds of what
-was tried) and the variance of fitness between groups is compared with that within:
-epsilon squared (Kelley 1935), which unlike R squared does not grow with the number of
-groups. A permutation test says how often shuffled values would do as well, a jackknife
-how much hangs on single genomes.
+For each gene the genomes are grouped by its value (a gene with a range: by thirds of the
+values tried). The variance of fitness between groups is compared with the variance within
+them: epsilon squared (Kelley 1935), which unlike R squared does not grow with the number of
+groups. A permutation test gives the p value, a jackknife the interval.
 
-Not covered: genes that act together (fANOVA needs thousands of genomes for these), and what
-a search does to its own data: it visits good values more often, so genes that were bred
-together share credit. It is a hint where to look, not an experiment.
+Not covered: interactions of genes (fANOVA needs thousands of genomes for these) and sampling
+bias. A search visits good values more often, so genes that were bred together share credit:
+the result is a hint where to look, not an experiment.
 """
 
 import math
@@ -41,7 +40,15 @@ Groups = NDArray[np.intp]
 
 
 def gene_effects(history: History, config: GenesConfig) -> tuple[GeneEffect, ...]:
-    """Genes that could vary, most important first; empty while there are too few genomes."""
+    """Importance of each gene that varied, most important first.
+
+    Args:
+        history: The run's history.
+        config: Candidates and ranges of the genes.
+
+    Returns:
+        One effect per gene; empty below `FEWEST` distinct genomes with a score.
+    """
     records = _distinct(history)
     effects = []
     for kind, name, space in _spaces(config):
@@ -55,7 +62,13 @@ def gene_effects(history: History, config: GenesConfig) -> tuple[GeneEffect, ...
 
 
 def searched(history: History, genes: GenesConfig, search: SearchConfig) -> Searched:
-    """What was searched, and how far."""
+    """The search space, and how much of it was evaluated.
+
+    Args:
+        history: The run's history.
+        genes: Candidates and ranges of the genes.
+        search: Strategy and size of the search.
+    """
     records = history.genomes.values()
     return Searched(
         strategy=search.strategy,
@@ -69,10 +82,19 @@ def searched(history: History, genes: GenesConfig, search: SearchConfig) -> Sear
 
 
 def epsilon_squared(groups: Groups, values: Floats, count: int) -> float:
-    """Share of the variance of `values` that lies between the `count` groups, adjusted for their number; may be below 0.
+    """Share of the variance of `values` that lies between groups, adjusted for the number of groups (Kelley 1935).
 
-    >>> epsilon_squared(np.array([0, 0, 1, 1]), np.array([1.0, 1.0, 2.0, 2.0]), 2)
-    1.0
+    Args:
+        groups: Shape (n,): the group of each value, in [0, count).
+        values: Shape (n,).
+        count: Number of groups; empty ones are allowed.
+
+    Returns:
+        At most 1. It may be below 0 when groups explain less than chance; 0 without variance or with n groups.
+
+    Example:
+        >>> epsilon_squared(np.array([0, 0, 1, 1]), np.array([1.0, 1.0, 2.0, 2.0]), 2)
+        1.0
     """
     total = float(((values - values.mean()) ** 2).sum())
     n, used = len(values), len(np.unique(groups))
@@ -113,7 +135,7 @@ def _level(label: str, fitness: Floats) -> Level:
 
 
 def _holm(effects: Sequence[GeneEffect]) -> list[GeneEffect]:
-    """Mark what stays clear when all genes are looked at (Holm 1979)."""
+    """Mark the effects that remain significant after correction for the number of genes (Holm 1979)."""
     clear: set[str] = set()
     ranked = sorted(effects, key=lambda effect: (effect.p_value, effect.gene))
     for position, effect in enumerate(ranked):
@@ -124,7 +146,7 @@ def _holm(effects: Sequence[GeneEffect]) -> list[GeneEffect]:
 
 
 def _distinct(history: History) -> list[GenomeRecord]:
-    """Genomes with a score, those with equal genes once."""
+    """Genomes with a score; of those with equal genes only the first."""
     found: dict[str, GenomeRecord] = {}
     for record in history.genomes.values():
         if record.fitness is not None:

@@ -1,4 +1,4 @@
-"""The records of a history.jsonl, sorted by kind: what all parts of a report are made of."""
+"""The records of a history.jsonl, sorted by kind; all parts of a report are made from them."""
 
 from dataclasses import dataclass, field
 

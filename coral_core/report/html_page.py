@@ -1,7 +1,7 @@
-"""Writes a `Document` as one HTML page that needs nothing else, no network, no script.
+"""Writes a `Document` as one self-contained HTML page, without scripts and without requests.
 
-Whatever comes from the store or from a model is untrusted: Jinja escapes all of it, the page forbids scripts and
-requests by its own policy, and no value is ever marked as safe.
+Text from the store and from models is untrusted: Jinja escapes all values, none is ever marked as safe, and the page's
+own content security policy forbids scripts and requests.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -31,7 +31,7 @@ def html_page(document: Document) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Control characters spelt out, which no page may hold and which turn the direction of a patch."""
+    """Spell out control characters: some are invalid in HTML, others reverse the direction of the text."""
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 

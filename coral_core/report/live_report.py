@@ -1,7 +1,7 @@
-"""What a run under way shows of itself: five pictures and the Markdown around them, from a `RunReading`.
+"""The report of a running evolution: five pictures and Markdown, made from a `RunReading`.
 
-Drawn anew while the run goes on, so that none needs more than the reading holds: no evaluation is
-opened and no history parsed again. Not covered: the report at the end (run_document.py).
+They are drawn again and again while the run goes on. They therefore use only what the reading holds: no evaluation is
+opened and no history is parsed again. Not covered: the report at the end (run_document.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from coral_core.runs.progress import COLUMNS, Progress, lane_use
 from coral_core.runs.run_reader import GeneSpread, KnownGenome, RunReading
 
 MOST_STEPS = 60
-"""Generations in the picture of genes: of more, every second, third, ... is shown."""
+"""Generations in the picture of genes; of a longer run every second, third, ... is shown."""
 SHARES = ("dora", "sampling")
 LIGHT_ORANGE = "#F0A870"
 DRIFTING = {
@@ -132,42 +132,56 @@ PICTURES: Mapping[str, tuple[str, Callable[[RunReading], bytes]]] = {
     "drift": ("Genes by generation", _drift),
     "lanes": ("Busy lanes", _lanes),
 }
-"""Name -> title and how it is drawn."""
+"""Name -> title and drawing function."""
 
 
 def prepare() -> None:
-    """Load what drawing needs, once."""
+    """Import the drawing libraries, so that the first picture does not wait for them."""
     import matplotlib.figure  # noqa: F401
     import PIL.Image  # noqa: F401
 
 
 def draw(name: str, reading: RunReading) -> str:
-    """One picture as a data URI."""
+    """Draw one picture.
+
+    Args:
+        name: A key of `PICTURES`.
+        reading: The run as read last.
+
+    Returns:
+        A PNG as a data URI.
+    """
     return as_data_uri(PICTURES[name][1](reading))
 
 
 def pictures_markdown(pictures: Mapping[str, str]) -> str:
-    """All pictures that are there, one below the other; `pictures` maps their names to addresses."""
+    """Markdown with one heading and image per picture; `pictures` maps names of `PICTURES` to addresses."""
     shown = [(title, pictures[name]) for name, (title, _) in PICTURES.items() if name in pictures]
     return "\n\n".join(f"## {title}\n\n![{title}]({address})" for title, address in shown) + "\n"
 
 
 def summary(progress: Progress, reading: RunReading, pictures: Mapping[str, str]) -> str:
-    """Where the run stands, as Markdown."""
+    """The state of a run as Markdown.
+
+    Args:
+        progress: Where the run stands.
+        reading: The run as read last; gives the table of generations.
+        pictures: Name of a picture -> its address; fitness and Pareto front are shown if they are there.
+    """
     main = {name: pictures[name] for name in ("fitness", "pareto") if name in pictures}
     text = markdown(progress_document(progress, reading.generations))
     return f"{text}\n{pictures_markdown(main)}" if main else text
 
 
 def leaderboard(reading: RunReading) -> list[dict[str, Any]]:
-    """The fittest genomes of finished generations, each once."""
+    """A row per leading genome of the finished generations, with its place from 1; columns as in `genome_rows`."""
     return [{"place": place} | cells for place, cells in enumerate(genome_rows(reading.leaders), 1)]
 
 
 def genome_rows(lines: Sequence[KnownGenome]) -> list[dict[str, Any]]:
-    """A row per genome, all with the same columns: the Prefect UI takes them from the first row.
+    """A row per genome. All rows have the same columns, since the Prefect UI takes the columns from the first row.
 
-    Scores come first, since narrow windows cut rows off, then genes and where the genome comes from.
+    Scores come first, because narrow windows cut rows off; genes and parents follow.
     """
     names = sorted({name for line in lines for name in line.scores})
     reasons = any(line.infeasible for line in lines)

@@ -16,7 +16,7 @@ def markdown(document: doc.Document) -> str:
 
 
 def block(found: doc.Block) -> str:
-    """One block; empty for what Markdown does not show."""
+    """One block; empty if Markdown does not show blocks of its kind."""
     match found:
         case doc.Text():
             return line(found.parts)
@@ -35,7 +35,7 @@ def block(found: doc.Block) -> str:
 
 
 def line(parts: doc.Parts) -> str:
-    """Parts of a text as one line."""
+    """The parts of a paragraph on one line."""
     return "".join(map(_part, parts))
 
 
@@ -50,7 +50,18 @@ def _part(part: doc.Part) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table of untrusted cells; pipes inside them are escaped."""
+    """A Markdown table.
+
+    Args:
+        header: Column names, which are trusted.
+        rows: Cells, which are not: markup and pipes in them are escaped.
+
+    Example:
+        >>> print(table(("objective", "score"), [("bugfix", 0.5)]))
+        | objective | score |
+        |---|---|
+        | bugfix | 0.5 |
+    """
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)

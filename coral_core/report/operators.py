@@ -1,4 +1,4 @@
-"""Which operators produced improvements: children held against their best parent."""
+"""Compares operators: the fitness of children against that of their best parent."""
 
 import statistics
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ COPIES = ("elite",)
 
 
 def operator_lines(history: History) -> tuple[OperatorLine, ...]:
-    """A line per operator, most children first. Elites are copies of what was counted already."""
+    """A line per operator, most children first. Elites are left out, since they are copies of genomes counted before."""
     made: dict[str, list[GenomeRecord]] = {}
     for record in history.genomes.values():
         if record.genome.lineage.operator not in COPIES:

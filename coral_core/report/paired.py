@@ -1,7 +1,7 @@
 """Paired comparison of two adapters on the same bugs.
 
-Only bugs that one of the two repairs more often than the other say anything about which is
-better; the exact two-sided sign test (McNemar with one sample a bug) counts those.
+Only discordant bugs, which one of the two repairs more often than the other, tell which is
+better. The exact two-sided sign test (McNemar with one sample per bug) counts them.
 
     >>> round(sign_test(9, 1), 4)
     0.0215
@@ -19,14 +19,22 @@ LEVEL = 0.05
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Exact two-sided p value of `wins` against `losses` when both are equally likely."""
+    """Exact two-sided sign test.
+
+    Args:
+        wins: Bugs that the first adapter repairs more often.
+        losses: Bugs that the second adapter repairs more often.
+
+    Returns:
+        The p value under the hypothesis that wins and losses are equally likely; 1.0 without discordant bugs.
+    """
     total = wins + losses
     tail = sum(math.comb(total, k) for k in range(min(wins, losses) + 1))
     return min(1.0, float(2 * tail / 2**total))
 
 
 def resolution(discordant: int) -> int | None:
-    """Smallest |wins - losses| among `discordant` bugs with p < 0.05; None when none reaches it."""
+    """Smallest |wins - losses| among `discordant` bugs that gives p < 0.05; None if no split of them does."""
     for losses in range(discordant // 2, -1, -1):
         if sign_test(discordant - losses, losses) < LEVEL:
             return discordant - 2 * losses
@@ -34,7 +42,21 @@ def resolution(discordant: int) -> int | None:
 
 
 def interval(wins: int, losses: int, bugs: int) -> tuple[float, float]:
-    """95 % interval of the paired difference: Wald with half a bug added per cell (Agresti and Min 2005)."""
+    """95 % interval of the paired difference of two shares: Wald with half a bug added per cell (Agresti and Min 2005).
+
+    Args:
+        wins: Bugs that only the first adapter repairs.
+        losses: Bugs that only the second adapter repairs.
+        bugs: All bugs compared, discordant or not.
+
+    Returns:
+        Lower and upper end, in [-1, 1].
+
+    Example:
+        >>> low, high = interval(wins=30, losses=14, bugs=285)
+        >>> f"{low:+.3f} to {high:+.3f}"
+        '+0.010 to +0.101'
+    """
     b, c, n = wins + 0.5, losses + 0.5, bugs + 2
     difference = (b - c) / n
     spread = 1.959964 * math.sqrt(max(0.0, (b + c) - (b - c) ** 2 / n)) / n
@@ -52,9 +74,10 @@ def compare(difference: float, champion: Mapping[str, float] | None, other: Mapp
     """The gap between two evaluations by bug.
 
     Args:
-        difference: What the history says, for an evaluation that has left the store.
-        champion: Bug -> share of samples that repair it, in [0, 1] (0 or 1 with one sample a bug); None: it has left.
-        other: The same of the other one, of the same bugs.
+        difference: Difference of pass@1 in the history; used if an evaluation is no longer in the store.
+        champion: Bug -> share of samples that repair it, in [0, 1] (0 or 1 with one sample per bug); None if the
+            evaluation is no longer in the store.
+        other: The same for the other adapter, over the same bugs.
     """
     if champion is None or other is None:
         return Gap(difference=difference, verdict="unknown")

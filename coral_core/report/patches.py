@@ -1,6 +1,6 @@
-"""The champion's patches on the held-out problems: diff, verdict, and who else repaired the bug.
+"""The champion's patches on the held-out problems: diff, verdict, and whether base model and default LoRA pass too.
 
-Everything in a patch was written by a model. Here it is text only; whoever shows it escapes it.
+A patch is untrusted text from a model. This module never runs it; each writer escapes it.
 """
 
 import difflib
@@ -28,7 +28,17 @@ GROUPS = (
 
 
 def held_out_patches(report: Report, store: Store, config: RunConfig) -> Section | None:
-    """The champion's patches; None before the end or when the evaluation has left the store."""
+    """The champion's patches on the held-out split, grouped by outcome.
+
+    Args:
+        report: The report of the run.
+        store: Holds the held-out evaluations.
+        config: Configuration of the run; the problems are rebuilt from it to show diffs.
+
+    Returns:
+        A section with at most `MOST` patches. None before the held-out split was evaluated, or if the champion's
+        evaluation is no longer in the store.
+    """
     evaluation = _evaluation(report.champion, store)
     if evaluation is None:
         return None
@@ -50,13 +60,27 @@ def held_out_patches(report: Report, store: Store, config: RunConfig) -> Section
 
 
 def unified(buggy: str, patch: str) -> str:
-    """The patch as a unified diff against the buggy source; empty when nothing was changed."""
+    r"""The patch as a unified diff; empty if nothing but trailing newlines was changed.
+
+    Args:
+        buggy: Source of the buggy function.
+        patch: Source that the model proposes.
+
+    Example:
+        >>> print(unified("def f(x):\n    return x", "def f(x):\n    return -x"))
+        --- buggy
+        +++ patch
+        @@ -1,2 +1,2 @@
+         def f(x):
+        -    return x
+        +    return -x
+    """
     before, after = buggy.rstrip("\n").splitlines(), patch.rstrip("\n").splitlines()
     return "\n".join(difflib.unified_diff(before, after, "buggy", "patch", lineterm="", n=20))
 
 
 def _problems(report: Report, config: RunConfig) -> tuple[dict[str, Problem], str]:
-    """The held-out problems by id, rebuilt from the configuration; a note when that cannot be done here."""
+    """The held-out problems by id, rebuilt from the configuration; else no problems and a note that says why."""
     try:
         found = {problem.problem_id: problem for problem in problem_set(config.problems).split("held_out")}
         here = split_digest(config.problems, "held_out")

@@ -1,6 +1,6 @@
-"""Pictures as small PNGs: fitness by generation and the Pareto front; what others draw with is here too.
+"""Pictures as small PNGs: curves by generation, the Pareto front, marginal plots of genes; and shared drawing functions.
 
-White background and the Okabe-Ito colours, so that they read on light and dark pages and
+A white background and the Okabe-Ito colours keep them readable on light and dark pages and
 for colour-blind readers. matplotlib is imported when a picture is drawn, not before.
 """
 
@@ -38,7 +38,15 @@ class CurvePoint(Protocol):
 
 
 def fitness_picture(lines: Sequence[CurvePoint], baselines: Mapping[str, float | None]) -> bytes:
-    """Best and mean fitness and monitored bugs by generation, and a level line per baseline."""
+    """Best fitness, mean fitness and monitor pass@1 by generation, with a horizontal line per baseline.
+
+    Args:
+        lines: The generations, in order from 0.
+        baselines: Name -> fitness, in [0, 1]; None: no line.
+
+    Returns:
+        A PNG.
+    """
     curves = {
         "best fitness": [line.best_fitness for line in lines],
         "mean fitness": [line.mean_fitness for line in lines],
@@ -50,12 +58,15 @@ def fitness_picture(lines: Sequence[CurvePoint], baselines: Mapping[str, float |
 def draw_curves(
     curves: Mapping[str, Sequence[float | None]], label: str, levels: Mapping[str, float | None] | None = None
 ) -> bytes:
-    """Values in [0, 1] by generation.
+    """Draw values in [0, 1] by generation.
 
     Args:
-        curves: Name -> a value per generation, None where there is none.
-        label: Of the axis of values.
-        levels: Name -> value of a level line.
+        curves: Name -> one value per generation; None leaves a gap. At most three curves are drawn.
+        label: Label of the y axis.
+        levels: Name -> value of a horizontal line; None: no line. At most two lines are drawn.
+
+    Returns:
+        A PNG.
     """
     figure, axes = canvas()
     levels = levels or {}
@@ -77,7 +88,15 @@ def draw_curves(
 
 
 def pareto_picture(genomes: Sequence[ParetoPoint], champion: str | None) -> bytes:
-    """Bugfix against trainable parameters; colour is retention, a ring marks the front, a cross the champion."""
+    """Bugfix against trainable parameters; colour is retention, a ring marks the Pareto front, a cross the champion.
+
+    Args:
+        genomes: All genomes with scores; of those off the front an even selection is drawn.
+        champion: Genome id of the champion; None: no cross.
+
+    Returns:
+        A PNG.
+    """
     figure, axes = canvas(measured=True)
     points = _thinned(genomes, champion)
 
@@ -103,7 +122,7 @@ def pareto_picture(genomes: Sequence[ParetoPoint], champion: str | None) -> byte
 
 
 def marginal_picture(effect: GeneEffect) -> bytes:
-    """Every genome as a dot over its value of the gene; a bar is the mean with its standard error."""
+    """Marginal plot of one gene: a dot per genome over its value of the gene, and the mean with its standard error."""
     figure, axes = canvas(measured=True)
     figure.set_size_inches(3.3, 2.3)
     points = effect.points[:: -(-len(effect.points) // MOST_DOTS)]
@@ -123,7 +142,7 @@ def marginal_picture(effect: GeneEffect) -> bytes:
 
 
 def _top(shares: Sequence[float | None]) -> float:
-    """Upper end of an axis of shares: 1, or less where all are small."""
+    """Upper end of an axis of shares: 1, or less if all values are small."""
     most = max((share for share in shares if share is not None), default=1.0)
     return next(top for top in (0.1, 0.25, 0.5, 1.0) if 1.08 * most <= top or top == 1.0)
 
@@ -133,17 +152,17 @@ def _by_decades(axes: Any, values: Sequence[float]) -> None:
 
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    if max(values) < 8 * min(values):  # less than a decade: only minor ticks would be there, so they need numbers
+    if max(values) < 8 * min(values):  # less than a decade has minor ticks only, so these get labels
         axes.xaxis.set_minor_formatter(EngFormatter(sep=""))
 
 
 def as_data_uri(png: bytes) -> str:
-    """The picture inside a text: what Markdown in the Prefect UI shows without a file server."""
+    """A PNG as a data URI, which Markdown in the Prefect UI shows without a file server."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _thinned(points: Sequence[ParetoPoint], champion: str | None) -> list[ParetoPoint]:
-    """The front, the champion and an even choice of the rest: hundreds of overlapping dots do not compress."""
+    """The front, the champion and an even selection of the rest; hundreds of overlapping dots compress badly."""
     rest = [point for point in points if not point.on_front and point.genome_id != champion]
     front = [point for point in points if point.on_front][-MOST_POINTS:]
     best = [point for point in points if point.genome_id == champion and not point.on_front]
@@ -151,7 +170,7 @@ def _thinned(points: Sequence[ParetoPoint], champion: str | None) -> list[Pareto
 
 
 def canvas(measured: bool = False) -> "tuple[Figure, Any]":
-    """An empty figure and its axes. `measured`: margins as the labels need them, for twice the time."""
+    """An empty figure and its axes; with `measured`, margins are fitted to the labels, which doubles the time."""
     figure = blank(SIZE, measured)
     if not measured:
         figure.subplots_adjust(left=0.125, right=0.97, top=0.95, bottom=0.155)
@@ -161,7 +180,12 @@ def canvas(measured: bool = False) -> "tuple[Figure, Any]":
 
 
 def blank(size: tuple[float, float], measured: bool = False) -> "Figure":
-    """A white figure without axes; `size` in inches."""
+    """A white figure without axes.
+
+    Args:
+        size: Width and height in inches.
+        measured: Whether margins are fitted to the labels (constrained layout).
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -171,7 +195,7 @@ def blank(size: tuple[float, float], measured: bool = False) -> "Figure":
 
 
 def plain(axes: Any) -> None:
-    """The look of all axes."""
+    """Apply the common style to `axes`."""
     axes.set_facecolor("white")
     axes.grid(color="#E4E4E4", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -181,7 +205,13 @@ def plain(axes: Any) -> None:
 
 
 def whole_numbers(axes: Any, count: int, most: int = 8) -> None:
-    """An x axis of `count` generations, numbered from 0 as in tables and names of genomes."""
+    """Set up an x axis of generations, numbered from 0 as in tables and genome ids.
+
+    Args:
+        axes: The matplotlib axes.
+        count: Number of generations; 0 leaves the axis as it is.
+        most: Most ticks on the axis.
+    """
     from matplotlib.ticker import MaxNLocator
 
     if count:
@@ -193,13 +223,20 @@ def whole_numbers(axes: Any, count: int, most: int = 8) -> None:
 
 
 def legend(axes: Any) -> None:
-    """A legend where there is something to explain."""
+    """Add a legend if anything drawn has a label."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=True, facecolor="white", edgecolor="#E4E4E4", framealpha=0.9, loc="best")
 
 
 def png(figure: "Figure", dpi: int = DPI) -> bytes:
-    """PNG with a palette; fewer colours, then fewer pixels, when it would not fit."""
+    """Render a figure as a PNG with a palette.
+
+    Fewer colours, then fewer pixels are used while the result exceeds `LIMIT` bytes.
+
+    Args:
+        figure: The matplotlib figure.
+        dpi: Dots per inch.
+    """
     from PIL import Image
 
     raw = io.BytesIO()

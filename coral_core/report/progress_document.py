@@ -1,4 +1,4 @@
-"""Where a run stands as a document: the summary in the Prefect UI and the screen of `coral progress`."""
+"""The progress of a run as a document, for the summary in the Prefect UI and for `coral progress`."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def progress_document(progress: Progress, generations: Sequence[GenerationDetail
 
     Args:
         progress: Where the run stands.
-        generations: All that are finished; the latest `MOST_GENERATIONS` are shown.
+        generations: All finished generations; the latest `MOST_GENERATIONS` are shown.
     """
     sections = (
         _best(progress),

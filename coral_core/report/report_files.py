@@ -23,7 +23,7 @@ def write_report(folder: RunFolder, store: Store, into: Path | None = None) -> R
     Args:
         folder: The run.
         store: Its store.
-        into: Where the files are written; default: beside the history.
+        into: Folder for the files; None: the run's folder.
 
     Raises:
         StoreError: the files cannot be written.
@@ -51,5 +51,11 @@ def write_report(folder: RunFolder, store: Store, into: Path | None = None) -> R
 
 
 def document_of(folder: RunFolder, store: Store, report: Report) -> Document:
-    """The report as a document, with the champion's patches."""
+    """The report as a document, with the champion's held-out patches.
+
+    Args:
+        folder: The run's folder; its configuration gives the problems.
+        store: Holds the held-out evaluations.
+        report: The report of the run.
+    """
     return run_document(report, held_out_patches(report, store, folder.config()))

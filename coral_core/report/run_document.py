@@ -1,7 +1,7 @@
-"""The report of one run as a document: what was searched, what won, how sure, why, what failed, what it cost.
+"""The report of one run as a document: search space, champion, tests, progress, genes, failures, cost, reproduction.
 
-Says nothing that the `Report` does not hold; draws pictures only when a writer asks. Differences that the paired test
-cannot tell from noise are called that.
+Its only source is the `Report`. Pictures are drawn when a writer asks for them. A difference that the paired test
+cannot distinguish from noise is labelled so.
 """
 
 from functools import partial
@@ -79,7 +79,7 @@ def run_document(report: Report, patches: Section | None = None) -> Document:
 
 
 def headline(report: Report) -> Parts:
-    """One or two sentences: how far the run is and what it found."""
+    """The state of the run and its best result, in one or two sentences."""
     champion = report.champion
     if champion is None:
         found = "no genome has a score" if report.generations else "no generation is finished"
@@ -93,7 +93,7 @@ def headline(report: Report) -> Parts:
 
 
 def previous_parts(previous: PreviousRun | None) -> Parts:
-    """One line about the run before; empty without one."""
+    """One line about the previous run; empty if there was none."""
     if previous is None:
         return ()
     comparable = {"other problems": previous.same_problems, "another base model": previous.same_base_model}
@@ -328,7 +328,7 @@ def _failures(report: Report) -> Section:
 
 
 def again(report: Report) -> str:
-    """The commands that make the same run once more, with the population that it began with."""
+    """Shell commands that repeat the run, from the same initial population."""
     edition = f" --edition {report.edition}" if report.edition != 1 else ""
     begin = ""
     if report.previous is not None and report.previous.started_from:

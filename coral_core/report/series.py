@@ -1,4 +1,4 @@
-"""A run as parameters, metrics over generations, genomes and files: what experiment trackers take."""
+"""A run as experiment trackers take it: parameters, metrics by generation, genomes and files."""
 
 import stat
 from dataclasses import dataclass
@@ -51,7 +51,13 @@ class Tracked:
 
 
 def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
-    """The run in `folder`, whose report was `written` to a directory before."""
+    """Collect a run for an experiment tracker.
+
+    Args:
+        folder: The run's folder.
+        report: The report of the run.
+        written: The folder that holds the files of the report; missing files are left out.
+    """
     jobs = [timing.finished for timing in folder.timings() if isinstance(timing, JobTiming)]
     files = (*(written / name for name in REPORT_FILES), *(folder.path / name for name in RUN_FILES))
     return Tracked(
@@ -77,13 +83,22 @@ def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file; a link may lead anywhere."""
+    """Whether `path` is a regular file. Links are refused, since they may point anywhere."""
     found = look_at(path)
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
 def numbers(values: dict[str, Any], *without: str) -> dict[str, float]:
-    """The values that are numbers; what is not known is left out."""
+    """The numeric values as floats; booleans, None and texts are left out.
+
+    Args:
+        values: Name -> value.
+        *without: Names to leave out.
+
+    Example:
+        >>> numbers({"generation": 3, "fitness": 0.5, "best": "g3-1", "error": None}, "generation")
+        {'fitness': 0.5}
+    """
     return {
         key: float(value)
         for key, value in values.items()

@@ -1,7 +1,7 @@
 """genomes.csv and generations.csv: the history as tables, a row per genome and per generation.
 
-Cells that a spreadsheet would run as a formula (they begin with ``=``, ``+``, ``-`` or ``@`` and are no number) are
-quoted: a reason may hold anything.
+Text cells that a spreadsheet would run as a formula (they begin with ``=``, ``+``, ``-`` or ``@``) are quoted, since
+reasons hold untrusted text.
 """
 
 import csv
@@ -15,7 +15,7 @@ from coral_core.untrusted import visible
 
 
 def genome_rows(history: History) -> list[dict[str, Any]]:
-    """A row per genome, all with the same columns: lineage, genes, scores, digests, or why it has no score."""
+    """A row per genome: lineage, genes, scores and digests, or the reason why it has no score. All rows have the same columns."""
     objectives = sorted({name for record in history.genomes.values() for name in record.scores})
     rows = []
     for record in history.genomes.values():

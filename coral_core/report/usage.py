@@ -1,8 +1,8 @@
-"""The code of a model card: loads base model and adapter with plain transformers and PEFT, and writes the engine's tokens.
+"""The code of a model card: loads base model and adapter with transformers and PEFT, and generates the engine's tokens.
 
-What the engine does beyond the defaults of `generate` is spelt out: the beginning mark is put before every prompt, all end
-tokens end, the adapter is merged, and a repetition penalty passes over end tokens. With sampling the random numbers are
-others, so the texts are too. Not covered: other devices, on which the last bits may differ.
+The code repeats what the engine does beyond the defaults of `generate`: it puts the BOS token before each prompt, stops
+at any EOS token, merges the adapter, and leaves EOS tokens out of the repetition penalty. With sampling, random numbers
+and therefore texts differ from the run's. Not covered: other devices, on which results may differ in the last bits.
 """
 
 from pathlib import Path
@@ -19,23 +19,25 @@ _HEADS = {str(known["head"]) for known in table().values() if "head" in known} |
 
 
 class Base(NamedTuple):
-    """The base model as a reader of the card can find it."""
+    """The base model as a model card names it."""
 
     name: str
-    """A whole path, a name on the hub, or coral-tiny."""
+    """An absolute path, a name on the hub, or coral-tiny."""
     revision: str | None
-    """Commit on the hub."""
+    """Commit on the hub; None for a model that is not from the hub."""
     content_id: str
+    """Commit on the hub, or hash of the model's files."""
     attention: str
+    """`attn_implementation` of transformers: sdpa or eager."""
 
 
 def base_of(name: str, content_id: str, numerics_class: str) -> Base:
     """The base model of a run.
 
     Args:
-        name: As the adapter's own configuration has it, from any folder: a whole path, a name on the hub, or coral-tiny.
-        content_id: Of the run: the commit of a model on the hub.
-        numerics_class: Of the run; it names the attention implementation where that is not sdpa.
+        name: The name in the adapter's own configuration: an absolute path, a name on the hub, or coral-tiny.
+        content_id: The run's content id of the base model; for a model on the hub it is the commit.
+        numerics_class: The run's numerics class; it names the attention implementation if that is not sdpa.
     """
     is_hub = name != TINY_NAME and not Path(name).is_absolute()
     attention = "eager" if "eager attention" in numerics_class else "sdpa"
@@ -45,7 +47,18 @@ def base_of(name: str, content_id: str, numerics_class: str) -> Base:
 def loading_code(
     base: Base, config: BaseModelConfig, heavy: HeavyGenes, light: LightGenes, adapter: str = "champion"
 ) -> str:
-    """Python code that loads the adapter in the folder `adapter` and repairs one function."""
+    """Python code that loads an adapter and repairs one function with it.
+
+    Args:
+        base: The base model.
+        config: The run's section `base_model`: dtype and prompt template.
+        heavy: Heavy genes of the adapter.
+        light: Light genes: the decoding that the code repeats.
+        adapter: Folder of the adapter, as the code names it.
+
+    Returns:
+        A whole program, ready for a code block.
+    """
     tiny = base.name == TINY_NAME
     revision = f", revision={base.revision!r}" if base.revision else ""
     prompt = template_for(config.name, config.prompt)
@@ -89,7 +102,7 @@ def loading_code(
 
 
 def generation_settings(light: LightGenes) -> dict[str, object]:
-    """The light genes but the penalty under their names in transformers."""
+    """The light genes, without the repetition penalty, as arguments of transformers' `GenerationConfig`."""
     settings: dict[str, object] = {"do_sample": light.sampling, "max_new_tokens": light.token_limit}
     if light.sampling:
         settings |= {"temperature": light.temperature, "top_p": light.top_p, "top_k": light.top_k}
@@ -97,7 +110,7 @@ def generation_settings(light: LightGenes) -> dict[str, object]:
 
 
 def _untied(heavy: HeavyGenes) -> list[str]:
-    """Merging into an output head must leave an input embedding of the same weights alone."""
+    """Code that unties the output head, so that merging an adapter of the head leaves the input embedding unchanged."""
     if not set(heavy.target_modules) & _HEADS:
         return []
     return [

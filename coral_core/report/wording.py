@@ -1,4 +1,4 @@
-"""Numbers, genes and comparisons in words, the same in every report, table and screen."""
+"""Formats numbers, genes and comparisons as text, alike in every report, table and screen."""
 
 from coral_core.config.gene_space import module_text
 from coral_core.genome import HeavyGenes, LightGenes
@@ -10,7 +10,7 @@ NAMES = {
     "default_lora": "default LoRA",
     "generation_0_median": "median of generation 0",
 }
-"""Keys of the final table -> how they are called."""
+"""Key of the final table -> name in texts."""
 
 
 def share(value: float | None) -> str:
@@ -33,10 +33,15 @@ def whole(value: int | None) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A count and its noun.
+    """A count with its noun.
 
-    >>> plural(1, "training"), plural(2, "training")
-    ('1 training', '2 trainings')
+    Args:
+        count: How many.
+        noun: In the singular; its plural must end in a plain s.
+
+    Example:
+        >>> plural(1, "training"), plural(2, "training")
+        ('1 training', '2 trainings')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
@@ -62,13 +67,13 @@ def light_text(light: LightGenes | None) -> str:
 
 
 def contenders(report: Report) -> list[tuple[str, Contender]]:
-    """Name and scores of the champion and of what it must beat, as far as they are there."""
+    """Name and scores of the champion and of its baselines; those without a record yet are left out."""
     found = [(name, getattr(report, key)) for key, name in NAMES.items()]
     return [(name, contender) for name, contender in found if contender is not None]
 
 
 def with_count(found: Contender) -> str:
-    """``39.3% (112/285)``: share of repaired held-out bugs, and the count of first samples where it is known."""
+    """Share of repaired held-out bugs, with the count by first samples if it is known: ``39.3% (112/285)``."""
     rate, repaired, bugs = found.held_out_pass_at_1, found.held_out_repaired, found.held_out_bugs
     if rate is None or repaired is None or bugs is None:
         return share(rate)
@@ -77,18 +82,22 @@ def with_count(found: Contender) -> str:
 
 
 def state_text(status: str) -> str:
-    """``is running``, ``has failed``."""
+    """The state of a run as a predicate.
+
+    >>> state_text("running"), state_text("failed")
+    ('is running', 'has failed')
+    """
     return "has failed" if status == "failed" else f"is {status}"
 
 
 def gap_rows(report: Report) -> list[tuple[str, str]]:
-    """What the champion is compared with, and how it compares."""
+    """One row per comparison of the champion: its name, and the gap as text."""
     gaps = [(name, getattr(report.gaps, f"champion_minus_{key}", None)) for key, name in NAMES.items()]
     return [(f"Champion less {name}", gap_text(gap)) for name, gap in gaps if gap is not None]
 
 
 def gap_text(gap: Gap) -> str:
-    """``+4.0 points, better (...)``; a difference within noise is called that."""
+    """A gap in points with its paired test: ``+4.0 points, better (...)``; says so if it is within noise."""
     points = f"{100 * gap.difference:+.1f} points"
     if gap.p_value is None or gap.interval is None:
         return f"{points} (no paired test: an evaluation has left the store)"

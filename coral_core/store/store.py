@@ -5,11 +5,11 @@ Layout (any PEFT or vLLM user can load an adapter folder)::
     adapters/<digest>/adapter_config.json, adapter_model.safetensors, training.json, manifest.json
     evaluations/<digest>.json
 
-A publication is written under a temporary name, fsynced and renamed; the manifest holds
-size and checksum of each file and is read first. Nothing in a store is trusted: only regular files of bounded size below
-its root are read (bounded_read.py), links are not followed, and content must be what its model and its own verdicts allow.
-A reader that finds a broken entry says so and treats it as absent; the next publication replaces it. The store is the
-truth: Prefect's cache holds pointers into it. Not covered: deletion by age or size.
+An entry is written under a temporary name, fsynced and renamed; the manifest holds size and checksum of each file and
+is read first. Nothing in a store is trusted: only regular files of bounded size below its root are read
+(bounded_read.py), links are not followed, and content is validated against its model and its own verdicts. A reader that
+finds a broken entry logs a warning and treats it as absent; the next publication replaces it. The store is the only copy
+of results: Prefect's cache holds pointers into it. Not covered: deletion by age or size.
 """
 
 import contextlib
@@ -54,9 +54,9 @@ log = logging.getLogger("coral.store")
 Kind = Literal["adapter", "evaluation"]
 FOLDERS: dict[Kind, str] = {"adapter": "adapters", "evaluation": "evaluations"}
 WEIGHTS_BYTES = 32 * 2**30
-"""Bytes of one file of an adapter; a full-rank one of a 7B model in float32 has less."""
+"""Most bytes of one file of an adapter; a full-rank adapter of a 7B model in float32 has fewer."""
 EVALUATION_BYTES = 256 * 2**20
-"""Bytes of an evaluation with all its completions, patches and verdicts."""
+"""Most bytes of an evaluation with all its completions, patches and verdicts."""
 _MANIFEST = "manifest.json"
 _RECORD = "training.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -64,7 +64,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{1,64}")
 _HEAD = re.compile(rb'\{"schema_version": \d+, "engine_version": "([^"\\]{1,32})"')
 _DESKTOP = re.compile(r"\..*|Thumbs\.db|desktop\.ini|Icon\r|@eaDir", re.IGNORECASE)
-"""What file managers and file systems leave in any folder: no part of an adapter, and no damage to it."""
+"""Files that file managers and file systems leave in any folder; they neither belong to an adapter nor damage it."""
 _ROUNDING = 1e-9
 _ASIDE = re.compile(r"(broken|removed)-[0-9a-f]{32}")
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Manifest(Frozen):
 
 
 class Envelope(Frozen):
-    """A file of an evaluation: the evaluation as JSON, and its checksum."""
+    """The content of an evaluation's file: the evaluation as JSON, and its checksum."""
 
     schema_version: int = 1
     engine_version: str
@@ -104,7 +104,7 @@ class Entry(Frozen):
 
 
 class ForeignItem(Frozen):
-    """Something in a folder of entries that is not named by a digest, and so is none."""
+    """A file in a folder of entries whose name is no digest, and which therefore is no entry."""
 
     folder: Literal["adapters", "evaluations"]
     name: str = Field(description="Control characters, and bytes that are no UTF-8, spelt out.")
@@ -121,7 +121,14 @@ class StoreSize(Frozen):
 
 
 class Store:
-    """Content-addressed adapters and evaluations under one directory that all lanes share."""
+    """Content-addressed adapters and evaluations under one directory that all lanes share.
+
+    Args:
+        path: The directory, local or mounted, as a path or a `file://` URL; ``~`` is expanded. It need not exist yet.
+
+    Raises:
+        StoreError: `path` is a URL of another kind, or no path.
+    """
 
     def __init__(self, path: str | Path) -> None:
         remedy, text = "Give a directory, local or mounted.", str(path)
@@ -133,12 +140,12 @@ class Store:
                 raise ValueError("it holds a NUL byte")
         except (RuntimeError, ValueError) as error:  # ~nobody; characters that no file system takes
             raise StoreError(f"store.path: {text[:200]!r}: is no path ({error})", remedy=remedy) from None
-        self._said: set[tuple[Kind, str, str]] = set()
+        self._warned: set[tuple[Kind, str, str]] = set()
 
     # -- set-up ----------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Create the folders and prove that they can be written. Raises `StoreError`."""
+        """Create the folders and check that they are writable. Raises `StoreError`."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             for name in ("adapters", "evaluations", "tmp"):
@@ -154,7 +161,7 @@ class Store:
         self.probe()
 
     def probe(self) -> None:
-        """Prove that a store that was prepared can be written; makes nothing where there is none. Raises `StoreError`."""
+        """Check that a prepared store is writable; never creates one. Raises `StoreError`."""
         try:
             self._must_be_prepared()
             probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
@@ -164,7 +171,7 @@ class Store:
             raise self.unwritable(error) from error
 
     def scratch(self) -> Path:
-        """A new empty folder on the store's file system, for a result under construction."""
+        """Create an empty folder on the store's file system, for a result under construction. Raises `StoreError`."""
         path = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
         try:
             self._must_be_prepared()
@@ -175,7 +182,7 @@ class Store:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether there is a store. A directory without its folders is new, or an unmounted mount point."""
+        """Whether the directory is a store; one without the store's folders is new, or an unmounted mount point."""
         return (self.root / "adapters").is_dir()
 
     def _must_be_prepared(self) -> None:
@@ -184,9 +191,10 @@ class Store:
             raise FileNotFoundError(errno.ENOENT, "no such directory", str(self.root / "adapters"))
 
     def make_folder(self, path: Path) -> None:
-        """Make `path` within the store with the permissions of the root: lanes may run as other users than the evolution.
+        """Create the folder `path` within the store, with the permissions of the root.
 
-        After ``chmod 2775`` of the root, its group may write to all that is made later.
+        Lanes and evolution may run as different users: after ``chmod 2775`` of the root, its group can write in all
+        folders that are created later.
 
         Raises:
             FileNotFoundError: the root is gone; no store is created on an unmounted mount point.
@@ -203,14 +211,20 @@ class Store:
     # -- adapters --------------------------------------------------------------------------
 
     def adapter_path(self, digest: str) -> Path:
-        """Where the adapter `digest` is or would be. Raises `StoreError`: `digest` is none, and might lead anywhere."""
+        """Folder of an adapter, which need not exist. Raises `StoreError` if `digest` is none, since it names a path."""
         return self.root / "adapters" / _checked(digest)
 
     def publish_adapter(self, digest: str, scratch: Path, record: TrainedAdapter) -> None:
-        """Move the finished folder `scratch` (weights in it, none when infeasible) to its place, over a broken entry, too.
+        """Publish an adapter. A broken entry is replaced; a sound one is kept, since equal digests mean equal content.
+
+        Args:
+            digest: Training digest.
+            scratch: Folder made by `scratch`, with the files of the adapter, or empty if it is infeasible. It is moved
+                or removed, also on errors.
+            record: What is written to training.json.
 
         Raises:
-            StoreError: it cannot be written, or a broken entry of that name cannot be moved away.
+            StoreError: the store cannot be written, or a broken entry cannot be moved away.
         """
         target = self.adapter_path(digest)
         try:
@@ -243,7 +257,7 @@ class Store:
             self.discard(scratch)
 
     def read_adapter(self, digest: str) -> TrainedAdapter | None:
-        """The record of a sound adapter, or None (absent, or broken: then a warning says why, once)."""
+        """The record of an adapter, after a check of every byte. None if it is absent or broken (logged once)."""
         return self._read("adapter", digest, self._check_adapter)
 
     def _read(self, kind: Kind, digest: str, check: Callable[[str], T]) -> T | None:
@@ -252,15 +266,15 @@ class Store:
         try:
             return check(digest)
         except (OSError, ValueError) as error:
-            said = (kind, digest, first_line(error))
-            if said not in self._said:
-                self._said.add(said)
+            warning = (kind, digest, first_line(error))
+            if warning not in self._warned:
+                self._warned.add(warning)
                 text = "store: %s %s is broken (%s); it counts as absent and will be made again"
-                log.warning(text, kind, digest[:12], said[2])
+                log.warning(text, kind, digest[:12], warning[2])
             return None
 
     def _check_adapter(self, digest: str) -> TrainedAdapter:
-        """Read every byte of an adapter. Raises `OSError` or `ValueError`: it is broken."""
+        """Read and check every byte of an adapter. Raises `OSError` or `ValueError` if it is broken."""
         path = self.adapter_path(digest)
         there = list_folder(path, self.root)
         manifest = self._manifest(digest)
@@ -273,7 +287,7 @@ class Store:
         if more:
             raise ValueError(f"{more[0]} is not in its manifest. Take it away, and the entry is sound again")
         for name, checksum in files.items():
-            if name not in there:  # also for `..` and for names with a slash: no folder lists them
+            if name not in there:  # true also of `..` and of names with a slash, which no folder lists
                 raise ValueError(f"{name} is missing")
             if sizes[name] != there[name].st_size or sha256_of(path / name, WEIGHTS_BYTES, self.root) != checksum:
                 raise ValueError(f"{name} does not match its checksum")
@@ -290,15 +304,19 @@ class Store:
     # -- evaluations -----------------------------------------------------------------------
 
     def evaluation_path(self, digest: str) -> Path:
-        """Where the evaluation `digest` is or would be. Raises `StoreError`: `digest` is none, and might lead anywhere."""
+        """File of an evaluation, which need not exist. Raises `StoreError` if `digest` is none, since it names a path."""
         return self.root / "evaluations" / f"{_checked(digest)}.json"
 
     def publish_evaluation(self, digest: str, evaluation: Evaluation) -> None:
-        """Write an evaluation, over what is there, too.
+        """Publish an evaluation, replacing an existing one.
+
+        Args:
+            digest: Evaluation digest.
+            evaluation: Its scores, verdicts and completions.
 
         Raises:
-            StoreError: it cannot be written, something that is no file cannot be moved away, or `evaluation` contradicts
-                itself: no reader would take it.
+            StoreError: the store cannot be written; `evaluation` is inconsistent (`check_consistency`) or larger than
+                `EVALUATION_BYTES`; or something in its place is no file and cannot be moved away.
         """
         target = self.evaluation_path(digest)
         try:
@@ -332,11 +350,11 @@ class Store:
             self.discard(scratch)
 
     def read_evaluation(self, digest: str) -> Evaluation | None:
-        """A sound evaluation, or None (absent, or broken: then a warning says why, once)."""
+        """An evaluation, after a check of checksum and consistency. None if it is absent or broken (logged once)."""
         return self._read("evaluation", digest, self._check_evaluation)
 
     def _check_evaluation(self, digest: str) -> Evaluation:
-        """Read an evaluation. Raises `OSError` or `ValueError`: it is broken."""
+        """Read and check an evaluation. Raises `OSError` or `ValueError` if it is broken."""
         envelope = read_model(self.evaluation_path(digest), Envelope, EVALUATION_BYTES, self.root)
         if hashlib.sha256(envelope.evaluation.encode()).hexdigest() != envelope.sha256:
             raise ValueError("its content does not match its checksum")
@@ -347,19 +365,36 @@ class Store:
         return evaluation
 
     def is_published(self, kind: Kind, digest: str) -> bool:
-        """Whether there is a result. Looks at names only: the reader of the result checks it."""
+        """Whether there is a result. Only file names are looked at; the reader of the result checks its content.
+
+        Args:
+            kind: Adapter or evaluation.
+            digest: Its digest; any other text gives False.
+        """
         inner = _MANIFEST if kind == "adapter" else ""
         return _is_digest(digest) and look_at(self._path(kind, digest) / inner) is not None
 
     def holds(self, kind: Kind, digest: str) -> bool:
-        """Whether anything lies at the place of an entry, sound or not."""
+        """Whether anything exists at the path of an entry, sound or broken.
+
+        Args:
+            kind: Adapter or evaluation.
+            digest: Its digest.
+
+        Raises:
+            StoreError: `digest` is none.
+        """
         return look_at(self._path(kind, digest)) is not None
 
     def _path(self, kind: Kind, digest: str) -> Path:
         return self.adapter_path(digest) if kind == "adapter" else self.evaluation_path(digest)
 
     def set_aside(self, kind: Kind, digest: str) -> None:
-        """Move a broken entry out of the way, so that its name is free for a sound one.
+        """Move a broken entry to ``tmp``, so that a sound one can take its place. Nothing is done if it is absent.
+
+        Args:
+            kind: Adapter or evaluation.
+            digest: Its digest.
 
         Raises:
             StoreError: it cannot be moved.
@@ -378,12 +413,13 @@ class Store:
     # -- maintenance -----------------------------------------------------------------------
 
     def entries(self, check: bool = False) -> Iterator[Entry]:
-        """All entries by kind and digest; `check` reads every byte and reports broken ones.
+        """All entries, ordered by kind and digest.
 
-        Without it only what lies at the place of the entry, and its version, are looked at.
+        Args:
+            check: Whether to read and check every byte. Without it only type, size and version of an entry are read.
 
         Raises:
-            StoreError: a folder of entries is there and cannot be listed.
+            StoreError: a folder of entries exists and cannot be listed.
         """
         for kind, digest, found in self._digests():
             yield self._entry(kind, digest, found, check)
@@ -395,7 +431,7 @@ class Store:
                     yield kind, digest, found
 
     def foreign_items(self) -> list[ForeignItem]:
-        """What lies among the entries and is none: files of desktops, links, folders of other names. Raises `StoreError`."""
+        """Files among the entries that are none: desktop files, links, folders with other names. Raises `StoreError`."""
         return [
             ForeignItem(folder=folder, name=on_one_line(name), what=kind_of(found.st_mode))
             for kind, folder in FOLDERS.items()
@@ -439,7 +475,7 @@ class Store:
         )
 
     def _version(self, kind: Kind, digest: str) -> str:
-        """Recipe or engine that made an entry. Raises `OSError` or `ValueError`: it cannot be told."""
+        """Version of the recipe or engine that made an entry. Raises `OSError` or `ValueError` if it cannot be read."""
         if kind == "adapter":
             return self._manifest(digest).recipe_version[:32]
         with open_file(self.evaluation_path(digest), EVALUATION_BYTES, self.root) as file:
@@ -447,23 +483,31 @@ class Store:
         return head[1].decode("utf-8", "backslashreplace") if head else ""
 
     def remove(self, kind: Kind, digest: str) -> None:
-        """Take an entry away, whatever lies there. Raises `StoreError`."""
+        """Remove an entry, sound or broken. Nothing is done if it is absent.
+
+        Args:
+            kind: Adapter or evaluation.
+            digest: Its digest.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
         path = self._path(kind, digest)
-        grave = self.root / "tmp" / f"removed-{uuid.uuid4().hex}"
+        removed = self.root / "tmp" / f"removed-{uuid.uuid4().hex}"
         try:
-            os.rename(path, grave)  # first: a reader finds the whole entry or none
-            _remove(grave)
+            os.rename(path, removed)  # first, so that readers find the whole entry or none
+            _remove(removed)
         except FileNotFoundError:
             return
         except OSError as error:
             raise self.unwritable(error) from error
 
     def set_aside_before(self) -> list[str]:
-        """Names, in ``tmp``, of broken entries that were moved out of the way of sound ones."""
+        """Names, in ``tmp``, of broken entries that were set aside, and of entries whose removal was interrupted."""
         return [name for name in _names(self.root / "tmp") if _ASIDE.fullmatch(name)]
 
     def forget_set_aside(self, names: list[str]) -> None:
-        """Remove what `set_aside_before` named. Raises `StoreError`."""
+        """Remove the files that `set_aside_before` listed. Raises `StoreError`."""
         for name in names:
             if _ASIDE.fullmatch(name):
                 try:
@@ -472,7 +516,11 @@ class Store:
                     raise self.unwritable(error) from error
 
     def size(self, seconds: float = 1.0) -> StoreSize:
-        """Entries and bytes without opening a file. What is left after `seconds` for each kind is reckoned from the mean."""
+        """Count entries and bytes without opening a file.
+
+        Args:
+            seconds: Time limit for each kind; sizes of entries not reached by then are estimated from the mean.
+        """
         adapters, evaluations = (
             [name for name in _names(self.root / folder) if _digest_of(kind, name) is not None]
             for kind, folder in FOLDERS.items()
@@ -487,7 +535,7 @@ class Store:
         )
 
     def find(self, prefix: str) -> list[tuple[Kind, str]]:
-        """Entries whose digest starts with `prefix`. Raises `StoreError`: that is no beginning of a digest."""
+        """Entries whose digest starts with `prefix`. Raises `StoreError` if no digest can."""
         if not _PREFIX.fullmatch(prefix):
             raise StoreError(
                 f"{prefix[:100]!r}: is no digest, nor the beginning of one (1 to 64 of 0-9 and a-f)",
@@ -496,10 +544,10 @@ class Store:
         return [(kind, digest) for kind, digest, _ in self._digests() if digest.startswith(prefix)]
 
     def _forget(self, kind: Kind, digest: str) -> None:
-        self._said = {said for said in self._said if said[:2] != (kind, digest)}
+        self._warned = {warning for warning in self._warned if warning[:2] != (kind, digest)}
 
     def unwritable(self, error: OSError) -> StoreError:
-        """What to say of a store that cannot be written because of `error`."""
+        """The `StoreError`, with its remedy, for a write that failed with `error`."""
         name = errno.errorcode.get(error.errno or 0, "error")
         what, remedy = UNWRITABLE.get(name, (error.strerror or str(error), "Check the path with: coral config check"))
         return StoreError(f"store {self.root}: {what} ({name})", remedy=remedy)
@@ -513,11 +561,11 @@ UNWRITABLE = {
     **dict.fromkeys(("ENOENT", "ESTALE", "ENOTCONN"), _GONE),
     **dict.fromkeys(("EROFS", "EACCES", "EPERM"), _CLOSED),
 }
-"""Name of an error number -> what is wrong with a store that cannot be written, and what to do."""
+"""Name of an error number -> problem and remedy of a store that cannot be written."""
 
 
 def check_consistency(evaluation: Evaluation) -> None:
-    """Does an evaluation say one thing? Its scores are shares, and what follows from its verdicts follows from them.
+    """Check that an evaluation is consistent: scores are shares in [0, 1], and `passed` and pass@1 follow from the verdicts.
 
     Raises:
         ValueError: it contradicts itself.
@@ -568,13 +616,13 @@ def _checked(digest: str) -> str:
 
 
 def _digest_of(kind: Kind, name: str) -> str | None:
-    """The digest that a name in a folder of entries stands for; None when it is of no entry."""
+    """The digest of the entry with this file name; None if the name is of no entry."""
     digest = name if kind == "adapter" else name.removesuffix(".json")
     return digest if _is_digest(digest) and (kind == "adapter" or name.endswith(".json")) else None
 
 
 def first_line(error: Exception) -> str:
-    """What is wrong with a file, in a line without control characters."""
+    """An error as one line of at most 300 characters, without control characters."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         text = f"{'.'.join(map(str, first['loc'])) or 'its record'}: {first['msg']}"
@@ -587,7 +635,7 @@ def first_line(error: Exception) -> str:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder; links in it are not followed."""
+    """Remove a file, a link or a whole folder. Links are not followed."""
     if stat.S_ISDIR(path.lstat().st_mode):
         shutil.rmtree(path)
     else:
@@ -595,7 +643,7 @@ def _remove(path: Path) -> None:
 
 
 def _names(folder: Path) -> list[str]:
-    """Names in a folder, none where it is not there."""
+    """Names in a folder; empty if it cannot be listed."""
     try:
         return os.listdir(folder)
     except OSError:
@@ -603,7 +651,10 @@ def _names(folder: Path) -> list[str]:
 
 
 def _bytes_of(paths: list[Path], seconds: float) -> tuple[int, bool]:
-    """Bytes of files, or of the files in folders; and whether all were looked at. Names are digests: any order is a sample."""
+    """Bytes of files, or of the files in folders, and whether all were counted in `seconds`; else an estimate.
+
+    Names are digests, so the entries counted first are a random sample.
+    """
     deadline, total, seen = time.monotonic() + seconds, 0, 0
     for path in paths:
         if time.monotonic() > deadline:

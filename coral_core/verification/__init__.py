@@ -1,10 +1,10 @@
-"""Is a run what it says? Its files, identity, versions, digests, search and scores, checked against each other.
+"""Verifies a run: checks its files, identity, versions, digests, search and scores against each other.
 
-Nothing here trusts the history: the configuration gives the run's identity, the identity and
-the configuration give the jobs, the jobs give the digests, the store gives what was found
-under them, and the search, played again with the scores, gives the genomes, the generations
-and the champion. `replay` judges stored patches again; doing whole evaluations again is up
-to an executor (flows/cli/verify.py).
+The history is not trusted. The run's identity is derived from the configuration, the jobs from
+both, and the digests from the jobs. Results are read from the store by these digests. The
+search, replayed with their scores, must give the recorded genomes, generations and champion.
+`replay` judges stored patches again. Not covered: whole evaluations again, which need an
+executor (flows/cli/verify.py).
 """
 
 from coral_core.verification.checks import check_all as check_all

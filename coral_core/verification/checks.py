@@ -1,6 +1,7 @@
 """The checks of a run that need neither judge nor model, as a table.
 
-A check yields what differs. `UncheckedError` says why it could not look; whatever else breaks it is a difference.
+A check yields one text per difference. It raises `UncheckedError` if it cannot be made; any other exception counts as a
+difference.
 """
 
 import json
@@ -44,12 +45,12 @@ from coral_core.verification.findings import Expected, Verified, unequal
 from coral_core.verification.replay import not_of_its_problems
 
 HARMLESS = ("platform", "machine", "prefect")
-"""Versions that change no result: where a run runs, and what orchestrates it."""
+"""Versions that change no result: platform, machine and orchestrator."""
 SPLITS: tuple[Split, ...] = ("fitness", "monitor", "held_out")
 ALWAYS = ("python", "coral-x", "numpy", "ruff", "bandit", "moocore", "prefect")
-"""What every run has, also one whose lanes alone have torch."""
+"""Versions that every run records, also one that has torch in its lanes only."""
 IN_DIGESTS = {"ruff": "ruff", "bandit": "bandit", "interpreter": "python"}
-"""Versions that an evaluation's digest names -> what run.json calls them."""
+"""Version in an evaluation's digest -> its name in run.json."""
 BASELINES = ("base_model", "default_lora")
 HELD_OUT = ("champion", *BASELINES, "generation_0_median")
 ROUNDING = 1e-9
@@ -58,11 +59,15 @@ log = logging.getLogger("coral.verify")
 
 
 class UncheckedError(Exception):
-    """A check could not look; the text says why."""
+    """A check cannot be made; the text says why."""
 
 
 def check_all(run: Verified) -> list[Expected]:
-    """All checks that need no judge and no model; returns what a sample can be drawn from."""
+    """Make all checks that need no judge and no model, and add their findings to `run`.
+
+    Returns:
+        The evaluations that the history names, from which a sample for `judge_again` can be drawn.
+    """
     for name, check, fine in CHECKS:
         differences: list[str] = []
         try:
@@ -71,7 +76,7 @@ def check_all(run: Verified) -> list[Expected]:
         except UncheckedError as reason:
             run.note(name, str(reason))
             continue
-        except Exception as error:  # what breaks a check has not passed it, whatever it is
+        except Exception as error:  # data that breaks a check has not passed it
             log.debug("the check of %s failed", name, exc_info=True)
             differences.append(f"cannot be checked: {in_a_line(error)}")
         counts = {"evaluations": len(run.expected), "generations": len(run.of(GenerationRecord))}
@@ -83,7 +88,7 @@ def check_all(run: Verified) -> list[Expected]:
 
 
 def check_versions(run: Verified) -> Iterator[str]:
-    """Installed against recorded."""
+    """Compare installed versions with recorded ones."""
     here = versions()
     yield from (f"{name}: run.json names no version of it" for name in ALWAYS if name not in run.recorded_versions)
     for name, recorded in run.recorded_versions.items():
@@ -95,7 +100,7 @@ def check_versions(run: Verified) -> Iterator[str]:
 
 
 def check_identity(run: Verified) -> Iterator[str]:
-    """Does the run's identity follow from its configuration, and is the base model still the same?"""
+    """Check that the run's identity follows from its configuration, and that the base model is still the same."""
     recorded, fresh, history = run.identity, identify_run(run.config, run.identity.edition), run.run
     for name in ("run_id", "config_digest", "run_seed"):
         if getattr(recorded, name) != getattr(fresh, name):
@@ -121,7 +126,7 @@ def check_identity(run: Verified) -> Iterator[str]:
 
 
 def check_problems(run: Verified) -> Iterator[str]:
-    """Are the problems that the configuration names those of the run?"""
+    """Check that the configuration still gives the problems of the run."""
     recorded, config = run.run.problems, run.config.problems
     if recorded.get("source") != config.source:
         yield f"source: history.jsonl says {recorded.get('source')}, config.yaml {config.source}"
@@ -142,7 +147,7 @@ def _of(recorded: dict[str, Any], kind: str, split: str) -> Any:
 
 
 def check_digests(run: Verified) -> Iterator[str]:
-    """Every digest in the history, recomputed from the configuration by the planner; fills `run.expected`."""
+    """Compare every digest in the history with the one recomputed from the configuration; fills `run.expected`."""
     expected: list[Expected] = []
     try:
         for label, record, heavy, light, split, replicate in _lines(run):
@@ -165,7 +170,7 @@ def check_digests(run: Verified) -> Iterator[str]:
 
 
 Line = tuple[str, Any, HeavyGenes | None, LightGenes | None, Split, int]
-"""Label of an evaluation, its record in the history, and what its job follows from: genes, split, replicate."""
+"""Label of an evaluation, its record in the history, and the inputs of its job: genes, split, replicate."""
 
 
 def _lines(run: Verified) -> Iterator[Line]:
@@ -191,7 +196,14 @@ def _lines(run: Verified) -> Iterator[Line]:
 
 
 def as_recorded(run: Verified, job: EvaluationJob) -> EvaluationJob:
-    """The job with the recorded versions of linters and interpreter, whose change is a finding of its own."""
+    """Replace the installed versions of linters and interpreter in a job by the recorded ones.
+
+    The check of versions reports their differences; digests must not report them again.
+
+    Args:
+        run: Gives the recorded versions; a version that is not recorded stays.
+        job: The evaluation as planned here.
+    """
     known = {name: run.recorded_versions.get(source, "") for name, source in IN_DIGESTS.items()}
     return job.model_copy(update={"versions": {name: known.get(name) or value for name, value in job.versions.items()}})
 
@@ -200,7 +212,15 @@ def as_recorded(run: Verified, job: EvaluationJob) -> EvaluationJob:
 
 
 def owners(run: Verified, final: FinalRecord) -> dict[str, str | None]:
-    """Line of the final table -> genome that it is of, by the rules of the search; None: of no genome."""
+    """The genomes of the final table, derived from the genome records by the rules of the search.
+
+    Args:
+        run: The run.
+        final: Its final record.
+
+    Returns:
+        Name of a line -> genome id; None for the lines of base model and default LoRA, which are of no genome.
+    """
     first = sorted(
         (record.fitness, record.genome.genome_id)
         for record in run.of(GenomeRecord)
@@ -211,7 +231,10 @@ def owners(run: Verified, final: FinalRecord) -> dict[str, str | None]:
 
 
 def check_completeness(run: Verified) -> Iterator[str]:
-    """Baselines, generations and the final table, once and in order: checks against digests pass over missing lines."""
+    """Check that baselines, generations and the final table are there, once and in order.
+
+    Missing records need a check of their own, since the others only see records that exist.
+    """
     finals = run.of(FinalRecord)
     if not finals and any(isinstance(t, SessionTiming) and t.outcome == "finished" for t in run.folder.timings()):
         yield "no final record in history.jsonl, and timings.jsonl says that the run has finished"
@@ -247,7 +270,7 @@ def _list(items: Iterable[object]) -> str:
 
 
 def check_champion(run: Verified) -> Iterator[str]:
-    """Is the exported adapter the one in the store, and do genome and decoding beside it follow from the history?"""
+    """Compare the exported champion: its weights with the store, its genome and decoding with the history."""
     final, folder = next(iter(run.of(FinalRecord)), None), run.folder.path / "champion"
     record = run.genomes.get(final.champion) if final else None
     if record is None or look_at(folder) is None:
@@ -284,7 +307,7 @@ def _sum(path: Path, below: Path) -> str | None:
 
 
 def check_store(run: Verified) -> Iterator[str]:
-    """Is every adapter and evaluation there, with all its bytes, and what the job that it is of gives?"""
+    """Check that every adapter and evaluation is in the store, is sound, and fits its job."""
     adapters: dict[str, TrainedAdapter | None] = {"none": None}
     for item in run.expected:
         evaluation = run.store.read_evaluation(item.evaluation_digest)
@@ -304,7 +327,7 @@ def _lost(run: Verified, kind: Kind, digest: str) -> str:
 
 
 def _of_another_job(run: Verified, item: Expected, evaluation: Evaluation, adapter: TrainedAdapter | None) -> Iterator[str]:  # fmt: skip
-    """What an evaluation holds that its job cannot have given."""
+    """Differences between an evaluation and what its job can produce."""
     if evaluation.training_digest != item.training_digest:
         yield f"it is of adapter {evaluation.training_digest[:16]}, not of {item.training_digest[:16]}"
     if evaluation.split != item.job.split:
@@ -312,7 +335,7 @@ def _of_another_job(run: Verified, item: Expected, evaluation: Evaluation, adapt
     if adapter is not None and adapter.infeasible and evaluation.infeasible != adapter.infeasible:
         yield f"its adapter is infeasible ({adapter.infeasible}), and it is not"
     if evaluation.infeasible is not None:
-        return  # a finding that stands in the store; its patches, if there were any, are not kept
+        return  # an infeasible evaluation keeps no patches to check
     trained = adapter.trainable_parameters if adapter else 0
     known = adapter is not None or item.training_digest == "none"
     if known and evaluation.trainable_parameters != trained:
@@ -320,7 +343,7 @@ def _of_another_job(run: Verified, item: Expected, evaluation: Evaluation, adapt
     try:
         problems = run.planner.problems(item.job.split)
     except (CoralError, OSError):
-        return  # said by the check of the problems
+        return  # reported by the check of the problems
     others = list(not_of_its_problems(problems, item.job, evaluation))
     yield from others or _not_of_its_verdicts(run, item, evaluation, problems)
 
@@ -355,7 +378,7 @@ def _not_of_its_verdicts(run: Verified, item: Expected, evaluation: Evaluation, 
 
 
 def check_scores(run: Verified) -> Iterator[str]:
-    """What the history says of each evaluation against what the store says, and what follows from its verdicts."""
+    """Compare the scores in the history with those in the store."""
     for label, record, *_ in _lines(run):
         evaluation = run.store.read_evaluation(record.evaluation_digest)
         try:
@@ -370,7 +393,7 @@ def check_scores(run: Verified) -> Iterator[str]:
 
 
 def _scores(run: Verified, record: Any, evaluation: Evaluation) -> Iterator[tuple[str, Any, Any]]:
-    """Names of what a record says of its evaluation, what it says, and what it should."""
+    """Name, recorded value and expected value of each field that a record repeats from its evaluation."""
     scored = evaluation.infeasible is None
     bugs = [item for item in evaluation.records if not item.retention]
     rate = evaluation.pass_at_1 if scored or isinstance(record, BaselineRecord) or hasattr(record, "bugs") else None
@@ -409,7 +432,7 @@ def _monitor(run: Verified) -> Iterator[str]:
 
 
 def check_search(run: Verified) -> Iterator[str]:
-    """The search once more, told the recorded scores: it must ask for the recorded genomes and find the recorded champion."""
+    """Replay the search with the recorded scores; it must give the recorded genomes, generations and champion."""
     try:
         carried = freeze_start(run.folder, run.config).genomes  # read and checked, never written
     except StoreError as error:

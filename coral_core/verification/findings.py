@@ -1,4 +1,4 @@
-"""A run under verification: its files read, and what checks found."""
+"""A run under verification: the content of its files, and the findings of checks."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from coral_core.store.store import Store, first_line
 
 
 class Finding(Frozen):
-    """What one check saw."""
+    """One result of a check."""
 
     check: str = Field(
         description="files, versions, identity, problems, completeness, digests, store, champion, scores, search, verdicts, regenerated, unchecked."
@@ -33,7 +33,7 @@ class Finding(Frozen):
 
 @dataclass(frozen=True)
 class Expected:
-    """An evaluation that the history names, and the job that it must come from."""
+    """An evaluation that the history names, and the job that must have produced it."""
 
     label: str
     training_digest: str
@@ -43,7 +43,7 @@ class Expected:
 
 @dataclass
 class Verified:
-    """A run under verification; findings are added to it."""
+    """A run under verification; checks add their findings to it."""
 
     folder: RunFolder
     store: Store
@@ -58,6 +58,7 @@ class Verified:
 
     @property
     def run(self) -> RunRecord:
+        """The first record of the history."""
         found: RunRecord = self.records[0]
         return found
 
@@ -71,19 +72,38 @@ class Verified:
         return [record for record in self.records if isinstance(record, kind)]
 
     def say(self, check: str, differences: Sequence[str], fine: str) -> None:
-        """A finding per difference, or one that all is well."""
+        """Add one finding per difference; without differences, one finding that the check passed.
+
+        Args:
+            check: Name of the check.
+            differences: One text each.
+            fine: Text of the finding if there are no differences.
+        """
         for text in differences:
             self.findings.append(Finding(check=check, status="differs", text=text))
         if not differences:
             self.findings.append(Finding(check=check, status="ok", text=fine))
 
     def note(self, check: str, text: str) -> None:
-        """A finding that makes no difference, or that says what was not checked."""
+        """Add a finding that is no difference, such as something that could not be checked.
+
+        Args:
+            check: Name of the check.
+            text: The finding.
+        """
         self.findings.append(Finding(check=check, status="note", text=text))
 
 
 def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Finding]]:
-    """The run, when its files can be read; else what is wrong with them."""
+    """Read the files of a run.
+
+    Args:
+        folder: The run's folder.
+        store: The run's store.
+
+    Returns:
+        The run and no findings; or None and one finding per file that cannot be read.
+    """
     wrong: list[str] = []
     config = identity = None
     recorded: dict[str, str] = {}
@@ -123,7 +143,7 @@ def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
         return
     if not lines and rest:
         broken("history.jsonl has no whole line")
-    for number, line in enumerate(lines, 1):  # what a kill cut off at the end is not there yet
+    for number, line in enumerate(lines, 1):  # the rest is a line that a kill cut off
         try:
             if len(line) > LONGEST_LINE:
                 raise ValueError(f"it has {len(line)} bytes")
@@ -133,20 +153,29 @@ def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
 
 
 def _other_base(run: Verified) -> Iterator[str]:
-    """What `base_model.json` says otherwise than the history; it is not there in a run that asked nobody yet."""
+    """Differences between `base_model.json` and the history. The file is absent until the base model is identified."""
     path = run.folder.path / FILE
     if look_at(path) is None:
         return
     try:
-        said = read_model(path, FrozenIdentities).identities
+        frozen = read_model(path, FrozenIdentities).identities
     except (OSError, ValueError) as error:
         yield f"{FILE} cannot be read: {first_line(error)}"
         return
-    said_classes = (said.evaluation, said.training.numerics_class)
-    if said_classes != (run.run.base_model, run.run.training_numerics_class):
+    if (frozen.evaluation, frozen.training.numerics_class) != (run.run.base_model, run.run.training_numerics_class):
         yield f"{FILE} is of another base model or numerics class than history.jsonl"
 
 
 def unequal(pairs: Iterable[tuple[str, Any, Any]], found: str, recorded: str = "in history.jsonl") -> Iterator[str]:
-    """What differs among (name, recorded value, value found); the other arguments say where each stands."""
+    """One text per pair whose values differ.
+
+    Args:
+        pairs: Name, recorded value, value found.
+        found: Where the values found stand, such as "in the store".
+        recorded: Where the recorded values stand.
+
+    Example:
+        >>> list(unequal([("seed", 1, 1), ("edition", 1, 2)], "in run.json"))
+        ['edition 1 in history.jsonl, 2 in run.json']
+    """
     yield from (f"{name} {one} {recorded}, {other} {found}" for name, one, other in pairs if one != other)

@@ -1,4 +1,4 @@
-"""Judges stored patches again, and computes the scores again from what the judge says."""
+"""Judges stored patches again, and computes the scores from the new verdicts."""
 
 import json
 import random
@@ -22,11 +22,17 @@ from coral_core.untrusted import visible
 from coral_core.verification.findings import Expected, Verified, unequal
 
 MOST_NAMED = 3
-"""Differences of one evaluation that are named; the others are counted."""
+"""Most differences of one evaluation that are listed; the others are counted."""
 
 
 def sample_of(expected: Sequence[Expected], count: int, seed: int) -> list[Expected]:
-    """`count` distinct evaluations, drawn by `seed`; the champion's held-out one is always the first."""
+    """Draw distinct evaluations at random; the champion's held-out evaluation always comes first.
+
+    Args:
+        expected: The evaluations to draw from; equal digests count once.
+        count: How many to draw; fewer if there are not so many.
+        seed: Seed of the draw.
+    """
     distinct = {item.evaluation_digest: item for item in expected}
     first = [item for item in distinct.values() if item.label == "champion held-out"]
     rest = [item for item in distinct.values() if item not in first]
@@ -35,14 +41,19 @@ def sample_of(expected: Sequence[Expected], count: int, seed: int) -> list[Expec
 
 
 def judge_again(run: Verified, sample: Sequence[Expected]) -> None:
-    """Adds a finding per evaluation of `sample`: its patches judged anew, its scores computed anew."""
+    """Judge the patches of evaluations again, compute their scores again, and add the findings to `run`.
+
+    Args:
+        run: The run; an evaluation that is not in its store is skipped.
+        sample: The evaluations.
+    """
     if not sample:
         return
     with Judge.configured(run.config.scoring.judge) as judge:
         for item in sample:
             evaluation = run.store.read_evaluation(item.evaluation_digest)
             if evaluation is None:
-                continue  # said by the check of the store
+                continue  # reported by the check of the store
             if evaluation.infeasible is not None:
                 run.note(
                     "verdicts", f"{item.label}: infeasible ({evaluation.infeasible}), so there is no patch to judge"
@@ -58,7 +69,15 @@ def judge_again(run: Verified, sample: Sequence[Expected]) -> None:
 
 
 def differences_between(old: Evaluation, new: Evaluation) -> list[str]:
-    """What an evaluation done anew has otherwise; costs and times are left out."""
+    """Compare an evaluation with its repetition; costs and times are ignored.
+
+    Args:
+        old: The evaluation in the store.
+        new: The evaluation done again.
+
+    Returns:
+        One text per difference.
+    """
     one, other = (found.model_dump(mode="json", exclude={"cost", "records"}) for found in (old, new))
     wrong = list(unequal(((key, one[key], other[key]) for key in one), "anew", "stored"))
     theirs = {record.problem_id: record for record in new.records}
@@ -88,7 +107,16 @@ def _judged(run: Verified, judge: Judge, job: EvaluationJob, evaluation: Evaluat
 
 
 def not_of_its_problems(problems: Sequence[Problem], job: EvaluationJob, evaluation: Evaluation) -> Iterator[str]:
-    """Does a scored evaluation hold the problems of its split, in their order, each with as many samples as its job asks for?"""
+    """Check that a scored evaluation holds the problems of its split, in order, with the requested number of samples.
+
+    Args:
+        problems: The problems of the split.
+        job: The job of the evaluation.
+        evaluation: The evaluation; it must not be infeasible.
+
+    Yields:
+        One text per difference.
+    """
     here, there = [p.problem_id for p in problems], [r.problem_id for r in evaluation.records]
     if here != there:
         odd = [visible(name) for name in sorted(set(here) ^ set(there))[:MOST_NAMED]]
@@ -153,12 +181,12 @@ def _short(verdict: dict[str, Any], keys: Sequence[str]) -> str:
 
 
 def note_unchecked(run: Verified, judged: Sequence[Expected], regenerated: bool) -> None:
-    """Add a note for each thing that stands in the run or its store and was not checked.
+    """Add a note for each part of the run and its store that was not checked.
 
     Args:
         run: The run, after all checks.
         judged: Evaluations whose patches were judged again.
-        regenerated: Whether these were trained and generated anew, too.
+        regenerated: Whether these were trained and generated again, too.
     """
     every = len({item.evaluation_digest for item in run.expected})
     left = every - len(judged)
