@@ -86,7 +86,8 @@ class Pools(Coral):
 
     def work_done(self, name: str = "training") -> int:
         """Jobs that lanes finished or tried, by their own count."""
-        return sum(s.jobs for n in self.queue().lanes.notes() if n.queue == name for s in n.served.values())
+        minutes = [m for n in self.queue().lanes.notes() if n.queue == name for m in n.recent.minutes.values()]
+        return sum(minute.done + minute.failed for minute in minutes)
 
 
 def command(home: Path, *arguments: str, timeout: float = 600, cwd: Path | None = None) -> str:
