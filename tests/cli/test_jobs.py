@@ -46,7 +46,8 @@ def shared(tmp_path: Path) -> JobQueue:
     queue.prepare()
     failure = Failure(lane="a", host="box", error="OSError", message="no space left")
     for run_id in ("mine-1", "mine-2"):
-        queue.put_aside(Ticket(kind="training", digest="a" * 64, run_id=run_id, job={}, seconds=1, failures=(failure,)))
+        ticket = Ticket(kind="training", digest="a" * 64, run_id=run_id, job={}, seconds=1)
+        queue.set_aside(ticket.after(failure))
     return queue
 
 

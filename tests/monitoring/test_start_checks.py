@@ -86,8 +86,7 @@ def notice(url: str, waited: float = 60) -> Any:
         state_type=StateType.SCHEDULED, created=datetime.now(UTC) - timedelta(seconds=waited)
     )
     fleet: Any = object.__new__(Fleet)
-    fleet._plain = None
-    fleet._groups = {"training": _Group(uuid4(), POOL, TRAIN, uuid4(), living=[waiting])}
+    fleet._groups = {"training": _Group(TRAIN, uuid4(), POOL, uuid4(), living=[waiting])}
     with temporary_settings({PREFECT_API_URL: url}):
         return fleet.notice("training")
 
@@ -122,13 +121,13 @@ def test_no_worker_is_said_and_since_when_by_its_own_check(fake: FakeApi, url: s
 
 def test_places_that_others_have_are_no_fault(fake: FakeApi, url: str, store: Store) -> None:
     fake.counts = 2
-    assert notice(url).text == f"all 2 places of work pool {POOL} are taken; lanes take turns"
+    assert notice(url).text == f"all 2 places of work pool {POOL} are taken"
     assert check(store, url).state == "ok"
 
 
 def test_where_nothing_is_known_to_stand_in_the_way_that_is_what_is_said(fake: FakeApi, url: str) -> None:
     assert notice(url, waited=3).text == ""
-    words = f"no worker of {POOL} has taken a lane that has waited for 6\\d s. Deployment, pool and queue are open"
+    words = f"a lane of {POOL} has waited for 6\\d s and has not begun. Deployment, pool and queue are open"
     assert re.match(words, notice(url).text)
     with serving(FakeApi()) as other:
         pass
