@@ -3,12 +3,12 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import uuid4
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prefect.exceptions import PrefectHTTPStatusError
 
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
@@ -71,16 +71,14 @@ def test_what_commands_see_does_not_depend_on_the_servers_pages(page: int, monke
 
 
 class _Artifacts:
-    """A server whose own page size is 2, which refuses larger pages."""
+    """A server whose pages hold two artifacts."""
 
     def __init__(self, names: list[str]) -> None:
-        self.there = [SimpleNamespace(id=number, key=name) for number, name in enumerate(names)]
+        self.there = [{"id": str(uuid4()), "key": name, "data": "[]"} for name in names]
 
-    async def read_artifacts(self, *, limit: int | None, offset: int, **_: Any) -> list[Any]:
-        if limit is not None and limit > 2:
-            request = httpx.Request("POST", "http://x")
-            raise PrefectHTTPStatusError("limit", request=request, response=httpx.Response(422, request=request))
-        return self.there[offset : offset + (limit or 2)]
+    async def request(self, method: str, path: str, *, json: dict[str, Any]) -> httpx.Response:
+        assert (method, path) == ("POST", "/artifacts/filter")
+        return httpx.Response(200, json=self.there[json["offset"] : json["offset"] + 2])
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
@@ -90,7 +88,8 @@ async def test_artifacts_of_an_earlier_session_are_found_on_a_server_with_small_
     folder, store = RunFolder(tmp_path / "run-e1"), Store(tmp_path / "store")
     folder.path.mkdir()
     (folder.path / "config.yaml").write_text("name: run")
-    names = [f"run-e1-generation-{number:03d}" for number in range(count)]
+    names = [f"generation-{number:03d}" for number in range(count)]
     publisher = artifacts.Publisher(folder, store, "")
-    publisher._client = cast(Any, _Artifacts(names))
-    assert [row.key for row in await publisher._existing()] == names
+    publisher._client = cast(Any, _Artifacts([f"run-e1-{name}" for name in names]))
+    await publisher._begin()
+    assert list(publisher._rows) == names
