@@ -1,7 +1,7 @@
 """Reads a configuration; every error names the file, the line, the value and a remedy.
 
 `coral_core.config.yaml_document` limits the YAML that is read, `coral_core.config.tree` defines its keys, and
-`coral_core.evolution.preflight.check` finds out whether it can run on this machine.
+`coral_core.evolution.preflight.check` tests whether it can run on this machine.
 """
 
 import difflib
@@ -39,18 +39,24 @@ BUILT_IN = ("quickstart", "production")
 
 @dataclass
 class Places:
-    """Where each key of a configuration was written."""
+    """Where each key of a configuration was written.
+
+    Attributes:
+        source: Name of the file, as errors show it.
+        lines: Key path -> line in the file, from 1.
+        origins: Key path -> ``--set ...``, for keys that an override gave.
+    """
 
     source: str
     lines: Lines = field(default_factory=dict)
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def of(self, key: KeyPath, *mentioned: KeyPath) -> str:
-        """``file:line`` or ``--set ...`` of what an error is about.
+        """``file:line`` or ``--set ...``, for an error.
 
         Args:
-            key: The key; a section when its keys do not fit each other.
-            mentioned: Those keys, the most telling one first.
+            key: The key that the error is about; a section when its keys do not fit each other.
+            mentioned: Those keys, the most important one first.
         """
         named = mentioned or (key,)
         for path in named:
@@ -63,7 +69,12 @@ class Places:
         return f"{self.source}:{self.lines.get(known, 1)}"
 
     def place(self, error: CoralError, key: KeyPath) -> None:
-        """Put the place where `key` was written in front of the problem of `error`."""
+        """Prefix an error with the place of a key.
+
+        Args:
+            error: The error; its `problem` is changed.
+            key: The key that it is about.
+        """
         error.problem = f"{self.of(key)}: {error.problem}"
 
 
@@ -78,20 +89,28 @@ def built_in(name: str) -> Path:
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
-    """Read the YAML file at `path`, apply ``a.b=c`` overrides, return the checked configuration.
+    """Read a YAML file, apply overrides, and return the checked configuration.
 
     Args:
         path: A file; or ``quickstart`` or ``production``, where no file has that name.
-        overrides: ``section.key=value``, each in place of what the file says.
+        overrides: ``section.key=value``, each in place of the value in the file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or says something that cannot run.
+        ConfigError: the file is missing, is not YAML, or is not a valid configuration.
     """
     return read_config(path, overrides)[0]
 
 
 def read_config(path: str | Path, overrides: Iterable[str] = ()) -> tuple[RunConfig, Places]:
-    """As `load_config`; also returns where each key was written, for later errors."""
+    """As `load_config`; also returns where each key was written, for later errors.
+
+    Args:
+        path: As for `load_config`.
+        overrides: As for `load_config`.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
     path = Path(path)
     places = Places(shown(path, 200))
     found = built_in(path.name) if str(path) in BUILT_IN and not path.exists() else path
@@ -116,7 +135,11 @@ def parse_config(text: str, source: str, overrides: Iterable[str] = ()) -> RunCo
 
 
 def read_frozen(path: Path) -> RunConfig:
-    """The configuration that a run froze in its folder. Raises `ConfigError`."""
+    """The configuration that a run saved in its folder.
+
+    Raises:
+        ConfigError: the file is missing, or is not a valid configuration.
+    """
     return parse_config(read_file(path, "Restore it, or run the evolution's own file again."), shown(path, 200))
 
 
@@ -139,7 +162,25 @@ def _parsed(text: str, places: Places, overrides: Iterable[str]) -> RunConfig:
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[KeyPath, str]:
-    """Put ``a.b=c`` pairs into `data`; the value is read as YAML. Returns where each came from. Raises `ConfigError`."""
+    """Put overrides into the data of a configuration.
+
+    Args:
+        data: Nested mappings; changed in place.
+        overrides: ``section.key=value``; the value is read as YAML.
+
+    Returns:
+        Key path -> its override as ``--set ...``, for errors.
+
+    Raises:
+        ConfigError: an override is malformed, or a part of its key is a value and not a section.
+
+    Example:
+        >>> data = {"search": {"population": 8}}
+        >>> apply_overrides(data, ["search.population=12", "runs=/tmp/runs"])
+        {('search', 'population'): '--set search.population=12', ('runs',): '--set runs=/tmp/runs'}
+        >>> data
+        {'search': {'population': 12}, 'runs': '/tmp/runs'}
+    """
     origins: dict[KeyPath, str] = {}
     for item in overrides:
         source = f"--set {shown(item, 100)}"
@@ -173,7 +214,7 @@ PATHS = ("base_model.name", "runs", "store.path", "problems.path", "problems.tra
 
 
 def path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Keys of the configuration whose path cannot be used, with a message each."""
+    """Keys whose path cannot be used on this machine, each with a message."""
     for name in PATHS:
         value = attrgetter(name)(config)
         if value is not None and (problem := _unreachable(value)):
@@ -199,7 +240,7 @@ def path_problems(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _unreachable(text: str) -> str:
-    """Why the system cannot even look at the path `text`; empty when it can, whether something is there or not."""
+    """Why the system cannot look up the path `text`; empty when it can, whether anything is there or not."""
     try:
         expanded(text).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -241,7 +282,7 @@ def _complaint(item: Any, loc: KeyPath) -> str:
 
 
 def _near(loc: KeyPath) -> str:
-    """What may have been meant by the unknown key `loc`."""
+    """A hint about the key that the unknown key `loc` may stand for."""
     known, key = _keys_at(loc[:-1]), str(loc[-1])
     near = difflib.get_close_matches(key, known, 1, 0.5)
     first = key.split(".")[0]

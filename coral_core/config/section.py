@@ -1,4 +1,4 @@
-"""The base of a section of the configuration, and the error of keys that do not fit each other."""
+"""The base class of the configuration's sections, and the error for keys that do not fit each other."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"\b(int|float)\b")
 
 
 class ConfigSection(Frozen):
-    """A section of the configuration. Refuses true and false for a number, which pydantic reads as 1 and 0."""
+    """A section of the configuration. Refuses true and false as numbers, which pydantic would read as 1 and 0."""
 
     @field_validator("*", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def _path(text: str) -> str:
-    """A path that can be one on any machine; whether it is there is asked later."""
+    """Refuse an address, and a home directory other than the user's own. Existence is checked later."""
     if "://" in text:
         raise ValueError("is an address, and a path of a mounted file system is needed. Mount it and give its path")
     if text.startswith("~") and text != "~" and not text.startswith("~/"):

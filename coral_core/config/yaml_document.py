@@ -1,12 +1,12 @@
 """Reads one YAML document of plain data, within limits.
 
-A configuration is untrusted input: of a colleague, a form, a faulty generator. `read_document` builds data from the
+A configuration is untrusted input: from a colleague, a form, a faulty generator. `read_document` builds data from the
 parser's events: texts, numbers, true and false, null, lists, and mappings with names as keys. Everything else in YAML is
-refused with its line: tags (``!!python/...``, ``!!timestamp``), merge keys, several documents, keys that are no names,
-aliases that contain themselves or unfold to more than `MOST_NODES` values, and numbers that two versions of YAML read
+refused with its line: tags (``!!python/...``, ``!!timestamp``), merge keys, several documents, keys that are not names,
+aliases that contain themselves or expand to more than `MOST_NODES` values, and numbers that two versions of YAML read
 differently (``010``, ``1:30``). ``yes`` and ``on`` are text, as in YAML 1.2; so are numbers that are too long or too large.
 
-`find_problem` holds data to the other limits, whether it came as YAML or as JSON (the parameters of a flow run).
+`find_problem` checks the other limits on data that came as YAML or as JSON (the parameters of a flow run).
 """
 
 import math
@@ -64,14 +64,23 @@ _TOO_DEEP = f"more than {MOST_DEPTH} lists or sections within each other. {_SCHE
 
 
 def shown(text: object, most: int = 60) -> str:
-    """`text` on one line of bounded length, without control characters."""
+    r"""Format a value for an error message: one line, bounded length, no control characters.
+
+    Args:
+        text: Anything; its `str` is used.
+        most: Characters of the result at most; a longer text ends in "...".
+
+    Example:
+        >>> shown("a\nb"), shown("abcdefgh", 6)
+        ('a\\nb', 'abc...')
+    """
     cut = str(text)[: most + 1]
     line = visible(cut.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t"))
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def dotted(path: KeyPath) -> str:
-    """`path` as people write it, on one line of bounded length: ``search.population``."""
+    """A key path as text, on one line of bounded length: ``search.population``."""
     return shown(".".join(map(str, path)), 200) or "the configuration"
 
 
@@ -113,15 +122,18 @@ def read_file(path: Path, remedy: str = "") -> str:
 
 
 def read_document(text: str, source: str, with_line: bool = True) -> tuple[Any, Lines]:
-    """Plain data of the YAML document `text`, and the line of each key and list entry; None for an empty one.
+    """Read a YAML document of plain data.
 
     Args:
         text: YAML.
-        source: What errors call it.
+        source: Name of the text in errors.
         with_line: Whether errors name the line after the source.
 
+    Returns:
+        The data (None for an empty document), and the line of each key and list entry, from 1.
+
     Raises:
-        ConfigError: it is no YAML, or outside what the module reads.
+        ConfigError: it is not YAML, or outside the part of YAML that this module reads.
     """
     reader = _Reader(text, source, with_line)
     return reader.document(), reader.lines
@@ -142,7 +154,7 @@ class _Reader:
         raise ConfigError(f"{self._source}:{line}: {problem}" if self._with_line else f"{self._source}: {problem}")
 
     def _parsed(self, text: str) -> Iterator[yaml.Event]:
-        """The events; whatever the parser raises is told with its line. In Python on purpose: libyaml accepts other texts."""
+        """The parser's events; each of its errors is raised with its line. Uses PyYAML's Python parser: libyaml accepts other texts."""
         if len(text) > MOST_BYTES:
             self._refuse(1, f"{len(text)} characters, and {MOST_BYTES} are read at most.")
         if found := _UNWANTED_IN_A_FILE.search(text):
@@ -193,7 +205,7 @@ class _Reader:
         return value
 
     def _copied(self, value: Any, line: int, depth: int) -> Any:
-        """A copy of what an alias stands for: ``--set`` may change one of them."""
+        """A copy of the value that an alias stands for: ``--set`` may change one of them."""
         self._check_size(line, depth)
         if isinstance(value, dict):
             return {key: self._copied(inner, line, depth + 1) for key, inner in value.items()}
@@ -254,7 +266,11 @@ def _line(event: yaml.Event) -> int:
 
 
 def find_problem(data: object) -> tuple[KeyPath, str] | None:
-    """The first value of `data` that is outside the limits of a configuration, and what is wrong with it; None: all is well."""
+    """The first value that exceeds the limits of a configuration.
+
+    Returns:
+        Its key path and what is wrong with it; None when there is none.
+    """
     count = 0
     waiting: list[tuple[object, KeyPath]] = [(data, ())]
     while waiting:

@@ -1,7 +1,7 @@
-"""Turns what a child wrote into an outcome per case. Runs in the parent only.
+"""Turns the output of a child into an outcome per case. Runs in the parent only.
 
 A child writes one well-formed record per case, in order, and an explicit end. A line that is malformed, repeated, out of
-order or too much ends the reading as a crash and voids the passes before it, so a patch gains nothing by flooding the
+order or too long ends the reading as a crash and voids the passes before it, so a patch gains nothing by flooding the
 channel with guesses. Text of a child is kept only as far as `printable` allows.
 """
 
@@ -43,10 +43,18 @@ class Outcome(StrEnum):
 
 
 def printable(text: object, most: int) -> str:
-    r"""At most `most` characters of `text`, valid UTF-8 on one line: control characters and lone surrogates are replaced.
+    r"""Make untrusted text safe to print: valid UTF-8, on one line, without control characters.
 
-    >>> printable("a\tb\n", 3).replace("\ufffd", "?")
-    'a?b'
+    Args:
+        text: The text; anything but a str gives "(no text)".
+        most: Characters that are kept.
+
+    Returns:
+        The text, with each control character and lone surrogate replaced by U+FFFD.
+
+    Example:
+        >>> printable("a\tb\n", 3).replace("\ufffd", "?")
+        'a?b'
     """
     if not isinstance(text, str):
         return "(no text)"
@@ -54,7 +62,7 @@ def printable(text: object, most: int) -> str:
 
 
 class RunResult(Frozen):
-    """What running a source on a problem's cases gave, before it is compared with the buggy version."""
+    """The result of running a source on a problem's cases, before it is compared with the buggy version."""
 
     cases: tuple[str, ...]
     lines: int = 0
@@ -136,13 +144,16 @@ class _Reader:
 
 
 def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int]) -> RunResult:
-    """Outcomes of the cases of `problem` from `first` on; those before it are not-run here.
+    """The outcome of each case of a problem, from the output of one child.
 
     Args:
         problem: The problem.
         first: Index of the first case that the child ran.
-        answer: What the child wrote and how it ended.
+        answer: Output of the child and how it ended.
         work_limits: Executed lines allowed, per case of the problem.
+
+    Returns:
+        The result; cases before `first`, and those that were not reached, are not-run.
     """
     reader = _Reader(problem, first, work_limits)
     for text in answer.lines:
@@ -168,7 +179,15 @@ def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int
 
 
 def join(one: RunResult, two: RunResult) -> RunResult:
-    """`one`, which stopped at a time-out, and `two`, which ran the cases after it."""
+    """Join the results of two children that shared the cases of a problem.
+
+    Args:
+        one: Result of the first child, which stopped at a time-out.
+        two: Result of the second child, which ran the cases after it.
+
+    Returns:
+        The outcome of each case. A crash of the second child voids all passes.
+    """
     cases = [b if a == "not-run" else a for a, b in zip(one.cases, two.cases, strict=True)]
     if two.trouble == Outcome.CRASH:
         return two.model_copy(update={"cases": tuple(_without_passes(cases))})

@@ -1,26 +1,26 @@
 """One verdict for each patch, from values that a locked-down child returned.
 
 The child is not trusted: the patch owns its process. A patch that looks for the result pipe finds it (frames, gc, its
-own /proc) and can write well-formed records with values, line counts and time-outs of its choice. That gains no more
-than returning those values, because
+own /proc) and can write well-formed records with values, line counts and time-outs of its choice. It gains no more than
+by returning those values, because
 
 - expected outcomes never enter the child: it is sent the arguments of the cases only. The reference runs in a child of
   its own, of the same empty zygote. So a patch passes a case only by producing a value that it would have to know;
 - a case counts by exactly one well-formed record, in order, with an explicit end (`answers`): guesses, repetitions and
   records of other cases void the passes of the patch;
 - values arrive in a closed value language and are compared here (`oracle`): no code, type or ``__eq__`` of the patch
-  takes part. Exit code and output count for nothing;
+  takes part. Exit code and standard output are ignored;
 - a pipe belongs to one child, the zygote never reads it, and children share no memory, descriptor, file or signal: no
   patch reaches the verdict of another.
 
 Executed lines, which the runtime objective divides, are counted in the child: a patch can understate them, up to the
-score of the reference. The runtime objective is therefore a report by default; nothing else is computed from them.
+score of the reference. The runtime objective is therefore a report by default; no other objective uses them.
 
-The work limit counts executed lines, so a loaded machine changes no verdict. A patch that switches the count off, or
-works in C, meets the backstops: CPU time and time asleep (`sandbox.child_clock`). They are evidence only when repeated
-alone (`Judge._repeated_alone`).
+The work limit counts executed lines, so machine load changes no verdict. A patch that disables the count, or works in C,
+meets the backstops: CPU time and time asleep (`sandbox.child_clock`). A backstop is evidence only when it is met again by
+the patch running alone (`Judge._repeated_alone`).
 
-Patches are isolated from each other: a text is compiled in its own child, and a failure on the way to a verdict counts
+Patches are isolated from each other. Each text is compiled in its own child. A failure on the way to a verdict counts
 against the patch when the reference can be judged in the same place (`Judge._isolated`). `JudgeError` is about this
 machine or the problem; no patch can cause it.
 """
@@ -118,7 +118,11 @@ class Judge(AbstractContextManager["Judge"]):
 
     @classmethod
     def configured(cls, config: JudgeConfig) -> Self:
-        """The judge that ``scoring.judge`` of a configuration describes. Raises `JudgeError` as `Judge`."""
+        """The judge that ``scoring.judge`` of a configuration describes.
+
+        Raises:
+            JudgeError: as `Judge`.
+        """
         return cls(config, config.workers, config.allow_missing_layers)
 
     def __exit__(self, *_: object) -> None:
@@ -131,12 +135,21 @@ class Judge(AbstractContextManager["Judge"]):
         self._pool.close()
 
     def kill(self) -> None:
-        """Close at once, from any thread: what is under way fails with `JudgeError`."""
+        """Close at once, from any thread: verdicts in progress fail with `JudgeError`."""
         self.close()
         self._pool.kill()
 
     def judge(self, problem: Problem, patch: str) -> Verdict:
-        """The verdict on one patch. Raises `JudgeError` as `judge_batch`."""
+        """The verdict on one patch. Use `judge_batch` for several: it judges them in parallel.
+
+        Args:
+            problem: The problem.
+            patch: Text of a module that should define the problem's entry point.
+
+        Raises:
+            JudgeError: as `judge_batch`.
+            ProblemError: as `judge_batch`.
+        """
         return self.judge_batch([(problem, patch)])[0]
 
     def judge_batch(self, patches: Sequence[tuple[Problem, str]], seconds: float | None = None) -> list[Verdict]:
@@ -144,12 +157,12 @@ class Judge(AbstractContextManager["Judge"]):
 
         Args:
             patches: Pairs of a problem and the text of a module that should define its entry point.
-            seconds: Wall clock for all of them; None: no limit.
+            seconds: Wall-clock limit for all of them together; None: no limit.
 
         Raises:
             JudgeError: the sandbox failed, or the judge is closed.
-            ProblemError: a case of a problem is not encoded as the judge reads it.
-            TimeoutError: not all were judged within `seconds`; there is no verdict then, and the judge is closed.
+            ProblemError: a case of a problem is not in the value language.
+            TimeoutError: not all were judged within `seconds`. There is no verdict then, and the judge is closed.
         """
         keys = [(_key(problem, problem.buggy), _key(problem, patch)) for problem, patch in patches]
         wanted: dict[str, tuple[Problem, str]] = {}
@@ -168,7 +181,14 @@ class Judge(AbstractContextManager["Judge"]):
         ]
 
     def reference_lines(self, problems: Sequence[Problem], seconds: float | None = None) -> list[int]:
-        """Executed lines of each reference over its cases, each in a child of its own.
+        """Executed lines of each reference over its cases; each runs in a child of its own.
+
+        Args:
+            problems: The problems.
+            seconds: Wall-clock limit for all of them together; None: no limit.
+
+        Returns:
+            One count per problem, in order.
 
         Raises:
             JudgeError: a reference does not pass its own cases.
@@ -186,11 +206,11 @@ class Judge(AbstractContextManager["Judge"]):
         return counts
 
     def active_layers(self) -> tuple[str, ...]:
-        """Names of the isolation layers around this judge's children: the base layers and those on top."""
+        """Names of the isolation layers around this judge's children: the base layers and any namespaces."""
         return self._pool.active_layers()
 
     def _run_all(self, patches: Sequence[tuple[Problem, str]], seconds: float | None) -> list[RunResult]:
-        """What each patch gives, in order. When time runs out all children are ended, so that no thread stays behind."""
+        """The result of each patch, in order. On a time-out all children are killed, so that no thread is left behind."""
         try:
             return list(self._threads.map(lambda item: self._isolated(*item), patches, timeout=seconds))
         except TimeoutError:
@@ -202,10 +222,10 @@ class Judge(AbstractContextManager["Judge"]):
             raise JudgeError(CLOSED) from None
 
     def _isolated(self, problem: Problem, patch: str) -> RunResult:
-        """Run one patch; what it breaks in the judge counts against it alone.
+        """Run one patch; a failure that it causes in the judge counts against this patch only.
 
         Raises:
-            JudgeError: not even the reference can be judged here, or the judge was closed.
+            JudgeError: the reference cannot be judged here either, or the judge was closed.
         """
         reason = ""
         for _ in range(TRIES):
@@ -257,13 +277,14 @@ class Judge(AbstractContextManager["Judge"]):
     def _repeated_alone(self, problem: Problem, patch: str, first: int) -> RunResult:
         """The cases from `first` on; a run that a backstop ended is repeated with no other child beside it.
 
-        Alone a patch may use twice its CPU time. If it does not end then, on a machine that was idle otherwise, it has
-        timed out; where other work took the CPU it gets four times its CPU time, once. Whether it ends then or not, it
-        has used more than twice its limit in every run, and that is a time-out too: a patch that reads the limits of its
-        child and ends just before them gains nothing. Time asleep is the patch's own choice at any load.
+        Alone, a patch may use twice its CPU time. If that is not enough on an otherwise idle machine, it has timed out. On a
+        machine busy with other work, and where the patch got no CPU at all, it runs once more with four times its CPU time.
+        A patch that used up its time in the second run is timed out even if the third one ends: it has used more than twice its
+        limit. A patch that reads its limits and ends just before them therefore gains nothing. Time asleep is the patch's own
+        choice and does not depend on load.
 
         Raises:
-            JudgeError: it got no CPU at all.
+            JudgeError: the machine gave the patch no CPU in the last run either.
         """
         _, result = self._child(problem, patch, first, 1.0, False)
         if not result.backstop:

@@ -49,10 +49,19 @@ _Pairs = list[tuple[_Entry, _Entry]]
 
 
 def agrees(case: Case, record: dict[str, Any]) -> bool:
-    """Does one child's record of `case` show what the reference did?
+    """Does one child's record of a case show what the reference did?
 
     Args:
-        record: Untrusted: ``value`` or ``exception``, ``mutated`` and ``nodes`` where the case asks for them.
+        case: The case, with the expected outcome.
+        record: Untrusted. Holds ``value`` or ``exception``; also ``mutated`` and ``nodes`` where the case compares them.
+
+    Returns:
+        False also for a malformed record.
+
+    Example:
+        >>> case = Case.of(4, value=2.0, tolerance=0.1)
+        >>> agrees(case, {"value": ["f", "2.05"]}), agrees(case, {"value": ["f", "2.5"]}), agrees(case, {})
+        (True, False, False)
     """
     expected: list[Any] = []
     found: list[Any] = []
@@ -92,11 +101,11 @@ def _near_int(expected: Parsed, found: Parsed, tolerance: float) -> bool:
 
 
 class _NodePairing:
-    """Which node of the patch stands for which node of the reference: a one-to-one pairing, grown as both are walked.
+    """A one-to-one pairing of the patch's nodes with the reference's, extended while both values are traversed.
 
-    Row numbers below `given` name the call's own nodes and pair with themselves only. The
-    walk is a queue of pairs, so that long lists and cycles cost no recursion, in the order in
-    which the encoder met the nodes: a node in a set is always paired before the set is compared.
+    Row numbers below `given` name the call's own nodes and pair with themselves only. The traversal uses a queue of pairs, so
+    that long lists and cycles need no recursion. It follows the order in which the encoder met the nodes: a node in a set is
+    always paired before the set is compared.
     """
 
     def __init__(self, given: int, expected: Sequence[Any], found: Any) -> None:
@@ -108,13 +117,13 @@ class _NodePairing:
         self.waiting: deque[tuple[int, int]] = deque()
 
     def fits(self, one: int, two: int) -> bool:
-        """May node `one` of the reference be node `two` of the patch, as far as is known?"""
+        """May node `one` of the reference correspond to node `two` of the patch, given the pairs so far?"""
         if one in self.paired or two in self.standing_for:
             return self.paired.get(one) == two
         return self.given <= two < len(self.found)
 
     def pair(self, one: int, two: int) -> bool:
-        """As `fits`, and from now on it is. Contents are compared later, by `agree`."""
+        """Pair two nodes if they fit; False if they do not. `agree` compares their contents later."""
         if not self.fits(one, two):
             return False
         if one not in self.paired:

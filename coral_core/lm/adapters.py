@@ -1,8 +1,8 @@
-"""Puts an adapter on a loaded base model: a new one to train, or one from a folder that must load exactly.
+"""Puts an adapter on a loaded base model: a new one for training, or one from a folder, which must load exactly.
 
-PEFT passes over names that it does not know, starts those that are missing at random, and falls back to pickles. An
-adapter folder comes from a store that others may write, so here the configuration is compared field by field, names,
-shapes and types of all tensors must be those that the configuration gives, and every number must be finite.
+PEFT ignores unknown tensor names, initialises missing ones at random and falls back to pickle files. An adapter folder
+comes from a store that others may write to. Here the configuration is therefore compared field by field, all tensors must
+have the names, shapes and types that the configuration implies, and every number must be finite.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ _FREE = {
 
 
 def lora_config(heavy: HeavyGenes) -> LoraConfig:
-    """What PEFT is told for these genes, in training and afterwards."""
+    """The PEFT configuration for these genes; training and loading use the same one."""
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=heavy.rank,
@@ -52,11 +52,18 @@ def lora_config(heavy: HeavyGenes) -> LoraConfig:
 
 
 def attach(model: Any, adapter: AdapterFolder) -> PeftModel:
-    """`model` with `adapter` on it. To be used within `LoadedModel.kept`, which takes it off again.
+    """Put an adapter on a model. Use it within `LoadedModel.kept`, which removes the adapter again.
+
+    Args:
+        model: The loaded base model; it is changed in place.
+        adapter: A PEFT folder, and the genes that it was trained with.
+
+    Returns:
+        The model wrapped by PEFT, in inference mode and without dropout.
 
     Raises:
-        AdapterError: the folder is not what its genes give on this model: an option or a module is another, a tensor is
-            missing, has another name, shape or type, or holds no number.
+        AdapterError: the folder does not fit its genes on this model: an option or a module differs, a tensor is missing or
+            has another name, shape or type, or a number is not finite.
     """
     options = _options(adapter.folder / CONFIG)
     config = lora_config(adapter.heavy)

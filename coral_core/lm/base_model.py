@@ -1,7 +1,8 @@
-"""What a base model's name stands for: files, content id, modules, numerics class. No torch here.
+"""Identifies a base model by its name: files, content id, modules, numerics class. Imports no torch.
 
 The control process must identify a base model without loading it, so names, shapes and sizes are read from
-safetensors headers. Loading is in `coral_core.lm.loaded_model`, what can be wrong with a model in `coral_core.lm.model_check`.
+safetensors headers. `coral_core.lm.loaded_model` loads the model; `coral_core.lm.model_check` checks it against a
+configuration.
 """
 
 import os
@@ -27,11 +28,12 @@ HUB_SECONDS = 15.0
 
 
 def is_rehearsal(config: BaseModelConfig) -> bool:
+    """True for the simulated base model of `coral_core.lm.rehearsal`."""
     return config.name.split(":")[0] == REHEARSAL
 
 
 def is_on_hub(config: BaseModelConfig) -> bool:
-    """Is the base model one of the Hugging Face hub, by its name?"""
+    """True when the name is that of a model on the Hugging Face hub; nothing is looked up."""
     name = config.name
     is_folder = name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
     return not is_folder and name != TINY_NAME and not is_rehearsal(config)
@@ -57,7 +59,7 @@ def local_path(config: BaseModelConfig) -> Path | None:
 
 
 def lasting_name(config: BaseModelConfig) -> str:
-    """The name of the base model as it can be used from any folder of this machine: a whole path, a hub name, coral-tiny."""
+    """The name of the base model that is valid in any working directory: an absolute path, a hub name or coral-tiny."""
     path = None if config.name == TINY_NAME or is_rehearsal(config) else local_path(config)
     return config.name if path is None else str(path.absolute())
 
@@ -80,7 +82,17 @@ def identify(config: BaseModelConfig) -> BaseModelIdentity:
 
 
 def find(config: BaseModelConfig) -> tuple[BaseModelIdentity, Implementation]:
-    """Identity of a real base model, and the attention implementation that it is loaded with. Raises as `identify`."""
+    """Identify a real base model, without loading it.
+
+    Args:
+        config: Names a folder, a model of the hub or coral-tiny, not the rehearsal.
+
+    Returns:
+        Its identity, and the attention implementation that the engine loads it with.
+
+    Raises:
+        BaseModelError: as `identify`.
+    """
     path = local_path(config)
     if path is not None:
         described, content = describe(read_folder(path)), content_id(path)
@@ -99,7 +111,9 @@ def find(config: BaseModelConfig) -> tuple[BaseModelIdentity, Implementation]:
 
 
 def files_state(config: BaseModelConfig) -> tuple[object, ...]:
-    """Size, times and inode of each file of a base model in a folder: another state may be another model. Nothing is read.
+    """Device, inode, size and times of each file of a base model in a folder. Reads no file.
+
+    Equal states mean that the files were not changed in between. A hub model and the rehearsal give ``()``.
 
     Raises:
         BaseModelError: as `identify`.
@@ -112,7 +126,15 @@ def files_state(config: BaseModelConfig) -> tuple[object, ...]:
 
 
 def implementation(config: BaseModelConfig, found: Architecture) -> Implementation:
-    """The attention implementation that the engine uses. Raises `BaseModelError`: the architecture does not have it."""
+    """The attention implementation that the engine uses.
+
+    Args:
+        config: ``attention`` chooses: auto, sdpa or eager.
+        found: The model's architecture; its own implementation is taken for auto.
+
+    Raises:
+        BaseModelError: sdpa is chosen, and the architecture does not support it.
+    """
     if config.attention == "auto":
         return found.implementation
     if config.attention == "sdpa" and found.implementation != "sdpa":
@@ -153,7 +175,16 @@ def _on_hub(name: str, revision: str | None) -> tuple[str, Architecture]:
 
 
 def cached_snapshot(name: str, revision: str | None) -> Path | None:
-    """The folder of a hub model in the local cache, named for its commit; None where no config.json of it is there."""
+    """The folder of a hub model in the local cache.
+
+    Args:
+        name: Name on the hub, as OWNER/NAME.
+        revision: Commit, tag or branch; None: the default branch.
+
+    Returns:
+        The folder, which is named for the commit. None when the cache holds no config.json of that revision, or when
+        huggingface_hub is not installed.
+    """
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:  # a machine that only plans has no library of models
@@ -166,7 +197,18 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
 
 
 def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
-    """Device model, dtype, torch, threads, engine and attention: inside one class results repeat bit for bit."""
+    """Name of the class of machines and settings inside which results repeat bit for bit.
+
+    Args:
+        config: Gives device and dtype; the device must be on this machine.
+        attention: Attention implementation that the model is loaded with.
+
+    Returns:
+        Device model, dtype, torch version, threads and engine version, joined by "; ".
+
+    Raises:
+        BaseModelError: the device is not on this machine.
+    """
     if is_rehearsal(config):
         machine = os.environ.get("CORAL_REHEARSAL_MACHINE", "")
         return f"rehearsal-{ENGINE_VERSION}" + (f" on {machine}" if machine else "")
@@ -177,7 +219,7 @@ def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
 
 
 def _torch_version() -> str:
-    """A machine without torch can plan and check a run; a lane there refuses jobs of any other numerics class."""
+    """The installed version of torch. Without torch a machine can still plan and check a run."""
     try:
         return version("torch")
     except PackageNotFoundError:
@@ -185,7 +227,7 @@ def _torch_version() -> str:
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` becomes cuda where a GPU answers, else cpu."""
+    """``auto`` becomes cuda when `visible_gpus` lists a GPU, else cpu; other devices stay."""
     if device != "auto":
         return device
     return "cuda" if visible_gpus() else "cpu"

@@ -35,10 +35,10 @@ class Worker:
 
         Args:
             op: load, train or generate.
-            body: Fields of a `TrainingRequest` or `GenerationRequest`; of a load, the base model's configuration.
+            body: Fields of a `TrainingRequest` or `GenerationRequest`; for load, ``{"base": ...}`` with the base model's configuration.
 
         Raises:
-            BaseChangedError: the base model is not what was loaded; the result is worth nothing.
+            BaseChangedError: the base model differs from what was loaded; the result is discarded.
         """
         self.base = ""
         try:
@@ -71,7 +71,15 @@ def _model(config: BaseModelConfig) -> Any:
 
 
 def answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
-    """The reply to `request`."""
+    """Run one request and form the reply.
+
+    Args:
+        worker: Runs it.
+        request: A request of the protocol above; `id` and `op` are removed from it.
+
+    Returns:
+        The reply: a result or an error, never an exception.
+    """
     number, op = request.pop("id"), request.pop("op")
     reply: dict[str, Any]
     try:

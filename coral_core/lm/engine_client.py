@@ -1,7 +1,7 @@
-"""The engine seen from a lane: one interface, in a process of its own or in the caller. No torch here.
+"""The client of an engine: one interface, for an engine in a child process or in the caller's. Imports no torch.
 
-An engine is trusted after a request only if it sends a checksum of the base model with its reply, and that is the
-checksum of its load. Otherwise it is closed, and the next `load` starts another.
+After each request an engine sends the checksum of its base model. An engine that sends none, or another than that of its
+load, is closed, and the next `load` starts a new one.
 """
 
 import time
@@ -51,11 +51,14 @@ class Engine:
         """Base model and identity -> checksum of the weights that every engine must load from such files."""
 
     def load(self, base: BaseModelConfig) -> BaseModelIdentity:
-        """Load `base` into memory, unless it is there.
+        """Load `base` into memory, unless it is loaded already.
+
+        Returns:
+            Identity of the loaded model.
 
         Raises:
             BaseModelError: it cannot be loaded or used.
-            BaseChangedError: an earlier engine has loaded other weights from the same files.
+            BaseChangedError: an earlier engine loaded other weights from the same files.
             EngineError: the engine failed.
         """
         if self._loaded != base:
@@ -73,16 +76,30 @@ class Engine:
         return self.identity
 
     def train(self, request: TrainingRequest, deadline: float) -> TrainedAdapter:
-        """Write a PEFT folder within `deadline` seconds. Raises `Infeasible`, `EngineError`."""
+        """Train an adapter and write it as a PEFT folder.
+
+        Args:
+            request: The job, its training pairs and the output folder.
+            deadline: Seconds from now; an engine process that takes longer is ended.
+
+        Raises:
+            Infeasible: this genome cannot be trained: diverged, out of memory, or a module is missing.
+            ConfigError: the configuration does not fit the model.
+            EngineError: the engine failed or exceeded the deadline.
+        """
         return self._ask(TrainedAdapter, "train", request.model_dump(mode="json"), deadline)
 
     def generate(self, request: GenerationRequest, deadline: float) -> Generated:
-        """Write completions within `deadline` seconds.
+        """Write completions.
+
+        Args:
+            request: Prompts, adapter and light genes.
+            deadline: Seconds from now; an engine process that takes longer is ended.
 
         Raises:
-            Infeasible: the adapted model gives no numbers, or memory ran out.
+            Infeasible: the logits of the adapted model are not finite, or memory ran out.
             AdapterError: the adapter is not what the request says.
-            EngineError: the engine failed.
+            EngineError: the engine failed or exceeded the deadline.
         """
         found = self._ask(Generated, "generate", request.model_dump(mode="json"), deadline)
         if [len(texts) for texts in found.completions] != [request.samples] * len(request.prompts):
@@ -94,14 +111,14 @@ class Engine:
         return found
 
     def kill(self) -> None:
-        """End it from any thread: the request under way fails, no other will start."""
+        """End the engine, from any thread: the request in progress fails and no other is started."""
 
     def close(self) -> None:
-        """Give memory and process back; the next `load` starts anew."""
+        """Release memory and process; the next `load` starts again."""
         self._loaded = None
 
     def _ask(self, kind: type[T], op: str, body: dict[str, Any], seconds: float) -> T:
-        """The result of one request. Raises what failed, and then closes an engine that is not to be trusted."""
+        """The result of one request, validated as `kind`. Closes an engine whose result is invalid."""
         if op != "load" and self._loaded is None:
             raise EngineError(f"{op} before load")
         result = self._send(op, body, seconds)
@@ -149,7 +166,7 @@ class InlineEngine(Engine):
 
 
 class EngineProcess(ChildProcess, Engine):
-    """The engine as a child process. It starts at the first request and again after it ended."""
+    """The engine as a child process. It starts at the first request, and again after it has ended."""
 
     module = "coral_core.lm.engine"
     killed_error = EngineError("the engine was ended")

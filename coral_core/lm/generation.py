@@ -24,11 +24,18 @@ from coral_core.lm.requests import Generated, GenerationRequest
 def generate(base: LoadedModel, request: GenerationRequest) -> Generated:
     """Write the completions that `request` asks for.
 
+    Args:
+        base: The loaded base model; it is restored afterwards.
+        request: Prompts, adapter, light genes, samples per prompt, seed and batch shape.
+
+    Returns:
+        Per prompt, one completion per sample, without special tokens; and the cost.
+
     Raises:
-        AdapterError: the adapter does not load exactly, or is not what its genes give.
-        BaseModelError: the bare base gives no numbers.
-        ConfigError: a prompt is longer than `shape.prompt_length`, or prompt and answer than the model has positions.
-        Infeasible: memory ran out, or the adapted model gives no numbers.
+        AdapterError: the adapter does not load exactly, or does not fit its genes.
+        BaseModelError: the logits of the bare base are not finite.
+        ConfigError: a prompt is longer than `shape.prompt_length`, or prompt and answer exceed the model's positions.
+        Infeasible: memory ran out, or the logits of the adapted model are not finite.
     """
     started, cpu = time.perf_counter(), time.process_time()
     shape, light, samples = request.shape, request.light, request.samples
@@ -63,7 +70,7 @@ def generate(base: LoadedModel, request: GenerationRequest) -> Generated:
 
 
 def _text(base: LoadedModel, tokens: list[int]) -> str:
-    """The text of `tokens` as it was written: tokenizers may be set to tidy up spaces as in English prose, which breaks code."""
+    """Decode `tokens` exactly: the optional clean-up of spaces that tokenizers offer for English would change code."""
     text: str = base.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
 
@@ -80,7 +87,7 @@ def _prompt_tensors(base: LoadedModel, prompts: list[list[int]], shape: Generati
 
 
 def _stream(seed: int, key: str, number: int, length: int) -> Tensor:
-    """Uniform numbers of one row, from its own seed."""
+    """`length` uniform numbers in [0, 1) for one sample, seeded by job seed, problem `key` and sample `number`."""
     own = hashlib.sha256(f"{seed}|{key}|{number}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(own[:8], "little") >> 1)
     return torch.rand(length, generator=generator, dtype=torch.float64)
@@ -95,7 +102,7 @@ def _decode(
     streams: list[Tensor] | None,
     used: int,
 ) -> list[list[int]]:
-    """Token ids written by the first `used` rows, end mark not included."""
+    """Token ids written by the first `used` rows, without the end token; the other rows only fill the batch."""
     ends, light, stop = base.end_tokens, request.light, request.stop
     written: list[list[int]] = [[] for _ in range(used)]
     running = set(range(used))
@@ -159,7 +166,7 @@ def _seen(ids: Tensor, mask: Tensor, ends: Collection[int], vocabulary: int) -> 
 
 
 def _must_be_numbers(base: LoadedModel, logits: Tensor, step: int, adapted: bool) -> None:
-    """A row whose largest logit is NaN or infinite gives no distribution; taking some token would be a silent 0."""
+    """Raise where a row's largest logit is NaN or infinite: choosing a token anyway would give a silent score of 0."""
     if bool(torch.isfinite(logits.amax(-1)).all()):
         return
     if adapted:

@@ -1,4 +1,4 @@
-"""A base model in memory: loaded the way its files ask for, never with code of its own, and put back after each request."""
+"""A base model in memory. It is loaded without code from its files, and restored after each request."""
 
 import contextlib
 import resource
@@ -26,11 +26,14 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 
 
 class LoadedModel:
-    """A base model with its tokenizer, which pads on the left.
+    """A base model and its tokenizer, which pads on the left.
+
+    Args:
+        config: The model, its dtype, device and attention implementation.
 
     Raises:
-        BaseModelError: the files do not make a whole causal language model without code of their own.
-        EngineError: the disk, the mount or the network failed.
+        BaseModelError: the files are no complete causal language model, or it needs code of its own.
+        EngineError: the disk, the mount or the network failed, or the files changed during the load.
     """
 
     def __init__(self, config: BaseModelConfig) -> None:
@@ -57,11 +60,22 @@ class LoadedModel:
         self.checksum = self.state.checksum
 
     def check(self) -> str:
-        """The checksum of the base model in memory. Raises `BaseChangedError`: it is not what was loaded."""
+        """The checksum of the base model in memory.
+
+        Raises:
+            BaseChangedError: it differs from that of the load.
+        """
         return self.state.check()
 
     def check_modules(self, names: tuple[str, ...]) -> None:
-        """Raises `Infeasible` when the model has no linear module of one of `names`."""
+        """Check that the model has linear modules of these names.
+
+        Args:
+            names: Last parts of module names, such as q_proj.
+
+        Raises:
+            Infeasible: one is missing.
+        """
         missing = [name for name in names if name not in self._targets]
         if missing:
             raise Infeasible(
@@ -70,7 +84,15 @@ class LoadedModel:
             )
 
     def check_length(self, tokens: int, key: str) -> None:
-        """Positions for sequences of `tokens` tokens. Raises `ConfigError`: `key` of the configuration asks for more."""
+        """Check that the model has enough positions for a sequence.
+
+        Args:
+            tokens: Length of the longest sequence.
+            key: Configuration key that determines the length; begins the error message.
+
+        Raises:
+            ConfigError: `tokens` is above the number of positions.
+        """
         most = positions(self.model.config.get_text_config().to_dict())
         if most is not None and tokens > most:
             raise ConfigError(
@@ -78,7 +100,7 @@ class LoadedModel:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Token ids; special tokens are those written in `text`, plus a beginning mark where the model has one unwritten."""
+        """Token ids of `text`. Special tokens in it are parsed; a missing beginning-of-sequence token is put in front."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         bos = self.tokenizer.bos_token_id
         if bos is not None and (not ids or ids[0] != bos):
@@ -87,7 +109,7 @@ class LoadedModel:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Whatever happens within, the model is afterwards as it was loaded, and so is the state of random numbers."""
+        """Restore the model and the state of the random number generators at the end, also after an exception."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             try:
@@ -97,11 +119,14 @@ class LoadedModel:
 
     @contextlib.contextmanager
     def merged(self, adapter: AdapterFolder | None) -> Iterator[Any]:
-        """The model with `adapter` merged into copies of its weights; None: the model itself.
+        """The model with `adapter` merged into copies of its weights.
+
+        Args:
+            adapter: The adapter; None gives the bare base model.
 
         Raises:
             AdapterError: the adapter does not load exactly.
-            Infeasible: the model has no module of a name that the adapter targets.
+            Infeasible: the model lacks a module that the adapter targets.
         """
         from coral_core.lm.adapters import attach, private_copies
 
@@ -194,7 +219,11 @@ def _special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozens
 
 @contextlib.contextmanager
 def memory_is_evidence(doing: str) -> Iterator[None]:
-    """Turns all ways in which memory runs out into `Infeasible`; `doing`: "training", "generation"."""
+    """Turn every form of out-of-memory error into `Infeasible`.
+
+    Args:
+        doing: What runs within, for the message: "loading", "training" or "generation".
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
@@ -206,7 +235,7 @@ def memory_is_evidence(doing: str) -> Iterator[None]:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak allocated GPU memory, or peak resident memory of the engine on CPU."""
+    """Peak memory in MiB: allocated on the GPU, or resident in this process when `device` is the CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device)) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -81,7 +81,15 @@ def build_model(vocabulary: int) -> LlamaForCausalLM:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose direction is made near-orthogonal; matrices of one shape go together."""
+    """Muon (Jordan et al. 2024): momentum whose update is orthogonalised by five Newton-Schulz steps.
+
+    Matrices of one shape are orthogonalised as one batch.
+
+    Args:
+        matrices: Parameters with two dimensions.
+        lr: Learning rate; multiplied by sqrt(max(1, rows / columns)) per matrix.
+        momentum: Share of the momentum buffer that is kept per step, in [0, 1).
+    """
 
     def __init__(self, matrices: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum})
@@ -131,7 +139,12 @@ def make_texts() -> list[tuple[str, str]]:
 
 
 def scrambles(count: int, seed: int) -> list[str]:
-    """A header and a few lines, each from another function: nothing to repair, nothing to remember."""
+    """Texts of a function header and 2 to 6 lines, each taken from another function; the model learns to copy them.
+
+    Args:
+        count: Number of texts.
+        seed: Seed of functions and choice; equal seeds give equal texts.
+    """
     rng = random.Random(f"scramble {seed}")
     drawn = plain_functions(1_500, seed + 2) + plain_functions(500, seed + 3, ALL_FAMILIES)
     sources = [source.split("\n") for source in drawn]
@@ -140,7 +153,15 @@ def scrambles(count: int, seed: int) -> list[str]:
 
 
 def batches(encoded: list[tuple[list[int], int]], size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-    """(tokens, loss weights) of shape (size, length), examples of like length together, endlessly."""
+    """Endless stream of shuffled batches; texts of similar length go together.
+
+    Args:
+        encoded: Token ids, and the length of the prompt in them, per text.
+        size: Texts per batch.
+
+    Returns:
+        Pairs (tokens, loss weights), both of shape (size, longest text); padded on the right with token 0 and weight 0.
+    """
     rng = random.Random(SEED)
     order = list(range(len(encoded)))
     while True:
@@ -163,7 +184,16 @@ def batches(encoded: list[tuple[list[int], int]], size: int = BATCH) -> Iterator
 
 
 def loss_of(model: nn.Module, tokens: Tensor, weights: Tensor) -> Tensor:
-    """Weighted next-token cross-entropy."""
+    """Weighted mean of the next-token cross-entropy.
+
+    Args:
+        model: A causal language model.
+        tokens: Token ids, shape (rows, length).
+        weights: Loss weight of each token as a target, shape (rows, length); the first column is not used.
+
+    Returns:
+        A scalar tensor.
+    """
     logits = model(input_ids=tokens).logits[:, :-1].float()
     losses = nn.functional.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1), reduction="none"
@@ -173,7 +203,15 @@ def loss_of(model: nn.Module, tokens: Tensor, weights: Tensor) -> Tensor:
 
 
 def train(model: LlamaForCausalLM, encoded: list[tuple[list[int], int]]) -> list[float]:
-    """Steps of `BATCH` texts: 40 % at a constant rate, then linear decay. Returns the losses."""
+    """Train for `STEPS` batches: learning rates are constant for 40 % of the steps, then fall linearly to 0.
+
+    Args:
+        model: The untrained model; it is changed in place.
+        encoded: As `encode` gives them.
+
+    Returns:
+        The loss of each step.
+    """
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimisers = [Muon(matrices, lr=1.5e-2), torch.optim.AdamW(others, lr=3e-3, weight_decay=0.0, betas=(0.9, 0.95))]
@@ -196,7 +234,15 @@ def train(model: LlamaForCausalLM, encoded: list[tuple[list[int], int]]) -> list
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: list[tuple[str, str]]) -> list[tuple[list[int], int]]:
-    """Token ids of prompt and answer, and how many of them are the prompt's; texts that are too long are left out."""
+    """Token ids of training texts; texts of more than `LONGEST` tokens are left out.
+
+    Args:
+        tokenizer: The tokenizer of the model.
+        texts: Pairs (prompt, answer).
+
+    Returns:
+        Per text, the ids of prompt and answer together, and how many of them are the prompt's.
+    """
     encoded = []
     for prompt, answer in texts:
         before, after = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, answer))

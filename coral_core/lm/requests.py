@@ -1,4 +1,4 @@
-"""What an engine is asked for and what it answers. Records are plain JSON, so that they can cross a pipe."""
+"""Requests to an engine and its answers. All are plain JSON, so that they can cross a pipe."""
 
 from pathlib import Path
 

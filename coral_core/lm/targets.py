@@ -27,7 +27,7 @@ class UnknownTargetError(ValueError):
 
 
 def sets_of(base: BaseModelIdentity) -> dict[str, tuple[str, ...]]:
-    """Named sets -> modules of `base`; a set without modules (a model without an MLP, say) is left out."""
+    """Set name -> sorted modules of `base`. A set of which the model lacks a module, or that is empty, is left out."""
     usual = {"default": MODULE_SETS["attention"], "attention": MODULE_SETS["attention"], "mlp": MODULE_SETS["mlp"]}
     found = {name: base.sets.get(name, names) for name, names in usual.items()}
     found |= dict.fromkeys(ALL, base.modules)
@@ -35,10 +35,17 @@ def sets_of(base: BaseModelIdentity) -> dict[str, tuple[str, ...]]:
 
 
 def resolve(candidate: str, base: BaseModelIdentity) -> tuple[str, ...]:
-    """The modules of `base` that `candidate` names, sorted.
+    """The modules that a candidate names in a base model.
+
+    Args:
+        candidate: A set, a module name, or several joined by "+", such as q+v.
+        base: Identity of the base model.
+
+    Returns:
+        Module names, sorted, without repeats.
 
     Raises:
-        UnknownTargetError: a part of it is neither a set nor a module of this model.
+        UnknownTargetError: a part is neither a set nor a module of this model.
     """
     sets, names = sets_of(base), {*base.modules, *base.sets.get("head", HEAD)}
     if candidate in names:
@@ -59,10 +66,14 @@ def resolve(candidate: str, base: BaseModelIdentity) -> tuple[str, ...]:
 
 
 def for_model(config: RunConfig, base: BaseModelIdentity) -> RunConfig:
-    """`config` with every candidate for target modules spelt out as the modules of `base`.
+    """`config` with each candidate for target modules replaced by the module names of `base`.
 
-    What cannot be resolved stays as it is: `check_targets` refuses it, and a run that was made before there was such a
-    check is played again with the names that it had.
+    A candidate that cannot be resolved stays as it is: `check_targets` refuses it in new runs, and runs made before that
+    check existed are replayed with the names they had.
+
+    Args:
+        config: A configuration.
+        base: Identity of its base model.
     """
     spelt = tuple(_spelt(candidate, base) for candidate in config.genes.heavy.target_modules)
     heavy = config.genes.heavy.model_copy(update={"target_modules": spelt})
@@ -79,13 +90,15 @@ def _spelt(candidate: str, base: BaseModelIdentity) -> str:
 
 
 def check_targets(config: RunConfig, base: BaseModelIdentity, why_not: dict[str, str] | None = None) -> None:
-    """Every candidate names modules that `base` has, and no two are the same set.
+    """Check that every candidate names modules of `base`, and that no two candidates are equal.
 
     Args:
-        why_not: Name that cannot be a target -> why; told instead of a list of near names.
+        config: Gives the candidates, `genes.heavy.target_modules`.
+        base: Identity of its base model.
+        why_not: Name that cannot be a target -> reason; replaces the list of similar names in the error.
 
     Raises:
-        ConfigError: with the names and sets that this model has.
+        ConfigError: a candidate is unknown or repeated; lists the names and sets of this model.
     """
     seen: dict[tuple[str, ...], str] = {}
     for candidate in config.genes.heavy.target_modules:
@@ -116,9 +129,9 @@ def _refusal(candidate: str, part: str, base: BaseModelIdentity, why_not: dict[s
 
 
 def default_lora_of(base: BaseModelIdentity) -> HeavyGenes:
-    """What an engineer would try first: rank 8, alpha 16, the modules that are customary for the architecture.
+    """The default LoRA for a base model: rank 8, alpha 16, and the modules that are customary for its architecture.
 
-    q, k, v and o projections where a model has all four; else PEFT's choice for the architecture, else its attention
-    projections, else all its linear modules.
+    These are the q, k, v and o projections where a model has all four; else PEFT's choice for the architecture, else its
+    attention projections, else all its linear modules.
     """
     return default_lora(base.name, sets_of(base).get("default") or base.modules)

@@ -1,4 +1,4 @@
-"""What the engine does with a real model: training and generation on one torch thread."""
+"""Training and generation with a real model, on one torch thread."""
 
 import os
 
@@ -14,7 +14,16 @@ from coral_core.lm.training import train_adapter
 
 
 class TorchBackend(LoadedModel):
-    """A loaded base model and the two things done with it."""
+    """A loaded base model that trains adapters and generates completions.
+
+    Args:
+        config: As for `LoadedModel`.
+
+    Raises:
+        Infeasible: memory ran out while the model was loaded.
+        BaseModelError: as `LoadedModel`.
+        EngineError: as `LoadedModel`.
+    """
 
     def __init__(self, config: BaseModelConfig) -> None:
         for name, value in DETERMINISTIC.items():
@@ -24,18 +33,18 @@ class TorchBackend(LoadedModel):
             super().__init__(config)
 
     def train(self, request: TrainingRequest) -> TrainedAdapter:
-        """See `train_adapter`."""
+        """Train an adapter; see `coral_core.lm.training.train_adapter`."""
         _set_up()
         return train_adapter(self, request)
 
     def generate(self, request: GenerationRequest) -> Generated:
-        """See `generation.generate`."""
+        """Write completions; see `coral_core.lm.generation.generate`."""
         _set_up()
         return generate(self, request)
 
 
 def _set_up() -> None:
-    """Settings of torch that are global to the process and change bits: the same before each request."""
+    """Set the process-wide options of torch that change results; called before each request."""
     torch.set_num_threads(1)  # one lane per core: two threads per lane are three times slower
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.set_grad_enabled(True)

@@ -1,8 +1,7 @@
-"""Trains one LoRA or DoRA adapter: a plain loop, so that every random number is accounted for.
+"""Trains one LoRA or DoRA adapter in a plain loop, in which every source of randomness is seeded.
 
-Loss on the answer's tokens only; the seed is set before the adapter is initialised; the
-base model is left bit for bit as it was. Not covered: several adapters at once (the
-packed bank), gradient accumulation, several GPUs.
+The loss is taken on the answer's tokens only. The seed is set before the adapter is initialised. The base model is
+restored bit for bit. Not covered: several adapters at once (the packed bank), gradient accumulation, several GPUs.
 """
 
 import math
@@ -31,11 +30,18 @@ CURVE_POINTS = 30
 
 
 def train_adapter(base: LoadedModel, request: TrainingRequest) -> TrainedAdapter:
-    """Train an adapter and write a PEFT folder.
+    """Train an adapter and write it as a PEFT folder.
+
+    Args:
+        base: The loaded base model; it is restored afterwards.
+        request: The job with heavy genes and recipe, pairs of prompt and answer, and the output folder.
+
+    Returns:
+        Parameters, loss curve, warnings and cost of the training.
 
     Raises:
         ConfigError: a pair is longer than the model has positions.
-        Infeasible: a target module is missing, the loss diverged, or memory ran out.
+        Infeasible: a target module is missing, no pair fits the sequence length, the loss diverged, or memory ran out.
     """
     job = request.job
     base.check_modules(job.heavy.target_modules)
@@ -116,9 +122,9 @@ def _loop(
 
 
 def _batches(lengths: list[int], size: int, rng: random.Random) -> Iterator[list[int]]:
-    """Indices of examples, `size` at a time, epoch after epoch; like lengths together, since padding costs as text does.
+    """Indices of `size` examples at a time, endlessly; examples of similar length go together, to save padding.
 
-    Only examples within a window of `WINDOW` batches are sorted, so that every epoch mixes them anew.
+    Sorting is limited to windows of `WINDOW` batches, so that every epoch mixes examples anew.
     """
     queue: list[int] = []
     while True:

@@ -1,8 +1,8 @@
-"""The built-in problems: drawn, given a bug, checked and split by code; nothing is stored.
+"""The built-in problems: functions are drawn, mutated, checked and split by code; nothing is stored.
 
-Bugs of the fitness, monitor and held-out splits are of the B families, which the embedded base model never saw repaired;
-adapters train on other functions of the same families. Scores therefore measure transfer to new functions of known
-families. Equal normal forms never cross a split, not even between training pairs and problems.
+Bugs of the fitness, monitor and held-out splits are of the B families, whose repairs the embedded base model was not
+trained on. Adapters train on other functions of the same families. Scores therefore measure transfer to new functions of
+known families. Equal normal forms never cross a split, not even between training pairs and problems.
 """
 
 import random
@@ -59,7 +59,10 @@ Problems = tuple[Problem, ...]
 
 @lru_cache(maxsize=4)
 def builtin_splits(config: ProblemsConfig) -> tuple[Problems, Problems, Problems, frozenset[str]]:
-    """Held-out, fitness and monitor split of `config`, and the normal forms in them; pairs, made last, do not change them."""
+    """The held-out, fitness and monitor splits of `config`, and the normal forms in them.
+
+    Training pairs are made afterwards, so their number does not change the splits.
+    """
     taken: set[str] = set()
     retention = max(1, config.held_out // 10)
     held_out = _split(config, "held_out", config.held_out - retention, retention, taken)
@@ -159,7 +162,7 @@ def _problem(split: str, number: int, recorded: RecordedFunction, mutant: Mutati
 
 
 def _difficulty(recorded: RecordedFunction, mutant: Mutation | None) -> Difficulty:
-    """By the share of cases that show the bug: a bug that shows rarely is hard."""
+    """Difficulty by the share of cases that detect the bug; easy for a right function."""
     if mutant is None:
         return "easy"
     outcomes = trusted.run(mutant.source, recorded.function.entry_point, recorded.inputs)
@@ -171,7 +174,16 @@ def _differences(outcomes: Sequence[trusted.Outcome], recorded: RecordedFunction
 
 
 def record_calls(function: Function, rng: random.Random) -> RecordedFunction | None:
-    """Record `CASES` distinct calls; None when they say too little (one outcome for all, or an exception)."""
+    """Record `CASES` distinct calls of a function.
+
+    Args:
+        function: The drawn function.
+        rng: Draws the arguments.
+
+    Returns:
+        The function with its calls. None when it is of no use: fewer than `FEWEST` distinct calls, an exception, or one
+        outcome for all.
+    """
     drawn: dict[str, tuple[object, ...]] = {}
     for _ in range(CASES * 6):
         arguments = tuple(draw_inputs(function.family, rng))
@@ -188,9 +200,17 @@ def record_calls(function: Function, rng: random.Random) -> RecordedFunction | N
 
 
 def find_mutant(recorded: RecordedFunction, classes: Sequence[BugClass], rng: random.Random) -> Mutation | None:
-    """A mutant of one of `classes` that at least two cases detect, or that runs on without end; None if there is none.
+    """A mutant of the function's core that at least two cases detect, or that exceeds the line budget.
 
-    A class is drawn before a mutation of it, so that classes with many mutations (variable) do not crowd out the rest.
+    A class is drawn before a mutation of it, so that classes with many mutations (variable) are not preferred.
+
+    Args:
+        recorded: The function with its calls.
+        classes: Bug classes to draw from.
+        rng: Draws class and mutation.
+
+    Returns:
+        The mutation, or None when none was found.
     """
     function = recorded.function
     for bug_class in rng.sample(list(classes), len(classes)):
@@ -208,7 +228,12 @@ def find_mutant(recorded: RecordedFunction, classes: Sequence[BugClass], rng: ra
 
 
 def training_pairs(config: ProblemsConfig, taken: set[str]) -> tuple[RepairPair, ...]:
-    """``config.pairs`` pairs, none of whose texts has a normal form in `taken`."""
+    """The training pairs of a configuration: bugs of B families, and `ECHO_SHARE` of right functions of all families.
+
+    Args:
+        config: Gives ``pairs`` (their number), bug classes and ``data_seed``.
+        taken: Normal forms that no text of a pair may have.
+    """
     rng = random.Random(seed_from("builtin", config.data_seed, "pairs"))
     echoes = int(ECHO_SHARE * config.pairs)
     pairs = list(_pairs(rng, B_FAMILIES, config.bug_classes, config.pairs - echoes, taken))
@@ -239,17 +264,33 @@ def _echoes(rng: random.Random, families: Sequence[Family], count: int, avoid: s
 
 
 def pretraining_pairs(count: int, seed: int) -> list[RepairPair]:
-    """Repair pairs of the A families and four bug classes: what the base model learns."""
+    """Repair pairs of the A families and of four bug classes, for the pre-training of coral-tiny.
+
+    Args:
+        count: Number of pairs.
+        seed: Equal seeds give equal pairs.
+    """
     rng = random.Random(seed_from("pretraining", seed))
     return list(_pairs(rng, A_FAMILIES, PRETRAINED_CLASSES, count, set()))
 
 
 def plain_functions(count: int, seed: int, families: Sequence[Family] = A_FAMILIES) -> list[str]:
-    """Right functions of `families`, as plain text."""
+    """Source texts of right functions.
+
+    Args:
+        count: Number of texts.
+        seed: Equal seeds give equal texts.
+        families: Families to draw from.
+    """
     rng = random.Random(seed_from("plain", seed))
     return [draw(families[rng.randrange(len(families))], rng).source for _ in range(count)]
 
 
 def echo_pairs(count: int, seed: int) -> list[RepairPair]:
-    """Right functions of A families that stay as they are."""
+    """Pairs of A families in which the buggy text is right already and stays as it is.
+
+    Args:
+        count: Number of pairs.
+        seed: Equal seeds give equal pairs.
+    """
     return _echoes(random.Random(seed_from("echo", seed)), A_FAMILIES, count, set())

@@ -1,9 +1,9 @@
-"""Refuses to train on measured answers, and splits without problems, before anything is spent.
+"""Refuses a run that would train on what it measures, or that lacks problems in a split, before anything is spent.
 
 There are three kinds of leak: training on the answers of a public benchmark; a function in two splits in equal normal
 form (always an error); for a public benchmark also near-duplicates across splits (`normal_form.NEAR_DUPLICATE`). The
 built-in problems are split by family, variant and bug class and resemble each other by design, so near-duplicates among
-them are no finding; those of a user's own source are listed by `coral problems leak-check` only. A leak is accepted by
+them are not reported; those of a user's own source are listed by `coral problems leak-check` only. A leak is accepted by
 name: ``problems.accept_leaks``.
 """
 
@@ -42,11 +42,14 @@ class LeakError(ConfigError):
 
 
 def guard(problems: ProblemSet, config: ProblemsConfig) -> list[Leak]:
-    """The leaks of `problems` that the configuration accepts by name; usually none.
+    """Refuse leaks that the configuration does not accept, and splits without problems.
 
     Args:
         problems: The problems, split.
         config: Names the sources whose leaks are accepted.
+
+    Returns:
+        The accepted leaks; usually none.
 
     Raises:
         ProblemError: a split that the run evaluates holds no problem.
@@ -103,7 +106,12 @@ def refuse_answers(config: ProblemsConfig) -> None:
 
 
 def leaks(problems: ProblemSet, near: bool) -> list[Leak]:
-    """All leaks of `problems`; near-duplicates only where `near`."""
+    """All leaks of a problem set.
+
+    Args:
+        problems: The problems and training pairs, split.
+        near: Look for near-duplicates too, which takes quadratic time.
+    """
     found: list[Leak] = []
     if problems.answers_of:
         found.append(

@@ -2,11 +2,11 @@
 
 Run as ``python -s -S -P quixbugs_recorder.py VALUES``; one JSON request on stdin, one JSON line per program on stdout.
 Standard library only. Test files of graph programs build their inputs in code and assert in the same process, so they are
-never run against a patch: here the reference runs under them once, and every call from outside is written down as
-arguments, value (or exception) and, where the reference changes them, the arguments after the call.
+never run against a patch. Here the reference runs under them once, and every call from a test is recorded as arguments,
+value (or exception) and, where the reference changes them, the arguments after the call.
 
-The test files see stand-ins for `node`, the packages of programs and as much of `pytest` as they use (two settings);
-whatever they print goes nowhere. Not a sandbox: references and tests are trusted as the rest of the clone is.
+The test files import stand-ins for `node`, for the packages of programs and for the two settings of `pytest` that they
+use; their output is discarded. Not a sandbox: references and tests are trusted like the rest of the clone.
 """
 
 import json
@@ -20,7 +20,12 @@ PACKAGES = ("correct_python_programs", "python_programs")
 
 
 class Recorder:
-    """Wraps a reference; `calls` are what its tests asked of it, as fields of a `Case`."""
+    """Wraps a reference and records the calls of its tests in `calls`, as fields of a `Case`.
+
+    Args:
+        function: The reference.
+        values: The module `problems.values`, loaded from its file.
+    """
 
     def __init__(self, function: Callable[..., Any], values: Any) -> None:
         self.function = function
@@ -45,7 +50,7 @@ class Recorder:
     def _after(
         self, results: list[Any], arguments: tuple[Any, ...], nodes: Any, encoded: list[Any], table: list[Any]
     ) -> dict[str, Any]:
-        """The fields of the case that say what came of the call; arguments that it left untouched are not compared."""
+        """The fields of the case that describe the outcome; arguments that the call did not change are not compared."""
         after, rows = self.values.encode_result([*results, *arguments], nodes, True)
         changed = json.dumps([after[len(results) :], rows[: len(table)]]) != json.dumps([encoded, table])
         fields: dict[str, Any] = {"mutated": after[len(results) :]} if changed else {}
@@ -59,7 +64,17 @@ class Recorder:
 
 
 def record(name: str, reference: str, tests: str, values: Any) -> dict[str, Any]:
-    """Calls of one program's tests, or the error that stopped them."""
+    """Run the tests of one program on its reference.
+
+    Args:
+        name: Name of the program and of its function.
+        reference: Source text of the right version.
+        tests: Source text of its test file.
+        values: The module `problems.values`, loaded from its file.
+
+    Returns:
+        ``name``, and ``calls`` or ``error``, which says where the tests stopped.
+    """
     where = f"{PACKAGES[0]}/{name}.py"
     try:
         space: dict[str, Any] = {"__name__": name}

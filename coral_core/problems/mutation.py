@@ -89,7 +89,7 @@ def mutations(source: str) -> list[Mutation]:
 
 
 def mutators(source: str, classes: Sequence[BugClass] = ()) -> list[Mutator]:
-    """The mutations of `source`, each as a call, since making the text is the costly part.
+    """The mutations of `source` as calls, since generating each text is the expensive part.
 
     Args:
         source: Python code.
@@ -122,7 +122,7 @@ def _places(tree: ast.Module) -> dict[int, Place]:
 
 
 def _mutated(tree: ast.Module, place: Place, replacement: ast.AST | None) -> str | None:
-    """The text of `tree` with what is at `place` replaced (or, for None, removed); `tree` stays as it is."""
+    """The text of `tree` with the node at `place` replaced (None: removed); `tree` itself is left unchanged."""
     parent, field, index = place
     before = getattr(parent, field)
     after: object = replacement

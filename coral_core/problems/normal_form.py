@@ -87,7 +87,22 @@ def normal_form(source: str) -> str:
 
 
 def near_duplicates(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int, float]]:
-    """(place in `first`, place in `second`, similarity) of sources at or above `NEAR_DUPLICATE`."""
+    r"""Pairs of sources whose normal forms have token sequences that match by at least `NEAR_DUPLICATE`.
+
+    Args:
+        first: Source texts.
+        second: Source texts to compare each of them with.
+
+    Returns:
+        Triples (index in `first`, index in `second`, similarity in [0, 1]), sorted.
+
+    Raises:
+        SyntaxError: a text does not parse.
+
+    Example:
+        >>> near_duplicates(["def f(a):\n    return a + 1"], ["def g(b):\n    return b + 1", "def h():\n    pass"])
+        [(0, 0, 1.0)]
+    """
     left, right = ([_TOKEN.findall(normal_form(text)) for text in texts] for texts in (first, second))
     bags = [Counter(tokens) for tokens in left]
     found: list[tuple[int, int, float]] = []
@@ -111,7 +126,7 @@ def near_duplicates(first: Sequence[str], second: Sequence[str]) -> list[tuple[i
 
 
 def texts_of(problems: ProblemSet) -> Iterator[tuple[str, str, str]]:
-    """Split, name and text of both sides of everything in a problem set; the name begins with the split."""
+    """Split, name and text of both sides of each pair and problem; the name begins with the split."""
     for number, pair in enumerate(problems.pairs):
         for text in dict.fromkeys((pair.fixed, pair.buggy)):
             yield "training", f"training: pair {number}", text
@@ -123,7 +138,7 @@ def texts_of(problems: ProblemSet) -> Iterator[tuple[str, str, str]]:
 
 
 def check_split(problems: ProblemSet) -> list[tuple[str, str]]:
-    """Names (split and problem) of texts of equal normal form in two splits; empty when the splits are clean."""
+    """Pairs of names (split and problem) whose texts have equal normal forms in two splits; empty when there are none."""
     owners: dict[str, tuple[str, str]] = {}
     overlaps: list[tuple[str, str]] = []
     for split, name, text in texts_of(problems):

@@ -1,7 +1,7 @@
-"""Runs functions of our own making, and mutants of them, while problems are generated.
+"""Runs functions that this package made, and mutants of them, while problems are generated.
 
 Not a sandbox: it runs only code that this package wrote. A line budget and a size check on every line keep a mutant from
-hanging or growing. Patches are run by `coral_core.judge` instead.
+running forever or growing without limit. `coral_core.judge` runs patches instead.
 """
 
 import copy
@@ -30,13 +30,17 @@ Outcome = tuple[str, Any]
 def run(
     source: str, entry_point: str, arguments: Sequence[Sequence[Any]], stop_at: Sequence[Outcome] = ()
 ) -> list[Outcome]:
-    """The outcome of each call.
+    r"""The outcome of each call.
 
     Args:
         source: Defines the function.
-        entry_point: Its name.
-        arguments: Of each call; they are copied before it.
-        stop_at: End after two outcomes that differ from these.
+        entry_point: Name of the function.
+        arguments: Positional arguments of each call; they are copied before it.
+        stop_at: Expected outcomes; stop after two that differ, or after one that ran out of budget. Empty: run all calls.
+
+    Example:
+        >>> run("def half(n):\n    return 10 // n", "half", [[5], [0]])
+        [('value', 2), ('exception', 'ZeroDivisionError')]
     """
     space: dict[str, Any] = {}
     exec(compile(source, "<generated>", "exec"), space)

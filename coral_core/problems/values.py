@@ -57,8 +57,16 @@ class ValueOutside(ValueError):  # noqa: N818 (a finding, like StopIteration)
 class Node:
     """A node of a linked list or graph, as QuixBugs uses it: equal to itself only.
 
-    Its hash is a number in the order of creation, so that sets of nodes iterate alike in
-    every process, and a verdict does not hang on memory addresses.
+    Its hash is its number in the order of creation, so that sets of nodes iterate in the same order in every process, and a
+    verdict does not depend on memory addresses.
+
+    Args:
+        value: Payload of the node.
+        successor: Next node of a linked list.
+        successors: Nodes that edges of this one lead to; None: a new list, as for those below.
+        predecessors: Nodes whose edges lead to this one.
+        incoming_nodes: The same as `predecessors`, as other QuixBugs programs call it.
+        outgoing_nodes: The same as `successors`, as other QuixBugs programs call it.
     """
 
     __slots__ = ("__dict__", "_order")
@@ -171,12 +179,12 @@ def _named(kind: Any) -> str:
 
 
 def encode(value: Any, budget: int = BUDGET, depth: int = DEPTH) -> Any:
-    """Encode `value`, which holds no nodes.
+    """Encode a value without nodes.
 
     Args:
         value: None, a bool, int, float, str, bytes, list, tuple, set, frozenset or dict of these.
-        budget: Most items and characters in it.
-        depth: Deepest nesting.
+        budget: Items and characters in it, at most.
+        depth: Nesting depth, at most.
 
     Example:
         >>> encode([1, (2.5, "a")])
@@ -185,7 +193,7 @@ def encode(value: Any, budget: int = BUDGET, depth: int = DEPTH) -> Any:
         True
 
     Raises:
-        ValueOutside: for other types, too deep nesting, or more than `budget` items.
+        ValueOutside: for other types, deeper nesting, or more than `budget` items.
     """
     return _Encoder(budget, depth, None).go(value)
 
@@ -211,13 +219,13 @@ def encode_arguments(values: Sequence[Any]) -> tuple[list[Any], list[Any], list[
 def encode_result(
     values: Sequence[Any], given: Sequence[Node], contents_of_given: bool, budget: int = BUDGET
 ) -> tuple[list[Any], list[Any]]:
-    """Encode what came of a call, its result first, as one object graph with the nodes that the call was `given`.
+    """Encode the outcome of a call as one object graph with the nodes that the call was `given`.
 
     Args:
-        values: The result, and the arguments after the call where they are compared.
+        values: The result first, then the arguments after the call where they are compared.
         given: Nodes of the arguments, in the order of their table.
-        contents_of_given: False leaves the rows of `given` empty (None): their identity is all that counts.
-        budget: Most items and characters in all of it.
+        contents_of_given: False leaves the rows of `given` empty (None): only their identity is compared.
+        budget: Items and characters in total, at most.
 
     Returns:
         The encoded values, and the table of all nodes.
@@ -240,16 +248,20 @@ _UNHASHABLE = ("list", "set", "dict")
 
 
 def parse(encoded: Any, level: int = 0) -> Parsed:
-    """Read an encoded value, which may come from anywhere, into kinds and bodies.
+    """Read an encoded value of untrusted origin into kinds and bodies.
 
     Args:
         encoded: JSON data (tuples count as lists).
-        level: How deep it is nested already: 1 for a field of a node.
+        level: Its nesting depth: 1 for a field of a node.
 
     Raises:
         ValueOutside: for anything `encode` cannot have written: unknown tags, bodies of another
-            type, text that is not valid UTF-8, numbers without end, unhashable members of a
+            type, text that is not valid UTF-8, ints of more than `INT_BITS` bits, unhashable members of a
             set, nesting deeper than `DEPTH`. Equal members are found by `decode`.
+
+    Example:
+        >>> parse(["l", [1, ["f", "2.5"]]])
+        ('list', (('int', 1), ('float', 2.5)))
     """
     return _parse(encoded, level, False)
 
@@ -388,7 +400,19 @@ def is_mutable(encoded: Any) -> bool:
 
 
 def decode(encoded: Any, nodes: Sequence[Node] = ()) -> Any:
-    """Rebuild a fresh value. Raises `ValueOutside` for anything `encode` cannot have written."""
+    """Build a new Python value from an encoded one.
+
+    Args:
+        encoded: JSON data, as `encode` writes it.
+        nodes: Nodes of the call, by row number; may be empty for a value without nodes.
+
+    Raises:
+        ValueOutside: for anything that `encode` cannot have written, and for a node number beyond `nodes`.
+
+    Example:
+        >>> decode(["t", [1, ["s", [2, 3]]]])
+        (1, {2, 3})
+    """
     return _built(parse(encoded), nodes)
 
 
@@ -415,7 +439,18 @@ def _built(value: Parsed, nodes: Sequence[Node]) -> Any:
 
 
 def decode_call(encoded: Sequence[Any], table: Sequence[Any] = ()) -> tuple[list[Any], list[Node]]:
-    """Fresh values and fresh nodes, in the order of `table`. Raises `ValueOutside` as `decode`."""
+    """Build new values and new nodes from the encoded arguments of a call.
+
+    Args:
+        encoded: The encoded arguments, by position.
+        table: Rows of the nodes that they refer to.
+
+    Returns:
+        The arguments, and the nodes in the order of `table`.
+
+    Raises:
+        ValueOutside: as `decode`; also for a malformed row.
+    """
     nodes = [Node() for _ in table]
     for node, row in zip(nodes, table, strict=True):
         for name, field in zip(FIELDS, row_fields(row), strict=True):

@@ -72,7 +72,7 @@ def extract(completion: str, entry_point: str) -> Extraction:
 
 
 def readable(completion: str) -> str:
-    """Valid UTF-8 without NUL bytes, carriage returns and a mark in front, indented by spaces only (tabs inside a line stay)."""
+    """Valid UTF-8 without NUL bytes, carriage returns and a leading byte order mark; tabs of the indentation become spaces."""
     text = completion[:LONGEST].encode("utf-8", "replace").decode().replace("\0", "").lstrip(MARK)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _LEADING_TABS.sub(lambda match: match[0].expandtabs(4), text)[:LONGEST]

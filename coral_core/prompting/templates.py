@@ -51,7 +51,11 @@ _TEMPLATES = {template.name: template for template in (TINY, INSTRUCT)}
 
 
 def template(name: str) -> PromptTemplate:
-    """The template called `name`. Raises `ConfigError`."""
+    """The template called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
     try:
         return _TEMPLATES[name]
     except KeyError:
@@ -61,12 +65,29 @@ def template(name: str) -> PromptTemplate:
 
 
 def template_for(base_model: str, choice: str) -> PromptTemplate:
-    """The template of `base_model` under the configured `choice`; ``auto`` is tiny for the embedded model, else instruct."""
+    """The prompt template for a base model.
+
+    Args:
+        base_model: Name of the base model.
+        choice: ``base_model.prompt`` of the configuration: a template's name, or ``auto``.
+
+    Raises:
+        ConfigError: there is no template of that name.
+
+    Example:
+        >>> template_for("coral-tiny", "auto").name, template_for("codellama/CodeLlama-7b-hf", "auto").name
+        ('tiny', 'instruct')
+    """
     return template(chosen(base_model, choice))
 
 
 def chosen(base_model: str, choice: str) -> str:
-    """Name of the template that ``auto`` stands for, or `choice` itself."""
+    """Name of the template: ``auto`` is tiny for coral-tiny and the rehearsal, else instruct.
+
+    Args:
+        base_model: Name of the base model.
+        choice: A template's name, which is returned as it is, or ``auto``.
+    """
     if choice != "auto":
         return choice
     return "tiny" if base_model.startswith(("coral-tiny", "rehearsal")) else "instruct"

@@ -1,8 +1,8 @@
 """From completion to scored item: the only path by which text of a model enters scoring.
 
 Extraction, the parser, the linters and the judge work on untrusted text in processes of their own (`text_process`,
-`judge.sandbox`), and their answers are checked. A text that makes one of them raise, crash, hang or grow changes its own
-item only, in bounded time and memory. Scoring fails closed: what could not be read scores 0.
+`judge.sandbox`), and their answers are checked. A text that makes one of them raise, crash, hang or grow affects its own
+item only, in bounded time and memory. Scoring fails closed: a text that could not be read scores 0.
 
 Errors raised here are about this machine or a problem: `JudgeError`, and `TimeoutError` when the job's time is over.
 """
@@ -103,13 +103,16 @@ def score_completions(
 def read_completion(
     completion: object, entry_point: str, process: TextProcess, until: float = math.inf
 ) -> tuple[Extraction, str]:
-    """`extract` in the text process. Returns the extraction, and why there is no patch when the text could not be read.
+    """Extract the patch from a completion, in the text process.
 
     Args:
-        completion: Text of a model.
+        completion: Text of a model; anything but a str counts as an empty text.
         entry_point: The function that the patch should define.
         process: Runs the extraction.
-        until: When to give up, in `time.monotonic` seconds.
+        until: Deadline, in `time.monotonic` seconds.
+
+    Returns:
+        The extraction, and why there is no patch when the text could not be read ("" when it could).
 
     Raises:
         JudgeError: as `TextProcess.ask`.

@@ -46,13 +46,16 @@ def findings(
     """Findings of each distinct patch.
 
     Args:
-        patches: Texts, in any order, with repetitions.
-        process: Where they are linted; None: a process shared by all callers.
-        seconds: Wall clock for all of them.
+        patches: Texts, in any order, possibly repeated.
+        process: Lints them; None: a process shared by all callers.
+        seconds: Wall-clock limit for all of them together.
+
+    Returns:
+        Patch -> findings.
 
     Raises:
-        JudgeError: a linter does not read an ordinary text here.
-        TimeoutError: the time is over; nothing is known then.
+        JudgeError: a linter cannot read an ordinary text here.
+        TimeoutError: the time is over; no findings are returned then.
     """
     process = process or shared()
     until = time.monotonic() + seconds

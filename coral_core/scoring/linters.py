@@ -2,8 +2,8 @@
 
 The linters and the judge read the same characters. The judge compiles a `str`, in which a coding cookie is a comment, so
 bandit must not honour the cookie either: two comment lines are put in front, and a cookie counts on line 1 or 2 only. A
-marked line is added at the end: a linter that reports nothing there has not read the file to its end, and the file does
-not count as clean. Comments that switch a linter off are ignored.
+marker line is added at the end: a linter that reports nothing there has not read the file to its end, and the file does
+not count as clean. Comments that disable a linter are ignored.
 """
 
 import json
@@ -77,7 +77,11 @@ def facts(text: str) -> dict[str, Any]:
 
 
 def linted(text: str) -> tuple[str, int]:
-    """The text that linters read, and the number of the marked line."""
+    """The text that linters read: the patch between two comment lines and the marker line.
+
+    Returns:
+        The text, and the line number of the marker line.
+    """
     body = BEFORE + text.replace("\r\n", "\n").replace("\r", "\n").rstrip() + AFTER
     return body, body.count("\n")
 
@@ -106,7 +110,7 @@ def _page() -> int:
 
 
 def bandit(text: str) -> dict[str, int] | str:
-    """Number of issues per severity, or why the text was not read."""
+    """Issues per severity (LOW, MEDIUM, HIGH), or the reason why bandit did not read the text."""
     manager = _manager()
     from bandit.core.metrics import Metrics
 
@@ -133,10 +137,14 @@ def bandit(text: str) -> dict[str, int] | str:
 
 
 def ruff(texts: Sequence[str]) -> list[int | str] | str:
-    """Number of violations of each text, or why it was not read; a text when all of them were too much for one process.
+    """Violations of each text.
+
+    Returns:
+        Per text, the number of violations or the reason why ruff did not read it. A single str when ruff failed on all of
+        them in one process: lint each alone then.
 
     Raises:
-        LinterMissing: a text was not read, and neither is an ordinary one.
+        LinterMissing: a text was not read, and an ordinary one is not read either.
     """
     counts = _ruff(texts, CPU_SECONDS + len(texts) / 20)
     if isinstance(counts, str):
@@ -149,7 +157,14 @@ def ruff(texts: Sequence[str]) -> list[int | str] | str:
 
 
 def trial(ruff_too: bool = False) -> dict[str, Any]:
-    """`facts` of an ordinary text. Raises `LinterMissing` where it is not found clean: no other text is to blame then."""
+    """`facts` of an ordinary text, to test the linters.
+
+    Args:
+        ruff_too: Test ruff as well as bandit.
+
+    Raises:
+        LinterMissing: the text is not found clean, so the fault is this machine's.
+    """
     found = facts(CONTROL)
     if found.get("bandit") != {"LOW": 0, "MEDIUM": 0, "HIGH": 0}:
         raise LinterMissing(f"of an ordinary text: {found}")

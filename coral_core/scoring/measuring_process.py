@@ -23,7 +23,7 @@ _ERRORS: dict[str, type[CoralError]] = {kind.__name__: kind for kind in (ConfigE
 
 
 class MeasuringProcess(ChildProcess):
-    """Measures in a child process, within the time limit of a job."""
+    """The client of the process: measures objectives within the time limit of a job."""
 
     module = "coral_core.scoring.measuring_process"
     killed_error = EngineError("the lane's plug-ins were ended")
@@ -31,7 +31,19 @@ class MeasuringProcess(ChildProcess):
     def measure(
         self, versions: Mapping[str, str], judged: Judged, limit: TimeLimit, remarks: dict[str, str] | None = None
     ) -> dict[str, float]:
-        """As `plugins.measure`, within `limit`. Raises `ConfigError`, `EngineError`, `EngineTimeOutError`."""
+        """Score of each plug-in objective, as `plugins.measure`, in the child process.
+
+        Args:
+            versions: Name -> version of the objectives to measure.
+            judged: One evaluation.
+            limit: Time limit of the job; a process that exceeds it is ended.
+            remarks: As for `plugins.measure`.
+
+        Raises:
+            ConfigError: an objective is not installed here.
+            EngineError: it has another version here, or also fails with the buggy code in place of every patch.
+            EngineTimeOutError: the time is over.
+        """
 
         def ask(name: str, version: str, seen: Judged) -> float:
             request = {"name": name, "version": version, "judged": _JUDGED.dump_python(seen, mode="json")}

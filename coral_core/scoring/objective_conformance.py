@@ -28,10 +28,10 @@ _TEXTS = (
 
 
 def complaints(objective: Objective) -> list[str]:
-    """Every way in which `objective` breaks its contract; empty when it conforms.
+    """Every way in which an objective breaks its contract; empty when it conforms.
 
-    The contract: a text `version`; a number in [0, 1] for every evaluation, also one without problems, of patches that
-    do not parse, and of the bare base model; the same number each time, and in whatever order the problems come.
+    The contract: a str attribute `version`; a number in [0, 1] for every evaluation, including one without problems, with
+    patches that do not parse, and of the bare base model; the same number on each call, and in any order of the problems.
 
     Args:
         objective: A callable with a `version`.

@@ -200,8 +200,13 @@ def retention(
 def cost(trainable_parameters: int, base_parameters: int) -> float:
     """1 - log(1 + trainable) / log(1 + base parameters), at least 0; 1 for the bare base.
 
-    >>> cost(0, 7_000_000_000), round(cost(4_000_000, 7_000_000_000), 3)
-    (1.0, 0.329)
+    Args:
+        trainable_parameters: Of the adapter; 0 for the bare base.
+        base_parameters: Of the base model.
+
+    Example:
+        >>> cost(0, 7_000_000_000), round(cost(4_000_000, 7_000_000_000), 3)
+        (1.0, 0.329)
     """
     if trainable_parameters <= 0:
         return 1.0

@@ -45,7 +45,11 @@ class Objective(Protocol):
 
 
 def find_objective(name: str) -> Objective:
-    """The plug-in objective called `name`. Raises `ConfigError` when there is none, it cannot be loaded or has no version."""
+    """The plug-in objective called `name`.
+
+    Raises:
+        ConfigError: there is none, it cannot be loaded, or it has no version.
+    """
     found = plugin_objectives()
     if name not in found:
         raise ConfigError(
@@ -74,7 +78,18 @@ def objective_versions(scoring: ScoringConfig) -> dict[str, str]:
 
 
 def measure_one(name: str, version: str, judged: Judged) -> float:
-    """Score of one objective. Raises as `measure`, and `ObjectiveError` where it fails."""
+    """Score of one objective, in this process.
+
+    Args:
+        name: Name of the entry point.
+        version: The version that the job expects.
+        judged: One evaluation.
+
+    Raises:
+        ConfigError: it is not installed here.
+        EngineError: it has another version here.
+        ObjectiveError: it failed.
+    """
     objective = find_objective(name)
     if objective.version != version:
         raise EngineError(
@@ -85,7 +100,19 @@ def measure_one(name: str, version: str, judged: Judged) -> float:
 
 
 def checked(name: str, objective: Objective, judged: Judged) -> float:
-    """What `objective` returns, in [0, 1]. Raises `ObjectiveError`: it raised, or returned no such number."""
+    """Call an objective and check its result.
+
+    Args:
+        name: Name of the objective in errors.
+        objective: The callable.
+        judged: One evaluation.
+
+    Returns:
+        Its score, in [0, 1].
+
+    Raises:
+        ObjectiveError: it raised, or returned anything but a number in [0, 1].
+    """
     try:
         returned = objective(judged)
         if isinstance(returned, (bool, str, bytes, bytearray)):  # `float` would take them
@@ -104,17 +131,17 @@ def measure(
     remarks: dict[str, str] | None = None,
     ask: Callable[[str, str, Judged], float] = measure_one,
 ) -> dict[str, float]:
-    """Score of each plug-in objective in `versions`, in [0, 1]; 0 when it fails on these patches only.
+    """Score of each plug-in objective, in [0, 1]; 0 for one that fails on these patches only.
 
     Args:
-        versions: Name -> version.
+        versions: Name -> version of the objectives to measure.
         judged: One evaluation.
-        remarks: Gets the reason for each score that is 0 because the objective failed over the patches.
+        remarks: Receives name -> reason for each score that is 0 because the objective failed; None: reasons are dropped.
         ask: Measures one objective; raises `ObjectiveError` where it fails.
 
     Raises:
         ConfigError: one is not installed here.
-        EngineError: one has another version here, or fails with the buggy code in place of every patch, too.
+        EngineError: one has another version here, or also fails with the buggy code in place of every patch.
     """
     scores = {}
     for name, version in versions.items():

@@ -1,11 +1,11 @@
 """Reads untrusted text in a child process: patch extraction, the interpreter's parser, bandit, ruff.
 
 A text can crash each of these (stack overflow in C), keep it busy for minutes, make it use gigabytes, or leave it in a
-state that changes its answer on the next text. Here that costs one process: CPU time is limited per text, memory in all,
-and the caller gets a reason instead of an answer.
+state that changes its answer on the next text. Such a text costs one process: CPU time is limited per text, memory in
+total, and the caller gets a reason instead of an answer.
 
 Protocol: JSON lines. Requests ``{op, ...}``, replies ``{result}`` or ``{raised}`` or ``{missing}``. The process starts
-with the first request, and again after it was ended.
+with the first request, and again after it has ended.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ class TextProcess(ChildProcess):
 
         Args:
             request: The operation (extract, facts, ruff) and its text.
-            until: When to give up, in `time.monotonic` seconds.
+            until: Deadline, in `time.monotonic` seconds.
 
         Raises:
             JudgeError: an ordinary text cannot be read here either, or the process was ended by `kill`.
@@ -100,7 +100,7 @@ class TextProcess(ChildProcess):
         return reply["result"]
 
     def start(self) -> None:
-        """Start the process without waiting: loading bandit takes about as long as a small model takes to generate."""
+        """Start the process without waiting for it: loading bandit takes about as long as a small model takes to generate."""
         with contextlib.suppress(JudgeError):
             self._running()
 
@@ -115,7 +115,7 @@ def _how_it_ended(status: int | None) -> str:
 
 @lru_cache(maxsize=1)
 def shared() -> TextProcess:
-    """The process of callers without one of their own, which must be in one thread. It ends with this process."""
+    """The text process of callers without one of their own; all of them must be in one thread. It ends with this process."""
     return TextProcess()
 
 

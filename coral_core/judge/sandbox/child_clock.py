@@ -31,7 +31,7 @@ class Stop(StrEnum):
 
 @dataclass(frozen=True)
 class Allowance:
-    """What one child may take, in seconds."""
+    """Limits of one child, in seconds."""
 
     asleep: float
     cpu: tuple[float, ...] = ()
@@ -46,7 +46,12 @@ class Allowance:
 
 
 class Watch:
-    """The clock of one child, from now on."""
+    """The clock of one child; it starts on construction.
+
+    Args:
+        pid: Process id of the child.
+        allowance: Limits of the child, in seconds.
+    """
 
     def __init__(self, pid: int, allowance: Allowance) -> None:
         self._path = f"/proc/{pid}/schedstat"
@@ -59,14 +64,18 @@ class Watch:
         self._next = self._started + min((allowance.asleep, *allowance.cpu[:2]))
 
     def seconds_left(self, records: int) -> float:
-        """Seconds until the next look is due; 0 when a limit has passed (see `ended`)."""
+        """Seconds until the limits must be checked again; 0 when one has been exceeded (see `ended`).
+
+        Args:
+            records: Records that have come from the child so far.
+        """
         now = time.monotonic()
         if now >= self._next:
             self._look(now, records)
         return 0.0 if self.ended else max(0.005, self._next - now)
 
     def finish(self) -> None:
-        """A last look while the child is still there, ended or not."""
+        """Read the account a last time, while the child's /proc entry still exists."""
         account = self._account()
         self.waited = account[1] if account else self.waited
 
@@ -97,5 +106,14 @@ class Watch:
 
 
 def busy(waited: float | None, used: float) -> bool:
-    """Was the machine busy with other work while a child used `used` CPU seconds? True when nothing is known."""
+    """Was the machine busy with other work while a child ran? True when it is not known.
+
+    Args:
+        waited: Seconds that the child waited for a CPU; None: not known.
+        used: CPU seconds that it used.
+
+    Example:
+        >>> busy(0.01, 2.0), busy(1.0, 2.0), busy(None, 2.0)
+        (False, True, True)
+    """
     return waited is None or waited > 0.05 + 0.1 * used

@@ -1,9 +1,8 @@
-"""What every child is locked down with, besides the list of system calls: rlimits, Landlock, no capabilities.
+"""Confinement of every child other than the filter of system calls: rlimits, Landlock, capabilities.
 
-A patch can write nothing at all: no path is writable (Landlock) and no file may grow
-(RLIMIT_FSIZE 0), so there is no scratch directory to limit. Standard library only:
-loaded by the zygote from its file, since the zygote has no import path; imported by the
-parent to see what this machine has.
+A patch can write nothing at all: no path is writable (Landlock) and no file may grow (RLIMIT_FSIZE 0), so there is no
+scratch directory to limit. Standard library only: the zygote has no import path and loads this module from its file. The
+parent imports it to detect the layers of this machine.
 """
 
 import ctypes
@@ -21,7 +20,7 @@ NOT_READABLE = ("site-packages", "dist-packages", "test", "ctypes", "lib-dynload
 
 
 def landlock_abi() -> int:
-    """Version of Landlock here, 0 when there is none."""
+    """Version of the Landlock ABI of this kernel; 0 when there is none."""
     return max(0, int(LIBC.syscall(LANDLOCK_CREATE, None, 0, 1)))
 
 
@@ -52,7 +51,7 @@ def landlock_rules(readable: list[str]) -> int:
 
 
 def standard_library() -> list[str]:
-    """What a patch may read: the standard library, without installed packages and without ctypes."""
+    """Paths that a patch may read: the standard library, without installed packages and without ctypes."""
     root = os.path.dirname(os.__file__)
     paths = [os.path.join(root, name) for name in os.listdir(root) if name not in NOT_READABLE]
     dynload = os.path.join(root, "lib-dynload")
@@ -73,7 +72,15 @@ def drop_capabilities() -> None:
 
 
 def lock_down(limits: dict[str, float], rules: int | None, zygote: int) -> None:
-    """Everything but the list of system calls that must hold before a line of the patch runs."""
+    """Apply rlimits and Landlock to this process; the caller installs the filter of system calls afterwards.
+
+    Ends the process when its parent is no longer the zygote, or when Landlock refuses.
+
+    Args:
+        limits: ``memory_mb`` (MiB of address space) and ``total_cpu_seconds``; other keys are ignored.
+        rules: File descriptor of the Landlock rules; None: without Landlock.
+        zygote: Process id that the parent must have.
+    """
     megabyte = 1 << 20
     for kind, wanted in (
         (resource.RLIMIT_CORE, 0),

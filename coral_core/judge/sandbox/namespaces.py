@@ -1,13 +1,13 @@
 """Namespaces around a whole zygote: entered once when it starts, so that a child costs no more.
 
-`enter` takes what this machine gives and says what that was; none of it is needed for a
-patch to be contained (the base is Landlock and seccomp), each is a second wall:
+`enter` uses the namespaces that this machine allows and returns their names. Containment does not depend on them (the
+base layers are Landlock and seccomp); each adds a second barrier:
 
-    user    the zygote's capabilities hold in here only, and are dropped right after
+    user    capabilities of the zygote apply inside this namespace only, and are dropped right after
     net     no interface, not even loopback
     ipc     no shared memory or queues of others
     pid     no process outside can be named; all children die with the zygote
-    mount   the only files there are: the standard library, read-only. Without it a patch
+    mount   the standard library, read-only, is the whole file system. Without it a patch
             can learn names and sizes of files (`stat` is not covered by Landlock)
 
 Standard library only: the zygote loads this file by its path.
@@ -30,10 +30,13 @@ HIDDEN = ("site-packages", "dist-packages", "test")
 
 
 def enter(control: int) -> list[str]:
-    """Enter what there is; returns the names. With `pid`, returns in a new process, whose parent waits for it.
+    """Enter the namespaces that this machine allows. With `pid`, returns in a new process, whose parent waits for it.
 
     Args:
         control: Descriptor that only the innermost process may keep open.
+
+    Returns:
+        Names of the namespaces entered; empty when there is none.
     """
     uid, gid = os.getuid(), os.getgid()
     for names in (NAMES, NAMES[1:]):
@@ -65,7 +68,7 @@ def _map(path: str, text: str) -> None:
 
 
 def _only_the_standard_library() -> None:
-    """A root of our own that holds the standard library, read-only, and nothing else. Raises `OSError`."""
+    """Make a root that holds the standard library, read-only, and nothing else. Raises `OSError`."""
     library = os.path.dirname(os.__file__)
     handle = os.open(library, os.O_PATH)
     try:

@@ -1,7 +1,7 @@
 """The parent's side of one zygote: starts it, sends requests to its children, reads their answers, ends them.
 
-A child's answer is data: a limited number of bytes in lines, checked field by field in `judge.answers`. Whatever a patch
-writes, it can change its own verdict only.
+A child's answer is data: a limited number of bytes in lines, checked field by field in `judge.answers`. A patch that
+writes to it can change its own verdict only.
 """
 
 import array
@@ -36,7 +36,7 @@ _REMEDY = "See `coral doctor`; judge the patch again."
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out of one child."""
+    """The output of one child and how it ended."""
 
     lines: tuple[bytes, ...]
     """Complete lines after the first, which said that the patch's turn had come."""
@@ -51,7 +51,14 @@ class Answer:
 
 
 class Zygote:
-    """One zygote process; judges one patch at a time, from any one thread."""
+    """One zygote process. It judges one patch at a time; calls may come from any thread, but not at once.
+
+    Args:
+        layers: Names of the layers to ask for, as `layers_in_use` gives them.
+
+    Raises:
+        JudgeError: the process did not start.
+    """
 
     def __init__(self, layers: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
@@ -83,10 +90,15 @@ class Zygote:
             ) from None
 
     def run(self, request: dict[str, Any], allowance: Allowance, output_bytes: int) -> Answer:
-        """Run one request in a child of its own.
+        """Run one request in a new child.
+
+        Args:
+            request: The patch, its cases and limits (see `zygote.run_patch`).
+            allowance: Seconds that the child may sleep and compute.
+            output_bytes: Bytes that are read of it at most.
 
         Raises:
-            JudgeError: the sandbox itself failed, or the child ended before it ran the patch.
+            JudgeError: the sandbox failed, or the child ended before it ran the patch.
         """
         started = time.monotonic()
         with contextlib.ExitStack() as pipes:
@@ -118,7 +130,7 @@ class Zygote:
         return Answer(tuple(lines), status, ended, time.monotonic() - started, cpu_seconds, watch.waited)
 
     def _pid_of_child(self) -> int:
-        """The child's own word, to which the kernel adds its pid as this process sees it."""
+        """The child's pid as this process sees it: the kernel attaches it to the message of the child."""
         data, extra, _, _ = self._control.recvmsg(1, socket.CMSG_SPACE(12))
         if data != b"p":
             raise OSError("it ended")
@@ -137,13 +149,13 @@ class Zygote:
         return data
 
     def kill(self) -> None:
-        """End it from any thread: the request under way fails. Its children die with it."""
+        """Kill the zygote and its children, from any thread. A request in progress fails."""
         if self._process.poll() is None:
             with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the zygote and whatever it runs."""
+        """Kill the zygote and its children, and release the socket."""
         self._control.close()
         try:
             os.killpg(self._process.pid, signal.SIGKILL)

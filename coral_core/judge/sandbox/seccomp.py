@@ -1,10 +1,9 @@
-"""The system calls that a patch may make: a list, and for `ioctl` and `fcntl` a list of their commands.
+"""The system calls that a patch may make; for `ioctl` and `fcntl`, the commands that it may use.
 
-No processes, threads, sockets, signals to others, timers of others or changes of files.
-`fcntl` is cut to what Python needs, since F_SETOWN with F_SETSIG lets the kernel send a
-signal on one's behalf, and F_SETPIPE_SZ takes kernel memory. x86-64 is tested; the arm64
-numbers are written from the kernel's table and are untested. Standard library only: the
-zygote loads this file by its path.
+Not allowed: processes, threads, sockets, signals to others, timers of others and changes of files. `fcntl` is restricted
+to the commands that Python needs, since F_SETOWN with F_SETSIG makes the kernel send a signal on behalf of the caller,
+and F_SETPIPE_SZ takes kernel memory. x86-64 is tested. The arm64 numbers are taken from the kernel's table and are
+untested. Standard library only: the zygote loads this file by its path.
 """
 
 import ctypes
@@ -49,12 +48,12 @@ BY_COMMAND: dict[str, dict[int, set[int]]] = {  # ioctl: TCGETS TIOCGWINSZ FIONC
 
 
 def known() -> bool:
-    """Filters are supported, and this machine's system calls are known."""
+    """True when the kernel supports filters and the system calls of this architecture are listed here."""
     return os.path.exists("/proc/sys/kernel/seccomp/actions_avail") and platform.machine() in ALLOWED
 
 
 def program() -> tuple[bytes, int]:
-    """BPF bytes and length: the right architecture and an allowed call, else EPERM."""
+    """The BPF instructions and their number: kill on another architecture, allow listed calls, else EPERM."""
     architecture, calls = ALLOWED[platform.machine()]
     code = [_load(4), _equal(architecture, 1, 0), _return(KILL), _load(0)]
     for number in sorted(calls):
@@ -90,6 +89,14 @@ class _Program(ctypes.Structure):
 
 
 def install(code: bytes, length: int) -> None:
-    """From here on only allowed system calls. Needs no-new-privileges. Raises `OSError`."""
+    """Restrict this process to the allowed system calls, for good. Needs PR_SET_NO_NEW_PRIVS.
+
+    Args:
+        code: BPF instructions, as `program` gives them.
+        length: Number of instructions.
+
+    Raises:
+        OSError: the kernel refuses the filter.
+    """
     if LIBC.prctl(PR_SET_SECCOMP, 2, ctypes.byref(_Program(length, code)), 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "seccomp")

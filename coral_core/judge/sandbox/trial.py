@@ -1,4 +1,4 @@
-"""A trial patch that tries to get out, in a child like any other: is a patch contained on this machine?"""
+"""Runs a trial patch that attempts to escape, in an ordinary child, to test whether this machine contains patches."""
 
 import json
 
@@ -49,10 +49,13 @@ LIMITS = {
 
 
 def trial(layers: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the layers that are active, and of the attempts that got through (none: patches are contained).
+    """Run the trial patch.
 
     Args:
         layers: Layers to ask for; None: all that this machine has.
+
+    Returns:
+        Names of the active layers, and of the attempts that succeeded; with none, patches are contained.
 
     Raises:
         JudgeError: no child could be started, or it did not answer.

@@ -1,23 +1,20 @@
 """The zygote: a bare interpreter that forks a locked-down child for each patch.
 
-Run as ``python -s -S -P zygote.py CONTROL_FD VALUES_FILE LAYERS``. Standard library only. It
-says which layers it has (one line of JSON), then receives, over its control socket, one
-byte and two file descriptors per patch (request in, results out) and hands them to a
-forked child unread: the zygote never sees a patch, an argument or a result, so no child
-can find those of another in its memory. The child says ``p`` on the control socket (the
-kernel adds its pid) and closes it; the zygote waits for the byte ``k``, kills the child's
-process group, reaps it and answers with wait status and CPU seconds. The parent owns the
-clock.
+Run as ``python -s -S -P zygote.py CONTROL_FD VALUES_FILE LAYERS``. Standard library only. It first writes the names of its
+layers (one line of JSON). Then it receives, over its control socket, one byte and two file descriptors per patch (request
+in, results out), and forks a child that gets both. The zygote reads neither of them, so no child can find the patch,
+arguments or results of another in its memory. The child sends ``p`` on the control socket (the kernel adds its pid) and
+closes it. The zygote waits for the byte ``k``, kills the child's process group, reaps it and answers with wait status and
+CPU seconds. The parent owns the clock.
 
-Layers of the zygote: namespaces where there are any, no capabilities. Layers of the
-child, in order: own session, death with its parent, rlimits, no new privileges, Landlock
-(read the standard library, nothing else), seccomp (a list of allowed system calls).
+Layers of the zygote: namespaces where the machine has them, no capabilities. Layers of the child, in order: own session,
+death with its parent, rlimits, no new privileges, Landlock (read the standard library, nothing else), seccomp (a list of
+allowed system calls).
 
-A child first says ``ready``: what goes wrong before is the judge's failure, not the
-patch's. Then it compiles the patch and says its normal form (`source_form.py`), or what is wrong
-with it; a text that breaks the compiler breaks this child alone. From then on it belongs
-to the patch, which may find the result pipe and write what it likes; that is worth no more
-than returning values. There is no answer in here.
+A child first writes a ``ready`` record: a failure before it is the judge's, not the patch's. Then it compiles the patch
+and writes its normal form (`source_form.py`), or why it does not compile; a text that breaks the compiler breaks this
+child alone. From then on the process belongs to the patch, which may find the result pipe and write to it; that gains it
+no more than returning values. The child holds no expected answers.
 """
 
 import array
@@ -40,7 +37,7 @@ PRELOADED = "bisect collections copy dataclasses decimal fractions functools hea
 
 
 class Confinement(NamedTuple):
-    """What every child of this zygote is locked down with."""
+    """Modules and descriptors with which each child of this zygote is locked down."""
 
     values: Any
     form: Any
@@ -54,7 +51,13 @@ class Confinement(NamedTuple):
 
 
 def child(request_fd: int, result_fd: int, confinement: Confinement) -> None:
-    """Read the request, lock this process down, run the patch."""
+    """Run one request in this process, a fresh fork, after locking it down. Does not return.
+
+    Args:
+        request_fd: Descriptor to read the request from, as JSON.
+        result_fd: Descriptor to write the records to.
+        confinement: Layers and modules of this zygote.
+    """
     os.setsid()
     for number in (0, 1, 2):
         os.dup2(NULL_FD, number)
@@ -71,7 +74,14 @@ def child(request_fd: int, result_fd: int, confinement: Confinement) -> None:
 
 
 def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -> NoReturn:
-    """Define the patch, call it case by case, write one JSON line per case."""
+    """Define the patch, call it case by case, write one JSON line per case. Ends the process.
+
+    Args:
+        request: ``source``, ``entry_point``, ``cases`` (arguments only) and ``limits``.
+        result_fd: Descriptor to write the records to.
+        values: The module `problems.values`, loaded from its file.
+        form: The module `source_form`, loaded from its file.
+    """
     limits = request["limits"]
     write, leave, dumps = os.write, os._exit, json.dumps
 
@@ -115,7 +125,20 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -
 def one_case(
     number: int, case: dict[str, Any], function: Callable[..., Any], budget: "Budget", values: Any, most_items: int
 ) -> dict[str, Any]:
-    """Call the patch once; the record of what it returned or raised, with the arguments after it where these are compared."""
+    """Call the patch once and record the outcome.
+
+    Args:
+        number: Index of the case in the request.
+        case: ``arguments`` (encoded), ``nodes``, ``slow``, and ``mutated``: whether the arguments after the call are compared.
+        function: The entry point of the patch.
+        budget: Ends the process when the call exceeds its limits.
+        values: The module `problems.values`.
+        most_items: Items in the result at most; also for a generator, which is drained.
+
+    Returns:
+        The record: ``value`` or ``exception``, ``mutated`` and ``nodes``; or ``outside``, the reason why the result is not in
+        the value language. With ``lines``, the number of executed lines.
+    """
     arguments, nodes = values.decode_call(case["arguments"], case.get("nodes", ()))
     mutated = case["mutated"]
     record: dict[str, Any] = {"case": number}
@@ -157,13 +180,19 @@ def one_case(
 
 
 def name_of(error: BaseException) -> str:
-    """Name of the error's class as the interpreter holds it: a metaclass may say anything, or raise."""
+    """Name of the error's class, read past its metaclass, whose code may lie or raise."""
     name: str = _CLASS_NAME(_type(error))
     return name[:100]
 
 
 class Budget:
-    """Counts executed lines (the deterministic limit) and CPU time (the backstop for C code)."""
+    """Counts executed lines (the deterministic limit) and CPU time (the backstop for C code).
+
+    Args:
+        limits: ``work_lines`` and ``cpu_seconds`` per case, and the same below ``slow`` for slow cases.
+        say: Writes a record to the parent.
+        leave: Ends the process with a status; `os._exit`, bound before the patch could replace it.
+    """
 
     def __init__(
         self, limits: dict[str, Any], say: Callable[[dict[str, Any]], None], leave: Callable[[int], NoReturn]
@@ -184,7 +213,7 @@ class Budget:
         sys.settrace(self._trace)
 
     def clock(self, cpu_seconds: float) -> None:
-        """From here on so much CPU time, counted work or not."""
+        """Start the CPU timer: the kernel ends this process after so many CPU seconds."""
         signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends the child, in the middle of C code too
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
 
@@ -211,7 +240,12 @@ class Budget:
 
 
 def serve(control: socket.socket, confinement: Confinement) -> None:
-    """Fork a child per request until the parent hangs up."""
+    """Fork a child per request until the parent closes the control socket.
+
+    Args:
+        control: Socket to the parent.
+        confinement: Layers and modules for the children.
+    """
     while True:
         handles = array.array("i")
         data, extra, _, _ = control.recvmsg(1, socket.CMSG_LEN(2 * handles.itemsize))
@@ -242,7 +276,7 @@ def serve(control: socket.socket, confinement: Confinement) -> None:
 
 
 def load(path: str) -> Any:
-    """A module from its file: this interpreter has no import path to our package."""
+    """Execute the module in the file `path`. This interpreter has no import path to our package."""
     module = types.ModuleType(os.path.basename(path).removesuffix(".py"))
     with open(path, encoding="utf-8") as file:
         exec(compile(file.read(), path, "exec"), module.__dict__)

@@ -17,12 +17,15 @@ CLOSED = "the judge is closed: it takes no more patches"
 
 
 def detect_layers() -> dict[str, bool]:
-    """Which base layers this kernel and machine offer."""
+    """Base layer -> whether this kernel and architecture support it."""
     return {"landlock": landlock_abi() >= 1, "seccomp": seccomp.known()}
 
 
 def layers_in_use(accepted: Sequence[str] = ()) -> tuple[str, ...]:
-    """The layers to ask a zygote for: the base, and namespaces if there are any.
+    """The layers to ask a zygote for: the base layers, and namespaces where the machine has them.
+
+    Args:
+        accepted: Names of base layers that may be missing.
 
     Raises:
         JudgeError: a base layer is missing and not accepted by name.
@@ -60,15 +63,15 @@ class Pool:
         self._closed = False
 
     def run(self, request: dict[str, Any], allowance: Allowance, output_bytes: int, alone: bool = False) -> Answer:
-        """Run `request` in the next free zygote; a zygote that failed is replaced and the request tried again.
+        """Run `request` in the next free zygote. A zygote that failed is replaced, and the request is tried again.
 
-        All zygotes may have died at once (out of memory), hence one try more than there are zygotes.
+        All zygotes may have died at once (out of memory), so there is one more try than there are zygotes.
 
         Args:
-            request: What the child is to run (see `zygote.run_patch`).
-            allowance: Seconds that it may sleep and compute.
-            output_bytes: Most that is read of it.
-            alone: Wait until no other child of this pool runs, and let none start meanwhile.
+            request: The patch, its cases and limits (see `zygote.run_patch`).
+            allowance: Seconds that the child may sleep and compute.
+            output_bytes: Bytes that are read of it at most.
+            alone: Wait until no other child of this pool runs, and start none until it has ended.
 
         Raises:
             JudgeError: the sandbox failed in each try, or the pool is closed.
@@ -83,13 +86,13 @@ class Pool:
         raise AssertionError("unreachable")
 
     def active_layers(self) -> tuple[str, ...]:
-        """Names of the layers that a zygote really has."""
+        """Names of the layers that a zygote reports as active."""
         with self._zygote(1) as zygote:
             return zygote.layers
 
     @contextmanager
     def _zygote(self, count: int) -> Iterator[Zygote]:
-        """A zygote, with `count` places taken until the end; it is ended when its work fails or the pool was closed."""
+        """A zygote that occupies `count` places until the end. It is ended when its request fails or the pool is closed."""
         places: list[Zygote | None] = []
         try:
             with self._next:
@@ -136,7 +139,7 @@ class Pool:
             self._free.put(None)
 
     def kill(self) -> None:
-        """End all zygotes at once, also those at work: what is under way fails with `JudgeError`."""
+        """Kill all zygotes, also those at work: requests in progress fail with `JudgeError`."""
         self.close()
         for zygote in list(self._zygotes):
             zygote.kill()

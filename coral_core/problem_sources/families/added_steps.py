@@ -1,8 +1,8 @@
 """Steps that are added before and after a function's core, so that one family gives very many functions.
 
-Renaming variables alone leaves a family a handful of normal forms. An added step changes an argument or the result, with
-constants of its own, in the correct and in the broken function alike. The bug stays in the core, where it can be read
-off the text, and a model that recognises a function by its name alone does not know what is asked.
+Renaming variables alone gives a family only a few normal forms. An added step changes an argument or the result, with
+constants of its own, in the correct and in the broken function alike. The bug stays in the core, where the text shows it.
+A model that recognises a function by its name alone does not know what is asked.
 """
 
 import ast

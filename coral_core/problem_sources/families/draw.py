@@ -96,7 +96,12 @@ class Function:
 
 
 def draw(family: Family, rng: random.Random) -> Function:
-    """One function of `family`."""
+    """One random function of a family, with its added steps.
+
+    Args:
+        family: Templates and twists.
+        rng: Draws all of it; equal states give equal functions.
+    """
     number = rng.randrange(len(family.texts))
     twist_number = rng.randrange(len(family.twists))
     twist = {slot: rng.choice(values.split("|")) for slot, values in family.twists[twist_number].items()}
@@ -114,7 +119,7 @@ def draw(family: Family, rng: random.Random) -> Function:
 
 
 def _result_kind(source: str, entry_point: str, family: Family, rng: random.Random) -> str:
-    """int, list, str or other: what the core returns."""
+    """Kind of the core's result: int, list, str or other; from three calls."""
     outcomes = trusted.run(source, entry_point, [draw_inputs(family, rng) for _ in range(3)])
     # every tagged value counts as a list: where the step does not suit it, `builtin.record_calls` drops the function
     kinds = {type(value).__name__ if kind == "value" else "other" for kind, value in outcomes}
@@ -159,5 +164,13 @@ INPUTS: dict[str, Callable[[random.Random], Any]] = {
 
 
 def draw_inputs(family: Family, rng: random.Random) -> list[Any]:
-    """Arguments for one call."""
+    """Random arguments for one call.
+
+    Args:
+        family: Gives the kind of each argument.
+        rng: Draws the values.
+
+    Returns:
+        The arguments, by position.
+    """
     return [INPUTS[kind](rng) for kind in family.inputs]

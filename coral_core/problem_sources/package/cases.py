@@ -58,14 +58,14 @@ class UsableFunction(Frozen):
 
 
 def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
-    """A function with its cases.
+    """Make the cases of a function from its recorded calls.
 
     Args:
         function: The function.
         calls: Its recorded calls.
 
     Raises:
-        Refused: it cannot become a problem.
+        Refused: it cannot become a problem; the text says why.
     """
     made = list(_similar_calls(calls, random.Random(seed_from("package-cases", normal_form(function.source)))))
     arguments = [list(call.arguments) for call in calls] + made
@@ -217,7 +217,15 @@ def _similar_calls(calls: Sequence[Call], rng: random.Random) -> Iterator[list[A
 
 
 def similar(value: Any, rng: random.Random) -> Any:
-    """A value of the same type that differs a little from `value`, or `value` itself where there is none."""
+    """A random value of the same type that differs a little from `value`.
+
+    Args:
+        value: Of the value language. It is not changed.
+        rng: Draws the change.
+
+    Returns:
+        The new value; `value` itself where there is no such change (None, empty containers).
+    """
     kind = type(value)
     if kind is bool:
         return not value
@@ -241,7 +249,7 @@ def similar(value: Any, rng: random.Random) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value's encoding, to sort by: unlike repr it has sets in an order of its own, the same in every process."""
+    """The encoding of a value as a sort key: unlike repr, it is the same for equal sets in every process."""
     return json.dumps(values.encode(value))
 
 

@@ -39,7 +39,7 @@ def load_package(config: ProblemsConfig) -> ProblemSet:
 
 
 def supply(divided: FunctionSplits) -> dict[str, int]:
-    """The largest sizes that the directory can supply, by key of ``problems``."""
+    """Key of ``problems`` -> the largest value that the directory can supply."""
     held_out = len(divided.functions["held_out"])
     return {
         "fitness": divided.bugs("fitness"),
@@ -51,7 +51,7 @@ def supply(divided: FunctionSplits) -> dict[str, int]:
 
 
 def _largest(bugs: int, right: Callable[[int], int]) -> int:
-    """The largest size that needs no more than `bugs` bugs, when `right` says how many of a size are right functions."""
+    """The largest size that needs at most `bugs` bugs; `right` gives the number of right functions among a size."""
     return max(size for size in range(bugs, 2 * bugs + 2) if size - right(size) <= bugs)
 
 
@@ -66,7 +66,17 @@ def _echoes(size: int) -> int:
 
 
 def refuse_shortage(path: object, recording: Recording, divided: FunctionSplits, asked: dict[str, int]) -> None:
-    """Raises `ConfigError` when the directory cannot supply the sizes that are `asked`, by key of ``problems``."""
+    """Check that a directory can supply a configuration's problems.
+
+    Args:
+        path: The directory, for the message.
+        recording: Its recorded functions, for the message.
+        divided: Its usable functions, split.
+        asked: Key of ``problems`` -> number of problems or pairs that are asked.
+
+    Raises:
+        ConfigError: a number is larger than what `supply` gives; names the largest that is possible.
+    """
     most = supply(divided)
     short = [f"{name}: {most[name]} (asked: {count})" for name, count in asked.items() if count > most[name]]
     if short:

@@ -2,9 +2,9 @@
 
     python -P recorder.py REQUEST RESULT
 
-Standard library only, and pytest where it is installed. Both files are JSON; output of the tests is ignored. When its
-module is imported, a function under record is replaced by a wrapper that records arguments and outcome in the closed
-value language. Calls of failing tests do not count. Not covered: calls in other processes.
+Standard library only, and pytest where it is installed. Both files are JSON; output of the tests is ignored. When a module
+is imported, each of its functions that are to be recorded is replaced by a wrapper, which records arguments and outcome
+in the closed value language. Calls of failing tests do not count. Not covered: calls in other processes.
 """
 
 import doctest
@@ -30,7 +30,12 @@ ITEMS = 4_000
 
 
 class Calls:
-    """Recorded calls, by file and function."""
+    """Recorded calls, by file and function.
+
+    Args:
+        values: The module `problems.values`, loaded from its file.
+        most: Distinct calls that are kept per function.
+    """
 
     def __init__(self, values: Any, most: int) -> None:
         self.kept: dict[str, dict[str, dict[str, Any]]] = {}
@@ -49,13 +54,31 @@ class Calls:
         self.pending.clear()
 
     def refuse(self, key: str, reason: str) -> None:
-        """Note why a call of the function could not be recorded."""
+        """Count a call that could not be recorded.
+
+        Args:
+            key: The function, as ``file:name``.
+            reason: Why; cut to 300 characters.
+        """
         reasons = self.refused.setdefault(key, {})
         text = clean(reason)[:300]
         reasons[text] = reasons.get(text, 0) + 1
 
     def call(self, key: str, function: Callable[..., Any], signature: inspect.Signature, given: Any, named: Any) -> Any:
-        """Call `function` and record the call, unless it is recursive. Raises only what the function raises."""
+        """Call a function and record the call, unless it is recursive.
+
+        Raises only what the function raises.
+
+        Args:
+            key: The function, as ``file:name``.
+            function: The original function.
+            signature: Signature of `function`.
+            given: Positional arguments.
+            named: Keyword arguments.
+
+        Returns:
+            What the function returns.
+        """
         inside = self._inside.__dict__.setdefault("keys", set())
         if key in inside or len(self.pending) > 50_000:
             return function(*given, **named)
@@ -103,7 +126,7 @@ class Calls:
 
 
 def is_iterator(value: Any) -> bool:
-    """Is it a generator or its like? A class that raises when it is asked is none."""
+    """True for a generator or another iterator; False also for a class that raises when it is inspected."""
     try:
         return hasattr(type(value), "__next__")
     except Exception:
@@ -111,12 +134,28 @@ def is_iterator(value: Any) -> bool:
 
 
 def clean(text: str) -> str:
-    """`text` as valid UTF-8: a name may hold anything, and our answer must be readable."""
+    """`text` as valid UTF-8; lone surrogates become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def positional(signature: inspect.Signature, given: Sequence[Any], named: dict[str, Any]) -> list[Any]:
-    """The call as positional arguments. Raises `TypeError` when it cannot be written so."""
+    """The arguments of a call, by position only.
+
+    Args:
+        signature: Signature of the called function.
+        given: Positional arguments.
+        named: Keyword arguments.
+
+    Returns:
+        The arguments, with defaults filled in where a later one was given by keyword.
+
+    Raises:
+        TypeError: a keyword-only parameter was given, or the arguments do not fit the signature.
+
+    Example:
+        >>> positional(inspect.signature(lambda a, b=2, c=3: 0), [1], {"c": 5})
+        [1, 2, 5]
+    """
     if not named:
         return list(given)
     bound = signature.bind(*given, **named)
@@ -132,9 +171,14 @@ def positional(signature: inspect.Signature, given: Sequence[Any], named: dict[s
 
 
 def recording(calls: Calls, key: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A wrapper of `original` that records its calls.
+    """Wrap a function so that its calls are recorded.
 
-    It has the globals of the original, by which doctest tells the functions of a module.
+    The wrapper has the globals of the original: doctest uses them to identify the functions of a module.
+
+    Args:
+        calls: Receives the calls.
+        key: Name of the function there, as ``file:name``.
+        original: The function.
     """
     signature = inspect.signature(original)
 
@@ -152,7 +196,7 @@ def recording(calls: Calls, key: str, original: Callable[..., Any]) -> Callable[
 
 
 class Loader(importlib.machinery.SourceFileLoader):
-    """Imports a module and puts its functions under record."""
+    """Imports a module and wraps those of its functions that are to be recorded."""
 
     names: Sequence[str] = ()
     label = ""
@@ -171,7 +215,12 @@ class Loader(importlib.machinery.SourceFileLoader):
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules under record where Python would, and gives them our loader."""
+    """Finds modules where Python would, and loads those with functions to record by `Loader`.
+
+    Args:
+        targets: Real path of a module's file -> its label, and the names of the functions to record.
+        calls: Receives the calls.
+    """
 
     def __init__(self, targets: dict[str, tuple[str, list[str]]], calls: Calls) -> None:
         self.targets = targets
@@ -190,7 +239,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 class TestOutcomes:
-    """A pytest plug-in that notes how each test ended."""
+    """A pytest plug-in that records how each test ended."""
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
@@ -217,7 +266,15 @@ class TestOutcomes:
 
 
 def run_pytest(root: str, calls: Calls) -> tuple[int, list[str]]:
-    """How many tests passed, and the names of those that did not."""
+    """Run the tests below a directory with pytest.
+
+    Args:
+        root: The directory.
+        calls: Receives the calls that the tests make.
+
+    Returns:
+        The number of tests that passed, and the names of the others.
+    """
     import pytest
 
     outcomes = TestOutcomes(calls)
@@ -232,7 +289,15 @@ def run_pytest(root: str, calls: Calls) -> tuple[int, list[str]]:
 
 
 def run_doctests(modules: Sequence[Sequence[str]], calls: Calls) -> tuple[int, list[str]]:
-    """As `run_pytest`, for the examples in docstrings of (name, file, label) `modules`."""
+    """Run the examples in the docstrings of modules.
+
+    Args:
+        modules: Name, real path of the file, and label of each module.
+        calls: Receives the calls that the examples make.
+
+    Returns:
+        The number of docstrings whose examples passed, and the names of the others; also modules that cannot be imported.
+    """
     passed, failed = 0, []
     for name, file, label in modules:
         try:
@@ -266,7 +331,7 @@ def _last(text: str) -> str:
 
 
 def load(path: str) -> Any:
-    """A module from its file, under a name that is not importable: the tests' own imports stay theirs."""
+    """Execute the module in the file `path`, under a name that cannot be imported: the tests' own imports are not affected."""
     module = types.ModuleType("_coral_values")
     with open(path, encoding="utf-8") as file:
         exec(compile(file.read(), path, "exec"), module.__dict__)

@@ -3,8 +3,8 @@
     python -s -S -P replay_calls.py VALUES < REQUEST
 
 Standard library only. One JSON line per call on stdout. It runs the user's own functions, also with arguments that no test
-gave them. An audit hook therefore refuses access to files, processes and the network; it protects against accidents of
-trusted code and is no sandbox. A call that is stuck in C code ends the process; `cases` goes on with the next one.
+gave them. An audit hook therefore refuses access to files, processes and the network. It guards against accidents of
+trusted code and is no sandbox. A call that hangs in C code ends the process; `cases` continues with the next call.
 """
 
 import json
@@ -67,7 +67,19 @@ class CallLimits:
 
 
 def one_call(function: Any, encoded: list[Any], limits: CallLimits, values: Any, items: int) -> dict[str, Any]:
-    """Call once; value or exception, and the arguments after it; or why there is neither."""
+    """Call a function once, within the limits.
+
+    Args:
+        function: The function.
+        encoded: Its encoded positional arguments.
+        limits: Counts lines and refuses access to anything outside the process.
+        values: The module `problems.values`, loaded from its file.
+        items: Items of a result at most, and of a generator that are read.
+
+    Returns:
+        ``value`` or ``exception`` with ``mutated`` (the arguments after the call) and ``lines``; or the reason why there is
+        neither: ``touched`` (an audit event), ``budget``, or ``outside`` the value language.
+    """
     arguments = [values.decode(item) for item in encoded]
     limits.lines = 0
     limits.on = True
@@ -100,7 +112,7 @@ def one_call(function: Any, encoded: list[Any], limits: CallLimits, values: Any,
 
 
 def load(path: str) -> Any:
-    """A module from its file: there is no import path to our package here."""
+    """Execute the module in the file `path`. This process has no import path to our package."""
     module = types.ModuleType("_coral_values")
     with open(path, encoding="utf-8") as file:
         exec(compile(file.read(), path, "exec"), module.__dict__)

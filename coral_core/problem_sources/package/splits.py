@@ -1,8 +1,8 @@
-"""Splits functions four ways, so that nothing of one split can be read off another.
+"""Splits functions four ways, so that no split reveals anything about another.
 
-Functions that share code of their own module, that are equal in normal form or nearly so, or
-of which one can be broken into the other, stay together. The split depends on the functions
-and ``problems.data_seed`` (and on whether there is a monitor split), not on how many bugs are asked.
+Functions stay together when they share code of their own module, when their normal forms are equal or nearly so, or when
+a mutation turns one into the other. The split depends on the functions and ``problems.data_seed`` (and on whether there
+is a monitor split), not on how many bugs are asked.
 """
 
 import random
@@ -32,7 +32,14 @@ class FunctionSplits:
 
 
 def divide(functions: Sequence[UsableFunction], config: ProblemsConfig) -> FunctionSplits:
-    """The usable functions, four ways split (three, without a monitor split)."""
+    """Split the usable functions four ways, or three ways without a monitor split.
+
+    A bug whose normal form occurs in another split is left out.
+
+    Args:
+        functions: The usable functions, with their bugs.
+        config: Gives ``data_seed``, bug classes and whether there is a monitor split.
+    """
     groups = _groups(functions)
     splits: list[Split] = [split for split in SHARES if split != "monitor" or config.monitor]
     chosen = _assign(groups, functions, splits, config.data_seed)
