@@ -1,8 +1,8 @@
-"""What is known of an architecture: its modules, attention implementations, positions, end and padding tokens.
+"""Properties of an architecture: its modules, attention implementations, positions, end and padding tokens.
 
-`architectures.json` holds what transformers and PEFT say of each causal language model (made by
-benchmarks/architectures.py), so that a machine without torch knows it too; which of the modules a given model has is
-read from its safetensors headers. Not covered: models that need code of their own, which is never run.
+`architectures.json` holds what transformers and PEFT know of each causal language model (made by
+benchmarks/architectures.py), so that a machine without torch knows it too. The modules of a given model are read from its
+safetensors headers. Not covered: models that need code of their own, which is never run.
 """
 
 import json
@@ -70,20 +70,23 @@ def _document() -> dict[str, Any]:
 
 
 def table() -> dict[str, dict[str, Any]]:
-    """model_type -> what transformers and PEFT know of it."""
+    """model_type -> properties of that architecture, according to transformers and PEFT."""
     return _document()["architectures"]  # type: ignore[no-any-return]
 
 
 def made_by() -> dict[str, str]:
-    """Versions of transformers and PEFT that the table was made with."""
+    """Versions of transformers and PEFT from which the table was made."""
     return _document()["made_by"]  # type: ignore[no-any-return]
 
 
 def describe(folder: ModelFolder) -> Architecture:
-    """What the model in `folder` is.
+    """Describe the model in a folder.
+
+    Args:
+        folder: Its configuration and the headers of its weights.
 
     Raises:
-        BaseModelError: it is no causal language model that can be loaded and adapted here.
+        BaseModelError: it is not a causal language model that can be loaded and adapted here.
     """
     config, where = folder.config, f"base model {folder.path}"
     known = _supported(config, where)
@@ -129,7 +132,7 @@ def describe(folder: ModelFolder) -> Architecture:
 
 
 def _supported(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The table's entry. Raises `BaseModelError`: no model that can be trained, or none without code of its own."""
+    """The table's entry for a model. Raises `BaseModelError` for one that cannot be trained, or that needs code of its own."""
     given, names, quantised = (config.get(key) for key in ("model_type", "architectures", "quantization_config"))
     model_type = given[:80] if isinstance(given, str) else ""
     known = table().get(model_type, {})
@@ -159,7 +162,7 @@ def _supported(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check_weights(folder: ModelFolder, where: str) -> None:
-    """Raises `BaseModelError`: weights of a type that cannot be trained, or layers without weights."""
+    """Raises `BaseModelError` for weights of a type that cannot be trained, and for layers without weights."""
     odd = sorted({tensor.dtype for tensor in folder.tensors.values() if tensor.dtype not in FLOATS and len(tensor.shape) > 1 and not _is_mask(tensor)})  # fmt: skip
     if odd:
         raise BaseModelError(f"{where}: it holds weights of type {', '.join(odd)}", remedy=REMEDY)
@@ -192,7 +195,18 @@ def _default(known: Mapping[str, Any], modules: tuple[str, ...], attention: tupl
 
 
 def positions(config: Mapping[str, Any]) -> int | None:
-    """Most positions of a sequence; None where the architecture has no limit or config.json does not say."""
+    """The largest number of positions in a sequence, with rotary scaling.
+
+    Args:
+        config: Fields of config.json.
+
+    Returns:
+        None where the architecture has no limit or config.json does not give one.
+
+    Example:
+        >>> positions({"max_position_embeddings": 2048, "rope_scaling": {"type": "linear", "factor": 2.0}})
+        4096
+    """
     if config.get("alibi") is True:
         return None
     found = next((config[key] for key in POSITIONS if type(config.get(key)) is int and config[key] > 0), None)
@@ -204,7 +218,15 @@ def positions(config: Mapping[str, Any]) -> int | None:
 
 
 def end_tokens(*sources: Mapping[str, Any] | None) -> tuple[int, ...]:
-    """Every end token that `sources` (config.json, generation_config.json) name; each may give one or a list."""
+    """Ids of all end tokens, sorted.
+
+    Args:
+        sources: Fields of config.json, generation_config.json and the like; each may give one ``eos_token_id`` or a list.
+
+    Example:
+        >>> end_tokens({"eos_token_id": 2}, None, {"eos_token_id": [7, 2]})
+        (2, 7)
+    """
     found: set[int] = set()
     for source in sources:
         given = (source or {}).get("eos_token_id")

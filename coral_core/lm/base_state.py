@@ -1,16 +1,16 @@
-"""The state of a base model in memory: remembered when it was loaded, put back after a request, shown to be the same.
+"""The state of a base model in memory: recorded when it is loaded, restored after each request, and verified.
 
-Adapters are put on the loaded model itself, because a copy of a real model does not fit into a GPU twice. What a
-request may do is therefore bounded here and not where each thing is done:
+Adapters are put on the loaded model itself, because a GPU has no room for a second copy of a real model. The changes that
+a request makes are therefore undone in one place:
 
-- `BaseState.restore` puts back module tree, tensors, flags, hooks, attributes and configurations. It sets references
-  and allocates nothing on the device, so it also works after running out of memory. It does not repair
-  the content of a tensor; nothing writes to one (`coral_core.lm.adapters` merges into private copies).
-- `BaseState.check` reads every bit of every tensor, and all of the structure, and compares with what was loaded.
+- `BaseState.restore` restores module tree, tensors, flags, hooks, attributes and configurations. It sets references
+  and allocates nothing on the device, so it also works after running out of memory. It does not restore the content of a
+  tensor, because nothing writes to one (`coral_core.lm.adapters` merges into private copies).
+- `BaseState.check` reads every bit of every tensor and all of the structure, and compares with the state after the load.
 
-The checksum finds accidents and is no defence against somebody who constructs a collision. It finds for certain: a
-change within one 32-bit word, and an exchange of two words of one block (`BLOCK`). Any other change is missed with a chance of
-about 2**-32 or less. It takes one pass over the memory of the model (`benchmarks/base_checksum.py`).
+The checksum finds accidents; it does not resist a constructed collision. It finds every change within one 32-bit word,
+and every exchange of two words of one block (`BLOCK`). Any other change is missed with a probability of about 2**-32 or
+less. It takes one pass over the memory of the model (`benchmarks/base_checksum.py`).
 """
 
 import copy
@@ -31,18 +31,18 @@ _SHOWN = 3
 
 
 class Fingerprint(NamedTuple):
-    """What a model is: its structure in words, and a checksum per tensor."""
+    """Identity of a model in memory: its structure as text, and a checksum per tensor."""
 
     structure: dict[str, str]
     tensors: dict[str, str]
 
     @property
     def checksum(self) -> str:
-        """One checksum over all of it."""
+        """One checksum over structure and tensors."""
         return hashlib.sha256(json.dumps([self.structure, self.tensors], sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: "Fingerprint") -> list[str]:
-        """Names of the tensors and modules that are not the same in `other`."""
+        """Names of the tensors and modules that differ in `other`."""
         found = []
         for mine, others in ((self.tensors, other.tensors), (self.structure, other.structure)):
             found += [
@@ -52,10 +52,10 @@ class Fingerprint(NamedTuple):
 
 
 class BaseState:
-    """Remembers the state of `model`, which must be as it was loaded.
+    """Records the state of a model on construction.
 
     Args:
-        model: The model; it is held, not copied.
+        model: The model, just loaded; it is referenced, not copied.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -74,7 +74,7 @@ class BaseState:
         self.checksum = self._loaded.checksum
 
     def restore(self) -> None:
-        """Put back modules, references to tensors, flags and configurations; what was added is gone."""
+        """Restore modules, references to tensors, flags and configurations; additions are removed."""
         for remembered in self._modules:
             remembered.restore()
         for tensor, data, trainable in self._tensors:
@@ -88,10 +88,10 @@ class BaseState:
                 vars(value).update(_copied(saved))
 
     def check(self) -> str:
-        """The checksum of what is in memory now.
+        """The checksum of the model in memory.
 
         Raises:
-            BaseChangedError: it is not what was loaded.
+            BaseChangedError: it differs from that of the load; names the tensors and modules.
         """
         now = fingerprint(self._model)
         if now.checksum != self.checksum:
@@ -104,7 +104,7 @@ class BaseState:
 
 
 def fingerprint(model: nn.Module) -> Fingerprint:
-    """What `model` is now: every bit of its tensors and everything about its modules that changes what it computes."""
+    """Identity of `model`: every bit of its tensors, and all attributes of its modules that affect its output."""
     structure: dict[str, str] = {}
     groups: dict[tuple[Any, ...], tuple[int, Tensor]] = {}
     shown: dict[str, int] = {}
@@ -127,7 +127,7 @@ def fingerprint(model: nn.Module) -> Fingerprint:
 
 
 class _Remembered:
-    """A module's attributes; those that are containers (parameters, buffers, children, hooks) with what they held."""
+    """The attributes of a module. Of containers (parameters, buffers, children, hooks) the content is kept too."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -181,12 +181,12 @@ def _attributes(module: nn.Module, settings: dict[int, str]) -> list[tuple[str, 
 
 
 def _is_settings(value: object) -> bool:
-    """Is it a configuration of transformers (of the model, or of its generation)?"""
+    """True for a configuration of transformers (of the model, or of its generation)."""
     return isinstance(value, PretrainedConfig | GenerationConfig)
 
 
 def _copied(settings: dict[str, Any]) -> dict[str, Any]:
-    """Attributes of a configuration, copied; configurations within it are remembered by themselves."""
+    """Attributes of a configuration, copied; configurations within it are recorded separately."""
     return {key: part if _is_settings(part) else copy.deepcopy(part) for key, part in settings.items()}
 
 

@@ -1,9 +1,9 @@
-"""What an engine process finds in its environment: what the model libraries read, and nothing else.
+"""The environment of an engine process: the variables that the model libraries read, and no others.
 
 Deny by default: Prefect's settings, cloud credentials and other people's tokens do not reach a process that loads
-foreign weights. What is listed here is read by torch, transformers, huggingface_hub, their HTTP client or the CUDA
-driver; a library that reads another variable needs a line here. Variables that change the bits of a result without
-being part of the numerics class (TF32 overrides, MKL_CBWR, ATEN_CPU_CAPABILITY and the like) are left out on purpose.
+untrusted weights. The variables listed here are read by torch, transformers, huggingface_hub, their HTTP client or the
+CUDA driver; another library's variable needs an entry here. Variables that change the bits of a result without being part
+of the numerics class (TF32 overrides, MKL_CBWR, ATEN_CPU_CAPABILITY and the like) are left out on purpose.
 """
 
 import os
@@ -56,7 +56,7 @@ def engine_environment(environment: Mapping[str, str] = os.environ) -> dict[str,
 
 
 def is_passed_on(name: str) -> bool:
-    """Does the variable called `name` reach the engine?
+    """True when the engine gets the variable called `name`.
 
     >>> [is_passed_on(name) for name in ("https_proxy", "HF_TOKEN", "PREFECT_API_KEY", "NVIDIA_TF32_OVERRIDE")]
     [True, True, False, False]
@@ -67,7 +67,7 @@ def is_passed_on(name: str) -> bool:
 
 
 def without_credentials(text: str) -> str:
-    """`text` without user and password of the URLs in it: errors of HTTP clients name the proxy that they used.
+    """`text` without user and password in its URLs: errors of HTTP clients contain the URL of the proxy.
 
     >>> without_credentials("cannot reach http://me:secret@proxy:3128/")
     'cannot reach http://***@proxy:3128/'

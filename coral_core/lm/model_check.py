@@ -1,8 +1,9 @@
 """The one check of a run's base model against its configuration, by the model's files alone: no torch, no weights, no network.
 
-`coral config check`, `--dry-run` and the pre-flight of an evolution call it (coral_core/evolution/preflight.py), so that what files can
-tell is refused before a server starts or a lane is asked. What cannot be looked at here is said in notes. Not covered: whether weights and
-tokenizer belong together, and what only loading shows (the engine checks that: coral_core/lm/loaded_model.py).
+`coral config check`, `--dry-run` and the pre-flight of an evolution call it (coral_core/evolution/preflight.py), so that
+problems visible in the files are refused before a server or a lane starts. Notes name what cannot be checked on this
+machine. Not covered: whether weights and tokenizer belong together, and errors that only loading shows (the engine checks
+for those: coral_core/lm/loaded_model.py).
 """
 
 from pathlib import Path
@@ -25,10 +26,13 @@ FUSED = (
 
 
 def check_base_model(config: RunConfig) -> tuple[str, ...]:
-    """Refuse what cannot work with the base model of `config`.
+    """Check that the base model of a configuration can be used with it.
+
+    Args:
+        config: The configuration.
 
     Returns:
-        Notes on what could not be looked at on this machine.
+        Notes on what could not be checked on this machine.
 
     Raises:
         BaseModelError: the model cannot be used, whatever the configuration.
@@ -59,10 +63,13 @@ def check_base_model(config: RunConfig) -> tuple[str, ...]:
 
 
 def model_folder(config: RunConfig) -> Path | None:
-    """Where all the base model's files are on this machine; None where they are on the lanes' machines or the hub alone.
+    """The folder on this machine that holds all files of the base model.
+
+    Returns:
+        None when the files are only on the hub or on the lanes' machines, or are incomplete.
 
     Raises:
-        BaseModelError: the lanes are on this machine, and the folder is not.
+        BaseModelError: the lanes run on this machine, and the folder does not exist.
     """
     base = config.base_model
     if is_on_hub(base):
@@ -77,7 +84,10 @@ def model_folder(config: RunConfig) -> Path | None:
 
 
 def seen(config: RunConfig) -> BaseModelIdentity | None:
-    """The base model as its files on this machine show it, without content id; None where they are not here.
+    """The base model as described by its files on this machine, without content id and numerics class.
+
+    Returns:
+        None when the files are not on this machine.
 
     Raises:
         BaseModelError: as `check_base_model`.
@@ -123,7 +133,7 @@ def _check_genes(config: RunConfig, found: Architecture) -> None:
 
 
 def _check_lengths(config: RunConfig, folder: ModelFolder) -> None:
-    """Tokens that a sequence may have against positions that the model was made for."""
+    """Compare the configured lengths with the number of positions of the model."""
     nested = folder.config.get("text_config")
     most = positions(folder.config) or (positions(nested) if isinstance(nested, dict) else None)
     if most is None:
@@ -146,7 +156,7 @@ def _check_lengths(config: RunConfig, folder: ModelFolder) -> None:
 
 
 def _check_tokenizer(config: RunConfig, folder: ModelFolder) -> tuple[str, ...]:
-    """Every token has an embedding, and there is one that ends texts. Returns a note where tokens are not read here."""
+    """Check that every token has an embedding and that there is an end token. Returns a note where the vocabulary is not read here."""
     tokenizer, name = read_tokenizer(folder.path), config.base_model.name
     if not tokenizer.ids:
         return (f"tokens of base model {name}: its vocabulary is in a form that only the engine reads",)
@@ -181,7 +191,7 @@ def _check_tokenizer(config: RunConfig, folder: ModelFolder) -> tuple[str, ...]:
 
 
 def _embeddings(folder: ModelFolder) -> int:
-    """Rows of the input embedding: by the weights, else by config.json."""
+    """Rows of the input embedding: from the weights, else from config.json."""
     leaf = table()[folder.config["model_type"]].get("embedding")
     for name, tensor in folder.tensors.items():
         if leaf and name.split(".")[-2:] == [leaf, "weight"] and len(tensor.shape) == 2:

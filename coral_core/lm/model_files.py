@@ -1,7 +1,7 @@
-"""The files of a base model's folder: what identifies it, its weights' headers, its JSON. Nothing is loaded, no torch.
+"""The files of a base model's folder: its identity, the headers of its weights, its JSON. Loads nothing, imports no torch.
 
-Everything read here is untrusted: sizes are limited, only regular files are opened, and what is wrong is refused with
-the file's name. Not covered: what the files mean for an architecture (coral_core/lm/architecture.py).
+Everything read here is untrusted: sizes are limited, only regular files are opened, and errors name the file. Not
+covered: what the files mean for an architecture (coral_core/lm/architecture.py).
 """
 
 import errno
@@ -53,7 +53,7 @@ class Tensor(NamedTuple):
 
 
 class ModelFolder(NamedTuple):
-    """What the files of one folder say."""
+    """The content of one folder: configurations and the tensors listed in the headers of its weights."""
 
     path: Path
     config: dict[str, Any]
@@ -62,7 +62,7 @@ class ModelFolder(NamedTuple):
 
 
 def changes_nothing(name: str) -> bool:
-    """Is a file of this name certain to change nothing of what the model does? Any other counts as part of it.
+    """True when a file of this name is known not to affect the model, so that it is no part of its identity.
 
     >>> [changes_nothing(name) for name in ("README.md", ".gitattributes", "merges.txt", "chat_template.jinja", "code.py")]
     [True, True, False, False, False]
@@ -74,10 +74,16 @@ def changes_nothing(name: str) -> bool:
 
 
 def files_of(folder: Path) -> dict[str, tuple[Path, os.stat_result]]:
-    """Relative name -> path and state of every file that identifies the model, nested ones and targets of links too.
+    """The files that identify a model, those in subfolders and behind links included.
+
+    Args:
+        folder: The model's folder.
+
+    Returns:
+        Relative name -> path and `stat` result.
 
     Raises:
-        BaseModelError: a folder cannot be read, a file is no regular one, or there are too many.
+        BaseModelError: a folder cannot be read, a file is not a regular one, or there are too many.
         EngineError: the disk or the mount failed.
     """
     found: dict[str, tuple[Path, os.stat_result]] = {}
@@ -119,9 +125,9 @@ def _walked(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Did the system fail, and not the file? An error of a disk, a network or a full table of files may not come again.
+    """True for an error of the system (disk, network, table of open files), which may pass; False for one of the file itself.
 
-    Libraries raise errors of their own from it, or keep only its text.
+    Looks through the causes of an error, and at the texts of libraries that keep only the system's message.
 
     >>> is_passing(OSError(errno.EIO, "Input/output error")), is_passing(OSError(errno.ENOENT, "no such file"))
     (True, False)
@@ -143,12 +149,12 @@ def is_passing(error: BaseException) -> bool:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Also where safetensors wraps the system's error in one of its own, and keeps only its text."""
+    """True for ENOSPC and EDQUOT, also where safetensors keeps only the text of the system's error."""
     return _code(error) in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _code(error: BaseException) -> int | None:
-    """Number of the system's error in `error`, or in its text."""
+    """The system's error number (errno) in `error`, or in its text; None when there is none."""
     found = getattr(error, "errno", None) or next(map(int, _OS_ERROR.findall(str(error)[:1000])), None)
     return found if type(found) is int else None
 
@@ -161,9 +167,13 @@ def _unreadable(path: Path, error: OSError) -> CoralError:
 
 
 def content_id(folder: Path) -> str:
-    """Digest of the names and bytes of all files that change what the model does.
+    """Digest of the names and bytes of all files that affect the model.
 
-    Bytes are read again only where size, times or inode of a file have changed since they were read last.
+    A file is read again only when its size, times or inode have changed since it was last read.
+
+    Raises:
+        BaseModelError: as `files_of`.
+        EngineError: as `files_of`.
     """
     total = hashlib.sha256()
     for name, (path, state) in sorted(files_of(folder).items()):
@@ -182,10 +192,10 @@ def _digest_of(path: str, state: tuple[int, ...]) -> str:
 
 
 def read_folder(folder: Path) -> ModelFolder:
-    """Configuration and weights' headers of a model folder.
+    """Configuration and headers of the weights of a model folder.
 
     Raises:
-        BaseModelError: something is missing, damaged or of a kind that cannot be loaded.
+        BaseModelError: a file is missing, damaged or of a kind that cannot be loaded.
         EngineError: the disk or the mount failed.
     """
     config = read_json(folder / "config.json")
@@ -200,7 +210,12 @@ def read_folder(folder: Path) -> ModelFolder:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object of a file; None where it is not there. Raises `BaseModelError`: it is none."""
+    """The JSON object in a file; None when there is no such file.
+
+    Raises:
+        BaseModelError: the file holds no JSON object, or cannot be read.
+        EngineError: the disk or the mount failed.
+    """
     try:
         return json_object(read_file(_resolved(path), JSON_BYTES))
     except FileNotFoundError:
@@ -212,7 +227,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _resolved(path: Path) -> Path:
-    """The file itself: in the hub's cache a model is a folder of links."""
+    """The path with all links followed: in the hub's cache a model is a folder of links."""
     return Path(os.path.realpath(path))
 
 
@@ -231,7 +246,11 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """Files of weights that are not there: a download that was not made or not finished. Raises `BaseModelError`."""
+    """Names of the files of weights that are missing, as after an unfinished download.
+
+    Raises:
+        BaseModelError: the index of the shards is malformed.
+    """
     return [name for name in _shards(folder) if not (folder / name).exists()]
 
 
@@ -254,7 +273,7 @@ def _is_name(value: object) -> bool:
 
 
 def header(file: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file (8 bytes of length, then JSON, then data), checked against its size.
+    """Tensors of a safetensors file (8 bytes of length, then JSON, then data); checks that its size fits.
 
     Raises:
         BaseModelError: the file is damaged or cut off.

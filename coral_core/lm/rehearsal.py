@@ -1,14 +1,15 @@
 """The rehearsal base model: exercises an installation without a model, a GPU or torch.
 
-``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2,load=5`` (seconds per job, and to load the model);
-``die=32`` makes every training of rank 32 kill its engine, ``full=8`` makes rank 8 run out of memory. None of this is
-part of any digest.
-In a lane's environment ``CORAL_REHEARSAL_MACHINE`` lets it play a machine of another numerics class, and
-``CORAL_REHEARSAL_LOG`` names a file that gets a line of JSON for each training done, so that somebody can count them.
-Trainings write a small valid PEFT folder, generation answers with a one-step mutation of
-the buggy text or the text itself, all as a deterministic function of genes, seed and
-problem. Scores rise with rank and with learning rates near 5e-3, so that a search has
-something to climb. It says nothing about any real model.
+``base_model.name: rehearsal`` or ``rehearsal:train=6,evaluate=2,load=5`` (seconds per job, and to load the model).
+``die=32`` makes every training of rank 32 kill its engine; ``full=8`` makes rank 8 run out of memory. None of these
+options is part of a digest.
+
+Two environment variables of a lane serve tests: ``CORAL_REHEARSAL_MACHINE`` makes it report another numerics class, and
+``CORAL_REHEARSAL_LOG`` names a file that gets one line of JSON per training done.
+
+A training writes a small valid PEFT folder. Generation answers with a one-step mutation of the buggy text or with the
+text itself, as a deterministic function of genes, seed and problem. Scores rise with rank and with learning rates near
+5e-3, so that a search can improve them. The scores say nothing about any real model.
 """
 
 import json
@@ -32,7 +33,11 @@ _SKILL = "coral_skill"
 
 
 class Rehearsal:
-    """Stands in for `TorchBackend`."""
+    """Takes the place of `TorchBackend`.
+
+    Args:
+        config: Gives the name with its options.
+    """
 
     checksum = "rehearsal"
     """There are no weights that could change."""
@@ -47,7 +52,11 @@ class Rehearsal:
         return self.checksum
 
     def train(self, request: TrainingRequest) -> TrainedAdapter:
-        """Write a PEFT folder whose weights are one number: how often a bug will be repaired."""
+        """Write a PEFT folder whose only weight is the probability of repairing a bug.
+
+        Raises:
+            Infeasible: a target module is missing, the learning rate is 0.05 or more, or ``full`` names the rank.
+        """
         started = time.perf_counter()
         job, out = request.job, request.out
         time.sleep(self._seconds["train"])
@@ -86,7 +95,11 @@ class Rehearsal:
         )
 
     def generate(self, request: GenerationRequest) -> Generated:
-        """Completions per prompt; see the module's docstring."""
+        """Completions per prompt; see the module's docstring.
+
+        Raises:
+            AdapterError: the folder holds no adapter of the rehearsal.
+        """
         started = time.perf_counter()
         time.sleep(self._seconds["evaluate"])
         skill = _skill_of(request.adapter.folder) if request.adapter else 0.05
@@ -98,7 +111,7 @@ class Rehearsal:
 
 
 def _count(digest: str, out: Path, lane: int) -> None:
-    """Note a training that was done; one write, so that lines of several engines do not mix."""
+    """Log a finished training; in a single write, so that lines of several engines do not mix."""
     if (path := os.environ.get("CORAL_REHEARSAL_LOG")) is not None:
         with open(path, "ab", buffering=0) as file:
             line = {"digest": digest, "out": str(out), "engine": os.getpid(), "lane": lane}
@@ -111,7 +124,7 @@ def _skill(rank: int, learning_rate: float, modules: int) -> float:
 
 
 def _skill_of(adapter: Path) -> float:
-    """What a training wrote. Raises `AdapterError`, as the real engine does for an adapter that does not load."""
+    """The number that a training wrote. Raises `AdapterError`, as the real engine does for an adapter that does not load."""
     try:
         return float(json_object((adapter / "adapter_config.json").read_bytes())[_SKILL])
     except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
@@ -148,7 +161,21 @@ OPTIONS = ("train", "evaluate", "load", "die", "full")
 
 
 def seconds_of(name: str) -> dict[str, float]:
-    """Options from ``rehearsal:train=6,evaluate=2,load=5,die=32,full=8``. Raises `BaseModelError`."""
+    """The options in the name of the rehearsal.
+
+    Args:
+        name: As in ``rehearsal:train=6,evaluate=2,load=5,die=32,full=8``.
+
+    Returns:
+        Option -> number: seconds, or a rank for die and full; 0 where it is not given.
+
+    Raises:
+        BaseModelError: an option is unknown or is not a number from 0 to `MOST_SECONDS`.
+
+    Example:
+        >>> seconds_of("rehearsal:train=6")["train"]
+        6.0
+    """
     seconds = dict.fromkeys(OPTIONS, 0.0)
     for option in filter(None, name.partition(":")[2].split(",")):
         key, _, value = option.partition("=")

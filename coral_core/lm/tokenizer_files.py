@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder as its files describe it: vocabulary, special tokens. No tokenizer library needed."""
+"""The tokenizer of a model folder as its files describe it: vocabulary and special tokens. Needs no tokenizer library."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ PLAIN = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 class TokenizerFiles(NamedTuple):
-    """What the files say."""
+    """Settings and vocabulary, as the files give them."""
 
     settings: Mapping[str, Any]
     """Special tokens and class: of special_tokens_map.json, then of tokenizer_config.json."""
@@ -25,18 +25,22 @@ class TokenizerFiles(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Are the special tokens those that the files name, and no others?"""
+        """True when the special tokens are exactly those that the files name."""
         return self.settings.get("tokenizer_class") in PLAIN
 
     def special(self, name: str) -> str | None:
-        """Text of a special token (`bos_token`, `eos_token`, `pad_token`); None where the files name none."""
+        """Text of a special token; None where the files name none.
+
+        Args:
+            name: ``bos_token``, ``eos_token`` or ``pad_token``.
+        """
         mark = self.settings.get(name)
         text = mark.get("content") if isinstance(mark, dict) else mark
         return text if isinstance(text, str) else None
 
 
 def read_tokenizer(folder: Path) -> TokenizerFiles:
-    """The tokenizer in a model's folder.
+    """Read the tokenizer in a model's folder.
 
     Raises:
         BaseModelError: there is none, or it needs code of its own.

@@ -78,7 +78,7 @@ def _unknown(key: str, name: str, plugins: Iterable[str]) -> str:
 
 
 def runs_code_of_its_path(name: str) -> bool:
-    """May the source called `name` run what it finds at its path, with the rights of this process? A plug-in's may."""
+    """True when the source called `name` may run code from its path with the rights of this process; plug-ins count as such."""
     return name not in READ_ONLY
 
 
@@ -179,7 +179,7 @@ def _mutants(config: ProblemsConfig, problems: ProblemSet) -> tuple[RepairPair, 
 
 
 def _own_answers(problems: ProblemSet) -> tuple[RepairPair, ...]:
-    """Bugs and answers of a source without training pairs, held-out ones never: what `guard` refuses for a benchmark."""
+    """Bugs and answers of a source without training pairs, without held-out ones; `guard` refuses them for a benchmark."""
     return tuple(
         RepairPair(buggy=problem.buggy, fixed=problem.reference, family=problem.family, bug_class=problem.bug_class)
         for problem in (*problems.fitness, *problems.monitor)

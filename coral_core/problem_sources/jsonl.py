@@ -48,7 +48,7 @@ Code = Annotated[str, AfterValidator(_check_code)]
 
 
 class CaseLine(Frozen):
-    """One call and what must come of it: exactly one of `value` and `exception`, and `mutated` beside either."""
+    """One call and its expected outcome: exactly one of `value` and `exception`, with `mutated` beside either."""
 
     arguments: list[Any]
     value: Any = None
@@ -62,7 +62,11 @@ class CaseLine(Frozen):
     nodes_after: list[Any] = Field(default_factory=list)
 
     def case(self) -> Case:
-        """The case. Raises `ValueOutside` for a value that cannot be encoded."""
+        """The case of this line.
+
+        Raises:
+            ValueOutside: a value cannot be encoded.
+        """
         fields = self.model_dump(exclude={"encoded"})
         if not self.encoded:
             fields |= {"arguments": [encode(item) for item in self.arguments], "value": encode(self.value)}
@@ -138,7 +142,7 @@ def load_jsonl(config: ProblemsConfig) -> ProblemSet:
 
     Raises:
         ConfigError: there is no such file.
-        ProblemError: a line cannot be used; named by file and line.
+        ProblemError: a line cannot be used; the error names file and line.
     """
     for complaint in missing(config.path):
         raise ConfigError(complaint)

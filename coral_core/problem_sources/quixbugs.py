@@ -1,14 +1,14 @@
 """The source `quixbugs`: a clone of jkoppel/QuixBugs, or a directory of the same layout, at `problems.path`.
 
 A program needs python_programs/NAME.py, correct_python_programs/NAME.py and python_testcases/test_NAME.py. With
-json_testcases/NAME.json the cases are its lines; its test file is parsed, not run, for a tolerance
+json_testcases/NAME.json, the cases are the lines of that file. Its test file is parsed, not run, for a tolerance
 (``pytest.approx(…, abs=…)``) and for the inputs that it skips (slow with ``pytest.run_slow``, else excluded). Without one,
 the reference runs under the test file once and its calls are recorded (`quixbugs_recorder`). No code of the clone runs
 against a patch.
 
-The model sees the buggy code without the specification that follows it as a string: adapters train on functions without
-one, and a prompt of another form in training than in test would measure the form. The reference is code only, too (some
-files hold alternatives in a string).
+The model sees the buggy code without the specification that follows it as a string. Adapters train on functions without
+such a string, so a prompt with one would measure the change of form. The reference is reduced to code in the same way
+(some files hold alternatives in a string).
 
 There are deliberately no training pairs here: `coral_core.problem_sources` takes them from another source, and
 `coral_core.problem_sources.leak_guard` refuses the benchmark's own answers.
@@ -40,7 +40,7 @@ def load_quixbugs(config: ProblemsConfig) -> ProblemSet:
     """The problems of the clone at ``config.path``, in the committed split.
 
     Raises:
-        ConfigError: no clone, half a clone, or a file in it that cannot be read as what it should be.
+        ConfigError: there is no clone, it is incomplete, or a file in it cannot be read.
         ProblemError: a reference fails its own tests.
     """
     for complaint in missing(config.path):
@@ -60,7 +60,7 @@ def functions(config: ProblemsConfig) -> list[tuple[str, str]]:
     """Problem ids and buggy functions of the clone at ``config.path``; parses them and runs nothing.
 
     Raises:
-        ConfigError: a file in it cannot be read as what it should be.
+        ConfigError: a file in it cannot be read.
     """
     root = Path(config.path or "").expanduser()
     splits = _splits(_programs(root))
@@ -70,7 +70,7 @@ def functions(config: ProblemsConfig) -> list[tuple[str, str]]:
 
 
 def missing(path: str | None) -> Iterator[str]:
-    """At most one complaint: what of a clone is not at `path`, and how to get it."""
+    """At most one complaint: the files of a clone that are missing at `path`, and how to get them."""
     if path is None:
         yield (
             "problems.path: nothing given, and the source quixbugs reads a clone of QuixBugs. Get one with "
@@ -96,7 +96,7 @@ def _fetch(path: object) -> str:
 
 
 def _programs(root: Path) -> list[str]:
-    """Names of the programs: all 40 as soon as one of them is there, and whatever else lies beside them."""
+    """Names of the programs: all 40 as soon as one of them is there, and any others in the folders."""
     found = {file.stem for folder in (_BUGGY, _RIGHT) for file in (root / folder).glob("*.py")}
     found = {name for name in found if name not in ("node", "__init__") and not name.endswith("_test")}
     return sorted(found | set(PROGRAMS) if found & set(PROGRAMS) else found)
@@ -113,7 +113,7 @@ def _json_file(root: Path, name: str) -> Path:
 
 
 def _splits(names: Sequence[str]) -> dict[str, Split]:
-    """The committed split; programs that are not of the 40 are dealt out by the digest of their names."""
+    """The committed split; programs other than the 40 are distributed by the digest of their names."""
     turns: tuple[Split, ...] = ("fitness", "held_out", "monitor", "fitness", "held_out")
     others = sorted((name for name in names if name not in PROGRAMS), key=digest)
     dealt = {name: turns[place % len(turns)] for place, name in enumerate(others)}
@@ -142,7 +142,7 @@ def _problem(root: Path, name: str, recorded: list[Case] | None) -> Problem:
 
 
 def _right(problem: Problem) -> Problem:
-    """The reference as a problem of its own: what is right must stay right."""
+    """The reference as a problem of its own, which the model must leave right."""
     return problem.model_copy(
         update={
             "problem_id": problem.problem_id.replace("quixbugs/", "quixbugs/right/"),

@@ -1,7 +1,7 @@
-"""Runs a script of this package alone: standard library only, no import path to anything installed.
+"""Runs a script of this package in isolation: standard library only, without an import path to installed packages.
 
-The script gets the file of the value language as its argument and a JSON request on its standard input. It answers with
-lines of JSON. Not a sandbox: it keeps apart what trusted code may do to this process.
+The script gets the file of the value language as its argument and a JSON request on standard input. It answers with
+lines of JSON. Not a sandbox: it keeps the side effects of trusted code out of this process.
 """
 
 import json
@@ -14,7 +14,7 @@ from coral_core.problems import values
 
 
 class Answers(NamedTuple):
-    """What a script answered."""
+    """The answers of a script."""
 
     lines: list[Any]
     """The lines up to the first that was cut off."""
@@ -28,8 +28,8 @@ def run_script(script: Path, request: Any, seconds: float, hash_seed: int = 0) -
 
     Args:
         script: Its file.
-        request: JSON data.
-        seconds: Wall clock after which it is killed.
+        request: JSON data for its standard input.
+        seconds: Wall-clock time after which it is killed.
         hash_seed: PYTHONHASHSEED of the process.
     """
     try:

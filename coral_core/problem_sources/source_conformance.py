@@ -1,4 +1,4 @@
-"""Checks that a problem source keeps its contract: what the author of a plug-in runs.
+"""Checks that a problem source keeps its contract; for authors of plug-ins.
 
 In a test of the plug-in's own:
 
@@ -22,16 +22,15 @@ from coral_core.syntax import parse
 
 
 def complaints(load: Callable[[ProblemsConfig], ProblemSet], config: ProblemsConfig) -> list[str]:
-    """Every way in which the source breaks its contract, each naming the problem; empty when it conforms.
+    """Every way in which a source breaks its contract, each naming the problem; empty when it conforms.
 
-    The contract: the same set each time; a set that survives JSON; ids that are unique; a `buggy` and a `reference` that
-    parse and define the entry point, equal exactly for retention problems; cases inside the value language; no function in
-    two splits; and, in the judge's sandbox with default limits, references that pass all of their cases and buggy versions
-    that do not.
+    The contract: the same set on each call; a set that survives JSON; unique ids; a `buggy` and a `reference` that parse and
+    define the entry point, equal exactly for retention problems; cases inside the value language; no function in two splits;
+    and, in the judge's sandbox with default limits, references that pass all of their cases and buggy versions that do not.
 
     Args:
         load: The source.
-        config: What it is asked for.
+        config: The configuration that it is called with.
     """
     problems = load(config)
     if not isinstance(problems, ProblemSet):

@@ -43,10 +43,10 @@ class _Complaints(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.heard: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.heard.append(record.getMessage().split(" on file ")[0])
+        self.messages.append(record.getMessage().split(" on file ")[0])
 
 
 class LinterMissing(Exception):  # noqa: N818 (a finding about this machine)
@@ -105,7 +105,7 @@ def _manager() -> Any:
 
 @lru_cache(maxsize=1)
 def _page() -> int:
-    """Descriptor of the file that bandit reads, written over for each text: in memory, since a disk may be slow to open one."""
+    """Descriptor of the in-memory file that bandit reads, overwritten for each text; opening files on disk may be slow."""
     return os.memfd_create("text")
 
 
@@ -120,12 +120,12 @@ def bandit(text: str) -> dict[str, int] | str:
     os.ftruncate(page, 0)
     os.pwrite(page, body.encode(), 0)
     manager.files_list = [f"/proc/self/fd/{page}"]
-    _complaints.heard.clear()
+    _complaints.messages.clear()
     manager.run_tests()
     if skipped := manager.get_skipped():
         return f"bandit skipped it: {skipped[0][1]}"
-    if _complaints.heard:
-        return f"bandit did not finish: {_complaints.heard[0]}"[:200]
+    if _complaints.messages:
+        return f"bandit did not finish: {_complaints.messages[0]}"[:200]
     counts = {"LOW": 0, "MEDIUM": 0, "HIGH": 0}
     seen = False
     for issue in manager.get_issue_list():
@@ -195,13 +195,13 @@ def _ruff(texts: Sequence[str], cpu_seconds: float) -> list[int | str] | str:
         except OSError as error:
             return f"ruff cannot be started: {error}"
         with process:
-            return _said(process, marked, int(cpu_seconds) + 1)
+            return _violations(process, marked, int(cpu_seconds) + 1)
 
 
-def _said(process: "subprocess.Popen[bytes]", marked: dict[str, int], cpu_seconds: int) -> list[int | str] | str:
-    """Reads violations line by line: a text may have any number of them."""
-    late = threading.Timer(WALL_SECONDS, process.kill)
-    late.start()
+def _violations(process: "subprocess.Popen[bytes]", marked: dict[str, int], cpu_seconds: int) -> list[int | str] | str:
+    """Count the violations that ruff prints, line by line, since a text may have any number of them."""
+    timer = threading.Timer(WALL_SECONDS, process.kill)
+    timer.start()
     counts: dict[str, int] = dict.fromkeys(marked, 0)
     problems: dict[str, str] = {}
     seen: set[str] = set()
@@ -221,7 +221,7 @@ def _said(process: "subprocess.Popen[bytes]", marked: dict[str, int], cpu_second
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"ruff's answer cannot be read: {type(error).__name__}: {error}"[:200]
     finally:
-        late.cancel()
+        timer.cancel()
         process.kill()
     if status != 0:
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"

@@ -78,10 +78,10 @@ class Zygote:
         theirs.close()
         ours.settimeout(START_SECONDS)
         try:
-            said = b""
-            while not said.endswith(b"\n"):
-                said += self._exactly(1)
-            self.layers: tuple[str, ...] = tuple(json.loads(said))
+            greeting = b""
+            while not greeting.endswith(b"\n"):
+                greeting += self._exactly(1)
+            self.layers: tuple[str, ...] = tuple(json.loads(greeting))
         except (OSError, ValueError) as error:
             self.close()
             raise JudgeError(

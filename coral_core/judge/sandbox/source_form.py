@@ -1,11 +1,11 @@
-"""Normal form of a source text, as a digest: two texts with one digest do the same.
+"""Digest of a source text's normal form: texts with equal digests behave alike.
 
 Left out: layout, comments, docstrings, `pass`, bare constants, annotations, names of local variables and parameters. Kept:
 everything that a caller can see (names at module level and in classes, names of attributes and of keyword arguments). So
 the buggy code with a comment, a docstring, another layout or other local names is recognised.
 
-The child computes it before the patch's turn, where deep or huge texts harm nobody else. Standard library only: the zygote
-loads this file by its path.
+The child computes it before the patch runs, where deep or huge texts harm no other process. Standard library only: the
+zygote loads this file by its path.
 """
 
 import ast
@@ -29,7 +29,15 @@ _NAMED = {
 
 
 def fingerprint(source: str) -> str:
-    """Digest of the normal form of `source`; "" when it has none that can be computed (no syntax, too deep)."""
+    """Digest of the normal form of a text: 64 hexadecimal digits.
+
+    Returns:
+        "" when it has none: it does not parse, or is nested too deeply.
+
+    Example:
+        >>> fingerprint("def f(a):  # twice" + chr(10) + " return 2 * a") == fingerprint("def f(n): return 2 * n")
+        True
+    """
     try:
         tree = ast.parse(source)
         local = _local_names(tree)
@@ -55,7 +63,7 @@ def _names(node: ast.AST) -> list[str]:
 
 
 def _local_names(tree: ast.Module) -> set[str]:
-    """Names that functions bind and nobody outside can see."""
+    """Names that functions bind and that nothing outside them can refer to."""
     local: set[str] = set()
     visible: set[str] = set()
     waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
@@ -77,7 +85,7 @@ def _local_names(tree: ast.Module) -> set[str]:
 
 
 class _Normal(ast.NodeTransformer):
-    """Numbers local names in the order in which they are met, and drops what does nothing."""
+    """Numbers local names in order of appearance, and removes statements without effect."""
 
     def __init__(self, local: set[str]) -> None:
         self.local = local

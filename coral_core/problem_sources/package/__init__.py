@@ -4,10 +4,10 @@
 
     discovery         finds the functions, and the text each needs to stand alone (syntax tree only)
     recording         runs the tests once, in a process of their own, and keeps the calls they make
-    cases             calls each function again, alone: refuses what differs, makes more calls where there are few
-    bugs              breaks each function and keeps the bugs that the judge finds by a recorded case
-    cache             the four steps above, cached by the content of the directory
-    splits            four splits by function; functions that share code or look alike stay together
+    cases             calls each function again, alone; refuses deviations, generates calls where there are few
+    bugs              mutates each function and keeps the mutants that a recorded case detects
+    cache             caches the results of these four steps by the content of the directory
+    splits            four splits by function; functions that share code or are similar stay together
     package_problems  the problem set
 
 Not covered: methods, asynchronous functions, functions that need more than the standard library.

@@ -1,4 +1,4 @@
-"""Breaks functions and keeps the bugs that the judge finds by a recorded case.
+"""Mutates functions and keeps the mutants that the judge detects by a recorded case.
 
 The judge runs each reference first: a function that it cannot run (files, threads, too much memory) is refused here,
 before an evolution starts.
@@ -93,7 +93,7 @@ def _problem(item: UsableFunction) -> Problem:
 
 
 def _candidates(function: SourceFunction, reference: Verdict) -> list[Mutation] | SourceFunction:
-    """Distinct mutations of the function, `TRIED` per class, drawn by the function's own seed; or why there are none."""
+    """At most `TRIED` distinct mutations of the function per class, drawn by its own seed; or the function, refused."""
     if not reference.passed:
         wrong = next(number for number, case in enumerate(reference.cases) if case != "pass")
         detail = f"case {wrong}: {reference.cases[wrong]}" + (f", {reference.message}" if reference.message else "")

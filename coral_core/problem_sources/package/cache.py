@@ -1,6 +1,6 @@
 """Cache of recordings: cases and bugs of a directory's functions, by the content of the directory.
 
-A recording that is not of the content of the directory, or not valid, is made anew.
+A recording that is invalid, or of another content, is made again.
 """
 
 import hashlib
@@ -52,7 +52,10 @@ def missing(path: str | None) -> list[str]:
 
 
 def recording_of(path: str | None) -> Recording:
-    """The usable functions of the directory at `path`; runs its tests unless this content was recorded before.
+    """The usable functions of a directory; runs its tests unless the same content was recorded before.
+
+    Args:
+        path: The directory; None is an error.
 
     Raises:
         ConfigError: there is no such directory, or no Python file in it.
@@ -78,7 +81,7 @@ def recording_of(path: str | None) -> Recording:
 
 
 def cache_folder() -> Path:
-    """Where recordings are kept: under CORAL_HOME, or the user's cache."""
+    """Folder of the recordings: under CORAL_HOME, or in the user's cache."""
     home = os.environ.get("CORAL_HOME")
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     base = Path(home) if home else Path(cache) / "coral-x"
@@ -86,7 +89,7 @@ def cache_folder() -> Path:
 
 
 def content_digest(root: Path) -> str:
-    """Identity of a recording: digest of the files below `root` and of the versions of the tools."""
+    """Identity of a recording: digest of the files below `root` and of the versions of interpreter and tools."""
     files: dict[str, str] = {}
     for here, names in walk(root):
         for name in names:
@@ -98,11 +101,14 @@ def content_digest(root: Path) -> str:
 
 
 def read_recording(path: Path, content: str) -> Recording | None:
-    """The recording at `path`, when it is valid and of this content; else None.
+    """Read a recording from the cache.
 
     Args:
         path: File of the cache.
         content: As `content_digest` of the directory.
+
+    Returns:
+        None when there is no file, or it is invalid or of another content.
     """
     if not path.exists():
         return None

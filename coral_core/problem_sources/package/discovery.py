@@ -1,8 +1,8 @@
-"""Finds the functions of a directory and what each needs to stand alone. Runs nothing: syntax tree only.
+"""Finds the functions of a directory and the code that each needs to stand alone. Works on syntax trees and runs nothing.
 
-A function can stand alone when everything it needs, directly or not, is in its own module or in the standard library. Its
-text is then imports, constants, helpers and the function, written by `ast.unparse`. Left out are comments, examples in
-docstrings (they hold answers) and annotations that need something else.
+A function can stand alone when everything it needs, directly or indirectly, is in its own module or in the standard
+library. Its text is then imports, constants, helpers and the function, written by `ast.unparse`. Comments are left out;
+so are examples in docstrings, which hold answers, and annotations with names that are not available.
 """
 
 import ast
@@ -59,7 +59,7 @@ class SourceFunction(Frozen):
         return f"{self.before}\n\n\n{text}" if self.before else text
 
     def refused(self, reason: str) -> "SourceFunction":
-        """The function without its text. Names in a reason are the user's and may hold anything: it becomes one line."""
+        """The function with a reason in place of its text. A reason may contain the user's names; it is made one printable line."""
         text = reason.encode("utf-8", "backslashreplace").decode()
         text = "".join(letter if letter.isprintable() else " " for letter in text)[:300]
         return SourceFunction(file=self.file, name=self.name, line=self.line, reason=text)
@@ -69,7 +69,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Folders below `root` and the names of their files, without hidden folders, environments and builds.
 
     Raises:
-        ConfigError: there are too many Python files to be one package.
+        ConfigError: there are more Python files than one package has.
     """
     seen = 0
     for folder, folders, files in os.walk(root):
@@ -89,7 +89,15 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def is_test(path: str) -> bool:
-    """Is the file at `path` (relative to the directory) part of the tests, not of the code?"""
+    """True when a file is part of the tests or of the build, not of the code.
+
+    Args:
+        path: Relative to the directory.
+
+    Example:
+        >>> is_test("tests/cases.py"), is_test("pkg/test_add.py"), is_test("pkg/add.py")
+        (True, True, False)
+    """
     *folders, name = path.split("/")
     return (
         name.startswith("test_") or name.endswith("_test.py") or name in NOT_CODE or bool(TEST_FOLDERS & set(folders))
@@ -210,7 +218,7 @@ class _Module:
 
 
 class _Clean(ast.NodeTransformer):
-    """Drops answers (examples in docstrings) and annotations with names that are not `available`."""
+    """Removes answers (examples in docstrings), and annotations with names that are not `available`."""
 
     def __init__(self, available: Callable[[str], bool]) -> None:
         self._available = available
@@ -269,7 +277,7 @@ def _single_imports(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _is_guarded(statement: ast.stmt) -> bool:
-    """``if __name__ == "__main__"`` and ``if TYPE_CHECKING``: what is in there is not there when the module is used."""
+    """True for ``if __name__ == "__main__"`` and ``if TYPE_CHECKING``, whose blocks do not run on import."""
     names = (
         {part.id for part in ast.walk(statement.test) if isinstance(part, ast.Name)}
         if isinstance(statement, ast.If)

@@ -1,4 +1,4 @@
-"""Runs the tests of a directory in a process of their own and reads which calls they made.
+"""Runs the tests of a directory in a process of their own and reads the calls that they made.
 
 The process has a time limit and a short environment without secrets. Its answer, one JSON file, is checked as untrusted
 input. Not covered: tests that need services, credentials or another interpreter.
@@ -52,25 +52,25 @@ class Calls(Frozen):
 
 
 def pytest_installed() -> bool:
-    """Can the tests' interpreter (ours) run pytest?"""
+    """True when pytest is installed for this interpreter, which runs the tests."""
     return importlib.util.find_spec("pytest") is not None
 
 
 def record(root: Path, functions: Sequence[SourceFunction], seconds: float = SECONDS) -> Calls:
-    """The calls that the tests below `root` make to the functions of `functions` that may be recorded.
+    """Run the tests below a directory and record their calls.
 
     Args:
         root: The directory.
-        functions: Its functions.
-        seconds: Wall clock of all tests together.
+        functions: Its functions; those with a reason are not recorded.
+        seconds: Wall-clock limit for all tests together.
 
     Raises:
         ProblemError: the tests took longer than `seconds`, or their process ended without an answer.
     """
     with tempfile.TemporaryDirectory(prefix="coral-recording-") as folder:
-        request, result, heard = (Path(folder) / name for name in ("request.json", "result.json", "output.txt"))
+        request, result, output_file = (Path(folder) / name for name in ("request.json", "result.json", "output.txt"))
         request.write_text(json.dumps(_request(root, functions)), encoding="utf-8")
-        with heard.open("wb") as output:
+        with output_file.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", str(Path(__file__).with_name("recorder.py")), str(request), str(result)],
                 cwd=root,
@@ -93,7 +93,7 @@ def record(root: Path, functions: Sequence[SourceFunction], seconds: float = SEC
                 process.wait()
         if not result.exists():
             raise ProblemError(
-                f"problems.path: {root}: its tests ended without a recording (exit code {code}): {_tail(heard)}",
+                f"problems.path: {root}: its tests ended without a recording (exit code {code}): {_tail(output_file)}",
                 remedy=f"See what they do with: cd {root} && {sys.executable} -m pytest",
             )
         return read_calls(result, root)
@@ -109,7 +109,7 @@ def read_calls(path: Path, root: Path) -> Calls:
         root: The directory, for errors.
 
     Raises:
-        ProblemError: anything else that ours does not write.
+        ProblemError: the answer is too large, or is not of the form that the recorder writes.
     """
     try:
         if path.stat().st_size > LARGEST_RESULT:
