@@ -113,8 +113,8 @@ def read_config(path: str | Path, overrides: Iterable[str] = ()) -> tuple[RunCon
     """
     path = Path(path)
     places = Places(shown(path, 200))
-    found = built_in(path.name) if str(path) in BUILT_IN and not path.exists() else path
-    config = _parsed(read_file(found), places, overrides)
+    file = built_in(path.name) if str(path) in BUILT_IN and not path.exists() else path
+    config = _parsed(read_file(file), places, overrides)
     for key, complaint in path_problems(config):
         raise ConfigError(f"{places.of(key)}: {complaint}")
     return config, places
@@ -244,7 +244,7 @@ def _unreachable(text: str) -> str:
     try:
         expanded(text).stat()
     except (FileNotFoundError, NotADirectoryError):
-        return ""  # the reader of the file has a better message
+        return ""  # reading the file gives a better message
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
     except ConfigError as error:
@@ -254,7 +254,7 @@ def _unreachable(text: str) -> str:
 
 def _explain(error: ValidationError, places: Places) -> str:
     messages: dict[str, None] = {}
-    # an unknown key is often the misspelling of one that is then missing: what is missing comes last
+    # an unknown key is often a misspelling of a missing one, so missing keys come last
     errors = sorted(error.errors(include_url=False), key=lambda item: item["type"] == "missing")
     for item in errors[:MOST_COMPLAINTS]:
         loc = tuple(part for part in item["loc"] if isinstance(part, int) or "[" not in part)

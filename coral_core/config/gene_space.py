@@ -16,7 +16,7 @@ MODULE_SETS: dict[str, tuple[str, ...]] = {
     "mlp": ("gate_proj", "up_proj", "down_proj"),
     "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
-"""What the usual choices of target modules are in Llama-like models; others have their own (coral_core/lm/targets.py)."""
+"""Set name -> modules in Llama-like models; coral_core/lm/targets.py resolves sets for other models."""
 
 
 MOST_CANDIDATES = 256
@@ -73,7 +73,7 @@ def module_names(choice: str) -> tuple[str, ...]:
     if choice in MODULE_SETS:
         return tuple(sorted(MODULE_SETS[choice]))
     parts = [part.strip() for part in choice.split("+")]
-    if "" in parts:  # spelt out: each part is a module, also one that is called like a set
+    if "" in parts:  # spelt out: each part is a module name, even if a set has the same name
         return tuple(sorted({part for part in parts if part}))
     return tuple(sorted({name for part in parts for name in MODULE_SETS.get(part, (part,))}))
 

@@ -113,7 +113,7 @@ def read_file(path: Path, remedy: str = "") -> str:
             f"{name}:{line}: cannot be read as a configuration: byte {byte:02x} is not UTF-8",
             remedy="Save it as UTF-8.",
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte, or what the file system cannot encode
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte, or a character that the file system cannot encode
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"{name}: cannot be read as a configuration: {reason}",
@@ -164,7 +164,7 @@ class _Reader:
         try:
             while True:
                 yield parser.get_event()
-        except Exception as error:  # escapes beyond Unicode, versions of 5,000 digits: not only errors of YAML
+        except Exception as error:  # not only YAML errors: escapes beyond Unicode and long version numbers raise others
             mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None) or parser
             problem = shown(getattr(error, "problem", None) or error, 200)
             self._refuse(mark.line + 1, f"not YAML: {problem}. Check indentation, quotes, escapes and tabs.")

@@ -92,7 +92,7 @@ class _Reader:
         self.backstop: Stop | None = None
 
     def line(self, text: bytes) -> None:
-        """Take in one line."""
+        """Process one line of output."""
         record, number = _record(text), len(self.results)
         case, lines = record.get("case"), record.get("lines")
         if self.finished:
@@ -136,7 +136,7 @@ class _Reader:
             self.backstop = Stop.CPU
             self.out_of_time("cpu")
         elif signalled == signal.SIGKILL:
-            # by the kernel, short of memory, or by our own zygote, after the patch had closed its pipe
+            # by the kernel when memory ran out, or by the zygote after the patch closed its pipe
             self.backstop = Stop.KILLED
             self.end(Outcome.CRASH, "the process was killed, or closed the judge's channel")
         else:
@@ -221,7 +221,7 @@ def _case(case: Case, record: dict[str, Any]) -> str:
     try:
         if agrees(case, record):
             return "pass"
-    except Exception:  # whatever made the comparison fail, the value is not the one that was asked for
+    except Exception:  # a value that cannot be compared is not the expected one
         return "outside"
     if "exception" in record and record["exception"] != case.exception:
         return f"exception:{printable(record['exception'], 60)}"

@@ -171,7 +171,7 @@ class Judge(AbstractContextManager["Judge"]):
         known = dict(self._known)  # another thread may be judging too
         missing = {key: item for key, item in wanted.items() if key not in known}
         for problem, patch in missing.values():
-            if patch == problem.buggy:  # once per problem; else each patch would take the blame for its cases
+            if patch == problem.buggy:  # once per problem, so that its malformed cases are not blamed on patches
                 problem.check()
         known.update(zip(missing, self._run_all(list(missing.values()), seconds), strict=True))
         self._known = {buggy: known[buggy] for buggy, _ in keys}  # patches of past batches are not kept
@@ -235,13 +235,13 @@ class Judge(AbstractContextManager["Judge"]):
                 if self.closed:
                     raise
                 reason = f"{type(error).__name__}: {error}"
-                self._control(problem, error)
+                self._check_reference(problem, error)
         message = f"could not be judged in {TRIES} tries, while the reference could: {reason}"
         return RunResult(
             cases=("not-run",) * len(problem.cases), trouble=Outcome.CRASH, message=printable(message, 400)
         )
 
-    def _control(self, problem: Problem, error: Exception) -> None:
+    def _check_reference(self, problem: Problem, error: Exception) -> None:
         """Judge the reference where a patch could not be judged. Raises `JudgeError` when it cannot be judged either."""
         try:
             result = self._run(problem, problem.reference)
@@ -309,7 +309,7 @@ class Judge(AbstractContextManager["Judge"]):
         slow_cpu, top_level = factor * limits.slow.cpu_seconds, factor * limits.cpu_seconds
         cpu = [slow_cpu if case.slow else top_level for case in cases]
         request = {
-            "source": patch.removeprefix("\ufeff"),  # as Python itself does with the mark of a file
+            "source": patch.removeprefix("\ufeff"),  # Python too ignores the byte order mark of a file
             "entry_point": problem.entry_point,
             "cases": [
                 case.model_dump(include={"arguments", "slow", "nodes"}) | {"mutated": case.mutated is not None}
@@ -326,7 +326,7 @@ class Judge(AbstractContextManager["Judge"]):
             },
         }
         asleep = limits.wall_seconds + (limits.slow.wall_seconds if any(case.slow for case in cases) else 0.0)
-        # before it is ready, while it is compiled, while the top level and the first case run, ...
+        # CPU limits in order: until ready, compilation, top level and first case, each further case, the end
         allowed = (START_SECONDS, top_level, top_level + cpu[0], *cpu[1:], 1.0)
         answer = self._pool.run(request, Allowance(asleep, allowed), MOST_OUTPUT, alone)
         work = [limits.slow.work_lines if case.slow else limits.work_lines for case in problem.cases]

@@ -38,7 +38,7 @@ from coral_core.problems.values import Parsed, ValueOutside, atoms, parse, row_f
 
 ORACLE_VERSION = "3"
 MOST_TRIES = 200_000
-"""Values that may be compared while members of sets and keys are paired, per record, beyond four looks at each of them."""
+"""Comparisons allowed per record while members of sets and keys are paired, beyond four for each value in them."""
 
 _SAME_KIND = {"tuple": "list", "frozenset": "set", "float": "int"}
 
@@ -158,13 +158,13 @@ class _Comparison:
         self.relative = relative or 0.0
         self.nodes = nodes
         self.trying = False
-        """Whether a pairing is tried, so that nodes must not be paired for good."""
+        """Whether a pairing is being tried, during which nodes are not paired permanently."""
         self.left = MOST_TRIES
         """Comparisons that are left for trying."""
 
     def same(self, expected: Parsed, found: Parsed) -> bool:
         """Equality under the rules of this module."""
-        if not self._may_go_on():
+        if not self._within_budget():
             return False
         kind, one, two = _plain(expected[0]), expected[1], found[1]
         if kind != _plain(found[0]):
@@ -215,7 +215,7 @@ class _Comparison:
             self.trying = False
         if pairs is None:
             return False
-        # compared again, to pair nodes for good
+        # compared again, now that nodes are paired permanently
         return self.nodes is None or all(self._same_entry(*pair) for pair in pairs)
 
     def _same_entry(self, one: _Entry, two: _Entry) -> bool:
@@ -273,15 +273,15 @@ class _Comparison:
     def _augment(self, number: int, edges: list[list[int]], owners: dict[int, int], seen: set[int]) -> bool:
         """Give entry `number` a place, moving others to free ones where needed."""
         for place in edges[number]:
-            if place not in seen and self._may_go_on():
+            if place not in seen and self._within_budget():
                 seen.add(place)
                 if place not in owners or self._augment(owners[place], edges, owners, seen):
                     owners[place] = number
                     return True
         return False
 
-    def _may_go_on(self) -> bool:
-        """Count one comparison of a pairing that is tried; False when there have been too many."""
+    def _within_budget(self) -> bool:
+        """Count one comparison while a pairing is tried; False when the budget is used up."""
         self.left -= self.trying
         return self.left >= 0
 

@@ -21,7 +21,7 @@ from coral_core.lm.requests import AdapterFolder
 
 CONFIG_BYTES = 1 << 20
 SPARE_BYTES = 1 << 20
-"""What a file of tensors may hold beyond the tensors: its header."""
+"""Bytes that a file of tensors may hold beyond the tensors: its header."""
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _FREE = {
@@ -35,7 +35,7 @@ _FREE = {
     "qalora_group_size",
     "runtime_config",
 }
-"""Fields of an adapter's configuration that change nothing of what it computes."""
+"""Fields of an adapter's configuration that do not affect its output."""
 
 
 def lora_config(heavy: HeavyGenes) -> LoraConfig:
@@ -71,7 +71,7 @@ def attach(model: Any, adapter: AdapterFolder) -> PeftModel:
     config.inference_mode = True
     wanted = config.to_dict() | {"peft_type": "LORA"}
     adapted: PeftModel = get_peft_model(model, config)
-    # PEFT writes a long list of names in a shorter form, and so it does here
+    # PEFT may shorten a long list of names, so both forms are accepted
     modules = (set(adapted.peft_config["default"].target_modules), set(adapter.heavy.target_modules))
     for key in sorted((options.keys() | {"r", "lora_alpha", "use_dora", "target_modules"}) - _FREE):
         value, expected = options.get(key), wanted.get(key)

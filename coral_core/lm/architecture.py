@@ -65,8 +65,8 @@ class Architecture(NamedTuple):
 @lru_cache(maxsize=1)
 def _document() -> dict[str, Any]:
     text = files("coral_core.lm").joinpath("architectures.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 def table() -> dict[str, dict[str, Any]]:
@@ -209,12 +209,12 @@ def positions(config: Mapping[str, Any]) -> int | None:
     """
     if config.get("alibi") is True:
         return None
-    found = next((config[key] for key in POSITIONS if type(config.get(key)) is int and config[key] > 0), None)
+    length = next((config[key] for key in POSITIONS if type(config.get(key)) is int and config[key] > 0), None)
     scaling = config.get("rope_parameters") or config.get("rope_scaling")
-    if found is None or not isinstance(scaling, dict):
-        return found
+    if length is None or not isinstance(scaling, dict):
+        return length
     kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
-    return int(found * factor) if kind in _SCALED and isinstance(factor, (int, float)) and 1 < factor < 1e6 else found
+    return int(length * factor) if kind in _SCALED and isinstance(factor, (int, float)) and 1 < factor < 1e6 else length
 
 
 def end_tokens(*sources: Mapping[str, Any] | None) -> tuple[int, ...]:

@@ -125,21 +125,21 @@ def files_state(config: BaseModelConfig) -> tuple[object, ...]:
     return tuple((name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, (_, s) in sorted(states))
 
 
-def implementation(config: BaseModelConfig, found: Architecture) -> Implementation:
+def implementation(config: BaseModelConfig, architecture: Architecture) -> Implementation:
     """The attention implementation that the engine uses.
 
     Args:
         config: ``attention`` chooses: auto, sdpa or eager.
-        found: The model's architecture; its own implementation is taken for auto.
+        architecture: The model's architecture; its own implementation is taken for auto.
 
     Raises:
         BaseModelError: sdpa is chosen, and the architecture does not support it.
     """
     if config.attention == "auto":
-        return found.implementation
-    if config.attention == "sdpa" and found.implementation != "sdpa":
+        return architecture.implementation
+    if config.attention == "sdpa" and architecture.implementation != "sdpa":
         raise BaseModelError(
-            f"base_model.attention: sdpa: {found.model_type} does not support it. Set base_model.attention to eager or auto."
+            f"base_model.attention: sdpa: {architecture.model_type} does not support it. Set base_model.attention to eager or auto."
         )
     return config.attention
 
@@ -187,13 +187,13 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
     """
     try:
         from huggingface_hub import try_to_load_from_cache
-    except ImportError:  # a machine that only plans has no library of models
+    except ImportError:  # huggingface_hub is optional on a machine that only plans
         return None
     try:
-        found = try_to_load_from_cache(name, "config.json", revision=revision)
-    except ValueError:  # no name that the hub could have
+        config_file = try_to_load_from_cache(name, "config.json", revision=revision)
+    except ValueError:  # not a valid name on the hub
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(config_file).parent if isinstance(config_file, str) else None
 
 
 def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
@@ -214,7 +214,9 @@ def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
         return f"rehearsal-{ENGINE_VERSION}" + (f" on {machine}" if machine else "")
     device = resolve_device(config.device)
     model = _gpu_name(device) if device.startswith("cuda") else _cpu_name()
-    kind = "" if attention == "sdpa" else f"; {attention} attention"  # sdpa was the only one, and goes without saying
+    kind = (
+        "" if attention == "sdpa" else f"; {attention} attention"
+    )  # sdpa is left out: it was once the only one, and digests must not change
     return f"{model}; {config.dtype}; torch {_torch_version()}; 1 thread; engine {ENGINE_VERSION}{kind}"
 
 

@@ -26,7 +26,7 @@ from transformers import GenerationConfig, PretrainedConfig
 from coral_core.errors import BaseChangedError
 
 BLOCK = {"cpu": 1 << 16, "cuda": 1 << 21}
-"""32-bit words that are summed at once: what fits a core's cache, and what keeps a GPU busy in 16 MB."""
+"""32-bit words that are summed at once: sized for a core's cache, and for 16 MB of GPU memory."""
 _SHOWN = 3
 
 
@@ -43,12 +43,12 @@ class Fingerprint(NamedTuple):
 
     def differences(self, other: "Fingerprint") -> list[str]:
         """Names of the tensors and modules that differ in `other`."""
-        found = []
+        names = []
         for mine, others in ((self.tensors, other.tensors), (self.structure, other.structure)):
-            found += [
+            names += [
                 name or "the model" for name in sorted(mine.keys() | others) if mine.get(name) != others.get(name)
             ]
-        return found
+        return names
 
 
 class BaseState:
@@ -141,7 +141,7 @@ class _Remembered:
         if type(self._module) is not self._type:
             self._module.__class__ = self._type
         for container, content in self._held:
-            # in place: torch and others may hold the container itself
+            # in place: others may hold a reference to the container
             if isinstance(container, list):
                 container[:] = content
             else:
@@ -209,7 +209,7 @@ def _checksums(tensors: list[Tensor]) -> list[str]:
                 part = words[start : start + block]
                 found.append(room[: part.numel()].copy_(part).mul_(weights[: part.numel()]).sum())
             sums.append(found)
-        # all at once: each value that is read by itself makes a GPU wait
+        # all at once: reading each value separately would synchronise the GPU each time
         values = {
             device: iter(torch.stack([value for found in sums for value in found if value.device == device]).tolist())
             for device in {value.device for found in sums for value in found}

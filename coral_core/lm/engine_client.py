@@ -42,13 +42,13 @@ class Engine:
     """Loads a base model once, trains adapters, generates completions."""
 
     identity: BaseModelIdentity
-    """Of the base model that was loaded last."""
+    """Identity of the base model that was loaded last."""
 
     def __init__(self) -> None:
         self._loaded: BaseModelConfig | None = None
         self._checksum = ""
         self._checksums: dict[str, str] = {}
-        """Base model and identity -> checksum of the weights that every engine must load from such files."""
+        """Base model and identity -> checksum that every later load of the same files must give."""
 
     def load(self, base: BaseModelConfig) -> BaseModelIdentity:
         """Load `base` into memory, unless it is loaded already.
@@ -101,14 +101,14 @@ class Engine:
             AdapterError: the adapter is not what the request says.
             EngineError: the engine failed or exceeded the deadline.
         """
-        found = self._ask(Generated, "generate", request.model_dump(mode="json"), deadline)
-        if [len(texts) for texts in found.completions] != [request.samples] * len(request.prompts):
+        generated = self._ask(Generated, "generate", request.model_dump(mode="json"), deadline)
+        if [len(texts) for texts in generated.completions] != [request.samples] * len(request.prompts):
             self.close()
             raise EngineError(
                 f"generate: the engine gave other than {request.samples} completions for each of "
                 f"{len(request.prompts)} prompts"
             )
-        return found
+        return generated
 
     def kill(self) -> None:
         """End the engine, from any thread: the request in progress fails and no other is started."""
@@ -180,7 +180,7 @@ class EngineProcess(ChildProcess, Engine):
         return engine_environment()
 
     def load(self, base: BaseModelConfig) -> BaseModelIdentity:
-        self._running()  # where the process has ended, another one has nothing loaded
+        self._running()  # if the process has ended, a new one starts with nothing loaded
         return super().load(base)
 
     def _send(self, op: str, body: dict[str, Any], seconds: float) -> Any:

@@ -38,13 +38,13 @@ SET = {
     "MKL_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONHASHSEED": "0",
-    # the terminal belongs to the run's board: no progress bars, no deprecation notes of libraries
+    # libraries must not write to the terminal, on which the run's progress is drawn
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "PYTHONWARNINGS": "ignore",
     **DETERMINISTIC,
 }
-"""What every engine process gets on top of what is passed on."""
+"""Set in every engine process, over the variables that are passed on."""
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]*@")
 

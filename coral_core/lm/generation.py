@@ -158,7 +158,7 @@ def _seen(ids: Tensor, mask: Tensor, ends: Collection[int], vocabulary: int) -> 
     End tokens count once they are written, and a row ends there. A prompt may hold them as marks (where one token begins and ends
     texts, or in chat templates): a penalty for that would punish stopping from the first token on.
     """
-    # sums and no plain scatter: the padding token may be a token of the prompt, too, and the order of writes is open
+    # scatter_add, not scatter: the padding token may also occur in the prompt, and scatter's order of writes is undefined
     counts = torch.zeros(ids.shape[0], vocabulary, dtype=torch.long, device=ids.device).scatter_add_(1, ids, mask)
     if inside := [token for token in ends if 0 <= token < vocabulary]:
         counts[:, inside] = 0

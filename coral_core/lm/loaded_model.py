@@ -20,9 +20,9 @@ from coral_core.lm.model_files import content_id, is_passing
 from coral_core.lm.requests import AdapterFolder
 
 _MISFITS = ("mismatch", "negative dimension", "overflowed")
-"""How torch and transformers say, in a plain RuntimeError, that configuration and weights do not fit."""
+"""Texts of plain RuntimeErrors of torch and transformers: configuration and weights do not fit."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
-"""How torch says it where it raises a plain `RuntimeError`: on CPUs, and within libraries of the GPU."""
+"""Texts of plain RuntimeErrors of torch when memory runs out: on CPUs, and within GPU libraries."""
 
 
 class LoadedModel:
@@ -149,7 +149,7 @@ def _loaded(config: BaseModelConfig, content_id: str, attention: str) -> tuple[A
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=revision, padding_side="left", trust_remote_code=False
         )
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision,
             dtype=getattr(torch, config.dtype),
@@ -160,16 +160,16 @@ def _loaded(config: BaseModelConfig, content_id: str, attention: str) -> tuple[A
         )
     except (CoralError, MemoryError):
         raise
-    except Exception as error:  # transformers raises what it likes for files that it cannot make a model of
+    except Exception as error:  # transformers raises many types for unusable files
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in _MISFITS):
-            raise  # the machine's, such as no memory or a lost device: the job is tried again elsewhere
+            raise  # a fault of the machine (memory, device): the job is retried elsewhere
         if is_passing(error):
             raise EngineError(
                 f"{name}: could not be loaded: {_reason(error)}",
                 remedy="Look at disk and network, and run the same command again.",
             ) from None
         raise BaseModelError(f"{name}: cannot be loaded: {_reason(error)}") from None
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(loading_info["missing_keys"]):
         raise BaseModelError(
             f"{name}: its files lack {len(missing)} tensor(s) of the model, such as {missing[0]}: they would be random numbers",
             remedy="Save the whole model with save_pretrained.",
@@ -193,7 +193,7 @@ def _special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozens
     generation: dict[str, Any] = model.generation_config.to_dict() if model.generation_config else {}
     rows = model.get_input_embeddings().weight.shape[0]
     named = end_tokens({"eos_token_id": tokenizer.eos_token_id}, configured, generation)
-    ends = frozenset(token for token in named if 0 <= token < rows)  # no other is ever written
+    ends = frozenset(token for token in named if 0 <= token < rows)  # ids without an embedding are never generated
     if not ends:
         without = f"; {', '.join(map(str, named[:5]))} have no embedding (there are {rows})" if named else ""
         raise BaseModelError(
@@ -202,7 +202,7 @@ def _special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozens
         )
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, configured.get("pad_token_id"), *sorted(ends))
     pad: int = next(token for token in candidates if type(token) is int)
-    # special tokens of the tokenizer's class that no text holds do no harm, but for the one before every prompt
+    # special tokens that occur in no text may lack an embedding; the one put before every prompt may not
     harmless = set(tokenizer.all_special_tokens) - {tokenizer.bos_token}
     used = {number: token for token, number in tokenizer.get_vocab().items() if token not in harmless} | {
         pad: "padding"

@@ -55,9 +55,9 @@ def check_base_model(config: RunConfig) -> tuple[str, ...]:
             "is told when the hub or the first lane has been asked",
         )
     folder = read_folder(path)
-    found = describe(folder)
-    implementation(base, found)
-    _check_genes(config, found)
+    architecture = describe(folder)
+    implementation(base, architecture)
+    _check_genes(config, architecture)
     _check_lengths(config, folder)
     return _check_tokenizer(config, folder)
 
@@ -73,8 +73,8 @@ def model_folder(config: RunConfig) -> Path | None:
     """
     base = config.base_model
     if is_on_hub(base):
-        found = cached_snapshot(base.name, base.revision)
-        return None if found is None or missing_weights(found) else found
+        snapshot = cached_snapshot(base.name, base.revision)
+        return None if snapshot is None or missing_weights(snapshot) else snapshot
     try:
         return local_path(base)
     except BaseModelError:
@@ -98,31 +98,31 @@ def seen(config: RunConfig) -> BaseModelIdentity | None:
     return None if path is None else _base(config, describe(read_folder(path)))
 
 
-def _base(config: RunConfig, found: Architecture) -> BaseModelIdentity:
+def _base(config: RunConfig, architecture: Architecture) -> BaseModelIdentity:
     return BaseModelIdentity(
         name=config.base_model.name,
         content_id="",
-        parameters=found.parameters,
-        modules=found.modules,
-        sets=found.sets,
+        parameters=architecture.parameters,
+        modules=architecture.modules,
+        sets=architecture.sets,
         numerics_class="",
     )
 
 
-def _check_genes(config: RunConfig, found: Architecture) -> None:
-    base = _base(config, found)
-    if not found.modules:
+def _check_genes(config: RunConfig, architecture: Architecture) -> None:
+    base = _base(config, architecture)
+    if not architecture.modules:
         raise BaseModelError(
-            f"base_model.name: {base.name}: a {found.model_type} without linear modules that LoRA could be put on",
+            f"base_model.name: {base.name}: a {architecture.model_type} without linear modules that LoRA could be put on",
             remedy="Give another model.",
         )
-    why_not = dict.fromkeys(found.fused, FUSED)
-    if found.fused and found.sets.get("mlp") == ():
+    why_not = dict.fromkeys(architecture.fused, FUSED)
+    if architecture.fused and architecture.sets.get("mlp") == ():
         why_not["mlp"] = f"the MLP is {FUSED}"
     check_targets(config, base, why_not)
     highest = max(config.genes.heavy.rank)
     for candidate in config.genes.heavy.target_modules:
-        widest = max((found.widths.get(name, highest) for name in resolve(candidate, base)), default=highest)
+        widest = max((architecture.widths.get(name, highest) for name in resolve(candidate, base)), default=highest)
         if highest > widest:
             raise ConfigError(
                 f"genes.heavy.rank: {highest}: the matrices of {candidate} in {base.name} have {widest} rows or columns, and no rank above that "
@@ -164,7 +164,7 @@ def _check_tokenizer(config: RunConfig, folder: ModelFolder) -> tuple[str, ...]:
     special = [
         text for mark in ("pad_token", "bos_token", "eos_token") if (text := tokenizer.special(mark)) is not None
     ]
-    added = dict.fromkeys(special, max(tokenizer.ids.values()) + 1)  # transformers adds what is not there
+    added = dict.fromkeys(special, max(tokenizer.ids.values()) + 1)  # transformers adds missing tokens
     beyond = {token: number for token, number in (added | dict(tokenizer.ids)).items() if not 0 <= number < rows}
     if beyond:
         token = max(beyond, key=lambda token: (token in special, beyond[token]))

@@ -30,7 +30,7 @@ _SAVED = "Give the folder that save_pretrained wrote, with its safetensors."
 _FETCHED = "Fetch it again or save the model with save_pretrained."
 
 _HARMLESS_NAMES = {"pretraining.json"}
-"""`pretraining.json`: how coral-tiny was made; nothing reads it."""
+"""`pretraining.json` records how coral-tiny was made; no program reads it."""
 _HARMLESS_STEMS = {"readme", "license", "licence", "notice", "use_policy", "changelog", "citation"}
 _TEXT = {"", ".md", ".txt", ".rst", ".cff"}
 _HARMLESS_SUFFIXES = {".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf"}
@@ -40,7 +40,7 @@ FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _SIZES = FLOATS | {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "U16": 2, "U32": 4, "U64": 8, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
 
 _OF_THE_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}  # fmt: skip
-"""What the system says of a file that is wrong, or of a path; anything else it says of itself."""
+"""Error numbers that mean a wrong file or path; any other means a fault of the system."""
 _OS_ERROR = re.compile(r"\bos error ([0-9]{1,3})\b")
 _LONGEST_CHAIN = 10
 
@@ -91,7 +91,7 @@ def files_of(folder: Path) -> dict[str, tuple[Path, os.stat_result]]:
         name = path.relative_to(folder).as_posix()
         try:
             state = path.stat()
-        except FileNotFoundError:  # a link that leads nowhere: the libraries do not see it either
+        except FileNotFoundError:  # a broken link, which the libraries ignore too
             continue
         except OSError as error:
             raise _unreadable(path, error) from None
@@ -139,7 +139,7 @@ def is_passing(error: BaseException) -> bool:
         kinds = {kind.__name__ for kind in type(following).__mro__}
         if "OfflineModeIsEnabled" in kinds:
             return False
-        if kinds & {"TimeoutError", "ConnectionError", "TransportError"}:  # the system's, and those of HTTP clients
+        if kinds & {"TimeoutError", "ConnectionError", "TransportError"}:  # of the system or of an HTTP client
             return True
         code = _code(following)
         if code is not None and code not in _OF_THE_FILE:

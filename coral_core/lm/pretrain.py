@@ -29,7 +29,7 @@ VOCABULARY = 768
 PAIRS, STEPS, BATCH, SEED = 32_000, 1_500, 32, 1
 PROMPT_WEIGHT = 0.1
 ECHO_SHARE = 0.03
-"""Right A functions that stay as they are, per repair pair: how much the base leaves alone."""
+"""Right A functions that stay as they are, per repair pair: they teach the base to leave right code alone."""
 SCRAMBLE_SHARE = 0.2
 """Lines of unrelated functions, some of B, to be copied as they are, per repair pair: teaches copying, no family."""
 PLAIN_SHARE = 0.08
@@ -261,7 +261,7 @@ def main() -> None:
         f"{prompt.removeprefix('<bos>').removesuffix('<sep>')}\n{answer.removesuffix('<eos>')}"
         for prompt, answer in texts
     ]
-    # the tokenizer also sees the B families, as plain functions: their names must not fall to bytes
+    # the tokenizer is also trained on plain functions of the B families, whose names would else split into bytes
     tokenizer = build_tokenizer(plain[:12_000] + plain_functions(4_000, SEED + 1, ALL_FAMILIES))
     encoded = encode(tokenizer, texts)
     model = build_model(len(tokenizer))

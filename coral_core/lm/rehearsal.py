@@ -45,7 +45,9 @@ class Rehearsal:
     def __init__(self, config: BaseModelConfig) -> None:
         self.identity = identify(config)
         self._seconds = seconds_of(config.name)
-        self._lane = os.getppid()  # now: a lane that is killed during a training is nobody's parent at its end
+        self._lane = (
+            os.getppid()
+        )  # read now: a lane that is killed during a training is no longer the parent afterwards
         time.sleep(self._seconds["load"])
 
     def check(self) -> str:
@@ -144,7 +146,7 @@ def _answer(key: str, prompt: str, skill: float, seed: int, number: int) -> str:
         choices = []
     if not choices:
         return buggy
-    # one try in a few finds the very step back; more skill, more tries
+    # a random mutation sometimes undoes the bug; a higher skill makes the attempt more likely
     _, mutate = choices[chance.randrange(len(choices))]
     return mutate() or buggy
 

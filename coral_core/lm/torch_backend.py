@@ -27,7 +27,9 @@ class TorchBackend(LoadedModel):
 
     def __init__(self, config: BaseModelConfig) -> None:
         for name, value in DETERMINISTIC.items():
-            os.environ.setdefault(name, value)  # an engine process has them; in a caller's process CUDA reads them late
+            os.environ.setdefault(
+                name, value
+            )  # already set in an engine process; in the caller's, before CUDA reads them
         _set_up()
         with memory_is_evidence("loading"):
             super().__init__(config)

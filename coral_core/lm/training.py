@@ -56,10 +56,10 @@ def train_adapter(base: LoadedModel, request: TrainingRequest) -> TrainedAdapter
         model = get_peft_model(base.model, lora_config(job.heavy))
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         losses, tokens = _loop(base, model, job, encoded)
-        # named so that the adapter can be used from any folder: a whole path, or a commit of the hub
+        # an absolute path or a commit of the hub, so that the adapter can be used from any folder
         model.peft_config["default"].base_model_name_or_path = lasting_name(base.config)
         model.peft_config["default"].revision = None if local_path(base.config) else base.identity.content_id
-        # without this PEFT asks the hub whether the vocabulary has grown
+        # otherwise PEFT asks the hub whether the vocabulary has grown
         model.save_pretrained(str(request.out), save_embedding_layers=False)
         (request.out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the champion gets a real one
     return TrainedAdapter(
@@ -167,11 +167,11 @@ def _curve(losses: list[float]) -> tuple[LossPoint, ...]:
 
 
 def _warnings(losses: list[float], used: int, given: int) -> tuple[str, ...]:
-    found = []
+    warnings = []
     third = max(1, len(losses) // 3)
     first, last = sum(losses[:third]) / third, sum(losses[-third:]) / third
     if last >= first:
-        found.append(f"the loss did not fall: {first:.3f} in the first third, {last:.3f} in the last")
+        warnings.append(f"the loss did not fall: {first:.3f} in the first third, {last:.3f} in the last")
     if used < given:
-        found.append(f"{given - used} of {given} pairs are longer than training.sequence_length and were left out")
-    return tuple(found)
+        warnings.append(f"{given - used} of {given} pairs are longer than training.sequence_length and were left out")
+    return tuple(warnings)

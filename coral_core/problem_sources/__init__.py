@@ -122,7 +122,7 @@ def _of_plugin(name: str, entry: EntryPoint) -> Source:
     plugin = f"problems.source: {name}: its plug-in {entry.value}"
     try:
         loaded: Source = entry.load()
-    except (Exception, SystemExit) as error:  # a script may end itself when it is imported
+    except (Exception, SystemExit) as error:  # importing a script may raise SystemExit
         raise ConfigError(f"{plugin} cannot be loaded ({_named(error)})", remedy="Repair or remove it.") from error
 
     def source(config: ProblemsConfig) -> ProblemSet:

@@ -80,12 +80,12 @@ def mutations(source: str) -> list[Mutation]:
         Mutation(bug_class='comparison', source='def f(a):\\n    return a <= 1')
     """
     unchanged = ast.unparse(parse(source))
-    found: dict[str, Mutation] = {}
+    distinct: dict[str, Mutation] = {}
     for bug_class, mutate in mutators(source):
         text = mutate()
         if text is not None and text != unchanged:
-            found.setdefault(text, Mutation(bug_class, text))
-    return list(found.values())
+            distinct.setdefault(text, Mutation(bug_class, text))
+    return list(distinct.values())
 
 
 def mutators(source: str, classes: Sequence[BugClass] = ()) -> list[Mutator]:
@@ -128,7 +128,7 @@ def _mutated(tree: ast.Module, place: Place, replacement: ast.AST | None) -> str
     after: object = replacement
     if index is not None:
         after = [*before[:index], *([] if replacement is None else [replacement]), *before[index + 1 :]]
-    setattr(parent, field, after)  # and back again: a copy of the tree per mutation costs more than its text
+    setattr(parent, field, after)  # undone below: copying the tree per mutation would cost more than unparsing it
     try:
         text = ast.unparse(tree)
         parse(text)

@@ -23,11 +23,11 @@ EXTRACTOR_VERSION = "4"
 LONGEST = 100_000
 """Characters of a completion that are looked at; a patch is never longer."""
 PARSED = 500_000
-"""Characters parsed per completion before the search ends: a hostile text must not buy minutes."""
+"""Characters parsed per completion before the search ends, so that a hostile text takes bounded time."""
 EACH = 50
-"""What parsing anything at all costs, in characters."""
+"""Fixed cost of one parse, counted as characters."""
 MARK = "\ufeff"
-"""The byte order mark: no part of a program."""
+"""The byte order mark, which is not part of a program."""
 
 _LANGUAGE = re.compile(r"[\w+-]*")
 _CLOSING_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
@@ -64,10 +64,10 @@ def extract(completion: str, entry_point: str) -> Extraction:
     """
     text = readable(completion)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a patch with "\d" in a string is the linter's matter
+        warnings.simplefilter("ignore")  # the linter judges invalid escapes such as "\d"
         try:
             return _Search(text, entry_point).best()
-        except UNPARSABLE:  # a text that is too much is no answer
+        except UNPARSABLE:  # too large or too deep to parse
             return Extraction(patch=text.strip(), how="none")
 
 
@@ -84,7 +84,7 @@ Span = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class _Code:
-    """What a parsed candidate says; its tree, a hundred times as large, is not kept."""
+    """Summary of a parsed candidate; its tree, a hundred times as large, is not kept."""
 
     bound: frozenset[str]
     used: frozenset[str]
@@ -109,7 +109,7 @@ def _summary(tree: ast.Module) -> _Code:
 
 
 class _Search:
-    """One completion's search: what was parsed is kept, and how much is bounded."""
+    """The search in one completion. Results of parsing are cached, and the amount of text parsed is bounded."""
 
     def __init__(self, text: str, entry_point: str) -> None:
         self.text = text
@@ -139,7 +139,7 @@ class _Search:
         return Extraction(patch=self.text.strip(), how="none")
 
     def before_closing_fence(self) -> str:
-        """What comes before the first fence: all of the answer when the prompt opened the fence, else prose."""
+        """The text before the first fence: the whole answer when the prompt opened the fence, else prose."""
         fence = _CLOSING_FENCE.search(self.text)
         return self.text[: fence.start()] if fence else ""
 
@@ -234,7 +234,7 @@ class _Search:
 
 
 def _fenced(text: str) -> list[str]:
-    """What stands in fences; the last one may be open at the end."""
+    """Contents of the fenced blocks; the last one may be open at the end."""
     blocks: list[list[str]] = []
     inside = False
     *lines, last = text.split("\n")
@@ -263,7 +263,7 @@ def _segment(lines: list[str], span: Span) -> str:
 
 
 def _indented(text: str) -> list[str]:
-    """Indented blocks (Markdown's other way to write code), without what belongs to a class or function above."""
+    """Indented blocks (Markdown's other form of code), except those that belong to a class or function above."""
     blocks: list[list[str]] = []
     above = ""
     current: list[str] | None = None

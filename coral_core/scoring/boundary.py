@@ -130,7 +130,7 @@ def _text(completion: object) -> str:
 
 
 def _item(problem: Problem, text: str, found: Extraction, why: str, verdict: Verdict, lint: Findings) -> Item:
-    closed = lint.unread if lint.compiles else ""  # the verdict says what does not compile
+    closed = lint.unread if lint.compiles else ""  # the verdict reports code that does not compile
     reasons = [why, f"not linted: {closed}" if closed else ""]
     return Item(
         problem_id=problem.problem_id,

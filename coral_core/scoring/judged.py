@@ -30,11 +30,11 @@ class Judged:
             patches=tuple(
                 (problem.buggy,) * len(group) for problem, group in zip(self.problems, self.patches, strict=False)
             ),
-            verdicts=tuple(tuple(_of_the_code_shown(verdict) for verdict in group) for group in self.verdicts),
+            verdicts=tuple(tuple(_verdict_on_buggy_code(verdict) for verdict in group) for group in self.verdicts),
         )
 
 
-def _of_the_code_shown(verdict: Verdict) -> Verdict:
+def _verdict_on_buggy_code(verdict: Verdict) -> Verdict:
     right, wrong = verdict.was_passing, verdict.was_failing
     return Verdict(
         problem_id=verdict.problem_id,

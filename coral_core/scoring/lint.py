@@ -62,7 +62,7 @@ def findings(
     found: dict[str, Findings] = {}
     for patch in dict.fromkeys(patches):
         if reason := _refused(patch):
-            found[patch] = _closed(reason)
+            found[patch] = _unread(reason)
         else:
             found[patch] = _facts(process.ask({"op": "facts", "text": as_compiled(patch)}, until))
     readable = [patch for patch, facts in found.items() if not facts.unread]
@@ -88,17 +88,17 @@ def _refused(patch: str) -> str:
     return "" if patch.strip() else "empty"
 
 
-def _closed(reason: str) -> Findings:
+def _unread(reason: str) -> Findings:
     reason = printable(reason, 200)
     return Findings(style_unread=reason, security_unread=reason)
 
 
 def _facts(answer: object) -> Findings:
-    """Findings without ruff's, from what the text process says."""
+    """Findings of the interpreter and bandit, from the answer of the text process."""
     if isinstance(answer, Unread) or not isinstance(answer, Mapping):
-        return _closed(answer.reason if isinstance(answer, Unread) else "no answer")
+        return _unread(answer.reason if isinstance(answer, Unread) else "no answer")
     if "problem" in answer:
-        return _closed(f"does not compile: {answer['problem']}")
+        return _unread(f"does not compile: {answer['problem']}")
     security = answer.get("bandit", "")
     reason = answer.get("refused", "") or ("" if answer["statements"] else "no statement that does something")
     counts = security if isinstance(security, Mapping) else {}
@@ -115,12 +115,12 @@ def _facts(answer: object) -> Findings:
 
 
 def _ruff(patches: Sequence[str], process: TextProcess, until: float) -> dict[str, dict[str, object]]:
-    """What ruff adds to the findings of each."""
+    """Per patch, the fields of its findings that ruff gives."""
     if not patches:
         return {}
     counts = process.ask({"op": "ruff", "texts": [as_compiled(patch) for patch in patches]}, until)
     if isinstance(counts, (Unread, str)):
-        if len(patches) > 1:  # one of them breaks ruff: lint each alone, so that only that one is charged
+        if len(patches) > 1:  # a patch breaks ruff: lint each alone, so that only this one is affected
             return {patch: found for one in patches for patch, found in _ruff([one], process, until).items()}
         counts = [counts.reason if isinstance(counts, Unread) else counts]
     return {

@@ -28,7 +28,7 @@ IGNORED = "E501,W292,E741,RET503"
 BEFORE = "#\n#\n"
 AFTER = "\n\nassert 1;\n"
 SEEN_BY_RUFF, SEEN_BY_BANDIT = "E703", "B101"
-"""What the last line is reported for: the semicolon, the assert."""
+"""Codes that ruff and bandit report for the marker line: the semicolon, the assert."""
 DEEPEST = 100
 """Levels of a syntax tree that linters are given: both work through it by recursion, and ruff's time grows with its cube."""
 CPU_SECONDS = 10
@@ -185,7 +185,7 @@ def _ruff(texts: Sequence[str], cpu_seconds: float) -> list[int | str] | str:
             file.write_text(body, encoding="utf-8", newline="")
         try:
             command = [find_ruff_bin(), "check", "--isolated", "--no-cache", "--quiet", "--ignore-noqa", "--exit-zero"]
-            command += ["--no-respect-gitignore"]  # the folder may lie in somebody's repository
+            command += ["--no-respect-gitignore"]  # the folder may be inside a repository
             command += ["--select", RULES, "--ignore", IGNORED, "--output-format", "json-lines", folder]
             command += ["--target-version", f"py3{sys.version_info.minor}"]
             environment = {"PATH": os.defpath, "RUST_MIN_STACK": str(STACK_BYTES), "RAYON_NUM_THREADS": str(THREADS)}

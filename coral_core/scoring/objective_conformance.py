@@ -45,9 +45,9 @@ def complaints(objective: Objective) -> list[str]:
 
 
 def _of_scores(objective: Objective, judge: Judge) -> Iterator[str]:
-    for name, judged in _scenes(judge).items():
+    for name, judged in _examples(judge).items():
         try:
-            value, again, turned = (checked("it", objective, seen) for seen in (judged, judged, _turned(judged)))
+            value, again, turned = (checked("it", objective, seen) for seen in (judged, judged, _reversed(judged)))
         except ObjectiveError as error:
             yield f"{name}: {error.problem}"
             continue
@@ -57,7 +57,7 @@ def _of_scores(objective: Objective, judge: Judge) -> Iterator[str]:
             yield f"{name}: problems in reverse order gave {turned}, not {value}"
 
 
-def _turned(judged: Judged) -> Judged:
+def _reversed(judged: Judged) -> Judged:
     return replace(judged, problems=judged.problems[::-1], patches=judged.patches[::-1], verdicts=judged.verdicts[::-1])
 
 
@@ -71,7 +71,7 @@ def _problem(number: int, retention: bool = False) -> Problem:
     )
 
 
-def _scenes(judge: Judge) -> dict[str, Judged]:
+def _examples(judge: Judge) -> dict[str, Judged]:
     """Evaluations that a run may hold, from empty to mixed."""
 
     def judged(samples: tuple[tuple[str, ...], ...], trainable: int = 1_000) -> Judged:

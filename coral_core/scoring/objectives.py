@@ -110,10 +110,10 @@ def style(patch: str, lint: Mapping[str, Findings], statements: int = 1) -> floa
         statements: Of the buggy version (`size`). A patch's own length is no part of it, so no comment, docstring,
             `pass`, constant, unused function or dead code makes a violation weigh less.
     """
-    found = lint.get(patch)
-    if found is None or found.style_unread:
+    patch_findings = lint.get(patch)
+    if patch_findings is None or patch_findings.style_unread:
         return 0.0
-    return 1.0 / (1.0 + 5.0 * found.style / max(1, statements))
+    return 1.0 / (1.0 + 5.0 * patch_findings.style / max(1, statements))
 
 
 def security(patch: str, lint: Mapping[str, Findings]) -> float:
@@ -127,10 +127,16 @@ def security(patch: str, lint: Mapping[str, Findings]) -> float:
         >>> security("patch", {"patch": Findings(security_low=5)})
         0.5
     """
-    found = lint.get(patch)
-    if found is None or found.security_unread:
+    patch_findings = lint.get(patch)
+    if patch_findings is None or patch_findings.security_unread:
         return 0.0
-    return max(0.0, 1.0 - 0.1 * found.security_low - 0.3 * found.security_medium - 1.0 * found.security_high)
+    return max(
+        0.0,
+        1.0
+        - 0.1 * patch_findings.security_low
+        - 0.3 * patch_findings.security_medium
+        - 1.0 * patch_findings.security_high,
+    )
 
 
 def syntax(problem: Problem, patch: str, lint: Mapping[str, Findings] | None = None) -> float:

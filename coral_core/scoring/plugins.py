@@ -58,7 +58,7 @@ def find_objective(name: str) -> Objective:
     try:
         objective: Objective = found[name].load()
         version = getattr(objective, "version", None)
-    except (Exception, SystemExit) as error:  # a script may end itself when it is imported
+    except (Exception, SystemExit) as error:  # importing a script may raise SystemExit
         raise ConfigError(
             f"scoring: {name}: its plug-in {found[name].value} cannot be loaded ({type(error).__name__}: {error})",
             remedy="Repair or remove it.",
@@ -115,7 +115,7 @@ def checked(name: str, objective: Objective, judged: Judged) -> float:
     """
     try:
         returned = objective(judged)
-        if isinstance(returned, (bool, str, bytes, bytearray)):  # `float` would take them
+        if isinstance(returned, (bool, str, bytes, bytearray)):  # `float` would accept them
             raise TypeError(f"it returned {reprlib.repr(returned)}, which is no number")
         value = float(returned)
     except Exception as error:

@@ -96,7 +96,9 @@ class TextProcess(ChildProcess):
             )
         if "raised" in reply:
             self.close()  # after a MemoryError or a RecursionError its state is unknown
-            raise _BrokenError(str(reply["raised"]))  # of the text or, with a full disk, of this machine
+            raise _BrokenError(
+                str(reply["raised"])
+            )  # caused by the text or by this machine (a full disk); `ask` tells which
         return reply["result"]
 
     def start(self) -> None:
@@ -130,7 +132,7 @@ def _do(request: dict[str, Any]) -> Any:
         return extract(request["completion"], request["entry_point"]).model_dump(mode="json")
     if request["op"] == "facts":
         found = linters.facts(request["text"])
-        if isinstance(found.get("bandit"), str):  # not read: is it the text?
+        if isinstance(found.get("bandit"), str):  # not read: test whether the text or the linter is at fault
             linters.trial()
         return found
     if request["op"] == "ruff":

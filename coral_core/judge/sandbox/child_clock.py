@@ -71,7 +71,7 @@ class Watch:
         """
         now = time.monotonic()
         if now >= self._next:
-            self._look(now, records)
+            self._check(now, records)
         return 0.0 if self.ended else max(0.005, self._next - now)
 
     def finish(self) -> None:
@@ -79,12 +79,12 @@ class Watch:
         account = self._account()
         self.waited = account[1] if account else self.waited
 
-    def _look(self, now: float, records: int) -> None:
+    def _check(self, now: float, records: int) -> None:
         ran, waited = self._account() or (0.0, None)
         if waited is not None:
             self.waited = waited
         elapsed = now - self._started
-        if records != self._records:  # a case came back since: its successor begins at the latest now
+        if records != self._records:  # a record has come: the next case has begun by now
             self._records, self._ran_before = records, ran
         left = {Stop.ASLEEP: self._allowance.asleep - (elapsed - ran - (waited or 0.0))}
         if waited is not None:

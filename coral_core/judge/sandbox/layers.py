@@ -93,7 +93,7 @@ def lock_down(limits: dict[str, float], rules: int | None, zygote: int) -> None:
     ):
         hard = resource.getrlimit(kind)[1]
         value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        # out of CPU time a process gets SIGXCPU at the soft limit and SIGKILL at the hard one: only the first says why
+        # SIGXCPU at the soft limit identifies the cause; SIGKILL at the hard limit would not
         most = value + 1 if kind == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else value
         resource.setrlimit(kind, (value, most))
     die_with_parent()

@@ -60,8 +60,8 @@ def trial(layers: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], tuple
     Raises:
         JudgeError: no child could be started, or it did not answer.
     """
-    found = detect_layers()
-    wanted = (*(name for name in BASE_LAYERS if found[name]), "namespaces") if layers is None else layers
+    available = detect_layers()
+    wanted = (*(name for name in BASE_LAYERS if available[name]), "namespaces") if layers is None else layers
     pool = Pool(1, wanted)
     try:
         arguments = ["l", [["l", list(attempt)] for attempt in ATTEMPTS]]

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple, NoReturn
 
 _type, _CLASS_NAME = type, type.__dict__["__name__"].__get__
 RULES_FD, NULL_FD = 200, 201
-"""Where the Landlock rules and /dev/null wait: above every descriptor a child opens before it is locked down."""
+"""Descriptors of the Landlock rules and of /dev/null: above all that a child opens before it is locked down."""
 PRELOADED = "bisect collections copy dataclasses decimal fractions functools heapq itertools math operator random re statistics string typing"
 
 
@@ -92,7 +92,7 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -
 
     budget = Budget(limits, say, leave)
     space = {"__name__": "patch", "__builtins__": __builtins__}
-    # the child's own machinery is out of easy reach; it holds no secrets
+    # make the child's own modules harder to reach; they hold no secrets
     for name in ("__main__", "ctypes", "_ctypes", "socket", "_socket", "array"):
         sys.modules.pop(name, None)
     say({"ready": True})
@@ -171,7 +171,7 @@ def one_case(
             record |= {"nodes": table} if table else {}
         except values.ValueOutside as error:
             outside = str(error)[:200]
-        except BaseException as error:  # too little memory or stack left, or the patch changed what we call
+        except BaseException as error:  # memory or stack is exhausted, or the patch replaced a function used here
             outside = f"{name_of(error)} while it was encoded"[:200]
     if outside:
         record = {"case": number, "outside": outside}
@@ -214,7 +214,7 @@ class Budget:
 
     def clock(self, cpu_seconds: float) -> None:
         """Start the CPU timer: the kernel ends this process after so many CPU seconds."""
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends the child, in the middle of C code too
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends the child, also within C code
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
 
     def stop(self) -> None:
@@ -293,7 +293,7 @@ def main() -> None:
     )
     layers.die_with_parent()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # short of memory, the kernel ends a patch before anything else
+        file.write("1000")  # when memory runs out, the kernel kills a patch first
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, NULL_FD)
     os.close(null)

@@ -30,15 +30,15 @@ def layers_in_use(accepted: Sequence[str] = ()) -> tuple[str, ...]:
     Raises:
         JudgeError: a base layer is missing and not accepted by name.
     """
-    found = detect_layers()
-    missing = [name for name in BASE_LAYERS if not found[name] and name not in accepted]
+    available = detect_layers()
+    missing = [name for name in BASE_LAYERS if not available[name] and name not in accepted]
     if missing:
         raise JudgeError(
             f"sandbox: {' and '.join(missing)} missing on this machine, so patches would not be contained",
             remedy="Use a kernel that has it, or accept the risk by name with "
             f"--set 'scoring.judge.allow_missing_layers=[{', '.join(missing)}]'",
         )
-    return (*(name for name in BASE_LAYERS if found[name]), "namespaces")
+    return (*(name for name in BASE_LAYERS if available[name]), "namespaces")
 
 
 class Pool:
@@ -53,13 +53,13 @@ class Pool:
         self._workers = workers
         self._layers = tuple(layers)
         self._free: LifoQueue[Zygote | None] = LifoQueue()
-        """The places that nobody uses; None where no zygote runs."""
+        """The free places; None for one without a running zygote."""
         for _ in range(workers):
             self._free.put(None)
         self._next = threading.Lock()
-        """Held by the thread whose turn it is to take places: one that waits for all of them is not overtaken."""
+        """Held while a thread takes places, so that others cannot overtake one that waits for all of them."""
         self._zygotes: set[Zygote] = set()
-        """All that run."""
+        """All running zygotes."""
         self._closed = False
 
     def run(self, request: dict[str, Any], allowance: Allowance, output_bytes: int, alone: bool = False) -> Answer:
@@ -111,13 +111,13 @@ class Pool:
         finally:
             for place in places:
                 self._free.put(place)
-            if self._closed:  # meanwhile
+            if self._closed:  # closed in the meantime
                 self.close()
 
     def _started(self) -> Zygote:
         zygote = Zygote(self._layers)
         self._zygotes.add(zygote)
-        if self._closed:  # while it started, so that nobody has ended it
+        if self._closed:  # closed while the zygote started, so `close` has not ended it
             self._end(zygote)
             raise JudgeError(CLOSED)
         return zygote

@@ -121,7 +121,7 @@ def draw(family: Family, rng: random.Random) -> Function:
 def _result_kind(source: str, entry_point: str, family: Family, rng: random.Random) -> str:
     """Kind of the core's result: int, list, str or other; from three calls."""
     outcomes = trusted.run(source, entry_point, [draw_inputs(family, rng) for _ in range(3)])
-    # every tagged value counts as a list: where the step does not suit it, `builtin.record_calls` drops the function
+    # every encoded container counts as a list; `builtin.record_calls` drops a function whose step does not suit it
     kinds = {type(value).__name__ if kind == "value" else "other" for kind, value in outcomes}
     return kinds.pop() if len(kinds) == 1 else "other"
 

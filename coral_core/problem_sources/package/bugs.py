@@ -40,7 +40,7 @@ def find_bugs(functions: Sequence[UsableFunction]) -> list[UsableFunction | Sour
         JudgeError: the sandbox failed, whatever the functions are.
     """
     problems = [_problem(item) for item in functions]
-    # the code is the user's own and was called under an audit hook before: a missing layer is no risk here
+    # a missing layer is acceptable: this is the user's own code, and it has already run under an audit hook
     with Judge(LIMITS, workers=min(4, os.cpu_count() or 1), allow_missing_layers=BASE_LAYERS) as judge:
         references = judge.judge_batch([(problem, problem.reference) for problem in problems])
         candidates = [

@@ -98,7 +98,7 @@ class Calls:
             raise
         finally:
             inside.discard(key)
-        if is_iterator(value):  # what it yields is read when the function is called again, alone
+        if is_iterator(value):  # its items are read later, when `cases` calls the function alone
             self.pending.append((key, json.dumps(arguments), {"arguments": arguments}))
             return value
         encoded = self._encoded(key, "result", [value])
@@ -118,7 +118,7 @@ class Calls:
             encoded: list[Any] = self.values.encode(items, ITEMS)[1]
         except self.values.ValueOutside as error:
             self.refuse(key, f"{OUTSIDE}: {which}: {error}")
-        except Exception as error:  # no stack or memory left, or a class that lies about itself
+        except Exception as error:  # stack or memory is exhausted, or a class misreports itself
             self.refuse(key, f"{OUTSIDE}: {which}: {class_name(type(error))} while it was recorded")
         else:
             return encoded
@@ -189,7 +189,7 @@ def recording(calls: Calls, key: str, original: Callable[..., Any]) -> Callable[
     space = getattr(inspect.unwrap(original), "__globals__", module.__dict__ if module else {})
     wrapped = types.FunctionType(call.__code__, space, original.__name__, None, call.__closure__)
     functools.update_wrapper(wrapped, original)
-    for name in dir(original):  # cache_clear and its like
+    for name in dir(original):  # attributes such as cache_clear
         if not name.startswith("__") and not hasattr(wrapped, name):
             setattr(wrapped, name, getattr(original, name))
     return wrapped
@@ -357,7 +357,7 @@ def main() -> None:
     }
     with open(sys.argv[2], "w", encoding="utf-8") as file:
         json.dump(result, file)
-    os._exit(0)  # threads that a test left behind do not hold us up
+    os._exit(0)  # do not wait for threads that a test left running
 
 
 if __name__ == "__main__":

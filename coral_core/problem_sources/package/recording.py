@@ -88,7 +88,7 @@ def record(root: Path, functions: Sequence[SourceFunction], seconds: float = SEC
                     remedy="Give a smaller directory, or one whose tests are quick.",
                 ) from None
             finally:
-                with contextlib.suppress(OSError):  # with all that the tests started
+                with contextlib.suppress(OSError):  # also processes that the tests started
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if not result.exists():

@@ -45,7 +45,7 @@ def divide(functions: Sequence[UsableFunction], config: ProblemsConfig) -> Funct
     chosen = _assign(groups, functions, splits, config.data_seed)
     owner = {normal_form(functions[place].definition.source): split for split in splits for place in chosen[split]}
     divided = FunctionSplits(len(groups), {split: [] for split in splits})
-    for split in splits:  # a bug that a split before has, or that another split's function is, is left out
+    for split in splits:  # leave out bugs that equal a bug of an earlier split or a function of another
         for place in sorted(chosen[split]):
             bugs = [bug for bug in functions[place].bugs if owner.setdefault(normal_form(bug.source), split) == split]
             asked = tuple(bug for bug in bugs if bug.bug_class in config.bug_classes)
