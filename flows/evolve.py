@@ -35,16 +35,17 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     """Search for the best adapter.
 
     Args:
-        config: The whole configuration, which in the Prefect UI is this form; what is left as it is keeps the value shown.
+        config: The whole configuration. In the Prefect UI it is this form; fields that are not changed keep the value shown.
         edition: Another number makes a new run with other seeds; a repeat of a number is a replay. Left out: the date
-            (YYYYMMDD) for a scheduled run, with hour and minute for another one of that date, else 1.
-        overrides: Leave it out: what `coral evolve` was given with --set and put into config, kept with the run.
+            (YYYYMMDD) for a scheduled run, with hour and minute for a second one of that date, else 1.
+        overrides: Leave it out. `coral evolve` records here the values of --set, which `config` already contains.
 
     Returns:
-        run_id, champion and where the run's folder is.
+        A dict with `run_id`, `champion` (id of a genome) and `folder` (path of the run); a state Cancelled when the flow
+        run was cancelled.
 
     Raises:
-        ConfigError: the configuration comes from the server and names a place outside the roots of this machine.
+        ConfigError: The configuration comes from the server and names a path outside the roots of this machine.
     """
     memory.keep_level()
     outlive_worker()
@@ -75,19 +76,19 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
 
 
 def _scheduled_start() -> datetime | None:
-    """When a schedule wanted this run to start; None for a run by hand."""
+    """Time at which a schedule planned the start of this run; None for a run by hand."""
     return flow_run.scheduled_start_time if "auto-scheduled" in (flow_run.tags or []) else None
 
 
 class _Shown:
-    """Runs one evolution with everything that shows it."""
+    """Runs one evolution with its artifacts, events and pause state."""
 
     def __init__(self, flow_run_id: str) -> None:
         self._flow_run_id = flow_run_id
         self.champion = ""
 
     async def run(self, evolution: Evolution) -> bool:
-        """False when the flow run was cancelled."""
+        """Run the evolution to its end. False when the flow run was cancelled first."""
         publisher = artifacts.Publisher(evolution.folder, evolution.store, self._flow_run_id)
         evolution.steps = PrefectSteps(evolution.store, publisher)
         evolution.listeners += [EventFeed(evolution.folder.run_id), publisher, PauseState(self._flow_run_id)]

@@ -39,9 +39,9 @@ log = logging.getLogger("coral.lane")
 Text = Annotated[str, Field(max_length=4096)]
 Slot = Annotated[int, Field(ge=0, le=1_000_000)]
 Linger = Annotated[float, Field(ge=0, le=3600.0, allow_inf_nan=False)]
-"""As `infra.linger`: a lane that waits keeps its place, so nobody may have it wait for ever."""
+"""As `infra.linger`, an hour at most, since a waiting lane occupies a place of the pool."""
 BY_HAND = "by-hand"
-"""Whose account pays for what no evolution asked for."""
+"""Run id whose account pays for work that no evolution submitted."""
 
 
 class Patch(Frozen):
@@ -60,10 +60,10 @@ def train_adapters(store: Text, installation: Text = "", code: Text = "", linger
 
     Args:
         store: Directory of the store, the same on every machine; below a root of this one (docs/security.md).
-        installation: What the evolution read as the store's name; empty: not checked.
+        installation: Name of the store, as the evolution has read it; empty: not checked.
         code: The evolution's version of CORAL-X; empty: not checked.
-        linger: Seconds without a job after which the lane ends, an hour at most.
-        slot: Number of the lane, for people.
+        linger: Seconds without a job after which the lane ends, 0 to 3600.
+        slot: Number of the lane, shown in its name.
     """
     return _lane("training", store, installation, code, linger)
 
@@ -72,7 +72,15 @@ def train_adapters(store: Text, installation: Text = "", code: Text = "", linger
 def evaluate_genomes(
     store: Text, installation: Text = "", code: Text = "", linger: Linger = 30.0, slot: Slot = 0
 ) -> Any:
-    """A lane of the evaluation queue, which also holds test jobs. Arguments as of `train_adapters`."""
+    """A lane of the evaluation queue, which also holds test jobs.
+
+    Args:
+        store: Directory of the store, the same on every machine; below a root of this one (docs/security.md).
+        installation: Name of the store, as the evolution has read it; empty: not checked.
+        code: The evolution's version of CORAL-X; empty: not checked.
+        linger: Seconds without a job after which the lane ends, 0 to 3600.
+        slot: Number of the lane, shown in its name.
+    """
     return _lane("evaluation", store, installation, code, linger)
 
 
@@ -81,18 +89,19 @@ def test_patches(patches: Patches, config: RunConfig | None = None) -> list[dict
     """Judge code against problems, without a model.
 
     Args:
-        patches: 10,000 at most.
-        config: Names the problems, the judge's limits, and the store whose budget pays; left out: the defaults, and nobody pays.
+        patches: Problems and code; 10,000 at most.
+        config: Names the problems, the judge's limits, and the store whose budget pays. Left out: the defaults, and no
+            budget is charged.
 
     Returns:
-        A verdict for each patch.
+        The test result of each patch with its verdict, as JSON, in the order of `patches`.
 
     Raises:
-        BudgetClosedError: what `config` allows to spend is spent; nothing was judged.
-        ConfigError: `config` names a place outside the roots of this machine; nothing was read or run.
+        BudgetClosedError: The budget of `config` is spent; nothing was judged.
+        ConfigError: `config` names a path outside the roots of this machine; nothing was read or run.
     """
     outlive_worker()
-    settings = config or parse_config("", "the defaults")  # of which nothing is read or written
+    settings = config or parse_config("", "the defaults")  # neither its store nor its runs are read or written
     if config is not None and (held_to := roots()) is not None:
         held_to.check_config(config)
     jobs = [job_for_patch(settings, item.problem, item.patch) for item in patches]
@@ -107,10 +116,10 @@ def test_patches(patches: Patches, config: RunConfig | None = None) -> list[dict
 
 @contextlib.contextmanager
 def _booked(store: Store, config: RunConfig, jobs: Sequence[TestJob], allowed: float) -> Iterator[None]:
-    """Put what runs within, `allowed` seconds at most, on the ledger of `store`.
+    """Charge the time of the body, `allowed` seconds at most, to the ledger of `store`.
 
     Raises:
-        BudgetClosedError: the budget allows no more work.
+        BudgetClosedError: The budget allows no more work.
     """
     store.prepare()
     ledger = ledger_of(config, store, BY_HAND)

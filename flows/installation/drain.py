@@ -25,11 +25,14 @@ class Ended(Frozen):
 
 
 def cancel_everything(url: str, leave_local: bool) -> Ended:
-    """Cancel all flow runs on the pools and evolutions elsewhere that use them; wait until they have ended.
+    """Cancel all flow runs on the pools, and evolutions elsewhere that use them; wait until they have ended.
 
     Args:
         url: The API of the installation.
-        leave_local: Leave evolutions alone that use no pool (`infra.executor` is not work-pools); the server stays for them.
+        leave_local: Do not cancel evolutions that use no pool (`infra.executor` is not work-pools).
+
+    Returns:
+        What was cancelled; nothing when the server cannot be reached, a `problem` when it refused.
     """
     try:
         with RestClient(url) as client:
@@ -46,7 +49,7 @@ def cancel_everything(url: str, leave_local: bool) -> Ended:
                 time.sleep(0.5)
                 left = client.flow_runs(flow_run_query(states=LIVING, ids=[run.id for run in left]))
             hanging = [run for run in left if not run.work_pool_name]
-            for run in hanging:  # most likely its process is gone, so nothing else would record its end
+            for run in hanging:  # its process has probably died, so nothing else would record the end
                 client.set_state(run.id, "CANCELLED", "coral down", force=True)
             return Ended(
                 on_pools=len(on_pools),
@@ -67,7 +70,20 @@ def _executor(run: FlowRun) -> str:
 
 
 def drain(url: str, pool: str, seconds: float) -> Iterator[str]:
-    """Pause `pool` and wait until nothing runs there; yields progress messages. Raises `ConfigError`, `ApiError`."""
+    """Pause a work pool and wait until no flow run works there.
+
+    Args:
+        url: The API of the installation.
+        pool: Name of the work pool.
+        seconds: Longest wait; the pool stays paused when it is exceeded.
+
+    Yields:
+        Progress messages.
+
+    Raises:
+        ConfigError: There is no such pool, or flow runs still work after `seconds`.
+        ApiError: The API cannot be reached or refuses.
+    """
     with RestClient(url) as client:
         _pause(client, pool, True)
         yield f"paused {pool}"
@@ -87,7 +103,16 @@ def drain(url: str, pool: str, seconds: float) -> Iterator[str]:
 
 
 def undo_drain(url: str, pool: str) -> None:
-    """Let workers take flow runs of `pool` again. Raises `ConfigError`, `ApiError`."""
+    """Resume a work pool that `drain` paused.
+
+    Args:
+        url: The API of the installation.
+        pool: Name of the work pool.
+
+    Raises:
+        ConfigError: There is no such pool.
+        ApiError: The API cannot be reached or refuses.
+    """
     with RestClient(url) as client:
         _pause(client, pool, False)
 

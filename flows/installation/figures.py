@@ -1,6 +1,6 @@
 """State of an installation (pools, lanes, jobs, store, evolutions), as `coral status` and the metrics endpoint show it.
 
-Values from the store's files are there also when the Prefect API cannot be reached; values from the API are null then.
+When the Prefect API cannot be reached, values from the API are null and values from the store's files are still read.
 """
 
 import math
@@ -27,7 +27,7 @@ FRESH_SECONDS = 30.0
 """A lane whose note is older counts as offline."""
 MOST_EVOLUTIONS = 10
 UNREADABLE = (CoralError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What reading a run's files raises where they are not as they were written."""
+"""Exceptions that reading a damaged run folder may raise."""
 
 
 class ApiFigures(Frozen):
@@ -40,7 +40,12 @@ class ApiFigures(Frozen):
 
     @classmethod
     def of_error(cls, url: str | None, error: CoralError) -> "ApiFigures":
-        """An API that cannot be used, or that is not configured."""
+        """The state of an API that cannot be used.
+
+        Args:
+            url: Its URL; None when none is configured.
+            error: Why it cannot be used; gives problem and remedy.
+        """
         return cls(url=url, problem=error.problem, remedy=error.remedy)
 
 
@@ -131,8 +136,11 @@ def figures(
         place: Path of the store.
         runs: Directory of the runs.
         url: URL of the Prefect API; None when none is configured.
-        error: Why there is none.
+        error: Why there is none; read only where `url` is None.
         answer_seconds: Longest wait for one answer of the API, in seconds.
+
+    Returns:
+        The state; an API that does not answer is recorded in it and raises nothing.
     """
     store = Store(place)
     pools: tuple[PoolStatus, ...] = ()
@@ -159,7 +167,7 @@ def figures(
 
 
 def _obstacles(client: RestClient) -> list[StartObstacle]:
-    """Of deployments of `coral setup`, where it was run at all."""
+    """Obstacles of the deployments of `coral setup`; none when it was never run, so that no deployment exists."""
     deployments = read_deployments(client)
     return [
         StartObstacle(deployment=deployment.name, text=obstacle.problem, todo=obstacle.remedy)
@@ -207,12 +215,24 @@ def _jobs(queue: QueueStatus) -> dict[str, object]:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """To the millisecond; None of nothing."""
+    """Arithmetic mean of `values`, rounded to 3 decimals; None for an empty sequence."""
     return round(statistics.fmean(values), 3) if values else None
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that at least `share` of `values` do not exceed (nearest rank); None of nothing."""
+    """Percentile of `values` by the nearest-rank method, rounded to 3 decimals.
+
+    Args:
+        values: In any order.
+        share: In (0, 1]; 0.95 is the 95th percentile.
+
+    Returns:
+        The smallest value that at least `share` of `values` do not exceed; None for an empty sequence.
+
+    Example:
+        >>> percentile([4.0, 1.0, 3.0, 2.0], 0.75)
+        3.0
+    """
     return round(sorted(values)[math.ceil(share * len(values)) - 1], 3) if values else None
 
 
@@ -237,7 +257,15 @@ def _evolutions(runs: str, store: Store) -> tuple[list[EvolutionFigures], list[U
 
 
 def first_line(folder: RunFolder, error: Exception) -> str:
-    """What is wrong with the files of a run; where the configuration itself is broken, its reader's message."""
+    """One line that says what is wrong with the files of a run.
+
+    Args:
+        folder: The run.
+        error: Raised while its files were read.
+
+    Returns:
+        First line of the error of its configuration where that cannot be read either, else of `error`.
+    """
     try:
         folder.config()
     except (CoralError, OSError, ValueError) as better:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from coral_core.config import RunConfig
 
 STOP_SECONDS = 30.0
-"""Longest wait for workers and flow runs that were told to end, before they are killed."""
+"""Longest wait for workers and flow runs that got SIGTERM, before they are killed."""
 KILL_SECONDS = 10.0
 WORKER = "CORAL_WORKER"
-"""Variable that a worker and its flow runs have: their pool and the home of their installation."""
+"""Environment variable of a worker and its flow runs: their pool and CORAL_HOME. It identifies their processes."""
 
 
 class WorkerError(CoralError):
@@ -43,7 +43,7 @@ def state_file() -> Path:
 
 
 def read_state() -> dict[str, Any]:
-    """URL, workers and working directory of `coral up`; empty when nothing is up."""
+    """Content of ``up.json``: `url`, `workers` and `workdir` of `coral up`; empty when nothing is up."""
     try:
         return json_object(state_file().read_bytes())
     except (OSError, ValueError):
@@ -78,13 +78,17 @@ def known_api() -> str:
 def use_api() -> str:
     """Use `known_api` for Prefect in this process and its children. Raises `ConfigError`."""
     url = known_api()
-    use_credential(url)  # before it is the configured one: what was configured for another API is not meant
+    use_credential(url)  # before the export: until then, settings made for another API are not taken for this one
     export_connection(url)
     return url
 
 
 def refuse_without_installation() -> None:
-    """Refuse work pools of a server that is started for one evolution: it has no workers. Raises `ConfigError`."""
+    """Refuse an evolution on work pools where its server would be started for it alone and so have no workers.
+
+    Raises:
+        ConfigError: No API is configured, and `coral up` is not running.
+    """
     if configured_api() or (living() and read_state().get("url") == living()):
         return
     raise ConfigError(
@@ -94,8 +98,18 @@ def refuse_without_installation() -> None:
 
 
 def refuse_what_lanes_refuse(config: "RunConfig", store: Path) -> None:
-    """Refuse at once what each lane of `coral up` would refuse: paths outside its roots. Raises `ConfigError`."""
-    from coral_core.lanes.allowed_paths import Roots  # late: commands that only look need no sources of problems
+    """Refuse, before lanes start, paths that the lanes of `coral up` would refuse: those outside their roots.
+
+    Does nothing where the API in use is not that of `coral up`.
+
+    Args:
+        config: Names the paths that lanes read.
+        store: Directory of the store.
+
+    Raises:
+        ConfigError: A path lies outside the roots of a worker.
+    """
+    from coral_core.lanes.allowed_paths import Roots  # late: it imports all sources of problems
 
     state = read_state()
     if not state.get("workdir") or state.get("url") != known_api():
@@ -110,13 +124,13 @@ def start_workers(url: str, workdir: Path | None = None) -> list[dict[str, Any]]
 
     Args:
         url: API of the workers.
-        workdir: Where their flow runs start; None: as recorded.
+        workdir: Working directory of their flow runs; None: as recorded in ``up.json``.
 
     Returns:
-        Pool, pid and log of each worker.
+        For each pool a dict with `pool`, `pid` and `log` (path) of its worker.
 
     Raises:
-        WorkerError: a worker ended at once.
+        WorkerError: A worker ended within a second.
     """
     with locked(coral_home(), "up"):
         if read_state().get("url", url) != url:
@@ -154,12 +168,19 @@ def _start(pool: str, limit: int, url: str) -> dict[str, Any]:
 
 
 def is_worker(worker: dict[str, Any]) -> bool:
-    """Does this worker of `read_state` still run, rather than another process with its pid?"""
+    """Whether a worker of `read_state` still runs; another process with its pid does not count."""
     return worker["pid"] in _processes(worker["pool"])
 
 
 def end_workers(pools: set[str] | None = None) -> Iterator[str]:
-    """End the workers of `pools` (None: all) with their flow runs, also those whose worker died; yields what was ended."""
+    """End workers and their flow runs, including flow runs whose worker has died.
+
+    Args:
+        pools: Names of their pools; None: all.
+
+    Yields:
+        What was ended, in words.
+    """
     with locked(coral_home(), "up"):
         yield from _end_workers(pools)
 
@@ -169,7 +190,7 @@ def _end_workers(pools: set[str] | None) -> Iterator[str]:
     workers = {worker["pool"]: worker["pid"] for worker in state.get("workers", [])}
     chosen = {spec.name for spec in POOLS} if pools is None else pools
     families = {pool: family for pool in sorted(chosen) if (family := _processes(pool))}
-    for pool, family in families.items():  # a worker ends its flow runs; without one each is told
+    for pool, family in families.items():  # a worker ends its flow runs; without one each gets the signal
         _signal([workers[pool]] if workers.get(pool) in family else family, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
     for pool in families:
@@ -180,12 +201,12 @@ def _end_workers(pools: set[str] | None) -> Iterator[str]:
         yield f"worker of {pool}"
     if pools is None:
         state_file().unlink(missing_ok=True)
-    else:  # drained pools go on with `coral drain --undo`, until `coral down`
+    else:  # the rest stays on record: `coral drain --undo` starts workers from it
         _write_state(state | {"workers": [w for w in state.get("workers", []) if w["pool"] not in pools]})
 
 
 def _processes(pool: str) -> list[int]:
-    """The worker of `pool` of this installation and its flow runs, whatever their parent is now."""
+    """Pids of the worker of `pool` of this installation and of its flow runs, whatever their parent process is now."""
     pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
     return [pid for pid in pids if _environment(pid).get(WORKER) == _mark(pool)]
 
@@ -195,12 +216,12 @@ def _mark(pool: str) -> str:
 
 
 def _environment(pid: int) -> dict[str, str]:
-    """Environment that a process was started with; empty when it has ended or is another user's."""
+    """Environment that a process was started with; empty when it has ended or belongs to another user."""
     try:
-        found = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="surrogateescape")
+        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="surrogateescape")
     except OSError:
         return {}
-    return dict(item.split("=", 1) for item in found.split("\0") if "=" in item)
+    return dict(item.split("=", 1) for item in text.split("\0") if "=" in item)
 
 
 def _signal(pids: list[int], number: signal.Signals) -> None:

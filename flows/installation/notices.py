@@ -1,9 +1,9 @@
 """Installs automations from files, and the notification block that sends their notices.
 
-``--notify-url`` creates a block that posts ``{"text": ...}``, which Slack, Mattermost, Rocket.Chat and most own receivers
-accept; ``--notify-block`` names a block made in the UI (e-mail, PagerDuty, Opsgenie, ...). The URL is stored as a secret of
-the block and never printed. Without a block the automations only leave entries in the event feed. Options that are not
-given keep their installed values.
+``--notify-url`` creates a block that posts ``{"text": ...}``, a format that Slack, Mattermost, Rocket.Chat and most
+self-written receivers accept. ``--notify-block`` names a block made in the UI (e-mail, PagerDuty, Opsgenie, ...). The URL
+is stored as a secret of the block and never printed. Without a block the automations only create entries in the event
+feed. Options that are not given keep their installed values.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from flows.installation.pool_templates import automation_files, filled
 BLOCK_TYPE, BLOCK_NAME = "custom-webhook", "coral-notices"
 NO_PROGRESS = "coral: no progress"
 MINUTES = 45.0
-"""Default of --no-progress-minutes: longer than a training and its lane's start (`infra.training.minutes` 30, `infra.start` 10)."""
+"""Default of --no-progress-minutes: longer than a training (`infra.training.minutes`, 30) and a lane start (`infra.start`, 10)."""
 NONE = "none"
 NOWHERE = "notices (the event feed shows them; name a place with coral setup --notify-url URL)"
 
@@ -56,7 +56,7 @@ class Notices(Frozen):
 
 
 def host(url: SecretStr) -> str:
-    """Host of a URL, the only part that may be printed: the rest may be a secret."""
+    """Host of a URL, the only part that may be printed, since the rest may be a secret; "" where there is none."""
     try:
         return urlsplit(url.get_secret_value()).hostname or ""
     except ValueError:
@@ -64,7 +64,11 @@ def host(url: SecretStr) -> str:
 
 
 class Installed:
-    """The automations of `coral setup`, in the files and on the server."""
+    """The automations of `coral setup`, in the files and on the server.
+
+    Args:
+        client: A client of the server; the automations are read from it at once.
+    """
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client
@@ -73,7 +77,7 @@ class Installed:
         self.found: dict[str, Automation] = {name: automations[0] for name, automations in found.items() if automations}
 
     def block(self) -> UUID | None:
-        """The block through which the installed automations notify, if it still exists."""
+        """Id of the block through which the installed automations notify; None when there is none or it was deleted."""
         for automation in self.found.values():
             for action in automation.actions:
                 if (wanted := getattr(action, "block_document_id", None)) is not None:
@@ -82,7 +86,12 @@ class Installed:
         return None
 
     def wanted(self, notices: Notices, block: UUID | None) -> list[AutomationCore]:
-        """The automations of the files with the values of `notices`; disabled ones stay disabled."""
+        """The automations of the files, filled with the values of `notices`. Automations that are disabled stay so.
+
+        Args:
+            notices: Options of `coral setup`; `no_progress_minutes` left out keeps the installed value.
+            block: Id of the notification block; None: the automations send nothing.
+        """
         installed = self.found[NO_PROGRESS].trigger if NO_PROGRESS in self.found else None
         within = installed.within.total_seconds() / 60 if isinstance(installed, EventTrigger) else MINUTES
         minutes = notices.no_progress_minutes or within
@@ -99,7 +108,15 @@ class Installed:
         return result
 
     def bring(self, wanted: AutomationCore, dry_run: bool) -> str:
-        """Create or update one automation. Returns what was done."""
+        """Create or update one automation.
+
+        Args:
+            wanted: How it shall be; found on the server by its name.
+            dry_run: Change nothing.
+
+        Returns:
+            What was done, or would be, in words.
+        """
         found = self.found.get(wanted.name)
         if found is None:
             if not dry_run:
@@ -113,7 +130,7 @@ class Installed:
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:
-    """What can be set of an automation, without ids and times, sets in one order."""
+    """The settable fields of an automation, for comparison: no ids and times, sets sorted."""
     data = automation.model_dump(mode="json", include=set(AutomationCore.model_fields))
     trigger = data["trigger"]
     for key in ("after", "expect", "for_each"):
@@ -127,13 +144,19 @@ def _content(automation: AutomationCore) -> dict[str, Any]:
 def receiver(
     client: SyncPrefectClient, notices: Notices, installed: Installed, dry_run: bool
 ) -> tuple[UUID | None, str, str]:
-    """Set up the notification block.
+    """Set up the notification block that `notices` asks for.
+
+    Args:
+        client: A client of the server.
+        notices: URL or block; where neither is given the installed block is kept.
+        installed: The automations on the server, which name the installed block.
+        dry_run: Change nothing.
 
     Returns:
-        The block's id (None: no notices are sent), its description, and what was done.
+        The block's id (None: no notices are sent), its description, and what was done, in words.
 
     Raises:
-        ConfigError: no such block.
+        ConfigError: The server has no such block.
     """
     own = _block(client, BLOCK_NAME, BLOCK_TYPE, include_secrets=True)
     if notices.url is not None:

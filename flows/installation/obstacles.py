@@ -1,8 +1,8 @@
-"""Why flow runs of a deployment do not start: one answer for evolutions, `coral status` and `coral health`.
+"""Why flow runs of a deployment do not start; used by evolutions, `coral status` and `coral health`.
 
 Reads the deployment and its concurrency limit, its work pool, its work queue, and the pool's workers. Not covered: Prefect's
-tag limits, which hold for task runs alone, and what the server does not know, such as a worker's `--limit` or a missing image.
-A paused deployment only skips its schedule.
+tag limits, which apply to task runs only, and what the server does not know, such as a worker's `--limit` or a missing image.
+A paused deployment is no obstacle: it only skips its schedule.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from flows.installation.pool_templates import DEPLOYMENTS
 from flows.prefect_api.client import ConcurrencyLimit, Deployment, RestClient, WorkPool, WorkQueue, flow_run_query
 
 POLLED_SECONDS = 120.0
-"""A worker asks for the flow runs of its queues every few seconds; what nobody asked for so long has no worker."""
+"""A queue that was not polled for this long has no worker; a worker polls its queues every few seconds."""
 LANE_STARTS = [name for name in DEPLOYMENTS if name != "test-patches/test-patches"]
 """Deployments of `coral setup`; `test-patches` shares pool and queue with evaluations."""
 
@@ -42,12 +42,12 @@ class Obstacle(Frozen):
 
     @property
     def key(self) -> str:
-        """Stays the same while the reason lasts, whatever numbers the problem names."""
+        """Identifies reason and subject; the same while the reason lasts, whatever numbers `problem` contains."""
         return f"{self.reason} {self.subject}"
 
     @property
     def is_busy(self) -> bool:
-        """All places are in use by others; it passes by itself."""
+        """All places are in use; this ends by itself."""
         return self.reason is Reason.BUSY
 
     def __str__(self) -> str:
@@ -68,21 +68,40 @@ class DeploymentStatus(Deployment):
 
 
 def read_deployments(api: RestClient, names: Iterable[str] = LANE_STARTS) -> tuple[DeploymentStatus, ...]:
-    """Deployments by their full names. Raises `ApiError`."""
+    """Read deployments from the server.
+
+    Args:
+        api: A client of the server.
+        names: Full names (flow/deployment).
+
+    Raises:
+        ApiError: The API cannot be reached or refuses.
+    """
     return tuple(read_deployment(api, name) for name in names)
 
 
 def read_deployment(api: RestClient, name: str) -> DeploymentStatus:
-    """One deployment by its full name. Raises `ApiError`."""
-    found = api.deployment(name)
-    if found is None:
+    """Read one deployment with its pool, queue and workers.
+
+    Args:
+        api: A client of the server.
+        name: Full name (flow/deployment).
+
+    Returns:
+        Its state; with `present` False when the server has no deployment of that name.
+
+    Raises:
+        ApiError: The API cannot be reached or refuses.
+    """
+    deployment = api.deployment(name)
+    if deployment is None:
         return DeploymentStatus(name=name, present=False)
-    pool, queue = found.work_pool_name or "", found.work_queue_name or ""
+    pool, queue = deployment.work_pool_name or "", deployment.work_queue_name or ""
     of_pool = api.work_pool(pool) if pool else None
     of_queue = api.work_queue(pool, queue) if pool and queue else None
     workers = api.workers(pool) if pool else []
     return DeploymentStatus(
-        **found.model_dump(),
+        **deployment.model_dump(),
         name=name,
         pool=of_pool,
         queue=of_queue,
@@ -100,7 +119,7 @@ def _used(api: RestClient, found: WorkPool | WorkQueue | None, pool: str, queue:
 
 
 def obstacles(found: DeploymentStatus) -> tuple[Obstacle, ...]:
-    """Everything known that keeps flow runs of the deployment from starting, the most lasting reason first."""
+    """Everything known that keeps flow runs of the deployment from starting; permanent reasons before full places."""
     deployment, pool, queue = f"deployment {found.name}", found.work_pool_name, found.work_queue_name
     if not found.present:
         return (_gone(deployment, f"waiting for {deployment}: the server has none of that name"),)

@@ -7,7 +7,7 @@ from flows.prefect_api.client import RestClient, StateType, Worker, WorkPool, fl
 
 QueueName = Literal["training", "evaluation"]
 QUEUES: dict[str, QueueName] = {"coral-a100": "training", "coral-a10g": "evaluation"}
-"""Pool to the queue that its lanes serve."""
+"""Pool -> the queue that its lanes serve."""
 WAITING: tuple[StateType, ...] = ("SCHEDULED", "PENDING")
 RUNNING: tuple[StateType, ...] = ("RUNNING", "CANCELLING")
 

@@ -1,7 +1,7 @@
 """The three work pools, and their base job templates (`deployments/pools`) for three kinds of infrastructure.
 
-Rendering a template here fixes everything that job variables of a flow run could change: command, image, volumes, environment,
-privileges. The only variable left open is a name. Anyone who may write pools or deployments can change all of it
+Rendering a template fixes everything that job variables of a flow run could change: command, image, volumes, environment,
+privileges. The only variable left is a name. Users who may write pools or deployments can change all of it
 (docs/security.md).
 """
 
@@ -57,12 +57,12 @@ PRODUCTS = {
     "A100-40GB": ("NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
     "A10G": ("NVIDIA-A10G",),
 }
-"""GPU model to values of that label: the names of nvidia-smi, with hyphens."""
+"""GPU model -> values of that label: the names that nvidia-smi shows, with hyphens."""
 TOKEN = "/run/secrets/huggingface-token"
 
 
 class Place(Frozen):
-    """Options with which the templates are rendered."""
+    """Options that the templates are rendered with."""
 
     infrastructure: Infrastructure = "process"
     workdir: str = Field(description="Where processes start (process only).")
@@ -92,7 +92,7 @@ RECORD = "coral"
 
 
 class Drift(StrEnum):
-    """How a pool's template differs from what `coral setup` of this version would write; completes `coral-a100 ...`."""
+    """How a pool's template differs from what `coral setup` of this version would write; the values follow a pool's name."""
 
     NO_RECORD = "holds no record of coral setup that can be read"
     CHANGED = "was changed after coral setup wrote it"
@@ -114,14 +114,30 @@ def automation_files() -> list[dict[str, Any]]:
 
 
 def template(pool: PoolSpec, place: Place) -> dict[str, Any]:
-    """The base job template of `pool`, rendered for `place`, with its `Record`."""
+    """Render the base job template of a pool.
+
+    Args:
+        pool: The pool.
+        place: Options that it is rendered with.
+
+    Returns:
+        The template, with its `Record` under the key `RECORD`.
+    """
     rendered = _rendered(pool, place)
     record = Record(version=version("coral-x"), sha256=digest(rendered), place=place)
     return rendered | {RECORD: record.model_dump(mode="json")}
 
 
 def recorded(pool: str, found: dict[str, Any]) -> Place:
-    """What the template of `pool` was rendered with, as its record says. Raises `ConfigError` where it holds none."""
+    """The options that a template was rendered with, from its record.
+
+    Args:
+        pool: Name of the pool; stands in the error.
+        found: Base job template of the pool, as the server has it.
+
+    Raises:
+        ConfigError: The template holds no record that can be read.
+    """
     if (record := _record(found)) is None:
         raise ConfigError(
             f"work pool {pool}: its template holds no options of coral setup that can be read (--as-installed)",
@@ -131,14 +147,23 @@ def recorded(pool: str, found: dict[str, Any]) -> Place:
 
 
 def drift(pool: PoolSpec, type_: str, found: dict[str, Any]) -> Drift | None:
-    """How a template differs from what this version renders for its recorded options; None where it does not."""
+    """How a template differs from what this version renders for its recorded options.
+
+    Args:
+        pool: The pool.
+        type_: Type of the pool on the server (process, docker, kubernetes).
+        found: Base job template of the pool, as the server has it.
+
+    Returns:
+        The difference; None when there is none.
+    """
     record, body = _record(found), {key: value for key, value in found.items() if key != RECORD}
     if record is None:
         return Drift.NO_RECORD
     try:
         if digest(body) != record.sha256:
             return Drift.CHANGED
-    except (TypeError, ValueError):  # no JSON that was ever rendered
+    except (TypeError, ValueError):  # cannot come from a rendered template
         return Drift.CHANGED
     if record.place.infrastructure != type_:
         return Drift.OTHER_TYPE
@@ -156,8 +181,8 @@ def _rendered(pool: PoolSpec, place: Place) -> dict[str, Any]:
     file = FILES / "pools" / f"{place.infrastructure}.json"
     gpu = bool(pool.gpu) and place.gpus
     memory = f"{pool.memory_gb}g" if place.infrastructure == "docker" else f"{pool.memory_gb}Gi"
-    # relative paths of an evolution (runs, runs/store) must outlive its container. Lanes get absolute paths; started
-    # in the store they could not report that it cannot be entered
+    # evolutions start in the store's folder: their relative paths (runs, runs/store) must outlive the container.
+    # Lanes get absolute paths. Started in the store, they could not report that it cannot be entered
     start_in = "/app" if pool.gpu else place.store
     values: dict[str, Any] = {
         **place.model_dump(),
@@ -205,7 +230,22 @@ def _kubernetes(pool: PoolSpec, place: Place, memory: str, gpu: bool) -> dict[st
 
 
 def filled(node: Any, values: dict[str, Any]) -> Any:
-    """Replace ``${name}`` by its value; a string of one placeholder alone becomes the value itself, of any type."""
+    """Replace each ``${name}`` in the strings of a JSON document by its value.
+
+    Args:
+        node: JSON value; lists and objects are filled recursively, keys stay.
+        values: Name -> value. A string that consists of one placeholder becomes the value itself, of any type.
+
+    Returns:
+        A copy of `node` without placeholders.
+
+    Raises:
+        KeyError: `values` lacks a name.
+
+    Example:
+        >>> filled({"command": "run ${pool}", "limit": "${limit}"}, {"pool": "gpu", "limit": 2})
+        {'command': 'run gpu', 'limit': 2}
+    """
     if isinstance(node, dict):
         return {key: filled(child, values) for key, child in node.items()}
     if isinstance(node, list):

@@ -1,4 +1,4 @@
-"""State of a store's two queues and their lanes, from their files; of `coral status`, `coral health` and the metrics."""
+"""State of a store's two queues and their lanes, from their files; read by `coral status`, `coral health` and the metrics."""
 
 import time
 
@@ -12,11 +12,11 @@ from coral_core.store.store import Store
 
 HOUR = 3600.0
 UNCOLLECTED_SECONDS = 300.0
-"""A result that lies there for so long has no evolution that collects it; `coral submit` may wait as long."""
+"""A result that was not collected for this long has no evolution that collects it; `coral submit` may wait as long."""
 
 
 class LaneStatus(Frozen):
-    """One lane that has not said that it ends."""
+    """One lane whose note does not say that it has ended."""
 
     note: LaneNote
     age: float = Field(description="Seconds since its note was written.")
@@ -30,13 +30,13 @@ class QueueStatus(Frozen):
     name: str
     waiting: int = Field(0, description="Jobs that no lane has claimed.")
     waiting_runs: tuple[str, ...] = Field(
-        (), description="Evolutions that they are of and whose budget lets them start."
+        (), description="Evolutions that submitted them and whose budget allows them to start."
     )
-    oldest: float = Field(0.0, description="Seconds that the oldest ticket of `waiting_runs` waits.")
-    closed: dict[str, Closure] = Field({}, description="Evolutions whose budget lets no job start here -> why.")
+    oldest: float = Field(0.0, description="Age in seconds of the oldest ticket of `waiting_runs`.")
+    closed: dict[str, Closure] = Field({}, description="Evolutions whose budget allows no new job here -> why.")
     claims: int = 0
     failed: int = Field(0, description="Jobs that failed for good and were not cleared.")
-    failed_last_hour: int = Field(0, description="Those of them that did so within the last hour.")
+    failed_last_hour: int = Field(0, description="Those of `failed` that did so within the last hour.")
     uncollected: tuple[str, ...] = Field((), description="Digests of results that no evolution has collected.")
     lanes: tuple[LaneStatus, ...] = ()
     done_last_hour: int = 0
@@ -90,7 +90,7 @@ def _status(queue: JobQueue, notes: list[LaneNote]) -> QueueStatus:
 
 
 def _closed(queue: JobQueue, runs: set[str]) -> dict[str, Closure]:
-    """Which of `runs` their budgets keep from starting jobs; one without a budget on record is not asked about."""
+    """Those of `runs` whose budget allows no new job, and why; runs without a budget on record are left out."""
     ledger = Ledger(queue.store)
     recorded = [run for run in sorted(runs) if (queue.store.root / "ledger" / "budgets" / f"{run}.json").exists()]
     return {run: why for run in recorded if (why := ledger.closed(run, queue.name))}

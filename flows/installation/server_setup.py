@@ -21,11 +21,11 @@ from flows.prefect_api.prefect_client import connected_client
 SCHEDULE_KEYS = {"cron", "day_or", "interval", "anchor_date", "rrule", "timezone"}
 """Keys of a schedule in `prefect.yaml` that say when it runs."""
 KEPT_KEYS = {"schedule", "active", "slug", "parameters", "max_scheduled_runs"}
-"""Fields of a schedule that was added on the server."""
+"""Fields that are kept of a schedule that was added on the server."""
 
 
 class Step(Frozen):
-    """One object that set-up looked at, and what it did."""
+    """One object that set-up checked, and what it did."""
 
     what: str
     action: str
@@ -38,18 +38,21 @@ def setup(
     resume: bool = False,
     only_notices: bool = False,
 ) -> Iterator[Step]:
-    """Bring the server to what this version needs; yields each step as it is done.
+    """Create or update pools, automations and deployments as this version needs them.
 
     Args:
-        place: What templates are rendered with; None: for each pool what the last set-up recorded.
-        dry_run: Only say what would be done.
+        place: Options that templates are rendered with; None: for each pool those that the last set-up recorded.
+        dry_run: Change nothing; yield what would be done.
         notices: What is reported, and where to; None: as it is installed.
         resume: Resume paused pools; otherwise it is only reported that they are paused.
-        only_notices: Set up automations and their notification block alone.
+        only_notices: Set up only automations and their notification block.
+
+    Yields:
+        Each step, when it is done.
 
     Raises:
-        ApiError: the API cannot be reached.
-        ConfigError: a pool of that name has other infrastructure or no record, or `notices` cannot be set up.
+        ApiError: The API cannot be reached.
+        ConfigError: A pool of that name has another type or no record, or `notices` cannot be set up.
     """
     notices = notices or Notices()
     notices.check()
@@ -107,7 +110,7 @@ def _pool(
     if found.is_paused and resume:
         client.update_work_pool(spec.name, WorkPoolUpdate(is_paused=False))
         yield Step(what=f"{what}, which was paused", action="resumed")
-    elif found.is_paused:  # it looks complete, and no lane would ever start there
+    elif found.is_paused:  # reported, since no lane starts there although everything is installed
         yield Step(what=f"{what}: no lane starts before coral drain {spec.name} --undo", action="is paused")
 
 
@@ -121,7 +124,7 @@ def _found(client: SyncPrefectClient, name: str) -> WorkPool | None:
 def _deployment(
     client: SyncPrefectClient, entry: dict[str, Any], pull_steps: list[dict[str, Any]], dry_run: bool
 ) -> Step:
-    """Create or update one deployment of `prefect.yaml`; its schedules go with the same request, so none is ever lost."""
+    """Create or update one deployment of `prefect.yaml`. Its schedules go with the same request, so none is lost."""
     name = f"{entry['name']}/{entry['name']}"
     try:
         schedules = client.read_deployment_schedules(client.read_deployment_by_name(name).id)
@@ -151,7 +154,7 @@ def _deployment(
 
 
 def _schedules(own: list[dict[str, Any]], there: list[DeploymentSchedule]) -> list[DeploymentScheduleCreate]:
-    """Those of the file, active as on the server, and those that were added on the server."""
+    """Schedules of the file, switched on or off as on the server, and schedules that were added on the server."""
     switches = {schedule.slug: schedule.active for schedule in there}
     made = [
         {key: each[key] for key in ("slug", "active", "parameters") if key in each}

@@ -1,1 +1,1 @@
-"""Checks of a machine and of an installation: each says what it saw and what to do. `coral doctor`, `coral health`."""
+"""Checks of a machine (`coral doctor`) and of an installation (`coral health`); each reports its finding and a remedy."""

@@ -1,4 +1,4 @@
-"""One finding of a check."""
+"""The result of a check, and summaries of several."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ State = Literal["ok", "note", "bad"]
 
 @dataclass(frozen=True)
 class Check:
-    """What one check saw.
+    """The result of one check.
 
     Args:
         name: Name of the check; stable.
         state: `bad` fails `coral health`; a `note` is worth knowing and fails nothing.
-        found: What was seen, in a few words.
-        text: What that means.
-        todo: What to do; empty when nothing is.
+        found: The observation, in a few words.
+        text: Its meaning; may be empty.
+        todo: The remedy; empty when none is needed.
 
     Example:
         >>> Check("disk space", "bad", "0.5 GB free at /srv", todo="free space").state
@@ -33,20 +33,31 @@ class Check:
 
     @classmethod
     def of_error(cls, name: str, error: CoralError, text: str = "") -> "Check":
-        """A bad check: its problem is what was found, its remedy is what to do."""
+        """A bad check made of an error.
+
+        Args:
+            name: Name of the check.
+            error: Its problem becomes `found`, its remedy `todo`.
+            text: Meaning of the error for the installation.
+        """
         return cls(name, "bad", error.problem, text, error.remedy)
 
 
 def healthy(checks: Iterable[Check]) -> bool:
-    """No check is bad."""
+    """Whether no check is bad; notes do not count."""
     return all(check.state != "bad" for check in checks)
 
 
 def summary(checks: Sequence[Check], of: str) -> str:
-    """What all checks together say, and no more than they looked at.
+    """One sentence about all checks together; it claims no more than they looked at.
 
     Args:
-        of: What they are checks of.
+        checks: The checks that were made.
+        of: Name of what was checked, for the sentence.
+
+    Example:
+        >>> summary([Check("api", "ok", "answers"), Check("disk space", "bad", "0.5 GB free")], "this machine")
+        '1 of 2 checks of this machine are bad: disk space.'
     """
     bad, notes = ([check.name for check in checks if check.state == state] for state in ("bad", "note"))
     told = f"; {len(notes)} worth a look: {first(notes)}" if notes else ""
@@ -56,7 +67,16 @@ def summary(checks: Sequence[Check], of: str) -> str:
 
 
 def first(names: Iterable[str], most: int = 3) -> str:
-    """The first few of many names, and how many more there are."""
+    """The first few of many names, and the number of the others.
+
+    Args:
+        names: In the order in which they are shown.
+        most: Names that are shown.
+
+    Example:
+        >>> first(["a", "b", "c"], 2)
+        'a, b and 1 more'
+    """
     listed = list(names)
     more = len(listed) - most
     return ", ".join(listed[:most]) + (f" and {more} more" if more > 0 else "")

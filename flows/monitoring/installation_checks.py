@@ -1,4 +1,4 @@
-"""All checks of an installation, in the order in which a fault spreads: API, pools, workers, store, ledger, queues, lanes, progress."""
+"""All checks of an installation, causes before consequences: API, pools, workers, store, ledger, queues, lanes, progress."""
 
 from collections.abc import Iterator
 
@@ -18,14 +18,17 @@ from flows.prefect_api.client import ANSWER_SECONDS, RestClient
 def installation_checks(
     place: str, runs: str, url: str | None, error: CoralError | None = None, answer_seconds: float = ANSWER_SECONDS
 ) -> Iterator[Check]:
-    """Every check, one after the other; none raises.
+    """Make all checks, one after the other; none raises.
 
     Args:
-        place: The store.
+        place: Path of the store.
         runs: Directory of the runs.
         url: The Prefect API; None when none is configured.
-        error: Why there is none.
-        answer_seconds: How long the API may take for one answer.
+        error: Why there is none; read only where `url` is None.
+        answer_seconds: Longest wait for one answer of the API, in seconds.
+
+    Yields:
+        Each check, when it was made.
     """
     store = Store(place)
     server: ServerStatus | None = None
@@ -52,7 +55,7 @@ def installation_checks(
 
 
 def judge_layers() -> Check:
-    """Can this machine hold a patch in? (Lanes of other machines check their own, and refuse.)"""
+    """Checks that this machine has the sandbox layers that judging needs. Lanes check their own machines."""
     from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS, detect_layers
 
     name = "judge layers"

@@ -1,4 +1,4 @@
-"""Is this machine fit, and what is a patch able to do on it? The checks of `coral doctor` that need no installation."""
+"""The checks of `coral doctor` that need no installation: versions, sandbox, folders, configured API."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ OF_LANES = ("torch", "transformers", "peft")
 
 
 def machine_checks(config: RunConfig) -> Iterator[Check]:
-    """Versions, sandbox, folders of `config`, Prefect API."""
+    """Check versions, sandbox, the folders that `config` names, and the configured Prefect API."""
     yield from _versions()
     yield from _sandbox(config)
     for name, text in (("store", config.store.path), ("runs", config.runs)):
@@ -45,7 +45,7 @@ def _versions() -> Iterator[Check]:
 
 
 def _sandbox(config: RunConfig) -> Iterator[Check]:
-    """Each layer, and what a patch got through when it tried."""
+    """Check each layer of the sandbox, and that a trial patch cannot break out of it."""
     from coral_core.judge.sandbox.trial import MEANING, trial
     from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS
 
@@ -72,7 +72,7 @@ def _sandbox(config: RunConfig) -> Iterator[Check]:
 
 
 def _folder(name: str, path: Path) -> Check:
-    """Can it be written, or made?"""
+    """Check that a folder can be written, or created."""
     place = existing(path)
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".coral-doctor-"):
@@ -83,7 +83,7 @@ def _folder(name: str, path: Path) -> Check:
 
 
 def _api() -> Check:
-    """Which Prefect API will be used?"""
+    """Report the Prefect API that will be used."""
     from flows.prefect_api.settings import configured_api
 
     try:

@@ -1,8 +1,8 @@
-"""The figures of an installation in Prometheus' format, computed when they are asked for.
+"""The figures of an installation in Prometheus' format, computed on scrape.
 
-The seed's five metrics are there by name: queue depth, job completion rate, worker utilization, result collection errors,
-average job latency. Labels are bounded: pools, the latest ten evolutions, names of checks. A figure that is not known
-(the API is away, no job ended within the hour) is left out, never 0.
+Five main metrics per pool: queue depth, job completion rate, worker utilization, result collection errors, average job
+latency. Labels are bounded: pools, the latest ten evolutions, names of checks. An unknown figure (the API does not answer,
+no job ended within the hour) is left out, never 0.
 """
 
 import threading
@@ -24,9 +24,9 @@ from flows.monitoring.finding import Check
 from flows.monitoring.installation_checks import installation_checks
 
 KEPT_SECONDS = 5.0
-"""A scrape within this time of another one gets the same values."""
+"""Seconds for which scrapes get the same values."""
 API_SECONDS = 4.0
-"""An API that has not answered for so long is down: a scrape must answer before Prometheus gives it up (20 s)."""
+"""Longest wait for one answer of the API: a scrape must end before Prometheus gives up (20 s)."""
 
 Value = float | None
 POOL: dict[str, tuple[str, Callable[[PoolFigures], Value]]] = {
@@ -57,7 +57,7 @@ POOL: dict[str, tuple[str, Callable[[PoolFigures], Value]]] = {
         for kind, words in (("mean", "mean"), ("p95", "95th percentile"))
     },
 }  # fmt: skip
-"""Metric -> what it is, and its value for a pool (label: pool)."""
+"""Metric -> its description, and its value for a pool (label: pool)."""
 EVOLUTION: dict[str, tuple[str, Callable[[EvolutionFigures], Value]]] = {
     "coral_evolution_running": ("1 while the evolution runs, else 0.", lambda found: found.status == "running"),
     "coral_evolution_paused": (
@@ -82,7 +82,7 @@ EVOLUTION: dict[str, tuple[str, Callable[[EvolutionFigures], Value]]] = {
         attrgetter("budget_used"),
     ),
 }
-"""Metric -> what it is, and its value for an evolution (label: run)."""
+"""Metric -> its description, and its value for an evolution (label: run)."""
 OTHER: dict[str, str] = {
     "coral_api_up": "1 when the Prefect API answers, else 0.",
     "coral_evolutions_unreadable": "Runs whose files cannot be read (coral runs names them).",
@@ -99,9 +99,9 @@ class InstallationCollector(Collector):
     """Computes figures and checks on scrape, and keeps them for `KEPT_SECONDS`.
 
     Args:
-        place: The store.
+        place: Path of the store.
         runs: Directory of the runs.
-        api: Tells the Prefect API, or None and why there is none; asked each time, since it may come and go.
+        api: Returns the URL of the Prefect API, or None and the reason; called on each scrape, since it may change.
     """
 
     def __init__(self, place: str, runs: str, api: Callable[[], tuple[str | None, CoralError | None]]) -> None:
@@ -127,14 +127,14 @@ class InstallationCollector(Collector):
         return metrics(found, installation_checks(self._place, self._runs, url, error, API_SECONDS))
 
     def _account(self) -> Iterator[Metric]:
-        """From the ledger: a counter that only grows, whatever lanes end or evolutions restart."""
+        """Counters from the ledger, which never decrease when lanes end or evolutions restart."""
         if not self._store.is_prepared:
             return
         try:
             accounts = self._ledger.accounts()
             hours = self._ledger.spent(LanePrices(), day=time.strftime("%Y-%m-%d", time.gmtime())).gpu_hours
         except StoreError:
-            return  # one account cannot be read: `coral budget` and the paused evolutions say so
+            return  # an account cannot be read; `coral budget` reports it
         seconds = CounterMetricFamily("coral_lane_seconds", OTHER["coral_lane_seconds"], labels=["queue"])
         jobs = CounterMetricFamily("coral_jobs_ended", OTHER["coral_jobs_ended"], labels=["queue"])
         spent = [queues for account in accounts for runs in account.spent.values() for queues in runs.values()]
@@ -148,7 +148,12 @@ class InstallationCollector(Collector):
 
 
 def metrics(found: Figures, checks: Iterable[Check]) -> Iterator[Metric]:
-    """Everything but the ledger's counters."""
+    """All metrics but the counters of the ledger.
+
+    Args:
+        found: State of the installation.
+        checks: Checks of the installation.
+    """
     for name, (text, of_pool) in POOL.items():
         yield _gauge(name, [(pool.name, of_pool(pool)) for pool in found.pools], "pool", text)
     for name, (text, of_evolution) in EVOLUTION.items():
@@ -163,7 +168,7 @@ def metrics(found: Figures, checks: Iterable[Check]) -> Iterator[Metric]:
 
 
 def _gauge(name: str, rows: Iterable[tuple[str, Value]], label: str = "", text: str = "") -> GaugeMetricFamily:
-    """A gauge of the rows that are known, each a value of `label` and what was measured."""
+    """A gauge with a sample for each row (value of `label`, measured value); rows of None are left out."""
     family = GaugeMetricFamily(name, text or OTHER[name], labels=[label] if label else None)
     for key, value in rows:
         if value is not None:

@@ -1,4 +1,4 @@
-"""Do running evolutions say where they stand, and do they get on?"""
+"""Checks that running evolutions make progress, and that the UI shows it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from flows.prefect_api.client import RestClient
 from flows.prefect_api.credentials import same_api
 
 BEHIND_SECONDS = 60.0
-"""Artifacts follow a finished job within a second; a minute behind means that nobody writes them."""
+"""Artifacts that are this far behind the last job are not written any more; normally they follow within seconds."""
 MOST_RUNS = 20
 
 
@@ -26,22 +26,24 @@ class EvolutionStatus(Frozen):
     """One evolution that is not finished."""
 
     run_id: str
-    has_process: bool = Field(True, description="Its process lives, as far as can be told from here.")
+    has_process: bool = Field(True, description="Its process lives, as far as this machine can see.")
     idle: float = Field(0.0, description="Seconds since its last job finished, or since this session began.")
     last_shown: float | None = Field(None, description="Seconds since its last artifact was written; null: not known.")
-    limit: float = Field(0.0, description="Seconds that a training and an evaluation may take together.")
+    limit: float = Field(0.0, description="Seconds allowed for a training and an evaluation together.")
     paused: Closure | None = None
     problem: str = Field("", description="Why its files cannot be read; nothing else is known of it then.")
 
 
 def read_evolutions(runs: str, store: Store, api: RestClient | None) -> list[EvolutionStatus]:
-    """The latest evolutions under `runs` without a final record and with a process or a flow run that says Running.
+    """Unfinished evolutions with a living process, or with a flow run in state Running, among the latest runs.
 
     Args:
-        api: Tells flow runs and artifacts; None: it cannot be used.
+        runs: Directory of the runs; the latest `MOST_RUNS` are read.
+        store: Holds their budgets.
+        api: Source of flow runs and artifacts; None: it cannot be used.
 
     Raises:
-        ApiError: it does not answer.
+        ApiError: The API does not answer.
     """
     found: list[EvolutionStatus] = []
     for folder in latest_runs(runs, MOST_RUNS):
@@ -79,7 +81,7 @@ def _read(folder: RunFolder, store: Store, api: RestClient | None) -> Iterator[E
 
 
 def _closure(folder: RunFolder, store: Store, worked: bool) -> Closure | None:
-    """Why no new job starts. A run that worked on this store has a budget on record; one that it lost is a reason, too."""
+    """Why no new job starts; None when jobs may start. A run that worked on this store must have a budget on record."""
     recorded = (store.root / "ledger" / "budgets" / f"{folder.run_id}.json").exists()
     if not recorded and not (worked and Store(folder.config().store.path).root == store.root):
         return None
@@ -91,7 +93,7 @@ def _closure(folder: RunFolder, store: Store, worked: bool) -> Closure | None:
 
 
 def progress_updates(evolutions: Sequence[EvolutionStatus]) -> Check:
-    """Is what the UI shows of each running evolution as new as its last job, and is the last job not too old?"""
+    """Checks that the artifacts of each running evolution are as new as its last job, and that this job is not too old."""
     name = "progress updates"
     if not evolutions:
         return Check(name, "ok", "no evolution runs")
@@ -107,7 +109,7 @@ def progress_updates(evolutions: Sequence[EvolutionStatus]) -> Check:
 
 
 def _problem(found: EvolutionStatus) -> tuple[str, str] | None:
-    """What is wrong with an evolution and what to do; None when nothing is."""
+    """Problem and remedy of an evolution; None when there is no problem."""
     run, behind = found.run_id, (found.last_shown or 0.0) - found.idle
     if found.problem:
         return (

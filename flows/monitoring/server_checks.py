@@ -1,4 +1,4 @@
-"""Is the Prefect API there, and does it hold what an installation needs? Pools, deployments, automations, workers."""
+"""Checks of the Prefect server: API, pools, deployments, automations, workers."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from flows.monitoring.finding import Check, first
 from flows.prefect_api.client import RestClient, Worker, flow_run_query
 
 FORGET_SECONDS = 1800.0
-"""A silent worker beside others that serve its pool is bad for so long; later it was most likely replaced."""
+"""A silent worker beside others of its pool is bad for this long; after that it was most likely replaced."""
 LOST_LANES = "coral: lost lanes"
 """Without this automation lanes of a dead machine stay Running for ever; the others only notify."""
 
@@ -32,7 +32,7 @@ class LaneRun(Frozen):
 
 
 class ServerStatus(Frozen):
-    """What the API of an installation tells."""
+    """State of an installation, as its API reports it."""
 
     url: str
     version: str
@@ -44,7 +44,7 @@ class ServerStatus(Frozen):
 
 
 def read_server(api: RestClient) -> ServerStatus:
-    """Everything that the checks of an installation need. Raises `ApiError`."""
+    """Read everything that the checks of an installation need. Raises `ApiError`."""
     return ServerStatus(
         url=api.url,
         version=api.version(),
@@ -70,7 +70,7 @@ def _lanes(api: RestClient) -> Iterator[LaneRun]:
 
 
 def server_checks(status: ServerStatus) -> Iterator[Check]:
-    """The checks of this file but `lane_starts`."""
+    """All checks of this module but `lane_starts`."""
     yield api(status)
     yield versions(status.version)
     yield pools(status.pools)
@@ -81,7 +81,7 @@ def server_checks(status: ServerStatus) -> Iterator[Check]:
 
 
 def api(status: ServerStatus) -> Check:
-    """Is its clock this machine's?"""
+    """Checks that the server's clock agrees with this machine's within 10 seconds."""
     if abs(status.ahead) > 10:
         text = f"its clock is {abs(status.ahead):.0f} s {'ahead of' if status.ahead > 0 else 'behind'} this machine's"
         return Check("api", "note", status.url, text, "keep the clocks of all machines in step (NTP)")
@@ -89,7 +89,16 @@ def api(status: ServerStatus) -> Check:
 
 
 def versions(server: str, client: str = version("prefect")) -> Check:
-    """Prefect's rule: the server is as new as its clients, or newer."""
+    """Checks Prefect's rule that the server is as new as its clients, or newer.
+
+    Args:
+        server: Version of the server; "" where it does not report one.
+        client: Version of Prefect on this machine.
+
+    Example:
+        >>> versions("3.4.0", "3.8.8").state, versions("3.9.0", "3.8.8").state
+        ('bad', 'note')
+    """
     name, found = "version match", f"server {server or 'does not tell its version'}, here {client}"
     if server == client:
         return Check(name, "ok", found)
@@ -106,7 +115,7 @@ def _number(text: str) -> list[int]:
 
 
 def pools(found: Sequence[PoolStatus]) -> Check:
-    """Are the pools there, and do they take work?"""
+    """Checks that the pools exist and are not paused."""
     missing = [pool.name for pool in found if not pool.present]
     paused = [pool.name for pool in found if pool.is_paused]
     if missing:
@@ -118,7 +127,10 @@ def pools(found: Sequence[PoolStatus]) -> Check:
 
 
 def templates(found: Sequence[PoolStatus]) -> Check:
-    """Is each pool's base job template what this version renders for the options of its set-up? It fixes what a flow run may do."""
+    """Checks that each pool's base job template is what this version renders for the recorded options.
+
+    The template fixes what a flow run may do, so a changed one may give it more rights.
+    """
     specs = {spec.name: spec for spec in POOLS}
     drifts = {pool.name: drift(specs[pool.name], pool.type, pool.base_job_template) for pool in found if pool.present}
     changed = {name: kind for name, kind in drifts.items() if kind is not None}
@@ -132,7 +144,7 @@ def templates(found: Sequence[PoolStatus]) -> Check:
 
 
 def deployments(found: Sequence[DeploymentStatus]) -> Check:
-    """Are the deployments there, each on its pool?"""
+    """Checks that the deployments exist and that their schedules are not paused."""
     name = "deployments"
     if missing := [each.name for each in found if not each.present]:
         return Check(name, "bad", f"{first(missing)} missing", "no lane of it can start", "coral setup")
@@ -144,7 +156,11 @@ def deployments(found: Sequence[DeploymentStatus]) -> Check:
 
 
 def automations(found: dict[str, bool]) -> Check:
-    """Are the automations of `deployments/automations` there and switched on?"""
+    """Checks that the automations of `deployments/automations` exist and are switched on.
+
+    Args:
+        found: Name of each automation on the server -> whether it is switched on.
+    """
     wanted = [automation["name"] for automation in automation_files()]
     missing = [name for name in wanted if name not in found]
     off = [name for name in wanted if found.get(name) is False]
@@ -160,7 +176,7 @@ def automations(found: dict[str, bool]) -> Check:
 
 
 def worker_responsiveness(found: Sequence[PoolStatus]) -> Check:
-    """Do the workers beat? Looks at the age of the last heartbeat: Prefect itself waits for 3 missing ones."""
+    """Checks the age of each worker's last heartbeat; Prefect itself reports a worker only after 3 missing ones."""
     name, bad, notes = "worker responsiveness", list[str](), list[str]()
     for pool in found:
         silent = [worker for worker in pool.workers if not worker.is_online]
@@ -192,7 +208,15 @@ def _silence(worker: Worker) -> str:
 
 
 def lane_starts(found: Sequence[DeploymentStatus], queues: Sequence[QueueStatus]) -> Check:
-    """Can lanes and evolutions start? Bad where jobs wait for lanes that cannot. Missing workers have a check of their own."""
+    """Checks that lanes and evolutions can start; missing workers are left to `worker_responsiveness`.
+
+    Args:
+        found: The deployments, with pool, queue and limits.
+        queues: The queues of the store.
+
+    Returns:
+        A check that is bad where jobs wait for lanes that cannot start, a note where lanes cannot start and no job waits.
+    """
     name, waiting = "lane starts", {queue.name for queue in queues if queue.waiting_runs}
     reasons: dict[str, Obstacle] = {}
     stopped: set[str] = set()

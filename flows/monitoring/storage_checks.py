@@ -1,4 +1,4 @@
-"""Is the store there, can it be written, do lanes see the same one, is there room, and can its ledger be read?"""
+"""Checks of the store: it exists, can be written, is the one that lanes use, has room, and its ledger can be read."""
 
 import os
 import time
@@ -14,18 +14,19 @@ from flows.monitoring.finding import Check, first
 from flows.monitoring.server_checks import LaneRun, ServerStatus
 
 LEAST_BYTES = 1e9
-"""Less room than this is bad: an adapter of a 7B model at rank 64 takes 0.2 GB, and two lanes publish at once."""
+"""Less free space is bad: an adapter of a 7B model at rank 64 takes 0.2 GB, and two lanes may publish at once."""
 LITTLE_BYTES = 10e9
 START_SECONDS = 120.0
-"""A lane has begun to beat by then; image pulls come before its flow run is Running."""
+"""A lane beats at the latest this long after its flow run became Running, which is after the image was pulled."""
 
 
 def storage_checks(store: Store, server: ServerStatus | None, used: bool) -> Iterator[Check]:
-    """All checks of this file.
+    """All checks of this module.
 
     Args:
-        server: What the API tells; None: it cannot be used.
-        used: There are runs, so there should be a store. So there should where lanes work for it.
+        store: The store.
+        server: State of the server; None: the API cannot be used.
+        used: Whether there are runs; then a missing store is bad, as it is where lanes work for it.
     """
     lanes = server.lanes if server is not None else None
     if store.is_prepared or used or any(Path(lane.store) == store.root for lane in lanes or ()):
@@ -40,7 +41,7 @@ def storage_checks(store: Store, server: ServerStatus | None, used: bool) -> Ite
 
 
 def writable(store: Store) -> Check:
-    """Can something be written, made durable and removed?"""
+    """Checks that a file can be written to the store, synced to disk and removed."""
     name = "store writable"
     if not store.is_prepared:
         found = f"{store.root}: {'no store' if store.root.is_dir() else 'no such directory'}"
@@ -56,9 +57,10 @@ def writable(store: Store) -> Check:
 
 
 def shared(store: Store, lanes: Sequence[LaneRun] | None) -> Check:
-    """Do the lanes that run see this very store? A lane of it writes its note here; one that does not is elsewhere.
+    """Checks that the lanes that run for this store write their notes into it, and not into another directory.
 
     Args:
+        store: The store.
         lanes: Lanes that run; None: not known, because the API cannot be used.
     """
     name, queue = "store shared", JobQueue(store, "training")
@@ -91,7 +93,7 @@ def shared(store: Store, lanes: Sequence[LaneRun] | None) -> Check:
 
 
 def disk(store: Store) -> Check:
-    """Is there room for more?"""
+    """Checks that the disk of the store has at least `LEAST_BYTES` free."""
     name, place = "disk space", existing(store.root)
     try:
         free = os.statvfs(place)
@@ -115,7 +117,7 @@ def existing(path: Path) -> Path:
 
 
 def ledger(store: Store) -> Check:
-    """Can be read what lanes cost? What cannot stops work."""
+    """Checks that the ledger can be read; evolutions with a limit are paused while it cannot."""
     try:
         accounts = Ledger(store).accounts()
     except StoreError as error:

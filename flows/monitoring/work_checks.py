@@ -1,4 +1,4 @@
-"""Does work get through? Queues, lanes and results."""
+"""Checks of the work in progress: queues, lanes and results."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,21 +11,33 @@ from flows.monitoring.finding import Check, first
 from flows.monitoring.server_checks import ServerStatus
 
 SLACK_SECONDS = 60.0
-"""A job may outlast its limit by this much: an engine is ended, and the lane says so."""
+"""A job may exceed its limit by this much, in which the lane ends the engine and reports it."""
 WAIT_SECONDS = 180.0
-"""Jobs that wait so long with no lane at all: a lane start takes a quarter of that."""
+"""Waiting for this long without any lane is bad: a lane start takes a quarter of it."""
 MANY_FAILED = 10
 
 
 def work_checks(queues: Sequence[QueueStatus], server: ServerStatus | None, store: Store) -> Iterator[Check]:
-    """The checks of this file; `server` is None when the API cannot be used."""
+    """All checks of this module.
+
+    Args:
+        queues: The queues of the store; empty where work pools were never used with it.
+        server: State of the server; None: the API cannot be used.
+        store: The store.
+    """
     yield queue_connectivity(queues, server, store)
     yield lanes(queues)
     yield result_collection(queues, store)
 
 
 def queue_connectivity(queues: Sequence[QueueStatus], server: ServerStatus | None, store: Store) -> Check:
-    """Can the queues be reached: their folders in the store, and, for lanes to be started, the pools behind the API?"""
+    """Checks that the queue folders can be written and that waiting jobs have lanes, or will get some.
+
+    Args:
+        queues: The queues of the store; empty where work pools were never used with it.
+        server: State of the server; None: the API cannot be used, so no lane can be started, which is bad.
+        store: The store.
+    """
     name = "queue connectivity"
     if not queues:
         return Check(name, "note", f"no queue in {store.root}", "no evolution has used work pools with this store")
@@ -55,10 +67,10 @@ def queue_connectivity(queues: Sequence[QueueStatus], server: ServerStatus | Non
 
 
 def lanes(queues: Sequence[QueueStatus]) -> Check:
-    """Do lanes get on: do they beat, and is no job older than its limit?"""
+    """Checks that lanes beat and that no job exceeds its time limit."""
     name, found = "lanes making progress", [lane for queue in queues for lane in queue.lanes]
     silent = [lane for lane in found if lane.age > LEASE_SECONDS]
-    # a lane that is killed never says that it ends; it matters while its job is held, or for the moment
+    # the note of a killed lane stays; the lane is bad while it holds a job, or shortly after its last beat
     bad = [_silence(lane) for lane in silent if lane.working or lane.age < 2 * LEASE_SECONDS]
     bad += [
         f"{_name(lane)} works on {lane.note.digest[:12]} for {lane.working / 60:.0f} minutes, and {lane.limit / 60:.0f} are allowed"
@@ -88,7 +100,12 @@ def _name(lane: LaneStatus) -> str:
 
 
 def result_collection(queues: Sequence[QueueStatus], store: Store) -> Check:
-    """Does somebody take the results, and do jobs end in results rather than failures?"""
+    """Checks that evolutions collect their results, and that few jobs fail for good.
+
+    Args:
+        queues: The queues of the store.
+        store: The store; its path stands in the remedy.
+    """
     name, left = "result collection", [digest[:12] for queue in queues for digest in queue.uncollected]
     failed, lately = (sum(getattr(queue, field) for queue in queues) for field in ("failed", "failed_last_hour"))
     if left:

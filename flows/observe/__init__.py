@@ -1,1 +1,1 @@
-"""What an evolution shows of itself in Prefect: artifacts, events, state, logs."""
+"""Shows an evolution in Prefect: artifacts, events, state, logs."""

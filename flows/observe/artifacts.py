@@ -1,17 +1,17 @@
-"""What an evolution shows of itself in the Prefect UI: artifacts derived from its files, never read back.
+"""Artifacts of an evolution in the Prefect UI; derived from its files, never read back.
 
 Keys (stable; RUN is the run id, docs/progress.md shows them):
 
     RUN-progress          progress bar, moves with every finished job
-    RUN-summary           where the run stands, with the Pareto front and the fitness curve
+    RUN-summary           state of the run, with the Pareto front and the fitness curve
     RUN-leaderboard       table of the fittest genomes
     RUN-pictures          all five pictures
     RUN-generation-NNN    table of that generation's genomes
 
-Each is one row that is updated in place, so the database does not grow with the run; rows that an earlier session left
-are deleted once the new ones are there. The progress bar is written after each finished job, the others at the start, at
-the end, and in between after `ROUND_JOBS` jobs and `ROUND_SECONDS`: at most two calls of the API per job.
-Whatever the API answers, the search goes on.
+Each is one row that is updated in place, so the database does not grow with the run. Rows of an earlier session are
+deleted once new ones exist. The progress bar is written after each finished job, the others at the start, at the end, and
+in between after `ROUND_JOBS` jobs and `ROUND_SECONDS`: at most two calls of the API per job. An error of the API is logged
+and never stops the search.
 """
 
 import asyncio
@@ -43,18 +43,23 @@ log = logging.getLogger("coral.artifacts")
 
 ROUND_JOBS = 6
 ROUND_SECONDS = 5.0
-"""Tables, pictures and the summary are written after so many finished jobs and seconds: with the progress bar's calls, two per job."""
+"""Tables, pictures and the summary are written after this many finished jobs and seconds."""
 LOOK_SECONDS = 15.0
-"""The files are read so often when no job ends."""
+"""Interval of reading the files while no job ends."""
 FINISHED_SECONDS, STOPPED_SECONDS = 45.0, 5.0
 """How long the end of a run waits for its last artifacts."""
 NAMES = ("progress", "summary", "leaderboard", "pictures", "generation-")
 
 
 class Publisher(Listener):
-    """Shows one run: one update in flight at a time, always with the latest state of the files.
+    """Publishes the artifacts of one run: one update in flight at a time, always of the latest state of the files.
 
-    Use it as an asynchronous context manager around the evolution; leaving it shows the last state.
+    Use it as an asynchronous context manager around the evolution; on exit it publishes the last state.
+
+    Args:
+        folder: The run.
+        store: Its store, which holds results and ledger.
+        flow_run_id: Flow run that the artifacts belong to; "": none.
     """
 
     def __init__(self, folder: RunFolder, store: Store, flow_run_id: str) -> None:
@@ -82,7 +87,7 @@ class Publisher(Listener):
         self._patience = STOPPED_SECONDS
 
     def changed(self, progress: Progress) -> None:
-        """Something may have been written."""
+        """Wake the publisher, since the files may have changed."""
         self._wake.set()
 
     def ended(self, progress: Progress, outcome: Outcome, error: str) -> None:
@@ -90,7 +95,12 @@ class Publisher(Listener):
             self._patience = FINISHED_SECONDS
 
     def generation_run(self, number: int, flow_run_id: str) -> None:
-        """The flow run whose page shows the table of generation `number`."""
+        """Show the table of a generation on the page of another flow run.
+
+        Args:
+            number: The generation, from 0.
+            flow_run_id: Its flow run; "": the table stays with the evolution's.
+        """
         if flow_run_id:
             self._generation_runs[number] = UUID(flow_run_id)
 
@@ -106,14 +116,14 @@ class Publisher(Listener):
         self._wake.set()
         await asyncio.wait(
             {self._task}, timeout=STOPPED_SECONDS
-        )  # a row that is just being made must not be made twice
+        )  # cancelling a create request could create its row twice
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         await self.finish()
 
     async def finish(self) -> None:
-        """Show the last state."""
+        """Publish the last state of the files; gives up after some seconds."""
         try:
             async with asyncio.timeout(self._patience), async_client() as self._client:
                 await self._update(last=True)
@@ -146,7 +156,7 @@ class Publisher(Listener):
     # -- one update ------------------------------------------------------------------------
 
     async def _update(self, last: bool = False) -> None:
-        """Read what is new, then show what is due; `last`: everything."""
+        """Read the files, then publish the artifacts that are due; with `last`, all of them."""
         if not self._begun:
             await self._begin()
         progress, jobs = await asyncio.to_thread(self._read)
@@ -189,7 +199,7 @@ class Publisher(Listener):
             return {name: live_report.draw(name, self._reading) for name in live_report.PICTURES}
 
     async def _show_generations(self) -> None:
-        """A table for each generation that is finished and has none like it."""
+        """Publish a table for each finished generation that has none with this content."""
         for number, lines in sorted(self._reading.unseen.items()):
             name, run = f"generation-{number:03d}", self._generation_runs.get(number)
             await self._put(name, "table", live_report.genome_rows(lines), f"Genomes of generation {number}.", run)
@@ -201,7 +211,7 @@ class Publisher(Listener):
     # -- the API ---------------------------------------------------------------------------
 
     async def _begin(self) -> None:
-        """Find what earlier sessions left: finished generations keep their rows, the others get new ones."""
+        """Find rows of earlier sessions: finished generations keep theirs, the others are replaced."""
         rows: list[dict[str, Any]] = []
         query = {"artifacts": {"key": {"like_": f"{self._prefix}-"}}, "sort": "UPDATED_DESC"}
         while page := (await self._request("POST", "/artifacts/filter", json=query | {"offset": len(rows)})).json():
@@ -215,13 +225,13 @@ class Publisher(Listener):
         self._begun = True
 
     async def _put(self, name: str, kind: str, data: Any, words: str, flow_run_id: UUID | None = None) -> None:
-        """Show `data` under `name`: in place where there is a row, else in a new one, which replaces older ones."""
+        """Publish `data` as artifact `name`: update its row, or create one and delete those of earlier sessions."""
         value = json.dumps(data) if kind == "table" else data
         mark = _mark(value)
         if self._shown.get(name) == mark:
             return
         row, body = self._rows.get(name), {"data": value, "description": words}
-        # not by Prefect's own method, which also emits an event that holds the data: events stay
+        # not by Prefect's own method, which also emits an event with the data, and events are kept
         if row is None or not await self._reaches("PATCH", row, json=body):
             run = flow_run_id or self._flow_run_id
             made = ArtifactCreate(key=f"{self._prefix}-{name}", type=kind, flow_run_id=run, **body)
@@ -248,5 +258,5 @@ class Publisher(Listener):
 
 
 def _mark(data: object) -> str:
-    """Tells whether two contents are the same, without keeping them."""
+    """Digest of some content, kept in its place for comparison."""
     return hashlib.sha256(str(data).encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""Our own Prefect events: what notices (deployments/automations) and people in the event feed hear of an evolution.
+"""Prefect events of an evolution, for the event feed and for the automations that send notices.
 
-Resource ``coral.evolution.<run id>``; names begin with ``coral.evolution.`` (docs/notices.md lists them). Prefect's
-events worker sends them from a thread of its own, so nothing here waits for the server, and nothing here raises: a
-lost event costs a notice, never a search. Volume is bounded: `changed` sends one event in `PROGRESS_SECONDS`.
-Not covered: what becomes of an event, which is the business of automations.
+Their resource is ``coral.evolution.<run id>``, their names begin with ``coral.evolution.`` (docs/notices.md lists them).
+Prefect's events worker sends them from its own thread, so no call here waits for the server, and none raises: a lost
+event costs a notice, never a search. The volume is bounded: `changed` sends one event in `PROGRESS_SECONDS`.
+Not covered: the automations that act on events (deployments/automations).
 """
 
 import logging
@@ -27,7 +27,7 @@ PROGRESS_SECONDS = 30.0
 
 CLOCK = ("started", "job-finished", "paused", "resumed", "ended")
 WAITS = ("paused", "resumed", "ended")
-"""Events that the server takes after the one before, so that a pause never overtakes the start of what it pauses."""
+"""Events that the server handles after the previous event of `CLOCK`, so that a pause never overtakes a start."""
 
 
 class EventFeed(Listener):
@@ -39,10 +39,15 @@ class EventFeed(Listener):
         self._progress = float("-inf")
         self._jobs = 0
         self._last: Event | None = None
-        """The last event that starts or stops the clock of `coral: no progress`: the server handles events side by side."""
+        """Last event of `CLOCK`, which starts or stops the clock of the automation `coral: no progress`."""
 
     def started(self, progress: Progress, start: str) -> None:
-        """The evolution runs (also: runs again)."""
+        """Emit `started`, at the first start and at each resume.
+
+        Args:
+            progress: State of the run.
+            start: Sentence that says what the run starts from.
+        """
         self._jobs = _finished(progress)
         text = f"{self._run_id} runs: at most {progress.generations} generations. {start}"
         self._emit("started", text, generations=progress.generations)
@@ -125,12 +130,12 @@ class EventFeed(Listener):
 
 
 def _finished(progress: Progress) -> int:
-    """Jobs of the run that have ended, also those that were found in the store."""
+    """Number of jobs that have ended, including those that were found in the store."""
     return sum(jobs.done + jobs.found for jobs in (progress.trainings, progress.evaluations))
 
 
 def standing_text(standing: Standing) -> str:
-    """What is spent of which limit."""
+    """One sentence for each limit, with what is spent of it; "" without limits."""
     parts = [
         f"{whose}: {spent:.4g} of {limit:g} {unit}."
         for whose, limits, spent_all in (

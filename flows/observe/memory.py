@@ -1,9 +1,9 @@
-"""Memory of a process that runs for days: what was freed goes back to the operating system.
+"""Returns freed memory to the operating system, for a process that runs for days.
 
-glibc gives each thread an arena of its own and, once a large block was freed, takes later ones from there, too. Pictures
-and answers of the API need megabytes for a moment, in whatever thread; what stays of it in pieces made an evolution's
-resident set creep up by memory that nobody used. Two settings and a trim from time to time keep it level
-(benchmarks/long_run.py); with another C library nothing is done.
+glibc gives each thread its own arena, and after a large block was freed it takes later large blocks from arenas too.
+Pictures and answers of the API need megabytes for a moment, in any thread. The fragments that remain made the resident
+set of an evolution grow by unused memory. Two settings and an occasional trim keep it level (benchmarks/long_run.py).
+With another C library nothing is done.
 """
 
 import ctypes
@@ -11,16 +11,16 @@ import gc
 import time
 
 SECONDS = 15.0
-"""Memory is not given back more often."""
+"""Shortest interval between two trims."""
 ARENAS, LARGE = 2, 128 * 1024
-"""Arenas at most; bytes from which a block is mapped by itself, and unmapped when it is freed."""
+"""Largest number of arenas; size in bytes from which a block gets its own mapping, which is unmapped when it is freed."""
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
 _last = -SECONDS
 
 
 def keep_level() -> None:
-    """Settings for the process; to be called before it has many threads."""
+    """Limit arenas and the mmap threshold of this process; call it before the process has many threads."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
@@ -28,12 +28,12 @@ def keep_level() -> None:
 
 
 def give_back() -> None:
-    """Collect what only circles hold, then hand pages that were freed to the operating system."""
+    """Collect reference cycles, then trim the heap; does nothing within `SECONDS` of the last call."""
     global _last
     if time.monotonic() - _last < SECONDS:
         return
     _last = time.monotonic()
-    gc.collect()  # by itself it comes late where much is alive: after a quarter of that was made anew
+    gc.collect()  # the collector itself runs late with many live objects: after a quarter as many new ones
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,7 +1,7 @@
-"""Shows in the flow run's state that the budget holds its evolution.
+"""Shows in the state of a flow run that the budget has paused its evolution.
 
-While it holds, the flow run is in a state called Paused of type Running: it keeps its place in the deployment's
-concurrency limit, so that the next scheduled evolution does not start beside it.
+During the pause the flow run has a state named Paused of type Running. It so keeps its place in the deployment's
+concurrency limit, and the next scheduled evolution does not start beside it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ log = logging.getLogger("coral.evolve")
 
 
 class PauseState(Listener):
-    """Sets the state of one flow run, in order, without holding up the evolution."""
+    """Sets the state of one flow run, in order and without blocking the evolution."""
 
     def __init__(self, flow_run_id: str) -> None:
         self._flow_run_id = flow_run_id
@@ -47,7 +47,7 @@ class PauseState(Listener):
         try:
             async with self._order, async_client() as client:
                 now = (await client.read_flow_run(UUID(self._flow_run_id))).state
-                if now is not None and now.is_running():  # somebody may have cancelled it meanwhile
+                if now is not None and now.is_running():  # it may have been cancelled in between
                     await client.set_flow_run_state(UUID(self._flow_run_id), state, force=True)
-        except Exception as error:  # an API that is away must never stop the search
+        except Exception as error:  # an API that does not answer must never stop the search
             log.warning("the flow run's state could not be set to %s: %s", state.name, error)

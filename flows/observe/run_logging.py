@@ -1,7 +1,7 @@
-"""Puts what CORAL-X says (loggers below ``coral``) into the log of a Prefect flow run.
+"""Sends log records of CORAL-X (loggers below ``coral``) to the log of a Prefect flow run.
 
-Prefect's own way, PREFECT_LOGGING_EXTRA_LOGGERS, leaves the level at WARNING and drops what threads outside the
-flow's context say: a lane's beats, the dispatcher. So each record is stamped with the flow run here.
+Prefect's own setting, PREFECT_LOGGING_EXTRA_LOGGERS, leaves the level at WARNING and drops records of threads outside the
+flow's context, such as a lane's heartbeat and the dispatcher. Here each record is marked with its flow run instead.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from flows.prefect_api.prefect_client import sends_logs
 
 
 class _Stamp(logging.Filter):
-    """Names the flow run that a record belongs to."""
+    """Adds the id of a flow run to each record."""
 
     def __init__(self, flow_run_id: str) -> None:
         super().__init__()
@@ -27,7 +27,11 @@ class _Stamp(logging.Filter):
 
 @contextlib.contextmanager
 def logged_to(flow_run_id: str | None) -> Iterator[None]:
-    """Send records of level INFO and above to the log of `flow_run_id` while the body runs; None: nowhere."""
+    """Send records of level INFO and above to the log of a flow run while the body runs.
+
+    Args:
+        flow_run_id: The flow run; None or "": records are not sent.
+    """
     if not flow_run_id or not sends_logs():
         yield
         return
@@ -36,7 +40,7 @@ def logged_to(flow_run_id: str | None) -> Iterator[None]:
     handler.addFilter(_Stamp(flow_run_id))
     others = [known for known in root.handlers if isinstance(known, APILogHandler)]
     level = root.level
-    for other in others:  # of PREFECT_LOGGING_EXTRA_LOGGERS: each line would come twice
+    for other in others:  # added by PREFECT_LOGGING_EXTRA_LOGGERS: each line would be sent twice
         root.removeHandler(other)
     root.addHandler(handler)
     root.setLevel(min(level or logging.INFO, logging.INFO))

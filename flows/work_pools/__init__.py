@@ -1,4 +1,4 @@
-"""Work pools as an executor beside those of the engine, chosen by `infra.executor`, without effect on any result."""
+"""Makes the executor that `infra.executor` names: work pools, or one of `coral_core.execution`. Results do not depend on it."""
 
 import sys
 
@@ -13,11 +13,12 @@ __all__ = ["Executor", "InlineExecutor", "LocalExecutor", "make_executor"]
 
 
 def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "") -> Executor:
-    """The executor that `config.infra` names; use it as a context manager.
+    """Make the executor that `config.infra` names; use it as a context manager.
 
     Args:
-        config: Names executor, lanes, limits and, where `store` is left out, the store.
-        run_id: Whose jobs these are, and whose budget pays; the configuration's first edition by default.
+        config: Names executor, lanes and limits.
+        store: Where results are published; None: the store of `config`.
+        run_id: Run that submits the jobs and whose budget pays; "": the first edition of `config`.
 
     Example::
 
@@ -25,9 +26,10 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
             evaluation = executor.submit_evaluation(job).result(timeout=300)
 
     Raises:
-        ConfigError: work pools are asked for, and no Prefect API is configured nor `coral up` running; or a deployment is missing.
-        ApiError: the API cannot be reached, or refuses the key.
-        StoreError: the store cannot be used.
+        ConfigError: Work pools are asked for, but no Prefect API is configured and `coral up` is not running; or a
+            deployment is missing.
+        ApiError: The API cannot be reached, or refuses the key.
+        StoreError: The store cannot be used.
     """
     if config.infra.executor != "work-pools":
         return execution.make_executor(config, store, run_id)
@@ -40,14 +42,14 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
 
     refuse_what_lanes_refuse(config, store.root)
     from flows.work_pools.pool_executor import (
-        WorkPoolExecutor,  # it imports Prefect, which the other two can do without
+        WorkPoolExecutor,  # late: it imports Prefect, which the other executors do not need
     )
 
     return WorkPoolExecutor(config.infra, store, run_id, ledger)
 
 
 def _find_api() -> None:
-    """Let Prefect's client in this process use the configured API or that of `coral up`; else it would start a server itself."""
+    """Point Prefect's client to the configured API or that of `coral up`; without one it would start its own server."""
     if "prefect" in sys.modules:
         from flows.prefect_api.prefect_client import api_in_use
 

@@ -1,4 +1,4 @@
-"""Which code this is, for machines that must agree."""
+"""The version of the code, compared between the machines of a run."""
 
 import hashlib
 import platform
@@ -12,16 +12,16 @@ import flows
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """Package, a digest of the files that decide results, and Python, which verdicts depend on.
+    """Version of the package, a digest of the files that decide results, and the version of Python, as one line.
 
-    Between two commits the package's version is the same: without the digest a lane of another checkout would publish
-    other results under the same digests.
+    The package's version does not change between two commits. Without the digest a lane of another checkout would
+    publish different results under the same job digests.
     """
     return f"CORAL-X {version('coral-x')}, code {code_digest()}, on Python {platform.python_version()}"
 
 
 def code_digest() -> str:
-    """Stands for the contents of coral_core/**/*.py and flows/lane.py, by their names in the package."""
+    """First 12 hex digits of a SHA-256 over names and contents of coral_core/**/*.py and flows/lane.py."""
     core, lane = Path(coral_core.__file__).parent, Path(flows.__file__).parent / "lane.py"
     files = {path.relative_to(core.parent).as_posix(): path for path in core.rglob("*.py")} | {"flows/lane.py": lane}
     total = hashlib.sha256()

@@ -1,11 +1,10 @@
-"""Lanes as the Prefect API sees them: which live, which ended and why; starts and ends them.
+"""Starts and ends lanes through the Prefect API, and reads which are living and why others ended.
 
-A lane's place is its slot, numbered from 0. The idempotency key of a start names the slot and
-the run that was there before, so that two evolutions that find the same slot empty start one
-lane. Lanes are found by tags (store and name of the deployment), so that they are still known
-when their deployment was deleted and made again; a deployment is looked up by name again from
-time to time, and when the server does not know it any more. Calls are short
-(`flows.prefect_api.prefect_client`); an API that is away is told once, and what was known stays known.
+Lanes have slots, numbered from 0. The idempotency key of a start contains the slot and the previous flow run in it, so
+that two evolutions that find the same slot empty start one lane. Lanes are found by tags (store and name of the
+deployment), so that they are still found after their deployment was deleted and created again. A deployment is looked up
+by name every `FIND_SECONDS`, and when the server no longer knows its id. Calls are short
+(`flows.prefect_api.prefect_client`). While the API does not answer, one warning is logged and the last known state stays.
 """
 
 import logging
@@ -45,17 +44,17 @@ LIVING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.P
 ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED]
 NO_WORKER_SECONDS = 10.0
 FIND_SECONDS = 10.0
-"""Between two looks at whether a deployment is still the same, and where it is missing."""
+"""Interval between two look-ups of a deployment by its name."""
 WHY_SECONDS = 5.0
 STARTING_SECONDS = 60.0
-"""A worker has taken a lane and it has not begun: an image is fetched, say."""
+"""A lane that a worker has taken may need this long to begin, for example while its image is pulled."""
 REPEAT_SECONDS = 300.0
-"""Between two lines that say the same."""
+"""Interval after which the same warning is logged again."""
 LANE_TAG = "coral-lane"
 UNKNOWN = "not known to this server"
-"""In place of a state: the flow run was deleted, or is another server's (a store may be used with several)."""
+"""In place of a state: the flow run was deleted, or belongs to another server (a store may be used with several)."""
 FLOWS: dict[QueueName, str] = {"training": "train-adapters", "evaluation": "evaluate-genomes"}
-"""The flow that is a lane of a queue."""
+"""Queue -> the flow whose runs are its lanes."""
 
 
 class RepeatedLog:
@@ -70,7 +69,13 @@ class RepeatedLog:
         self._when: dict[tuple[str, str], float] = {}
 
     def warn(self, topic: str, key: str, text: str) -> None:
-        """Log `text`, unless the condition `key` was logged for `topic` a moment ago; nothing for an empty key."""
+        """Log a warning, unless the same one was logged less than `REPEAT_SECONDS` ago.
+
+        Args:
+            topic: What the condition is about, for example one queue.
+            key: Identifies the condition, whatever numbers `text` contains; "": log nothing.
+            text: The warning.
+        """
         now = time.monotonic()
         if key and now - self._when.get((topic, key), -REPEAT_SECONDS) >= REPEAT_SECONDS:
             self._when[topic, key] = now
@@ -78,10 +83,10 @@ class RepeatedLog:
 
 
 class Notice(NamedTuple):
-    """What keeps lanes from starting; empty when nothing is known to."""
+    """Why lanes do not start; empty when no reason is known."""
 
     key: str = ""
-    """The same for as long as the reason is, whatever numbers the text has."""
+    """Identifies the reason; the same while it lasts, whatever numbers `text` contains."""
     text: str = ""
 
 
@@ -101,7 +106,7 @@ class _Group:
     name: str
     """Full name of the deployment."""
     deployment_id: UUID | None = None
-    """None: it is not there at the moment."""
+    """None: the server does not have it at the moment."""
     pool: str = ""
     queue_id: UUID | None = None
     """The work queue that its flow runs are put on."""
@@ -117,14 +122,14 @@ class Fleet:
     """Lanes of the two queues, through their deployments.
 
     Args:
-        deployments: Queue -> full name of the deployment that is a lane of it.
-        store: Path of the store, as lanes are to open it.
-        installation: Name of the store.
-        linger: Seconds that an idle lane waits.
+        deployments: Queue -> full name (flow/deployment) of the deployment whose runs are its lanes.
+        store: Path of the store, which lanes open.
+        installation: Name of the store, which lanes check.
+        linger: Seconds without a job after which a lane ends.
 
     Raises:
-        ApiError: the API cannot be reached, or refuses the key.
-        ConfigError: a deployment is missing.
+        ApiError: The API cannot be reached, or refuses the key.
+        ConfigError: A deployment is missing, or belongs to another flow.
     """
 
     def __init__(self, deployments: dict[QueueName, str], store: str, installation: str, linger: float) -> None:
@@ -168,7 +173,7 @@ class Fleet:
     # -- looking ---------------------------------------------------------------------------
 
     def refresh(self) -> bool:
-        """Read the living lanes; False when the API did not answer: what was known stays."""
+        """Read the living lanes. False when the API did not answer; the last known state then stays."""
         try:
             for group in self._groups.values():
                 if time.monotonic() - group.looked_up > FIND_SECONDS:
@@ -181,7 +186,7 @@ class Fleet:
         return True
 
     def _look_up(self, group: _Group) -> None:
-        """Find the deployment by name, as it is now: it may have been deleted, made again, or put on another queue."""
+        """Read the deployment by name: it may have been deleted, created again, or moved to another queue."""
         group.looked_up = time.monotonic()
         try:
             found = self._client.read_deployment_by_name(group.name)
@@ -194,7 +199,7 @@ class Fleet:
         group.pool = found.work_pool_name or group.pool
 
     def _free_stranded(self, group: _Group) -> None:
-        """Cancel lanes that wait in a queue that is gone, or that the deployment has left: no worker would ever take them."""
+        """Cancel lanes that wait in a work queue that their deployment no longer uses, since no worker would take them."""
         if group.queue_id is None:
             return
         for run in group.living:
@@ -210,9 +215,14 @@ class Fleet:
         return [run for run in self.living(queue) if run.state_type != StateType.CANCELLING]
 
     def ended_state(self, flow_run_id: str) -> str | None:
-        """Name and message of a lane's final state, or `UNKNOWN`; None while it lives, or when the API does not answer.
+        """Name and message of a lane's final state.
 
-        A lane that is only believed lost may live: its beats tell.
+        Args:
+            flow_run_id: The lane's flow run.
+
+        Returns:
+            None while the lane lives or when the API does not answer; `UNKNOWN` where the server has no such flow run.
+            A lane whose heartbeats were lost also gives None: it may live, and its note in the store shows that.
         """
         if any(str(run.id) == flow_run_id for group in self._groups.values() for run in group.living):
             return None
@@ -234,7 +244,7 @@ class Fleet:
     def ended_starts(self, queue: QueueName) -> list[EndedStart]:
         """Lanes started here that ended since the last call, oldest first.
 
-        One that was deleted, alone or with its deployment, or whose heartbeats were lost, says nothing about the machine.
+        Lanes that were deleted, or whose heartbeats were lost, are left out: they are no evidence about the machine.
         """
         group, ended = self._groups[queue], []
         for run_id in sorted(group.started.keys() - {run.id for run in group.living}, key=group.started.__getitem__):
@@ -249,7 +259,7 @@ class Fleet:
         return ended
 
     def notice(self, queue: QueueName) -> Notice:
-        """What keeps lanes from starting; empty when nothing is known to."""
+        """Why lanes of a queue do not start; empty when no reason is known. Asks the API at most every `WHY_SECONDS`."""
         group = self._groups[queue]
         waiting = [run for run in group.living if run.state_type in (StateType.SCHEDULED, StateType.PENDING)]
         running = len(waiting) < len(group.living)
@@ -285,31 +295,31 @@ class Fleet:
     # -- acting ----------------------------------------------------------------------------
 
     def start(self, queue: QueueName) -> None:
-        """Start a lane in the first free slot (or find that another evolution just did)."""
+        """Start a lane in the first free slot, or adopt the one that another evolution has just started there."""
         group = self._groups[queue]
         deployment = group.deployment_id
         if deployment is None or group.queue_id is None:
-            return  # `notice` says so
+            return  # `notice` reports it
         taken = {tag for run in group.living for tag in run.tags}
         slot = next(n for n in range(len(taken) + 1) if f"slot:{n}" not in taken)
         try:
             before = self._newest(group, slot)
-            if before and before[0].state_type in LIVING:  # the look at all of them has missed it
+            if before and before[0].state_type in LIVING:  # `refresh` has missed it
                 group.living.append(before[0])
                 return
             run = self._create(group, deployment, queue, slot, str(before[0].id) if before else "none")
         except API_FAILURES as error:
             if is_missing(error):
-                group.looked_up = -FIND_SECONDS  # found by name at the next look, or said to be missing
+                group.looked_up = -FIND_SECONDS  # the next `refresh` looks it up by name
             self._failed(f"start {queue}", f"no {queue} lane could be started", error)
             return
         group.started[run.id] = time.monotonic()
         group.living.append(run)
 
     def _create(self, group: _Group, deployment: UUID, queue: QueueName, slot: int, before: str) -> FlowRun:
-        """A lane after the one that was there `before`, or the one that another evolution has started after it.
+        """Create a lane that follows flow run `before` in its slot, or find the one that another evolution has created.
 
-        Keys hold for all deployments of a flow, and there may be several: lanes of two kinds of GPU, or one made anew.
+        The key contains the deployment, since keys are shared by all deployments of a flow and there may be several.
         """
         return self._client.create_flow_run_from_deployment(
             deployment,
@@ -320,13 +330,24 @@ class Fleet:
         )
 
     def cancel(self, run: FlowRun, why: str) -> None:
-        """Ask Prefect to end a lane."""
+        """Ask Prefect to end a lane; a failure is logged.
+
+        Args:
+            run: The lane; one that no worker has taken is cancelled at once.
+            why: Message of its new state.
+        """
         waits = run.state_type == StateType.SCHEDULED
         self._set_state(run, Cancelled(message=why) if waits else Cancelling(message=why), force=False)
 
     def give_up(self, run: FlowRun, why: str) -> None:
-        """Record that a lane is gone, when no process is left that would. It is not counted as a start that failed
-        (`ended_starts`): what was lost says nothing about the machine."""
+        """Record as crashed a lane whose process has died without a report; a failure of the API is logged.
+
+        `ended_starts` does not return it: a lost lane is no evidence about the machine.
+
+        Args:
+            run: The lane.
+            why: Message of its state, and of the warning that is logged.
+        """
         for group in self._groups.values():
             group.started.pop(run.id, None)
         self._said.warn(f"lost {run.id}", "lost", f"{run.name} is lost: {why}")
@@ -335,7 +356,7 @@ class Fleet:
     def _set_state(self, run: FlowRun, state: State[Any], force: bool) -> None:
         try:
             self._client.set_flow_run_state(run.id, state, force=force)
-            run.state_type = StateType.CANCELLING  # until the next look
+            run.state_type = StateType.CANCELLING  # until the next `refresh`
         except API_FAILURES as error:
             self._failed(f"end {run.id}", f"lane {run.name} could not be set to {state.name}", error)
 
@@ -344,7 +365,7 @@ class Fleet:
         self._said.warn(topic, first, f"{text}: {first}")
 
     def _newest(self, group: _Group, slot: int) -> list[FlowRun]:
-        """The last lane that was started in a slot, if there was one."""
+        """The last lane that was started in a slot: a list of one, or empty."""
         wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[*self._tags(group), f"slot:{slot}"]))
         return self._client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)
 
@@ -363,7 +384,7 @@ def store_tag(installation: str) -> str:
 
 
 def deployment_tag(name: str) -> str:
-    """Tag of the flow runs that were started as lanes from a deployment of this full name, also before it was made again."""
+    """Tag of lanes started from a deployment of this full name; the same after the deployment was created again."""
     return f"deployment:{name}"
 
 

@@ -1,8 +1,8 @@
 """The command of a lane, from the Prefect API: go on, take no more work, or stop.
 
-A lane stops when its flow run was cancelled or deleted. It takes no more work when its pool is paused. An API that does
-not answer changes nothing. Heartbeats do not arrive while the server is away: a lane that lives and is recorded as lost
-corrects the record.
+A lane stops when its flow run was cancelled or deleted. It takes no more work when its pool is paused. While the API does
+not answer, the last command stays. Heartbeats do not arrive while the server is down, so that a living lane may be recorded
+as lost; the lane then corrects the record.
 """
 
 import logging
@@ -18,10 +18,10 @@ log = logging.getLogger("coral.lane")
 
 
 class LaneCommands:
-    """Asks for the command of one lane at each call.
+    """Reads the command of one lane at each call.
 
     Args:
-        flow_run_id: The lane's flow run; None outside of one: the lane goes on until its work ends.
+        flow_run_id: The lane's flow run; None: there is none, and the command is always to go on.
     """
 
     def __init__(self, flow_run_id: str | None) -> None:
@@ -42,7 +42,7 @@ class LaneCommands:
             return "go on"
         try:
             run = self._client.read_flow_run(self._id)
-        except ObjectNotFound:  # it was deleted: nobody counts this lane any more
+        except ObjectNotFound:  # it was deleted: no evolution counts this lane any more
             return "stop"
         if believed_lost(run.state):
             log.warning("this lane lives and was on record as lost (%s): corrected", run.state and run.state.message)

@@ -1,9 +1,9 @@
 """The work-pools executor: jobs go into the store's queue, lanes on Prefect pools take them.
 
-One thread serves everything that this evolution waits for: it finds results in the store, decides about failed attempts,
-frees the jobs of lanes that are gone, and starts lanes for what is ready. It holds no state that matters: after a kill, the
-next session finds tickets, claims and lanes where they were. Not covered: the work of a lane (coral_core/lanes/worker.py),
-and how a lane is started (fleet.py).
+One thread, the dispatcher, serves all jobs that this evolution waits for: it finds results in the store, decides about
+failed attempts, frees the jobs of lost lanes, and starts lanes for open jobs. All durable state is in the store and on the
+server: after a kill, the next session finds tickets, claims and lanes there. Not covered: the work of a lane
+(coral_core/lanes/worker.py), and how a lane is started (fleet.py).
 """
 
 import contextlib
@@ -52,7 +52,7 @@ MOST_FAILED_STARTS = 3
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 1.0
 LOAD_SECONDS = 1800.0
-"""Limit of asking a lane, which loads the base model for it."""
+"""Time limit of an identity job, for which a lane loads the base model."""
 J = TypeVar("J", bound=Job)
 Source = TypeVar("Source", ProblemsConfig, TrainingPairsConfig)
 
@@ -65,7 +65,7 @@ class _Pending:
     job: Job
     future: Future[Any] = field(default_factory=Future)
     others_done: int = 0
-    """How many other jobs had been done when it last lost its lane."""
+    """Number of jobs that its pool had done when this one last lost its lane."""
 
     def settle(self, result: Any, error: BaseException | None) -> None:
         """Resolve the future with the result or the error."""
@@ -80,20 +80,32 @@ class _Pool:
     name: QueueName
     queue: JobQueue
     lanes: int
-    """At most."""
+    """Largest number of lanes."""
     seconds: float
-    """Time limit of a job."""
+    """Time limit of a job, in seconds."""
     closed: Closure | None = None
-    """Why this evolution may not start a job, at the last look."""
+    """Why this evolution may not start a job, as of the last look."""
     notice: str = ""
     done: int = 0
     failed_starts: int = 0
-    """Lanes in a row that ended before their first job; those that were started side by side count once."""
+    """Lanes in a row that ended before their first job; lanes started at the same time count once."""
     counted: float = 0.0
 
 
 class WorkPoolExecutor(Executor):
-    """Submits to the queues of `store`; lanes are flow runs of the deployments that `infra` names."""
+    """Submits jobs to the queues of a store; lanes are flow runs of deployments.
+
+    Args:
+        infra: Names deployments, numbers of lanes, time limits and attempts.
+        store: Holds the queues, and receives the results.
+        run_id: Run that submits the jobs and whose budget pays.
+        ledger: Accounts of `store`; tells whether the budget allows new jobs.
+
+    Raises:
+        ApiError: The API cannot be reached, or refuses the key.
+        ConfigError: A deployment is missing, or belongs to another flow.
+        StoreError: The queues cannot be written.
+    """
 
     def __init__(self, infra: InfraConfig, store: Store, run_id: str, ledger: Ledger) -> None:
         self._infra = infra
@@ -116,7 +128,7 @@ class WorkPoolExecutor(Executor):
         self._told = RepeatedLog(log)
         self._unborn: dict[UUID, float] = {}
         self._orphan_seconds = infra.lease
-        """For how long a living evolution may free its own jobs before others do it."""
+        """Seconds that a living evolution has for freeing its own jobs before others do it."""
         self._orphans: dict[str, float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -141,14 +153,14 @@ class WorkPoolExecutor(Executor):
                 raise EngineError("the executor is closed: no more jobs can be submitted")
             if ticket.digest in self._pending:
                 return self._pending[ticket.digest].future
-            if isinstance(job, IdentityJob):  # an answer that a dead evolution left may be of other machines
+            if isinstance(job, IdentityJob):  # an old answer may come from other machines
                 queue.forget_answer(ticket.digest)
             old = next((t for t in queue.waiting(self._run_id) if t.digest == ticket.digest), None)
             failed = queue.failed(ticket)
-            if old is not None:  # of this run before it was killed: its attempts count
+            if old is not None:  # submitted by this run before it was killed: its attempts count
                 ticket = ticket.model_copy(update={"failures": old.failures, "alone": old.alone})
             elif failed is not None and not goes_on(failed.ticket.failures, self._infra.attempts):
-                queue.forget_failed(ticket)  # it is run again on purpose, after a full disk, say: it starts anew
+                queue.forget_failed(ticket)  # the user runs it again, for example after a full disk: it starts anew
                 failed = None
             pending = self._pending[ticket.digest] = _Pending(ticket, job)
             if failed is None and queue.result(ticket) is None:
@@ -168,28 +180,32 @@ class WorkPoolExecutor(Executor):
             waits = {queue_of(pending.job) for pending in self._pending.values()}
             if not waits or self.running() or any(not self._pools[name].closed for name in waits):
                 return None
-        closures = [self._ledger.closed(self._run_id, name) for name in waits]  # anew: what is known is a second old
+        closures = [
+            self._ledger.closed(self._run_id, name) for name in waits
+        ]  # read again: `pool.closed` is up to a second old
         return closures[0] if all(closures) else None
 
     @property
     def notice(self) -> str:
-        """What keeps work from going on (no worker online, a paused pool, ...); empty when nothing does."""
+        """Why jobs wait (no worker online, a paused pool, ...); empty when no reason is known."""
         return "; ".join(pool.notice for pool in self._pools.values() if pool.notice)
 
     def close(self) -> None:
-        """Withdraw what is not done; lanes that no other evolution needs end, also when the API is away."""
+        """Withdraw unfinished jobs and end lanes that no other evolution needs; works without the API too."""
         self._over.set()
         self._thread.join(timeout=30)
         with self._lock:
             for pending in self._pending.values():
                 pending.future.cancel()
-                with contextlib.suppress(OSError):  # a store that cannot be written must not keep others from ending
+                with contextlib.suppress(
+                    OSError
+                ):  # a store that cannot be written must not stop the rest of the shutdown
                     self._pools[queue_of(pending.job)].queue.withdraw(pending.ticket)
             self._pending.clear()
         with retries(0):
             for name, pool in self._pools.items():
                 for run in [] if pool.queue.open_digests() else self._fleet.living(name):
-                    with contextlib.suppress(OSError):  # lanes of a store that is gone end by themselves
+                    with contextlib.suppress(OSError):  # lanes whose store is gone end by themselves
                         self._board.ask_to_end(lane_name(name, str(run.id)))
                     if run.state_type == StateType.SCHEDULED:
                         self._fleet.cancel(run, f"evolution {self._run_id} has ended and no other one waits")
@@ -198,7 +214,7 @@ class WorkPoolExecutor(Executor):
     # -- the dispatcher's thread -----------------------------------------------------------
 
     def _run(self) -> None:
-        with retries(0):  # a call that fails is made again at the next look, and results are collected meanwhile
+        with retries(0):  # a failed call is repeated at the next look; results are collected meanwhile
             next_look = 0.0
             while not self._over.wait(TICK_SECONDS):
                 looks = bool(self._pending) and time.monotonic() >= next_look
@@ -213,7 +229,7 @@ class WorkPoolExecutor(Executor):
                     self._fail_all(EngineError(f"the dispatcher failed: {type(error).__name__}: {error}"))
 
     def _serve(self, looks: bool) -> None:
-        """Serve everything that waits; with `looks`, also ask the API about lanes."""
+        """Serve all pending jobs; with `looks`, also read lanes from the API."""
         fresh = looks and self._fleet.refresh()
         if looks:
             self._pools["training"].queue.check(self._installation)
@@ -228,7 +244,7 @@ class WorkPoolExecutor(Executor):
                 self._start_lanes(pool)
 
     def _ended_lanes(self) -> dict[str, str]:
-        """Flow runs that hold a claim and have ended -> how, as the API knows."""
+        """Flow runs that hold a claim and have ended -> their final state, from the API."""
         holders = {claim.flow_run_id for pool in self._pools.values() for claim in pool.queue.claims()} - {""}
         found = {flow_run_id: self._fleet.ended_state(flow_run_id) for flow_run_id in holders}
         return {flow_run_id: state for flow_run_id, state in found.items() if state is not None}
@@ -246,7 +262,7 @@ class WorkPoolExecutor(Executor):
             if why := self._gone(claim, ended):
                 self._free(pool, claim, why)
         elif not queue.has_ticket(ticket):
-            queue.submit(ticket)  # done for another evolution with a result that was broken, or swept away
+            queue.submit(ticket)  # its result for another evolution was broken, or the ticket was removed
 
     def _done(self, pending: _Pending, result: Any) -> None:
         queue = self._pools[queue_of(pending.job)].queue
@@ -258,7 +274,7 @@ class WorkPoolExecutor(Executor):
         pending.settle(result, None)
 
     def _give_up(self, pending: _Pending, error: CoralError) -> None:
-        """End the wait first: what keeps the ticket from being taken back may be what the error is about."""
+        """Fail the future, then withdraw the ticket: the reason for `error` may make the withdrawal fail too."""
         self._pending.pop(pending.ticket.digest, None)
         pending.settle(None, error)
         with contextlib.suppress(OSError):
@@ -272,9 +288,9 @@ class WorkPoolExecutor(Executor):
     # -- failures --------------------------------------------------------------------------
 
     def _decide(self, pending: _Pending, failed: FailedTicket) -> None:
-        """Try again, publish what the failures prove, or give up; a ticket given up stays listed as failed."""
+        """Try again, publish what the failures prove, or give up. A job given up stays listed as failed."""
         queue, ticket, last = self._pools[queue_of(pending.job)].queue, failed.ticket, failed.ticket.failures[-1]
-        if last.reason != FailureReason.LANE_LOST:  # that was told when the job was freed
+        if last.reason != FailureReason.LANE_LOST:  # it was reported when the job was freed
             self.on_failure(ticket.kind, ticket.digest, last)
         if goes_on(ticket.failures, self._infra.attempts):
             job, tries = f"{ticket.kind} {ticket.digest[:12]}", f"{ticket.tries} of {self._infra.attempts}"
@@ -291,17 +307,17 @@ class WorkPoolExecutor(Executor):
             self._done(pending, result)
 
     def _gone(self, claim: Claim, ended: dict[str, str]) -> str:
-        """Why the lane that holds `claim` will not finish it; empty while it may."""
+        """Why the lane that holds `claim` cannot finish it; empty while it may."""
         note = self._board.read(claim.lane)
         if note is not None and note.state == "ended":
             return f"it ended ({note.ended})"
         if note is not None and self._board.silent(note, self._infra.lease):
             return f"no beat for {self._infra.lease:.0f} s"
         state = ended.get(claim.flow_run_id, "")
-        return "" if state == UNKNOWN and note is not None else state  # it beats: another server's
+        return "" if state == UNKNOWN and note is not None else state  # it beats, so it belongs to another server
 
     def _free(self, pool: _Pool, claim: Claim, why: str) -> None:
-        """Free the job of a lane that is gone, and record the loss on the tickets of all evolutions that wait for it."""
+        """Free the job of a lost lane, and record the loss on the tickets of all evolutions that wait for it."""
         queue, pending = pool.queue, self._pending.get(claim.digest)
         failure = Failure(
             lane=claim.lane,
@@ -318,13 +334,13 @@ class WorkPoolExecutor(Executor):
         if pending is not None and waiting:
             self._ask_first(pending)
         after = [ticket.after(failure) for ticket in waiting]
-        for failed in after:  # before the claim goes: the next lane finds tickets that know of this loss, or none
+        for failed in after:  # before the claim is removed, so that the next lane finds tickets that record this loss
             if goes_on(failed.ticket.failures, self._infra.attempts):
                 queue.submit(next_try(failed.ticket, self._infra.attempts))
             else:
                 queue.set_aside(failed)
         if not queue.break_claim(claim):
-            for ticket in waiting:  # it was broken elsewhere, and the loss recorded
+            for ticket in waiting:  # another process broke the claim and recorded the loss
                 queue.forget_failed(ticket)
                 queue.submit(ticket)
             return
@@ -334,21 +350,21 @@ class WorkPoolExecutor(Executor):
             if pending is not None and ticket.run_id == self._run_id:
                 pending.ticket, pending.others_done = next_try(ticket, self._infra.attempts), pool.done
                 self.on_failure(ticket.kind, ticket.digest, failure)
-        for run in self._fleet.living(pool.name):  # last: the API may take its time, and the job waits for nobody
+        for run in self._fleet.living(pool.name):  # last, since the API may be slow
             if pending is not None and str(run.id) == claim.flow_run_id:
                 self._fleet.give_up(run, f"lost: {why}")
 
     def _ask_first(self, pending: _Pending) -> None:
-        """Before each attempt alone of a job that loses its lanes, a lane answers a question: are the lanes the trouble?"""
+        """Before each attempt alone of a job that lost lanes, submit an identity job, which shows whether lanes work."""
         again = 1 <= pending.ticket.losses < MOST_LOSSES - 1 and not self._over.is_set()
         if again and isinstance(pending.job, TrainingJob | EvaluationJob):
             self.submit(IdentityJob(queue=queue_of(pending.job), base_model=pending.job.base_model))
 
     def _sweep(self, ended: dict[str, str]) -> None:
-        """Free what lanes that are gone still hold and this evolution does not wait for.
+        """Free claims of lost lanes on jobs that this evolution does not wait for.
 
-        A living evolution frees its own jobs within seconds. What it has not freed for `_orphan_seconds` has no evolution
-        any more: without this, a job that kills its lanes would end the lanes of all others one after another.
+        A living evolution frees its own jobs within seconds, so a claim that was not freed for `_orphan_seconds` belongs to
+        no evolution. Without this, a job that kills its lanes would end the lanes of all other evolutions one by one.
         """
         now, before, self._orphans = time.monotonic(), self._orphans, {}
         for pool in self._pools.values():
@@ -362,7 +378,7 @@ class WorkPoolExecutor(Executor):
     # -- lanes -----------------------------------------------------------------------------
 
     def _start_lanes(self, pool: _Pool) -> None:
-        """As many lanes as the open work can fill, up to the limit."""
+        """Start as many lanes as the open jobs can fill, up to the limit."""
         name, queue = pool.name, pool.queue
         closed = {run_id: closure for run_id in queue.runs() if (closure := self._ledger.closed(run_id, name))}
         pool.closed = closed.get(self._run_id)
@@ -374,16 +390,16 @@ class WorkPoolExecutor(Executor):
         self._told.warn(f"{name} lanes", key, f"{pool.notice}; {waiting} jobs wait")
 
     def _serving(self, pool: _Pool) -> int:
-        """Lanes that take work now or soon.
+        """Number of lanes that take work now or soon.
 
-        A lane without a beat is recorded as lost: after a worker's death no other process may notice, and its flow run would
-        be taken for a lane for ever.
+        A lane that does not beat is recorded as lost: after the death of a worker no other process may notice, and its
+        flow run would count as a lane for ever.
         """
         count = 0
         for run in self._fleet.serving(pool.name):
             note = self._board.read(lane_name(pool.name, str(run.id)))
             if note is None and run.state_type == StateType.SCHEDULED:
-                count += 1  # no worker has taken it: the fleet's notice says so
+                count += 1  # no worker has taken it; the fleet's notice reports that
             elif note is None:
                 since = self._unborn.setdefault(run.id, time.monotonic())
                 if time.monotonic() - since > self._infra.start:
@@ -397,7 +413,7 @@ class WorkPoolExecutor(Executor):
         return count
 
     def _watch_starts(self, pool: _Pool) -> None:
-        """Lanes that end before they did anything mean that the machine does not fit: say so instead of trying for ever."""
+        """Fail all jobs after `MOST_FAILED_STARTS` lanes in a row ended before their first job: the machine is unfit."""
         for ended in self._fleet.ended_starts(pool.name):
             note = self._board.read(lane_name(pool.name, ended.flow_run_id))
             worked = note is not None and (note.jobs or note.digest)
@@ -415,9 +431,9 @@ class WorkPoolExecutor(Executor):
 
 
 def with_absolute_paths(job: J) -> J:
-    """`job` with absolute paths of base model, problems and training pairs: lanes start in other folders.
+    """A copy of `job` with absolute paths of base model, problems and training pairs, since lanes start in other folders.
 
-    Digests cover what lies at a path and not the path, so the job's digest stays.
+    Its digest stays: digests cover the content at a path, not the path.
     """
     update: dict[str, Any] = {}
     if not isinstance(job, TestJob):
@@ -434,7 +450,7 @@ def _absolute_base_model(config: BaseModelConfig) -> BaseModelConfig:
     name = _absolute(config.name) if Path(config.name).is_dir() else config.name
     if config.name == TINY_NAME or is_rehearsal(config) or name == config.name:
         return config
-    # the prompt template may depend on the name as it was given
+    # chosen here, since the prompt template may depend on the relative name
     return config.model_copy(update={"name": name, "prompt": chosen(config.name, config.prompt)})
 
 
@@ -445,5 +461,5 @@ def _absolute_source(config: Source) -> Source:
 
 
 def _absolute(path: str) -> str:
-    """`path` so that it means the same in every folder."""
+    """`path` made absolute where it exists; absolute paths, ``~`` and names that are no files stay."""
     return path if path.startswith(("/", "~")) or not Path(path).exists() else str(Path(path).absolute())
