@@ -1,1 +1,1 @@
-"""The boundary to Prefect: its settings, its API, a local server, how flow runs end."""
+"""The boundary to Prefect: its settings, its API, a local server, the process of a flow run."""

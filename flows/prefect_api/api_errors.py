@@ -8,7 +8,8 @@ class ApiError(CoralError):
 
     Args:
         problem: As in `CoralError`; names the API.
-        status: HTTP status of its answer; None where there was none, or it was of another kind.
+        remedy: As in `CoralError`.
+        status: HTTP status of its answer; None where there was no answer, or the error is of another kind.
     """
 
     exit_code = 6
@@ -23,11 +24,11 @@ class ApiUnreachableError(ApiError):
 
 
 class KeyRefusedError(ApiError):
-    """The API asks for a key, and got none or another."""
+    """The API asks for a key, and got none or a wrong one."""
 
 
 class KeyFileError(ApiError):
-    """The key of the local server cannot be used, or must not be trusted any more."""
+    """The key of the local server cannot be used, or is no secret any more."""
 
 
 class ServerError(ApiError):

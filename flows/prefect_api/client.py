@@ -1,7 +1,7 @@
-"""The Prefect REST API for commands: no ``import prefect``, which takes longer than all that they ask.
+"""A client of the Prefect REST API for commands, without ``import prefect``, which takes longer than their requests.
 
-Presents what Prefect's own client would present (key, basic authentication, headers, certificates). Answers are read
-into records that hold the fields in use; every failure is an `ApiError`, an answer of another shape included.
+Sends the credentials that Prefect's own client would send (key, basic authentication, headers, certificates). Answers are
+parsed into records of the fields in use. Every failure is an `ApiError`, also an answer of an unexpected shape.
 """
 
 import ssl
@@ -23,7 +23,7 @@ from flows.prefect_api.settings import api_settings
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 20.0
 PAGE = 200
-"""Rows that are asked for at once: a server's default for PREFECT_SERVER_API_DEFAULT_LIMIT, which refuses more."""
+"""Rows of one request: the default of PREFECT_SERVER_API_DEFAULT_LIMIT, above which a server refuses."""
 SILENT_BEATS = 5 / 3
 """Heartbeat intervals after which a worker counts as silent: 50 s at the usual 30 s."""
 _PROTECTED = {"user-agent", "prefect-csrf-token", "prefect-csrf-client"}
@@ -36,7 +36,7 @@ LIVING: tuple[StateType, ...] = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "C
 
 
 class _Record(BaseModel):
-    """Part of an answer; fields that nobody here reads are left out."""
+    """Part of an answer; fields that are not used here are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -91,11 +91,11 @@ class WorkQueue(_Record):
     concurrency_limit: int | None = None
     is_paused: bool = False
     last_polled: datetime | None = None
-    polled: float | None = Field(None, description="Seconds since a worker asked for its flow runs; None: never.")
+    polled: float | None = Field(None, description="Seconds since a worker polled it; None: never.")
 
 
 class Worker(_Record):
-    """One worker of a pool; Prefect goes on listing workers that are gone."""
+    """One worker of a pool; Prefect also lists workers that have ended."""
 
     name: str
     last_heartbeat_time: datetime | None = None
@@ -104,7 +104,7 @@ class Worker(_Record):
 
     @property
     def is_online(self) -> bool:
-        """Whether its heartbeats come; Prefect itself says OFFLINE after 3 missing ones."""
+        """Whether its heartbeats arrive; Prefect itself reports OFFLINE only after 3 missing ones."""
         return self.silent <= SILENT_BEATS * self.heartbeat_interval_seconds
 
 
@@ -134,10 +134,17 @@ RecordT = TypeVar("RecordT", bound=_Record)
 
 
 def all_pages(read: Callable[[int | None, int], Sequence[Row]]) -> list[Row]:
-    """All rows of a query, each once, also when rows move between the pages meanwhile.
+    """Read all rows of a query, each once, also when rows move between pages meanwhile.
 
     Args:
-        read: Called with limit (None: the server's) and offset; gives the rows from there.
+        read: Called with limit (None: the server's default) and offset; returns the rows from there. Rows are told apart
+            by `id`, or by `name` where they have none.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> rows = [SimpleNamespace(id=number) for number in range(3)]
+        >>> [row.id for row in all_pages(lambda limit, offset: rows[offset:][:limit])]
+        [0, 1, 2]
     """
     found: dict[Any, Row] = {}
     limit: int | None = PAGE
@@ -149,7 +156,7 @@ def all_pages(read: Callable[[int | None, int], Sequence[Row]]) -> list[Row]:
             status = error.status if isinstance(error, ApiError) else error.response.status_code
             if limit is None or status != 422:
                 raise
-            limit = None  # the server gives no pages of that size
+            limit = None  # the server refuses pages of that size
             continue
         found |= {getattr(row, "id", None) or row.name: row for row in rows}
         offset += len(rows)
@@ -158,13 +165,16 @@ def all_pages(read: Callable[[int | None, int], Sequence[Row]]) -> list[Row]:
 
 
 def api_error(error: Exception, url: str | None = None) -> ApiError | None:
-    """What a failed request of httpx or of Prefect's client means; None when `error` is not about reaching the API.
+    """The `ApiError` for an exception of httpx or of Prefect's client.
 
     Args:
-        error: What was raised.
-        url: The API that was asked; left out: the configured one.
+        error: The exception.
+        url: The API that was asked; None: the configured one.
+
+    Returns:
+        None when `error` is of another kind.
     """
-    if isinstance(error, RuntimeError):  # Prefect: "Failed to reach API", raised from what kept it from that
+    if isinstance(error, RuntimeError):  # Prefect: "Failed to reach API", raised from the cause
         cause = error.__cause__
         return api_error(cause, url) if isinstance(cause, httpx.HTTPError) else None
     if not isinstance(error, httpx.HTTPError | httpx.InvalidURL):
@@ -189,17 +199,17 @@ def api_error(error: Exception, url: str | None = None) -> ApiError | None:
 
 
 def refuse_other_servers(url: str) -> None:
-    """Before something is reported as missing at `url`: is that a Prefect API at all? Raises `ApiError`."""
+    """Check that `url` is a Prefect API; called before something is reported as missing there. Raises `ApiError`."""
     with RestClient(url) as client:
         client.check_is_prefect()
 
 
 class RestClient:
-    """Short requests over one kept connection.
+    """Short requests to a Prefect API over one connection; use it as a context manager.
 
     Args:
         url: The API; ends in ``/api``.
-        answer_seconds: Longest wait for one answer.
+        answer_seconds: Longest wait for one answer, in seconds.
 
     Raises:
         ApiError: By each method, where the API cannot be reached or answers with an error.
@@ -213,7 +223,7 @@ class RestClient:
     def __init__(self, url: str, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.url = url.rstrip("/")
         self.ahead = 0.0
-        """Seconds that the server's clock is ahead of this machine's, as of the last answer; known to one second."""
+        """Seconds that the server's clock is ahead of this machine's, as of the last answer; 0.0 below 2 seconds."""
         self._is_prefect: bool | None = None
         timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
         self._http = httpx.Client(headers=_headers(self.url), timeout=timeout, verify=_verify(), trust_env=True)
@@ -230,11 +240,11 @@ class RestClient:
     # -- reading ---------------------------------------------------------------------------
 
     def version(self) -> str:
-        """Version of the server; empty where it does not tell."""
+        """Version of the server; "" where it does not report one."""
         return str(self._ask("GET", "admin/version") or "")
 
     def age(self, when: datetime) -> float:
-        """Seconds since `when`, by the server's clock."""
+        """Seconds since `when` by the server's clock; at least 0."""
         return max(0.0, time.time() + self.ahead - when.timestamp())
 
     def flow_run(self, flow_run_id: str) -> FlowRun | None:
@@ -278,13 +288,13 @@ class RestClient:
         return self._all(Automation, "automations/filter")
 
     def log_lines(self, flow_run_ids: Sequence[str], level: int, after: str = "", before: str = "") -> list[LogLine]:
-        """Log lines of flow runs, by time.
+        """Log lines of flow runs, sorted by time.
 
         Args:
-            flow_run_ids: At most a few hundred.
-            level: Lines of this level and above.
-            after: Lines from this time on (ISO 8601); empty: from the beginning.
-            before: Lines until this time; empty: to the end.
+            flow_run_ids: Ids, at most a few hundred.
+            level: Lowest level, as a number of `logging`.
+            after: Earliest time (ISO 8601); "": from the beginning.
+            before: Latest time (ISO 8601); "": to the end.
         """
         wanted: dict[str, Any] = {"level": {"ge_": level}, "flow_run_id": {"any_": list(flow_run_ids)}}
         if span := {name: time for name, time in (("after_", after), ("before_", before)) if time}:
@@ -292,15 +302,15 @@ class RestClient:
         return self._all(LogLine, "logs/filter", {"logs": wanted, "sort": "TIMESTAMP_ASC"})
 
     def artifact_age(self, flow_run_id: str) -> float | None:
-        """Seconds since an artifact of the flow run changed last; None without artifacts."""
+        """Seconds since the last change of an artifact of the flow run; None without artifacts."""
         query = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "UPDATED_DESC", "limit": 1}
         newest = self._read(TypeAdapter(list[_Updated]), self._ask("POST", "artifacts/filter", query) or [])
         return self.age(newest[0].updated) if newest else None
 
     def check_is_prefect(self) -> None:
-        """Prefect's answers below a wrong address are like those about missing things. Raises `ApiError`."""
+        """Check that this is a Prefect API: below a wrong address everything looks missing. Raises `ApiError`."""
         if self._is_prefect is None:
-            self._is_prefect = True  # for the question itself
+            self._is_prefect = True  # so that the next request, if not found, does not recurse
             self._is_prefect = isinstance(self._ask("POST", "flows/count", {}), int)
         if not self._is_prefect:
             raise ApiError(
@@ -311,17 +321,34 @@ class RestClient:
     # -- changing --------------------------------------------------------------------------
 
     def cancel_flow_run(self, run: FlowRun, message: str = "") -> None:
-        """Ask for the end of a run; one that no worker has taken is cancelled at once."""
+        """Cancel a flow run. One that no worker has taken is cancelled at once, others go through Cancelling.
+
+        Args:
+            run: The flow run, with its present state.
+            message: Message of its new state; "": none.
+        """
         waits = run.state_type == "SCHEDULED"
         self.set_state(run.id, "CANCELLED" if waits else "CANCELLING", message, force=waits)
 
     def set_state(self, flow_run_id: str, state: StateType, message: str = "", force: bool = False) -> None:
-        """Propose a state of a flow run; `force` sets it against Prefect's rules."""
+        """Propose a state of a flow run.
+
+        Args:
+            flow_run_id: The flow run.
+            state: Type of the state; its name is the type, capitalised.
+            message: Message of the state; "": none.
+            force: Set the state even where Prefect's orchestration rules would reject it.
+        """
         body = {"state": {"type": state, "name": state.capitalize(), "message": message or None}, "force": force}
         self._ask("POST", f"flow_runs/{quote(flow_run_id, safe='')}/set_state", body)
 
     def pause_work_pool(self, name: str, paused: bool) -> None:
-        """Stop a pool from giving flow runs to workers, or let it go on."""
+        """Pause or resume a work pool. A paused one gives workers no flow runs.
+
+        Args:
+            name: Name of the pool.
+            paused: False: resume it.
+        """
         self._ask("PATCH", f"work_pools/{quote(name, safe='')}", {"is_paused": paused})
 
     # -- requests --------------------------------------------------------------------------
@@ -350,7 +377,7 @@ class RestClient:
             ) from None
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """JSON of an answer; None where there is none or nothing is found."""
+        """JSON of an answer; None where it is empty or its status is 404."""
         try:
             answer = self._http.request(method, f"{self.url}/{path}", json=body)
             if answer.status_code == 403 and "CSRF" in answer.text:
@@ -371,7 +398,7 @@ class RestClient:
             ) from None
 
     def _fetch_csrf_token(self) -> None:
-        """Servers with PREFECT_SERVER_CSRF_PROTECTION_ENABLED want one with every query."""
+        """Fetch the token that servers with PREFECT_SERVER_CSRF_PROTECTION_ENABLED require with every request."""
         client = str(uuid.uuid4())
         token = self._http.get(f"{self.url}/csrf-token", params={"client": client}).raise_for_status().json()["token"]
         self._http.headers.update({"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token})
@@ -395,7 +422,19 @@ def flow_run_query(
     pools: Sequence[str] = (),
     queue: str = "",
 ) -> dict[str, Any]:
-    """A query for flow runs that meet every condition given: with any of the values, and with all of `tags`.
+    """A query for flow runs that meet all conditions given; a condition left out holds for every flow run.
+
+    Args:
+        states: Types of state, any of which a run has.
+        ids: Ids of flow runs.
+        parents: Ids of flow runs, one of which is the parent.
+        tags: Tags, all of which a run has.
+        flow: Name of its flow.
+        pools: Names of work pools, in one of which it is.
+        queue: Name of its work queue.
+
+    Returns:
+        Body of a request to ``flow_runs/filter`` or ``flow_runs/count``.
 
     Example:
         >>> flow_run_query(states=["RUNNING"], pools=["gpu"])
@@ -409,9 +448,9 @@ def flow_run_query(
 
 
 def _headers(url: str) -> dict[str, str]:
-    """Headers for the API at `url` and no other: an address may come from a run's folder, which anybody may have written.
+    """Headers for the API at `url`. Secrets of the configured API go to no other, since `url` may come from a run's folder.
 
-    As with Prefect's client, custom headers go before a key.
+    As in Prefect's client, custom headers override the key.
     """
     credential = credential_for(url)
     headers = {"Authorization": credential.header} if credential is not None else {}

@@ -1,8 +1,8 @@
-"""Which key is presented to which Prefect API. Imports no Prefect.
+"""Chooses the key that is sent to a Prefect API. Imports no Prefect.
 
-Prefect knows two kinds: ``PREFECT_API_AUTH_STRING`` (USER:PASSWORD of a self-hosted server) and ``PREFECT_API_KEY``
+Prefect has two kinds of key: ``PREFECT_API_AUTH_STRING`` (USER:PASSWORD of a self-hosted server) and ``PREFECT_API_KEY``
 (Prefect Cloud). They belong to the API that ``PREFECT_API_URL`` names and are sent to no other. A local server with a
-key (`flows.prefect_api.local_server`) gets its own. A key stands in no command line, log, message or record.
+key (`flows.prefect_api.local_server`) gets its own. A key is never written to a command line, log, message or record.
 """
 
 import base64
@@ -16,7 +16,7 @@ from flows.prefect_api.settings import api_settings, export
 
 
 class Credential(NamedTuple):
-    """The authorization that is presented to an API. Its repr shows the origin alone."""
+    """Value of an Authorization header, and where it comes from. Its repr shows only the source."""
 
     header: str
     source: str
@@ -26,7 +26,10 @@ class Credential(NamedTuple):
 
 
 def credential_for(url: str) -> Credential | None:
-    """The configured key for the configured API, the local server's for the local server, none for others.
+    """The key for an API: the configured one for the configured API, the local server's for the local server.
+
+    Returns:
+        None for any other API, and where there is no key.
 
     Raises:
         KeyFileError: `url` is the local server, and its key file cannot be used.
@@ -36,7 +39,7 @@ def credential_for(url: str) -> Credential | None:
     if local:
         own = read_key(coral_home())
         given = found.auth_string if configured else None
-        if own and given in (None, "", own):  # the last: exported by `use_credential`
+        if own and given in (None, "", own):  # equal: it was exported by `use_credential`
             return Credential(_basic(own), str(key_file(coral_home())))
     if (configured or local) and found.auth_string:  # Prefect's client prefers it, too
         return Credential(_basic(found.auth_string), "PREFECT_API_AUTH_STRING")
@@ -46,9 +49,9 @@ def credential_for(url: str) -> Credential | None:
 
 
 def use_credential(url: str) -> None:
-    """Have Prefect's client in this process, and in what it starts, present the local server's key if `url` is that server.
+    """If `url` is the local server, export its key for Prefect's client in this process and its children.
 
-    A key that is configured for a configured `url` is left to Prefect, which reads the same settings.
+    Does nothing for other APIs: Prefect reads the key of the configured API from its own settings.
     """
     if not same_api(url, _local_server()) or (own := read_key(coral_home())) is None:
         return
@@ -58,7 +61,12 @@ def use_credential(url: str) -> None:
 
 
 def key_refused(url: str, status: int) -> KeyRefusedError:
-    """The error for an API at `url` that answers 401 or 403: which key it got, and where that came from."""
+    """The error for an API that refuses a request; it names the source of the key that was sent.
+
+    Args:
+        url: The API.
+        status: HTTP status of its answer, 401 or 403.
+    """
     try:
         sent = credential_for(url)
     except (KeyFileError, ConfigError) as error:
@@ -74,7 +82,20 @@ def key_refused(url: str, status: int) -> KeyRefusedError:
 
 
 def same_api(one: str | None, other: str | None) -> bool:
-    """Do both name the same API? Compared as text: a name that may resolve to another machine is another API."""
+    """Whether two URLs name the same API.
+
+    They are compared as text, but for a slash at the end: a host name may resolve to another machine.
+
+    Args:
+        one: A URL; None or "" is no API.
+        other: The URL that it is compared with.
+
+    Example:
+        >>> same_api("http://127.0.0.1:4200/api", "http://127.0.0.1:4200/api/")
+        True
+        >>> same_api(None, None)
+        False
+    """
     return bool(one) and bool(other) and str(one).rstrip("/") == str(other).rstrip("/")
 
 
@@ -83,7 +104,7 @@ def _basic(pair: str) -> str:
 
 
 def _local_server() -> str:
-    """URL of the local server while it lives; empty also where its home cannot be read."""
+    """URL of the local server while it lives; "" when it does not, or when its home cannot be read."""
     try:
         return local_server.living()
     except (OSError, ServerError):

@@ -1,9 +1,9 @@
-"""The process of a flow run: who started it, and how it ends. Imports Prefect only where a flow runs.
+"""The process of a flow run: how it was started, and how it ends. Imports Prefect only where a flow runs.
 
-* Parameters of a run that a worker started are the server's word (`served`, `roots`).
+* Parameters of a run that a worker started come from the server and are held to allowed folders (`served`, `roots`).
 * A run outlives its worker (`outlive_worker`).
-* A run notices that it is cancelled or gets SIGTERM (`until_cancelled`).
-* A process that is told to end does not wait for a server that is away (`limit_retries`, `drain`, `leave`).
+* A run ends when it is cancelled or receives SIGTERM (`until_cancelled`).
+* A process that shuts down does not wait for a server that does not answer (`limit_retries`, `drain`, `leave`).
 """
 
 import asyncio
@@ -31,15 +31,15 @@ LOOK_SECONDS = 3.0
 DRAIN_SECONDS = 5.0
 
 
-# -- who started it ------------------------------------------------------------------------
+# -- how it was started --------------------------------------------------------------------
 
 
 def served() -> bool:
-    """Do the parameters of this flow run come from the server? Also true where only one of two signs says so.
+    """Whether the parameters of this flow run come from the server. One of two signs is enough.
 
-    A run that a worker, `prefect flow-run execute` or a served deployment started has parameters that anybody may have
-    written who can start flow runs. `coral evolve` and Python code call the flow in their own process, with their own
-    arguments and rights. Nothing that comes with a flow run's parameters takes part in the decision.
+    Any user who can start flow runs may have written the parameters of a run that a worker, `prefect flow-run execute` or
+    a served deployment started. `coral evolve` and Python code call the flow in their own process, with their own
+    arguments and rights. The parameters themselves have no influence on the answer.
     """
     from prefect.runtime import deployment
 
@@ -47,19 +47,19 @@ def served() -> bool:
 
 
 def roots() -> "Roots | None":
-    """The folders that the parameters of this flow run are held to; None where they are the caller's own. Raises `ConfigError`."""
-    from coral_core.lanes.allowed_paths import Roots  # late: it knows all sources of problems
+    """The folders that parameters of this flow run may name; None where they are the caller's own. Raises `ConfigError`."""
+    from coral_core.lanes.allowed_paths import Roots  # late: it imports all sources of problems
 
     return Roots.of_environment() if served() else None
 
 
 @functools.cache
 def outlive_worker() -> None:
-    """From here on, output that nobody reads is discarded; one call is enough.
+    """From now on, discard output to a pipe without a reader. Further calls do nothing.
 
-    A process worker reads the output of its flow runs through pipes. After its death the next line that Prefect's
-    console handler prints would raise SystemExit (rich's answer to a broken pipe) and end a training of half an hour.
-    Does nothing in a process that no worker started: ``coral evolve | head`` ends as any command does.
+    A process worker reads the output of its flow runs through pipes. After its death the next line of Prefect's console
+    handler would raise SystemExit (rich's reaction to a broken pipe) and end a training of half an hour. Does nothing in
+    a process that no worker started: ``coral evolve | head`` ends like any command.
     """
     pipes = [number for number in (1, 2) if _is_pipe(number)]
     if STARTED_BY_WORKER in os.environ and pipes:
@@ -74,7 +74,7 @@ def _is_pipe(number: int) -> bool:
 
 
 def _discard_unread(pipes: list[int]) -> None:
-    """Wait for pipes to lose their reader, and replace them by the null device."""
+    """Wait until pipes lose their reader, and replace each by the null device."""
     poll = select.poll()
     for number in pipes:
         poll.register(number, 0)  # errors are always reported
@@ -90,13 +90,20 @@ def _discard_unread(pipes: list[int]) -> None:
 
 
 async def until_cancelled(work: Coroutine[Any, Any, None], flow_run_id: str) -> bool:
-    """Run `work` to its end; True when the flow run was cancelled first and `work` was ended.
+    """Run `work` to its end, or until its flow run is cancelled.
 
-    A worker ends the process of a cancelled run by SIGTERM; a run that was started from a terminal has no worker and
-    asks the API itself.
+    A worker ends the process of a cancelled run by SIGTERM. A run that was started from a terminal has no worker and
+    polls the API itself.
+
+    Args:
+        work: The work; cancelled with the flow run.
+        flow_run_id: The flow run; "": there is none to poll.
+
+    Returns:
+        True when the flow run was cancelled before `work` had ended.
 
     Raises:
-        TerminationSignal: the process got SIGTERM; `work` was ended.
+        TerminationSignal: The process received SIGTERM; `work` was cancelled.
     """
     from prefect.exceptions import TerminationSignal
 
@@ -120,8 +127,8 @@ async def until_cancelled(work: Coroutine[Any, Any, None], flow_run_id: str) -> 
 
 @contextlib.contextmanager
 def _termination() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM sets. Prefect's own handler raises wherever the event loop happens to be; in one of
-    Prefect's own tasks the signal would end that task and nothing else."""
+    """An event that SIGTERM sets. Prefect's own handler raises in whatever code the event loop is running: in one of
+    Prefect's own tasks the signal would only end that task."""
     terminated = asyncio.Event()
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -145,7 +152,7 @@ async def _cancelled(flow_run_id: str) -> None:
     if not flow_run_id:
         await asyncio.Event().wait()
     running: Any = Running()
-    with retries(0):  # it is asked again anyway, and a cancel must not wait for the pauses between tries
+    with retries(0):  # the loop asks again anyway, and a cancel must not wait for the pauses between retries
         async with async_client(ANSWER_SECONDS) as client:
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
@@ -163,12 +170,12 @@ async def _cancelled(flow_run_id: str) -> None:
                     running = Running(name=state.name, message=state.message)
 
 
-# -- an end while the server is away -------------------------------------------------------
+# -- shutdown without an answering server --------------------------------------------------
 
 
 @dataclass
 class _Shutdown:
-    """How this process ends."""
+    """State of the shutdown of this process."""
 
     cause: BaseException | None = None
     undelivered: bool = False
@@ -179,13 +186,13 @@ _shutdown = _Shutdown()
 
 
 def limit_retries(cause: BaseException) -> None:
-    """From here on calls of Prefect's client in this context are tried twice, its last report on the flow run included.
+    """From now on, retry calls of Prefect's client in this context only once, including its last report on the flow run.
 
-    Prefect's client would try for over an hour (PREFECT_CLIENT_MAX_RETRIES) to reach a server that is away, and the
-    process would not end.
+    Otherwise Prefect's client would try for over an hour (PREFECT_CLIENT_MAX_RETRIES) to reach a server that does not
+    answer, and the process would not end.
 
     Args:
-        cause: What told the evolution to end (Ctrl-C, SIGTERM); see `shutdown_cause`.
+        cause: The exception that ends the evolution (Ctrl-C, SIGTERM); see `shutdown_cause`.
     """
     from flows.prefect_api.prefect_client import retries
 
@@ -194,12 +201,12 @@ def limit_retries(cause: BaseException) -> None:
 
 
 def shutdown_cause() -> BaseException | None:
-    """What the evolution was told to end by; None when it was not."""
+    """The exception that ended the evolution, as given to `limit_retries`; None when it was not called."""
     return _shutdown.cause
 
 
 def drain() -> None:
-    """Let Prefect send its last log lines and events while the server is still there."""
+    """Let Prefect send its last log lines and events while the server still runs; waits `DRAIN_SECONDS` for each."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -210,7 +217,11 @@ def drain() -> None:
 
 
 def leave(code: int) -> None:
-    """End the process at once if `drain` left something that Prefect would go on trying to send at exit; else return."""
+    """Exit at once if `drain` left data that Prefect would try to send at exit; else return.
+
+    Args:
+        code: Exit code.
+    """
     if _shutdown.undelivered:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,12 +1,12 @@
-"""A Prefect server of one's own: started for a run where no server is configured, gone with it.
+"""The local Prefect server: started for a run where no API is configured, and ended with it.
 
-It listens on loopback only, keeps its database under CORAL_HOME (default ``~/.local/share/coral-x``) so that later
-starts skip the migrations, and ends with the process that started it, even by kill -9. Several runs share one server:
-the last to leave ends it. The server holds a lock on its home for as long as its process lives, so that no second one
-is ever started on the same database, however slow the first one answers.
+It listens on loopback only. Its database stays under CORAL_HOME (default ``~/.local/share/coral-x``), so that later starts
+skip the migrations. It ends with the process that started it, even after kill -9. Several runs share one server; the last
+one ends it. The server process holds a lock on its home while it lives, so that no second server is started on the same
+database, however slowly the first one answers.
 
-``coral up --auth`` gives the server a key, kept in ``CORAL_HOME/api-key`` and readable by its owner alone; whether that
-file is there is the setting. Not covered: servers for teams (see docs/work-pools.md and `coral setup`).
+``coral up --auth`` gives the server a key in ``CORAL_HOME/api-key``, readable by its owner only. The server asks for a key
+if that file exists. Not covered: servers for teams (see docs/work-pools.md and `coral setup`).
 """
 
 import contextlib
@@ -38,14 +38,14 @@ from flows.prefect_api.settings import configured_api, export, export_connection
 MODULE = "flows.prefect_api.local_server"
 START_SECONDS = 180.0
 BUSY_SECONDS = 120.0
-"""Longest wait for the answer of a server that lives: it may be busy, or its machine."""
+"""Longest wait for the answer of a living server: it or its machine may be busy."""
 ANSWER_SECONDS = 10.0
 LOCK_SECONDS = 10.0
-"""A look at the lock takes it for a moment; a server that starts tries again for so long."""
+"""How long a starting server tries to get the lock, which other processes hold for a moment to test it."""
 END_SECONDS = 5.0
-"""Longest wait for a server that was told to end, before it is killed."""
+"""Longest wait for a server that got SIGTERM, before it is killed."""
 OWNER, USERS, KEEP = "server.json", "server.users", "server.keep"
-"""Files of a home: the first two are locked by the server and by those that use it; the third keeps it without users."""
+"""Files of a home. The server locks OWNER, each of its users locks USERS; KEEP keeps it alive without users."""
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
@@ -58,12 +58,12 @@ SETTINGS = {
 KEY_FILE = "api-key"
 KEY_USER = "coral"
 KEY_FORM = re.compile(r"[\w.-]+:[\w.~-]{16,}")
-"""Content of a key file: USER:PASSWORD in characters that need no quoting anywhere."""
+"""Content of a key file: USER:PASSWORD, in characters that never need quoting."""
 KEY_BYTES = 1024
 
 
 def coral_home() -> Path:
-    """Where the local server keeps its database and log."""
+    """Folder of the local server's database and log: CORAL_HOME, else ``coral-x`` below XDG_DATA_HOME or ~/.local/share."""
     base = os.environ.get("CORAL_HOME")
     if base:
         return Path(base).expanduser().absolute()
@@ -72,7 +72,7 @@ def coral_home() -> Path:
 
 
 def usable_home() -> Path:
-    """`coral_home`, made where it is missing. Raises `ServerError` when it is no folder that can be written."""
+    """`coral_home`, created where it is missing. Raises `ServerError` when it cannot be written."""
     home = coral_home()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -86,20 +86,25 @@ def usable_home() -> Path:
 
 
 def worker_environment(url: str) -> dict[str, str]:
-    """The environment of a worker of this machine: takes flow runs within about a second."""
+    """Environment of a worker of this machine, for the API at `url`; it polls every second unless set otherwise."""
     environment = {**os.environ, **SETTINGS, **identity_of(url), "PREFECT_WORKER_PREFETCH_SECONDS": "5"}
     environment.setdefault("PREFECT_WORKER_QUERY_SECONDS", "1")
     return environment
 
 
 def identity_of(url: str) -> dict[str, str]:
-    """The variables that all processes of the local installation at `url` have, and no others."""
+    """The environment variables that mark the processes of the local installation at `url`."""
     return {"PREFECT_HOME": str(coral_home() / "prefect"), "PREFECT_API_URL": url}
 
 
 @contextlib.contextmanager
 def locked(home: Path, name: str = "server") -> Iterator[None]:
-    """Be the only process that changes ``NAME.json`` in `home`."""
+    """Hold an exclusive lock while the body runs; waits until it is free.
+
+    Args:
+        home: Folder of the lock file.
+        name: The file is ``NAME.lock``; it protects ``NAME.json``.
+    """
     with (home / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -112,14 +117,17 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
     Must be entered before `prefect` is imported, since Prefect reads its settings then.
 
     Args:
-        port: Port of the local server; 0 takes a free one.
+        port: Port of the local server, 0 to 65535; 0 takes a free one.
         keep: Leave the local server running afterwards.
+
+    Yields:
+        URL of the API, which has answered.
 
     Raises:
         ServerError: The port is taken, or the server does not come up.
         ApiError: The configured API cannot be reached, or refuses the key.
     """
-    from flows.prefect_api.client import RestClient  # late: these two look for this server's key
+    from flows.prefect_api.client import RestClient  # late: both import this module, for the server's key
     from flows.prefect_api.credentials import use_credential
 
     export_defaults(SETTINGS)
@@ -140,7 +148,14 @@ def api(port: int = 0, keep: bool = False) -> Iterator[str]:
 
 
 def join(port: int = 0) -> str:
-    """Start (or find) the local server and leave it running; as `api`, without an end. See `leave`."""
+    """Start (or find) the local server and leave it running until `leave`. Otherwise as `api`.
+
+    Args:
+        port: Port of the local server, 0 to 65535; 0 takes a free one.
+
+    Returns:
+        URL of the API.
+    """
     export_defaults(SETTINGS)
     server = _LocalServer(usable_home())
     url = server.join(port, keep=True)
@@ -149,13 +164,20 @@ def join(port: int = 0) -> str:
 
 
 def _use(url: str, home: Path) -> None:
-    """The local server of `home` is the API of this process and its children, with its key."""
+    """Make the local server of `home` the API of this process and its children, with its key."""
     key = read_key(home)
     export(identity_of(url) | ({"PREFECT_API_AUTH_STRING": key} if key else {}))
 
 
 def refuse_beside_configured(port: int) -> None:
-    """Before a server is started on purpose: commands would use the configured API instead. Raises `ConfigError`."""
+    """Refuse to start a server where another API is configured, since commands would use that instead.
+
+    Args:
+        port: Port of the server to be started.
+
+    Raises:
+        ConfigError: Another API is configured.
+    """
     url = (configured_api() or "").rstrip("/")
     own = {f"http://127.0.0.1:{port}/api", f"http://localhost:{port}/api", living()}
     if url and url not in own:
@@ -168,10 +190,13 @@ def refuse_beside_configured(port: int) -> None:
 
 
 def leave(patience: float = 0.0) -> str:
-    """End the server that `join` left running, unless another process still uses it `patience` seconds from now.
+    """End the server that `join` left running, unless other processes use it.
+
+    Args:
+        patience: Seconds to wait for these processes to end.
 
     Returns:
-        What was done, in words; empty where there was no server.
+        What was done, in words; "" where there was no server.
     """
     server = _LocalServer(coral_home())
     (server.home / KEEP).unlink(missing_ok=True)
@@ -186,7 +211,7 @@ def leave(patience: float = 0.0) -> str:
 
 
 def living() -> str:
-    """URL of the local server, while it lives; else empty."""
+    """URL of the local server while it lives; else ""."""
     return _LocalServer(coral_home()).living()
 
 
@@ -196,7 +221,7 @@ def living_key() -> str | None:
 
 
 def is_used() -> bool:
-    """Whether a process of this machine, other than this one, uses the local server as its own."""
+    """Whether another process of this machine has joined the local server."""
     with _unused(coral_home()) as unused:
         return not unused
 
@@ -205,14 +230,14 @@ def is_used() -> bool:
 
 
 def key_file(home: Path) -> Path:
-    """Where the key of the local server of `home` is, if it has one."""
+    """Path of the key file of the local server of `home`; the file may be missing."""
     return home / KEY_FILE
 
 
 def make_key(home: Path) -> Path:
-    """Generate a key for the local server of `home` unless it has one; returns its file, which its owner alone can read.
+    """Generate a key for the local server of `home` unless it has one, and return the path of its file.
 
-    The file has mode 600 from its beginning and gets its name when it is whole. Raises `KeyFileError`.
+    The file is created with mode 600 and renamed when it is complete. Raises `KeyFileError`.
     """
     path = key_file(home)
     with locked(home):
@@ -261,12 +286,12 @@ def read_key(home: Path) -> str | None:
 
 
 def remove_key(home: Path) -> None:
-    """The local server of `home` has no key from its next start on."""
+    """Delete the key of the local server of `home`; takes effect at its next start."""
     key_file(home).unlink(missing_ok=True)
 
 
 def fingerprint(key: str | None) -> str:
-    """Tells two keys apart without telling either; empty for none."""
+    """First 16 hex digits of a key's SHA-256, for comparing keys without showing them; "" for None."""
     return hashlib.sha256(key.encode()).hexdigest()[:16] if key else ""
 
 
@@ -289,13 +314,13 @@ class _LocalServer:
         self._membership: IO[str] | None = None
 
     def living(self) -> str:
-        """URL of the server, while it lives; else empty. Whether it answers is another question."""
+        """URL of the server while its process lives, whether it answers or not; else ""."""
         return self.owner().get("url", "")
 
     def join(self, port: int, keep: bool) -> str:
         """Use this home's server, started where none lives; returns its URL, which answers. Raises `ServerError`."""
         self._membership = (self.home / USERS).open("a")
-        fcntl.flock(self._membership, fcntl.LOCK_SH)  # waits for a server that is just ending
+        fcntl.flock(self._membership, fcntl.LOCK_SH)  # waits for a server that is shutting down
         if keep:
             (self.home / KEEP).touch()
         deadline = time.monotonic() + BUSY_SECONDS
@@ -303,7 +328,7 @@ class _LocalServer:
             with locked(self.home):
                 if not self.owner():
                     self._start(port)
-            # without the lock: others who wait for a busy server need not stand in line
+            # without the lock, so that several processes can wait for a busy server at once
             while found := self.owner():
                 if found.get("key", "") != fingerprint(read_key(self.home)):
                     raise ServerError(
@@ -349,7 +374,7 @@ class _LocalServer:
         return {}
 
     def _written_by_owner(self) -> dict[str, str]:
-        """What the process that holds the lock has written; it does so right after it got it."""
+        """Content of OWNER, which the process that holds the lock writes right after it got it."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, ValueError, KeyError):
@@ -373,7 +398,7 @@ class _LocalServer:
             "PREFECT_API_URL": url,
             "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.prefect_api.sqlite_retries",
         }
-        # Prefect's default lets every page that a browser on this machine shows use the server
+        # Prefect's default allows any web page in a browser of this machine to use the server
         environment.setdefault(
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://127.0.0.1:{port},http://localhost:{port}"
         )
@@ -383,7 +408,7 @@ class _LocalServer:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", MODULE, str(port)],
                 env=environment,
-                cwd=self.home,  # files of the caller's folder that set up Prefect may be about another server
+                cwd=self.home,  # settings files of Prefect in the caller's folder may name another server
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -407,7 +432,7 @@ class _LocalServer:
 
 @contextlib.contextmanager
 def _unused(home: Path) -> Iterator[bool]:
-    """Whether no process uses the server of `home`; while that is so, those that want to join it wait for the end of the block."""
+    """Whether no process uses the server of `home`. If so, no process can join it before the end of the block."""
     try:
         users = (home / USERS).open("a")
     except (FileNotFoundError, NotADirectoryError):  # there was no server yet
@@ -454,7 +479,18 @@ def application() -> Any:
 
 
 def own(home: Path, url: str) -> IO[str]:
-    """Take the lock of `home` for this process's life, before anything touches the database. Raises `SystemExit`."""
+    """Take the server's lock on a home, before the database is opened, and record this process in the locked file.
+
+    Args:
+        home: Folder of the server.
+        url: Its URL.
+
+    Returns:
+        The locked file; the lock lasts until it is closed or the process ends.
+
+    Raises:
+        SystemExit: Another server of this home lives.
+    """
     file = (home / OWNER).open("a+")
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
@@ -474,7 +510,7 @@ def own(home: Path, url: str) -> IO[str]:
 
 
 def _end_when_unused(home: Path) -> None:
-    """End this server process once no process uses it and it is not kept; also when its home was removed."""
+    """End this server process when no process uses it and it is not kept, or when its home was removed."""
     while True:
         time.sleep(2)
         with _unused(home) as unused:
@@ -500,7 +536,7 @@ def main(port: int) -> None:
         timeout_keep_alive=5,
         log_level="warning",
     )
-    del lock  # to here at least it is held
+    del lock  # keeps the lock until the server has ended
 
 
 if __name__ == "__main__":

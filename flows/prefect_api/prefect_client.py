@@ -1,8 +1,8 @@
 """Prefect's own client, for processes that run flows; commands use `flows.prefect_api.client`, which imports no Prefect.
 
-Prefect's client repeats a failed call by itself, with pauses that double, PREFECT_CLIENT_MAX_RETRIES times (12 as
-`coral` sets it: over an hour). That is right for a flow run's own states, and wrong for a loop that also collects
-results: its calls are answered within seconds, or fail and are made again at the next look.
+Prefect's client retries a failed call PREFECT_CLIENT_MAX_RETRIES times (12 as `coral` sets it), with pauses that double:
+over an hour in all. That is right for the states of a flow run, and wrong for a loop that also collects results: its
+calls must be answered within seconds, or fail and be repeated at the next look.
 """
 
 import contextlib
@@ -27,34 +27,38 @@ from flows.prefect_api.client import all_pages, api_error
 ANSWER_SECONDS = 10.0
 """Longest wait for one answer."""
 API_FAILURES = (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError)
-"""What Prefect's client raises where the API cannot be reached, refuses, or does not know what it was asked about."""
+"""Exceptions of Prefect's client where the API cannot be reached, refuses, or does not have the object."""
 LOST = "Lost"
 """Name of the state of type Crashed that the automation `coral: lost lanes` gives to a run without heartbeats."""
 
 
 def api_in_use() -> str:
-    """URL of the API that Prefect's client in this process uses; empty: none, and Prefect would start a server itself."""
+    """URL of the API that Prefect's client in this process uses; "": none, and Prefect would start its own server."""
     return PREFECT_API_URL.value() or ""
 
 
 def short_client() -> SyncPrefectClient:
-    """A client of one's own (never that of the flow run around) that waits no longer than `ANSWER_SECONDS`."""
+    """A new client (never that of the surrounding flow run) that waits at most `ANSWER_SECONDS` for an answer."""
     return get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True)
 
 
 def async_client(answer_seconds: float | None = None) -> PrefectClient:
-    """A client for an event loop; waits for an answer as long as Prefect's settings say unless `answer_seconds` is given."""
+    """A new asynchronous client.
+
+    Args:
+        answer_seconds: Longest wait for one answer, in seconds; None: as Prefect's settings say.
+    """
     return get_client(httpx_settings={"timeout": answer_seconds} if answer_seconds is not None else None)
 
 
 def sends_logs() -> bool:
-    """Does Prefect send log lines of flow runs to its API?"""
+    """Whether Prefect sends log lines of flow runs to its API."""
     return bool(PREFECT_LOGGING_TO_API_ENABLED.value())
 
 
 @contextlib.contextmanager
 def connected_client() -> Iterator[SyncPrefectClient]:
-    """A client of an API that answers. Raises `ApiError`."""
+    """A client of the API in use, which has answered a health check. Raises `ApiError`."""
     with get_client(sync_client=True) as client:
         if (error := client.api_healthcheck()) is not None:
             raise api_error(error) or error
@@ -69,23 +73,29 @@ def retries(most: int) -> Iterator[None]:
 
 
 def is_missing(error: Exception) -> bool:
-    """Does the server not know what it was asked about?"""
+    """Whether `error` says that the server does not have the object (404)."""
     return isinstance(error, ObjectNotFound) or (
         isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404
     )
 
 
 def believed_lost(state: "State[Any] | None") -> bool:
-    """Was a flow run marked as crashed because its heartbeats did not arrive, and not because its process ended?
+    """Whether a flow run was marked as crashed because its heartbeats were missing, not because its process ended.
 
-    Heartbeats do not arrive while the server is away. When it is back, a run without one for 90 seconds may be marked
-    as crashed before its next heartbeat comes; a run that lives corrects that.
+    Heartbeats do not arrive while the server is down. When it is back, it may mark a run without a heartbeat for 90
+    seconds as crashed before the next one arrives. A living run corrects that.
     """
     return state is not None and state.is_crashed() and state.name == LOST
 
 
 def read_flow_runs(client: SyncPrefectClient, states: Sequence[StateType], tags: Sequence[str]) -> list[FlowRun]:
-    """All flow runs in one of `states` and with all of `tags`, newest first."""
+    """Read all matching flow runs, newest first.
+
+    Args:
+        client: A client of the server.
+        states: Types of state, one of which a run has.
+        tags: Tags, all of which a run has.
+    """
     wanted: dict[str, Any] = {"state": {"type": {"any_": list(states)}}, "tags": {"all_": list(tags)}}
     return all_pages(
         lambda limit, offset: client.read_flow_runs(

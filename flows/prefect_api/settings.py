@@ -1,9 +1,9 @@
-"""Which Prefect API is configured, and how to authenticate there: what Prefect's own client would use.
+"""Settings of the configured Prefect API, the same as Prefect's own client would use.
 
 Prefect reads environment variables, `.env`, `prefect.toml` and `pyproject.toml` ([tool.prefect]) of the working
-directory, and the active profile, in this order. The plain case, a few strings in the environment or the profile, is
-read here, because ``import prefect.settings`` takes about a second and `coral status` takes half of one. Everything
-else is left to Prefect, so that there is no second implementation of its rules.
+directory, and the active profile, in this order. The plain case, strings in the environment or the profile, is read here,
+because ``import prefect.settings`` takes about a second and the whole of `coral status` half a second. All other cases
+are left to Prefect, so that its rules are not implemented twice.
 """
 
 import json
@@ -29,17 +29,17 @@ NAMES = {
     "ssl_cert_file": "PREFECT_API_SSL_CERT_FILE",
     "tls_insecure_skip_verify": "PREFECT_API_TLS_INSECURE_SKIP_VERIFY",
 }
-"""Field of `ApiSettings` -> Prefect's name of it."""
+"""Field of `ApiSettings` -> name of Prefect's setting."""
 STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"
 """Workers set it in the processes and containers that they start."""
 QUIET_CONSOLE = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # events that a server missed, whole
-    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",  # a line per task says nothing
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # prints undelivered events in full
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",  # else a line per task
 }
-"""Keeps Prefect's log lines off a terminal that shows a board; they stay in the run's log in the UI."""
+"""Settings that keep Prefect's log lines off a terminal with a live board; the log in the UI keeps them."""
 _LEFT_TO_PREFECT = {NAMES["custom_headers"], NAMES["tls_insecure_skip_verify"], "PREFECT_API", "PREFECT_CLIENT"}
-"""Settings that are no plain strings: values to parse, and JSON of several settings at once."""
+"""Settings that Prefect has to parse: values that are no plain strings, and JSON of several settings."""
 
 
 class ApiSettings(Frozen):
@@ -71,7 +71,7 @@ def api_settings() -> ApiSettings:
 
 
 def configured_api() -> str | None:
-    """The URL of the configured API, if there is one. Raises `ConfigError`."""
+    """URL of the configured API; None where none is configured. Raises `ConfigError`."""
     return api_settings().url or None
 
 
@@ -82,9 +82,9 @@ def configured_names() -> set[str]:
 
 
 def without_secrets(url: str) -> str:
-    """`url` as it may be shown and recorded: without user name, password, query and fragment.
+    """`url` without user name, password, query and fragment, so that it may be shown and recorded.
 
-    Whatever stands before an ``@`` is removed, in the path too: a password may hold a slash.
+    Everything before an ``@`` is removed, in the path too, since a password may contain a slash.
 
     Example:
         >>> without_secrets("https://me:secret@host/api?key=1")
@@ -99,12 +99,12 @@ def without_secrets(url: str) -> str:
 
 
 def ui_url(api_url: str) -> str:
-    """Where people open the UI of the API at `api_url`: behind a proxy or outside a container it has another address."""
+    """Address of the UI of an API: PREFECT_UI_URL, for example behind a proxy, else `api_url` without ``/api``."""
     return os.environ.get("PREFECT_UI_URL") or api_url.removesuffix("/api")
 
 
 def export(values: Mapping[str, str]) -> None:
-    """Set environment variables for this process and its children; Prefect reads them again if it is imported."""
+    """Set environment variables for this process and its children, and refresh Prefect's settings if it is imported."""
     os.environ.update(values)
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
@@ -113,9 +113,9 @@ def export(values: Mapping[str, str]) -> None:
 
 
 def export_connection(url: str) -> None:
-    """Use the API at `url` from now on, in this process and in its children, which may work in another folder.
+    """Use the API at `url` from now on, in this process and its children, also those with another working directory.
 
-    Where `url` is the configured API, the settings to authenticate there are exported with it.
+    Where `url` is the configured API, its credentials are exported too.
     """
     found, values = api_settings(), {NAMES["url"]: url}
     if found.url == url:
@@ -125,7 +125,7 @@ def export_connection(url: str) -> None:
 
 
 def export_defaults(defaults: Mapping[str, str]) -> None:
-    """`export` those of `defaults` that are set nowhere, neither in the environment nor in a file or profile."""
+    """`export` those of `defaults` that are set neither in the environment nor in a file or profile."""
     configured = configured_names() | os.environ.keys()
     export({name: value for name, value in defaults.items() if name not in configured})
 
@@ -138,7 +138,7 @@ def _as_variable(value: str | bool | dict[str, str]) -> str:
 
 
 def _plain_settings() -> dict[str, str] | None:
-    """Settings of the environment and the active profile; None where Prefect has to be asked."""
+    """Settings of the environment and the active profile; None where only Prefect can read them."""
     environment = _environment()
     if _a_file_names_prefect():
         return None
@@ -155,12 +155,12 @@ def _from_plain(found: Mapping[str, str]) -> ApiSettings:
 
 
 def _environment() -> dict[str, str]:
-    """Settings of Prefect in the environment; case does not matter there."""
+    """Prefect's variables of the environment, with names in upper case: Prefect ignores their case."""
     return {name.upper(): value for name, value in os.environ.items() if name.upper().startswith("PREFECT_")}
 
 
 def _profile() -> dict[str, Any] | None:
-    """The active profile, looked for where Prefect looks; None where the file is not as it should be."""
+    """The active profile, from the file that Prefect reads; None where that file is malformed."""
     if given := os.environ.get("PREFECT_PROFILES_PATH"):
         path = Path(given)
     else:
@@ -176,7 +176,7 @@ def _profile() -> dict[str, Any] | None:
 
 
 def _a_file_names_prefect() -> bool:
-    """May `.env`, `prefect.toml` or `pyproject.toml` of the working directory hold settings of Prefect?"""
+    """Whether `.env`, `prefect.toml` or `pyproject.toml` of the working directory may hold settings of Prefect."""
     if Path("prefect.toml").exists():
         return True
     try:
@@ -185,7 +185,7 @@ def _a_file_names_prefect() -> bool:
         return "prefect" in tomllib.loads(Path("pyproject.toml").read_text("utf-8")).get("tool", {})
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, TypeError, AttributeError):  # Prefect says better what is wrong with the file
+    except (OSError, ValueError, TypeError, AttributeError):  # Prefect reports better what is wrong with the file
         return True
 
 
@@ -213,7 +213,7 @@ def _prefect_settings() -> Any:
             from prefect.settings import Settings
 
             return Settings()
-    except Exception as error:  # of any kind: the files are not ours
+    except Exception as error:  # of any kind, since users write these files
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"Prefect cannot read its settings in {Path.cwd()}: {type(error).__name__}: {first}",

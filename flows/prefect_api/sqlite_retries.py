@@ -1,12 +1,12 @@
-"""Retries inside our own Prefect server where SQLite was too busy.
+"""Retries inside the local Prefect server where SQLite was busy.
 
-SQLite lets one connection write at a time and refuses a transaction that read before another one wrote, which happens
-within minutes while lanes work. Prefect 3.8 answers such a request by 503, which its own clients repeat and a browser
-does not (a click on Run in the UI is lost), and gives an event up after four tries within milliseconds (an automation
-misses the end of a lane and takes it for lost). A refused transaction was rolled back, so that it can be repeated.
+SQLite allows one writer at a time and refuses a transaction that has read data which another one has changed since. This
+happens within minutes while lanes work. Prefect 3.8 answers such a request with 503. Its own clients retry it, but a
+browser does not, so a click on Run in the UI is lost. Prefect also drops an event after four tries within milliseconds,
+so an automation misses the end of a lane and takes it for lost. A refused transaction was rolled back and can be repeated.
 
-`retrying` wraps the server's application; the module itself is named as the server's broker for events
-(PREFECT_SERVER_EVENTS_MESSAGING_BROKER). Not covered: servers that are not ours, which belong on Postgres.
+`retrying` wraps the server's application. This module is also the server's event broker
+(PREFECT_SERVER_EVENTS_MESSAGING_BROKER). Not covered: other servers, which should use Postgres.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ Send = Callable[[AsgiMessage], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Seconds before each further try; the outcome of the last try is final."""
+"""Seconds before each retry; the outcome of the last one is final."""
 
 
 class Consumer(prefect_memory.Consumer):
-    """Prefect's consumer of events, whose handlers are called again where SQLite was busy."""
+    """Prefect's consumer of events, which calls a handler again where SQLite was busy."""
 
     async def run(self, handler: MessageHandler) -> None:
         async def retried(message: Message) -> None:
@@ -47,7 +47,7 @@ class Consumer(prefect_memory.Consumer):
 
 
 def _is_busy(error: BaseException | None) -> bool:
-    """Was `error`, or one that it was raised from, SQLite's refusal of a busy database?"""
+    """Whether `error`, or one of its causes, is SQLite's refusal because the database is busy."""
     while error is not None:
         cause = getattr(error, "orig", error)  # SQLAlchemy keeps the driver's error there
         if isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
@@ -57,7 +57,7 @@ def _is_busy(error: BaseException | None) -> bool:
 
 
 def retrying(app: App) -> App:
-    """`app`, with requests that it answers by 503 put to it again."""
+    """Wrap an ASGI application so that a request that it answers with 503 is repeated after `PAUSES`."""
 
     async def retried(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -75,7 +75,7 @@ def retrying(app: App) -> App:
 
 
 async def _refused(app: App, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> bool:
-    """Whether `app` answered by 503; that answer is not sent."""
+    """Run one request. True when `app` answered with 503; that answer is then not sent."""
     refused = False
 
     async def unless_refused(message: AsgiMessage) -> None:
@@ -86,14 +86,14 @@ async def _refused(app: App, scope: MutableMapping[str, Any], receive: Receive, 
 
     try:
         await app(scope, receive, unless_refused)
-    except Exception:  # the server raises the error again after its answer, for its log
+    except Exception:  # after its answer the server raises the error again, for its log
         if not refused:
             raise
     return refused
 
 
 def _replay(body: list[AsgiMessage], receive: Receive) -> Receive:
-    """Gives `body` from its beginning, then what comes after it (a disconnect)."""
+    """A `receive` that returns the messages of `body` again, then new ones (a disconnect)."""
     rest = iter(body)
 
     async def replayed() -> AsgiMessage:
