@@ -142,9 +142,9 @@ def all_pages(read: Callable[[int | None, int], Sequence[Row]]) -> list[Row]:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> rows = [SimpleNamespace(id=number) for number in range(3)]
+        >>> rows = [SimpleNamespace(id=letter) for letter in "abc"]
         >>> [row.id for row in all_pages(lambda limit, offset: rows[offset:][:limit])]
-        [0, 1, 2]
+        ['a', 'b', 'c']
     """
     found: dict[Any, Row] = {}
     limit: int | None = PAGE
