@@ -1,7 +1,7 @@
-"""Results that a search was told, kept small enough for runs of any length.
+"""The archive of a search: all results told to it, in a compact form.
 
-Selection looks at scores, fitness and genome ids of all results, and at the genes of a few. A genome is therefore kept
-as its JSON (about a fifth of the size of its objects) and rebuilt when it is asked for.
+Selection needs the scores, fitness and genome ids of all results, but the genes of a few only. An entry therefore holds
+its genome as JSON, about a fifth of the size of the objects, and rebuilds the genome on access.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Scored(Frozen):
     Attributes:
         genome: The genome.
         scores: Objective name -> score in [0, 1]; None when it is infeasible, which is not a score of 0.
-        fitness: Weighted sum of the scores, in [0, 1].
-        infeasible: Why it could not be trained or evaluated.
+        fitness: Weighted sum of the scores, in [0, 1]; None when the genome is infeasible.
+        infeasible: Why it could not be trained or evaluated; None when it could.
     """
 
     genome: Genome
@@ -32,14 +32,14 @@ class Scored(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One result as a search keeps it."""
+    """One result in the archive of a search: a `Scored` in compact form."""
 
     genome_id: str
     scores: dict[str, float] | None
     fitness: float | None
     infeasible: str | None
     genes: str
-    """Digest of the genes: equal genes are one candidate."""
+    """Digest of the genes; genomes with equal genes are one candidate."""
     packed: bytes
     """The genome as JSON."""
 

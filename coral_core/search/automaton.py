@@ -1,7 +1,7 @@
 """Cellular automata on a binary torus: the seeds of genomes.
 
-The rules are outer-totalistic, as Conway's: the next state of a cell depends on its own state and on the number of its 8
-neighbours that live. A rule has 18 bits; bit ``9 * cell + neighbours`` is the next state.
+The rules are outer-totalistic, like Conway's Game of Life: the next state of a cell depends on its own state and on the
+number of live cells among its 8 neighbours. A rule has 18 bits; bit ``9 * cell + neighbours`` is the next state.
 """
 
 import numpy as np
@@ -16,22 +16,24 @@ Grid = NDArray[np.uint8]
 
 
 def history(automaton: Automaton) -> Grid:
-    """Grids of all steps, shape (steps + 1, rows, columns), the start included.
+    """Run `automaton` and return its grids.
 
-    >>> history(Automaton(grid=((0, 1, 0), (0, 0, 0), (0, 0, 0)), rule=0, steps=2)).shape
-    (3, 3, 3)
+    Returns:
+        Array of 0 and 1 of shape (steps + 1, rows, columns); the first grid is the initial one.
+
+    Example:
+        >>> history(Automaton(grid=((0, 1, 0), (0, 0, 0), (0, 0, 0)), rule=0, steps=2)).shape
+        (3, 3, 3)
     """
     table = np.array([(automaton.rule >> bit) & 1 for bit in range(RULE_BITS)], dtype=np.uint8)
     grid = np.array(automaton.grid, dtype=np.uint8)
     grids = [grid]
-    around = np.empty(
-        (grid.shape[0] + 2, grid.shape[1] + 2), dtype=np.uint8
-    )  # the torus and a border of its other side
+    padded = np.empty((grid.shape[0] + 2, grid.shape[1] + 2), dtype=np.uint8)  # the grid and a wrapped border
     for _ in range(automaton.steps):
-        around[1:-1, 1:-1] = grid
-        around[0, 1:-1], around[-1, 1:-1] = grid[-1], grid[0]
-        around[:, 0], around[:, -1] = around[:, -2], around[:, 1]
-        rows = around[:-2] + around[1:-1] + around[2:]
+        padded[1:-1, 1:-1] = grid
+        padded[0, 1:-1], padded[-1, 1:-1] = grid[-1], grid[0]
+        padded[:, 0], padded[:, -1] = padded[:, -2], padded[:, 1]
+        rows = padded[:-2] + padded[1:-1] + padded[2:]
         neighbours = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] - grid
         grid = table[9 * grid + neighbours]
         grids.append(grid)
@@ -39,12 +41,13 @@ def history(automaton: Automaton) -> Grid:
 
 
 def draw(config: AutomatonConfig, rng: np.random.Generator) -> Automaton:
-    """A random automaton: density, cells, rule and steps.
+    """A random automaton: its cells, rule and number of steps.
 
-    The share of rule bits that are set is drawn first, so that quiet and busy rules both occur.
+    The density of live cells and the share of set rule bits are drawn first, so that sparse and dense grids and quiet and
+    busy rules all occur.
 
     Args:
-        config: Size of the torus, ranges of density and steps.
+        config: Side of the square torus in cells, ranges of density and steps.
         rng: The stream to draw from.
     """
     density = rng.uniform(config.density.low, config.density.high)

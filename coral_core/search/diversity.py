@@ -9,15 +9,15 @@ STRONGEST = 2.5
 
 
 def strength(config: DiversityConfig, unique_share: float, best_so_far: Sequence[tuple[bool, float]]) -> float:
-    """Factor on the mutation rates.
+    """Factor on the mutation rates of the next generation.
 
-    fixed: `config.strength`. adaptive: that, times (2 - `unique_share`), times 1.5 when the best fitness has not risen over
-    the last two generations; at most 2.5 times.
+    In mode ``fixed`` it is `config.strength`. In mode ``adaptive`` it is `config.strength` times (2 - `unique_share`), times
+    1.5 when the champion has not improved over the last two generations; the factor on `config.strength` is at most 2.5.
 
     Args:
         config: Mode and base strength.
         unique_share: Share of distinct heavy genes in the last generation, in [0, 1].
-        best_so_far: Per generation, whether the champion met the final thresholds, and its fitness.
+        best_so_far: For each generation told so far, whether its champion met the final thresholds, and its fitness.
 
     Example:
         >>> strength(DiversityConfig(), 0.5, [(True, 0.4)])

@@ -1,7 +1,7 @@
 """The evolutionary strategy: automaton seeds, selection from everything evaluated so far, variation, elites.
 
-Parents are drawn from the whole archive, not from the last generation alone: a trained adapter costs nothing to keep,
-and small populations lose good genomes otherwise.
+Parents are drawn from the whole archive rather than from the last generation. An evaluated genome costs nothing to keep,
+and a small population would lose good genomes otherwise.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,20 @@ from coral_core.search.strategy import Search, first_genomes, genome_at
 from coral_core.search.variation import Material, Variation, split
 
 TRIES = 40
-"""Redraws of a child or seed whose genes were tried already."""
+"""Draws of a genome with new genes, before one that repeats earlier genes is accepted."""
 
 Standing = tuple[bool, float]
-"""Of the champion after a generation: whether it meets the final thresholds, and its fitness."""
+"""State of the champion after a generation: whether it meets the final thresholds, and its fitness."""
 
 
 class EvolutionSearch(Search):
-    """Evolves genomes by selection and variation; settings in ``config.search``. Args as for `Search`."""
+    """Evolves genomes by selection and variation.
+
+    Args:
+        config: ``config.search`` holds the settings, ``config.genes`` the candidates, ``config.seed`` the seed of all draws.
+        carried: Genomes of an earlier run, best first, whose genes the first population begins with.
+        default: The default LoRA of the base model; None stands for that of Llama-like models.
+    """
 
     def __init__(self, config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> None:
         super().__init__(config, carried, default)
@@ -53,31 +59,32 @@ class EvolutionSearch(Search):
     # -- generations -----------------------------------------------------------------------
 
     def _first(self) -> tuple[Genome, ...]:
-        """The default LoRA, genomes of an earlier run, then automaton seeds far from those before (best of `spread` draws).
+        """The first generation: the default LoRA, genomes of an earlier run, then seeds drawn from automata.
 
-        Seeds are redrawn until `minimum_unique` of them have distinct heavy genes and all are distinct.
+        Each seed is the one of `spread` draws that lies farthest from the genomes before it. Draws are repeated until a
+        share of `minimum_unique` of the population has distinct heavy genes, and until all genomes differ.
         """
         search = self._config.search
         wanted = int(search.diversity.minimum_unique * search.population)
         genomes = first_genomes(self._config, self._carried, self._default)
         heavy = {genome.heavy.digest() for genome in genomes}
         genes = {genome.genes_digest() for genome in genomes}
-        there = [coordinates(genome.heavy, self._config.genes) for genome in genomes]
+        points = [coordinates(genome.heavy, self._config.genes) for genome in genomes]
         for slot in range(len(genomes), search.population):
             rng = generator(self._config.seed, 0, slot, "seed")
             drawn = [self._seed(rng, slot, heavy, genes, len(heavy) < wanted) for _ in range(search.diversity.spread)]
-            genome = self._farthest(drawn, there)
+            genome = self._farthest(drawn, points)
             genomes.append(genome)
             heavy.add(genome.heavy.digest())
             genes.add(genome.genes_digest())
-            there.append(coordinates(genome.heavy, self._config.genes))
+            points.append(coordinates(genome.heavy, self._config.genes))
         return tuple(genomes)
 
     def _seed(self, rng: np.random.Generator, slot: int, heavy: set[str], genes: set[str], need_new: bool) -> Genome:
-        """A genome from an automaton, with new heavy genes where `need_new`, else with any new gene."""
+        """A genome from an automaton; its heavy genes are new if `need_new`, otherwise any of its genes is."""
         for attempt in range(5 * TRIES):
             material = self._variation.seed(rng)
-            if attempt >= TRIES:  # few candidates: change genes directly
+            if attempt >= TRIES:  # automata repeat themselves: there are few candidates, so change genes directly
                 material = self._variation.mutate_genes(material, rng, 1.0)
             genome = self._placed(material, slot)
             if genome.heavy.digest() not in heavy if need_new else genome.genes_digest() not in genes:
@@ -85,15 +92,15 @@ class EvolutionSearch(Search):
         return genome
 
     def _farthest(self, drawn: Sequence[Genome], kept: Sequence[NDArray[np.float64]]) -> Genome:
-        """Of `drawn`, the one whose nearest neighbour among the coordinates `kept` is farthest (the first of equals)."""
+        """The genome of `drawn` that is farthest from its nearest point in `kept`; the first one of a tie."""
         if not kept:
             return drawn[0]
-        there = np.array(kept)
-        here = np.array([coordinates(genome.heavy, self._config.genes) for genome in drawn])
-        nearest = np.linalg.norm(here[:, None] - there[None], axis=2).min(axis=1)
+        points = np.array([coordinates(genome.heavy, self._config.genes) for genome in drawn])
+        nearest = np.linalg.norm(points[:, None] - np.array(kept)[None], axis=2).min(axis=1)
         return drawn[int(np.argmax(np.round(nearest, 9)))]
 
     def _next(self) -> tuple[Genome, ...]:
+        """A later generation: elites, then children of selected parents and, at `seed_rate`, fresh seeds."""
         search = self._config.search
         ordered = self._ordered()
         kept = [entry for entry in ordered if entry.scores is not None][: search.elites]
@@ -118,10 +125,10 @@ class EvolutionSearch(Search):
         return tuple(genomes)
 
     def _ordered(self) -> list[Entry]:
-        """Everything evaluated, best first, one of each set of equal genes; infeasible ones only when too few others.
+        """All candidates evaluated so far, best first; infeasible ones are included when fewer than two others exist.
 
-        Repeats (elites of earlier generations) are dropped before sorting: they would crowd their originals out.
-        With nsga2 the champion comes first, so it always survives.
+        Of genomes with equal genes (elites) the first one stands for all, since copies would lower each other's crowding
+        distance. With nsga2 the champion comes first, so that it always survives.
         """
         pareto = self._config.search.selection == "nsga2"
         order = nsga2_order if pareto else fitness_order
@@ -138,14 +145,14 @@ class EvolutionSearch(Search):
         return (violation(best.scores, self._config.scoring, 1.0) == 0, best.fitness or 0.0)
 
     def _progress(self) -> float:
-        """Progress in [0, 1] of the generation whose results are in: 0 for the first, 1 for the last."""
+        """Progress of the search in [0, 1] at the last generation told: 0 for the first generation, 1 for the last."""
         return max(0, self.generation - 1) / max(1, self._config.search.generations - 1)
 
     def _parents(self, fittest: list[Genome], spread: list[Genome], rng: np.random.Generator) -> list[Genome]:
-        """One or two distinct parents: the first from the fittest, a second from the survivors of selection.
+        """One or two distinct parents: the first from `fittest`, the second from `spread`, the survivors of selection.
 
-        In a small population nearly every genome is non-dominated, and crowding keeps the ends of the front: parents from
-        the survivors alone would be the cheapest and the dearest genomes only.
+        In a small population nearly every genome is non-dominated, and crowding prefers the ends of the front. If both
+        parents came from the survivors, mostly the cheapest and the most expensive genomes would breed.
         """
         first = fittest[self._pick(len(fittest), rng)]
         if rng.random() >= self._config.search.variation.crossover_rate:
@@ -154,7 +161,10 @@ class EvolutionSearch(Search):
         return [first, others[self._pick(len(others), rng)]] if others else [first]
 
     def _pick(self, size: int, rng: np.random.Generator) -> int:
-        """Truncation: any of the pool alike. Tournament and nsga2: the best of `tournament_size` drawn."""
+        """Index of a parent in a pool of `size`, which is sorted best first.
+
+        Truncation selection draws uniformly; tournament and nsga2 take the best of `tournament_size` draws.
+        """
         if self._config.search.selection == "truncation":
             return int(rng.integers(size))
         return int(min(rng.integers(size) for _ in range(self._config.search.tournament_size)))
@@ -173,7 +183,7 @@ class EvolutionSearch(Search):
         stop = self._config.search.early_stopping
         if stop.enabled and self.generation >= stop.minimum_generations and len(self._best) > stop.patience:
             (met_then, then), (meets, now) = self._best[-1 - stop.patience], self._best[-1]
-            # the first champion to meet the final thresholds is progress, also with a lower fitness
+            # a champion that meets the final thresholds for the first time is progress, even at a lower fitness
             if meets == met_then and (now - then < stop.minimum_improvement or now == then):
                 return (
                     f"the best fitness rose by {now - then:.4f} in {stop.patience} generations, "

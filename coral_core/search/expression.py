@@ -1,10 +1,10 @@
-"""From features to genes: a smooth mapping with locality that reaches every candidate.
+"""Maps features of an automaton to genes; the mapping is smooth and reaches every candidate.
 
-1. Each feature becomes its quantile among automata drawn from the same configuration
-   (a fixed sample, drawn once from counters), so that every feature spreads over [0, 1].
-2. Each gene's position is a fixed mix of the four quantiles (`MIX`), made uniform by its
-   own quantile function. Neighbouring automata thus get neighbouring genes.
-3. A position in [0, 1] picks a candidate (equal shares) or a value of a range.
+1. Each feature is replaced by its quantile in a fixed sample of automata of the same configuration, so that every
+   feature spreads over [0, 1].
+2. The position of each gene is a fixed linear mix of the four quantiles (`MIX`), made uniform by the quantile function
+   of that mix. Similar automata therefore get similar genes.
+3. A position in [0, 1] selects a candidate (each has an equal share) or a value in a range.
 """
 
 from functools import lru_cache
@@ -27,15 +27,15 @@ SECONDS_DRAW, SECONDS_STEP, SECONDS_CELL = 4e-4, 2e-5, 3e-8
 """Measured seconds on one core per automaton, per step and per cell of a step."""
 
 DIGITS = 9
-"""Decimals that count: the last bits of a logarithm or a sum differ between machines, genes must not."""
+"""Decimals that are kept: the last bits of a logarithm or a sum differ between machines, and genes must not."""
 
 GENES = (*HeavyGenes.model_fields, *LightGenes.model_fields)
 
 Positions = dict[str, float]
 """Gene name -> position in [0, 1]."""
 
-# Rows: genes; columns: complexity, intensity, periodicity, convergence. Signed unit rows that
-# together weigh the four features alike, so that distances in features become distances in genes.
+# Rows: genes, in the order of `GENES`. Columns: complexity, intensity, periodicity, convergence. Each row has length 1
+# and all rows together weigh the four features equally, so that distances between features carry over to genes.
 MIX: NDArray[np.float64] = np.array(
     [
         [1.0, 0.0, 0.0, 0.0],
@@ -55,17 +55,26 @@ MIX: NDArray[np.float64] = np.array(
 
 
 def drawing_seconds(config: AutomatonConfig, automata: int) -> float:
-    """About how long it takes one core to calibrate the expression and to draw so many automata, in seconds.
+    """Estimate of the seconds that one core needs for the calibration and for drawing automata.
 
-    >>> drawing_seconds(AutomatonConfig(), 16) < 1 < drawing_seconds(AutomatonConfig(), 10_000)
-    True
+    Args:
+        config: Size of the torus and range of steps.
+        automata: Number of automata to draw after the calibration.
+
+    Example:
+        >>> drawing_seconds(AutomatonConfig(), 16) < 1 < drawing_seconds(AutomatonConfig(), 10_000)
+        True
     """
     steps = (config.steps.low + config.steps.high) / 2
     return (SAMPLE + automata) * (SECONDS_DRAW + steps * (SECONDS_STEP + SECONDS_CELL * config.size**2))
 
 
 class Calibration:
-    """Quantile functions of features and mixed positions for one automaton configuration."""
+    """Quantile functions of features and of mixed positions for one automaton configuration.
+
+    Args:
+        config: Distribution of automata; `SAMPLE` of them are drawn, with a seed that is the same in every run.
+    """
 
     def __init__(self, config: AutomatonConfig) -> None:
         raw = np.array([_row(features(draw(config, generator(0, 0, n, "calibration")))) for n in range(SAMPLE)])
@@ -73,21 +82,28 @@ class Calibration:
         self._mixed = np.sort(_mix(self.quantiles(raw)), axis=0)
 
     def quantiles(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of the sample below each feature value (ties count half), shape of `raw`."""
+        """Share of the sample below each feature value, in [0, 1]; ties count half.
+
+        Args:
+            raw: Shape (automata, 4) or (4,): complexity, intensity, periodicity, convergence.
+
+        Returns:
+            Shape (automata, 4).
+        """
         raw = np.atleast_2d(raw)
         return np.stack([_quantile(self._features[:, n], raw[:, n]) for n in range(raw.shape[1])], axis=1)
 
-    def positions(self, found: Features) -> Positions:
-        """Position of every gene in [0, 1]."""
-        mixed = _mix(self.quantiles(np.array([_row(found)])))
+    def positions(self, measured: Features) -> Positions:
+        """Position of every gene in [0, 1] that the features `measured` express."""
+        mixed = _mix(self.quantiles(np.array([_row(measured)])))
         return {gene: float(_quantile(self._mixed[:, n], mixed[:, n])[0]) for n, gene in enumerate(GENES)}
 
 
 def _mix(quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`MIX` applied to each row, without BLAS and rounded.
+    """`MIX` applied to each row, without BLAS, rounded to `DIGITS`.
 
-    Many automata share a quantile (all that die at once); a last bit that depends on the shape of a
-    product or on the machine's vector unit would tear such ties apart and give other genes.
+    Many automata have equal quantiles, for example all that die in the first step. The last bit of a BLAS product depends
+    on its shape and on the CPU; it would break these ties and change genes.
     """
     columns = [sum(quantiles[:, n] * weight for n, weight in enumerate(row)) for row in MIX.tolist()]
     return np.round(np.stack(columns, axis=1), DIGITS)
@@ -99,46 +115,79 @@ def _quantile(ordered: NDArray[np.float64], values: NDArray[np.float64]) -> NDAr
     return (low + high) / (2 * len(ordered))
 
 
-def _row(found: Features) -> list[float]:
-    values = (found.complexity, found.intensity, found.periodicity, found.convergence)
+def _row(measured: Features) -> list[float]:
+    values = (measured.complexity, measured.intensity, measured.periodicity, measured.convergence)
     return [round(value, DIGITS) for value in values]
 
 
 @lru_cache(maxsize=8)
 def calibration(config: AutomatonConfig) -> Calibration:
+    """The calibration for `config`; kept in memory, since it takes a noticeable part of a second."""
     return Calibration(config)
 
 
 def positions(automaton: Automaton, config: AutomatonConfig) -> tuple[Features, Positions]:
-    """Features of `automaton` and the gene positions they express."""
-    found = features(automaton)
-    return found, calibration(config).positions(found)
+    """Features of an automaton and the gene positions that they express.
+
+    Args:
+        automaton: The automaton to run.
+        config: Distribution of automata, against which features become quantiles.
+
+    Returns:
+        The four features, and a position in [0, 1] for every gene.
+    """
+    measured = features(automaton)
+    return measured, calibration(config).positions(measured)
 
 
 def choice(position: float, count: int) -> int:
-    """Index of the candidate at `position` in [0, 1]; every candidate has an equal share.
+    """Index of the candidate at a position; every candidate has an equal share of [0, 1].
 
-    >>> [choice(position, 4) for position in (0.0, 0.3, 1.0)]
-    [0, 1, 3]
+    Args:
+        position: From 0 to 1.
+        count: Number of candidates, at least 1.
+
+    Example:
+        >>> [choice(position, 4) for position in (0.0, 0.3, 1.0)]
+        [0, 1, 3]
     """
     return min(count - 1, max(0, int(position * count)))
 
 
 def heavy_genes(place: Positions, genes: GenesConfig) -> HeavyGenes:
-    """The heavy genes at `place`, picked from the candidates of `genes`."""
+    """The heavy genes at the given positions.
+
+    Args:
+        place: Gene name -> position in [0, 1]; must hold every heavy gene.
+        genes: Holds the candidates of each heavy gene.
+    """
     picked = {gene: candidates[choice(place[gene], len(candidates))] for gene, candidates in genes.heavy}
     return HeavyGenes.model_validate(picked | {"target_modules": module_names(picked["target_modules"])})
 
 
 def light_genes(place: Positions, genes: GenesConfig) -> LightGenes:
-    """The light genes at `place`; real values are rounded to 3 decimals."""
+    """The light genes at the given positions; values are rounded to 3 decimals.
+
+    Args:
+        place: Gene name -> position in [0, 1]; must hold every light gene.
+        genes: Holds the range of each light gene, and the candidates of `sampling`.
+    """
     picked = {gene: round(span.at(place[gene]), 3) for gene, span in genes.light if isinstance(span, Range)}
     sampling = genes.light.sampling[choice(place["sampling"], len(genes.light.sampling))]
     return LightGenes.model_validate(picked | {"sampling": sampling})
 
 
 def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
-    """Where heavy genes lie among their candidates: per gene 0 for the first, 1 for the last; in between for a foreign value."""
+    """Heavy genes as a point, for distances between genomes.
+
+    Args:
+        heavy: The genes.
+        genes: Holds the candidates of each heavy gene, numbers in ascending order.
+
+    Returns:
+        One coordinate per gene, from 0 (first candidate) to 1 (last candidate). Numbers are interpolated between candidates;
+        a gene with one candidate, and a module set or adapter type that is no candidate, is at 0.5.
+    """
     places = []
     for gene, candidates in genes.heavy:
         value = getattr(heavy, gene)
@@ -153,9 +202,19 @@ def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
 
 
 def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[HeavyGenes, LightGenes]:
-    """The genes closest to `heavy` and `light` that `genes` allows.
+    """The genes closest to `heavy` and `light` that a configuration allows.
 
-    Numbers go to the nearest candidate or into their range, target modules to the set with the largest Jaccard index.
+    Args:
+        heavy: Heavy genes; each number moves to the nearest candidate, the target modules to the candidate set with the
+            largest Jaccard index, an adapter type that is no candidate to the first one.
+        light: Light genes; each number is clipped to its range.
+        genes: Holds the candidates and ranges.
+
+    Example:
+        >>> from coral_core.genome import DEFAULT_LORA, GREEDY
+        >>> heavy, light = nearest(DEFAULT_LORA.model_copy(update={"rank": 9}), GREEDY, GenesConfig())
+        >>> heavy.rank in GenesConfig().heavy.rank
+        True
     """
     space, ranges = genes.heavy, genes.light
     wanted = set(heavy.target_modules)

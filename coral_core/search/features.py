@@ -1,6 +1,7 @@
 """Four statistics of an automaton's history, each in [0, 1].
 
-Each is smooth: a small change of the automaton changes it a little. `expression` spreads the raw statistics over [0, 1].
+Each is smooth: a small change of the automaton causes a small change of the statistic. `expression` replaces the raw
+statistics by quantiles, which spread over [0, 1].
 """
 
 import numpy as np
@@ -26,32 +27,38 @@ def features(automaton: Automaton) -> Features:
 
 
 def complexity(grids: Grid) -> float:
-    """Entropy of the 2x2 windows of the history, over its maximum of 4 bits.
+    """Shannon entropy of the 2x2 windows of all grids, divided by its maximum of 4 bits.
 
-    The whole history counts: many automata die out, and would be equal by their last steps alone.
+    The whole history counts, since many automata die out and would be equal by their last steps.
+
+    Args:
+        grids: Shape (steps + 1, rows, columns), as `history` returns it.
     """
-    last = grids.astype(np.int64)
-    windows = last + 2 * np.roll(last, -1, 1) + 4 * np.roll(last, -1, 2) + 8 * np.roll(np.roll(last, -1, 1), -1, 2)
+    cells = grids.astype(np.int64)
+    windows = cells + 2 * np.roll(cells, -1, 1) + 4 * np.roll(cells, -1, 2) + 8 * np.roll(np.roll(cells, -1, 1), -1, 2)
     shares = np.bincount(windows.ravel(), minlength=16) / windows.size
     shares = shares[shares > 0]
     return float(np.clip(-(shares * np.log2(shares)).sum() / 4, 0, 1))
 
 
 def intensity(grids: Grid) -> float:
-    """Mean share of cells that change from one step to the next."""
+    """Mean share of cells that change from one step to the next; `grids` as for `complexity`."""
     return float((grids[1:] != grids[:-1]).mean())
 
 
 def periodicity(grids: Grid) -> float:
-    """How much better the best lag of 1 to 6 predicts the history than half of chance does: (agreement - c) / (1 - c)."""
-    last = grids
-    best = max(float((last[lag:] == last[:-lag]).mean()) for lag in range(1, min(6, len(last) - 1) + 1))
-    alive = float(last.mean())
-    # c is half of what chance agrees on: all of it would make 0 / 0 of an automaton that dies at once
+    """Chance-corrected agreement of the history with itself at the best lag from 1 to 6.
+
+    It is (agreement - c) / (1 - c), clipped to [0, 1], where c is half of the agreement that two independent grids of the
+    same density have on average; `grids` as for `complexity`.
+    """
+    best = max(float((grids[lag:] == grids[:-lag]).mean()) for lag in range(1, min(6, len(grids) - 1) + 1))
+    alive = float(grids.mean())
+    # half of it, since the whole agreement of chance gives 0 / 0 for an automaton without live cells
     chance = 0.5 * (alive * alive + (1 - alive) * (1 - alive))
     return float(np.clip((best - chance) / (1 - chance), 0, 1))
 
 
 def convergence(grids: Grid) -> float:
-    """Mean agreement of the last three grids with the first, in [0, 1]."""
+    """Mean agreement of the last three grids with the first grid, in [0, 1]; `grids` as for `complexity`."""
     return float((grids[-3:] == grids[0]).mean())

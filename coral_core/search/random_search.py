@@ -7,7 +7,7 @@ from coral_core.search.strategy import Search, first_genomes, genome_at
 
 
 class RandomSearch(Search):
-    """Draws every gene uniformly over its candidates or range, in every generation anew."""
+    """Draws every gene uniformly over its candidates or its range; no generation depends on earlier results."""
 
     def _propose(self) -> tuple[Genome, ...]:
         genomes = first_genomes(self._config, self._carried, self._default) if self.generation == 0 else []

@@ -1,4 +1,4 @@
-"""Counter-based randomness: each stream has an address, so order of completion, kills and machines change no draw."""
+"""Counter-based random streams: each is addressed by its purpose, so no draw depends on the order of completion."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ def generator(run_seed: int, generation: int, slot: int, purpose: str) -> np.ran
         run_seed: Seed of the run, at least 0.
         generation: Number of the generation, from 0.
         slot: Place in the generation, from 0.
-        purpose: What is drawn; other words give other streams.
+        purpose: Name of what is drawn; a different name gives an independent stream.
 
     Example:
         >>> generator(1, 0, 2, "child").random() == generator(1, 0, 2, "child").random()

@@ -41,7 +41,7 @@ def threshold(base: float, limit: float, progress: float, schedule: str) -> floa
         base: Threshold in the first generation.
         limit: Threshold in the last generation.
         progress: 0 for the first generation, 1 for the last; clipped to [0, 1].
-        schedule: linear, sqrt or sigmoid.
+        schedule: Shape of the rise: ``linear``, ``sqrt`` or ``sigmoid``.
 
     Example:
         >>> [round(threshold(0.2, 0.7, progress, "linear"), 3) for progress in (0.0, 0.5, 1.0)]
@@ -55,7 +55,7 @@ def threshold(base: float, limit: float, progress: float, schedule: str) -> floa
         share = (_logistic(x) - low) / (high - low)
     else:
         share = x
-    return (1 - share) * base + share * limit  # base + share * (limit - base) misses the limit by a last bit
+    return (1 - share) * base + share * limit  # base + share * (limit - base) may differ from `limit` in the last bit
 
 
 def _logistic(x: float) -> float:
@@ -63,7 +63,16 @@ def _logistic(x: float) -> float:
 
 
 def violation(scores: Scores, scoring: ScoringConfig, progress: float) -> float:
-    """Sum over the constraints of how far a score is below its threshold; 0 when all are met."""
+    """Total violation of the constraints: the sum of the amounts by which scores are below their thresholds.
+
+    Args:
+        scores: Objective name -> score in [0, 1]; a missing one counts as 0.
+        scoring: Thresholds of the constraints and their schedule.
+        progress: 0 for the first generation, 1 for the last; 1 gives the final thresholds.
+
+    Returns:
+        0 when all constraints are met.
+    """
     total = 0.0
     for name, limits in scoring.thresholds.items():
         total += max(0.0, threshold(limits.base, limits.limit, progress, scoring.schedule) - scores.get(name, 0.0))
@@ -71,12 +80,24 @@ def violation(scores: Scores, scoring: ScoringConfig, progress: float) -> float:
 
 
 def objectives(scoring: ScoringConfig) -> tuple[str, ...]:
-    """Names with the role `objective`, in a fixed order."""
+    """Names of the scores with the role `objective`, in alphabetical order."""
     return tuple(sorted(name for name, role in scoring.roles.items() if role == "objective"))
 
 
 def matrix(scores: Sequence[Scores], names: Sequence[str]) -> NDArray[np.float64]:
-    """Scores as rows, one column per name."""
+    """Scores as an array.
+
+    Args:
+        scores: Objective name -> score, for each genome; a missing one counts as 0.
+        names: Objectives, in the order of the columns.
+
+    Returns:
+        Shape (genomes, names).
+
+    Example:
+        >>> matrix([{"bugfix": 0.5, "cost": 1.0}, {"bugfix": 1.0}], ["cost", "bugfix"]).tolist()
+        [[1.0, 0.5], [0.0, 1.0]]
+    """
     return np.array([[row.get(name, 0.0) for name in names] for row in scores], dtype=float).reshape(
         len(scores), len(names)
     )
@@ -102,8 +123,8 @@ def pareto_ranks(points: NDArray[np.float64]) -> NDArray[np.int64]:
 def crowding(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Crowding distance of each row among all rows (Deb et al. 2002, section III-B).
 
-    Per objective: the gap between a row's two neighbours over the objective's span, infinite at
-    both ends. An objective in which all rows are equal adds nothing.
+    It is the sum over the objectives of the gap between a row's two neighbours, divided by the objective's span. The two
+    extreme rows of an objective get infinity. An objective in which all rows are equal adds nothing.
 
     Args:
         points: Shape (genomes, objectives).
@@ -127,9 +148,12 @@ def crowding(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nsga2_order(scored: Sequence[R], scoring: ScoringConfig, progress: float) -> list[R]:
-    """`scored` from best to worst by constrained domination and crowding; ties by fitness, then genome id.
+    """Sort genomes from best to worst by constrained domination and crowding; ties by fitness, then genome id.
 
-    Infeasible genomes come last: they have no scores, which is not a score of 0.
+    Args:
+        scored: Results to sort; infeasible ones (without scores) come last.
+        scoring: Objectives, constraints and thresholds.
+        progress: Position in the threshold schedule, from 0 to 1.
     """
     rows = sorted((item for item in scored if item.scores is not None), key=lambda item: item.genome_id)
     names = objectives(scoring)
@@ -149,7 +173,13 @@ def nsga2_order(scored: Sequence[R], scoring: ScoringConfig, progress: float) ->
 
 
 def fitness_order(scored: Sequence[R], scoring: ScoringConfig, progress: float) -> list[R]:
-    """From best to worst by violation, then scalar fitness; infeasible genomes last."""
+    """Sort genomes from best to worst by violation, then by scalar fitness, then by genome id.
+
+    Args:
+        scored: Results to sort; infeasible ones (without scores) come last.
+        scoring: Constraints and thresholds.
+        progress: Position in the threshold schedule, from 0 to 1.
+    """
 
     def key(item: Scored | Entry) -> tuple[float, float, str]:
         if item.scores is None:
@@ -160,7 +190,15 @@ def fitness_order(scored: Sequence[R], scoring: ScoringConfig, progress: float) 
 
 
 def champion(scored: Sequence[R], scoring: ScoringConfig) -> R | None:
-    """The fittest genome that meets the final thresholds; of all, when none does. None without any scores."""
+    """The fittest genome that meets the final thresholds, or the fittest of all when none meets them.
+
+    Args:
+        scored: Results to choose from.
+        scoring: Constraints and their final thresholds.
+
+    Returns:
+        None when every genome is infeasible. Of equal fitness the smallest genome id wins.
+    """
     rated = [item for item in scored if item.scores is not None]
     meets = [item for item in rated if violation(item.scores or {}, scoring, 1.0) == 0]
     pool = meets or rated
@@ -168,7 +206,12 @@ def champion(scored: Sequence[R], scoring: ScoringConfig) -> R | None:
 
 
 def pareto_front(scored: Sequence[R], scoring: ScoringConfig) -> tuple[R, ...]:
-    """Non-dominated genomes over the objectives, without repeats of equal scores, by genome id."""
+    """The non-dominated genomes, sorted by genome id; of genomes with equal scores the first one stands for all.
+
+    Args:
+        scored: Results to choose from; infeasible ones are ignored.
+        scoring: Names the objectives. Constraints play no part.
+    """
     rated = sorted((item for item in scored if item.scores is not None), key=lambda item: item.genome_id)
     points = matrix([item.scores or {} for item in rated], objectives(scoring))
     front = []
@@ -181,7 +224,11 @@ def pareto_front(scored: Sequence[R], scoring: ScoringConfig) -> tuple[R, ...]:
 
 
 def hypervolume(points: Sequence[Scores], names: Sequence[str]) -> float:
-    """Volume dominated by `points` over the objectives `names` against the reference point 0; in [0, 1].
+    """Hypervolume that genomes dominate, with the reference point 0; in [0, 1].
+
+    Args:
+        points: Objective name -> score in [0, 1], for each genome.
+        names: Objectives to measure; without any the hypervolume is 0.
 
     Example:
         >>> hypervolume([{"bugfix": 0.5, "cost": 1.0}, {"bugfix": 1.0, "cost": 0.25}], ["bugfix", "cost"])

@@ -23,12 +23,14 @@ __all__ = ["Scored", "Search", "complete", "first_genome", "first_genomes", "mak
 
 
 class Search(ABC):
-    """Proposes genomes and is told their results. Equal results give equal genomes, in whatever order they are told.
+    """Proposes genomes (ask) and learns from their results (tell), one generation after the other.
+
+    Equal configurations and equal results give equal genomes, in whatever order the results of a generation are told.
 
     Args:
         config: The configuration; `config.seed` is the seed of all draws.
         carried: Genomes of an earlier run, best first, whose genes the first population begins with.
-        default: The default LoRA of the base model; None: that of Llama-like models.
+        default: The default LoRA of the base model; None stands for that of Llama-like models.
     """
 
     def __init__(self, config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> None:
@@ -65,7 +67,14 @@ class Search(ABC):
         """Draw the genomes of the current generation."""
 
     def tell(self, results: Sequence[Scored]) -> None:
-        """Take the results of all genomes of the current generation. Raises `ValueError` as `complete`."""
+        """Add the results of the current generation and go on to the next.
+
+        Args:
+            results: One result for each genome that `ask` gave, in any order.
+
+        Raises:
+            ValueError: a genome is missing, unknown or repeated.
+        """
         for scored in complete(results, self.generation, self._config.search.population):
             entry = Entry.of(scored)
             self._entries.append(entry)
@@ -87,10 +96,16 @@ class Search(ABC):
 
 
 def complete(results: Sequence[Scored], generation: int, population: int) -> list[Scored]:
-    """`results` by genome id, when they are those of all genomes of `generation`, each once.
+    """Check that the results of a generation are complete, and sort them by genome id.
+
+    Args:
+        results: In any order.
+        generation: Number of the generation, from 0.
+        population: Genomes per generation.
 
     Raises:
-        ValueError: for a missing, foreign or repeated genome: the next generation would silently be another one.
+        ValueError: a genome is missing, of another generation, or repeated. Without this check the next generation would
+            silently differ.
     """
     ordered = sorted(results, key=lambda item: item.genome_id)
     expected = sorted(genome_id(generation, slot) for slot in range(population))
@@ -114,7 +129,18 @@ def genome_at(
     automaton: Automaton | None = None,
     features: Features | None = None,
 ) -> Genome:
-    """The genome of a slot, made by `operator`."""
+    """The genome of one slot of a generation.
+
+    Args:
+        generation: Number of the generation, from 0.
+        slot: Place in the generation, from 0.
+        heavy: Its heavy genes.
+        light: Its light genes.
+        operator: Name of the operator that made it (`Lineage.operator`).
+        parents: Genome ids of its parents; empty for a seed or a random genome.
+        automaton: The automaton that expresses its genes; None when there is none.
+        features: Features of that automaton.
+    """
     return Genome(
         genome_id=genome_id(generation, slot),
         generation=generation,
@@ -128,11 +154,11 @@ def genome_at(
 
 
 def first_genome(config: RunConfig, default: HeavyGenes | None = None) -> Genome:
-    """The default LoRA decoded greedily, or the nearest to it among the candidates (`search.start_with_default`).
+    """The default LoRA with greedy decoding, moved to the nearest candidates (`search.start_with_default`).
 
     Args:
         config: Holds the candidates.
-        default: The default LoRA of the base model; None: that of Llama-like models.
+        default: The default LoRA of the base model; None stands for that of Llama-like models.
 
     Example:
         >>> genome = first_genome(RunConfig())
@@ -145,10 +171,15 @@ def first_genome(config: RunConfig, default: HeavyGenes | None = None) -> Genome
 
 
 def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> list[Genome]:
-    """The beginning of a first population: the default LoRA, when configured, then genomes of an earlier run.
+    """The first genomes of a first population: the default LoRA, if configured, then genomes of an earlier run.
 
-    `carried` genomes are moved to the nearest candidates of `config` and keep their automata. As many are taken as may
-    become parents, each set of genes once. The strategy fills the remaining slots.
+    The strategy fills the remaining slots.
+
+    Args:
+        config: Holds the candidates and the population size.
+        carried: Genomes of an earlier run, best first. They move to the nearest candidates and keep their automata; equal
+            genes are taken once, and no more than `survival_rate` of the population (at least 2).
+        default: The default LoRA of the base model; None stands for that of Llama-like models.
     """
     search = config.search
     genomes = [first_genome(config, default)] if search.start_with_default else []
@@ -168,9 +199,9 @@ def make_search(config: RunConfig, carried: Sequence[Genome] = (), default: Heav
     """The strategy that `config.search.strategy` names.
 
     Args:
-        config: With target modules of the base model at hand (`coral_core.lm.targets.for_model`).
-        carried: As for `Search`.
-        default: As for `Search`.
+        config: Configuration whose target modules are those of the base model (`coral_core.lm.targets.for_model`).
+        carried: Genomes of an earlier run, best first, whose genes the first population begins with.
+        default: The default LoRA of the base model; None stands for that of Llama-like models.
 
     Example:
         >>> from coral_core.config import parse_config

@@ -1,8 +1,8 @@
 """Variation operators: mutation of the automaton, mutation of genes, crossover.
 
-A genome is evaluated by its genes; the automaton only expresses them. When an automaton changes (by mutation, or by
-crossover with another), only the genes whose expression changes are replaced, so a gene that was mutated directly keeps
-its value. `automaton_rate` is the share of mutations and crossovers that work on automata; the others work on genes.
+Evaluation sees the genes of a genome only; the automaton expresses their initial values. When an automaton changes by
+mutation or crossover, only the genes whose expression changes are replaced, so a gene that was mutated directly keeps its
+value. `automaton_rate` is the share of mutations and crossovers that work on automata; the others work on genes.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from coral_core.search.automaton import RULE_BITS, draw
 from coral_core.search.expression import heavy_genes, light_genes, positions
 
 MUTATED_CROSSOVER = 0.3
-"""Share of crossovers (at strength 1) whose child is mutated as well: recombination alone invents no value."""
+"""Share of crossovers, at strength 1, whose child is also mutated, since recombination alone creates no new values."""
 
 Genes = dict[str, object]
 """Gene name -> value, heavy and light together."""
@@ -25,7 +25,15 @@ Genes = dict[str, object]
 
 @dataclass(frozen=True)
 class Material:
-    """Genes and origin of a child, before it has a slot in a generation."""
+    """Genes and origin of a genome that has no slot in a generation yet.
+
+    Attributes:
+        genes: Gene name -> value, heavy and light together.
+        automaton: The automaton behind the genes; None when there is none.
+        features: Features of that automaton.
+        operator: Name of the operators that were applied, joined by ``+``; empty before the first.
+        parents: Genome ids of the parents.
+    """
 
     genes: Genes
     automaton: Automaton | None
@@ -36,20 +44,32 @@ class Material:
 
 @dataclass(frozen=True)
 class Variation:
-    """The operators with their settings; `strength` (from `diversity`) scales the mutation rates."""
+    """The variation operators with their settings.
+
+    Attributes:
+        genes: Candidates and ranges of the genes.
+        automaton: Distribution of automata.
+        settings: Rates and step sizes of the operators.
+    """
 
     genes: GenesConfig
     automaton: AutomatonConfig
     settings: VariationConfig
 
     def seed(self, rng: np.random.Generator) -> Material:
-        """A genome from a fresh automaton."""
+        """Genes expressed by a fresh random automaton."""
         fresh = draw(self.automaton, rng)
-        found, expressed = self._express(fresh)
-        return Material(expressed, fresh, found, "seed")
+        features, expressed = self._express(fresh)
+        return Material(expressed, fresh, features, "seed")
 
     def child(self, parents: Sequence[Genome], rng: np.random.Generator, strength: float) -> Material:
-        """A child of one parent (mutation), or of two (crossover and, sometimes, mutation)."""
+        """A child of one parent (mutation) or of two (crossover, and mutation in some cases).
+
+        Args:
+            parents: One or two genomes.
+            rng: The stream to draw from.
+            strength: Factor on the mutation rates (`coral_core.search.diversity.strength`).
+        """
         if len(parents) == 2:
             crossed = self._cross(parents[0], parents[1], rng)
             return crossed if rng.random() >= MUTATED_CROSSOVER * strength else self._mutate(crossed, rng, strength)
@@ -63,7 +83,16 @@ class Variation:
         return self.mutate_genes(material, rng, strength)
 
     def mutate_automaton(self, material: Material, rng: np.random.Generator, strength: float) -> Material:
-        """Flip cells and rule bits, change the steps; always ends in another automaton."""
+        """Flip cells and rule bits and change the number of steps.
+
+        Args:
+            material: What to mutate; returned unchanged when it has no automaton.
+            rng: The stream to draw from.
+            strength: Factor on the flip rates.
+
+        Returns:
+            Genes of a different automaton; at least one cell, rule bit or step differs.
+        """
         old = material.automaton
         if old is None:
             return material
@@ -75,7 +104,7 @@ class Variation:
             if rng.random() < _scaled(settings.rule_flip_rate, strength):
                 rule ^= 1 << bit
         change = int(rng.integers(-settings.steps_change, settings.steps_change + 1))
-        # inside the configured range, since the quantiles of `expression` are those of that range
+        # clipped to the configured range, for which `expression` is calibrated
         steps = int(np.clip(old.steps + change, self.automaton.steps.low, self.automaton.steps.high))
         if not flips.any() and rule == old.rule and steps == old.steps:
             flips[rng.integers(grid.shape[0]), rng.integers(grid.shape[1])] = True
@@ -84,7 +113,16 @@ class Variation:
         return self._re_expressed(material, old, new, _joined(material.operator, "mutate-automaton"))
 
     def mutate_genes(self, material: Material, rng: np.random.Generator, strength: float) -> Material:
-        """Move genes to near candidates or values; at least one gene changes when any can."""
+        """Move genes to near candidates or values.
+
+        Args:
+            material: What to mutate.
+            rng: The stream to draw from.
+            strength: Factor on the rate `gene_rate` at which genes are chosen; the product is at most 1.
+
+        Returns:
+            Changed genes with the same automaton. At least one gene differs if any gene has more than one candidate.
+        """
         rate = min(1.0, self.settings.gene_rate * strength)
         names = [name for name in material.genes if rng.random() < rate]
         order = list(material.genes)
@@ -106,13 +144,27 @@ class Variation:
         return self.cross_genes(first, second, rng)
 
     def cross_genes(self, first: Genome, second: Genome, rng: np.random.Generator) -> Material:
-        """Each gene from either parent alike (uniform crossover); the automaton stays that of the first."""
+        """Uniform crossover: each gene comes from either parent with probability 0.5.
+
+        Args:
+            first: Its automaton and features go to the child.
+            second: The other parent.
+            rng: The stream to draw from.
+        """
         ours, theirs = genes_of(first), genes_of(second)
         genes: Genes = {name: ours[name] if rng.random() < 0.5 else theirs[name] for name in ours}
         return Material(genes, first.automaton, first.features, "crossover-genes", (first.genome_id, second.genome_id))
 
     def cross_automata(self, first: Genome, second: Genome) -> Material:
-        """The grid of the first with rule and steps of the second, re-expressed on the genes of the first."""
+        """Cross two automata, and replace the genes of `first` whose expression changes.
+
+        Args:
+            first: Gives the grid and the genes.
+            second: Gives the rule and the number of steps.
+
+        Raises:
+            ValueError: a parent has no automaton.
+        """
         old, other = first.automaton, second.automaton
         if old is None or other is None:
             raise ValueError(f"{first.genome_id} or {second.genome_id} has no automaton to cross: use cross_genes")
@@ -121,30 +173,31 @@ class Variation:
         return self._re_expressed(material, old, new, "crossover-automaton")
 
     def _re_expressed(self, material: Material, old: Automaton, new: Automaton, operator: str) -> Material:
+        """`material` with automaton `new`, and with the genes that `old` and `new` express differently."""
         _, before = self._express(old)
-        found, after = self._express(new)
+        features, after = self._express(new)
         genes = {name: after[name] if after[name] != before[name] else value for name, value in material.genes.items()}
-        return Material(genes, new, found, operator, material.parents)
+        return Material(genes, new, features, operator, material.parents)
 
     def _express(self, automaton: Automaton) -> tuple[Features, Genes]:
-        found, place = positions(automaton, self.automaton)
+        features, place = positions(automaton, self.automaton)
         heavy, light = heavy_genes(place, self.genes), light_genes(place, self.genes)
-        return found, {**dict(heavy), **dict(light)}
+        return features, {**dict(heavy), **dict(light)}
 
     def _step(self, name: str, value: object, rng: np.random.Generator) -> object:
-        """A near value of one gene; the same value when the gene has no other."""
+        """A near value of one gene; `value` itself when the gene has a single candidate."""
         space = getattr(self.genes.heavy, name, None) or getattr(self.genes.light, name)
         if isinstance(space, Range):
             return self._step_in_range(space, float(value), rng)  # type: ignore[arg-type]
         candidates: list[object] = [module_names(item) for item in space] if name == "target_modules" else list(space)
         if len(candidates) < 2:
             return value
-        here = candidates.index(value) if value in candidates else int(rng.integers(len(candidates)))
+        index = candidates.index(value) if value in candidates else int(rng.integers(len(candidates)))
         size = max(1.0, abs(rng.normal(0, self.settings.gene_step)) * (len(candidates) - 1))
-        there = here + round(float(size)) * (1 if rng.random() < 0.5 else -1)
-        if not 0 <= there < len(candidates):
-            there = 2 * here - there
-        return candidates[int(np.clip(there, 0, len(candidates) - 1))]
+        target = index + round(float(size)) * (1 if rng.random() < 0.5 else -1)
+        if not 0 <= target < len(candidates):
+            target = 2 * index - target  # in the other direction
+        return candidates[int(np.clip(target, 0, len(candidates) - 1))]
 
     def _step_in_range(self, space: Range, value: float, rng: np.random.Generator) -> object:
         moved = value + rng.normal(0, self.settings.gene_step) * (space.high - space.low)
@@ -153,17 +206,17 @@ class Variation:
 
 
 def _scaled(rate: float, strength: float) -> float:
-    """`rate` times `strength`; the strength raises it to 0.5 at most, since more would invert a parent."""
+    """`rate` times `strength`, at most 0.5 (or `rate`, if that is larger): a higher flip rate would invert the parent."""
     return min(max(rate, 0.5), rate * strength)
 
 
 def genes_of(genome: Genome) -> Genes:
-    """All genes of `genome` by name."""
+    """Heavy and light genes of `genome` in one mapping by name; the inverse of `split`."""
     return {**dict(genome.heavy), **dict(genome.light)}
 
 
 def split(genes: Genes) -> tuple[HeavyGenes, LightGenes]:
-    """Heavy and light genes from one mapping."""
+    """Heavy and light genes from one mapping by name, validated; the inverse of `genes_of`."""
     heavy = {name: genes[name] for name in HeavyGenes.model_fields}
     light = {name: genes[name] for name in LightGenes.model_fields}
     return HeavyGenes.model_validate(heavy), LightGenes.model_validate(light)
