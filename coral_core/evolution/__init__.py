@@ -1,1 +1,1 @@
-"""One run from configuration to report: preflight, planner, baselines, generations, held-out."""
+"""One run from its configuration to its final record: preflight, planner, baselines, generations, held-out."""

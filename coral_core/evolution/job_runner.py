@@ -1,7 +1,7 @@
-"""Has each job of an evolution done once: asks the store, submits what is missing to the executor, books the result.
+"""Runs each job of an evolution once: looks in the store, submits missing jobs to the executor, records the result.
 
-The store is the truth and is asked first. Only the executor tries a job again. How a job and a generation are run is
-behind `Steps`: plain calls here, Prefect flows and tasks in flows/tasks.py.
+The store decides whether a job is done. Only the executor retries a job. `Steps` defines how a job and a generation are
+run: by plain calls here, by Prefect flows and tasks in flows/tasks.py.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from coral_core.untrusted import in_a_line, visible
 log = logging.getLogger("coral.evolve")
 
 KEPT = 64
-"""Evaluations in memory, at least; elites are asked for again in each generation."""
+"""Smallest number of evaluations kept in memory; each generation asks for those of its elites again."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class JobStep:
     """One training or evaluation as a step of an evolution.
 
     Attributes:
-        job: What is to be done.
-        digest: Of the job.
-        label: Genome id, or baseline and split.
+        job: The job.
+        digest: Digest of the job.
+        label: Genome id or name of a baseline, and the split where it is not fitness; for people.
         found: Whether the result is in the store already.
-        submit: Has the job done by the executor.
+        submit: Submits the job to the executor and waits for its result.
     """
 
     job: TrainingJob | EvaluationJob
@@ -48,7 +48,7 @@ class JobStep:
     submit: Callable[[], Awaitable[None]]
 
     async def run(self) -> None:
-        """Do the job unless its result is in the store."""
+        """Run the job unless its result is in the store."""
         if not self.found:
             await self.submit()
 
@@ -63,7 +63,16 @@ class Steps:
     async def generation(
         self, number: int, genomes: Sequence[Genome], evaluate: Callable[[], Awaitable[list[Scored]]]
     ) -> list[Scored]:
-        """Run `evaluate`, which trains and evaluates the `genomes` of generation `number` (from 0)."""
+        """Run one generation.
+
+        Args:
+            number: Number of the generation, from 0.
+            genomes: Its genomes.
+            evaluate: Trains and evaluates `genomes`; must be called once.
+
+        Returns:
+            The result of `evaluate`: one per genome, in their order.
+        """
         return await evaluate()
 
 
@@ -71,14 +80,14 @@ class Recorder:
     """Adds the jobs of one session to timings.jsonl.
 
     Args:
-        folder: The run.
-        booked: Is called after each job.
+        folder: Folder of the run.
+        booked: Called without arguments after each recorded job.
 
     Attributes:
         started: Unix time at which the session began.
-        phase: What asks for jobs now.
-        generation: The generation that asks for jobs now, from 0; None outside the search.
-        done: Jobs that this session has done itself.
+        phase: Phase that requests jobs now; the evolution sets it.
+        generation: Generation that requests jobs now, from 0; None outside the search. The evolution sets it.
+        done: Number of jobs by kind that this session did itself, without those found in the store.
     """
 
     def __init__(self, folder: RunFolder, booked: Callable[[], None] = lambda: None) -> None:
@@ -92,14 +101,14 @@ class Recorder:
     def job_finished(
         self, job: TrainingJob | EvaluationJob, digest: str, label: str, cost: Cost | None = None, seconds: float = 0.0
     ) -> None:
-        """Book a finished job.
+        """Record a finished job.
 
         Args:
-            job: What it was.
-            digest: Of the job.
-            label: Genome id or baseline, and split.
-            cost: What it cost; None when its result was found in the store.
-            seconds: From submission to result.
+            job: The job.
+            digest: Digest of the job.
+            label: Genome id or name of a baseline, and split; for people.
+            cost: Cost of the job; None when its result was found in the store.
+            seconds: Seconds from submission to result, waiting included.
 
         Raises:
             StoreError: timings.jsonl cannot be written.
@@ -124,7 +133,13 @@ class Recorder:
         self._booked()
 
     def job_failed(self, kind: str, digest: str, failure: Failure) -> None:
-        """Add a failed try to timings.jsonl; executors call this from threads of theirs. Questions to lanes are no jobs of the run."""
+        """Record a failed attempt of a job in timings.jsonl. Executors call this from their own threads.
+
+        Args:
+            kind: Kind of the job; ``identity`` is ignored, since such a job is not part of the run.
+            digest: Digest of the job.
+            failure: Error of the attempt.
+        """
         if kind == "identity":
             return
         record = JobFailure(
@@ -136,19 +151,19 @@ class Recorder:
         )
         try:
             self._folder.append_timing(record)
-        except StoreError as error:  # the executor has more to do than to note this
+        except StoreError as error:  # an attempt without a record must not disturb the executor
             log.warning("a failed try could not be noted: %s", in_a_line(error))
 
 
 class JobRunner:
-    """Trains and evaluates for one evolution.
+    """Trains adapters and evaluates genomes for one evolution.
 
     Args:
         store: Where results are looked up; the executor publishes into it.
-        executor: Does the jobs.
-        recorder: Books them.
-        steps: How a job is run.
-        keep: Evaluations to keep in memory.
+        executor: Runs the jobs.
+        recorder: Records finished jobs.
+        steps: How a job is run; None for plain calls.
+        keep: Number of evaluations to keep in memory; at least `KEPT` are kept.
     """
 
     def __init__(
@@ -162,18 +177,24 @@ class JobRunner:
         self._trained: set[str] = set()
         self._evaluated: set[str] = set()
         self._evaluations: dict[str, Evaluation] = {}
-        """The latest, without verdicts: the store has them all, and a long run would hold gigabytes."""
+        """The latest evaluations without verdicts, which would take gigabytes in a long run; the store has them."""
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        """A task holds the context of the flow that made it, so none is kept when it is done."""
+        """Digest -> running task. A task is removed when it is done, since it holds the context of its flow."""
         self._submitting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="submit")
-        """Submissions may wait for a slow store: they are made in a thread of their own, in order."""
+        """One thread for submissions, which may wait for a slow store; it keeps their order."""
 
     def close(self) -> None:
-        """Submit nothing more; waits for nothing."""
+        """Cancel submissions that have not begun; does not wait for running jobs."""
         self._submitting.shutdown(wait=False, cancel_futures=True)
 
     async def trained(self, job: TrainingJob, label: str) -> None:
-        """Have the adapter of `job` in the store; genomes with the same heavy genes share one training.
+        """Wait until the adapter of `job` is in the store; train it if it is missing.
+
+        Genomes with the same heavy genes share one training.
+
+        Args:
+            job: The training.
+            label: Genome id or name of a baseline; for people.
 
         Raises:
             CoralError: the executor gave up.
@@ -183,7 +204,14 @@ class JobRunner:
             await self._once(digest, lambda: self._train(job, digest, label))
 
     async def evaluated(self, job: EvaluationJob, label: str) -> Evaluation:
-        """The evaluation of `job` without its verdicts, started as soon as its adapter is there.
+        """Train the adapter of `job` if it is missing, then evaluate.
+
+        Args:
+            job: The evaluation; without `training` the bare base model is evaluated.
+            label: Genome id or name of a baseline, and split; for people.
+
+        Returns:
+            The evaluation without its verdicts. `passed` is kept for the bare base model and for the held-out split only.
 
         Raises:
             CoralError: the executor gave up.
@@ -194,7 +222,7 @@ class JobRunner:
         return self._remember(digest, self._evaluations.get(digest) or await self._stored(job, digest))
 
     async def _once(self, digest: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do `work`, or wait for whoever does it."""
+        """Run `work`, or wait for the task that already runs it for the same digest."""
         if digest not in self._under_way:
             task = self._under_way[digest] = asyncio.create_task(work())
             task.add_done_callback(lambda _: self._under_way.pop(digest, None))
@@ -216,7 +244,7 @@ class JobRunner:
         except AdapterError as error:
             if job.training is None:
                 raise
-            # it is not what was trained, and the lane moved it away, or it was damaged since: once more, with a new one
+            # the adapter is damaged or not what was trained, and the lane removed it: train and evaluate once more
             adapter = job.training.digest()
             log.warning("adapter %s of %s is trained anew: %s", adapter[:12], label, in_a_line(error))
             self._trained.discard(adapter)
@@ -231,7 +259,7 @@ class JobRunner:
             self._recorder.job_finished(job, digest, label)
 
     async def _submit(self, job: TrainingJob | EvaluationJob, digest: str, label: str) -> None:
-        """Have the job done; meanwhile the event loop goes on, whatever the submission waits for."""
+        """Submit the job and wait for its result without blocking the event loop."""
         started, loop = time.perf_counter(), asyncio.get_running_loop()
         kind: JobKind = "training" if isinstance(job, TrainingJob) else "evaluation"
         submit: Any = self._executor.submit_training if kind == "training" else self._executor.submit_evaluation
@@ -247,7 +275,7 @@ class JobRunner:
         return _without_verdicts(job, evaluation)
 
     def _remember(self, digest: str, evaluation: Evaluation) -> Evaluation:
-        """Keep `evaluation` in memory as the latest; those not asked for in the last generations go."""
+        """Keep `evaluation` in memory as the latest; the least recently used ones are dropped."""
         self._evaluated.add(digest)
         self._evaluations.pop(digest, None)
         self._evaluations[digest] = evaluation
@@ -263,6 +291,6 @@ class JobRunner:
 
 
 def _without_verdicts(job: EvaluationJob, evaluation: Evaluation) -> Evaluation:
-    # who repairs which problem is asked of the base model, and at the end, of what is in the final table
+    # ids of repaired problems are needed for the base model, and for the final table
     passed = evaluation.passed if job.training is None or job.split == "held_out" else ()
     return evaluation.model_copy(update={"records": (), "passed": passed})

@@ -1,8 +1,8 @@
-"""The loop of an evolution: baselines, then generation after generation, then the sealed held-out split once.
+"""The loop of an evolution: baselines, then the generations, then the sealed held-out split once.
 
-Equal configuration and edition give equal history, whatever the executor, the number of lanes, the order of completion
-or the number of kills in between: what is in the store is not done again, and everything else is derived from counters.
-Not covered: where jobs run (`coral_core.execution`, flows/work_pools) and what they do (`coral_core.lanes`).
+An equal configuration and edition give an equal history, for every executor, number of lanes, order of completion and
+number of restarts: results in the store are not computed again, and all random draws are counter-based. Not covered: where
+jobs run (`coral_core.execution`, flows/work_pools) and what they do (`coral_core.lanes`).
 """
 
 import asyncio
@@ -54,21 +54,21 @@ class NoChampionError(CoralError):
 
 
 class Evolution:
-    """One session of one run: `run` does what is missing of it.
+    """One session of one run; `run` does the part of the run that is missing.
 
     Args:
         config: The whole configuration.
-        identity: Of the run; its seed drives the search.
-        folder: Of the run, locked by the caller.
+        identity: Identity of the run; its seed drives the search.
+        folder: Folder of the run; the caller holds its lock.
         store: Where results are.
-        executor: Does the jobs; the caller closes it.
-        start: What the first population comes from.
+        executor: Runs the jobs; the caller closes it.
+        start: Origin of the first population.
 
     Attributes:
         steps: How jobs and generations are run; may be replaced before `run`.
-        listeners: Are notified; may be added to before `run`.
-        outcome: How `run` ended; "failed" before.
-        champion: Id of the champion, once the run is finished.
+        listeners: Objects that are notified of events; may be added to before `run`.
+        outcome: How `run` ended; "failed" before it has ended.
+        champion: Genome id of the champion once the run is finished; empty before.
     """
 
     def __init__(
@@ -94,18 +94,18 @@ class Evolution:
         self._recorder: Recorder
         self._history = HistoryWriter(folder)
         self._jobs: JobRunner
-        self._search: Search  # made when lanes have said what modules the base model has
+        self._search: Search  # made in `run`, when the modules of the base model are known
         self._default: HeavyGenes
         self._first: Sequence[Scored] = ()
         self._champion: Scored | None = None
         self._recorded = sum(isinstance(record, GenerationRecord) for record in folder.history())
 
     async def run(self) -> None:
-        """Do what is missing of the run, then return; its last line in timings.jsonl says how it ended.
+        """Do the missing part of the run. The line of this session in timings.jsonl records how it ended.
 
         Raises:
             NoChampionError: every genome was infeasible.
-            CoralError: a job, the store or the run's folder failed for good.
+            CoralError: a job failed in all its attempts, or the store or the run's folder cannot be used.
         """
         error = ""
         watch = ProgressWatch(self.folder, self.store, self.executor, self.listeners)
@@ -141,7 +141,7 @@ class Evolution:
                     )
                 )
             finally:
-                with contextlib.suppress(CoralError, OSError):  # the store is gone: what it held is known from before
+                with contextlib.suppress(CoralError, OSError):  # the store is gone: report the last known progress
                     progress = watch.progress()
                 for listener in self.listeners:
                     listener.ended(progress, self.outcome, error)
@@ -163,19 +163,19 @@ class Evolution:
         await self._held_out()
 
     async def _ask_lanes(self) -> None:
-        """Know what the base model is where the jobs will run; a run that was asked for before has it in its folder."""
+        """Find out the identity of the base model on the lanes; an earlier session may have frozen it in the run's folder."""
         known = frozen_identities(self.folder, self.config.infra)
-        if known is None or self.config.infra.executor != "work-pools":  # this machine is asked again: it costs nothing
+        if known is None or self.config.infra.executor != "work-pools":  # asking this machine again costs nothing
             known = await asyncio.to_thread(self.executor.identities, self.config.base_model)
             freeze_identities(self.folder, self.config.infra, known)
         self._planner.lanes = known
 
     def _make_search(self) -> None:
-        """Refuse target modules that the base model does not have, before the first job, and begin the search with its own."""
+        """Check the target modules against the base model before the first job, and make the search."""
         base = self._planner.base("training")
         check_targets(self.config, base)
         self._default = default_lora_of(base)
-        # the run seed (seed and edition) drives the search, so that a new edition breeds other genomes
+        # the search uses the run seed (from seed and edition), so that a new edition draws other genomes
         seeded = for_model(self.config, base).model_copy(update={"seed": self.identity.run_seed})
         self._search = make_search(seeded, self.start.genomes, self._default)
 
@@ -199,7 +199,7 @@ class Evolution:
     # -- baselines -------------------------------------------------------------------------
 
     async def _baselines(self) -> None:
-        """Score the bare base and the default LoRA before any money is spent on the search."""
+        """Evaluate the bare base model and the default LoRA, before the search begins."""
         training = asyncio.create_task(self._jobs.trained(self._planner.training(self._default), "default_lora"))
         base = await self._jobs.evaluated(self._planner.evaluation(None), "base_model")
         self._record_baseline("base_model", base)
@@ -223,25 +223,25 @@ class Evolution:
         log.info("%s repairs %.0f %% of the fitness bugs", name, 100 * evaluation.pass_at_1)
 
     def _fitness(self, evaluation: Evaluation) -> float | None:
-        """The weighted sum of its scores; None for an infeasible genome."""
+        """The weighted sum of the scores; None for an infeasible genome."""
         return None if evaluation.infeasible else fitness(evaluation.scores, self.config.scoring.weights)
 
-    def _outcome(self, found: Evaluation) -> dict[str, Any]:
-        """Fields of a `GenomeRecord` and of a `Repeat`."""
+    def _outcome(self, evaluation: Evaluation) -> dict[str, Any]:
+        """The fields that `GenomeRecord` and `Repeat` share."""
         return {
-            "training_digest": found.training_digest,
-            "evaluation_digest": found.evaluation_digest,
-            "scores": found.scores,
-            "fitness": self._fitness(found),
-            "pass_at_1": None if found.infeasible else found.pass_at_1,
-            "infeasible": found.infeasible,
-            "reason": found.reason,
+            "training_digest": evaluation.training_digest,
+            "evaluation_digest": evaluation.evaluation_digest,
+            "scores": evaluation.scores,
+            "fitness": self._fitness(evaluation),
+            "pass_at_1": None if evaluation.infeasible else evaluation.pass_at_1,
+            "infeasible": evaluation.infeasible,
+            "reason": evaluation.reason,
         }
 
     # -- generations -----------------------------------------------------------------------
 
     async def _generation(self, genomes: Sequence[Genome]) -> list[Scored]:
-        """Train and evaluate each genome as soon as it can; results are in the order of `genomes`."""
+        """Train and evaluate the genomes concurrently; results are in the order of `genomes`."""
         tasks = [asyncio.create_task(self._scored(genome)) for genome in genomes]
         try:
             return list(await asyncio.gather(*tasks))
@@ -250,12 +250,13 @@ class Evolution:
                 task.cancel()
 
     async def _scored(self, genome: Genome) -> Scored:
-        found = await self._jobs.evaluated(self._planner.of(genome), genome.genome_id)
-        if found.infeasible:
-            return Scored(genome=genome, infeasible=found.infeasible, scores=None, fitness=None)
-        return Scored(genome=genome, scores=found.scores, fitness=self._fitness(found))
+        evaluation = await self._jobs.evaluated(self._planner.of(genome), genome.genome_id)
+        if evaluation.infeasible:
+            return Scored(genome=genome, infeasible=evaluation.infeasible, scores=None, fitness=None)
+        return Scored(genome=genome, scores=evaluation.scores, fitness=self._fitness(evaluation))
 
     async def _after_generation(self, number: int, results: Sequence[Scored]) -> None:
+        """Score the champion on the monitor split, and add the records of the generation to the history."""
         genomes = [await self._genome_record(scored) for scored in results]
         best = self._search.best()
         monitor: float | None = None
@@ -282,7 +283,7 @@ class Evolution:
         self._history.add(*genomes, summary)
 
     def _notify_of_champion(self, number: int, best: Scored, genomes: Sequence[GenomeRecord]) -> None:
-        """Notify of a champion that is new, and not when a replay finds it again."""
+        """Notify the listeners of a new champion, but not when a replay finds it again."""
         before, self._champion = self._champion, best
         record = next((each for each in genomes if each.genome.genome_id == best.genome_id), None)
         if record is None or best.fitness is None or number < self._recorded:
@@ -292,15 +293,15 @@ class Evolution:
                 listener.champion_found(record, number, before.fitness if before else None)
 
     async def _genome_record(self, scored: Scored) -> GenomeRecord:
-        found = await self._jobs.evaluated(self._planner.of(scored.genome), scored.genome.genome_id)
+        evaluation = await self._jobs.evaluated(self._planner.of(scored.genome), scored.genome.genome_id)
         return GenomeRecord(
-            genome=scored.genome, trainable_parameters=found.trainable_parameters, **self._outcome(found)
+            genome=scored.genome, trainable_parameters=evaluation.trainable_parameters, **self._outcome(evaluation)
         )
 
     # -- the end ---------------------------------------------------------------------------
 
     async def _held_out(self) -> None:
-        """Open the sealed split once, for four lines of the final table; repeat the champion beside it."""
+        """Evaluate the four lines of the final table on the sealed split, and repeat the champion at the same time."""
         champion, plan = self._search.best(), self._planner
         if champion is None:
             raise NoChampionError(
@@ -329,14 +330,14 @@ class Evolution:
                     HeldOut(
                         name=name,
                         genome_id=genome_id,
-                        training_digest=found.training_digest,
-                        evaluation_digest=found.evaluation_digest,
-                        pass_at_1=found.pass_at_1,
-                        scores=found.scores,
-                        passed=len(set(found.passed) - retention),
+                        training_digest=evaluation.training_digest,
+                        evaluation_digest=evaluation.evaluation_digest,
+                        pass_at_1=evaluation.pass_at_1,
+                        scores=evaluation.scores,
+                        passed=len(set(evaluation.passed) - retention),
                         bugs=len(problems) - len(retention),
                     )
-                    for (name, genome_id, _), found in zip(wanted, results, strict=True)
+                    for (name, genome_id, _), evaluation in zip(wanted, results, strict=True)
                 ),
                 repeats=repeats,
             )
@@ -344,28 +345,28 @@ class Evolution:
         self.champion = champion.genome_id
 
     def _median_of_first(self) -> Scored | None:
-        """The genome of median fitness in generation 0."""
+        """The genome of median fitness in generation 0, the lower one of two; None when all are infeasible."""
         rated = [scored for scored in self._first if scored.fitness is not None]
         rated.sort(key=lambda scored: (scored.fitness or 0.0, scored.genome_id))
         return rated[(len(rated) - 1) // 2] if rated else None
 
     async def _repeats(self, champion: Genome) -> tuple[Repeat, ...]:
-        """Train and evaluate the champion's genes anew with other random numbers, `search.champion_repeats` times.
+        """Train and evaluate the champion's genes again with other seeds, `search.champion_repeats` times.
 
-        The champion is the luckiest of many, so its own score is too high on average; repeats say how much of it was luck.
-        They are scored on the fitness split: on the sealed one they would be further looks at it.
+        The champion is the best of many noisy scores, so its own score is biased upwards; repeats estimate the bias. They
+        use the fitness split, because each evaluation on the held-out split would open it again.
         """
         numbers = range(1, self.config.search.champion_repeats + 1)
         return tuple(await asyncio.gather(*(self._repeat(champion, number) for number in numbers)))
 
     async def _repeat(self, champion: Genome, number: int) -> Repeat:
         job = self._planner.evaluation(champion.heavy, champion.light, "fitness", number)
-        found = await self._jobs.evaluated(job, f"{champion.genome_id} repeat {number}")
-        return Repeat(replicate=number, **self._outcome(found))
+        evaluation = await self._jobs.evaluated(job, f"{champion.genome_id} repeat {number}")
+        return Repeat(replicate=number, **self._outcome(evaluation))
 
 
 async def _beside(work: Coroutine[Any, Any, None], *endless: Coroutine[Any, Any, None]) -> None:
-    """Do `work`, and `endless` work beside it. Raises what any of them raises."""
+    """Run `work`, and cancel the `endless` coroutines when it is done. Raises the first error of any of them."""
     failed: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
@@ -380,7 +381,7 @@ async def _beside(work: Coroutine[Any, Any, None], *endless: Coroutine[Any, Any,
 
 
 async def _beat(folder: RunFolder) -> None:
-    """Tell other machines that the evolution lives."""
+    """Touch the file ``beat`` every `BEAT_SECONDS`, so that other machines see that the evolution is running."""
     while True:
         with contextlib.suppress(OSError):
             await asyncio.to_thread(folder.beat)
@@ -389,13 +390,13 @@ async def _beat(folder: RunFolder) -> None:
 
 @contextlib.contextmanager
 def failure_recorded(folder: RunFolder) -> Iterator[None]:
-    """What fails here, before a session begins, leaves the line of a session that failed."""
+    """Record an error raised in this context, before a session begins, as a failed session in timings.jsonl."""
     try:
         yield
     except Exception as error:
         line = SessionTiming(
             started=time.time(), seconds=0, trainings=0, evaluations=0, outcome="failed", error=in_a_line(error)
         )
-        with contextlib.suppress(StoreError):  # the error itself is what matters
+        with contextlib.suppress(StoreError):  # the original error is raised below
             folder.append_timing(line)
         raise

@@ -1,7 +1,7 @@
-"""Turns genomes into jobs: everything of a configuration that decides an outcome goes into them.
+"""Turns genomes into jobs; a job holds every part of the configuration that changes its outcome.
 
-The evolution and the lanes build the same jobs from the same configuration; a lane whose
-code renders other data refuses (`Lane`), so that a digest never covers two contents.
+The evolution and the lanes derive the same contents from the same configuration. A lane whose code renders other data
+refuses the job (`Lane`), so that one digest never stands for two contents.
 """
 
 from typing import Self
@@ -20,7 +20,16 @@ from coral_core.scoring.plugins import objective_versions
 
 
 class Planner:
-    """Builds the jobs of one run; `lanes` may be filled in when they have been asked."""
+    """Builds the jobs of one run.
+
+    Args:
+        config: The whole configuration.
+        identity: Identity of the run; its seed goes into the jobs.
+        lanes: The base model on the lanes of both queues; None while unknown, and to be set before the first job is built.
+
+    Attributes:
+        base_passes: Ids of the fitness problems that the bare base model repairs; set after its evaluation.
+    """
 
     def __init__(self, config: RunConfig, identity: RunIdentity, lanes: Identities | None = None) -> None:
         self.config = config
@@ -32,19 +41,31 @@ class Planner:
 
     @classmethod
     def of_config(cls, config: RunConfig, lanes: Identities | None = None) -> Self:
-        """For the first edition of `config`, and lanes of this machine where `lanes` is left out."""
+        """The planner for the first edition of a configuration.
+
+        Args:
+            config: The whole configuration.
+            lanes: The base model on the lanes of both queues; None stands for lanes of this machine.
+        """
         return cls(config, identify_run(config), lanes or Identities.alike(identify(config.base_model)))
 
     def base(self, queue: QueueName) -> BaseModelIdentity:
-        """The base model as lanes of `queue` have it."""
+        """Identity of the base model on the lanes of `queue`. Raises `LookupError` while it is unknown."""
         if self.lanes is None:
             raise LookupError("no lane has said yet what the base model is: ask them first: Executor.identities")
         return self.lanes.training if queue == "training" else self.lanes.evaluation
 
     def problems(self, split: Split) -> tuple[Problem, ...]:
+        """The problems of `split`."""
         return problem_set(self.config.problems).split(split)
 
     def training(self, heavy: HeavyGenes, replicate: int = 0) -> TrainingJob:
+        """The training of an adapter.
+
+        Args:
+            heavy: Its genes.
+            replicate: Number of the repeat with other seeds; 0 for the original.
+        """
         base = self.base("training")
         return TrainingJob(
             heavy=heavy,
@@ -64,7 +85,14 @@ class Planner:
     def evaluation(
         self, heavy: HeavyGenes | None, light: LightGenes | None = None, split: Split = "fitness", replicate: int = 0
     ) -> EvaluationJob:
-        """Evaluation of an adapter (None: the bare base) on `split`; without `light`, decoded as the baselines are."""
+        """The evaluation of an adapter on one split.
+
+        Args:
+            heavy: Genes of the adapter; None for the bare base model.
+            light: Genes of decoding; None for greedy decoding with the largest token limit, as the baselines use.
+            split: The problems to evaluate on.
+            replicate: Number of the repeat with other seeds; 0 for the original.
+        """
         base = self.base("evaluation")
         return EvaluationJob(
             training=self.training(heavy, replicate) if heavy else None,
@@ -86,4 +114,5 @@ class Planner:
         )
 
     def of(self, genome: Genome, split: Split = "fitness") -> EvaluationJob:
+        """The evaluation of `genome` on `split`."""
         return self.evaluation(genome.heavy, genome.light, split)

@@ -1,9 +1,9 @@
-"""What is refused before a server, an engine or a cent: paths, names, base model, plug-ins, leaks, prompts that do not fit.
+"""Checks of a configuration before anything is started or spent: paths, names, base model, plug-ins, leaks, prompt lengths.
 
-`check` is the one check of a configuration: `coral config check`, `coral evolve --dry-run` and the pre-flight of an evolution
-(also of one that a schedule or the Prefect UI starts) call it. It runs no code of others (no tests of a package, no plug-in,
-no code of a base model), asks no network, starts nothing, and does work of bounded size whatever the configuration says. What
-it therefore leaves out it returns, for people. `preflight` looks at that, too: it comes when the evolution really starts.
+`check` is called by `coral config check`, by `coral evolve --dry-run` and by the preflight of every evolution, including
+those that a schedule or the Prefect UI starts. It runs no foreign code (tests of a package, plug-ins, code of a base model),
+uses no network, starts no process, and does a bounded amount of work for every configuration. It returns a list of what it
+could not check for these reasons. `preflight` checks that as well; it runs when an evolution starts.
 """
 
 import contextlib
@@ -29,23 +29,23 @@ from coral_core.problem_sources.leak_guard import guard, refuse_answers
 from coral_core.scoring.plugins import objective_versions
 
 MOST_MADE = 96
-"""Built-in problems that a check makes at most."""
+"""Largest number of built-in problems that `check` generates."""
 LARGEST_FILE = 2**20
-"""Bytes of a file of problems that a check reads: a second's work."""
+"""Largest file of problems that `check` reads, in bytes; it takes about a second."""
 
 Prompts = list[tuple[str, str]]
-"""Problem ids and the functions that a prompt shows."""
+"""Pairs of a problem id and the buggy function that the prompt shows."""
 
 
 def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
-    """Refuse a configuration that cannot work, as far as that is known without running anything of others.
+    """Refuse a configuration that cannot work, as far as that can be told without running foreign code.
 
     Args:
         config: The configuration.
-        places: Where its keys were written, to begin errors with; None: nobody knows.
+        places: File and line of each key, which errors begin with; None when they are unknown.
 
     Returns:
-        What was not looked at, a line each.
+        One line for each thing that was not checked.
 
     Raises:
         ConfigError: a path, a name, a leak, or a prompt of more tokens than ``generation.prompt_length``.
@@ -67,17 +67,18 @@ def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
         notes += check_base_model(config)
     with _about(("base_model", "device"), places):
         if config.infra.executor != "work-pools" and base_model.device.startswith("cuda"):
-            numerics_class(base_model, "sdpa")  # the GPU that is named must be here, where the jobs are
+            numerics_class(base_model, "sdpa")  # jobs run on this machine, so it must have the GPU
     with _about(("problems",), places):
         notes += _check_problems(config)
     return tuple(notes)
 
 
 def preflight(config: RunConfig, places: Places | None = None) -> None:
-    """Refuse a run that cannot end well: `check`, and what only the problems and plug-ins themselves can tell.
+    """Refuse a run that cannot succeed: `check`, and the checks that need to load problems and plug-ins.
 
-    The hub is asked for a base model that is not on this machine and has its jobs here. The problem source is read whole,
-    which runs the tests of a `package` and the code of a plug-in. Cheap when called again: the problem set is kept.
+    A base model that is not on this machine is looked up on the hub when jobs run on this machine. The problem source is
+    read completely, which runs the tests of a `package` and the code of a plug-in. A second call is cheap, since the
+    problem set is kept in memory.
 
     Args:
         config: The configuration.
@@ -90,9 +91,7 @@ def preflight(config: RunConfig, places: Places | None = None) -> None:
     """
     check(config, places)
     with _about(("base_model", "name"), places):
-        if (
-            config.infra.executor != "work-pools"
-        ):  # the jobs run here: the hub is asked now, and the device must be there
+        if config.infra.executor != "work-pools":  # jobs run on this machine
             check_targets(config, identify(config.base_model))
     with _about(("scoring",), places):
         objective_versions(config.scoring)
@@ -105,7 +104,7 @@ def preflight(config: RunConfig, places: Places | None = None) -> None:
 
 @contextlib.contextmanager
 def _about(key: KeyPath, places: Places | None) -> Iterator[None]:
-    """Begin an error from within with where `key`, or the key that the error names, was written."""
+    """Put file and line of the key that an error names (or else of `key`) at the beginning of the error."""
     try:
         yield
     except (ConfigError, ProblemError, BaseModelError, RecursionError) as raised:
@@ -122,7 +121,7 @@ def _about(key: KeyPath, places: Places | None) -> Iterator[None]:
 
 
 def _plugins(config: RunConfig) -> Iterator[str]:
-    """Plug-ins that are named: they are looked up and not loaded, since importing one runs it."""
+    """Notes on the plug-ins that `config` names; they are looked up but not loaded, since importing one runs its code."""
     sources, objectives = plugin_sources(), plugin_objectives()
     for name in sorted({config.problems.source, config.problems.training.source} & set(sources)):
         yield _not_loaded("problem source", sources[name])
@@ -136,12 +135,12 @@ def _not_loaded(kind: str, entry: EntryPoint) -> str:
 
 
 def _check_problems(config: RunConfig) -> Iterator[str]:
-    """Prompts, where the problems can be had without running anything and the tokenizer is here."""
+    """Check prompt lengths where problems and tokenizer are at hand; yield notes on what was not checked."""
     counted = bool(token_counts(config, ["def f(): pass"]))
     if not counted and not is_rehearsal(config.base_model):
         yield "lengths of prompts: the base model's tokenizer is not on this machine"
     if not counted and config.problems.source == "builtin":
-        return  # what may be wrong with those is their length alone
+        return  # only the length of a built-in problem can be wrong
     prompts, note = _bounded_prompts(config.problems)
     if note:
         yield note
@@ -149,7 +148,7 @@ def _check_problems(config: RunConfig) -> Iterator[str]:
 
 
 def _bounded_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
-    """Prompts that can be had in bounded time, and what is missing from them."""
+    """The prompts that can be made in bounded time without foreign code, and a note on those that are missing."""
     if config.source == "builtin":
         return _made_prompts(config)
     if config.source == "quixbugs":
@@ -167,7 +166,7 @@ def _made_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
     from coral_core.problem_sources.builtin import builtin_splits
 
     total = config.fitness + config.retention + config.monitor + config.held_out
-    if total > MOST_MADE or not set(config.bug_classes) >= set(BUG_CLASSES):  # the rare classes take long to find
+    if total > MOST_MADE or not set(config.bug_classes) >= set(BUG_CLASSES):  # rare bug classes take long to generate
         return [], f"the {total} built-in problems: they are made when the evolution starts"
     held_out, fitness, monitor, _ = builtin_splits(config.model_copy(update={"pairs": 8}))
     return [(problem.problem_id, problem.buggy) for problem in (*fitness, *monitor, *held_out)], ""
@@ -186,9 +185,9 @@ def _written_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
 
 
 def _check_prompts(config: RunConfig, prompts: Prompts) -> None:
-    """Refuse prompts that are too long, where their tokens can be counted here.
+    """Refuse prompts that are too long, if the tokenizer is on this machine.
 
-    The engine checks this too, but only when a split's turn comes: the held-out one's at the very end.
+    The engine checks this too, but only when it evaluates a split, and the held-out split comes last.
     """
     template = prompt_template(config)
     lengths = token_counts(config, [template.prompt(buggy) for _, buggy in prompts])
@@ -206,7 +205,18 @@ def _check_prompts(config: RunConfig, prompts: Prompts) -> None:
 
 
 def token_counts(config: RunConfig, texts: Sequence[str]) -> list[int]:
-    """Tokens of each text, as the engine counts them; empty where the base model's tokenizer is not on this machine."""
+    """Number of tokens of each text, as the engine counts them.
+
+    Args:
+        config: Names the base model.
+        texts: Prompts.
+
+    Returns:
+        One number per text; empty when the base model's tokenizer is not on this machine.
+
+    Raises:
+        BaseModelError: the tokenizer file is broken.
+    """
     if is_rehearsal(config.base_model):
         return []
     folder = model_folder(config)

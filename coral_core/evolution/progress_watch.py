@@ -1,7 +1,7 @@
-"""Shows a running evolution to its listeners: its progress, pauses of its budget, and shares of a limit that are spent.
+"""Notifies listeners of the progress of a running evolution, of pauses by the budget, and of spent shares of a limit.
 
-Everything shown is derived from the run's files (`coral_core.runs.progress`). The budget is enforced where jobs start
-(`coral_core.ledger`, asked by lanes and executors); here it is only observed.
+Progress is derived from the run's files (`coral_core.runs.progress`). Lanes and executors enforce the budget through
+`coral_core.ledger`; this module only observes it.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from coral_core.store.store import Store
 log = logging.getLogger("coral.evolve")
 
 LOOK_SECONDS = 1.0
-"""The files and the budget are looked at so often when no job ends."""
+"""Longest time between two readings of the files and the budget."""
 SHORTEST_SECONDS = 0.2
-"""Between two looks, however many jobs end."""
+"""Shortest time between two readings, however many jobs end."""
 MARKS: tuple[Literal[80, 100], ...] = (80, 100)
 """Percents of a limit that listeners are notified of."""
 
@@ -33,10 +33,10 @@ class ProgressWatch:
     """Notifies the listeners of one session.
 
     Args:
-        folder: The run; its configuration is on disk.
+        folder: Folder of the run; it must hold the frozen configuration.
         store: Where results are.
-        executor: Says whether the budget holds its jobs.
-        listeners: Are notified.
+        executor: Executor of the run; it tells whether the budget holds its jobs.
+        listeners: Objects to notify.
     """
 
     def __init__(self, folder: RunFolder, store: Store, executor: Executor, listeners: list[Listener]) -> None:
@@ -50,7 +50,7 @@ class ProgressWatch:
         self._logged = ""
 
     def wake(self) -> None:
-        """A job has ended: look soon."""
+        """Read again soon, because a job has ended."""
         self._woken.set()
 
     def progress(self) -> Progress:
@@ -58,7 +58,10 @@ class ProgressWatch:
         return progress_of(self._reading.refresh(), self._ledger)
 
     async def run(self) -> None:
-        """Look until cancelled. Errors of files are logged once; what a listener raises is raised."""
+        """Read files and notify listeners until cancelled.
+
+        An error of reading is logged, once while it stays the same. An error of a listener is raised.
+        """
         while True:
             try:
                 progress = await asyncio.to_thread(self.progress)
@@ -79,31 +82,34 @@ class ProgressWatch:
     def _notify(
         self, progress: Progress, closure: Closure | None, marks: list[tuple[Literal[80, 100], Standing]]
     ) -> None:
-        turned, self._is_paused = self._is_paused != (closure is not None), closure is not None
-        if turned:
+        switched, self._is_paused = self._is_paused != (closure is not None), closure is not None
+        if switched:
             log.warning("%s", f"paused: {closure}" if closure else "the budget has room again: going on")
         for listener in self._listeners:
             listener.changed(progress)
-            if turned:
+            if switched:
                 listener.paused(str(closure)) if closure else listener.resumed()
             for mark, standing in marks:
                 listener.budget_reached(mark, standing)
 
 
 def new_marks(folder: RunFolder, ledger: Ledger, closure: Closure | None) -> list[tuple[Literal[80, 100], Standing]]:
-    """Marks that the run in `folder` has reached and that were not returned before, also not to an earlier session.
+    """Marks (percents of a limit) that a run has newly reached; each is returned once, also over restarts.
 
     Args:
-        folder: The run.
-        ledger: Of its store.
-        closure: Why no job starts now; unless it passes by itself, it is the mark of 100 %.
+        folder: Folder of the run; returned marks are noted in its subfolder ``told``.
+        ledger: Ledger of its store.
+        closure: Why no job starts now, or None; a closure that does not pass by itself counts as 100 %.
+
+    Returns:
+        Pairs of a mark and the standing of the budget; empty without limits or when the ledger cannot be read.
     """
     try:
         if not ledger.budget(folder.run_id).limited:
             return []
         standing = ledger.standing(folder.run_id)
     except StoreError as error:
-        log.debug("%s", error)  # the executor holds the work and says why
+        log.debug("%s", error)  # the executor holds its jobs and reports the reason
         return []
     held = closure is not None and not closure.is_passing
     reached = [mark for mark in MARKS if 100 * standing.used >= mark or (mark == 100 and held)]
@@ -111,7 +117,7 @@ def new_marks(folder: RunFolder, ledger: Ledger, closure: Closure | None) -> lis
 
 
 def _is_new(folder: RunFolder, mark: int, standing: Standing) -> bool:
-    """True once per mark, day and limits, also over restarts: a day has a budget of its own, and so has a raised limit."""
+    """True once per mark, day and limits, also over restarts: each day and each raised limit begins a new budget."""
     limits = digest(standing.limits.model_dump(mode="json"))[:12]
     told = folder.path / "told" / f"budget-{mark}-{standing.day}-{limits}"
     try:
@@ -119,6 +125,6 @@ def _is_new(folder: RunFolder, mark: int, standing: Standing) -> bool:
         told.touch(exist_ok=False)
     except FileExistsError:
         return False
-    except OSError as error:  # rather twice than never
+    except OSError as error:  # better to notify twice than never
         log.debug("%s: %s", told, error)
     return True

@@ -1,9 +1,9 @@
-"""What a run starts from: nothing, or the population of the last finished run of its name (`search.start_from`).
+"""The origin of a run's first population: nothing, or the last finished run of its name (`search.start_from`).
 
-Found once, when the run's folder is made, and frozen there as ``start.json``: a resume or a replay begins from the
-same genomes whatever has finished since. Its digest stands in the first line of history, so that a start that was
-exchanged afterwards is refused, and so that a reader of two histories sees what each began with. What comes along are
-genes, not scores: carried genomes are trained and evaluated like any other, under the new run's seed.
+It is determined once, when the run's folder is made, and frozen there as ``start.json``, so that a resume or a replay
+begins with the same genomes even if other runs have finished since. The first line of the history holds the digest of
+``start.json``; a file that was changed later is refused. Only genes are carried over, not scores: carried genomes are
+trained and evaluated like any other, under the new run's seed.
 """
 
 import logging
@@ -54,7 +54,7 @@ class Start(Frozen):
 
     @property
     def text(self) -> str:
-        """What a person is told."""
+        """The origin as a sentence for people."""
         skipped = f" ({', '.join(self.passed_over)} could not be read.)" if self.passed_over else ""
         if self.start_from == "nothing":
             return "It starts from nothing."
@@ -63,7 +63,7 @@ class Start(Frozen):
         return f"It starts from {self.previous.run_id}: its champion {self.previous.champion} and its best genomes.{skipped}"
 
     def record(self) -> StartRecord | None:
-        """What history says of it; None for a start from nothing, which needs no word."""
+        """The record of this start for the history; None for a start from nothing."""
         if self.start_from == "nothing":
             return None
         return StartRecord(
@@ -74,10 +74,14 @@ class Start(Frozen):
 
 
 def freeze_start(folder: RunFolder, config: RunConfig) -> Start:
-    """The start of the run in `folder`: what was frozen when it was made, or found and frozen now.
+    """The frozen start of a run; if it has none yet, determine it now and freeze it.
+
+    Args:
+        folder: Folder of the run.
+        config: Its configuration.
 
     Raises:
-        StoreError: ``start.json`` is gone, broken, or not the one that the run began with.
+        StoreError: ``start.json`` is missing, broken, or not the one that the run began with; or it cannot be written.
     """
     path = folder.path / FILE
     history = folder.history()
@@ -96,7 +100,7 @@ def freeze_start(folder: RunFolder, config: RunConfig) -> Start:
 
 
 def read_start(folder: RunFolder) -> Start | None:
-    """The frozen start, for reports; None where there is none or it cannot be read."""
+    """The frozen start, for reports; None when there is none or it cannot be read."""
     try:
         return _read(folder.path / FILE) if look_at(folder.path / FILE) is not None else None
     except StoreError:
@@ -104,9 +108,13 @@ def read_start(folder: RunFolder) -> Start | None:
 
 
 def find_start(config: RunConfig, run_id: str) -> Start:
-    """What the run `run_id` of `config` would start from now: of runs of its name, the last one to finish that can be read.
+    """The start that a run would have now, from the last readable run of its name that has finished.
 
-    A replay leaves a finished history as it is, so its file tells when the run first finished.
+    The modification time of a history tells when its run finished, since a replay does not change the file.
+
+    Args:
+        config: Names the folder of runs, the name of the run and `search.start_from`.
+        run_id: Id of the run itself, which is left out.
     """
     own = re.compile(rf"{re.escape(config.name)}-[0-9a-f]{{10}}-e\d+")
     folders = [each for each in run_folders(config.runs) if own.fullmatch(each.run_id) and each.run_id != run_id]
@@ -130,7 +138,7 @@ def find_start(config: RunConfig, run_id: str) -> Start:
 
 
 def _carried(folder: RunFolder, most: int) -> tuple[Previous, tuple[Genome, ...]]:
-    """A finished run, and what it would have bred from next: its champion, then its survivors, each set of genes once."""
+    """A finished run and at most `most` of its genomes: the champion, then the others by NSGA-II order, equal genes once."""
     history = folder.history()
     run, final = history[0], history[-1]
     if not isinstance(run, RunRecord) or not isinstance(final, FinalRecord):
@@ -141,7 +149,7 @@ def _carried(folder: RunFolder, most: int) -> tuple[Previous, tuple[Genome, ...]
         if record.scores:
             scored = Scored(genome=record.genome, scores=record.scores, fitness=record.fitness)
             distinct.setdefault(record.genome.genes_digest(), scored)
-    # its own scoring and not ours: the scores that it has are those of its own objectives
+    # by the scoring of that run, because its scores are those of its own objectives
     ordered = nsga2_order(list(distinct.values()), folder.config().scoring, 1.0)
     champion = {record.genome.genome_id: record for record in records}[final.champion]
     ordered.sort(key=lambda item: item.genome.genes_digest() != champion.genome.genes_digest())
