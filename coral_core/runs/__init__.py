@@ -1,1 +1,1 @@
-"""A run on disk: its folder, history, identity and lock, how many jobs it needs, and where it stands."""
+"""A run on disk: its folder, history, identity and lock, the number of jobs that it needs, and its progress."""

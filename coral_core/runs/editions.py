@@ -1,4 +1,4 @@
-"""Which edition of a configuration a run of a schedule is: a new one each time, and the same one when it is run again."""
+"""Editions of scheduled runs: each scheduled start has an edition of its own, and a restart of it has the same one."""
 
 from datetime import UTC, datetime
 
@@ -7,11 +7,11 @@ from coral_core.errors import ConfigError
 from coral_core.runs.run_folder import RunFolder, identify_run
 
 LARGEST_EDITION = 999_999_999_999
-"""Dates with hour and minute have twelve digits."""
+"""A date with hour and minute has twelve digits."""
 
 
 def check_edition(edition: int) -> None:
-    """Raise `ConfigError` for a number that is no edition."""
+    """Raise `ConfigError` unless `edition` is from 1 to `LARGEST_EDITION`."""
     if not 1 <= edition <= LARGEST_EDITION:
         raise ConfigError(
             f"edition: {edition}: is no edition", remedy=f"Give a whole number from 1 to {LARGEST_EDITION}."
@@ -19,11 +19,15 @@ def check_edition(edition: int) -> None:
 
 
 def scheduled_edition(config: RunConfig, start: datetime) -> int:
-    """Edition of the run that was scheduled for `start`: its date (YYYYMMDD, UTC), or the date with hour and minute.
+    """Edition of a scheduled run: the date of its start (YYYYMMDD, UTC), or the date with hour and minute (YYYYMMDDHHMM).
 
-    Two starts can share a date: at 01:30 in Berlin the last Sunday of March begins on the 29th and the next night on the
-    29th too, by UTC. The second then finds the folder of the first, which names another start, and takes the longer
-    number. A restart finds its own folder by the start, and goes on in it.
+    The longer number is taken when a run of another start has the shorter one. Two starts can share a UTC date even if a
+    schedule runs once a day: 01:30 in Berlin is 00:30 UTC before the change to summer time and 23:30 UTC of the same date
+    after it. A restart finds its folder by the start that ``run.json`` holds, and goes on in it.
+
+    Args:
+        config: Configuration of the run.
+        start: Scheduled start, with a time zone.
     """
     utc = start.astimezone(UTC)
     day, minute = int(utc.strftime("%Y%m%d")), int(utc.strftime("%Y%m%d%H%M"))
@@ -35,5 +39,9 @@ def scheduled_edition(config: RunConfig, start: datetime) -> int:
 
 
 def stamp(start: datetime) -> str:
-    """A scheduled start as run.json holds it, whatever its time zone."""
+    """A scheduled start as run.json holds it: ISO 8601, UTC, to the second.
+
+    >>> stamp(datetime(2026, 3, 29, 1, 30, tzinfo=UTC))
+    '2026-03-29T01:30:00+00:00'
+    """
     return start.astimezone(UTC).isoformat(timespec="seconds")

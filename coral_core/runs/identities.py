@@ -1,8 +1,8 @@
-"""What the base model is where its jobs run: asked once, then frozen with the run.
+"""Identity of the base model on the lanes of a run: asked once, then frozen in the run's folder.
 
-An evolution may run on a machine without GPU, torch or weights, train on one kind of GPU and evaluate on another; so each
-queue's lanes say themselves what they have, and their numerics class goes into the digests of their jobs. `base_model.json`
-in the run's folder keeps the answer: a replay finds everything in the store and needs no lane for it.
+An evolution may run on a machine without GPU, torch or weights, train on one kind of GPU and evaluate on another. The
+lanes of each queue therefore report their base model, and their numerics class goes into the digests of their jobs.
+`base_model.json` in the run's folder keeps the answers, so that a replay from the store needs no lane.
 """
 
 import logging
@@ -26,18 +26,18 @@ FILE = "base_model.json"
 
 
 class Identities(Frozen):
-    """The base model as training lanes and as evaluation lanes have it: equal content, each its own numerics class."""
+    """The base model on training lanes and on evaluation lanes: of equal content, but each with its own numerics class."""
 
     training: BaseModelIdentity
     evaluation: BaseModelIdentity
 
     @classmethod
     def alike(cls, identity: BaseModelIdentity) -> Self:
-        """Both queues on machines of one kind."""
+        """One identity for both queues, for lanes on machines of one kind."""
         return cls(training=identity, evaluation=identity)
 
     def check(self) -> None:
-        """Raises `BaseModelError`: the lanes of the two queues hold different weights."""
+        """Raise `BaseModelError` if the lanes of the two queues hold different weights."""
         if self.training.content_id != self.evaluation.content_id:
             raise BaseModelError(
                 f"base_model.name: {self.training.name}: training lanes have content {self.training.content_id[:12]}, evaluation "
@@ -46,7 +46,7 @@ class Identities(Frozen):
 
 
 class FrozenIdentities(Frozen):
-    """`base_model.json`."""
+    """Content of `base_model.json`."""
 
     schema_version: int = 1
     asked: str = Field(description="Lanes that answered.")
@@ -55,21 +55,37 @@ class FrozenIdentities(Frozen):
 
 
 def asked_of(infra: InfraConfig) -> str:
-    """Who answers for the lanes: answers of other lanes say nothing about these."""
+    """Name of the lanes that `infra` uses; a frozen answer holds for the lanes that gave it only."""
     if infra.executor != "work-pools":
         return "this machine"
     return f"{infra.training.deployment}, {infra.evaluation.deployment}"
 
 
 def freeze_identities(folder: RunFolder, infra: InfraConfig, identities: Identities) -> None:
-    """Keep what the lanes said, for the next session of this run. Raises `StoreError`: it cannot be written."""
+    """Write the identities to `base_model.json`, for later sessions of this run.
+
+    Args:
+        folder: Folder of the run.
+        infra: Names the lanes that answered.
+        identities: Their answers.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     answer = FrozenIdentities(asked=asked_of(infra), engine_version=ENGINE_VERSION, identities=identities)
     with refused_writes(folder.path / FILE):
         write_atomic(folder.path / FILE, answer.model_dump_json(indent=1).encode())
 
 
 def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | None:
-    """What lanes of `infra` said to an earlier session of this run; None when nobody asked them.
+    """Read the identities that an earlier session of this run has frozen.
+
+    Args:
+        folder: Folder of the run.
+        infra: Names the lanes; an answer of other lanes does not count.
+
+    Returns:
+        None when the lanes of `infra` were not asked before, or when the file cannot be used.
 
     Raises:
         ConfigError: the run was begun with another version of the engine.

@@ -1,7 +1,7 @@
-"""How many jobs a run needs at most: the one count behind progress, dry run and the terminal's bar.
+"""Upper bound of the number of jobs of a run, for progress, dry run and the terminal's bar.
 
-The count is an upper bound. Elites, genomes that share an adapter, a monitored champion that stays the same and results
-that are in the store make it smaller; so does a search that ends before its last generation.
+A run needs fewer jobs when genomes share an adapter, when the monitored champion stays the same, when results are in the
+store, and when the search ends before its last generation.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,11 @@ FINAL_TABLE = 4
 
 @dataclass(frozen=True)
 class JobCount:
-    """Numbers of jobs of the two kinds."""
+    """Numbers of jobs of the two kinds; counts can be added, and multiplied by an integer.
+
+    >>> JobCount(1, 2) + JobCount(2, 2) * 3
+    JobCount(trainings=7, evaluations=8)
+    """
 
     trainings: int = 0
     evaluations: int = 0
@@ -32,7 +36,15 @@ class JobCount:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """Jobs that a run needs at most, by stage."""
+    """Jobs that a run needs at most, by stage.
+
+    Attributes:
+        baselines: Jobs of the bare base model and of the default LoRA.
+        first_generation: Jobs of generation 0.
+        later_generation: Jobs of each later generation.
+        after_search: Jobs of the final table and of the repeats of the champion.
+        generations: Number of generations at most.
+    """
 
     baselines: JobCount
     first_generation: JobCount
@@ -57,7 +69,7 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
 
     Args:
         config: The configuration of the run.
-        first_adapters: Distinct adapters of the first generation, when that is known; else one per genome.
+        first_adapters: Number of distinct adapters of the first generation; None counts one per genome.
 
     Example:
         >>> from coral_core.config import RunConfig

@@ -1,10 +1,9 @@
-"""Where one evolution stands, derived from its files alone: ``coral progress RUN --json`` (keys: docs/json.md).
+"""Progress of one evolution, derived from its files: ``coral progress RUN --json`` (keys: docs/json.md).
 
-Nothing is counted up and written back: every figure is a sum over records that were appended once (history.jsonl,
-timings.jsonl), over what lanes keep (queue, ledger) and over what the store holds. So it is right when two lanes finish
-at once, and says the same after a restart. Terminal, artifacts and report draw from it. Keys are added, never renamed,
-within one `schema_version`; what is not known (yet) is null, never left out. Not covered: what the champion is worth
-(report).
+No counter is stored. Every figure is computed from appended records (history.jsonl, timings.jsonl), from queue and ledger,
+and from the store; so it is right when two lanes finish at the same time, and the same after a restart. Terminal,
+artifacts and report use it. Within one `schema_version` keys are added but never renamed; an unknown value is null. Not
+covered: the quality of the champion (report).
 """
 
 import time
@@ -29,10 +28,11 @@ from coral_core.store.store import Store
 KINDS: tuple[JobKind, JobKind] = ("training", "evaluation")
 PROGRESS_SCHEMA_VERSION = 1
 BEATS_SECONDS = 30.0
-"""An account that was written longer ago is of a lane that is gone."""
+"""Age in seconds from which an account in the ledger is taken for that of a lane that is gone."""
 HOUR = 3600.0
+"""Seconds."""
 COLUMNS = 180
-"""Columns of `LaneUse`: what happens in less than one is averaged."""
+"""Number of columns of `LaneUse`; the use within a column is averaged."""
 
 
 class Leader(KnownGenome):
@@ -185,16 +185,24 @@ class ProgressInFull(Progress):
 
 
 def build_progress(folder: RunFolder, store: Store) -> Progress:
-    """Where the run in `folder` stands. Raises `ConfigError` when its configuration cannot be read."""
+    """Progress of one run, read from its files.
+
+    Args:
+        folder: Folder of the run.
+        store: Store of the run.
+
+    Raises:
+        ConfigError: the configuration of the run cannot be read.
+    """
     return progress_of(RunReading(folder, store).refresh())
 
 
 def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
-    """The progress that an up-to-date `reading` tells.
+    """Progress of one run, computed from an up-to-date reading.
 
     Args:
-        reading: The files of the run; call `refresh` before.
-        ledger: One that is kept spares reading all accounts again.
+        reading: Reading of the run's files; call `refresh` before.
+        ledger: Ledger of the store. A caller that keeps one avoids reading all accounts again; None makes a new one.
     """
     config, folder, work = reading.config, reading.folder, reading.work
     state = run_state(folder, work, finished=reading.final is not None)
@@ -247,7 +255,12 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
 
 
 def in_full(reading: RunReading, ledger: Ledger | None = None) -> ProgressInFull:
-    """Everything that an up-to-date `reading` tells: `progress_of`, and what tables and pictures show."""
+    """Progress of one run with the details that tables and pictures show.
+
+    Args:
+        reading: Reading of the run's files; call `refresh` before.
+        ledger: As for `progress_of`.
+    """
     return ProgressInFull(
         **dict(progress_of(reading, ledger)),
         baseline_fitness={name: row.fitness for name, row in reading.baselines.items()},
@@ -270,7 +283,7 @@ def _phase(reading: RunReading) -> Phase:
 
 
 def _jobs_left(reading: RunReading) -> int:
-    """Jobs that the run still needs at most: a finished generation counts whole, the one under way by its finished jobs."""
+    """Jobs that the run still needs at most: none of finished generations, and the unfinished ones of the current stage."""
     if reading.final is not None:
         return 0
     plan, done, finished = plan_jobs(reading.config), len(reading.generations), reading.work.finished
@@ -304,17 +317,17 @@ def _adapters(reading: RunReading) -> int:
 
 
 def _running(reading: RunReading, ledger: Ledger) -> dict[JobKind, tuple[int, int | None]]:
-    """Kind -> jobs of this run in lanes now, and those that wait for one (None: not on disk)."""
+    """Kind -> number of jobs of this run in lanes, and number of waiting jobs (None: the queue is not on disk)."""
     run_id = reading.folder.run_id
     if reading.config.infra.executor == "work-pools":
-        found: dict[JobKind, tuple[int, int | None]] = {}
+        counts: dict[JobKind, tuple[int, int | None]] = {}
         for kind in KINDS:
             queue = JobQueue(reading.store, kind)
             claimed = {claim.digest for claim in queue.claims()}
-            mine = [ticket.digest for ticket in queue.waiting(run_id)]
-            working = sum(digest in claimed for digest in mine)
-            found[kind] = (working, len(mine) - working)
-        return found
+            tickets = [ticket.digest for ticket in queue.waiting(run_id)]
+            working = sum(digest in claimed for digest in tickets)
+            counts[kind] = (working, len(tickets) - working)
+        return counts
     try:
         accounts = ledger.accounts()
     except StoreError:
@@ -347,7 +360,10 @@ def _cache(reading: RunReading) -> Cache:
 
 
 def lane_use(reading: RunReading) -> LaneUse | None:
-    """Busy lanes over the latest session that did work; None before its first job is done."""
+    """Use of lanes over the latest session that did any job; None before its first job is done.
+
+    `reading` must be up to date.
+    """
     spans = {kind: span for kind, span in reading.work.busy.items() if span}
     if not spans:
         return None
@@ -367,6 +383,7 @@ def lane_use(reading: RunReading) -> LaneUse | None:
 
 
 def _columns(span: "array[float]", began: float, width: float) -> list[float]:
+    """Mean number of busy lanes in each column; `span` holds start and end of each job in turn (Unix time)."""
     columns = [0.0] * COLUMNS
     for start, end in zip(span[::2], span[1::2], strict=True):
         low, high = (start - began) / width, (end - began) / width
@@ -376,7 +393,7 @@ def _columns(span: "array[float]", began: float, width: float) -> list[float]:
 
 
 def _most_lanes(infra: InfraConfig) -> int:
-    """Lanes of both kinds together; 0 when that is up to the machine."""
+    """Largest number of lanes of both kinds together; 0 when it depends on the machine."""
     return infra.training.lanes + infra.evaluation.lanes if infra.executor == "work-pools" else infra.local_lanes
 
 
@@ -397,12 +414,12 @@ def _times(reading: RunReading) -> Times:
 
 
 def _generations_left(reading: RunReading) -> float:
-    """Work that is left at most, in generations."""
+    """Remaining work at most, in units of a generation."""
     return _jobs_left(reading) / max(1, plan_jobs(reading.config).later_generation.total)
 
 
 def _seconds_left(reading: RunReading) -> float | None:
-    """By the mean of the latest ten generations in which something was done."""
+    """Estimate from the mean duration of the latest ten generations that did any job; None before the first."""
     spans = [span for number, span in sorted(reading.work.spans.items()) if number < len(reading.generations)][-10:]
     if not spans:
         return None
@@ -410,9 +427,9 @@ def _seconds_left(reading: RunReading) -> float | None:
 
 
 def _standing(reading: RunReading, ledger: Ledger) -> tuple[Standing | None, Closure | None]:
-    """What the ledger says, and why it lets no job start; a ledger that cannot be read is a reason.
+    """Standing of the budget, and the closure that lets no job start, if any.
 
-    Nothing for a run that never had a budget on record: it did not get to its first job.
+    A ledger that cannot be read closes the budget, except for a run without a budget file, which has not begun its jobs.
     """
     run_id = reading.folder.run_id
     try:

@@ -15,9 +15,9 @@ JobKind = Literal["training", "evaluation"]
 Outcome = Literal["finished", "stopped", "failed"]
 """How a session ends."""
 Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
-"""A score: a number from 0 to 1, up to rounding."""
+"""A score in [0, 1], up to rounding."""
 Number = Annotated[float, Field(ge=-1e9, le=1e9)]
-"""A number that sums of many of its kind do not overflow."""
+"""A bounded number: a sum over a whole history does not overflow."""
 UnixTime = Annotated[float, Field(ge=0, le=1e11)]
 Seconds = Annotated[float, Field(ge=0, le=1e11)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -81,7 +81,7 @@ class RunRecord(Frozen):
 
 
 class BaselineRecord(Frozen):
-    """Scores on the fitness split of something the search must beat."""
+    """Scores of a baseline on the fitness split."""
 
     type: Literal["baseline"] = "baseline"
     schema_version: int = SCHEMA_VERSION
@@ -111,7 +111,7 @@ class GenomeRecord(Frozen):
 
 
 class GenerationRecord(Frozen):
-    """Summary of one generation, after selection heard of it."""
+    """Summary of one generation, after its results were told to the search."""
 
     type: Literal["generation"] = "generation"
     schema_version: int = SCHEMA_VERSION
@@ -169,7 +169,7 @@ RECORD_LINE: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discrimin
 
 
 class Phase(StrEnum):
-    """Which part of the work is under way."""
+    """Part of a run that is under way."""
 
     STARTING = "starting"
     BASELINES = "baselines"

@@ -1,12 +1,12 @@
 """A run on disk: its identity, its frozen configuration, its history and its timings.
 
-`history.jsonl` holds what was found and no times, so that two runs of one configuration
-compare byte for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id>/``::
+`history.jsonl` holds results without times, so that the histories of two runs of one configuration can be compared byte
+for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id>/``::
 
     config.yaml    the frozen configuration (defaults included)
     run.json       identity, --set differences, versions, the scheduled start of a run of a schedule
-    base_model.json  what lanes said the base model is (coral_core/runs/identities.py)
-    start.json     what the first population comes from (coral_core/evolution/warm_start.py)
+    base_model.json  identity of the base model on the lanes (coral_core/runs/identities.py)
+    start.json     origin of the first population (coral_core/evolution/warm_start.py)
     history.jsonl  RunRecord, BaselineRecord, then per generation GenomeRecords and a GenerationRecord, FinalRecord
     timings.jsonl  JobTiming and JobFailure lines, and a SessionTiming line per session (append only)
     lock           held by the session that works on the run (coral_core/runs/run_lock.py)
@@ -53,17 +53,29 @@ from coral_core.runs.records import (
 from coral_core.runs.run_lock import is_held
 
 BEAT_SECONDS = 5.0
+"""Time between two beats of a running evolution."""
 CONFIG_BYTES = 2**20
-"""Bytes of a frozen configuration."""
+"""Largest size of a frozen configuration in bytes."""
 SILENT_SECONDS = 30.0
-"""Without a lock to tell by, a run that has not beaten for so long is dead; clocks may differ by some seconds."""
+"""Age of the latest beat from which a run without a usable lock counts as dead; clocks may differ by some seconds."""
 
 
 def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
-    """Identity of `config`. Where it runs (infra, folders, judge workers) and what it may spend change no result and are left out."""
+    """Identity of a run.
+
+    Keys that change no result are left out of the digest: infra, folders, judge workers and the budget.
+
+    Args:
+        config: Configuration of the run.
+        edition: Number of the edition, from 1; each edition is a run of its own with its own seed.
+
+    Example:
+        >>> identify_run(RunConfig(), 2).run_id == identify_run(RunConfig()).run_id.replace("-e1", "-e2")
+        True
+    """
     data = config.model_dump(mode="json", exclude={"infra": True, "budget": True, "runs": True, "store": {"path"}})
     del data["scoring"]["judge"]["workers"]
-    # runs made before there was a choice keep their ids
+    # the defaults of keys that were added later are left out, so that earlier runs keep their ids
     if config.search.start_from == "nothing":
         del data["search"]["start_from"]
     if config.base_model.attention == "auto":
@@ -78,7 +90,11 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
 
 
 class RunFolder:
-    """Reads and writes ``runs/<run id>/``."""
+    """Reads and writes ``runs/<run id>/``.
+
+    Args:
+        path: The folder; it need not exist.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,7 +105,12 @@ class RunFolder:
 
     @classmethod
     def of(cls, config: RunConfig, identity: RunIdentity) -> "RunFolder":
-        """The folder of a run, whether it is there or not."""
+        """The folder of a run, which need not exist.
+
+        Args:
+            config: ``config.runs`` is the folder of all runs.
+            identity: Identity of the run.
+        """
         return cls(Path(config.runs).expanduser().absolute() / identity.run_id)
 
     @classmethod
@@ -102,9 +123,19 @@ class RunFolder:
         api: str = "",
         scheduled: str = "",
     ) -> "RunFolder":
-        """Make (or reopen) the folder of a run and freeze its configuration; note where it runs now.
+        """Make or reopen the folder of a run: freeze its configuration, and write ``run.json`` for the new session.
 
-        `scheduled`: the start that a schedule made it for (coral_core/runs/editions.py); the first one stays.
+        Args:
+            config: Configuration of the run.
+            identity: Identity of the run.
+            overrides: Differences from the configuration file (``--set``).
+            flow_run_id: Prefect's flow run of this session; empty without Prefect.
+            api: Address of the Prefect server; empty without Prefect.
+            scheduled: Scheduled start of the run (`coral_core.runs.editions.stamp`); empty for a run by hand. An earlier
+                session's value is kept.
+
+        Raises:
+            StoreError: the folder cannot be written.
         """
         folder = cls.of(config, identity)
         before = folder.facts()
@@ -145,12 +176,12 @@ class RunFolder:
         )
 
     def changed(self, *names: str) -> float:
-        """Unix time at which the latest of these files was written; 0 when there is none."""
-        found = (look_at(self.path / name) for name in names)
-        return max((status.st_mtime for status in found if status is not None), default=0.0)
+        """Latest modification time (Unix) of the files `names` in the folder; 0 when none exists."""
+        statuses = (look_at(self.path / name) for name in names)
+        return max((status.st_mtime for status in statuses if status is not None), default=0.0)
 
     def made(self) -> float:
-        """Unix time at which the latest session began (run.json)."""
+        """Unix time at which the latest session began: when run.json was written; 0 without one."""
         return self.changed("run.json")
 
     def flow_run_ids(self) -> tuple[str, ...]:
@@ -159,14 +190,14 @@ class RunFolder:
         return facts.flow_run_ids if facts else ()
 
     def beat(self) -> None:
-        """Show that the evolution lives: called every `BEAT_SECONDS` while it does."""
+        """Touch the file ``beat``; a running evolution does so every `BEAT_SECONDS`."""
         (self.path / "beat").touch()
 
     def lives(self) -> bool:
         """Whether a session works on this run.
 
-        The lock tells, where file systems have locks. A free lock is no proof for a session of another machine, which may
-        not share its locks; such a session, and any without locks, is known by its beats.
+        A held lock proves it. A free lock disproves it for a session of this machine only, since machines may not share
+        locks. For a session of another machine, and on a file system without locks, the latest beat decides.
         """
         held, facts = is_held(self.path), self.facts()
         if held or (held is False and facts is not None and facts.host == platform.node()):
@@ -174,23 +205,23 @@ class RunFolder:
         return time.time() - self.changed("beat") < SILENT_SECONDS
 
     def config(self) -> RunConfig:
-        """The configuration that it froze. Raises `ConfigError` when that cannot be read."""
+        """The frozen configuration. Raises `ConfigError` when it cannot be read."""
         return read_frozen(self.path / "config.yaml")
 
     def history(self) -> list[Any]:
-        """The records, typed (`Record`); empty when the run has not got that far.
+        """All records (`Record`) of history.jsonl, in order; empty before the first. An incomplete last line is skipped.
 
         Raises:
-            StoreError: a line is no record (the last one, when a kill cut it, is passed over), or it cannot be read.
+            StoreError: a line is no record, or the file cannot be read.
         """
         path = self.path / "history.jsonl"
         return [_record(path, number, line) for number, line in enumerate(_whole_lines(path), 1)]
 
     def last(self, *types: Literal["generation", "final"]) -> Any:
-        """The last record of one of `types`, or None; parses no other, so that a long history costs nothing.
+        """The last record of one of `types`, or None. Other records are not parsed, which saves time for a long history.
 
         Raises:
-            StoreError: that line is no record, or the history cannot be read.
+            StoreError: the line found is no record, or the history cannot be read.
         """
         path = self.path / "history.jsonl"
         marks = [f'"type": "{name}"'.encode() for name in types]
@@ -202,33 +233,33 @@ class RunFolder:
         return None
 
     def append_timing(self, timing: Timing) -> None:
-        """Add a line to timings.jsonl. Raises `StoreError`: it cannot be written."""
+        """Append a line to timings.jsonl. Raises `StoreError` when it cannot be written."""
         path = self.path / "timings.jsonl"
         with refused_writes(path), _open_to_write(path, os.O_WRONLY | os.O_APPEND, "ab") as file:
             file.write((timing.model_dump_json() + "\n").encode())
 
     def timings(self) -> list[Timing]:
-        """Jobs, failed tries and sessions, in order; a line that a kill cut is skipped.
+        """All lines of timings.jsonl in order: jobs, failed attempts and sessions. Lines cut by a kill are skipped.
 
         Raises:
-            StoreError: a line is whole and no timing, or it cannot be read.
+            StoreError: a line is JSON but no timing, or the file cannot be read.
         """
         path = self.path / "timings.jsonl"
-        found = (
+        lines = (
             _parsed(
                 path, number, line, TIMING_LINE, "Take this line out; it counts time and cost only.", may_be_cut=True
             )
             for number, line in enumerate(_whole_lines(path), 1)
         )
-        return [timing for timing in found if timing is not None]
+        return [timing for timing in lines if timing is not None]
 
     def failures(self) -> list[JobFailure]:
-        """Tries of jobs that failed, in order. Raises `StoreError` as `timings`."""
+        """Failed attempts of jobs, in order. Raises `StoreError` as `timings` does."""
         return [timing for timing in self.timings() if isinstance(timing, JobFailure)]
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """Lines that end: what a kill cut off is not there yet. Raises `StoreError`: the file cannot be read."""
+    """The lines of a file that end with a newline; none if it does not exist. Raises `StoreError` if it cannot be read."""
     try:
         return read_file(path, LINES).split(b"\n")[:-1]
     except FileNotFoundError:
@@ -251,7 +282,14 @@ def _record(path: Path, number: int, line: bytes) -> Any:
 def _parsed(
     path: Path, number: int, line: bytes, adapter: TypeAdapter[Any], remedy: str, may_be_cut: bool = False
 ) -> Any:
-    """A line as its record; None for one that is no JSON and `may_be_cut`. Raises `StoreError`: it is no such record."""
+    """Parse a line with `adapter`.
+
+    Returns:
+        The record; None for a line that is no JSON, if it `may_be_cut`.
+
+    Raises:
+        StoreError: the line is no such record.
+    """
     try:
         if len(line) > LONGEST_LINE:
             raise ValueError(f"a line of {len(line)} bytes")
@@ -259,7 +297,7 @@ def _parsed(
         may_be_cut = False
         return adapter.validate_python(row)
     except ValueError as error:
-        if may_be_cut:  # by a kill, perhaps with the next session's first line behind it
+        if may_be_cut:  # by a kill; the first line of the next session may follow on the same line
             return None
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)[:500]}
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
@@ -267,20 +305,23 @@ def _parsed(
 
 
 def _open_to_write(path: Path, flags: int, mode: str) -> IO[bytes]:
-    """Open a regular file of ours, made when it is not there. Raises `OSError`: also for what is no regular file."""
+    """Open a regular file, created if missing. Raises `OSError`, also when the path is not a regular file."""
     handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
         os.close(handle)
-        raise OddFileError(path, f"{kind_of(found.st_mode)}, not a file")
+        raise OddFileError(path, f"{kind_of(status.st_mode)}, not a file")
     return os.fdopen(handle, mode)
 
 
 class HistoryWriter:
-    """Adds to a run's history. A replay finds its records there already and leaves them alone, byte for byte.
+    """Appends records to a run's history; a replay leaves records that are there already unchanged, byte for byte.
 
-    What a kill cut off is completed; what differs from what the replay finds (other code, a store that was lost) is
-    dropped from there on. The cost of adding does not grow with the history.
+    A record that a kill has cut off is completed. If a record differs from that of the replay (changed code, a lost store),
+    it is replaced, and everything after it is dropped. The cost of adding does not grow with the history.
+
+    Args:
+        folder: Folder of the run; the caller holds its lock.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -288,16 +329,16 @@ class HistoryWriter:
         self._at = 0
 
     def add(self, *records: Record) -> None:
-        """Put `records` at the end. Raises `StoreError`: the run's folder cannot be written."""
+        """Add `records` after those added before. Raises `StoreError` when the history cannot be written."""
         data = _lines(records)
         with refused_writes(self._path), _open_to_write(self._path, os.O_RDWR, "r+b") as file:
             file.seek(self._at)
-            there = file.read(len(data))
-            if there != data and data.startswith(there):
-                file.write(data[len(there) :])
+            existing = file.read(len(data))
+            if existing != data and data.startswith(existing):
+                file.write(data[len(existing) :])
                 file.flush()
                 os.fsync(file.fileno())
-            elif there != data:
+            elif existing != data:
                 file.seek(0)
                 write_atomic(self._path, file.read(self._at) + data)
         self._at += len(data)
@@ -310,7 +351,7 @@ def _lines(records: Iterable[Record]) -> bytes:
 
 
 def run_folders(runs: str | Path) -> list[RunFolder]:
-    """All runs under `runs`, oldest first."""
+    """All runs in the folder `runs`, sorted by the start of their latest session, oldest first."""
     root = _root(runs)
     try:
         names = list_folder(root)
@@ -322,7 +363,7 @@ def run_folders(runs: str | Path) -> list[RunFolder]:
 
 
 def _root(runs: str | Path) -> Path:
-    """The folder of runs. Raises `ConfigError`: it is no path."""
+    """The folder of runs as an absolute path. Raises `ConfigError` when it is no path."""
     try:
         root = Path(runs).expanduser().absolute()
         os.fsencode(root)
@@ -332,16 +373,25 @@ def _root(runs: str | Path) -> Path:
 
 
 def latest_runs(runs: str | Path, most: int) -> list[RunFolder]:
-    """The `most` latest runs under `runs`, and as many older ones that live; oldest first."""
+    """The latest runs, and older ones that are still running; oldest first.
+
+    Args:
+        runs: Folder of all runs.
+        most: Number of latest runs, and of older running ones, at most.
+    """
     folders = run_folders(runs)
     return [folder for folder in folders[:-most] if folder.lives()][-most:] + folders[-most:]
 
 
 def find_run(runs: str | Path, name: str) -> RunFolder:
-    """The run called `name`: an id, a unique beginning of one, ``latest``, or a path to its folder, wherever that is.
+    """Look up a run.
+
+    Args:
+        runs: Folder of all runs.
+        name: Id of a run, a unique beginning of one, ``latest``, or a path to a run's folder anywhere.
 
     Raises:
-        ConfigError: there is none, or several.
+        ConfigError: no run matches, or several do.
     """
     if name and look_at(Path(name) / "run.json") is not None:
         return RunFolder(Path(name).absolute())
@@ -359,7 +409,12 @@ def find_run(runs: str | Path, name: str) -> RunFolder:
 
 
 def next_edition(runs: str | Path, config: RunConfig) -> int:
-    """The first edition of `config` that has no folder yet (for --again)."""
+    """The first edition of a configuration that has no folder yet (for ``--again``).
+
+    Args:
+        runs: Folder of all runs.
+        config: The configuration.
+    """
     edition = 1
     while (Path(runs).expanduser() / identify_run(config, edition).run_id).exists():
         edition += 1
@@ -367,15 +422,15 @@ def next_edition(runs: str | Path, config: RunConfig) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Versions that a reader needs to reproduce a run."""
-    found = {
+    """Name -> version of Python, platform and packages, to reproduce a run; packages that are not installed are left out."""
+    versions_by_name = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "machine": f"{os.cpu_count()} x {platform.machine()}",
     }
     for package in ("coral-x", "torch", "transformers", "peft", "prefect", "ruff", "bandit", "numpy", "moocore"):
         try:
-            found[package] = version(package)
+            versions_by_name[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions_by_name

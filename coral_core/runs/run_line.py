@@ -1,6 +1,7 @@
 """One line about a run, for lists of runs: `coral runs`, `coral status` and the metrics.
 
-Reads the last records alone: a run of 200 generations has a history of megabytes. Where one run stands in full: progress.py.
+Of the history only the last records are parsed, since a run of 200 generations has megabytes of it. The full progress of a
+run is in progress.py.
 """
 
 from pydantic import Field
@@ -32,10 +33,11 @@ class RunLine(Frozen):
 
 
 def run_line(folder: RunFolder) -> RunLine:
-    """The line of one run.
+    """The line of the run in `folder`.
 
     Raises:
-        CoralError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: its files are not as they were written.
+        CoralError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: its files are missing or were
+            changed.
     """
     work = WorkDone.of(folder)
     state = run_state(folder, work)

@@ -1,7 +1,7 @@
-"""One session at a time: whoever works on a run holds the lock of its folder.
+"""The lock of a run's folder, which lets one session at a time work on the run.
 
-The kernel gives the lock back when the process ends, however it ends, so a run that was killed is free at once. Where a
-file system has no such locks, sessions go on without.
+The kernel releases the lock when the process ends, also by a kill. On a file system without such locks, sessions run
+without one.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ from coral_core.runs.records import RunFacts
 
 NAME = "lock"
 PATIENCE = 0.5
-"""Seconds; whoever asks whether the lock is held holds it itself for a moment."""
+"""Seconds to wait for the lock, because `is_held` takes it for a moment."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Be the only session of the run in `folder` within.
+    """Hold the lock of the run in `folder` inside a ``with`` block; the folder is created if missing.
 
     Raises:
         ConfigError: another session works on it.
@@ -41,7 +41,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool | None:
-    """Does a session work on the run in `folder`? None: there is no lock to tell by."""
+    """Whether a session holds the lock of the run in `folder`; None when it has no usable lock."""
     try:
         with os.fdopen(_opened(folder, os.O_RDONLY)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -53,18 +53,18 @@ def is_held(folder: Path) -> bool | None:
 
 
 def refuse_if_held(folder: Path) -> None:
-    """Raise `ConfigError` when a session works on the run in `folder`: before anything is started for another."""
+    """Raise `ConfigError` if a session holds the lock of the run in `folder`; a check before a session is prepared."""
     if is_held(folder):
         raise _refusal(folder)
 
 
 def _opened(folder: Path, flags: int) -> int:
-    """The lock's file, without waiting for anybody, whatever lies there. Raises `OSError`."""
+    """Descriptor of the lock's file; never blocks, also not on a FIFO. Raises `OSError`."""
     return os.open(folder / NAME, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def _taken(file: int) -> bool:
-    """Take the lock; True also where there are no locks."""
+    """Take the lock; True also on a file system without locks."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

@@ -1,9 +1,8 @@
-"""What the files of one run say, kept up to date by reading only what was added to them.
+"""Incremental reading of the files of one run.
 
-A `RunReading` follows history.jsonl and timings.jsonl and keeps a small record per genome and per generation and sums
-over jobs, so a long run costs the same in its last generation as in its first. It writes nothing and holds nothing that
-is not in the files: a second reading, in another process or after a restart, says the same. Not covered: what follows
-from it (progress.py).
+A `RunReading` follows history.jsonl and timings.jsonl and reads added lines only, so that an update costs the same in the
+last generation as in the first. It keeps a small record per genome and per generation, and sums over jobs. It writes
+nothing, and its content depends on the files alone. Not covered: figures derived from it (progress.py).
 """
 
 import logging
@@ -43,7 +42,7 @@ LEADERS = 20
 
 
 class KnownGenome(Frozen):
-    """A genome as history, or before that its evaluation in the store, tells it: never figures of different genomes."""
+    """A genome with its results, from the history or, before its generation is finished, from its stored evaluation."""
 
     genome_id: str
     generation: int
@@ -67,7 +66,7 @@ class KnownGenome(Frozen):
 
 @dataclass(slots=True, frozen=True)
 class ParetoPoint:
-    """A genome with scores, as a dot in the picture of the Pareto front."""
+    """A genome with scores, as a point in the plot of the Pareto front."""
 
     genome_id: str
     bugfix: float
@@ -76,11 +75,11 @@ class ParetoPoint:
     fitness: float
     trainable_parameters: int
     on_front: bool = False
-    """Told by `progress.in_full`, for the front of the latest finished generation."""
+    """Whether it is on the front of the latest finished generation; set by `progress.in_full`."""
 
 
 class GeneSpread(Frozen):
-    """One gene among the genomes of a generation; of genes that are words the share that has the word."""
+    """Spread of one gene over the genomes of a generation; a gene with two values counts as 0 or 1, so its mean is a share."""
 
     least: float
     mean: float
@@ -88,7 +87,7 @@ class GeneSpread(Frozen):
 
 
 class GenerationDetail(Frozen):
-    """A finished generation. Down the list: the curves of fitness and hypervolume, and the drift of the genes."""
+    """A finished generation: its figures for the curves of fitness and hypervolume, and the spread of its genes."""
 
     generation: int
     best: str | None = Field(description="Champion so far.")
@@ -107,7 +106,11 @@ class GenerationDetail(Frozen):
 
 
 class Tail:
-    """Complete lines that were added to a file; starts anew when it was replaced."""
+    """Reads the complete lines that were added to a file of JSON lines since the last call.
+
+    Args:
+        path: The file; it need not exist yet. When it was replaced or truncated, it is read from the beginning.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -115,7 +118,15 @@ class Tail:
         self._inode = 0
 
     def read(self) -> tuple[bool, list[dict[str, Any]]]:
-        """(whether the file is another one than before, the new records). Raises `OSError`: it cannot be read."""
+        """Read what was added.
+
+        Returns:
+            Whether the file was read from the beginning (earlier records no longer count), and the new records. Lines that
+            are no JSON objects are skipped.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         try:
             with open_file(self._path, LINES) as file:
                 stat = os.fstat(file.fileno())
@@ -137,16 +148,19 @@ def _records(data: bytes) -> Iterator[dict[str, Any]]:
             try:
                 yield json_object(line)
             except ValueError:
-                continue  # cut by a kill, or nothing that we wrote
+                continue  # cut by a kill, or written by another program
 
 
 class RunReading:
-    """Follows one run. `refresh` before looking; one thread at a time.
+    """Follows the files of one run. Call `refresh` before using its attributes; not thread-safe.
 
     Args:
-        folder: The run.
-        store: Holds the evaluations of the generation under way.
-        keep_generations: Keep the genomes of each generation in `unseen`, until somebody takes them out.
+        folder: Folder of the run.
+        store: Store of the run; it holds the evaluations of the generation under way.
+        keep_generations: Keep the genomes of each finished generation in `unseen`; the caller removes them.
+
+    Raises:
+        ConfigError: the configuration of the run cannot be read.
     """
 
     def __init__(self, folder: RunFolder, store: Store, keep_generations: bool = False) -> None:
@@ -160,7 +174,7 @@ class RunReading:
         self._forget_timings()
 
     def refresh(self) -> "RunReading":
-        """Read what was added since the last time."""
+        """Read what was added since the last call, and return this reading. Broken lines are logged and skipped."""
         for tail, forget, take in (
             (self._history, self._forget_history, self._record),
             (self._timings, self._forget_timings, self._timing),
@@ -190,7 +204,7 @@ class RunReading:
         self.points: dict[str, ParetoPoint] = {}
         self.leaders: list[KnownGenome] = []
         self.champion: KnownGenome | None = None
-        """Of the latest finished generation."""
+        """Champion after the latest finished generation."""
         self.genomes = 0
         self.infeasible = 0
         self.adapters: set[str] = set()
@@ -201,7 +215,7 @@ class RunReading:
         self._population: list[KnownGenome] = []
 
     def _record(self, row: dict[str, Any]) -> None:
-        match RECORD_LINE.validate_python(row):  # a row of another shape is no record, and nothing of it is taken
+        match RECORD_LINE.validate_python(row):  # raises ValueError for a row that is no record
             case BaselineRecord() as baseline:
                 self.baselines[baseline.name] = baseline
             case GenomeRecord() as genome:
@@ -267,7 +281,7 @@ class RunReading:
             self._unread[timing.label] = (timing.generation, timing.digest)
 
     def _read_evaluations(self) -> None:
-        """Genomes of the generation under way: their scores are in the store before they are in the history."""
+        """Read the evaluated genomes of the generation under way from the store, before the history holds them."""
         done = len(self.generations)
         self.fresh = {name: known for name, known in self.fresh.items() if known.generation >= done}
         for name, (generation, digest) in list(self._unread.items()):
@@ -282,7 +296,7 @@ class RunReading:
 
     @property
     def best(self) -> KnownGenome | None:
-        """The fittest genome known, that of the generation under way too; at the end the champion."""
+        """The fittest known genome, the generation under way included; the champion when the run is finished."""
         rated = [line for line in self.fresh.values() if line.fitness is not None]
         if self.champion is not None and (self.final or not rated):
             return self.champion
@@ -307,7 +321,7 @@ def _known(
 
 
 def _spread(population: list[KnownGenome]) -> dict[str, GeneSpread]:
-    """How the genes of a generation spread."""
+    """Gene name -> spread over the genomes of a generation."""
     heavy = [genome.heavy for genome in population if genome.heavy]
     light = [genome.light for genome in population if genome.light]
     columns: dict[str, list[float]] = {

@@ -1,7 +1,7 @@
-"""What the sessions of a run did, summed up from the lines of timings.jsonl: also sessions that were killed.
+"""Sums over the work of a run's sessions, from the lines of timings.jsonl.
 
-Each line of a job names the session that it belongs to, so a killed session, which leaves no line of its own, is known by
-the next one's first line.
+Each line of a job names its session. A killed session leaves no line of its own; it ends at the first line of the next
+session.
 """
 
 from array import array
@@ -17,7 +17,7 @@ from coral_core.runs.run_folder import RunFolder
 
 
 class RunState(StrEnum):
-    """What a run does now. `PAUSED` is told by the ledger (progress.py), the others by the run's own files."""
+    """State of a run. `PAUSED` follows from the ledger (progress.py), the other states from the run's own files."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -67,19 +67,19 @@ def _sums() -> dict[JobKind, JobSums]:
 
 
 class WorkDone:
-    """Sums over the lines of timings.jsonl, which `take` is given one by one, in order.
+    """Sums over the lines of timings.jsonl; `take` adds them one by one, in order.
 
     Attributes:
-        jobs: Sums over all sessions.
-        session: Sums over the latest session.
+        jobs: Kind -> sums over all sessions.
+        session: Kind -> sums over the latest session.
         phases: Wall-clock seconds of each phase, all sessions together.
-        finished: (phase, generation) -> digests of the jobs that it finished; of the latest generations only.
-        spans: Generation -> Unix time at which its work began and ended; without those found whole in the store.
-        busy: Start and end of each job of the latest session that did any, one after the other, Unix time.
-        sessions: Times the run was started.
-        started: Unix time at which the latest session began.
+        finished: (phase, generation) -> digests of its finished jobs; kept for the latest generations only.
+        spans: Generation -> Unix times at which its work began and ended; generations found whole in the store are left out.
+        busy: Kind -> start and end of each job in turn (Unix time), of the latest session that did any job.
+        sessions: Number of sessions.
+        started: Unix time at which the latest session began; 0 before the first.
         last_job: Unix time at which the latest job was finished.
-        latest: The newest line.
+        latest: The newest line; None before the first.
         ended: The line that ended the latest session; None while it goes on, or when it was killed.
     """
 
@@ -100,7 +100,7 @@ class WorkDone:
 
     @classmethod
     def of(cls, folder: RunFolder) -> Self:
-        """The work of the run in `folder`. Raises `StoreError`: timings.jsonl cannot be read."""
+        """The work of the run in `folder`. Raises `StoreError` when timings.jsonl cannot be read."""
         work = cls()
         for timing in folder.timings():
             work.take(timing)
@@ -130,11 +130,11 @@ class WorkDone:
         )
 
     def error(self, state: RunState) -> str:
-        """What ended the latest session of a run in `state`; empty unless it failed."""
+        """Error that ended the latest session of a run in `state`; empty unless the state is failed."""
         return self.ended.error if self.ended is not None and state is RunState.FAILED else ""
 
     def take(self, timing: Timing) -> None:
-        """Add the next line."""
+        """Add the next line of timings.jsonl."""
         self.latest = timing
         match timing:
             case JobFailure():
@@ -178,12 +178,12 @@ class WorkDone:
 
 
 def run_state(folder: RunFolder, work: WorkDone, finished: bool | None = None) -> RunState:
-    """What the run in `folder` does now.
+    """State of a run; never `PAUSED`, which needs the ledger.
 
     Args:
-        folder: The run.
-        work: What its sessions did.
-        finished: Whether its history has a final record; None: it is looked up.
+        folder: Folder of the run.
+        work: Sums over its timings.
+        finished: Whether its history has a final record; None looks it up.
     """
     if finished or (finished is None and folder.last("final") is not None):
         return RunState.FINISHED
