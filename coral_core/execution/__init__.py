@@ -1,6 +1,6 @@
-"""Executors: one interface, chosen by `infra.executor`, without effect on any result.
+"""Executors run jobs. `infra.executor` selects one; the choice does not change any result.
 
-Inline and local execution are here; flows/work_pools adds work pools.
+The inline and the local executor are here; flows/work_pools has the one for work pools.
 """
 
 from coral_core.config import RunConfig
@@ -19,9 +19,9 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
     """The executor that `config.infra` names; use it as a context manager.
 
     Args:
-        config: Names executor, lanes, limits and, where `store` is left out, the store.
-        store: Where results go.
-        run_id: Whose jobs these are, and whose budget pays; the configuration's first edition by default.
+        config: Names the executor, its lanes and limits, and the store if `store` is None.
+        store: Where results go; None for the store of `config`.
+        run_id: Run that the jobs and their budget belong to; empty for the first edition of `config`.
 
     Example::
 
@@ -29,7 +29,7 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
             evaluation = executor.submit_evaluation(job).result(timeout=300)
 
     Raises:
-        ConfigError: work pools are asked for, which need Prefect.
+        ConfigError: `infra.executor` is ``work-pools``, which needs Prefect.
         StoreError: the store cannot be used.
     """
     if config.infra.executor == "work-pools":
@@ -42,14 +42,20 @@ def make_executor(config: RunConfig, store: Store | None = None, run_id: str = "
 
 
 def ledger_of(config: RunConfig, store: Store, run_id: str) -> Ledger:
-    """The ledger of `store`, with the budget of `config` for `run_id`."""
+    """The ledger of a store, after the budget of a run was written to it.
+
+    Args:
+        config: Holds the budget.
+        store: The store.
+        run_id: The run that the budget is for.
+    """
     ledger = Ledger(store)
     ledger.set_budget(run_id, config.budget)
     return ledger
 
 
 def no_work_pools() -> ConfigError:
-    """The refusal of work pools where there is no Prefect."""
+    """The error for `infra.executor: work-pools` in a process without Prefect."""
     return ConfigError(
         "infra.executor: work-pools: this Python API runs jobs on this machine",
         ("infra", "executor"),

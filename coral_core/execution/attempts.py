@@ -1,10 +1,9 @@
-"""The consequences of failed attempts of a job: another attempt, a finding about the genome, or an error. One logic for all executors.
+"""Consequences of failed attempts of a job, for all executors: another attempt, an infeasible genome, or an error.
 
-An attempt that failed because the engine died, hung or ran out of memory says something about the job only if nothing ran
-beside it, so the last of `infra.attempts` runs alone. A job that kills its engine, outlasts its time limit or finds no
-memory even then makes its genome infeasible. A lane that was lost says nothing: its machine, its worker or a kill by hand
-may be the cause. It is the job only if the last `TELLING_LOSSES` of `MOST_LOSSES` lanes were lost with nothing beside it, and
-lanes did other work in between.
+An attempt whose engine died, hung or ran out of memory is evidence against the job only if no other job ran at the same
+time; the last of `infra.attempts` therefore runs alone. If it fails in one of these ways too, the genome is infeasible. A
+lost lane is no evidence, since its machine, its worker or a kill by hand may be the cause. The job counts as the cause only
+if the last `TELLING_LOSSES` of `MOST_LOSSES` lost lanes ran it alone, and lanes finished other jobs in between.
 """
 
 from collections.abc import Sequence
@@ -15,34 +14,50 @@ from coral_core.queue.queue import ERRORS, Failure, FailureReason, Job, Ticket, 
 from coral_core.store.store import Store
 
 MOST_LOSSES = 10
+"""Lost lanes after which a job is not tried again."""
 TELLING_LOSSES = 5
+"""Latest losses that must have happened with the job alone, for the job to be the cause."""
 LOSSES_BESIDE_OTHERS = 2
-"""After so many a job runs alone."""
+"""Lost lanes after which a job runs alone."""
 _FINDINGS: dict[FailureReason, InfeasibleReason] = {
     FailureReason.ENGINE_DIED: "poison",
     FailureReason.TIME_OUT: "time-out",
     FailureReason.OUT_OF_MEMORY: "out-of-memory",
 }
 _FINAL = ERRORS.keys() - _FINDINGS.keys()
-"""The same wherever the job is tried. All else may be of one machine: its memory, its processes, its files."""
+"""Failures that would be the same on every machine. Others may depend on the memory, processes or files of one machine."""
 
 
 def is_last(tries: int, attempts: int) -> bool:
-    """Is the next attempt the last one, to be made alone?"""
+    """Whether the next attempt is the last one, which runs alone.
+
+    Args:
+        tries: Attempts made so far; lost lanes are not counted.
+        attempts: `infra.attempts`; with 1 no attempt runs alone.
+
+    Example:
+        >>> is_last(1, 3), is_last(2, 3), is_last(0, 1)
+        (False, True, False)
+    """
     return tries + 1 >= attempts > 1
 
 
 def next_try(ticket: Ticket, attempts: int) -> Ticket:
-    """The ticket for another attempt. The last one is made alone, and each after some losses, or it would say nothing."""
+    """The ticket for another attempt. It runs alone if it is the last one, or after `LOSSES_BESIDE_OTHERS` lost lanes.
+
+    Args:
+        ticket: Ticket of the failed attempt, with that attempt counted.
+        attempts: `infra.attempts`.
+    """
     alone = is_last(ticket.tries, attempts) or ticket.losses >= LOSSES_BESIDE_OTHERS
     return ticket.model_copy(update={"alone": alone})
 
 
 def goes_on(failures: Sequence[Failure], attempts: int) -> bool:
-    """Is the job tried again after these failures?
+    """Whether a job is tried again after its failures.
 
     Args:
-        failures: Of one job, the latest last; at least one.
+        failures: Failures of the job, the latest last; at least one.
         attempts: `infra.attempts`.
     """
     lost, last = _losses(failures), failures[-1].reason
@@ -52,10 +67,15 @@ def goes_on(failures: Sequence[Failure], attempts: int) -> bool:
 
 
 def conclusion(job: Job, failures: Sequence[Failure], store: Store) -> TrainedAdapter | Evaluation | CoralError:
-    """What the failures of a job that is not tried again come to.
+    """Final outcome of a job that failed and is not tried again.
+
+    Args:
+        job: The job.
+        failures: Its failures, the latest last; at least one.
+        store: Where an infeasible result is published.
 
     Returns:
-        An infeasible result, published in `store`, if they prove something about the genome; otherwise the error of the job.
+        An infeasible result, published in `store`, if the failures are evidence against the genome; otherwise an error.
 
     Raises:
         StoreError: the result cannot be published.

@@ -1,4 +1,4 @@
-"""What every executor offers."""
+"""The interface of all executors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -26,21 +26,21 @@ from coral_core.runs.identities import Identities
 
 
 class Executor(ABC):
-    """Takes jobs, returns futures. A future fails with a `CoralError` when the infrastructure gave up.
+    """Takes jobs and returns futures. A future raises a `CoralError` when the job failed in all its attempts.
 
-    An infeasible genome is a result, not a failure: look at `infeasible` of what comes back.
+    An infeasible genome is a result and not a failure: the field `infeasible` of the result holds the reason.
     """
 
     on_failure: Callable[[str, str, Failure], None] = staticmethod(lambda kind, digest, failure: None)
-    """Told of every try that did not end in a result: kind and digest of the job, and what went wrong."""
+    """Called after every failed attempt, with kind and digest of the job and the failure; may be called from any thread."""
 
     @abstractmethod
     def submit(self, job: Job) -> Future[Any]:
-        """Have `job` done unless the store has its result. An adapter must be in the store before its evaluation is submitted.
+        """Run `job` unless the store has its result. The adapter of an evaluation must be in the store before.
 
         Raises:
             EngineError: the executor is closed.
-            StoreError: the job cannot be put down.
+            StoreError: the job cannot be written to its queue.
         """
 
     def submit_training(self, job: TrainingJob) -> Future[TrainedAdapter]:
@@ -48,15 +48,15 @@ class Executor(ABC):
         return self.submit(job)
 
     def submit_evaluation(self, job: EvaluationJob) -> Future[Evaluation]:
-        """Evaluate; the adapter must be in the store by then."""
+        """Run the evaluation of `job` unless the store has it; its adapter must be in the store."""
         return self.submit(job)
 
     def submit_test(self, job: TestJob) -> Future[TestResult]:
-        """Judge given code against one problem; needs no model and starts no engine."""
+        """Judge the patch of `job` against one problem; needs no model and starts no engine."""
         return self.submit(job)
 
     def submit_identity(self, job: IdentityJob) -> Future[BaseModelIdentity]:
-        """Ask a lane of `job.queue` what the base model is where it runs. Lanes of this machine need not be asked."""
+        """Ask a lane of `job.queue` for the identity of its base model. This default answers for lanes of this machine."""
         future: Future[BaseModelIdentity] = Future()
         try:
             future.set_result(identify(job.base_model))
@@ -65,32 +65,36 @@ class Executor(ABC):
         return future
 
     def identities(self, base_model: BaseModelConfig, timeout: float | None = None) -> Identities:
-        """What the base model is for the lanes of both queues; waits for a lane of each, at most `timeout` seconds.
+        """Ask a lane of each queue for the identity of the base model, and wait for the answers.
+
+        Args:
+            base_model: The base model.
+            timeout: Seconds to wait for each answer; None waits without limit.
 
         Raises:
-            BaseModelError: it cannot be found or loaded there, or the two queues have different weights.
+            BaseModelError: a lane cannot find or load it, or the two queues have different weights.
             TimeoutError: a lane did not answer in time.
         """
         queues: tuple[QueueName, QueueName] = ("training", "evaluation")
-        asked = [self.submit_identity(IdentityJob(queue=queue, base_model=base_model)) for queue in queues]
+        futures = [self.submit_identity(IdentityJob(queue=queue, base_model=base_model)) for queue in queues]
         training, evaluation = (
-            future.result(timeout).model_copy(update={"name": base_model.name}) for future in asked
-        )  # lanes were told where it is
-        found = Identities(training=training, evaluation=evaluation)
-        found.check()
-        return found
+            future.result(timeout).model_copy(update={"name": base_model.name}) for future in futures
+        )  # lanes may report the path of a local copy as its name
+        identities = Identities(training=training, evaluation=evaluation)
+        identities.check()
+        return identities
 
     @abstractmethod
     def running(self) -> tuple[str, ...]:
-        """Short digests of the jobs in lanes right now."""
+        """First 12 digits of the digest of each job that is in a lane now."""
 
     @abstractmethod
     def held(self) -> Closure | None:
-        """Why jobs wait and none runs, when the budget is the reason; None otherwise."""
+        """The closure of the budget because of which jobs wait and none runs; None otherwise."""
 
     @abstractmethod
     def close(self) -> None:
-        """End all lanes; jobs in flight are dropped, finished ones stay in the store."""
+        """End all lanes. Jobs in flight are dropped; results stay in the store."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,9 +1,9 @@
-"""The local executor: lanes of this machine, each a thread with an engine process of its own.
+"""The local executor: lanes on this machine, each a thread with its own engine process.
 
-A lane starts when work waits and none is idle, takes the next job (tests and evaluations first, so that results show
-early; then the largest training, so that none is left over at the end of a generation), and ends after `linger` seconds
-without work. A failed engine is restarted, and the job is tried again as `attempts` says. The last attempt runs with all
-other lanes held back, so that what fails then fails by itself.
+A lane starts when a job waits and no lane is idle, and ends after `linger` seconds without a job. Tests and evaluations go
+first, so that results show early; of trainings the largest goes first, so that no long one is left at the end of a
+generation. A failed engine is restarted, and its job is tried again by the rules of `attempts`. During a job's last attempt
+no other lane takes a job.
 """
 
 import bisect
@@ -32,6 +32,7 @@ from coral_core.store.store import Store
 log = logging.getLogger("coral.dispatch")
 
 HELD_SECONDS = 1.0
+"""Time between two questions to the ledger while the budget is closed."""
 
 
 @dataclass(eq=False)
@@ -48,7 +49,14 @@ class _Work:
 
 
 class LocalExecutor(Executor):
-    """Lanes as processes of this machine; one torch thread each, one lane per core unless configured."""
+    """Runs jobs in lanes on this machine, each with its own engine process of one torch thread.
+
+    Args:
+        infra: Number of lanes (one per core if 0), limits of both queues, `linger` and `attempts`.
+        store: Where results go.
+        run_id: Run whose budget pays for the jobs; empty without a ledger.
+        ledger: Ledger that admits and records jobs; None for no budget.
+    """
 
     def __init__(self, infra: InfraConfig, store: Store, run_id: str = "", ledger: Ledger | None = None) -> None:
         self._store = store
@@ -120,7 +128,7 @@ class LocalExecutor(Executor):
 
     def _serve(self, number: int) -> None:
         lane, meter = self._make_lane(), None
-        if self._ledger is not None:  # lanes of one's own machine cost what they work, not what they wait
+        if self._ledger is not None:  # lanes on this machine cost their working time only, not idle time
             meter = Meter(self._store, f"local-{uuid.uuid4().hex}", "training", rented=False)
         with self._changed:
             self._lanes[number] = lane
@@ -129,7 +137,7 @@ class LocalExecutor(Executor):
                 while (work := self._next(number, meter)) is not None:
                     self._do(lane, number, work)
                     if meter is not None:
-                        with contextlib.suppress(StoreError):  # the next job says it
+                        with contextlib.suppress(StoreError):  # the next job reports it
                             meter.rest()
         finally:
             with self._changed:
@@ -139,7 +147,7 @@ class LocalExecutor(Executor):
             lane.close()
 
     def _next(self, number: int, meter: Meter | None) -> _Work | None:
-        """The next job this lane may start, booked; None after `linger` idle seconds or on close."""
+        """The next job that this lane may start, marked as busy; None after `linger` idle seconds or on close."""
         deadline = time.monotonic() + self._linger
         with self._changed:
             while not self._closed:
@@ -156,7 +164,7 @@ class LocalExecutor(Executor):
         return None
 
     def _choose(self, meter: Meter | None) -> _Work | None:
-        """Take the first job that may start from the queue."""
+        """Remove the first job that may start from the queue and return it; None if there is none."""
         closed: dict[QueueName, Closure | None] = {}
         for work in [entry[2] for entry in self._queue]:
             name = work.queue
@@ -167,7 +175,7 @@ class LocalExecutor(Executor):
                     if name not in closed and self._ledger is not None and meter is not None:
                         allowed = self._allowed[name]
                         closed[name] = self._ledger.begin(meter, self._run_id, name, work.job.digest(), allowed)
-                except StoreError as error:  # full or gone: nothing that is spent could be booked
+                except StoreError as error:  # the store is full or gone, so the cost could not be recorded
                     self._take(work)
                     work.future.set_exception(error)
                     continue
@@ -222,17 +230,17 @@ class LocalExecutor(Executor):
         if error is None and not work.future.cancelled():
             work.future.set_result(result)
         elif self._closed:
-            work.future.cancel()  # its engine was ended on purpose: that is no failure of the job
+            work.future.cancel()  # `close` ended its engine, so this is no failure of the job
         elif error is not None and not work.future.cancelled():
             work.future.set_exception(error)
 
     def _conclude(self, work: _Work, error: BaseException) -> tuple[Any, BaseException | None]:
-        """The result that the failures prove, or the error of the job: the last one as it was raised, if callers know its kind."""
+        """Result and error of a job that is not tried again; one of them is None. A `CoralError` is passed on as raised."""
         try:
-            found = conclusion(work.job, work.failures, self._store)
-        except StoreError as full:  # or the caller would wait for ever
-            return None, full
-        if not isinstance(found, CoralError):
-            return found, None
-        found.__cause__ = error
-        return None, error if isinstance(error, CoralError) else found
+            outcome = conclusion(work.job, work.failures, self._store)
+        except StoreError as store_error:  # passed on, or the caller would wait for ever
+            return None, store_error
+        if not isinstance(outcome, CoralError):
+            return outcome, None
+        outcome.__cause__ = error
+        return None, error if isinstance(error, CoralError) else outcome

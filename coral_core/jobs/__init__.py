@@ -1,1 +1,1 @@
-"""Jobs and their results, and the contents that their digests name."""
+"""Jobs and their results, and the contents that the digests in a job stand for."""

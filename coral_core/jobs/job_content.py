@@ -1,4 +1,7 @@
-"""What the fields of a job stand for: problems, rendered training pairs, tool versions. The same in the evolution and in lanes."""
+"""Contents that the fields of a job stand for: problems, rendered training pairs, tool versions.
+
+The evolution and the lanes compute them with the same functions.
+"""
 
 import difflib
 import platform
@@ -19,32 +22,50 @@ from coral_core.scoring.objectives import SCORING_VERSION
 
 @lru_cache(maxsize=4)
 def problem_set(config: ProblemsConfig) -> ProblemSet:
-    """The problems that `config` names, four ways split; the same on every machine."""
+    """The problems that `config` names, in four splits; equal on every machine. The latest four sets are kept in memory."""
     return load_problems(config)
 
 
 def prompt_template(config: RunConfig | EvaluationJob | TrainingJob) -> PromptTemplate:
-    """The one prompt of training and generation."""
+    """The prompt template of a configuration or job; training and generation share it."""
     return template_for(config.base_model.name, config.base_model.prompt)
 
 
 @lru_cache(maxsize=8)
 def pairs_digest(config: ProblemsConfig, prompt: PromptTemplate) -> str:
-    """Digest of the rendered training pairs."""
+    """Digest of the rendered training pairs.
+
+    Args:
+        config: Selects the problems, and with them the pairs.
+        prompt: Template of prompt and answer.
+    """
     pairs = problem_set(config).pairs
     return digest([[prompt.prompt(pair.buggy), prompt.answer(pair.fixed)] for pair in pairs])
 
 
 @lru_cache(maxsize=32)
 def split_digest(config: ProblemsConfig, split: Split) -> str:
-    """Digest of the contents of one split."""
+    """Digest of the contents of one split.
+
+    Args:
+        config: Selects the problems.
+        split: The split.
+    """
     return digest([problem.digest() for problem in problem_set(config).split(split)])
 
 
 def find_problem(config: ProblemsConfig, problem_id: str) -> Problem:
-    """The problem called `problem_id`, of whatever split. Raises `ProblemError` for a name that is not there."""
-    found = problem_set(config)
-    known = {problem.problem_id: problem for problem in (*found.fitness, *found.monitor, *found.held_out)}
+    """Look up a problem in all splits that hold problems (fitness, monitor, held-out).
+
+    Args:
+        config: Selects the problems.
+        problem_id: Id of the problem.
+
+    Raises:
+        ProblemError: there is no such problem; the error lists similar ids.
+    """
+    problems = problem_set(config)
+    known = {problem.problem_id: problem for problem in (*problems.fitness, *problems.monitor, *problems.held_out)}
     if problem_id not in known:
         near = difflib.get_close_matches(problem_id, list(known), 3, 0.4) or list(known)[:3]
         raise ProblemError(
@@ -55,7 +76,16 @@ def find_problem(config: ProblemsConfig, problem_id: str) -> Problem:
 
 
 def job_for_patch(config: RunConfig, problem_id: str, patch: str) -> TestJob:
-    """The job that judges `patch` against one problem of `config`. Raises `ProblemError` as `find_problem`."""
+    """The job that judges a patch against one problem.
+
+    Args:
+        config: Selects the problems, and holds the limits of the judge.
+        problem_id: Id of the problem.
+        patch: Source of a whole module that defines the problem's function.
+
+    Raises:
+        ProblemError: there is no such problem.
+    """
     problem = find_problem(config.problems, problem_id)
     versions = tool_versions(prompt_template(config))
     return TestJob(
@@ -69,7 +99,7 @@ def job_for_patch(config: RunConfig, problem_id: str, patch: str) -> TestJob:
 
 
 def tool_versions(prompt: PromptTemplate) -> dict[str, str]:
-    """Versions of everything that stands between a completion and its scores."""
+    """Name -> version of each tool that takes part in turning a completion into scores."""
     return {
         "judge": JUDGE_VERSION,
         "oracle": ORACLE_VERSION,

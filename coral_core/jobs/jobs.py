@@ -1,7 +1,7 @@
 """Jobs and their results: the records that the search exchanges with lanes, as plain JSON.
 
-A job holds everything that decides its outcome; its digest is its identity in the store. Costs and times are in `Cost`,
-which is no part of any digest.
+A job holds everything that changes its outcome; its digest names its result in the store. Costs and times are in `Cost`,
+which is not part of any digest.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -17,7 +17,7 @@ from coral_core.problems.problem import Difficulty, Split
 SCHEMA_VERSION = 1
 QueueName = Literal["training", "evaluation"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-"""Name of an entry of the store."""
+"""Name of an entry of the store: 64 hexadecimal digits."""
 AdapterDigest = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|none)$")]
 """Name of an adapter, or `none` for the bare base model."""
 InfeasibleReason = Literal["diverged", "out-of-memory", "module-missing", "prompt-too-long", "time-out", "poison"]
@@ -57,7 +57,7 @@ class IdentityJob(Frozen):
     base_model: BaseModelConfig
 
     def digest(self) -> str:
-        """Identity of the question; two evolutions may share it."""
+        """Digest of the question, without a run id: two evolutions may share an answer."""
         return digest(
             {
                 "kind": "identity",
@@ -86,7 +86,7 @@ class TrainingJob(Frozen):
     scope: str = Field("", description="Run id when store.reuse is `run`, else empty.")
 
     def digest(self) -> str:
-        """Identity of the adapter: everything that changes the weights, and nothing else."""
+        """Digest of everything that changes the weights of the adapter, and of nothing else."""
         return digest(
             {
                 "kind": "training",
@@ -106,6 +106,7 @@ class TrainingJob(Frozen):
         )
 
     def seed(self) -> int:
+        """Seed of the training, derived from the digest."""
         return seed_from("training", self.digest())
 
 
@@ -158,7 +159,7 @@ class EvaluationJob(Frozen):
         return self.training.digest() if self.training else "none"
 
     def digest(self) -> str:
-        """Identity of the evaluation: everything that changes the scores, and nothing else."""
+        """Digest of everything that changes the scores, and of nothing else."""
         judge = self.judge.model_dump(mode="json")
         del judge["workers"]
         samples = self.generation.samples if self.light.sampling else 1
@@ -186,6 +187,7 @@ class EvaluationJob(Frozen):
         )
 
     def seed(self) -> int:
+        """Seed of sampling, derived from the digest."""
         return seed_from("sampling", self.digest())
 
 
@@ -238,7 +240,13 @@ class Evaluation(Frozen):
 
     @classmethod
     def of_infeasible(cls, job: EvaluationJob, infeasible: str, reason: str) -> Self:
-        """The evaluation of a genome that cannot be evaluated."""
+        """The result of a job whose genome cannot be evaluated.
+
+        Args:
+            job: The evaluation.
+            infeasible: One of `InfeasibleReason`.
+            reason: Why it is infeasible, in words.
+        """
         return cls(
             evaluation_digest=job.digest(),
             training_digest=job.training_digest,
@@ -248,7 +256,7 @@ class Evaluation(Frozen):
         )
 
     def repaired(self) -> dict[str, float]:
-        """Problem id of each bug -> share of its samples that repair it; the mean is `pass_at_1`."""
+        """Problem id of each bug -> share in [0, 1] of its samples that repair it. The mean is `pass_at_1`."""
         return {
             record.problem_id: sum(sample.passes for sample in record.samples) / max(1, len(record.samples))
             for record in self.records
@@ -259,7 +267,7 @@ class Evaluation(Frozen):
 class TestJob(Frozen):
     """Judges given code against one problem. No model takes part, and nothing is stored."""
 
-    __test__: ClassVar[bool] = False  # no test of pytest
+    __test__: ClassVar[bool] = False  # not a test class of pytest
 
     schema_version: int = SCHEMA_VERSION
     problems: ProblemsConfig = Field(description="Where the problem is looked up; a lane rebuilds it from this.")
@@ -270,7 +278,7 @@ class TestJob(Frozen):
     versions: dict[str, str] = Field(description="judge, oracle, interpreter, ...")
 
     def digest(self) -> str:
-        """Identity of the verdict: everything that changes it, and nothing else."""
+        """Digest of everything that changes the verdict, and of nothing else."""
         judge = self.judge.model_dump(mode="json", exclude={"workers"})
         patch = self.patch.encode("utf-8", "backslashreplace").decode()
         return digest(
