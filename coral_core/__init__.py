@@ -1,7 +1,7 @@
-"""CORAL-X: finds the LoRA or DoRA adapter of a code model that repairs bugs best, within a budget.
+"""CORAL-X: searches for the LoRA or DoRA adapter of a code model that repairs bugs best, within a budget.
 
-The names below are the whole Python API; each is imported when it is first used, so that ``import coral_core`` is quick
-and needs neither torch nor Prefect.
+The names in ``__all__`` are the whole Python API. Each is imported when it is first used, so that ``import coral_core`` is
+quick and needs neither torch nor Prefect.
 
 Example:
     >>> import coral_core

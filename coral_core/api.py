@@ -1,7 +1,7 @@
 """The Python API of an evolution: run one, or open one that is on disk.
 
-Needs neither Prefect nor a server: jobs run on this machine (`infra.executor` local or inline). The same run can go on
-with ``coral evolve``, and the other way round: both do what is missing of the folder ``runs/<run id>/``.
+It needs neither Prefect nor a server: jobs run on this machine (`infra.executor` local or inline). ``coral evolve`` can
+continue a run that was begun here, and the other way round: both do the missing part of ``runs/<run id>/``.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 class EvolutionResult(Frozen):
-    """What a run has found, finished or not.
+    """The results of a run, finished or not.
 
     Attributes:
         run_id: Name of the run, ``<name>-<10 hex digits>-e<edition>``.
@@ -45,8 +45,8 @@ class EvolutionResult(Frozen):
             empty before the end.
         history: All records of history.jsonl, in order.
         folder: The run's folder.
-        report: The page of the finished run; None before the end.
-        adapter: The champion as a folder that PEFT loads; None before the end.
+        report: The HTML report of the finished run; None before the end.
+        adapter: Folder of the champion's adapter, which PEFT loads; None before the end.
     """
 
     run_id: str
@@ -66,25 +66,24 @@ def evolve(
     edition: int = 1,
     progress: Callable[[Progress], None] | None = None,
 ) -> EvolutionResult:
-    """Search for the best adapter; run it again to go on, or to get the result of a run that is finished.
+    """Search for the best adapter. Call it again to continue a stopped run, or to get the result of a finished one.
 
-    Works until the search is done; Ctrl-C stops it (KeyboardInterrupt). Whatever ended a session, also a kill, finished
-    work is in the store and is never done again. In a notebook the evolution runs in a thread of its own, and the cell
-    waits for it.
+    Ctrl-C stops it (KeyboardInterrupt). Finished work is in the store and is not done again, however a session ended. In a
+    notebook the evolution runs in its own thread, and the cell waits for it.
 
     Args:
         config: The whole configuration: `coral_core.load_config`, or `RunConfig` itself.
-        edition: 1 to 999,999,999,999; another number makes a new run with other seeds, a repeat of a number is a replay.
-        progress: Is called with where the run stands, at the start, about every second and at the end, in the evolution's event
-            loop; it must return at once. What it raises ends the evolution.
+        edition: From 1 to 999,999,999,999; another number is a new run with other seeds, the same number a replay.
+        progress: Called with the progress of the run at the start, about every second, and at the end. It runs in the
+            evolution's event loop and must return at once; an exception that it raises ends the evolution.
 
     Returns:
         The result of the finished run.
 
     Raises:
-        ConfigError: the configuration cannot work; another session works on this run; `infra.executor` is work-pools,
+        ConfigError: the configuration is invalid, another session works on this run, or `infra.executor` is work-pools,
             which needs Prefect.
-        CoralError: the base model, a problem, a job, the store or the run's folder failed for good.
+        CoralError: a base model, problem, store or run's folder cannot be used, or a job failed in all its attempts.
 
     Example:
         >>> import tempfile
@@ -118,7 +117,7 @@ def evolve(
 
 
 def open_run(path: str | Path) -> EvolutionResult:
-    """What the run in the folder `path` has found, also while it is under way.
+    """The results of a run on disk, also while it is under way.
 
     Args:
         path: Folder of a run; or, below the folder of all runs, a unique beginning of a run id or ``latest``.
@@ -137,7 +136,7 @@ def open_run(path: str | Path) -> EvolutionResult:
 
 
 class _Callback(Listener):
-    """Calls a function with the progress."""
+    """Calls a function with the progress at the start, at each change and at a successful end."""
 
     def __init__(self, progress: Callable[[Progress], None]) -> None:
         self._progress = progress
@@ -172,7 +171,7 @@ def _result(folder: RunFolder) -> EvolutionResult:
 
 
 Conduct = Callable[[Evolution], Awaitable[bool]]
-"""Runs the evolution it is given; False when somebody stopped it."""
+"""Runs the evolution that it is given; returns False when it was stopped."""
 
 
 async def run_evolution(
@@ -186,17 +185,17 @@ async def run_evolution(
     api: str = "",
     scheduled: str = "",
 ) -> RunFolder | None:
-    """Begin a run, or go on with it, from what is in its folder and in the store; at its end write report and champion.
+    """Begin or continue a run under its lock; when it is finished, write its report and export its champion.
 
     Args:
         config: The whole configuration, after `preflight`.
-        edition: Of the run.
-        conduct: Runs the evolution, with whatever shows it.
+        edition: Edition of the run.
+        conduct: Runs the evolution, with the listeners that show it.
         make_executor: Called with configuration, store and run id.
-        overrides: What ``--set`` changed, kept with the run.
-        flow_run_id: Prefect's flow run of this session.
-        api: Of the Prefect server.
-        scheduled: The start that a schedule made the run for (`coral_core.runs.editions`).
+        overrides: Differences from the configuration file (``--set``), kept with the run.
+        flow_run_id: Prefect's flow run of this session; empty without Prefect.
+        api: Address of the Prefect server; empty without Prefect.
+        scheduled: Scheduled start of the run (`coral_core.runs.editions.stamp`); empty for a run by hand.
 
     Returns:
         The run's folder; None when it was stopped.
@@ -223,7 +222,7 @@ async def run_evolution(
 
 
 def _waited_for(work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`; where this thread runs an event loop (a notebook), it is done in a thread of its own."""
+    """Run `work` to its end and return its result; in another thread if this one runs an event loop (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

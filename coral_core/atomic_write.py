@@ -1,4 +1,4 @@
-"""Writes files so that a reader, also after a crash, finds the old or the new content and never a part."""
+"""Atomic writes: a reader sees the old or the new content of a file and never a part of it, also after a crash."""
 
 import contextlib
 import os
@@ -9,7 +9,12 @@ from coral_core.errors import StoreError
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write `data` to `path` and wait until it is on the disk."""
+    """Write a file and wait until it is on the disk.
+
+    Args:
+        path: The file; it is truncated if it exists.
+        data: Its new content.
+    """
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -17,7 +22,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until what stands at `path` (a folder: its names) is on the disk."""
+    """Wait until the file at `path`, or the entries of the folder at `path`, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -26,7 +31,15 @@ def sync(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a reader sees the old or the new content, never a part."""
+    """Replace a file so that a reader sees the old or the new content and never a part of it.
+
+    Args:
+        path: The file; missing folders above it are created.
+        data: Its new content.
+
+    Raises:
+        OSError: the file cannot be written; the old content is unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -41,7 +54,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 def refused_writes(
     path: Path, remedy: str = "Free space and run the same command again; finished work is kept."
 ) -> Iterator[None]:
-    """Turn an `OSError` within into a `StoreError` that says that `path` cannot be written."""
+    """Turn an `OSError` raised inside the ``with`` block into a `StoreError` that says that `path` cannot be written.
+
+    Args:
+        path: What is written, for the error.
+        remedy: What the user can do, as a whole sentence.
+    """
     try:
         yield
     except OSError as error:

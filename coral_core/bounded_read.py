@@ -1,9 +1,9 @@
 """Reads untrusted files and folders of stores, runs, queues and ledgers.
 
 They are written by lanes on other machines, by people and by other programs. A FIFO or a device would block a reader for
-ever, a sparse file would fill its memory, a symbolic link would lead it out of the store. So every such file is opened
-here: regular files of a bounded size only, links are not followed, and the check is made on the open file, so that it
-cannot be exchanged in between. Not covered: the meaning of the bytes (json_object.py), and file systems that hang.
+ever, a sparse file would fill its memory, and a symbolic link would lead it out of the store. This module opens regular
+files of a bounded size only and does not follow links. It checks the open file, which cannot be exchanged after the check.
+Not covered: the meaning of the bytes (json_object.py), and file systems that hang.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from coral_core.json_object import json_object
 
 MEBIBYTE = 2**20
 SMALL = MEBIBYTE
-"""Bytes of a file that holds one small record: a manifest, a ticket, a lane's note."""
+"""Largest size in bytes of a file with one small record: a manifest, a ticket, a lane's note."""
 RECORD = 64 * MEBIBYTE
-"""Bytes of a file that holds one large record: training.json, start.json, an account of a lane."""
+"""Largest size in bytes of a file with one large record: training.json, start.json, an account of a lane."""
 LINES = 1024 * MEBIBYTE
-"""Bytes of a history or of timings."""
+"""Largest size in bytes of history.jsonl and timings.jsonl."""
 LONGEST_LINE = 16 * MEBIBYTE
-"""Bytes of one line of them."""
+"""Largest size in bytes of one of their lines."""
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -45,19 +45,24 @@ _ODD = {
     errno.ENOTDIR: "a symbolic link or a file where a folder should be",
     errno.ENXIO: "a socket or a device, not a file",
 }
-"""Errors whose own words mislead here."""
+"""Texts for errors of the system whose own text would mislead."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class OddFileError(OSError):
-    """The path exists, but is not a regular file (or folder) within the size limit."""
+    """The path exists, but is not a regular file (or folder) within the size limit.
+
+    Args:
+        path: The path.
+        problem: What is wrong with it.
+    """
 
     def __init__(self, path: str | Path, problem: str) -> None:
         super().__init__(errno.EINVAL, problem, str(path))
 
 
 def kind_of(mode: int) -> str:
-    """The kind of a file of `mode`, with its article.
+    """The kind of file that the `st_mode` of a status names, with its article.
 
     >>> kind_of(stat.S_IFIFO)
     'a FIFO'
@@ -70,12 +75,13 @@ def read_file(path: Path, most: int, below: Path | None = None) -> bytes:
 
     Args:
         path: The file.
-        most: Bytes that it may have at most.
-        below: No folder between this one and the file may be a symbolic link; this one may.
+        most: Largest size in bytes.
+        below: A folder above the file, or None for no check of folders. No folder between it and the file may be a symbolic
+            link; the folder itself may.
 
     Raises:
-        OddFileError: it is no regular file, larger than `most`, or reached over a link.
-        OSError: it is not there, or cannot be read.
+        OddFileError: it is no regular file, is larger than `most`, or is reached through a link.
+        OSError: it does not exist or cannot be read.
         ValueError: `path` holds a NUL byte.
     """
     with open_file(path, most, below) as file:
@@ -87,53 +93,82 @@ def read_file(path: Path, most: int, below: Path | None = None) -> bytes:
 
 @contextlib.contextmanager
 def open_file(path: Path, most: int, below: Path | None = None) -> Iterator[BufferedReader]:
-    """The regular file at `path`, open for reading. Args and Raises: as `read_file`."""
+    """Open a regular file for reading in a ``with`` block.
+
+    Args:
+        path: The file.
+        most: Largest size in bytes when it is opened; a file that grows later is not cut.
+        below: As for `read_file`.
+
+    Raises:
+        OddFileError, OSError, ValueError: as for `read_file`.
+    """
     try:
         handle = _opened(path, below)
     except OSError as error:
         raise _explained(error, path) from None
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        _check_regular(path, found)
-        if found.st_size > most:
-            raise OddFileError(path, f"{found.st_size} bytes, {most} are read at most")
+        status = os.fstat(handle)
+        _check_regular(path, status)
+        if status.st_size > most:
+            raise OddFileError(path, f"{status.st_size} bytes, {most} are read at most")
         yield file
 
 
 def read_model(path: Path, model: type[Model], most: int = SMALL, below: Path | None = None) -> Model:
-    """The record in a JSON file. Args and Raises: as `read_file`; `ValueError` also when it is no such record."""
+    """The record in a JSON file.
+
+    Args:
+        path: The file.
+        model: Class of the record.
+        most: Largest size in bytes.
+        below: As for `read_file`.
+
+    Raises:
+        OddFileError, OSError: as for `read_file`.
+        ValueError: the file is no JSON object or no such record, or `path` holds a NUL byte.
+    """
     return model.model_validate(json_object(read_file(path, most, below)))
 
 
 def sha256_of(path: Path, most: int, below: Path | None = None) -> str:
-    """SHA-256 of a regular file, in hex digits. Args and Raises: as `read_file`."""
+    """SHA-256 of a regular file, as 64 hexadecimal digits.
+
+    Args:
+        path: The file.
+        most: Largest size in bytes.
+        below: As for `read_file`.
+
+    Raises:
+        OddFileError, OSError, ValueError: as for `read_file`.
+    """
     with open_file(path, most, below) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def list_folder(path: Path, below: Path | None = None) -> dict[str, os.stat_result]:
-    """Names in a folder, sorted, with the status of each; links are not followed.
+    """Names in a folder, in sorted order, with the status of each; links are not followed.
 
     Args:
         path: The folder.
-        below: No folder between this one and `path` may be a symbolic link.
+        below: A folder above it, or None. No folder between it and `path` may be a symbolic link.
 
     Raises:
-        OSError: it is not there, no folder, or cannot be read.
+        OSError: it does not exist, is no folder, or cannot be read.
     """
     try:
         handle = _opened_folder(path, below)
     except OSError as error:
         raise _explained(error, path) from None
-    found = {}
+    statuses = {}
     try:
         with os.scandir(handle) as entries:
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # removed in between
-                    found[entry.name] = entry.stat(follow_symlinks=False)
+                with contextlib.suppress(FileNotFoundError):  # removed since the scan began
+                    statuses[entry.name] = entry.stat(follow_symlinks=False)
     finally:
         os.close(handle)
-    return {name: found[name] for name in sorted(found)}
+    return {name: statuses[name] for name in sorted(statuses)}
 
 
 def look_at(path: Path) -> os.stat_result | None:
@@ -147,16 +182,16 @@ def look_at(path: Path) -> os.stat_result | None:
 def _opened(path: Path, below: Path | None) -> int:
     name, folder = (path, None) if below is None else (Path(path.name), _opened_folder(path.parent, below))
     try:
-        _check_regular(path, os.stat(name, dir_fd=folder, follow_symlinks=False))  # opening a device may do things
+        _check_regular(path, os.stat(name, dir_fd=folder, follow_symlinks=False))  # opening a device can have effects
         return os.open(name, _FILE, dir_fd=folder)
     finally:
         if folder is not None:
             os.close(folder)
 
 
-def _check_regular(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise OddFileError(path, f"{kind_of(found.st_mode)}, not a file")
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OddFileError(path, f"{kind_of(status.st_mode)}, not a file")
 
 
 def _opened_folder(path: Path, below: Path | None) -> int:
@@ -176,7 +211,7 @@ def _opened_folder(path: Path, below: Path | None) -> int:
 
 
 def _explained(error: OSError, path: Path) -> OSError:
-    """The error with the whole path, and in words where the system's own mislead."""
+    """The error with the whole path, and with a text from `_ODD` if the system's own would mislead."""
     if isinstance(error, OddFileError):
         return error
     if error.errno in _ODD:

@@ -1,7 +1,7 @@
 """A child process that answers one JSON line per request: the parent's side and the child's.
 
-Engines, linters and plug-ins run in such children. A request that crashes, hangs or outgrows its process costs that
-process only: the parent ends it and starts another for the next request.
+Engines, linters and plug-ins run in such children. If a request crashes, hangs or takes too much memory, only the child is
+lost: the parent ends it and starts another one for the next request.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from typing import Any, BinaryIO, ClassVar
 from coral_core.errors import CoralError
 
 PATIENCE = 1.0
-"""Seconds that a process which closed its pipe has to end, so that its exit status is known."""
+"""Seconds to wait for the exit status of a process that has closed its pipe."""
 
 
 class ProcessEndedError(Exception):
     """The process ended, or wrote too much, during a request.
 
     Args:
-        status: Exit status, negative for a signal; None: it did not end by itself.
+        status: Exit status, negative for a signal; None when it did not end by itself.
     """
 
     def __init__(self, status: int | None) -> None:
@@ -36,13 +36,18 @@ class ProcessEndedError(Exception):
 
 
 class ChildProcess:
-    """Runs ``python -m module PARENT_PID`` from the first request on, and again after it ended. One request at a time."""
+    """Runs ``python -m module PARENT_PID`` as a child and exchanges JSON lines with it, one request at a time.
+
+    The process starts with the first request, and again with the next request after it has ended. Subclasses set `module`
+    and `killed_error`.
+    """
 
     module: ClassVar[str]
-    """Calls `serve`."""
+    """Name of the module that the child runs; it calls `serve`."""
     stderr: ClassVar[int | None] = None
+    """Where the child's standard error goes, as for `subprocess.Popen`; None inherits it."""
     largest_reply: ClassVar[int] = 1 << 30
-    """Bytes."""
+    """Largest reply in bytes."""
     killed_error: ClassVar[CoralError]
     """Raised for a request after `kill`."""
 
@@ -57,20 +62,20 @@ class ChildProcess:
         return self._process.pid if self._process else None
 
     def environment(self) -> dict[str, str]:
-        """Environment of the process, without PYTHONPATH, which is the import path of this process."""
+        """Environment of the child; its PYTHONPATH is replaced by the import path of this process."""
         return dict(os.environ)
 
     def exchange(self, request: dict[str, Any], until: float) -> bytes:
-        """Send a request and return the line that answers it. After an error the process is gone.
+        """Send a request and return the line that answers it. After an error the process has been ended.
 
         Args:
             request: JSON data.
-            until: When to give up, in `time.monotonic` seconds.
+            until: Deadline, in `time.monotonic` seconds.
 
         Raises:
-            CoralError: `killed_error`, after `kill`.
-            TimeoutError: `until` has come.
-            ProcessEndedError: the process ended first.
+            CoralError: `kill` was called; the error is `killed_error`.
+            TimeoutError: no complete reply came before `until`.
+            ProcessEndedError: the process ended or its reply was too long.
         """
         process = self._running()
         line = b""
@@ -80,7 +85,7 @@ class ChildProcess:
                 process.stdin.write(json.dumps(request).encode() + b"\n")
                 process.stdin.flush()
                 line = _line(process.stdout.fileno(), until, self.largest_reply)
-        except BaseException:  # interrupted: the reply that still comes would be taken for the next one
+        except BaseException:  # interrupted: a late reply would be taken for that of the next request
             self.close()
             raise
         if line.endswith(b"\n"):
@@ -94,7 +99,7 @@ class ChildProcess:
         raise ProcessEndedError(status)
 
     def kill(self) -> None:
-        """End the request under way, from any thread; no other process will start."""
+        """End the process and with it a request under way; later requests fail. May be called from any thread."""
         with self._lock:
             self._killed = True
             process = self._process
@@ -124,7 +129,7 @@ class ChildProcess:
             return self._process
 
     def _end(self, patience: float = 0.0) -> int | None:
-        """As `close`. Returns the exit status, when the process ended by itself within `patience` seconds."""
+        """End the process; return its exit status if it ended by itself within `patience` seconds."""
         with self._lock:
             process, self._process = self._process, None
         if process is None:
@@ -142,7 +147,7 @@ class ChildProcess:
 
 
 def _line(descriptor: int, until: float, largest: int) -> bytes:
-    """One line, or its beginning when the stream ends, `until` comes or it is too long."""
+    """One line, or its beginning if the stream ends, the deadline `until` passes or it has `largest` bytes."""
     parts: list[bytes] = []
     size = 0
     while size < largest:
@@ -163,11 +168,11 @@ def _line(descriptor: int, until: float, largest: int) -> bytes:
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], prepare: Callable[[], object] = lambda: None) -> None:
-    """Answer requests until the parent hangs up or is gone.
+    """Answer requests until the parent closes the pipe or ends.
 
     Args:
-        answer: Returns the reply to one request, as JSON data.
-        prepare: Called before the first request is read.
+        answer: Returns the reply to a request; both are JSON data.
+        prepare: Called once, before the first request is read.
     """
     reader, writer = take_pipes()
     end_with(int(sys.argv[1]))
@@ -178,12 +183,15 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], prepare: Callable[
 
 
 def error_reply(error: CoralError) -> dict[str, Any]:
-    """An error as JSON data, for a parent that raises it again."""
+    """An error as JSON data, for a parent that raises it again: name of its class, problem and remedy."""
     return {"error": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
 
 
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Standard input and output for requests and replies only: other readers find nothing, prints go to stderr."""
+    """Reserve standard input and output for requests and replies, and return them.
+
+    Other code of this process reads an empty standard input, and its prints go to standard error.
+    """
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -192,9 +200,9 @@ def take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def end_with(parent: int) -> None:
-    """End this process when its parent is gone.
+    """End this process when its parent process (id `parent`) has ended; polls once a second.
 
-    PDEATHSIG follows the thread that started us, which may end before its process: poll instead, once a second.
+    PDEATHSIG is no alternative: it follows the thread that started this process, which may end before the parent does.
     """
 
     def watch() -> None:

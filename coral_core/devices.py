@@ -1,9 +1,9 @@
-"""GPUs of this machine: which there are, which a process sees, and one for itself alone.
+"""GPUs of this machine: lists them, finds those visible to a process, and reserves one for a lane.
 
-Neither Docker nor a process pool gives a GPU to one lane only, so lanes share them out among themselves: a lane holds a
-lock on the store for the one it uses. The lock dies with its process, also by kill -9. Who contends for one GPU is on
-one machine, and so under one kernel, which keeps such locks also between containers and on a shared mount. Not covered:
-lanes of two stores on one machine, which do not see each other's locks.
+Neither Docker nor a process pool reserves a GPU for one lane, so lanes do it themselves: a lane holds a lock file in the
+store for the GPU that it uses. The kernel releases the lock when the process ends, also by kill -9. Lanes that compete for
+a GPU run on one machine and thus under one kernel, whose locks also hold between containers and on a shared mount. Not
+covered: lanes of two stores on one machine, which do not see each other's locks.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Gpu(NamedTuple):
 
 @lru_cache(maxsize=1)
 def gpus() -> tuple[Gpu, ...]:
-    """All GPUs of this machine or container; none where nvidia-smi is not there or does not answer."""
+    """All GPUs of this machine or container; empty if nvidia-smi is missing or does not answer within 30 seconds."""
     try:
         reply = subprocess.run(
             ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"],
@@ -45,14 +45,17 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
-    """Those that CUDA shows to a process, in its order: nvidia-smi lists them all, whatever CUDA_VISIBLE_DEVICES says."""
+    """The GPUs that CUDA shows to a process with this `environment`, in the order of CUDA_VISIBLE_DEVICES.
+
+    All GPUs are returned if the variable is not set, or if it names one that is unknown.
+    """
     named = environment.get(VISIBLE)
     if named is None:
         return gpus()
-    found = [_named(entry.strip()) for entry in named.split(",")]
-    if named and None in found:  # a slice of a GPU, say: nvidia-smi does not list those here
+    chosen = [_named(entry.strip()) for entry in named.split(",")]
+    if named and None in chosen:  # for example a MIG slice, which `gpus` does not list
         return gpus()
-    return tuple(gpu for gpu in found if gpu is not None)
+    return tuple(gpu for gpu in chosen if gpu is not None)
 
 
 def _named(entry: str) -> Gpu | None:
@@ -62,7 +65,10 @@ def _named(entry: str) -> Gpu | None:
 
 
 def is_given_one(environment: Mapping[str, str] = os.environ) -> bool:
-    """Has somebody chosen already: a person by CUDA_VISIBLE_DEVICES, or a container runtime by NVIDIA_VISIBLE_DEVICES?"""
+    """Whether a GPU was already chosen for a process with this `environment`.
+
+    CUDA_VISIBLE_DEVICES must name at most one GPU or, if it is not set, NVIDIA_VISIBLE_DEVICES (of container runtimes) one.
+    """
     named = environment.get(VISIBLE)
     if named is not None:
         return "," not in named
@@ -71,31 +77,47 @@ def is_given_one(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def fits(name: str, kind: str) -> bool:
-    """Is a GPU of this name of this kind? All parts of the kind are in the name: A100-40GB is NVIDIA A100-SXM4-40GB."""
+    """Whether the name of a GPU contains all parts of a kind, in any order and case.
+
+    Args:
+        name: Name of the GPU, as nvidia-smi prints it.
+        kind: Kind that is asked for; its parts are separated by hyphens or spaces.
+
+    Example:
+        >>> fits("NVIDIA A100-SXM4-40GB", "A100-40GB"), fits("NVIDIA A10G", "A100-40GB")
+        (True, False)
+    """
     parts = set(re.split(r"[\s-]+", name.casefold()))
     return set(re.split(r"[\s-]+", kind.casefold())) <= parts
 
 
 def to_choose_from(kind: str) -> tuple[Gpu, ...]:
-    """GPUs that a lane which wants `kind` may use: those of the kind, or all where there is none."""
-    seen = visible_gpus()
-    return tuple(gpu for gpu in seen if fits(gpu.name, kind)) or seen
+    """The visible GPUs of `kind`, or all visible GPUs if there is none of that kind."""
+    visible = visible_gpus()
+    return tuple(gpu for gpu in visible if fits(gpu.name, kind)) or visible
 
 
 class Taken(NamedTuple):
-    """A GPU that is this process's own until it ends, or `give_back`."""
+    """A GPU that is reserved until this process ends or calls `give_back`."""
 
     gpu: Gpu
     lock: int
     """Descriptor of the locked file."""
 
     def give_back(self) -> None:
-        """Let others have it."""
+        """Release the GPU for other lanes."""
         os.close(self.lock)
 
 
 def take_one(choice: Sequence[Gpu], folder: Path) -> Taken | None:
-    """The first of `choice` that nobody has, by a lock in `folder`; None when all are taken.
+    """Reserve the first free GPU.
+
+    Args:
+        choice: Candidates, in the order of preference.
+        folder: Folder of the lock files, which all lanes of the store share; it must exist.
+
+    Returns:
+        None when all are taken.
 
     Raises:
         OSError: `folder` cannot hold locks.
@@ -113,8 +135,8 @@ def take_one(choice: Sequence[Gpu], folder: Path) -> Taken | None:
 
 
 def _open(path: Path) -> int:
-    """Open to whom the folder is open: lanes of one machine may be different users."""
+    """Open a lock file with the permissions of its folder, since lanes of one machine may run as different users."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    with contextlib.suppress(PermissionError):  # another user's, who has opened it
+    with contextlib.suppress(PermissionError):  # the file of another user, who has set its permissions
         os.fchmod(lock, path.parent.stat().st_mode & 0o666)
     return lock

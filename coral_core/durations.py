@@ -2,7 +2,7 @@
 
 
 def clock(seconds: float) -> str:
-    """A duration in seconds as text.
+    """A duration as text: in seconds below a minute, otherwise M:SS or H:MM:SS.
 
     >>> clock(8), clock(187), clock(7387)
     ('8 s', '3:07', '2:03:07')

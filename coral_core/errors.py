@@ -1,20 +1,20 @@
-"""Errors that a person can act on.
+"""Errors that a user can act on.
 
-Every error raised on purpose derives from `CoralError` and says two things: the problem (which value, where it came
-from, what is wrong) and the remedy (what to do). Both are fields, so that no caller takes a sentence apart. A traceback
-is for bugs of ours only.
+Every error raised on purpose derives from `CoralError` and has two fields: the problem (which value, where it came from,
+what is wrong) and the remedy (what to do). No caller has to parse a sentence. Users see a traceback for bugs of CORAL-X
+only.
 """
 
 
 class CoralError(Exception):
-    """Root of all errors raised on purpose. Its text is the first line of the problem, the remedy, and what follows.
+    """Root of all errors raised on purpose. Its text is the first line of the problem, the remedy, then the other lines.
 
     Args:
-        problem: The value, where it came from and what is wrong with it; its first line stands alone.
-        remedy: What to do, as a whole sentence; empty where the problem says it.
+        problem: The value, where it came from and what is wrong with it; its first line is complete by itself.
+        remedy: What to do, as a whole sentence; empty when the problem includes it.
 
     Attributes:
-        exit_code: What the command line returns.
+        exit_code: Exit status of the command line for this error.
 
     Example:
         >>> error = CoralError("rank: 0 (c.yaml:3): not positive", remedy="Give a number from 1 to 256.")
@@ -41,7 +41,8 @@ class ConfigError(CoralError):
 
     Args:
         problem: As in `CoralError`; names the key and the value.
-        key: Where it stands in the configuration, for a reader who knows the file's lines.
+        key: Path of the key in the configuration, for a caller that knows the line of each key.
+        remedy: As in `CoralError`.
     """
 
     exit_code = 2
@@ -64,7 +65,7 @@ class StoreError(CoralError):
 
 
 class EngineError(CoralError):
-    """The engine process failed for a reason that is not the genome's fault; the job may be retried."""
+    """The engine process failed without evidence against the genome; the job may be retried."""
 
     exit_code = 4
 
@@ -74,20 +75,19 @@ class EngineDiedError(EngineError):
 
 
 class EngineTimeOutError(EngineError):
-    """A job took longer than its time limit: its request to the engine, its patches in the judge or the objective of a
-    plug-in. Whatever took so long was ended."""
+    """A job exceeded its time limit in the engine, in the judge or in the objective of a plug-in, and was ended."""
 
 
 class EngineMemoryError(EngineError):
-    """Memory ran out during a request. Whose fault that is, a run with nothing beside it tells."""
+    """Memory ran out during a request. It is evidence against the genome only if the job ran alone."""
 
 
 class BaseChangedError(EngineError):
-    """The base model in an engine's memory is not what was loaded: what this engine computed counts for nothing."""
+    """The base model in an engine's memory differs from what was loaded; results of this engine are not valid."""
 
 
 class AdapterError(EngineError):
-    """An adapter does not load exactly: another shape, another name, a value that is no number, an option not known here."""
+    """An adapter does not load exactly: a wrong shape or name, a value that is no number, or an unknown option."""
 
 
 class BaseModelError(CoralError):
@@ -97,7 +97,7 @@ class BaseModelError(CoralError):
 
 
 class BudgetClosedError(CoralError):
-    """The budget allows no more work, and nobody waits for it to open again."""
+    """The budget allows no more work, and the caller does not wait for it to open again."""
 
     exit_code = 7
 
@@ -109,9 +109,11 @@ class JudgeError(CoralError):
 
 
 class Infeasible(CoralError):  # noqa: N818 (a finding about a genome, not a fault)
-    """A genome cannot be trained or evaluated on evidence of its own (NaN, out of memory, absent module).
+    """A genome cannot be trained or evaluated, and the cause is the genome itself (NaN, out of memory, missing module).
 
-    `reason` is one of the stable words in `coral_core.jobs.jobs.InfeasibleReason`.
+    Args:
+        reason: One of `coral_core.jobs.jobs.InfeasibleReason`.
+        problem: As in `CoralError`.
     """
 
     def __init__(self, reason: str, problem: str) -> None:

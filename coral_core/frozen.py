@@ -1,4 +1,4 @@
-"""The base of every record that crosses a process or is written to disk."""
+"""Base class of all records that are exchanged between processes or written to disk."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ _CHOICES = {"null": "not set", "string": "text", "integer": "number", "number": 
 
 
 def _title(name: str, field: FieldInfo | ComputedFieldInfo) -> str:
-    """Label of a field in a form: ``held_out`` is Held out. Without it, forms show the names of classes."""
+    """Label of a field in a form: ``held_out`` becomes Held out. Without labels, forms show names of classes."""
     first, *rest = (_CAPITALS.get(word, word) for word in name.split("_"))
     return " ".join([first[:1].upper() + first[1:], *rest])
 
 
 def _name_choices(schema: dict[str, Any]) -> None:
-    """Choices such as "a number or nothing" get words; forms would offer Python's float and None."""
+    """Add titles to the alternatives of a field such as "number or null", for forms that show them."""
     for field in schema.get("properties", {}).values():
         for choice in field.get("anyOf", ()):
             if choice.get("type") in _CHOICES:
@@ -36,7 +36,7 @@ class Frozen(BaseModel):
         frozen=True,
         extra="forbid",
         validate_default=True,
-        allow_inf_nan=False,  # JSON has neither, and in a comparison NaN is always wrong
+        allow_inf_nan=False,  # JSON has neither, and comparisons with NaN are always false
         field_title_generator=_title,
         json_schema_extra=_name_choices,
     )

@@ -1,4 +1,4 @@
-"""Genomes: heavy genes need a training, light genes need only an evaluation.
+"""Genomes: a change of heavy genes needs a training, a change of light genes an evaluation only.
 
 >>> light = GREEDY.model_copy(update={"temperature": 0.3})
 >>> light.digest() == GREEDY.digest()  # without effect under greedy decoding
@@ -60,16 +60,16 @@ class LightGenes(Frozen):
 
 
 GREEDY = LightGenes(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, token_limit=128, sampling=False)
-"""Neutral decoding."""
+"""Greedy decoding, with neutral values for the genes of sampling."""
 
 
 def neutral(most_tokens: int) -> LightGenes:
-    """Greedy decoding with the largest token limit that genomes may have: for the scores of base model and default LoRA."""
+    """Greedy decoding with `most_tokens` new tokens per patch at most; used for the base model and the default LoRA."""
     return GREEDY.model_copy(update={"token_limit": most_tokens})
 
 
 class Automaton(Frozen):
-    """The seed of a genome: a binary torus, an outer-totalistic rule, a number of steps (search/automaton.py)."""
+    """A cellular automaton that expresses genes: binary torus, outer-totalistic rule, number of steps (search/automaton.py)."""
 
     grid: tuple[tuple[int, ...], ...] = Field(description="Rows of cells, 0 or 1.")
     rule: int = Field(ge=0, lt=2**18, description="18 bits: bit 9*cell + neighbours is the next state.")
@@ -105,15 +105,20 @@ class Genome(Frozen):
     lineage: Lineage
 
     def genes_digest(self) -> str:
-        """Identity of the genes alone: two genomes with equal genes are the same candidate."""
+        """Digest of the genes without id and origin: two genomes with equal genes are the same candidate."""
         return digest({"heavy": self.heavy.model_dump(mode="json"), "light": self.light.effective()})
 
 
 def genome_id(generation: int, slot: int) -> str:
     """The id of a genome in its run.
 
-    >>> genome_id(3, 12)
-    'g003-012'
+    Args:
+        generation: Number of the generation, from 0.
+        slot: Place in the generation, from 0.
+
+    Example:
+        >>> genome_id(3, 12)
+        'g003-012'
     """
     return f"g{generation:03d}-{slot:03d}"
 
@@ -126,15 +131,15 @@ DEFAULT_LORA = HeavyGenes(
     adapter="lora",
     learning_rate=5e-3,
 )
-"""The customary first choice; its learning rate suits coral-tiny (see `default_lora`)."""
+"""The usual LoRA settings, with a learning rate for coral-tiny (see `default_lora`)."""
 
 
 def default_lora(base_model: str, modules: Sequence[str] = ()) -> HeavyGenes:
-    """The default LoRA: rank 8, alpha 16; learning rate 5e-3 for coral-tiny, the customary 2e-4 for other models.
+    """The default LoRA: rank 8, alpha 16; learning rate 5e-3 for coral-tiny and the rehearsal, 2e-4 for other models.
 
     Args:
         base_model: Name of the base model.
-        modules: Customary targets of its architecture (coral_core/lm/targets.py); empty: q, k, v, o projections.
+        modules: Usual target modules of its architecture (coral_core/lm/targets.py); empty for the q, k, v, o projections.
 
     Example:
         >>> default_lora("coral-tiny").learning_rate, default_lora("codellama/CodeLlama-7b-hf").learning_rate

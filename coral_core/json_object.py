@@ -1,8 +1,8 @@
 """Reads untrusted JSON: files of runs and stores, which people, crashes and other programs may have changed.
 
-pydantic's parser refuses what Python's own accepts beyond JSON (NaN, numbers of more than 4,300 digits, lone surrogates)
-and nesting of more than 200 levels; a key that stands twice in an object is refused here. Not covered: numbers beyond all
-floats, which are read as infinite (`Frozen` refuses them in a record).
+pydantic's parser refuses what Python's parser accepts beyond JSON (NaN, numbers of more than 4,300 digits, lone
+surrogates), and nesting of more than 200 levels. Repeated keys in an object are refused here. Not covered: numbers too
+large for a float, which are read as infinity (`Frozen` refuses them in a record).
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import from_json
 
 VALUES = 4_000_000
-"""Members of lists and objects together: what a reader's memory must hold, whatever the size of the file."""
+"""Largest number of members of all lists and objects together, which bounds a reader's memory."""
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
@@ -24,7 +24,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
         text: JSON; bytes are UTF-8.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, no object, holds a key twice or an invalid number, or is nested too deeply or
+        ValueError: it is no JSON in UTF-8, is no object, has a repeated key or an invalid number, or is nested too deeply or
             too large.
 
     Example:
@@ -41,11 +41,11 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def json_value(text: str | bytes) -> Any:
-    """The value in a JSON text. Args and Raises as `json_object`, of any type."""
+    """The value in a JSON text, of any type. Arguments and errors are those of `json_object`."""
     data = text.encode() if isinstance(text, str) else text
     if _count(data) > VALUES and _count(_STRING.sub(b"", data)) > VALUES:
         raise ValueError(f"more than {VALUES} values")
-    from_json(data, allow_inf_nan=False)  # raises for what is no JSON
+    from_json(data, allow_inf_nan=False)  # raises ValueError for a text that is no JSON
     return json.loads(data, object_pairs_hook=_object)
 
 

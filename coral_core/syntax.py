@@ -1,11 +1,10 @@
-"""Thread-safe parsing, and facts of a syntax tree: names bound at its top level, depth, number of statements.
+"""Thread-safe parsing, and properties of a syntax tree: names bound at its top level, depth, number of statements.
 
-`parse` is `ast.parse` under a lock. CPython before 3.11.8 and 3.12.1 counts the depth of the tree under construction in
-one place for all threads (gh-106905), so two threads that parse at once raise "SystemError: AST constructor recursion
-depth mismatch" now and then (about once in a hundred evaluations). Threads of libraries do not take the lock, hence the
-retries.
+`parse` is `ast.parse` under a lock. CPython before 3.11.8 and 3.12.1 has one counter of the tree depth for all threads
+(gh-106905); two threads that parse at the same time sometimes raise "SystemError: AST constructor recursion depth
+mismatch" (about once in a hundred evaluations). It retries, because threads of libraries do not take the lock.
 
-Texts of models are parsed in a process of their own (`scoring.text_process`): a hostile text can cost minutes and
+Texts of models are parsed in a separate process (`scoring.text_process`), since a hostile text can take minutes and
 gigabytes.
 """
 
@@ -14,6 +13,7 @@ import threading
 
 _one_at_a_time = threading.RLock()
 TRIES = 5
+"""Attempts to parse a text while other threads interfere."""
 UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError, SystemError)
 """Errors of `parse` for a text that has no tree."""
 
@@ -30,9 +30,12 @@ def parse(source: str | bytes) -> ast.Module:
 
 
 def bound_names(statement: ast.stmt) -> set[str]:
-    """Names of the module that a statement at its top level binds when it runs, in whatever block or pattern.
+    """Names of the module that a statement at its top level binds when it runs, also in nested blocks and patterns.
 
-    Not covered: names that only running it can tell (star imports, `exec`, `globals()`).
+    Not covered: names that are known only when it runs (star imports, `exec`, `globals()`).
+
+    >>> sorted(bound_names(parse("for a, b in pairs:\\n    import os.path").body[0]))
+    ['a', 'b', 'os']
     """
     names: set[str] = set()
     waiting: list[tuple[ast.AST, bool]] = [(statement, False)]
@@ -78,7 +81,7 @@ def functions_at_top(tree: ast.Module) -> list[str]:
 
 
 def depth(tree: ast.AST) -> int:
-    """Levels of nested nodes, counted without recursion, which a deep tree would overflow."""
+    """Number of levels of nested nodes, counted without recursion, since a deep tree would overflow the stack."""
     deepest, waiting = 0, [(tree, 1)]
     while waiting:
         node, level = waiting.pop()
@@ -88,7 +91,7 @@ def depth(tree: ast.AST) -> int:
 
 
 def statements(tree: ast.AST) -> int:
-    """Number of statements without `pass`, docstrings, bare constants and bare annotations.
+    """Number of statements; `pass`, docstrings, bare constants and bare annotations are not counted.
 
     >>> statements(parse("def f():\\n    'A docstring.'\\n    return 1"))
     2

@@ -1,7 +1,7 @@
-"""The time limit of one job: what is left of it, and the error when nothing is.
+"""The time limit of one job: the time left, and the error when it is exceeded.
 
-It counts work and nothing else: its clock starts when problems and base model are in memory, which a lane does for
-many jobs, and no job waits in a lane.
+The limit covers the work on the job only. Its clock starts when problems and base model are in memory, since a lane loads
+them once for many jobs.
 """
 
 import time
@@ -11,11 +11,19 @@ from contextlib import contextmanager
 from coral_core.errors import EngineTimeOutError
 
 LOADING_SECONDS = 3600.0
-"""Most that problems and base model may take to be there, before whoever watches the lane takes it for stuck."""
+"""Longest time to load problems and base model, before the supervisor of the lane takes it for stuck."""
 
 
 class TimeLimit:
-    """One job's limit of `seconds`."""
+    """Time limit of one job.
+
+    Args:
+        seconds: Seconds of work that the job may take.
+
+    Example:
+        >>> TimeLimit(60).left()
+        60
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -23,21 +31,21 @@ class TimeLimit:
         self._begun: float | None = None
 
     def begin(self) -> None:
-        """The work begins."""
+        """Start the clock, when the work on the job begins."""
         self._begun = time.monotonic()
 
     def left(self) -> float:
-        """Seconds of work that are left; all of them before it has begun."""
+        """Seconds of work that are left, negative when exceeded; the whole limit before `begin`."""
         return self.seconds if self._begun is None else self._begun + self.seconds - time.monotonic()
 
     def overdue(self) -> float:
-        """Seconds since somebody should have ended the job; negative while it may go on."""
+        """Seconds since the job should have been ended; negative while it may go on. Before `begin` loading is limited."""
         if self._begun is None:
             return time.monotonic() - self._made - LOADING_SECONDS
         return -self.left()
 
     def over(self, what: str) -> EngineTimeOutError:
-        """The error of a job whose time ran out during `what`."""
+        """The error of a job that exceeded its limit during `what`, a noun phrase."""
         return EngineTimeOutError(
             f"{what} took longer than what was left of the job's {self.seconds:.0f} s and was ended. Raise infra minutes, or lower the "
             "work per job."
@@ -45,7 +53,7 @@ class TimeLimit:
 
     @contextmanager
     def during(self, what: str) -> Iterator[None]:
-        """Turn a `TimeoutError` from within into the job's own time-out."""
+        """Turn a `TimeoutError` raised inside the ``with`` block into the error of `over`."""
         try:
             yield
         except TimeoutError:

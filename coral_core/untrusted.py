@@ -1,7 +1,7 @@
 """Escapes untrusted text (of models, problems, errors, logs) for display.
 
-`visible` is for terminals, `inline` for Markdown. Not covered: HTML, which its template escapes, and rich's own markup
-(give rich a `Text`, never a string with foreign words in it).
+`visible` is for terminals, `inline` for Markdown. Not covered: HTML, which its template escapes, and the markup of rich
+(pass untrusted text to rich as a `Text`, never as a string).
 """
 
 import logging
@@ -10,14 +10,14 @@ import re
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
 )
-"""C0 and C1 controls but newline and tab; marks that turn the direction of writing; signs without width; halves of surrogate pairs, which cannot be
-encoded."""
+"""C0 and C1 controls except newline and tab, marks of writing direction, zero-width characters, and lone surrogates, which cannot
+be encoded."""
 _PLAIN = re.compile(r"(?!.*(?://|www\.))[\w ,;:.%()=+/'±α·…–-]*", re.ASCII | re.IGNORECASE)
 _TICKS = re.compile("`+")
 
 
 def visible(text: str) -> str:
-    """`text` with each control character spelt out (``\\x1b``), so that a terminal shows it instead of acting on it.
+    """`text` with each control character escaped (``\\x1b``), so that a terminal shows it instead of executing it.
 
     >>> visible("\\x1b]0;gone\\x07")
     '\\\\x1b]0;gone\\\\x07'
@@ -26,7 +26,7 @@ def visible(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """As `visible`, for names: newlines and tabs are spelt out, too.
+    """As `visible`, with newlines and tabs escaped as well; for names.
 
     >>> on_one_line("two\\nlines")
     'two\\\\x0alines'
@@ -35,14 +35,14 @@ def on_one_line(text: str) -> str:
 
 
 class VisibleFormatter(logging.Formatter):
-    """Formats log lines without control characters: file names, lanes and judges put untrusted text into them."""
+    """Formats log lines with control characters escaped, since they may hold untrusted text, such as file names."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
 
 
 def in_a_line(error: BaseException) -> str:
-    """Class and first line of an error; its traceback stands in the log.
+    """Class and first line of an error, at most 500 characters.
 
     >>> in_a_line(ValueError("no such thing\\nand more"))
     'ValueError: no such thing'
@@ -52,10 +52,10 @@ def in_a_line(error: BaseException) -> str:
 
 
 def inline(text: str) -> str:
-    """`text` for one line of Markdown: as it is when nothing in it means anything there, else as code.
+    """`text` for one line of Markdown: unchanged if it holds no markup, otherwise as code.
 
-    In code there are no images, links, headings or HTML; backslashes would not do, since renderers look for addresses
-    after they have taken them out.
+    Code holds no images, links, headings or HTML. Backslash escapes would not suffice, since renderers detect addresses
+    after removing them.
 
     >>> inline("loss is NaN at step 12"), inline("![x](http://a/b)")
     ('loss is NaN at step 12', '`![x](http://a/b)`')
@@ -65,7 +65,11 @@ def inline(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """`text` as code in Markdown, whatever backticks it holds."""
+    """`text` as inline code in Markdown, with a fence that is longer than any run of backticks in it.
+
+    >>> code("a `b` c")
+    '`` a `b` c ``'
+    """
     line = visible(" ".join(text.split()))
     if "`" not in line:
         return f"`{line}`" if line else ""
