@@ -1,4 +1,4 @@
-"""`coral budget`: what an evolution may spend, what was spent, and whether the next job may start."""
+"""`coral budget`: limits and spending of an evolution, and whether its next job may start."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from flows.cli.places import AsJson, Runs, store_of
 
 
 def budget(run: str = "latest", /, *, runs: Runs = "runs", as_json: AsJson = False) -> None:
-    """Show limits, spending and forecast of RUN, and what its store cost day by day.
+    """Show limits, spending and forecast of RUN, and the cost of its store by day.
 
     Args:
         run: Id of a run, the beginning of one, `latest`, or the path of its folder.

@@ -1,4 +1,4 @@
-"""`coral config check|show|schema`, and how commands read a configuration that may be left out."""
+"""`coral config check|show|schema`, and the reading of a configuration that may be left out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ from flows.cli.places import AsJson, Overrides
 
 
 def configured(config: Path | None, overrides: Sequence[str], source: str = "the command line") -> RunConfig:
-    """The configuration of a command where CONFIG may be left out: then the defaults, with `overrides`.
+    """Read the configuration of a command whose CONFIG may be left out.
 
     Args:
-        config: The file, if one was given.
-        overrides: Values of --set.
-        source: What errors call the configuration where there is no file.
+        config: The file; None: the defaults.
+        overrides: Values of --set (section.key=value).
+        source: Name of the configuration in errors where there is no file.
     """
     return load_config(config, overrides) if config is not None else parse_config("", source, overrides)
 
@@ -70,5 +70,5 @@ def schema() -> None:
 
 
 def print_notes(notes: Sequence[str]) -> None:
-    """Print what a check left out, one line each."""
+    """Print the notes of a check about what it did not look at, one line each."""
     echo(*(words(f"not checked here: {note}", "dim") for note in notes))

@@ -1,4 +1,4 @@
-"""`coral doctor`: is this machine fit, and the installation that it belongs to?"""
+"""`coral doctor`: checks this machine, and the installation that it belongs to."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,6 +1,6 @@
-"""`coral evolve --dry-run`: what would run, from the store as it is; starts nothing.
+"""`coral evolve --dry-run`: the plan of a run, with what the store already has; starts nothing.
 
-Everything here is of bounded size, whatever the configuration says: what would take long is left out, and said.
+The work is bounded, whatever the configuration says: steps that would take long are left out, and the output says so.
 """
 
 import os
@@ -30,23 +30,23 @@ from flows.cli.markup import echo, print_json, words
 
 SECONDS_TRAINING = 7.0
 SECONDS_EVALUATION = 4.0
-"""Per job on one core of a laptop, with coral-tiny and the defaults: what a guess begins with."""
+"""Seconds per job on one core of a laptop, with coral-tiny and the defaults; the base of a guess."""
 SECONDS_FIRST_GENERATION = 1.5
-"""Work that drawing the first generation may take here."""
+"""Longest time that drawing the first generation may take here."""
 MOST_PAIRS = 400
 MOST_PROBLEMS = 600
-"""Training pairs and problems of the built-in source that are made to look adapters up in the store."""
+"""Largest numbers of training pairs and built-in problems that are built to look adapters up in the store."""
 MOST_WEIGHTS = 128 * 2**20
-"""Bytes of a base model that are hashed for the same reason."""
+"""Largest base model, in bytes, that is hashed for the same reason."""
 MOST_RUNS = 20
-"""Latest runs among which the pace is looked for."""
+"""Number of latest runs that are searched for a pace."""
 MOST_TIMINGS = 2**20
-"""Bytes at the end of their timings that are read."""
+"""Bytes that are read from the end of their timings."""
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """How many jobs run at a time."""
+    """How many jobs run at a time: of each kind, and of both `together`."""
 
     training: int
     evaluation: int
@@ -60,7 +60,7 @@ class Lanes:
 
 @dataclass(frozen=True)
 class Pace:
-    """Mean seconds of a training and of an evaluation, and the run that they were measured in; empty: a guess."""
+    """Mean seconds of a training and of an evaluation, and the run that they were measured in ("": a guess)."""
 
     training: float
     evaluation: float
@@ -68,18 +68,18 @@ class Pace:
 
 
 def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str] = ()) -> None:
-    """Print the plan: jobs at most, what the store already has of the first generation, estimated time.
+    """Print the plan: largest number of jobs, adapters of the first generation in the store, estimated time.
 
     Args:
         config: A configuration that passed `coral_core.evolution.preflight.check`.
         edition: Of the run that would be.
         as_json: Print JSON.
-        notes: What the check did not look at.
+        notes: What that check could not look at, one sentence each.
     """
     search = config.search
     identity = identify_run(config, edition)
     folder = RunFolder.of(config, identity)
-    # where jobs run on this machine the evolution looks at the model anew, and so does this
+    # where jobs run on this machine the evolution identifies the model again, so frozen identities are not used
     asked = frozen_identities(folder, config.infra) if config.infra.executor == "work-pools" else None
     planner = Planner(config, identity, asked)
     start = _start(folder, config)
@@ -124,14 +124,14 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
 
 
 def _start(folder: RunFolder, config: RunConfig) -> Start:
-    """What the run starts from; earlier runs are read only where it would begin with one of them."""
+    """The start of the run; earlier runs are read only where it would start from one of them."""
     if (frozen := read_start(folder)) is not None:
         return frozen
     return find_start(config, folder.run_id) if config.search.start_from != "nothing" else Start()
 
 
 def _stored(planner: Planner, adapters: Iterable[HeavyGenes]) -> int | None:
-    """How many of `adapters` the store has; None where their digests would take long to compute here."""
+    """Number of `adapters` that the store has; None where their digests would take long to compute."""
     config, folder = planner.config, Store(planner.config.store.path).root / "adapters"
     if not folder.is_dir() or not any(os.scandir(folder)):
         return 0
@@ -149,7 +149,7 @@ def _stored(planner: Planner, adapters: Iterable[HeavyGenes]) -> int | None:
 
 
 def _quickly_identified(config: RunConfig) -> bool:
-    """Is the base model here, and small?"""
+    """Whether the base model is on this machine and at most `MOST_WEIGHTS` large."""
     if is_rehearsal(config.base_model):
         return True
     folder = local_path(config.base_model)
@@ -159,7 +159,7 @@ def _quickly_identified(config: RunConfig) -> bool:
 
 
 def lanes_of(infra: InfraConfig) -> Lanes:
-    """How many lanes the executor has at most, by its configuration (and this machine's cores, for `local`)."""
+    """Largest numbers of lanes of the executor, from its configuration (for `local` also this machine's cores)."""
     if infra.executor == "inline":
         return Lanes(1, 1, 1)
     training, evaluation = infra.training.lanes, infra.evaluation.lanes
@@ -170,9 +170,16 @@ def lanes_of(infra: InfraConfig) -> Lanes:
 
 
 def estimate(jobs: JobCount, lanes: Lanes, pace: Pace, population: int) -> float:
-    """Seconds at most: each kind on its own lanes at the same time, and both on no more than all of them together.
+    """Estimated seconds of a run in which nothing is reused: the largest of three bounds.
 
-    A generation has no more jobs of a kind than genomes, so more lanes than those stay idle.
+    The bounds are the trainings on their lanes, the evaluations on theirs, and both kinds on all lanes together. Lanes
+    beyond the size of a generation count as idle.
+
+    Args:
+        jobs: Largest numbers of trainings and evaluations.
+        lanes: Lanes of each kind, and together.
+        pace: Seconds per job.
+        population: Genomes of a generation.
     """
     training, evaluation = jobs.trainings * pace.training, jobs.evaluations * pace.evaluation
     return max(
@@ -193,7 +200,7 @@ def _estimate_text(config: RunConfig, seconds: float | None, pace: Pace | None) 
 
 
 def find_pace(config: RunConfig) -> Pace | None:
-    """The pace of the latest run here whose jobs are of the same kind; else a guess, for coral-tiny alone; else None."""
+    """The pace of the latest run whose jobs are comparable; without one a guess for coral-tiny, None for other models."""
     wanted = _kind(config)
     for folder in reversed(run_folders(config.runs)[-MOST_RUNS:]):
         with suppress(CoralError, OSError):
@@ -210,7 +217,7 @@ def find_pace(config: RunConfig) -> Pace | None:
 
 
 def _kind(config: RunConfig) -> tuple[object, ...]:
-    """What makes jobs take as long as each other: model, recipe, decoding, size of the fitness split, and where they run."""
+    """Everything that jobs must share to be comparable in time: model, recipe, decoding, problems, and where they run."""
     infra = config.infra
     where = (infra.training.deployment, infra.evaluation.deployment) if infra.executor == "work-pools" else ("here",)
     problems = (config.problems.source, config.problems.path, config.problems.fitness, config.problems.retention)
@@ -218,7 +225,7 @@ def _kind(config: RunConfig) -> tuple[object, ...]:
 
 
 def _measured(folder: RunFolder) -> Pace | None:
-    """Mean seconds of the jobs that a run did; None when it did none of one kind."""
+    """Mean seconds of the jobs that a run did, without cache hits; None when it did none of one kind."""
     with open_file(folder.path / "timings.jsonl", LINES) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - MOST_TIMINGS))
         lines = file.read(MOST_TIMINGS).split(b"\n")

@@ -90,7 +90,21 @@ def run_it(
     keep_server: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Run `config` in this process, with a board; start a local server where no API is configured."""
+    """Run an evolution in this process and show it; start a local server where no API is configured.
+
+    Args:
+        config: The whole configuration.
+        source: File that it was read from, for the first line of output.
+        edition: Edition of the run, from 1.
+        overrides: Values of --set that `config` contains; recorded with the run.
+        port: Port of the local server; 0 takes a free one.
+        keep_server: Leave the local server running.
+        as_json: Print the report as JSON to stdout, and all other output to stderr.
+
+    Raises:
+        ConfigError: Work pools are asked for, but no API is configured and `coral up` is not running.
+        SystemExit: A signal stopped the run; 130 for Ctrl-C, 143 for SIGTERM.
+    """
     out = Console(stderr=as_json, highlight=False, soft_wrap=True)
     folder = RunFolder.of(config, identify_run(config, edition))
     refuse_if_held(folder.path)
@@ -98,7 +112,9 @@ def run_it(
         refuse_without_installation()
     out.print(f"run [bold]{marked(folder.run_id)}[/] from {marked(source)}")
     export_defaults(QUIET_CONSOLE)
-    signal.signal(signal.SIGTERM, _terminated)  # Prefect sends it on to who was there before, when its flow has ended
+    signal.signal(
+        signal.SIGTERM, _terminated
+    )  # after its flow Prefect passes SIGTERM on to the handler that was set before
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:
         out.print(f"Prefect UI {ui_url(url)} (ready after {time.perf_counter() - started:.0f} s)")
@@ -108,7 +124,7 @@ def run_it(
             with _quiet_logs(), watched(folder, out):
                 asyncio.run(flow(config, edition=edition, overrides=overrides))
         except BaseException as error:
-            code = _stop_code(shutdown_cause() or error)  # the server may be away, and say so last
+            code = _stop_code(shutdown_cause() or error)  # `error` may be a later one, of a server that does not answer
             if code is None:
                 raise
             out.print(f"[yellow]stopped[/]: finished work is kept. Go on with: coral resume {marked(folder.path)}")
@@ -125,7 +141,7 @@ def run_it(
 
 
 def _stop_code(error: BaseException) -> int | None:
-    """Exit code of a stop that somebody asked for (Ctrl-C, kill); None for an error."""
+    """Exit code of a requested stop (Ctrl-C, SIGTERM); None for an error."""
     from prefect.exceptions import CancelledRun, TerminationSignal
 
     if isinstance(error, KeyboardInterrupt | CancelledRun | asyncio.CancelledError):
@@ -140,7 +156,7 @@ def _terminated(*_: object) -> None:
 
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """Warnings of ours go to stderr in one line each."""
+    """Print warnings of CORAL-X to stderr, one line each, while the body runs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(VisibleFormatter("%(levelname)s: %(message)s"))

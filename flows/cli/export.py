@@ -1,7 +1,7 @@
-"""`coral export mlflow` and `coral export wandb`: a run's history for other tools, by their own libraries.
+"""`coral export mlflow` and `coral export wandb`: write a run's history for other tools, with their own libraries.
 
-Both libraries are extras. Nothing goes over a network unless the tracking address given to
-MLflow is one; Weights & Biases runs are written offline, for ``wandb sync``.
+Both libraries are extras. Nothing is sent over a network unless the tracking store given to MLflow is a server; Weights &
+Biases runs are written offline, for ``wandb sync``.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ from flows.cli.markup import words
 from flows.cli.places import Runs, store_of
 
 LONGEST = 5_000
-"""Characters of a parameter; MLflow takes 6,000."""
+"""Largest number of characters of a parameter; MLflow accepts 6,000."""
 BATCH = 100
 
 
 OUTCOMES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
-"""How MLflow calls a run that no longer runs; one that does is left running."""
+"""Outcome of a run -> MLflow's status; a running run stays running there."""
 
 
 class ExportError(CoralError):
-    """The other tool did not take the run."""
+    """The other tool refused the run."""
 
 
 def mlflow(
@@ -62,7 +62,7 @@ def mlflow(
     if "://" not in uri:
         uri = Path(uri).expanduser().absolute().as_uri()
     if uri.startswith("file:"):
-        # MLflow 3 asks for this word before it writes plain files; they need no database and no server
+        # MLflow 3 requires this variable for plain files, which need no database and no server
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     with _tracked(folder) as data:
         number = _written_to_mlflow(library, uri, data)
@@ -103,7 +103,7 @@ def wandb(
 
 
 def _without_password(uri: str) -> str:
-    """The address without a password that may be in it."""
+    """`uri` with user name and password replaced by ``***``."""
     return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
@@ -118,7 +118,7 @@ def _library(name: str, extra: str) -> Any:
 
 @contextlib.contextmanager
 def _tracked(folder: RunFolder) -> Iterator[Tracked]:
-    """What to export; the report is made anew and nowhere left: the folder may be somebody else's."""
+    """The data to export. The report is built in a temporary folder, since the run's folder may belong to another user."""
     from coral_core.report.report_files import write_report
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""`coral health`: is the installation well? For people, and for monitors by its exit code."""
+"""`coral health`: checks an installation, for users and, by its exit code, for monitors."""
 
 import time
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ def health(
 
 
 def find_api() -> "tuple[str | None, ConfigError | None]":
-    """The API that is meant at this moment, or why there is none: `coral up` may come later, or on another port."""
+    """The API in use now, or None and the reason. Read at each call, since `coral up` may run later, or on another port."""
     from coral_core.errors import ConfigError
     from flows.installation.local_stack import known_api
 
@@ -54,7 +54,15 @@ def find_api() -> "tuple[str | None, ConfigError | None]":
 
 
 def collect(checks: "Iterable[Check]", show: bool) -> "list[Check]":
-    """All `checks`; with `show` each is printed as soon as it has run."""
+    """Run all checks.
+
+    Args:
+        checks: The checks, which run when they are iterated over.
+        show: Print each as soon as it has run.
+
+    Returns:
+        All of them.
+    """
     found = []
     for check in checks:
         found.append(check)
@@ -64,7 +72,12 @@ def collect(checks: "Iterable[Check]", show: bool) -> "list[Check]":
 
 
 def print_check(out: Console, check: "Check") -> None:
-    """A line for what was seen, and one below for what to do; wrapped under itself on a terminal, whole in a pipe."""
+    """Print one line for the finding, and one below for the remedy.
+
+    Args:
+        out: On a terminal lines are wrapped within their column, elsewhere (pipes) each stays whole.
+        check: The check.
+    """
     found = words(check.found + (f": {check.text}" if check.text else ""), COLOURS[check.state])
     lines = [found, *([words(f"→ {check.todo}")] if check.todo else [])]
     if not out.is_terminal:

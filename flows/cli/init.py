@@ -19,8 +19,8 @@ def init(
 ) -> None:
     """Write a commented configuration to start from.
 
-    With --from DIR the tests of DIR are run once, the functions that they call become
-    problems, and the configuration fits what was found; what cannot be used is listed.
+    With --from DIR the tests of DIR are run once, and the functions that they call become
+    problems. The configuration is fitted to them; functions that cannot be used are listed.
 
     Args:
         file: Where to write it.

@@ -1,4 +1,4 @@
-"""`coral setup`, `up`, `down` and `drain`: the installation that work pools need."""
+"""`coral setup`, `up`, `down` and `drain`: set up and stop the installation that work pools need."""
 
 import re
 import time
@@ -101,9 +101,18 @@ class PoolOptions:
     gpus: bool = True
 
     def place(self, url: str) -> Place:
-        """What templates are rendered with; `url` is the configured API. Raises `ConfigError` for options that do not fit."""
+        """The options that templates are rendered with.
+
+        Args:
+            url: The configured API; containers use it unless `api_url` is given.
+
+        Raises:
+            ConfigError: Options contradict each other, or a value is malformed.
+        """
         code, layers = (list(filter(None, given or ())) for given in (self.code_root, self.allow_missing_layer))
-        api_url = "" if self.type == "process" else self.api_url or url  # processes have the address of their worker
+        api_url = (
+            "" if self.type == "process" else self.api_url or url
+        )  # processes inherit the address from their worker
         for problem, remedy in self._mistakes(code, layers, api_url):
             raise ConfigError(problem, remedy=remedy)
         labels = {"coral-a100": self.training_node_label, "coral-a10g": self.evaluation_node_label}
@@ -118,7 +127,7 @@ class PoolOptions:
         )
 
     def _mistakes(self, code: list[str], layers: list[str], api_url: str) -> Iterator[tuple[str, str]]:
-        """What is wrong with the options, and what to do about each."""
+        """Problem and remedy of each wrong option."""
         paths = [("--code-root", folder) for folder in code]
         if self.type == "process":
             known = [(option, value, "CORAL_ROOTS_CODE") for option, value in paths]
@@ -126,7 +135,7 @@ class PoolOptions:
             for option, value, variable in known:
                 remedy = f"Flow runs that are processes have {variable} of their worker's environment: set it there."
                 yield f"{option} {value}: is for containers", remedy
-        else:  # a colon stands between host and container, and in lists
+        else:  # no colon: it separates host and container path, and the items of a list
             for option, path in [("--store", self.store), *paths]:
                 if not path.startswith("/") or ":" in path:
                     yield f"{option} {path}: is a path in containers", "Give an absolute path without a colon."
@@ -201,7 +210,7 @@ def up(*, port: int = 4200, workdir: Path | None = None, auth: bool | None = Non
         workdir: Where evolutions and lanes start; this folder by default.
         auth: Whether the server asks for a key from now on; by default as last time.
     """
-    from coral_core.lanes.allowed_paths import Roots  # late: it knows all sources of problems
+    from coral_core.lanes.allowed_paths import Roots  # late: it imports all sources of problems
     from flows.prefect_api.local_server import coral_home, join, refuse_beside_configured
 
     place = (workdir or Path.cwd()).absolute()
@@ -306,7 +315,7 @@ def drain(pool: str, /, *, minutes: float = 60, undo: Flag = False) -> None:
         return
     for line in run(url, pool, minutes * 60):
         console.print(line)
-    if read_state().get("url") == url:  # those of coral up may serve another API
+    if read_state().get("url") == url:  # workers of coral up may serve another API
         for what in end_workers({pool}):
             console.print(f"ended {what}")
     console.print(f"pool {pool} is paused and idle. Go on with: coral drain {pool} --undo")

@@ -1,4 +1,4 @@
-"""`coral jobs` and `coral submit`: the queue of the work pools, by hand."""
+"""`coral jobs` and `coral submit`: list, repair and fill the queue of the work pools by hand."""
 
 import os
 import sys
@@ -33,13 +33,13 @@ Genes = Annotated[
     Path | None, Parameter(help="JSON with heavy and light genes (coral show --json); else the default LoRA.")
 ]
 POOLS = {"training": "training", "coral-a100": "training", "evaluation": "evaluation", "coral-a10g": "evaluation"}
-"""How `coral jobs clear` calls the queues: by their own names, or by those of the pools that `coral setup` makes."""
+"""Names that `coral jobs clear` accepts for a queue: its own, and that of its pool of `coral setup`."""
 COLOURS = {"waiting": "yellow", "running": "cyan", "failed": "red"}
 
 
 @dataclass(frozen=True)
 class ListedJob:
-    """A job of the queue: it waits, is claimed by a lane, or has failed for good."""
+    """A job of the queue that waits, is claimed by a lane (`claim`), or has failed for good (`failed`)."""
 
     queue: JobQueue
     ticket: Ticket
@@ -52,7 +52,7 @@ class ListedJob:
 
 
 def listed_jobs(path: str | Store) -> Iterator[ListedJob]:
-    """Every job that waits, runs or failed. Raises `ConfigError` where there is no store."""
+    """All jobs that wait, run or failed, of both queues. Raises `ConfigError` where there is no store."""
     store = path if isinstance(path, Store) else Store(path)
     if not store.root.is_dir():
         raise ConfigError(
@@ -103,7 +103,7 @@ def jobs(*, store: QueueStore = "runs/store", as_json: AsJson = False) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[object]:
-    lane = row["lane"].removeprefix(f"{row['queue']}-")[:8]  # as `coral logs` and the flow run's id begin
+    lane = row["lane"].removeprefix(f"{row['queue']}-")[:8]  # the first digits of the flow run's id, as in `coral logs`
     reason = (row["reason"].splitlines() or [""])[0]
     state = Text(row["state"], COLOURS[row["state"]])
     return [state, row["kind"], row["digest"][:12], row["tries"], row["run"], lane, reason]
@@ -138,7 +138,7 @@ def drop(digest: str, /, *, store: QueueStore = "runs/store") -> None:
 
 
 def _named(found: list[ListedJob], digest: str, store: str) -> list[ListedJob]:
-    """The job that `digest` is the beginning of, once for each run that wants it."""
+    """The job whose digest begins with `digest`, once for each run that waits for it. Raises `ConfigError`."""
     remedy = f"List them with: coral jobs --store {store}"
     whole = _completed(digest, "job", {job.ticket.digest for job in found}, remedy)
     return [job for job in found if job.ticket.digest == whole]
@@ -167,7 +167,7 @@ def clear(pool: str, /, *, run: str, store: QueueStore = "runs/store", runs: Run
     run_id = _completed(wanted, "run", known, f"Runs with jobs in {pool}: {', '.join(known) or 'none'}.")
     mine = [job for job in there if job.ticket.run_id == run_id]
     owner = mine[0].queue.owner(run_id)
-    if owner is not None and os.getuid() not in (0, owner):  # root, as which containers are looked after, may
+    if owner is not None and os.getuid() not in (0, owner):  # root may: containers are managed as root
         raise ConfigError(
             f"--run {run_id}: is of user {owner}, and only one's own jobs can be cleared", remedy="Ask them to."
         )
@@ -244,7 +244,7 @@ def submit_test(config: Path, problem: str, file: Path, /, *, set_: Overrides = 
 
 
 def _genes(file: Path | None) -> tuple[HeavyGenes | None, LightGenes | None]:
-    """Genes of a file; without one none: the default LoRA, whose modules are known when a lane has said what the base model is."""
+    """Heavy and light genes of a file; None without a file: the default LoRA depends on the base model, which a lane reads."""
     if file is None:
         return None, None
     try:
@@ -262,7 +262,7 @@ def _genes(file: Path | None) -> tuple[HeavyGenes | None, LightGenes | None]:
 def _planned(
     config: RunConfig, executor: Executor, heavy: HeavyGenes | None, timeout: float
 ) -> tuple[Planner, HeavyGenes]:
-    """Who makes the jobs, and the heavy genes to train; asks a lane what the base model is."""
+    """The planner of jobs, and the heavy genes to train (None: the default LoRA). Asks a lane to identify the base model."""
     planner = Planner.of_config(config, executor.identities(config.base_model, timeout))
     return planner, heavy or default_lora_of(planner.base("training"))
 
@@ -276,15 +276,15 @@ def _submit(
     config = load_config(file, [*(overrides or []), "infra.executor=work-pools"])
     use_api()
     with ThreadPoolExecutor(1) as threads, make_executor(config, run_id="by-hand") as executor:
-        asked = threads.submit(lambda: submit(config, executor).result(timeout=timeout))
-        said = ""
-        while not wait([asked], timeout=1).done:
+        pending = threads.submit(lambda: submit(config, executor).result(timeout=timeout))
+        reported = ""
+        while not wait([pending], timeout=1).done:
             held = str(executor.held() or "")
-            if held and held != said:
+            if held and held != reported:
                 print(f"the budget holds it: {held}", file=sys.stderr)
-            said = held
+            reported = held
         try:
-            result = asked.result()
+            result = pending.result()
         except TimeoutError:
             if closure := executor.held():
                 raise BudgetClosedError(

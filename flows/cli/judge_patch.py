@@ -51,7 +51,18 @@ def judge_patch(
 
 
 def read_patch(file: str) -> tuple[str, str]:
-    """Read the patch. Returns the code and what is wrong with its bytes; invalid code ends in NUL, which Python refuses."""
+    """Read a patch.
+
+    Args:
+        file: Path, or ``-`` for standard input.
+
+    Returns:
+        The code, and the problem with its bytes ("": none). Code that is too long or not UTF-8 ends in NUL, which Python
+        refuses.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
     try:
         if file == "-":
             data = sys.stdin.buffer.read(MOST_BYTES + 1)
@@ -94,7 +105,7 @@ def _print(verdict: dict[str, Any], cases: Any) -> None:
 
 
 def _after(case: Any) -> str:
-    """What the case expects of the arguments after the call, where it compares them."""
+    """The arguments that the case expects after the call; "" where it does not compare them."""
     if case.mutated is None:
         return ""
     after = [_shown(item) for item in case.mutated]
@@ -103,7 +114,7 @@ def _after(case: Any) -> str:
 
 
 def _shown(encoded: Any) -> str:
-    """A value in Python's notation; one with nodes as it is stored."""
+    """A value in Python's notation; a value that has none, as with graph nodes, as JSON."""
     from coral_core.problems.values import ValueOutside, decode
 
     try:

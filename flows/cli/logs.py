@@ -1,4 +1,4 @@
-"""`coral logs`: what a run, or one genome of it, said, from the Prefect API that the run was on."""
+"""`coral logs`: the log lines of a run, or of one genome, from the Prefect API that the run used."""
 
 import contextlib
 import re
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 COLOURS = {"debug": "dim", "info": "", "warning": "yellow", "error": "red", "critical": "red"}
 MARGIN_SECONDS = 10.0
-"""Lanes' lines of a genome are read from the time in which the evolution names it, and so much before and after."""
+"""Lanes' lines about a genome are searched between the evolution's first and last line about it, with this margin."""
 DIGITS = 12
-"""As many digits of a digest stand in log lines."""
+"""Number of digits of a digest in log lines."""
 
 
 class LoggedLine(Frozen):
-    """One line of a log: Unix time, level, name of the flow run that said it, text."""
+    """One line of a log: Unix time, level, name of its flow run, text."""
 
     time: float
     level: str
@@ -60,7 +60,7 @@ def logs(
     store = store_of(folder)
     record, digests = _find_genome(folder, genome) if genome else (None, [])
     with _api_of(folder) as api:
-        lowest = min(LEVELS[level], LEVELS["info"])  # what tells when a genome was at work is of level info
+        lowest = min(LEVELS[level], LEVELS["info"])  # lines that show when a genome was at work are of level info
         lines = _lines(api, folder, lowest)
         if genome:
             lines = _about(api, store, lines, genome, digests, lowest)
@@ -81,7 +81,7 @@ def logs(
 
 
 def _find_genome(folder: RunFolder, genome: str) -> tuple[GenomeRecord | None, list[str]]:
-    """Record of the genome, if it has one yet, and digests of its jobs that are done. Raises `ConfigError`: neither is there."""
+    """Record of the genome (None: not yet) and digests of its finished jobs. Raises `ConfigError` where there is neither."""
     history = folder.history()
     record = next((r for r in history if isinstance(r, GenomeRecord) and r.genome.genome_id == genome), None)
     done = [record.training_digest, record.evaluation_digest] if record else []
@@ -94,7 +94,7 @@ def _find_genome(folder: RunFolder, genome: str) -> tuple[GenomeRecord | None, l
 
 
 def _lines(api: "RestClient", folder: RunFolder, level: int) -> list[LoggedLine]:
-    """Lines of the run's sessions and of their generations, by time."""
+    """Lines of the run's sessions and of their generations, sorted by time."""
     from flows.prefect_api.client import flow_run_query
 
     ids = folder.flow_run_ids()
@@ -106,22 +106,22 @@ def _lines(api: "RestClient", folder: RunFolder, level: int) -> list[LoggedLine]
 def _about(
     api: "RestClient", store: Store, lines: Sequence[LoggedLine], genome: str, digests: Sequence[str], level: int
 ) -> list[LoggedLine]:
-    """Of `lines` those that name `genome`, and of the lanes' those that name one of its digests, by time.
+    """Lines of the evolution that name a genome, and lines of lanes that name one of its digests, sorted by time.
 
-    Filtered here and not by the server: its text search fails on SQLite before 3.44.
+    They are filtered here, since the text search of a server on SQLite before 3.44 fails.
     """
     from flows.prefect_api.client import flow_run_query
 
     named = re.compile(rf"(?<![\w-]){re.escape(genome)}(?![\w-])")
     mine = [line for line in lines if named.search(line.message)]
-    # any lane of the store may have trained an adapter that several evolutions wanted
+    # any lane of the store may have trained an adapter that several evolutions needed
     lanes = [note.flow_run_id for note in JobQueue(store, "training").lanes.notes() if note.flow_run_id]
     if not mine or not lanes:
         return mine
     names = {run.id: run.name for run in api.flow_runs(flow_run_query(ids=lanes))}
     first, last = mine[0].time - MARGIN_SECONDS, mine[-1].time + MARGIN_SECONDS
-    said = _read(api, names, level, _iso(first), _iso(last))
-    mine += [line for line in said if any(digest[:DIGITS] in line.message for digest in digests)]
+    of_lanes = _read(api, names, level, _iso(first), _iso(last))
+    mine += [line for line in of_lanes if any(digest[:DIGITS] in line.message for digest in digests)]
     return sorted(mine, key=lambda line: line.time)
 
 
@@ -142,7 +142,7 @@ def _iso(when: float) -> str:
 
 
 def _failures(store: Store, digests: Sequence[str]) -> list[dict[str, Any]]:
-    """Failed tries of these jobs that still lie in the queue; the traceback is that of a job's last try."""
+    """Failed attempts of jobs that are still in the queue; only the last attempt of a job has a traceback."""
     from flows.cli.jobs import listed_jobs
 
     return [
@@ -165,10 +165,10 @@ def _print(line: LoggedLine) -> None:
 
 @contextlib.contextmanager
 def _api_of(folder: RunFolder) -> "Iterator[RestClient]":
-    """The API that knows the run: the configured one, the one it ran on, or the local server, started for this.
+    """A client of the API that has the run: the configured one, the one it used, or the local server, started for this.
 
     Raises:
-        ConfigError: none of them knows it.
+        ConfigError: None of them has it.
     """
     from flows.installation.local_stack import read_state
     from flows.prefect_api.client import RestClient
@@ -198,7 +198,7 @@ def _api_of(folder: RunFolder) -> "Iterator[RestClient]":
 
 
 def _knows(url: str, flow_run_id: str) -> bool:
-    """Does this API answer, and has it this flow run? Raises `KeyRefusedError`."""
+    """Whether an API answers and has a flow run. Raises `KeyRefusedError`."""
     from flows.prefect_api.api_errors import ApiError, KeyRefusedError
     from flows.prefect_api.client import RestClient
 

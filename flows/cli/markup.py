@@ -1,7 +1,7 @@
-"""How commands print: JSON, lines, tables and documents.
+"""Output of commands: JSON, lines, tables and documents.
 
-Text that somebody else wrote (models, problems, errors, logs, file names) is shown without its escape sequences and is
-never read as markup: rich takes `[...]` in a string for markup, so such text goes through `words`, `marked` or `listing`.
+Foreign text (of models, problems, errors, logs, file names) is shown without escape sequences and is never parsed as
+markup. Since rich parses `[...]` in a string as markup, such text goes through `words`, `marked` or `listing`.
 """
 
 import json
@@ -27,21 +27,36 @@ STATE_COLOURS = {
     RunState.FAILED: "red",
 }
 MANY_COLUMNS = 8
-"""More stand closer together, so that numbers fit 80 characters."""
+"""A table with more columns has a smaller gap between them, so that numbers fit 80 characters."""
 
 
 def words(foreign: object, style: str = "") -> Text:
-    """`foreign` as rich's text: for cells, and for lines of nothing else."""
+    """Foreign text as rich's `Text`, for cells and for whole lines.
+
+    Args:
+        foreign: Shown as `str` makes it, without escape sequences.
+        style: Style of rich; "": none.
+    """
     return Text(visible(str(foreign)), style=style)
 
 
 def marked(foreign: object) -> str:
-    """`foreign` for the inside of a string with markup of ours."""
+    """Foreign text escaped for use inside a string with markup.
+
+    Example:
+        >>> marked("[red]")
+        '\\\\[red]'
+    """
     return escape(visible(str(foreign)))
 
 
 def listing(source: str, language: str) -> Syntax:
-    """Code that a model or a problem wrote, coloured."""
+    """Foreign code with syntax colours.
+
+    Args:
+        source: The code; escape sequences in it are made visible.
+        language: Name of a lexer of Pygments, for example ``python`` or ``diff``.
+    """
     return Syntax(visible(source), language, background_color="default")
 
 
@@ -51,7 +66,7 @@ def print_json(data: object) -> None:
 
 
 def echo(*parts: RenderableType) -> None:
-    """Print `parts` one below the other. A string may hold markup; long lines are not broken."""
+    """Print `parts` one below the other. A string may contain markup; long lines are not wrapped."""
     out = Console(highlight=False, soft_wrap=True)
     for part in parts:
         out.print(part)
@@ -61,17 +76,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], strong: str 
     """A table without lines.
 
     Args:
-        columns: Headings. Those that begin with ``<`` are of text, with ``<<`` of text that wraps, the others of numbers.
-        rows: Cells: a `Text` keeps its style, None is shown as a dash, anything else is shown as it is.
-        strong: First cell of the row that stands out.
-        title: Stands above it.
+        columns: Headings. ``<`` before a heading marks a column of text, ``<<`` of text that wraps; others hold numbers.
+        rows: Cells. A `Text` keeps its style, None is shown as a dash, other values as `str` makes them.
+        strong: First cell of the row that is printed in bold; "": none.
+        title: Printed above the table; "": none.
     """
     gap = 1 if len(columns) > MANY_COLUMNS else 2
     shown = Table(title=words(title) if title else None, title_justify="left", title_style="bold",
                   box=None, pad_edge=False, collapse_padding=True, padding=(0, gap), header_style="dim")  # fmt: skip
     for name in columns:
         text, wraps = name.startswith("<"), name.startswith("<<")
-        # a heading of several lines keeps a column of numbers narrow, whose cells do not wrap
+        # cells of numbers do not wrap, so a heading of several lines keeps their column narrow
         heading = name.lstrip("<") if text else name.replace(" ", "\n")
         shown.add_column(heading, justify="left" if text else "right", no_wrap=not wraps, overflow="fold")
     for row in rows:
@@ -81,7 +96,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], strong: str 
 
 
 def shown_blocks(blocks: Iterable[doc.Block]) -> Iterator[RenderableType]:
-    """What the terminal shows of `blocks`: neither pictures nor what is folded away on the page."""
+    """The blocks that a terminal shows; pictures and blocks that are folded on the page are left out."""
     for block in blocks:
         match block:
             case doc.Text():
@@ -103,7 +118,7 @@ def shown_blocks(blocks: Iterable[doc.Block]) -> Iterator[RenderableType]:
 
 
 def shown_document(document: doc.Document) -> Iterator[RenderableType]:
-    """The head of `document`, and the sections that the terminal shows, under their headings."""
+    """The head of a document, and those of its sections that a terminal shows, under their headings."""
     yield from shown_blocks(document.head)
     for section in document.sections:
         if section.shown == "everywhere":

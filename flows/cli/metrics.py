@@ -1,4 +1,4 @@
-"""`coral metrics serve`: the figures of the installation, for Prometheus."""
+"""`coral metrics serve`: serves the metrics of an installation to Prometheus."""
 
 import threading
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`coral init --from DIR`: finds functions of a directory that can become problems, and writes a configuration for them."""
+"""`coral init --from DIR`: finds functions of a directory that can become problems, and makes a configuration for them."""
 
 from pathlib import Path
 
@@ -24,15 +24,18 @@ HEADER = """\
 
 
 def configuration(directory: Path, file: Path) -> str:
-    """Text of a configuration for the functions of `directory`; prints what was found there.
+    """Make a configuration for the functions of a directory, and print which of them can be used.
 
     Args:
-        directory: Holds the functions and their tests, which are run.
-        file: Where the configuration will be written; gives it its name.
+        directory: Contains the functions and their tests, which are run.
+        file: Path that the caller will write; its stem becomes the name of the configuration.
+
+    Returns:
+        YAML text with comments.
 
     Raises:
-        ConfigError: there is no such directory, or too few usable functions in it.
-        ProblemError: its tests cannot be run.
+        ConfigError: There is no such directory, or it has too few usable functions.
+        ProblemError: Its tests cannot be run.
     """
     path = str(directory)
     recording = recording_of(path)
@@ -41,7 +44,7 @@ def configuration(directory: Path, file: Path) -> str:
     divided = divide(recording.usable, asked)
     try:
         refuse_shortage(path, recording, divided, {**SMALLEST, "monitor": 1})
-    except ConfigError:  # then without a monitor set
+    except ConfigError:  # too few for a monitor set: try without one
         asked = asked.model_copy(update={"monitor": 0})
         divided = divide(recording.usable, asked)
         refuse_shortage(path, recording, divided, SMALLEST)
@@ -58,14 +61,14 @@ def configuration(directory: Path, file: Path) -> str:
 
 
 def _sizes(asked: ProblemsConfig, divided: FunctionSplits) -> dict[str, int]:
-    """Sizes of the sets: the defaults, or less where the directory has too few functions."""
+    """Sizes of the splits: the defaults, or fewer where the directory has too few functions."""
     most = supply(divided)
     sizes = {name: min(getattr(asked, name), count) for name, count in most.items()}
     return {name: max(count, SMALLEST.get(name, 0)) for name, count in sizes.items()}
 
 
 def _lengths(config: RunConfig) -> dict[str, dict[str, object]]:
-    """Settings of lengths, in tokens, where the functions need more than the defaults."""
+    """Length settings, in tokens, of which the functions need more than the default."""
     problems = problem_set(config.problems)
     template = prompt_template(config)
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]

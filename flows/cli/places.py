@@ -1,4 +1,4 @@
-"""Options that several commands have, where a run's store is, and writing the page that a user asks for."""
+"""Options that several commands share, and the paths of a run's store and folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,10 @@ StorePath = Annotated[str | None, Parameter(name="--store", help="The store; RUN
 
 
 def store_of(folder: RunFolder) -> Store:
-    """The store of a run; a relative path is meant from where the run was started, else tried from here and from near the runs."""
+    """The store of a run. A relative path is resolved against the folder where the run was started.
+
+    Where the store is not there, it is looked for below the working directory, beside the folder of runs and in it.
+    """
     config = folder.config()
     path = config.store.path
     if not _is_relative(path):
@@ -32,10 +35,14 @@ def store_of(folder: RunFolder) -> Store:
 
 
 def at_home(folder: RunFolder, config: RunConfig, given: set[str]) -> RunConfig:
-    """`config` of a run that goes on, with whole paths in place of relative ones: those mean where the run was started.
+    """A copy of the configuration of a resumed run, with absolute paths of runs and store.
+
+    Relative paths are resolved against the folder where the run was started.
 
     Args:
-        given: Keys that the user has just set: what they name is meant from here.
+        folder: The run.
+        config: Its configuration.
+        given: Keys that the user has just set (`runs`, `store`, `store.path`); their paths stay as they are.
     """
     if _is_relative(config.runs) and not given & {"runs"}:
         config = config.model_copy(update={"runs": str(_runs_of(folder))})
@@ -46,7 +53,7 @@ def at_home(folder: RunFolder, config: RunConfig, given: set[str]) -> RunConfig:
 
 
 def _started_in(folder: RunFolder, config: RunConfig) -> Path | None:
-    """The folder that the relative path of a run's runs was meant from, as far as the run still lies there."""
+    """Working directory of the run's start, derived from `config.runs`; None where that is absolute or the run was moved."""
     runs = _runs_of(folder)
     parts = Path(config.runs).parts
     if not _is_relative(config.runs) or not parts or ".." in parts or runs.parts[-len(parts) :] != parts:
@@ -55,7 +62,7 @@ def _started_in(folder: RunFolder, config: RunConfig) -> Path | None:
 
 
 def _runs_of(folder: RunFolder) -> Path:
-    """The folder of runs, whole; links are left as they are, since other machines may not have what is behind them."""
+    """Absolute path of the folder of runs. Links are not resolved, since other machines may not have their targets."""
     path = folder.path.resolve() if ".." in folder.path.parts else folder.path.absolute()
     return path.parent
 
@@ -65,7 +72,12 @@ def _is_relative(path: str) -> bool:
 
 
 def size(count: float) -> str:
-    """Bytes for a reader."""
+    """A number of bytes with a decimal unit.
+
+    Example:
+        >>> size(1234567)
+        '1.2 MB'
+    """
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""`coral problems check|fetch|leak-check`: whether problems can be used to measure with."""
+"""`coral problems check|fetch|leak-check`: checks that problems are fit for measuring, and downloads benchmarks."""
 
 import json
 import subprocess
@@ -90,7 +90,7 @@ def _judged(settings: RunConfig) -> Iterator[dict[str, Any]]:
 
 
 def _once(problems: ProblemSet) -> list[tuple[str, Problem]]:
-    """Every problem with its split; correct functions that are the reference of a bug are left out."""
+    """All problems with their splits, sorted by id; correct functions that are the reference of a bug are left out."""
     everything = [(split, p) for split in ("fitness", "monitor", "held_out") for p in getattr(problems, split)]
     references = {(p.reference, p.cases[0].model_dump_json()) for _, p in everything if not p.retention}
     kept = [
@@ -102,7 +102,7 @@ def _once(problems: ProblemSet) -> list[tuple[str, Problem]]:
 
 
 def _tally(cases: Iterable[str]) -> dict[str, int]:
-    """Number of cases by outcome, whatever the exception."""
+    """Number of cases by outcome; exceptions of all types count as one outcome."""
     return dict(Counter(case.split(":")[0] for case in cases))
 
 

@@ -1,4 +1,4 @@
-"""`coral progress`, and what the terminal shows while an evolution runs: where one run stands, from its files alone."""
+"""`coral progress`, and the live board of `coral evolve`: the state of one run, from its files only."""
 
 import threading
 import time
@@ -37,7 +37,7 @@ def progress(
     watch: Annotated[bool, Parameter(help="Go on showing it until the run ends.", negative=())] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show where one run stands: generation, best genome, jobs, time, cost.
+    """Show the state of one run: generation, best genome, jobs, time, cost.
 
     Args:
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
@@ -57,7 +57,7 @@ def progress(
 
 
 class Board:
-    """Where one run stands at the moment at which it is printed.
+    """Renders the state of one run, as of the moment at which it is printed.
 
     Args:
         folder: The run; it may not have begun yet.
@@ -69,7 +69,7 @@ class Board:
         self._ledger: Ledger | None = None
 
     def reading(self) -> RunReading:
-        """Everything that the files of the run tell now. Raises `ConfigError` before the run has begun."""
+        """Read the files of the run as they are now. Raises `ConfigError` before the run has begun."""
         if self._reading is None:
             store = store_of(self._folder)
             self._reading, self._ledger = RunReading(self._folder, store), Ledger(store)
@@ -86,7 +86,7 @@ class Board:
         return Group(head, bar, *shown_document(progress_document(found)), *_warning(self.reading()))
 
     def lines(self) -> Iterator[str]:
-        """What a log of the run says of it, a line for each fact; a fact that has not changed is the same line."""
+        """Lines for a log of the run, one for each fact; an unchanged fact gives the same line again."""
         found = self.progress()
         for name, value in found.baselines.items():
             yield f"{NAMES[name]} repairs {share(value)} of the fitness bugs"
@@ -100,16 +100,21 @@ class Board:
 
 
 def _warning(reading: RunReading) -> list[Text]:
-    """Whether the base model is too good or too bad on these problems to tell genomes apart."""
+    """A note where the base model is too good or too bad on these problems to tell genomes apart; else empty."""
     check = base_check(reading.baselines)
     return [words(f"note: {check.text}", "yellow")] if check.verdict in ("too good", "too bad") else []
 
 
 @contextmanager
 def watched(folder: RunFolder, out: Console) -> Iterator[None]:
-    """Show the run while the body runs: a live board on a terminal, elsewhere (logs of CI, pipes) a line per change."""
+    """Show a run while the body runs: a live board on a terminal, elsewhere (logs of CI, pipes) one line per change.
+
+    Args:
+        folder: The run; it may not have begun yet.
+        out: Console that is printed to.
+    """
     board, ended, began = Board(folder), threading.Event(), time.monotonic()
-    said: set[str] = set()
+    printed: set[str] = set()
 
     def show_now() -> None:
         try:
@@ -117,11 +122,11 @@ def watched(folder: RunFolder, out: Console) -> Iterator[None]:
                 live.update(board.__rich__(), refresh=True)
                 return
             for line in board.lines():
-                if line not in said:
-                    said.add(line)
+                if line not in printed:
+                    printed.add(line)
                     out.print(words(f"[{clock(time.monotonic() - began)}] {line}"), soft_wrap=True)
         except (CoralError, OSError):
-            return  # the run has not begun, or its files are away: the evolution itself says so
+            return  # the run has not begun, or its files cannot be read, which the evolution reports itself
 
     def follow() -> None:
         while not ended.wait(1):

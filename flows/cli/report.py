@@ -1,4 +1,4 @@
-"""`coral report`: what a run found, or how two runs differ, as tables; refreshes report.html and the other files of a report."""
+"""`coral report`: the results of a run, or a comparison of two, as tables; refreshes report.html and the other files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +29,7 @@ def report(
     runs: Runs = "runs",
     as_json: AsJson = False,
 ) -> None:
-    """Show what a run found and what it cost, or compare two runs; works while they are under way.
+    """Show the results and the cost of a run, or compare two runs; works while they are running.
 
     Args:
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
@@ -67,7 +67,7 @@ def _compare(one: RunFolder, other: RunFolder, html: Path | None, as_json: bool)
 
 
 def _refresh(folder: RunFolder) -> tuple[Report, str]:
-    """The report, written beside the history; what could not be written is said and costs no numbers."""
+    """Build the report and write its files into the run's folder. Also returns why they could not be written, or ""."""
     from coral_core.report.export import export_champion
     from coral_core.report.report_files import write_report
 
@@ -82,7 +82,12 @@ def _refresh(folder: RunFolder) -> tuple[Report, str]:
 
 
 def print_report(folder: RunFolder, report: Report | None = None) -> None:
-    """Print the main sections of a run's report and where its files lie."""
+    """Print the main sections of a run's report and the path of its files.
+
+    Args:
+        folder: The run.
+        report: Its report; None: it is built from the files of the run.
+    """
     found = report or build_report(folder, store_of(folder))
     _print(f"\n[bold]{marked(found.run_id)}[/]", run_document(found))
     names = [name for name in FILES if (folder.path / name).exists()]
@@ -96,7 +101,7 @@ def _print(head: str, document: Document) -> None:
 
 
 def _write(path: Path, document: Document) -> None:
-    """Write the page of `document` where the user wants it. Raises `ConfigError`."""
+    """Write `document` as an HTML page to `path`. Raises `ConfigError`."""
     from coral_core.report.html_page import html_page
 
     try:

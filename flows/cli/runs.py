@@ -1,4 +1,4 @@
-"""`coral runs`: a line per run."""
+"""`coral runs`: lists the runs, one line each."""
 
 import time
 

@@ -81,7 +81,7 @@ def show(
 
 
 def _find(folder: RunFolder, store: Store, genome: str) -> tuple[str, Contender, GenomeRecord | None]:
-    """Id, scores and record of the genome that `genome` names. Raises `ConfigError` when there is none."""
+    """Name, scores and record of the genome that `genome` names. Raises `ConfigError` when there is none."""
     report = build_report(folder, store)
     contenders: dict[str, Contender | None] = {name: getattr(report, name) for name in NAMES}
     if genome in contenders:
@@ -101,7 +101,12 @@ def _find(folder: RunFolder, store: Store, genome: str) -> tuple[str, Contender,
 
 
 def no_such_genome(genome: str, folder: RunFolder) -> ConfigError:
-    """The error for a name that no genome of the run has."""
+    """The error for a name that no genome of a run has.
+
+    Args:
+        genome: The name, as the user gave it.
+        folder: The run; its genomes stand in the remedy.
+    """
     known = list(History.of(folder).genomes)
     there = f"It has {known[0]} to {known[-1]}" if known else "Its first generation is under way; it has"
     return ConfigError(f"{genome}: no such genome in {folder.run_id} (yet)", remedy=f"{there}, {', '.join(NAMES)}.")
@@ -122,7 +127,7 @@ def _chosen(evaluation: Evaluation, problem: str | None, failed: bool, limit: in
 def _problems(
     config: RunConfig, split: str, records: list[ProblemRecord], passed: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    """The records with their problems, which are rebuilt from the configuration: the store keeps only what models wrote."""
+    """The records as JSON, with their problems, which are rebuilt from the configuration: the store keeps only patches."""
     if not records:
         return []
     found = problem_set(config.problems).split("held_out" if split == "held-out" else "fitness")

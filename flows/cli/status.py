@@ -27,10 +27,10 @@ def status(
     watch: Annotated[bool, Parameter(help="Look again every 2 seconds.", negative=())] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show where pools, lanes and evolutions stand.
+    """Show the state of pools, lanes and evolutions.
 
-    Without a Prefect API it shows what the store's files tell; it exits 6 when one is configured and
-    does not answer, 2 when the settings that name one cannot be used.
+    Without a Prefect API it shows only the state of the store. Exits 6 when a configured API does not answer, 2 when the
+    settings that name it cannot be used.
     """
     out = Console(highlight=False)
     if watch and not as_json:
@@ -47,7 +47,7 @@ def status(
         from flows.installation.local_stack import NoApiError, known_api
 
         with contextlib.suppress(NoApiError):
-            known_api()  # one is meant, and cannot be used
+            known_api()  # raises where settings name an API and cannot be used
     elif not found.api.reachable:
         from flows.prefect_api.api_errors import ApiError
 
@@ -63,7 +63,7 @@ def _figures(store: str | None, runs: str) -> "Figures":
 
 
 def screen(found: "Figures") -> Group:
-    """The state of an installation, at most 80 columns wide as far as names allow."""
+    """Render the state of an installation, at most 80 columns wide unless names are long."""
     return Group(*_parts(found))
 
 
@@ -94,7 +94,7 @@ def _parts(found: "Figures") -> Iterator[RenderableType]:
 
 
 def _now(pool: "PoolFigures") -> list[object]:
-    """Cells about this moment."""
+    """Cells of the table of the present state."""
     limit = "?" if pool.workers_online is None else "∞" if pool.limit is None else str(pool.limit)
     state = Text(" (paused)", "yellow") if pool.paused else Text()
     workers = words("–" if pool.workers_online is None else pool.workers_online)
@@ -110,7 +110,7 @@ def _now(pool: "PoolFigures") -> list[object]:
 
 
 def _last_hour(pool: "PoolFigures") -> list[object]:
-    """Cells about the last hour."""
+    """Cells of the table of the last hour."""
     return [
         pool.name,
         pool.completed_last_hour,

@@ -1,4 +1,4 @@
-"""`coral cancel` and `coral resume`: stop an evolution from anywhere, go on with it later."""
+"""`coral cancel` and `coral resume`: stop an evolution, from any machine, and resume it."""
 
 import contextlib
 import time
@@ -111,7 +111,7 @@ def _refuse_other_settings(folder: RunFolder, overrides: list[str]) -> None:
 
 
 def _apply_budget(folder: RunFolder, config: RunConfig) -> None:
-    """Give a living evolution another budget; its lanes see it at their next job."""
+    """Change the budget of a running evolution; its lanes read it before their next job."""
     Ledger(store_of(folder)).set_budget(folder.run_id, config.budget)
     write_atomic(folder.path / "config.yaml", dump_yaml(config).encode())
     standing = Ledger(store_of(folder)).standing(folder.run_id)
@@ -120,9 +120,9 @@ def _apply_budget(folder: RunFolder, config: RunConfig) -> None:
 
 
 def _cancel_flow_run(url: str, flow_run_id: str) -> None:
-    """Ask the API to cancel the flow run, which the evolution or its worker notices; a failure is printed and ignored.
+    """Ask the API to cancel the flow run, which the evolution or its worker notices. A failure is printed and ignored.
 
-    The address stands in the run's folder, which anybody may have written, so the API key is sent to the configured API alone.
+    The address comes from the run's folder, which any user may have written, so the API key is sent only to a known API.
     """
     from flows.installation.local_stack import read_state
     from flows.prefect_api.api_errors import ApiError, KeyRefusedError
@@ -155,7 +155,7 @@ def _cancel_flow_run(url: str, flow_run_id: str) -> None:
 
 
 def _withdraw(folder: RunFolder) -> int:
-    """Take back what a dead evolution left in the queue, so that its lanes stop."""
+    """Withdraw the tickets of an evolution that has ended, so that its lanes stop. Returns their number."""
     store = store_of(folder)
     if not (store.root / "queue").is_dir():
         return 0

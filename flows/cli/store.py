@@ -1,4 +1,4 @@
-"""`coral store ls|show|verify|clear`: what the store holds, whether it is sound, and what of it may go."""
+"""`coral store ls|show|verify|clear`: lists, shows, checks and removes entries of the store."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from flows.cli.places import AsJson, size
 
 StoreFolder = Annotated[str, Parameter(name="--path", help="Directory of the store.")]
 LONGEST = 200
-"""Characters of a value that `coral store show` prints."""
+"""Largest number of characters of a value that `coral store show` prints."""
 
 
 def ls(*, path: StoreFolder = "runs/store", as_json: AsJson = False) -> None:
@@ -40,7 +40,7 @@ def _cells(entry: Entry) -> list[object]:
 
 
 def _print_summary(entries: Sequence[Entry], foreign: Sequence[ForeignItem], more: str = "") -> None:
-    """What there is in all, and what of it no run of this version uses."""
+    """Print foreign items, totals, and the number of entries that no run of this version uses."""
     for found in foreign:
         echo(words(f"foreign {found.folder}/{found.name}: {found.what}, no entry", "yellow"))
     echo(f"{_count(entries)}{more}")
@@ -114,9 +114,9 @@ def clear(
     yes: Annotated[bool, Parameter(help="Remove them; without it they are only listed.", negative=())] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove entries that this version does not use: of other versions, or broken. Without --yes it only says which.
+    """Remove entries that this version does not use: of other versions, or broken. Without --yes it only lists them.
 
-    Runs that used a removed entry keep their history, and `coral verify` and `coral show` then miss it.
+    Runs that used a removed entry keep their history, but `coral verify` and `coral show` report it as missing.
     """
     if not (other_versions or broken):
         raise ConfigError("coral store clear: says not what", remedy="Give --other-versions, --broken or both.")
@@ -144,7 +144,7 @@ def clear(
 
 @contextlib.contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Collect what the store says of broken entries, for commands where that is the error itself and no warning before it."""
+    """Collect the store's warnings about broken entries, for commands that report these as errors themselves."""
     found: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
@@ -174,7 +174,7 @@ def _maker(entry: Entry) -> str:
 def _when(modified: float) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(modified))
-    except (OverflowError, ValueError, OSError):  # file systems hold times that no calendar has
+    except (OverflowError, ValueError, OSError):  # a file system may hold times outside the calendar
         return "?"
 
 

@@ -1,4 +1,4 @@
-"""`coral verify`: is a run what it says? Exits 0 when everything agrees, 1 when something differs."""
+"""`coral verify`: checks a run against its files and its store. Exits 0 when everything agrees, 1 when something differs."""
 
 import tempfile
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ def _verified(folder: RunFolder, count: int, seed: int, regenerate: bool) -> tup
 
 
 def _regenerate(run: Verified, sample: Sequence[Expected]) -> None:
-    """The whole work of `sample` once more, from training to scores, in a store of its own."""
+    """Repeat the jobs of `sample`, from training to scores, in a scratch store, and compare the results."""
     from coral_core.lm.base_model import identify
     from flows.work_pools import make_executor
 
@@ -116,7 +116,7 @@ def _regenerate(run: Verified, sample: Sequence[Expected]) -> None:
                     continue
                 old = run.store.read_evaluation(item.evaluation_digest)
                 if old is None:
-                    continue  # said by the check of the store
+                    continue  # reported by the check of the store
                 wrong = differences_between(old, new) + _other_weights(run.store, store, item.training_digest)
                 run.say("regenerated", [f"{item.label}: {text}" for text in wrong],
                         f"{item.label}: trained, generated and judged anew, the same bit for bit")  # fmt: skip
@@ -128,7 +128,7 @@ def _other_weights(old: Store, new: Store, digest: str) -> list[str]:
     try:
         one, other = (sha256_of(s.adapter_path(digest) / WEIGHTS, WEIGHTS_BYTES, s.root) for s in (old, new))
     except FileNotFoundError:
-        return []  # an infeasible one has none, and the records say so
+        return []  # an infeasible genome has no weights, which its record shows
     except OSError as error:
         return [f"the weights of adapter {digest[:16]} cannot be compared ({error.strerror})"]
     return [] if one == other else [f"the weights of adapter {digest[:16]} differ"]
