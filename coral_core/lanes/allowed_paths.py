@@ -11,7 +11,7 @@ paths in the tickets of its queue. Both must lie below the folders that the envi
     CORAL_ROOTS_CODE              data whose source runs what is found there (package, quixbugs, plug-ins); only this one
     CORAL_ALLOW_MISSING_LAYERS    sandbox layers that `scoring.judge.allow_missing_layers` may name
 
-Without any of them the only root is the folder in which the worker starts flow runs, and no code from such paths is run.
+Without any of them the only root is the folder in which the worker starts flow runs, and no code below it is run.
 Commands at a terminal are not restricted, since they have the rights of their user. Only names and links are checked,
 never content. Not covered: a user who can write below a root can create a link there after the check, so grant write
 access below roots only to users who may access everything that the worker can.
@@ -78,13 +78,13 @@ class Roots(Frozen):
         """
         given = os.environ if environment is None else environment
         here = here or Path.cwd()
-        usual = _listed(ALL, given[ALL]) if ALL in given else (str(here),) if here != Path(here.anchor) else ()
-        found: dict[str, tuple[str, ...]] = {}
+        default = _listed(ALL, given[ALL]) if ALL in given else (str(here),) if here != Path(here.anchor) else ()
+        roots: dict[str, tuple[str, ...]] = {}
         for kind in WORDS:
             name = variable(kind)
-            found[kind] = _listed(name, given[name]) if name in given else () if kind == "code" else usual
+            roots[kind] = _listed(name, given[name]) if name in given else () if kind == "code" else default
         layers = tuple(word.strip() for word in given.get(LAYERS, "").split(",") if word.strip())
-        return cls(**found, missing_layers=layers)
+        return cls(**roots, missing_layers=layers)
 
     def place(self, kind: Kind, key: str, value: str) -> Path:
         """Resolve a path and check that it lies below a root.
@@ -137,7 +137,7 @@ class Roots(Frozen):
         self._judge(config.scoring.judge)
 
     def check_job(self, job: IdentityJob | TrainingJob | EvaluationJob | TestJob) -> None:
-        """Check the paths and sandbox layers of a job from a shared queue. Raises `ConfigError` if one is not allowed."""
+        """Check paths and sandbox layers of a job from a shared queue. Raises `ConfigError` if one is not allowed."""
         if not isinstance(job, TestJob):
             self._base_model(job.base_model)
         if not isinstance(job, IdentityJob):

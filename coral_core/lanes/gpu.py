@@ -1,7 +1,7 @@
 """Reserves a GPU for a lane before its engine starts; the lane waits while all are taken.
 
-Lanes do not share a GPU: two base models may exhaust its memory, and the search counts out of memory as a property of the
-genome. The account of a waiting lane is not open yet, so waiting costs nothing.
+Lanes do not share a GPU: two base models may exhaust its memory, and the search counts out of memory as a property of
+the genome. The account of a waiting lane is not open yet, so waiting costs nothing.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from coral_core.queue.queue import JobQueue
 log = logging.getLogger("coral.lane")
 
 KIND = "CORAL_LANE_GPU"
-"""Variable of the kind of GPU that lanes of a pool reserve. Pools on Kubernetes do not set it: each lane is given its own."""
+"""Variable of a pool: the kind of GPU that its lanes reserve. Kubernetes assigns GPUs itself, so its pools do not set it."""
 
 
 @contextlib.contextmanager
 def own_gpu(queue: JobQueue, lane: str, end_of: Callable[[float], Ended | None]) -> Iterator[Ended | None]:
     """Reserve a GPU that no other lane of this store uses, and select it by CUDA_VISIBLE_DEVICES within the context.
 
-    Nothing is done if the pool does not request it (`CORAL_LANE_GPU`), if a GPU was selected before, or if there is none.
+    Nothing is done if the pool does not set `CORAL_LANE_GPU`, if a GPU was selected before, or if there is none.
 
     Args:
         queue: The lane's queue.

@@ -138,8 +138,8 @@ class Lane:
             StoreError: the result cannot be written.
         """
         digest = job.digest()
-        if (found := self.store.read_adapter(digest)) is not None:
-            return found
+        if (adapter := self.store.read_adapter(digest)) is not None:
+            return adapter
         with self._limited(seconds) as limit:
             return self._train(job, digest, limit)
 
@@ -182,8 +182,8 @@ class Lane:
             StoreError: the result cannot be written.
         """
         digest = job.digest()
-        if (found := self.store.read_evaluation(digest)) is not None:
-            return found
+        if (evaluation := self.store.read_evaluation(digest)) is not None:
+            return evaluation
         with self._limited(seconds) as limit:
             return self._evaluate(job, digest, limit)
 
@@ -194,7 +194,7 @@ class Lane:
                 f"evaluation {digest[:12]}: this lane holds other problems than the job names",
                 remedy="Deploy one version of the code everywhere.",
             )
-        _same_versions(job.versions, tool_versions(prompt_template(job)), f"evaluation {digest[:12]}")
+        _check_versions(job.versions, tool_versions(prompt_template(job)), f"evaluation {digest[:12]}")
         adapter: TrainedAdapter | None = None
         training_digest = job.training_digest
         if job.training is not None:
@@ -220,7 +220,7 @@ class Lane:
 
     def identify(self, job: IdentityJob) -> BaseModelIdentity:
         """Load a base model and identify it; the following jobs find it loaded. Raises `EngineError`."""
-        self._let_go_of_old_files(job.base_model)
+        self._close_if_files_changed(job.base_model)
         return self.engine.load(job.base_model)
 
     def test(self, job: TestJob, seconds: float) -> TestResult:
@@ -243,7 +243,7 @@ class Lane:
                 remedy="Deploy one version of the code everywhere.",
             )
         here = {"judge": JUDGE_VERSION, "oracle": ORACLE_VERSION, "interpreter": platform.python_version()}
-        _same_versions(job.versions, here, f"test of {job.problem_id}")
+        _check_versions(job.versions, here, f"test of {job.problem_id}")
         judge = self._judge_for(job.judge)
         with self._limited(seconds) as limit, limit.during("judging"):
             limit.begin()
@@ -278,7 +278,7 @@ class Lane:
         judge = self._judge_for(job.judge)
         with limit.during("judging"):
             items = score_completions(problems, written.completions, judge, self._texts, limit.left)
-            lines = self._lines_of(job, judge, problems, limit)
+            lines = self._reference_lines_of(job, judge, problems, limit)
         for remark in items.remarks():
             log.warning("evaluation %s (adapter %s), %s", digest[:12], job.training_digest[:12], remark)
         judged = Judged(
@@ -308,7 +308,9 @@ class Lane:
             cost=written.cost,
         )
 
-    def _lines_of(self, job: EvaluationJob, judge: Judge, problems: Sequence[Problem], limit: TimeLimit) -> list[int]:
+    def _reference_lines_of(
+        self, job: EvaluationJob, judge: Judge, problems: Sequence[Problem], limit: TimeLimit
+    ) -> list[int]:
         """Executed lines of each reference, counted once per split. Raises if a reference fails its own cases."""
         key = f"{job.problems_digest} {job.judge.model_dump_json()}"
         if key not in self._reference_lines:
@@ -324,8 +326,8 @@ class Lane:
         finally:
             self.limit = None
 
-    def _let_go_of_old_files(self, base: BaseModelConfig) -> bool:
-        """Close the engine if the files of its base model have changed since it loaded them; returns whether they have."""
+    def _close_if_files_changed(self, base: BaseModelConfig) -> bool:
+        """Close the engine if the files of its base model have changed since it loaded them; True if they have."""
         now = (base, files_state(base))
         old = self._files[0] == base and self._files != now
         if old:
@@ -336,9 +338,9 @@ class Lane:
     def _load(self, job: TrainingJob | EvaluationJob) -> None:
         try:
             if self._files[0] != job.base_model:
-                self._let_go_of_old_files(job.base_model)
+                self._close_if_files_changed(job.base_model)
             identity = self.engine.load(job.base_model)
-            if identity.content_id != job.base_content_id and self._let_go_of_old_files(job.base_model):
+            if identity.content_id != job.base_content_id and self._close_if_files_changed(job.base_model):
                 identity = self.engine.load(job.base_model)  # from the changed files
         except (EngineDiedError, EngineMemoryError, EngineTimeOutError) as error:
             # the failure is this machine's, not the genome's, so it must not count as evidence against the genome
@@ -365,7 +367,7 @@ class Lane:
             return self._judge
 
 
-def _same_versions(named: dict[str, str], here: dict[str, str], what: str) -> None:
+def _check_versions(named: dict[str, str], here: dict[str, str], what: str) -> None:
     """Refuse a job whose digest names other versions of judge, linters or interpreter than this lane has."""
     for name, wanted in named.items():
         if name in here and here[name] != wanted:

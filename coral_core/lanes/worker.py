@@ -3,7 +3,7 @@
 The lane supervises; its engine, a child process, holds torch. The lane ends when there was no job for `linger` seconds,
 when it is asked to, or when it is cancelled. Three threads run beside the work:
 
-- one writes heartbeats, by which other processes know that the lane is alive, and stops a job that no evolution requests;
+- one writes heartbeats, which show that the lane is alive, and stops a job that no evolution requests any more;
 - one polls the lane's command from the server; it is separate because a slow server must not delay heartbeats;
 - one stops a job that exceeds its time limit; if the job does not return even then, it ends the process.
 
@@ -41,12 +41,12 @@ LOOK_SECONDS = 0.1
 ASK_SECONDS = 3.0
 """Time between two polls of the lane's command."""
 SLACK_SECONDS = 30.0
-"""A job that still runs so long after its time limit is stopped from outside, since the limit was not enforced within."""
+"""A job that still runs so long after its time limit is stopped, since the limit itself was not enforced."""
 GRACE_SECONDS = 10.0
 """If a job does not return so long after it was stopped, the lane's process is ended."""
 WATCH_SECONDS = 0.5
 CLOSED_SECONDS = 2.0
-"""Idle time after which a lane ends if budgets allow no job; it is short, because waiting is booked to the budget, too."""
+"""Idle time after which a lane ends if budgets allow no job. It is short, since waiting is booked to the budget."""
 Command = Literal["go on", "finish", "stop"]
 
 
@@ -126,7 +126,7 @@ class LaneWorker:
             StoreError: the store cannot be used; `OSError` and `MemoryError` of a job are raised, too.
         """
         self._queue.prepare()
-        self._say(state="starting")
+        self._write_note(state="starting")
         beats = threading.Thread(target=self._beat, name="beat", daemon=True)
         for thread in (beats, *(threading.Thread(target=t, daemon=True) for t in (self._ask, self._watch))):
             thread.start()
@@ -134,7 +134,7 @@ class LaneWorker:
         try:
             with own_gpu(self._queue, self._note.lane, self._end_of) as end:
                 if end is None:
-                    self._say(state="idle")
+                    self._write_note(state="idle")
                     with self._meter:
                         end = self._work()
             why = end
@@ -150,7 +150,7 @@ class LaneWorker:
                 self._queue.release(self._job.claim)
             self._lane.close()
             with contextlib.suppress(OSError):  # if the store is gone, nothing can be written
-                self._say(state="ended", digest="", run_id="", ended=why)
+                self._write_note(state="ended", digest="", run_id="", ended=why)
 
     def _work(self) -> Ended:
         idle_since = time.monotonic()
@@ -160,8 +160,8 @@ class LaneWorker:
                 return end
             self._closed = {}
             taken = self._queue.take(self._note.lane, self._note.flow_run_id, self._note.host, self._why_closed)
-            if taken is not None and self._begun(*taken):
-                self._do(*taken)
+            if taken is not None and self._begin(*taken):
+                self._run_job(*taken)
                 idle_since = time.monotonic()
             elif idle > CLOSED_SECONDS and self._waits_for_a_budget():
                 return "budget"
@@ -189,7 +189,7 @@ class LaneWorker:
             self._closed[run_id] = self._ledger.closed(run_id, self._queue.name)
         return self._closed[run_id]
 
-    def _begun(self, ticket: Ticket, claim: Claim) -> bool:
+    def _begin(self, ticket: Ticket, claim: Claim) -> bool:
         """Book the beginning of a job. False if its budget has closed meanwhile; the claim is then released."""
         if self._ledger is None:
             self._meter.work(ticket.run_id, self._queue.name, ticket.digest, ticket.seconds)
@@ -205,7 +205,7 @@ class LaneWorker:
             self._queue.release(claim)
         return closure is None
 
-    def _do(self, ticket: Ticket, claim: Claim) -> None:
+    def _run_job(self, ticket: Ticket, claim: Claim) -> None:
         name = f"{ticket.kind} {ticket.digest[:12]}"
         alone = ", with nothing beside it" if ticket.alone else ""
         log.info("%s for %s begins, try %d%s", name, ticket.run_id, ticket.tries + 1, alone)
@@ -214,7 +214,7 @@ class LaneWorker:
         trace = ""
         with self._lock:
             job = self._job = _JobInFlight(ticket, claim)
-        self._say(state="working", digest=ticket.digest, run_id=ticket.run_id)
+        self._write_note(state="working", digest=ticket.digest, run_id=ticket.run_id)
         try:
             self._call(ticket)
         except Exception as problem:
@@ -223,7 +223,7 @@ class LaneWorker:
             self._job = None
         if job.outlasted is not None and error is not None and not isinstance(error, StoreError):
             error = job.outlasted.over(f"the {ticket.kind}")
-        self._book(job, waited, time.monotonic() - started, failed=error is not None)
+        self._count(job, waited, time.monotonic() - started, failed=error is not None)
         with contextlib.suppress(StoreError):  # the next use of the store reports it
             # identity jobs and stopped ones do not count in the mean duration of jobs
             self._meter.drop() if job.stopped or ticket.kind == "identity" else self._meter.rest()
@@ -238,9 +238,9 @@ class LaneWorker:
         if self._lane.stopped:  # engine and judge were ended on purpose, so new ones are needed
             self._lane.close()
             self._lane = Lane(self._store, self._make_engine())
-        self._say(state="idle", digest="", run_id="")
+        self._write_note(state="idle", digest="", run_id="")
         if isinstance(error, StoreError | OSError | MemoryError):
-            raise error  # disk, processes or memory of this machine are exhausted: another lane must make the next attempt
+            raise error  # disk, processes or memory of this machine are exhausted: another lane must try next
 
     def _call(self, ticket: Ticket) -> None:
         job = ticket.parsed()
@@ -255,7 +255,7 @@ class LaneWorker:
         log.warning("%s %s failed: %s", job.ticket.kind, job.ticket.digest[:12], failure.message.splitlines()[0])
         self._queue.fail(job.claim, job.ticket, failure, trace)
 
-    def _book(self, job: _JobInFlight, waited: float, seconds: float, failed: bool) -> None:
+    def _count(self, job: _JobInFlight, waited: float, seconds: float, failed: bool) -> None:
         """Count an ended job in the note. Identity jobs and jobs stopped on purpose are left out of `recent`."""
         with self._lock:
             recent = self._note.recent
@@ -275,7 +275,7 @@ class LaneWorker:
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
             try:
-                self._say()
+                self._write_note()
                 if (job := self._job) is not None and (why := self._why_stop(job.claim)):
                     self._stop(job, why)
             except Exception as error:  # the store is unreachable: work and heartbeats go on
@@ -299,7 +299,7 @@ class LaneWorker:
             self._lane.stop()
 
     def _watch(self) -> None:
-        """Stop jobs that exceed their time limit unnoticed, such as an endless loop in a problem source or a hung store."""
+        """Stop jobs that their time limit did not end, such as an endless loop in a problem source or a hung store."""
         while not self._over.wait(WATCH_SECONDS):
             job, limit = self._job, self._lane.limit
             if job is None:
@@ -311,22 +311,22 @@ class LaneWorker:
                     self._stop(job)
             elif time.monotonic() - job.stopped_at > GRACE_SECONDS:
                 log.error("the job in flight does not return %.0f s after it was stopped: the lane ends", GRACE_SECONDS)
-                report = threading.Thread(target=self._say_last, args=(job,), daemon=True)  # it may hang, too
+                report = threading.Thread(target=self._report_hung_job, args=(job,), daemon=True)  # it may hang, too
                 report.start()
                 report.join(GRACE_SECONDS)
                 self._leave(1)
 
-    def _say_last(self, job: _JobInFlight) -> None:
-        """Report the job before the process ends, so that its ticket need not wait until the lane is considered dead."""
+    def _report_hung_job(self, job: _JobInFlight) -> None:
+        """Report the job before the process ends, so that its ticket need not wait until the lane counts as dead."""
         if job.outlasted is not None and not job.stopped:
             self._report(job, job.outlasted.over(f"the {job.ticket.kind}"))
         else:
             self._queue.release(job.claim)
-        self._book(job, 0.0, time.time() - job.claim.since, failed=True)
+        self._count(job, 0.0, time.time() - job.claim.since, failed=True)
         what = f"{job.ticket.kind} {job.ticket.digest[:12]}"
-        self._say(state="ended", digest="", run_id="", ended=f"its {what} did not return")
+        self._write_note(state="ended", digest="", run_id="", ended=f"its {what} did not return")
 
-    def _say(self, **changes: object) -> None:
+    def _write_note(self, **changes: object) -> None:
         with self._lock:
             beat = {"beat": self._note.beat + 1, "seen": time.time()}
             self._note = self._note.model_copy(update=beat | changes)

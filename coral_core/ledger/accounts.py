@@ -101,11 +101,11 @@ class Sums:
             run_id: The evolution; None: all.
             day: YYYY-MM-DD, UTC; None: all.
         """
-        found = dict.fromkeys(QUEUES, 0)
+        sums = dict.fromkeys(QUEUES, 0)
         for (when, run, queue), taken in self._spent.items():
             if day in (None, when) and run_id in (None, run):
-                found[queue] += taken
-        return {queue: taken / NANO for queue, taken in found.items()}
+                sums[queue] += taken
+        return {queue: taken / NANO for queue, taken in sums.items()}
 
     def names(self, part: Literal["day", "run"]) -> list[str]:
         """All days, or all run ids, with booked seconds, in order."""
@@ -163,9 +163,9 @@ class AccountReader:
                     return set()  # no ledger was ever kept here
                 remedy = f"Restore it, or make it again to forget what was spent: mkdir {self._folder}"
             with os.scandir(self._folder) as entries:
-                found = {entry.name for entry in entries if entry.name.endswith(".json")}
+                names = {entry.name for entry in entries if entry.name.endswith(".json")}
             # a file that is replaced while a folder is listed may be left out of the list
-            return found | {name for name in self._kept.keys() - found if exists(self._folder / name)}
+            return names | {name for name in self._kept.keys() - names if exists(self._folder / name)}
         except OSError as error:
             raise unreadable(f"ledger: {self._folder}", error, remedy) from None
 

@@ -1,8 +1,8 @@
 """Sums over all accounts of a store, forecasts, and the decision whether the next job may start.
 
-All sums are made by reading the accounts, so there is no shared counter to race for, and none to lose in a restart. Every
-lane asks `closed` before it starts a job, also if the evolution's process is dead. An account that cannot be read closes
-the ledger for every evolution with a limit.
+All sums are made by reading the accounts, so there is no shared counter to race for, and none to lose in a restart.
+Every lane asks `closed` before it starts a job, also if the evolution's process is dead. An account that cannot be read
+closes the ledger for every evolution with a limit.
 """
 
 import time
@@ -111,7 +111,7 @@ class Ledger:
     # -- sums ------------------------------------------------------------------------------
 
     def accounts(self) -> list[LaneAccount]:
-        """The accounts of all lanes, including ended ones. Raises `StoreError` if one, or their folder, cannot be read."""
+        """The accounts of all lanes, including ended ones. Raises `StoreError` if one of them cannot be read."""
         return self._accounts.read()[0]
 
     def spent(self, price: LanePrices, run_id: str | None = None, day: str | None = None) -> Spent:
@@ -133,7 +133,7 @@ class Ledger:
         return {day: _priced(sums.seconds(None, day), price) for day in sums.names("day")}
 
     def evolutions(self, price: LanePrices) -> dict[str, Spent]:
-        """Run id -> what lanes cost for it; the empty run id is of lanes before their first job. Raises `StoreError`."""
+        """Run id -> what lanes cost for it; "" is of lanes before their first job. Raises `StoreError`."""
         sums = self._accounts.read()[1]
         return {run_id: _priced(sums.seconds(run_id, None), price) for run_id in sums.names("run")}
 
@@ -259,24 +259,24 @@ def _left(accounts: list[LaneAccount], sums: Sums, price: LanePrices, at_most: b
 def _over(
     limits: BudgetConfig, day: str, spent: dict[Scope, Spent], in_flight: dict[Scope, Spent], following: Spent
 ) -> Closure | None:
-    """The limit that one more job would pass, or None. The evolution's is checked first: the next day does not lift it."""
+    """The limit that one more job would exceed, or None. The evolution's comes first: the next day does not lift it."""
     of_scope: dict[Scope, Limits] = {"evolution": limits.evolution, "day": limits.day}
     units: tuple[Unit, Unit] = ("gpu_hours", "money")
     for scope, limit_of in of_scope.items():
         for unit in units:
             limit: float | None = getattr(limit_of, unit)
-            has, comes, more = (getattr(sum_, unit) for sum_ in (spent[scope], in_flight[scope], following))
-            if limit is not None and (has + comes >= limit or has + comes + more > limit):
+            used, expected, needed = (getattr(sum_, unit) for sum_ in (spent[scope], in_flight[scope], following))
+            if limit is not None and (used + expected >= limit or used + expected + needed > limit):
                 return Closure(
-                    reason=Reason.LIMIT_TOO_SMALL if limit == 0 or more > limit else Reason.LIMIT_REACHED,
+                    reason=Reason.LIMIT_TOO_SMALL if limit == 0 or needed > limit else Reason.LIMIT_REACHED,
                     scope=scope,
                     day=day,
                     unit=unit,
                     currency=limits.currency,
                     limit=limit,
-                    spent=has,
-                    in_flight=comes,
-                    next_job=more,
+                    spent=used,
+                    in_flight=expected,
+                    next_job=needed,
                 )
     return None
 

@@ -90,8 +90,8 @@ class Meter:
             spent = {day: dict(runs) for day, runs in account.spent.items()}
             for runs in spent.values():
                 if before := runs.pop(NOBODY, None):  # the seconds before the first job
-                    mine = runs.get(run_id, {})
-                    runs[run_id] = mine | {name: mine.get(name, 0.0) + seconds for name, seconds in before.items()}
+                    own = runs.get(run_id, {})
+                    runs[run_id] = own | {name: own.get(name, 0.0) + seconds for name, seconds in before.items()}
             job = {"run_id": run_id, "queue": queue, "digest": digest, "allowed": allowed}
             return job | {"spent": spent, "flying": 0.0}
 
@@ -153,8 +153,8 @@ class Meter:
         if not account.digest and not self._rented:
             return account
         runs = account.spent.get(day, {})
-        mine = runs.get(account.run_id, {})
-        booked = mine | {account.queue: mine.get(account.queue, 0.0) + seconds}
+        own = runs.get(account.run_id, {})
+        booked = own | {account.queue: own.get(account.queue, 0.0) + seconds}
         changes: dict[str, object] = {"spent": account.spent | {day: runs | {account.run_id: booked}}}
         if account.digest:
             changes["flying"] = account.flying + seconds

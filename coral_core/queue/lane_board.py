@@ -143,8 +143,8 @@ class LaneBoard:
 
     @staticmethod
     def _written(path: Path) -> float:
-        found = look_at(path)
-        return -float("inf") if found is None else found.st_mtime
+        status = look_at(path)
+        return -float("inf") if status is None else status.st_mtime
 
     def silent(self, note: LaneNote, lease: float) -> bool:
         """Whether the lane's heartbeat has been missing for a whole lease, by this process's clock.

@@ -102,7 +102,7 @@ def queue_of(job: Job) -> QueueName:
 
 
 def size_of(job: Job) -> int:
-    """Relative duration of a training; 0 for other jobs. Longer jobs of a kind start first, so that none runs alone last."""
+    """Relative duration of a training; 0 for other jobs. Longer jobs start first, so that none runs alone at the end."""
     return job.heavy.rank * len(job.heavy.target_modules) if isinstance(job, TrainingJob) else 0
 
 
@@ -242,7 +242,7 @@ class Claim(Frozen):
 
 
 def is_answer(file: str) -> bool:
-    """Whether the ticket with this file name requests an answer, which the store does not keep (a test, an identity)."""
+    """Whether the ticket with this file name requests a test or an identity, whose result is an answer in the queue."""
     return file.startswith("0-")
 
 
@@ -287,7 +287,11 @@ class JobQueue:
             )
 
     def installation(self) -> str:
-        """Unique id of this store, made on first use; it shows whether two machines see the same one. Raises `StoreError`."""
+        """Unique id of this store, made on first use. It shows whether two machines see the same store.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
         with contextlib.suppress(FileExistsError, OSError):
             scratch = self.top / f"installation-{uuid.uuid4().hex}"
             scratch.write_text(json.dumps({"id": uuid.uuid4().hex}))
@@ -295,12 +299,12 @@ class JobQueue:
                 os.link(scratch, self.top / "installation.json")
             finally:
                 scratch.unlink()
-        if not (found := self._installation()):
+        if not (installation_id := self._installation()):
             raise StoreError(
                 f"store {self.store.root}: {self.top / 'installation.json'} cannot be read",
                 remedy="Remove it to have it made anew.",
             )
-        return found
+        return installation_id
 
     def check(self, installation: str) -> None:
         """Check that this is still the store with the id `installation`.
@@ -348,8 +352,8 @@ class JobQueue:
 
     def all_failed(self) -> list[FailedTicket]:
         """The failed tickets of all evolutions."""
-        found = (self._read(path, FailedTicket) for path in sorted((self.root / "failed").glob("*/*.json")))
-        return [failed for failed in found if failed is not None]
+        tickets = (self._read(path, FailedTicket) for path in sorted((self.root / "failed").glob("*/*.json")))
+        return [failed for failed in tickets if failed is not None]
 
     def forget_failed(self, ticket: Ticket) -> None:
         """Remove the failed version of a ticket, before another attempt or at the end."""
@@ -357,16 +361,16 @@ class JobQueue:
 
     def runs(self) -> list[str]:
         """Ids of evolutions with tickets; folders whose name is no run id are ignored."""
-        found = (path for path in (self.root / "tickets").glob("*") if RUN_NAME.fullmatch(path.name))
-        return sorted(path.name for path in found if any(path.glob("*.json")))
+        folders = (path for path in (self.root / "tickets").glob("*") if RUN_NAME.fullmatch(path.name))
+        return sorted(path.name for path in folders if any(path.glob("*.json")))
 
     def owner(self, run_id: str) -> int | None:
         """User id that submitted an evolution's jobs; None if it never submitted any."""
-        found = look_at(self.root / "tickets" / run_id)
-        return None if found is None else found.st_uid
+        status = look_at(self.root / "tickets" / run_id)
+        return None if status is None else status.st_uid
 
     def open_digests(self, but: Collection[str] = ()) -> set[str]:
-        """Digests of requested jobs that are not done, including claimed ones; requests of the runs `but` are ignored."""
+        """Digests of requested jobs that are not done, including claimed ones; requests of runs in `but` do not count."""
         paths = [path for path in (self.root / "tickets").glob("*/*.json") if path.parent.name not in but]
         names = {digest_of(path.name): path.name for path in paths}
         return {digest for digest, name in names.items() if not self.is_done(digest, name)}
@@ -381,10 +385,10 @@ class JobQueue:
                 self.forget_answer(ticket.digest)  # lanes would count the job as done
             return answer
         read = self.store.read_adapter if ticket.kind == "training" else self.store.read_evaluation
-        found: Any = read(ticket.digest)
-        if found is None:
+        result: Any = read(ticket.digest)
+        if result is None:
             self.store.set_aside(self._kind, ticket.digest)
-        return found
+        return result
 
     # -- claims ----------------------------------------------------------------------------
 
@@ -394,8 +398,8 @@ class JobQueue:
 
     def claims(self) -> list[Claim]:
         """All claims of this queue."""
-        found = (self._read(path, Claim) for path in sorted((self.root / "claims").glob("*.json")))
-        return [claim for claim in found if claim is not None]
+        claims = (self._read(path, Claim) for path in sorted((self.root / "claims").glob("*.json")))
+        return [claim for claim in claims if claim is not None]
 
     def remove_damaged_claims(self) -> None:
         """Remove claims that cannot be read: they would block their jobs for ever, since no lane can release them."""
@@ -404,7 +408,7 @@ class JobQueue:
                 path.unlink(missing_ok=True)
 
     def break_claim(self, claim: Claim) -> bool:
-        """Remove the claim of a lane that is gone. True if this call removed it, False if it was released or broken before."""
+        """Remove the claim of a lane that is gone. False if it was released or broken before."""
         source = self._claim_path(claim.digest)
         target = self.root / "broken" / f"{claim.digest}-{uuid.uuid4().hex}.json"
         try:
@@ -447,7 +451,7 @@ class JobQueue:
         for run_id in self._turns():
             if is_closed(run_id):
                 continue
-            held = False
+            waits_alone = False
             for path in self._paths_of(run_id):
                 digest = digest_of(path.name)
                 if digest in claimed:
@@ -459,7 +463,7 @@ class JobQueue:
                 if ticket is None:
                     continue
                 if not self._may_start(ticket, host):
-                    held = held or ticket.alone
+                    waits_alone = waits_alone or ticket.alone
                     continue
                 claim = Claim(
                     digest=digest,
@@ -476,14 +480,14 @@ class JobQueue:
                 if path.exists() and not self.is_done(digest, path.name):
                     return ticket, claim
                 self.release(claim)  # done or withdrawn between the check and the claim
-            if held:
+            if waits_alone:
                 return None  # a job that must run alone has its turn: other work would keep the machine busy for ever
         return None
 
     def holds(self, claim: Claim) -> bool:
         """Whether `claim` is still in force: neither broken nor released."""
-        found = self.claim(claim.digest)
-        return found is not None and found.token == claim.token
+        current = self.claim(claim.digest)
+        return current is not None and current.token == claim.token
 
     def wanted(self, digest: str) -> bool:
         """Whether any evolution still requests this job."""
@@ -631,9 +635,9 @@ class JobQueue:
         return [ticket for path in paths if (ticket := self._ticket(path)) is not None]
 
     def _ticket(self, path: Path) -> Ticket | None:
-        """The ticket at `path`. None if its content belongs to another path, so that no run can forge another's ticket."""
-        found = self._read(path, Ticket)
-        return found if found is not None and self._ticket_path(found) == path else None
+        """The ticket at `path`. None if its content names another path: no run can forge another's ticket."""
+        ticket = self._read(path, Ticket)
+        return ticket if ticket is not None and self._ticket_path(ticket) == path else None
 
     def _ticket_path(self, ticket: Ticket) -> Path:
         return self.root / "tickets" / ticket.run_id / ticket.file
@@ -673,10 +677,10 @@ class JobQueue:
 
 def _age(path: Path, missing: float = 0.0) -> float:
     """Seconds since a file was written; `missing` if there is none."""
-    found = look_at(path)
-    return missing if found is None else time.time() - found.st_mtime
+    status = look_at(path)
+    return missing if status is None else time.time() - status.st_mtime
 
 
-def both(store: Store) -> Iterable[JobQueue]:
+def both_queues(store: Store) -> Iterable[JobQueue]:
     """The two queues of a store."""
     return JobQueue(store, "training"), JobQueue(store, "evaluation")

@@ -195,9 +195,11 @@ def _gaps(history: History, evaluations: Evaluations) -> Gaps:
 def _answer(history: History, gap: Gap | None, evaluations: Evaluations) -> Answer:
     """Did the search help? The champion against the default LoRA on the held-out bugs."""
     for name in ("champion", "default_lora"):
-        if (found := evaluations.get(name)) is not None and found.infeasible:
-            who = name.replace("_lora", " LoRA")
-            text = f"Nothing can be compared: the {who} has no score on the held-out bugs ({found.infeasible})."
+        if (evaluation := evaluations.get(name)) is not None and evaluation.infeasible:
+            contender = name.replace("_lora", " LoRA")
+            text = (
+                f"Nothing can be compared: the {contender} has no score on the held-out bugs ({evaluation.infeasible})."
+            )
             return Answer(verdict="unknown", text=text)
     champion, default = history.held_out("champion"), history.held_out("default_lora")
     if gap is None or champion is None or default is None:
@@ -229,22 +231,22 @@ def _generations(history: History) -> tuple[GenerationLine, ...]:
 
 def _infeasible(history: History, evaluations: Evaluations) -> tuple[InfeasibleGenome, ...]:
     """Genomes, baselines and lines of the final table without a score."""
-    found = [(name, record.infeasible, record.reason) for name, record in history.genomes.items()]
-    found += [(name, baseline.infeasible, "") for name, baseline in history.baselines.items()]
-    found += [(f"{name}, held-out", line.infeasible, line.reason) for name, line in evaluations.items()]
-    return tuple(InfeasibleGenome(genome_id=name, reason=word, detail=text) for name, word, text in found if word)
+    reasons = [(name, record.infeasible, record.reason) for name, record in history.genomes.items()]
+    reasons += [(name, baseline.infeasible, "") for name, baseline in history.baselines.items()]
+    reasons += [(f"{name}, held-out", line.infeasible, line.reason) for name, line in evaluations.items()]
+    return tuple(InfeasibleGenome(genome_id=name, reason=word, detail=text) for name, word, text in reasons if word)
 
 
 def _lineage(history: History) -> tuple[Ancestor, ...]:
     """The champion and everything it descends from, in order of generation."""
-    todo = [history.champion or ""]
-    found: dict[str, GenomeRecord] = {}
-    while todo:
-        name = todo.pop()
-        if name in history.genomes and name not in found:
-            found[name] = history.genomes[name]
-            todo += found[name].genome.lineage.parents
-    ordered = sorted(found.values(), key=lambda record: (record.genome.generation, record.genome.slot))
+    pending = [history.champion or ""]
+    ancestors: dict[str, GenomeRecord] = {}
+    while pending:
+        name = pending.pop()
+        if name in history.genomes and name not in ancestors:
+            ancestors[name] = history.genomes[name]
+            pending += ancestors[name].genome.lineage.parents
+    ordered = sorted(ancestors.values(), key=lambda record: (record.genome.generation, record.genome.slot))
     return tuple(_from(Ancestor, _flat(record)) for record in ordered)
 
 

@@ -110,10 +110,10 @@ def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         return {prefix: value}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, inner in value.items():
-        found.update(leaves(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return found
+        flat.update(leaves(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
 
 
 def _leaves(config: RunConfig) -> dict[str, Any]:

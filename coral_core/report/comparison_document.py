@@ -11,36 +11,39 @@ from coral_core.report.run_document import TONES
 from coral_core.report.wording import heavy_text, light_text, number, share, whole, with_count
 
 
-def comparison_document(found: Comparison) -> Document:
+def comparison_document(comparison: Comparison) -> Document:
     """Champions, configuration, best fitness by generation and cost of two runs."""
     sides = ("<A", "<B")
     champions, costs = (
         [(name, value, other[name]) for name, value in one.items()]
-        for one, other in ((_champion(found.a), _champion(found.b)), (_cost(found.a), _cost(found.b)))
+        for one, other in (
+            (_champion(comparison.a), _champion(comparison.b)),
+            (_cost(comparison.a), _cost(comparison.b)),
+        )
     )
-    curves = {"A": [line.a for line in found.generations], "B": [line.b for line in found.generations]}
+    curves = {"A": [line.a for line in comparison.generations], "B": [line.b for line in comparison.generations]}
     alt = "Best fitness by generation of both runs; the numbers are in the table below"
     pictures = (Picture("Best fitness by generation", alt, lambda: draw_curves(curves, "best fitness")),)
     sections = (
         Section("champions", "Champion against champion", blocks(
-            Table(f"A is {found.a.run_id}, B is {found.b.run_id}", ("<", *sides), champions),
-            None if found.fitness_comparable
+            Table(f"A is {comparison.a.run_id}, B is {comparison.b.run_id}", ("<", *sides), champions),
+            None if comparison.fitness_comparable
             else text("Fitness is not comparable: fitness problems, weights or judge limits differ."))),
         Section("configuration", "What was configured differently", blocks(
             Table("Keys that differ, defaults included", ("<key", "<<A", "<<B"),
-                  [(item.key, _plain(item.a), _plain(item.b)) for item in found.configuration]),
-            None if found.configuration
+                  [(item.key, _plain(item.a), _plain(item.b)) for item in comparison.configuration]),
+            None if comparison.configuration
             else text("The configurations are the same but for, at most, edition and folders."),
             Table("Versions and machine that differ", ("<key", "<<A", "<<B"),
-                  [(item.key, _plain(item.a), _plain(item.b)) for item in found.versions]))),
+                  [(item.key, _plain(item.a), _plain(item.b)) for item in comparison.versions]))),
         Section("generations", "Best fitness by generation", blocks(
-            Pictures(pictures if found.generations else ()),
+            Pictures(pictures if comparison.generations else ()),
             Table("Best fitness so far", ("generation", "A", "B"),
-                  [(line.generation, number(line.a), number(line.b)) for line in found.generations]))),
+                  [(line.generation, number(line.a), number(line.b)) for line in comparison.generations]))),
         Section("cost", "What each cost", blocks(Table("All sessions together", ("<", *sides), costs))),
     )  # fmt: skip
-    tone = TONES.get(found.gap.verdict, "") if found.gap else ""
-    return Document(f"{found.a.run_id} and {found.b.run_id}", (Answer(found.text, tone),), sections)
+    tone = TONES.get(comparison.gap.verdict, "") if comparison.gap else ""
+    return Document(f"{comparison.a.run_id} and {comparison.b.run_id}", (Answer(comparison.text, tone),), sections)
 
 
 def _champion(side: Side) -> dict[str, str]:

@@ -63,7 +63,7 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
                     (scratch / name).open("wb") as copy,
                 ):
                     shutil.copyfileobj(original, copy)
-        for name, content in described(report, champion).items():
+        for name, content in champion_files(report, champion).items():
             text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
             (scratch / name).write_text(text, encoding="utf-8")
         card = model_card(report, champion, folder.config(), _base(folder, report, scratch / "adapter_config.json"))
@@ -79,7 +79,7 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
     return target
 
 
-def described(report: Report, champion: Contender) -> dict[str, dict[str, Any]]:
+def champion_files(report: Report, champion: Contender) -> dict[str, dict[str, Any]]:
     """The JSON files of ``champion/`` that follow from history and store; `coral verify` computes them again.
 
     Args:

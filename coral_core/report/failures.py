@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from coral_core.queue.queue import Ticket, both
+from coral_core.queue.queue import Ticket, both_queues
 from coral_core.report.content import FailedJob, FailedTries
 from coral_core.runs.records import JobFailure, JobTiming
 from coral_core.runs.run_folder import RunFolder
@@ -19,12 +19,12 @@ def failed_jobs(store: Store, run_id: str) -> tuple[FailedJob, ...]:
         store: The run's store.
         run_id: The evolution.
     """
-    found: list[FailedJob] = []
-    for queue in both(store):
-        found += [_failed(queue.name, ticket, "waiting") for ticket in queue.waiting(run_id) if ticket.failures]
+    jobs: list[FailedJob] = []
+    for queue in both_queues(store):
+        jobs += [_failed(queue.name, ticket, "waiting") for ticket in queue.waiting(run_id) if ticket.failures]
         ended = [failed.ticket for failed in queue.all_failed() if failed.ticket.run_id == run_id]
-        found += [_failed(queue.name, ticket, "failed") for ticket in ended]
-    return tuple(sorted(found, key=lambda job: (job.queue, job.digest)))
+        jobs += [_failed(queue.name, ticket, "failed") for ticket in ended]
+    return tuple(sorted(jobs, key=lambda job: (job.queue, job.digest)))
 
 
 def _failed(queue: str, ticket: Ticket, state: Literal["waiting", "failed"]) -> FailedJob:
@@ -52,11 +52,11 @@ def failed_tries(folder: RunFolder) -> tuple[FailedTries, ...]:
         if groups
         else set()
     )
-    found = []
+    lines = []
     for (kind, error, message), tries in groups.items():
         jobs = {(kind, failure.digest) for failure in tries}
-        found.append(FailedTries(
+        lines.append(FailedTries(
             kind=kind, error=error, message=message[:LONGEST], count=len(tries), jobs=len(jobs), done_later=len(jobs & done),
             last=max(failure.when for failure in tries),
         ))  # fmt: skip
-    return tuple(sorted(found, key=lambda tries: (-tries.count, -tries.last, tries.message)))
+    return tuple(sorted(lines, key=lambda tries: (-tries.count, -tries.last, tries.message)))

@@ -52,10 +52,10 @@ def gene_effects(history: History, config: GenesConfig) -> tuple[GeneEffect, ...
     records = _distinct(history)
     effects = []
     for kind, name, space in _spaces(config):
-        known = [record for record in records if name not in SAMPLING_ONLY or record.genome.light.sampling]
-        labels, groups = _grouped([getattr(getattr(record.genome, kind), name) for record in known], space)
-        if len(known) >= FEWEST and len(labels) > 1 and len(known) > len(labels):
-            fitness = np.array([record.fitness for record in known], dtype=np.float64)
+        affected = [record for record in records if name not in SAMPLING_ONLY or record.genome.light.sampling]
+        labels, groups = _grouped([getattr(getattr(record.genome, kind), name) for record in affected], space)
+        if len(affected) >= FEWEST and len(labels) > 1 and len(affected) > len(labels):
+            fitness = np.array([record.fitness for record in affected], dtype=np.float64)
             effects.append(_effect(name, kind, labels, groups, fitness))
     ordered = sorted(effects, key=lambda effect: (-effect.share, effect.p_value, effect.gene))
     return tuple(_holm(ordered))
@@ -147,11 +147,11 @@ def _holm(effects: Sequence[GeneEffect]) -> list[GeneEffect]:
 
 def _distinct(history: History) -> list[GenomeRecord]:
     """Genomes with a score; of those with equal genes only the first."""
-    found: dict[str, GenomeRecord] = {}
+    distinct: dict[str, GenomeRecord] = {}
     for record in history.genomes.values():
         if record.fitness is not None:
-            found.setdefault(record.genome.genes_digest(), record)
-    return list(found.values())
+            distinct.setdefault(record.genome.genes_digest(), record)
+    return list(distinct.values())
 
 
 def _spaces(config: GenesConfig) -> Iterator[tuple[Kind, str, Any]]:

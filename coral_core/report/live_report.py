@@ -102,23 +102,23 @@ def _lanes(reading: RunReading) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = canvas()
-    found = lane_use(reading)
-    if found is not None:
-        whole = COLUMNS * found.seconds_per_column
+    use = lane_use(reading)
+    if use is not None:
+        whole = COLUMNS * use.seconds_per_column
         units = ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
         unit, name = next((unit for unit in units if whole > 2 * unit[0]), units[-1])
-        edges = [n * found.seconds_per_column / unit for n in range(COLUMNS + 1)]
+        edges = [n * use.seconds_per_column / unit for n in range(COLUMNS + 1)]
         below = [0.0] * COLUMNS
-        lanes = (("training", found.training, BLUE), ("evaluation", found.evaluation, LIGHT_ORANGE))
+        lanes = (("training", use.training, BLUE), ("evaluation", use.evaluation, LIGHT_ORANGE))
         for kind, columns, colour in lanes:
             busy = [under + more for under, more in zip(below, columns, strict=True)]
             axes.stairs(busy, edges, baseline=below, fill=True, color=colour, label=kind, antialiased=False)
             below = busy
-        if found.at_most:
-            axes.axhline(found.at_most, color=GREY, linestyle=":", linewidth=1.1, label="lanes at most")
+        if use.at_most:
+            axes.axhline(use.at_most, color=GREY, linestyle=":", linewidth=1.1, label="lanes at most")
         axes.set_xlim(0, edges[-1])
         axes.set_xlabel(f"{name} since the session began")
-        axes.set_ylim(0, max(1.0, *below, found.at_most or 0) * 1.25)
+        axes.set_ylim(0, max(1.0, *below, use.at_most or 0) * 1.25)
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(fontsize=8, frameon=False, loc="upper center", ncols=3)
     axes.set_ylabel("busy lanes")

@@ -11,7 +11,7 @@ COPIES = ("elite",)
 
 
 def operator_lines(history: History) -> tuple[OperatorLine, ...]:
-    """A line per operator, most children first. Elites are left out, since they are copies of genomes counted before."""
+    """A line per operator, most children first. Elites are left out: they are copies of genomes counted before."""
     made: dict[str, list[GenomeRecord]] = {}
     for record in history.genomes.values():
         if record.genome.lineage.operator not in COPIES:
@@ -46,11 +46,11 @@ def _line(
 
 def _record_makers(history: History) -> set[str]:
     """Genomes that were the fittest of all generations up to their own."""
-    found: set[str] = set()
+    makers: set[str] = set()
     best = float("-inf")
     for population in history.populations:
         scored = [(record.fitness, record.genome.genome_id) for record in population if record.fitness is not None]
         if scored and max(scored)[0] > best:
             best = max(scored)[0]
-            found.add(min(name for fitness, name in scored if fitness == best))
-    return found
+            makers.add(min(name for fitness, name in scored if fitness == best))
+    return makers

@@ -63,7 +63,7 @@ def interval(wins: int, losses: int, bugs: int) -> tuple[float, float]:
     return max(-1.0, difference - spread), min(1.0, difference + spread)
 
 
-def spread(differences: Sequence[float]) -> tuple[float, float]:
+def mean_interval(differences: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean of paired differences in [-1, 1] (normal approximation)."""
     mean = statistics.fmean(differences)
     half = 1.959964 * statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 1.0
@@ -93,7 +93,7 @@ def compare(difference: float, champion: Mapping[str, float] | None, other: Mapp
         only_champion=wins,
         only_other=losses,
         p_value=p_value,
-        interval=interval(wins, losses, len(differences)) if all_or_nothing else spread(differences),
+        interval=interval(wins, losses, len(differences)) if all_or_nothing else mean_interval(differences),
         resolution=resolution(wins + losses),
         distinguishable=clear,
         verdict=("better" if wins > losses else "worse") if clear else "not distinguishable",

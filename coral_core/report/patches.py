@@ -59,7 +59,7 @@ def held_out_patches(report: Report, store: Store, config: RunConfig) -> Section
     ), shown="page")  # fmt: skip
 
 
-def unified(buggy: str, patch: str) -> str:
+def unified_diff(buggy: str, patch: str) -> str:
     r"""The patch as a unified diff; empty if nothing but trailing newlines was changed.
 
     Args:
@@ -67,7 +67,7 @@ def unified(buggy: str, patch: str) -> str:
         patch: Source that the model proposes.
 
     Example:
-        >>> print(unified("def f(x):\n    return x", "def f(x):\n    return -x"))
+        >>> print(unified_diff("def f(x):\n    return x", "def f(x):\n    return -x"))
         --- buggy
         +++ patch
         @@ -1,2 +1,2 @@
@@ -82,14 +82,14 @@ def unified(buggy: str, patch: str) -> str:
 def _problems(report: Report, config: RunConfig) -> tuple[dict[str, Problem], str]:
     """The held-out problems by id, rebuilt from the configuration; else no problems and a note that says why."""
     try:
-        found = {problem.problem_id: problem for problem in problem_set(config.problems).split("held_out")}
+        problems = {problem.problem_id: problem for problem in problem_set(config.problems).split("held_out")}
         here = split_digest(config.problems, "held_out")
     except (CoralError, OSError) as error:
         reason = str(error).splitlines()[0]
         return {}, f"The problems cannot be read here ({reason}), so patches are shown whole instead of as diffs."
     if report.problems.get("digests", {}).get("held_out", here) != here:
         return {}, "The problems here are not those of the run, so patches are shown whole instead of as diffs."
-    return found, ""
+    return problems, ""
 
 
 def _evaluation(contender: Contender | None, store: Store) -> Evaluation | None:
@@ -122,6 +122,6 @@ def _patch(record: ProblemRecord, problem: Problem | None, passed: bool, others:
         outcome=str(verdict.get("outcome", "unknown")),
         passed=passed,
         remarks=tuple(filter(None, remarks)),
-        diff=unified(problem.buggy, patch) if problem else patch,
+        diff=unified_diff(problem.buggy, patch) if problem else patch,
         is_diff=problem is not None,
     )

@@ -1,4 +1,4 @@
-"""Pictures as small PNGs: curves by generation, the Pareto front, marginal plots of genes; and shared drawing functions.
+"""Pictures as small PNGs: curves by generation, Pareto front, marginal plots of genes; and shared drawing functions.
 
 A white background and the Okabe-Ito colours keep them readable on light and dark pages and
 for colour-blind readers. matplotlib is imported when a picture is drawn, not before.

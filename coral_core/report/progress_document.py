@@ -75,12 +75,12 @@ def _best(progress: Progress) -> Section:
     best = progress.best
     if best is None:
         return Section("best", "Best genome", (text("No genome is evaluated yet."),))
-    found = f": fitness {number(best.fitness)}, repairs {share(best.pass_at_1)} of the fitness bugs, {best.trainable_parameters:,} trainable parameters"
+    result = f": fitness {number(best.fitness)}, repairs {share(best.pass_at_1)} of the fitness bugs, {best.trainable_parameters:,} trainable parameters"
     genes = f". {heavy_text(best.heavy)}; {light_text(best.light)}" if best.heavy else ""
-    held = "" if best.meets_thresholds else " It does not meet the final thresholds."
+    warning = "" if best.meets_thresholds else " It does not meet the final thresholds."
     names = sorted(best.scores)
     return Section("best", "Best genome", blocks(
-        text(Code(best.genome_id), f"{found}{genes}.{held}"),
+        text(Code(best.genome_id), f"{result}{genes}.{warning}"),
         Table("Its scores", names, [[number(best.scores[name]) for name in names]]),
     ))  # fmt: skip
 

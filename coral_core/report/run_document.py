@@ -109,13 +109,13 @@ def previous_parts(previous: PreviousRun | None) -> Parts:
 
 
 def _searched(report: Report) -> Section:
-    found = report.searched
-    space = [(gene.gene.replace("_", " "), gene.kind, gene.values) for gene in found.space]
+    scope = report.searched
+    space = [(gene.gene.replace("_", " "), gene.kind, gene.values) for gene in scope.space]
     return Section("searched", "What was searched", blocks(
         text(
-            f"Strategy {found.strategy}, up to {plural(found.generations, 'generation')} of {plural(found.population, 'genome')}: "
-            f"so far {plural(found.genomes, 'distinct genome')} on {plural(found.adapters, 'adapter')}, out of "
-            f"{found.combinations:,} combinations of heavy genes. Problems: {report.problems.get('source')} "
+            f"Strategy {scope.strategy}, up to {plural(scope.generations, 'generation')} of {plural(scope.population, 'genome')}: "
+            f"so far {plural(scope.genomes, 'distinct genome')} on {plural(scope.adapters, 'adapter')}, out of "
+            f"{scope.combinations:,} combinations of heavy genes. Problems: {report.problems.get('source')} "
             f"({splits_text(report) or 'not counted yet'})."
         ),
         Table("Candidates and ranges of the genes", ("<gene", "<kind", "<<values"), space, folded=True),
@@ -146,27 +146,27 @@ def _won(report: Report) -> Section:
 
 
 def _sure(report: Report) -> Section:
-    gaps, found = gap_rows(report), report.repeats
+    gaps, repeated = gap_rows(report), report.repeats
     repeats: list[tuple[str, ...]] = []
-    said = "The champion was not repeated with other seeds. It was the best of many, so its score on the fitness split holds some luck. Set search.champion_repeats to see how much."
-    if found is not None:
+    summary = "The champion was not repeated with other seeds. It was the best of many, so its score on the fitness split holds some luck. Set search.champion_repeats to see how much."
+    if repeated is not None:
         lost = (
-            f" {len(found.lines) - found.n} of {len(found.lines)} repeats had no score."
-            if found.n < len(found.lines)
+            f" {len(repeated.lines) - repeated.n} of {len(repeated.lines)} repeats had no score."
+            if repeated.n < len(repeated.lines)
             else ""
         )
         above = (
             ""
-            if found.above_default is None
-            else f" {found.above_default} of {found.n} repeats are above the default LoRA."
+            if repeated.above_default is None
+            else f" {repeated.above_default} of {repeated.n} repeats are above the default LoRA."
         )
-        said = f"The champion's genes trained and evaluated anew with other seeds; the champion itself was chosen as the best of many.{above}{lost}"
+        summary = f"The champion's genes trained and evaluated anew with other seeds; the champion itself was chosen as the best of many.{above}{lost}"
         repeats = [
-            ("champion itself", number(found.own_fitness), share(found.own_pass_at_1), ""),
+            ("champion itself", number(repeated.own_fitness), share(repeated.own_pass_at_1), ""),
             *((f"seed {line.replicate}", number(line.fitness), share(line.pass_at_1), f"{line.infeasible}: {line.reason}" if line.infeasible else "")
-              for line in found.lines),
-            (f"mean of {plural(found.n, 'repeat')}", number(found.mean_fitness), share(found.mean_pass_at_1), ""),
-            ("standard deviation", number(found.sd_fitness), share(found.sd_pass_at_1), ""),
+              for line in repeated.lines),
+            (f"mean of {plural(repeated.n, 'repeat')}", number(repeated.mean_fitness), share(repeated.mean_pass_at_1), ""),
+            ("standard deviation", number(repeated.sd_fitness), share(repeated.sd_pass_at_1), ""),
         ]  # fmt: skip
     return Section("sure", "How sure", blocks(
         Facts(gaps) if gaps else text("The held-out split has not been opened: there is no test yet."),
@@ -174,7 +174,7 @@ def _sure(report: Report) -> Section:
             "Paired by held-out bug: only bugs that one repairs and the other does not say which is better (exact two-sided "
             f"sign test). The sealed split was opened {plural(report.held_out_openings or 0, 'time')}.", style="soft small",
         ) if gaps else None,
-        text(said) if found or report.status == "finished" else None,
+        text(summary) if repeated or report.status == "finished" else None,
         Table("The champion with other seeds, on the fitness split", ("<repeat", "fitness", "bugs repaired", "<<note"), repeats),
         text(report.base_check.text),
     ))  # fmt: skip
@@ -322,12 +322,12 @@ def _failures(report: Report) -> Section:
         Table("Jobs of this run that failed in the queue", ("<job", "<queue", "<state", "tries", "lanes lost", "<error", "<<message"), jobs),
     )  # fmt: skip
     nothing = [table.caption for table in tables if not table.rows]
-    said: list[Block] = [text(f"None: {'; '.join(nothing)}.")] if nothing else []
+    empty: list[Block] = [text(f"None: {'; '.join(nothing)}.")] if nothing else []
     error = text(f"The latest session failed: {report.error}", style="bad") if report.error else None
-    return Section("failures", "What failed", blocks(error, *tables, *said))
+    return Section("failures", "What failed", blocks(error, *tables, *empty))
 
 
-def again(report: Report) -> str:
+def repeat_commands(report: Report) -> str:
     """Shell commands that repeat the run, from the same initial population."""
     edition = f" --edition {report.edition}" if report.edition != 1 else ""
     begin = ""
@@ -339,7 +339,7 @@ def again(report: Report) -> str:
 
 def _reproduce(report: Report) -> Section:
     run = quote(report.run_id)
-    commands = f"{again(report)}\ncoral verify {run}\ncoral show {run} champion --split held-out"
+    commands = f"{repeat_commands(report)}\ncoral verify {run}\ncoral show {run} champion --split held-out"
     overrides = " ".join(f"--set {item}" for item in report.overrides)
     digests = [
         (f"{name}, {what}", value)

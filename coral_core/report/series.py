@@ -84,8 +84,8 @@ def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
 
 def _is_file(path: Path) -> bool:
     """Whether `path` is a regular file. Links are refused, since they may point anywhere."""
-    found = look_at(path)
-    return found is not None and stat.S_ISREG(found.st_mode)
+    status = look_at(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def numbers(values: dict[str, Any], *without: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from coral_core.untrusted import visible
 
 
 def genome_rows(history: History) -> list[dict[str, Any]]:
-    """A row per genome: lineage, genes, scores and digests, or the reason why it has no score. All rows have the same columns."""
+    """A row per genome: lineage, genes, scores, digests, or why it has no score. All rows have the same columns."""
     objectives = sorted({name for record in history.genomes.values() for name in record.scores})
     rows = []
     for record in history.genomes.values():

@@ -68,13 +68,13 @@ def light_text(light: LightGenes | None) -> str:
 
 def contenders(report: Report) -> list[tuple[str, Contender]]:
     """Name and scores of the champion and of its baselines; those without a record yet are left out."""
-    found = [(name, getattr(report, key)) for key, name in NAMES.items()]
-    return [(name, contender) for name, contender in found if contender is not None]
+    lines = [(name, getattr(report, key)) for key, name in NAMES.items()]
+    return [(name, contender) for name, contender in lines if contender is not None]
 
 
-def with_count(found: Contender) -> str:
+def with_count(contender: Contender) -> str:
     """Share of repaired held-out bugs, with the count by first samples if it is known: ``39.3% (112/285)``."""
-    rate, repaired, bugs = found.held_out_pass_at_1, found.held_out_repaired, found.held_out_bugs
+    rate, repaired, bugs = contender.held_out_pass_at_1, contender.held_out_repaired, contender.held_out_bugs
     if rate is None or repaired is None or bugs is None:
         return share(rate)
     first = "" if abs(rate * bugs - repaired) < 1e-6 else "first samples: "

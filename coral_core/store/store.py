@@ -7,9 +7,9 @@ Layout (any PEFT or vLLM user can load an adapter folder)::
 
 An entry is written under a temporary name, fsynced and renamed; the manifest holds size and checksum of each file and
 is read first. Nothing in a store is trusted: only regular files of bounded size below its root are read
-(bounded_read.py), links are not followed, and content is validated against its model and its own verdicts. A reader that
-finds a broken entry logs a warning and treats it as absent; the next publication replaces it. The store is the only copy
-of results: Prefect's cache holds pointers into it. Not covered: deletion by age or size.
+(bounded_read.py), links are not followed, and content is validated against its model and its own verdicts. A reader
+that finds a broken entry logs a warning and treats it as absent; the next publication replaces it. The store is the only
+copy of results: Prefect's cache holds pointers into it. Not covered: deletion by age or size.
 """
 
 import contextlib
@@ -153,9 +153,9 @@ class Store:
         except OSError as error:
             raise self.unwritable(error) from error
         for name in FOLDERS.values():
-            if (found := look_at(self.root / name)) is not None and not stat.S_ISDIR(found.st_mode):
+            if (status := look_at(self.root / name)) is not None and not stat.S_ISDIR(status.st_mode):
                 raise StoreError(
-                    f"store {self.root}: {name} is {kind_of(found.st_mode)}, not a folder; links within a store are not followed",
+                    f"store {self.root}: {name} is {kind_of(status.st_mode)}, not a folder; links within a store are not followed",
                     remedy="Move what it leads to here, or link the whole store (store.path may be a link).",
                 )
         self.probe()
@@ -211,7 +211,7 @@ class Store:
     # -- adapters --------------------------------------------------------------------------
 
     def adapter_path(self, digest: str) -> Path:
-        """Folder of an adapter, which need not exist. Raises `StoreError` if `digest` is none, since it names a path."""
+        """Folder of an adapter, which need not exist. Raises `StoreError` if `digest` is none."""
         return self.root / "adapters" / _checked(digest)
 
     def publish_adapter(self, digest: str, scratch: Path, record: TrainedAdapter) -> None:
@@ -276,20 +276,20 @@ class Store:
     def _check_adapter(self, digest: str) -> TrainedAdapter:
         """Read and check every byte of an adapter. Raises `OSError` or `ValueError` if it is broken."""
         path = self.adapter_path(digest)
-        there = list_folder(path, self.root)
+        listed = list_folder(path, self.root)
         manifest = self._manifest(digest)
         files, sizes = manifest.files, manifest.bytes
         if manifest.digest != digest or _RECORD not in files or set(sizes) != set(files):
             raise ValueError("its manifest belongs to something else")
-        more = sorted(
-            name for name in there if name != _MANIFEST and name not in files and not _DESKTOP.fullmatch(name)
+        extra = sorted(
+            name for name in listed if name != _MANIFEST and name not in files and not _DESKTOP.fullmatch(name)
         )
-        if more:
-            raise ValueError(f"{more[0]} is not in its manifest. Take it away, and the entry is sound again")
+        if extra:
+            raise ValueError(f"{extra[0]} is not in its manifest. Take it away, and the entry is sound again")
         for name, checksum in files.items():
-            if name not in there:  # true also of `..` and of names with a slash, which no folder lists
+            if name not in listed:  # true also of `..` and of names with a slash, which no folder lists
                 raise ValueError(f"{name} is missing")
-            if sizes[name] != there[name].st_size or sha256_of(path / name, WEIGHTS_BYTES, self.root) != checksum:
+            if sizes[name] != listed[name].st_size or sha256_of(path / name, WEIGHTS_BYTES, self.root) != checksum:
                 raise ValueError(f"{name} does not match its checksum")
         record = read_model(path / _RECORD, TrainedAdapter, RECORD, self.root)
         if record.training_digest != digest:
@@ -304,7 +304,7 @@ class Store:
     # -- evaluations -----------------------------------------------------------------------
 
     def evaluation_path(self, digest: str) -> Path:
-        """File of an evaluation, which need not exist. Raises `StoreError` if `digest` is none, since it names a path."""
+        """File of an evaluation, which need not exist. Raises `StoreError` if `digest` is none."""
         return self.root / "evaluations" / f"{_checked(digest)}.json"
 
     def publish_evaluation(self, digest: str, evaluation: Evaluation) -> None:
@@ -339,7 +339,7 @@ class Store:
         try:
             self.make_folder(target.parent)
             write_synced(scratch / target.name, data)
-            if (found := look_at(target)) is not None and not stat.S_ISREG(found.st_mode):
+            if (status := look_at(target)) is not None and not stat.S_ISREG(status.st_mode):
                 self.set_aside("evaluation", digest)
             os.replace(scratch / target.name, target)
             sync(target.parent)
@@ -421,21 +421,21 @@ class Store:
         Raises:
             StoreError: a folder of entries exists and cannot be listed.
         """
-        for kind, digest, found in self._digests():
-            yield self._entry(kind, digest, found, check)
+        for kind, digest, status in self._digests():
+            yield self._entry(kind, digest, status, check)
 
     def _digests(self) -> Iterator[tuple[Kind, str, os.stat_result]]:
         for kind in FOLDERS:
-            for name, found in self._listed(kind).items():
+            for name, status in self._listed(kind).items():
                 if (digest := _digest_of(kind, name)) is not None:
-                    yield kind, digest, found
+                    yield kind, digest, status
 
     def foreign_items(self) -> list[ForeignItem]:
-        """Files among the entries that are none: desktop files, links, folders with other names. Raises `StoreError`."""
+        """Files beside the entries: desktop files, links, folders with other names. Raises `StoreError`."""
         return [
-            ForeignItem(folder=folder, name=on_one_line(name), what=kind_of(found.st_mode))
+            ForeignItem(folder=folder, name=on_one_line(name), what=kind_of(status.st_mode))
             for kind, folder in FOLDERS.items()
-            for name, found in self._listed(kind).items()
+            for name, status in self._listed(kind).items()
             if _digest_of(kind, name) is None
         ]
 
@@ -450,12 +450,12 @@ class Store:
                 remedy="Look at its permissions and its mount; links within a store are not followed.",
             ) from None
 
-    def _entry(self, kind: Kind, digest: str, found: os.stat_result, check: bool) -> Entry:
+    def _entry(self, kind: Kind, digest: str, status: os.stat_result, check: bool) -> Entry:
         folder = kind == "adapter"
-        problem, size, version = "", found.st_size, ""
+        problem, size, version = "", status.st_size, ""
         try:
-            if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
-                raise OddFileError(digest, f"{kind_of(found.st_mode)}, not a {'folder' if folder else 'file'}")
+            if not (stat.S_ISDIR if folder else stat.S_ISREG)(status.st_mode):
+                raise OddFileError(digest, f"{kind_of(status.st_mode)}, not a {'folder' if folder else 'file'}")
             if folder:
                 size = sum(inner.st_size for inner in list_folder(self.adapter_path(digest), self.root).values())
             if check:
@@ -467,7 +467,7 @@ class Store:
             kind=kind,
             digest=digest,
             bytes=size,
-            modified=found.st_mtime,
+            modified=status.st_mtime,
             version=version,
             current=not version or version == (RECIPE_VERSION if folder else ENGINE_VERSION),
             sound=not problem,
@@ -565,7 +565,7 @@ UNWRITABLE = {
 
 
 def check_consistency(evaluation: Evaluation) -> None:
-    """Check that an evaluation is consistent: scores are shares in [0, 1], and `passed` and pass@1 follow from the verdicts.
+    """Check that scores are shares in [0, 1], and that `passed` and pass@1 follow from the verdicts.
 
     Raises:
         ValueError: it contradicts itself.

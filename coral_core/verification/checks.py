@@ -25,7 +25,7 @@ from coral_core.lm.base_model import identify
 from coral_core.lm.targets import default_lora_of, for_model
 from coral_core.problems.problem import Problem, Split
 from coral_core.report.build_report import build_report
-from coral_core.report.export import WEIGHTS, described
+from coral_core.report.export import WEIGHTS, champion_files
 from coral_core.runs.records import (
     SCHEMA_VERSION,
     BaselineRecord,
@@ -41,8 +41,8 @@ from coral_core.search.selection import fitness, hypervolume
 from coral_core.search.strategy import Scored, Search, make_search
 from coral_core.store.store import WEIGHTS_BYTES, Kind, first_line
 from coral_core.untrusted import in_a_line, visible
-from coral_core.verification.findings import Expected, Verified, unequal
-from coral_core.verification.replay import not_of_its_problems
+from coral_core.verification.findings import Expected, Verified, value_differences
+from coral_core.verification.replay import problem_differences
 
 HARMLESS = ("platform", "machine", "prefect")
 """Versions that change no result: platform, machine and orchestrator."""
@@ -110,7 +110,7 @@ def check_identity(run: Verified) -> Iterator[str]:
     if history.identity != recorded:
         yield f"history.jsonl is of run {history.identity.run_id}, run.json of {recorded.run_id}"
     pairs = (("name", history.name, run.config.name), ("strategy", history.strategy, run.config.search.strategy))
-    yield from unequal(pairs, "in config.yaml")
+    yield from value_differences(pairs, "in config.yaml")
     try:
         here = identify(run.config.base_model)
     except (BaseModelError, EngineError) as error:
@@ -151,7 +151,7 @@ def check_digests(run: Verified) -> Iterator[str]:
     expected: list[Expected] = []
     try:
         for label, record, heavy, light, split, replicate in _lines(run):
-            job = as_recorded(run, run.planner.evaluation(heavy, light, split, replicate))
+            job = with_recorded_versions(run, run.planner.evaluation(heavy, light, split, replicate))
             expected.append(Expected(label, record.training_digest, record.evaluation_digest, job))
             if label == "base_model":  # what it repairs is part of the later jobs
                 base = run.store.read_evaluation(record.evaluation_digest)
@@ -183,7 +183,7 @@ def _lines(run: Verified) -> Iterator[Line]:
         yield name, record, record.genome.heavy, record.genome.light, "fitness", 0
     for final in run.of(FinalRecord):
         for line in final.held_out:
-            owner = genomes.get(owners(run, final)[line.name] or "")
+            owner = genomes.get(genomes_of_lines(run, final)[line.name] or "")
             if owner is not None:
                 yield f"{line.name} held-out", line, owner.genome.heavy, owner.genome.light, "held_out", 0
             elif line.name in adapters:
@@ -195,7 +195,7 @@ def _lines(run: Verified) -> Iterator[Line]:
                 yield label, repeat, genes.heavy, genes.light, "fitness", repeat.replicate
 
 
-def as_recorded(run: Verified, job: EvaluationJob) -> EvaluationJob:
+def with_recorded_versions(run: Verified, job: EvaluationJob) -> EvaluationJob:
     """Replace the installed versions of linters and interpreter in a job by the recorded ones.
 
     The check of versions reports their differences; digests must not report them again.
@@ -204,14 +204,16 @@ def as_recorded(run: Verified, job: EvaluationJob) -> EvaluationJob:
         run: Gives the recorded versions; a version that is not recorded stays.
         job: The evaluation as planned here.
     """
-    known = {name: run.recorded_versions.get(source, "") for name, source in IN_DIGESTS.items()}
-    return job.model_copy(update={"versions": {name: known.get(name) or value for name, value in job.versions.items()}})
+    recorded = {name: run.recorded_versions.get(source, "") for name, source in IN_DIGESTS.items()}
+    return job.model_copy(
+        update={"versions": {name: recorded.get(name) or value for name, value in job.versions.items()}}
+    )
 
 
 # -- is everything there ----------------------------------------------------------------------
 
 
-def owners(run: Verified, final: FinalRecord) -> dict[str, str | None]:
+def genomes_of_lines(run: Verified, final: FinalRecord) -> dict[str, str | None]:
     """The genomes of the final table, derived from the genome records by the rules of the search.
 
     Args:
@@ -256,7 +258,7 @@ def check_completeness(run: Verified) -> Iterator[str]:
         if names != HELD_OUT:
             yield f"held-out lines {_list(names)} in history.jsonl, the final table has {_list(HELD_OUT)}"
         for line in final.held_out:
-            if line.genome_id != (owner := owners(run, final)[line.name]):
+            if line.genome_id != (owner := genomes_of_lines(run, final)[line.name]):
                 yield f"{line.name} held-out: of {line.genome_id or 'no genome'} in history.jsonl, it is of {owner or 'no genome'}"
         if final.held_out_openings != 1:
             yield f"{final.held_out_openings} openings of the held-out split in history.jsonl, a run opens it once"
@@ -285,14 +287,14 @@ def check_champion(run: Verified) -> Iterator[str]:
         if exported != stored:
             yield f"champion/{name} is not that of adapter {record.training_digest[:16]} in the store"
     report = build_report(run.folder, run.store)
-    for name, content in described(report, report.champion).items() if report.champion else ():
+    for name, content in champion_files(report, report.champion).items() if report.champion else ():
         try:
-            found = json_object(read_file(folder / name, RECORD, folder))
+            exported_content = json_object(read_file(folder / name, RECORD, folder))
         except (OSError, ValueError) as error:
             yield f"champion/{name} cannot be read: {first_line(error)}"
             continue
-        if found != json_value(json.dumps(content)):
-            keys = [key for key in {**found, **content} if found.get(key) != content.get(key)]
+        if exported_content != json_value(json.dumps(content)):
+            keys = [key for key in {**exported_content, **content} if exported_content.get(key) != content.get(key)]
             yield f"champion/{name} is not what history and store give: {', '.join(map(visible, keys[:3])) or 'other keys'}"
 
 
@@ -314,19 +316,19 @@ def check_store(run: Verified) -> Iterator[str]:
         if item.training_digest not in adapters:
             adapters[item.training_digest] = run.store.read_adapter(item.training_digest)
             if adapters[item.training_digest] is None:
-                yield f"{item.label}: {_lost(run, 'adapter', item.training_digest)}"
+                yield f"{item.label}: {_missing(run, 'adapter', item.training_digest)}"
         if evaluation is None:
-            yield f"{item.label}: {_lost(run, 'evaluation', item.evaluation_digest)}"
+            yield f"{item.label}: {_missing(run, 'evaluation', item.evaluation_digest)}"
         else:
-            found = _of_another_job(run, item, evaluation, adapters[item.training_digest])
-            yield from (f"{item.label}: in the store, {text}" for text in found)
+            differences = _job_differences(run, item, evaluation, adapters[item.training_digest])
+            yield from (f"{item.label}: in the store, {text}" for text in differences)
 
 
-def _lost(run: Verified, kind: Kind, digest: str) -> str:
+def _missing(run: Verified, kind: Kind, digest: str) -> str:
     return f"{kind} {digest[:16]} is {'broken in' if run.store.holds(kind, digest) else 'not in'} the store {run.store.root}"
 
 
-def _of_another_job(run: Verified, item: Expected, evaluation: Evaluation, adapter: TrainedAdapter | None) -> Iterator[str]:  # fmt: skip
+def _job_differences(run: Verified, item: Expected, evaluation: Evaluation, adapter: TrainedAdapter | None) -> Iterator[str]:  # fmt: skip
     """Differences between an evaluation and what its job can produce."""
     if evaluation.training_digest != item.training_digest:
         yield f"it is of adapter {evaluation.training_digest[:16]}, not of {item.training_digest[:16]}"
@@ -344,11 +346,11 @@ def _of_another_job(run: Verified, item: Expected, evaluation: Evaluation, adapt
         problems = run.planner.problems(item.job.split)
     except (CoralError, OSError):
         return  # reported by the check of the problems
-    others = list(not_of_its_problems(problems, item.job, evaluation))
-    yield from others or _not_of_its_verdicts(run, item, evaluation, problems)
+    others = list(problem_differences(problems, item.job, evaluation))
+    yield from others or _verdict_differences(run, item, evaluation, problems)
 
 
-def _not_of_its_verdicts(run: Verified, item: Expected, evaluation: Evaluation, problems: Sequence[Problem]) -> Iterator[str]:  # fmt: skip
+def _verdict_differences(run: Verified, item: Expected, evaluation: Evaluation, problems: Sequence[Problem]) -> Iterator[str]:  # fmt: skip
     try:
         verdicts = [[Verdict.model_validate(s.verdict) for s in record.samples] for record in evaluation.records]
     except ValidationError as error:
@@ -383,7 +385,9 @@ def check_scores(run: Verified) -> Iterator[str]:
         evaluation = run.store.read_evaluation(record.evaluation_digest)
         try:
             if evaluation is not None:
-                yield from (f"{label}: {text}" for text in unequal(_scores(run, record, evaluation), "in the store"))
+                yield from (
+                    f"{label}: {text}" for text in value_differences(_scores(run, record, evaluation), "in the store")
+                )
         except (CoralError, OSError) as error:
             run.note("scores", f"{label}: not checked: {first_line(error)}")
     try:
@@ -408,9 +412,8 @@ def _scores(run: Verified, record: Any, evaluation: Evaluation) -> Iterator[tupl
     }
     names = {"pass_at_1": "pass@1", "trainable_parameters": "trainable parameters", "passed": "bugs repaired"}
     yield from ((names.get(key, key), getattr(record, key), value) for key, value in should.items() if hasattr(record, key))  # fmt: skip
-    if hasattr(
-        record, "bugs"
-    ):  # an infeasible evaluation holds no problem; how many there are is then asked of the split
+    if hasattr(record, "bugs"):
+        # an infeasible evaluation holds no problems, so its bugs are counted in the split
         sealed = len(bugs) if scored else sum(not problem.retention for problem in run.planner.problems("held_out"))
         yield "bugs of the split", record.bugs, sealed
 
@@ -419,13 +422,15 @@ def _monitor(run: Verified) -> Iterator[str]:
     for record in run.of(GenerationRecord):
         best = run.genomes.get(record.best or "")
         if best is not None and run.config.problems.monitor:
-            digest = as_recorded(run, run.planner.of(best.genome, "monitor")).digest()
-            found = run.store.read_evaluation(digest)
-            if found is None:
-                yield f"generation {record.generation}: the monitor {_lost(run, 'evaluation', digest)}"
+            digest = with_recorded_versions(run, run.planner.of(best.genome, "monitor")).digest()
+            evaluation = run.store.read_evaluation(digest)
+            if evaluation is None:
+                yield f"generation {record.generation}: the monitor {_missing(run, 'evaluation', digest)}"
             else:
-                pair = ("monitor pass@1", record.monitor_pass_at_1, found.pass_at_1)
-                yield from (f"generation {record.generation}: {text}" for text in unequal([pair], "in the store"))
+                pair = ("monitor pass@1", record.monitor_pass_at_1, evaluation.pass_at_1)
+                yield from (
+                    f"generation {record.generation}: {text}" for text in value_differences([pair], "in the store")
+                )
 
 
 # -- the search once more ---------------------------------------------------------------------
@@ -442,52 +447,54 @@ def check_search(run: Verified) -> Iterator[str]:
     seeded = for_model(run.config, base).model_copy(update={"seed": run.identity.run_seed})
     search = make_search(seeded, carried, default_lora_of(base))
     objectives = [name for name, role in run.config.scoring.roles.items() if role == "objective"]
-    told: list[GenomeRecord] = []
+    genomes: list[GenomeRecord] = []
     for record in run.records:
         if isinstance(record, GenomeRecord):
-            told.append(record)
+            genomes.append(record)
         elif isinstance(record, GenerationRecord):
-            wrong = list(_generation(search, record, told, objectives))
+            wrong = list(_generation(search, record, genomes, objectives))
             yield from (f"generation {record.generation}: {text}" for text in wrong)
             if wrong:
                 run.note("search", "later generations were not played again: they follow from this one")
                 return
-            told = []
+            genomes = []
     finals = run.of(FinalRecord)
-    if told and (finals or search.done):
-        yield f"{len(told)} genomes after the last generation in history.jsonl, from {told[0].genome.genome_id} on; the search asks for none"
-    elif told and list(search.ask())[: len(told)] != [line.genome for line in told]:
+    if genomes and (finals or search.done):
+        yield f"{len(genomes)} genomes after the last generation in history.jsonl, from {genomes[0].genome.genome_id} on; the search asks for none"
+    elif genomes and list(search.ask())[: len(genomes)] != [line.genome for line in genomes]:
         yield "the genomes after the last generation in history.jsonl are not those that the search asks for"
     for final in finals:
         best = search.best()
         ended = ("reason of the end", final.reason, search.reason if search.done else None)
-        yield from unequal([("champion", final.champion, best and best.genome.genome_id), ended], "played again")
+        yield from value_differences(
+            [("champion", final.champion, best and best.genome.genome_id), ended], "played again"
+        )
 
 
-def _generation(search: Search, record: GenerationRecord, told: Sequence[GenomeRecord], objectives: Sequence[Any]) -> Iterator[str]:  # fmt: skip
+def _generation(search: Search, record: GenerationRecord, genomes: Sequence[GenomeRecord], objectives: Sequence[Any]) -> Iterator[str]:  # fmt: skip
     asked = [] if search.done else search.ask()
-    if len(asked) != len(told):
-        yield f"{len(told)} genomes in history.jsonl, the search asks for {len(asked)}"
+    if len(asked) != len(genomes):
+        yield f"{len(genomes)} genomes in history.jsonl, the search asks for {len(asked)}"
         return
-    for genome, line in zip(asked, told, strict=True):
+    for genome, line in zip(asked, genomes, strict=True):
         if genome != line.genome:
             yield f"genome {line.genome.genome_id} is not the one that the search asks for"
             return
     search.tell([
         Scored(genome=r.genome, scores=None if r.infeasible else r.scores, fitness=r.fitness, infeasible=r.infeasible)
-        for r in told
+        for r in genomes
     ])  # fmt: skip
     best, front = search.best(), search.front()
-    values = [r.fitness for r in told if r.fitness is not None]
+    values = [r.fitness for r in genomes if r.fitness is not None]
     pairs = (
         ("best", record.best, best.genome.genome_id if best else None),
         ("best fitness", record.best_fitness, best.fitness if best else None),
         ("mean fitness", record.mean_fitness, statistics.fmean(values) if values else None),
         ("front", record.front, tuple(scored.genome.genome_id for scored in front)),
         ("hypervolume", record.hypervolume, hypervolume([s.scores for s in front if s.scores is not None], objectives)),
-        ("unique adapters", record.unique_adapters, len({line.genome.heavy.digest() for line in told})),
+        ("unique adapters", record.unique_adapters, len({line.genome.heavy.digest() for line in genomes})),
     )
-    yield from unequal(pairs, "played again")
+    yield from value_differences(pairs, "played again")
 
 
 CHECKS: tuple[tuple[str, Callable[[Verified], Iterator[str]], str], ...] = (

@@ -59,8 +59,8 @@ class Verified:
     @property
     def run(self) -> RunRecord:
         """The first record of the history."""
-        found: RunRecord = self.records[0]
-        return found
+        first: RunRecord = self.records[0]
+        return first
 
     @property
     def genomes(self) -> dict[str, GenomeRecord]:
@@ -128,11 +128,11 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
     base: BaseModelIdentity = records[0].base_model
     trained_on = base.model_copy(update={"numerics_class": records[0].training_numerics_class})
     planner = Planner(config, identity, Identities(training=trained_on, evaluation=base))
-    found = Verified(folder, store, config, identity, recorded, records, planner)
-    found.say("files", list(_other_base(found)), f"{len(records)} records in history.jsonl; config.yaml, run.json, timings.jsonl and base_model.json can be read")  # fmt: skip
+    run = Verified(folder, store, config, identity, recorded, records, planner)
+    run.say("files", list(_base_model_differences(run)), f"{len(records)} records in history.jsonl; config.yaml, run.json, timings.jsonl and base_model.json can be read")  # fmt: skip
     if not isinstance(records[-1], FinalRecord):
-        found.note("files", "the run is not finished: what is there so far is checked")
-    return found, []
+        run.note("files", "the run is not finished: what is there so far is checked")
+    return run, []
 
 
 def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
@@ -152,7 +152,7 @@ def _records(folder: RunFolder, broken: Callable[[str], None]) -> Iterator[Any]:
             broken(f"history.jsonl, line {number} is no record: {first_line(error)}")
 
 
-def _other_base(run: Verified) -> Iterator[str]:
+def _base_model_differences(run: Verified) -> Iterator[str]:
     """Differences between `base_model.json` and the history. The file is absent until the base model is identified."""
     path = run.folder.path / FILE
     if look_at(path) is None:
@@ -166,7 +166,9 @@ def _other_base(run: Verified) -> Iterator[str]:
         yield f"{FILE} is of another base model or numerics class than history.jsonl"
 
 
-def unequal(pairs: Iterable[tuple[str, Any, Any]], found: str, recorded: str = "in history.jsonl") -> Iterator[str]:
+def value_differences(
+    pairs: Iterable[tuple[str, Any, Any]], found: str, recorded: str = "in history.jsonl"
+) -> Iterator[str]:
     """One text per pair whose values differ.
 
     Args:
@@ -175,7 +177,7 @@ def unequal(pairs: Iterable[tuple[str, Any, Any]], found: str, recorded: str = "
         recorded: Where the recorded values stand.
 
     Example:
-        >>> list(unequal([("seed", 1, 1), ("edition", 1, 2)], "in run.json"))
+        >>> list(value_differences([("seed", 1, 1), ("edition", 1, 2)], "in run.json"))
         ['edition 1 in history.jsonl, 2 in run.json']
     """
     yield from (f"{name} {one} {recorded}, {other} {found}" for name, one, other in pairs if one != other)

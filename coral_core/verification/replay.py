@@ -19,7 +19,7 @@ from coral_core.scoring.plugins import measure
 from coral_core.scoring.text_process import shared
 from coral_core.store.store import first_line
 from coral_core.untrusted import visible
-from coral_core.verification.findings import Expected, Verified, unequal
+from coral_core.verification.findings import Expected, Verified, value_differences
 
 MOST_NAMED = 3
 """Most differences of one evaluation that are listed; the others are counted."""
@@ -78,8 +78,8 @@ def differences_between(old: Evaluation, new: Evaluation) -> list[str]:
     Returns:
         One text per difference.
     """
-    one, other = (found.model_dump(mode="json", exclude={"cost", "records"}) for found in (old, new))
-    wrong = list(unequal(((key, one[key], other[key]) for key in one), "anew", "stored"))
+    one, other = (evaluation.model_dump(mode="json", exclude={"cost", "records"}) for evaluation in (old, new))
+    wrong = list(value_differences(((key, one[key], other[key]) for key in one), "anew", "stored"))
     theirs = {record.problem_id: record for record in new.records}
     changed = [record.problem_id for record in old.records if theirs.get(record.problem_id) != record]
     if changed or len(old.records) != len(new.records):
@@ -90,7 +90,7 @@ def differences_between(old: Evaluation, new: Evaluation) -> list[str]:
 def _judged(run: Verified, judge: Judge, job: EvaluationJob, evaluation: Evaluation) -> tuple[list[str], int]:
     """Differences, and how many patches were judged."""
     problems = problem_set(job.problems).split(job.split)
-    wrong = list(not_of_its_problems(problems, job, evaluation))
+    wrong = list(problem_differences(problems, job, evaluation))
     if wrong:
         return wrong, 0
     flat = [(problem, sample.patch) for problem, record in zip(problems, evaluation.records, strict=True) for sample in record.samples]  # fmt: skip
@@ -106,7 +106,7 @@ def _judged(run: Verified, judge: Judge, job: EvaluationJob, evaluation: Evaluat
     return wrong + _scores(run, judge, job, evaluation, problems, grouped), len(flat)
 
 
-def not_of_its_problems(problems: Sequence[Problem], job: EvaluationJob, evaluation: Evaluation) -> Iterator[str]:
+def problem_differences(problems: Sequence[Problem], job: EvaluationJob, evaluation: Evaluation) -> Iterator[str]:
     """Check that a scored evaluation holds the problems of its split, in order, with the requested number of samples.
 
     Args:
@@ -117,10 +117,10 @@ def not_of_its_problems(problems: Sequence[Problem], job: EvaluationJob, evaluat
     Yields:
         One text per difference.
     """
-    here, there = [p.problem_id for p in problems], [r.problem_id for r in evaluation.records]
-    if here != there:
-        odd = [visible(name) for name in sorted(set(here) ^ set(there))[:MOST_NAMED]]
-        yield f"it holds other problems than its split: {', '.join(odd) or 'another order'}"
+    expected, recorded = [p.problem_id for p in problems], [r.problem_id for r in evaluation.records]
+    if expected != recorded:
+        differing = [visible(name) for name in sorted(set(expected) ^ set(recorded))[:MOST_NAMED]]
+        yield f"it holds other problems than its split: {', '.join(differing) or 'another order'}"
         return
     wanted = job.generation.samples if job.light.sampling else 1
     for problem, record in zip(problems, evaluation.records, strict=True):
@@ -165,14 +165,14 @@ def _scores(
         trainable_parameters=evaluation.trainable_parameters,
         base_parameters=run.run.base_model.parameters,
     )
-    found = score(judged, judge.reference_lines(problems))
-    fresh = {**found.objectives(), **measure(job.objectives, judged)}
+    scores = score(judged, judge.reference_lines(problems))
+    fresh = {**scores.objectives(), **measure(job.objectives, judged)}
     names = [*fresh, *(visible(name) for name in evaluation.scores.keys() - fresh.keys())]
     pairs: list[tuple[str, Any, Any]] = [
         (f"score {name}", evaluation.scores.get(name, "none"), fresh.get(name, "none")) for name in names
     ]
-    pairs += [("pass@1", evaluation.pass_at_1, found.pass_at_1), ("pass@k", evaluation.pass_at_k, found.pass_at_k)]
-    return list(unequal(pairs, "computed again", "stored"))
+    pairs += [("pass@1", evaluation.pass_at_1, scores.pass_at_1), ("pass@k", evaluation.pass_at_k, scores.pass_at_k)]
+    return list(value_differences(pairs, "computed again", "stored"))
 
 
 def _short(verdict: dict[str, Any], keys: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs.job_content import job_for_patch
 from coral_core.json_object import json_object
 from coral_core.lm.targets import default_lora_of
-from coral_core.queue.queue import Claim, FailedTicket, JobQueue, Ticket, both
+from coral_core.queue.queue import Claim, FailedTicket, JobQueue, Ticket, both_queues
 from coral_core.runs.run_folder import find_run, run_folders
 from coral_core.store.store import Store
 from flows.cli.judge_patch import read_patch
@@ -58,7 +58,7 @@ def listed_jobs(path: str | Store) -> Iterator[ListedJob]:
         raise ConfigError(
             f"--store {path}: no such directory", remedy="Give the store of a run (runs/store by default)."
         )
-    for queue in both(store):
+    for queue in both_queues(store):
         claims = {claim.digest: claim for claim in queue.claims()}
         for run_id in queue.runs():
             for ticket in queue.waiting(run_id):

@@ -16,7 +16,7 @@ from coral_core.report.build_report import build_report, contender_of
 from coral_core.report.content import Contender
 from coral_core.report.document import Facts
 from coral_core.report.history_records import History
-from coral_core.report.patches import unified
+from coral_core.report.patches import unified_diff
 from coral_core.report.wording import NAMES, heavy_text, light_text, number, share
 from coral_core.runs.records import GenomeRecord
 from coral_core.runs.run_folder import RunFolder, find_run
@@ -144,7 +144,8 @@ def _problems(
                 "buggy": problem.buggy if problem else None,
                 "reference": problem.reference if problem else None,
                 "samples": [
-                    sample.model_dump(mode="json") | {"diff": unified(problem.buggy, sample.patch) if problem else None}
+                    sample.model_dump(mode="json")
+                    | {"diff": unified_diff(problem.buggy, sample.patch) if problem else None}
                     for sample in record.samples
                 ],
             }

@@ -12,7 +12,7 @@ from coral_core.atomic_write import write_atomic
 from coral_core.config import RunConfig, dump_yaml, load_config
 from coral_core.errors import ConfigError, StoreError
 from coral_core.ledger import Ledger
-from coral_core.queue.queue import both
+from coral_core.queue.queue import both_queues
 from coral_core.runs.run_folder import RunFolder, find_run, identify_run
 from flows.cli.markup import marked, words
 from flows.cli.places import Runs, at_home, store_of
@@ -160,7 +160,7 @@ def _withdraw(folder: RunFolder) -> int:
     if not (store.root / "queue").is_dir():
         return 0
     count = 0
-    for queue in both(store):
+    for queue in both_queues(store):
         for ticket in queue.waiting(folder.run_id):
             queue.withdraw(ticket)
             count += 1

@@ -7,7 +7,7 @@ from pydantic import Field
 from coral_core.frozen import Frozen
 from coral_core.ledger import Closure, Ledger
 from coral_core.queue.lane_board import DoneJob, LaneNote
-from coral_core.queue.queue import JobQueue, both
+from coral_core.queue.queue import JobQueue, both_queues
 from coral_core.store.store import Store
 
 HOUR = 3600.0
@@ -49,7 +49,7 @@ def read_queues(store: Store) -> tuple[QueueStatus, ...]:
     if not (store.root / "queue").is_dir():
         return ()
     notes = list(JobQueue(store, "training").lanes.notes(since=time.time() - 24 * HOUR))
-    return tuple(_status(queue, [note for note in notes if note.queue == queue.name]) for queue in both(store))
+    return tuple(_status(queue, [note for note in notes if note.queue == queue.name]) for queue in both_queues(store))
 
 
 def _status(queue: JobQueue, notes: list[LaneNote]) -> QueueStatus:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from coral_core.errors import StoreError
 from coral_core.queue.lane_board import LEASE_SECONDS
-from coral_core.queue.queue import both
+from coral_core.queue.queue import both_queues
 from coral_core.store.store import Store
 from flows.installation.queue_status import UNCOLLECTED_SECONDS, LaneStatus, QueueStatus
 from flows.monitoring.finding import Check, first
@@ -42,7 +42,7 @@ def queue_connectivity(queues: Sequence[QueueStatus], server: ServerStatus | Non
     if not queues:
         return Check(name, "note", f"no queue in {store.root}", "no evolution has used work pools with this store")
     try:
-        for queue in both(store):
+        for queue in both_queues(store):
             queue.prepare()
     except StoreError as error:
         return Check.of_error(name, error, "jobs can be neither submitted nor taken")

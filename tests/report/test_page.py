@@ -28,7 +28,7 @@ from coral_core.report.html_page import html_page
 from coral_core.report.markdown import markdown
 from coral_core.report.operators import operator_lines
 from coral_core.report.report_files import write_report
-from coral_core.report.run_document import again, run_document
+from coral_core.report.run_document import repeat_commands, run_document
 from coral_core.report.spreadsheets import genomes_csv
 from coral_core.runs.records import FinalRecord, GenerationRecord, GenomeRecord, Repeat, RunRecord
 from coral_core.runs.run_folder import HistoryWriter, RunFolder
@@ -228,8 +228,8 @@ def test_the_page_reproduces_what_a_run_before_began(tmp_path: Path) -> None:
     )  # fmt: skip
     report = build_report(folder, store).model_copy(update={"previous": before})
     document = run_document(report)
-    assert "start.json" in again(report) and again(report) in markdown(document)
-    assert again(report) in html.unescape(html_page(document))
+    assert "start.json" in repeat_commands(report) and repeat_commands(report) in markdown(document)
+    assert repeat_commands(report) in html.unescape(html_page(document))
 
 
 def test_repeats_are_summed_up_without_the_champion(tmp_path: Path) -> None:
