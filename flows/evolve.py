@@ -47,7 +47,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     Raises:
         ConfigError: The configuration comes from the server and names a path outside the roots of this machine.
     """
-    memory.keep_level()
+    memory.limit_arenas()
     outlive_worker()
     if (held_to := roots()) is not None:
         held_to.check_config(config)
@@ -57,12 +57,12 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     flow_run_id, scheduled = str(flow_run.id or ""), _scheduled_start()
     if edition is None:
         edition = scheduled_edition(config, scheduled) if scheduled is not None else 1
-    shown = _Shown(flow_run_id)
+    observed = _ObservedRun(flow_run_id)
     with logged_to(flow_run_id):
         folder = await run_evolution(
             config,
             edition,
-            shown.run,
+            observed.run,
             make_executor,
             overrides=overrides or [],
             flow_run_id=flow_run_id,
@@ -72,7 +72,7 @@ async def evolve(config: RunConfig, edition: int | None = None, overrides: list[
     run_id = identify_run(config, edition).run_id
     if folder is None:
         return Cancelled(message=f"cancelled; finished work is kept. Go on with: coral resume {run_id}")
-    return {"run_id": run_id, "champion": shown.champion, "folder": str(folder.path)}
+    return {"run_id": run_id, "champion": observed.champion, "folder": str(folder.path)}
 
 
 def _scheduled_start() -> datetime | None:
@@ -80,7 +80,7 @@ def _scheduled_start() -> datetime | None:
     return flow_run.scheduled_start_time if "auto-scheduled" in (flow_run.tags or []) else None
 
 
-class _Shown:
+class _ObservedRun:
     """Runs one evolution with its artifacts, events and pause state."""
 
     def __init__(self, flow_run_id: str) -> None:
@@ -95,8 +95,8 @@ class _Shown:
         async with publisher:
             try:
                 cancelled = await until_cancelled(evolution.run(), self._flow_run_id)
-            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, TerminationSignal) as told:
-                limit_retries(told)
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, TerminationSignal) as stop:
+                limit_retries(stop)
                 raise
         self.champion = evolution.champion
         return not cancelled

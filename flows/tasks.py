@@ -118,7 +118,7 @@ class PrefectSteps(Steps):
         _generation.set(evaluate)
         results, flow_run_id = await generation(number, list(genomes))
         self._publisher.generation_run(number, flow_run_id)
-        await asyncio.to_thread(memory.give_back)
+        await asyncio.to_thread(memory.trim_heap)
         return results
 
 

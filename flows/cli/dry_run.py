@@ -46,7 +46,7 @@ MOST_TIMINGS = 2**20
 
 @dataclass(frozen=True)
 class Lanes:
-    """How many jobs run at a time: of each kind, and of both `together`."""
+    """Largest numbers of jobs that run at a time: of each kind, and of both `together`."""
 
     training: int
     evaluation: int
@@ -80,8 +80,8 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     identity = identify_run(config, edition)
     folder = RunFolder.of(config, identity)
     # where jobs run on this machine the evolution identifies the model again, so frozen identities are not used
-    asked = frozen_identities(folder, config.infra) if config.infra.executor == "work-pools" else None
-    planner = Planner(config, identity, asked)
+    identities = frozen_identities(folder, config.infra) if config.infra.executor == "work-pools" else None
+    planner = Planner(config, identity, identities)
     start = _start(folder, config)
     base = planner.lanes.training if planner.lanes else seen(config)
     seeded = (for_model(config, base) if base else config).model_copy(update={"seed": identity.run_seed})

@@ -52,7 +52,7 @@ class Notify:
 
 
 LEAVE_SECONDS = 15.0
-"""How long `coral down` waits for cancelled evolutions to send their last log lines to the server."""
+"""Longest wait of `coral down` for cancelled evolutions to send their last log lines to the server."""
 LABEL = re.compile(r"[\w./-]+=[A-Za-z0-9][\w.-]*(,[A-Za-z0-9][\w.-]*)*")
 LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)")
 

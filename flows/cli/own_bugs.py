@@ -40,15 +40,15 @@ def configuration(directory: Path, file: Path) -> str:
     path = str(directory)
     recording = recording_of(path)
     _print(recording)
-    asked = ProblemsConfig(source="package", path=path)
-    divided = divide(recording.usable, asked)
+    requested = ProblemsConfig(source="package", path=path)
+    divided = divide(recording.usable, requested)
     try:
         refuse_shortage(path, recording, divided, {**SMALLEST, "monitor": 1})
     except ConfigError:  # too few for a monitor set: try without one
-        asked = asked.model_copy(update={"monitor": 0})
-        divided = divide(recording.usable, asked)
+        requested = requested.model_copy(update={"monitor": 0})
+        divided = divide(recording.usable, requested)
         refuse_shortage(path, recording, divided, SMALLEST)
-    sizes = _sizes(asked, divided)
+    sizes = _sizes(requested, divided)
     overrides = ["problems.source=package", f"problems.path={path}"]
     overrides += [f"problems.{name}={count}" for name, count in sizes.items()]
     lengths = _lengths(parse_config("", "coral init", overrides))
@@ -60,10 +60,10 @@ def configuration(directory: Path, file: Path) -> str:
     return HEADER.format(path=path, file=file) + "\n" + yaml.safe_dump(body, sort_keys=False, width=110)
 
 
-def _sizes(asked: ProblemsConfig, divided: FunctionSplits) -> dict[str, int]:
+def _sizes(requested: ProblemsConfig, divided: FunctionSplits) -> dict[str, int]:
     """Sizes of the splits: the defaults, or fewer where the directory has too few functions."""
     most = supply(divided)
-    sizes = {name: min(getattr(asked, name), count) for name, count in most.items()}
+    sizes = {name: min(getattr(requested, name), count) for name, count in most.items()}
     return {name: max(count, SMALLEST.get(name, 0)) for name, count in sizes.items()}
 
 

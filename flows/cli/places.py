@@ -34,7 +34,7 @@ def store_of(folder: RunFolder) -> Store:
     return Store((start or Path()) / path)
 
 
-def at_home(folder: RunFolder, config: RunConfig, given: set[str]) -> RunConfig:
+def with_absolute_folders(folder: RunFolder, config: RunConfig, given: set[str]) -> RunConfig:
     """A copy of the configuration of a resumed run, with absolute paths of runs and store.
 
     Relative paths are resolved against the folder where the run was started.

@@ -15,7 +15,7 @@ from coral_core.ledger import Ledger
 from coral_core.queue.queue import both_queues
 from coral_core.runs.run_folder import RunFolder, find_run, identify_run
 from flows.cli.markup import marked, words
-from flows.cli.places import Runs, at_home, store_of
+from flows.cli.places import Runs, store_of, with_absolute_folders
 
 console = Console(highlight=False)
 
@@ -95,7 +95,7 @@ def resume(
         return
     from flows.cli.evolve import run_it
 
-    config = at_home(folder, config, {item.partition("=")[0].strip() for item in overrides})
+    config = with_absolute_folders(folder, config, {item.partition("=")[0].strip() for item in overrides})
     run_it(config, folder.path / "config.yaml", identity.edition, [*facts.set, *overrides], port)
 
 

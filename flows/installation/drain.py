@@ -20,8 +20,8 @@ class Ended(Frozen):
 
     on_pools: int = Field(0, description="Number of flow runs on the pools.")
     evolutions: tuple[str, ...] = Field((), description="Evolutions that run elsewhere, for example in a terminal.")
-    hanging: tuple[str, ...] = Field((), description="Those of them that had not ended after half a minute.")
-    problem: str = Field("", description="Why nothing could be cancelled, where the server answered and refused.")
+    hanging: tuple[str, ...] = Field((), description="Those of `evolutions` that had not ended after half a minute.")
+    problem: str = Field("", description="Reason why nothing could be cancelled, where the server refused.")
 
 
 def cancel_everything(url: str, leave_local: bool) -> Ended:

@@ -35,8 +35,8 @@ class ApiFigures(Frozen):
 
     url: str | None = None
     reachable: bool = False
-    problem: str = Field("", description="Why not.")
-    remedy: str = Field("", description="What to do about it.")
+    problem: str = Field("", description="Reason why it cannot be used.")
+    remedy: str = Field("", description="Remedy for the problem.")
 
     @classmethod
     def of_error(cls, url: str | None, error: CoralError) -> "ApiFigures":
@@ -91,7 +91,7 @@ class StoreFigures(Frozen):
 class EvolutionFigures(RunLine):
     """One run and what it has spent."""
 
-    paused: str = Field("", description="Why it starts no new job (its budget).")
+    paused: str = Field("", description="Reason why its budget allows no new job.")
     gpu_hours: float | None = Field(None, description="Lane hours so far; null without a ledger.")
     money: float | None = Field(None, description="Their price.")
     currency: str | None = None
@@ -106,7 +106,7 @@ class Unreadable(Frozen):
 
 
 class StartObstacle(Frozen):
-    """Why flow runs of a deployment do not start."""
+    """The reason why flow runs of a deployment do not start."""
 
     deployment: str
     text: str

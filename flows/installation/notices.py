@@ -107,7 +107,7 @@ class Installed:
             result.append(AutomationCore.model_validate(wanted))
         return result
 
-    def bring(self, wanted: AutomationCore, dry_run: bool) -> str:
+    def apply(self, wanted: AutomationCore, dry_run: bool) -> str:
         """Create or update one automation.
 
         Args:

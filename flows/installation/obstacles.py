@@ -1,4 +1,4 @@
-"""Why flow runs of a deployment do not start; used by evolutions, `coral status` and `coral health`.
+"""Reasons why flow runs of a deployment do not start; used by evolutions, `coral status` and `coral health`.
 
 Reads the deployment and its concurrency limit, its work pool, its work queue, and the pool's workers. Not covered: Prefect's
 tag limits, which apply to task runs only, and what the server does not know, such as a worker's `--limit` or a missing image.
@@ -21,7 +21,7 @@ LANE_STARTS = [name for name in DEPLOYMENTS if name != "test-patches/test-patche
 
 
 class Reason(StrEnum):
-    """Why flow runs do not start."""
+    """Kind of reason why flow runs do not start."""
 
     GONE = "gone"
     PAUSED = "paused"
@@ -36,7 +36,7 @@ class Obstacle(Frozen):
     """One reason why flow runs do not start, and its remedy."""
 
     reason: Reason
-    subject: str = Field(description="What it is about, for example `work pool coral-a100`.")
+    subject: str = Field(description="The object concerned, for example `work pool coral-a100`.")
     problem: str
     remedy: str = ""
 

@@ -92,7 +92,7 @@ RECORD = "coral"
 
 
 class Drift(StrEnum):
-    """How a pool's template differs from what `coral setup` of this version would write; the values follow a pool's name."""
+    """Kinds of difference between a pool's template and that of `coral setup` of this version; the values follow its name."""
 
     NO_RECORD = "holds no record of coral setup that can be read"
     CHANGED = "was changed after coral setup wrote it"
@@ -101,11 +101,11 @@ class Drift(StrEnum):
 
 
 class Record(Frozen):
-    """What `coral setup` stored in a template when it wrote it."""
+    """The record that `coral setup` stores in a template when it writes it."""
 
     version: str = Field(description="Version of CORAL-X that rendered it.")
     sha256: str = Field(description="Digest of the template without this record.")
-    place: Place = Field(description="What it was rendered with.")
+    place: Place = Field(description="Options that it was rendered with.")
 
 
 def automation_files() -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ def recorded(pool: str, found: dict[str, Any]) -> Place:
 
 
 def drift(pool: PoolSpec, type_: str, found: dict[str, Any]) -> Drift | None:
-    """How a template differs from what this version renders for its recorded options.
+    """Compare a template with the one that this version renders for its recorded options.
 
     Args:
         pool: The pool.

@@ -64,7 +64,7 @@ def setup(
         block, what, action = receiver(client, notices, installed, dry_run)
         yield Step(what=what, action=action)
         for automation in installed.wanted(notices, block):
-            yield Step(what=f"automation {automation.name}", action=installed.bring(automation, dry_run))
+            yield Step(what=f"automation {automation.name}", action=installed.apply(automation, dry_run))
         for entry in () if only_notices else file["deployments"]:
             yield _deployment(client, entry, file["pull"], dry_run)
 

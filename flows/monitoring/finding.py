@@ -60,10 +60,10 @@ def summary(checks: Sequence[Check], of: str) -> str:
         '1 of 2 checks of this machine are bad: disk space.'
     """
     bad, notes = ([check.name for check in checks if check.state == state] for state in ("bad", "note"))
-    told = f"; {len(notes)} worth a look: {first(notes)}" if notes else ""
+    suffix = f"; {len(notes)} worth a look: {first(notes)}" if notes else ""
     if bad:
-        return f"{len(bad)} of {len(checks)} checks of {of} are bad: {first(bad)}{told}."
-    return f"None of the {len(checks)} checks of {of} is bad{told}."
+        return f"{len(bad)} of {len(checks)} checks of {of} are bad: {first(bad)}{suffix}."
+    return f"None of the {len(checks)} checks of {of} is bad{suffix}."
 
 
 def first(names: Iterable[str], most: int = 3) -> str:

@@ -81,7 +81,7 @@ def _read(folder: RunFolder, store: Store, api: RestClient | None) -> Iterator[E
 
 
 def _closure(folder: RunFolder, store: Store, worked: bool) -> Closure | None:
-    """Why no new job starts; None when jobs may start. A run that worked on this store must have a budget on record."""
+    """The reason why no new job starts; None when jobs may start. A run that worked on this store must have a budget on record."""
     recorded = (store.root / "ledger" / "budgets" / f"{folder.run_id}.json").exists()
     if not recorded and not (worked and Store(folder.config().store.path).root == store.root):
         return None

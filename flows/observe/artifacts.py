@@ -47,7 +47,7 @@ ROUND_SECONDS = 5.0
 LOOK_SECONDS = 15.0
 """Interval of reading the files while no job ends."""
 FINISHED_SECONDS, STOPPED_SECONDS = 45.0, 5.0
-"""How long the end of a run waits for its last artifacts."""
+"""Longest wait for the last artifacts at the end of a finished run, and of any other."""
 NAMES = ("progress", "summary", "leaderboard", "pictures", "generation-")
 
 

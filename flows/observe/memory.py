@@ -19,7 +19,7 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 _last = -SECONDS
 
 
-def keep_level() -> None:
+def limit_arenas() -> None:
     """Limit arenas and the mmap threshold of this process; call it before the process has many threads."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -27,7 +27,7 @@ def keep_level() -> None:
         mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Collect reference cycles, then trim the heap; does nothing within `SECONDS` of the last call."""
     global _last
     if time.monotonic() - _last < SECONDS:

@@ -109,9 +109,9 @@ async def until_cancelled(work: Coroutine[Any, Any, None], flow_run_id: str) -> 
 
     with _termination() as terminated:
         main = asyncio.create_task(work)
-        looks = [asyncio.create_task(_cancelled(flow_run_id)), asyncio.create_task(terminated.wait())]
+        watchers = [asyncio.create_task(_cancelled(flow_run_id)), asyncio.create_task(terminated.wait())]
         try:
-            await asyncio.wait({main, *looks}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({main, *watchers}, return_when=asyncio.FIRST_COMPLETED)
             if main.done():
                 main.result()
                 return False
@@ -119,10 +119,10 @@ async def until_cancelled(work: Coroutine[Any, Any, None], flow_run_id: str) -> 
                 raise TerminationSignal(signal.SIGTERM)
             return True
         finally:
-            for task in (main, *looks):
+            for task in (main, *watchers):
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
-                await asyncio.gather(main, *looks, return_exceptions=True)
+                await asyncio.gather(main, *watchers, return_exceptions=True)
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ BUSY_SECONDS = 120.0
 """Longest wait for the answer of a living server: it or its machine may be busy."""
 ANSWER_SECONDS = 10.0
 LOCK_SECONDS = 10.0
-"""How long a starting server tries to get the lock, which other processes hold for a moment to test it."""
+"""Longest time that a starting server tries to get the lock; other processes hold it for a moment to test it."""
 END_SECONDS = 5.0
 """Longest wait for a server that got SIGTERM, before it is killed."""
 OWNER, USERS, KEEP = "server.json", "server.users", "server.keep"

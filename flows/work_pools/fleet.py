@@ -83,7 +83,7 @@ class RepeatedLog:
 
 
 class Notice(NamedTuple):
-    """Why lanes do not start; empty when no reason is known."""
+    """The reason why lanes do not start; empty when none is known."""
 
     key: str = ""
     """Identifies the reason; the same while it lasts, whatever numbers `text` contains."""
@@ -96,7 +96,7 @@ class EndedStart(NamedTuple):
     flow_run_id: str
     state: State[Any]
     started: float
-    """When it was started, in monotonic seconds."""
+    """Time of the start, in monotonic seconds."""
 
 
 @dataclass
@@ -112,7 +112,7 @@ class _Group:
     """The work queue that its flow runs are put on."""
     living: list[FlowRun] = field(default_factory=list)
     started: dict[UUID, float] = field(default_factory=dict)
-    """Lanes started here, and when (monotonic seconds)."""
+    """Lanes started here -> time of the start, in monotonic seconds."""
     looked_up: float = -FIND_SECONDS
     asked_why: float = -WHY_SECONDS
     notice: Notice = field(default_factory=Notice)
@@ -137,7 +137,7 @@ class Fleet:
         self._installation = installation
         self._client: SyncPrefectClient = short_client()
         self._groups: dict[QueueName, _Group] = {}
-        self._said = RepeatedLog(log)
+        self._repeated_log = RepeatedLog(log)
         with retries(2):
             for queue, name in deployments.items():
                 self._groups[queue] = self._find(queue, name)
@@ -259,7 +259,7 @@ class Fleet:
         return ended
 
     def notice(self, queue: QueueName) -> Notice:
-        """Why lanes of a queue do not start; empty when no reason is known. Asks the API at most every `WHY_SECONDS`."""
+        """The reason why lanes of a queue do not start; empty when none is known. Asks the API at most every `WHY_SECONDS`."""
         group = self._groups[queue]
         waiting = [run for run in group.living if run.state_type in (StateType.SCHEDULED, StateType.PENDING)]
         running = len(waiting) < len(group.living)
@@ -350,7 +350,7 @@ class Fleet:
         """
         for group in self._groups.values():
             group.started.pop(run.id, None)
-        self._said.warn(f"lost {run.id}", "lost", f"{run.name} is lost: {why}")
+        self._repeated_log.warn(f"lost {run.id}", "lost", f"{run.name} is lost: {why}")
         self._set_state(run, Crashed(message=why), force=True)
 
     def _set_state(self, run: FlowRun, state: State[Any], force: bool) -> None:
@@ -362,7 +362,7 @@ class Fleet:
 
     def _failed(self, topic: str, text: str, error: Exception) -> None:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        self._said.warn(topic, first, f"{text}: {first}")
+        self._repeated_log.warn(topic, first, f"{text}: {first}")
 
     def _newest(self, group: _Group, slot: int) -> list[FlowRun]:
         """The last lane that was started in a slot: a list of one, or empty."""

@@ -84,7 +84,7 @@ class _Pool:
     seconds: float
     """Time limit of a job, in seconds."""
     closed: Closure | None = None
-    """Why this evolution may not start a job, as of the last look."""
+    """The reason why this evolution may not start a job, as of the last look."""
     notice: str = ""
     done: int = 0
     failed_starts: int = 0
@@ -125,12 +125,12 @@ class WorkPoolExecutor(Executor):
         self._fleet = Fleet(deployments, str(store.root), self._installation, infra.linger)
         self._lock = threading.RLock()
         self._pending: dict[str, _Pending] = {}
-        self._told = RepeatedLog(log)
-        self._unborn: dict[UUID, float] = {}
+        self._repeated_log = RepeatedLog(log)
+        self._unstarted: dict[UUID, float] = {}
         self._orphan_seconds = infra.lease
         """Seconds that a living evolution has for freeing its own jobs before others do it."""
         self._orphans: dict[str, float] = {}
-        self._over = threading.Event()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._thread.start()
 
@@ -149,7 +149,7 @@ class WorkPoolExecutor(Executor):
             size=size_of(job),
         )
         with self._lock:
-            if self._over.is_set():
+            if self._closing.is_set():
                 raise EngineError("the executor is closed: no more jobs can be submitted")
             if ticket.digest in self._pending:
                 return self._pending[ticket.digest].future
@@ -187,12 +187,12 @@ class WorkPoolExecutor(Executor):
 
     @property
     def notice(self) -> str:
-        """Why jobs wait (no worker online, a paused pool, ...); empty when no reason is known."""
+        """The reason why jobs wait (no worker online, a paused pool, ...); empty when no reason is known."""
         return "; ".join(pool.notice for pool in self._pools.values() if pool.notice)
 
     def close(self) -> None:
         """Withdraw unfinished jobs and end lanes that no other evolution needs; works without the API too."""
-        self._over.set()
+        self._closing.set()
         self._thread.join(timeout=30)
         with self._lock:
             for pending in self._pending.values():
@@ -216,27 +216,27 @@ class WorkPoolExecutor(Executor):
     def _run(self) -> None:
         with retries(0):  # a failed call is repeated at the next look; results are collected meanwhile
             next_look = 0.0
-            while not self._over.wait(TICK_SECONDS):
-                looks = bool(self._pending) and time.monotonic() >= next_look
-                if looks:
+            while not self._closing.wait(TICK_SECONDS):
+                reads_lanes = bool(self._pending) and time.monotonic() >= next_look
+                if reads_lanes:
                     next_look = time.monotonic() + LOOK_SECONDS
                 try:
-                    self._serve(looks)
+                    self._serve(reads_lanes)
                 except StoreError as error:
                     self._fail_all(error)
                 except Exception as error:  # a bug here must not leave futures that never end
                     log.exception("the dispatcher failed")
                     self._fail_all(EngineError(f"the dispatcher failed: {type(error).__name__}: {error}"))
 
-    def _serve(self, looks: bool) -> None:
-        """Serve all pending jobs; with `looks`, also read lanes from the API."""
-        fresh = looks and self._fleet.refresh()
-        if looks:
+    def _serve(self, reads_lanes: bool) -> None:
+        """Serve all pending jobs; with `reads_lanes`, also read lanes from the API."""
+        fresh = reads_lanes and self._fleet.refresh()
+        if reads_lanes:
             self._pools["training"].queue.check(self._installation)
         ended = self._ended_lanes() if fresh else {}  # without the lock: a submission must not wait for the API
         with self._lock:
             for pending in list(self._pending.values()):
-                self._look_at(pending, ended)
+                self._serve_job(pending, ended)
         if fresh:
             self._sweep(ended)
             for pool in self._pools.values():
@@ -249,7 +249,7 @@ class WorkPoolExecutor(Executor):
         found = {flow_run_id: self._fleet.ended_state(flow_run_id) for flow_run_id in holders}
         return {flow_run_id: state for flow_run_id, state in found.items() if state is not None}
 
-    def _look_at(self, pending: _Pending, ended: dict[str, str]) -> None:
+    def _serve_job(self, pending: _Pending, ended: dict[str, str]) -> None:
         pool, ticket = self._pools[queue_of(pending.job)], pending.ticket
         queue = pool.queue
         if (result := queue.result(ticket)) is not None:
@@ -307,7 +307,7 @@ class WorkPoolExecutor(Executor):
             self._done(pending, result)
 
     def _gone(self, claim: Claim, ended: dict[str, str]) -> str:
-        """Why the lane that holds `claim` cannot finish it; empty while it may."""
+        """The reason why the lane that holds `claim` cannot finish it; "" while it may."""
         note = self._board.read(claim.lane)
         if note is not None and note.state == "ended":
             return f"it ended ({note.ended})"
@@ -356,7 +356,7 @@ class WorkPoolExecutor(Executor):
 
     def _ask_first(self, pending: _Pending) -> None:
         """Before each attempt alone of a job that lost lanes, submit an identity job, which shows whether lanes work."""
-        again = 1 <= pending.ticket.losses < MOST_LOSSES - 1 and not self._over.is_set()
+        again = 1 <= pending.ticket.losses < MOST_LOSSES - 1 and not self._closing.is_set()
         if again and isinstance(pending.job, TrainingJob | EvaluationJob):
             self.submit(IdentityJob(queue=queue_of(pending.job), base_model=pending.job.base_model))
 
@@ -387,7 +387,7 @@ class WorkPoolExecutor(Executor):
         for _ in range(wanted - self._serving(pool)):
             self._fleet.start(name)
         key, pool.notice = self._fleet.notice(name) if wanted else ("", "")
-        self._told.warn(f"{name} lanes", key, f"{pool.notice}; {waiting} jobs wait")
+        self._repeated_log.warn(f"{name} lanes", key, f"{pool.notice}; {waiting} jobs wait")
 
     def _serving(self, pool: _Pool) -> int:
         """Number of lanes that take work now or soon.
@@ -401,7 +401,7 @@ class WorkPoolExecutor(Executor):
             if note is None and run.state_type == StateType.SCHEDULED:
                 count += 1  # no worker has taken it; the fleet's notice reports that
             elif note is None:
-                since = self._unborn.setdefault(run.id, time.monotonic())
+                since = self._unstarted.setdefault(run.id, time.monotonic())
                 if time.monotonic() - since > self._infra.start:
                     self._fleet.give_up(run, f"no sign of life within {self._infra.start:.0f} s of its start")
                 else:

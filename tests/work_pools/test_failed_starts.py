@@ -17,9 +17,9 @@ __all__ = ["executor"]
 @pytest.fixture
 def ended(executor: WorkPoolExecutor) -> Any:
     """Has the dispatcher see lanes that ended in a state; the thread itself is stopped."""
-    executor._over.set()
+    executor._closing.set()
     executor._thread.join()
-    executor._over.clear()
+    executor._closing.clear()
 
     def see(*starts: float, state: Any = Crashed) -> None:
         fleet: Any = executor._fleet

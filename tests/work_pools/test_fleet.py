@@ -31,7 +31,7 @@ class Api:
 def test_a_lane_that_was_lost_is_no_failed_start_and_one_that_crashed_is() -> None:
     lost, crashed = (FlowRun(id=uuid4(), flow_id=uuid4(), name=name) for name in ("lost", "crashed"))
     fleet: Any = object.__new__(Fleet)
-    fleet._client, fleet._said = Api(), RepeatedLog(fleet_module.log)
+    fleet._client, fleet._repeated_log = Api(), RepeatedLog(fleet_module.log)
     fleet._groups = {"training": _Group("d", uuid4(), "pool", started={lost.id: 1.0, crashed.id: 2.0})}
     fleet.give_up(lost, "no sign of life within 25 s of its start")
     assert fleet._client.set == [(lost.id, "Crashed", True)]
@@ -65,7 +65,7 @@ def test_a_deployment_that_was_made_anew_has_lanes_of_its_own() -> None:
     """Prefect's keys hold for all deployments of a flow, also for runs that are over."""
     fleet: Any = object.__new__(Fleet)
     fleet._client, fleet._parameters, fleet._installation = Keys(), {}, "store"
-    fleet._said = RepeatedLog(fleet_module.log)
+    fleet._repeated_log = RepeatedLog(fleet_module.log)
     old, new = _Group("d", uuid4(), "pool", queue_id=uuid4()), _Group("d", uuid4(), "pool", queue_id=uuid4())
     for group in (old, new):
         fleet._groups = {"training": group}
@@ -82,7 +82,7 @@ def test_two_who_find_a_slot_empty_start_one_lane() -> None:
     for _ in range(2):
         fleet: Any = object.__new__(Fleet)
         fleet._client, fleet._parameters, fleet._installation = client, {}, "store"
-        fleet._said = RepeatedLog(fleet_module.log)
+        fleet._repeated_log = RepeatedLog(fleet_module.log)
         fleet._groups = {"training": _Group("d", deployment, "pool", queue_id=uuid4())}
         fleet.start("training")
         started += [run.id for run in fleet.living("training")]
@@ -162,7 +162,7 @@ class Server:
 def fleet_of(server: Server) -> Any:
     fleet: Any = object.__new__(Fleet)
     fleet._client, fleet._parameters, fleet._installation = server, {}, "store"
-    fleet._said = RepeatedLog(fleet_module.log)
+    fleet._repeated_log = RepeatedLog(fleet_module.log)
     made = server.deployment
     fleet._groups = {"training": _Group("train-adapters/mine", made.id, "pool", made.work_queue_id)}
     return fleet

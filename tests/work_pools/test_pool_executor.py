@@ -116,9 +116,9 @@ def test_a_job_that_was_given_up_starts_anew(executor: WorkPoolExecutor, reason:
     taken = queue.take("lane")
     assert taken is not None
     queue.fail(taken[1], taken[0], Failure(lane="lane", reason=FailureReason(reason), error="", message="full"))
-    executor._over.set()
+    executor._closing.set()
     executor._thread.join()
-    executor._over.clear()
+    executor._closing.clear()
     executor.submit_training(JOB)
     assert (queue.failed(ticket()) is None) == again
     assert [t.failures for t in queue.waiting("run")] == ([()] if again else [])
