@@ -8,20 +8,21 @@ from coral_core.config.section import ConfigSection, conflict
 
 
 class LanePrices(ConfigSection):
-    """Money per hour of one lane, whether it works or waits: a rented GPU costs both ways."""
+    """Money per hour of one lane, at work or idle: a rented GPU costs the same."""
 
     training: float = Field(0.0, ge=0, le=10_000, description="Money per hour of a training lane.")
     evaluation: float = Field(0.0, ge=0, le=10_000, description="Money per hour of an evaluation lane.")
 
 
 class Limits(ConfigSection):
-    """Two limits; the one that is reached first counts. Null: none."""
+    """Two limits, of which the first to be reached applies. Null: no limit."""
 
     gpu_hours: float | None = Field(None, ge=0, le=10_000_000, description="Lane hours (a lane holds one GPU).")
     money: float | None = Field(None, ge=0, le=1_000_000_000, description="Money, in the budget's currency.")
 
     @property
     def any(self) -> bool:
+        """True when a limit is set."""
         return self.gpu_hours is not None or self.money is not None
 
 
@@ -50,4 +51,5 @@ class BudgetConfig(ConfigSection):
 
     @property
     def limited(self) -> bool:
+        """True when any limit is set, per day or per evolution."""
         return self.day.any or self.evolution.any

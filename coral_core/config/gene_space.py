@@ -1,4 +1,4 @@
-"""What the search may choose from: candidates and ranges per gene, and the automata that seed genomes."""
+"""The search space: candidates and ranges per gene, and the automata that seed genomes."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -65,7 +65,7 @@ class HeavyGeneSpace(ConfigSection):
 
 
 def module_names(choice: str) -> tuple[str, ...]:
-    """The linear-module names of one `target_modules` candidate that is spelt out or of a Llama-like model, sorted.
+    """The linear modules of one candidate for `target_modules`, sorted: one that is spelt out, or one for a Llama-like model.
 
     >>> module_names("attention+lm_head")
     ('k_proj', 'lm_head', 'o_proj', 'q_proj', 'v_proj')
@@ -79,7 +79,7 @@ def module_names(choice: str) -> tuple[str, ...]:
 
 
 def module_text(names: tuple[str, ...]) -> str:
-    """Modules for a reader: the name of the usual choice that they are, else the modules themselves.
+    """Modules as shown to people: the name of the usual set that they form, else the modules themselves.
 
     >>> module_text(("k_proj", "o_proj", "q_proj", "v_proj"))
     'attention'
@@ -124,7 +124,7 @@ class LightGeneSpace(ConfigSection):
 
 
 class GenesConfig(ConfigSection):
-    """What the search may choose from."""
+    """The search space: candidates and ranges of the genes."""
 
     heavy: HeavyGeneSpace = Field(default_factory=HeavyGeneSpace, description="Genes that need a training.")
     light: LightGeneSpace = Field(default_factory=LightGeneSpace, description="Genes that need only an evaluation.")

@@ -1,4 +1,4 @@
-"""How patches become scores and scores become a ranking: weights, roles, thresholds, limits of the judge."""
+"""Configuration of scoring and ranking: weights, roles, thresholds, limits of the judge."""
 
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Literal, Self
@@ -100,7 +100,7 @@ class JudgeConfig(PatchLimits):
 
 
 class ScoringConfig(ConfigSection):
-    """How patches become scores and scores become a ranking."""
+    """Scores of patches, and the ranking of genomes by them."""
 
     weights: dict[ObjectiveName, Annotated[float, Field(ge=0)]] = Field(
         DEFAULT_WEIGHTS, description="Weights of the scalar fitness; sum 1."
@@ -149,4 +149,5 @@ class ScoringConfig(ConfigSection):
         return self
 
     def role(self, name: ObjectiveName) -> Role:
+        """The role of an objective; report for one without a role."""
         return self.roles.get(name, "report")

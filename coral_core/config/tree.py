@@ -40,7 +40,7 @@ BUG_CLASSES: tuple[MadeBugClass, ...] = get_args(MadeBugClass)
 
 
 class EarlyStopping(ConfigSection):
-    """Stop when the best fitness no longer rises."""
+    """Stops a run when the best fitness no longer rises."""
 
     enabled: bool = Field(True, description="Whether the run may end before its last generation.")
     patience: Positive = Field(3, description="Generations without improvement that are tolerated.")
@@ -49,7 +49,7 @@ class EarlyStopping(ConfigSection):
 
 
 class VariationConfig(ConfigSection):
-    """How children are made."""
+    """Variation: how children differ from their parents."""
 
     crossover_rate: Share = Field(0.5, description="Share of children with two parents; the rest has one.")
     seed_rate: Share = Field(0.35, description="Share of later genomes that are fresh seeds instead of children.")
@@ -64,7 +64,7 @@ class VariationConfig(ConfigSection):
 
 
 class DiversityConfig(ConfigSection):
-    """Keeps a population from collapsing."""
+    """Measures that keep a population diverse."""
 
     minimum_unique: Share = Field(
         0.75, description="Share of the first population that must have distinct heavy genes."
@@ -109,7 +109,9 @@ class SearchConfig(ConfigSection):
         description="Times the champion is trained and evaluated anew with other random numbers, at the end, on the fitness split: how much of its score was luck.",
     )
     variation: VariationConfig = Field(default_factory=VariationConfig, description="How children are made.")
-    diversity: DiversityConfig = Field(default_factory=DiversityConfig, description="Guard against collapse.")
+    diversity: DiversityConfig = Field(
+        default_factory=DiversityConfig, description="Measures that keep a population diverse."
+    )
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping, description="When to end early.")
 
     @model_validator(mode="after")
@@ -147,14 +149,16 @@ class BaseModelConfig(ConfigSection):
 
 
 class TrainingPairsConfig(ConfigSection):
-    """Where adapters learn from, when not from the problems' own source."""
+    """Source of the training pairs, when it is not that of the problems."""
 
     source: SourceName = Field(
         "auto",
         description="auto: the training pairs of problems.source, or builtin mutants where it has none (quixbugs); or a source by name.",
     )
     path: PathText | None = Field(
-        None, min_length=1, description="What the training source reads; problems.path when both sources are the same."
+        None,
+        min_length=1,
+        description="Path that the training source reads; problems.path when both sources are the same.",
     )
 
     @model_validator(mode="after")
@@ -165,13 +169,15 @@ class TrainingPairsConfig(ConfigSection):
 
 
 class ProblemsConfig(ConfigSection):
-    """What is repaired, split four ways."""
+    """The bugs to repair, split four ways."""
 
     source: SourceName = Field(
         "builtin", description="Where problems come from: builtin, quixbugs, jsonl, package, or the name of a plug-in."
     )
     path: PathText | None = Field(
-        None, min_length=1, description="What the source reads: a clone of QuixBugs, a JSONL file, a directory of code."
+        None,
+        min_length=1,
+        description="Path that the source reads: a clone of QuixBugs, a JSONL file, a directory of code.",
     )
     fitness: int = Field(
         96,
@@ -210,7 +216,7 @@ class ProblemsConfig(ConfigSection):
 
 
 class TrainingConfig(ConfigSection):
-    """How an adapter is trained."""
+    """Training of an adapter."""
 
     steps: int = Field(90, ge=1, le=1_000_000, description="Optimiser steps.")
     batch_size: int = Field(8, ge=1, le=4096, description="Examples per step.")
@@ -229,7 +235,7 @@ class TrainingConfig(ConfigSection):
 
 
 class GenerationConfig(ConfigSection):
-    """How patches are generated."""
+    """Generation of patches."""
 
     batch_size: int = Field(32, ge=1, le=4096, description="Prompts per batch; short batches are padded.")
     samples: int = Field(1, ge=1, le=1000, description="Patches per problem when sampling (greedy always makes one).")
@@ -253,8 +259,9 @@ class EvaluationLanes(ConfigSection):
 
 
 class InfraConfig(ConfigSection):
-    """Where jobs run. Changes no result, but for `minutes` of a queue and for too little memory: a job that
-    outlasts its time or finds no room each time it is tried makes its genome infeasible."""
+    """Where jobs run. Changes no result, with two exceptions: a job that exceeds `minutes` of its queue, or runs out of memory, on
+    each attempt makes its genome infeasible.
+    """
 
     executor: Literal["inline", "local", "work-pools"] = Field(
         "local",
@@ -277,7 +284,7 @@ class InfraConfig(ConfigSection):
 
 
 class StoreConfig(ConfigSection):
-    """Where adapters and evaluations are kept."""
+    """Storage of adapters and evaluations."""
 
     path: PathText = Field(
         "runs/store", min_length=1, description="Directory of the store, the same path for all lanes."
@@ -296,18 +303,18 @@ class RunConfig(ConfigSection):
     seed: int = Field(0, ge=0, lt=2**53, description="Seed of the run: search, trainings and sampling derive from it.")
     runs: PathText = Field("runs", min_length=1, description="Directory that receives a folder per run.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="The strategy that proposes genomes.")
-    genes: GenesConfig = Field(default_factory=GenesConfig, description="What the search may choose from.")
+    genes: GenesConfig = Field(default_factory=GenesConfig, description="Candidates and ranges of the genes.")
     automaton: AutomatonConfig = Field(
         default_factory=AutomatonConfig, description="Cellular automata that seed genomes."
     )
     base_model: BaseModelConfig = Field(default_factory=BaseModelConfig, description="The code model to adapt.")
-    problems: ProblemsConfig = Field(default_factory=ProblemsConfig, description="What is repaired.")
+    problems: ProblemsConfig = Field(default_factory=ProblemsConfig, description="The bugs to repair.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="How an adapter is trained.")
     generation: GenerationConfig = Field(default_factory=GenerationConfig, description="How patches are generated.")
     scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How patches are scored.")
     infra: InfraConfig = Field(default_factory=InfraConfig, description="Where jobs run.")
-    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What may be spent.")
-    store: StoreConfig = Field(default_factory=StoreConfig, description="Where work is kept.")
+    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="Limits on spending.")
+    store: StoreConfig = Field(default_factory=StoreConfig, description="Storage of adapters and evaluations.")
 
     @model_validator(mode="before")
     @classmethod

@@ -245,7 +245,7 @@ class _Reader:
         return result
 
     def _scalar(self, event: Any) -> Any:
-        """What a scalar stands for; a plain one as in the core schema of YAML 1.2."""
+        """The value of a scalar; a plain one is read by the core schema of YAML 1.2."""
         text = event.value
         if event.style is not None:
             return text

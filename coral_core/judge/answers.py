@@ -67,7 +67,7 @@ class RunResult(Frozen):
     cases: tuple[str, ...]
     lines: int = 0
     trouble: Outcome | None = None
-    """What ended the run early; None: all cases were run."""
+    """Outcome that ended the run early; None: all cases were run."""
     message: str = ""
     backstop: Stop | None = None
     """Set when something other than counted work ended the run: no evidence until it is repeated alone."""

@@ -61,7 +61,7 @@ TRIES = 2
 
 
 class Verdict(Frozen):
-    """What the judge says of a patch. `outcome` sums it up; `cases` has one word per case of the problem."""
+    """The judge's result for one patch: `outcome` summarises it, `cases` has one word per case of the problem."""
 
     problem_id: str
     outcome: Outcome

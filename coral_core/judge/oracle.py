@@ -1,7 +1,7 @@
-"""Compares what a patch returned with what the reference returned. Runs in the parent only.
+"""Compares the result of a patch with that of the reference. Runs in the parent only.
 
-Both sides are decoded first (`problems.values.parse`): no tag and no text of an encoding is
-ever compared, so data that looks like a tag is data. The rules, for each value in a value:
+Both sides are decoded first (`problems.values.parse`). Neither tags nor encoded texts are compared, so data that looks
+like a tag is still data. The rules, for each value in a value:
 
 - None, bools, text and bytes are equal to themselves only; True is not 1;
 - ints and floats compare by value: 1 and 1.0 are equal, and so are 0.0 and -0.0; NaN equals
@@ -9,19 +9,19 @@ ever compared, so data that looks like a tag is data. The rules, for each value 
 - where the reference returned a float, a number within the case's tolerance of this float
   is right: ``max(tolerance, relative_tolerance * |float|)``, never scaled by other floats of the value;
 - where it returned an int, only a number of exactly that value is. One exception: a case whose
-  whole value is an int, and which has an absolute tolerance, takes floats within it (as
+  whole value is an int, and which has an absolute tolerance, accepts floats within it (as
   ``pytest.approx(2, abs=0.1)`` does, and in JSON 2 may stand for 2.0);
 - lists and tuples are one kind, sets and frozensets another, dictionaries a third, by their
-  length and members; a generator counts as the list of what it yields (the child drains it);
-- sets and dictionaries compare without order. With floats in keys or members: they are equal
-  when the members can be paired one to one so that each pair is (`_Comparison._pairing`);
-- a node that the call was given is compared by identity (and by its fields, where the
-  arguments after the call are); nodes that the patch made, by the graph that they form;
+  length and members; a generator counts as the list of its items (the child drains it);
+- sets and dictionaries compare without order. With floats in keys or members, they are equal
+  when the members can be paired one to one so that each pair is equal (`_Comparison._pairing`);
+- a node that was passed to the call is compared by identity, and by its fields where the case compares
+  the arguments after the call; nodes that the patch created, by the graph that they form;
 - an exception is compared by the name of its class;
 - arguments after the call, also after one that raised, where the case records them.
 
-A patch's answer is hostile: it is parsed with limits, and the search for a pairing gives up
-(not equal) after `MOST_TRIES` comparisons.
+A patch's answer is hostile. It is parsed with limits, and the search for a pairing gives up (not equal) after
+`MOST_TRIES` comparisons.
 """
 
 from bisect import bisect_right
@@ -193,7 +193,7 @@ class _Comparison:
             return False
 
     def _margin(self, number: int | float) -> float:
-        """How far a number may be from `number`; of infinities and ints beyond all floats, nothing."""
+        """The allowed distance from `number`; 0 for infinities and for ints beyond all floats."""
         try:
             return max(self.absolute, self.relative * abs(number)) if isfinite(number) else 0.0
         except OverflowError:
@@ -328,7 +328,7 @@ def _plain(kind: str) -> str:
 
 
 def _size(value: Parsed) -> int:
-    """How many values there are in `value`, itself included."""
+    """The number of values in `value`, itself included."""
     kind, body = value
     if kind == "dict":
         return 1 + sum(_size(part) for pair in body for part in pair)

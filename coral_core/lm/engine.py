@@ -1,9 +1,9 @@
-"""The engine process: holds torch and the base model, does one request at a time.
+"""The engine process: holds torch and the base model, runs one request at a time.
 
-Protocol: JSON lines. Request ``{id, op, ...}`` with op load, train, generate; reply ``{id, base, result}`` or
-``{id, base, error, problem, remedy, reason}`` with the name of an error's class. ``base`` is the checksum of the base
-model after the request, equal to that of its load. It is empty where the request failed in a way that leaves doubt, and
-after such a reply the client ends the process.
+Protocol: JSON lines. Request ``{id, op, ...}`` with op load, train or generate; reply ``{id, base, result}`` or
+``{id, base, error, problem, remedy, reason}``, where ``error`` is the name of an error class. ``base`` is the checksum of
+the base model after the request, equal to that of its load. It is empty after a failure that leaves the state of the
+engine in doubt; the client then ends the process.
 """
 
 import traceback
@@ -18,11 +18,11 @@ from coral_core.lm.requests import GenerationRequest, TrainingRequest
 
 
 class Worker:
-    """Does requests; used by the process below and by `InlineEngine`.
+    """Runs requests, for the process below and for `InlineEngine`.
 
-    A request fails cleanly when our own code refuses it for a reason that it knows, and the checksum shows the base model
-    unchanged. After anything else (an exception that nobody expected, memory or disk at an end, an interruption) the
-    worker must be replaced, whatever the checksum says: libraries keep state of their own.
+    A request fails cleanly when our own code refuses it for a known reason and the checksum shows the base model unchanged.
+    After any other failure (an unexpected exception, exhausted memory or disk, an interruption) the worker must be replaced,
+    whatever the checksum says, because libraries keep state of their own.
     """
 
     def __init__(self) -> None:
@@ -102,6 +102,7 @@ def _explained(error: BaseException, request: dict[str, Any]) -> CoralError:
 
 
 def main() -> None:
+    """Answer requests from standard input until it is closed."""
     worker = Worker()
     serve(lambda request: answer(worker, request))
 

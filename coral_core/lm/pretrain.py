@@ -1,10 +1,9 @@
 """Builds coral-tiny, the embedded base model, from nothing: ``python -m coral_core.lm.pretrain DIR``.
 
-A Llama of about 0.9 million parameters that repairs bugs of four classes in the A
-families of `coral_core.problem_sources`; the B families and the other bug classes are left for
-adapters to learn. Text: ``<bos>buggy<sep>fixed<eos>``, loss weight 0.1 on the prompt.
-Matrices are trained by Muon (Jordan et al. 2024, momentum orthogonalised by five
-Newton-Schulz steps), everything else by AdamW.
+A Llama of about 0.9 million parameters that repairs bugs of four classes in the A families of
+`coral_core.problem_sources`; the B families and the other bug classes are left for adapters to learn. Training text:
+``<bos>buggy<sep>fixed<eos>``, with loss weight 0.1 on the prompt. Matrices are trained by Muon (Jordan et al. 2024,
+momentum orthogonalised by five Newton-Schulz steps), all other parameters by AdamW.
 """
 
 import json
@@ -62,7 +61,7 @@ def build_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def build_model(vocabulary: int) -> LlamaForCausalLM:
-    """The untrained model; its shape is the recipe's."""
+    """The untrained model, of the fixed shape above; `vocabulary` is the number of tokens."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
@@ -96,6 +95,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update all matrices once from their gradients."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
@@ -126,7 +126,7 @@ def _orthogonal(stack: Tensor) -> Tensor:
 
 
 def make_texts() -> list[tuple[str, str]]:
-    """(prompt, answer) texts, shuffled: repair pairs, some echoes, plain functions with an empty prompt."""
+    """Pairs (prompt, answer), shuffled: repairs, echoes, scrambles, and plain functions with an empty prompt."""
     drawn = [
         (pair.buggy, pair.fixed) for part in range(8) for pair in pretraining_pairs(PAIRS // 8, SEED * 1000 + part)
     ]

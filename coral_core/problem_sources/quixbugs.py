@@ -197,7 +197,7 @@ def _code(root: Path, folder: str, name: str) -> str:
 
 @dataclass
 class _Rules:
-    """What a test file says about its JSON cases."""
+    """Rules for the JSON cases of a program, from its test file."""
 
     tolerance: float | Literal["last argument"] | None = None
     relative: float | None = None

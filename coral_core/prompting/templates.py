@@ -5,9 +5,9 @@ from coral_core.frozen import Frozen
 
 
 class PromptTemplate(Frozen):
-    """A prompt around the buggy text and an answer around the fixed one.
+    """Text before and after the buggy function in a prompt, and before and after the fixed one in an answer.
 
-    Special tokens are written out; the tokenizer parses them.
+    Special tokens are written out, for the tokenizer to parse. Generation stops at any text in `stop`.
     """
 
     name: str
@@ -32,7 +32,7 @@ class PromptTemplate(Frozen):
 
 
 TINY = PromptTemplate(name="tiny", version="tiny-1", before="<bos>", after="<sep>", answer_after="<eos>")
-"""What coral-tiny was pre-trained on: buggy text, separator, fixed text, end."""
+"""The form in which coral-tiny was pre-trained: buggy text, separator, fixed text, end."""
 
 INSTRUCT = PromptTemplate(
     name="instruct",

@@ -42,9 +42,11 @@ class Items:
     groups: tuple[tuple[Item, ...], ...]
 
     def patches(self) -> tuple[tuple[str, ...], ...]:
+        """Per problem, the patch of each sample."""
         return tuple(tuple(item.patch for item in group) for group in self.groups)
 
     def verdicts(self) -> tuple[tuple[Verdict, ...], ...]:
+        """Per problem, the verdict on each sample."""
         return tuple(tuple(item.verdict for item in group) for group in self.groups)
 
     def findings(self) -> dict[str, Findings]:

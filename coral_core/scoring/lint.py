@@ -30,9 +30,9 @@ class Findings(Frozen):
     functions: frozenset[str] = frozenset()
     """Names that `def` gives at the top level."""
     style_unread: str = ""
-    """Why ruff did not read it; "" when it did."""
+    """Reason why ruff did not read it; "" when it did."""
     security_unread: str = ""
-    """The same of bandit."""
+    """Reason why bandit did not read it; "" when it did."""
 
     @property
     def unread(self) -> str:

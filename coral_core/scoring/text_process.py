@@ -34,7 +34,7 @@ PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBR
 
 @dataclass(frozen=True)
 class Unread:
-    """Why there is no answer."""
+    """Takes the place of an answer for a text that could not be read; gives the reason."""
 
     reason: str
 
@@ -44,7 +44,7 @@ class _BrokenError(Exception):
 
 
 class TextProcess(ChildProcess):
-    """The client of the process; one request at a time."""
+    """The client of the process. It handles one request at a time."""
 
     module = "coral_core.scoring.text_process"
     stderr = subprocess.DEVNULL

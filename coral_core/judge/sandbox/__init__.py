@@ -1,1 +1,1 @@
-"""Where patches run: a zygote that holds nothing forks one locked-down child per patch."""
+"""The sandbox in which patches run: an empty zygote forks one locked-down child per patch."""

@@ -1,8 +1,8 @@
-"""Time limits of a child, from the kernel's own account of its CPU time.
+"""Time limits of a child, from the kernel's accounting of its CPU time.
 
-Wall clock alone would punish a patch for a busy machine. `/proc/PID/schedstat` says how long a process ran and how long
-it waited for a CPU; the remainder is time in which it chose to wait (sleep, a pipe, the disk). `Stop` names the three
-limits that follow from these. Where schedstat is missing, all wall clock counts as sleep.
+Wall-clock time alone would count a busy machine against a patch. `/proc/PID/schedstat` gives the time a process ran and
+the time it waited for a CPU; the remainder is time in which it chose to wait (sleep, a pipe, the disk). `Stop` names the
+three limits that follow from these. Where schedstat is missing, all wall-clock time counts as sleep.
 """
 
 import time
@@ -15,7 +15,7 @@ MARGIN_SECONDS = 0.5
 
 
 class Stop(StrEnum):
-    """Why a child was stopped before its end."""
+    """The reason why a child was stopped before its end."""
 
     ASLEEP = "asleep"
     """Time that it chose to wait, per patch; the load of the machine does not change it."""
@@ -42,6 +42,7 @@ class Allowance:
         return (sum(self.cpu[1:]) or self.cpu[0]) + MARGIN_SECONDS
 
     def patience(self) -> float:
+        """Wall-clock seconds after which a child that gets no CPU is stopped (`Stop.STARVED`)."""
         return PATIENCE * (self.asleep + sum(self.cpu))
 
 

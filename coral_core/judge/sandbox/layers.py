@@ -61,6 +61,7 @@ def standard_library() -> list[str]:
 
 
 def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 

@@ -205,6 +205,12 @@ class Budget:
         self._case = -1
 
     def start(self, case: int, slow: bool = False) -> None:
+        """Start counting for one call.
+
+        Args:
+            case: Index of the case; -1 for the patch's top level.
+            slow: Use the limits of slow cases.
+        """
         own = self._limits["slow"] if slow else self._limits
         self.lines = 0
         self._limit = own["work_lines"]
@@ -218,6 +224,7 @@ class Budget:
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
 
     def stop(self) -> None:
+        """Stop counting, and stop the CPU timer."""
         sys.settrace(None)
         signal.setitimer(signal.ITIMER_PROF, 0)
 
@@ -284,6 +291,7 @@ def load(path: str) -> Any:
 
 
 def main() -> None:
+    """Set up the layers of the zygote, report them, and serve."""
     control = socket.socket(fileno=int(sys.argv[1]))
     wanted = sys.argv[3].split(",")
     folder = os.path.dirname(os.path.abspath(__file__))

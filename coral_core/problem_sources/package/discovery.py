@@ -30,7 +30,7 @@ _FUTURE = "from __future__ import annotations"
 
 
 class Refused(Exception):  # noqa: N818 (a finding about a function)
-    """Why a function cannot become problems."""
+    """A function cannot become problems; the text gives the reason."""
 
 
 class SourceFunction(Frozen):

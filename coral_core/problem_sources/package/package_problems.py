@@ -14,7 +14,7 @@ from coral_core.problem_sources.package.splits import FunctionSplits, divide
 from coral_core.problems.problem import Problem, ProblemSet, RepairPair, Split, difficulty_of
 
 SMALLEST = {"fitness": 4, "held_out": 4, "pairs": 8}
-"""What a run needs at least (the lower bounds of the configuration)."""
+"""Lower bounds of the configuration: the least that a run needs."""
 
 
 def load_package(config: ProblemsConfig) -> ProblemSet:

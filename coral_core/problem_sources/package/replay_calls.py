@@ -34,7 +34,11 @@ class CallEnded(BaseException):
 
 
 class CallLimits:
-    """Limits of the running call: executed lines and audit events."""
+    """Limits of the running call: executed lines and audit events.
+
+    Args:
+        lines: Lines that a call may execute.
+    """
 
     def __init__(self, lines: int) -> None:
         self.limit = lines
@@ -43,6 +47,7 @@ class CallLimits:
         self.on = False
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Audit hook: end the call when it accesses anything outside the process, except to import the standard library."""
         if not self.on or (event not in OUTSIDE and event.partition(".")[0] not in OUTSIDE):
             return
         if event in ("open", "os.listdir", "os.scandir") and self._is_import(arguments):
@@ -52,13 +57,14 @@ class CallLimits:
 
     @staticmethod
     def _is_import(arguments: tuple[Any, ...]) -> bool:
-        """Is the standard library being read?"""
+        """True when a file or folder of the standard library is opened for reading."""
         path = arguments[0] if arguments else None
         writes = len(arguments) > 2 and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         inside = isinstance(path, str) and (os.path.realpath(path) + os.sep).startswith(LIBRARY)
         return inside and not writes
 
     def trace(self, frame: types.FrameType, event: str, argument: Any) -> Any:
+        """Trace function: count lines, and end the call beyond the limit."""
         if event in ("line", "call"):
             self.lines += event == "line"
             if self.lines > self.limit:
