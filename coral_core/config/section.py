@@ -21,8 +21,8 @@ class ConfigSection(Frozen):
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
         if any(isinstance(one, bool) for one in values):
-            wanted = repr(cls.model_fields[info.field_name or ""].annotation)
-            if _NUMBER.search(wanted) and "bool" not in wanted:
+            annotation = repr(cls.model_fields[info.field_name or ""].annotation)
+            if _NUMBER.search(annotation) and "bool" not in annotation:
                 raise ValueError("a number is needed. Write 1 or 0 if it is one")
         return value
 

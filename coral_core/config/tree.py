@@ -328,11 +328,11 @@ class RunConfig(ConfigSection):
     def _fits(self) -> Self:
         combinations = math.prod(len(candidates) for _, candidates in self.genes.heavy)
         share, population = self.search.diversity.minimum_unique, self.search.population
-        wanted = int(share * population)
-        if self.search.strategy == "evolution" and combinations < wanted:
+        needed = int(share * population)
+        if self.search.strategy == "evolution" and combinations < needed:
             raise conflict(
                 f"genes.heavy allows {combinations} combinations, but search.diversity.minimum_unique {share} of "
-                f"search.population {population} asks for {wanted} distinct: add candidates or lower minimum_unique",
+                f"search.population {population} asks for {needed} distinct: add candidates or lower minimum_unique",
                 "genes.heavy", "search.diversity.minimum_unique", "search.population",
             )  # fmt: skip
         return self

@@ -165,18 +165,18 @@ class Judge(AbstractContextManager["Judge"]):
             TimeoutError: not all were judged within `seconds`. There is no verdict then, and the judge is closed.
         """
         keys = [(_key(problem, problem.buggy), _key(problem, patch)) for problem, patch in patches]
-        wanted: dict[str, tuple[Problem, str]] = {}
+        needed: dict[str, tuple[Problem, str]] = {}
         for (buggy, key), (problem, patch) in zip(keys, patches, strict=True):
-            wanted |= {buggy: (problem, problem.buggy), key: (problem, patch)}
-        known = dict(self._known)  # another thread may be judging too
-        missing = {key: item for key, item in wanted.items() if key not in known}
+            needed |= {buggy: (problem, problem.buggy), key: (problem, patch)}
+        results = dict(self._known)  # another thread may be judging too
+        missing = {key: item for key, item in needed.items() if key not in results}
         for problem, patch in missing.values():
             if patch == problem.buggy:  # once per problem, so that its malformed cases are not blamed on patches
                 problem.check()
-        known.update(zip(missing, self._run_all(list(missing.values()), seconds), strict=True))
-        self._known = {buggy: known[buggy] for buggy, _ in keys}  # patches of past batches are not kept
+        results.update(zip(missing, self._run_all(list(missing.values()), seconds), strict=True))
+        self._known = {buggy: results[buggy] for buggy, _ in keys}  # patches of past batches are not kept
         return [
-            self._verdict(problem, known[key], known[buggy])
+            self._verdict(problem, results[key], results[buggy])
             for (buggy, key), (problem, _) in zip(keys, patches, strict=True)
         ]
 
@@ -195,8 +195,8 @@ class Judge(AbstractContextManager["Judge"]):
             TimeoutError: as `judge_batch`.
         """
         counts = []
-        found = self._run_all([(problem, problem.reference) for problem in problems], seconds)
-        for problem, result in zip(problems, found, strict=True):
+        results = self._run_all([(problem, problem.reference) for problem in problems], seconds)
+        for problem, result in zip(problems, results, strict=True):
             if any(case != "pass" for case in result.cases):
                 raise JudgeError(
                     f"problem {problem.problem_id}: its reference does not pass its own cases ({result.cases})",

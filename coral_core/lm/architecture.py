@@ -89,11 +89,11 @@ def describe(folder: ModelFolder) -> Architecture:
         BaseModelError: it is not a causal language model that can be loaded and adapted here.
     """
     config, where = folder.config, f"base model {folder.path}"
-    known = _supported(config, where)
+    entry = _supported(config, where)
     _check_weights(folder, where)
-    head, embedding = str(known.get("head", "lm_head")), str(known.get("embedding", ""))
-    linear = set(known.get("linear", ()))
-    other = set(known.get("other", ())) - linear
+    head, embedding = str(entry.get("head", "lm_head")), str(entry.get("embedding", ""))
+    linear = set(entry.get("linear", ()))
+    other = set(entry.get("other", ())) - linear
     places: dict[str, list[str]] = {}
     widths: dict[str, int] = {}
     fused: set[str] = set()
@@ -105,9 +105,9 @@ def describe(folder: ModelFolder) -> Architecture:
             if in_experts and len(tensor.shape) >= 2:
                 fused.add(last if last not in ("weight", "bias") else leaf)
             continue
-        if in_experts and known.get("converted"):
+        if in_experts and entry.get("converted"):
             fused.add(leaf)
-        elif leaf in (head, embedding) or leaf in other or (leaf not in linear and (_EMBEDDING.search(leaf) or known.get("converted"))):  # fmt: skip
+        elif leaf in (head, embedding) or leaf in other or (leaf not in linear and (_EMBEDDING.search(leaf) or entry.get("converted"))):  # fmt: skip
             continue
         else:
             places.setdefault(leaf, []).append(parent)
@@ -115,14 +115,14 @@ def describe(folder: ModelFolder) -> Architecture:
     modules = tuple(sorted(places))
     attention = tuple(leaf for leaf in modules if all(_ATTENTION.search(parent) for parent in places[leaf]))
     sets = {
-        "default": _default(known, modules, attention),
+        "default": _default(entry, modules, attention),
         "attention": attention,
         "mlp": tuple(leaf for leaf in modules if not any(_outside_mlp(parent, leaf) for parent in places[leaf])),
         "head": (head,),
     }
     return Architecture(
         model_type=str(config["model_type"]),
-        implementation="sdpa" if known.get("sdpa") else "eager",
+        implementation="sdpa" if entry.get("sdpa") else "eager",
         parameters=sum(math.prod(tensor.shape) for tensor in folder.tensors.values()),
         modules=modules,
         sets={name: names for name, names in sets.items() if set(names) != set(USUAL_SETS[name])},
@@ -135,37 +135,39 @@ def _supported(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The table's entry for a model. Raises `BaseModelError` for one that cannot be trained, or that needs code of its own."""
     given, names, quantised = (config.get(key) for key in ("model_type", "architectures", "quantization_config"))
     model_type = given[:80] if isinstance(given, str) else ""
-    known = table().get(model_type, {})
-    odd = next((key for key in SIZES if key in config and not (type(config[key]) is int and config[key] > 0)), "")
-    endings = (str(known.get("class")), "ForCausalLM", "LMHeadModel")
+    entry = table().get(model_type, {})
+    bad_size = next((key for key in SIZES if key in config and not (type(config[key]) is int and config[key] > 0)), "")
+    endings = (str(entry.get("class")), "ForCausalLM", "LMHeadModel")
     has_head = not isinstance(names, list) or not names or any(str(name).endswith(endings) for name in names)
-    needs_code = not known and bool(config.get("auto_map"))
-    one_way = not known.get("masked") or bool(config.get("is_decoder"))
+    needs_code = not entry and bool(config.get("auto_map"))
+    one_way = not entry.get("masked") or bool(config.get("is_decoder"))
     what = f"model_type {model_type!r}"
     why_not = {
         "config.json names no model_type": not model_type,
         f"its weights are quantised ({str(quantised)[:80]}), which is not supported": quantised is not None,
-        f"config.json says {odd} {str(config.get(odd))[:40]!r}, where a number above 0 belongs": bool(odd),
+        f"config.json says {bad_size} {str(config.get(bad_size))[:40]!r}, where a number above 0 belongs": bool(
+            bad_size
+        ),
         "config.json says return_dict false: the model would answer with bare tuples": config.get("return_dict")
         is False,
         f"{what} needs Python code of its own (auto_map), which is never run here": needs_code,
-        f"{what} is no causal language model that transformers {made_by()['transformers']} knows": not known,
+        f"{what} is no causal language model that transformers {made_by()['transformers']} knows": not entry,
         f"architectures {str(names)[:120]}: no causal language model; {endings[0]} was expected": not has_head,
         f"{what} without is_decoder reads in both directions, so it cannot generate": not one_way,
         f"{what} counts positions in a way that padding on the left changes": model_type in COUNTED_OTHERWISE,
-        f"{what} generates without a key-value cache, which is not supported": known.get("cache") is False,
+        f"{what} generates without a key-value cache, which is not supported": entry.get("cache") is False,
         f"{what} is an encoder with a decoder, no causal language model": bool(config.get("is_encoder_decoder")),
     }
     for reason in (reason for reason, applies in why_not.items() if applies):
         raise BaseModelError(f"{where}: {reason}", remedy=REMEDY)
-    return known
+    return entry
 
 
 def _check_weights(folder: ModelFolder, where: str) -> None:
     """Raises `BaseModelError` for weights of a type that cannot be trained, and for layers without weights."""
-    odd = sorted({tensor.dtype for tensor in folder.tensors.values() if tensor.dtype not in FLOATS and len(tensor.shape) > 1 and not _is_mask(tensor)})  # fmt: skip
-    if odd:
-        raise BaseModelError(f"{where}: it holds weights of type {', '.join(odd)}", remedy=REMEDY)
+    unsupported = sorted({tensor.dtype for tensor in folder.tensors.values() if tensor.dtype not in FLOATS and len(tensor.shape) > 1 and not _is_mask(tensor)})  # fmt: skip
+    if unsupported:
+        raise BaseModelError(f"{where}: it holds weights of type {', '.join(unsupported)}", remedy=REMEDY)
     layers = next((folder.config[key] for key in LAYERS if type(folder.config.get(key)) is int), 0)
     numbers = {int(part) for name in folder.tensors for part in name.split(".") if part.isdecimal() and len(part) < 6}
     missing = set(range(min(layers, 10_000))) - numbers
@@ -186,12 +188,12 @@ def _outside_mlp(parent: str, leaf: str) -> bool:
     return bool(_ATTENTION.search(parent) or _MIXER.search(parent)) or not _IN_LAYER.search(inside)
 
 
-def _default(known: Mapping[str, Any], modules: tuple[str, ...], attention: tuple[str, ...]) -> tuple[str, ...]:
+def _default(entry: Mapping[str, Any], modules: tuple[str, ...], attention: tuple[str, ...]) -> tuple[str, ...]:
     """Target modules of the default LoRA: q, k, v, o where there are all four, else PEFT's choice, else attention, else all."""
     if set(USUAL_SETS["default"]) <= set(modules):
         return USUAL_SETS["default"]
-    named = tuple(name for name in known.get("lora", ()) if name in modules)
-    return named or attention or modules
+    preferred = tuple(name for name in entry.get("lora", ()) if name in modules)
+    return preferred or attention or modules
 
 
 def positions(config: Mapping[str, Any]) -> int | None:
@@ -227,8 +229,8 @@ def end_tokens(*sources: Mapping[str, Any] | None) -> tuple[int, ...]:
         >>> end_tokens({"eos_token_id": 2}, None, {"eos_token_id": [7, 2]})
         (2, 7)
     """
-    found: set[int] = set()
+    ids: set[int] = set()
     for source in sources:
-        given = (source or {}).get("eos_token_id")
-        found |= {token for token in (given if isinstance(given, list) else [given]) if type(token) is int}
-    return tuple(sorted(found))
+        value = (source or {}).get("eos_token_id")
+        ids |= {token for token in (value if isinstance(value, list) else [value]) if type(token) is int}
+    return tuple(sorted(ids))

@@ -162,7 +162,7 @@ def _attributes(module: nn.Module, settings: dict[int, str]) -> list[tuple[str, 
 
     `settings` keeps the text of each configuration: hundreds of modules hold the same one.
     """
-    found = []
+    texts = []
     for key, value in sorted(vars(module).items()):
         if key == "_modules":
             text = repr([(name, type(child).__qualname__) for name, child in value.items()])
@@ -176,8 +176,8 @@ def _attributes(module: nn.Module, settings: dict[int, str]) -> list[tuple[str, 
             text = f"{type(value).__name__} of {len(value)}"
         else:
             text = type(value).__qualname__
-        found.append((key, text))
-    return found
+        texts.append((key, text))
+    return texts
 
 
 def _is_settings(value: object) -> bool:
@@ -203,24 +203,26 @@ def _checksums(tensors: list[Tensor]) -> list[str]:
             words = _words(tensor.detach())
             block = BLOCK.get(words.device.type, BLOCK["cpu"])
             weights = _weights(block, words.device)
-            room = torch.empty(min(block, words.numel()), dtype=torch.int64, device=words.device)
-            found = []
+            buffer = torch.empty(min(block, words.numel()), dtype=torch.int64, device=words.device)
+            block_sums = []
             for start in range(0, words.numel(), block):
                 part = words[start : start + block]
-                found.append(room[: part.numel()].copy_(part).mul_(weights[: part.numel()]).sum())
-            sums.append(found)
+                block_sums.append(buffer[: part.numel()].copy_(part).mul_(weights[: part.numel()]).sum())
+            sums.append(block_sums)
         # all at once: reading each value separately would synchronise the GPU each time
         values = {
-            device: iter(torch.stack([value for found in sums for value in found if value.device == device]).tolist())
-            for device in {value.device for found in sums for value in found}
+            device: iter(
+                torch.stack([value for block_sums in sums for value in block_sums if value.device == device]).tolist()
+            )
+            for device in {value.device for block_sums in sums for value in block_sums}
         }
     return [
         hashlib.sha256(
             json.dumps(
-                [str(tensor.dtype), list(tensor.shape), [next(values[value.device]) for value in found]]
+                [str(tensor.dtype), list(tensor.shape), [next(values[value.device]) for value in block_sums]]
             ).encode()
         ).hexdigest()
-        for tensor, found in zip(tensors, sums, strict=True)
+        for tensor, block_sums in zip(tensors, sums, strict=True)
     ]
 
 

@@ -88,8 +88,8 @@ def _prompt_tensors(base: LoadedModel, prompts: list[list[int]], shape: Generati
 
 def _stream(seed: int, key: str, number: int, length: int) -> Tensor:
     """`length` uniform numbers in [0, 1) for one sample, seeded by job seed, problem `key` and sample `number`."""
-    own = hashlib.sha256(f"{seed}|{key}|{number}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(own[:8], "little") >> 1)
+    digest = hashlib.sha256(f"{seed}|{key}|{number}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     return torch.rand(length, generator=generator, dtype=torch.float64)
 
 

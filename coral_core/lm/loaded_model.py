@@ -93,10 +93,10 @@ class LoadedModel:
         Raises:
             ConfigError: `tokens` is above the number of positions.
         """
-        most = positions(self.model.config.get_text_config().to_dict())
-        if most is not None and tokens > most:
+        limit = positions(self.model.config.get_text_config().to_dict())
+        if limit is not None and tokens > limit:
             raise ConfigError(
-                f"{key}: sequences become {tokens} tokens long, and {self.config.name} has {most} positions. Lower it."
+                f"{key}: sequences become {tokens} tokens long, and {self.config.name} has {limit} positions. Lower it."
             )
 
     def encode(self, text: str) -> list[int]:
@@ -192,10 +192,10 @@ def _special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozens
     configured: dict[str, Any] = model.config.to_dict()
     generation: dict[str, Any] = model.generation_config.to_dict() if model.generation_config else {}
     rows = model.get_input_embeddings().weight.shape[0]
-    named = end_tokens({"eos_token_id": tokenizer.eos_token_id}, configured, generation)
-    ends = frozenset(token for token in named if 0 <= token < rows)  # ids without an embedding are never generated
+    end_ids = end_tokens({"eos_token_id": tokenizer.eos_token_id}, configured, generation)
+    ends = frozenset(token for token in end_ids if 0 <= token < rows)  # others are never generated
     if not ends:
-        without = f"; {', '.join(map(str, named[:5]))} have no embedding (there are {rows})" if named else ""
+        without = f"; {', '.join(map(str, end_ids[:5]))} have no embedding (there are {rows})" if end_ids else ""
         raise BaseModelError(
             f"base_model.name: {name}: no file names an end token of the vocabulary{without}, so generation would never end",
             remedy="Set eos_token in tokenizer_config.json to a token of the vocabulary.",
@@ -207,11 +207,11 @@ def _special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozens
     used = {number: token for token, number in tokenizer.get_vocab().items() if token not in harmless} | {
         pad: "padding"
     }
-    beyond = [number for number in used if not 0 <= number < rows]
-    if beyond:
+    without_embedding = [number for number in used if not 0 <= number < rows]
+    if without_embedding:
         raise BaseModelError(
-            f"base_model.name: {name}: the tokenizer has {len(beyond)} tokens beyond the model's {rows} embeddings, such as "
-            f"{used[max(beyond)][:40]!r} with id {max(beyond)}",
+            f"base_model.name: {name}: the tokenizer has {len(without_embedding)} tokens beyond the model's {rows} embeddings, such as "
+            f"{used[max(without_embedding)][:40]!r} with id {max(without_embedding)}",
             remedy="Use the tokenizer that belongs to the model, or resize the embeddings (resize_token_embeddings) and save it.",
         )
     return pad, ends

@@ -86,7 +86,7 @@ def files_of(folder: Path) -> dict[str, tuple[Path, os.stat_result]]:
         BaseModelError: a folder cannot be read, a file is not a regular one, or there are too many.
         EngineError: the disk or the mount failed.
     """
-    found: dict[str, tuple[Path, os.stat_result]] = {}
+    by_name: dict[str, tuple[Path, os.stat_result]] = {}
     for path in _walked(folder, set()):
         name = path.relative_to(folder).as_posix()
         try:
@@ -97,12 +97,12 @@ def files_of(folder: Path) -> dict[str, tuple[Path, os.stat_result]]:
             raise _unreadable(path, error) from None
         if not stat.S_ISREG(state.st_mode):
             raise BaseModelError(f"base model file {path}: no regular file", remedy="Take it out of the folder.")
-        if "\n" in name or len(found) >= MOST_FILES:
+        if "\n" in name or len(by_name) >= MOST_FILES:
             raise BaseModelError(
                 f"base model {folder}: a file name with a line break, or more than {MOST_FILES} files", remedy=_SAVED
             )
-        found[name] = (path, state)
-    return found
+        by_name[name] = (path, state)
+    return by_name
 
 
 def _walked(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
@@ -133,18 +133,18 @@ def is_passing(error: BaseException) -> bool:
     (True, False)
     """
     seen: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in seen and len(seen) < _LONGEST_CHAIN:
-        seen.append(following)
-        kinds = {kind.__name__ for kind in type(following).__mro__}
+    current: BaseException | None = error
+    while current is not None and current not in seen and len(seen) < _LONGEST_CHAIN:
+        seen.append(current)
+        kinds = {kind.__name__ for kind in type(current).__mro__}
         if "OfflineModeIsEnabled" in kinds:
             return False
         if kinds & {"TimeoutError", "ConnectionError", "TransportError"}:  # of the system or of an HTTP client
             return True
-        code = _code(following)
+        code = _code(current)
         if code is not None and code not in _OF_THE_FILE:
             return True
-        following = following.__cause__ or following.__context__
+        current = current.__cause__ or current.__context__
     return False
 
 
@@ -155,8 +155,8 @@ def disk_is_full(error: BaseException) -> bool:
 
 def _code(error: BaseException) -> int | None:
     """The system's error number (errno) in `error`, or in its text; None when there is none."""
-    found = getattr(error, "errno", None) or next(map(int, _OS_ERROR.findall(str(error)[:1000])), None)
-    return found if type(found) is int else None
+    number = getattr(error, "errno", None) or next(map(int, _OS_ERROR.findall(str(error)[:1000])), None)
+    return number if type(number) is int else None
 
 
 def _unreadable(path: Path, error: OSError) -> CoralError:

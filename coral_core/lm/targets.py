@@ -29,9 +29,9 @@ class UnknownTargetError(ValueError):
 def sets_of(base: BaseModelIdentity) -> dict[str, tuple[str, ...]]:
     """Set name -> sorted modules of `base`. A set of which the model lacks a module, or that is empty, is left out."""
     usual = {"default": MODULE_SETS["attention"], "attention": MODULE_SETS["attention"], "mlp": MODULE_SETS["mlp"]}
-    found = {name: base.sets.get(name, names) for name, names in usual.items()}
-    found |= dict.fromkeys(ALL, base.modules)
-    return {name: tuple(sorted(names)) for name, names in found.items() if names and set(names) <= set(base.modules)}
+    by_name = {name: base.sets.get(name, names) for name, names in usual.items()}
+    by_name |= dict.fromkeys(ALL, base.modules)
+    return {name: tuple(sorted(names)) for name, names in by_name.items() if names and set(names) <= set(base.modules)}
 
 
 def resolve(candidate: str, base: BaseModelIdentity) -> tuple[str, ...]:
@@ -50,19 +50,19 @@ def resolve(candidate: str, base: BaseModelIdentity) -> tuple[str, ...]:
     sets, names = sets_of(base), {*base.modules, *base.sets.get("head", HEAD)}
     if candidate in names:
         return (candidate,)
-    found: set[str] = set()
+    resolved: set[str] = set()
     for part in (part.strip() for part in candidate.split("+")):
         if part in names:
-            found.add(part)
+            resolved.add(part)
         elif part in sets:
-            found |= set(sets[part])
+            resolved |= set(sets[part])
         elif f"{part}_proj" in names:  # q, k, v, o, gate, up, down
-            found.add(f"{part}_proj")
+            resolved.add(f"{part}_proj")
         elif part:
             raise UnknownTargetError(part)
-    if not found:
+    if not resolved:
         raise UnknownTargetError(candidate)
-    return tuple(sorted(found))
+    return tuple(sorted(resolved))
 
 
 def for_model(config: RunConfig, base: BaseModelIdentity) -> RunConfig:

@@ -58,8 +58,8 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
 
 
 def _ids(folder: Path) -> dict[str, int]:
-    whole = read_json(folder / FAST) or {}
-    model, added = whole.get("model"), whole.get("added_tokens")
+    document = read_json(folder / FAST) or {}
+    model, added = document.get("model"), document.get("added_tokens")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, list):  # Unigram: pairs of token and score
         vocabulary = {item[0]: number for number, item in enumerate(vocabulary) if isinstance(item, list) and item}

@@ -86,17 +86,17 @@ def _bugs(
     rng: random.Random, split: str, families: Sequence[Family], classes: Sequence[BugClass], count: int, taken: set[str]
 ) -> Iterator[Problem]:
     """`count` bugs, families and classes in turn; their normal forms are added to `taken`."""
-    made = turn = 0
-    while made < count:
+    number = turn = 0
+    while number < count:
         family = families[turn % len(families)]
-        wanted = classes[(turn * 5 + turn // len(families)) % len(classes)]
+        bug_class = classes[(turn * 5 + turn // len(families)) % len(classes)]
         turn += 1
-        tries = (_bug(rng, family, classes, taken, wanted) for _ in range(4))
+        tries = (_bug(rng, family, classes, taken, bug_class) for _ in range(4))
         if (found := next(filter(None, tries), None)) is not None:
             recorded, mutant = found
             taken.update((normal_form(recorded.function.source), normal_form(mutant.source)))
-            yield _problem(split, made, recorded, mutant)
-            made += 1
+            yield _problem(split, number, recorded, mutant)
+            number += 1
         if turn > 400 * max(1, count):
             raise ProblemError(
                 f"problems: the built-in functions cannot supply {count} distinct problems for {split} with bug_classes "
@@ -132,14 +132,14 @@ def _unused(rng: random.Random, family: Family, taken: set[str]) -> RecordedFunc
 
 
 def _correct(rng: random.Random, split: str, count: int, taken: set[str]) -> Iterator[Problem]:
-    made = turn = 0
-    while made < count:
+    number = turn = 0
+    while number < count:
         recorded = _unused(rng, ALL_FAMILIES[turn % len(ALL_FAMILIES)], taken)
         turn += 1
         if recorded is not None:
             taken.add(normal_form(recorded.function.source))
-            yield _problem(f"{split}-right", made, recorded, None)
-            made += 1
+            yield _problem(f"{split}-right", number, recorded, None)
+            number += 1
 
 
 def _problem(split: str, number: int, recorded: RecordedFunction, mutant: Mutation | None) -> Problem:

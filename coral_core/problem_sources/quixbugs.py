@@ -64,9 +64,9 @@ def functions(config: ProblemsConfig) -> list[tuple[str, str]]:
     """
     root = Path(config.path or "").expanduser()
     splits = _splits(_programs(root))
-    found = [(f"quixbugs/{name}", _code(root, _BUGGY, name)) for name in splits]
+    listed = [(f"quixbugs/{name}", _code(root, _BUGGY, name)) for name in splits]
     rights = [name for name, split in splits.items() if split == "fitness"][: config.retention]
-    return found + [(f"quixbugs/right/{name}", _code(root, _RIGHT, name)) for name in rights]
+    return listed + [(f"quixbugs/right/{name}", _code(root, _RIGHT, name)) for name in rights]
 
 
 def missing(path: str | None) -> Iterator[str]:

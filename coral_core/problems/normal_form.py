@@ -105,7 +105,7 @@ def near_duplicates(first: Sequence[str], second: Sequence[str]) -> list[tuple[i
     """
     left, right = ([_TOKEN.findall(normal_form(text)) for text in texts] for texts in (first, second))
     bags = [Counter(tokens) for tokens in left]
-    found: list[tuple[int, int, float]] = []
+    matches: list[tuple[int, int, float]] = []
     for j, tokens in enumerate(right):
         bag = Counter(tokens)
         matcher: difflib.SequenceMatcher[str] | None = None
@@ -121,8 +121,8 @@ def near_duplicates(first: Sequence[str], second: Sequence[str]) -> list[tuple[i
             matcher.set_seq1(others)
             ratio = matcher.ratio()
             if ratio >= NEAR_DUPLICATE:
-                found.append((i, j, ratio))
-    return sorted(found)
+                matches.append((i, j, ratio))
+    return sorted(matches)
 
 
 def texts_of(problems: ProblemSet) -> Iterator[tuple[str, str, str]]:

@@ -428,14 +428,14 @@ def _built(value: Parsed, nodes: Sequence[Node]) -> Any:
         return nodes[body]
     if kind not in ("set", "frozenset", "dict"):
         return body
-    made: Any
+    result: Any
     if kind == "dict":
-        made = {_built(key, nodes): _built(part, nodes) for key, part in body}
+        result = {_built(key, nodes): _built(part, nodes) for key, part in body}
     else:
-        made = (set if kind == "set" else frozenset)([_built(part, nodes) for part in body])
-    if len(made) != len(body):
+        result = (set if kind == "set" else frozenset)([_built(part, nodes) for part in body])
+    if len(result) != len(body):
         raise ValueOutside(f"a {kind} with two equal {'keys' if kind == 'dict' else 'members'}")
-    return made
+    return result
 
 
 def decode_call(encoded: Sequence[Any], table: Sequence[Any] = ()) -> tuple[list[Any], list[Node]]:

@@ -59,16 +59,16 @@ def findings(
     """
     process = process or shared()
     until = time.monotonic() + seconds
-    found: dict[str, Findings] = {}
+    by_patch: dict[str, Findings] = {}
     for patch in dict.fromkeys(patches):
         if reason := _refused(patch):
-            found[patch] = _unread(reason)
+            by_patch[patch] = _unread(reason)
         else:
-            found[patch] = _facts(process.ask({"op": "facts", "text": as_compiled(patch)}, until))
-    readable = [patch for patch, facts in found.items() if not facts.unread]
+            by_patch[patch] = _facts(process.ask({"op": "facts", "text": as_compiled(patch)}, until))
+    readable = [patch for patch, facts in by_patch.items() if not facts.unread]
     counts = _ruff(readable, process, until)
     return {
-        patch: facts.model_copy(update=counts[patch]) if patch in counts else facts for patch, facts in found.items()
+        patch: facts.model_copy(update=counts[patch]) if patch in counts else facts for patch, facts in by_patch.items()
     }
 
 

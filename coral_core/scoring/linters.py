@@ -69,11 +69,11 @@ def facts(text: str) -> dict[str, Any]:
         except UNPARSABLE as error:
             return {"problem": f"{type(error).__name__}: {error}"[:200]}
         levels = depth(tree)
-        found: dict[str, Any] = {"statements": statements(tree), "functions": functions_at_top(tree)}
+        result: dict[str, Any] = {"statements": statements(tree), "functions": functions_at_top(tree)}
         if levels > DEEPEST:
-            return found | {"refused": f"nested {levels} levels deep, more than the {DEEPEST} that linters are given"}
+            return result | {"refused": f"nested {levels} levels deep, more than the {DEEPEST} that linters are given"}
         del tree
-        return found | {"bandit": bandit(text)}
+        return result | {"bandit": bandit(text)}
 
 
 def linted(text: str) -> tuple[str, int]:
@@ -165,12 +165,12 @@ def trial(ruff_too: bool = False) -> dict[str, Any]:
     Raises:
         LinterMissing: the text is not found clean, so the fault is this machine's.
     """
-    found = facts(CONTROL)
-    if found.get("bandit") != {"LOW": 0, "MEDIUM": 0, "HIGH": 0}:
-        raise LinterMissing(f"of an ordinary text: {found}")
+    result = facts(CONTROL)
+    if result.get("bandit") != {"LOW": 0, "MEDIUM": 0, "HIGH": 0}:
+        raise LinterMissing(f"of an ordinary text: {result}")
     if ruff_too and (counts := _ruff([CONTROL], CPU_SECONDS)) != [0]:
         raise LinterMissing(f"of an ordinary text: {counts}")
-    return found
+    return result
 
 
 def _ruff(texts: Sequence[str], cpu_seconds: float) -> list[int | str] | str:

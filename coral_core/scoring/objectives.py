@@ -148,12 +148,12 @@ def syntax(problem: Problem, patch: str, lint: Mapping[str, Findings] | None = N
         patch: The patch.
         lint: Findings per patch; None: they are made here.
     """
-    found = (findings([patch]) if lint is None else lint).get(patch)
-    if found is None or not found.compiles:
+    patch_findings = (findings([patch]) if lint is None else lint).get(patch)
+    if patch_findings is None or not patch_findings.compiles:
         return 0.0
-    if problem.entry_point in found.functions:
+    if problem.entry_point in patch_findings.functions:
         return 1.0
-    return 0.5 if found.statements else 0.0
+    return 0.5 if patch_findings.statements else 0.0
 
 
 def runtime(

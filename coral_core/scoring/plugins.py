@@ -50,22 +50,22 @@ def find_objective(name: str) -> Objective:
     Raises:
         ConfigError: there is none, it cannot be loaded, or it has no version.
     """
-    found = plugin_objectives()
-    if name not in found:
+    available = plugin_objectives()
+    if name not in available:
         raise ConfigError(
-            f"scoring: {name}: no such objective", remedy=f"Known: {', '.join([*OBJECTIVES, *sorted(found)])}."
+            f"scoring: {name}: no such objective", remedy=f"Known: {', '.join([*OBJECTIVES, *sorted(available)])}."
         )
     try:
-        objective: Objective = found[name].load()
+        objective: Objective = available[name].load()
         version = getattr(objective, "version", None)
     except (Exception, SystemExit) as error:  # importing a script may raise SystemExit
         raise ConfigError(
-            f"scoring: {name}: its plug-in {found[name].value} cannot be loaded ({type(error).__name__}: {error})",
+            f"scoring: {name}: its plug-in {available[name].value} cannot be loaded ({type(error).__name__}: {error})",
             remedy="Repair or remove it.",
         ) from error
     if not callable(objective) or not isinstance(version, str) or not version:
         raise ConfigError(
-            f"scoring: {name}: {found[name].value} is not an objective",
+            f"scoring: {name}: {available[name].value} is not an objective",
             remedy="Register a callable with an attribute `version`, a text.",
         )
     return objective

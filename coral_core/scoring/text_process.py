@@ -131,10 +131,10 @@ def _do(request: dict[str, Any]) -> Any:
     if request["op"] == "extract":
         return extract(request["completion"], request["entry_point"]).model_dump(mode="json")
     if request["op"] == "facts":
-        found = linters.facts(request["text"])
-        if isinstance(found.get("bandit"), str):  # not read: test whether the text or the linter is at fault
+        result = linters.facts(request["text"])
+        if isinstance(result.get("bandit"), str):  # not read: test whether the text or the linter is at fault
             linters.trial()
-        return found
+        return result
     if request["op"] == "ruff":
         return linters.ruff(request["texts"])
     if request["op"] == "control":

@@ -95,6 +95,6 @@ def _only_the_standard_library() -> None:
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
-    given = [None if text is None else text.encode() for text in (source, target, kind, options)]
-    if LIBC.mount(given[0], given[1], given[2], ctypes.c_ulong(flags), given[3]) != 0:
+    encoded = [None if text is None else text.encode() for text in (source, target, kind, options)]
+    if LIBC.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]) != 0:
         raise OSError(ctypes.get_errno(), f"mount {target}")

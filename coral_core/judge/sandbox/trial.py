@@ -61,8 +61,8 @@ def trial(layers: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], tuple
         JudgeError: no child could be started, or it did not answer.
     """
     available = detect_layers()
-    wanted = (*(name for name in BASE_LAYERS if available[name]), "namespaces") if layers is None else layers
-    pool = Pool(1, wanted)
+    requested = (*(name for name in BASE_LAYERS if available[name]), "namespaces") if layers is None else layers
+    pool = Pool(1, requested)
     try:
         arguments = ["l", [["l", list(attempt)] for attempt in ATTEMPTS]]
         case = {"arguments": [arguments], "mutated": False}

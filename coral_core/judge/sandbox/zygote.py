@@ -211,11 +211,11 @@ class Budget:
             case: Index of the case; -1 for the patch's top level.
             slow: Use the limits of slow cases.
         """
-        own = self._limits["slow"] if slow else self._limits
+        limits = self._limits["slow"] if slow else self._limits
         self.lines = 0
-        self._limit = own["work_lines"]
+        self._limit = limits["work_lines"]
         self._case = case
-        self.clock(own["cpu_seconds"])
+        self.clock(limits["cpu_seconds"])
         sys.settrace(self._trace)
 
     def clock(self, cpu_seconds: float) -> None:
@@ -293,7 +293,7 @@ def load(path: str) -> Any:
 def main() -> None:
     """Set up the layers of the zygote, report them, and serve."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    wanted = sys.argv[3].split(",")
+    requested = sys.argv[3].split(",")
     folder = os.path.dirname(os.path.abspath(__file__))
     values = load(sys.argv[2])
     form, layers, seccomp, namespaces = (
@@ -305,21 +305,21 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, NULL_FD)
     os.close(null)
-    names: list[str] = [name for name in ("seccomp", "landlock") if name in wanted]
-    names += namespaces.enter(control.fileno()) if "namespaces" in wanted else []
-    layers.die_with_parent()  # a fork may have made this another process
+    names: list[str] = [name for name in ("seccomp", "landlock") if name in requested]
+    names += namespaces.enter(control.fileno()) if "namespaces" in requested else []
+    layers.die_with_parent()  # entering a pid namespace may have forked
     for name in PRELOADED.split():
         __import__(name)
     rules = None
-    if "landlock" in wanted:
-        made = layers.landlock_rules(layers.standard_library())
-        rules = os.dup2(made, RULES_FD)
-        os.close(made)
+    if "landlock" in requested:
+        descriptor = layers.landlock_rules(layers.standard_library())
+        rules = os.dup2(descriptor, RULES_FD)
+        os.close(descriptor)
     with contextlib.suppress(OSError):
         layers.drop_capabilities()
         names.append("no-capabilities")
     confinement = Confinement(
-        values, form, layers, seccomp, rules, seccomp.program() if "seccomp" in wanted else None, os.getpid()
+        values, form, layers, seccomp, rules, seccomp.program() if "seccomp" in requested else None, os.getpid()
     )
     gc.collect()
     gc.freeze()

@@ -66,16 +66,16 @@ def recording_of(path: str | None) -> Recording:
         raise ConfigError(complaint)
     root = Path(path or "").expanduser().resolve()
     content = content_digest(root)
-    kept = cache_folder() / f"{content}.json"
-    recording = read_recording(kept, content)
+    cache_file = cache_folder() / f"{content}.json"
+    recording = read_recording(cache_file, content)
     if recording is None:
         recording = _record_directory(root, content)
         try:
-            write_atomic(kept, recording.model_dump_json().encode())
+            write_atomic(cache_file, recording.model_dump_json().encode())
         except OSError as error:
             log.warning(
                 "%s: the recording cannot be kept (%s), so the tests of %s run again next time. Set CORAL_HOME to a folder that can be written.",
-                kept, error.strerror, root,
+                cache_file, error.strerror, root,
             )  # fmt: skip
     return recording
 
@@ -152,13 +152,13 @@ def _with_cases(function: SourceFunction, calls: Calls) -> UsableFunction | Sour
     """The function with its cases, or refused."""
     if function.reason:
         return function
-    known = calls.calls.get(function.key)
-    if not known:
+    recorded = calls.calls.get(function.key)
+    if not recorded:
         reasons = calls.refused.get(function.key, {})
-        most = max(sorted(reasons), key=lambda name: reasons[name], default="")
-        return function.refused(f"{most} ({sum(reasons.values())} calls)" if most else "no passing test calls it")
+        reason = max(sorted(reasons), key=lambda name: reasons[name], default="")
+        return function.refused(f"{reason} ({sum(reasons.values())} calls)" if reason else "no passing test calls it")
     try:
-        return cases_of(function, known)
+        return cases_of(function, recorded)
     except Refused as refused:
         return function.refused(str(refused))
     except Exception as error:  # one function must not affect the others

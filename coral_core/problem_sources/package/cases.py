@@ -67,8 +67,8 @@ def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
     Raises:
         Refused: it cannot become a problem; the text says why.
     """
-    made = list(_similar_calls(calls, random.Random(seed_from("package-cases", normal_form(function.source)))))
-    arguments = [list(call.arguments) for call in calls] + made
+    generated = list(_similar_calls(calls, random.Random(seed_from("package-cases", normal_form(function.source)))))
+    arguments = [list(call.arguments) for call in calls] + generated
     first = replay(function, arguments, 1)
     second = replay(function, arguments[::-1], 2)[::-1]
     kept: list[Case] = []
@@ -84,7 +84,7 @@ def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
     if not recorded:
         raise Refused(f"every recorded call executes more than {LINES} lines")
     extra: list[Case] = []
-    for given, record, again in zip(made, first[len(calls) :], second[len(calls) :], strict=True):
+    for given, record, again in zip(generated, first[len(calls) :], second[len(calls) :], strict=True):
         case = _repeated(given, record, again, needed=False)
         if case is not None and case.exception is None:
             extra.append(case)
@@ -189,14 +189,14 @@ def _new_outcomes_first(kept: Sequence[Case], extra: Sequence[Case], count: int)
 
 def _similar_calls(calls: Sequence[Call], rng: random.Random) -> Iterator[list[Any]]:
     """Up to `CANDIDATES` new argument lists near those of `calls`."""
-    given = [[values.decode(item) for item in call.arguments] for call in calls]
+    decoded = [[values.decode(item) for item in call.arguments] for call in calls]
     seen = {json.dumps(list(call.arguments)) for call in calls}
-    if not any(given):
+    if not any(decoded):
         return
-    made = 0
+    count = 0
     for _ in range(CANDIDATES * 4):
-        arguments = list(rng.choice(given))
-        other = rng.choice([item for item in given if len(item) == len(arguments)])
+        arguments = list(rng.choice(decoded))
+        other = rng.choice([item for item in decoded if len(item) == len(arguments)])
         for place in range(len(arguments)):
             if rng.random() < 0.3:
                 arguments[place] = other[place]
@@ -210,9 +210,9 @@ def _similar_calls(calls: Sequence[Call], rng: random.Random) -> Iterator[list[A
         key = json.dumps(encoded)
         if key not in seen:
             seen.add(key)
-            made += 1
+            count += 1
             yield encoded
-            if made == CANDIDATES:
+            if count == CANDIDATES:
                 return
 
 
@@ -257,7 +257,7 @@ def _similar_sequence(value: Any, rng: random.Random) -> Any:
     if not value:
         return value
     one, two = rng.randrange(len(value)), rng.randrange(len(value))
-    ways = [
+    variants = [
         value[:one] + value[one + 1 :],
         value[:one] + value[one : one + 1] + value[one:],
         value[:one] + value[two : two + 1] + value[one + 1 :],
@@ -267,5 +267,5 @@ def _similar_sequence(value: Any, rng: random.Random) -> Any:
     ]
     if isinstance(value, (list, tuple)):
         changed = [*value[:one], similar(value[one], rng), *value[one + 1 :]]
-        ways += [type(value)(changed)] * 4
-    return rng.choice(ways)
+        variants += [type(value)(changed)] * 4
+    return rng.choice(variants)

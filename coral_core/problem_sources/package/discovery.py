@@ -71,21 +71,21 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     Raises:
         ConfigError: there are more Python files than one package has.
     """
-    seen = 0
+    python_files = 0
     for folder, folders, files in os.walk(root):
-        here = Path(folder)
+        path = Path(folder)
         folders[:] = sorted(
             name
             for name in folders
-            if name[0] != "." and name not in SKIPPED and not (here / name / "pyvenv.cfg").exists()
+            if name[0] != "." and name not in SKIPPED and not (path / name / "pyvenv.cfg").exists()
         )
-        seen += sum(name.endswith(".py") for name in files)
-        if seen > MOST_FILES:
+        python_files += sum(name.endswith(".py") for name in files)
+        if python_files > MOST_FILES:
             raise ConfigError(
                 f"problems.path: {root}: more than {MOST_FILES} Python files",
                 remedy="Give the directory of one package and its tests.",
             )
-        yield here, files
+        yield path, files
 
 
 def is_test(path: str) -> bool:
@@ -308,17 +308,17 @@ def _check_imports(statement: ast.stmt) -> None:
 def _free_names(statement: ast.stmt) -> set[str]:
     """Names that `statement` takes from its module. Raises `Refused` for an import it may not have."""
     _check_imports(statement)
-    found: set[str] = set()
+    names: set[str] = set()
 
     def walk(table: symtable.SymbolTable, top: bool) -> None:
         for symbol in table.get_symbols():
             if symbol.is_global() if not top else symbol.is_referenced() or symbol.is_global():
-                found.add(symbol.get_name())
+                names.add(symbol.get_name())
         for child in table.get_children():
             walk(child, False)
 
     walk(symtable.symtable(ast.unparse(ast.fix_missing_locations(statement)), "module", "exec"), True)
-    return found if isinstance(statement, ast.AugAssign) else found - _bound(statement)
+    return names if isinstance(statement, ast.AugAssign) else names - _bound(statement)
 
 
 def _is_annotated(part: ast.AST) -> bool:
