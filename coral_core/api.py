@@ -212,8 +212,8 @@ async def run_evolution(
         with contextlib.ExitStack() as lasting:
             with failure_recorded(folder):
                 start = await asyncio.to_thread(freeze_start, folder, config)
-                made = await asyncio.to_thread(make_executor, config, store, identity.run_id)
-                executor = lasting.enter_context(made)
+                opened = await asyncio.to_thread(make_executor, config, store, identity.run_id)
+                executor = lasting.enter_context(opened)
             if not await conduct(Evolution(config, identity, folder, store, executor, start)):
                 return None
         report = await asyncio.to_thread(write_report, folder, store)

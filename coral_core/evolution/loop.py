@@ -164,11 +164,11 @@ class Evolution:
 
     async def _ask_lanes(self) -> None:
         """Find out the identity of the base model on the lanes; an earlier session may have frozen it in the run's folder."""
-        known = frozen_identities(self.folder, self.config.infra)
-        if known is None or self.config.infra.executor != "work-pools":  # asking this machine again costs nothing
-            known = await asyncio.to_thread(self.executor.identities, self.config.base_model)
-            freeze_identities(self.folder, self.config.infra, known)
-        self._planner.lanes = known
+        identities = frozen_identities(self.folder, self.config.infra)
+        if identities is None or self.config.infra.executor != "work-pools":  # asking this machine again costs nothing
+            identities = await asyncio.to_thread(self.executor.identities, self.config.base_model)
+            freeze_identities(self.folder, self.config.infra, identities)
+        self._planner.lanes = identities
 
     def _make_search(self) -> None:
         """Check the target modules against the base model before the first job, and make the search."""

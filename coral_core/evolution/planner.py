@@ -114,5 +114,10 @@ class Planner:
         )
 
     def of(self, genome: Genome, split: Split = "fitness") -> EvaluationJob:
-        """The evaluation of `genome` on `split`."""
+        """The evaluation of a genome.
+
+        Args:
+            genome: Gives heavy and light genes.
+            split: The problems to evaluate on.
+        """
         return self.evaluation(genome.heavy, genome.light, split)

@@ -32,13 +32,16 @@ RESTORE = "Restore it, or run another edition."
 
 
 class Previous(Frozen):
-    """The last run of this name that had finished when this one was made."""
+    """The last run of this name that had finished when this run was made."""
 
-    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$", description="Names a folder beside this one's.")
+    run_id: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$",
+        description="Id of the run; its folder is beside this run's folder.",
+    )
     champion: str
     fitness: float | None
     held_out_pass_at_1: float
-    history_sha256: str = Field(description="Of its history, canonical JSON: what was read.")
+    history_sha256: str = Field(description="Digest of its history, over canonical JSON.")
     base_content_id: str
     fitness_problems: str | None = Field(description="Digest of its fitness split; null when it recorded none.")
 
@@ -49,7 +52,7 @@ class Start(Frozen):
     schema_version: int = 1
     start_from: Literal["nothing", "last-champion"] = "nothing"
     previous: Previous | None = None
-    genomes: tuple[Genome, ...] = Field((), description="What comes along, champion first; ids are RUN/GENOME.")
+    genomes: tuple[Genome, ...] = Field((), description="Carried genomes, champion first; ids are RUN/GENOME.")
     passed_over: tuple[str, ...] = Field((), description="Runs that could not be read.")
 
     @property

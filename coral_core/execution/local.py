@@ -112,7 +112,7 @@ class LocalExecutor(Executor):
             lanes = list(self._lanes.values())
             self._changed.notify_all()
         for lane in lanes:
-            lane.stop()  # a job in flight is lost on purpose: what was published stays
+            lane.stop()  # drops the job in flight; published results stay
         for thread in list(self._threads.values()):
             thread.join(timeout=20)
 

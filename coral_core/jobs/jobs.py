@@ -45,7 +45,7 @@ class BaseModelIdentity(Frozen):
         exclude_if=lambda sets: not sets,
     )
     numerics_class: str = Field(
-        description="Device model, dtype, torch, threads, engine: inside one class results repeat bit for bit."
+        description="Device model, dtype, torch, threads, engine: within one class results repeat bit for bit."
     )
 
 
@@ -69,7 +69,7 @@ class IdentityJob(Frozen):
 
 
 class TrainingJob(Frozen):
-    """Train one adapter."""
+    """Trains one adapter."""
 
     schema_version: int = SCHEMA_VERSION
     heavy: HeavyGenes
@@ -131,7 +131,7 @@ class TrainedAdapter(Frozen):
 
 
 class EvaluationJob(Frozen):
-    """Score one genome (or the bare base, when `training` is None) on one split."""
+    """Scores one genome (or the bare base model, when `training` is None) on one split."""
 
     schema_version: int = SCHEMA_VERSION
     training: TrainingJob | None
@@ -194,11 +194,13 @@ class EvaluationJob(Frozen):
 class Sample(Frozen):
     """One completion for one problem, with its patch and verdict."""
 
-    completion: str = Field(description="What the model wrote, truncated to 8,000 characters.")
-    patch: str = Field(description="What was extracted from it.")
-    extraction: str = Field(description="How it was extracted.")
+    completion: str = Field(description="Text that the model generated, truncated to 8,000 characters.")
+    patch: str = Field(description="Code that was extracted from the completion.")
+    extraction: str = Field(description="Name of the way in which it was extracted.")
     verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
-    remark: str = Field("", description="Why something about it could not be read, and is worth 0; empty when all was.")
+    remark: str = Field(
+        "", description="Why a part of the sample could not be read and scores 0; empty when all was read."
+    )
 
     @property
     def passes(self) -> bool:
@@ -226,8 +228,10 @@ class Evaluation(Frozen):
     split: Split
     infeasible: InfeasibleReason | None = None
     reason: str = ""
-    scores: dict[str, float] = Field(default_factory=dict, description="Objective name -> [0, 1].")
-    remarks: dict[str, str] = Field({}, description="Objective of a plug-in -> why it failed over this one, and is 0.")
+    scores: dict[str, float] = Field(default_factory=dict, description="Objective name -> score in [0, 1].")
+    remarks: dict[str, str] = Field(
+        {}, description="Objective of a plug-in -> why it failed for this genome, so that its score is 0."
+    )
     pass_at_1: float = Field(0.0, ge=0, le=1, description="Share of bugs repaired (retention problems not counted).")
     pass_at_k: dict[str, float] = Field(
         default_factory=dict,

@@ -77,7 +77,7 @@ def tracked(folder: RunFolder, report: Report, written: Path) -> Tracked:
         final=numbers(leaves(report.model_dump(include=FINAL))),
         genomes=genome_rows(History.of(folder)),
         files=tuple(path for path in files if _is_file(path)),
-        started=min(jobs, default=folder.made()),
+        started=min(jobs, default=folder.latest_start()),
         seconds=report.totals.seconds,
     )
 

@@ -35,7 +35,7 @@ def scheduled_edition(config: RunConfig, start: datetime) -> int:
     for edition, folder in folders.items():
         if (facts := folder.facts()) is not None and facts.scheduled == stamp(start):
             return edition
-    return minute if folders[day].made() else day
+    return minute if folders[day].latest_start() else day
 
 
 def stamp(start: datetime) -> str:

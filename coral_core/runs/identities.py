@@ -49,8 +49,8 @@ class FrozenIdentities(Frozen):
     """Content of `base_model.json`."""
 
     schema_version: int = 1
-    asked: str = Field(description="Lanes that answered.")
-    engine_version: str = Field(description="Of the code that asked.")
+    asked: str = Field(description="Name of the lanes that answered (`asked_of`).")
+    engine_version: str = Field(description="Engine version of the code that asked.")
     identities: Identities
 
 
@@ -91,18 +91,18 @@ def frozen_identities(folder: RunFolder, infra: InfraConfig) -> Identities | Non
         ConfigError: the run was begun with another version of the engine.
     """
     try:
-        found = read_model(folder.path / FILE, FrozenIdentities)
-        found.identities.check()
+        frozen = read_model(folder.path / FILE, FrozenIdentities)
+        frozen.identities.check()
     except FileNotFoundError:
         return None
     except (OSError, ValueError, BaseModelError) as error:
         log.warning("%s cannot be used, so lanes are asked again: %s", folder.path / FILE, in_a_line(error))
         return None
-    if found.engine_version != ENGINE_VERSION:
+    if frozen.engine_version != ENGINE_VERSION:
         raise ConfigError(
-            f"{folder.run_id}: was begun with engine {visible(found.engine_version)[:40]}, and this version of CORAL-X has engine {ENGINE_VERSION}, which "
+            f"{folder.run_id}: was begun with engine {visible(frozen.engine_version)[:40]}, and this version of CORAL-X has engine {ENGINE_VERSION}, which "
             "does not use results of another engine",
             remedy="Do the run anew as a new edition: coral evolve CONFIG --again (its old results stay readable; coral store "
             "clear --other-versions removes them from the store).",
         )
-    return found.identities if found.asked == asked_of(infra) else None
+    return frozen.identities if frozen.asked == asked_of(infra) else None

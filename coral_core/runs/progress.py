@@ -44,13 +44,13 @@ class Leader(KnownGenome):
 class Tally(Frozen):
     """Jobs of one kind, all sessions of the run together."""
 
-    done: int = Field(description="Done by this run; what was found in the store is not counted.")
-    found: int = Field(description="Found in the store, by the latest session.")
-    running: int = Field(description="In lanes now.")
+    done: int = Field(description="Jobs done by this run; results found in the store are not counted.")
+    found: int = Field(description="Results that the latest session found in the store.")
+    running: int = Field(description="Jobs in lanes now.")
     waiting: int | None = Field(
-        description="Submitted, no lane yet; null for executors that keep their queue to themselves."
+        description="Submitted jobs that are in no lane yet; null for executors whose queue is not on disk."
     )
-    failed: int = Field(description="Tries that did not end in a result; most are tried again.")
+    failed: int = Field(description="Failed attempts; most jobs are tried again.")
 
 
 class Times(Frozen):
@@ -60,32 +60,32 @@ class Times(Frozen):
     baselines: float = Field(description="Wall clock of the baselines.")
     searching: float = Field(description="Wall clock of the generations.")
     held_out: float = Field(description="Wall clock of the sealed split.")
-    training: float = Field(description="Work of training lanes.")
-    evaluation: float = Field(description="Work of evaluation lanes.")
+    training: float = Field(description="Seconds of work of training lanes.")
+    evaluation: float = Field(description="Seconds of work of evaluation lanes.")
     waiting: float = Field(description="Sum over jobs of the time between submission and work.")
 
 
 class Money(Frozen):
-    """What the run cost, and will."""
+    """Cost of the run so far, and a forecast of its whole cost."""
 
     source: Literal["ledger", "jobs"] = Field(
-        description="ledger: whole lives of lanes; jobs: work alone, no ledger is there."
+        description="ledger: all time that lanes were alive; jobs: working time only, when there is no ledger."
     )
     currency: str
     gpu_hours: float = Field(description="Lane hours so far.")
     money: float = Field(description="Their price so far.")
-    in_flight_gpu_hours: float = Field(description="What jobs in lanes still need.")
+    in_flight_gpu_hours: float = Field(description="Forecast for the jobs that are in lanes.")
     forecast_gpu_hours: float | None = Field(
-        description="At the end of the run; null before the first finished generation."
+        description="Forecast for the whole run; null before the first finished generation."
     )
     forecast_money: float | None
     used: float = Field(description="Largest share of a limit that is spent; 0 without limits.")
 
 
 class Cache(Frozen):
-    """Work that was not done again."""
+    """Results that were found in the store, so that their jobs were not done again."""
 
-    hits: int = Field(description="Jobs of the latest session that the store had done already.")
+    hits: int = Field(description="Jobs of the latest session whose results were in the store.")
     asked: int = Field(description="Jobs of the latest session that have ended.")
     rate: float | None = Field(description="hits over asked.")
     genomes_sharing_an_adapter: int = Field(
@@ -104,14 +104,14 @@ class Population(Frozen):
 
 
 class Event(Frozen):
-    """The newest thing on record."""
+    """The newest record as text."""
 
     text: str
     when: float = Field(description="Unix time.")
 
 
 class Progress(Frozen):
-    """Where one evolution stands; keys are added within a `schema_version`, never renamed. As text it is one line."""
+    """Progress of one evolution. Within a `schema_version` keys are added but never renamed; `str` gives one line."""
 
     schema_version: int = PROGRESS_SCHEMA_VERSION
     run_id: str
@@ -126,15 +126,15 @@ class Progress(Frozen):
         description="Why no new job starts; empty when jobs may. The status is paused once those in lanes have ended."
     )
     remedy: Remedy | None = Field(
-        None, description="How an evolution that is paused goes on: a sentence, and the command that it ends with."
+        None, description="How a paused evolution can be continued: a sentence, and the command at its end."
     )
-    reason: str | None = Field(description="Why the search ended; null before.")
+    reason: str | None = Field(description="Why the search ended; null while it goes on.")
     phase: Phase
-    jobs_done: int = Field(description="Jobs that the run is past: done, found in the store, or not needed.")
+    jobs_done: int = Field(description="Jobs that are settled: done, found in the store, or not needed.")
     jobs_expected: int = Field(description="Jobs that the run needs at most.")
     percent: float = Field(ge=0, le=100, description="jobs_done over jobs_expected.")
     generation: int | None = Field(
-        description="The one under way, from 0; the last one when none is. Null before the first."
+        description="Generation under way, from 0; the last one when none is. Null before the first."
     )
     generations_done: int
     generations: int = Field(description="Generations at most.")
@@ -149,9 +149,7 @@ class Progress(Frozen):
     hypervolume: float | None
     front: int = Field(description="Genomes on the Pareto front.")
     time: Times
-    seconds_left: float | None = Field(
-        description="By the pace of the latest ten generations; null when it cannot be told."
-    )
+    seconds_left: float | None = Field(description="Estimate from the latest ten generations; null when there is none.")
     cost: Money
     sessions: int = Field(description="Times the run was started.")
     started: float | None = Field(description="Unix time at which the latest session began; null before its first job.")
@@ -166,16 +164,20 @@ class Progress(Frozen):
 class LaneUse(Frozen):
     """Busy lanes over the latest session that did work, in columns of equal length."""
 
-    at_most: int | None = Field(description="Lanes of both kinds together; null when that is up to the machine.")
+    at_most: int | None = Field(
+        description="Largest number of lanes of both kinds together; null when it depends on the machine."
+    )
     began: float = Field(description="Unix time.")
     seconds_per_column: float
     training: tuple[float, ...] = Field(description="Mean number of busy training lanes, by column.")
     evaluation: tuple[float, ...] = Field(description="Mean number of busy evaluation lanes, by column.")
-    utilisation: float | None = Field(description="Busy over at most, whole session; null without at_most.")
+    utilisation: float | None = Field(
+        description="Mean number of busy lanes over at_most, whole session; null without at_most."
+    )
 
 
 class ProgressInFull(Progress):
-    """`Progress`, and what tables and pictures of the artifacts show."""
+    """`Progress` with the details that tables and pictures of artifacts and report show."""
 
     baseline_fitness: dict[str, float | None] = Field(description="base_model, default_lora -> fitness.")
     by_generation: tuple[GenerationDetail, ...]

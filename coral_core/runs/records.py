@@ -41,17 +41,17 @@ class RunFacts(Frozen):
     schema_version: int = SCHEMA_VERSION
     identity: RunIdentity
     set: tuple[str, ...] = Field((), description="Differences from the configuration file (--set).")
-    versions: dict[str, str] = Field({}, description="Of the packages that decide results.")
+    versions: dict[str, str] = Field({}, description="Versions of Python, platform and packages.")
     pid: int = Field(0, description="Process of the latest session.")
     host: str = Field("", description="Machine of the latest session.")
     flow_run_id: str = Field("", description="Prefect's flow run of the latest session; empty without Prefect.")
     flow_run_ids: tuple[str, ...] = Field((), description="Flow runs of all sessions, oldest first.")
     api: str = Field("", description="Address of the Prefect server.")
-    scheduled: str = Field("", description="The start that a schedule made the run for; empty for a run by hand.")
+    scheduled: str = Field("", description="Scheduled start of the run, ISO 8601 in UTC; empty for a run by hand.")
 
 
 class StartRecord(Frozen):
-    """What the first population was made from, where that was not nothing (coral_core/evolution/warm_start.py)."""
+    """Origin of the first population of a run with `search.start_from` (coral_core/evolution/warm_start.py)."""
 
     start_from: Literal["last-champion"]
     previous: str | None = Field(description="The run that genomes came from; null when none had finished.")
@@ -66,7 +66,7 @@ class RunRecord(Frozen):
     identity: RunIdentity
     name: str
     strategy: str
-    base_model: BaseModelIdentity = Field(description="As evaluation lanes have it.")
+    base_model: BaseModelIdentity = Field(description="The base model on evaluation lanes.")
     training_numerics_class: str = Field(description="Numerics class of training lanes.")
     problems: dict[str, Any] = Field(description="source, counts per split, digests per split.")
     start: StartRecord | None = Field(
@@ -75,7 +75,7 @@ class RunRecord(Frozen):
 
     @property
     def numerics(self) -> str:
-        """Numerics class of the run; both, where training and evaluation ran on machines of two kinds."""
+        """Numerics class of the run; both classes, if those of training and evaluation lanes differ."""
         training, evaluation = self.training_numerics_class, self.base_model.numerics_class
         return evaluation if training == evaluation else f"training: {training}; evaluation: {evaluation}"
 
@@ -120,9 +120,9 @@ class GenerationRecord(Frozen):
     best_fitness: Number | None
     mean_fitness: Number | None
     front: tuple[str, ...] = Field(description="Pareto front of everything evaluated so far.")
-    hypervolume: Number = Field(description="Of the front over the objectives, reference 0.")
+    hypervolume: Number = Field(description="Hypervolume of the front over the objectives, reference point 0.")
     unique_adapters: Count
-    monitor_pass_at_1: Share | None = Field(description="Of the champion so far, on the monitor split.")
+    monitor_pass_at_1: Share | None = Field(description="pass@1 of the champion so far on the monitor split.")
 
 
 class HeldOut(Frozen):
@@ -139,7 +139,7 @@ class HeldOut(Frozen):
 
 
 class Repeat(Frozen):
-    """The champion's genes, trained and evaluated anew on the fitness split with other random numbers."""
+    """The champion's genes, trained and evaluated again on the fitness split with other seeds."""
 
     replicate: Count = Field(ge=1, description="Number of the repeat; 0 is the champion itself.")
     training_digest: AdapterDigest
@@ -158,7 +158,9 @@ class FinalRecord(Frozen):
     schema_version: int = SCHEMA_VERSION
     reason: str = Field(description="Why the search ended.")
     champion: str
-    held_out_openings: Count = Field(description="Times this run evaluated the sealed split: one batch, at the end.")
+    held_out_openings: Count = Field(
+        description="Number of times this run opened the held-out split: once, at the end."
+    )
     held_out: tuple[HeldOut, ...]
     repeats: tuple[Repeat, ...] = Field((), description="Seed repeats of the champion (search.champion_repeats).")
 
@@ -184,20 +186,22 @@ class JobTiming(Frozen):
     type: Literal["job"] = "job"
     schema_version: int = SCHEMA_VERSION
     session: UnixTime = Field(description="Unix time at which the session began.")
-    phase: Literal[Phase.BASELINES, Phase.SEARCHING, Phase.HELD_OUT] = Field(description="What asked for the job.")
-    generation: Count | None = Field(None, description="Generation that asked for the job; null outside the search.")
+    phase: Literal[Phase.BASELINES, Phase.SEARCHING, Phase.HELD_OUT] = Field(
+        description="Phase that requested the job."
+    )
+    generation: Count | None = Field(None, description="Generation that requested the job; null outside the search.")
     kind: JobKind
     split: Split | None = Field(None, description="Split that was evaluated; null for trainings.")
     digest: str
     label: str = Field(description="For people: genome id or baseline, and split.")
-    cached: bool = Field(description="True: found in the store, nothing was done.")
+    cached: bool = Field(description="Whether the result was found in the store, so that nothing was done.")
     finished: UnixTime = Field(description="Unix time.")
-    waited: Seconds = Field(description="Seconds from submission to result, less the work.")
+    waited: Seconds = Field(description="Seconds from submission to result, without the seconds of work.")
     cost: Cost
 
 
 class JobFailure(Frozen):
-    """One try of a job that did not end in a result; it may have been tried again."""
+    """One failed attempt of a job; it may have been tried again."""
 
     type: Literal["failure"] = "failure"
     schema_version: int = SCHEMA_VERSION
@@ -205,11 +209,11 @@ class JobFailure(Frozen):
     digest: str
     when: UnixTime = Field(description="Unix time.")
     error: str = Field(description="Class of the error, or `lane-lost`.")
-    message: str = Field(description="First line of what it said.")
+    message: str = Field(description="First line of the error's message.")
 
 
 class SessionTiming(Frozen):
-    """One `coral evolve` of this run, from start to end, kill or Ctrl-C (then no line is left)."""
+    """One session of a run, written at its end. A session that was killed leaves no such line."""
 
     type: Literal["session"] = "session"
     schema_version: int = SCHEMA_VERSION

@@ -180,7 +180,7 @@ class RunFolder:
         statuses = (look_at(self.path / name) for name in names)
         return max((status.st_mtime for status in statuses if status is not None), default=0.0)
 
-    def made(self) -> float:
+    def latest_start(self) -> float:
         """Unix time at which the latest session began: when run.json was written; 0 without one."""
         return self.changed("run.json")
 

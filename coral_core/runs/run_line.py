@@ -53,7 +53,7 @@ def run_line(folder: RunFolder) -> RunLine:
         best_fitness=last.best_fitness if last is not None else None,
         champion=final.champion if final is not None else last.best if last is not None else None,
         champion_held_out_pass_at_1=held_out[0] if held_out else None,
-        started=folder.made(),
+        started=folder.latest_start(),
         path=str(folder.path),
         **work.totals.model_dump(exclude={"sessions", "tokens"}),
     )

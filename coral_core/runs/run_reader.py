@@ -48,11 +48,11 @@ class KnownGenome(Frozen):
     generation: int
     fitness: float | None
     pass_at_1: float | None = Field(description="Share of the fitness bugs it repairs.")
-    scores: dict[str, float] = Field(description="Objective -> [0, 1], all of this genome.")
+    scores: dict[str, float] = Field(description="Objective -> score in [0, 1].")
     meets_thresholds: bool = Field(description="Whether it meets the final thresholds of the constraints.")
     infeasible: str | None
     trainable_parameters: int
-    adapter: str = Field(description="Begin of the training digest.")
+    adapter: str = Field(description="First 16 digits of the training digest.")
     heavy: HeavyGenes | None = Field(None, description="Null until its generation is finished.")
     light: LightGenes | None = Field(None, description="Null until its generation is finished.")
     operator: str = ""
@@ -93,7 +93,7 @@ class GenerationDetail(Frozen):
     best: str | None = Field(description="Champion so far.")
     best_fitness: float | None
     mean_fitness: float | None
-    monitor_pass_at_1: float | None = Field(description="Of the champion so far, on the monitor split.")
+    monitor_pass_at_1: float | None = Field(description="pass@1 of the champion so far on the monitor split.")
     hypervolume: float
     front_size: int
     unique_adapters: int

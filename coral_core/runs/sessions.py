@@ -39,7 +39,7 @@ class Counts(Frozen):
 
 
 class Totals(Frozen):
-    """What the run cost, all its sessions together."""
+    """Cost of a run, all its sessions together."""
 
     trainings: int = Field(description="Trainings done.")
     evaluations: int = Field(description="Evaluations done.")
@@ -187,6 +187,6 @@ def run_state(folder: RunFolder, work: WorkDone, finished: bool | None = None) -
     """
     if finished or (finished is None and folder.last("final") is not None):
         return RunState.FINISHED
-    if (ended := work.ended) is not None and ended.started + ended.seconds >= folder.made():
+    if (ended := work.ended) is not None and ended.started + ended.seconds >= folder.latest_start():
         return RunState.FAILED if ended.outcome == "failed" else RunState.STOPPED
     return RunState.RUNNING if folder.lives() else RunState.STOPPED
