@@ -209,11 +209,11 @@ async def run_evolution(
     store.prepare()
     with hold(RunFolder.of(config, identity).path):
         folder = RunFolder.create(config, identity, overrides, flow_run_id, api, scheduled)
-        with contextlib.ExitStack() as lasting:
+        with contextlib.ExitStack() as stack:
             with failure_recorded(folder):
                 start = await asyncio.to_thread(freeze_start, folder, config)
                 opened = await asyncio.to_thread(make_executor, config, store, identity.run_id)
-                executor = lasting.enter_context(opened)
+                executor = stack.enter_context(opened)
             if not await conduct(Evolution(config, identity, folder, store, executor, start)):
                 return None
         report = await asyncio.to_thread(write_report, folder, store)
@@ -227,10 +227,10 @@ def _waited_for(work: Coroutine[Any, Any, Result]) -> Result:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
 
     async def main() -> Result:
-        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))
         return await work
 
     with ThreadPoolExecutor(1, thread_name_prefix="evolution") as thread:
@@ -238,7 +238,7 @@ def _waited_for(work: Coroutine[Any, Any, Result]) -> Result:
         try:
             return done.result()
         except BaseException:  # Ctrl-C arrives here
-            loop, task = begun.result()
+            loop, task = started.result()
             if task is not None and not done.done():
                 loop.call_soon_threadsafe(task.cancel)
             raise

@@ -34,10 +34,10 @@ def json_object(text: str | bytes) -> dict[str, Any]:
         Traceback (most recent call last):
         ValueError: the key 'rank' stands there twice
     """
-    found = json_value(text)
-    if not isinstance(found, dict):
-        raise ValueError(f"an object was expected, not {str(found)[:40]!r}")
-    return found
+    value = json_value(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"an object was expected, not {str(value)[:40]!r}")
+    return value
 
 
 def json_value(text: str | bytes) -> Any:
@@ -50,11 +50,11 @@ def json_value(text: str | bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {twice[:40]!r} stands there twice")
-    return found
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {repeated[:40]!r} stands there twice")
+    return members
 
 
 def _count(data: bytes) -> int:

@@ -229,18 +229,18 @@ class JobRunner:
         await asyncio.shield(self._under_way[digest])
 
     async def _train(self, job: TrainingJob, digest: str, label: str) -> None:
-        found = await asyncio.to_thread(self._store.read_adapter, digest)
-        await self._step(job, digest, label, found is not None)
-        if found is None and await asyncio.to_thread(self._store.read_adapter, digest) is None:
+        adapter = await asyncio.to_thread(self._store.read_adapter, digest)
+        await self._step(job, digest, label, adapter is not None)
+        if adapter is None and await asyncio.to_thread(self._store.read_adapter, digest) is None:
             raise self._is_gone("adapter", digest)
         self._trained.add(digest)
 
     async def _evaluate(self, job: EvaluationJob, digest: str, label: str) -> None:
         if job.training is not None:
             await self.trained(job.training, label)
-        found = await asyncio.to_thread(self._store.read_evaluation, digest)
+        stored = await asyncio.to_thread(self._store.read_evaluation, digest)
         try:
-            await self._step(job, digest, label, found is not None)
+            await self._step(job, digest, label, stored is not None)
         except AdapterError as error:
             if job.training is None:
                 raise
@@ -250,7 +250,7 @@ class JobRunner:
             self._trained.discard(adapter)
             await self.trained(job.training, label)
             await self._step(job, digest, label, False)
-        self._remember(digest, _without_verdicts(job, found) if found else await self._stored(job, digest))
+        self._remember(digest, _without_verdicts(job, stored) if stored else await self._stored(job, digest))
 
     async def _step(self, job: TrainingJob | EvaluationJob, digest: str, label: str, found: bool) -> None:
         step = JobStep(job, digest, label, found, lambda: self._submit(job, digest, label))

@@ -119,12 +119,12 @@ def new_marks(folder: RunFolder, ledger: Ledger, closure: Closure | None) -> lis
 def _is_new(folder: RunFolder, mark: int, standing: Standing) -> bool:
     """True once per mark, day and limits, also over restarts: each day and each raised limit begins a new budget."""
     limits = digest(standing.limits.model_dump(mode="json"))[:12]
-    told = folder.path / "told" / f"budget-{mark}-{standing.day}-{limits}"
+    marker = folder.path / "told" / f"budget-{mark}-{standing.day}-{limits}"
     try:
-        told.parent.mkdir(exist_ok=True)
-        told.touch(exist_ok=False)
+        marker.parent.mkdir(exist_ok=True)
+        marker.touch(exist_ok=False)
     except FileExistsError:
         return False
     except OSError as error:  # better to notify twice than never
-        log.debug("%s: %s", told, error)
+        log.debug("%s: %s", marker, error)
     return True

@@ -345,8 +345,8 @@ def _running(reading: RunReading, ledger: Ledger) -> dict[JobKind, tuple[int, in
 
 def _tally(reading: RunReading, kind: JobKind, running: dict[JobKind, tuple[int, int | None]]) -> Tally:
     working, waiting = running.get(kind, (0, None))
-    total, found = reading.work.jobs[kind], reading.work.session[kind].found
-    return Tally(done=total.done, found=found, running=working, waiting=waiting, failed=total.failed)
+    total, session = reading.work.jobs[kind], reading.work.session[kind]
+    return Tally(done=total.done, found=session.found, running=working, waiting=waiting, failed=total.failed)
 
 
 def _cache(reading: RunReading) -> Cache:
@@ -453,15 +453,15 @@ def _money(reading: RunReading, standing: Standing | None) -> Money:
     from_ledger = standing is not None and standing.spent.gpu_hours > 0
     if standing is not None and from_ledger:
         spent, money = standing.spent.gpu_hours, standing.spent.money
-    share = _forecast_factor(reading)
+    factor = _forecast_factor(reading)
     return Money(
         source="ledger" if from_ledger else "jobs",
         currency=standing.currency if standing else reading.config.budget.currency,
         gpu_hours=spent,
         money=money,
         in_flight_gpu_hours=standing.forecast.gpu_hours if standing else 0.0,
-        forecast_gpu_hours=None if share is None else spent * share,
-        forecast_money=None if share is None else money * share,
+        forecast_gpu_hours=None if factor is None else spent * factor,
+        forecast_money=None if factor is None else money * factor,
         used=standing.used if standing else 0.0,
     )
 

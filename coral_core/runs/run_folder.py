@@ -139,7 +139,7 @@ class RunFolder:
         """
         folder = cls.of(config, identity)
         before = folder.facts()
-        earlier = [known for known in folder.flow_run_ids() if known != flow_run_id]
+        earlier = [other for other in folder.flow_run_ids() if other != flow_run_id]
         facts = RunFacts(
             identity=identity,
             set=tuple(overrides),
@@ -357,9 +357,9 @@ def run_folders(runs: str | Path) -> list[RunFolder]:
         names = list_folder(root)
     except OSError:
         return []
-    facts = {name: look_at(root / name / "run.json") for name in names}
-    made = sorted((fact.st_mtime, name) for name, fact in facts.items() if fact is not None)
-    return [RunFolder(root / name) for _, name in made]
+    statuses = {name: look_at(root / name / "run.json") for name in names}
+    by_start = sorted((status.st_mtime, name) for name, status in statuses.items() if status is not None)
+    return [RunFolder(root / name) for _, name in by_start]
 
 
 def _root(runs: str | Path) -> Path:

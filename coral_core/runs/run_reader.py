@@ -285,11 +285,11 @@ class RunReading:
         done = len(self.generations)
         self.fresh = {name: known for name, known in self.fresh.items() if known.generation >= done}
         for name, (generation, digest) in list(self._unread.items()):
-            found = self.store.read_evaluation(digest) if generation >= done else None
-            if found is not None:
-                value = None if found.infeasible else fitness(found.scores, self.config.scoring.weights)
-                self.fresh[name] = _known(name, generation, found, value, self.config)
-            if found is not None or generation < done:
+            evaluation = self.store.read_evaluation(digest) if generation >= done else None
+            if evaluation is not None:
+                value = None if evaluation.infeasible else fitness(evaluation.scores, self.config.scoring.weights)
+                self.fresh[name] = _known(name, generation, evaluation, value, self.config)
+            if evaluation is not None or generation < done:
                 del self._unread[name]
 
     # -- what several readers ask ----------------------------------------------------------
@@ -304,19 +304,19 @@ class RunReading:
 
 
 def _known(
-    genome_id: str, generation: int, found: GenomeRecord | Evaluation, value: float | None, config: RunConfig
+    genome_id: str, generation: int, result: GenomeRecord | Evaluation, value: float | None, config: RunConfig
 ) -> KnownGenome:
-    feasible = not found.infeasible
+    feasible = not result.infeasible
     return KnownGenome(
         genome_id=genome_id,
         generation=generation,
         fitness=value,
-        pass_at_1=found.pass_at_1 if feasible else None,
-        scores=found.scores,
-        meets_thresholds=feasible and bool(found.scores) and violation(found.scores, config.scoring, 1.0) == 0,
-        infeasible=found.infeasible,
-        trainable_parameters=found.trainable_parameters,
-        adapter=found.training_digest[:16],
+        pass_at_1=result.pass_at_1 if feasible else None,
+        scores=result.scores,
+        meets_thresholds=feasible and bool(result.scores) and violation(result.scores, config.scoring, 1.0) == 0,
+        infeasible=result.infeasible,
+        trainable_parameters=result.trainable_parameters,
+        adapter=result.training_digest[:16],
     )
 
 

@@ -196,8 +196,8 @@ def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
             places.append(np.interp(value, candidates, np.linspace(0, 1, len(candidates))) if ordered else 0.5)
             continue
         options = [module_names(name) for name in candidates] if gene == "target_modules" else list(candidates)
-        known = len(options) > 1 and value in options
-        places.append(options.index(value) / (len(options) - 1) if known else 0.5)
+        has_place = len(options) > 1 and value in options
+        places.append(options.index(value) / (len(options) - 1) if has_place else 0.5)
     return np.array(places, dtype=float)
 
 
