@@ -123,7 +123,7 @@ def build() -> App:
 
 def main() -> None:
     """Entry point of `coral`. An error is printed as one line with a remedy; CORAL_DEBUG=1 prints the traceback."""
-    for stream in (sys.stdout, sys.stderr):  # terminals of other encodings
+    for stream in (sys.stdout, sys.stderr):  # for terminals that do not use UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -219,7 +219,7 @@ def _print_error(text: str) -> None:
     from coral_core.config.yaml_document import shown
     from coral_core.untrusted import visible
 
-    for argument in sys.argv[1:]:  # shown in one line
+    for argument in sys.argv[1:]:  # shorten arguments and put them on one line
         if "\n" in argument or "\r" in argument or len(argument) > LONGEST_ARGUMENT:
             text = text.replace(argument, shown(argument, LONGEST_ARGUMENT))
     first, *rest = visible(text).splitlines() or [""]

@@ -118,7 +118,7 @@ def run_it(
     started = time.perf_counter()
     with api(port=port, keep=keep_server) as url:
         out.print(f"Prefect UI {ui_url(url)} (ready after {time.perf_counter() - started:.0f} s)")
-        from flows.evolve import evolve as flow  # imports Prefect, which reads its settings then
+        from flows.evolve import evolve as flow  # late: it imports Prefect, which reads its settings at import
 
         try:
             with _quiet_logs(), watched(folder, out):

@@ -60,7 +60,7 @@ LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)")
 @Parameter(name="*")
 @dataclass(frozen=True)
 class PoolOptions:
-    """Options of pools: what their templates are rendered with.
+    """Options of pools, with which their templates are rendered.
 
     Attributes:
         type: What lanes run in.

@@ -153,7 +153,7 @@ def _completed(name: str, kind: str, known: Collection[str], remedy: str) -> str
 
 
 def clear(pool: str, /, *, run: str, store: QueueStore = "runs/store", runs: Runs = "runs") -> None:
-    """Remove all jobs of one's own RUN, which has ended, from POOL (training or evaluation, or the pool's name).
+    """Remove all jobs of RUN, which is your own and has ended, from POOL (training or evaluation, or the pool's name).
 
     Args:
         pool: training or evaluation, or the name of the work pool.

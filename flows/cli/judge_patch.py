@@ -67,7 +67,7 @@ def read_patch(file: str) -> tuple[str, str]:
         if file == "-":
             data = sys.stdin.buffer.read(MOST_BYTES + 1)
         else:
-            with Path(file).open("rb") as stream:  # also a pipe, and what never ends
+            with Path(file).open("rb") as stream:  # bounded: the file may be a pipe or endless
                 data = stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(

@@ -57,7 +57,7 @@ def cancel_everything(url: str, leave_local: bool) -> Ended:
                 hanging=tuple(run.name for run in hanging),
             )
     except ApiUnreachableError:
-        return Ended()  # the server is gone; its workers are ended with what they run
+        return Ended()  # without a server there is nothing to cancel; `coral down` ends its workers and their flow runs
     except ApiError as error:
         return Ended(problem=str(error))
 

@@ -51,7 +51,7 @@ def read_state() -> dict[str, Any]:
 
 
 def _write_state(state: dict[str, Any]) -> None:
-    from coral_core.atomic_write import write_atomic  # late: most commands write nothing
+    from coral_core.atomic_write import write_atomic  # late, since most commands write nothing
 
     write_atomic(state_file(), json.dumps(state).encode())
 

@@ -205,7 +205,7 @@ def _docker(place: Place, start_in: str, gpu: bool) -> dict[str, Any]:
     container: dict[str, Any] = {"ipc_mode": "private", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
     container["working_dir"] = start_in
     if gpu:
-        # all GPUs: with a count of 1 Docker gives each container the first. A lane picks one (coral_core/lanes/gpu.py)
+        # all GPUs, since with a count of 1 Docker gives every container the first; a lane picks one (coral_core/lanes/gpu.py)
         container |= {"device_requests": [{"count": -1, "capabilities": [["gpu"]]}], "shm_size": "2g"}
     return {"container": container, "volumes": [f"{place.store}:{place.store}"]}
 

@@ -112,7 +112,7 @@ def locked(home: Path, name: str = "server") -> Iterator[None]:
 
 @contextlib.contextmanager
 def api(port: int = 0, keep: bool = False) -> Iterator[str]:
-    """The URL of a usable Prefect API; starts a local server where none is configured.
+    """Make a Prefect API available while the body runs; starts a local server where none is configured.
 
     Must be entered before `prefect` is imported, since Prefect reads its settings then.
 
@@ -363,7 +363,7 @@ class _LocalServer:
         return True
 
     def owner(self) -> dict[str, str]:
-        """pid, URL and key of the server process of this home; empty when none lives."""
+        """`pid`, `url` and `key` (its fingerprint) of the server process of this home; empty when none lives."""
         try:
             with (self.home / OWNER).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -470,7 +470,7 @@ def _ready(url: str, seconds: float) -> bool:
 
 
 def application() -> Any:
-    """Prefect's server, with requests repeated where SQLite was too busy."""
+    """Application of Prefect's server that repeats requests where SQLite was busy."""
     from prefect.server.api.server import create_app
 
     from flows.prefect_api.sqlite_retries import retrying

@@ -67,7 +67,7 @@ def connected_client() -> Iterator[SyncPrefectClient]:
 
 @contextlib.contextmanager
 def retries(most: int) -> Iterator[None]:
-    """Within, in this thread, Prefect's client tries a call that failed `most` times again."""
+    """While the body runs, Prefect's client in this thread retries a failed call at most `most` times."""
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: most}):
         yield
 
