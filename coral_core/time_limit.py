@@ -39,7 +39,7 @@ class TimeLimit:
         return self.seconds if self._begun is None else self._begun + self.seconds - time.monotonic()
 
     def overdue(self) -> float:
-        """Seconds since the job should have been ended; negative while it may go on. Before `begin` loading is limited."""
+        """Seconds since the job should have been ended; negative within the limit. Before `begin`, `LOADING_SECONDS` is the limit."""
         if self._begun is None:
             return time.monotonic() - self._made - LOADING_SECONDS
         return -self.left()

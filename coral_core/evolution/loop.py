@@ -141,7 +141,9 @@ class Evolution:
                     )
                 )
             finally:
-                with contextlib.suppress(CoralError, OSError):  # the store is gone: report the last known progress
+                with contextlib.suppress(
+                    CoralError, OSError
+                ):  # the store is unreachable: report the last known progress
                     progress = watch.progress()
                 for listener in self.listeners:
                     listener.ended(progress, self.outcome, error)

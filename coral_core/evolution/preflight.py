@@ -135,7 +135,7 @@ def _not_loaded(kind: str, entry: EntryPoint) -> str:
 
 
 def _check_problems(config: RunConfig) -> Iterator[str]:
-    """Check prompt lengths where problems and tokenizer are at hand; yield notes on what was not checked."""
+    """Check prompt lengths if problems and tokenizer are on this machine; yield notes on what was not checked."""
     counted = bool(token_counts(config, ["def f(): pass"]))
     if not counted and not is_rehearsal(config.base_model):
         yield "lengths of prompts: the base model's tokenizer is not on this machine"

@@ -54,7 +54,7 @@ class ProgressWatch:
         self._woken.set()
 
     def progress(self) -> Progress:
-        """Where the run stands now. Reads files."""
+        """Progress of the run now. Reads files, so it may block."""
         return progress_of(self._reading.refresh(), self._ledger)
 
     async def run(self) -> None:

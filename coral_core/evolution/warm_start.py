@@ -116,7 +116,7 @@ def find_start(config: RunConfig, run_id: str) -> Start:
     The modification time of a history tells when its run finished, since a replay does not change the file.
 
     Args:
-        config: Names the folder of runs, the name of the run and `search.start_from`.
+        config: Holds the folder of runs, the name of the run, the population size and `search.start_from`.
         run_id: Id of the run itself, which is left out.
     """
     own = re.compile(rf"{re.escape(config.name)}-[0-9a-f]{{10}}-e\d+")

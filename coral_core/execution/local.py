@@ -175,7 +175,7 @@ class LocalExecutor(Executor):
                     if name not in closed and self._ledger is not None and meter is not None:
                         allowed = self._allowed[name]
                         closed[name] = self._ledger.begin(meter, self._run_id, name, work.job.digest(), allowed)
-                except StoreError as error:  # the store is full or gone, so the cost could not be recorded
+                except StoreError as error:  # the store is full or unreachable, so the cost could not be recorded
                     self._take(work)
                     work.future.set_exception(error)
                     continue

@@ -23,7 +23,7 @@ def scheduled_edition(config: RunConfig, start: datetime) -> int:
 
     The longer number is taken when a run of another start has the shorter one. Two starts can share a UTC date even if a
     schedule runs once a day: 01:30 in Berlin is 00:30 UTC before the change to summer time and 23:30 UTC of the same date
-    after it. A restart finds its folder by the start that ``run.json`` holds, and goes on in it.
+    after it. A restart finds its folder by the start that ``run.json`` holds, and continues in it.
 
     Args:
         config: Configuration of the run.

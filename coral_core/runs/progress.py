@@ -28,7 +28,7 @@ from coral_core.store.store import Store
 KINDS: tuple[JobKind, JobKind] = ("training", "evaluation")
 PROGRESS_SCHEMA_VERSION = 1
 BEATS_SECONDS = 30.0
-"""Age in seconds from which an account in the ledger is taken for that of a lane that is gone."""
+"""Age in seconds from which an account in the ledger is taken for that of a dead lane."""
 HOUR = 3600.0
 """Seconds."""
 COLUMNS = 180
@@ -128,7 +128,7 @@ class Progress(Frozen):
     remedy: Remedy | None = Field(
         None, description="How a paused evolution can be continued: a sentence, and the command at its end."
     )
-    reason: str | None = Field(description="Why the search ended; null while it goes on.")
+    reason: str | None = Field(description="Why the search ended; null before its end.")
     phase: Phase
     jobs_done: int = Field(description="Jobs that are settled: done, found in the store, or not needed.")
     jobs_expected: int = Field(description="Jobs that the run needs at most.")

@@ -80,7 +80,7 @@ class WorkDone:
         started: Unix time at which the latest session began; 0 before the first.
         last_job: Unix time at which the latest job was finished.
         latest: The newest line; None before the first.
-        ended: The line that ended the latest session; None while it goes on, or when it was killed.
+        ended: The line that ended the latest session; None while it is running, or when it was killed.
     """
 
     def __init__(self) -> None:

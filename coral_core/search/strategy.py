@@ -67,7 +67,7 @@ class Search(ABC):
         """Draw the genomes of the current generation."""
 
     def tell(self, results: Sequence[Scored]) -> None:
-        """Add the results of the current generation and go on to the next.
+        """Add the results of the current generation; `ask` then gives the next one.
 
         Args:
             results: One result for each genome that `ask` gave, in any order.

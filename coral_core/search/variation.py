@@ -91,7 +91,7 @@ class Variation:
             strength: Factor on the flip rates.
 
         Returns:
-            Genes of a different automaton; at least one cell, rule bit or step differs.
+            Material of a different automaton: at least one cell, rule bit or the number of steps differs.
         """
         old = material.automaton
         if old is None:
