@@ -142,7 +142,7 @@ def _problem(root: Path, name: str, recorded: list[Case] | None) -> Problem:
 
 
 def _right(problem: Problem) -> Problem:
-    """The reference as a problem of its own, which the model must leave right."""
+    """The reference as a problem of its own: a right function that must stay right."""
     return problem.model_copy(
         update={
             "problem_id": problem.problem_id.replace("quixbugs/", "quixbugs/right/"),

@@ -1,11 +1,10 @@
-"""What this repository fixes about the 40 QuixBugs programs: split, bug class, difficulty, slow and excluded cases.
+"""Constants of the 40 QuixBugs programs: split, bug class, difficulty, slow and excluded cases.
 
-The split is committed, so that results of different runs and people compare. It is
-stratified by bug class and by kind (9 of the 40 are graph programs): 16 fitness, 8
-monitor, 16 held-out. Programs that are much alike (the two binary searches) share a
-split. Bug classes are ours, read from the change that repairs each program; difficulty
-follows the share of cases that the judge does not pass for the buggy program (above 0.75 easy, above 0.3
-medium, else hard), as for the built-in problems. Revision: `PINNED`.
+The split is committed, so that results of different runs and people can be compared. It is stratified by bug class and by
+kind (9 of the 40 are graph programs): 16 fitness, 8 monitor, 16 held-out. Programs that are nearly equal (the two binary
+searches) share a split. The bug classes are this repository's own, taken from the change that repairs each program. The
+difficulty follows the share of cases that the buggy program fails in the judge (above 0.75 easy, above 0.3 medium, else
+hard), as for the built-in problems. Revision: `PINNED`.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Mutation operators: one-line bugs of a named class, on the syntax tree of any function.
 
-Each operator looks at one node and yields every way to break it. The caller checks whether a mutant is a bug (a test
+Each operator examines one node and yields every way to break it. The caller checks whether a mutant is a bug (a test
 fails). Not covered: bugs over several lines.
 """
 

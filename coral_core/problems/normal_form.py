@@ -62,7 +62,7 @@ class _Rename(ast.NodeTransformer):
 
 
 def _bound(tree: ast.Module) -> set[str]:
-    """Names that `tree` defines or assigns somewhere, whatever their scope: `max = 0` makes max a variable."""
+    """Names that `tree` defines or assigns in any scope: after `max = 0`, max counts as a variable."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -76,11 +76,15 @@ def _bound(tree: ast.Module) -> set[str]:
 
 @lru_cache(maxsize=200_000)
 def normal_form(source: str) -> str:
-    """Normal form of `source` as text. Raises `SyntaxError`.
+    r"""Normal form of a source text, as text.
 
-    >>> print(normal_form("def add(a, b):\\n    return max(a, b)"))
-    def v0(v1, v2):
-        return max(v1, v2)
+    Raises:
+        SyntaxError: `source` does not parse.
+
+    Example:
+        >>> print(normal_form("def add(a, b):\n    return max(a, b)"))
+        def v0(v1, v2):
+            return max(v1, v2)
     """
     tree = parse(source)
     return ast.unparse(_Rename(_bound(tree)).visit(tree))

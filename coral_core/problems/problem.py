@@ -21,10 +21,14 @@ Difficulty = Literal["easy", "medium", "hard"]
 
 
 def difficulty_of(failing: float) -> Difficulty:
-    """Difficulty of a bug by the share of cases that it fails: a bug that shows rarely is hard.
+    """Difficulty of a bug by how many cases detect it: a bug that few cases detect is hard.
 
-    >>> difficulty_of(0.9), difficulty_of(0.5), difficulty_of(0.1)
-    ('easy', 'medium', 'hard')
+    Args:
+        failing: Share of the cases that fail, in [0, 1].
+
+    Example:
+        >>> difficulty_of(0.9), difficulty_of(0.5), difficulty_of(0.1)
+        ('easy', 'medium', 'hard')
     """
     return "easy" if failing > 0.75 else "medium" if failing > 0.3 else "hard"
 
@@ -32,8 +36,8 @@ def difficulty_of(failing: float) -> Difficulty:
 class Case(Frozen):
     """One recorded call of the reference.
 
-    `coral_core.judge.oracle` has the rules of comparison. Both tolerances are of each float by itself; the larger one
-    counts. Without any, floats are compared exactly.
+    `coral_core.judge.oracle` defines the comparison. Both tolerances apply to each float separately; the larger one counts.
+    Without a tolerance, floats are compared exactly.
 
     >>> case = Case(arguments=[["l", [3, 1]]], value=None, mutated=[["l", [1, 3]]])  # sorts its list in place
     >>> case.check()
@@ -99,7 +103,11 @@ class Case(Frozen):
         return data
 
     def check(self) -> None:
-        """Check that the judge can rebuild and compare it. Raises `ValueOutside`."""
+        """Check that the judge can rebuild and compare the case.
+
+        Raises:
+            ValueOutside: a value is not in the value language, or the fields do not fit each other.
+        """
         _, nodes = decode_call(self.arguments, self.nodes)
         if self.mutated is not None:
             if len(self.mutated) != len(self.arguments):
@@ -116,7 +124,7 @@ class Case(Frozen):
 
 
 class Problem(Frozen):
-    """A function to repair or, with bug class `none`, a right function to leave unchanged in effect.
+    """A function to repair; or, with bug class `none`, a right function that must keep its behaviour.
 
     See `coral_core.problems` for an example.
     """
@@ -139,7 +147,11 @@ class Problem(Frozen):
         return self.bug_class == "none"
 
     def check(self) -> None:
-        """Check that every case can be rebuilt and compared. Raises `ProblemError` for one whose values are not encoded."""
+        """Check that every case can be rebuilt and compared.
+
+        Raises:
+            ProblemError: the values of a case are not encoded.
+        """
         for number, case in enumerate(self.cases):
             try:
                 case.check()
@@ -177,7 +189,14 @@ class ProblemSet(Frozen):
     answers_of: str = Field("", description="The public benchmark whose own answers are among the pairs, if one is.")
 
     def split(self, name: Split) -> tuple[Problem, ...]:
-        """The problems of one split: fitness, monitor or held_out. Raises `KeyError` for training, which holds pairs."""
+        """The problems of one split.
+
+        Args:
+            name: fitness, monitor or held_out.
+
+        Raises:
+            KeyError: for training, which holds pairs.
+        """
         if name == "training":
             raise KeyError("the training split holds pairs, not problems: use `pairs`")
         problems: tuple[Problem, ...] = getattr(self, name)

@@ -1,30 +1,28 @@
-"""The closed value language: how arguments and results cross the judge's boundary.
+"""The closed value language: the encoding of arguments and results between a patch's process and the judge.
 
-JSON with tags. ``None``, ``bool``, ``int`` (|n| < 2**53) and ``str`` are themselves; all
-else is a tagged list whose first item names the type:
+JSON with tags. ``None``, ``bool``, ``int`` (|n| < 2**53) and ``str`` are encoded as themselves; any other value is a
+tagged list whose first item names the type:
 
     ["f", "0.1"]         float by repr ("nan", "inf", "-inf" too)
     ["i", "123..."]      large int
     ["l", [...]]         list          ["t", [...]]  tuple
     ["s", [...]]         set           ["z", [...]]  frozenset   (members sorted by encoding)
-    ["d", [[k, v], ...]] dict in insertion order (defaultdict, OrderedDict and Counter too: they equal one)
+    ["d", [[k, v], ...]] dict in insertion order (also defaultdict, OrderedDict and Counter, which equal a dict)
     ["b", "base64"]      bytes
     ["n", 3]             the node in row 3 of the table of its call
 
-A call's arguments and results may hold `Node` objects (linked lists, graphs). Nodes are
-numbered per call, from 0, as they are met; a row of the table holds the fields of one
-node, in the order of `FIELDS`, encoded. References are by number, so shared nodes stay
-shared and cycles are no trouble: the table is flat. Lists inside nodes go by value.
+Arguments and results may hold `Node` objects (linked lists, graphs). Nodes are numbered per call, from 0, in the order
+in which the encoder meets them. A row of the table holds the encoded fields of one node, in the order of `FIELDS`.
+References are by number, so the table is flat: shared nodes stay shared, and cycles are possible. Lists inside nodes
+are encoded by value.
 
-Only the exact built-in types are accepted: a subclass of int or list, or any other
-object (complex numbers among them), is outside the language and `encode` raises
-`ValueOutside`. The child encodes, the parent compares or decodes: nothing that a patch
-makes is ever unpickled or evaluated.
+Only the exact built-in types are accepted. A subclass of int or list, or any other object (complex numbers among them),
+is outside the language, and `encode` raises `ValueOutside`. The child encodes; the parent compares or decodes. An object
+that a patch makes is never unpickled or evaluated.
 
-A list in an encoded value is always a tag with its body, so the string "f" as data can
-only be told from the tag "f" by walking from the top. `parse` is the only function that
-reads tags; whatever looks into an encoded value (`decode`, `has_floats`, `is_mutable`, the
-oracle) goes through it.
+A list in an encoded value is always a tag with its body, so the string "f" as data differs from the tag "f" only by its
+position, which is known by parsing from the top. `parse` is the only function that reads tags; all others (`decode`,
+`has_floats`, `is_mutable`, the oracle) use it.
 
 Standard library only: the judge's child reads this file too.
 """
@@ -95,7 +93,7 @@ class Node:
 
 
 class _Encoder:
-    """Encodes the values of one call: counts their items, and numbers their nodes."""
+    """Encodes the values of one call; counts their items and numbers their nodes."""
 
     def __init__(self, budget: int, depth: int, nodes: list[Node] | None) -> None:
         self.budget = budget
@@ -107,11 +105,13 @@ class _Encoder:
         self.unordered = False
 
     def spend(self, amount: int) -> None:
+        """Count items against the budget. Raises `ValueOutside` when it is exceeded."""
         self.left -= amount
         if self.left < 0:
             raise ValueOutside(f"the value holds more than {self.budget} items")
 
     def go(self, item: Any, level: int = 0) -> Any:
+        """Encode `item`, which is nested `level` levels deep. Raises `ValueOutside`."""
         self.spend(1)
         if level > self.depth:
             raise ValueOutside(f"the value is nested more than {self.depth} levels deep")
@@ -140,7 +140,7 @@ class _Encoder:
         return ["b", base64.b64encode(item).decode()] if kind is bytes else _valid(item)
 
     def _member(self, item: Any, level: int) -> Any:
-        """A member of a set or a key. In a result these have no order, so only a node that has a number can be one."""
+        """Encode a member of a set, or a key. These have no order in a result, so a node in them must already have a number."""
         met = len(self.numbers)
         encoded = self.go(item, level)
         if len(self.numbers) > met and not self.unordered:
@@ -172,7 +172,7 @@ class _Encoder:
 
 
 def _named(kind: Any) -> str:
-    """Module and name of a class as the interpreter holds them: a metaclass may say anything, raise, or not return."""
+    """Module and name of a class, read past its metaclass, whose code may lie, raise or not return."""
     module = type.__dict__["__dict__"].__get__(kind).get("__module__")
     name = type.__dict__["__qualname__"].__get__(kind)
     return f"{module}.{name}"[:100] if type(module) is str else f"{name}"[:100]
@@ -317,7 +317,7 @@ def _valid(text: str) -> str:
 
 
 def _float(body: Any) -> Parsed:
-    """From repr; a JSON number is taken too, for values that were written by hand."""
+    """Parse a float from its repr, or from a JSON number as people write it."""
     try:
         if type(body) is int or type(body) is float:
             return "float", float(body)
@@ -365,7 +365,7 @@ def _strange(encoded: Any) -> ValueOutside:
 
 
 def atoms(value: Parsed) -> Iterator[Parsed]:
-    """The values in `value` that hold no others, keys among them; `value` itself when it is one."""
+    """The values in `value` that hold no others, keys included; `value` itself when it is one of them."""
     kind, body = value
     if kind == "dict":
         for pair in body:
@@ -379,15 +379,23 @@ def atoms(value: Parsed) -> Iterator[Parsed]:
 
 
 def has_floats(encoded: Any) -> bool:
-    """True when there is a float in an encoded value. Raises `ValueOutside` as `parse`."""
+    """True when an encoded value holds a float.
+
+    Raises:
+        ValueOutside: as `parse`.
+    """
     return any(kind == "float" for kind, _ in atoms(parse(encoded)))
 
 
 def is_mutable(encoded: Any) -> bool:
-    """True when a call could change an encoded value in place: it is or holds a list, set, dict or node. Raises as `parse`.
+    """True when a call could change an encoded value in place: it is or holds a list, set, dict or node.
 
-    >>> is_mutable(encode((1, [2]))), is_mutable(encode((1, "a")))
-    (True, False)
+    Raises:
+        ValueOutside: as `parse`.
+
+    Example:
+        >>> is_mutable(encode((1, [2]))), is_mutable(encode((1, "a")))
+        (True, False)
     """
 
     def changes(value: Parsed) -> bool:
@@ -459,7 +467,11 @@ def decode_call(encoded: Sequence[Any], table: Sequence[Any] = ()) -> tuple[list
 
 
 def row_fields(row: Any) -> list[Parsed]:
-    """The fields of a node, in the order of `FIELDS`. Raises `ValueOutside` unless `row` is the row of a node."""
+    """The fields of a node, in the order of `FIELDS`.
+
+    Raises:
+        ValueOutside: `row` is not the row of a node.
+    """
     if not isinstance(row, (list, tuple)) or len(row) != len(FIELDS):
         raise ValueOutside(f"not the row of a node: {reprlib.repr(row)[:80]}")
     return [parse(field, 1) for field in row]

@@ -1,9 +1,10 @@
-"""Patch extraction: from what a model wrote to a module that the judge can run.
+"""Patch extraction: from the text of a model to a module that the judge can run.
 
-A patch is a whole module: imports and helper functions that come with the function are kept, also from another fenced
+A patch is a whole module. Imports and helper functions that come with the function are kept, also from another fenced
 block. Candidates are tried from the most to the least explicit form: fenced block, all of the text, code between lines of
-prose, code cut off at the end. The first form that parses and defines the entry point wins; in it a later definition wins
-over an earlier one, which tends to be an echo of the prompt. Not covered: methods as entry points, and code inside JSON.
+prose, code cut off at the end. The first form that parses and defines the entry point is taken. Within a form a later
+definition is preferred, because an earlier one tends to be an echo of the prompt. Not covered: methods as entry points,
+and code inside JSON.
 
 Extraction never raises, and its time grows linearly with the text: no pattern backtracks over a line, and the characters
 given to the parser are counted. The parser itself is not bounded here: completions are extracted in a process of their
@@ -40,7 +41,7 @@ _LEADING_TABS = re.compile(r"^[ ]*\t[ \t]*", re.MULTILINE)
 
 
 class Extraction(Frozen):
-    """A patch and how it was found: whole, fenced, embedded, truncated or none."""
+    """A patch, and the form in which it was found: whole, fenced, embedded, truncated or none."""
 
     patch: str
     how: str
@@ -119,6 +120,7 @@ class _Search:
         self.error_line = 0
 
     def best(self) -> Extraction:
+        """The patch of the first form that gives one."""
         fenced = _fenced(self.text)
         closed = self.defining([self.before_closing_fence()])
         if closed:
@@ -144,6 +146,7 @@ class _Search:
         return self.text[: fence.start()] if fence else ""
 
     def defining(self, candidates: list[str]) -> list[str]:
+        """The modules among `candidates` that define the entry point."""
         return [code for code in map(self.module, candidates) if code and self.defines(code)]
 
     def module(self, candidate: str) -> str:
@@ -153,11 +156,13 @@ class _Search:
         return text if code is not None and not code.empty else ""
 
     def code(self, text: str) -> _Code | None:
+        """Summary of `text`, parsed at most once; None when it does not parse."""
         if text not in self.parsed:
             self.parsed[text] = self.parse(text)
         return self.parsed[text]
 
     def parse(self, text: str) -> _Code | None:
+        """Parse `text` and count its characters; None when it does not parse or the limit is reached."""
         self.left -= len(text) + EACH
         self.error_line = 0
         if self.left < 0:
@@ -171,6 +176,7 @@ class _Search:
         return None
 
     def defines(self, text: str) -> bool:
+        """True when `text` binds the entry point."""
         code = self.code(text)
         return code is not None and self.entry_point in code.bound
 
@@ -206,7 +212,7 @@ class _Search:
         return [*_indented(self.text), joined, *pieces]
 
     def cut(self, candidate: str) -> str | None:
-        """The longest beginning that parses and defines the entry point with a body (truncated output)."""
+        """The longest beginning that parses and defines the entry point with a body, for output that was cut off; else None."""
         start = re.search(rf"^[ \t]*(?:async )?def {re.escape(self.entry_point)}\b", candidate, re.MULTILINE)
         if start is None or self.left < 0:
             return None

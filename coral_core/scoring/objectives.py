@@ -1,10 +1,10 @@
 """The objectives: seven numbers in [0, 1], larger is better.
 
 All are pure functions of problems, patches, verdicts and lint findings, so that scores can be recomputed from a stored
-evaluation. With several samples per problem a problem's value is the mean over its samples.
+evaluation. With several samples per problem, the value of a problem is the mean over its samples.
 
 A patch cannot dilute its findings by adding code: style is relative to the statements of the buggy function, which are
-the same for every patch, and security is absolute.
+the same for every patch, and security is an absolute count.
 """
 
 import math
@@ -71,7 +71,7 @@ def score(judged: Judged, reference_lines: Sequence[int], lint: Mapping[str, Fin
 
 
 def size(problem: Problem) -> int:
-    """Statements of the buggy version that do something (`syntax.statements`), at least 1."""
+    """Statements with an effect in the buggy version (`syntax.statements`), at least 1."""
     return _statements(problem.buggy)
 
 
@@ -86,8 +86,8 @@ def _statements(source: str) -> int:
 def bugfix(verdict: Verdict) -> float:
     """max(0, now passing / was failing - lost / was passing), in [0, 1].
 
-    1 when every case passes; 0 for the buggy code unchanged; a case that passed before and fails now costs its share. A
-    patch that fails to run (all cases lost) is 0.
+    1 when every case passes; 0 for the buggy code unchanged. Each case that passed before and fails now lowers the score. A
+    patch that does not run (all cases lost) scores 0.
 
     >>> verdict = Verdict(
     ...     problem_id="p", outcome="regressed", cases=("pass", "pass", "wrong"),
@@ -102,13 +102,17 @@ def bugfix(verdict: Verdict) -> float:
 
 
 def style(patch: str, lint: Mapping[str, Findings], statements: int = 1) -> float:
-    """1 / (1 + 5 * violations / statements) by ruff; 0 when ruff did not read it, or it is empty or does not compile.
+    """1 / (1 + 5 * violations / statements) by ruff; 0 when ruff did not read the patch, or it is empty or does not compile.
 
     Args:
         patch: A patch that `lint` knows.
         lint: Findings per patch.
-        statements: Of the buggy version (`size`). A patch's own length is no part of it, so no comment, docstring,
-            `pass`, constant, unused function or dead code makes a violation weigh less.
+        statements: Number of statements of the buggy version (`size`). The patch's own length does not count, so no comment,
+            docstring, `pass`, constant, unused function or dead code reduces the weight of a violation.
+
+    Example:
+        >>> style("patch", {"patch": Findings(style=1)}, statements=5)
+        0.5
     """
     patch_findings = lint.get(patch)
     if patch_findings is None or patch_findings.style_unread:
@@ -187,7 +191,7 @@ def runtime(
 def retention(
     problems: Sequence[Problem], verdicts: Sequence[Sequence[Verdict]], base_passes: Collection[str]
 ) -> float:
-    """Share that still passes, of functions that are right already and of bugs that the bare base repairs; 1 when there are none.
+    """Share of patches that pass, over functions that are right already and bugs that the bare base repairs; 1 without any.
 
     Args:
         problems: The problems of a split.
@@ -241,7 +245,14 @@ def pass_at_k(samples: int, passing: int, k: int) -> float:
 
 
 def pass_at_more(groups: Sequence[Sequence[Verdict]]) -> dict[str, float]:
-    """Mean pass@k over problems, for k = 2, 4, 8, ... and the number of samples; {} when there is one sample."""
+    """Mean pass@k over problems, for k = 2, 4, 8, ... and the number of samples.
+
+    Args:
+        groups: For each problem, a verdict per sample.
+
+    Returns:
+        k as text -> pass@k; {} when there is one sample per problem.
+    """
     samples = min((len(group) for group in groups), default=0)
     wanted = sorted({2**power for power in range(1, samples.bit_length()) if 2**power <= samples} | {samples} - {0, 1})
     return {

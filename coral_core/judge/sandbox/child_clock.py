@@ -35,7 +35,7 @@ class Allowance:
 
     asleep: float
     cpu: tuple[float, ...] = ()
-    """CPU seconds while 0, 1, ... records have come; the last one holds for all further."""
+    """CPU seconds allowed after 0, 1, ... records; the last entry applies to all later ones."""
 
     def total(self) -> float:
         """CPU seconds for all records together; the start, before the first one, is the judge's own."""
