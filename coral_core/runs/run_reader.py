@@ -17,6 +17,7 @@ from pydantic import Field
 
 from coral_core.bounded_read import LINES, LONGEST_LINE, open_file
 from coral_core.config import RunConfig
+from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs.jobs import Evaluation
@@ -113,7 +114,7 @@ class Tail:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._at = 0
         self._inode = 0
 
@@ -128,7 +129,7 @@ class Tail:
             OSError: the file cannot be read.
         """
         try:
-            with open_file(self._path, LINES) as file:
+            with open_file(self.path, LINES) as file:
                 stat = os.fstat(file.fileno())
                 anew = stat.st_ino != self._inode or stat.st_size < self._at
                 if anew:
@@ -179,7 +180,12 @@ class RunReading:
             (self._history, self._forget_history, self._record),
             (self._timings, self._forget_timings, self._timing),
         ):
-            anew, rows = tail.read()
+            try:
+                anew, rows = tail.read()
+            except OSError as error:
+                raise StoreError(
+                    f"{tail.path}: cannot be read ({error.strerror})", remedy="Repair or move it away, and look again."
+                ) from None
             if anew:
                 forget()
             for row in rows:

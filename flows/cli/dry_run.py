@@ -33,6 +33,8 @@ SECONDS_EVALUATION = 4.0
 """Seconds per job on one core of a laptop, with coral-tiny and the defaults; the base of a guess."""
 SECONDS_FIRST_GENERATION = 1.5
 """Longest time that drawing the first generation may take here."""
+DRAWS_PER_SEED = 3
+"""Automata drawn for one seed, at a guess: seeds are drawn again until enough of them have adapters of their own."""
 MOST_PAIRS = 400
 MOST_PROBLEMS = 600
 """Largest numbers of training pairs and built-in problems that are built to look adapters up in the store."""
@@ -87,7 +89,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     seeded = (for_model(config, base) if base else config).model_copy(update={"seed": identity.run_seed})
     default = default_lora_of(base) if base else default_lora(config.base_model.name)
     first: tuple[Genome, ...] | None = None
-    draws = search.population * search.diversity.spread if search.strategy == "evolution" else 0
+    draws = DRAWS_PER_SEED * search.population * search.diversity.spread if search.strategy == "evolution" else 0
     if not draws or drawing_seconds(config.automaton, draws) < SECONDS_FIRST_GENERATION:
         first = make_search(seeded, start.genomes, default).ask()
     adapters = {genome.heavy.digest(): genome.heavy for genome in first or ()}

@@ -35,8 +35,8 @@ def cancel(
         wait: Seconds to wait until it has ended.
     """
     folder = find_run(runs, run)
-    facts = folder.facts()
-    if facts and facts.flow_run_id and facts.api:
+    facts = folder.sound_facts()  # else nothing would be told to stop, and that is not to be called stopped
+    if facts.flow_run_id and facts.api:
         _cancel_flow_run(facts.api, facts.flow_run_id)
     deadline = time.monotonic() + wait
     while (alive := folder.lives()) and time.monotonic() < deadline:

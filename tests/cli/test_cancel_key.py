@@ -30,7 +30,8 @@ def test_the_key_goes_to_the_configured_api_alone(tmp_path: Path, configured: bo
     run = tmp_path / "somebodys-run-e1"
     run.mkdir()
     facts = {"schema_version": 1, "pid": 1, "host": "elsewhere", "flow_run_id": str(uuid4()), "api": url}
-    (run / "run.json").write_text(json.dumps(facts | {"identity": {"edition": 1}}))
+    identity = {"run_id": run.name, "config_digest": "0" * 64, "edition": 1, "run_seed": 0}
+    (run / "run.json").write_text(json.dumps(facts | {"identity": identity}))
     (run / "config.yaml").write_text(f"name: x\nstore: {{path: {tmp_path / 'store'}}}\n")
     (run / "history.jsonl").write_text("")
     environment = {
@@ -46,3 +47,14 @@ def test_the_key_goes_to_the_configured_api_alone(tmp_path: Path, configured: bo
     assert heard, done.stdout + done.stderr
     assert set(heard) == ({"Bearer pnu_secret"} if configured else {None})
     assert ("asked without your API key" in done.stdout) is not configured
+
+
+def test_a_run_whose_facts_cannot_be_read_is_not_called_stopped(tmp_path: Path) -> None:
+    run = tmp_path / "somebodys-run-e1"
+    run.mkdir()
+    (run / "run.json").write_text('{"flow_run_id": 7}')
+    (run / "config.yaml").write_text("name: x\n")
+    command = [sys.executable, "-m", "flows.cli", "cancel", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 3 and "stopped" not in done.stdout
+    assert f"error: {run / 'run.json'}: is missing or broken" in done.stderr

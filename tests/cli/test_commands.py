@@ -137,7 +137,7 @@ def test_files_that_are_broken_are_named_and_no_bug_of_ours(tmp_path: Path) -> N
     history.write_text(sound)
     (folder.path / "run.json").write_text("{")
     for command in ("report", "resume"):
-        refused(coral(command, "latest", cwd=tmp_path), 3, "run.json: is broken", "coral evolve")
+        refused(coral(command, "latest", cwd=tmp_path), 3, "run.json: is missing or broken", "coral evolve")
     (folder.path / "config.yaml").write_text("name: [")
     status = coral("status", cwd=tmp_path, PREFECT_API_URL="", CORAL_HOME=str(tmp_path / "home"), HOME=str(tmp_path))
     assert status.returncode == 0 and f"{folder.run_id}: cannot be read" in status.stdout, status.stderr

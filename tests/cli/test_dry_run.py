@@ -190,7 +190,6 @@ def test_jobs_of_a_run_by_hand(strategy: str, repeats: int, monitor: int, traini
     assert plan.total == JobCount(trainings, evaluations)
     first, later = plan.generation(0), plan.generation(1)
     assert plan.baselines + first + later * (plan.generations - 1) + plan.after_search == plan.total
-    assert plan.left_after(plan.generations) == plan.after_search
 
 
 def test_adapters_of_the_first_generation_that_are_shared_are_trained_once() -> None:
