@@ -11,7 +11,6 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
-from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -50,13 +49,15 @@ def marked(foreign: object) -> str:
     return escape(visible(str(foreign)))
 
 
-def listing(source: str, language: str) -> Syntax:
+def listing(source: str, language: str) -> RenderableType:
     """Foreign code with syntax colours.
 
     Args:
         source: The code; escape sequences in it are made visible.
         language: Name of a lexer of Pygments, for example ``python`` or ``diff``.
     """
+    from rich.syntax import Syntax  # imports Pygments, which most commands do not need
+
     return Syntax(visible(source), language, background_color="default")
 
 

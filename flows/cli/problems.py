@@ -41,7 +41,7 @@ def check(
 
     Args:
         source: builtin, quixbugs, jsonl, package or the name of a plug-in.
-        root: What the source reads (problems.path).
+        root: File or folder that the source reads (problems.path).
         config: A configuration for the other keys and the limits.
     """
     overrides = [*(set_ or []), f"problems.source={source}"]

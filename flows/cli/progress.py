@@ -15,6 +15,7 @@ from rich.text import Text
 
 from coral_core.durations import clock
 from coral_core.errors import CoralError
+from coral_core.evolution.warm_start import read_start
 from coral_core.ledger import Ledger
 from coral_core.report.build_report import base_check
 from coral_core.report.progress_document import progress_document
@@ -83,14 +84,14 @@ class Board:
         bar = Table.grid()  # rendered alone, a ProgressBar does not end its line
         bar.add_row(ProgressBar(total=100, completed=found.percent, width=48))
         head = Text.assemble(words(found.run_id, "bold"), "  ", (found.status, STATE_COLOURS[found.status]))
-        return Group(head, bar, *shown_document(progress_document(found)), *_warning(self.reading()))
+        return Group(head, bar, *shown_document(progress_document(found)), *_notes(self.reading()))
 
     def lines(self) -> Iterator[str]:
         """Lines for a log of the run, one for each fact; an unchanged fact gives the same line again."""
         found = self.progress()
         for name, value in found.baselines.items():
             yield f"{NAMES[name]} repairs {share(value)} of the fitness bugs"
-        yield from map(str, _warning(self.reading()))
+        yield from map(str, _notes(self.reading()))
         if found.paused:
             yield f"paused: {found.paused}"
         best = found.best
@@ -99,10 +100,12 @@ class Board:
         yield f"{where if found.phase is Phase.SEARCHING else found.phase}; {scored}"
 
 
-def _warning(reading: RunReading) -> list[Text]:
-    """A note where the base model is too good or too bad on these problems to tell genomes apart; else empty."""
-    check = base_check(reading.baselines)
-    return [words(f"note: {check.text}", "yellow")] if check.verdict in ("too good", "too bad") else []
+def _notes(reading: RunReading) -> list[Text]:
+    """What the run starts from, unless from nothing; whether the base model is too good or too bad to tell genomes apart."""
+    start, check = read_start(reading.folder), base_check(reading.baselines)
+    origin = [words(start.text)] if start is not None and start.start_from != "nothing" else []
+    poor = check.verdict in ("too good", "too bad")
+    return [*origin, words(f"note: {check.text}", "yellow")] if poor else origin
 
 
 @contextmanager

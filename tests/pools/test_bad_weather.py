@@ -22,6 +22,7 @@ from prefect.workers.process import ProcessJobConfiguration
 
 from coral_core.devices import fits
 from flows.installation.pool_templates import DEPLOYMENTS, POOLS, Place, template
+from flows.work_pools.fleet import FLOWS
 from tests.pools.conftest import Pools
 from tests.waiting import until
 
@@ -179,10 +180,11 @@ def test_an_api_that_is_not_there(pools: Pools) -> None:
 @pytest.mark.slow(reason="two refused runs")
 @pytest.mark.server
 def test_a_missing_deployment_is_named(pools: Pools) -> None:
-    for kind in ("training", "evaluation"):
-        result = pools.evolve(**{f"infra__{kind}__deployment": "nobody/knows"})
+    for kind in FLOWS:
+        name = f"{FLOWS[kind]}/nobody"
+        result = pools.evolve(**{f"infra__{kind}__deployment": name})
         assert result.returncode == 2, result.stderr
-        assert f"infra.{kind}.deployment: nobody/knows: no such deployment" in result.stderr
+        assert f"infra.{kind}.deployment: {name}: no such deployment" in result.stderr
         assert "coral setup" in result.stderr
 
 

@@ -49,13 +49,3 @@ def test_a_job_that_failed_is_listed_tried_again_and_dropped(pools: Pools) -> No
     assert json.loads(pools.call("jobs", *store, "--json").stdout)["jobs"] == []
     unknown = pools.call("jobs", "retry", row["digest"][:12], *store)
     assert unknown.returncode == 2 and "no jobs begin like that" in unknown.stderr
-
-
-@pytest.mark.slow(reason="a run")
-def test_more_lanes_than_their_pool_runs_are_said(pools: Pools) -> None:
-    """Once, when the evolution starts; the run goes on with what there is."""
-    done = pools.evolve(infra__training__lanes="9", infra__evaluation__lanes="3", search__generations="1")
-    assert done.returncode == 0, done.stderr
-    words = "infra.training.lanes: 9, and work pool coral-a100 runs 2 at a time: no more than that will work."
-    assert done.stderr.count(words) == 1 and "set-concurrency-limit coral-a100 9" in done.stderr, done.stderr
-    assert "infra.evaluation.lanes" not in done.stderr, "3 are what the pool runs"

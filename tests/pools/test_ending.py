@@ -54,7 +54,7 @@ def test_down_ends_evolutions_in_other_terminals_too(own: Pools) -> None:
     assert "the server stays for the commands that use it, and ends with the last" in done.stdout
     for run in runs[:2]:
         out, _ = run.communicate(timeout=200)
-        assert run.returncode == 130 and "Go on with: coral evolve" in out, out
+        assert run.returncode == 130 and "Go on with: coral resume" in out, out
     assert runs[2].poll() is None, "it needs no pool"
     local.end()
     until(lambda: not alive(server), 30, "the last to leave ends the server")
