@@ -122,7 +122,7 @@ class Roots(Frozen):
         self.check_lanes(config, config.store.path)
 
     def check_lanes(self, config: RunConfig, store: str) -> None:
-        """Check what lanes would check of the jobs of a configuration.
+        """Make the checks that lanes would make of the jobs of a configuration.
 
         Args:
             config: Configuration of the evolution.

@@ -1,4 +1,4 @@
-"""The ledger: what lanes cost, what is left of a budget, and whether the next job may start."""
+"""The ledger: cost of lanes, what is left of budgets, and whether the next job may start."""
 
 from coral_core.ledger.accounts import Budget, LaneAccount, Work
 from coral_core.ledger.closure import Closure, Reason, Remedy

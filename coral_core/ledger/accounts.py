@@ -43,7 +43,7 @@ class Work(Frozen):
 
 
 class LaneAccount(Frozen):
-    """What one lane has cost so far: all seconds since its start."""
+    """Cost of one lane so far: all its seconds since its start."""
 
     schema_version: int = 1
     lane: str

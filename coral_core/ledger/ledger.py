@@ -34,7 +34,7 @@ HOUR = 3600.0
 QUIET_SECONDS = 30.0
 """A lane that has booked nothing for so long, by the reader's clock, is dead."""
 OLD_SECONDS = 600.0
-"""A lane whose account says it was written so long ago is dead. It is long, since clocks of two machines may differ."""
+"""A lane whose account was written so long ago, by the lane's clock, is dead; long, since two clocks may differ."""
 
 
 class Spent(Frozen):
@@ -47,7 +47,7 @@ class Spent(Frozen):
 
 
 class Standing(Frozen):
-    """Where the budget of one evolution stands."""
+    """State of the budget of one evolution."""
 
     schema_version: int = 1
     run_id: str
@@ -115,7 +115,7 @@ class Ledger:
         return self._accounts.read()[0]
 
     def spent(self, price: LanePrices, run_id: str | None = None, day: str | None = None) -> Spent:
-        """What lanes cost.
+        """Lane hours and their price.
 
         Args:
             price: Prices of a lane hour.
@@ -128,12 +128,12 @@ class Ledger:
         return _priced(self._accounts.read()[1].seconds(run_id, day), price)
 
     def days(self, price: LanePrices) -> dict[str, Spent]:
-        """Day -> what lanes cost on it. Raises `StoreError`."""
+        """Day -> lane hours and their price. Raises `StoreError`."""
         sums = self._accounts.read()[1]
         return {day: _priced(sums.seconds(None, day), price) for day in sums.names("day")}
 
     def evolutions(self, price: LanePrices) -> dict[str, Spent]:
-        """Run id -> what lanes cost for it; "" is of lanes before their first job. Raises `StoreError`."""
+        """Run id -> lane hours and their price; "" is of lanes before their first job. Raises `StoreError`."""
         sums = self._accounts.read()[1]
         return {run_id: _priced(sums.seconds(run_id, None), price) for run_id in sums.names("run")}
 
@@ -181,7 +181,7 @@ class Ledger:
         )
 
     def closed(self, run_id: str, queue: Queue, but: str = "") -> Closure | None:
-        """Whether a new job may start.
+        """Say why no new job may start.
 
         Args:
             run_id: The evolution that pays for the job.
@@ -189,7 +189,7 @@ class Ledger:
             but: As in `standing`.
 
         Returns:
-            None if it may, else the reason. A file that cannot be read is a reason, too; nothing is raised.
+            The reason; None if a job may start. A file that cannot be read is a reason, too; nothing is raised.
         """
         try:
             return self.standing(run_id, but).closed_queues.get(queue) if self.budget(run_id).limited else None

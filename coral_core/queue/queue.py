@@ -340,6 +340,7 @@ class JobQueue:
         return self._tickets(self._paths_of(run_id))
 
     def has_ticket(self, ticket: Ticket) -> bool:
+        """Whether the ticket is still submitted: neither done, failed nor withdrawn."""
         return self._ticket_path(ticket).exists()
 
     def tickets_for(self, digest: str) -> list[Ticket]:

@@ -40,10 +40,12 @@ from coral_core.runs.sessions import WorkDone, run_state
 from coral_core.store.store import Store
 
 TOO_GOOD = 0.9
+"""Pass@1 on the fitness bugs above which a base model is too good for the problems."""
 TOO_BAD = 0.02
+"""Pass@1 up to which base model and default LoRA are too bad for the problems."""
 RIVALS = ("base_model", "default_lora", "generation_0_median")
 COMPARED = ("champion", "base_model", "default_lora")
-"""Lines of the final table whose verdicts are counted one by one."""
+"""Lines of the final table for which verdicts are counted by outcome and by bug class."""
 ANSWERS = {
     "better": "The search helped: the champion repairs more held-out bugs than the default LoRA",
     "worse": "The search did not help: the champion repairs fewer held-out bugs than the default LoRA",
@@ -52,7 +54,7 @@ ANSWERS = {
     "unknown": "An evaluation has left the store, so there is no paired test of the champion against the default LoRA",
 }
 Evaluations = Mapping[str, Evaluation]
-"""Held-out evaluations that the store still has, by name of their line in the final table."""
+"""Name of a line in the final table -> held-out evaluation; those no longer in the store are left out."""
 Model = TypeVar("Model", bound=Frozen)
 
 

@@ -14,7 +14,7 @@ from coral_core.runs.sessions import Counts, RunState, Totals
 
 
 class Contender(Frozen):
-    """The champion, or something that it must beat."""
+    """The champion or one of its baselines."""
 
     genome_id: str | None = Field(None, description="Null for base_model and default_lora.")
     heavy: HeavyGenes | None = Field(None, description="Heavy genes, where history holds them.")
@@ -58,7 +58,7 @@ class Gap(Frozen):
 
 
 class Gaps(Frozen):
-    """Champion against what it must beat; null before the end of the run."""
+    """The champion against each of its baselines; null before the end of the run."""
 
     champion_minus_base_model: Gap | None = None
     champion_minus_default_lora: Gap | None = None
@@ -191,7 +191,7 @@ class RepeatLine(Frozen):
 
 
 class Repeats(Frozen):
-    """The champion's genes, trained and evaluated anew with other random numbers, on the fitness split."""
+    """Repetitions of the champion's training and evaluation with other seeds, on the fitness split."""
 
     n: int = Field(description="Repeats with a score; infeasible ones are not counted.")
     lines: tuple[RepeatLine, ...]

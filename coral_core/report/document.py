@@ -78,6 +78,7 @@ class Picture:
 
     @cached_property
     def png(self) -> bytes:
+        """The picture, drawn at first use."""
         return self.draw()
 
 

@@ -30,7 +30,7 @@ PERMUTATIONS = 999
 PARTS = 200
 """Parts that the jackknife leaves out in turn: single genomes up to as many of them."""
 FEWEST = 8
-"""Genomes below which nothing is said about a gene."""
+"""Fewest genomes for which the importance of a gene is estimated."""
 BINS = 3
 SAMPLING_ONLY = ("temperature", "top_p", "top_k")
 LEVEL = 0.05

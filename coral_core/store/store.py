@@ -138,7 +138,7 @@ class Store:
             self.root = Path(text.removeprefix("file://")).expanduser().absolute()
             if b"\0" in os.fsencode(self.root):
                 raise ValueError("it holds a NUL byte")
-        except (RuntimeError, ValueError) as error:  # ~nobody; characters that no file system takes
+        except (RuntimeError, ValueError) as error:  # ~ of an unknown user; characters that no file name can have
             raise StoreError(f"store.path: {text[:200]!r}: is no path ({error})", remedy=remedy) from None
         self._warned: set[tuple[Kind, str, str]] = set()
 
@@ -186,7 +186,7 @@ class Store:
         return (self.root / "adapters").is_dir()
 
     def _must_be_prepared(self) -> None:
-        """Raise `FileNotFoundError` on an unmounted mount point: what is written there is hidden when the store is mounted again."""
+        """Raise `FileNotFoundError` on an unmounted mount point: files written there are hidden by the next mount."""
         if not self.is_prepared:
             raise FileNotFoundError(errno.ENOENT, "no such directory", str(self.root / "adapters"))
 

@@ -84,7 +84,7 @@ def check_all(run: Verified) -> list[Expected]:
     return run.expected
 
 
-# -- where results come from ------------------------------------------------------------------
+# -- identity, inputs and digests -------------------------------------------------------------
 
 
 def check_versions(run: Verified) -> Iterator[str]:
@@ -153,7 +153,7 @@ def check_digests(run: Verified) -> Iterator[str]:
         for label, record, heavy, light, split, replicate in _lines(run):
             job = with_recorded_versions(run, run.planner.evaluation(heavy, light, split, replicate))
             expected.append(Expected(label, record.training_digest, record.evaluation_digest, job))
-            if label == "base_model":  # what it repairs is part of the later jobs
+            if label == "base_model":  # the problems that it repairs are part of the later jobs
                 base = run.store.read_evaluation(record.evaluation_digest)
                 if base is None:
                     run.note("digests", "the base model's evaluation has left the store; digests that name what it repairs may differ")  # fmt: skip
@@ -210,7 +210,7 @@ def with_recorded_versions(run: Verified, job: EvaluationJob) -> EvaluationJob:
     )
 
 
-# -- is everything there ----------------------------------------------------------------------
+# -- completeness -----------------------------------------------------------------------------
 
 
 def genomes_of_lines(run: Verified, final: FinalRecord) -> dict[str, str | None]:
@@ -305,7 +305,7 @@ def _sum(path: Path, below: Path) -> str | None:
         return None
 
 
-# -- what was found ---------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------
 
 
 def check_store(run: Verified) -> Iterator[str]:
@@ -433,7 +433,7 @@ def _monitor(run: Verified) -> Iterator[str]:
                 )
 
 
-# -- the search once more ---------------------------------------------------------------------
+# -- search -----------------------------------------------------------------------------------
 
 
 def check_search(run: Verified) -> Iterator[str]:
@@ -525,4 +525,4 @@ CHECKS: tuple[tuple[str, Callable[[Verified], Iterator[str]], str], ...] = (
     ("scores", check_scores, "every line of scores in the history agrees with the store"),
     ("search", check_search, "{generations} generations played again: same genomes, same front, same champion"),
 )
-"""Name of a check, what it does, and what is true when it finds nothing."""
+"""Name of a check, its function, and the text of its finding if there are no differences."""
