@@ -29,6 +29,8 @@ log = logging.getLogger("coral.evolve")
 
 LOOK_SECONDS = 3.0
 DRAIN_SECONDS = 5.0
+ANYIO_WORKER = "AnyIO worker thread"
+"""Name of the threads of `anyio.to_thread`."""
 
 
 # -- how it was started --------------------------------------------------------------------
@@ -217,12 +219,15 @@ def drain() -> None:
 
 
 def leave(code: int) -> None:
-    """Exit at once if `drain` left data that Prefect would try to send at exit; else return.
+    """Exit at once if `drain` left data that Prefect would try to send at exit, or if a thread would never end; else return.
+
+    anyio ends its worker threads by a callback of the event loop that used them. A loop that is stopped by a signal may
+    close before it, and Python would wait for the thread forever.
 
     Args:
         code: Exit code.
     """
-    if _shutdown.undelivered:
+    if _shutdown.undelivered or any(thread.name == ANYIO_WORKER for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -39,3 +39,14 @@ def test_what_is_printed_to_nobody_ends_no_flow_run(tmp_path: Path, by_worker: b
         end.close()
     code = process.wait(timeout=120)
     assert (code == 0 and done.exists()) is by_worker
+
+
+def test_a_thread_that_never_ends_does_not_hold_the_process() -> None:
+    """A worker of anyio whose event loop ended without it."""
+    code = (
+        "import threading\nfrom flows.prefect_api.flow_run_process import leave\n"
+        "threading.Thread(name='AnyIO worker thread', target=threading.Event().wait).start()\n"
+        "print('done')\nleave(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (7, "done\n"), done.stderr
