@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, ClassVar
 
 from coral_core.errors import CoralError
@@ -81,10 +81,13 @@ class ChildProcess:
         line = b""
         try:
             assert process.stdin is not None and process.stdout is not None
-            with contextlib.suppress(OSError):
+            with (
+                contextlib.suppress(OSError),
+                _killed_at(until, process),
+            ):  # writing blocks while the child does not read
                 process.stdin.write(json.dumps(request).encode() + b"\n")
                 process.stdin.flush()
-                line = _line(process.stdout.fileno(), until, self.largest_reply)
+            line = _line(process.stdout.fileno(), until, self.largest_reply)
         except BaseException:  # interrupted: a late reply would be taken for that of the next request
             self.close()
             raise
@@ -144,6 +147,18 @@ class ChildProcess:
                 if stream is not None:
                     stream.close()
         return status
+
+
+@contextlib.contextmanager
+def _killed_at(until: float, process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Kill `process` if the body has not ended at `until`, in `time.monotonic` seconds."""
+    timer = threading.Timer(max(0.0, until - time.monotonic()), process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _line(descriptor: int, until: float, largest: int) -> bytes:

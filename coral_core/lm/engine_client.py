@@ -5,6 +5,7 @@ load, is closed, and the next `load` starts a new one.
 """
 
 import time
+from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -38,7 +39,7 @@ _KINDS: dict[str, type[CoralError]] = {
 }
 
 
-class Engine:
+class Engine(ABC):
     """Loads a base model once, trains adapters, generates completions."""
 
     identity: BaseModelIdentity
@@ -110,8 +111,11 @@ class Engine:
             )
         return generated
 
-    def kill(self) -> None:
-        """End the engine, from any thread: the request in progress fails and no other is started."""
+    def kill(self) -> None:  # noqa: B027
+        """End the engine process, from any thread: the request in progress fails and no other is started.
+
+        An engine in the caller's process has no process to end, and goes on.
+        """
 
     def close(self) -> None:
         """Release memory and process; the next `load` starts again."""
@@ -128,8 +132,9 @@ class Engine:
             self.close()
             raise EngineError(f"{op}: the engine gave no valid result ({error.errors()[0]['msg']})") from None
 
+    @abstractmethod
     def _send(self, op: str, body: dict[str, Any], seconds: float) -> Any:
-        raise NotImplementedError
+        """The result of one request, as JSON data."""
 
     def _compare(self, op: str, checksum: str) -> None:
         """Close an engine that sent no checksum of its base model after `op`, or another than that of its load."""
