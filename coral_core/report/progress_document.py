@@ -90,7 +90,7 @@ def _jobs(progress: Progress) -> Block:
         (name, tally.done, tally.running, "–" if tally.waiting is None else tally.waiting, tally.failed, tally.found)
         for name, tally in (("trainings", progress.trainings), ("evaluations", progress.evaluations))
     ]
-    return Table("", ("<jobs", "done", "running", "waiting", "failed tries", "found in the store"), rows)
+    return Table("", ("<jobs", "done", "running", "waiting", "failed tries", "in store"), rows)
 
 
 def _spent(progress: Progress) -> Block:

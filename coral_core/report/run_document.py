@@ -114,7 +114,7 @@ def _searched(report: Report) -> Section:
     return Section("searched", "What was searched", blocks(
         text(
             f"Strategy {scope.strategy}, up to {plural(scope.generations, 'generation')} of {plural(scope.population, 'genome')}: "
-            f"so far {plural(scope.genomes, 'distinct genome')} on {plural(scope.adapters, 'adapter')}, out of "
+            f"{plural(scope.genomes, 'distinct genome')} on {plural(scope.adapters, 'adapter')}, out of "
             f"{scope.combinations:,} combinations of heavy genes. Problems: {report.problems.get('source')} "
             f"({splits_text(report) or 'not counted yet'})."
         ),
