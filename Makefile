@@ -22,15 +22,15 @@ $(STAMP): pyproject.toml constraints.txt deployments/make_env.sh
 evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=file to choose another)
 	@$(BIN)/coral evolve $(CONFIG)
 
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
-test: env ## the fast and the telling tests (ONLY=file, folder or option to choose); three files at a time
-	$(PYTEST) $(ONLY)
+test: env ## the fast and the telling tests (ONLY=file, folder or option to choose); four files at a time
+	$(PYTEST) -n 4 $(ONLY)
 
 test-all: test test-slow ## those, and every other that needs no Docker, browser or GPU
 
 test-slow: env ## of test-all what is not in test: kills, outages, hangs, lost machines, 2,000 configurations gone wrong
-	$(PYTEST) -m 'slow and not docker and not browser' --timeout 3600 $(ONLY)
+	$(PYTEST) -n 3 -m 'slow and not docker and not browser' $(ONLY)
 
 coverage: env ## lines of each package that the tests without a server execute in their own process
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not server and not slow and not docker and not browser' --cov --cov-report= $(ONLY)

@@ -96,7 +96,7 @@ def steps_to_try(count: int, most: int) -> list[int]:
     return sorted({*range(1, min(edge, count) + 1), *chosen, *range(max(1, count - edge + 1), count + 1)})
 
 
-@pytest.mark.parametrize("most", [12, pytest.param(300, marks=pytest.mark.slow(reason="300 steps for each walk"))])
+@pytest.mark.parametrize("most", [12, pytest.param(60, marks=pytest.mark.slow(reason="60 steps for each walk"))])
 @pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("request_", ["train", "generate", "generate base"])
 def test_an_error_at_any_step_leaves_the_base_model(engine: Engine, request_: str, walk: str, most: int) -> None:
