@@ -14,17 +14,23 @@ from coral_core.digest import digest
 from coral_core.frozen import Frozen
 
 AdapterType = Literal["lora", "dora"]
+Scaling = Literal["lora", "rslora"]
 
 
 class HeavyGenes(Frozen):
     """Genes that decide the weights of the adapter; a change means a new training."""
 
     rank: int = Field(ge=1, le=1024, description="Rank of the low-rank update.")
-    alpha: float = Field(gt=0, description="Scale of the update: weights move by alpha / rank times B·A.")
+    alpha: float = Field(gt=0, description="Scale of the update; `scaling` says by what it is divided.")
     dropout: float = Field(ge=0, lt=1, description="Dropout on the adapter's input while training.")
     target_modules: tuple[str, ...] = Field(min_length=1, description="Names of the linear modules that are adapted.")
     adapter: AdapterType = Field(description="lora (Hu et al. 2021) or dora (Liu et al. 2024).")
     learning_rate: float = Field(gt=0, le=1, description="Peak learning rate of AdamW.")
+    scaling: Scaling = Field(
+        "lora",
+        exclude_if=lambda scaling: scaling == "lora",  # digests are those from before this gene
+        description="Factor of B·A in the update: lora: alpha / rank; rslora: alpha / sqrt(rank) (Kalajdzievski 2023).",
+    )
 
     def model_post_init(self, context: Any) -> None:
         object.__setattr__(self, "target_modules", tuple(sorted(set(self.target_modules))))

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator
 from coral_core.config.ranges import IntRange, Range
 from coral_core.config.section import ConfigSection
 from coral_core.config.text_fields import ModuleSet
-from coral_core.genome import AdapterType
+from coral_core.genome import AdapterType, Scaling
 
 MODULE_SETS: dict[str, tuple[str, ...]] = {
     "q": ("q_proj",),
@@ -48,6 +48,9 @@ class HeavyGeneSpace(ConfigSection):
     learning_rate: tuple[Annotated[float, Field(ge=1e-8, le=1)], ...] = _candidates(
         (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2), "Peak learning rates, ascending."
     )
+    scaling: tuple[Scaling, ...] = _candidates(
+        ("lora",), "Scalings of the update: lora (alpha / rank), rslora (alpha / sqrt(rank))."
+    )
 
     @field_validator("rank", "alpha", "dropout", "learning_rate")
     @classmethod
@@ -58,7 +61,7 @@ class HeavyGeneSpace(ConfigSection):
             )
         return values
 
-    @field_validator("target_modules", "adapter")
+    @field_validator("target_modules", "adapter", "scaling")
     @classmethod
     def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return _listed_once(values)

@@ -47,6 +47,7 @@ def lora_config(heavy: HeavyGenes) -> LoraConfig:
         lora_dropout=heavy.dropout,
         target_modules=list(heavy.target_modules),
         use_dora=heavy.adapter == "dora",
+        use_rslora=heavy.scaling == "rslora",
         bias="none",
     )
 
@@ -73,7 +74,7 @@ def attach(model: Any, adapter: AdapterFolder) -> PeftModel:
     adapted: PeftModel = get_peft_model(model, config)
     # PEFT may shorten a long list of names, so both forms are accepted
     modules = (set(adapted.peft_config["default"].target_modules), set(adapter.heavy.target_modules))
-    for key in sorted((options.keys() | {"r", "lora_alpha", "use_dora", "target_modules"}) - _FREE):
+    for key in sorted((options.keys() | {"r", "lora_alpha", "use_dora", "use_rslora", "target_modules"}) - _FREE):
         value, expected = options.get(key), wanted.get(key)
         if key == "target_modules":
             expected = sorted(modules[0])

@@ -82,6 +82,7 @@ class Rehearsal:
             "lora_alpha": heavy.alpha,
             "target_modules": list(heavy.target_modules),
             "use_dora": heavy.adapter == "dora",
+            "use_rslora": heavy.scaling == "rslora",
             _SKILL: skill,
         }
         (out / "adapter_config.json").write_text(json.dumps(config, indent=1))

@@ -129,7 +129,14 @@ def model_card(report: Report, champion: Contender, config: RunConfig, base: Bas
         "base_model": base.name,
         "library_name": "peft",
         "pipeline_tag": "text-generation",
-        "tags": ["code", "program-repair", "coral-x", heavy.adapter, "peft"],
+        "tags": [
+            "code",
+            "program-repair",
+            "coral-x",
+            heavy.adapter,
+            *(["rslora"] if heavy.scaling == "rslora" else []),
+            "peft",
+        ],
     }
     spent = report.totals
     parts = [

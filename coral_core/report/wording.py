@@ -51,9 +51,8 @@ def heavy_text(heavy: HeavyGenes | None) -> str:
     if heavy is None:
         return "–"
     modules = module_text(heavy.target_modules)
-    return (
-        f"{heavy.adapter} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
-    )
+    kind = heavy.adapter if heavy.scaling == "lora" else f"{heavy.adapter} {heavy.scaling}"
+    return f"{kind} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
 
 
 def light_text(light: LightGenes | None) -> str:

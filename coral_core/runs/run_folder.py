@@ -80,6 +80,8 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         del data["search"]["start_from"]
     if config.base_model.attention == "auto":
         del data["base_model"]["attention"]
+    if config.genes.heavy.scaling == ("lora",):
+        del data["genes"]["heavy"]["scaling"]
     identity = digest(data)
     return RunIdentity(
         run_id=f"{config.name}-{identity[:10]}-e{edition}",

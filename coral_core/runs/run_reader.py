@@ -337,6 +337,7 @@ def _spread(population: list[KnownGenome]) -> dict[str, GeneSpread]:
         "learning_rate": [genes.learning_rate for genes in heavy],
         "modules": [len(genes.target_modules) for genes in heavy],
         "dora": [genes.adapter == "dora" for genes in heavy],
+        "rslora": [genes.scaling == "rslora" for genes in heavy],
         "sampling": [genes.sampling for genes in light],
         "temperature": [genes.temperature for genes in light if genes.sampling],
     }

@@ -29,29 +29,30 @@ SECONDS_DRAW, SECONDS_STEP, SECONDS_CELL = 4e-4, 2e-5, 3e-8
 DIGITS = 9
 """Decimals that are kept: the last bits of a logarithm or a sum differ between machines, and genes must not."""
 
-GENES = (*HeavyGenes.model_fields, *LightGenes.model_fields)
-
 Positions = dict[str, float]
 """Gene name -> position in [0, 1]."""
 
-# Rows: genes, in the order of `GENES`. Columns: complexity, intensity, periodicity, convergence. Each row has length 1
-# and all rows together weigh the four features equally, so that distances between features carry over to genes.
-MIX: NDArray[np.float64] = np.array(
-    [
-        [1.0, 0.0, 0.0, 0.0],
-        [0.0, 1.0, 0.0, 0.0],
-        [0.0, 0.0, 1.0, 0.0],
-        [0.0, 0.0, 0.0, 1.0],
-        [0.8, 0.0, 0.0, -0.6],
-        [0.0, 0.8, 0.6, 0.0],
-        [0.6, -0.8, 0.0, 0.0],
-        [0.0, 0.0, 0.8, 0.6],
-        [0.0, 0.6, 0.0, 0.8],
-        [-0.6, 0.0, 0.8, 0.0],
-        [0.0, 0.0, -0.6, 0.8],
-        [0.8, 0.6, 0.0, 0.0],
-    ]
-)
+# Gene -> weights of complexity, intensity, periodicity, convergence. Each row has length 1 and all rows together weigh
+# the four features equally, so that distances between features carry over to genes. A new gene goes to the end: the
+# order is that of random draws, and searches without it must repeat.
+MIX: dict[str, tuple[float, float, float, float]] = {
+    "rank": (1.0, 0.0, 0.0, 0.0),
+    "alpha": (0.0, 1.0, 0.0, 0.0),
+    "dropout": (0.0, 0.0, 1.0, 0.0),
+    "target_modules": (0.0, 0.0, 0.0, 1.0),
+    "adapter": (0.8, 0.0, 0.0, -0.6),
+    "learning_rate": (0.0, 0.8, 0.6, 0.0),
+    "temperature": (0.6, -0.8, 0.0, 0.0),
+    "top_p": (0.0, 0.0, 0.8, 0.6),
+    "top_k": (0.0, 0.6, 0.0, 0.8),
+    "repetition_penalty": (-0.6, 0.0, 0.8, 0.0),
+    "token_limit": (0.0, 0.0, -0.6, 0.8),
+    "sampling": (0.8, 0.6, 0.0, 0.0),
+    "scaling": (0.5, -0.5, 0.5, 0.5),
+}
+GENES = tuple(MIX)
+NAMED = ("target_modules", "adapter", "scaling")
+"""Heavy genes whose candidates are names; those of the others are numbers."""
 
 
 def drawing_seconds(config: AutomatonConfig, automata: int) -> float:
@@ -105,7 +106,7 @@ def _mix(quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
     Many automata have equal quantiles, for example all that die in the first step. The last bit of a BLAS product depends
     on its shape and on the CPU; it would break these ties and change genes.
     """
-    columns = [sum(quantiles[:, n] * weight for n, weight in enumerate(row)) for row in MIX.tolist()]
+    columns = [sum(quantiles[:, n] * weight for n, weight in enumerate(row)) for row in MIX.values()]
     return np.round(np.stack(columns, axis=1), DIGITS)
 
 
@@ -186,12 +187,12 @@ def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
 
     Returns:
         One coordinate per gene, from 0 (first candidate) to 1 (last candidate). Numbers are interpolated between candidates;
-        a gene with one candidate, and a module set or adapter type that is no candidate, is at 0.5.
+        a gene with one candidate, and a name that is no candidate, is at 0.5.
     """
     places = []
     for gene, candidates in genes.heavy:
         value = getattr(heavy, gene)
-        if gene not in ("target_modules", "adapter"):
+        if gene not in NAMED:
             ordered = len(candidates) > 1
             places.append(np.interp(value, candidates, np.linspace(0, 1, len(candidates))) if ordered else 0.5)
             continue
@@ -206,7 +207,7 @@ def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[H
 
     Args:
         heavy: Heavy genes; each number moves to the nearest candidate, the target modules to the candidate set with the
-            largest Jaccard index, an adapter type that is no candidate to the first one.
+            largest Jaccard index, an adapter type or a scaling that is no candidate to the first one.
         light: Light genes; each number is clipped to its range.
         genes: Holds the candidates and ranges.
 
@@ -221,13 +222,14 @@ def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[H
     closest: dict[str, Any] = {
         gene: min(candidates, key=lambda candidate: abs(candidate - getattr(heavy, gene)))
         for gene, candidates in space
-        if gene not in ("target_modules", "adapter")
+        if gene not in NAMED
     }
     closest["target_modules"] = max(
         (module_names(name) for name in space.target_modules),
         key=lambda names: len(wanted & set(names)) / len(wanted | set(names)),
     )
     closest["adapter"] = heavy.adapter if heavy.adapter in space.adapter else space.adapter[0]
+    closest["scaling"] = heavy.scaling if heavy.scaling in space.scaling else space.scaling[0]
     moved: dict[str, Any] = {
         gene: min(max(getattr(light, gene), span.low), span.high) for gene, span in ranges if isinstance(span, Range)
     }

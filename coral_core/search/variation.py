@@ -124,8 +124,8 @@ class Variation:
             Changed genes with the same automaton. At least one gene differs if any gene has more than one candidate.
         """
         rate = min(1.0, self.settings.gene_rate * strength)
-        names = [name for name in material.genes if rng.random() < rate]
-        order = list(material.genes)
+        order = self._drawn(material.genes)
+        names = [name for name in order if rng.random() < rate]
         rng.shuffle(order)
         changed = dict(material.genes)
         for name in names:
@@ -152,7 +152,7 @@ class Variation:
             rng: The stream to draw from.
         """
         ours, theirs = genes_of(first), genes_of(second)
-        genes: Genes = {name: ours[name] if rng.random() < 0.5 else theirs[name] for name in ours}
+        genes = ours | {name: ours[name] if rng.random() < 0.5 else theirs[name] for name in self._drawn(ours)}
         return Material(genes, first.automaton, first.features, "crossover-genes", (first.genome_id, second.genome_id))
 
     def cross_automata(self, first: Genome, second: Genome) -> Material:
@@ -171,6 +171,13 @@ class Variation:
         material = Material(genes_of(first), old, first.features, "", (first.genome_id, second.genome_id))
         new = Automaton(grid=old.grid, rule=other.rule, steps=other.steps)
         return self._re_expressed(material, old, new, "crossover-automaton")
+
+    def _drawn(self, genes: Genes) -> list[str]:
+        """Names of the genes that random numbers are drawn for: all, but not a fixed `scaling`.
+
+        That gene was added later, and searches without it must repeat.
+        """
+        return [name for name in genes if name != "scaling" or len(self.genes.heavy.scaling) > 1]
 
     def _re_expressed(self, material: Material, old: Automaton, new: Automaton, operator: str) -> Material:
         """`material` with automaton `new`, and with the genes that `old` and `new` express differently."""

@@ -166,6 +166,7 @@ EFFECTS: dict[str, Row] = {
     "genes.heavy.dropout": (genomes, [0.2], {}),
     "genes.heavy.target_modules": (genomes, ["mlp"], {}),
     "genes.heavy.adapter": (genomes, ["dora"], {}),
+    "genes.heavy.scaling": (genomes, ["rslora"], {}),
     "genes.heavy.learning_rate": (genomes, [3e-3], {}),
     "genes.light.temperature.low": (genomes, 0.5, {}),
     "genes.light.temperature.high": (genomes, 0.9, {}),

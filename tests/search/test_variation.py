@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from coral_core.config import RunConfig
+from coral_core.config import RunConfig, parse_config
 from coral_core.config.tree import module_names
-from coral_core.genome import Genome, Lineage, genome_id
-from coral_core.search.expression import GENES
+from coral_core.genome import DEFAULT_LORA, GREEDY, Genome, HeavyGenes, Lineage, genome_id
+from coral_core.report.wording import heavy_text
+from coral_core.runs.run_folder import identify_run
+from coral_core.search.expression import GENES, nearest
 from coral_core.search.randomness import generator
+from coral_core.search.strategy import Scored, make_search
 from coral_core.search.variation import Material, Variation, genes_of, split
 
 CONFIG = RunConfig()
@@ -44,6 +47,7 @@ def assert_inside(material: Material) -> None:
     space, ranges = CONFIG.genes.heavy, CONFIG.genes.light
     assert heavy.rank in space.rank and heavy.alpha in space.alpha and heavy.dropout in space.dropout
     assert heavy.adapter in space.adapter and heavy.learning_rate in space.learning_rate
+    assert heavy.scaling in space.scaling
     assert heavy.target_modules in [module_names(item) for item in space.target_modules]
     for name in ("temperature", "top_p", "top_k", "repetition_penalty", "token_limit"):
         span = getattr(ranges, name)
@@ -114,3 +118,56 @@ def test_genes_without_a_choice_stay() -> None:
     for number in range(30):
         genes = operators.mutate_genes(of(parent), rng(number), 2.0).genes
         assert (genes["rank"], genes["adapter"], genes["top_k"]) == (8, "dora", 20)
+
+
+def with_scalings(*names: str) -> RunConfig:
+    return parse_config("", "test", [f"genes.heavy.scaling=[{', '.join(names)}]"])
+
+
+def test_every_operator_reaches_both_scalings_and_keeps_to_the_candidates() -> None:
+    config = with_scalings("lora", "rslora")
+    operators = Variation(config.genes, config.automaton, config.search.variation)
+    seeds = [operators.seed(rng(n)) for n in range(40)]
+    assert {seed.genes["scaling"] for seed in seeds} == {"lora", "rslora"}
+    plain = next(seed for seed in seeds if seed.genes["scaling"] == "lora")
+    parents = [genome(seed, slot) for slot, seed in enumerate(seeds)]
+    other = next(parent for parent in parents if parent.heavy.scaling == "rslora")
+    first = genome(plain, 50)
+    found: dict[str, set[object]] = {name: set() for name in ("mutate", "automaton", "cross", "cross automata")}
+    for n in range(60):
+        found["mutate"].add(operators.mutate_genes(plain, rng(n), 1.0).genes["scaling"])
+        found["automaton"].add(operators.mutate_automaton(plain, rng(n), 2.0).genes["scaling"])
+        found["cross"].add(operators.cross_genes(first, other, rng(n)).genes["scaling"])
+        found["cross automata"].add(operators.cross_automata(first, parents[n % 40]).genes["scaling"])
+    assert found == {name: {"lora", "rslora"} for name in found}
+    assert "α" in heavy_text(other.heavy) and "rslora" in heavy_text(other.heavy) not in heavy_text(first.heavy)
+
+
+def test_a_fixed_scaling_changes_no_other_gene_and_no_digest_of_plain_lora() -> None:
+    """Searches and digests from before this gene."""
+
+    def population(config: RunConfig) -> list[Genome]:
+        search = make_search(config)
+        for _ in range(2):
+            genomes = search.ask()
+            search.tell(
+                [Scored(genome=item, scores={"bugfix": item.slot / 9}, fitness=item.slot / 9) for item in genomes]
+            )
+        return list(search.ask())
+
+    plain, scaled = population(with_scalings("lora")), population(with_scalings("rslora"))
+    assert {item.heavy.scaling for item in scaled} == {"rslora"}
+    assert [item.heavy.model_copy(update={"scaling": "lora"}) for item in scaled] == [item.heavy for item in plain]
+    assert [item.light for item in scaled] == [item.light for item in plain]
+    assert all("scaling" not in item.heavy.model_dump(mode="json") for item in plain)
+    assert all(a.heavy.digest() != b.heavy.digest() for a, b in zip(plain, scaled, strict=True))
+    assert DEFAULT_LORA.digest() == "620c71bbfc9677f5e972b51f98a57135f79177270c10f388e54065faaa90b88e"
+    assert identify_run(with_scalings("lora")) == identify_run(RunConfig()) != identify_run(with_scalings("rslora"))
+    back = HeavyGenes.model_validate_json(scaled[0].heavy.model_dump_json())
+    assert back == scaled[0].heavy and HeavyGenes.model_validate(plain[0].heavy.model_dump()) == plain[0].heavy
+
+
+def test_a_scaling_that_is_no_candidate_moves_to_the_first() -> None:
+    heavy = DEFAULT_LORA.model_copy(update={"scaling": "rslora"})
+    assert nearest(heavy, GREEDY, with_scalings("lora").genes)[0].scaling == "lora"
+    assert nearest(heavy, GREEDY, with_scalings("lora", "rslora").genes)[0].scaling == "rslora"
