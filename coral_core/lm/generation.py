@@ -7,7 +7,7 @@ own per row, seeded by (job seed, problem, sample): batches and order change not
 
 import hashlib
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -21,12 +21,18 @@ from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence, peak_mem
 from coral_core.lm.requests import Generated, GenerationRequest
 
 
-def generate(base: LoadedModel, request: GenerationRequest) -> Generated:
+Done = Callable[[int, tuple[str, ...]], None]
+"""Receives the place of a prompt in the request and its completions, one per sample."""
+
+
+def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = None) -> Generated:
     """Write the completions that `request` asks for.
 
     Args:
         base: The loaded base model; it is restored afterwards.
         request: Prompts, adapter, light genes, samples per prompt, seed and batch shape.
+        done: Called once per prompt, as soon as all its samples are written; in any order of prompts. The texts are provisional
+            until `generate` returns: a later error discards them.
 
     Returns:
         Per prompt, one completion per sample, without special tokens; and the cost.
@@ -57,7 +63,11 @@ def generate(base: LoadedModel, request: GenerationRequest) -> Generated:
                 streams = [_stream(request.seed, key, number, light.token_limit) for key, number, _ in batch]
             written = _decode(base, model, ids, mask, request, streams, len(batch))
             tokens += sum(map(len, written))
+            finished = len(texts) // samples
             texts += [_text(base, row) for row in written]
+            if done is not None:
+                for prompt in range(finished, len(texts) // samples):
+                    done(prompt, tuple(texts[prompt * samples : (prompt + 1) * samples]))
     return Generated(
         completions=tuple(tuple(texts[start : start + samples]) for start in range(0, len(texts), samples)),
         cost=Cost(

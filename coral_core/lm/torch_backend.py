@@ -7,7 +7,7 @@ import torch
 from coral_core.config.tree import BaseModelConfig
 from coral_core.jobs.jobs import TrainedAdapter
 from coral_core.lm.engine_environment import DETERMINISTIC
-from coral_core.lm.generation import generate
+from coral_core.lm.generation import Done, generate
 from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence
 from coral_core.lm.requests import Generated, GenerationRequest, TrainingRequest
 from coral_core.lm.training import train_adapter
@@ -39,10 +39,10 @@ class TorchBackend(LoadedModel):
         _set_up()
         return train_adapter(self, request)
 
-    def generate(self, request: GenerationRequest) -> Generated:
+    def generate(self, request: GenerationRequest, done: Done | None = None) -> Generated:
         """Write completions; see `coral_core.lm.generation.generate`."""
         _set_up()
-        return generate(self, request)
+        return generate(self, request, done)
 
 
 def _set_up() -> None:
