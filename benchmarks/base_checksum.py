@@ -24,8 +24,8 @@ from coral_core.genome import DEFAULT_LORA, GREEDY
 from coral_core.jobs.job_content import problem_set, prompt_template
 from coral_core.jobs.jobs import TrainingJob
 from coral_core.lm.base_model import TINY
+from coral_core.lm.engine import TorchBackend
 from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
-from coral_core.lm.torch_backend import TorchBackend
 
 REPEATS = 7
 
@@ -95,11 +95,11 @@ def measure(
             "evaluation": seconds(lambda: backend.generate(writing)),
         }
     checks = [seconds(backend.check) for _ in range(REPEATS)]
-    restores = [seconds(backend.state.restore) for _ in range(REPEATS)]
+    restores = [seconds(backend.loaded.state.restore) for _ in range(REPEATS)]
     check, restore = statistics.median(checks), statistics.median(restores)
     return {
         "parameters": backend.identity.parameters,
-        "bytes": sum(p.numel() * p.element_size() for p in backend.model.parameters()),
+        "bytes": sum(p.numel() * p.element_size() for p in backend.loaded.model.parameters()),
         "checksum_seconds": round(check, 5),
         "checksum_seconds_worst": round(max(checks), 5),
         "restore_seconds": round(restore, 5),

@@ -6,15 +6,74 @@ the base model after the request, equal to that of its load. It is empty after a
 engine in doubt; the client then ends the process.
 """
 
+import os
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coral_core.child_process import error_reply, serve
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import AdapterError, ConfigError, CoralError, EngineError, Infeasible, StoreError
+from coral_core.jobs.jobs import TrainedAdapter
 from coral_core.lm.base_model import is_rehearsal
+from coral_core.lm.engine_environment import DETERMINISTIC
 from coral_core.lm.model_files import disk_is_full
-from coral_core.lm.requests import GenerationRequest, TrainingRequest
+from coral_core.lm.requests import Generated, GenerationRequest, TrainingRequest
+
+if TYPE_CHECKING:
+    from coral_core.lm.generation import Done
+
+
+class TorchBackend:
+    """Trains adapters and generates completions with a real model, on one torch thread.
+
+    Torch is imported with the first one, because an engine that rehearses works without it.
+
+    Args:
+        config: As for `LoadedModel`.
+
+    Attributes:
+        loaded: The `LoadedModel`.
+
+    Raises:
+        Infeasible: memory ran out while the model was loaded.
+        BaseModelError: as `LoadedModel`.
+        EngineError: as `LoadedModel`.
+    """
+
+    def __init__(self, config: BaseModelConfig) -> None:
+        for name, value in DETERMINISTIC.items():
+            # already set in an engine process; in the caller's, before CUDA reads them
+            os.environ.setdefault(name, value)
+        from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence
+
+        _set_up()
+        with memory_is_evidence("loading"):
+            self.loaded = LoadedModel(config)
+        self.identity, self.checksum, self.check = self.loaded.identity, self.loaded.checksum, self.loaded.check
+
+    def train(self, request: TrainingRequest) -> TrainedAdapter:
+        """Train an adapter; see `coral_core.lm.training.train_adapter`."""
+        from coral_core.lm.training import train_adapter
+
+        _set_up()
+        return train_adapter(self.loaded, request)
+
+    def generate(self, request: GenerationRequest, done: "Done | None" = None) -> Generated:
+        """Write completions; see `coral_core.lm.generation.generate`."""
+        from coral_core.lm.generation import generate
+
+        _set_up()
+        return generate(self.loaded, request, done)
+
+
+def _set_up() -> None:
+    """Set the process-wide options of torch that change results; called before each request."""
+    import torch
+
+    torch.set_num_threads(1)  # one lane per core: two threads per lane are three times slower
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
 
 
 class Worker:
@@ -65,8 +124,6 @@ def _model(config: BaseModelConfig) -> Any:
         from coral_core.lm.rehearsal import Rehearsal
 
         return Rehearsal(config)
-    from coral_core.lm.torch_backend import TorchBackend
-
     return TorchBackend(config)
 
 

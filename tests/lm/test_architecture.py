@@ -26,6 +26,7 @@ from coral_core.jobs.jobs import TrainingJob  # noqa: E402
 from coral_core.lm import generation  # noqa: E402
 from coral_core.lm.architecture import end_tokens, made_by, positions, table  # noqa: E402
 from coral_core.lm.base_model import identify  # noqa: E402
+from coral_core.lm.engine import TorchBackend  # noqa: E402
 from coral_core.lm.generation import generate  # noqa: E402
 from coral_core.lm.loaded_model import LoadedModel  # noqa: E402
 from coral_core.lm.targets import (  # noqa: E402
@@ -36,7 +37,6 @@ from coral_core.lm.targets import (  # noqa: E402
     resolve,
     sets_of,
 )
-from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
 from tests.lm.engine_models import training, writing  # noqa: E402
 from tests.lm.small_models import DEFAULTS, SMALL, edit, save_model  # noqa: E402
 
@@ -163,7 +163,7 @@ def test_lists_of_end_tokens_are_ordinary_and_those_of_every_file_count(tmp_path
         ),
     )
     backend = TorchBackend(config(folder))
-    assert backend.end_tokens == {1, 7, 8, 9, 10}
+    assert backend.loaded.end_tokens == {1, 7, 8, 9, 10}
     shape = GenerationConfig(batch_size=1, prompt_length=16)
     light = GREEDY.model_copy(update={"token_limit": 12})
     asked = writing(None, None, light, [("a", "x = 1\n")], seed=0, shape=shape)
@@ -344,7 +344,7 @@ def test_the_engine_refuses_sequences_beyond_the_positions(tmp_path: Path) -> No
     folder = save_model(tmp_path / "model", "gpt2", n_positions=64)
     backend, shape = TorchBackend(config(folder)), GenerationConfig(batch_size=1, prompt_length=60)
     prompt = "x = 1\n" * 4
-    length = len(backend.encode(prompt))
+    length = len(backend.loaded.encode(prompt))
     light = GREEDY.model_copy(update={"token_limit": 64 - length})
     backend.generate(writing(None, None, light, [("a", prompt)], seed=0, shape=shape))
     light = GREEDY.model_copy(update={"token_limit": 65 - length})

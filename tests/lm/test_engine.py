@@ -20,9 +20,12 @@ from coral_core.evolution.planner import problem_set  # noqa: E402
 from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes, LightGenes  # noqa: E402
 from coral_core.jobs.jobs import TrainingJob  # noqa: E402
 from coral_core.lm.base_model import identify  # noqa: E402
-from coral_core.lm.engine import Worker, answer  # noqa: E402
+from coral_core.lm.engine import (  # noqa: E402
+    TorchBackend,
+    Worker,
+    answer,
+)
 from coral_core.lm.engine_client import EngineProcess  # noqa: E402
-from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
 from coral_core.prompting.templates import TINY  # noqa: E402
 from tests.lm.engine_models import training, writing  # noqa: E402
 
@@ -81,7 +84,7 @@ def weights(folder: Path) -> str:
 
 def base_bits(backend: TorchBackend) -> str:
     total = hashlib.sha256()
-    for name, value in sorted(backend.model.state_dict().items()):
+    for name, value in sorted(backend.loaded.model.state_dict().items()):
         total.update(name.encode() + value.cpu().numpy().tobytes())
     return total.hexdigest()
 
@@ -191,7 +194,7 @@ def test_every_light_gene_is_honoured(backend: TorchBackend, change: dict[str, A
 
 def test_the_token_limit_is_honoured(backend: TorchBackend) -> None:
     short = write(backend, None, GREEDY.model_copy(update={"token_limit": 5}), prompts(3))
-    assert all(len(backend.encode(group[0])) <= 7 for group in short)
+    assert all(len(backend.loaded.encode(group[0])) <= 7 for group in short)
 
 
 def test_a_diverging_training_is_infeasible(backend: TorchBackend, tmp_path: Path) -> None:

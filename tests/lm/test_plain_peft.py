@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from coral_core.config.tree import BaseModelConfig  # noqa: E402
 from coral_core.errors import BaseModelError, Infeasible  # noqa: E402
+from coral_core.lm.engine import TorchBackend  # noqa: E402
 from coral_core.lm.generation import _penalised, _seen  # noqa: E402
-from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
 from tests.lm import engine_models  # noqa: E402
 from tests.lm.small_models import edit  # noqa: E402
 
@@ -62,8 +62,8 @@ def test_the_text_is_that_of_plain_peft(tmp_path: Path, name: str, modules: tupl
     found = write(backend, tmp_path / "adapter", heavy=job.heavy)
     assert found == plain(folder, tmp_path / "adapter") != before
     assert write(backend, None) == before and backend.check() == backend.checksum
-    head = backend.model.get_output_embeddings().weight
-    assert (head is backend.model.get_input_embeddings().weight) == (name != "llama-untied"), "tied as it was"
+    head = backend.loaded.model.get_output_embeddings().weight
+    assert (head is backend.loaded.model.get_input_embeddings().weight) == (name != "llama-untied"), "tied as it was"
 
 
 def test_a_penalty_leaves_end_tokens_alone_until_they_are_written() -> None:
@@ -93,14 +93,14 @@ def test_a_model_whose_end_begins_texts_stops_under_a_penalty_as_without(tmp_pat
         edit(folder / file, lambda data: data.update(bos_token_id=3, eos_token_id=3, pad_token_id=3))
     edit(folder / "tokenizer_config.json", lambda data: data.update(bos_token="<eos>", pad_token="<eos>"))
     backend = TorchBackend(BaseModelConfig(name=str(folder)))
-    assert backend.encode("x")[0] == 3 and 3 in backend.end_tokens
+    assert backend.loaded.encode("x")[0] == 3 and 3 in backend.loaded.end_tokens
     with torch.no_grad():
-        head = backend.model.lm_head.weight
-        norm = backend.model.model.norm.weight
+        head = backend.loaded.model.lm_head.weight
+        norm = backend.loaded.model.model.norm.weight
         norm.fill_(1.0)
         head.zero_()
     hidden: list[Any] = []
-    handle = backend.model.lm_head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0][:, -1]))
+    handle = backend.loaded.model.lm_head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0][:, -1]))
     write(backend, None)
     handle.remove()
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_outputs_that_are_no_numbers_are_no_text(tmp_path: Path, adapted: bool) 
         assert caught.value.reason == "diverged" and backend.check() == backend.checksum
         return
     with torch.no_grad():
-        backend.model.model.norm.weight.fill_(torch.nan)
+        backend.loaded.model.model.norm.weight.fill_(torch.nan)
     with pytest.raises(BaseModelError, match=r"outputs of .* are not finite"):
         write(backend, None)
 

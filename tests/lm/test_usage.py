@@ -14,8 +14,8 @@ pytest.importorskip("torch")
 from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
 from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes, LightGenes  # noqa: E402
 from coral_core.lm.base_model import lasting_name  # noqa: E402
+from coral_core.lm.engine import TorchBackend  # noqa: E402
 from coral_core.lm.targets import default_lora_of  # noqa: E402
-from coral_core.lm.torch_backend import TorchBackend  # noqa: E402
 from coral_core.prompting.templates import template_for  # noqa: E402
 from coral_core.report.usage import EXAMPLE, base_of, loading_code  # noqa: E402
 from tests.lm.engine_models import training, writing  # noqa: E402
