@@ -45,6 +45,7 @@ from coral_core.jobs.jobs import (
     TrainingJob,
 )
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
+from coral_core.lanes.allowed_paths import Roots
 from coral_core.lm.base_model import files_state
 from coral_core.lm.engine_client import Engine
 from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
@@ -73,11 +74,13 @@ class Lane:
     Args:
         store: Results are published here; adapters are read from here.
         engine: Trains adapters and generates completions. The lane owns it: `close` ends it.
+        roots: Folders that jobs may name on this machine; None: any, where nobody else submits jobs.
     """
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, roots: Roots | None = None) -> None:
         self.store = store
         self.engine = engine
+        self._roots = roots
         self.limit: TimeLimit | None = None
         """Time limit of the job in flight; None if there is none."""
         self._measurer = MeasuringProcess()
@@ -116,7 +119,12 @@ class Lane:
         Args:
             job: The job.
             seconds: Time limit; identity jobs have none.
+
+        Raises:
+            ConfigError: the job names a folder outside the roots; nothing was read or run.
         """
+        if self._roots is not None:
+            self._roots.check_job(job)
         if isinstance(job, TrainingJob):
             return self.train(job, seconds)
         if isinstance(job, EvaluationJob):

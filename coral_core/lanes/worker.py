@@ -97,7 +97,7 @@ class LaneWorker:
         self._ask_command = command
         self._command: Command = "go on"
         self._make_engine = make_engine
-        self._lane = Lane(store, make_engine())
+        self._lane = Lane(store, make_engine(), roots)
         self._leave: Callable[[int], None] = os._exit
         self._lock = threading.Lock()
         self._job: _JobInFlight | None = None
@@ -237,16 +237,13 @@ class LaneWorker:
             self._report(job, error, trace)
         if self._lane.stopped:  # engine and judge were ended on purpose, so new ones are needed
             self._lane.close()
-            self._lane = Lane(self._store, self._make_engine())
+            self._lane = Lane(self._store, self._make_engine(), self._roots)
         self._write_note(state="idle", digest="", run_id="")
         if isinstance(error, StoreError | OSError | MemoryError):
             raise error  # disk, processes or memory of this machine are exhausted: another lane must try next
 
     def _call(self, ticket: Ticket) -> None:
-        job = ticket.parsed()
-        if self._roots is not None:  # anybody who can write in the store may have written the ticket
-            self._roots.check_job(job)
-        result = self._lane.do(job, ticket.seconds)
+        result = self._lane.do(ticket.parsed(), ticket.seconds)
         if is_answer(ticket.file):
             self._queue.publish_answer(ticket.digest, result)
 
