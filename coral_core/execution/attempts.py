@@ -9,8 +9,8 @@ if the last `TELLING_LOSSES` of `MOST_LOSSES` lost lanes ran it alone, and lanes
 from collections.abc import Sequence
 
 from coral_core.errors import CoralError, EngineError
-from coral_core.jobs.jobs import Evaluation, EvaluationJob, InfeasibleReason, TrainedAdapter, TrainingJob
-from coral_core.queue.queue import ERRORS, Failure, FailureReason, Job, Ticket, kind_of
+from coral_core.jobs.jobs import Evaluation, EvaluationJob, InfeasibleReason, Job, TrainedAdapter, TrainingJob, kind_of
+from coral_core.queue.queue import ERRORS, Failure, FailureReason, Ticket
 from coral_core.store.store import Store
 
 MOST_LOSSES = 10

@@ -13,6 +13,7 @@ from coral_core.jobs.jobs import (
     Evaluation,
     EvaluationJob,
     IdentityJob,
+    Job,
     QueueName,
     TestJob,
     TestResult,
@@ -21,7 +22,7 @@ from coral_core.jobs.jobs import (
 )
 from coral_core.ledger import Closure
 from coral_core.lm.base_model import identify
-from coral_core.queue.queue import Failure, Job
+from coral_core.queue.queue import Failure
 from coral_core.runs.identities import Identities
 
 

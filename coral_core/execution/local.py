@@ -22,11 +22,11 @@ from coral_core.config import InfraConfig
 from coral_core.errors import CoralError, EngineError, StoreError
 from coral_core.execution.attempts import conclusion, goes_on, is_last
 from coral_core.execution.executor import Executor
-from coral_core.jobs.jobs import QueueName
+from coral_core.jobs.jobs import RANKS, Job, QueueName, kind_of, queue_of, size_of
 from coral_core.lanes.lane import Lane
 from coral_core.ledger import Closure, Ledger, Meter
 from coral_core.lm.engine_client import EngineProcess
-from coral_core.queue.queue import RANKS, Failure, Job, kind_of, queue_of, size_of
+from coral_core.queue.queue import Failure
 from coral_core.store.store import Store
 
 log = logging.getLogger("coral.dispatch")

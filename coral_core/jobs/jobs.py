@@ -10,6 +10,7 @@ from pydantic import Field
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, JudgeConfig, ProblemsConfig, TrainingConfig
 from coral_core.digest import digest, seed_from
+from coral_core.errors import EngineError
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.problems.problem import Difficulty, Split
@@ -308,3 +309,54 @@ class TestResult(Frozen):
     passed: bool = Field(description="Every case passes.")
     verdict: dict[str, Any] = Field(description="scoring.judge.Verdict as JSON.")
     cost: Cost = Cost()
+
+
+JobKind = Literal["identity", "training", "evaluation", "test"]
+Job = IdentityJob | TrainingJob | EvaluationJob | TestJob
+Result = BaseModelIdentity | TrainedAdapter | Evaluation | TestResult
+_JOBS: dict[JobKind, type[Job]] = {
+    "identity": IdentityJob,
+    "training": TrainingJob,
+    "evaluation": EvaluationJob,
+    "test": TestJob,
+}
+RANKS: dict[JobKind, int] = {"identity": 0, "test": 0, "evaluation": 1, "training": 2}
+"""Kind -> rank; lanes take lower ranks first. Evaluations precede trainings, so that results appear early."""
+
+
+def kind_of(job: Job) -> JobKind:
+    """The kind of a job."""
+    return next(kind for kind, type_ in _JOBS.items() if isinstance(job, type_))
+
+
+def queue_of(job: Job) -> QueueName:
+    """The queue that serves a job. Tests need no model and share the lanes of evaluations."""
+    if isinstance(job, IdentityJob):
+        return job.queue
+    return "training" if isinstance(job, TrainingJob) else "evaluation"
+
+
+def size_of(job: Job) -> int:
+    """Relative duration of a training; 0 for other jobs. Longer jobs start first, so that none runs alone at the end."""
+    return job.heavy.rank * len(job.heavy.target_modules) if isinstance(job, TrainingJob) else 0
+
+
+def parse_job(kind: JobKind, data: dict[str, Any], digest: str) -> Job:
+    """Parse a job that came from another process.
+
+    Args:
+        kind: Its kind.
+        data: The job as JSON.
+        digest: The digest under which its result is expected.
+
+    Raises:
+        EngineError: the job has another digest.
+        ValidationError: it is no job of its kind.
+    """
+    job = _JOBS[kind].model_validate(data)
+    if job.digest() != digest:
+        raise EngineError(
+            f"{kind} {digest[:12]}: this lane computes another digest ({job.digest()[:12]}) for the job",
+            remedy="Deploy one version of the code everywhere.",
+        )
+    return job

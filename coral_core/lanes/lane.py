@@ -37,7 +37,9 @@ from coral_core.jobs.jobs import (
     Evaluation,
     EvaluationJob,
     IdentityJob,
+    Job,
     ProblemRecord,
+    Result,
     Sample,
     TestJob,
     TestResult,
@@ -50,7 +52,6 @@ from coral_core.lm.base_model import files_state
 from coral_core.lm.engine_client import Engine
 from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
 from coral_core.problems.problem import Problem
-from coral_core.queue.queue import Job, Result
 from coral_core.scoring.boundary import Items, score_completions
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.measuring_process import MeasuringProcess

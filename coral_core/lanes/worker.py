@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coral_core.errors import StoreError
+from coral_core.jobs.jobs import parse_job
 from coral_core.lanes.allowed_paths import Roots
 from coral_core.lanes.gpu import own_gpu
 from coral_core.lanes.lane import Lane
@@ -243,7 +244,7 @@ class LaneWorker:
             raise error  # disk, processes or memory of this machine are exhausted: another lane must try next
 
     def _call(self, ticket: Ticket) -> None:
-        result = self._lane.do(ticket.parsed(), ticket.seconds)
+        result = self._lane.do(parse_job(ticket.kind, ticket.job, ticket.digest), ticket.seconds)
         if is_answer(ticket.file):
             self._queue.publish_answer(ticket.digest, result)
 

@@ -20,7 +20,6 @@ from coral_core.jobs.jobs import Cost
 from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence, peak_memory_mb
 from coral_core.lm.requests import Generated, GenerationRequest
 
-
 Done = Callable[[int, tuple[str, ...]], None]
 """Receives the place of a prompt in the request and its completions, one per sample."""
 

@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field
 
@@ -40,25 +40,13 @@ from coral_core.errors import (
     ConfigError,
     CoralError,
     EngineDiedError,
-    EngineError,
     EngineMemoryError,
     EngineTimeOutError,
     ProblemError,
     StoreError,
 )
 from coral_core.frozen import Frozen
-from coral_core.jobs.jobs import (
-    BaseModelIdentity,
-    Digest,
-    Evaluation,
-    EvaluationJob,
-    IdentityJob,
-    QueueName,
-    TestJob,
-    TestResult,
-    TrainedAdapter,
-    TrainingJob,
-)
+from coral_core.jobs.jobs import RANKS, BaseModelIdentity, Digest, JobKind, QueueName, TestResult
 from coral_core.json_object import json_object
 from coral_core.queue.lane_board import LaneBoard, LaneName
 from coral_core.store.store import Kind, Store
@@ -69,41 +57,13 @@ log = logging.getLogger("coral.queue")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", re.ASCII)
 RunId = Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
 """Id of an evolution, which names files and folders of the queue."""
-JobKind = Literal["identity", "training", "evaluation", "test"]
-Job = IdentityJob | TrainingJob | EvaluationJob | TestJob
-Result = BaseModelIdentity | TrainedAdapter | Evaluation | TestResult
 Model = TypeVar("Model", bound=Frozen)
-_JOBS: dict[JobKind, type[Job]] = {
-    "identity": IdentityJob,
-    "training": TrainingJob,
-    "evaluation": EvaluationJob,
-    "test": TestJob,
-}
-RANKS: dict[JobKind, int] = {"identity": 0, "test": 0, "evaluation": 1, "training": 2}
-"""Kind -> rank; lanes take lower ranks first. Evaluations precede trainings, so that results appear early."""
 LARGEST = 999_999
 """The largest `Ticket.size`."""
 MOST_SECONDS = 600_000
 """The longest time limit, in seconds, that a configuration can set for a job (`minutes` of a queue)."""
 LEFT_SECONDS = 30.0
 """Seconds after which a result that is still in the queue counts as uncollected."""
-
-
-def kind_of(job: Job) -> JobKind:
-    """The kind of a job."""
-    return next(kind for kind, type_ in _JOBS.items() if isinstance(job, type_))
-
-
-def queue_of(job: Job) -> QueueName:
-    """The queue that serves a job. Tests need no model and share the lanes of evaluations."""
-    if isinstance(job, IdentityJob):
-        return job.queue
-    return "training" if isinstance(job, TrainingJob) else "evaluation"
-
-
-def size_of(job: Job) -> int:
-    """Relative duration of a training; 0 for other jobs. Longer jobs start first, so that none runs alone at the end."""
-    return job.heavy.rank * len(job.heavy.target_modules) if isinstance(job, TrainingJob) else 0
 
 
 class FailureReason(StrEnum):
@@ -180,21 +140,6 @@ class Ticket(Frozen):
     size: int = Field(0, ge=0, le=LARGEST, description="As `size_of`.")
     alone: bool = Field(False, description="Run with no other job of this queue on the same machine.")
     failures: tuple[Failure, ...] = ()
-
-    def parsed(self) -> Job:
-        """Parse the job.
-
-        Raises:
-            EngineError: the job has another digest than the ticket names.
-            ValidationError: it is no job of its kind.
-        """
-        job = _JOBS[self.kind].model_validate(self.job)
-        if job.digest() != self.digest:
-            raise EngineError(
-                f"{self.kind} {self.digest[:12]}: this lane computes another digest ({job.digest()[:12]}) for the job",
-                remedy="Deploy one version of the code everywhere.",
-            )
-        return job
 
     def after(self, failure: Failure, traceback: str = "") -> "FailedTicket":
         """This ticket with one more failure.

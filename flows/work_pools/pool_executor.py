@@ -23,7 +23,18 @@ from coral_core.config.tree import TrainingPairsConfig
 from coral_core.errors import CoralError, EngineError, StoreError
 from coral_core.execution.attempts import MOST_LOSSES, conclusion, goes_on, next_try
 from coral_core.execution.executor import Executor
-from coral_core.jobs.jobs import BaseModelIdentity, EvaluationJob, IdentityJob, QueueName, TestJob, TrainingJob
+from coral_core.jobs.jobs import (
+    BaseModelIdentity,
+    EvaluationJob,
+    IdentityJob,
+    Job,
+    QueueName,
+    TestJob,
+    TrainingJob,
+    kind_of,
+    queue_of,
+    size_of,
+)
 from coral_core.ledger import Closure, Ledger
 from coral_core.lm.base_model import TINY_NAME, is_rehearsal
 from coral_core.problem_sources import PATHS
@@ -34,13 +45,9 @@ from coral_core.queue.queue import (
     FailedTicket,
     Failure,
     FailureReason,
-    Job,
     JobQueue,
     Ticket,
     is_answer,
-    kind_of,
-    queue_of,
-    size_of,
 )
 from coral_core.store.store import Store
 from flows.prefect_api.prefect_client import retries

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from coral_core.config import RunConfig
 from coral_core.jobs.job_content import job_for_patch
-from coral_core.jobs.jobs import IdentityJob, TestJob
+from coral_core.jobs.jobs import IdentityJob, Job, TestJob, kind_of
 from coral_core.lanes.allowed_paths import ALL, Roots, variable
 from coral_core.lanes.worker import LaneWorker
 from coral_core.ledger import Ledger
-from coral_core.queue.queue import Job, JobQueue, Ticket, kind_of
+from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.store.store import Store
 
 FIXED = "def first_index(values, wanted):\n    return -1\n"
