@@ -151,7 +151,24 @@ def default_lora(base_model: str, modules: Sequence[str] = ()) -> HeavyGenes:
         >>> default_lora("coral-tiny").learning_rate, default_lora("codellama/CodeLlama-7b-hf").learning_rate
         (0.005, 0.0002)
     """
-    tiny = base_model.startswith(("coral-tiny", "rehearsal"))
-    rate = DEFAULT_LORA.learning_rate if tiny else 2e-4
+    rate = DEFAULT_LORA.learning_rate if _is_tiny(base_model) else 2e-4
     targets = tuple(sorted(modules)) or DEFAULT_LORA.target_modules
     return DEFAULT_LORA.model_copy(update={"learning_rate": rate, "target_modules": targets})
+
+
+def usual_learning_rates(base_model: str) -> tuple[float, ...]:
+    """Learning rates that an engineer would try first for a LoRA, ascending; that of `default_lora` is one of them.
+
+    Args:
+        base_model: Name of the base model.
+
+    Example:
+        >>> usual_learning_rates("codellama/CodeLlama-7b-hf")
+        (0.0002, 0.0005, 0.001, 0.002)
+    """
+    return (2e-3, 5e-3, 1e-2, 2e-2) if _is_tiny(base_model) else (2e-4, 5e-4, 1e-3, 2e-3)
+
+
+def _is_tiny(base_model: str) -> bool:
+    """Whether the model is so small that adapters need large learning rates: coral-tiny, or the rehearsal of it."""
+    return base_model.startswith(("coral-tiny", "rehearsal"))

@@ -97,6 +97,10 @@ class SearchConfig(ConfigSection):
         True,
         description="The first genome is the default LoRA decoded greedily (or the nearest that the candidates allow): it is a baseline anyway.",
     )
+    baselines: Literal["quick", "tuned"] = Field(
+        "quick",
+        description="What the champion must beat. quick: the base model and the customary default LoRA; tuned: also the best on the fitness split of 16 usual LoRAs (rank 8 and 16, attention and all modules, four learning rates): at most 16 trainings more.",
+    )
     start_from: Literal["nothing", "last-champion"] = Field(
         "nothing",
         description="last-champion: the first population holds the champion and the survivors of the last finished run of this name in runs; the rest is fresh.",

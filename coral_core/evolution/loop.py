@@ -10,10 +10,11 @@ import contextlib
 import logging
 import statistics
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from coral_core.config import RunConfig
+from coral_core.config.scoring_config import ScoringConfig
 from coral_core.errors import CoralError, StoreError
 from coral_core.evolution.job_runner import JobRunner, Recorder, Steps
 from coral_core.evolution.listener import Listener
@@ -24,22 +25,28 @@ from coral_core.execution.executor import Executor
 from coral_core.genome import Genome, HeavyGenes
 from coral_core.jobs.job_content import split_digest
 from coral_core.jobs.jobs import Evaluation, EvaluationJob
+from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.targets import check_targets, default_lora_of, for_model
 from coral_core.runs.identities import freeze_identities, frozen_identities
 from coral_core.runs.records import (
+    BaselineName,
     BaselineRecord,
     FinalRecord,
     GenerationRecord,
     GenomeRecord,
     HeldOut,
+    LineName,
     Outcome,
     Phase,
     Repeat,
     RunIdentity,
     RunRecord,
     SessionTiming,
+    TunedCandidate,
+    line_names,
 )
 from coral_core.runs.run_folder import BEAT_SECONDS, HistoryWriter, RunFolder
+from coral_core.search import selection
 from coral_core.search.archive import Scored
 from coral_core.search.selection import fitness, hypervolume
 from coral_core.search.strategy import Search, make_search
@@ -47,6 +54,7 @@ from coral_core.store.store import Store
 from coral_core.untrusted import in_a_line
 
 log = logging.getLogger("coral.evolve")
+Result = TypeVar("Result")
 
 
 class NoChampionError(CoralError):
@@ -96,6 +104,7 @@ class Evolution:
         self._jobs: JobRunner
         self._search: Search  # made in `run`, when the modules of the base model are known
         self._default: HeavyGenes
+        self._tuned: HeavyGenes | None = None
         self._first: Sequence[Scored] = ()
         self._champion: Scored | None = None
         self._recorded = sum(isinstance(record, GenerationRecord) for record in folder.history())
@@ -201,16 +210,37 @@ class Evolution:
     # -- baselines -------------------------------------------------------------------------
 
     async def _baselines(self) -> None:
-        """Evaluate the bare base model and the default LoRA, before the search begins."""
+        """Evaluate the bare base model and the LoRAs that the champion must beat, before the search begins."""
         training = asyncio.create_task(self._jobs.trained(self._planner.training(self._default), "default_lora"))
         base = await self._jobs.evaluated(self._planner.evaluation(None), "base_model")
         self._record_baseline("base_model", base)
         self._planner.base_passes = base.passed
         await training
-        tuned = await self._jobs.evaluated(self._planner.evaluation(self._default), "default_lora")
-        self._record_baseline("default_lora", tuned)
+        default = await self._jobs.evaluated(self._planner.evaluation(self._default), "default_lora")
+        self._record_baseline("default_lora", default)
+        if self.config.search.baselines == "tuned":
+            await self._tune()
 
-    def _record_baseline(self, name: Literal["base_model", "default_lora"], evaluation: Evaluation) -> None:
+    async def _tune(self) -> None:
+        """Find the tuned LoRA: the best of the usual ones on the fitness split, by the rule that finds the champion."""
+        grid = tuned_loras(self._planner.base("training"))
+        jobs = [(f"tuned_lora {name}", self._planner.evaluation(heavy)) for name, heavy in grid.items()]
+        evaluations = await _together(self._jobs.evaluated(job, label) for label, job in jobs)
+        candidates = tuple(
+            TunedCandidate(
+                name=name,
+                heavy=heavy,
+                trainable_parameters=evaluation.trainable_parameters,
+                **self._outcome(evaluation),
+            )
+            for (name, heavy), evaluation in zip(grid.items(), evaluations, strict=True)
+        )
+        best = tuned_choice(candidates, self.config.scoring)
+        evaluation = evaluations[candidates.index(best)]
+        self._record_baseline("tuned_lora", evaluation, heavy=best.heavy, candidates=candidates)
+        self._tuned = best.heavy
+
+    def _record_baseline(self, name: BaselineName, evaluation: Evaluation, **tuned: Any) -> None:
         self._history.add(
             BaselineRecord(
                 name=name,
@@ -220,6 +250,7 @@ class Evolution:
                 fitness=self._fitness(evaluation),
                 pass_at_1=evaluation.pass_at_1,
                 infeasible=evaluation.infeasible,
+                **tuned,
             )
         )
         log.info("%s repairs %.0f %% of the fitness bugs", name, 100 * evaluation.pass_at_1)
@@ -229,7 +260,7 @@ class Evolution:
         return None if evaluation.infeasible else fitness(evaluation.scores, self.config.scoring.weights)
 
     def _outcome(self, evaluation: Evaluation) -> dict[str, Any]:
-        """The fields that `GenomeRecord` and `Repeat` share."""
+        """The fields that `GenomeRecord`, `TunedCandidate` and `Repeat` share."""
         return {
             "training_digest": evaluation.training_digest,
             "evaluation_digest": evaluation.evaluation_digest,
@@ -244,12 +275,7 @@ class Evolution:
 
     async def _generation(self, genomes: Sequence[Genome]) -> list[Scored]:
         """Train and evaluate the genomes concurrently; results are in the order of `genomes`."""
-        tasks = [asyncio.create_task(self._scored(genome)) for genome in genomes]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
+        return await _together(self._scored(genome) for genome in genomes)
 
     async def _scored(self, genome: Genome) -> Scored:
         evaluation = await self._jobs.evaluated(self._planner.of(genome), genome.genome_id)
@@ -303,7 +329,7 @@ class Evolution:
     # -- the end ---------------------------------------------------------------------------
 
     async def _held_out(self) -> None:
-        """Evaluate the four lines of the final table on the sealed split, and repeat the champion at the same time."""
+        """Evaluate the lines of the final table on the sealed split, and repeat the champion at the same time."""
         champion, plan = self._search.best(), self._planner
         if champion is None:
             raise NoChampionError(
@@ -311,15 +337,15 @@ class Evolution:
                 remedy="Widen genes.heavy or lower the learning rates.",
             )
         median = self._median_of_first() or champion
-        wanted: list[tuple[Literal["champion", "base_model", "default_lora", "generation_0_median"], str | None, EvaluationJob]] = [
-            ("champion", champion.genome_id, plan.of(champion.genome, "held_out")),
-            ("base_model", None, plan.evaluation(None, split="held_out")),
-            ("default_lora", None, plan.evaluation(self._default, split="held_out")),
-            ("generation_0_median", median.genome_id, plan.of(median.genome, "held_out")),
-        ]  # fmt: skip
+        genomes: dict[LineName, Genome] = {"champion": champion.genome, "generation_0_median": median.genome}
+        adapters = {"base_model": None, "default_lora": self._default, "tuned_lora": self._tuned}
+        jobs: dict[LineName, EvaluationJob] = {
+            name: plan.of(genomes[name], "held_out") if name in genomes else plan.evaluation(adapters[name], None, "held_out")
+            for name in line_names(self.config.search)
+        }  # fmt: skip
         repeats, results = await asyncio.gather(
             self._repeats(champion.genome),
-            asyncio.gather(*(self._jobs.evaluated(job, f"{name} held-out") for name, _, job in wanted)),
+            asyncio.gather(*(self._jobs.evaluated(job, f"{name} held-out") for name, job in jobs.items())),
         )
         problems = plan.problems("held_out")
         retention = {problem.problem_id for problem in problems if problem.retention}
@@ -331,7 +357,7 @@ class Evolution:
                 held_out=tuple(
                     HeldOut(
                         name=name,
-                        genome_id=genome_id,
+                        genome_id=genomes[name].genome_id if name in genomes else None,
                         training_digest=evaluation.training_digest,
                         evaluation_digest=evaluation.evaluation_digest,
                         pass_at_1=evaluation.pass_at_1,
@@ -339,7 +365,7 @@ class Evolution:
                         passed=len(set(evaluation.passed) - retention),
                         bugs=len(problems) - len(retention),
                     )
-                    for (name, genome_id, _), evaluation in zip(wanted, results, strict=True)
+                    for name, evaluation in zip(jobs, results, strict=True)
                 ),
                 repeats=repeats,
             )
@@ -365,6 +391,25 @@ class Evolution:
         job = self._planner.evaluation(champion.heavy, champion.light, "fitness", number)
         evaluation = await self._jobs.evaluated(job, f"{champion.genome_id} repeat {number}")
         return Repeat(replicate=number, **self._outcome(evaluation))
+
+
+def tuned_choice(candidates: Sequence[TunedCandidate], scoring: ScoringConfig) -> TunedCandidate:
+    """The candidate that is the tuned LoRA: the best by the champion rule, or the first when all are infeasible.
+
+    Its score on the fitness split is the best of many and biased upwards, as the champion's; that on the held-out split
+    is not, so it is trained once.
+    """
+    return selection.champion([each for each in candidates if not each.infeasible], scoring) or candidates[0]
+
+
+async def _together(coroutines: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Run all `coroutines` concurrently; results are in their order. The first error ends the others."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _beside(work: Coroutine[Any, Any, None], *endless: Coroutine[Any, Any, None]) -> None:

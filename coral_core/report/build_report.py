@@ -28,12 +28,14 @@ from coral_core.report.content import (
     Repeats,
     Report,
     Spending,
+    TunedLine,
 )
 from coral_core.report.failures import failed_jobs, failed_tries
 from coral_core.report.gene_importance import gene_effects, searched
 from coral_core.report.history_records import History
 from coral_core.report.operators import operator_lines
-from coral_core.report.paired import compare
+from coral_core.report.paired import compare, share_interval
+from coral_core.report.wording import NAMES
 from coral_core.runs.records import BaselineRecord, GenomeRecord
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.sessions import WorkDone, run_state
@@ -43,15 +45,15 @@ TOO_GOOD = 0.9
 """Pass@1 on the fitness bugs above which a base model is too good for the problems."""
 TOO_BAD = 0.02
 """Pass@1 up to which base model and default LoRA are too bad for the problems."""
-RIVALS = ("base_model", "default_lora", "generation_0_median")
-COMPARED = ("champion", "base_model", "default_lora")
+RIVALS = ("base_model", "default_lora", "tuned_lora", "generation_0_median")
+COMPARED = ("champion", "base_model", "default_lora", "tuned_lora")
 """Lines of the final table for which verdicts are counted by outcome and by bug class."""
 ANSWERS = {
-    "better": "The search helped: the champion repairs more held-out bugs than the default LoRA",
-    "worse": "The search did not help: the champion repairs fewer held-out bugs than the default LoRA",
+    "better": "The search helped: the champion repairs more held-out bugs than the {rival}",
+    "worse": "The search did not help: the champion repairs fewer held-out bugs than the {rival}",
     "not distinguishable": "The search is not shown to have helped: on the held-out bugs the champion is not distinguishable "
-    "from the default LoRA",
-    "unknown": "An evaluation has left the store, so there is no paired test of the champion against the default LoRA",
+    "from the {rival}",
+    "unknown": "An evaluation has left the store, so there is no paired test of the champion against the {rival}",
 }
 Evaluations = Mapping[str, Evaluation]
 """Name of a line in the final table -> held-out evaluation; those no longer in the store are left out."""
@@ -97,9 +99,13 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         seconds=work.seconds,
         counts=work.counts,
         totals=work.totals,
+        stages=work.stage_costs,
         champion=_contender(history, store, evaluations, "champion"),
         base_model=_contender(history, store, evaluations, "base_model"),
         default_lora=_contender(history, store, evaluations, "default_lora"),
+        tuned_lora=_contender(history, store, evaluations, "tuned_lora"),
+        baselines=config.search.baselines,
+        tuned=_tuned(history),
         generation_0_median=_contender(history, store, evaluations, "generation_0_median"),
         gaps=gaps,
         generations=_generations(history),
@@ -116,7 +122,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         held_out_openings=final.held_out_openings if final else None,
         base_check=base_check(history.baselines),
         previous=_previous(folder, history),
-        answer=_answer(history, gaps.champion_minus_default_lora, evaluations),
+        answer=_answer(history, gaps, evaluations),
         searched=searched(history, config.genes, config.search),
         repeats=_repeats(history),
         genes=gene_effects(history, config.genes) if why else (),
@@ -167,12 +173,13 @@ def _contender(history: History, store: Store, evaluations: Evaluations, name: s
     more: dict[str, Any] = {}
     if isinstance(record, BaselineRecord):
         trained = store.read_adapter(record.training_digest)
-        unknown = None if name == "default_lora" else 0
+        unknown = 0 if name == "base_model" else None
         more["trainable_parameters"] = trained.trainable_parameters if trained else unknown
     line, evaluation = history.held_out(name), evaluations.get(name)
     if line is not None and not (evaluation and evaluation.infeasible):  # a failure is no score
         more |= {
             "held_out_pass_at_1": line.pass_at_1,
+            "held_out_interval": share_interval(line.pass_at_1, line.bugs) if line.bugs else None,
             "held_out_scores": line.scores,
             "held_out_repaired": line.passed,
             "held_out_bugs": line.bugs,
@@ -194,24 +201,26 @@ def _gaps(history: History, evaluations: Evaluations) -> Gaps:
     return Gaps(**gaps)
 
 
-def _answer(history: History, gap: Gap | None, evaluations: Evaluations) -> Answer:
-    """Did the search help? The champion against the default LoRA on the held-out bugs."""
-    for name in ("champion", "default_lora"):
+def _answer(history: History, gaps: Gaps, evaluations: Evaluations) -> Answer:
+    """Did the search help? The champion against the strongest LoRA that was tried by hand, on the held-out bugs."""
+    key = "tuned_lora" if "tuned_lora" in history.baselines else "default_lora"
+    gap: Gap | None = getattr(gaps, f"champion_minus_{key}")
+    for name in ("champion", key):
         if (evaluation := evaluations.get(name)) is not None and evaluation.infeasible:
-            contender = name.replace("_lora", " LoRA")
-            text = (
-                f"Nothing can be compared: the {contender} has no score on the held-out bugs ({evaluation.infeasible})."
-            )
+            text = f"Nothing can be compared: the {NAMES[name]} has no score on the held-out bugs ({evaluation.infeasible})."
             return Answer(verdict="unknown", text=text)
-    champion, default = history.held_out("champion"), history.held_out("default_lora")
-    if gap is None or champion is None or default is None:
+    champion, default, rival = (history.held_out(name) for name in ("champion", "default_lora", key))
+    if gap is None or champion is None or default is None or rival is None:
         return Answer(verdict="unknown", text="The held-out split has not been opened, so nothing is decided yet.")
     if champion.evaluation_digest == default.evaluation_digest:
         text = "The search found nothing better than what it started from: the champion is the default LoRA itself."
         return Answer(verdict="default LoRA itself", text=text)
-    text = f"{ANSWERS[gap.verdict]} ({100 * gap.difference:+.1f} points)."
-    if champion.training_digest == default.training_digest:
-        text += " Its adapter is the default LoRA's own; only the decoding differs."
+    text = f"{ANSWERS[gap.verdict].format(rival=NAMES[key])} ({100 * gap.difference:+.1f} points)."
+    if champion.training_digest == rival.training_digest:
+        same = champion.evaluation_digest == rival.evaluation_digest
+        text += (
+            f" Its adapter is the {NAMES[key]}'s own; {'the decoding, too' if same else 'only the decoding differs'}."
+        )
     if len(history.generations) > 1 and history.generations[0].best == history.champion:
         text += f" {history.champion} was there in the first generation: breeding improved nothing."
     return Answer(verdict=gap.verdict, text=text)
@@ -252,6 +261,15 @@ def _lineage(history: History) -> tuple[Ancestor, ...]:
     return tuple(_from(Ancestor, _flat(record)) for record in ordered)
 
 
+def _tuned(history: History) -> tuple[TunedLine, ...]:
+    """Candidates for the tuned LoRA, fittest first; those without a score last."""
+    found = history.baselines.get("tuned_lora")
+    if found is None:
+        return ()
+    lines = [_from(TunedLine, dict(each), chosen=each.heavy == found.heavy) for each in found.candidates]
+    return tuple(sorted(lines, key=lambda line: (line.fitness is None, -(line.fitness or 0.0), line.name)))
+
+
 def _bug_classes(evaluations: Evaluations) -> tuple[BugClassLine, ...]:
     members: dict[str, set[str]] = {}
     for record in next(iter(evaluations.values())).records if evaluations else ():
@@ -278,21 +296,23 @@ def _outcomes(evaluation: Evaluation) -> dict[str, int]:
 def base_check(baselines: Mapping[str, BaselineRecord]) -> BaseCheck:
     """Whether the base model suits the problems.
 
-    It is too good if little is left to repair, and too bad if the default LoRA repairs next to nothing either.
+    It is too good if little is left to repair, and too bad if the tuned LoRA (the default LoRA where none was tuned)
+    repairs next to nothing either.
     """
-    base, tuned = baselines.get("base_model"), baselines.get("default_lora")
+    key = "tuned_lora" if "tuned_lora" in baselines else "default_lora"
+    base, adapter, name = baselines.get("base_model"), baselines.get(key), NAMES[key]
     if base is None:
         return BaseCheck(verdict="unknown", text="The base model has not been evaluated yet.")
     rates = f"The base model alone repairs {base.pass_at_1:.0%} of the fitness bugs"
-    if tuned is not None and not tuned.infeasible:
-        rates += f", the default LoRA {tuned.pass_at_1:.0%}"
+    if adapter is not None and not adapter.infeasible:
+        rates += f", the {name} {adapter.pass_at_1:.0%}"
     if base.pass_at_1 > TOO_GOOD:
         text = f"{rates}: little is left for an adapter. Choose harder problems."
         return BaseCheck(verdict="too good", text=text)
-    if base.pass_at_1 > TOO_BAD or (tuned is not None and not tuned.infeasible and tuned.pass_at_1 > TOO_BAD):
+    if base.pass_at_1 > TOO_BAD or (adapter is not None and not adapter.infeasible and adapter.pass_at_1 > TOO_BAD):
         return BaseCheck(verdict="usable", text=f"{rates}: adapters can be told apart.")
-    if tuned is None or tuned.infeasible:
-        text = f"{rates}. Whether that is too little is decided by the default LoRA, which has no score."
+    if adapter is None or adapter.infeasible:
+        text = f"{rates}. Whether that is too little is decided by the {name}, which has no score."
         return BaseCheck(verdict="unknown", text=text)
     text = (
         f"{rates}: too little to tell adapters apart. Choose easier problems, more training, or a stronger base model."

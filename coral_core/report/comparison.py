@@ -27,6 +27,8 @@ class Side(Frozen):
     edition: int
     base_model_name: str
     champion: Contender | None
+    default_lora: Contender | None
+    tuned_lora: Contender | None
     repeats: Repeats | None
     generations: tuple[GenerationLine, ...]
     totals: Totals

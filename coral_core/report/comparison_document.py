@@ -54,6 +54,8 @@ def _champion(side: Side) -> dict[str, str]:
         "seed, edition": f"{side.seed}, {side.edition}",
         "champion": champion.genome_id or "–",
         "held-out bugs repaired": with_count(champion),
+        "by the default LoRA": with_count(side.default_lora or Contender()),
+        "by the tuned LoRA": with_count(side.tuned_lora or Contender()),
         "fitness bugs repaired": share(champion.fitness_pass_at_1),
         "fitness": number(champion.fitness),
         "mean fitness with other seeds": number(side.repeats.mean_fitness if side.repeats else None),

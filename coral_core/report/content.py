@@ -10,13 +10,13 @@ from pydantic import Field
 
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.runs.sessions import Counts, RunState, Totals
+from coral_core.runs.sessions import Counts, RunState, StageCost, Totals
 
 
 class Contender(Frozen):
     """The champion or one of its baselines."""
 
-    genome_id: str | None = Field(None, description="Null for base_model and default_lora.")
+    genome_id: str | None = Field(None, description="Null for base_model, default_lora and tuned_lora.")
     heavy: HeavyGenes | None = Field(None, description="Heavy genes, where history holds them.")
     light: LightGenes | None = Field(None, description="Light genes, where history holds them.")
     fitness: float | None = Field(None, description="Weighted sum of the scores on the fitness split.")
@@ -27,6 +27,9 @@ class Contender(Frozen):
     )
     held_out_scores: dict[str, float] = Field(
         default_factory=dict, description="Objective -> [0, 1] on the held-out split."
+    )
+    held_out_interval: tuple[float, float] | None = Field(
+        None, description="95 % interval of held_out_pass_at_1 (Wilson)."
     )
     held_out_repaired: int | None = Field(None, description="Held-out bugs repaired by the first sample.")
     held_out_bugs: int | None = Field(
@@ -62,6 +65,7 @@ class Gaps(Frozen):
 
     champion_minus_base_model: Gap | None = None
     champion_minus_default_lora: Gap | None = None
+    champion_minus_tuned_lora: Gap | None = None
     champion_minus_generation_0_median: Gap | None = None
 
 
@@ -131,6 +135,7 @@ class BugClassLine(Frozen):
     champion: int | None
     base_model: int | None
     default_lora: int | None
+    tuned_lora: int | None
 
 
 class BaseCheck(Frozen):
@@ -154,7 +159,9 @@ class PreviousRun(Frozen):
 
 
 class Answer(Frozen):
-    """Did the search help? The champion against the default LoRA on the held-out bugs; unknown before the end."""
+    """Did the search help? The champion against the tuned LoRA, or the default LoRA where none was tuned, on the held-out
+    bugs; unknown before the end.
+    """
 
     verdict: Literal["better", "worse", "not distinguishable", "default LoRA itself", "unknown"]
     text: str
@@ -202,6 +209,17 @@ class Repeats(Frozen):
     mean_pass_at_1: float | None
     sd_pass_at_1: float | None
     above_default: int | None = Field(description="Repeats with a fitness above the default LoRA's.")
+
+
+class TunedLine(Frozen):
+    """One candidate for the tuned LoRA, on the fitness split."""
+
+    name: str
+    heavy: HeavyGenes
+    fitness: float | None
+    pass_at_1: float | None
+    infeasible: str | None
+    chosen: bool = Field(description="Whether it is the tuned LoRA.")
 
 
 class Level(Frozen):
@@ -309,9 +327,13 @@ class Report(Frozen):
     seconds: float = Field(description="Wall clock of the latest session.")
     counts: Counts
     totals: Totals
+    stages: tuple[StageCost, ...] = Field((), description="Cost of baselines, search and held-out split.")
     champion: Contender | None = Field(description="Champion (so far); null before the first generation has ended.")
     base_model: Contender | None
-    default_lora: Contender | None
+    default_lora: Contender | None = Field(description="The customary LoRA: rank 8, alpha 16, one learning rate.")
+    tuned_lora: Contender | None = Field(None, description="The best of `tuned`; null without search.baselines: tuned.")
+    baselines: Literal["quick", "tuned"] = Field("quick", description="search.baselines.")
+    tuned: tuple[TunedLine, ...] = Field((), description="Candidates for the tuned LoRA, fittest first.")
     generation_0_median: Contender | None = Field(description="Genome of median fitness in the first generation.")
     gaps: Gaps
     generations: tuple[GenerationLine, ...]
@@ -321,7 +343,7 @@ class Report(Frozen):
     lineage: tuple[Ancestor, ...] = Field(description="Ancestors of the champion, oldest first, itself last.")
     bug_classes: tuple[BugClassLine, ...] = Field(description="Held-out split by bug class; empty before the end.")
     outcomes: dict[str, dict[str, int]] = Field(
-        description="champion, base_model, default_lora -> outcome of the judge -> held-out problems (first samples)."
+        description="champion, base_model, default_lora, tuned_lora -> outcome of the judge -> held-out problems (first samples)."
     )
     held_out_openings: int | None = Field(description="Times the sealed split was evaluated.")
     base_check: BaseCheck

@@ -63,6 +63,24 @@ def interval(wins: int, losses: int, bugs: int) -> tuple[float, float]:
     return max(-1.0, difference - spread), min(1.0, difference + spread)
 
 
+def share_interval(share: float, bugs: int) -> tuple[float, float]:
+    """95 % interval of a share of repaired bugs (Wilson 1927).
+
+    Args:
+        share: Repaired bugs, in [0, 1].
+        bugs: All bugs, at least 1.
+
+    Example:
+        >>> low, high = share_interval(5 / 16, 16)
+        >>> f"{low:.2f} to {high:.2f}"
+        '0.14 to 0.56'
+    """
+    z = 1.959964
+    centre, denominator = share + z * z / (2 * bugs), 1 + z * z / bugs
+    half = z * math.sqrt(share * (1 - share) / bugs + z * z / (4 * bugs * bugs))
+    return max(0.0, (centre - half) / denominator), min(1.0, (centre + half) / denominator)
+
+
 def mean_interval(differences: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean of paired differences in [-1, 1] (normal approximation)."""
     mean = statistics.fmean(differences)

@@ -1,4 +1,4 @@
-"""The champion's patches on the held-out problems: diff, verdict, and whether base model and default LoRA pass too.
+"""The champion's patches on the held-out problems: diff, verdict, and whether the baselines pass too.
 
 A patch is untrusted text from a model. This module never runs it; each writer escapes it.
 """
@@ -43,7 +43,7 @@ def held_out_patches(report: Report, store: Store, config: RunConfig) -> Section
     if evaluation is None:
         return None
     problems, note = _problems(report, config)
-    rivals = {"base_model": report.base_model, "default_lora": report.default_lora}
+    rivals = {"base_model": report.base_model, "default_lora": report.default_lora, "tuned_lora": report.tuned_lora}
     passed = {name: set(found.passed) for name, rival in rivals.items() if (found := _evaluation(rival, store))}
     groups: dict[str, list[Patch]] = {title: [] for title in GROUPS}
     for record in evaluation.records[:MOST]:

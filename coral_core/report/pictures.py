@@ -63,7 +63,7 @@ def draw_curves(
     Args:
         curves: Name -> one value per generation; None leaves a gap. At most three curves are drawn.
         label: Label of the y axis.
-        levels: Name -> value of a horizontal line; None: no line. At most two lines are drawn.
+        levels: Name -> value of a horizontal line; None: no line. At most three lines are drawn.
 
     Returns:
         A PNG.
@@ -76,7 +76,7 @@ def draw_curves(
         if points:
             small = 5 if count <= 25 else 0
             axes.plot(*zip(*points, strict=True), style, color=colour, label=name, markersize=small, linewidth=1.6)
-    for (name, value), style in zip(levels.items(), ("-.", ":"), strict=False):
+    for (name, value), style in zip(levels.items(), ("-.", ":", "--"), strict=False):
         if value is not None:
             axes.axhline(value, color=GREEN, linestyle=style, linewidth=1.1, label=name)
     axes.set_xlabel("generation")

@@ -7,7 +7,7 @@ cannot distinguish from noise is labelled so.
 from functools import partial
 from shlex import quote
 
-from coral_core.report.content import PreviousRun, Report
+from coral_core.report.content import Gap, PreviousRun, Report
 from coral_core.report.document import (
     Answer,
     Block,
@@ -35,11 +35,13 @@ from coral_core.report.wording import (
     number,
     plural,
     share,
+    span,
     splits_text,
     state_text,
     whole,
     with_count,
 )
+from coral_core.runs.records import Phase
 from coral_core.runs.run_reader import ParetoPoint
 
 TONES = {"better": "better", "worse": "worse", "not distinguishable": "noise", "default LoRA itself": "noise"}
@@ -54,6 +56,13 @@ MEANINGS = {
     "time-out": "it ran out of work or time",
     "crash": "its top level raised, its process ended early, or it answered what the judge does not read",
 }
+BASELINES = {
+    "quick": "The default LoRA is the customary one (search.baselines: quick). A LoRA with tuned rank, modules and learning rate was not tried; it may be stronger.",
+    "tuned": "The default LoRA is the customary one. The tuned LoRA is the best of those below on the fitness split (search.baselines: tuned).",
+}
+PARTS = {
+    Phase.BASELINES: "baselines", Phase.SEARCHING: "search", Phase.HELD_OUT: "held-out split and seed repeats"
+}  # fmt: skip
 MAIN_SCORES = ("bugfix", "retention", "cost")
 
 
@@ -124,11 +133,15 @@ def _searched(report: Report) -> Section:
 
 def _won(report: Report) -> Section:
     champion = report.champion
-    columns = ("<", "held-out bugs", "fitness bugs", "fitness", "trainable parameters", "<genome")
+    columns = ("<", "held-out bugs", "95 % interval", "p", "fitness bugs", "fitness", "trainable parameters", "<genome")
     rows = [
-        (name, with_count(found), share(found.fitness_pass_at_1), number(found.fitness),
-         whole(found.trainable_parameters), found.genome_id or "–")
+        (name, with_count(found), span(found.held_out_interval), _p_value(report, name), share(found.fitness_pass_at_1),
+         number(found.fitness), whole(found.trainable_parameters), found.genome_id or "–")
         for name, found in contenders(report)
+    ]  # fmt: skip
+    tuned = [
+        (line.name + (" (chosen)" if line.chosen else ""), share(line.pass_at_1), number(line.fitness), heavy_text(line.heavy), line.infeasible or "")
+        for line in report.tuned
     ]  # fmt: skip
     genes: Parts = ()
     scores: list[tuple[str, str, str]] = []
@@ -139,10 +152,19 @@ def _won(report: Report) -> Section:
         held_out = champion.held_out_scores
         scores = [(name, number(value), number(held_out.get(name))) for name, value in sorted(champion.scores.items())]
     return Section("won", "What won, and against what", blocks(
-        Table("Champion and what it must beat, bugs repaired", columns, rows, "champion"),
+        Table("Champion and what it must beat, bugs repaired (p: the champion against it)", columns, rows, "champion"),
+        text(BASELINES[report.baselines]),
+        Table("Candidates for the tuned LoRA, on the fitness split", ("<candidate", "fitness bugs", "fitness", "<<heavy genes", "<infeasible"), tuned, folded=True),
         text(*genes),
         Table("The champion's scores", ("<objective", "fitness split", "held-out split"), scores),
     ))  # fmt: skip
+
+
+def _p_value(report: Report, name: str) -> str:
+    """p of the champion against the contender with this name in texts; a dash where there is no test."""
+    keys = {text: key for key, text in NAMES.items()}
+    gap: Gap | None = getattr(report.gaps, f"champion_minus_{keys[name]}", None)
+    return "–" if gap is None or gap.p_value is None else f"{gap.p_value:.2g}"
 
 
 def _sure(report: Report) -> Section:
@@ -197,7 +219,8 @@ def _progress(report: Report) -> Section:
         bugfix, retention, cost = (genome.scores.get(name, 0.0) for name in MAIN_SCORES)
         shown = (genome.fitness or 0.0, genome.trainable_parameters, genome.on_front)
         points.append(ParetoPoint(genome.genome_id, bugfix, retention, cost, *shown))
-    baselines = {NAMES[key]: found.fitness for key in ("default_lora", "base_model") if (found := getattr(report, key))}
+    keys = ("tuned_lora", "default_lora", "base_model")
+    baselines = {NAMES[key]: found.fitness for key in keys if (found := getattr(report, key))}
     champion = report.champion.genome_id if report.champion else None
     spread = f"Bugfix against trainable parameters of {plural(len(points), 'genome')}, {len(front)} of them on the Pareto front"
     pictures = (
@@ -272,12 +295,12 @@ def _verdicts(report: Report) -> Section:
     judged = [key for key in NAMES if key in report.outcomes]
     words = sorted({word for counts in report.outcomes.values() for word in counts})
     outcomes = [(word, *(report.outcomes[key].get(word, 0) for key in judged)) for word in words]
+    repaired = ["champion", "base_model", "default_lora", *(["tuned_lora"] if report.tuned_lora else [])]
     classes = [
-        (line.bug_class, line.bugs, *map(whole, (line.champion, line.base_model, line.default_lora)))
-        for line in report.bug_classes
+        (line.bug_class, line.bugs, *(whole(getattr(line, key)) for key in repaired)) for line in report.bug_classes
     ]
     return Section("ends", "Verdicts and bug classes", blocks(
-        Table("Held-out bugs repaired, by class", ("<bug class", "bugs", "champion", "base model", "default LoRA"), classes),
+        Table("Held-out bugs repaired, by class", ("<bug class", "bugs", *(NAMES[key] for key in repaired)), classes),
         Table("Verdicts of the judge on held-out problems (first samples)", ("<outcome", *(NAMES[key] for key in judged)), outcomes),
         Facts([(word, meaning) for word, meaning in MEANINGS.items() if word in words]),
     ))  # fmt: skip
@@ -304,6 +327,10 @@ def _cost(report: Report) -> Section:
             f"{report.seconds:,.0f} s and did {plural(own.trainings, 'training')} and {plural(own.evaluations, 'evaluation')} itself; "
             "the rest was in the store."
         ),
+        Table("Work of this run by part; what other runs had put into the store cost nothing here", ("<", "trainings", "evaluations", "lane seconds", "CPU seconds"), [
+            (PARTS[stage.phase], stage.trainings, stage.evaluations, f"{stage.seconds:,.0f}", f"{stage.cpu_seconds:,.0f}")
+            for stage in report.stages
+        ]),
         Table("Lanes, by the store's ledger", ("<", "this run", "limit"), rows),
         text(lanes.problem, style="bad") if lanes else None,
     ))  # fmt: skip

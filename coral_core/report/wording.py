@@ -8,6 +8,7 @@ NAMES = {
     "champion": "champion",
     "base_model": "base model",
     "default_lora": "default LoRA",
+    "tuned_lora": "tuned LoRA",
     "generation_0_median": "median of generation 0",
 }
 """Key of the final table -> name in texts."""
@@ -25,6 +26,15 @@ def share(value: float | None) -> str:
 def number(value: float | None) -> str:
     """A score with three digits; a dash when it is not known."""
     return "–" if value is None else f"{value:.3f}"
+
+
+def span(interval: tuple[float, float] | None) -> str:
+    """An interval of a share in percent; a dash when it is not known.
+
+    >>> span((0.051, 0.1))
+    '5.1% to 10.0%'
+    """
+    return "–" if interval is None else f"{share(interval[0])} to {share(interval[1])}"
 
 
 def whole(value: int | None) -> str:

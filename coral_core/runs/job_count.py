@@ -7,9 +7,10 @@ store, and when the search ends before its last generation.
 from dataclasses import dataclass
 
 from coral_core.config import RunConfig
+from coral_core.lm.baselines import MOST_TUNED
 
 FINAL_TABLE = 4
-"""Evaluations of the held-out split: champion, base model, default LoRA, median of generation 0."""
+"""Evaluations of the held-out split: champion, base model, default LoRA, median of generation 0; the tuned LoRA is a fifth."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class JobPlan:
     """Jobs that a run needs at most, by stage.
 
     Attributes:
-        baselines: Jobs of the bare base model and of the default LoRA.
+        baselines: Jobs of the bare base model, of the default LoRA, and of the candidates for the tuned LoRA.
         first_generation: Jobs of generation 0.
         later_generation: Jobs of each later generation.
         after_search: Jobs of the final table and of the repeats of the champion.
@@ -83,10 +84,11 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
     fresh = search.population - (search.elites if search.strategy == "evolution" else 0)
     monitored = 1 if config.problems.monitor else 0
     trainings = search.population if first_adapters is None else first_adapters
+    tuned = search.baselines == "tuned"
     return JobPlan(
-        baselines=JobCount(trainings=1, evaluations=2),
+        baselines=JobCount(1, 2) + JobCount(1, 1) * (MOST_TUNED if tuned else 0),
         first_generation=JobCount(trainings, search.population + monitored),
         later_generation=JobCount(fresh, fresh + monitored),
-        after_search=JobCount(search.champion_repeats, FINAL_TABLE + search.champion_repeats),
+        after_search=JobCount(search.champion_repeats, FINAL_TABLE + tuned + search.champion_repeats),
         generations=search.generations,
     )

@@ -19,7 +19,7 @@ from coral_core.frozen import Frozen
 from coral_core.ledger import Closure, Ledger, Remedy, Standing
 from coral_core.queue.queue import JobQueue
 from coral_core.runs.job_count import plan_jobs
-from coral_core.runs.records import JobFailure, JobKind, Phase, SessionTiming, Timing
+from coral_core.runs.records import JobFailure, JobKind, Phase, SessionTiming, Timing, baseline_names
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.run_reader import GenerationDetail, KnownGenome, ParetoPoint, RunReading
 from coral_core.runs.sessions import RunState, run_state
@@ -140,7 +140,7 @@ class Progress(Frozen):
     generations: int = Field(description="Generations at most.")
     best: KnownGenome | None = Field(description="Fittest genome so far; at the end the champion.")
     baselines: dict[str, float | None] = Field(
-        description="base_model, default_lora -> share of the fitness bugs repaired."
+        description="base_model, default_lora, tuned_lora -> share of the fitness bugs repaired."
     )
     population: Population
     trainings: Tally
@@ -179,7 +179,7 @@ class LaneUse(Frozen):
 class ProgressInFull(Progress):
     """`Progress` with the details that tables and pictures of artifacts and report show."""
 
-    baseline_fitness: dict[str, float | None] = Field(description="base_model, default_lora -> fitness.")
+    baseline_fitness: dict[str, float | None] = Field(description="base_model, default_lora, tuned_lora -> fitness.")
     by_generation: tuple[GenerationDetail, ...]
     leaders: tuple[Leader, ...] = Field(description="The 20 fittest, fittest first.")
     points: tuple[ParetoPoint, ...] = Field(description="All genomes of finished generations that have scores.")
@@ -279,9 +279,14 @@ def _phase(reading: RunReading) -> Phase:
     done = len(reading.generations)
     if done >= reading.config.search.generations or (done and (Phase.HELD_OUT, None) in reading.work.finished):
         return Phase.HELD_OUT
-    if len(reading.baselines) == 2:
+    if _has_baselines(reading):
         return Phase.SEARCHING
     return Phase.BASELINES if reading.work.latest else Phase.STARTING
+
+
+def _has_baselines(reading: RunReading) -> bool:
+    """Whether all baselines are in the history."""
+    return len(reading.baselines) == len(baseline_names(reading.config.search))
 
 
 def _jobs_left(reading: RunReading) -> int:
@@ -290,7 +295,7 @@ def _jobs_left(reading: RunReading) -> int:
         return 0
     plan, done, finished = plan_jobs(reading.config), len(reading.generations), reading.work.finished
     stages = [
-        (plan.baselines.total, finished.get((Phase.BASELINES, None), ())),
+        (0 if _has_baselines(reading) else plan.baselines.total, finished.get((Phase.BASELINES, None), ())),
         (plan.after_search.total, finished.get((Phase.HELD_OUT, None), ())),
     ]
     if done < plan.generations:

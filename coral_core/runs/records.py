@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from coral_core.config.tree import SearchConfig
 from coral_core.frozen import Frozen
-from coral_core.genome import Genome
+from coral_core.genome import Genome, HeavyGenes
 from coral_core.jobs.jobs import AdapterDigest, BaseModelIdentity, Cost, Digest
 from coral_core.problems.problem import Split
 
@@ -80,18 +81,66 @@ class RunRecord(Frozen):
         return evaluation if training == evaluation else f"training: {training}; evaluation: {evaluation}"
 
 
+BaselineName = Literal["base_model", "default_lora", "tuned_lora"]
+LineName = Literal["champion", "base_model", "default_lora", "tuned_lora", "generation_0_median"]
+"""Name of a line of the final table."""
+
+
+def baseline_names(search: SearchConfig) -> tuple[BaselineName, ...]:
+    """The baselines of a run, in the order of their records.
+
+    Example:
+        >>> baseline_names(SearchConfig(baselines="tuned"))
+        ('base_model', 'default_lora', 'tuned_lora')
+    """
+    return (
+        ("base_model", "default_lora", "tuned_lora") if search.baselines == "tuned" else ("base_model", "default_lora")
+    )
+
+
+def line_names(search: SearchConfig) -> tuple[LineName, ...]:
+    """The lines of a run's final table, in their order."""
+    return ("champion", *baseline_names(search), "generation_0_median")
+
+
+class TunedCandidate(Frozen):
+    """One candidate for the tuned LoRA, on the fitness split."""
+
+    name: str = Field(description="Unique in its grid: `r8 attention lr 0.0002`.")
+    heavy: HeavyGenes
+    training_digest: AdapterDigest
+    evaluation_digest: Digest
+    scores: dict[str, Share] = Field(description="Empty when infeasible.")
+    fitness: Number | None
+    pass_at_1: Share | None
+    infeasible: str | None = None
+    reason: str = ""
+    trainable_parameters: int = Field(0, ge=0)
+
+    @property
+    def genome_id(self) -> str:
+        """The name under which the champion rule breaks ties."""
+        return self.name
+
+
 class BaselineRecord(Frozen):
     """Scores of a baseline on the fitness split."""
 
     type: Literal["baseline"] = "baseline"
     schema_version: int = SCHEMA_VERSION
-    name: Literal["base_model", "default_lora"]
+    name: BaselineName
     training_digest: AdapterDigest
     evaluation_digest: Digest
     scores: dict[str, Share]
     fitness: Number | None
     pass_at_1: Share
     infeasible: str | None = None
+    heavy: HeavyGenes | None = Field(
+        None, exclude_if=lambda heavy: heavy is None, description="Genes of the tuned LoRA; left out for the others."
+    )
+    candidates: tuple[TunedCandidate, ...] = Field(
+        (), exclude_if=lambda found: not found, description="Candidates for the tuned LoRA; left out for the others."
+    )
 
 
 class GenomeRecord(Frozen):
@@ -128,7 +177,7 @@ class GenerationRecord(Frozen):
 class HeldOut(Frozen):
     """One line of the final table."""
 
-    name: Literal["champion", "base_model", "default_lora", "generation_0_median"]
+    name: LineName
     genome_id: str | None = None
     training_digest: AdapterDigest
     evaluation_digest: Digest

@@ -78,6 +78,8 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     # the defaults of keys that were added later are left out, so that earlier runs keep their ids
     if config.search.start_from == "nothing":
         del data["search"]["start_from"]
+    if config.search.baselines == "quick":
+        del data["search"]["baselines"]
     if config.base_model.attention == "auto":
         del data["base_model"]["attention"]
     if config.genes.heavy.scaling == ("lora",):

@@ -49,6 +49,16 @@ class Totals(Frozen):
     tokens: int = Field(description="Tokens trained on and generated.")
 
 
+class StageCost(Frozen):
+    """What a run did itself in one phase, all its sessions together; results found in the store cost nothing."""
+
+    phase: Phase
+    trainings: int
+    evaluations: int
+    seconds: float = Field(description="Seconds of work in lanes.")
+    cpu_seconds: float = Field(description="CPU seconds of engines and judges.")
+
+
 @dataclass(slots=True)
 class JobSums:
     """Sums over the jobs of one kind."""
@@ -73,6 +83,7 @@ class WorkDone:
         jobs: Kind -> sums over all sessions.
         session: Kind -> sums over the latest session.
         phases: Wall-clock seconds of each phase, all sessions together.
+        stages: Phase -> kind -> sums over all sessions.
         finished: (phase, generation) -> digests of its finished jobs; kept for the latest generations only.
         spans: Generation -> Unix times at which its work began and ended; generations found whole in the store are left out.
         busy: Kind -> start and end of each job in turn (Unix time), of the latest session that did any job.
@@ -87,6 +98,7 @@ class WorkDone:
         self.jobs = _sums()
         self.session = _sums()
         self.phases = dict.fromkeys((Phase.BASELINES, Phase.SEARCHING, Phase.HELD_OUT), 0.0)
+        self.stages: dict[Phase, dict[JobKind, JobSums]] = {phase: _sums() for phase in self.phases}
         self.finished: dict[tuple[Phase, int | None], set[str]] = {}
         self.spans: dict[int, tuple[float, float]] = {}
         self.busy: dict[JobKind, array[float]] = {"training": array("d"), "evaluation": array("d")}
@@ -129,6 +141,20 @@ class WorkDone:
             tokens=training.tokens + evaluation.tokens,
         )
 
+    @property
+    def stage_costs(self) -> tuple[StageCost, ...]:
+        """Cost of each phase, in their order."""
+        return tuple(
+            StageCost(
+                phase=phase,
+                trainings=sums["training"].done,
+                evaluations=sums["evaluation"].done,
+                seconds=sum(kind.seconds for kind in sums.values()),
+                cpu_seconds=sum(kind.cpu_seconds for kind in sums.values()),
+            )
+            for phase, sums in self.stages.items()
+        )
+
     def error(self, state: RunState) -> str:
         """Error that ended the latest session of a run in `state`; empty unless the state is failed."""
         return self.ended.error if self.ended is not None and state is RunState.FAILED else ""
@@ -156,7 +182,7 @@ class WorkDone:
 
     def _add(self, job: JobTiming) -> None:
         began, place = job.finished - job.cost.seconds, (job.phase, job.generation)
-        for sums in (self.jobs[job.kind], self.session[job.kind]):
+        for sums in (self.jobs[job.kind], self.session[job.kind], self.stages[job.phase][job.kind]):
             sums.found += job.cached
             sums.done += not job.cached
             sums.seconds += job.cost.seconds

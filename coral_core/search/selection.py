@@ -7,7 +7,7 @@ and then crowding decide.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import moocore
 import numpy as np
@@ -18,6 +18,20 @@ from coral_core.search.archive import Entry, Scored
 
 Scores = Mapping[str, float]
 R = TypeVar("R", Scored, Entry)
+
+
+class Rated(Protocol):
+    """What the champion rule reads of a result."""
+
+    @property
+    def genome_id(self) -> str: ...
+    @property
+    def scores(self) -> Scores | None: ...
+    @property
+    def fitness(self) -> float | None: ...
+
+
+C = TypeVar("C", bound=Rated)
 
 
 def fitness(scores: Scores, weights: Mapping[ObjectiveName, float]) -> float:
@@ -189,7 +203,7 @@ def fitness_order(scored: Sequence[R], scoring: ScoringConfig, progress: float) 
     return sorted(scored, key=key)
 
 
-def champion(scored: Sequence[R], scoring: ScoringConfig) -> R | None:
+def champion(scored: Sequence[C], scoring: ScoringConfig) -> C | None:
     """The fittest genome that meets the final thresholds, or the fittest of all when none meets them.
 
     Args:

@@ -9,12 +9,13 @@ import logging
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from coral_core.bounded_read import RECORD, look_at, read_file, sha256_of
 from coral_core.errors import BaseModelError, CoralError, EngineError, StoreError
+from coral_core.evolution.loop import tuned_choice
 from coral_core.evolution.warm_start import freeze_start
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs.job_content import split_digest
@@ -22,6 +23,7 @@ from coral_core.jobs.jobs import Evaluation, EvaluationJob, TrainedAdapter
 from coral_core.json_object import json_object, json_value
 from coral_core.judge.judge import Verdict
 from coral_core.lm.base_model import identify
+from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.targets import default_lora_of, for_model
 from coral_core.problems.problem import Problem, Split
 from coral_core.report.build_report import build_report
@@ -32,8 +34,11 @@ from coral_core.runs.records import (
     FinalRecord,
     GenerationRecord,
     GenomeRecord,
+    LineName,
     RunRecord,
     SessionTiming,
+    baseline_names,
+    line_names,
 )
 from coral_core.runs.run_folder import identify_run, versions
 from coral_core.scoring.objectives import bugfix, cost, pass_at_more, retention
@@ -51,8 +56,6 @@ ALWAYS = ("python", "coral-x", "numpy", "ruff", "bandit", "moocore", "prefect")
 """Versions that every run records, also one that has torch in its lanes only."""
 IN_DIGESTS = {"ruff": "ruff", "bandit": "bandit", "interpreter": "python"}
 """Version in an evaluation's digest -> its name in run.json."""
-BASELINES = ("base_model", "default_lora")
-HELD_OUT = ("champion", *BASELINES, "generation_0_median")
 ROUNDING = 1e-9
 
 log = logging.getLogger("coral.verify")
@@ -176,11 +179,17 @@ Line = tuple[str, Any, HeavyGenes | None, LightGenes | None, Split, int]
 def _lines(run: Verified) -> Iterator[Line]:
     """Every evaluation that the history names, in the order in which the evolution asks for them."""
     genomes = run.genomes
-    adapters = {"base_model": None, "default_lora": default_lora_of(run.run.base_model)}
-    baselines = {record.name: record for record in run.of(BaselineRecord)}
-    yield from ((name, baselines[name], adapters[name], None, "fitness", 0) for name in BASELINES if name in baselines)
-    for name, record in genomes.items():
-        yield name, record, record.genome.heavy, record.genome.light, "fitness", 0
+    grid = tuned_loras(run.run.base_model)
+    baselines: dict[str, BaselineRecord] = {record.name: record for record in run.of(BaselineRecord)}
+    adapters: dict[str, HeavyGenes | None] = {"base_model": None, "default_lora": default_lora_of(run.run.base_model)}
+    adapters |= {name: record.heavy for name, record in baselines.items() if name == "tuned_lora"}
+    for name in baseline_names(run.config.search):
+        if name in baselines:
+            for candidate in baselines[name].candidates:
+                yield f"{name} {candidate.name}", candidate, grid.get(candidate.name), None, "fitness", 0
+            yield name, baselines[name], adapters[name], None, "fitness", 0
+    for genome_id, record in genomes.items():
+        yield genome_id, record, record.genome.heavy, record.genome.light, "fitness", 0
     for final in run.of(FinalRecord):
         for line in final.held_out:
             owner = genomes.get(genomes_of_lines(run, final)[line.name] or "")
@@ -221,7 +230,7 @@ def genomes_of_lines(run: Verified, final: FinalRecord) -> dict[str, str | None]
         final: Its final record.
 
     Returns:
-        Name of a line -> genome id; None for the lines of base model and default LoRA, which are of no genome.
+        Name of a line -> genome id; None for the lines of the baselines, which are of no genome.
     """
     first = sorted(
         (record.fitness, record.genome.genome_id)
@@ -229,7 +238,8 @@ def genomes_of_lines(run: Verified, final: FinalRecord) -> dict[str, str | None]
         if record.genome.generation == 0 and record.fitness is not None
     )
     median = first[(len(first) - 1) // 2][1] if first else final.champion
-    return {"champion": final.champion, "base_model": None, "default_lora": None, "generation_0_median": median}
+    owners: dict[str, str | None] = {"champion": final.champion, "generation_0_median": median}
+    return dict.fromkeys(get_args(LineName)) | owners
 
 
 def check_completeness(run: Verified) -> Iterator[str]:
@@ -246,8 +256,12 @@ def check_completeness(run: Verified) -> Iterator[str]:
         if record.schema_version != SCHEMA_VERSION:
             yield f"a {record.type} record of schema {record.schema_version} in history.jsonl, this is schema {SCHEMA_VERSION}"
     baselines = tuple(record.name for record in run.of(BaselineRecord))
-    if baselines != BASELINES[: len(baselines)] or (len(baselines) < len(BASELINES) and run.of(GenomeRecord)):
-        yield f"baselines {_list(baselines)} in history.jsonl, a run has {_list(BASELINES)}"
+    wanted_baselines, lines = baseline_names(run.config.search), line_names(run.config.search)
+    if baselines != wanted_baselines[: len(baselines)] or (
+        len(baselines) < len(wanted_baselines) and run.of(GenomeRecord)
+    ):
+        yield f"baselines {_list(baselines)} in history.jsonl, a run has {_list(wanted_baselines)}"
+    yield from _tuned(run)
     numbers = [record.generation for record in run.of(GenerationRecord)]
     if numbers != list(range(len(numbers))):
         yield f"generations {_list(numbers)} in history.jsonl, a run counts from 0 without a gap"
@@ -255,8 +269,8 @@ def check_completeness(run: Verified) -> Iterator[str]:
         yield f"{len(finals)} final records in history.jsonl, a run has one, at the end"
     for final in finals:
         names = tuple(line.name for line in final.held_out)
-        if names != HELD_OUT:
-            yield f"held-out lines {_list(names)} in history.jsonl, the final table has {_list(HELD_OUT)}"
+        if names != lines:
+            yield f"held-out lines {_list(names)} in history.jsonl, the final table has {_list(lines)}"
         for line in final.held_out:
             if line.genome_id != (owner := genomes_of_lines(run, final)[line.name]):
                 yield f"{line.name} held-out: of {line.genome_id or 'no genome'} in history.jsonl, it is of {owner or 'no genome'}"
@@ -265,6 +279,26 @@ def check_completeness(run: Verified) -> Iterator[str]:
         replicates, wanted = [line.replicate for line in final.repeats], run.config.search.champion_repeats
         if replicates != list(range(1, wanted + 1)):
             yield f"seed repeats {_list(replicates)} in history.jsonl, config.yaml asks for 1 to {wanted}"
+
+
+def _tuned(run: Verified) -> Iterator[str]:
+    """Check that the tuned LoRA was chosen from the whole grid, by the champion rule."""
+    grid = tuned_loras(run.run.base_model)
+    for record in run.of(BaselineRecord):
+        if record.name != "tuned_lora":
+            if record.candidates or record.heavy:
+                yield f"{record.name}: candidates in history.jsonl, only the tuned LoRA has some"
+            continue
+        found = {candidate.name: candidate.heavy for candidate in record.candidates}
+        if list(found.items()) != list(grid.items()) or len(found) != len(record.candidates):
+            yield f"tuned_lora: candidates {_list(found)} in history.jsonl, the base model has {_list(grid)}"
+            continue
+        best = tuned_choice(record.candidates, run.config.scoring)
+        pairs = (
+            (name, getattr(record, name), getattr(best, name))
+            for name in ("heavy", "training_digest", "evaluation_digest")
+        )
+        yield from (f"tuned_lora: {text}" for text in value_differences(pairs, "chosen from its candidates"))
 
 
 def _list(items: Iterable[object]) -> str:

@@ -17,6 +17,7 @@ from coral_core.evolution.planner import Planner
 from coral_core.evolution.warm_start import Start, find_start, read_start
 from coral_core.genome import Genome, HeavyGenes, default_lora
 from coral_core.lm.base_model import identify, is_rehearsal, local_path
+from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.model_check import seen
 from coral_core.lm.targets import default_lora_of, for_model
 from coral_core.runs.identities import Identities, frozen_identities
@@ -101,6 +102,8 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
         print_json({
             "run_id": identity.run_id,
             "default_lora": default,
+            "baselines": search.baselines,
+            "tuned_candidates": tuned_loras(base) if base and search.baselines == "tuned" else None,
             "starts_from": start.previous.run_id if start.genomes and start.previous else None,
             "generations": search.generations,
             "population": search.population,
@@ -118,6 +121,11 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     echo(f"{search.generations} generations of {search.population} genomes by {search.strategy}")
     if start.start_from != "nothing":
         echo(words(start.text))
+    if search.baselines == "tuned":
+        tuned = plan_jobs(config).baselines
+        echo(
+            f"baselines: base model, default LoRA, tuned LoRA; at most {tuned.trainings} of the trainings are for them"
+        )
     echo(f"at most {jobs.trainings} trainings and {jobs.evaluations} evaluations on {lanes}")
     drawn = f"{len(adapters)} distinct adapters" if first is not None else "not drawn here, since a population of this size takes long"  # fmt: skip
     known = f"{stored} of them in the store already" if stored is not None else "how many of them the store has is known when the evolution starts"  # fmt: skip

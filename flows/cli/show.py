@@ -32,7 +32,9 @@ def show(
     *,
     split: Annotated[
         Literal["fitness", "held-out"],
-        Parameter(help="held-out: of champion, base_model, default_lora, generation_0_median, after the end."),
+        Parameter(
+            help="held-out: of champion, base_model, default_lora, tuned_lora, generation_0_median, after the end."
+        ),
     ] = "fitness",
     problem: Annotated[str | None, Parameter(help="Only the problems whose id contains this.")] = None,
     failed: Annotated[bool, Parameter(help="Only problems that are not right after the patch.", negative=())] = False,
@@ -44,7 +46,7 @@ def show(
 
     Args:
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
-        genome: Its id (g002-005), or champion, base_model, default_lora, generation_0_median.
+        genome: Its id (g002-005), or champion, base_model, default_lora, tuned_lora, generation_0_median.
     """
     folder = find_run(runs, run)
     store = store_of(folder)
@@ -53,7 +55,7 @@ def show(
     if digest is None:
         raise ConfigError(
             f"{name}: no {split} evaluation in {folder.run_id}",
-            remedy="Try --split fitness, or champion, base_model, default_lora after the end.",
+            remedy="Try --split fitness, or champion, base_model, default_lora, tuned_lora after the end.",
         )
     evaluation = store.read_evaluation(digest)
     chosen = _chosen(evaluation, problem, failed, limit) if evaluation else []
@@ -86,6 +88,11 @@ def _find(folder: RunFolder, store: Store, genome: str) -> tuple[str, Contender,
     contenders: dict[str, Contender | None] = {name: getattr(report, name) for name in NAMES}
     if genome in contenders:
         found = contenders[genome]
+        if genome == "tuned_lora" and report.baselines == "quick":
+            raise ConfigError(
+                f"tuned_lora: {folder.run_id} has none, since its search.baselines is quick",
+                remedy="Run it with --set search.baselines=tuned, which is another run.",
+            )
         if found is None:
             raise ConfigError(
                 f"{genome}: {folder.run_id} has not got that far", remedy=f"See: coral report {folder.run_id}"

@@ -177,15 +177,19 @@ def test_a_changed_model_has_nothing_in_the_store(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "repeats", "monitor", "trainings", "evaluations"),
+    ("strategy", "baselines", "repeats", "monitor", "trainings", "evaluations"),
     [
-        ("evolution", 2, 2, 1 + 4 + 3 + 2, 2 + (4 + 1) + (3 + 1) + 4 + 2),
-        ("random", 0, 0, 1 + 4 + 4, 2 + 4 + 4 + 4),
+        ("evolution", "quick", 2, 2, 1 + 4 + 3 + 2, 2 + (4 + 1) + (3 + 1) + 4 + 2),
+        ("random", "quick", 0, 0, 1 + 4 + 4, 2 + 4 + 4 + 4),
+        ("random", "tuned", 0, 0, 1 + 16 + 4 + 4, 2 + 16 + 4 + 4 + 5),
     ],
 )
-def test_jobs_of_a_run_by_hand(strategy: str, repeats: int, monitor: int, trainings: int, evaluations: int) -> None:
+def test_jobs_of_a_run_by_hand(
+    strategy: str, baselines: str, repeats: int, monitor: int, trainings: int, evaluations: int
+) -> None:
+    search = {"strategy": strategy, "baselines": baselines, "champion_repeats": repeats}
     plan = plan_jobs(
-        configured(f"search.strategy={strategy}", f"search.champion_repeats={repeats}", f"problems.monitor={monitor}")
+        configured(*(f"search.{key}={value}" for key, value in search.items()), f"problems.monitor={monitor}")
     )
     assert plan.total == JobCount(trainings, evaluations)
     first, later = plan.generation(0), plan.generation(1)
@@ -194,3 +198,13 @@ def test_jobs_of_a_run_by_hand(strategy: str, repeats: int, monitor: int, traini
 
 def test_adapters_of_the_first_generation_that_are_shared_are_trained_once() -> None:
     assert plan_jobs(configured(), 3).total == plan_jobs(configured()).total + JobCount(-1, 0)
+
+
+def test_the_tuned_baselines_are_planned_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    quick, tuned = planned(configured(), capsys), planned(configured("search.baselines=tuned"), capsys)
+    assert (quick["baselines"], quick["tuned_candidates"]) == ("quick", None)
+    assert tuned["trainings_at_most"] == quick["trainings_at_most"] + 16
+    assert tuned["evaluations_at_most"] == quick["evaluations_at_most"] + 17
+    assert len(tuned["tuned_candidates"]) == 16 and quick["default_lora"] in tuned["tuned_candidates"].values()
+    dry_run(configured("search.baselines=tuned"), 1, False)
+    assert "tuned LoRA; at most 17 of the trainings are for them" in capsys.readouterr().out

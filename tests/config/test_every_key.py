@@ -20,6 +20,7 @@ from coral_core.genome import GREEDY
 from coral_core.jobs.job_content import problem_set, prompt_template
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.judge.judge import Judge
+from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.search.selection import champion, nsga2_order
 from coral_core.search.strategy import Scored, make_search
@@ -88,6 +89,11 @@ def run_id(settings: RunConfig) -> str:
     return identify_run(settings).run_id
 
 
+def planned(settings: RunConfig) -> str:
+    """The jobs that a run needs; tests/evolution/test_baselines.py runs them."""
+    return repr(plan_jobs(settings))
+
+
 def data(settings: RunConfig) -> str:
     """The problems themselves."""
     found = problem_set(settings.problems)
@@ -114,6 +120,7 @@ EFFECTS: dict[str, Row] = {
     "search.strategy": (genomes, "random", {}),
     "search.generations": (genomes, 6, BUSY),
     "search.start_with_default": (genomes, False, {}),
+    "search.baselines": (planned, "tuned", {}),
     "search.diversity.spread": (genomes, 9, {}),
     "search.variation.seed_rate": (genomes, 0.0, {}),
     "search.population": (genomes, 10, {}),

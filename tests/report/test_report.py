@@ -64,6 +64,7 @@ def test_report_json_has_the_documented_keys_and_the_right_numbers(finished_run:
         "champion": 7,
         "base_model": 1,
         "default_lora": 6,
+        "tuned_lora": None,
     }
     assert data["outcomes"]["champion"]["passed"] == 21, "20 bugs, and a function that stays right"
     assert data["base_check"]["verdict"] == "usable"
