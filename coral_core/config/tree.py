@@ -139,7 +139,7 @@ class BaseModelConfig(ConfigSection):
     name: PathText = Field(
         "coral-tiny",
         min_length=1,
-        description="coral-tiny (embedded), rehearsal (no model: exercises an installation), a directory, or a Hugging Face name.",
+        description="coral-tiny (embedded), smollm2 (after coral model fetch smollm2), rehearsal (no model: exercises an installation), a directory, or a Hugging Face name.",
     )
     revision: Revision | None = Field(None, description="Commit, tag or branch on the hub; resolved once to a commit.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the frozen weights.")

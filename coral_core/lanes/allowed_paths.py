@@ -30,7 +30,7 @@ from coral_core.config.tree import JudgeConfig
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
-from coral_core.lm.base_model import TINY_NAME, is_rehearsal
+from coral_core.lm.base_model import SMOLLM2_NAME, TINY_NAME, is_rehearsal
 from coral_core.problem_sources import runs_code_of_its_path
 from coral_core.untrusted import visible
 
@@ -157,7 +157,7 @@ class Roots(Frozen):
 
     def _base_model(self, config: BaseModelConfig) -> None:
         name = config.name
-        if name == TINY_NAME or is_rehearsal(config):
+        if name in (TINY_NAME, SMOLLM2_NAME) or is_rehearsal(config):
             return
         if not HUB_NAME.fullmatch(name) or os.path.lexists(name):
             self.place("models", "base_model.name", name)

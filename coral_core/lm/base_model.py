@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from coral_core.config.cache_folder import cache_folder
 from coral_core.config.tree import BaseModelConfig
 from coral_core.devices import visible_gpus
 from coral_core.errors import BaseModelError
@@ -22,6 +23,8 @@ from coral_core.lm.versions import ENGINE_VERSION
 
 TINY = Path(__file__).parent / "tiny"
 TINY_NAME = "coral-tiny"
+SMOLLM2_NAME = "smollm2"
+"""SmolLM2-135M-Instruct in the user's cache, where `coral model fetch smollm2` puts it."""
 REHEARSAL = "rehearsal"
 REHEARSAL_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 HUB_SECONDS = 15.0
@@ -36,7 +39,7 @@ def is_on_hub(config: BaseModelConfig) -> bool:
     """True when the name is that of a model on the Hugging Face hub; nothing is looked up."""
     name = config.name
     is_folder = name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
-    return not is_folder and name != TINY_NAME and not is_rehearsal(config)
+    return not is_folder and name not in (TINY_NAME, SMOLLM2_NAME) and not is_rehearsal(config)
 
 
 def local_path(config: BaseModelConfig) -> Path | None:
@@ -49,13 +52,26 @@ def local_path(config: BaseModelConfig) -> Path | None:
         return TINY
     if is_on_hub(config) or is_rehearsal(config):
         return None
+    if config.name == SMOLLM2_NAME:
+        folder = smollm2_folder()
+        if not folder.is_dir():
+            raise BaseModelError(
+                f"base_model.name: {config.name}: not fetched yet (it would be {folder})",
+                remedy="Run: coral model fetch smollm2.",
+            )
+        return folder
     path = Path(config.name).expanduser()
     if not path.is_dir():
         raise BaseModelError(
             f"base_model.name: {config.name}: no such directory",
-            remedy="Give a directory, a Hugging Face name, or coral-tiny.",
+            remedy="Give a directory, a Hugging Face name, smollm2 or coral-tiny.",
         )
     return path
+
+
+def smollm2_folder() -> Path:
+    """The folder of the base model called smollm2, whether it was fetched or not."""
+    return cache_folder("models") / SMOLLM2_NAME
 
 
 def lasting_name(config: BaseModelConfig) -> str:

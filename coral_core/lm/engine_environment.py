@@ -13,7 +13,7 @@ from collections.abc import Mapping
 NAMES = frozenset({
     # the process
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "PYTHONPATH",
-    "LD_LIBRARY_PATH", "CORAL_REHEARSAL_LOG", "CORAL_REHEARSAL_MACHINE",
+    "LD_LIBRARY_PATH", "CORAL_HOME", "CORAL_REHEARSAL_LOG", "CORAL_REHEARSAL_MACHINE",
     # the network: proxies in either case, and certificates of a company's own authority
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from coral_core.atomic_write import write_atomic
+from coral_core.config.cache_folder import cache_folder
 from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
@@ -66,7 +67,7 @@ def recording_of(path: str | None) -> Recording:
         raise ConfigError(complaint)
     root = Path(path or "").expanduser().resolve()
     content = content_digest(root)
-    cache_file = cache_folder() / f"{content}.json"
+    cache_file = cache_folder("recordings") / f"{content}.json"
     recording = read_recording(cache_file, content)
     if recording is None:
         recording = _record_directory(root, content)
@@ -78,14 +79,6 @@ def recording_of(path: str | None) -> Recording:
                 cache_file, error.strerror, root,
             )  # fmt: skip
     return recording
-
-
-def cache_folder() -> Path:
-    """Folder of the recordings: under CORAL_HOME, or in the user's cache."""
-    home = os.environ.get("CORAL_HOME")
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    base = Path(home) if home else Path(cache) / "coral-x"
-    return base.expanduser().absolute() / "recordings"
 
 
 def content_digest(root: Path) -> str:
