@@ -67,7 +67,8 @@ def model_facts(config: RunConfig) -> ModelFacts:
     path = model_folder(config)
     if path is None:
         raise BaseModelError(
-            f"base_model.name: {base.name}: not on this machine, or not whole", remedy=f"Run: coral model fetch {base.name}."
+            f"base_model.name: {base.name}: not on this machine, or not whole",
+            remedy=f"Run: coral model fetch {base.name}.",
         )
     folder = read_folder(path)
     architecture = describe(folder)

@@ -312,10 +312,13 @@ def fetch_from_hub(name: str, revision: str | None = None, into: Path | None = N
 
 
 def _fetched(name: str, revision: str | None, into: Path | None, say: Say) -> Fetched:
-    from huggingface_hub import HfApi, get_safetensors_metadata, snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
-    info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=HUB_SECONDS)
+    hub = HfApi()
+    info = hub.model_info(name, revision=revision, files_metadata=True, timeout=HUB_SECONDS)
     commit = str(info.sha)
+    # the cache notes which commit a branch is where the branch is asked for: without that note it serves no branch offline
+    asked = revision if into is None else commit
     sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
     if not {WEIGHTS, INDEX} & set(sizes):
         raise BaseModelError(f"{name}: {_without_safetensors(sizes)}", remedy="Choose a model with safetensors.")
@@ -325,14 +328,16 @@ def _fetched(name: str, revision: str | None, into: Path | None, say: Say) -> Fe
     def download(names: list[str]) -> Path:
         # a name is a pattern for the library, and the names are foreign
         patterns = [glob.escape(each) for each in names]
-        return Path(snapshot_download(name, revision=commit, local_dir=into, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=asked, local_dir=into, allow_patterns=patterns))
 
     folder = download([each for each, size in sizes.items() if is_fetched(each) and size <= JSON_BYTES])
+    if into is None and folder.name != commit:
+        raise EngineError(f"{name}: the hub moved its revision meanwhile", remedy="Run the same command again.")
     weights = missing_weights(folder)
     if absent := [each for each in weights if each not in sizes]:
         raise BaseModelError(f"{name}: its index names {absent[0]}, which is not there", remedy="Choose another model.")
     if weights:
-        headers = get_safetensors_metadata(name, revision=commit).files_metadata
+        headers = hub.get_safetensors_metadata(name, revision=commit).files_metadata
         tensors = {
             key: Tensor(str(each.dtype), tuple(each.shape))
             for part in headers.values()
@@ -452,11 +457,11 @@ def listed() -> list[ListedModel]:
 
 
 def _in_hub_cache() -> list[ListedModel]:
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories: Any = scan_cache_dir().repos
+        repositories: Any = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     found = [

@@ -68,6 +68,12 @@ COMMANDS = {
         ("problems leak-check", "problems:leak_check", "List functions that occur in two splits; exit 0 or 1."),
         ("test-patch", "judge_patch:judge_patch", "Judge a file against one problem; exit 0 or 1."),
     ),
+    "Base models": (
+        ("model", None, "Fetch, check and list base models."),
+        ("model fetch", "model:fetch", "Put a base model on this machine."),
+        ("model check", "model:check", "Identify a base model and try it: speed, memory, a short training."),
+        ("model list", "model:list_models", "List the base models on this machine."),
+    ),
     "Work pools": (
         ("up", "installation:up", "Start a server, work pools and workers on this machine."),
         ("down", "installation:down", "Stop what `coral up` started."),
