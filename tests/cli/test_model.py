@@ -68,7 +68,7 @@ def test_a_configuration_decides_what_is_tried(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("genes: {heavy: {rank: [8, 512]}}\n")
     refused(
-        coral("model", "check", "coral-tiny", "--config", file, cwd=tmp_path), 2, "rank: 512", "Keep ranks up to 352"
+        coral("model", "check", "coral-tiny", "--config", file, cwd=tmp_path), 2, "rank: 512", "Keep ranks up to 128"
     )
     file.write_text("genes: {heavy: {target_modules: [c_attn]}}\n")
     refused(coral("model", "check", "coral-tiny", "--config", file, cwd=tmp_path), 2, "c_attn", "It has")
