@@ -1,4 +1,6 @@
-"""A child process that answers one JSON line per request: the parent's side and the child's.
+"""A child process that answers requests by JSON lines: the parent's side and the child's.
+
+An answer is one line. An engine sends parts of its answer before it, each a line of its own, as they become ready.
 
 Engines, linters and plug-ins run in such children. If a request crashes, hangs or takes too much memory, only the child is
 lost: the parent ends it and starts another one for the next request.
@@ -47,7 +49,7 @@ class ChildProcess:
     stderr: ClassVar[int | None] = None
     """Where the child's standard error goes, as for `subprocess.Popen`; None inherits it."""
     largest_reply: ClassVar[int] = 1 << 30
-    """Largest reply in bytes."""
+    """Largest reply in bytes, its parts included."""
     killed_error: ClassVar[CoralError]
     """Raised for a request after `kill`."""
 
@@ -65,12 +67,19 @@ class ChildProcess:
         """Environment of the child; its PYTHONPATH is replaced by the import path of this process."""
         return dict(os.environ)
 
-    def exchange(self, request: dict[str, Any], until: float) -> bytes:
+    def exchange(
+        self, request: dict[str, Any], until: float, take_part: Callable[[bytes], bool] = lambda line: False
+    ) -> bytes:
         """Send a request and return the line that answers it. After an error the process has been ended.
 
         Args:
             request: JSON data.
             until: Deadline, in `time.monotonic` seconds.
+            take_part: Called with each line as it comes. True: the line was a part of the answer, and more follow. False: the
+                line is the answer. What it raises ends the process.
+
+        Returns:
+            The line; with it what the process wrote after it by mistake, which makes it invalid.
 
         Raises:
             CoralError: `kill` was called; the error is `killed_error`.
@@ -78,7 +87,7 @@ class ChildProcess:
             ProcessEndedError: the process ended or its reply was too long.
         """
         process = self._running()
-        line = b""
+        line, unread, size = b"", bytearray(), 0
         try:
             assert process.stdin is not None and process.stdout is not None
             with (
@@ -87,12 +96,16 @@ class ChildProcess:
             ):  # writing blocks while the child does not read
                 process.stdin.write(json.dumps(request).encode() + b"\n")
                 process.stdin.flush()
-            line = _line(process.stdout.fileno(), until, self.largest_reply)
+            while True:
+                line = _line(process.stdout.fileno(), until, self.largest_reply - size, unread)
+                size += len(line)
+                if not line.endswith(b"\n") or not take_part(line):
+                    break
         except BaseException:  # interrupted: a late reply would be taken for that of the next request
             self.close()
             raise
         if line.endswith(b"\n"):
-            return line
+            return line + unread
         is_late = time.monotonic() >= until
         status = self._end(0.0 if is_late else PATIENCE)
         if self._killed:
@@ -161,40 +174,52 @@ def _killed_at(until: float, process: "subprocess.Popen[bytes]") -> Iterator[Non
         timer.cancel()
 
 
-def _line(descriptor: int, until: float, largest: int) -> bytes:
-    """One line, or its beginning if the stream ends, the deadline `until` passes or it has `largest` bytes."""
-    parts: list[bytes] = []
-    size = 0
-    while size < largest:
+def _line(descriptor: int, until: float, largest: int, unread: bytearray) -> bytes:
+    """One line, or its beginning if the stream ends, the deadline `until` passes or it has `largest` bytes.
+
+    `unread` holds what was read and not yet returned, before the call and after it.
+    """
+    searched = 0
+    while (end := unread.find(b"\n", searched)) < 0 and len(unread) < largest:
+        searched = len(unread)
         left = until - time.monotonic()
         if left <= 0 or not select.select([descriptor], [], [], left)[0]:
             break
         part = os.read(descriptor, 1 << 20)
         if not part:
             break
-        parts.append(part)
-        size += len(part)
-        if part.endswith(b"\n"):
-            break
-    return b"".join(parts)
+        unread += part
+    line = bytes(unread[: end + 1]) if 0 <= end < largest else bytes(unread[:largest])
+    del unread[: len(line)]
+    return line
 
 
 # -- the child's side ----------------------------------------------------------------------
 
 
-def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], prepare: Callable[[], object] = lambda: None) -> None:
+Send = Callable[[dict[str, Any]], None]
+"""Sends one line of JSON data to the parent."""
+
+
+def serve(
+    answer: Callable[[dict[str, Any], Send], dict[str, Any]], prepare: Callable[[], object] = lambda: None
+) -> None:
     """Answer requests until the parent closes the pipe or ends.
 
     Args:
-        answer: Returns the reply to a request; both are JSON data.
+        answer: Returns the reply to a request; both are JSON data. Its second argument sends parts of the reply before it.
         prepare: Called once, before the first request is read.
     """
     reader, writer = take_pipes()
     end_with(int(sys.argv[1]))
     prepare()
-    for line in reader:
-        writer.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+
+    def send(data: dict[str, Any]) -> None:
+        writer.write(json.dumps(data).encode() + b"\n")
         writer.flush()
+
+    for line in reader:
+        send(answer(json.loads(line), send))
 
 
 def error_reply(error: CoralError) -> dict[str, Any]:

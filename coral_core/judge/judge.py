@@ -56,6 +56,8 @@ RECURSION = 1_000
 """Recursion limit of a patch."""
 ALONE, ALONE_ON_A_BUSY_MACHINE = 2.0, 4.0
 """Factor on the CPU limits of a patch when it is judged again alone."""
+KEPT_RUNS = 10_000
+"""Runs of buggy versions that a judge remembers. Every verdict on a patch needs that of its problem's."""
 TRIES = 2
 """Tries of a patch that crashes the sandbox where the reference does not."""
 
@@ -174,7 +176,9 @@ class Judge(AbstractContextManager["Judge"]):
             if patch == problem.buggy:  # once per problem, so that its malformed cases are not blamed on patches
                 problem.check()
         results.update(zip(missing, self._run_all(list(missing.values()), seconds), strict=True))
-        self._known = {buggy: results[buggy] for buggy, _ in keys}  # patches of past batches are not kept
+        recent = {buggy: results[buggy] for buggy, _ in keys}  # patches of past batches are not kept
+        older = [(key, result) for key, result in self._known.items() if key not in recent]
+        self._known = dict(older[-KEPT_RUNS:]) | recent
         return [
             self._verdict(problem, results[key], results[buggy])
             for (buggy, key), (problem, _) in zip(keys, patches, strict=True)

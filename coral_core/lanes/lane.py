@@ -48,11 +48,12 @@ from coral_core.jobs.jobs import (
 )
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
 from coral_core.lanes.allowed_paths import Roots
+from coral_core.lanes.judging import Judging
 from coral_core.lm.base_model import files_state
 from coral_core.lm.engine_client import Engine
 from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
 from coral_core.problems.problem import Problem
-from coral_core.scoring.boundary import Items, score_completions
+from coral_core.scoring.boundary import CompletionScorer, Items
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.measuring_process import MeasuringProcess
 from coral_core.scoring.objectives import score
@@ -99,9 +100,10 @@ class Lane:
         with self._lock:
             self.stopped = True
             judge = self._judge
+            texts = self._texts
         self.engine.kill()
         self._measurer.kill()
-        self._texts.kill()
+        texts.kill()
         if judge is not None:
             judge.kill()
 
@@ -283,11 +285,18 @@ class Lane:
             shape=job.generation,
             stop=prompt.stop,
         )
-        written = self.engine.generate(request, limit.seconds)
         judge = self._judge_for(job.judge)
-        with limit.during("judging"):
-            items = score_completions(problems, written.completions, judge, self._texts, limit.left)
-            lines = self._reference_lines_of(job, judge, problems, limit)
+        judging = Judging(
+            CompletionScorer(problems, judge, self._texts, limit.left),
+            lambda: self._reference_lines_of(job, judge, problems, limit),
+        )
+        try:
+            written = self.engine.generate(request, limit.seconds, judging.take)
+            with limit.during("judging"):
+                items, lines = judging.result()
+        except BaseException:
+            self._drop(judging, judge)
+            raise
         for remark in items.remarks():
             log.warning("evaluation %s (adapter %s), %s", digest[:12], job.training_digest[:12], remark)
         judged = Judged(
@@ -316,6 +325,21 @@ class Lane:
             records=_records(problems, items),
             cost=written.cost,
         )
+
+    def _drop(self, judging: Judging, judge: Judge) -> None:
+        """End judging after an error. Processes that do not end their work soon are replaced."""
+        texts = self._texts
+
+        def end_processes() -> None:
+            texts.kill()
+            judge.kill()  # `_judge_for` replaces a closed judge
+            with self._lock:
+                if not self.stopped:
+                    self._texts = TextProcess()
+
+        judging.drop(end_processes)
+        if self._texts is not texts:
+            texts.close()
 
     def _reference_lines_of(
         self, job: EvaluationJob, judge: Judge, problems: Sequence[Problem], limit: TimeLimit

@@ -3,24 +3,24 @@
 Protocol: JSON lines. Request ``{id, op, ...}`` with op load, train or generate; reply ``{id, base, result}`` or
 ``{id, base, error, problem, remedy, reason}``, where ``error`` is the name of an error class. ``base`` is the checksum of
 the base model after the request, equal to that of its load. It is empty after a failure that leaves the state of the
-engine in doubt; the client then ends the process.
+engine in doubt; the client then ends the process. Before the reply to generate come parts ``{id, part}``, a
+`FinishedPrompt` for each prompt as soon as its completions are written; the result holds the cost alone. Parts count only
+if a result with the right checksum follows.
 """
 
 import os
 import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from coral_core.child_process import error_reply, serve
+from coral_core.child_process import Send, error_reply, serve
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import AdapterError, ConfigError, CoralError, EngineError, Infeasible, StoreError
 from coral_core.jobs.jobs import TrainedAdapter
 from coral_core.lm.base_model import is_rehearsal
 from coral_core.lm.engine_environment import DETERMINISTIC
 from coral_core.lm.model_files import disk_is_full
-from coral_core.lm.requests import Generated, GenerationRequest, TrainingRequest
-
-if TYPE_CHECKING:
-    from coral_core.lm.generation import Done
+from coral_core.lm.requests import Done, FinishedPrompt, Generated, GenerationRequest, TrainingRequest
 
 
 class TorchBackend:
@@ -58,7 +58,7 @@ class TorchBackend:
         _set_up()
         return train_adapter(self.loaded, request)
 
-    def generate(self, request: GenerationRequest, done: "Done | None" = None) -> Generated:
+    def generate(self, request: GenerationRequest, done: Done | None = None) -> Generated:
         """Write completions; see `coral_core.lm.generation.generate`."""
         from coral_core.lm.generation import generate
 
@@ -89,19 +89,20 @@ class Worker:
         self.base = ""
         """Checksum of the base model after the last request; empty: this worker is not to be used any more."""
 
-    def do(self, op: str, body: dict[str, Any]) -> Any:
+    def do(self, op: str, body: dict[str, Any], send: Send = lambda part: None) -> Any:
         """The result of one request, as JSON data.
 
         Args:
             op: load, train or generate.
             body: Fields of a `TrainingRequest` or `GenerationRequest`; for load, ``{"base": ...}`` with the base model's configuration.
+            send: Called with each `FinishedPrompt` of a generation, as JSON data.
 
         Raises:
             BaseChangedError: the base model differs from what was loaded; the result is discarded.
         """
         self.base = ""
         try:
-            result = self._do(op, body).model_dump(mode="json")
+            result = self._do(op, body, send).model_dump(mode="json")
         except (Infeasible, ConfigError, AdapterError) as error:
             if self._model is not None and getattr(error, "reason", "") != "out-of-memory":
                 self.base = self._model.check()
@@ -109,14 +110,18 @@ class Worker:
         self.base = self._model.check() if op != "load" else self._model.checksum
         return result
 
-    def _do(self, op: str, body: dict[str, Any]) -> Any:
+    def _do(self, op: str, body: dict[str, Any], send: Send) -> Any:
         if op == "load":
             self._model = None
             self._model = _model(BaseModelConfig.model_validate(body["base"]))
             return self._model.identity
         if op == "train":
             return self._model.train(TrainingRequest.model_validate(body))
-        return self._model.generate(GenerationRequest.model_validate(body))
+
+        def done(index: int, completions: Sequence[str]) -> None:
+            send(FinishedPrompt(index=index, completions=tuple(completions)).model_dump(mode="json"))
+
+        return self._model.generate(GenerationRequest.model_validate(body), done).cost
 
 
 def _model(config: BaseModelConfig) -> Any:
@@ -127,12 +132,13 @@ def _model(config: BaseModelConfig) -> Any:
     return TorchBackend(config)
 
 
-def answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
+def answer(worker: Worker, request: dict[str, Any], send: Send) -> dict[str, Any]:
     """Run one request and form the reply.
 
     Args:
         worker: Runs it.
         request: A request of the protocol above; `id` and `op` are removed from it.
+        send: Sends parts of the reply before it.
 
     Returns:
         The reply: a result or an error, never an exception.
@@ -140,7 +146,7 @@ def answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
     number, op = request.pop("id"), request.pop("op")
     reply: dict[str, Any]
     try:
-        reply = {"result": worker.do(op, request)}
+        reply = {"result": worker.do(op, request, lambda part: send({"id": number, "part": part}))}
     except BaseException as error:
         reply = error_reply(_explained(error, request)) | {"reason": getattr(error, "reason", "")}
     return {"id": number, "base": worker.base} | reply
@@ -161,7 +167,7 @@ def _explained(error: BaseException, request: dict[str, Any]) -> CoralError:
 def main() -> None:
     """Answer requests from standard input until it is closed."""
     worker = Worker()
-    serve(lambda request: answer(worker, request))
+    serve(lambda request, send: answer(worker, request, send))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The client of an engine: one interface, for an engine in a child process or in the caller's. Imports no torch.
 
 After each request an engine sends the checksum of its base model. An engine that sends none, or another than that of its
-load, is closed, and the next `load` starts a new one.
+load, is closed, and the next `load` starts a new one. Completions come prompt by prompt while the engine writes the rest;
+until the checksum has come they are provisional.
 """
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -26,10 +28,10 @@ from coral_core.errors import (
     StoreError,
 )
 from coral_core.frozen import Frozen
-from coral_core.jobs.jobs import BaseModelIdentity, TrainedAdapter
+from coral_core.jobs.jobs import BaseModelIdentity, Cost, TrainedAdapter
 from coral_core.json_object import json_object
 from coral_core.lm.engine_environment import engine_environment, without_credentials
-from coral_core.lm.requests import Generated, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import Done, FinishedPrompt, Generated, GenerationRequest, TrainingRequest
 
 T = TypeVar("T", bound=Frozen)
 
@@ -37,6 +39,10 @@ LOAD_SECONDS = 1800.0
 _KINDS: dict[str, type[CoralError]] = {
     kind.__name__: kind for kind in (ConfigError, BaseModelError, BaseChangedError, AdapterError, StoreError)
 }
+
+
+def _refuse_part(_: object) -> None:
+    raise EngineError("the engine sent a part of an answer that has none")
 
 
 class Engine(ABC):
@@ -90,26 +96,45 @@ class Engine(ABC):
         """
         return self._ask(TrainedAdapter, "train", request.model_dump(mode="json"), deadline)
 
-    def generate(self, request: GenerationRequest, deadline: float) -> Generated:
+    def generate(
+        self, request: GenerationRequest, deadline: float, done: Done = lambda index, completions: None
+    ) -> Generated:
         """Write completions.
 
         Args:
             request: Prompts, adapter and light genes.
             deadline: Seconds from now; an engine process that takes longer is ended.
+            done: Called once for each prompt as soon as its completions are written, in any order of prompts. They are
+                provisional: drop them if this method raises.
+
+        Returns:
+            All completions, in the order of the prompts.
 
         Raises:
             Infeasible: the logits of the adapted model are not finite, or memory ran out.
             AdapterError: the adapter is not what the request says.
             EngineError: the engine failed or exceeded the deadline.
         """
-        generated = self._ask(Generated, "generate", request.model_dump(mode="json"), deadline)
-        if [len(texts) for texts in generated.completions] != [request.samples] * len(request.prompts):
+        count, finished = len(request.prompts), dict[int, tuple[str, ...]]()
+
+        def take(data: object) -> None:
+            try:
+                part = FinishedPrompt.model_validate(data)
+            except ValidationError as error:
+                raise EngineError(f"generate: the engine sent no valid part ({error.errors()[0]['msg']})") from None
+            if part.index >= count or part.index in finished or len(part.completions) != request.samples:
+                what = "again" if part.index in finished else f"with {len(part.completions)} completions"
+                raise EngineError(
+                    f"generate: the engine sent prompt {part.index} {what}; it was asked for {request.samples} of each of {count}"
+                )
+            finished[part.index] = part.completions
+            done(part.index, part.completions)
+
+        cost = self._ask(Cost, "generate", request.model_dump(mode="json"), deadline, take)
+        if len(finished) != count:
             self.close()
-            raise EngineError(
-                f"generate: the engine gave other than {request.samples} completions for each of "
-                f"{len(request.prompts)} prompts"
-            )
-        return generated
+            raise EngineError(f"generate: the engine gave completions for {len(finished)} of {count} prompts")
+        return Generated(completions=tuple(finished[index] for index in range(count)), cost=cost)
 
     def kill(self) -> None:  # noqa: B027
         """End the engine process, from any thread: the request in progress fails and no other is started.
@@ -121,11 +146,18 @@ class Engine(ABC):
         """Release memory and process; the next `load` starts again."""
         self._loaded = None
 
-    def _ask(self, kind: type[T], op: str, body: dict[str, Any], seconds: float) -> T:
-        """The result of one request, validated as `kind`. Closes an engine whose result is invalid."""
+    def _ask(
+        self,
+        kind: type[T],
+        op: str,
+        body: dict[str, Any],
+        seconds: float,
+        take: Callable[[object], None] = _refuse_part,
+    ) -> T:
+        """The result of one request, validated as `kind`; `take` is called with each part. Closes an engine whose result is invalid."""
         if op != "load" and self._loaded is None:
             raise EngineError(f"{op} before load")
-        result = self._send(op, body, seconds)
+        result = self._send(op, body, seconds, take)
         try:
             return kind.model_validate(result)
         except ValidationError as error:
@@ -133,8 +165,8 @@ class Engine(ABC):
             raise EngineError(f"{op}: the engine gave no valid result ({error.errors()[0]['msg']})") from None
 
     @abstractmethod
-    def _send(self, op: str, body: dict[str, Any], seconds: float) -> Any:
-        """The result of one request, as JSON data."""
+    def _send(self, op: str, body: dict[str, Any], seconds: float, take: Callable[[object], None]) -> Any:
+        """The result of one request, as JSON data. Calls `take` with each part before it, and closes the engine if that raises."""
 
     def _compare(self, op: str, checksum: str) -> None:
         """Close an engine that sent no checksum of its base model after `op`, or another than that of its load."""
@@ -156,12 +188,12 @@ class InlineEngine(Engine):
         super().__init__()
         self._worker: Any = None
 
-    def _send(self, op: str, body: dict[str, Any], seconds: float) -> Any:
+    def _send(self, op: str, body: dict[str, Any], seconds: float, take: Callable[[object], None]) -> Any:
         from coral_core.lm.engine import Worker
 
         self._worker = worker = self._worker or Worker()
         try:
-            return worker.do(op, body)
+            return worker.do(op, body, take)
         finally:
             self._compare(op, worker.base)
 
@@ -188,10 +220,16 @@ class EngineProcess(ChildProcess, Engine):
         self._running()  # if the process has ended, a new one starts with nothing loaded
         return super().load(base)
 
-    def _send(self, op: str, body: dict[str, Any], seconds: float) -> Any:
+    def _send(self, op: str, body: dict[str, Any], seconds: float, take: Callable[[object], None]) -> Any:
         self._number += 1
+
+        def take_part(line: bytes) -> bool:
+            if (part := _part_of(line, self._number)) is not None:
+                take(part)
+            return part is not None
+
         try:
-            line = self.exchange({"id": self._number, "op": op, **body}, time.monotonic() + seconds)
+            line = self.exchange({"id": self._number, "op": op, **body}, time.monotonic() + seconds, take_part)
         except TimeoutError:
             raise EngineTimeOutError(
                 f"{op} took longer than its {seconds:.0f} s and was ended",
@@ -209,11 +247,22 @@ class EngineProcess(ChildProcess, Engine):
         self._compare(op, str(reply.get("base") or ""))
         if "error" in reply:
             raise _error_of(op, reply)
+        if not reply.get("base"):
+            raise BaseChangedError(f"{op}: the engine sent no checksum of its base model: the result was dropped")
         return reply.get("result")
 
     def _end(self, patience: float = 0.0) -> int | None:
         self._loaded = None
         return super()._end(patience)
+
+
+def _part_of(line: bytes, number: int) -> object:
+    """The part of an answer to request `number` that a line holds; None for any other line."""
+    try:
+        reply = json_object(line)
+    except ValueError:
+        return None
+    return reply.get("part") if reply.get("id") == number else None
 
 
 def _error_of(op: str, reply: dict[str, Any]) -> CoralError:

@@ -1,6 +1,9 @@
 """Requests to an engine and its answers. All are plain JSON, so that they can cross a pipe."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+from pydantic import Field
 
 from coral_core.config.tree import GenerationConfig
 from coral_core.frozen import Frozen
@@ -41,6 +44,19 @@ class GenerationRequest(Frozen):
     shape: GenerationConfig
     stop: tuple[str, ...] = ()
     """Texts that end a completion."""
+
+
+Done = Callable[[int, tuple[str, ...]], None]
+"""Called with the number of a prompt, from 0, and its completions, one per sample, as soon as they are written."""
+
+
+class FinishedPrompt(Frozen):
+    """A part of the answer to a `GenerationRequest`: all completions of one prompt."""
+
+    index: int = Field(ge=0)
+    """Number of the prompt in the request, from 0."""
+    completions: tuple[str, ...]
+    """One per sample."""
 
 
 class Generated(Frozen):

@@ -9,7 +9,7 @@ Errors raised here are about this machine or a problem: `JudgeError`, and `Timeo
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coral_core.frozen import Frozen
@@ -17,7 +17,7 @@ from coral_core.judge.answers import printable
 from coral_core.judge.judge import Judge, Verdict
 from coral_core.problems.problem import Problem
 from coral_core.prompting.extraction import LONGEST, Extraction
-from coral_core.scoring.lint import Findings, findings
+from coral_core.scoring.lint import Findings, findings_without_style, with_style
 from coral_core.scoring.text_process import TextProcess, Unread
 
 
@@ -63,43 +63,82 @@ class Items:
         ]
 
 
-def score_completions(
-    problems: Sequence[Problem],
-    completions: Sequence[Sequence[object]],
-    judge: Judge,
-    process: TextProcess,
-    left: Callable[[], float],
-) -> Items:
-    """Extract, judge and lint each completion.
+@dataclass(frozen=True)
+class _Read:
+    """A completion that was extracted and judged."""
+
+    text: str
+    found: Extraction
+    why: str
+    """Why there is no patch when the text could not be read."""
+    verdict: Verdict
+
+
+class CompletionScorer:
+    """Extracts, judges and lints the completions of one evaluation, in portions as they come.
+
+    The items depend on the completions alone, not on the order or the size of the portions. Not thread-safe.
 
     Args:
         problems: The problems of a split.
-        completions: For each problem, one completion per sample. Anything but a text counts as an empty one.
         judge: Judges the patches.
-        process: Parses and lints completions and patches.
+        process: Parses and lints completions and patches; used by this scorer alone until `items` has returned.
         left: Returns the seconds that are left of the job's time.
-
-    Raises:
-        JudgeError: this machine cannot judge or read an ordinary patch, or a problem's reference fails.
-        TimeoutError: no time is left; nothing is known then.
     """
-    texts = [[_text(completion) for completion in group] for group in completions]
-    extracted = [
-        [read_completion(text, problem.entry_point, process, time.monotonic() + left()) for text in group]
-        for problem, group in zip(problems, texts, strict=True)
-    ]
-    flat = [(problem, found.patch) for problem, group in zip(problems, extracted, strict=True) for found, _ in group]
-    verdicts = iter(judge.judge_batch(flat, left()))
-    lint = findings([patch for _, patch in flat], process, left())
-    return Items(
-        tuple(
+
+    def __init__(
+        self, problems: Sequence[Problem], judge: Judge, process: TextProcess, left: Callable[[], float]
+    ) -> None:
+        self._problems = problems
+        self._judge = judge
+        self._process = process
+        self._left = left
+        self._read: dict[int, list[_Read]] = {}
+        self._facts: dict[str, Findings] = {}
+
+    def add(self, portion: Mapping[int, Sequence[object]]) -> None:
+        """Extract, judge and lint completions, all but for style, which `items` looks at.
+
+        Args:
+            portion: Number of a problem -> its completions, one per sample. Anything but a text counts as an empty one.
+
+        Raises:
+            JudgeError: this machine cannot judge or read an ordinary patch, or a problem's reference fails.
+            TimeoutError: no time is left; nothing is known then.
+        """
+        texts = [(number, _text(completion)) for number, group in portion.items() for completion in group]
+        extracted = [
+            read_completion(text, self._problems[number].entry_point, self._process, self._until())
+            for number, text in texts
+        ]
+        patches = [
+            (self._problems[number], found.patch) for (number, _), (found, _) in zip(texts, extracted, strict=True)
+        ]
+        verdicts = self._judge.judge_batch(patches, self._left())
+        self._read |= {number: [] for number in portion}
+        for (number, text), (found, why), verdict in zip(texts, extracted, verdicts, strict=True):
+            self._read[number].append(_Read(text, found, why, verdict))
+            if found.patch not in self._facts:
+                self._facts[found.patch] = findings_without_style(found.patch, self._process, self._until())
+
+    def items(self) -> Items:
+        """The items of all problems; each must have been added once.
+
+        Raises:
+            JudgeError: as `add`.
+            TimeoutError: as `add`.
+        """
+        patches = [read.found.patch for number in range(len(self._problems)) for read in self._read[number]]
+        lint = with_style({patch: self._facts[patch] for patch in patches}, self._process, self._until())
+        return Items(
             tuple(
-                _item(problem, text, found, why, next(verdicts), lint[found.patch])
-                for text, (found, why) in zip(group, answers, strict=True)
+                tuple(_item(problem, read, lint[read.found.patch]) for read in self._read[number])
+                for number, problem in enumerate(self._problems)
             )
-            for problem, group, answers in zip(problems, texts, extracted, strict=True)
         )
-    )
+
+    def _until(self) -> float:
+        return time.monotonic() + self._left()
 
 
 def read_completion(
@@ -131,15 +170,15 @@ def _text(completion: object) -> str:
     return completion[:LONGEST].encode("utf-8", "replace").decode() if isinstance(completion, str) else ""
 
 
-def _item(problem: Problem, text: str, found: Extraction, why: str, verdict: Verdict, lint: Findings) -> Item:
+def _item(problem: Problem, read: _Read, lint: Findings) -> Item:
     closed = lint.unread if lint.compiles else ""  # the verdict reports code that does not compile
-    reasons = [why, f"not linted: {closed}" if closed else ""]
+    reasons = [read.why, f"not linted: {closed}" if closed else ""]
     return Item(
         problem_id=problem.problem_id,
-        completion=text,
-        patch=found.patch,
-        extraction=found.how,
-        verdict=verdict,
+        completion=read.text,
+        patch=read.found.patch,
+        extraction=read.found.how,
+        verdict=read.verdict,
         findings=lint,
         remark=printable("; ".join(reason for reason in reasons if reason), 400),
     )

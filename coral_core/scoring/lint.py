@@ -59,16 +59,42 @@ def findings(
     """
     process = process or shared()
     until = time.monotonic() + seconds
-    by_patch: dict[str, Findings] = {}
-    for patch in dict.fromkeys(patches):
-        if reason := _refused(patch):
-            by_patch[patch] = _unread(reason)
-        else:
-            by_patch[patch] = _facts(process.ask({"op": "facts", "text": as_compiled(patch)}, until))
-    readable = [patch for patch, facts in by_patch.items() if not facts.unread]
-    counts = _ruff(readable, process, until)
+    facts = {patch: findings_without_style(patch, process, until) for patch in dict.fromkeys(patches)}
+    return with_style(facts, process, until)
+
+
+def findings_without_style(patch: str, process: TextProcess, until: float) -> Findings:
+    """Findings of the interpreter and bandit on one patch, which `with_style` completes.
+
+    Args:
+        patch: The text.
+        process: Reads it.
+        until: Deadline, in `time.monotonic` seconds.
+
+    Raises:
+        JudgeError: as `findings`.
+        TimeoutError: as `findings`.
+    """
+    if reason := _refused(patch):
+        return _unread(reason)
+    return _facts(process.ask({"op": "facts", "text": as_compiled(patch)}, until))
+
+
+def with_style(facts: Mapping[str, Findings], process: TextProcess, until: float) -> dict[str, Findings]:
+    """Add ruff's findings. All patches are given to one process of ruff: its start costs more than a patch does.
+
+    Args:
+        facts: Patch -> its findings of `findings_without_style`.
+        process: Runs ruff.
+        until: Deadline, in `time.monotonic` seconds.
+
+    Raises:
+        JudgeError: as `findings`.
+        TimeoutError: as `findings`.
+    """
+    counts = _ruff([patch for patch, found in facts.items() if not found.unread], process, until)
     return {
-        patch: facts.model_copy(update=counts[patch]) if patch in counts else facts for patch, facts in by_patch.items()
+        patch: found.model_copy(update=counts[patch]) if patch in counts else found for patch, found in facts.items()
     }
 
 

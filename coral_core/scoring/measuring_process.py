@@ -62,7 +62,7 @@ class MeasuringProcess(ChildProcess):
         return measure(versions, judged, remarks, ask)
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], _: object) -> dict[str, Any]:
     try:
         judged = _JUDGED.validate_python(request["judged"])
         return {"score": measure_one(request["name"], request["version"], judged)}

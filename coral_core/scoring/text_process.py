@@ -142,7 +142,7 @@ def _do(request: dict[str, Any]) -> Any:
     raise LookupError(request["op"])
 
 
-def _reply(request: dict[str, Any]) -> dict[str, Any]:
+def _reply(request: dict[str, Any], _: object = None) -> dict[str, Any]:
     from coral_core.scoring.linters import LinterMissing
 
     limit = 0.0 if request["op"] == "ruff" else CPU_SECONDS  # ruff is a process with limits of its own

@@ -16,7 +16,7 @@ from coral_core.lanes import lane as lane_module
 from coral_core.lanes import worker as worker_module
 from coral_core.lanes.worker import LaneWorker
 from coral_core.lm.engine_client import InlineEngine
-from coral_core.lm.requests import Generated, GenerationRequest
+from coral_core.lm.requests import Done, Generated, GenerationRequest
 from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.measuring_process import MeasuringProcess
@@ -53,9 +53,12 @@ SLEEPER = "import time\ndef {}(*arguments):\n    time.sleep(3600)\n"
 class Sleepers(InlineEngine):
     """Every patch that it proposes sleeps: ten seconds each, and ten again alone."""
 
-    def generate(self, request: GenerationRequest, deadline: float) -> Generated:
+    def generate(self, request: GenerationRequest, deadline: float, done: Done = print) -> Generated:
         names = [text.split("def ")[-1].split("(")[0] for _, text in request.prompts]
-        return Generated(completions=tuple((f"```python\n{SLEEPER.format(name)}```",) for name in names), cost=Cost())
+        texts = tuple((f"```python\n{SLEEPER.format(name)}```",) for name in names)
+        for number, completions in enumerate(texts):
+            done(number, completions)
+        return Generated(completions=texts, cost=Cost())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ _do = engine.Worker._do
 _out: list[Any] = []
 
 
-def do(self: engine.Worker, op: str, body: dict[str, Any]) -> Any:
+def do(self: engine.Worker, op: str, body: dict[str, Any], send: Any) -> Any:
     """`Worker._do`, with the fault that the request names."""
     name = Path((body.get("adapter") or {}).get("folder") or body.get("out") or "x").name
     if name == "changed":
@@ -30,11 +30,11 @@ def do(self: engine.Worker, op: str, body: dict[str, Any]) -> Any:
     if name == "hold":
         time.sleep(600)  # subject: an engine that holds its answer back
     if not name.startswith("fault-"):
-        return _do(self, op, body)
+        return _do(self, op, body, send)
     _, step, error = name.split("-")
     steps = faults.Steps(int(step), faults.ERRORS[int(error)])
     with faults.sparing_the_way_back(steps), faults.operations(steps):
-        return _do(self, op, body)
+        return _do(self, op, body, send)
 
 
 def take_pipes() -> Any:

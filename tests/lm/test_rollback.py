@@ -58,8 +58,9 @@ class Engine:
 
     def write(self, adapter: Path | None = None) -> list[list[str]]:
         request = engine_models.writing(adapter, self.job.heavy)
-        found: list[list[str]] = self.worker.do("generate", request.model_dump(mode="json"))["completions"]
-        return found
+        found: list[dict[str, Any]] = []
+        self.worker.do("generate", request.model_dump(mode="json"), found.append)
+        return [part["completions"] for part in sorted(found, key=lambda part: int(part["index"]))]
 
     def witness(self) -> str:
         """What is in memory, by other means than the checksum of the product."""

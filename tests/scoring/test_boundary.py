@@ -14,10 +14,10 @@ from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob
 from coral_core.judge.judge import Judge, PatchLimits
 from coral_core.lanes.lane import Lane
 from coral_core.lm.engine_client import InlineEngine
-from coral_core.lm.requests import Generated, GenerationRequest
+from coral_core.lm.requests import Done, Generated, GenerationRequest
 from coral_core.problems.problem import Problem
 from coral_core.prompting.extraction import LONGEST
-from coral_core.scoring.boundary import Item, score_completions
+from coral_core.scoring.boundary import CompletionScorer, Item, Items
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.objectives import score
 from coral_core.scoring.text_process import TextProcess
@@ -63,8 +63,16 @@ def honest(problem: Problem, number: int) -> str:
     )[number % 5]
 
 
+def scored(
+    problems: Sequence[Problem], groups: Sequence[Sequence[object]], judge: Judge, process: TextProcess
+) -> Items:
+    scorer = CompletionScorer(problems, judge, process, lambda: SECONDS)
+    scorer.add(dict(enumerate(groups)))
+    return scorer.items()
+
+
 def items(problems: Sequence[Problem], texts: Sequence[object], judge: Judge, process: TextProcess) -> list[Item]:
-    found = score_completions(problems, [[text] for text in texts], judge, process, lambda: SECONDS)
+    found = scored(problems, [[text] for text in texts], judge, process)
     return [group[0] for group in found.groups]
 
 
@@ -167,7 +175,9 @@ class Stub(InlineEngine):
 
     texts: Sequence[str] = ()
 
-    def generate(self, request: GenerationRequest, deadline: float) -> Generated:
+    def generate(self, request: GenerationRequest, deadline: float, done: Done = print) -> Generated:
+        for number, text in enumerate(self.texts):
+            done(number, (text,))
         return Generated.model_construct(completions=tuple((text,) for text in self.texts), cost=Cost())
 
 
@@ -221,16 +231,16 @@ def test_scores_are_the_mean_of_the_items(problems: tuple[Problem, ...], judge: 
     }
     plain = [honest(problem, number) for number, problem in enumerate(problems)]
 
-    def scored(numbers: Sequence[int], texts: Sequence[object]) -> dict[str, float]:
+    def scores(numbers: Sequence[int], texts: Sequence[object]) -> dict[str, float]:
         chosen = [problems[number] for number in numbers]
-        found = score_completions(chosen, [[texts[n]] for n in numbers], judge, process, lambda: SECONDS)
+        found = scored(chosen, [[texts[n]] for n in numbers], judge, process)
         judged = Judged(tuple(chosen), found.patches(), found.verdicts(), frozenset(), 1, 1_000)
         return score(judged, [1] * len(chosen), found.findings()).objectives()
 
     every = range(len(problems))
     rest = [number for number in every if number not in hostile]
-    mixed = scored(every, [hostile.get(number, plain[number]) for number in every])
-    clean = scored(rest, plain)
+    mixed = scores(every, [hostile.get(number, plain[number]) for number in every])
+    clean = scores(rest, plain)
     for name in ("style", "security"):
         assert mixed[name] == pytest.approx(clean[name] * len(rest) / len(problems))
     assert mixed["syntax"] == pytest.approx((clean["syntax"] * len(rest) + 0.5) / len(problems))
@@ -238,11 +248,11 @@ def test_scores_are_the_mean_of_the_items(problems: tuple[Problem, ...], judge: 
 
 def test_remarks_name_problem_and_patch(problems: tuple[Problem, ...], judge: Judge, process: TextProcess) -> None:
     nests = FAMILIES["keyword arguments"](problems[1].entry_point, 180)
-    found = score_completions(problems[:2], [["x = 1", "y = 2"], ["z = 3", nests]], judge, process, lambda: SECONDS)
+    found = scored(problems[:2], [["x = 1", "y = 2"], ["z = 3", nests]], judge, process)
     (line,) = found.remarks()
     assert line.startswith(f"problem {problems[1].problem_id}, patch 2: not linted: nested")
 
 
 def test_a_job_without_time_left_says_so(problems: tuple[Problem, ...], judge: Judge, process: TextProcess) -> None:
     with pytest.raises(TimeoutError):
-        score_completions(problems, [["x"]] * len(problems), judge, process, lambda: 0.0)
+        CompletionScorer(problems, judge, process, lambda: 0.0).add({0: ["x"]})
