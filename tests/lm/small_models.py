@@ -1,9 +1,11 @@
-"""Small models of many architectures with random weights, saved as save_pretrained saves them, and their tokenizer."""
+"""The zoo: small models with random weights of many architectures, saved as save_pretrained saves them, and their tokenizer."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from coral_core.lm.base_model import TINY
 
 TEXTS = ("def f(a, b):\n    return a + b\n", "for n in range(10):\n    if n > 2:\n        print(n)\n", "Buggy code: Corrected code:\n```python\n")  # fmt: skip
 COMMON: dict[str, Any] = {
@@ -13,24 +15,38 @@ COMMON: dict[str, Any] = {
     "intermediate_size": 48,
     "max_position_embeddings": 512,
 }
+GQA = COMMON | {"num_key_value_heads": 2}
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
+MOE = GQA | {"moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2}
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", COMMON | {"num_key_value_heads": 2}),
-    "llama-tied": ("llama", COMMON | {"tie_word_embeddings": True}),
-    "qwen2": ("qwen2", COMMON | {"num_key_value_heads": 2}),
-    "mistral": ("mistral", COMMON | {"num_key_value_heads": 2}),
-    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
+    "llama": ("llama", GQA),
+    "llama-tied": ("llama", GQA | {"tie_word_embeddings": True}),
+    "llama-biases": ("llama", GQA | {"attention_bias": True, "mlp_bias": True}),
+    "llama-fp16": ("llama", GQA),
+    "llama-bf16": ("llama", GQA),
+    "llama-sharded": ("llama", GQA),
+    "qwen2": ("qwen2", GQA),
+    "qwen2-tied": ("qwen2", GQA | {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", GQA | {"head_dim": 8}),
+    "mistral": ("mistral", GQA),
+    "gpt2": ("gpt2", GPT),
     "gpt_neox": ("gpt_neox", COMMON),
-    "gpt_bigcode": ("gpt_bigcode", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
+    "gpt_bigcode": ("gpt_bigcode", GPT),
     "opt": ("opt", {"hidden_size": 32, "word_embed_proj_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48, "max_position_embeddings": 512}),
     "falcon": ("falcon", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}),
     "phi": ("phi", COMMON),
-    "phi3": ("phi3", COMMON | {"num_key_value_heads": 2}),
-    "gemma2": ("gemma2", COMMON | {"num_key_value_heads": 2, "head_dim": 8}),
+    "phi3": ("phi3", GQA),
+    "gemma2": ("gemma2", GQA | {"head_dim": 8}),
+    "gemma3": ("gemma3_text", GQA | {"head_dim": 8}),
     "bloom": ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
-    "codegen": ("codegen", {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 512}),
-    "mixtral": ("mixtral", COMMON | {"num_key_value_heads": 2, "num_local_experts": 2}),
-    "starcoder2": ("starcoder2", COMMON | {"num_key_value_heads": 2}),
+    "codegen": ("codegen", GPT | {"rotary_dim": 4}),
+    "mixtral": ("mixtral", GQA | {"num_local_experts": 2}),
+    "qwen2_moe": ("qwen2_moe", MOE | {"shared_expert_intermediate_size": 24}),
+    "starcoder2": ("starcoder2", GQA),
 }  # fmt: skip
+"""Name -> model_type, and fields of its configuration."""
+DTYPES = {"llama-fp16": "float16", "llama-bf16": "bfloat16"}
+"""Type of the saved weights where it is not float32."""
 DEFAULTS = {
     "gpt2": ("c_attn",), "gpt_neox": ("query_key_value",), "gpt_bigcode": ("c_attn",), "opt": ("q_proj", "v_proj"),
     "falcon": ("query_key_value",), "phi": ("fc1", "fc2", "q_proj", "v_proj"), "phi3": ("o_proj", "qkv_proj"),
@@ -57,17 +73,29 @@ def save_tokenizer(folder: Path, **special: str) -> Any:
 
 
 def save_model(folder: Path, name: str, **changes: Any) -> Path:
-    """The small model called `name` in `SMALL`, with a tokenizer beside it; `changes` are of its configuration."""
+    """The model called `name` in `SMALL`, with a tokenizer beside it; the same bits each time.
+
+    Args:
+        folder: Where it is written.
+        name: Key of `SMALL`, or coral-tiny, which stays where it is.
+        changes: Fields of its configuration.
+    """
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+    if name == "coral-tiny":
+        return TINY
     model_type, settings = SMALL[name]
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = save_tokenizer(folder)
-    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "initializer_range": 0.3}
     config = CONFIG_MAPPING[model_type](vocab_size=len(tokenizer), **(ids | settings | changes))
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(str(folder))
+    model: Any = AutoModelForCausalLM.from_config(config)
+    # transformers sets the row of the padding token to zero: as a row of a tied head it has no direction, and DoRA gives NaN
+    torch.nn.init.normal_(model.get_input_embeddings().weight.data[2], std=0.3)
+    model.to(getattr(torch, DTYPES.get(name, "float32")))
+    model.save_pretrained(str(folder), max_shard_size="40KB" if name == "llama-sharded" else "1GB")
     return folder
 
 

@@ -42,6 +42,8 @@ from tests.lm.small_models import DEFAULTS, SMALL, edit, save_model  # noqa: E40
 
 Zoo = Callable[[str], Path]
 NEEDS_EAGER = {"gemma2", "bloom", "codegen"}
+VARIANTS = ("llama-tied", "llama-biases", "llama-fp16", "llama-bf16", "llama-sharded", "qwen2-tied")
+KINDS = [name for name in SMALL if name not in VARIANTS]
 
 
 def config(folder: Path, **changes: Any) -> BaseModelConfig:
@@ -65,7 +67,7 @@ def test_the_files_say_what_the_loaded_model_has(zoo: Zoo, name: str) -> None:
     assert default.learning_rate == 2e-4 and set(default.target_modules) <= linear
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", KINDS)
 def test_attention_is_what_the_class_supports(zoo: Zoo, name: str) -> None:
     model = LoadedModel(config(zoo(name)))
     used = model.model.config._attn_implementation
@@ -122,35 +124,6 @@ def job(backend: TorchBackend, folder: Path, heavy: Any) -> TrainingJob:
 
 
 PAIRS = [("def f(a):\n", "    return a\n</s>"), ("def g(b):\n", "    return b + 1\n</s>")]
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_the_default_lora_trains_and_changes_what_is_generated(zoo: Zoo, name: str, tmp_path: Path) -> None:
-    """The modules that are offered work: adapters are trained, merged and taken off again."""
-    backend = TorchBackend(config(zoo(name)))
-    kind = "dora" if name in ("gpt2", "gpt_neox", "gemma2") else "lora"
-    heavy = genes(target_modules=default_lora_of(backend.identity).target_modules, adapter=kind, learning_rate=0.5)
-    record = backend.train(training(job(backend, zoo(name), heavy), PAIRS, tmp_path))
-    assert record.trainable_parameters > 0
-    shape = GenerationConfig(batch_size=2, prompt_length=16)
-    light = GREEDY.model_copy(update={"token_limit": 8})
-
-    def texts(adapter: Path | None) -> Any:
-        prompts = [("a", "def f(a):\n"), ("b", "x = 1\n")]
-        return backend.generate(writing(adapter, heavy, light, prompts, seed=0, shape=shape)).completions
-
-    before = texts(None)
-    assert texts(tmp_path) != before
-    assert texts(None) == before
-
-
-@pytest.mark.parametrize("name", ["gpt2", "phi3", "bloom", "falcon"])
-def test_all_linear_trains(zoo: Zoo, name: str, tmp_path: Path) -> None:
-    backend = TorchBackend(config(zoo(name)))
-    heavy = genes(target_modules=sets_of(backend.identity)["all-linear"])
-    backend.train(training(job(backend, zoo(name), heavy), PAIRS, tmp_path))
-    saved = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert set(saved["target_modules"]) == set(backend.identity.modules)
 
 
 def test_lists_of_end_tokens_are_ordinary_and_those_of_every_file_count(tmp_path: Path) -> None:

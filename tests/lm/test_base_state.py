@@ -15,14 +15,14 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 from coral_core.errors import BaseChangedError  # noqa: E402
 from coral_core.lm.base_state import BLOCK, BaseState, fingerprint  # noqa: E402
-from tests.lm import engine_models  # noqa: E402
+from tests.lm.small_models import save_model  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return engine_models.build("llama-tied", tmp_path_factory.mktemp("llama-tied"))
+    return save_model(tmp_path_factory.mktemp("llama-tied"), "llama-tied")
 
 
 @pytest.fixture

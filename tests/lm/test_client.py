@@ -25,6 +25,7 @@ from coral_core.errors import (  # noqa: E402
 )
 from coral_core.lm.engine_client import EngineProcess, InlineEngine  # noqa: E402
 from tests.lm import engine_models, faults  # noqa: E402
+from tests.lm.small_models import TINY, save_model  # noqa: E402
 
 pytestmark = pytest.mark.torch
 Texts = tuple[tuple[str, ...], ...]
@@ -36,12 +37,12 @@ class FaultyProcess(EngineProcess):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return engine_models.build("llama-tied", tmp_path_factory.mktemp("llama-tied"))
+    return save_model(tmp_path_factory.mktemp("llama-tied"), "llama-tied")
 
 
 @pytest.fixture(scope="module")
 def job(folder: Path) -> Any:
-    return engine_models.job(folder, engine_models.MODELS["llama-tied"])
+    return engine_models.job(folder, engine_models.TARGETS["llama-tied"])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def right(folder: Path, good: Path) -> tuple[Texts, Texts]:
 def write(engine: Any, folder: Path, adapter: Path | None = None, deadline: float = 120, heavy: Any = None) -> Texts:
     """As a lane does it: the base model is loaded where it is not."""
     engine.load(BaseModelConfig(name=str(folder)))
-    genes = heavy or engine_models.job(folder, engine_models.MODELS["llama-tied"]).heavy
+    genes = heavy or engine_models.job(folder, engine_models.TARGETS["llama-tied"]).heavy
     texts: Texts = engine.generate(engine_models.writing(adapter, genes), deadline).completions
     return texts
 
@@ -203,7 +204,7 @@ def test_an_adapter_of_another_base_is_an_error(
 ) -> None:
     other = InlineEngine()
     other.load(BaseModelConfig())
-    job = engine_models.job(engine_models.TINY, ("q_proj",))
+    job = engine_models.job(TINY, ("q_proj",))
     other.train(engine_models.training(job, engine_models.PAIRS, tmp_path), 60)
     with pytest.raises(AdapterError, match="tensor"):
         write(engine, folder, tmp_path, heavy=job.heavy)

@@ -17,15 +17,16 @@ from coral_core.lm import generation  # noqa: E402
 from coral_core.lm.base_state import BaseState  # noqa: E402
 from coral_core.lm.engine import Worker  # noqa: E402
 from tests.lm import engine_models, faults  # noqa: E402
+from tests.lm.small_models import save_model  # noqa: E402
 
 pytestmark = pytest.mark.torch
 KINDS = [
     ("llama-tied", "lora"),
     ("llama-tied", "dora"),
-    ("llama-untied", "dora"),
-    ("qwen2-biases", "lora"),
-    ("gpt2-tied", "dora"),
-    ("tiny", "lora"),
+    ("llama", "dora"),
+    ("qwen2-tied", "lora"),
+    ("gpt2", "dora"),
+    ("coral-tiny", "lora"),
 ]
 WALKS: dict[str, Callable[[faults.Steps], Any]] = {"operations": faults.operations, "calls": faults.calls}
 
@@ -34,8 +35,8 @@ class Engine:
     """A worker with a model, an adapter that was trained on it, and what a fresh worker writes with both."""
 
     def __init__(self, folder: Path, name: str, adapter: str, out: Path) -> None:
-        self.base = BaseModelConfig(name=str(engine_models.build(name, folder)))
-        self.job = engine_models.job(folder, engine_models.MODELS[name], adapter=adapter)
+        self.base = BaseModelConfig(name=str(save_model(folder, name)))
+        self.job = engine_models.job(folder, engine_models.TARGETS[name], adapter=adapter)
         self.out = out
         self.good = out / "good"
         self.worker = Worker()

@@ -34,15 +34,20 @@ def written(code: str) -> str:
 
 
 def both(folder: Path, tmp_path: Path, light: LightGenes, **genes: Any) -> tuple[str, str]:
-    """What the engine writes for the card's example, and what the card's code writes."""
-    config = BaseModelConfig(name=str(folder))
-    backend = TorchBackend(config)
+    """As `engine_and_card`, for an adapter that is trained for it."""
+    backend = TorchBackend(BaseModelConfig(name=str(folder)))
     heavy = HeavyGenes(
         rank=4, alpha=8, dropout=0.0, adapter="lora", learning_rate=0.5, target_modules=default_lora_of(backend.identity).target_modules
     ).model_copy(update=genes)  # fmt: skip
     adapter = tmp_path / "adapter"
     adapter.mkdir(exist_ok=True)
     backend.train(training(job(backend, folder, heavy), PAIRS, adapter))
+    return engine_and_card(backend, adapter, heavy, light)
+
+
+def engine_and_card(backend: TorchBackend, adapter: Path, heavy: HeavyGenes, light: LightGenes) -> tuple[str, str]:
+    """What the engine writes for the card's example, and what the card's code writes."""
+    config = backend.loaded.config
     prompt = template_for(config.name, config.prompt)
     asked = writing(adapter, heavy, light, [("a", prompt.prompt(EXAMPLE))], seed=0, shape=SHAPE, stop=prompt.stop)
     texts = backend.generate(asked).completions

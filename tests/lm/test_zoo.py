@@ -1,0 +1,74 @@
+"""Every architecture of the zoo: adapters that the engine trains are ordinary PEFT adapters, and leave the base as it was.
+
+Of each small random model: LoRA and DoRA, plain and rank-stabilised, on the default modules and on all linear ones. Plain
+PEFT on plain transformers, and the code of the model card, write the text that the engine writes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.torch
+torch = pytest.importorskip("torch")
+
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
+from coral_core.genome import GREEDY  # noqa: E402
+from coral_core.lm.engine import TorchBackend  # noqa: E402
+from coral_core.lm.targets import default_lora_of, sets_of  # noqa: E402
+from tests.lm.engine_models import training, writing  # noqa: E402
+from tests.lm.small_models import DTYPES, SMALL  # noqa: E402
+from tests.lm.test_architecture import PAIRS, genes, job  # noqa: E402
+from tests.lm.test_plain_peft import plain  # noqa: E402
+from tests.lm.test_usage import engine_and_card  # noqa: E402
+
+QUICK = ("llama-tied", "gpt2", "phi3", "qwen2_moe")
+SLOW = pytest.mark.slow(reason="2 seconds a model; four others are in `make test`")
+NAMES = [pytest.param(name, marks=() if name in QUICK else SLOW) for name in SMALL]
+PROMPTS = [("a", "def f(a):\n"), ("b", "x = 1\n"), ("c", "return a +"), ("d", "for n in range("), ("e", "import")]
+SHAPE = GenerationConfig(batch_size=4, prompt_length=24)
+LIGHT = GREEDY.model_copy(update={"token_limit": 12})
+ADAPTERS = (
+    {"adapter": "lora", "scaling": "lora", "on": "default"},
+    {"adapter": "lora", "scaling": "rslora", "on": "all-linear"},
+    {"adapter": "dora", "scaling": "lora", "on": "all-linear"},
+    {"adapter": "dora", "scaling": "rslora", "on": "default"},
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_peft_and_the_card_write_what_the_engine_writes(
+    zoo: Callable[[str], Path], name: str, tmp_path: Path
+) -> None:
+    folder, dtype = zoo(name), DTYPES.get(name, "float32")
+    backend = TorchBackend(BaseModelConfig.model_validate({"name": str(folder), "dtype": dtype}))
+
+    def texts(adapter: Path | None, heavy: Any = None) -> Any:
+        return backend.generate(writing(adapter, heavy, LIGHT, PROMPTS, shape=SHAPE)).completions
+
+    bare = texts(None)
+    for number, chosen in enumerate(ADAPTERS):
+        modules = sets_of(backend.identity).get(chosen["on"]) or default_lora_of(backend.identity).target_modules
+        of_peft = {"adapter": chosen["adapter"], "scaling": chosen["scaling"]}
+        heavy = genes(target_modules=modules, learning_rate=0.05, **of_peft)
+        adapter = tmp_path / str(number)
+        adapter.mkdir()
+        backend.train(training(job(backend, folder, heavy), PAIRS, adapter))
+        found = texts(adapter, heavy)
+        assert found == plain(folder, adapter, dtype, PROMPTS, LIGHT.token_limit) != bare, chosen
+        engine, card = engine_and_card(backend, adapter, heavy, LIGHT)
+        assert card == engine, chosen
+    assert texts(None) == bare and backend.check() == backend.checksum
+    fresh = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).state_dict()
+    kept = backend.loaded.model.state_dict()
+    assert kept.keys() == fresh.keys() and all(torch.equal(kept[key], value) for key, value in fresh.items())
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(SMALL) >= 18 and {model_type for model_type, _ in SMALL.values()} >= {
+        "llama", "qwen2", "qwen3", "mistral", "starcoder2", "phi", "phi3", "gpt_neox", "gpt_bigcode", "opt", "falcon",
+        "mixtral", "gemma2", "bloom", "codegen", "gemma3_text", "gpt2", "qwen2_moe",
+    }  # fmt: skip
