@@ -27,8 +27,8 @@ def commit() -> str:
     return head + ("+changes" if changed.strip() else "")
 
 
-def write(name: str, result: dict[str, Any]) -> Path:
-    """Write ``results/<name>.json`` with versions, machine, load and commit."""
+def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write ``results/<name>.json`` with versions, machine, load and commit; into `folder` where another is given."""
     facts = {
         "benchmark": name,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -42,10 +42,10 @@ def write(name: str, result: dict[str, Any]) -> Path:
         "versions": versions(),
         **result,
     }
-    path = RESULTS / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts, indent=1) + "\n")
-    print(f"written to {path.relative_to(ROOT)}")
+    print(f"written to {path}")
     return path
 
 

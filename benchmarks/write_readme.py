@@ -293,8 +293,53 @@ def _status(r: Result) -> Rows:
     ]
 
 
+def _real_model(r: Result) -> Rows:
+    rows = []
+    for seed in r["seeds"]:
+        missing = f" (missing: {', '.join(seed['missing'])})" if seed["missing"] else ""
+        shares = ", ".join(
+            "–" if seed[key] is None else _three(seed[key])
+            for key in ("champion", "tuned_lora", "default_lora", "random_best", "base")
+        )
+        rows.append(
+            (
+                f"seed {seed['seed']}, {seed['held_out']} held-out bugs: champion, tuned LoRA, default LoRA, best of random "
+                f"search, bare model{missing}",
+                shares,
+            )
+        )
+        tests = {key: seed[f"p_vs_{key}"] for key in ("default", "tuned", "random") if seed[f"p_vs_{key}"] is not None}
+        rows.append(
+            (f"seed {seed['seed']}: p of the champion", ", ".join(f"{key} {p:.2g}" for key, p in tests.items()))
+        )
+        rows.append((f"seed {seed['seed']}: CPU time", f"{seed['cpu_seconds'] / 60:.0f} minutes"))
+        if programs := seed["quixbugs"]:
+            low, high = programs["interval"]["champion"]
+            repaired = (
+                f"{programs['repaired']['champion']} (95 % interval of the share {_three(low)} to {_three(high)})"
+            )
+            rows.append(
+                (f"seed {seed['seed']}: repaired of QuixBugs' {programs['held_out']} held-out programs", repaired)
+            )
+    return rows
+
+
+def _quickstart_cost(r: Result) -> Rows:
+    seeds, bugs = len(r["rows"]), r["rows"][0]["bugs"]
+    rows = [
+        (f"CPU seconds of lane work, this commit over {r['against'][:7]}, {seeds} seeds", f"{r['ratio']:.2f}"),
+        (f"champion's held-out share of {bugs} bugs, difference", f"{r['difference']:+.3f}"),
+    ]
+    for key, what in (("interval_by_seed", "over seeds"), ("interval_by_bug", "over bugs")):
+        if r[key] is not None:
+            rows.append((f"95 % interval of the difference, {what}", f"{r[key][0]:+.3f} to {r[key][1]:+.3f}"))
+    return rows
+
+
 ROWS: dict[str, Callable[[Result], Rows]] = {
     "champion": _champion,
+    "real_model": _real_model,
+    "quickstart_cost": _quickstart_cost,
     "gene_landscape": _gene_landscape,
     "kills": _kills,
     "invariance": _invariance,
@@ -319,8 +364,10 @@ def _question(name: str) -> str:
 
 
 def _commits(result: Result) -> str:
-    """Short hashes of the commits that were measured (rows of `champion` name their own)."""
-    hashes = [result["commit"], *(row["commit"] for row in result.get("rows", []) if "commit" in row)]
+    """Short hashes of the commits that were measured (rows and seeds may name their own)."""
+    seeds = result.get("seeds")  # a number, or a row for each
+    rows = [*result.get("rows", []), *(seeds if isinstance(seeds, list) else [])]
+    hashes = [result["commit"], *(row["commit"] for row in rows if "commit" in row)]
     return ", ".join(dict.fromkeys(commit[:7] for commit in hashes))
 
 
@@ -332,7 +379,11 @@ def page() -> str:
     """
     parts = [HEAD, "## Results\n"]
     for name, rows_of in ROWS.items():
-        result = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            parts.append(f"### {name}\n\n{_question(name)} ([program]({name}.py); not measured yet)\n")
+            continue
+        result = json.loads(path.read_text("utf-8"))
         load = result["machine"]["load"][0]
         measured = f"measured {result['when'][:10]} at {_commits(result)}, load {load:.1f}"
         table = "\n".join(f"| {what} | {value} |" for what, value in rows_of(result))

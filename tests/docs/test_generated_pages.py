@@ -23,7 +23,7 @@ def test_every_benchmark_program_is_on_the_page() -> None:
 
     programs = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - NOT_MEASURING
     results = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
-    assert programs == results == set(ROWS)
+    assert programs == set(ROWS) and results <= programs
 
 
 def test_every_argument_and_every_key_has_a_description() -> None:
