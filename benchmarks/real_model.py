@@ -1,7 +1,8 @@
 """A real base model: champion, random search, tuned and default LoRA and the bare model on held-out bugs, at equal trainings.
 
-    python -m benchmarks.real_model --model /path/to/SmolLM2-135M-Instruct --seed 0 --minutes 90
-    python -m benchmarks.real_model --model /path/to/SmolLM2-135M-Instruct --seed 1 --minutes 90 --quixbugs QuixBugs
+    coral model fetch smollm2
+    python -m benchmarks.real_model --seed 0 --minutes 90
+    python -m benchmarks.real_model --seed 1 --minutes 90 --quixbugs QuixBugs
 
 One command measures one seed and adds it to results/real_model.json. It makes two runs on one store: evolution with tuned
 baselines, and random search over the same genes with as many trainings; equal genes are one training. After the time limit,
@@ -206,7 +207,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=90, help="time limit of this session; 0: only report")
-    parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="name or directory")
+    parser.add_argument("--model", default="smollm2", help="name or directory")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--quixbugs", metavar="DIR", help="a clone of QuixBugs (coral problems fetch quixbugs)")
     parser.add_argument(

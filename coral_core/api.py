@@ -41,7 +41,7 @@ class EvolutionResult(Frozen):
         status: ``running``, ``finished``, ``stopped`` or ``failed`` (a text that is also an enum).
         champion: The best genome (the best so far while the run is not finished) with its scores; None before there is one.
         front: The Pareto front of everything evaluated so far.
-        held_out: The final table: champion, base model, default LoRA and the median of generation 0 on the sealed split;
+        held_out: The final table: champion, baselines (`search.baselines`) and the median of generation 0 on the sealed split;
             empty before the end.
         history: All records of history.jsonl, in order.
         folder: The run's folder.
