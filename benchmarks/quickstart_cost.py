@@ -2,8 +2,8 @@
 
     python -m benchmarks.quickstart_cost --seeds 10
 
-Both sides run `coral evolve` on their own configs/quickstart.yaml, seed by seed, in turn; the earlier commit comes from
-`git archive` and runs in this environment. Lane work is what trainings, evaluations and judges report. Both champions meet
+Both sides run `coral evolve` on their own configs/quickstart.yaml, seed by seed, in turn. Both are unpacked commits (HEAD,
+without uncommitted changes, and the earlier one) and run in this environment. Lane work is what trainings, evaluations and judges report. Both champions meet
 the same held-out bugs. A program that was stopped goes on: finished runs in the work folder are not done again.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RESULTS, ROOT, commit, write
+from benchmarks.record import RESULTS, ROOT, write
 from coral_core.report.paired import compare
 
 NAME = "quickstart_cost"
@@ -81,7 +81,7 @@ def measured(seed: int, trees: dict[str, Path], folders: dict[str, Path], overri
     seconds = {side: round(reports[side]["totals"]["cpu_seconds"], 2) for side in sides}
     return {
         "seed": seed,
-        "commit": commit(),
+        "commit": folders["new"].name,
         "cpu_seconds": seconds,
         "ratio": round(seconds["new"] / seconds["old"], 4) if seconds["old"] else None,
         "champion": rates,
@@ -127,14 +127,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for both sides")
     options = parser.parse_args(arguments)
     work = options.work.absolute()
-    trees = {"old": source(options.against, work), "new": ROOT}
-    folders = {"old": work / options.against, "new": work / commit()}
+    commits = {
+        side: subprocess.run(
+            ["git", "rev-parse", name], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.strip()
+        for side, name in (("old", options.against), ("new", "HEAD"))
+    }
+    trees = {side: source(name, work) for side, name in commits.items()}
+    folders = {side: work / side / name for side, name in commits.items()}
     rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         rows.append(measured(seed, trees, folders, options.set))
         print(json.dumps(rows[-1]), flush=True)
         missing = list(range(seed + 1, options.seeds))
-        result = {"against": options.against, "set": options.set, "missing": missing, **summary(rows), "rows": rows}
+        result = {"against": commits["old"], "set": options.set, "missing": missing, **summary(rows), "rows": rows}
         write(NAME, result, options.results)
 
 
