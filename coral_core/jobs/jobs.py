@@ -24,6 +24,44 @@ AdapterDigest = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|none)$")]
 InfeasibleReason = Literal["diverged", "out-of-memory", "module-missing", "prompt-too-long", "time-out", "poison"]
 
 
+Spent = Annotated[float, Field(ge=0, le=1e11)]
+"""Seconds, not negative and bounded."""
+
+
+class DeviceTime(Frozen):
+    """Seconds of lanes by what their device did: computed, loaded a base model, or waited."""
+
+    computing: Spent = Field(0.0, description="The engine trained or generated.")
+    loading: Spent = Field(0.0, description="The engine started and loaded the base model.")
+    judging: Spent = Field(0.0, description="The device waited for judge, linters and objectives.")
+    idle: Spent = Field(0.0, description="It waited for anything else: a job, the store.")
+
+    @property
+    def seconds(self) -> float:
+        """All seconds."""
+        return self.computing + self.loading + self.judging + self.idle
+
+    def plus(self, other: "DeviceTime") -> "DeviceTime":
+        """The sum, state by state."""
+        return DeviceTime(**{name: getattr(self, name) + getattr(other, name) for name in DeviceTime.model_fields})
+
+    def minus(self, earlier: "DeviceTime") -> "DeviceTime":
+        """What was added since `earlier`, state by state; rounding never makes it negative."""
+        spans = {name: getattr(self, name) - getattr(earlier, name) for name in DeviceTime.model_fields}
+        return DeviceTime(**{name: max(0.0, span) for name, span in spans.items()})
+
+    def shares(self) -> dict[str, float]:
+        """Share of each state, and of waiting (judging and idle together), in [0, 1]; empty when there are no seconds.
+
+        >>> DeviceTime(computing=6, loading=1, judging=2, idle=1).shares()["waiting"]
+        0.3
+        """
+        if not self.seconds:
+            return {}
+        found = {name: getattr(self, name) / self.seconds for name in DeviceTime.model_fields}
+        return found | {"waiting": (self.judging + self.idle) / self.seconds}
+
+
 class Cost(Frozen):
     """Time, memory and tokens that a job used. Never part of a digest or of history.jsonl."""
 
@@ -31,6 +69,12 @@ class Cost(Frozen):
     cpu_seconds: float = Field(0.0, ge=0, le=1e11, description="CPU seconds of engine and judge.")
     peak_memory_mb: float = Field(0.0, ge=0, le=1e12, description="Peak resident (CPU) or allocated (GPU) memory.")
     tokens: int = Field(0, ge=0, le=10**15, description="Tokens trained on or generated.")
+    device: DeviceTime | None = Field(
+        None,
+        description="Seconds of the lane from the end of its previous job to the end of this one, by what its device did. "
+        "Those of failed tries count with the lane's next job. Null for results of earlier versions.",
+        exclude_if=lambda device: device is None,
+    )
 
 
 class BaseModelIdentity(Frozen):

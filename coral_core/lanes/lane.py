@@ -48,6 +48,7 @@ from coral_core.jobs.jobs import (
 )
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
 from coral_core.lanes.allowed_paths import Roots
+from coral_core.lanes.device_clock import DeviceClock
 from coral_core.lanes.judging import Judging
 from coral_core.lm.base_model import files_state
 from coral_core.lm.engine_client import Engine
@@ -77,14 +78,18 @@ class Lane:
         store: Results are published here; adapters are read from here.
         engine: Trains adapters and generates completions. The lane owns it: `close` ends it.
         roots: Folders that jobs may name on this machine; None: any, where nobody else submits jobs.
+        clock: Books the lane's seconds; None: one that begins now. Give that of a lane which this one replaces.
     """
 
-    def __init__(self, store: Store, engine: Engine, roots: Roots | None = None) -> None:
+    def __init__(
+        self, store: Store, engine: Engine, roots: Roots | None = None, clock: DeviceClock | None = None
+    ) -> None:
         self.store = store
         self.engine = engine
         self._roots = roots
         self.limit: TimeLimit | None = None
         """Time limit of the job in flight; None if there is none."""
+        self.clock = clock or DeviceClock()
         self._measurer = MeasuringProcess()
         self._texts = TextProcess()
         self._judge: Judge | None = None
@@ -167,12 +172,15 @@ class Lane:
         try:
             self._load(job)
             limit.begin()
-            record = self.engine.train(TrainingRequest(job=job, pairs=pairs, out=scratch), limit.seconds)
+            with self.clock.during("computing"):
+                record = self.engine.train(TrainingRequest(job=job, pairs=pairs, out=scratch), limit.seconds)
         except Infeasible as error:
             record = TrainedAdapter(training_digest=digest, infeasible=error.reason, reason=str(error))
         except BaseException:
             self.store.discard(scratch)
             raise
+        cost = record.cost.model_copy(update={"device": self.clock.since_last_job()})
+        record = record.model_copy(update={"cost": cost})
         self.store.publish_adapter(digest, scratch, record)
         return record
 
@@ -224,15 +232,16 @@ class Lane:
         except AdapterError:
             self.store.set_aside("adapter", training_digest)  # its checksums are right, so it would be kept otherwise
             raise
-        spent = evaluation.cost.model_copy(update={"seconds": time.perf_counter() - started})
-        evaluation = evaluation.model_copy(update={"cost": spent})
+        spent = {"seconds": time.perf_counter() - started, "device": self.clock.since_last_job()}
+        evaluation = evaluation.model_copy(update={"cost": evaluation.cost.model_copy(update=spent)})
         self.store.publish_evaluation(digest, evaluation)
         return evaluation
 
     def identify(self, job: IdentityJob) -> BaseModelIdentity:
         """Load a base model and identify it; the following jobs find it loaded. Raises `EngineError`."""
         self._close_if_files_changed(job.base_model)
-        return self.engine.load(job.base_model)
+        with self.clock.during("loading"):
+            return self.engine.load(job.base_model)
 
     def test(self, job: TestJob, seconds: float) -> TestResult:
         """Judge the code of a test job. No engine is started.
@@ -256,7 +265,7 @@ class Lane:
         here = {"judge": JUDGE_VERSION, "oracle": ORACLE_VERSION, "interpreter": platform.python_version()}
         _check_versions(job.versions, here, f"test of {job.problem_id}")
         judge = self._judge_for(job.judge)
-        with self._limited(seconds) as limit, limit.during("judging"):
+        with self._limited(seconds) as limit, limit.during("judging"), self.clock.during("judging"):
             limit.begin()
             verdict = judge.judge_batch([(problem, job.patch)], limit.left())[0]
         return TestResult(
@@ -264,7 +273,7 @@ class Lane:
             problem_id=job.problem_id,
             passed=verdict.passed,
             verdict=verdict.model_dump(mode="json"),
-            cost=Cost(seconds=time.perf_counter() - started),
+            cost=Cost(seconds=time.perf_counter() - started, device=self.clock.since_last_job()),
         )
 
     def _score(self, job: EvaluationJob, digest: str, adapter: TrainedAdapter | None, limit: TimeLimit) -> Evaluation:
@@ -291,8 +300,9 @@ class Lane:
             lambda: self._reference_lines_of(job, judge, problems, limit),
         )
         try:
-            written = self.engine.generate(request, limit.seconds, judging.take)
-            with limit.during("judging"):
+            with self.clock.during("computing"):
+                written = self.engine.generate(request, limit.seconds, judging.take)
+            with limit.during("judging"), self.clock.during("judging"):
                 items, lines = judging.result()
         except BaseException:
             self._drop(judging, judge)
@@ -307,9 +317,10 @@ class Lane:
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
             base_parameters=self.engine.identity.parameters,
         )
-        scores = score(judged, lines, items.findings())
         remarks: dict[str, str] = {}
-        more = self._measurer.measure(job.objectives, judged, limit, remarks)
+        with self.clock.during("judging"):
+            scores = score(judged, lines, items.findings())
+            more = self._measurer.measure(job.objectives, judged, limit, remarks)
         for name, reason in remarks.items():
             log.warning("evaluation %s (adapter %s): %s is 0: %s", digest[:12], job.training_digest[:12], name, reason)
         return Evaluation(
@@ -370,11 +381,12 @@ class Lane:
 
     def _load(self, job: TrainingJob | EvaluationJob) -> None:
         try:
-            if self._files[0] != job.base_model:
-                self._close_if_files_changed(job.base_model)
-            identity = self.engine.load(job.base_model)
-            if identity.content_id != job.base_content_id and self._close_if_files_changed(job.base_model):
-                identity = self.engine.load(job.base_model)  # from the changed files
+            with self.clock.during("loading"):
+                if self._files[0] != job.base_model:
+                    self._close_if_files_changed(job.base_model)
+                identity = self.engine.load(job.base_model)
+                if identity.content_id != job.base_content_id and self._close_if_files_changed(job.base_model):
+                    identity = self.engine.load(job.base_model)  # from the changed files
         except (EngineDiedError, EngineMemoryError, EngineTimeOutError) as error:
             # the failure is this machine's, not the genome's, so it must not count as evidence against the genome
             raise EngineError(f"base model {job.base_model.name} could not be loaded: {error}") from error

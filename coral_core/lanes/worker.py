@@ -238,7 +238,7 @@ class LaneWorker:
             self._report(job, error, trace)
         if self._lane.stopped:  # engine and judge were ended on purpose, so new ones are needed
             self._lane.close()
-            self._lane = Lane(self._store, self._make_engine(), self._roots)
+            self._lane = Lane(self._store, self._make_engine(), self._roots, self._lane.clock)
         self._write_note(state="idle", digest="", run_id="")
         if isinstance(error, StoreError | OSError | MemoryError):
             raise error  # disk, processes or memory of this machine are exhausted: another lane must try next
@@ -326,6 +326,6 @@ class LaneWorker:
 
     def _write_note(self, **changes: object) -> None:
         with self._lock:
-            beat = {"beat": self._note.beat + 1, "seen": time.time()}
+            beat = {"beat": self._note.beat + 1, "seen": time.time(), "device": self._lane.clock.life()}
             self._note = self._note.model_copy(update=beat | changes)
             self._queue.lanes.write(self._note)

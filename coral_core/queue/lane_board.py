@@ -15,6 +15,7 @@ from pydantic import Field
 from coral_core.atomic_write import write_atomic
 from coral_core.bounded_read import RECORD, look_at, read_model
 from coral_core.frozen import Frozen
+from coral_core.jobs.jobs import DeviceTime
 
 LEASE_SECONDS = 60.0
 """Seconds without a heartbeat after which a lane is considered dead."""
@@ -104,6 +105,7 @@ class LaneNote(Frozen):
     run_id: str = Field("", description="The evolution it is done for.")
     jobs: int = Field(0, ge=0, description="Jobs that ended here, done, failed or stopped.")
     recent: Recent = Field(Recent(), description="What it did lately.")
+    device: DeviceTime = Field(DeviceTime(), description="What its device did since the lane started.")
     ended: str = Field("", description="Why it ended.")
 
 

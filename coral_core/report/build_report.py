@@ -127,6 +127,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         repeats=_repeats(history),
         genes=gene_effects(history, config.genes) if why else (),
         operators=operator_lines(history),
+        device=work.device,
         spending=_spending(store, folder.run_id, config.budget),
         failed_jobs=failed_jobs(store, folder.run_id),
         failed_tries=failed_tries(folder),

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.runs.sessions import Counts, RunState, StageCost, Totals
+from coral_core.runs.sessions import Counts, DeviceUse, RunState, StageCost, Totals
 
 
 class Contender(Frozen):
@@ -355,6 +355,7 @@ class Report(Frozen):
         description="Importance of each gene, most important first; empty below 8 genomes."
     )
     operators: tuple[OperatorLine, ...]
+    device: DeviceUse = Field(description="What devices did in the jobs of this run, all sessions together.")
     spending: Spending | None = Field(description="By the store's ledger; null when no lane has booked anything.")
     failed_jobs: tuple[FailedJob, ...] = Field(description="Failed jobs of this run in the store's queue.")
     failed_tries: tuple[FailedTries, ...] = Field((), description="Tries that failed, most frequent first.")

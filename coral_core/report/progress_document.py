@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from coral_core.durations import clock
 from coral_core.report.document import Answer, Block, Code, Document, Facts, Section, Table, blocks, text
-from coral_core.report.wording import heavy_text, light_text, number, plural, share
+from coral_core.report.wording import device_text, heavy_text, light_text, number, plural, share
 from coral_core.runs.progress import Progress
 from coral_core.runs.records import Phase
 from coral_core.runs.run_reader import GenerationDetail
@@ -104,6 +104,11 @@ def _spent(progress: Progress) -> Block:
         ("wall clock", f"{clock(times.elapsed)} in {plural(progress.sessions, 'session')}"),
         ("by phase", phases),
         ("work in lanes", f"training {clock(times.training)}, evaluation {clock(times.evaluation)}"),
+        *(
+            (f"device in {name}s", device_text(device))
+            for name, device in (("training", progress.device.training), ("evaluation", progress.device.evaluation))
+            if device.seconds
+        ),
         ("GPU hours", f"{cost.gpu_hours:.3g}{expected(cost.forecast_gpu_hours, '.3g')}"),
     ]
     if cost.money:

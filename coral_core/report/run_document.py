@@ -63,6 +63,14 @@ BASELINES = {
 PARTS = {
     Phase.BASELINES: "baselines", Phase.SEARCHING: "search", Phase.HELD_OUT: "held-out split and seed repeats"
 }  # fmt: skip
+DEVICE = {
+    "computing": "busy",
+    "loading": "loading",
+    "judging": "waiting for the judge",
+    "idle": "waiting for jobs and the store",
+    "waiting": "waiting",
+}
+"""States of `DeviceTime`, and their names in the report."""
 MAIN_SCORES = ("bugfix", "retention", "cost")
 
 
@@ -330,6 +338,11 @@ def _cost(report: Report) -> Section:
         Table("Work of this run by part; what other runs had put into the store cost nothing here", ("<", "trainings", "evaluations", "lane seconds", "CPU seconds"), [
             (PARTS[stage.phase], stage.trainings, stage.evaluations, f"{stage.seconds:,.0f}", f"{stage.cpu_seconds:,.0f}")
             for stage in report.stages
+        ]),
+        Table("Where the time of lanes went", ("<", "lane seconds", *DEVICE.values()), [
+            (name, f"{device.seconds:,.0f}", *(f"{value:.1%}" for value in device.shares().values() if device.seconds))
+            for name, device in (("training", report.device.training), ("evaluation", report.device.evaluation))
+            if device.seconds
         ]),
         Table("Lanes, by the store's ledger", ("<", "this run", "limit"), rows),
         text(lanes.problem, style="bad") if lanes else None,

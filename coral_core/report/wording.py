@@ -2,6 +2,7 @@
 
 from coral_core.config.gene_space import module_text
 from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.jobs.jobs import DeviceTime
 from coral_core.report.content import Contender, Gap, Report
 
 NAMES = {
@@ -54,6 +55,20 @@ def plural(count: int, noun: str) -> str:
         ('1 training', '2 trainings')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def device_text(device: DeviceTime) -> str:
+    """What a device did, in percent of its time; a dash when nothing is known.
+
+    >>> device_text(DeviceTime(computing=83, loading=5, judging=9, idle=3))
+    'busy 83 %, loading 5 %, waiting 12 % (for the judge 9 %, for jobs and the store 3 %)'
+    """
+    if not (found := {name: f"{value:.0%}".replace("%", " %") for name, value in device.shares().items()}):
+        return "–"
+    return (
+        f"busy {found['computing']}, loading {found['loading']}, waiting {found['waiting']} "
+        f"(for the judge {found['judging']}, for jobs and the store {found['idle']})"
+    )
 
 
 def heavy_text(heavy: HeavyGenes | None) -> str:

@@ -22,7 +22,7 @@ from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.records import JobFailure, JobKind, Phase, SessionTiming, Timing, baseline_names
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.run_reader import GenerationDetail, KnownGenome, ParetoPoint, RunReading
-from coral_core.runs.sessions import RunState, run_state
+from coral_core.runs.sessions import DeviceUse, RunState, run_state
 from coral_core.store.store import Store
 
 KINDS: tuple[JobKind, JobKind] = ("training", "evaluation")
@@ -149,6 +149,7 @@ class Progress(Frozen):
     hypervolume: float | None
     front: int = Field(description="Genomes on the Pareto front.")
     time: Times
+    device: DeviceUse
     seconds_left: float | None = Field(description="Estimate from the latest ten generations; null when there is none.")
     cost: Money
     sessions: int = Field(description="Times the run was started.")
@@ -247,6 +248,7 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
         hypervolume=latest.hypervolume if latest else None,
         front=len(reading.front),
         time=_times(reading),
+        device=reading.work.device,
         seconds_left=_seconds_left(reading) if state is RunState.RUNNING and not paused else None,
         cost=_money(reading, standing),
         sessions=work.sessions,

@@ -5,13 +5,14 @@ session.
 """
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
 from pydantic import Field
 
 from coral_core.frozen import Frozen
+from coral_core.jobs.jobs import DeviceTime
 from coral_core.runs.records import JobFailure, JobKind, JobTiming, Phase, SessionTiming, Timing
 from coral_core.runs.run_folder import RunFolder
 
@@ -59,6 +60,16 @@ class StageCost(Frozen):
     cpu_seconds: float = Field(description="CPU seconds of engines and judges.")
 
 
+class DeviceUse(Frozen):
+    """What devices did in the jobs of a run, all its sessions together.
+
+    The time of a lane after its last job belongs to no job and is left out.
+    """
+
+    training: DeviceTime
+    evaluation: DeviceTime
+
+
 @dataclass(slots=True)
 class JobSums:
     """Sums over the jobs of one kind."""
@@ -70,6 +81,7 @@ class JobSums:
     waited: float = 0.0
     cpu_seconds: float = 0.0
     tokens: int = 0
+    device: DeviceTime = field(default_factory=DeviceTime)
 
 
 def _sums() -> dict[JobKind, JobSums]:
@@ -155,6 +167,11 @@ class WorkDone:
             for phase, sums in self.stages.items()
         )
 
+    @property
+    def device(self) -> DeviceUse:
+        """What devices did, by kind of job."""
+        return DeviceUse(training=self.jobs["training"].device, evaluation=self.jobs["evaluation"].device)
+
     def error(self, state: RunState) -> str:
         """Error that ended the latest session of a run in `state`; empty unless the state is failed."""
         return self.ended.error if self.ended is not None and state is RunState.FAILED else ""
@@ -189,6 +206,7 @@ class WorkDone:
             sums.waited += job.waited
             sums.cpu_seconds += job.cost.cpu_seconds
             sums.tokens += job.cost.tokens
+            sums.device = sums.device.plus(job.cost.device or DeviceTime())
         self.phases[job.phase] += max(0.0, job.finished - self.last_job)
         if job.generation is not None:
             self.finished.pop((Phase.SEARCHING, job.generation - 2), None)

@@ -68,6 +68,8 @@ def screen(found: "Figures") -> Group:
 
 
 def _parts(found: "Figures") -> Iterator[RenderableType]:
+    from coral_core.report.wording import device_text
+
     if not found.api.reachable:
         yield words(
             "the Prefect API cannot be used" if found.api.url else f"{found.api.problem}. {found.api.remedy}", "yellow"
@@ -78,6 +80,9 @@ def _parts(found: "Figures") -> Iterator[RenderableType]:
     hours = [_last_hour(pool) for pool in found.pools if pool.completed_last_hour is not None]
     yield Text()
     yield table(("<last hour", "done", "tries failed", "given up", "waiting (95%)", "work (95%)"), hours)
+    for pool in found.pools:
+        if pool.device is not None and pool.device.seconds:
+            yield words(f"{pool.name}, lanes of the last day: device {device_text(pool.device)}")
     yield Text()
     for line in dict.fromkeys(f"{each.text}. {each.todo}" if each.todo else each.text for each in found.obstacles):
         yield words(line, "yellow")

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from coral_core.errors import CoralError
 from coral_core.frozen import Frozen
+from coral_core.jobs.jobs import DeviceTime
 from coral_core.ledger import Ledger
 from coral_core.runs.run_folder import RunFolder, latest_runs
 from coral_core.runs.run_line import RunLine, run_line
@@ -75,6 +76,13 @@ class PoolFigures(Frozen):
     work_seconds_mean: float | None = Field(None, description="From claim to result.")
     work_seconds_p95: float | None = None
     latency_seconds_mean: float | None = Field(None, description="Waiting plus work.")
+    device: DeviceTime | None = Field(
+        None, description="Seconds of the lanes of the last 24 hours by what their devices did, each since its start."
+    )
+
+    def device_share(self, state: str) -> float | None:
+        """Share of these seconds, as `DeviceTime.shares` names them; None when there are none."""
+        return None if self.device is None else self.device.shares().get(state)
 
 
 class StoreFigures(Frozen):
@@ -206,6 +214,7 @@ def _jobs(queue: QueueStatus) -> dict[str, object]:
         "failed": queue.failed,
         "uncollected": len(queue.uncollected),
         "jobs_measured": len(queue.jobs),
+        "device": queue.device,
         "waiting_seconds_mean": mean(waited),
         "waiting_seconds_p95": percentile(waited, 0.95),
         "work_seconds_mean": mean(worked),

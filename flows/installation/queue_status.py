@@ -1,10 +1,12 @@
 """State of a store's two queues and their lanes, from their files; read by `coral status`, `coral health` and the metrics."""
 
+import functools
 import time
 
 from pydantic import Field
 
 from coral_core.frozen import Frozen
+from coral_core.jobs.jobs import DeviceTime
 from coral_core.ledger import Closure, Ledger
 from coral_core.queue.lane_board import DoneJob, LaneNote
 from coral_core.queue.queue import JobQueue, both_queues
@@ -39,6 +41,9 @@ class QueueStatus(Frozen):
     failed_last_hour: int = Field(0, description="Those of `failed` that did so within the last hour.")
     uncollected: tuple[str, ...] = Field((), description="Digests of results that no evolution has collected.")
     lanes: tuple[LaneStatus, ...] = ()
+    device: DeviceTime = Field(
+        DeviceTime(), description="What the devices of the last day's lanes did, each since its start."
+    )
     done_last_hour: int = 0
     tries_failed_last_hour: int = Field(0, description="Failed attempts; most are retried.")
     jobs: tuple[DoneJob, ...] = Field((), description="Jobs done within the last hour, at most 64 per lane.")
@@ -83,6 +88,7 @@ def _status(queue: JobQueue, notes: list[LaneNote]) -> QueueStatus:
             for note in notes
             if note.state != "ended"
         ),
+        device=functools.reduce(DeviceTime.plus, [note.device for note in notes], DeviceTime()),
         done_last_hour=sum(hour.done for hour in hours),
         tries_failed_last_hour=sum(hour.failed for hour in hours),
         jobs=tuple(job for note in notes for job in note.recent.jobs if not job.failed and now - job.ended < HOUR),

@@ -8,7 +8,7 @@ no job ended within the hour) is left out, never 0.
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -51,6 +51,10 @@ POOL: dict[str, tuple[str, Callable[[PoolFigures], Value]]] = {
     "coral_workers_online": ("Workers whose heartbeats come.", attrgetter("workers_online")),
     "coral_workers_silent": ("Workers that Prefect lists and that have missed heartbeats.", attrgetter("workers_silent")),
     "coral_pool_paused": ("1 when the pool starts no new flow runs, else 0.", attrgetter("paused")),
+    **{
+        f"coral_device_{name}": (f"Share of the last day's lane time in which the device {what}, 0 to 1.", methodcaller("device_share", state))
+        for name, state, what in (("busy", "computing", "trained or generated"), ("loading", "loading", "loaded a model"), ("waiting", "waiting", "waited"))
+    },
     **{
         f"coral_job_{part}_seconds_{kind}": (f"{what}, {words} of the last hour's jobs, in seconds.", attrgetter(f"{part}_seconds_{kind}"))
         for part, what in (("waiting", "Ticket to claim"), ("work", "Claim to result"))

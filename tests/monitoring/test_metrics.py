@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from coral_core.errors import ConfigError
+from coral_core.jobs.jobs import DeviceTime
 from coral_core.queue.lane_board import DoneJob, LaneNote, Recent
 from coral_core.queue.queue import JobQueue
 from coral_core.store.store import Store
@@ -43,7 +44,9 @@ def store(tmp_path: Path) -> Store:
         queue = JobQueue(store, name)  # type: ignore[arg-type]
         queue.prepare()
         recent = Recent().with_job(DoneJob(ended=time.time(), waited=2, seconds=4))
-        queue.lanes.write(LaneNote(lane=f"{name}-1", queue=name, started=0, state="idle", recent=recent))  # type: ignore[arg-type]
+        device = DeviceTime(computing=6, loading=1, judging=2, idle=1)
+        note = LaneNote(lane=f"{name}-1", queue=name, started=0, state="idle", recent=recent, device=device)  # type: ignore[arg-type]
+        queue.lanes.write(note)
     return store
 
 
@@ -75,6 +78,12 @@ def test_the_seeds_five_metrics(exposition: str) -> None:
     assert found["coral_job_completion_rate"]["coral-a10g"] == 1
     assert found["coral_worker_utilization"]["coral-a100"] == 0
     assert found["coral_check_ok"]["worker responsiveness"] == found["coral_check_ok"]["ledger"] == 1
+
+
+def test_what_devices_do(exposition: str) -> None:
+    found = values(exposition)
+    shares = [found[f"coral_device_{name}"] for name in ("busy", "loading", "waiting")]
+    assert [share["coral-a100"] for share in shares] == [share["coral-a10g"] for share in shares] == [0.6, 0.1, 0.3]
 
 
 def test_every_metric_says_what_it_is_and_its_unit(exposition: str) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from coral_core.digest import digest
 from coral_core.errors import ConfigError
+from coral_core.jobs.jobs import DeviceTime
 from coral_core.queue.lane_board import MINUTES, MOST_JOBS, DoneJob, LaneNote, Recent
 from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.store.store import Store
@@ -75,7 +76,10 @@ def test_figures_from_files_alone(tmp_path: Path) -> None:
         recent = Recent()
         for job in sorted(jobs, key=lambda job: job.ended):
             recent = recent.with_job(job)
-        queue.lanes.write(LaneNote(lane=lane, queue="training", started=0, state=state, recent=recent))  # type: ignore[arg-type]
+        device = DeviceTime(computing=6, loading=1, judging=2, idle=1)
+        queue.lanes.write(
+            LaneNote(lane=lane, queue="training", started=0, state=state, recent=recent, device=device)  # type: ignore[arg-type]
+        )
     old = store.root / "queue" / "lanes" / "training-3.json"
     os.utime(old, (now - 90_000, now - 90_000))
     found = figures(str(store.root), str(tmp_path), None, ConfigError("nothing is up"))
@@ -84,6 +88,11 @@ def test_figures_from_files_alone(tmp_path: Path) -> None:
     assert (pool.completed_last_hour, pool.failed_last_hour, pool.jobs_measured) == (20, 1, 20)
     assert (pool.work_seconds_mean, pool.work_seconds_p95) == (10.5, 19)
     assert (pool.waiting_seconds_mean, pool.latency_seconds_mean) == (0.5, 11.0)
+    assert pool.device == DeviceTime(computing=12, loading=2, judging=4, idle=2)
+    page = io.StringIO()
+    out = Console(file=page, width=200)
+    out.print(screen(found))
+    assert "coral-a100, lanes of the last day: device busy 60 %, loading 10 %, waiting 30 %" in page.getvalue()
     assert pool.lanes_online == 1 and pool.limit is None and pool.utilisation is None and pool.workers_online is None
 
 

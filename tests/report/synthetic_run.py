@@ -7,7 +7,7 @@ from coral_core.config import ProblemsConfig, RunConfig
 from coral_core.config.tree import SearchConfig, StoreConfig
 from coral_core.digest import digest
 from coral_core.genome import GREEDY, Genome, HeavyGenes, Lineage
-from coral_core.jobs.jobs import BaseModelIdentity, Cost, Evaluation, ProblemRecord, Sample, TrainedAdapter
+from coral_core.jobs.jobs import BaseModelIdentity, Cost, DeviceTime, Evaluation, ProblemRecord, Sample, TrainedAdapter
 from coral_core.problems.problem import Split
 from coral_core.runs.records import (
     BaselineRecord,
@@ -217,8 +217,11 @@ def _final(store: Store) -> FinalRecord:
     return FinalRecord(reason="all generations done", champion="g001-001", held_out_openings=1, held_out=tuple(lines))
 
 
+DEVICE = DeviceTime(computing=1.5, loading=0.1, judging=0.3, idle=0.1)
+
+
 def job(kind: Literal["training", "evaluation"], name: str, finished: float, cached: bool = False) -> JobTiming:
-    cost = Cost() if cached else Cost(seconds=2, cpu_seconds=3, tokens=100)
+    cost = Cost() if cached else Cost(seconds=2, cpu_seconds=3, tokens=100, device=DEVICE)
     at_the_end = name.endswith("held-out") or " repeat " in name
     generation = int(name[1:4]) if name.startswith("g0") and not at_the_end else None
     searching = Phase.SEARCHING if generation is not None else Phase.BASELINES

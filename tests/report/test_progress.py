@@ -272,6 +272,10 @@ def test_in_full_says_what_tables_and_pictures_of_the_artifacts_show(finished_ru
     assert "temperature" not in first.genes, "none of them samples"
     assert {point.genome_id for point in found.points if point.on_front} == {"g000-000", "g001-001"}
     assert found.baseline_fitness == {"base_model": 0.3, "default_lora": 0.3}
+    assert found.device.evaluation.shares()["computing"] == pytest.approx(0.75)
+    assert "busy 75 %, loading 5 %, waiting 20 % (for the judge 15 %, for jobs and the store 5 %)" in summary(
+        found, reading, {}
+    )
     lanes = found.lanes
     assert lanes is not None and lanes.began == 201
     worked = lanes.seconds_per_column * (sum(lanes.training) + sum(lanes.evaluation))

@@ -245,6 +245,7 @@ def test_report_links_its_pictures(finished_run: Run) -> None:
         assert (folder.path / name).read_bytes().startswith(b"\x89PNG")
     assert "coral evolve" in text
     assert "What it cost" in text
+    assert re.search(r"training \| +\d+ \| +75.0% \| +5.0% \| +15.0% \| +5.0% \| +20.0%", text)
     assert as_data_uri(b"x").startswith("data:image/png;base64,")
 
 
