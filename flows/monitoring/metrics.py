@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from coral_core.config.budget_config import LanePrices
 from coral_core.errors import CoralError, StoreError
 from coral_core.ledger import Ledger
-from coral_core.ledger.accounts import QUEUES
+from coral_core.ledger.ledger import QUEUES
 from coral_core.store.store import Store
 from coral_core.untrusted import visible
 from flows.installation.figures import EvolutionFigures, Figures, PoolFigures, figures

@@ -18,7 +18,7 @@ from coral_core.atomic_write import write_atomic
 from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
 from coral_core.ledger import Closure, LaneAccount, Ledger, Meter, Work
-from coral_core.ledger.accounts import today
+from coral_core.ledger.ledger import today
 from coral_core.store.store import Store
 from tests.waiting import until
 
@@ -63,7 +63,7 @@ def test_a_killed_lane_has_been_counted(store: Store) -> None:
 import sys, time
 from coral_core.ledger import Meter
 from coral_core.store.store import Store
-import coral_core.ledger.meter as m
+import coral_core.ledger.ledger as m
 m.BOOK_SECONDS = 0.1
 with Meter(Store(sys.argv[1]), "lane", "training") as meter:
     meter.work("a", "training", "1")
@@ -242,7 +242,7 @@ def test_an_evolution_is_held_when_nothing_of_it_may_start_or_runs(store: Store)
 
 
 def test_a_job_that_could_not_be_booked_costs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coral_core.ledger.meter.BOOK_SECONDS", 0.05)
+    monkeypatch.setattr("coral_core.ledger.ledger.BOOK_SECONDS", 0.05)
     folder = store.root / "ledger" / "accounts"
     with Meter(store, "lane", "training", rented=False) as meter:
         meter.work("a", "training", "1")
