@@ -160,8 +160,9 @@ class LaneWorker:
             if (end := self._end_of(idle)) is not None:
                 return end
             self._closed = {}
-            taken = self._queue.take(self._note.lane, self._note.flow_run_id, self._note.host, self._why_closed)
-            if taken is not None and self._begin(*taken):
+            note = self._note
+            taken = self._queue.take(note.lane, note.flow_run_id, note.host, self._why_closed, self._begin)
+            if taken is not None:
                 self._run_job(*taken)
                 idle_since = time.monotonic()
             elif idle > CLOSED_SECONDS and self._waits_for_a_budget():
@@ -190,21 +191,14 @@ class LaneWorker:
             self._closed[run_id] = self._ledger.closed(run_id, self._queue.name)
         return self._closed[run_id]
 
-    def _begin(self, ticket: Ticket, claim: Claim) -> bool:
-        """Book the beginning of a job. False if its budget has closed meanwhile; the claim is then released."""
+    def _begin(self, ticket: Ticket) -> Closure | None:
+        """Book the beginning of a job. Returns why it may not begin, if its budget has closed meanwhile."""
+        what = ticket.run_id, self._queue.name, ticket.digest, ticket.seconds
         if self._ledger is None:
-            self._meter.work(ticket.run_id, self._queue.name, ticket.digest, ticket.seconds)
-            return True
-        try:
-            closure = self._ledger.begin(self._meter, ticket.run_id, self._queue.name, ticket.digest, ticket.seconds)
-        except StoreError:
-            with contextlib.suppress(OSError):
-                self._queue.release(claim)
-            raise
-        if closure:
-            self._closed[ticket.run_id] = closure
-            self._queue.release(claim)
-        return closure is None
+            self._meter.work(*what)
+            return None
+        closure = self._closed[ticket.run_id] = self._ledger.begin(self._meter, *what)
+        return closure
 
     def _run_job(self, ticket: Ticket, claim: Claim) -> None:
         name = f"{ticket.kind} {ticket.digest[:12]}"

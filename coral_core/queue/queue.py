@@ -377,20 +377,23 @@ class JobQueue:
         flow_run_id: str = "",
         host: str = "",
         is_closed: Callable[[str], object] = lambda run_id: None,
+        begin: Callable[[Ticket], object] = lambda ticket: None,
     ) -> tuple[Ticket, Claim] | None:
-        """Claim the next job: the first free ticket of the evolution whose turn it is.
+        """Claim the next job, the first free ticket of the evolution whose turn it is, and book its beginning.
 
         Args:
             lane: Id of the lane.
             flow_run_id: The lane's Prefect flow run; empty outside Prefect.
             host: Host name of the lane's machine; a job that must run alone waits until the machine is free.
             is_closed: Run id -> a true value if the evolution may start no job; its tickets are skipped.
+            begin: Books the beginning of the claimed job. The job is given back, and the evolution's other tickets are
+                skipped, if it returns a true value: its budget has closed meanwhile.
 
         Returns:
             The ticket and the lane's claim on it; None if there is no job for this lane now.
 
         Raises:
-            StoreError: the folders of the queue are gone.
+            StoreError: the folders of the queue are gone. An error of `begin` is raised after the job was given back.
         """
         self._present()
         claimed = {path.stem for path in (self.root / "claims").glob("*.json")}
@@ -423,9 +426,18 @@ class JobQueue:
                 )
                 if not self._make_claim(claim):
                     continue
-                if path.exists() and not self.is_done(digest, path.name):
-                    return ticket, claim
-                self.release(claim)  # done or withdrawn between the check and the claim
+                if not path.exists() or self.is_done(digest, path.name):
+                    self.release(claim)  # done or withdrawn between the check and the claim
+                    continue
+                try:
+                    if not begin(ticket):
+                        return ticket, claim
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        self.release(claim)
+                    raise
+                self.release(claim)
+                break
             if waits_alone:
                 return None  # a job that must run alone has its turn: other work would keep the machine busy for ever
         return None
@@ -571,7 +583,7 @@ class JobQueue:
         if len(waiting) < 2:
             return waiting
         in_flight = Counter(claim.run_id for claim in self.claims())
-        age = {run_id: _age(self.root / "served" / run_id, time.time()) for run_id in waiting}
+        age = {run_id: _age(self.root / "served" / run_id, float("inf")) for run_id in waiting}
         return sorted(waiting, key=lambda run_id: (in_flight[run_id], -age[run_id], run_id))
 
     def _paths_of(self, run_id: str) -> list[Path]:

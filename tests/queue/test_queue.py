@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coral_core.config import BaseModelConfig, BudgetConfig, RunConfig
+from coral_core.errors import StoreError
 from coral_core.evolution.planner import Planner
 from coral_core.genome import HeavyGenes
 from coral_core.jobs.job_content import job_for_patch, problem_set
@@ -98,6 +99,29 @@ def test_a_job_is_claimed_once_however_many_lanes_reach_for_it(store: Store, pla
     for thread in threads:
         thread.join()
     assert sorted(taken) == sorted(ticket.digest for ticket in tickets)
+
+
+def test_a_job_that_may_not_begin_is_given_back_and_another_evolution_is_served(store: Store, plan: Planner) -> None:
+    q = queue(store)
+    for run_id, heavy in zip(("one", "one", "two"), genes(plan), strict=False):
+        q.submit(training(plan, heavy, run_id))
+    asked: list[str] = []
+
+    def begin(ticket: Ticket) -> bool:
+        asked.append(ticket.run_id)
+        assert [claim.digest for claim in q.claims()] == [ticket.digest], "it is booked under its claim"
+        return ticket.run_id == "one"
+
+    taken = q.take("lane", begin=begin)
+    assert taken is not None and taken[0].run_id == "two" and asked == ["one", "two"]
+    q.finish(taken[1], taken[0])
+
+    def unbooked(ticket: Ticket) -> bool:
+        raise StoreError("the account cannot be written")
+
+    with pytest.raises(StoreError, match="the account"):
+        q.take("lane", begin=unbooked)
+    assert not q.claims() and len(q.waiting("one")) == 2
 
 
 def test_two_evolutions_that_want_one_training_get_one(store: Store, plan: Planner) -> None:
