@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.record import QUICKSTART, write
 from coral_core.config import load_config
 from coral_core.config.gene_space import MODULE_SETS
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.genome import DEFAULT_LORA, HeavyGenes
 from coral_core.jobs.jobs import Evaluation
 from coral_core.store.store import Store

@@ -61,7 +61,7 @@ class Generation:
         self, folder: Path, trainings: int, train: float = TRAIN, evaluate: float = EVALUATE, load: float = 0.0
     ) -> None:
         from coral_core.config import RunConfig
-        from coral_core.evolution.planner import Planner
+        from coral_core.evolution.job_runner import Planner
         from coral_core.genome import HeavyGenes
 
         self.config = RunConfig.model_validate(

@@ -1,5 +1,7 @@
-"""Runs each job of an evolution once: looks in the store, submits missing jobs to the executor, records the result.
+"""From genomes to results: builds the jobs of an evolution, looks in the store, submits missing ones, records the results.
 
+A job holds every part of the configuration that changes its outcome. Lanes derive the same contents from the same
+configuration; one whose code renders other data refuses the job (`Lane`), so that one digest never stands for two contents.
 The store decides whether a job is done. Only the executor retries a job. `Steps` defines how a job and a generation are
 run: by plain calls here, by Prefect flows and tasks in flows/tasks.py.
 """
@@ -10,15 +12,30 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from coral_core.config import RunConfig
 from coral_core.errors import AdapterError, StoreError
 from coral_core.execution.executor import Executor
-from coral_core.genome import Genome
-from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
+from coral_core.genome import Genome, HeavyGenes, LightGenes, neutral
+from coral_core.jobs.job_content import pairs_digest, problem_set, prompt_template, split_digest, tool_versions
+from coral_core.jobs.jobs import (
+    BaseModelIdentity,
+    Cost,
+    Evaluation,
+    EvaluationJob,
+    QueueName,
+    TrainedAdapter,
+    TrainingJob,
+)
+from coral_core.lm.base_model import identify
+from coral_core.lm.versions import RECIPE_VERSION
+from coral_core.problems.problem import Problem, Split
 from coral_core.queue.queue import Failure
-from coral_core.runs.records import JobFailure, JobKind, JobTiming, Phase
-from coral_core.runs.run_folder import RunFolder
+from coral_core.runs.identities import Identities
+from coral_core.runs.records import JobFailure, JobKind, JobTiming, Phase, RunIdentity
+from coral_core.runs.run_folder import RunFolder, identify_run
+from coral_core.scoring.plugins import objective_versions
 from coral_core.search.archive import Scored
 from coral_core.store.store import Store
 from coral_core.untrusted import in_a_line, visible
@@ -27,6 +44,110 @@ log = logging.getLogger("coral.evolve")
 
 KEPT = 64
 """Smallest number of evaluations kept in memory; each generation asks for those of its elites again."""
+
+
+class Planner:
+    """Builds the jobs of one run.
+
+    Args:
+        config: The whole configuration.
+        identity: Identity of the run; its seed goes into the jobs.
+        lanes: The base model on the lanes of both queues; None while unknown, and to be set before the first job is built.
+
+    Attributes:
+        base_passes: Ids of the fitness problems that the bare base model repairs; set after its evaluation.
+    """
+
+    def __init__(self, config: RunConfig, identity: RunIdentity, lanes: Identities | None = None) -> None:
+        self.config = config
+        self.identity = identity
+        self.lanes = lanes
+        self.prompt = prompt_template(config)
+        self.base_passes: tuple[str, ...] = ()
+        self._scope = identity.run_id if config.store.reuse == "run" else ""
+
+    @classmethod
+    def of_config(cls, config: RunConfig, lanes: Identities | None = None) -> Self:
+        """The planner for the first edition of a configuration.
+
+        Args:
+            config: The whole configuration.
+            lanes: The base model on the lanes of both queues; None stands for lanes of this machine.
+        """
+        return cls(config, identify_run(config), lanes or Identities.alike(identify(config.base_model)))
+
+    def base(self, queue: QueueName) -> BaseModelIdentity:
+        """Identity of the base model on the lanes of `queue`. Raises `LookupError` while it is unknown."""
+        if self.lanes is None:
+            raise LookupError("no lane has said yet what the base model is: ask them first: Executor.identities")
+        return self.lanes.training if queue == "training" else self.lanes.evaluation
+
+    def problems(self, split: Split) -> tuple[Problem, ...]:
+        """The problems of `split`."""
+        return problem_set(self.config.problems).split(split)
+
+    def training(self, heavy: HeavyGenes, replicate: int = 0) -> TrainingJob:
+        """The training of an adapter.
+
+        Args:
+            heavy: Its genes.
+            replicate: Number of the repeat with other seeds; 0 for the original.
+        """
+        base = self.base("training")
+        return TrainingJob(
+            heavy=heavy,
+            base_model=self.config.base_model,
+            base_content_id=base.content_id,
+            numerics_class=base.numerics_class,
+            recipe=self.config.training,
+            recipe_version=RECIPE_VERSION,
+            problems=self.config.problems,
+            pairs_digest=pairs_digest(self.config.problems, self.prompt),
+            prompt_version=self.prompt.version,
+            run_seed=self.identity.run_seed,
+            replicate=replicate,
+            scope=self._scope,
+        )
+
+    def evaluation(
+        self, heavy: HeavyGenes | None, light: LightGenes | None = None, split: Split = "fitness", replicate: int = 0
+    ) -> EvaluationJob:
+        """The evaluation of an adapter on one split.
+
+        Args:
+            heavy: Genes of the adapter; None for the bare base model.
+            light: Genes of decoding; None for greedy decoding with the largest token limit, as the baselines use.
+            split: The problems to evaluate on.
+            replicate: Number of the repeat with other seeds; 0 for the original.
+        """
+        base = self.base("evaluation")
+        return EvaluationJob(
+            training=self.training(heavy, replicate) if heavy else None,
+            base_model=self.config.base_model,
+            base_content_id=base.content_id,
+            numerics_class=base.numerics_class,
+            light=light or neutral(self.config.genes.light.token_limit.high),
+            problems=self.config.problems,
+            split=split,
+            problems_digest=split_digest(self.config.problems, split),
+            generation=self.config.generation,
+            judge=self.config.scoring.judge,
+            versions=tool_versions(self.prompt),
+            objectives=objective_versions(self.config.scoring),
+            base_passes=self.base_passes if split == "fitness" and heavy else (),
+            run_seed=self.identity.run_seed,
+            replicate=replicate,
+            scope=self._scope,
+        )
+
+    def of(self, genome: Genome, split: Split = "fitness") -> EvaluationJob:
+        """The evaluation of a genome.
+
+        Args:
+            genome: Gives heavy and light genes.
+            split: The problems to evaluate on.
+        """
+        return self.evaluation(genome.heavy, genome.light, split)
 
 
 @dataclass(frozen=True)
@@ -38,7 +159,7 @@ class JobStep:
         digest: Digest of the job.
         label: Genome id or name of a baseline, and the split where it is not fitness; for people.
         found: Whether the result is in the store already.
-        submit: Submits the job to the executor and waits for its result.
+        submit: Submits the job to the executor, waits for its result and keeps it.
     """
 
     job: TrainingJob | EvaluationJob
@@ -57,7 +178,7 @@ class Steps:
     """Runs the steps of an evolution. Override to run them in an orchestrator."""
 
     async def job(self, step: JobStep) -> None:
-        """Run one training or evaluation."""
+        """Run one training or evaluation by `step.run`, or show that it was found."""
         await step.run()
 
     async def generation(
@@ -231,8 +352,6 @@ class JobRunner:
     async def _train(self, job: TrainingJob, digest: str, label: str) -> None:
         adapter = await asyncio.to_thread(self._store.read_adapter, digest)
         await self._step(job, digest, label, adapter is not None)
-        if adapter is None and await asyncio.to_thread(self._store.read_adapter, digest) is None:
-            raise self._is_gone("adapter", digest)
         self._trained.add(digest)
 
     async def _evaluate(self, job: EvaluationJob, digest: str, label: str) -> None:
@@ -250,7 +369,8 @@ class JobRunner:
             self._trained.discard(adapter)
             await self.trained(job.training, label)
             await self._step(job, digest, label, False)
-        self._remember(digest, _without_verdicts(job, stored) if stored else await self._stored(job, digest))
+        if stored is not None:
+            self._remember(digest, _without_verdicts(job, stored))
 
     async def _step(self, job: TrainingJob | EvaluationJob, digest: str, label: str, found: bool) -> None:
         step = JobStep(job, digest, label, found, lambda: self._submit(job, digest, label))
@@ -266,12 +386,17 @@ class JobRunner:
         log.info("%s %s of %s submitted", kind, digest[:12], label)
         future: Future[TrainedAdapter | Evaluation] = await loop.run_in_executor(self._submitting, submit, job)
         result = await asyncio.wrap_future(future)
+        if isinstance(job, EvaluationJob) and isinstance(result, Evaluation):
+            self._remember(digest, _without_verdicts(job, result))
         self._recorder.job_finished(job, digest, label, result.cost, time.perf_counter() - started)
 
     async def _stored(self, job: EvaluationJob, digest: str) -> Evaluation:
         evaluation = await asyncio.to_thread(self._store.read_evaluation, digest)
         if evaluation is None:
-            raise self._is_gone("evaluation", digest)
+            raise StoreError(
+                f"store {self._store.root}: evaluation {digest[:12]} was published and is gone",
+                remedy="Check that the store is still mounted, and that no other program cleans it up.",
+            )
         return _without_verdicts(job, evaluation)
 
     def _remember(self, digest: str, evaluation: Evaluation) -> Evaluation:
@@ -282,12 +407,6 @@ class JobRunner:
         while len(self._evaluations) > self._keep:
             del self._evaluations[next(iter(self._evaluations))]
         return evaluation
-
-    def _is_gone(self, kind: str, digest: str) -> StoreError:
-        return StoreError(
-            f"store {self._store.root}: {kind} {digest[:12]} was published and is gone",
-            remedy="Check that the store is still mounted, and that no other program cleans it up.",
-        )
 
 
 def _without_verdicts(job: EvaluationJob, evaluation: Evaluation) -> Evaluation:

@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 from coral_core.config import RunConfig
 from coral_core.config.scoring_config import ScoringConfig
 from coral_core.errors import CoralError, StoreError
-from coral_core.evolution.job_runner import JobRunner, Recorder, Steps
+from coral_core.evolution.job_runner import JobRunner, Planner, Recorder, Steps
 from coral_core.evolution.listener import Listener
-from coral_core.evolution.planner import Planner
 from coral_core.evolution.progress_watch import ProgressWatch
 from coral_core.evolution.warm_start import Start
 from coral_core.execution.executor import Executor

@@ -9,7 +9,7 @@ from pydantic import Field
 from coral_core.bounded_read import LINES, LONGEST_LINE, look_at, read_file, read_model
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError, CoralError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import BaseModelIdentity, EvaluationJob
 from coral_core.json_object import json_object

@@ -15,7 +15,7 @@ from rich.text import Text
 from coral_core.bounded_read import SMALL, read_file
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import BudgetClosedError, ConfigError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs.job_content import job_for_patch
 from coral_core.json_object import json_object

@@ -170,7 +170,7 @@ class WorkPoolExecutor(Executor):
                 queue.forget_failed(ticket)  # the user runs it again, for example after a full disk: it starts anew
                 failed = None
             pending = self._pending[ticket.digest] = _Pending(ticket, job)
-            if failed is None and queue.result(ticket) is None:
+            if failed is None:  # a result that is there already is found at the next tick; lanes leave such a ticket
                 queue.submit(ticket)
         return pending.future
 

@@ -145,7 +145,7 @@ def test_a_changed_model_has_nothing_in_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What lanes of this machine said in an earlier session is not believed: the model is looked at again."""
-    from coral_core.evolution.planner import Planner
+    from coral_core.evolution.job_runner import Planner
     from coral_core.lm.base_model import TINY, identify
     from coral_core.runs.identities import Identities, freeze_identities
     from coral_core.search.strategy import make_search

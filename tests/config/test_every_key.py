@@ -15,7 +15,7 @@ from coral_core.config import RunConfig
 from coral_core.devices import Gpu
 from coral_core.digest import digest
 from coral_core.errors import ConfigError, EngineError, StoreError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.genome import GREEDY
 from coral_core.jobs.job_content import problem_set, prompt_template
 from coral_core.jobs.jobs import BaseModelIdentity

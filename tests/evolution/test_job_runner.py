@@ -12,9 +12,8 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.errors import StoreError
 from coral_core.evolution import job_runner as module
-from coral_core.evolution.job_runner import JobRunner, JobStep, Recorder, Steps
+from coral_core.evolution.job_runner import JobRunner, JobStep, Planner, Recorder, Steps
 from coral_core.evolution.loop import failure_recorded
-from coral_core.evolution.planner import Planner
 from coral_core.jobs.jobs import Cost, Evaluation
 from coral_core.runs.progress import build_progress
 from coral_core.runs.records import JobTiming

@@ -7,7 +7,7 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError, EngineError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.execution import InlineExecutor, make_executor
 from coral_core.genome import default_lora
 from coral_core.lanes.lane import Lane

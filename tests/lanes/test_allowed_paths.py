@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError, CoralError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.jobs.job_content import job_for_patch
 from coral_core.jobs.jobs import EvaluationJob, IdentityJob, TestJob, TrainingJob
 from coral_core.lanes.allowed_paths import ALL, LAYERS, WORDS, Kind, Roots, variable

@@ -9,7 +9,7 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import EngineDiedError, EngineError, EngineMemoryError, EngineTimeOutError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.jobs.jobs import Cost
 from coral_core.judge.sandbox.parent import Zygote
 from coral_core.lanes import lane as lane_module

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from coral_core.config import RunConfig
 from coral_core.errors import BaseChangedError, EngineDiedError, EngineError, Infeasible, JudgeError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob
 from coral_core.judge.sandbox.parent import Zygote
 from coral_core.lanes import judging as judging_module

@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch")
 from coral_core.config import RunConfig  # noqa: E402
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, TrainingConfig  # noqa: E402
 from coral_core.errors import BaseModelError, ConfigError, EngineError, Infeasible  # noqa: E402
-from coral_core.evolution.planner import problem_set  # noqa: E402
 from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes, LightGenes  # noqa: E402
+from coral_core.jobs.job_content import problem_set  # noqa: E402
 from coral_core.jobs.jobs import TrainingJob  # noqa: E402
 from coral_core.lm.base_model import identify  # noqa: E402
 from coral_core.lm.engine import (  # noqa: E402

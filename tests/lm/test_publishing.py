@@ -9,7 +9,7 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import AdapterError, BaseChangedError, EngineMemoryError, Infeasible
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.genome import DEFAULT_LORA
 from coral_core.jobs.jobs import IdentityJob, TrainedAdapter
 from coral_core.lanes.lane import Lane

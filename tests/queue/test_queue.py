@@ -10,7 +10,7 @@ import pytest
 
 from coral_core.config import BaseModelConfig, BudgetConfig, RunConfig
 from coral_core.errors import StoreError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.genome import HeavyGenes
 from coral_core.jobs.job_content import job_for_patch, problem_set
 from coral_core.jobs.jobs import BaseModelIdentity, IdentityJob, TestResult

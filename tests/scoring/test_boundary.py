@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coral_core.config import RunConfig
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob
 from coral_core.judge.judge import Judge, PatchLimits

@@ -9,7 +9,7 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.config.scoring_config import plugin_objectives
 from coral_core.errors import ConfigError, EngineError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.evolution.preflight import preflight
 from coral_core.judge.judge import Judge
 from coral_core.scoring.judged import Judged

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import IdentityJob
 from coral_core.lm.base_model import TINY, identify

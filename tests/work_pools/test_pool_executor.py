@@ -10,8 +10,7 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import EngineError, StoreError
-from coral_core.evolution.job_runner import Recorder
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner, Recorder
 from coral_core.execution.local import LocalExecutor
 from coral_core.jobs.jobs import BaseModelIdentity, IdentityJob
 from coral_core.ledger import Ledger

@@ -83,7 +83,7 @@ def test_attacks_in_one_batch_with_honest_patches_harm_none_of_them(scene: Scene
 def test_lane_and_engine_are_unharmed(tmp_path: Path) -> None:
     """Attacks as test jobs through a lane; then the same lane evaluates a base model."""
     from coral_core.config import RunConfig
-    from coral_core.evolution.planner import Planner
+    from coral_core.evolution.job_runner import Planner
     from coral_core.jobs.job_content import job_for_patch, problem_set
     from coral_core.jobs.jobs import TestJob
     from coral_core.store.store import Store
