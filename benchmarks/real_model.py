@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.record import RESULTS, ROOT, commit, write
 from coral_core import Progress, RunConfig, evolve
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.execution import make_executor
 from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import EvaluationJob

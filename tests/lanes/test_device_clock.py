@@ -8,7 +8,7 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import EngineError
-from coral_core.evolution.planner import Planner
+from coral_core.evolution.job_runner import Planner
 from coral_core.genome import default_lora
 from coral_core.jobs.jobs import DeviceTime
 from coral_core.lanes import device_clock
