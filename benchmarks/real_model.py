@@ -85,7 +85,7 @@ def configuration(options: argparse.Namespace, strategy: str) -> RunConfig:
             "pairs": options.pairs,
         },
         "training": {
-            "steps": options.steps, "batch_size": options.batch_size, "warmup": max(1, options.steps // 10),
+            "steps": options.steps, "batch_size": options.batch_size, "warmup": options.steps // 10,
             "sequence_length": 2 * options.prompt_length,
         },
         "generation": {"batch_size": 8, "prompt_length": options.prompt_length},
