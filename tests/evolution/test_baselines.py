@@ -18,6 +18,7 @@ from coral_core.report.comparison import compare_runs
 from coral_core.report.comparison_document import comparison_document
 from coral_core.report.markdown import markdown
 from coral_core.report.run_document import run_document
+from coral_core.report.series import tracked
 from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.records import BaselineRecord, GenomeRecord, RunRecord, TunedCandidate
 from coral_core.runs.run_folder import RunFolder, identify_run
@@ -145,6 +146,8 @@ def test_the_report_names_the_baselines_and_their_cost(tuned: tuple[Path, Evolut
         "search.baselines: tuned",
     ):
         assert part in text, part
+    final = tracked(RunFolder(result.folder), report, result.folder).final
+    assert {"tuned_lora.held_out_pass_at_1", "gaps.champion_minus_tuned_lora.p_value"} <= final.keys()
     side = (RunFolder(result.folder), Store(folder / "store"))
     assert "by the tuned LoRA" in markdown(comparison_document(compare_runs(side, side)))
 
