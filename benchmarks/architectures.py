@@ -59,7 +59,7 @@ def _has_cache(class_name: str) -> bool:
 
 
 def modules(model_type: str, class_name: str) -> dict[str, Any]:
-    """Names of the linear modules (`linear`), of other matrices (`other`), of output head and input embedding."""
+    """Names of the linear modules (`linear`), of fused expert weights (`experts`), of other matrices (`other`), of output head and input embedding."""
     import torch
     import transformers
     from transformers.pytorch_utils import Conv1D
@@ -78,7 +78,7 @@ def modules(model_type: str, class_name: str) -> dict[str, Any]:
         model = kind(config)
     head = model.get_output_embeddings()
     inputs = model.get_input_embeddings()
-    linear, other = set(), set()
+    linear, other, experts = set(), set(), set()
     for name, part in model.named_modules():
         leaf = name.rsplit(".", 1)[-1]
         if isinstance(part, (torch.nn.Linear, Conv1D)):
@@ -89,9 +89,13 @@ def modules(model_type: str, class_name: str) -> dict[str, Any]:
         elif part is inputs:
             found["embedding"] = leaf
         for own, parameter in part.named_parameters(recurse=False):
+            if leaf == "experts" and parameter.ndim == 3:
+                experts.add(own)
             if not isinstance(part, (torch.nn.Linear, Conv1D, torch.nn.Embedding)) and parameter.ndim >= 2:
                 other.add(own if own != "weight" else leaf)
     found["linear"] = sorted(linear)
+    if experts:
+        found["experts"] = sorted(experts)
     if other:
         found["other"] = sorted(other - linear)
     return found

@@ -42,7 +42,7 @@ class HeavyGeneSpace(ConfigSection):
     dropout: tuple[Annotated[float, Field(ge=0, le=0.95)], ...] = _candidates((0.0, 0.05, 0.1), "Dropouts, ascending.")
     target_modules: tuple[ModuleSet, ...] = _candidates(
         ("q", "q+v", "attention", "mlp", "all"),
-        "Sets of modules from small to large: attention, mlp, all (or all-linear), default, names of modules of the base model (q, k, v, o, gate, up, down for q_proj ...), or several joined by '+'.",
+        "Sets of modules from small to large: attention, mlp, all (or all-linear), default, experts (fused expert weights), names of modules of the base model (q, k, v, o, gate, up, down for q_proj ...), or several joined by '+'.",
     )
     adapter: tuple[AdapterType, ...] = _candidates(("lora", "dora"), "Adapter types.")
     learning_rate: tuple[Annotated[float, Field(ge=1e-8, le=1)], ...] = _candidates(

@@ -6,7 +6,7 @@ have the names, shapes and types that the configuration implies, and every numbe
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -14,9 +14,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 
 from coral_core.bounded_read import OddFileError, open_file, read_file
-from coral_core.errors import AdapterError
+from coral_core.errors import AdapterError, Infeasible
 from coral_core.genome import HeavyGenes
 from coral_core.json_object import json_object
+from coral_core.lm.architecture import EXPERTS
 from coral_core.lm.requests import AdapterFolder
 
 CONFIG_BYTES = 1 << 20
@@ -39,13 +40,23 @@ _FREE = {
 
 
 def lora_config(heavy: HeavyGenes) -> LoraConfig:
-    """The PEFT configuration for these genes; training and loading use the same one."""
+    """The PEFT configuration for these genes; training and loading use the same one.
+
+    Raises:
+        Infeasible: DoRA or dropout on fused expert weights, which PEFT supports on linear modules only.
+    """
+    experts = [name for name in heavy.target_modules if name.startswith(f"{EXPERTS}.")]
+    if experts and (heavy.adapter == "dora" or heavy.dropout):
+        raise Infeasible(
+            "module-missing", f"{experts[0]} is no linear module: PEFT puts LoRA without dropout on it only"
+        )
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=heavy.rank,
         lora_alpha=heavy.alpha,
         lora_dropout=heavy.dropout,
-        target_modules=list(heavy.target_modules),
+        target_modules=[name for name in heavy.target_modules if name not in experts],
+        target_parameters=experts or None,
         use_dora=heavy.adapter == "dora",
         use_rslora=heavy.scaling == "rslora",
         bias="none",
@@ -72,13 +83,18 @@ def attach(model: Any, adapter: AdapterFolder) -> PeftModel:
     config.inference_mode = True
     wanted = config.to_dict() | {"peft_type": "LORA"}
     adapted: PeftModel = get_peft_model(model, config)
+    experts = set(config.target_parameters or ())
     # PEFT may shorten a long list of names, so both forms are accepted
-    modules = (set(adapted.peft_config["default"].target_modules), set(adapter.heavy.target_modules))
-    for key in sorted((options.keys() | {"r", "lora_alpha", "use_dora", "use_rslora", "target_modules"}) - _FREE):
+    modules = (set(adapted.peft_config["default"].target_modules), set(adapter.heavy.target_modules) - experts)
+    for key in sorted(
+        (options.keys() | {"r", "lora_alpha", "use_dora", "use_rslora", "target_modules", "target_parameters"}) - _FREE
+    ):
         value, expected = options.get(key), wanted.get(key)
         if key == "target_modules":
             expected = sorted(modules[0])
-            is_right = isinstance(value, list) and all(isinstance(n, str) for n in value) and set(value) in modules
+            is_right = _is_names(value) and set(value) in modules
+        elif key == "target_parameters" and experts:
+            is_right = _is_names(value) and set(value) == experts
         else:
             is_right = (type(value), value) == (type(expected), expected) or not (value or expected)
         if not is_right:
@@ -87,6 +103,10 @@ def attach(model: Any, adapter: AdapterFolder) -> PeftModel:
             )
     _load(adapted, adapter.folder / WEIGHTS)
     return adapted
+
+
+def _is_names(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _options(path: Path) -> dict[str, Any]:

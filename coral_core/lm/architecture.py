@@ -22,6 +22,8 @@ HEAD = ("lm_head",)
 """Name of the output head of nearly every model."""
 USUAL_SETS = {"default": MODULE_SETS["attention"], "attention": MODULE_SETS["attention"], "mlp": MODULE_SETS["mlp"], "head": HEAD}  # fmt: skip
 """Named sets of modules in Llama and its kin."""
+EXPERTS = "experts"
+"""Set of the fused expert weights of a mixture-of-experts model, and begin of their names: experts.gate_up_proj."""
 REMEDY = "Give a causal language model that transformers knows, with bfloat16, float16 or float32 weights, as save_pretrained writes it."
 
 _EMBEDDING = re.compile(r"emb|wte|wpe|norm|router|position", re.IGNORECASE)
@@ -55,11 +57,11 @@ class Architecture(NamedTuple):
     modules: tuple[str, ...]
     """Last parts of the names of the linear modules that adapters can target, output head and embeddings left out."""
     sets: dict[str, tuple[str, ...]]
-    """Named sets of modules (default, attention, mlp, head) where they are not those of Llama (`USUAL_SETS`)."""
+    """Named sets of modules (default, attention, mlp, head) where they are not those of Llama (`USUAL_SETS`), and `EXPERTS`."""
     fused: tuple[str, ...]
     """Names of expert weights that the loaded model keeps as one parameter, which is no linear module."""
     widths: Mapping[str, int]
-    """Module -> smaller side of its largest matrix: a higher rank gains nothing."""
+    """Module or fused parameter -> smaller side of its largest matrix: a higher rank gains nothing."""
 
 
 @lru_cache(maxsize=1)
@@ -97,10 +99,13 @@ def describe(folder: ModelFolder) -> Architecture:
     places: dict[str, list[str]] = {}
     widths: dict[str, int] = {}
     fused: set[str] = set()
+    expert_width = 0
     for name, tensor in folder.tensors.items():
         path, _, last = name.rpartition(".")
         parent, _, leaf = path.rpartition(".")
         in_experts = _EXPERTS.search(path) is not None
+        if in_experts and len(tensor.shape) in (2, 3):
+            expert_width = max(expert_width, min(tensor.shape[-2:]))
         if last != "weight" or len(tensor.shape) != 2:
             if in_experts and len(tensor.shape) >= 2:
                 fused.add(last if last not in ("weight", "bias") else leaf)
@@ -120,12 +125,16 @@ def describe(folder: ModelFolder) -> Architecture:
         "mlp": tuple(leaf for leaf in modules if not any(_outside_mlp(parent, leaf) for parent in places[leaf])),
         "head": (head,),
     }
+    sets = {name: names for name, names in sets.items() if set(names) != set(USUAL_SETS[name])}
+    if expert_width and entry.get("experts"):
+        sets[EXPERTS] = tuple(f"{EXPERTS}.{name}" for name in entry["experts"])
+        widths |= dict.fromkeys(sets[EXPERTS], expert_width)
     return Architecture(
         model_type=str(config["model_type"]),
         implementation="sdpa" if entry.get("sdpa") else "eager",
         parameters=sum(math.prod(tensor.shape) for tensor in folder.tensors.values()),
         modules=modules,
-        sets={name: names for name, names in sets.items() if set(names) != set(USUAL_SETS[name])},
+        sets=sets,
         fused=tuple(sorted((fused | other) - set(modules))),
         widths=widths,
     )

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, Infeasible
 from coral_core.jobs.jobs import BaseModelIdentity
-from coral_core.lm.architecture import end_tokens, positions
+from coral_core.lm.architecture import EXPERTS, end_tokens, positions
 from coral_core.lm.base_model import find, local_path, resolve_device
 from coral_core.lm.base_state import BaseState
 from coral_core.lm.engine_environment import without_credentials
@@ -55,6 +55,11 @@ class LoadedModel:
             name.rsplit(".", 1)[-1]
             for name, part in self.model.named_modules()
             if isinstance(part, (torch.nn.Linear, Conv1D))
+        } | {
+            f"{EXPERTS}.{key}"
+            for name, part in self.model.named_modules()
+            for key, parameter in part.named_parameters(recurse=False)
+            if name.endswith(f".{EXPERTS}") and parameter.ndim == 3
         }
         self.state = BaseState(self.model)
         self.checksum = self.state.checksum
@@ -68,10 +73,10 @@ class LoadedModel:
         return self.state.check()
 
     def check_modules(self, names: tuple[str, ...]) -> None:
-        """Check that the model has linear modules of these names.
+        """Check that the model has linear modules, or fused expert weights, of these names.
 
         Args:
-            names: Last parts of module names, such as q_proj.
+            names: Last parts of module names, such as q_proj, or experts.gate_up_proj and the like.
 
         Raises:
             Infeasible: one is missing.

@@ -11,7 +11,7 @@ from pathlib import Path
 from coral_core.config import RunConfig
 from coral_core.errors import BaseModelError, ConfigError
 from coral_core.jobs.jobs import BaseModelIdentity
-from coral_core.lm.architecture import Architecture, describe, end_tokens, positions, table
+from coral_core.lm.architecture import EXPERTS, Architecture, describe, end_tokens, positions, table
 from coral_core.lm.base_model import cached_snapshot, identify, implementation, is_on_hub, is_rehearsal, local_path
 from coral_core.lm.model_files import ModelFolder, missing_weights, read_folder
 from coral_core.lm.targets import check_targets, resolve
@@ -20,9 +20,7 @@ from coral_core.prompting.templates import TINY, template_for
 
 PAD_MULTIPLE = 8
 """Training pads its batches to a multiple of this (coral_core/lm/training.py)."""
-FUSED = (
-    "expert weights that the loaded model keeps as one fused parameter: no linear module, so LoRA cannot be put on it"
-)
+FUSED = "expert weights that the loaded model keeps as one fused parameter, no linear module"
 
 
 def check_base_model(config: RunConfig) -> tuple[str, ...]:
@@ -116,9 +114,11 @@ def _check_genes(config: RunConfig, architecture: Architecture) -> None:
             f"base_model.name: {base.name}: a {architecture.model_type} without linear modules that LoRA could be put on",
             remedy="Give another model.",
         )
-    why_not = dict.fromkeys(architecture.fused, FUSED)
+    experts = architecture.sets.get(EXPERTS)
+    fused = f"{FUSED}: " + (f"name it {' or '.join(experts)}" if experts else "LoRA cannot be put on it")
+    why_not = dict.fromkeys(architecture.fused, fused)
     if architecture.fused and architecture.sets.get("mlp") == ():
-        why_not["mlp"] = f"the MLP is {FUSED}"
+        why_not["mlp"] = f"the MLP is {fused}"
     check_targets(config, base, why_not)
     highest = max(config.genes.heavy.rank)
     for candidate in config.genes.heavy.target_modules:

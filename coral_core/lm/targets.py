@@ -1,7 +1,9 @@
 """Target modules: what a candidate of `genes.heavy.target_modules` means for one base model, and the default LoRA.
 
-A candidate is a set (q, q+v, attention, mlp, all, all-linear, default), names of modules, or several of them joined by
-"+". Sets follow the model: `attention` is q_proj, k_proj, v_proj, o_proj in Llama and query_key_value, dense in GPT-NeoX.
+A candidate is a set (q, q+v, attention, mlp, all, all-linear, default, experts), names of modules, or several of them joined
+by "+". Sets follow the model: `attention` is q_proj, k_proj, v_proj, o_proj in Llama and query_key_value, dense in GPT-NeoX.
+A name is the last part of a module's name and stands for all modules that end so. Fused expert weights are named
+experts.gate_up_proj and the like; `all` leaves them and the output head out. Not covered: single layers and longer paths.
 """
 
 import difflib
@@ -11,7 +13,7 @@ from coral_core.config.gene_space import MODULE_SETS
 from coral_core.errors import ConfigError
 from coral_core.genome import HeavyGenes, default_lora
 from coral_core.jobs.jobs import BaseModelIdentity
-from coral_core.lm.architecture import HEAD
+from coral_core.lm.architecture import EXPERTS, HEAD
 
 KEY = ("genes", "heavy", "target_modules")
 ALL = ("all", "all-linear")
@@ -31,7 +33,13 @@ def sets_of(base: BaseModelIdentity) -> dict[str, tuple[str, ...]]:
     usual = {"default": MODULE_SETS["attention"], "attention": MODULE_SETS["attention"], "mlp": MODULE_SETS["mlp"]}
     by_name = {name: base.sets.get(name, names) for name, names in usual.items()}
     by_name |= dict.fromkeys(ALL, base.modules)
-    return {name: tuple(sorted(names)) for name, names in by_name.items() if names and set(names) <= set(base.modules)}
+    found = {name: tuple(sorted(names)) for name, names in by_name.items() if names and set(names) <= set(base.modules)}
+    return found | {name: names for name, names in base.sets.items() if name == EXPERTS}
+
+
+def _names_of(base: BaseModelIdentity) -> list[str]:
+    """Every name that a candidate may hold: linear modules, output head, fused expert weights."""
+    return [*base.modules, *base.sets.get("head", HEAD), *base.sets.get(EXPERTS, ())]
 
 
 def resolve(candidate: str, base: BaseModelIdentity) -> tuple[str, ...]:
@@ -47,7 +55,7 @@ def resolve(candidate: str, base: BaseModelIdentity) -> tuple[str, ...]:
     Raises:
         UnknownTargetError: a part is neither a set nor a module of this model.
     """
-    sets, names = sets_of(base), {*base.modules, *base.sets.get("head", HEAD)}
+    sets, names = sets_of(base), set(_names_of(base))
     if candidate in names:
         return (candidate,)
     resolved: set[str] = set()
@@ -98,7 +106,8 @@ def check_targets(config: RunConfig, base: BaseModelIdentity, why_not: dict[str,
         why_not: Name that cannot be a target -> reason; replaces the list of similar names in the error.
 
     Raises:
-        ConfigError: a candidate is unknown or repeated; lists the names and sets of this model.
+        ConfigError: a candidate is unknown or repeated (lists the names and sets of this model), or has expert weights where
+            DoRA or dropout may be chosen.
     """
     seen: dict[tuple[str, ...], str] = {}
     for candidate in config.genes.heavy.target_modules:
@@ -112,15 +121,30 @@ def check_targets(config: RunConfig, base: BaseModelIdentity, why_not: dict[str,
                 KEY,
             )
         seen[modules] = candidate
+        if set(modules) & set(base.sets.get(EXPERTS, ())):
+            _check_experts(config, candidate)
+
+
+def _check_experts(config: RunConfig, candidate: str) -> None:
+    """PEFT adapts fused expert weights as parameters (`target_parameters`), with neither DoRA nor dropout."""
+    heavy = config.genes.heavy
+    refused: list[tuple[str, object, str]] = [("adapter", "dora", "[lora]")] if "dora" in heavy.adapter else []
+    refused += [("dropout", rate, "[0.0]") for rate in heavy.dropout if rate]
+    for gene, value, instead in refused[:1]:
+        raise ConfigError(
+            f"genes.heavy.{gene}: {value}: {candidate} has fused expert weights, on which PEFT supports LoRA without dropout only",
+            ("genes", "heavy", gene),
+            remedy=f"Set genes.heavy.{gene} to {instead}, or take the experts out of genes.heavy.target_modules.",
+        )
 
 
 def _refusal(candidate: str, part: str, base: BaseModelIdentity, why_not: dict[str, str]) -> str:
-    sets, names = sets_of(base), [*base.modules, *base.sets.get("head", HEAD)]
+    sets, names = sets_of(base), _names_of(base)
     whole = f" (part of {candidate})" if part != candidate else ""
     near = difflib.get_close_matches(part, [*names, *sets], 3, 0.5)
     reason = why_not.get(part) or why_not.get(f"{part}_proj") or f"no module of {base.name}"
-    if "." in part and part.rsplit(".", 1)[-1] in names:
-        reason, near = "a path, where the last part of the name is wanted", [part.rsplit(".", 1)[-1]]
+    if last := [name for name in names if part.endswith(f".{name}")]:
+        reason, near = "a path, where the last part of the name is wanted", last
     hint = f" Near: {', '.join(near)}." if near else ""
     return (
         f"genes.heavy.target_modules: {part}{whole}: {reason}.{hint} "

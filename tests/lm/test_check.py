@@ -120,9 +120,30 @@ def test_fused_experts_are_refused_with_the_reason(tmp_path: Path) -> None:
     folder = made(tmp_path / "moe", config, layers(*ATTENTION, *experts, "block_sparse_moe.gate"))
     for name in ("w1", "attention+w2", "gate", "gate_up_proj"):
         text = refused(folder, f"genes.heavy.target_modules=[q, {name}]")
-        assert "one fused parameter" in text and "It has k_proj, o_proj, q_proj, v_proj, lm_head;" in text
+        assert "one fused parameter, no linear module: name it experts.down_proj or experts.gate_up_proj" in text
+        assert "It has k_proj, o_proj, q_proj, v_proj, lm_head, experts.down_proj, experts.gate_up_proj; sets: " in text
     assert "mlp: the MLP is expert weights" in refused(folder)
+    assert "Near: experts.down_proj" in refused(folder, "genes.heavy.target_modules=[q, mlp.experts.down_proj]")
     assert check_base_model(run(folder, "genes.heavy.target_modules=[q, q+v, attention]")) == ()
+
+
+def test_fused_experts_are_named_as_parameters_for_lora_without_dropout(tmp_path: Path) -> None:
+    experts = [f"block_sparse_moe.experts.{n}.{name}" for n in range(2) for name in ("w1", "w2", "w3")]
+    config = LLAMA | {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}
+    folder = made(tmp_path / "moe", config, layers(*ATTENTION, *experts))
+    lora, still = "genes.heavy.adapter=[lora]", "genes.heavy.dropout=[0.0]"
+    for name in ("experts", "attention+experts", "q+experts.down_proj"):
+        targets = f"genes.heavy.target_modules=[q, {name}]"
+        assert check_base_model(run(folder, targets, lora, still, "genes.heavy.rank=[4, 16]")) == ()
+        text = refused(folder, targets, still)
+        assert text.startswith("genes.heavy.adapter: dora:") and "LoRA without dropout only" in text
+        assert refused(folder, targets, lora, "genes.heavy.dropout=[0.0, 0.05]").startswith(
+            "genes.heavy.dropout: 0.05:"
+        )
+        assert "Keep ranks up to 16" in refused(folder, targets, lora, still, "genes.heavy.rank=[4, 17]")
+    assert "experts: no module of" in refused(
+        made(tmp_path / "llama", LLAMA, layers(*ATTENTION)), "genes.heavy.target_modules=[experts]"
+    )
 
 
 def test_a_rank_above_the_matrices_is_refused(llama: Path) -> None:

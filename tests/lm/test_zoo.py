@@ -4,7 +4,8 @@ Of each small random model: LoRA and DoRA, plain and rank-stabilised, on the def
 PEFT on plain transformers, and the code of the model card, write the text that the engine writes.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ torch = pytest.importorskip("torch")
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
+from coral_core.errors import AdapterError, Infeasible  # noqa: E402
 from coral_core.genome import GREEDY  # noqa: E402
 from coral_core.lm.engine import TorchBackend  # noqa: E402
-from coral_core.lm.targets import default_lora_of, sets_of  # noqa: E402
+from coral_core.lm.targets import resolve  # noqa: E402
 from tests.lm.engine_models import training, writing  # noqa: E402
-from tests.lm.small_models import DTYPES, SMALL  # noqa: E402
+from tests.lm.small_models import DTYPES, SMALL, edit  # noqa: E402
 from tests.lm.test_architecture import PAIRS, genes, job  # noqa: E402
 from tests.lm.test_plain_peft import plain  # noqa: E402
 from tests.lm.test_usage import engine_and_card  # noqa: E402
 
+Zoo = Callable[[str], Path]
 QUICK = ("llama-tied", "gpt2", "phi3", "qwen2_moe")
 SLOW = pytest.mark.slow(reason="2 seconds a model; four others are in `make test`")
 NAMES = [pytest.param(name, marks=() if name in QUICK else SLOW) for name in SMALL]
@@ -39,19 +42,17 @@ ADAPTERS = (
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_plain_peft_and_the_card_write_what_the_engine_writes(
-    zoo: Callable[[str], Path], name: str, tmp_path: Path
-) -> None:
-    folder, dtype = zoo(name), DTYPES.get(name, "float32")
+def check(folder: Path, name: str, tmp_path: Path, adapters: Iterable[dict[str, str]]) -> None:
+    """Train each of `adapters` on one engine, and compare it with plain PEFT and the card; the base stays as it was."""
+    dtype = DTYPES.get(name, "float32")
     backend = TorchBackend(BaseModelConfig.model_validate({"name": str(folder), "dtype": dtype}))
 
     def texts(adapter: Path | None, heavy: Any = None) -> Any:
         return backend.generate(writing(adapter, heavy, LIGHT, PROMPTS, shape=SHAPE)).completions
 
     bare = texts(None)
-    for number, chosen in enumerate(ADAPTERS):
-        modules = sets_of(backend.identity).get(chosen["on"]) or default_lora_of(backend.identity).target_modules
+    for number, chosen in enumerate(adapters):
+        modules = resolve(chosen["on"], backend.identity)
         of_peft = {"adapter": chosen["adapter"], "scaling": chosen["scaling"]}
         heavy = genes(target_modules=modules, learning_rate=0.05, **of_peft)
         adapter = tmp_path / str(number)
@@ -65,6 +66,32 @@ def test_plain_peft_and_the_card_write_what_the_engine_writes(
     fresh = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).state_dict()
     kept = backend.loaded.model.state_dict()
     assert kept.keys() == fresh.keys() and all(torch.equal(kept[key], value) for key, value in fresh.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_peft_and_the_card_write_what_the_engine_writes(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    check(zoo(name), name, tmp_path, ADAPTERS)
+
+
+@pytest.mark.parametrize("name", ["mixtral", pytest.param("qwen2_moe", marks=SLOW)])
+def test_fused_experts_are_adapted_as_parameters(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    plain_lora, stabilised = ({"adapter": "lora", "scaling": scaling} for scaling in ("lora", "rslora"))
+    check(
+        zoo(name), name, tmp_path, [plain_lora | {"on": "experts"}, stabilised | {"on": "experts.down_proj+attention"}]
+    )
+    saved = json.loads((tmp_path / "0" / "adapter_config.json").read_text())
+    assert set(saved["target_parameters"]) == {"experts.down_proj", "experts.gate_up_proj"}
+    assert saved["target_modules"] == []
+    backend = TorchBackend(BaseModelConfig(name=str(zoo(name))))
+    heavy = genes(target_modules=("experts.down_proj", "q_proj"))
+    for change in ({"adapter": "dora"}, {"dropout": 0.1}):
+        with pytest.raises(Infeasible, match=r"experts\.down_proj is no linear module: PEFT puts LoRA without dropout"):
+            backend.train(training(job(backend, zoo(name), heavy.model_copy(update=change)), PAIRS, tmp_path))
+    edit(tmp_path / "0" / "adapter_config.json", lambda data: data.update(target_parameters=["experts.down_proj"]))
+    both = genes(target_modules=("experts.down_proj", "experts.gate_up_proj"))
+    with pytest.raises(AdapterError, match="target_parameters is"):
+        backend.generate(writing(tmp_path / "0", both, LIGHT, PROMPTS, shape=SHAPE))
+    assert backend.check() == backend.checksum
 
 
 def test_there_are_enough_of_them() -> None:
