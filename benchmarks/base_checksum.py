@@ -21,11 +21,12 @@ from benchmarks.record import QUICKSTART, write
 from coral_core.config import RunConfig, load_config
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, TrainingConfig
 from coral_core.genome import DEFAULT_LORA, GREEDY
-from coral_core.jobs.job_content import problem_set, prompt_template
+from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import TrainingJob
 from coral_core.lm.base_model import TINY
 from coral_core.lm.engine import TorchBackend
 from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
+from coral_core.prompting.choice import resolve_prompt
 
 REPEATS = 7
 
@@ -64,7 +65,7 @@ def measure(
 ) -> dict[str, Any]:
     """Processor seconds of a training, an evaluation, and of the checksum after each."""
     backend = TorchBackend(BaseModelConfig(name=name))
-    problems, prompt = problem_set(config.problems), prompt_template(config)
+    problems, prompt = problem_set(config.problems), resolve_prompt(config.base_model, None)
     pairs = tuple((prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in problems.pairs)
     texts = tuple((problem.problem_id, prompt.prompt(problem.buggy)) for problem in problems.fitness[:prompts])
     job = TrainingJob(

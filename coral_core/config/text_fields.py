@@ -37,6 +37,18 @@ def _modules(text: str) -> str:
     return text
 
 
+BUILT_IN_PROMPTS = ("auto", "chat", "instruct", "plain", "tiny")
+
+
+def _prompt(text: str) -> str:
+    """A known name, or the path of a YAML file."""
+    if text in BUILT_IN_PROMPTS:
+        return text
+    if not text.endswith((".yaml", ".yml")):
+        raise ValueError(f"is no prompt. Give {', '.join(BUILT_IN_PROMPTS)}, or the path of a .yaml file of your own")
+    return _path(text)
+
+
 def is_hub_name(text: str) -> bool:
     """Can `text` be a model's name on the Hugging Face hub: NAME or OWNER/NAME?
 
@@ -50,6 +62,7 @@ def is_hub_name(text: str) -> bool:
 
 PathText = Annotated[str, AfterValidator(_path)]
 Revision = Annotated[str, AfterValidator(_revision)]
+Prompt = Annotated[str, AfterValidator(_prompt)]
 ModuleSet = Annotated[str, AfterValidator(_modules)]
 
 

@@ -17,7 +17,7 @@ from coral_core.config.scoring_config import JudgeConfig as JudgeConfig
 from coral_core.config.scoring_config import ObjectiveName as ObjectiveName
 from coral_core.config.scoring_config import ScoringConfig as ScoringConfig
 from coral_core.config.section import ConfigSection, conflict
-from coral_core.config.text_fields import PathText, Revision
+from coral_core.config.text_fields import PathText, Prompt, Revision
 from coral_core.config.yaml_document import dotted, find_problem
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -147,8 +147,10 @@ class BaseModelConfig(ConfigSection):
     attention: Literal["auto", "sdpa", "eager"] = Field(
         "auto", description="Implementation of attention; auto: sdpa where the architecture supports it, else eager."
     )
-    prompt: Literal["auto", "tiny", "instruct"] = Field(
-        "auto", description="Prompt template; auto: tiny for coral-tiny, else instruct."
+    prompt: Prompt = Field(
+        "auto",
+        description="chat (the model's chat template), instruct, plain, tiny, a .yaml file of your own, or auto: tiny for coral-tiny, "
+        "else chat where the model has a chat template, else instruct.",
     )
 
 

@@ -89,12 +89,13 @@ def is_name(key: str) -> bool:
     return len(key) <= LONGEST_KEY and _NAME.fullmatch(key) is not None
 
 
-def read_file(path: Path, remedy: str = "") -> str:
+def read_file(path: Path, remedy: str = "", what: str = "configuration") -> str:
     """The text of the configuration file at `path`; symbolic links are followed.
 
     Args:
         path: The file.
         remedy: What to do when it cannot be read; empty: advice for a file written by a person.
+        what: What the file is, for the error.
 
     Raises:
         ConfigError: there is none; it is no regular file, of more than `MOST_BYTES`, or not UTF-8.
@@ -106,17 +107,17 @@ def read_file(path: Path, remedy: str = "") -> str:
         hint = f"Write one with: coral init {name}"
         if str(path) == "-":
             hint = "It is read from a file, because a resume reads it again: write it to one."
-        raise ConfigError(f"{name}: no such configuration file", remedy=remedy or hint) from None
+        raise ConfigError(f"{name}: no such {what} file", remedy=remedy or hint) from None
     except UnicodeDecodeError as error:
         line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
         raise ConfigError(
-            f"{name}:{line}: cannot be read as a configuration: byte {byte:02x} is not UTF-8",
+            f"{name}:{line}: cannot be read as a {what}: byte {byte:02x} is not UTF-8",
             remedy="Save it as UTF-8.",
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte, or a character that the file system cannot encode
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"{name}: cannot be read as a configuration: {reason}",
+            f"{name}: cannot be read as a {what}: {reason}",
             remedy=remedy or f"Give a YAML file of at most {MOST_BYTES // 1024} KiB.",
         ) from None
 

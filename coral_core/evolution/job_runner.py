@@ -18,7 +18,7 @@ from coral_core.config import RunConfig
 from coral_core.errors import AdapterError, StoreError
 from coral_core.execution.executor import Executor
 from coral_core.genome import Genome, HeavyGenes, LightGenes, neutral
-from coral_core.jobs.job_content import pairs_digest, problem_set, prompt_template, split_digest, tool_versions
+from coral_core.jobs.job_content import pairs_digest, problem_set, split_digest, tool_versions
 from coral_core.jobs.jobs import (
     BaseModelIdentity,
     Cost,
@@ -31,6 +31,8 @@ from coral_core.jobs.jobs import (
 from coral_core.lm.base_model import identify
 from coral_core.lm.versions import RECIPE_VERSION
 from coral_core.problems.problem import Problem, Split
+from coral_core.prompting.choice import named_template, resolve_prompt
+from coral_core.prompting.templates import PromptTemplate
 from coral_core.queue.queue import Failure
 from coral_core.runs.identities import Identities
 from coral_core.runs.records import JobFailure, JobKind, JobTiming, Phase, RunIdentity
@@ -53,16 +55,23 @@ class Planner:
         config: The whole configuration.
         identity: Identity of the run; its seed goes into the jobs.
         lanes: The base model on the lanes of both queues; None while unknown, and to be set before the first job is built.
+        prompt: The prompt template of an earlier session; None: that of the configuration and the base model.
 
     Attributes:
         base_passes: Ids of the fitness problems that the bare base model repairs; set after its evaluation.
     """
 
-    def __init__(self, config: RunConfig, identity: RunIdentity, lanes: Identities | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        identity: RunIdentity,
+        lanes: Identities | None = None,
+        prompt: PromptTemplate | None = None,
+    ) -> None:
         self.config = config
         self.identity = identity
         self.lanes = lanes
-        self.prompt = prompt_template(config)
+        self._prompt = prompt
         self.base_passes: tuple[str, ...] = ()
         self._scope = identity.run_id if config.store.reuse == "run" else ""
 
@@ -75,6 +84,19 @@ class Planner:
             lanes: The base model on the lanes of both queues; None stands for lanes of this machine.
         """
         return cls(config, identify_run(config), lanes or Identities.alike(identify(config.base_model)))
+
+    @property
+    def prompt(self) -> PromptTemplate:
+        """The prompt template. Raises `LookupError` while the base model is unknown, and as `resolve_prompt`."""
+        if self._prompt is None:
+            base = self.config.base_model
+            self._prompt = named_template(base) or resolve_prompt(base, self.base("training").chat)
+        return self._prompt
+
+    @property
+    def carried_prompt(self) -> PromptTemplate | None:
+        """The prompt template as jobs and the history carry it: None where the configuration names a built-in one."""
+        return None if named_template(self.config.base_model) else self.prompt
 
     def base(self, queue: QueueName) -> BaseModelIdentity:
         """Identity of the base model on the lanes of `queue`. Raises `LookupError` while it is unknown."""
@@ -104,6 +126,7 @@ class Planner:
             problems=self.config.problems,
             pairs_digest=pairs_digest(self.config.problems, self.prompt),
             prompt_version=self.prompt.version,
+            prompt=self.carried_prompt,
             run_seed=self.identity.run_seed,
             replicate=replicate,
             scope=self._scope,
@@ -133,6 +156,7 @@ class Planner:
             generation=self.config.generation,
             judge=self.config.scoring.judge,
             versions=tool_versions(self.prompt),
+            prompt=self.carried_prompt,
             objectives=objective_versions(self.config.scoring),
             base_passes=self.base_passes if split == "fitness" and heavy else (),
             run_seed=self.identity.run_seed,

@@ -200,6 +200,7 @@ class Evolution:
                 strategy=self.config.search.strategy,
                 base_model=self._planner.base("evaluation"),
                 training_numerics_class=self._planner.base("training").numerics_class,
+                prompt=self._planner.carried_prompt,
                 problems={"source": problems.source, "counts": counts, "digests": digests},
                 start=self.start.record(),
             )

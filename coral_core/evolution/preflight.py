@@ -18,9 +18,9 @@ from coral_core.config.text_fields import expanded
 from coral_core.config.tree import BUG_CLASSES
 from coral_core.config.yaml_document import KeyPath
 from coral_core.errors import BaseModelError, ConfigError, CoralError, ProblemError
-from coral_core.jobs.job_content import problem_set, prompt_template
+from coral_core.jobs.job_content import problem_set
 from coral_core.lm.base_model import identify, is_rehearsal, numerics_class
-from coral_core.lm.model_check import check_base_model, model_folder
+from coral_core.lm.model_check import check_base_model, model_folder, prompt_seen
 from coral_core.lm.rehearsal import seconds_of
 from coral_core.lm.targets import check_targets
 from coral_core.lm.tokenizer_files import read_tokenizer
@@ -189,8 +189,10 @@ def _check_prompts(config: RunConfig, prompts: Prompts) -> None:
 
     The engine checks this too, but only when it evaluates a split, and the held-out split comes last.
     """
-    template = prompt_template(config)
-    lengths = token_counts(config, [template.prompt(buggy) for _, buggy in prompts])
+    template = prompt_seen(config)
+    if template is None:
+        return
+    lengths = token_counts(config, [template.prompt(buggy) for _, buggy in prompts], template.add_bos)
     longest = max(range(len(lengths)), key=lengths.__getitem__, default=None)
     if longest is None:
         return
@@ -204,12 +206,13 @@ def _check_prompts(config: RunConfig, prompts: Prompts) -> None:
         )
 
 
-def token_counts(config: RunConfig, texts: Sequence[str]) -> list[int]:
+def token_counts(config: RunConfig, texts: Sequence[str], add_bos: bool = True) -> list[int]:
     """Number of tokens of each text, as the engine counts them.
 
     Args:
         config: Names the base model.
         texts: Prompts.
+        add_bos: The BOS token is put in front of a text that does not begin with it.
 
     Returns:
         One number per text; empty when the base model's tokenizer is not on this machine.
@@ -231,6 +234,6 @@ def token_counts(config: RunConfig, texts: Sequence[str]) -> list[int]:
             f"base model file {folder / 'tokenizer.json'}: no tokenizer ({str(error)[:200]}). Save the tokenizer with save_pretrained."
         ) from None
     mark = read_tokenizer(folder).special("bos_token")
-    bos = tokenizer.token_to_id(mark) if mark is not None else None
+    bos = tokenizer.token_to_id(mark) if mark is not None and add_bos else None
     encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return [len(e.ids) + (bos is not None and e.ids[:1] != [bos]) for e in encoded]

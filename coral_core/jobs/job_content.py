@@ -15,8 +15,9 @@ from coral_core.jobs.jobs import EvaluationJob, TestJob, TrainingJob
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION
 from coral_core.problem_sources import load_problems
 from coral_core.problems.problem import Problem, ProblemSet, Split
+from coral_core.prompting.choice import resolve_prompt
 from coral_core.prompting.extraction import EXTRACTOR_VERSION
-from coral_core.prompting.templates import PromptTemplate, template_for
+from coral_core.prompting.templates import PromptTemplate
 from coral_core.scoring.objectives import SCORING_VERSION
 
 
@@ -26,9 +27,9 @@ def problem_set(config: ProblemsConfig) -> ProblemSet:
     return load_problems(config)
 
 
-def prompt_template(config: RunConfig | EvaluationJob | TrainingJob) -> PromptTemplate:
-    """The prompt template of a configuration or job; training and generation share it."""
-    return template_for(config.base_model.name, config.base_model.prompt)
+def prompt_template(job: EvaluationJob | TrainingJob) -> PromptTemplate:
+    """The prompt template of a job: the one that it carries, or the built-in one that it names."""
+    return job.prompt or resolve_prompt(job.base_model, None)
 
 
 @lru_cache(maxsize=8)
@@ -87,26 +88,27 @@ def job_for_patch(config: RunConfig, problem_id: str, patch: str) -> TestJob:
         ProblemError: there is no such problem.
     """
     problem = find_problem(config.problems, problem_id)
-    versions = tool_versions(prompt_template(config))
     return TestJob(
         problems=config.problems,
         problem_id=problem_id,
         problem_digest=problem.digest(),
         patch=patch,
         judge=config.scoring.judge,
-        versions={name: versions[name] for name in ("judge", "oracle", "interpreter")},
+        versions=judge_versions(),
     )
+
+
+def judge_versions() -> dict[str, str]:
+    """Name -> version of each tool that takes part in a verdict."""
+    return {"judge": JUDGE_VERSION, "oracle": ORACLE_VERSION, "interpreter": platform.python_version()}
 
 
 def tool_versions(prompt: PromptTemplate) -> dict[str, str]:
     """Name -> version of each tool that takes part in turning a completion into scores."""
-    return {
-        "judge": JUDGE_VERSION,
-        "oracle": ORACLE_VERSION,
+    return judge_versions() | {
         "extractor": EXTRACTOR_VERSION,
         "scoring": SCORING_VERSION,
         "prompt": prompt.version,
         "ruff": version("ruff"),
         "bandit": version("bandit"),
-        "interpreter": platform.python_version(),
     }

@@ -14,6 +14,8 @@ from coral_core.errors import EngineError
 from coral_core.frozen import Frozen
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.problems.problem import Difficulty, Split
+from coral_core.prompting.chat import ChatTurn
+from coral_core.prompting.templates import PromptTemplate
 
 SCHEMA_VERSION = 1
 QueueName = Literal["training", "evaluation"]
@@ -89,9 +91,23 @@ class BaseModelIdentity(Frozen):
         description="Named sets of modules where they are not those of Llama: default, attention, mlp, head (the output head).",
         exclude_if=lambda sets: not sets,
     )
+    chat: ChatTurn | None = Field(
+        None,
+        description="What its chat template writes around question and answer, where base_model.prompt may use it.",
+        exclude_if=lambda chat: chat is None,
+    )
     numerics_class: str = Field(
         description="Device model, dtype, torch, threads, engine: within one class results repeat bit for bit."
     )
+
+
+Prompt = Annotated[
+    PromptTemplate | None,
+    Field(
+        description="The prompt template; left out where base_model.prompt names a built-in one.",
+        exclude_if=lambda prompt: prompt is None,
+    ),
+]
 
 
 class IdentityJob(Frozen):
@@ -126,6 +142,7 @@ class TrainingJob(Frozen):
     problems: ProblemsConfig = Field(description="Selects the pairs; a lane rebuilds them from it.")
     pairs_digest: str = Field(description="Digest of the rendered training pairs.")
     prompt_version: str
+    prompt: Prompt = None
     run_seed: int
     replicate: int = 0
     scope: str = Field("", description="Run id when store.reuse is `run`, else empty.")
@@ -192,6 +209,7 @@ class EvaluationJob(Frozen):
     versions: dict[str, str] = Field(
         description="judge, oracle, extractor, scoring, prompt, ruff, bandit, interpreter, engine."
     )
+    prompt: Prompt = None
     objectives: dict[str, str] = Field({}, description="Objectives of plug-ins to measure, and their versions.")
     base_passes: tuple[str, ...] = Field((), description="Problem ids that the bare base repairs (retention, runtime).")
     run_seed: int

@@ -161,19 +161,20 @@ class Lane:
 
     def _train(self, job: TrainingJob, digest: str, limit: TimeLimit) -> TrainedAdapter:
         prompt = prompt_template(job)
-        if pairs_digest(job.problems, prompt) != job.pairs_digest:
+        if pairs_digest(job.problems, prompt) != job.pairs_digest or prompt.version != job.prompt_version:
             raise EngineError(
                 f"training {digest[:12]}: this lane renders other training data than the job names",
                 remedy="Deploy one version of the code everywhere.",
             )
         examples = problem_set(job.problems).pairs
-        pairs = tuple((prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in examples)
         scratch = self.store.scratch()
+        pairs = tuple((prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in examples)
+        request = TrainingRequest(job=job, pairs=pairs, out=scratch, add_bos=prompt.add_bos)
         try:
             self._load(job)
             limit.begin()
             with self.clock.during("computing"):
-                record = self.engine.train(TrainingRequest(job=job, pairs=pairs, out=scratch), limit.seconds)
+                record = self.engine.train(request, limit.seconds)
         except Infeasible as error:
             record = TrainedAdapter(training_digest=digest, infeasible=error.reason, reason=str(error))
         except BaseException:
@@ -293,6 +294,8 @@ class Lane:
             seed=job.seed(),
             shape=job.generation,
             stop=prompt.stop,
+            end=prompt.end,
+            add_bos=prompt.add_bos,
         )
         judge = self._judge_for(job.judge)
         judging = Judging(

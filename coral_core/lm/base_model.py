@@ -19,7 +19,10 @@ from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.architecture import Architecture, Implementation, describe
 from coral_core.lm.engine_environment import without_credentials
 from coral_core.lm.model_files import ModelFolder, Tensor, content_id, files_of, read_folder, read_json
+from coral_core.lm.tokenizer_files import CHAT_FILES, chat_of
 from coral_core.lm.versions import ENGINE_VERSION
+from coral_core.prompting.chat import ChatTurn
+from coral_core.prompting.choice import may_chat
 
 TINY = Path(__file__).parent / "tiny"
 TINY_NAME = "coral-tiny"
@@ -115,12 +118,16 @@ def find(config: BaseModelConfig) -> tuple[BaseModelIdentity, Implementation]:
     else:
         content, described = _on_hub(config.name, config.revision)
     attention = implementation(config, described)
+    chat = None
+    if may_chat(config):
+        chat = chat_of(path) if path is not None else _chat_on_hub(config.name, content)
     identity = BaseModelIdentity(
         name=config.name,
         content_id=content,
         parameters=described.parameters,
         modules=described.modules,
         sets=described.sets,
+        chat=chat,
         numerics_class=numerics_class(config, attention),
     )
     return identity, attention
@@ -188,6 +195,27 @@ def _on_hub(name: str, revision: str | None) -> tuple[str, Architecture]:
             ) from None
         return snapshot.name, describe(read_folder(snapshot))
     return commit, describe(ModelFolder(folder, read_json(folder / "config.json") or {}, {}, tensors))
+
+
+@lru_cache(maxsize=8)
+def _chat_on_hub(name: str, commit: str) -> ChatTurn | None:
+    """The chat form of a model on the hub; without network the files in the local cache count."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    folder: Path | None = None
+    for file in CHAT_FILES:
+        try:
+            folder = Path(hf_hub_download(name, file, revision=commit, etag_timeout=HUB_SECONDS)).parent
+        except EntryNotFoundError:  # of the hub, or of the cache when there is no network
+            continue
+        except Exception as error:
+            reason = without_credentials((str(error).splitlines() or [type(error).__name__])[0])
+            raise BaseModelError(
+                f"base_model.name: {name}: {file} could not be fetched: {reason}",
+                remedy="Check the network, or give a directory.",
+            ) from None
+    return None if folder is None else chat_of(folder)
 
 
 def cached_snapshot(name: str, revision: str | None) -> Path | None:

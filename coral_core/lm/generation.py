@@ -44,7 +44,9 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
     """
     started, cpu = time.perf_counter(), time.process_time()
     shape, light, samples = request.shape, request.light, request.samples
-    rows = [(key, number, base.encode(text)) for key, text in request.prompts for number in range(samples)]
+    rows = [
+        (key, number, base.encode(text, request.add_bos)) for key, text in request.prompts for number in range(samples)
+    ]
     longest = max((len(ids) for _, _, ids in rows), default=0)
     if longest > shape.prompt_length:
         raise ConfigError(
@@ -63,7 +65,7 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
             written = _decode(base, model, ids, mask, request, streams, len(batch))
             tokens += sum(map(len, written))
             finished = len(texts) // samples
-            texts += [_text(base, row) for row in written]
+            texts += [_text(base, row, request.stop) for row in written]
             if done is not None:
                 for prompt in range(finished, len(texts) // samples):
                     done(prompt, tuple(texts[prompt * samples : (prompt + 1) * samples]))
@@ -78,10 +80,13 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
     )
 
 
-def _text(base: LoadedModel, tokens: list[int]) -> str:
-    """Decode `tokens` exactly: the optional clean-up of spaces that tokenizers offer for English would change code."""
+def _text(base: LoadedModel, tokens: list[int], stop: tuple[str, ...]) -> str:
+    """Decode `tokens` exactly, up to the first text of `stop`.
+
+    The optional clean-up of spaces that tokenizers offer for English would change code.
+    """
     text: str = base.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text
+    return text[: min((text.index(mark) for mark in stop if mark in text), default=len(text))]
 
 
 def _prompt_tensors(base: LoadedModel, prompts: list[list[int]], shape: GenerationConfig) -> tuple[Tensor, Tensor]:
@@ -112,7 +117,9 @@ def _decode(
     used: int,
 ) -> list[list[int]]:
     """Token ids written by the first `used` rows, without the end token; the other rows only fill the batch."""
-    ends, light, stop = base.end_tokens, request.light, request.stop
+    light = request.light
+    ends, stop = base.ends_with(request.end), request.stop
+    window = max([8, *(len(mark.encode()) + 4 for mark in stop)])
     written: list[list[int]] = [[] for _ in range(used)]
     running = set(range(used))
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -149,7 +156,8 @@ def _decode(
                 continue
             written[row].append(token)
             if stop and any(
-                mark in base.tokenizer.decode(written[row][-8:], clean_up_tokenization_spaces=False) for mark in stop
+                mark in base.tokenizer.decode(written[row][-window:], clean_up_tokenization_spaces=False)
+                for mark in stop
             ):
                 running.discard(row)
         if not running:

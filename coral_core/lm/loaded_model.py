@@ -15,7 +15,9 @@ from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.architecture import EXPERTS, end_tokens, positions
 from coral_core.lm.base_model import find, local_path, resolve_device
 from coral_core.lm.base_state import BaseState
+from coral_core.lm.encoding import encode_pair, encode_prompt
 from coral_core.lm.engine_environment import without_credentials
+from coral_core.lm.model_check import not_a_token
 from coral_core.lm.model_files import content_id, is_passing
 from coral_core.lm.requests import AdapterFolder
 
@@ -104,13 +106,29 @@ class LoadedModel:
                 f"{key}: sequences become {tokens} tokens long, and {self.config.name} has {limit} positions. Lower it."
             )
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`. Special tokens in it are parsed; a missing beginning-of-sequence token is put in front."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and (not ids or ids[0] != bos):
-            ids = [bos, *ids]
-        return ids
+    def encode(self, text: str, add_bos: bool = True) -> list[int]:
+        """Token ids of a prompt; see `coral_core.lm.encoding.encode_prompt`."""
+        return encode_prompt(self.tokenizer, text, add_bos)
+
+    def encode_pair(self, prompt: str, answer: str, add_bos: bool = True) -> tuple[list[int], list[int]]:
+        """Token ids of a prompt and of its answer; see `coral_core.lm.encoding.encode_pair`."""
+        return encode_pair(self.tokenizer, prompt, answer, add_bos)
+
+    def ends_with(self, end: str) -> frozenset[int]:
+        """The end tokens of the model, and that of a prompt.
+
+        Args:
+            end: Text of the token that ends an answer of the prompt; empty: none.
+
+        Raises:
+            ConfigError: `end` is no token.
+        """
+        if not end:
+            return self.end_tokens
+        ids = self.tokenizer.encode(end, add_special_tokens=False)
+        if len(ids) != 1:
+            raise not_a_token(end, self.config.name)
+        return self.end_tokens | {ids[0]}
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:

@@ -9,14 +9,18 @@ for those: coral_core/lm/loaded_model.py).
 from pathlib import Path
 
 from coral_core.config import RunConfig
+from coral_core.config.text_fields import BUILT_IN_PROMPTS
+from coral_core.config.yaml_document import shown
 from coral_core.errors import BaseModelError, ConfigError
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.architecture import EXPERTS, Architecture, describe, end_tokens, positions, table
 from coral_core.lm.base_model import cached_snapshot, identify, implementation, is_on_hub, is_rehearsal, local_path
 from coral_core.lm.model_files import ModelFolder, missing_weights, read_folder
 from coral_core.lm.targets import check_targets, resolve
-from coral_core.lm.tokenizer_files import read_tokenizer
-from coral_core.prompting.templates import TINY, template_for
+from coral_core.lm.tokenizer_files import chat_of, read_tokenizer
+from coral_core.prompting.choice import named_template, resolve_prompt
+from coral_core.prompting.own_template import read_own_template
+from coral_core.prompting.templates import TINY, PromptTemplate
 
 PAD_MULTIPLE = 8
 """Training pads its batches to a multiple of this (coral_core/lm/training.py)."""
@@ -43,7 +47,10 @@ def check_base_model(config: RunConfig) -> tuple[str, ...]:
             ("base_model", "revision"),
             remedy="Take it out.",
         )
+    if base.prompt not in BUILT_IN_PROMPTS:
+        read_own_template(base.prompt)
     if is_rehearsal(base):
+        resolve_prompt(base, None)
         check_targets(config, identify(base))
         return ()
     path = model_folder(config)
@@ -52,6 +59,7 @@ def check_base_model(config: RunConfig) -> tuple[str, ...]:
             f"base model {base.name}: it is not on this machine, or not whole. What is wrong with it, or with genes.heavy.target_modules for it, "
             "is told when the hub or the first lane has been asked",
         )
+    prompt_seen(config)
     folder = read_folder(path)
     architecture = describe(folder)
     implementation(base, architecture)
@@ -94,6 +102,25 @@ def seen(config: RunConfig) -> BaseModelIdentity | None:
         return identify(config.base_model)
     path = model_folder(config)
     return None if path is None else _base(config, describe(read_folder(path)))
+
+
+def prompt_seen(config: RunConfig) -> PromptTemplate | None:
+    """The prompt template, where files on this machine tell it.
+
+    Returns:
+        None when it depends on a chat template that is not on this machine.
+
+    Raises:
+        BaseModelError: as `check_base_model`, or the chat template cannot be used.
+        ConfigError: ``base_model.prompt`` does not fit the model, or names a file that cannot be used.
+    """
+    base = config.base_model
+    if (named := named_template(base)) is not None:
+        return named
+    path = None if is_rehearsal(base) else model_folder(config)
+    if path is None and not is_rehearsal(base):
+        return None
+    return resolve_prompt(base, chat_of(path) if path is not None else None)
 
 
 def _base(config: RunConfig, architecture: Architecture) -> BaseModelIdentity:
@@ -181,13 +208,25 @@ def _check_tokenizer(config: RunConfig, folder: ModelFolder) -> tuple[str, ...]:
             "never end",
             remedy="Set eos_token in tokenizer_config.json.",
         )
-    if template_for(name, config.base_model.prompt) is TINY and "<sep>" not in tokenizer.ids:
+    if named_template(config.base_model) is TINY and "<sep>" not in tokenizer.ids:
         raise ConfigError(
             f"base_model.prompt: {config.base_model.prompt}: its separator <sep> is no token of {name}",
             ("base_model", "prompt"),
             remedy="Use base_model.prompt: instruct.",
         )
+    prompt = prompt_seen(config)
+    if prompt is not None and prompt.end and prompt.end not in tokenizer.ids:
+        raise not_a_token(prompt.end, name)
     return ()
+
+
+def not_a_token(end: str, model: str) -> ConfigError:
+    """The error for a text that should end answers and is no token of the model."""
+    return ConfigError(
+        f"base_model.prompt: end {shown(repr(end))}: it is no token of {model}",
+        ("base_model", "prompt"),
+        remedy="Give the text of an end token, or use stop for other texts.",
+    )
 
 
 def _embeddings(folder: ModelFolder) -> int:

@@ -6,7 +6,6 @@ from pathlib import Path
 from coral_core.config import RunConfig
 from coral_core.errors import BaseModelError
 from coral_core.frozen import Frozen
-from coral_core.jobs.job_content import prompt_template
 from coral_core.lm.architecture import describe, end_tokens, positions
 from coral_core.lm.base_model import identify
 from coral_core.lm.model_check import model_folder
@@ -14,6 +13,7 @@ from coral_core.lm.model_fetch import read_origin
 from coral_core.lm.model_files import files_of, read_folder, read_json
 from coral_core.lm.targets import default_lora_of, sets_of
 from coral_core.lm.tokenizer_files import read_tokenizer
+from coral_core.prompting.choice import resolve_prompt
 
 MARKS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -89,7 +89,7 @@ def model_facts(config: RunConfig) -> ModelFacts:
         modules=architecture.modules,
         sets=sets_of(identity),
         default_lora=default_lora_of(identity).target_modules,
-        prompt=prompt_template(config).name,
+        prompt=resolve_prompt(base, identity.chat).name,
         chat_template=_has_chat_template(path),
         context=positions(folder.config) or (positions(nested) if isinstance(nested, dict) else None),
         vocabulary=len(tokenizer.ids),

@@ -226,6 +226,27 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise BaseModelError(f"base model file {path}: no JSON object ({error})", remedy=_FETCHED) from None
 
 
+def read_text(path: Path, most: int) -> str | None:
+    """The text of a file; None when there is no such file.
+
+    Args:
+        path: The file, in UTF-8.
+        most: Largest size in bytes.
+
+    Raises:
+        BaseModelError: the file is no text, is too large, or cannot be read.
+        EngineError: the disk or the mount failed.
+    """
+    try:
+        return read_file(_resolved(path), most).decode()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except UnicodeDecodeError:
+        raise BaseModelError(f"base model file {path}: not UTF-8", remedy=_FETCHED) from None
+
+
 def _resolved(path: Path) -> Path:
     """The path with all links followed: in the hub's cache a model is a folder of links."""
     return Path(os.path.realpath(path))

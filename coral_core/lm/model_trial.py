@@ -13,12 +13,13 @@ from coral_core.config import RunConfig
 from coral_core.errors import EngineDiedError, EngineError
 from coral_core.frozen import Frozen
 from coral_core.genome import neutral
-from coral_core.jobs.job_content import prompt_template
 from coral_core.jobs.jobs import BaseModelIdentity, Cost, TrainingJob
 from coral_core.lm.engine_client import EngineProcess
 from coral_core.lm.requests import AdapterFolder, Generated, GenerationRequest, TrainingRequest
 from coral_core.lm.targets import default_lora_of
 from coral_core.lm.versions import RECIPE_VERSION
+from coral_core.prompting.choice import resolve_prompt
+from coral_core.prompting.templates import PromptTemplate
 
 DEADLINE = 3600.0
 """Seconds for one request."""
@@ -73,27 +74,34 @@ def try_model(config: RunConfig, buggy: Sequence[str], pairs: Sequence[Pair], tr
         Infeasible: no pair fits the sequence length, memory ran out, or the outputs are not finite.
         EngineError: the engine failed.
     """
-    template = prompt_template(config)
     light = neutral(config.genes.light.token_limit.high)
-    prompts = tuple((str(n), template.prompt(each)) for n, each in enumerate(buggy))
 
     def request(adapter: AdapterFolder | None) -> GenerationRequest:
         return GenerationRequest(
-            adapter=adapter, light=light, prompts=prompts, seed=0, shape=config.generation, stop=template.stop
+            adapter=adapter,
+            light=light,
+            prompts=tuple((str(n), template.prompt(each)) for n, each in enumerate(buggy)),
+            seed=0,
+            shape=config.generation,
+            stop=template.stop,
+            end=template.end,
+            add_bos=template.add_bos,
         )
 
     engine = EngineProcess()
     try:
         started = time.perf_counter()
         identity = engine.load(config.base_model)
+        template = resolve_prompt(config.base_model, identity.chat)
         load_seconds = time.perf_counter() - started
         bare = engine.generate(request(None), DEADLINE)
         trained = adapted = None
         if train:
-            job = _job(config, identity)
+            job = _job(config, identity, template)
             rendered = tuple((template.prompt(before), template.answer(after)) for before, after in pairs)
             with tempfile.TemporaryDirectory(prefix="coral-trial-") as folder:
-                trained = engine.train(TrainingRequest(job=job, pairs=rendered, out=Path(folder)), DEADLINE)
+                asked = TrainingRequest(job=job, pairs=rendered, out=Path(folder), add_bos=template.add_bos)
+                trained = engine.train(asked, DEADLINE)
                 adapted = engine.generate(request(AdapterFolder(folder=Path(folder), heavy=job.heavy)), DEADLINE)
             again = engine.generate(request(None), DEADLINE)
             if again.completions != bare.completions:
@@ -121,7 +129,7 @@ def try_model(config: RunConfig, buggy: Sequence[str], pairs: Sequence[Pair], tr
     )
 
 
-def _job(config: RunConfig, identity: BaseModelIdentity) -> TrainingJob:
+def _job(config: RunConfig, identity: BaseModelIdentity, template: PromptTemplate) -> TrainingJob:
     """A training of the default LoRA with the recipe of `config`. Its result is thrown away, so it stands for no pairs."""
     return TrainingJob(
         heavy=default_lora_of(identity),
@@ -132,7 +140,7 @@ def _job(config: RunConfig, identity: BaseModelIdentity) -> TrainingJob:
         recipe_version=RECIPE_VERSION,
         problems=config.problems,
         pairs_digest="",
-        prompt_version=prompt_template(config).version,
+        prompt_version=template.version,
         run_seed=0,
     )
 

@@ -17,6 +17,8 @@ class TrainingRequest(Frozen):
     job: TrainingJob
     pairs: tuple[tuple[str, str], ...]
     """Prompts and answers."""
+    add_bos: bool = True
+    """Put the BOS token in front of a prompt that does not begin with it."""
     out: Path
     """An empty folder; becomes a PEFT folder."""
 
@@ -44,6 +46,10 @@ class GenerationRequest(Frozen):
     shape: GenerationConfig
     stop: tuple[str, ...] = ()
     """Texts that end a completion."""
+    end: str = ""
+    """Text of a token that ends a completion, beside the model's own end tokens."""
+    add_bos: bool = True
+    """Put the BOS token in front of a prompt that does not begin with it."""
 
 
 Done = Callable[[int, tuple[str, ...]], None]

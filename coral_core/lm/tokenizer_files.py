@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coral_core.errors import BaseModelError
-from coral_core.lm.model_files import read_json
+from coral_core.lm.model_files import read_json, read_text
+from coral_core.prompting.chat import MOST_CHARACTERS, ChatTemplate, ChatTurn, chat_turn
 
 FAST = "tokenizer.json"
 """The only vocabulary that is read here."""
@@ -34,9 +35,7 @@ class TokenizerFiles(NamedTuple):
         Args:
             name: ``bos_token``, ``eos_token`` or ``pad_token``.
         """
-        mark = self.settings.get(name)
-        text = mark.get("content") if isinstance(mark, dict) else mark
-        return text if isinstance(text, str) else None
+        return _text(self.settings.get(name))
 
 
 def read_tokenizer(folder: Path) -> TokenizerFiles:
@@ -55,6 +54,63 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
             remedy=f"Save a fast tokenizer ({FAST}) into the folder with save_pretrained.",
         )
     return TokenizerFiles((read_json(folder / "special_tokens_map.json") or {}) | settings, _ids(folder))
+
+
+CHAT_FILES = ("tokenizer_config.json", "special_tokens_map.json", FAST, "chat_template.jinja")
+"""Files that tell a model's chat template and the tokens that end its answers."""
+_DEFAULT = "default"
+
+
+def chat_of(folder: Path) -> ChatTurn | None:
+    """What the chat template in a model's folder writes around question and answer.
+
+    Returns:
+        None when there is no chat template.
+
+    Raises:
+        BaseModelError: the chat template cannot be used (`coral_core.prompting.chat.chat_turn`).
+    """
+    found = _chat_template(folder)
+    return None if found is None else chat_turn(found)
+
+
+def _chat_template(folder: Path) -> ChatTemplate | None:
+    """The default chat template, from where transformers takes it: chat_template.jinja, else tokenizer_config.json."""
+    settings = (read_json(folder / "special_tokens_map.json") or {}) | (
+        read_json(folder / "tokenizer_config.json") or {}
+    )
+    file = folder / "chat_template.jinja"
+    given: object = read_text(file, 4 * MOST_CHARACTERS)
+    if given is None:
+        file, given = folder / "tokenizer_config.json", settings.get("chat_template")
+    if isinstance(given, list):  # several, with names
+        named = {str(each.get("name")): each.get("template") for each in given if isinstance(each, dict)}
+        if _DEFAULT not in named:
+            raise BaseModelError(
+                f"base_model.prompt: chat template ({file}): it has {', '.join(named)[:100]} and none called default",
+                remedy="Name one of them default, or choose base_model.prompt: instruct.",
+            )
+        given = named[_DEFAULT]
+    if not isinstance(given, str) or not given.strip():
+        return None
+    tokens = {name: text for name in settings if name.endswith("_token") and (text := _text(settings[name]))}
+    return ChatTemplate(
+        given, tuple(sorted(tokens.items())), _added(folder, settings) | set(tokens.values()), str(file)
+    )
+
+
+def _added(folder: Path, settings: Mapping[str, Any]) -> frozenset[str]:
+    """Texts of the added tokens, those of white space left out: they end no answer."""
+    listed = settings.get("added_tokens_decoder")
+    tokens = list(listed.values()) if isinstance(listed, dict) else (read_json(folder / FAST) or {}).get("added_tokens")
+    texts = [_text(token) for token in tokens] if isinstance(tokens, list) else []
+    return frozenset(text for text in texts if text and text.strip())
+
+
+def _text(token: object) -> str | None:
+    """The text of a token that a file names as text or as an object."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
 
 
 def _ids(folder: Path) -> dict[str, int]:

@@ -7,7 +7,7 @@ restored bit for bit. Not covered: several adapters at once (the packed bank), g
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from peft import get_peft_model
@@ -45,7 +45,7 @@ def train_adapter(base: LoadedModel, request: TrainingRequest) -> TrainedAdapter
     """
     job = request.job
     base.check_modules(job.heavy.target_modules)
-    encoded = _encode(base, request.pairs, job.recipe.sequence_length)
+    encoded = _encode(base, request, job.recipe.sequence_length)
     longest = max(len(ids) for ids, _ in encoded)
     base.check_length(longest + -longest % PAD_MULTIPLE, "training.sequence_length")
     started, cpu = time.perf_counter(), time.process_time()
@@ -78,11 +78,10 @@ def train_adapter(base: LoadedModel, request: TrainingRequest) -> TrainedAdapter
     )
 
 
-def _encode(base: LoadedModel, pairs: Sequence[tuple[str, str]], longest: int) -> list[Encoded]:
+def _encode(base: LoadedModel, request: TrainingRequest, longest: int) -> list[Encoded]:
     encoded = []
-    for prompt, answer in pairs:
-        before = base.encode(prompt)
-        after = base.tokenizer.encode(answer, add_special_tokens=False)
+    for prompt, answer in request.pairs:
+        before, after = base.encode_pair(prompt, answer, request.add_bos)
         if len(before) + len(after) <= longest:
             encoded.append((before + after, len(before)))
     if not encoded:

@@ -1,5 +1,13 @@
-"""Prompt templates: one text for training and generation, with a version that enters every digest."""
+"""Prompt templates: one text for training and generation, with a version that enters every digest.
 
+A template is the text around the code, and nothing else: what is trained on is what is asked. Chat templates
+(coral_core/prompting/chat.py) and own templates (coral_core/prompting/own_template.py) are reduced to this form before a
+run starts, so that jobs carry it and lanes neither render anything nor read a file.
+"""
+
+from functools import lru_cache
+
+from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 
@@ -7,16 +15,33 @@ from coral_core.frozen import Frozen
 class PromptTemplate(Frozen):
     """Text before and after the buggy function in a prompt, and before and after the fixed one in an answer.
 
-    Special tokens are written out, for the tokenizer to parse. Generation stops at any text in `stop`.
+    Special tokens are written out, for the tokenizer to parse.
+
+    Attributes:
+        name: Kind of the template: tiny, instruct, plain, chat or own. Not part of the version.
+        end: Text of the token that ends an answer; it is trained, and it ends a completion. Empty: none but the model's own.
+        stop: Texts that end a completion.
+        add_bos: The BOS token is put in front of a prompt that does not begin with it. False where the text holds all
+            special tokens, as that of a chat template does.
     """
 
     name: str
-    version: str
     before: str
     after: str
     answer_before: str = ""
     answer_after: str
+    end: str = ""
     stop: tuple[str, ...] = ()
+    add_bos: bool = True
+
+    @property
+    def version(self) -> str:
+        """Name of the content, for digests: fixed for built-in templates, otherwise a digest of all texts.
+
+        >>> INSTRUCT.version
+        'instruct-1'
+        """
+        return _VERSIONS.get(self) or _content_version(self)
 
     def prompt(self, buggy: str) -> str:
         """The prompt for a buggy function.
@@ -27,16 +52,20 @@ class PromptTemplate(Frozen):
         return f"{self.before}{buggy}{self.after}"
 
     def answer(self, fixed: str) -> str:
-        """The answer that a model is trained to write after `prompt`."""
-        return f"{self.answer_before}{fixed}{self.answer_after}"
+        """The answer that a model is trained to write after `prompt`, with the token that ends it."""
+        return f"{self.answer_before}{fixed}{self.answer_after}{self.end}"
 
 
-TINY = PromptTemplate(name="tiny", version="tiny-1", before="<bos>", after="<sep>", answer_after="<eos>")
+@lru_cache(maxsize=64)
+def _content_version(template: PromptTemplate) -> str:
+    return f"text-{digest(template.model_dump(mode='json', exclude={'name'}, exclude_defaults=True))[:16]}"
+
+
+TINY = PromptTemplate(name="tiny", before="<bos>", after="<sep>", answer_after="<eos>")
 """The form in which coral-tiny was pre-trained: buggy text, separator, fixed text, end."""
 
 INSTRUCT = PromptTemplate(
     name="instruct",
-    version="instruct-1",
     before=(
         "The following Python code has a bug. Find it and write the whole corrected code, changing no more than needed.\n\n"
         "Buggy code:\n```python\n"
@@ -45,13 +74,23 @@ INSTRUCT = PromptTemplate(
     answer_after="\n```\n",
     stop=("\n```",),
 )
-"""For general code models such as CodeLlama: the fence opens the answer and closes it."""
+"""For code models without a chat template: the fence opens the answer and closes it."""
 
-_TEMPLATES = {template.name: template for template in (TINY, INSTRUCT)}
+PLAIN = PromptTemplate(
+    name="plain",
+    before="# Buggy\n",
+    after="\n\n# Fixed\n",
+    answer_after="\n\n# Buggy\n",
+    stop=("\n# Buggy",),
+)
+"""For base models that follow no instructions: a file of buggy and fixed code in turn. The next header ends the answer."""
+
+_TEMPLATES = {template.name: template for template in (INSTRUCT, PLAIN, TINY)}
+_VERSIONS = {TINY: "tiny-1", INSTRUCT: "instruct-1", PLAIN: "plain-1"}
 
 
 def template(name: str) -> PromptTemplate:
-    """The template called `name`.
+    """The built-in template called `name`.
 
     Raises:
         ConfigError: there is none.
@@ -60,34 +99,5 @@ def template(name: str) -> PromptTemplate:
         return _TEMPLATES[name]
     except KeyError:
         raise ConfigError(
-            f"base_model.prompt: {name}: no such template", remedy=f"Known: auto, {', '.join(_TEMPLATES)}."
+            f"base_model.prompt: {name}: no built-in template", remedy=f"Known: {', '.join(_TEMPLATES)}."
         ) from None
-
-
-def template_for(base_model: str, choice: str) -> PromptTemplate:
-    """The prompt template for a base model.
-
-    Args:
-        base_model: Name of the base model.
-        choice: ``base_model.prompt`` of the configuration: a template's name, or ``auto``.
-
-    Raises:
-        ConfigError: there is no template of that name.
-
-    Example:
-        >>> template_for("coral-tiny", "auto").name, template_for("codellama/CodeLlama-7b-hf", "auto").name
-        ('tiny', 'instruct')
-    """
-    return template(chosen(base_model, choice))
-
-
-def chosen(base_model: str, choice: str) -> str:
-    """Name of the template: ``auto`` is tiny for coral-tiny and the rehearsal, else instruct.
-
-    Args:
-        base_model: Name of the base model.
-        choice: A template's name, which is returned as it is, or ``auto``.
-    """
-    if choice != "auto":
-        return choice
-    return "tiny" if base_model.startswith(("coral-tiny", "rehearsal")) else "instruct"

@@ -16,6 +16,8 @@ from coral_core.config import RunConfig
 from coral_core.errors import StoreError
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.json_object import json_object
+from coral_core.prompting.choice import resolve_prompt
+from coral_core.prompting.templates import PromptTemplate
 from coral_core.report.content import Contender, Report
 from coral_core.report.history_records import History
 from coral_core.report.markdown import table
@@ -66,7 +68,9 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
         for name, content in champion_files(report, champion).items():
             text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
             (scratch / name).write_text(text, encoding="utf-8")
-        card = model_card(report, champion, folder.config(), _base(folder, report, scratch / "adapter_config.json"))
+        config, run = folder.config(), History.of(folder).run
+        prompt = (run and run.prompt) or resolve_prompt(config.base_model, None)
+        card = model_card(report, champion, config, prompt, _base(folder, report, scratch / "adapter_config.json"))
         (scratch / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         os.replace(scratch, target)
@@ -115,13 +119,14 @@ def _base(folder: RunFolder, report: Report, adapter_config: Path) -> Base:
     return base_of(name, run.base_model.content_id if run else "", report.numerics_class or "")
 
 
-def model_card(report: Report, champion: Contender, config: RunConfig, base: Base) -> str:
+def model_card(report: Report, champion: Contender, config: RunConfig, prompt: PromptTemplate, base: Base) -> str:
     """README.md of the exported adapter: front matter for the hub, then loading code, genes, scores, data and cost.
 
     Args:
         report: The report of the run.
         champion: The champion; a genome, with heavy and light genes.
         config: Configuration of the run.
+        prompt: The prompt template of the run.
         base: The base model.
     """
     heavy, light = _genes(champion)
@@ -145,7 +150,7 @@ def model_card(report: Report, champion: Contender, config: RunConfig, base: Bas
         f"A {heavy.adapter} adapter of {config.base_model.name} that repairs single-function Python bugs, found by CORAL-X "
         f"({report.strategy}). It repairs {with_count(champion)} of the held-out bugs.",
         "\n".join(f"- {what}: {gap}." for what, gap in gap_rows(report)),
-        "## How to load it\n\n```python\n" + loading_code(base, config.base_model, heavy, light) + "```",
+        "## How to load it\n\n```python\n" + loading_code(base, config.base_model, prompt, heavy, light) + "```",
         f"The base model is {code(base.name)} ({f'commit {base.revision}' if base.revision else f'content {base.content_id[:16]}'}): "
         "an adapter fits no other weights and no other tokenizer. On the device of the run the code writes the tokens that "
         "were scored, unless it samples: the random numbers are others than the run's.",

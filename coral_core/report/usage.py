@@ -12,7 +12,7 @@ from coral_core.config.tree import BaseModelConfig
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.lm.architecture import HEAD, table
 from coral_core.lm.base_model import TINY_NAME
-from coral_core.prompting.templates import template_for
+from coral_core.prompting.templates import PromptTemplate
 
 EXAMPLE = "def largest(a, b):\n    return a if a < b else b"
 _HEADS = {str(known["head"]) for known in table().values() if "head" in known} | set(HEAD)
@@ -45,13 +45,19 @@ def base_of(name: str, content_id: str, numerics_class: str) -> Base:
 
 
 def loading_code(
-    base: Base, config: BaseModelConfig, heavy: HeavyGenes, light: LightGenes, adapter: str = "champion"
+    base: Base,
+    config: BaseModelConfig,
+    prompt: PromptTemplate,
+    heavy: HeavyGenes,
+    light: LightGenes,
+    adapter: str = "champion",
 ) -> str:
     """Python code that loads an adapter and repairs one function with it.
 
     Args:
         base: The base model.
-        config: The run's section `base_model`: dtype and prompt template.
+        config: The run's section `base_model`: dtype.
+        prompt: The run's prompt template.
         heavy: Heavy genes of the adapter.
         light: Light genes: the decoding that the code repeats.
         adapter: Folder of the adapter, as the code names it.
@@ -61,9 +67,8 @@ def loading_code(
     """
     tiny = base.name == TINY_NAME
     revision = f", revision={base.revision!r}" if base.revision else ""
-    prompt = template_for(config.name, config.prompt)
     penalised = light.repetition_penalty != 1
-    more = ", stop_strings=list(form.stop), tokenizer=tokenizer" if prompt.stop else ""
+    more = f", stop_strings={_fenceless(list(prompt.stop))}, tokenizer=tokenizer" if prompt.stop else ""
     more += ", logits_processor=[Penalty()]" if penalised else ""
     lines = [
         "import torch",
@@ -71,7 +76,6 @@ def loading_code(
         f"from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig{', LogitsProcessor' if penalised else ''}",
         "",
         *(["from coral_core.lm.base_model import TINY  # the embedded base model: an ordinary Hugging Face folder"] if tiny else []),
-        "from coral_core.prompting.templates import template",
         "",
         f"base = {'str(TINY)' if tiny else repr(base.name)}",
         f"tokenizer = AutoTokenizer.from_pretrained(base{revision})",
@@ -80,6 +84,7 @@ def loading_code(
         ")",
         "named = (tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id)",
         "ends = {token for given in named for token in (given if isinstance(given, list) else [given]) if token is not None}",
+        *_turn_end(prompt),
         *_untied(heavy),
         f"model = PeftModel.from_pretrained(model, {adapter!r}).merge_and_unload().eval()  # this folder",
         "model.generation_config = GenerationConfig(  # none of the base model's own settings",
@@ -90,15 +95,34 @@ def loading_code(
         "",
         *(_penalty(light.repetition_penalty) if penalised else ()),
         f"buggy = {EXAMPLE!r}",
-        f'form = template("{prompt.name}")',
-        "ids = tokenizer.encode(form.prompt(buggy), add_special_tokens=False)",
-        "if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:",
-        "    ids = [tokenizer.bos_token_id, *ids]",
+        f"before, after = {_fenceless(prompt.before)}, {_fenceless(prompt.after)}",
+        "ids = tokenizer.encode(before + buggy + after, add_special_tokens=False)",
+        *(_BOS if prompt.add_bos else ()),
         "inputs = torch.tensor([ids])",
         f"output = model.generate(inputs, attention_mask=torch.ones_like(inputs){more})",
-        "print(tokenizer.decode(output[0, len(ids):], skip_special_tokens=True, clean_up_tokenization_spaces=False))",
+        "text = tokenizer.decode(output[0, len(ids):], skip_special_tokens=True, clean_up_tokenization_spaces=False)",
+        *(f"text = text.split({_fenceless(mark)})[0]" for mark in prompt.stop),
+        "print(text)",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+_BOS = (
+    "if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:",
+    "    ids = [tokenizer.bos_token_id, *ids]",
+)
+
+
+def _fenceless(text: str | list[str]) -> str:
+    """A Python literal without three backquotes in a row, which would end the card's code block."""
+    return repr(text).replace("```", "`\\x60`")
+
+
+def _turn_end(prompt: PromptTemplate) -> list[str]:
+    """Code that adds the token which ends an answer of this prompt to the end tokens."""
+    if not prompt.end:
+        return []
+    return [f"ends.update(tokenizer.encode({prompt.end!r}, add_special_tokens=False))  # ends an answer in this chat"]
 
 
 def generation_settings(light: LightGenes) -> dict[str, object]:

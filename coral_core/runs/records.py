@@ -10,6 +10,7 @@ from coral_core.frozen import Frozen
 from coral_core.genome import Genome, HeavyGenes
 from coral_core.jobs.jobs import AdapterDigest, BaseModelIdentity, Cost, Digest
 from coral_core.problems.problem import Split
+from coral_core.prompting.templates import PromptTemplate
 
 SCHEMA_VERSION = 1
 JobKind = Literal["training", "evaluation"]
@@ -69,6 +70,11 @@ class RunRecord(Frozen):
     strategy: str
     base_model: BaseModelIdentity = Field(description="The base model on evaluation lanes.")
     training_numerics_class: str = Field(description="Numerics class of training lanes.")
+    prompt: PromptTemplate | None = Field(
+        None,
+        exclude_if=lambda prompt: prompt is None,
+        description="The prompt template; left out where base_model.prompt names a built-in one.",
+    )
     problems: dict[str, Any] = Field(description="source, counts per split, digests per split.")
     start: StartRecord | None = Field(
         None, exclude_if=lambda start: start is None, description="Left out for a run that started from nothing."

@@ -127,7 +127,7 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
         return None, [Finding(check="files", status="differs", text=text) for text in wrong]
     base: BaseModelIdentity = records[0].base_model
     trained_on = base.model_copy(update={"numerics_class": records[0].training_numerics_class})
-    planner = Planner(config, identity, Identities(training=trained_on, evaluation=base))
+    planner = Planner(config, identity, Identities(training=trained_on, evaluation=base), records[0].prompt)
     run = Verified(folder, store, config, identity, recorded, records, planner)
     run.say("files", list(_base_model_differences(run)), f"{len(records)} records in history.jsonl; config.yaml, run.json, timings.jsonl and base_model.json can be read")  # fmt: skip
     if not isinstance(records[-1], FinalRecord):

@@ -113,18 +113,20 @@ def check(
 def _trial(settings: RunConfig, fitted: bool) -> tuple[RunConfig, list[str], list[tuple[str, str]]]:
     """Configuration, buggy functions and pairs of a trial. `fitted`: lengths are set to those of the problems."""
     from coral_core.evolution.preflight import token_counts
-    from coral_core.jobs.job_content import problem_set, prompt_template
-    from coral_core.lm.model_check import check_base_model
+    from coral_core.jobs.job_content import problem_set
+    from coral_core.lm.model_check import check_base_model, prompt_seen
 
     check_base_model(settings)  # before problems are made
-    problems, template = problem_set(settings.problems), prompt_template(settings)
+    problems, template = problem_set(settings.problems), prompt_seen(settings)
+    assert template is not None, "the model's files are here"
     buggy = [problem.buggy for problem in problems.fitness[:TRIED]]
     pairs = [(pair.buggy, pair.fixed) for pair in problems.pairs[: 2 * TRIED]]
     training: dict[str, Any] = {"steps": 2, "warmup": 0}
     generation: dict[str, Any] = {}
     if fitted:
-        prompts = token_counts(settings, [template.prompt(text) for text in buggy])
-        whole = token_counts(settings, [template.prompt(before) + template.answer(after) for before, after in pairs])
+        prompts = token_counts(settings, [template.prompt(text) for text in buggy], template.add_bos)
+        texts = [template.prompt(before) + template.answer(after) for before, after in pairs]
+        whole = token_counts(settings, texts, template.add_bos)
         # without a vocabulary that is read here: enough for these short functions
         generation["prompt_length"] = max(prompts, default=512)
         training["sequence_length"] = max(whole, default=768)

@@ -9,7 +9,8 @@ from coral_core.config.config_file import parse_config
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError
 from coral_core.evolution.preflight import token_counts
-from coral_core.jobs.job_content import problem_set, prompt_template
+from coral_core.jobs.job_content import problem_set
+from coral_core.lm.model_check import prompt_seen
 from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.package_problems import SMALLEST, refuse_shortage, supply
 from coral_core.problem_sources.package.splits import FunctionSplits, divide
@@ -70,7 +71,8 @@ def _sizes(requested: ProblemsConfig, divided: FunctionSplits) -> dict[str, int]
 def _lengths(config: RunConfig) -> dict[str, dict[str, object]]:
     """Length settings, in tokens, of which the functions need more than the default."""
     problems = problem_set(config.problems)
-    template = prompt_template(config)
+    template = prompt_seen(config)
+    assert template is not None, "the built-in model is on every machine"
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]
     prompts = token_counts(config, [template.prompt(problem.buggy) for problem in everything])
     answers = token_counts(config, [template.answer(problem.reference) for problem in everything])

@@ -11,7 +11,8 @@ from coral_core.errors import ConfigError
 from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import Evaluation, ProblemRecord
 from coral_core.problems.problem import Problem
-from coral_core.prompting.templates import template_for
+from coral_core.prompting.choice import resolve_prompt
+from coral_core.prompting.templates import PromptTemplate
 from coral_core.report.build_report import build_report, contender_of
 from coral_core.report.content import Contender
 from coral_core.report.document import Facts
@@ -59,7 +60,9 @@ def show(
         )
     evaluation = store.read_evaluation(digest)
     chosen = _chosen(evaluation, problem, failed, limit) if evaluation else []
-    shown = _problems(folder.config(), split, chosen, evaluation.passed if evaluation else ())
+    config, run_record = folder.config(), History.of(folder).run
+    prompt = (run_record and run_record.prompt) or resolve_prompt(config.base_model, None)
+    shown = _problems(config, prompt, split, chosen, evaluation.passed if evaluation else ())
     if as_json:
         genome_facts = {
             "lineage": record.genome.lineage if record else None,
@@ -132,14 +135,13 @@ def _chosen(evaluation: Evaluation, problem: str | None, failed: bool, limit: in
 
 
 def _problems(
-    config: RunConfig, split: str, records: list[ProblemRecord], passed: tuple[str, ...]
+    config: RunConfig, prompt: PromptTemplate, split: str, records: list[ProblemRecord], passed: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     """The records as JSON, with their problems, which are rebuilt from the configuration: the store keeps only patches."""
     if not records:
         return []
     found = problem_set(config.problems).split("held_out" if split == "held-out" else "fitness")
     known = {problem.problem_id: problem for problem in found}
-    prompt = template_for(config.base_model.name, config.base_model.prompt)
     shown = []
     for record in records:
         problem: Problem | None = known.get(record.problem_id)

@@ -38,7 +38,7 @@ from coral_core.jobs.jobs import (
 from coral_core.ledger import Closure, Ledger
 from coral_core.lm.base_model import TINY_NAME, is_rehearsal
 from coral_core.problem_sources import PATHS
-from coral_core.prompting.templates import chosen
+from coral_core.prompting.choice import chosen
 from coral_core.queue.lane_board import lane_name
 from coral_core.queue.queue import (
     Claim,
@@ -457,7 +457,7 @@ def _absolute_base_model(config: BaseModelConfig) -> BaseModelConfig:
     name = _absolute(config.name) if Path(config.name).is_dir() else config.name
     if config.name == TINY_NAME or is_rehearsal(config) or name == config.name:
         return config
-    # chosen here, since the prompt template may depend on the relative name
+    # chosen here, since the relative name may choose the prompt template
     return config.model_copy(update={"name": name, "prompt": chosen(config.name, config.prompt)})
 
 

@@ -17,9 +17,10 @@ from coral_core.digest import digest
 from coral_core.errors import ConfigError, EngineError, StoreError
 from coral_core.evolution.job_runner import Planner
 from coral_core.genome import GREEDY
-from coral_core.jobs.job_content import problem_set, prompt_template
+from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.judge.judge import Judge
+from coral_core.prompting.choice import resolve_prompt
 from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.search.selection import champion, nsga2_order
@@ -104,7 +105,7 @@ def data(settings: RunConfig) -> str:
 
 
 def prompt(settings: RunConfig) -> str:
-    return prompt_template(settings).prompt("def f(): pass")
+    return resolve_prompt(settings.base_model, None).prompt("def f(): pass")
 
 
 Row = tuple[Callable[[RunConfig], str], Any, dict[str, Any]]

@@ -99,6 +99,21 @@ def save_model(folder: Path, name: str, **changes: Any) -> Path:
     return folder
 
 
+def chat_model(folder: Path, chat_template: str) -> Path:
+    """A small Llama whose turns end with a token that no file names as an end token."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    save_model(folder, "llama", initializer_range=0.3)  # logits that an adapter can move
+    tokens = AutoTokenizer.from_pretrained(str(folder))
+    tokens.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokens.chat_template = chat_template
+    model = AutoModelForCausalLM.from_pretrained(str(folder))
+    model.resize_token_embeddings(len(tokens))
+    model.save_pretrained(str(folder))
+    tokens.save_pretrained(str(folder))
+    return folder
+
+
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change a JSON file in place."""
     data = json.loads(path.read_text())

@@ -16,11 +16,13 @@ from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes, LightGenes  # no
 from coral_core.lm.base_model import lasting_name  # noqa: E402
 from coral_core.lm.engine import TorchBackend  # noqa: E402
 from coral_core.lm.targets import default_lora_of  # noqa: E402
-from coral_core.prompting.templates import template_for  # noqa: E402
+from coral_core.prompting.choice import resolve_prompt  # noqa: E402
+from coral_core.prompting.templates import INSTRUCT  # noqa: E402
 from coral_core.report.usage import EXAMPLE, base_of, loading_code  # noqa: E402
 from tests.lm.engine_models import training, writing  # noqa: E402
-from tests.lm.small_models import edit, save_model  # noqa: E402
+from tests.lm.small_models import chat_model, edit, save_model  # noqa: E402
 from tests.lm.test_architecture import PAIRS, job  # noqa: E402
+from tests.prompting.chat_templates import CHATML  # noqa: E402
 
 SHAPE = GenerationConfig(batch_size=2, prompt_length=400)
 
@@ -48,11 +50,13 @@ def both(folder: Path, tmp_path: Path, light: LightGenes, **genes: Any) -> tuple
 def engine_and_card(backend: TorchBackend, adapter: Path, heavy: HeavyGenes, light: LightGenes) -> tuple[str, str]:
     """What the engine writes for the card's example, and what the card's code writes."""
     config = backend.loaded.config
-    prompt = template_for(config.name, config.prompt)
-    asked = writing(adapter, heavy, light, [("a", prompt.prompt(EXAMPLE))], seed=0, shape=SHAPE, stop=prompt.stop)
+    prompt = resolve_prompt(config, backend.identity.chat)
+    asked = writing(
+        adapter, heavy, light, [("a", prompt.prompt(EXAMPLE))], seed=0, shape=SHAPE, stop=prompt.stop, end=prompt.end, add_bos=prompt.add_bos
+    )  # fmt: skip
     texts = backend.generate(asked).completions
     base = base_of(lasting_name(config), backend.identity.content_id, backend.identity.numerics_class)
-    return texts[0][0], written(loading_code(base, config, heavy, light, str(adapter)))
+    return texts[0][0], written(loading_code(base, config, prompt, heavy, light, str(adapter)))
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_neox", "gpt2", "gemma2", "opt"])
@@ -62,6 +66,13 @@ def test_the_card_writes_the_engines_tokens(
 ) -> None:
     light = GREEDY.model_copy(update={"token_limit": 24, "repetition_penalty": penalty})
     engine, card = both(zoo(name), tmp_path, light)
+    assert card == engine and engine
+
+
+def test_the_card_of_a_chat_ends_its_turn(tmp_path: Path) -> None:
+    folder = chat_model(tmp_path / "model", CHATML)
+    light = GREEDY.model_copy(update={"token_limit": 24, "repetition_penalty": 1.3})
+    engine, card = both(folder, tmp_path, light, learning_rate=0.05)
     assert card == engine and engine
 
 
@@ -112,12 +123,12 @@ def test_a_relative_name_is_whole_in_adapter_and_card(tmp_path: Path, monkeypatc
     assert saved.base_model_name_or_path == str(folder) and saved.revision is None
     base = base_of(saved.base_model_name_or_path, "c", "n")
     assert base.name == str(folder) and base.revision is None
-    assert repr(str(folder)) in loading_code(base, config, heavy, GREEDY)
+    assert repr(str(folder)) in loading_code(base, config, INSTRUCT, heavy, GREEDY)
 
 
 def test_a_hub_model_is_named_by_its_commit() -> None:
     base = base_of("owner/model", "0123abc", "x; eager attention")
     assert base == ("owner/model", "0123abc", "0123abc", "eager")
-    code = loading_code(base, BaseModelConfig(name="owner/model"), DEFAULT_LORA, GREEDY)
+    code = loading_code(base, BaseModelConfig(name="owner/model"), INSTRUCT, DEFAULT_LORA, GREEDY)
     assert "revision='0123abc'" in code and 'attn_implementation="eager"' in code
     compile(code, "card", "exec")

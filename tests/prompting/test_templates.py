@@ -24,5 +24,5 @@ def test_an_instruct_answer_is_extracted_from_where_the_prompt_left_off() -> Non
 def test_names_and_versions() -> None:
     assert template("tiny") is TINY and template("instruct") is INSTRUCT
     assert TINY.version != INSTRUCT.version
-    with pytest.raises(ConfigError, match=r"base_model.prompt: nothing.*tiny, instruct"):
+    with pytest.raises(ConfigError, match=r"base_model.prompt: nothing.*instruct, plain, tiny"):
         template("nothing")

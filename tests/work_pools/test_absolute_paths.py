@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here"
 
 
-@pytest.mark.parametrize(("name", "prompt"), [("tiny", "instruct"), ("./tiny", "instruct"), ("coral-tiny-2", "tiny")])
+@pytest.mark.parametrize(("name", "prompt"), [("tiny", "auto"), ("./tiny", "auto"), ("coral-tiny-2", "tiny")])
 def test_a_base_model_of_this_folder_is_found_from_another(
     here: Path, name: str, prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
