@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny secrets constraints clean
+.PHONY: help env evolve smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,13 @@ evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=
 	@$(BIN)/coral evolve $(CONFIG)
 
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+
+smollm2: env ## fetch SmolLM2-135M-Instruct (93 MB or more) into the user's cache
+	@$(BIN)/python -c 'import gguf' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[smollm2]'
+	@$(BIN)/coral model fetch smollm2
+
+real: smollm2 ## a search on that real model to its report: 1 to 2 hours on 2 cores
+	@$(BIN)/coral evolve configs/smollm2.yaml
 
 test: env ## the fast and the telling tests (ONLY=file, folder or option to choose); four files at a time
 	$(PYTEST) -n 4 $(ONLY)

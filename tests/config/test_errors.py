@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coral_core.config import RunConfig, apply_overrides, dump_yaml, load_config, parse_config
-from coral_core.config.config_file import path_problems
+from coral_core.config.config_file import BUILT_IN, path_problems
 from coral_core.errors import ConfigError
 from coral_core.runs.run_folder import identify_run
 
@@ -201,7 +201,11 @@ def test_a_missing_path_is_refused_with_its_line(tmp_path: Path) -> None:
         load_config(file)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "production"])
+def test_every_configuration_is_part_of_the_package() -> None:
+    assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} == set(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_our_configurations_are_valid_and_freeze_to_themselves(name: str) -> None:
     config = load_config(ROOT / "configs" / f"{name}.yaml")
     assert config.name == name

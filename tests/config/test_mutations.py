@@ -89,7 +89,7 @@ def test_mutations_are_the_same_everywhere() -> None:
     assert "genes.light.temperature.low" in keys()
 
 
-@pytest.mark.parametrize("name", ["quickstart", "production"])
+@pytest.mark.parametrize("name", ["quickstart", "production", "quixbugs"])
 def test_each_line_taken_out_or_given_twice_is_read_or_refused(name: str, tmp_path: Path) -> None:
     lines = (ROOT / "configs" / f"{name}.yaml").read_text().splitlines()
     file = tmp_path / "c.yaml"

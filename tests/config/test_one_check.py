@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.config import RunConfig, parse_config
-from coral_core.errors import CoralError
+from coral_core.config import RunConfig, load_config, parse_config
+from coral_core.errors import BaseModelError, CoralError
 from coral_core.evolution.preflight import check, preflight
+from coral_core.lm.base_model import TINY, smollm2_folder
 from tests.config.mutations import CPU_SECONDS, in_this_process
 
 ROOT = Path(__file__).parents[2]
@@ -242,12 +243,32 @@ def test_a_check_of_extremes_is_bounded(overrides: list[str], tmp_path: Path) ->
         assert done.returncode == 0, (done.returncode, done.stderr)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "production"])
+@pytest.mark.parametrize("name", ["quickstart", "production", "quixbugs"])
 def test_the_shipped_configurations_are_checked_in_bounded_time(name: str, tmp_path: Path) -> None:
     file = str(ROOT / "configs" / f"{name}.yaml")
+    own = ["--set", f"problems.path={LIKE / 'quixbugs_like'}"] if name == "quixbugs" else []
     for command in (["config", "check", file], ["evolve", file, "--dry-run"]):
-        done = limited([*command, "--set", "store.path=store"], tmp_path)
+        done = limited([*command, "--set", "store.path=store", *own], tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["smollm2", "quixbugs-smollm2"])
+def test_the_configurations_of_smollm2_fit_a_model_of_its_kind(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the model the command that fetches it is named; with one of the same modules all but lengths is accepted.
+
+    Lengths need its own tokenizer: the slow test of tests/cli/test_model.py.
+    """
+    monkeypatch.setenv("CORAL_HOME", str(tmp_path))
+    own = [f"problems.path={LIKE / 'quixbugs_like'}"] if name == "quixbugs-smollm2" else []
+    config = load_config(ROOT / "configs" / f"{name}.yaml", [*own, "generation.prompt_length=4000"])
+    with pytest.raises(BaseModelError, match="coral model fetch smollm2"):
+        check(config)
+    shutil.copytree(TINY, smollm2_folder())
+    changed = json.loads((TINY / "config.json").read_text()) | {"max_position_embeddings": 8192}
+    (smollm2_folder() / "config.json").write_text(json.dumps(changed))
+    assert not [note for note in check(config) if "base model" in note]
 
 
 def test_odd_paths_are_no_bug_anywhere(place: Path) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from coral_core.config.tree import BaseModelConfig
-from coral_core.errors import BaseModelError, CoralError, EngineError, StoreError
+from coral_core.errors import BaseModelError, CoralError, StoreError
 from coral_core.lm import model_fetch
 from coral_core.lm.base_model import TINY, identify, smollm2_folder
 from coral_core.lm.gguf_conversion import convert
-from coral_core.lm.model_fetch import ORIGIN, WheelModel, fetch, fetch_smollm2, listed
+from coral_core.lm.model_fetch import ORIGIN, HubUnreachableError, WheelModel, fetch, fetch_smollm2, listed
 from coral_core.lm.model_files import content_id
 from tests.lm.fake_hub import COMMIT, FakeHub, serving
 from tests.lm.small_gguf import write_gguf
@@ -118,7 +118,7 @@ def test_without_the_hub_the_cache_serves(hub: FakeHub, monkeypatch: pytest.Monk
     assert fetch("team/tiny", say=said.append).was_there and "in the cache already" in said[0]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fetch("team/tiny", say=quiet).was_there
-    with pytest.raises(EngineError, match="HF_HUB_OFFLINE"):
+    with pytest.raises(HubUnreachableError, match="HF_HUB_OFFLINE"):
         fetch("team/other", say=quiet)
 
 
