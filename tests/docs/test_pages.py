@@ -94,9 +94,9 @@ def test_commands_of_examples_parse(page: str, command: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_named_targets_of_make_exist(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     fenced = "\n".join(re.findall(r"^```\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z-]+)", page.read_text()) + re.findall(r"^make ([a-z-]+)", fenced, re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z0-9-]+)", page.read_text()) + re.findall(r"^make ([a-z0-9-]+)", fenced, re.MULTILINE))
     assert named <= targets
 
 
