@@ -96,7 +96,9 @@ def test_commands_of_examples_parse(page: str, command: str) -> None:
 def test_named_targets_of_make_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     fenced = "\n".join(re.findall(r"^```\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z0-9-]+)", page.read_text()) + re.findall(r"^make ([a-z0-9-]+)", fenced, re.MULTILINE))
+    named = set(
+        re.findall(r"`make ([a-z0-9-]+)", page.read_text()) + re.findall(r"^make ([a-z0-9-]+)", fenced, re.MULTILINE)
+    )
     assert named <= targets
 
 
