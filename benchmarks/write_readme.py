@@ -76,6 +76,26 @@ def _base_checksum(r: Result) -> Rows:
     ]
 
 
+def _overlap(r: Result) -> Rows:
+    def seconds(engine: Result) -> str:
+        without, beside = engine["without"], engine["with"]
+        return (
+            f"{beside['seconds']:.1f} s, {without['seconds']:.1f} s (ratio {engine['ratio']:.2f}); "
+            f"{beside['waiting_for_judge']:.1%}, {without['waiting_for_judge']:.1%} of it waiting for the judge"
+        )
+
+    return [
+        (
+            f"evaluation with and without overlap, {r['coral_tiny']['problems']} problems, coral-tiny",
+            seconds(r["coral_tiny"]),
+        ),
+        (
+            f"the same, an engine that leaves the cores to the judge for {r['rehearsal_seconds']:.0f} s",
+            seconds(r["rehearsal"]),
+        ),
+    ]
+
+
 def _budget(r: Result) -> Rows:
     rows = []
     for key, name in (("undisturbed", "undisturbed"), ("killed", f"killed {r['killed']['kills']} times")):
@@ -348,6 +368,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "budget": _budget,
     "judge": _judge,
     "base_checksum": _base_checksum,
+    "overlap": _overlap,
     "orchestration": _orchestration,
     "artifacts": _artifacts,
     "long_run": _long_run,
