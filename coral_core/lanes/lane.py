@@ -296,6 +296,7 @@ class Lane:
             stop=prompt.stop,
             end=prompt.end,
             add_bos=prompt.add_bos,
+            prefix=prompt.before,
         )
         judge = self._judge_for(job.judge)
         judging = Judging(

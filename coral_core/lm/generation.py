@@ -1,27 +1,23 @@
-"""Batched generation with a KV cache at fixed shapes.
+"""Writes completions: prompts are read in groups, rows that end are replaced by waiting ones.
 
-Every batch has `batch_size` rows and `prompt_length` columns (short ones are padded), so
-that a row's bits do not depend on its neighbours. Sampling draws from a stream of its
-own per row, seeded by (job seed, problem, sample): batches and order change nothing.
+Within one numerics class a row's bits depend on its prompt, its light genes, its seed and the configuration
+(`coral_core.lm.decoding`). Sampling draws from a stream per row, seeded by (job seed, problem, sample). Neither the other
+prompts of a request nor their order change a completion.
 """
 
-import hashlib
 import time
-from collections.abc import Callable, Collection
-from typing import Any
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
-from coral_core.config.tree import GenerationConfig
 from coral_core.errors import BaseModelError, ConfigError, Infeasible
-from coral_core.genome import LightGenes
 from coral_core.jobs.jobs import Cost
+from coral_core.lm.decoding import Padded, Shapes, Slots, Start, filled, shapes_for
 from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence, peak_memory_mb
-from coral_core.lm.requests import Generated, GenerationRequest
-
-Done = Callable[[int, tuple[str, ...]], None]
-"""Receives the place of a prompt in the request and its completions, one per sample."""
+from coral_core.lm.requests import Done, Generated, GenerationRequest
+from coral_core.lm.sampling import NotFiniteError, Row, choose, penalised_tokens, stream
 
 
 def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = None) -> Generated:
@@ -43,172 +39,177 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
         Infeasible: memory ran out, or the logits of the adapted model are not finite.
     """
     started, cpu = time.perf_counter(), time.process_time()
-    shape, light, samples = request.shape, request.light, request.samples
-    rows = [
-        (key, number, base.encode(text, request.add_bos)) for key, text in request.prompts for number in range(samples)
-    ]
-    longest = max((len(ids) for _, _, ids in rows), default=0)
+    shape, light = request.shape, request.light
+    prompts = [base.encode(text, request.add_bos) for _, text in request.prompts]
+    longest = max(map(len, prompts), default=0)
     if longest > shape.prompt_length:
         raise ConfigError(
             f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}."
         )
     base.check_length(longest + light.token_limit, "genes.light.token_limit")
-    texts: list[str] = []
-    tokens = 0
-    with memory_is_evidence("generation"), base.merged(request.adapter) as model, torch.inference_mode():
-        for start in range(0, len(rows), shape.batch_size):
-            batch = rows[start : start + shape.batch_size]
-            ids, mask = _prompt_tensors(base, [row[2] for row in batch], shape)
-            streams = None
-            if light.sampling:
-                streams = [_stream(request.seed, key, number, light.token_limit) for key, number, _ in batch]
-            written = _decode(base, model, ids, mask, request, streams, len(batch))
-            tokens += sum(map(len, written))
-            finished = len(texts) // samples
-            texts += [_text(base, row, request.stop) for row in written]
-            if done is not None:
-                for prompt in range(finished, len(texts) // samples):
-                    done(prompt, tuple(texts[prompt * samples : (prompt + 1) * samples]))
+    writing = _Writing(base, request, prompts, done)
+    with memory_is_evidence("generation"), torch.inference_mode(), _finite(base, request):
+        shapes = _shapes(base, shape.batch_size, shape.prompt_length + light.token_limit) if prompts else None
+        with base.merged(request.adapter) as model:
+            if shapes is None:
+                writing.by_batches(Padded(model, base.pad, shape.batch_size, shape.prompt_length))
+            else:
+                writing.by_slots(Slots(model, base.pad, shapes, _prefix(base, request)))
     return Generated(
-        completions=tuple(tuple(texts[start : start + samples]) for start in range(0, len(texts), samples)),
+        completions=tuple(map(tuple, writing.texts)),
         cost=Cost(
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu,
-            tokens=tokens,
+            tokens=writing.tokens,
             peak_memory_mb=peak_memory_mb(base.device),
         ),
     )
 
 
-def _text(base: LoadedModel, tokens: list[int], stop: tuple[str, ...]) -> str:
-    """Decode `tokens` exactly, up to the first text of `stop`.
+class _Writing:
+    """The completions of one request, as they are written."""
 
-    The optional clean-up of spaces that tokenizers offer for English would change code.
-    """
-    text: str = base.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def __init__(
+        self, base: LoadedModel, request: GenerationRequest, prompts: list[list[int]], done: Done | None
+    ) -> None:
+        self.texts: list[list[str]] = [[""] * request.samples for _ in prompts]
+        self.tokens = 0
+        self._base, self._request, self._prompts, self._done = base, request, prompts, done
+        self._left = [request.samples] * len(prompts)
+        self._ends = base.ends_with(request.end)
+        self._may_stop: dict[int, bool] = {}
+        # last tokens in which texts that end a completion are looked for
+        self._window = max([8, *(len(mark.encode()) + 4 for mark in request.stop)])
+
+    def by_slots(self, decoder: Slots) -> None:
+        """Write all completions; a row that ends makes its slot free for a waiting one."""
+        waiting = deque(decoder.groups(self._prompts))
+        ready: deque[tuple[Row, Start]] = deque()
+        rows: list[Row | None] = [None] * decoder.shapes.rows[-1]
+        lengths = [0] * len(rows)
+        while True:
+            for slot, row in enumerate(rows):
+                while row is None and (ready or waiting):
+                    if not ready:
+                        group = waiting.popleft()
+                        starts = decoder.read([self._prompts[place] for place in group])
+                        ready.extend((row, start) for place, start in zip(group, starts, strict=True) for row in self._rows(place))  # fmt: skip
+                    row, start = ready.popleft()
+                    if self._ended(row, choose(start.logits[None], [row])[0]):
+                        row = None
+                        continue
+                    decoder.put(slot, start)
+                    rows[slot], lengths[slot] = row, start.length
+            used = [slot for slot, row in enumerate(rows) if row is not None]
+            if not used:
+                return
+            count = next(count for count in decoder.shapes.rows if count >= len(used))
+            if count < len(rows):
+                moved = used + [slot for slot in range(len(rows)) if rows[slot] is None]
+                decoder.move(moved[:count])
+                rows, lengths = [rows[slot] for slot in moved[:count]], [lengths[slot] for slot in moved[:count]]
+            logits = decoder.step(
+                [0 if row is None else row.written[-1] for row in rows],
+                [0 if row is None else length for row, length in zip(rows, lengths, strict=True)],
+            )
+            for slot, token in enumerate(choose(logits, rows)):
+                row = rows[slot]
+                lengths[slot] += 1
+                if row is not None and self._ended(row, token):
+                    rows[slot] = None
+
+    def by_batches(self, decoder: Padded) -> None:
+        """Write all completions, one batch after the other in the order of the prompts."""
+        waiting = deque(row for place in range(len(self._prompts)) for row in self._rows(place))
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(decoder.rows, len(waiting)))]
+            rows: list[Row | None] = [*batch, *[None] * (decoder.rows - len(batch))]
+            logits = decoder.read([self._prompts[row.prompt] for row in batch])
+            while True:
+                tokens = choose(logits, rows)
+                for place, token in enumerate(tokens):
+                    row = rows[place]
+                    if row is not None and self._ended(row, token):
+                        rows[place] = None
+                if not any(rows):
+                    break
+                logits = decoder.step(tokens)
+
+    def _rows(self, prompt: int) -> Iterator[Row]:
+        """The rows of one prompt, one per sample."""
+        request, light = self._request, self._request.light
+        for sample in range(request.samples):
+            row = Row(prompt, sample, light)
+            if light.repetition_penalty != 1.0:
+                row.seen = penalised_tokens(self._prompts[prompt], self._ends)
+            if light.sampling:
+                row.stream = stream(request.seed, request.prompts[prompt][0], sample, light.token_limit)
+            yield row
+
+    def _ended(self, row: Row, token: int) -> bool:
+        """Append a token to its row; True when the row ends with it, and its text is then complete."""
+        if token not in self._ends:
+            row.written.append(token)
+            row.seen.add(token)
+            if len(row.written) < row.light.token_limit and not self._stops(row.written):
+                return False
+        self.tokens += len(row.written)
+        self.texts[row.prompt][row.sample] = _text(self._base, row.written, self._request.stop)
+        self._left[row.prompt] -= 1
+        if self._done is not None and not self._left[row.prompt]:
+            self._done(row.prompt, tuple(self.texts[row.prompt]))
+        return True
+
+    def _stops(self, written: list[int]) -> bool:
+        """True when the last token completes a text that ends completions."""
+        stop, last = self._request.stop, written[-1]
+        if not stop:
+            return False
+        if last not in self._may_stop:
+            text = _decoded(self._base, [last])
+            # other characters may be spread over several tokens, or be dropped where a token stands alone
+            plain = all(mark[-1].isascii() and not mark[-1].isspace() for mark in stop)
+            self._may_stop[last] = not plain or any(mark[-1] in text for mark in stop)
+        return self._may_stop[last] and any(mark in _decoded(self._base, written[-self._window :]) for mark in stop)
+
+
+def _text(base: LoadedModel, tokens: list[int], stop: tuple[str, ...]) -> str:
+    """Decode `tokens` exactly, up to the first text of `stop`."""
+    text = _decoded(base, tokens, True)
     return text[: min((text.index(mark) for mark in stop if mark in text), default=len(text))]
 
 
-def _prompt_tensors(base: LoadedModel, prompts: list[list[int]], shape: GenerationConfig) -> tuple[Tensor, Tensor]:
-    """(batch_size, prompt_length) ids and mask, left-padded; rows past the prompts repeat the first."""
-    ids = torch.full((shape.batch_size, shape.prompt_length), base.pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row in range(shape.batch_size):
-        prompt = prompts[row] if row < len(prompts) else prompts[0]
-        ids[row, -len(prompt) :] = torch.tensor(prompt)
-        mask[row, -len(prompt) :] = 1
-    return ids.to(base.device), mask.to(base.device)
+def _decoded(base: LoadedModel, tokens: list[int], skip_special: bool = False) -> str:
+    """The text of `tokens`. The optional clean-up of spaces that tokenizers offer for English would change code."""
+    text: str = base.tokenizer.decode(tokens, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+    return text
 
 
-def _stream(seed: int, key: str, number: int, length: int) -> Tensor:
-    """`length` uniform numbers in [0, 1) for one sample, seeded by job seed, problem `key` and sample `number`."""
-    digest = hashlib.sha256(f"{seed}|{key}|{number}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return torch.rand(length, generator=generator, dtype=torch.float64)
+@contextmanager
+def _finite(base: LoadedModel, request: GenerationRequest) -> Iterator[None]:
+    """Turn `NotFiniteError` into a failure of the adapter, or of the bare base model."""
+    try:
+        yield
+    except NotFiniteError as error:
+        if request.adapter is not None:
+            raise Infeasible("diverged", f"generation: the adapted model's outputs are {error}") from None
+        raise BaseModelError(
+            f"base_model.dtype: {base.config.dtype}: the outputs of {base.config.name} are {error}. Try bfloat16 or float32."
+        ) from None
 
 
-def _decode(
-    base: LoadedModel,
-    model: Any,
-    ids: Tensor,
-    mask: Tensor,
-    request: GenerationRequest,
-    streams: list[Tensor] | None,
-    used: int,
-) -> list[list[int]]:
-    """Token ids written by the first `used` rows, without the end token; the other rows only fill the batch."""
-    light = request.light
-    ends, stop = base.ends_with(request.end), request.stop
-    window = max([8, *(len(mark.encode()) + 4 for mark in stop)])
-    written: list[list[int]] = [[] for _ in range(used)]
-    running = set(range(used))
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    seen: Tensor | None = None
-    cache: Any = None
-    feed = ids
-    for step in range(light.token_limit):
-        output = model(
-            input_ids=feed,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = output.past_key_values
-        logits = output.logits[:, -1].float()
-        _must_be_numbers(base, logits[sorted(running)], step, request.adapter is not None)
-        if seen is None:
-            seen = _seen(ids, mask, ends, logits.shape[-1])
-        logits = _penalised(logits, seen, light.repetition_penalty)
-        if streams is None:
-            chosen = logits.argmax(-1)
-        else:
-            draws = torch.tensor(
-                [float(streams[row][step]) if row < used else 0.0 for row in range(ids.shape[0])], dtype=torch.float64
-            )
-            chosen = _sample(logits, light, draws.to(ids.device))
-        for row, token in enumerate(chosen[:used].tolist()):
-            if row not in running:
-                continue
-            if token in ends:
-                running.discard(row)
-                continue
-            written[row].append(token)
-            if stop and any(
-                mark in base.tokenizer.decode(written[row][-window:], clean_up_tokenization_spaces=False)
-                for mark in stop
-            ):
-                running.discard(row)
-        if not running:
-            break
-        seen.scatter_(1, chosen[:, None], True)
-        feed = chosen[:, None]
-        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    return written
+def _shapes(base: LoadedModel, rows: int, longest: int) -> Shapes | None:
+    """The shapes for `base`, which are measured once per loaded model, number of rows and width."""
+    key = (rows, filled(longest))
+    if key not in base.shapes:
+        with base.kept():
+            base.shapes[key] = shapes_for(base.model, base.pad, *key)
+    return base.shapes[key]
 
 
-def _seen(ids: Tensor, mask: Tensor, ends: Collection[int], vocabulary: int) -> Tensor:
-    """(rows, vocabulary): tokens of the prompts, padding left out.
+def _prefix(base: LoadedModel, request: GenerationRequest) -> list[int]:
+    """Tokens that the prompts of the request's template begin with.
 
-    End tokens count once they are written, and a row ends there. A prompt may hold them as marks (where one token begins and ends
-    texts, or in chat templates): a penalty for that would punish stopping from the first token on.
+    The last ones are left out, because the text after them may be joined to them in one token.
     """
-    # scatter_add, not scatter: the padding token may also occur in the prompt, and scatter's order of writes is undefined
-    counts = torch.zeros(ids.shape[0], vocabulary, dtype=torch.long, device=ids.device).scatter_add_(1, ids, mask)
-    if inside := [token for token in ends if 0 <= token < vocabulary]:
-        counts[:, inside] = 0
-    return counts > 0
-
-
-def _must_be_numbers(base: LoadedModel, logits: Tensor, step: int, adapted: bool) -> None:
-    """Raise where a row's largest logit is NaN or infinite: choosing a token anyway would give a silent score of 0."""
-    if bool(torch.isfinite(logits.amax(-1)).all()):
-        return
-    if adapted:
-        raise Infeasible("diverged", f"generation: the adapted model's outputs are not finite at token {step + 1}")
-    raise BaseModelError(
-        f"base_model.dtype: {base.config.dtype}: the outputs of {base.config.name} are not finite at token {step + 1}. Try bfloat16 or float32."
-    )
-
-
-def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Repetition penalty of Keskar et al. (2019, CTRL): seen tokens' logits are divided (multiplied when negative)."""
-    if penalty == 1.0:
-        return logits
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-
-
-def _sample(logits: Tensor, light: LightGenes, draws: Tensor) -> Tensor:
-    """One token per row: temperature, then top-k, then nucleus (Holtzman et al. 2020), by inverse transform of `draws`."""
-    ordered, index = (logits.double() / light.temperature).sort(dim=-1, descending=True, stable=True)
-    if light.top_k:
-        ordered[:, light.top_k :] = -torch.inf
-    shares = ordered.softmax(-1)
-    before = shares.cumsum(-1) - shares
-    shares = torch.where(before < light.top_p, shares, torch.zeros_like(shares))
-    sums = (shares / shares.sum(-1, keepdim=True)).cumsum(-1)
-    place = (sums <= draws[:, None]).sum(-1).clamp(max=sums.shape[-1] - 1)
-    kept = (shares > 0).sum(-1) - 1
-    return index.gather(1, torch.minimum(place, kept)[:, None]).squeeze(1)
+    return base.encode(request.prefix, request.add_bos)[:-2] if request.prefix else []

@@ -15,6 +15,7 @@ from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.architecture import EXPERTS, end_tokens, positions
 from coral_core.lm.base_model import find, local_path, resolve_device
 from coral_core.lm.base_state import BaseState
+from coral_core.lm.decoding import Shapes
 from coral_core.lm.encoding import encode_pair, encode_prompt
 from coral_core.lm.engine_environment import without_credentials
 from coral_core.lm.model_check import not_a_token
@@ -63,6 +64,8 @@ class LoadedModel:
             for key, parameter in part.named_parameters(recurse=False)
             if name.endswith(f".{EXPERTS}") and parameter.ndim == 3
         }
+        self.shapes: dict[tuple[int, int], Shapes | None] = {}
+        """Rows and width of a batch -> the shapes that generation uses for it."""
         self.state = BaseState(self.model)
         self.checksum = self.state.checksum
 

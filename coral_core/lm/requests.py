@@ -50,6 +50,9 @@ class GenerationRequest(Frozen):
     """Text of a token that ends a completion, beside the model's own end tokens."""
     add_bos: bool = True
     """Put the BOS token in front of a prompt that does not begin with it."""
+    prefix: str = ""
+    """Text with which the prompts begin, if they have one in common by their template. It is read once; changes no completion
+    but for rounding."""
 
 
 Done = Callable[[int, tuple[str, ...]], None]

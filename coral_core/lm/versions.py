@@ -3,6 +3,7 @@
 RECIPE_VERSION = "2"
 """Adapter training: loop, optimiser, initialisation, batch order. "1" could train on state that a failed request had left in memory."""
 
-ENGINE_VERSION = "2"
-"""Generation: sampling, padding, merging; and what an engine does after a failed request. It is part of the numerics class and
-so of every digest of adapters and evaluations. "1" continued with state that a failed request had left in memory."""
+ENGINE_VERSION = "3"
+"""Generation: sampling, shapes, merging; and what an engine does after a failed request. It is part of the numerics class and
+so of every digest of adapters and evaluations. "1" continued with state that a failed request had left in memory; "2" padded
+all prompts to one length."""

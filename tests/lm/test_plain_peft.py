@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from coral_core.config.tree import BaseModelConfig  # noqa: E402
 from coral_core.errors import BaseModelError, Infeasible  # noqa: E402
 from coral_core.lm.engine import TorchBackend  # noqa: E402
-from coral_core.lm.generation import _penalised, _seen  # noqa: E402
+from coral_core.lm.sampling import penalised, penalised_tokens  # noqa: E402
 from tests.lm import engine_models  # noqa: E402
 from tests.lm.small_models import edit, save_model  # noqa: E402
 
@@ -77,23 +77,14 @@ def test_the_text_is_that_of_plain_peft(tmp_path: Path, name: str, modules: tupl
 
 
 def test_a_penalty_leaves_end_tokens_alone_until_they_are_written() -> None:
-    """A prompt that begins with its end token, padded with it on the left, as GPT-2 and StarCoder2 have it."""
-    ends, ids, mask = {2}, torch.tensor([[2, 2, 2, 5, 6], [2, 7, 2, 7, 8]]), torch.tensor([[0, 0, 1, 1, 1], [1] * 5])
-    seen = _seen(ids, mask, ends, 10)
-    assert seen.tolist() == [[n in (5, 6) for n in range(10)], [n in (7, 8) for n in range(10)]]
+    """A prompt that begins with its end token, as GPT-2 and StarCoder2 have it."""
+    seen = [penalised_tokens(ids, {2}) for ids in ([2, 5, 6], [2, 7, 2, 7, 8])]
+    assert seen == [{5, 6}, {7, 8}]
     logits = torch.full((2, 10), 3.0)
-    found = _penalised(logits, seen, 1.5)
-    assert found[:, 2].tolist() == [3.0, 3.0] and found[0, 5] == 2.0 and found[1, 5] == 3.0
-
-
-def test_padding_does_not_hide_a_token_of_the_prompt() -> None:
-    """The padding token stands masked and unmasked in one row: it was written to in both ways, in no fixed order."""
-    assert _seen(torch.tensor([[4, 4, 4, 9]]), torch.tensor([[0, 0, 1, 1]]), {1}, 10)[
-        0
-    ].nonzero().flatten().tolist() == [4, 9]
-    assert _seen(torch.tensor([[9, 4, 4, 4]]), torch.tensor([[1, 0, 0, 0]]), {1}, 10)[
-        0
-    ].nonzero().flatten().tolist() == [9]
+    logits[1, 8] = -3.0
+    found = penalised(logits, seen, 1.5)
+    assert found.tolist() == [[2.0 if n in (5, 6) else 3.0 for n in range(10)], [{7: 2.0, 8: -4.5}.get(n, 3.0) for n in range(10)]]  # fmt: skip
+    assert float(logits.min()) == -3.0, "the model's logits are not written to"
 
 
 def test_a_model_whose_end_begins_texts_stops_under_a_penalty_as_without(tmp_path: Path) -> None:
@@ -109,13 +100,14 @@ def test_a_model_whose_end_begins_texts_stops_under_a_penalty_as_without(tmp_pat
         norm = backend.loaded.model.model.norm.weight
         norm.fill_(1.0)
         head.zero_()
+    write(backend, None)  # the shapes are tried once, after which the model is restored without our hook
     hidden: list[Any] = []
     handle = backend.loaded.model.lm_head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0][:, -1]))
     write(backend, None)
     handle.remove()
     with torch.no_grad():
         # the end token's logit is a little above that of another one, for each of the prompts
-        for state in hidden[0]:
+        for state in hidden[0][: len(engine_models.TEXTS)]:
             head[1] += state
             head[9] += 0.9 * state
     penalty = engine_models.SHORT.model_copy(update={"repetition_penalty": 2.0})

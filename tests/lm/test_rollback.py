@@ -65,7 +65,7 @@ class Engine:
 
     def witness(self) -> str:
         """What is in memory, by other means than the checksum of the product."""
-        model = self.worker._model.model
+        model = self.worker._model.loaded.model
         total = hashlib.sha256(repr(model).encode())
         places: dict[int, int] = {}
         for name, tensor in [
@@ -155,20 +155,20 @@ def test_a_result_is_dropped_where_the_base_was_changed_under_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also a clean refusal is none then: its reason may be the changed base."""
-    model = engine.worker._model.model
-    original = generation._decode
+    model = engine.worker._model.loaded.model
+    original = generation.choose
 
     def careless(*arguments: Any) -> Any:
         next(iter(model.parameters())).data[0, 0] += 1
         return original(*arguments)
 
-    monkeypatch.setattr(generation, "_decode", careless)
+    monkeypatch.setattr(generation, "choose", careless)
     with pytest.raises(BaseChangedError, match="is not what was loaded: "):
         engine.write()
     assert not engine.worker.base
     engine.renew()
     monkeypatch.undo()
-    next(iter(engine.worker._model.model.parameters())).data[0, 0] += 1
+    next(iter(engine.worker._model.loaded.model.parameters())).data[0, 0] += 1
     missing = engine_models.job(Path(engine.base.name), ("nowhere",))
     request = engine_models.training(missing, engine_models.PAIRS, engine.out)
     with pytest.raises(BaseChangedError):

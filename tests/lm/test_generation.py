@@ -1,0 +1,187 @@
+"""Within a numerics class, what else is generated changes no bit of a row; sampling is exact; each prompt is reported once."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
+from coral_core.genome import GREEDY, LightGenes  # noqa: E402
+from coral_core.lm import generation, sampling  # noqa: E402
+from coral_core.lm.decoding import Slots, shapes_for  # noqa: E402
+from coral_core.lm.engine import TorchBackend  # noqa: E402
+from coral_core.lm.generation import generate  # noqa: E402
+from coral_core.lm.loaded_model import LoadedModel  # noqa: E402
+from coral_core.lm.requests import GenerationRequest  # noqa: E402
+
+pytestmark = pytest.mark.torch
+SAMPLING = LightGenes(temperature=0.9, top_p=0.95, top_k=0, repetition_penalty=1.1, token_limit=9, sampling=True)
+SHORT = GREEDY.model_copy(update={"token_limit": 9})
+SHAPE = GenerationConfig(batch_size=4, prompt_length=64)
+PREFIX = "Fix the bug in this function, please:\n"
+TEXTS = [
+    ("a", "return a + b"),
+    ("b", "def f(x):\n    for n in range(10):\n        print(n, x)\n    return x\n"),
+    ("c", PREFIX + "x = 1"),
+    ("d", "if n > 2:"),
+    ("e", PREFIX + "def add(a, b):\n    return a - b\n"),
+    ("f", "print(n)\n"),
+    ("g", PREFIX + "while True: pass"),
+    ("h", "def f(a, b):\n    return a + b\n"),
+]
+Bits = dict[tuple[str, int, int], bytes]
+"""Prompt, sample and token -> bits of the logits that the token was chosen from."""
+
+
+def writing(texts: Any, light: LightGenes = SHORT, **changes: Any) -> GenerationRequest:
+    settings = {"adapter": None, "light": light, "prompts": tuple(texts), "seed": 1, "shape": SHAPE, "prefix": PREFIX}
+    return GenerationRequest.model_validate(settings | changes)
+
+
+def load(config: BaseModelConfig) -> LoadedModel:
+    loaded: LoadedModel = TorchBackend(config).loaded
+    return loaded
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[dict[str, Any], Bits]]]:
+    """Completions of a request, and the bits of all logits on the way."""
+    bits: Bits = {}
+    keys: list[str] = []
+    original = sampling.choose
+
+    def choose(logits: Any, rows: Any) -> list[int]:
+        for values, row in zip(logits, rows, strict=True):
+            if row is not None:
+                place = (keys[row.prompt], row.sample, len(row.written))
+                bits[place] = values.contiguous().view(torch.uint8).numpy().tobytes()
+        return original(logits, rows)
+
+    monkeypatch.setattr(generation, "choose", choose)
+
+    def run(backend: LoadedModel, request: GenerationRequest) -> tuple[dict[str, Any], Bits]:
+        bits.clear()
+        keys[:] = [key for key, _ in request.prompts]
+        found = generate(backend, request)
+        return dict(zip(keys, found.completions, strict=True)), dict(bits)
+
+    yield run
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma2", "qwen2", "falcon", "mixtral"])
+@pytest.mark.parametrize("light", [SHORT, SAMPLING], ids=["greedy", "sampling"])
+def test_neighbours_and_order_change_no_bits(
+    zoo: Callable[[str], Path], record: Any, name: str, light: LightGenes
+) -> None:
+    """Alone, in another order, and put into a slot that another row has left: the logits are equal bit for bit."""
+    backend = load(BaseModelConfig(name=str(zoo(name))))
+    samples = 2 if light.sampling else 1
+    texts, bits = record(backend, writing(TEXTS, light, samples=samples))
+    assert len(bits) > len(TEXTS) * samples
+    rng = random.Random(name)
+    for count in (1, 1, 2, 5, len(TEXTS)):
+        some = rng.sample(TEXTS, count)
+        found, its = record(backend, writing(some, light, samples=samples))
+        assert found == {key: texts[key] for key, _ in some}
+        assert its == {place: bits[place] for place in its}, f"{count} of the prompts"
+
+
+def test_a_type_of_16_bits_is_as_independent(zoo: Callable[[str], Path], record: Any) -> None:
+    backend = load(BaseModelConfig(name=str(zoo("llama")), dtype="bfloat16"))
+    texts, bits = record(backend, writing(TEXTS))
+    for some in (TEXTS[:1], TEXTS[3:6][::-1]):
+        found, its = record(backend, writing(some))
+        assert found == {key: texts[key] for key, _ in some} and its == {place: bits[place] for place in its}
+
+
+def test_the_prefix_and_the_size_of_the_batch_change_no_text(zoo: Callable[[str], Path], record: Any) -> None:
+    backend = load(BaseModelConfig(name=str(zoo("llama"))))
+    texts, _ = record(backend, writing(TEXTS))
+    assert record(backend, writing(TEXTS, prefix=""))[0] == texts
+    for size in (1, 3, 16):
+        shape = SHAPE.model_copy(update={"batch_size": size})
+        assert record(backend, writing(TEXTS, shape=shape))[0] == texts
+    reads: list[int] = []
+    handle = backend.model.register_forward_pre_hook(
+        lambda _, __, values: reads.append(values["input_ids"].shape[1]), with_kwargs=True
+    )
+    record(backend, writing(TEXTS))
+    record(backend, writing(TEXTS, prefix=""))
+    handle.remove()
+    prefix = len(backend.encode(PREFIX)) - 2
+    assert reads.count(prefix) == 1, "it is read once"
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [("llama", True), ("gpt2", True), ("opt", True), ("gemma2", True), ("bloom", False), ("codegen", False)],
+)
+def test_what_slots_do_not_fit_is_decoded_in_padded_batches(zoo: Callable[[str], Path], name: str, fits: bool) -> None:
+    backend = load(BaseModelConfig(name=str(zoo(name))))
+    with torch.inference_mode():
+        assert (shapes_for(backend.model, backend.pad, 4, 64) is not None) == fits
+
+
+def test_a_window_that_the_request_exceeds_does_not_fit(zoo: Callable[[str], Path]) -> None:
+    backend = load(BaseModelConfig(name=str(zoo("mistral"))))
+    backend.model.config.sliding_window = 48
+    with torch.inference_mode():
+        assert shapes_for(backend.model, backend.pad, 4, 48) and shapes_for(backend.model, backend.pad, 4, 64) is None
+
+
+def test_slots_that_compute_something_else_are_found(
+    zoo: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial compares with plain forward passes: a position that is off by one is no rounding."""
+    backend = load(BaseModelConfig(name=str(zoo("llama"))))
+    original = Slots.step
+    monkeypatch.setattr(Slots, "step", lambda self, tokens, columns: original(self, tokens, [n + 1 for n in columns]))
+    with torch.inference_mode():
+        assert shapes_for(backend.model, backend.pad, 4, 64) is None
+
+
+def test_each_prompt_is_reported_once_with_its_completions(zoo: Callable[[str], Path]) -> None:
+    backend = load(BaseModelConfig(name=str(zoo("llama"))))
+    for light, samples in ((SHORT, 1), (SAMPLING, 3)):
+        reported: dict[int, tuple[str, ...]] = {}
+        found = generate(backend, writing(TEXTS, light, samples=samples), reported.setdefault)
+        assert [reported[place] for place in range(len(TEXTS))] == list(found.completions)
+        assert all(len(texts) == samples for texts in found.completions)
+    assert generate(backend, writing([])).completions == ()
+
+
+def test_a_stop_text_ends_a_row_wherever_its_characters_lie(zoo: Callable[[str], Path]) -> None:
+    backend = load(BaseModelConfig(name=str(zoo("llama"))))
+    long = GREEDY.model_copy(update={"token_limit": 24})
+    for _, text in TEXTS[:4]:
+        full = generate(backend, writing([("a", text)], long)).completions[0][0]
+        for start in range(2, len(full) - 3, 5):
+            mark = full[start : start + 3]
+            if "\ufffd" in mark:
+                continue
+            found = generate(backend, writing([("a", text)], long, stop=(mark,))).completions[0][0]
+            assert found == full[: full.index(mark)]
+
+
+@pytest.mark.parametrize("top_k", [0, 3, 64, 100])
+@pytest.mark.parametrize("top_p", [0.5, 0.95, 1.0])
+def test_looking_at_the_most_probable_tokens_first_samples_what_sorting_all_gives(top_k: int, top_p: float) -> None:
+    generator = torch.Generator().manual_seed(top_k)
+    for spread in (0.1, 3.0, 12.0):
+        light = SAMPLING.model_copy(update={"top_k": top_k, "top_p": top_p})
+        logits = (torch.randn(40, 300, generator=generator) * spread).round(decimals=1)  # many are equal
+        draws = torch.rand(40, generator=generator, dtype=torch.float64)
+        assert torch.equal(sampling.sample(logits, light, draws), sampling._sample_of_all(logits, light, draws))
+
+
+def test_sampling_draws_tokens_as_often_as_they_are_probable() -> None:
+    light = SAMPLING.model_copy(update={"temperature": 1.0, "top_p": 1.0})
+    shares = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    logits = torch.cat([shares.log(), torch.full((100,), -40.0)])
+    draws = torch.arange(1000, dtype=torch.float64) / 1000
+    found = sampling.sample(logits.repeat(1000, 1), light, draws)
+    assert [int((found == token).sum()) for token in range(4)] == pytest.approx([500, 300, 150, 50], abs=1)
