@@ -2,7 +2,8 @@
 
 `check` is called by `coral config check`, by `coral evolve --dry-run` and by the preflight of every evolution, including
 those that a schedule or the Prefect UI starts. It runs no foreign code (tests of a package, plug-ins, code of a base model),
-uses no network, starts no process, and does a bounded amount of work for every configuration. It returns a list of what it
+uses no network, and does a bounded amount of work for every configuration. A base model's chat template is rendered in a process
+with limits; no other process is started. It returns a list of what it
 could not check for these reasons. `preflight` checks that as well; it runs when an evolution starts.
 """
 
