@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("### Four walks")[2].partition("\n## ")[0]
 WALKS = {
-    name: [step if step.startswith("flows/") else f"coral_core/{step}" for step in steps.split(" → ")]
+    name: [step[:-3] if step.startswith("flows/") else f"coral_core/{step}" for step in steps.split(" → ")]
     for name, steps in re.findall(r"^- \*\*(.+?)\*\*: (.+)$", re.sub(r"\n  ", " ", TEXT), re.MULTILINE)
 }
 COUNTS = dict(re.findall(r"^\| (.+?) \| .+? \| (\d+ files, \d+ returns?) \|$", TEXT, re.MULTILINE))
