@@ -3,7 +3,8 @@
     python -m benchmarks.quickstart_cost --seeds 10
 
 Both sides run `coral evolve` on their own configs/quickstart.yaml, seed by seed, in turn. Both are unpacked commits (HEAD,
-without uncommitted changes, and the earlier one) and run in this environment. Lane work is what trainings, evaluations and judges report. Both champions meet
+without uncommitted changes, and the earlier one) and run in this environment. Lane work is what trainings, evaluations and
+judges report; CPU seconds of the whole command stand beside it. Both champions meet
 the same held-out bugs. A program that was stopped goes on: finished runs in the work folder are not done again.
 """
 
@@ -11,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from benchmarks.record import RESULTS, ROOT, write
 from coral_core.report.paired import compare
 
 NAME = "quickstart_cost"
+COMMAND_SECONDS = "command_cpu_seconds.json"
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 """Quantiles of Student's t distribution at 97.5 %, for 1, 2, ... degrees of freedom."""
 
@@ -45,8 +48,23 @@ def report_of(tree: Path, folder: Path, overrides: Sequence[str]) -> dict[str, A
     pairs = [part for setting in settings for part in ("--set", setting)]
     if not any(_finished(path) for path in folder.glob("*/report.json")):
         command = [sys.executable, "-m", "flows.cli", "evolve", str(tree / "configs" / "quickstart.yaml"), *pairs]
+        before = _children_seconds()
         subprocess.run(command, cwd=tree, env=environment, check=True, stdout=subprocess.DEVNULL)
+        (folder / COMMAND_SECONDS).write_text(json.dumps(_children_seconds() - before))
     return next(found for path in folder.glob("*/report.json") if (found := _finished(path)))
+
+
+def _children_seconds() -> float:
+    """CPU seconds of all processes that this one has started and waited for, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def command_seconds(report: dict[str, Any], folder: Path) -> float | None:
+    """CPU seconds of the whole command with its lanes; None for a run of several sessions, of which only one is known."""
+    path = folder / COMMAND_SECONDS
+    known = report["totals"]["sessions"] == 1 and path.exists()
+    return round(float(json.loads(path.read_text())), 1) if known else None
 
 
 def _finished(path: Path) -> dict[str, Any] | None:
@@ -84,6 +102,7 @@ def measured(seed: int, trees: dict[str, Path], folders: dict[str, Path], overri
         "commit": folders["new"].name,
         "cpu_seconds": seconds,
         "ratio": round(seconds["new"] / seconds["old"], 4) if seconds["old"] else None,
+        "command_cpu_seconds": {side: command_seconds(reports[side], folders[side] / f"seed{seed}") for side in sides},
         "champion": rates,
         "default_lora": {side: reports[side]["default_lora"]["held_out_pass_at_1"] for side in sides},
         "difference": gap.difference,

@@ -44,5 +44,6 @@ def test_both_sides_of_a_seed_are_compared_and_kept(tmp_path: Path) -> None:
         found = json.loads((tmp_path / "quickstart_cost.json").read_text())
         (only,) = found["rows"]
         assert found["missing"] == [] and only["bugs"] == 12 and only["seed"] == 0
+        assert all(seconds > 0 for seconds in only["command_cpu_seconds"].values())
         assert len(ROWS["quickstart_cost"](found)) == 3
         assert only["only_new"] == only["only_old"] == 0, "equal code has equal champions"
