@@ -224,7 +224,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=384)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--prompt-length", type=int, default=224)
+    parser.add_argument("--prompt-length", type=int, default=160)
     parser.add_argument("--tokens", type=int, default=160, help="new tokens per patch at most")
     parser.add_argument("--executor", default="local", choices=("local", "inline"))
     return parser.parse_args(arguments)
