@@ -232,6 +232,18 @@ class TrainingConfig(ConfigSection):
     sequence_length: int = Field(
         192, ge=16, le=32_768, description="Longest prompt plus answer in tokens; longer pairs are dropped."
     )
+    micro_batch: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Examples computed at a time; the gradients of a step add up (gradient accumulation). 0: the whole batch. Saves memory.",
+        exclude_if=lambda rows: rows == 0,
+    )
+    checkpointing: bool = Field(
+        False,
+        description="Gradient checkpointing: activations are computed again in the backward pass. Saves memory, costs a third more time.",
+        exclude_if=lambda used: used is False,
+    )
 
     @model_validator(mode="after")
     def _warmup(self) -> Self:
