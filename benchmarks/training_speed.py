@@ -44,7 +44,11 @@ def one_side(request: dict[str, Any]) -> dict[str, Any]:
         from coral_core.jobs import TrainingJob  # type: ignore[attr-defined,no-redef]
     from coral_core.config.tree import BaseModelConfig, ProblemsConfig, TrainingConfig
     from coral_core.genome import HeavyGenes
-    from coral_core.lm.torch_backend import TorchBackend
+
+    try:
+        from coral_core.lm.engine import TorchBackend
+    except ImportError:
+        from coral_core.lm.torch_backend import TorchBackend  # type: ignore[import-not-found,no-redef]
 
     backend: Any = TorchBackend(BaseModelConfig(name=request["model"]))
     pairs = [tuple(pair) for pair in request["pairs"]]

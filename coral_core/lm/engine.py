@@ -72,6 +72,8 @@ def _set_up() -> None:
 
     torch.set_num_threads(1)  # one lane per core: two threads per lane are three times slower
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # a debugging aid, which writes to every new tensor: a fifteenth of a training
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)
 

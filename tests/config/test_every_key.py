@@ -209,6 +209,8 @@ EFFECTS: dict[str, Row] = {
     "training.weight_decay": (jobs, 0.1, {}),
     "training.gradient_clip": (jobs, 2.0, {}),
     "training.sequence_length": (jobs, 150, {}),
+    "training.micro_batch": (jobs, 2, {}),
+    "training.checkpointing": (jobs, True, {}),
     "generation.batch_size": (jobs, 16, {}),
     "generation.samples": (jobs, 2, {}),
     "generation.prompt_length": (jobs, 150, {}),

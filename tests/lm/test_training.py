@@ -12,7 +12,7 @@ from coral_core.errors import ConfigError, Infeasible
 from coral_core.jobs.jobs import TrainedAdapter
 from coral_core.lm import training as module
 from coral_core.lm.base_model import TINY
-from coral_core.lm.torch_backend import TorchBackend
+from coral_core.lm.engine import TorchBackend
 from coral_core.lm.training import _batches, _logits, _pad
 from tests.lm.engine_models import job, training
 
@@ -25,7 +25,9 @@ def tiny() -> TorchBackend:
     return TorchBackend(BaseModelConfig(name="coral-tiny"))
 
 
-def _train(backend: TorchBackend, out: Path, modules: tuple[str, ...] = ("q_proj", "v_proj"), **recipe: object) -> TrainedAdapter:
+def _train(
+    backend: TorchBackend, out: Path, modules: tuple[str, ...] = ("q_proj", "v_proj"), **recipe: object
+) -> TrainedAdapter:
     wanted = job(TINY, modules, dropout=0.0, learning_rate=0.005).model_copy(
         update={"recipe": TrainingConfig.model_validate(RECIPE | recipe), "numerics_class": "equal seeds"}
     )
@@ -85,7 +87,13 @@ def _small(name: str) -> torch.nn.Module:
     import transformers
 
     torch.manual_seed(3)
-    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {
+        "vocab_size": 32,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     few = {"num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     if name == "gpt2":
         config = transformers.GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=32)
@@ -104,7 +112,7 @@ def _small(name: str) -> torch.nn.Module:
 def test_an_architecture_without_checkpointing_is_refused(
     tiny: TorchBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(tiny.model), "supports_gradient_checkpointing", False)
+    monkeypatch.setattr(type(tiny.loaded.model), "supports_gradient_checkpointing", False)
     with pytest.raises(ConfigError, match=r"training.checkpointing: true: .*does not support it"):
         _train(tiny, tmp_path / "out", checkpointing=True)
     assert tiny.check() == tiny.checksum
