@@ -32,6 +32,23 @@ Deployment = Annotated[
     str, Field(pattern=r"^[^/]+/[^/]+$", description="Prefect deployment of such lanes (executor work-pools).")
 ]
 
+DeviceMemory = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=10_000,
+        description="GPU memory of such a lane in GB (executor work-pools); jobs that need more are refused.",
+    ),
+]
+LaneMemory = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=100_000,
+        description="Host memory of such a lane in GB (executor work-pools); jobs that need more are refused.",
+    ),
+]
+
 MadeBugClass = Literal[
     "comparison", "arithmetic", "constant", "called-name", "variable", "boolean", "index", "missing-step"
 ]
@@ -237,12 +254,10 @@ class TrainingConfig(ConfigSection):
         ge=0,
         le=4096,
         description="Examples computed at a time; the gradients of a step add up (gradient accumulation). 0: the whole batch. Saves memory.",
-        exclude_if=lambda rows: rows == 0,
     )
     checkpointing: bool = Field(
         False,
         description="Gradient checkpointing: activations are computed again in the backward pass. Saves memory, costs a third more time.",
-        exclude_if=lambda used: used is False,
     )
 
     @model_validator(mode="after")
@@ -266,6 +281,8 @@ class TrainingLanes(ConfigSection):
     lanes: LaneCount = 2
     minutes: Minutes = 30
     deployment: Deployment = "train-adapters/train-adapters"
+    device_memory_gb: DeviceMemory = 40
+    memory_gb: LaneMemory = 16
 
 
 class EvaluationLanes(ConfigSection):
@@ -274,6 +291,8 @@ class EvaluationLanes(ConfigSection):
     lanes: LaneCount = 3
     minutes: Minutes = 5
     deployment: Deployment = "evaluate-genomes/evaluate-genomes"
+    device_memory_gb: DeviceMemory = 24
+    memory_gb: LaneMemory = 4
 
 
 class InfraConfig(ConfigSection):

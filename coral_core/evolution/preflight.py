@@ -21,6 +21,7 @@ from coral_core.config.yaml_document import KeyPath
 from coral_core.errors import BaseModelError, ConfigError, CoralError, ProblemError
 from coral_core.jobs.job_content import problem_set
 from coral_core.lm.base_model import identify, is_rehearsal, numerics_class
+from coral_core.lm.memory_plan import check_memory
 from coral_core.lm.model_check import check_base_model, model_folder, prompt_seen
 from coral_core.lm.rehearsal import seconds_of
 from coral_core.lm.targets import check_targets
@@ -66,6 +67,7 @@ def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
         if is_rehearsal(base_model):
             seconds_of(base_model.name)
         notes += check_base_model(config)
+        check_memory(config)
     with _about(("base_model", "device"), places):
         if config.infra.executor != "work-pools" and base_model.device.startswith("cuda"):
             numerics_class(base_model, "sdpa")  # jobs run on this machine, so it must have the GPU

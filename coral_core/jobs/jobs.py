@@ -129,6 +129,19 @@ class IdentityJob(Frozen):
         )
 
 
+def recipe_content(recipe: TrainingConfig) -> dict[str, Any]:
+    """The recipe as digests hold it: defaults of keys that were added later are left out, so that old adapters keep their names.
+
+    >>> "micro_batch" in recipe_content(TrainingConfig())
+    False
+    """
+    content = recipe.model_dump(mode="json")
+    for key in ("micro_batch", "checkpointing"):
+        if not content[key]:
+            del content[key]
+    return content
+
+
 class TrainingJob(Frozen):
     """Trains one adapter."""
 
@@ -157,7 +170,7 @@ class TrainingJob(Frozen):
                 "base": self.base_content_id,
                 "dtype": self.base_model.dtype,
                 "numerics": self.numerics_class,
-                "recipe": self.recipe.model_dump(mode="json"),
+                "recipe": recipe_content(self.recipe),
                 "recipe_version": self.recipe_version,
                 "pairs": self.pairs_digest,
                 "prompt": self.prompt_version,

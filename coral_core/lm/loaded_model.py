@@ -44,14 +44,14 @@ class LoadedModel:
         self.identity: BaseModelIdentity
         self.identity, attention = find(config)
         self.device = torch.device(resolve_device(config.device))
-        self.tokenizer, self.model = _loaded(config, self.identity.content_id, attention)
+        self.tokenizer, self.model = _loaded(config, self.identity.content_id, attention, self.device)
         path = local_path(config)
         if path is not None and content_id(path) != self.identity.content_id:
             raise EngineError(
                 f"base model {config.name}: its files were changed while they were loaded",
                 remedy="Wait until they are all written, and run the same command again.",
             )
-        self.model.to(self.device).eval()
+        self.model.eval()
         self.model.requires_grad_(False)
         self.pad, self.end_tokens = _special_tokens(self.tokenizer, self.model, config.name)
         self._targets = {
@@ -166,8 +166,8 @@ class LoadedModel:
             yield adapted.merge_and_unload()
 
 
-def _loaded(config: BaseModelConfig, content_id: str, attention: str) -> tuple[Any, Any]:
-    """Tokenizer, and model on the CPU."""
+def _loaded(config: BaseModelConfig, content_id: str, attention: str, device: torch.device) -> tuple[Any, Any]:
+    """Tokenizer, and model on `device`: its tensors go there one by one, so that the host never holds them all."""
     path = local_path(config)
     source, revision = (config.name, content_id) if path is None else (str(path), None)
     name = f"base_model.name: {config.name}"
@@ -180,6 +180,7 @@ def _loaded(config: BaseModelConfig, content_id: str, attention: str) -> tuple[A
             revision=revision,
             dtype=getattr(torch, config.dtype),
             attn_implementation=attention,
+            device_map={"": device},
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,

@@ -40,6 +40,7 @@ from coral_core.bounded_read import (
 from coral_core.config import RunConfig, dump_yaml, read_frozen
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
+from coral_core.jobs.jobs import recipe_content
 from coral_core.json_object import json_object
 from coral_core.runs.records import (
     RECORD_LINE,
@@ -82,6 +83,7 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         del data["search"]["baselines"]
     if config.base_model.attention == "auto":
         del data["base_model"]["attention"]
+    data["training"] = recipe_content(config.training)
     if config.genes.heavy.scaling == ("lora",):
         del data["genes"]["heavy"]["scaling"]
     identity = digest(data)

@@ -40,6 +40,7 @@ COMMANDS = {
         ("config check", "config:check", "Check a configuration without starting anything."),
         ("config show", "config:show", "Print the whole configuration, defaults included."),
         ("config schema", "config:schema", "Print the JSON schema of a configuration."),
+        ("plan", "plan:plan", "Plan memory, time and money of the jobs of CONFIG; starts nothing."),
         ("evolve", "evolve:evolve", "Run the evolution that CONFIG describes; run it again to resume it."),
         ("resume", "stop:resume", "Resume a run with its own configuration."),
         ("cancel", "stop:cancel", "Stop an evolution and keep finished work."),

@@ -98,6 +98,9 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     jobs = plan_jobs(config, len(adapters) or None).total
     lanes, pace = lanes_of(config.infra), find_pace(config)
     seconds = round(estimate(jobs, lanes, pace, search.population)) if pace else None
+    from flows.cli.plan import as_data, job_plans, show
+
+    planned = job_plans(config)
     if as_json:
         print_json({
             "run_id": identity.run_id,
@@ -113,6 +116,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
             "lanes": asdict(lanes),
             "estimated_seconds": seconds,
             "pace_from": (pace.run_id or "guess") if pace else None,
+            "jobs": [as_data(job) for job in planned],
             "not_checked": notes,
             "genomes": [genome.model_dump(mode="json", exclude={"automaton"}) for genome in first or ()],
         })  # fmt: skip
@@ -130,6 +134,8 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     drawn = f"{len(adapters)} distinct adapters" if first is not None else "not drawn here, since a population of this size takes long"  # fmt: skip
     known = f"{stored} of them in the store already" if stored is not None else "how many of them the store has is known when the evolution starts"  # fmt: skip
     echo(f"first generation: {drawn}; {known}", words(_estimate_text(config, seconds, pace)))
+    if planned:
+        show(planned, config)
     echo(*(words(f"not checked here: {note}", "dim") for note in notes))
 
 

@@ -1,0 +1,416 @@
+"""Memory that the jobs of a configuration need, from the headers of the base model's files. Loads nothing, imports no torch.
+
+Bytes are counted for the genes that need most: highest rank, each set of modules, LoRA or DoRA. `benchmarks/planned_memory.py`
+compares with what an engine process uses (within 15 %). Not covered: experts beyond those that a token uses, and state of
+recurrent layers, which are counted as ordinary linear layers; memory that other processes of the machine hold.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coral_core.config import RunConfig
+from coral_core.errors import ConfigError
+from coral_core.jobs.jobs import QueueName
+from coral_core.lm.architecture import LAYERS, Architecture, describe
+from coral_core.lm.base_model import implementation, is_rehearsal
+from coral_core.lm.model_check import PAD_MULTIPLE, model_folder, seen
+from coral_core.lm.model_files import FLOATS, ModelFolder, read_folder
+from coral_core.lm.targets import UnknownTargetError, resolve
+
+GB = 10**9
+ITEM = {"float32": 4, "bfloat16": 2, "float16": 2}
+PROCESS = 440_000_000
+"""An engine process with torch, transformers and PEFT, before it loads a model."""
+CUDA_PROCESS = 2_200_000_000
+"""The same with the libraries of CUDA in host memory. Stated, not measured here."""
+CUDA_CONTEXT = 800_000_000
+"""Device memory of a CUDA context, cuBLAS workspaces and unused blocks of torch's allocator. Stated, not measured here."""
+STREAMED = 3
+"""Largest tensors that are in host memory at a time while a model is loaded straight to its device."""
+SHORTEST = 64
+"""Tokens of a pair below which a shorter sequence length is not proposed."""
+_TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt"}
+"""Types whose linear layers are Conv1D: weights are (inputs, outputs)."""
+
+
+class Linear(NamedTuple):
+    """The linear modules of one name in all layers."""
+
+    inputs: int
+    outputs: int
+    copies: int
+    used: float
+    """Share that one token passes through: below 1 for experts."""
+
+
+class ModelSize(NamedTuple):
+    """Sizes of a base model that decide memory."""
+
+    layers: int
+    hidden: int
+    vocabulary: int
+    heads: int
+    query_width: int
+    cache_width: int
+    """Width of the keys of a token in one layer; the values have the same."""
+    linears: dict[str, Linear]
+    parameters: int
+    largest: int
+    """Numbers in the largest tensor."""
+    file_bytes: int
+    file_item: int
+    """Bytes of a number in the files."""
+
+
+class Lengths(NamedTuple):
+    """Tokens of the longest training pair, of them in the longest answer, and of the longest prompt."""
+
+    pair: int
+    answer: int
+    prompt: int
+
+
+class JobMemory(NamedTuple):
+    """Planned peak of one kind of job, in bytes by what holds them."""
+
+    queue: QueueName
+    device: dict[str, int]
+    """Empty when the model runs on the CPU."""
+    host: dict[str, int]
+    genes: str
+    """The genes that need most."""
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(self.device.values())
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(self.host.values())
+
+
+def model_size(folder: ModelFolder, architecture: Architecture | None = None) -> ModelSize:
+    """Sizes of a model from its config.json and the headers of its weights.
+
+    Args:
+        folder: The model's folder.
+        architecture: The model's architecture; None: it is described anew.
+    """
+    architecture = architecture or describe(folder)
+    nested = folder.config.get("text_config")
+    config: dict[str, Any] = folder.config | (nested if isinstance(nested, dict) else {})
+    layers = _number(config, 1, *LAYERS)
+    hidden = _number(config, 1, "hidden_size", "n_embd", "d_model", "hidden_dim")
+    heads = _number(config, 1, "num_attention_heads", "n_head", "num_heads")
+    width = _number(config, max(1, hidden // heads), "head_dim")
+    groups = 1 if config.get("multi_query") is True else _number(config, heads, "num_key_value_heads", "num_kv_heads")
+    experts = _number(config, 1, "num_local_experts", "num_experts", "n_routed_experts")
+    share = min(1.0, _number(config, 1, "num_experts_per_tok") / experts)
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    in_experts: dict[str, bool] = {}
+    for name, tensor in folder.tensors.items():
+        path, _, last = name.rpartition(".")
+        leaf = path.rpartition(".")[2]
+        if last == "weight" and leaf in architecture.modules and len(tensor.shape) == 2:
+            shapes.setdefault(leaf, []).append(tensor.shape)
+            in_experts[leaf] = in_experts.get(leaf, False) or ".experts." in path
+    turned = architecture.model_type in _TRANSPOSED
+    linears = {}
+    for leaf, found in shapes.items():
+        rows, columns = max(found, key=math.prod)
+        inputs, outputs = (rows, columns) if turned else (columns, rows)
+        linears[leaf] = Linear(inputs, outputs, len(found), share if in_experts[leaf] else 1.0)
+    sizes = [math.prod(tensor.shape) for tensor in folder.tensors.values()]
+    items = [FLOATS.get(tensor.dtype, 4) for tensor in folder.tensors.values()]
+    return ModelSize(
+        layers=layers,
+        hidden=hidden,
+        vocabulary=_number(config, 1, "vocab_size"),
+        heads=heads,
+        query_width=heads * width,
+        cache_width=groups * width,
+        linears=linears,
+        parameters=architecture.parameters,
+        largest=max(sizes, default=0),
+        file_bytes=sum(size * item for size, item in zip(sizes, items, strict=True)),
+        file_item=max(items, default=4),
+    )
+
+
+def _number(config: dict[str, Any], default: int, *keys: str) -> int:
+    return next((config[key] for key in keys if type(config.get(key)) is int and config[key] > 0), default)
+
+
+def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None = None) -> tuple[JobMemory, JobMemory]:
+    """Planned peaks of a training and of an evaluation.
+
+    Args:
+        config: The configuration.
+        folder: Files of its base model.
+        lengths: Tokens of the longest texts; None: the limits of the configuration.
+
+    Returns:
+        For the genes that need most: the training, the evaluation.
+    """
+    architecture = describe(folder)
+    size = model_size(folder, architecture)
+    eager = implementation(config.base_model, architecture) == "eager"
+    limit = config.training.sequence_length
+    found = lengths or Lengths(limit, max(1, limit // 2), config.generation.prompt_length)
+    base = seen(config)
+    heaviest = []
+    for candidate in config.genes.heavy.target_modules:
+        try:
+            modules = resolve(candidate, base) if base else size.linears
+        except UnknownTargetError:  # refused by `check_targets`
+            continue
+        for adapter in config.genes.heavy.adapter:
+            rank = max(config.genes.heavy.rank)
+            dropout = max(config.genes.heavy.dropout) > 0
+            parts = _training(
+                config, size, [name for name in modules if name in size.linears], rank, adapter, dropout, found, eager
+            )
+            heaviest.append((sum(parts.values()), parts, f"rank {rank}, {candidate}, {adapter}"))
+    _, training, genes = max(heaviest, key=lambda each: each[0], default=(0, {}, ""))
+    merged = (
+        max((_weights(size, resolve(name, base)) for name in config.genes.heavy.target_modules), default=0)
+        if base
+        else 0
+    )
+    evaluation = _evaluation(config, size, merged, found, eager)
+    return (
+        _job(config, "training", size, training, genes),
+        _job(config, "evaluation", size, evaluation, "the largest set of modules"),
+    )
+
+
+def _job(config: RunConfig, queue: QueueName, size: ModelSize, parts: dict[str, int], genes: str) -> JobMemory:
+    """A job whose `parts` come on top of the weights."""
+    weights = size.parameters * ITEM[config.base_model.dtype]
+    if config.base_model.device == "cpu":
+        # a file of another type is read beside the converted weights, and given back after the load
+        read = 0 if size.file_item == ITEM[config.base_model.dtype] else size.file_bytes
+        return JobMemory(queue, {}, {"process": PROCESS, "weights": weights} | _above(parts, read), genes)
+    streamed = STREAMED * size.largest * max(size.file_item, ITEM[config.base_model.dtype])
+    return JobMemory(
+        queue,
+        {"CUDA context": CUDA_CONTEXT, "weights": weights} | parts,
+        {"process": CUDA_PROCESS, "loading": streamed},
+        genes,
+    )
+
+
+def _above(parts: dict[str, int], read: int) -> dict[str, int]:
+    """The larger of the two peaks above the weights: of the job, or of loading, which has ended before."""
+    return parts if sum(parts.values()) >= read else {"loading": read}
+
+
+def _training(
+    config: RunConfig,
+    size: ModelSize,
+    modules: list[str],
+    rank: int,
+    adapter: str,
+    dropout: bool,
+    lengths: Lengths,
+    eager: bool,
+) -> dict[str, int]:
+    """Bytes of a training above the weights: adapter with gradients and Adam's two moments, saved activations, logits."""
+    item = ITEM[config.base_model.dtype]
+    recipe = config.training
+    rows = min(recipe.micro_batch or recipe.batch_size, recipe.batch_size)
+    length = lengths.pair + -lengths.pair % PAD_MULTIPLE
+    tokens = rows * length
+    per_layer = _saved(size, modules, rank, adapter, dropout, item)
+    if eager:
+        per_layer += size.heads * length * (4 + 2 * item)
+    saved = size.layers * per_layer * tokens
+    if recipe.checkpointing:
+        saved = size.layers * size.hidden * item * tokens + per_layer * tokens
+    trained = sum(
+        (each.inputs + each.outputs + (each.outputs / rank if adapter == "dora" else 0)) * each.copies * rank
+        for name, each in size.linears.items()
+        if name in modules
+    )
+    widest = max((each.outputs for each in size.linears.values()), default=size.hidden)
+    passing = 6 * widest * 4 * tokens  # gradients on their way through one layer
+    if adapter == "dora":  # the matrix that the norm is taken of, its update, and the unit matrix that makes it
+        passing += (
+            max((3 * e.inputs * e.outputs + e.inputs**2 for n, e in size.linears.items() if n in modules), default=0)
+            * 4
+        )
+    answers = rows * lengths.answer
+    return {
+        "adapter, gradients, Adam": int(trained * 4 * 4),
+        "activations": int(saved + passing),
+        "logits": int(answers * size.vocabulary * (12 if item == 4 else 14)),
+    }
+
+
+def _saved(size: ModelSize, modules: list[str], rank: int, adapter: str, dropout: bool, item: int) -> float:
+    """Bytes per token that one layer keeps for the backward pass. Base weights are frozen: no input is kept for their gradients."""
+    total = 0.0
+    inputs: set[tuple[int, int]] = set()
+    for name, each in size.linears.items():
+        per_layer = each.copies / size.layers * each.used
+        total += (
+            each.outputs * per_layer * item
+        )  # kept by attention, by the activation, or in the sum of the residual stream
+        if name not in modules:
+            continue
+        total += rank * per_layer * 4
+        if item == 4:
+            inputs.add((each.inputs, each.outputs if each.inputs != size.hidden else 0))
+        else:  # each module converts its input to float32
+            total += each.inputs * per_layer * 4
+        if (
+            dropout
+        ):  # each module gets inputs of its own, and the mask is kept: as bytes on a GPU, as numbers on the CPU
+            total += each.inputs * per_layer * (item + 4 if item == 4 else 1)
+        if adapter == "dora":  # the outputs of base and adapter, for the gradient of the magnitudes
+            total += each.outputs * per_layer * (item + 4)
+    total += sum(width for width, _ in inputs) * item
+    total += 3 * size.query_width * item  # the output of attention; keys and values repeated for grouped queries
+    total += max((each.outputs for each in size.linears.values()), default=0) * item  # the gate after its activation
+    if item != 4:
+        total += 2 * size.hidden * 4  # norms compute in float32
+    return total
+
+
+def _evaluation(config: RunConfig, size: ModelSize, merged: int, lengths: Lengths, eager: bool) -> dict[str, int]:
+    """Bytes of an evaluation above the weights: merged copies, key-value cache, prefill and logits."""
+    item = ITEM[config.base_model.dtype]
+    rows, limit = config.generation.batch_size, config.genes.light.token_limit.high
+    length = config.generation.prompt_length
+    cache = 2 * size.layers * size.cache_width * item * rows * (length + limit)
+    widest = max((each.outputs for each in size.linears.values()), default=size.hidden)
+    prefill = rows * length * (4 * size.hidden + 3 * widest) * max(item, 4)
+    if eager:
+        prefill += rows * size.heads * length * length * (4 + item)
+    sampled = 40 if True in config.genes.light.sampling else 0  # sorting in float64
+    return {
+        "merged weights": merged * item + 3 * max((e.inputs * e.outputs for e in size.linears.values()), default=0) * 4,
+        "key-value cache": int(cache * (1 + 2 / size.layers)),
+        "prefill": prefill,
+        "logits": rows * size.vocabulary * (item + 13 + sampled),
+    }
+
+
+def _weights(size: ModelSize, modules: tuple[str, ...]) -> int:
+    return sum(each.inputs * each.outputs * each.copies for name, each in size.linears.items() if name in modules)
+
+
+class Room(NamedTuple):
+    """Memory that a lane has, in bytes; None: not known, so nothing is refused for it."""
+
+    device: int | None
+    host: int | None
+    where: str
+
+
+def room_of(config: RunConfig, queue: QueueName) -> Room:
+    """What a lane of `queue` may use: the pool's memory, or an equal share of this machine's for lanes that run here."""
+    lanes = config.infra.training if queue == "training" else config.infra.evaluation
+    if config.infra.executor == "work-pools":
+        return Room(
+            int(lanes.device_memory_gb * GB), int(lanes.memory_gb * GB), f"a lane of {lanes.deployment.split('/')[0]}"
+        )
+    memory, together = _machine_memory(), config.infra.local_lanes or os.cpu_count() or 1
+    together = (
+        1
+        if config.infra.executor == "inline"
+        else min(together, config.infra.training.lanes + config.infra.evaluation.lanes)
+    )
+    where = "this machine" if together == 1 else f"each of {together} lanes of this machine"
+    return Room(None, None if memory is None else memory // together, where)
+
+
+def _machine_memory() -> int | None:
+    """Memory that this machine's kernel says is available, or the limit of the container; None: not told."""
+    found = []
+    try:
+        text = Path("/proc/meminfo").read_text()
+        found.append(next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemTotal")))
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError, StopIteration):  # another system, or no limit ("max")
+        pass
+    return min(found, default=None)
+
+
+def check_memory(config: RunConfig, lengths: Lengths | None = None) -> None:
+    """Refuse a configuration of which a job does not fit into its lane.
+
+    Args:
+        config: The configuration; nothing is checked when its base model is not on this machine.
+        lengths: Tokens of the longest texts; None: the limits of the configuration.
+
+    Raises:
+        ConfigError: names the job, what it needs, what there is, and changes that would fit.
+    """
+    if is_rehearsal(config.base_model) or (path := model_folder(config)) is None:
+        return
+    folder = read_folder(path)
+    for job in plan_memory(config, folder, lengths):
+        if problem := too_large(job, room_of(config, job.queue)):
+            fits = list(what_fits(config, folder, job.queue, lengths))
+            raise ConfigError(
+                f"infra.{job.queue}: {problem}",
+                ("infra", job.queue),
+                remedy=f"What fits: {'; '.join(fits)}."
+                if fits
+                else "Nothing smaller fits: use a larger pool or a smaller base model.",
+            )
+
+
+def too_large(job: JobMemory, room: Room) -> str:
+    """Why a job does not fit; empty when it does."""
+    kind = "a training" if job.queue == "training" else "an evaluation"
+    for name, parts, has in (("device", job.device, room.device), ("host", job.host, room.host)):
+        if has is not None and sum(parts.values()) > has:
+            detail = ", ".join(f"{part} {size / GB:.1f}" for part, size in parts.items())
+            return f"{kind} needs {sum(parts.values()) / GB:.1f} GB of {name} memory ({detail}; {job.genes}), and {room.where} has {has / GB:.1f}"
+    return ""
+
+
+def what_fits(config: RunConfig, folder: ModelFolder, queue: QueueName, lengths: Lengths | None) -> Iterator[str]:
+    """Changes of the configuration with which the job of `queue` fits its lane, each by itself; at most one of a kind."""
+    for kind in _changes(config, queue):
+        for text, changed in kind:
+            job = plan_memory(changed, folder, lengths)[0 if queue == "training" else 1]
+            if not too_large(job, room_of(changed, queue)):
+                yield text
+                break
+
+
+def _changes(config: RunConfig, queue: QueueName) -> Iterator[list[tuple[str, RunConfig]]]:
+    def with_(section: str, **values: Any) -> RunConfig:
+        return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
+
+    def halves(size: int) -> list[int]:
+        return [size >> n for n in range(1, size.bit_length())]
+
+    if queue == "training":
+        rows = config.training.micro_batch or config.training.batch_size
+        yield [(f"training.micro_batch: {n}", with_("training", micro_batch=n)) for n in halves(rows)]
+        if not config.training.checkpointing:
+            yield [("training.checkpointing: true", with_("training", checkpointing=True))]
+            yield [(f"training.checkpointing: true with training.micro_batch: {n}", with_("training", checkpointing=True, micro_batch=n)) for n in halves(rows)]  # fmt: skip
+        shorter = [n for n in halves(config.training.sequence_length) if n >= SHORTEST]
+        yield [(f"training.sequence_length: {n} (longer pairs are left out)", with_("training", sequence_length=n)) for n in shorter]  # fmt: skip
+    else:
+        yield [
+            (f"generation.batch_size: {n}", with_("generation", batch_size=n))
+            for n in halves(config.generation.batch_size)
+        ]
+    if config.base_model.dtype == "float32":
+        yield [("base_model.dtype: bfloat16", with_("base_model", dtype="bfloat16"))]
+    if config.infra.executor == "local" and config.infra.local_lanes != 1:
+        yield [(f"infra.local_lanes: {n}", with_("infra", local_lanes=n)) for n in (4, 2, 1)]
+    other: QueueName = "evaluation" if queue == "training" else "training"
+    lanes, others = getattr(config.infra, queue), getattr(config.infra, other)
+    if config.infra.executor == "work-pools" and others.device_memory_gb > lanes.device_memory_gb:
+        infra = config.infra.model_copy(update={queue: lanes.model_copy(update={"device_memory_gb": others.device_memory_gb, "memory_gb": others.memory_gb})})  # fmt: skip
+        yield [(f"the pool of {others.deployment.split('/')[0]} for infra.{queue}.deployment too", config.model_copy(update={"infra": infra}))]  # fmt: skip

@@ -1,0 +1,112 @@
+"""The planned memory of jobs: sizes from headers, what grows with what, refusals and what they offer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coral_core.config import RunConfig
+from coral_core.errors import ConfigError
+from coral_core.lm.base_model import TINY
+from coral_core.lm.memory_plan import GB, Lengths, check_memory, model_size, plan_memory, too_large
+from coral_core.lm.model_files import read_folder
+from tests.lm.codellama import save_headers
+
+
+def _config(name: Path, **changes: Any) -> RunConfig:
+    data: dict[str, Any] = {
+        "base_model": {"name": str(name), "dtype": "bfloat16", "device": "cuda", "prompt": "instruct"},
+        "infra": {"executor": "work-pools"},
+    }
+    for path, value in changes.items():
+        section, _, key = path.partition("__")
+        data.setdefault(section, {})[key] = value
+    return RunConfig.model_validate(data)
+
+
+@pytest.fixture(scope="module")
+def codellama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_headers(tmp_path_factory.mktemp("codellama"))
+
+
+def test_sizes_come_from_the_headers(codellama: Path) -> None:
+    size = model_size(read_folder(codellama))
+    assert (size.layers, size.hidden, size.vocabulary, size.cache_width) == (32, 4096, 32_016, 4096)
+    assert 6.7e9 < size.parameters < 6.8e9
+    assert size.linears["down_proj"][:3] == (11_008, 4096, 32)
+    assert size.file_bytes == 2 * size.parameters
+
+
+def test_transposed_weights_and_embedded_model(zoo: Callable[[str], Path]) -> None:
+    gpt2 = model_size(read_folder(zoo("gpt2"))).linears["c_attn"]
+    assert gpt2.outputs == 3 * gpt2.inputs
+    tiny = model_size(read_folder(TINY))
+    assert (tiny.layers, tiny.hidden, tiny.parameters) == (4, 128, 902_272)
+
+
+def test_memory_grows_with_what_makes_it_grow(codellama: Path) -> None:
+    folder, lengths = read_folder(codellama), Lengths(400, 200, 200)
+
+    def bytes_of(**changes: Any) -> tuple[int, int]:
+        return tuple(job.device_bytes for job in plan_memory(_config(codellama, **changes), folder, lengths))  # type: ignore[return-value]
+
+    training, evaluation = bytes_of()
+    assert bytes_of(training__micro_batch=1)[0] < training
+    assert bytes_of(training__checkpointing=True)[0] < training
+    assert bytes_of(generation__batch_size=8)[1] < evaluation
+    assert (
+        bytes_of(base_model__dtype="float32", base_model__name=str(codellama), base_model__device="cuda")[0] > training
+    )
+    assert training > 2 * model_size(folder).parameters
+
+
+def test_on_the_cpu_all_memory_is_the_hosts() -> None:
+    config = RunConfig()
+    for job in plan_memory(config, read_folder(TINY)):
+        assert job.device == {} and 0.4 * GB < job.host_bytes < 1.5 * GB
+
+
+def test_a_job_that_its_pool_cannot_hold_is_refused_with_what_fits(codellama: Path) -> None:
+    config = _config(codellama, training__sequence_length=2048, training__batch_size=16)
+    with pytest.raises(ConfigError, match=r"infra\.training: a training needs [0-9.]+ GB of device memory") as refused:
+        check_memory(config)
+    assert refused.value.key == ("infra", "training")
+    offered = refused.value.remedy
+    assert "training.checkpointing: true" in offered
+    for change in offered.removeprefix("What fits: ").rstrip(".").split("; "):
+        if not change.startswith("training.") or " " in change.partition(": ")[2]:
+            continue
+        key, _, value = change.removeprefix("training.").partition(": ")
+        changed = _config(
+            codellama, training__sequence_length=2048, training__batch_size=16, **{f"training__{key}": value}
+        )
+        with (
+            pytest.raises(ConfigError, match=r"infra\.evaluation") if _evaluation_is_too_large(changed) else _nothing()
+        ):
+            check_memory(changed)
+
+
+def _evaluation_is_too_large(config: RunConfig) -> bool:
+    from coral_core.lm.memory_plan import room_of
+
+    job = plan_memory(config, read_folder(Path(config.base_model.name)))[1]
+    return bool(too_large(job, room_of(config, "evaluation")))
+
+
+def _nothing() -> Any:
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+def test_nothing_is_checked_for_a_model_that_is_elsewhere() -> None:
+    check_memory(_config(Path("someone/model-on-the-hub")))
+
+
+def test_lengths_that_were_counted_take_the_place_of_limits(codellama: Path) -> None:
+    folder, config = read_folder(codellama), _config(codellama, training__sequence_length=2048)
+    assert (
+        plan_memory(config, folder, Lengths(200, 100, 100))[0].device_bytes
+        < plan_memory(config, folder)[0].device_bytes
+    )
