@@ -17,7 +17,7 @@ from benchmarks.record import write
 from coral_core.config import RunConfig
 from coral_core.evolution.preflight import token_counts
 from coral_core.genome import HeavyGenes, LightGenes
-from coral_core.jobs.job_content import problem_set, prompt_template
+from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import TrainingJob
 from coral_core.lm.engine_client import EngineProcess
 from coral_core.lm.memory_plan import Lengths, plan_memory
@@ -25,6 +25,7 @@ from coral_core.lm.model_check import model_folder, seen
 from coral_core.lm.model_files import read_folder
 from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
 from coral_core.lm.targets import resolve
+from coral_core.prompting.templates import INSTRUCT, TINY
 
 CASES: tuple[dict[str, Any], ...] = (
     {"adapter": "lora", "modules": "attention", "dtype": "float32"},
@@ -41,7 +42,7 @@ def configuration(model: str, case: dict[str, Any]) -> RunConfig:
     """A configuration with one candidate of each heavy gene."""
     tiny = model == "coral-tiny"
     return RunConfig.model_validate({
-        "base_model": {"name": model, "dtype": case["dtype"]},
+        "base_model": {"name": model, "dtype": case["dtype"], "prompt": "tiny" if tiny else "instruct"},
         "genes": {
             "heavy": {"rank": [8], "alpha": [16], "dropout": [0.0], "target_modules": [case["modules"]], "adapter": [case["adapter"]], "learning_rate": [1e-3]},
             "light": {"token_limit": {"low": TOKENS, "high": TOKENS}, "sampling": [False]},
@@ -59,7 +60,7 @@ def configuration(model: str, case: dict[str, Any]) -> RunConfig:
 def rows(model: str, case: dict[str, Any]) -> list[dict[str, Any]]:
     """A training and an evaluation of its adapter, planned and measured."""
     config = configuration(model, case)
-    template, problems = prompt_template(config), problem_set(config.problems)
+    problems, template = problem_set(config.problems), TINY if model == "coral-tiny" else INSTRUCT
     pairs = [(template.prompt(pair.buggy), template.answer(pair.fixed)) for pair in problems.pairs]
     prompts, answers = (token_counts(config, list(texts)) for texts in zip(*pairs, strict=True))
     order = sorted(range(len(pairs)), key=lambda n: prompts[n] + answers[n])[-config.training.batch_size :]

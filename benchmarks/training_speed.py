@@ -156,16 +156,14 @@ def main() -> None:
     from benchmarks.record import ROOT, write
     from coral_core.config.tree import ProblemsConfig
     from coral_core.jobs.job_content import problem_set
-    from coral_core.prompting.templates import template_for
+    from coral_core.prompting.templates import INSTRUCT, TINY
 
     examples = problem_set(ProblemsConfig(pairs=128)).pairs
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         old = old_tree(Path(folder), ROOT)
         for model in options.model or ["coral-tiny"]:
-            prompt = template_for(
-                "coral-tiny" if model == "coral-tiny" else "another", "tiny" if model == "coral-tiny" else "instruct"
-            )
+            prompt = TINY if model == "coral-tiny" else INSTRUCT
             pairs = [[prompt.prompt(pair.buggy), prompt.answer(pair.fixed)] for pair in examples]
             for adapter in options.adapter or list(ADAPTERS):
                 rows.append(compare(os.path.expanduser(model), adapter, pairs, old, ROOT, options.rounds))

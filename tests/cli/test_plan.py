@@ -39,7 +39,9 @@ def test_times_of_known_gpus_are_estimates_and_cost_money(tmp_path: Path) -> Non
 
 def test_what_does_not_fit_is_shown_and_then_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, file = save_headers(tmp_path / "model"), tmp_path / "run.yaml"
-    file.write_text("infra:\n  executor: work-pools\n  training: {device_memory_gb: 90}\n  evaluation: {device_memory_gb: 12}\n")
+    file.write_text(
+        "infra:\n  executor: work-pools\n  training: {device_memory_gb: 90}\n  evaluation: {device_memory_gb: 12}\n"
+    )
     with pytest.raises(ConfigError, match=r"run\.yaml.*an evaluation needs .* GB of device memory"):
         plan(file, set_=[*POOLS, f"base_model.name={model}"])
     assert "of 12.0" in capsys.readouterr().out
