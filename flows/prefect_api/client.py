@@ -22,6 +22,8 @@ from flows.prefect_api.settings import api_settings
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 20.0
+BUSY_PAUSES = (0.5, 1.0, 2.0)
+"""Seconds before each repetition of a request that a busy server refused (503)."""
 PAGE = 200
 """Rows of one request: the default of PREFECT_SERVER_API_DEFAULT_LIMIT, above which a server refuses."""
 SILENT_BEATS = 5 / 3
@@ -191,10 +193,13 @@ def api_error(error: Exception, url: str | None = None) -> ApiError | None:
         return key_refused(url, error.response.status_code)
     is_page = "html" in error.response.headers.get("content-type", "")
     detail = ("" if is_page else " ".join(error.response.text.split())[:200]) or error.response.reason_phrase
+    status = error.response.status_code
     return ApiError(
-        f"{url} answers {error.response.status_code}: {detail}",
-        remedy="Is it a Prefect API (it ends in /api) of the version that is installed here?",
-        status=error.response.status_code,
+        f"{url} answers {status}: {detail}",
+        remedy="The server is busy or starting: run the same command again."
+        if status == httpx.codes.SERVICE_UNAVAILABLE
+        else "Is it a Prefect API (it ends in /api) of the version that is installed here?",
+        status=status,
     )
 
 
@@ -379,10 +384,10 @@ class RestClient:
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """JSON of an answer; None where it is empty or its status is 404."""
         try:
-            answer = self._http.request(method, f"{self.url}/{path}", json=body)
+            answer = self._request(method, path, body)
             if answer.status_code == 403 and "CSRF" in answer.text:
                 self._fetch_csrf_token()
-                answer = self._http.request(method, f"{self.url}/{path}", json=body)
+                answer = self._request(method, path, body)
             if answer.status_code == 404:
                 self.check_is_prefect()
                 return None
@@ -396,6 +401,15 @@ class RestClient:
                 f"{self.url} answers something else than JSON",
                 remedy="Set PREFECT_API_URL to a Prefect API (it ends in /api).",
             ) from None
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
+        """An answer; a request refused by a busy server, which changed nothing, is repeated after `BUSY_PAUSES`."""
+        for pause in BUSY_PAUSES:
+            answer = self._http.request(method, f"{self.url}/{path}", json=body)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return answer
+            time.sleep(pause)
+        return self._http.request(method, f"{self.url}/{path}", json=body)
 
     def _fetch_csrf_token(self) -> None:
         """Fetch the token that servers with PREFECT_SERVER_CSRF_PROTECTION_ENABLED require with every request."""

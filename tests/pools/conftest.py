@@ -42,7 +42,7 @@ class Pools(Coral):
         self.defaults = FEW_LANES if few_lanes else {}
         self.environment["PREFECT_API_URL"] = url
         self.environment["PREFECT_HOME"] = str(home / "prefect")
-        self.environment["PREFECT_CLIENT_MAX_RETRIES"] = "3"
+        self.environment["PREFECT_CLIENT_MAX_RETRIES"] = "6"  # about two minutes; SQLite may be busy that long
         self.environment["CORAL_REHEARSAL_LOG"] = str(home / TRAININGS)  # some commands start workers
 
     def evolve(self, *extra: str, env: Any = None, **settings: str) -> "subprocess.CompletedProcess[str]":

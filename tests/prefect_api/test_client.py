@@ -14,6 +14,7 @@ from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store
 from flows.installation.pool_status import read_pools
 from flows.observe import artifacts
+from flows.prefect_api import client as prefect_client
 from flows.prefect_api.api_errors import ApiError
 from flows.prefect_api.client import RestClient, all_pages
 from tests.monitoring.fake_api import FakeApi, serving
@@ -55,6 +56,25 @@ def test_other_refusals_are_errors() -> None:
 
     with pytest.raises(httpx.HTTPStatusError):
         all_pages(read)
+
+
+@pytest.mark.parametrize(("refusals", "is_answered"), [(0, True), (1, True), (3, True), (4, False)])
+def test_a_busy_server_is_asked_again(refusals: int, is_answered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefect_client, "BUSY_PAUSES", (0.0, 0.0, 0.0))
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        return httpx.Response(503) if len(asked) <= refusals else httpx.Response(200, json=3)
+
+    with RestClient("http://127.0.0.1:9/api") as client:
+        monkeypatch.setattr(client, "_http", httpx.Client(transport=httpx.MockTransport(answer)))
+        if is_answered:
+            assert client.count_flow_runs({}) == 3
+        else:
+            with pytest.raises(ApiError, match="503: Service Unavailable. The server is busy"):
+                client.count_flow_runs({})
+    assert len(asked) == min(refusals + 1, 4)
 
 
 @pytest.mark.parametrize("page", [1, 2, 7, 200])
