@@ -271,10 +271,10 @@ def test_prefect_settings_do_not_reach_the_engine(engine: EngineProcess, monkeyp
     "error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("I/O error: No space left (os error 28)")]
 )
 def test_a_full_disk_is_the_store_s_matter_not_the_genome_s(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def full(op: str, body: dict[str, Any]) -> Any:
+    def full(op: str, body: dict[str, Any], send: Any) -> Any:
         raise error
 
     worker = Worker()
     monkeypatch.setattr(worker, "do", full)
-    reply = answer(worker, {"id": 1, "op": "train", "out": "/somewhere"})
+    reply = answer(worker, {"id": 1, "op": "train", "out": "/somewhere"}, print)
     assert reply["error"] == "StoreError" and "/somewhere: the disk is full" in reply["problem"] and not reply["base"]
