@@ -124,14 +124,14 @@ class LoadedModel:
             end: Text of the token that ends an answer of the prompt; empty: none.
 
         Raises:
-            ConfigError: `end` is no token.
+            ConfigError: `end` is no token that is cut out of a text as a whole.
         """
         if not end:
             return self.end_tokens
-        ids = self.tokenizer.encode(end, add_special_tokens=False)
-        if len(ids) != 1:
+        token = self.tokenizer.get_added_vocab().get(end)
+        if token is None:
             raise not_a_token(end, self.config.name)
-        return self.end_tokens | {ids[0]}
+        return self.end_tokens | {token}
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:

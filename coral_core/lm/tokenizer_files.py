@@ -1,6 +1,7 @@
 """The tokenizer of a model folder as its files describe it: vocabulary and special tokens. Needs no tokenizer library."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +103,22 @@ def _chat_template(folder: Path) -> ChatTemplate | None:
 def _added(folder: Path, settings: Mapping[str, Any]) -> frozenset[str]:
     """Texts of the added tokens, those of white space left out: they end no answer."""
     listed = settings.get("added_tokens_decoder")
-    tokens = list(listed.values()) if isinstance(listed, dict) else (read_json(folder / FAST) or {}).get("added_tokens")
+    if isinstance(listed, dict):
+        return _texts(list(listed.values()))
+    try:
+        state = (folder / FAST).stat()
+    except OSError:  # a vocabulary in another form
+        return frozenset()
+    return _added_to(folder / FAST, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=8)
+def _added_to(file: Path, modified: int, size: int) -> frozenset[str]:
+    """The added tokens of a tokenizer.json of tens of megabytes, read once per change of the file."""
+    return _texts((read_json(file) or {}).get("added_tokens"))
+
+
+def _texts(tokens: object) -> frozenset[str]:
     texts = [_text(token) for token in tokens] if isinstance(tokens, list) else []
     return frozenset(text for text in texts if text and text.strip())
 

@@ -252,7 +252,7 @@ def _rendered(template: ChatTemplate, conversations: list[tuple[list[dict[str, A
 def _child(template: ChatTemplate, request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "coral_core.prompting.render_chat"],
+            [sys.executable, "-P", "-m", "coral_core.prompting.render_chat"],
             input=json.dumps(request).encode(),
             capture_output=True,
             timeout=SECONDS,

@@ -122,7 +122,7 @@ def _turn_end(prompt: PromptTemplate) -> list[str]:
     """Code that adds the token which ends an answer of this prompt to the end tokens."""
     if not prompt.end:
         return []
-    return [f"ends.update(tokenizer.encode({prompt.end!r}, add_special_tokens=False))  # ends an answer in this chat"]
+    return [f"ends.add(tokenizer.get_added_vocab()[{prompt.end!r}])  # ends an answer to this prompt"]
 
 
 def generation_settings(light: LightGenes) -> dict[str, object]:
