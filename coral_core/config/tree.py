@@ -161,6 +161,10 @@ class BaseModelConfig(ConfigSection):
     revision: Revision | None = Field(None, description="Commit, tag or branch on the hub; resolved once to a commit.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the frozen weights.")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,3})?|auto)$", description="cpu, cuda, cuda:N, or auto.")
+    quantization: Literal["none", "nf4"] = Field(
+        "none",
+        description="nf4: linear modules in 4 bits through bitsandbytes (QLoRA, Dettmers et al. 2023); the output head stays in dtype.",
+    )
     attention: Literal["auto", "sdpa", "eager"] = Field(
         "auto", description="Implementation of attention; auto: sdpa where the architecture supports it, else eager."
     )

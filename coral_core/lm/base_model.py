@@ -9,6 +9,7 @@ import os
 import platform
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from coral_core.config.cache_folder import cache_folder
@@ -112,6 +113,7 @@ def find(config: BaseModelConfig) -> tuple[BaseModelIdentity, Implementation]:
     Raises:
         BaseModelError: as `identify`.
     """
+    check_quantization(config)
     path = local_path(config)
     if path is not None:
         described, content = describe(read_folder(path)), content_id(path)
@@ -146,6 +148,19 @@ def files_state(config: BaseModelConfig) -> tuple[object, ...]:
         return ()
     states = files_of(path).items()
     return tuple((name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, (_, s) in sorted(states))
+
+
+def check_quantization(config: BaseModelConfig) -> None:
+    """Check that this machine can quantise the base model as configured.
+
+    Raises:
+        BaseModelError: bitsandbytes is needed and not installed.
+    """
+    if config.quantization != "none" and find_spec("bitsandbytes") is None:
+        raise BaseModelError(
+            f"base_model.quantization: {config.quantization}: the package bitsandbytes is not installed on this machine",
+            remedy="Install it (pip install 'coral-x[bnb]'), or set base_model.quantization to none.",
+        )
 
 
 def implementation(config: BaseModelConfig, architecture: Architecture) -> Implementation:
@@ -248,7 +263,7 @@ def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
         attention: Attention implementation that the model is loaded with.
 
     Returns:
-        Device model, dtype, torch version, threads and engine version, joined by "; ".
+        Device model, dtype, torch version, threads, engine version and quantization, joined by "; ".
 
     Raises:
         BaseModelError: the device is not on this machine.
@@ -261,13 +276,15 @@ def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
     kind = (
         "" if attention == "sdpa" else f"; {attention} attention"
     )  # sdpa is left out: it was once the only one, and digests must not change
-    return f"{model}; {config.dtype}; torch {_torch_version()}; 1 thread; engine {ENGINE_VERSION}{kind}"
+    if config.quantization != "none":
+        kind += f"; {config.quantization} bitsandbytes {_installed_version('bitsandbytes')}"
+    return f"{model}; {config.dtype}; torch {_installed_version('torch')}; 1 thread; engine {ENGINE_VERSION}{kind}"
 
 
-def _torch_version() -> str:
-    """The installed version of torch. Without torch a machine can still plan and check a run."""
+def _installed_version(package: str) -> str:
+    """The installed version of a package. Without torch a machine can still plan and check a run."""
     try:
-        return version("torch")
+        return version(package)
     except PackageNotFoundError:
         return "not installed"
 

@@ -152,9 +152,13 @@ class _Remembered:
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters, buffers and tensors in plain attributes of this module, not of its children."""
+    """Parameters (of 4-bit ones also the scales), buffers and tensors in plain attributes of this module, not of its children."""
     for held in (module._parameters, module._buffers, vars(module)):
         yield from ((key, value) for key, value in held.items() if isinstance(value, Tensor))
+    for key, parameter in module._parameters.items():
+        scales = getattr(parameter, "quant_state", None)
+        if scales is not None:
+            yield from ((f"{key}.{name}", value) for name, value in vars(scales).items() if isinstance(value, Tensor))
 
 
 def _attributes(module: nn.Module, settings: dict[int, str]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from coral_core.config.tree import BaseModelConfig
@@ -24,6 +24,8 @@ from coral_core.lm.requests import AdapterFolder
 
 _MISFITS = ("mismatch", "negative dimension", "overflowed")
 """Texts of plain RuntimeErrors of torch and transformers: configuration and weights do not fit."""
+PACKING = "support_avx512bf16_for_cpu"
+"""Attribute of bitsandbytes' 4-bit modules."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 """Texts of plain RuntimeErrors of torch when memory runs out: on CPUs, and within GPU libraries."""
 
@@ -145,7 +147,9 @@ class LoadedModel:
 
     @contextlib.contextmanager
     def merged(self, adapter: AdapterFolder | None) -> Iterator[Any]:
-        """The model with `adapter` merged into copies of its weights.
+        """The model with `adapter` merged into copies of its weights; of a quantised model, with the adapter beside them.
+
+        Merging into 4-bit weights would round the sum to 4 bits, which changes what the adapter does.
 
         Args:
             adapter: The adapter; None gives the bare base model.
@@ -162,6 +166,9 @@ class LoadedModel:
                 return
             self.check_modules(adapter.heavy.target_modules)
             adapted = attach(self.model, adapter)
+            if self.config.quantization != "none":
+                yield adapted
+                return
             private_copies(adapted)
             yield adapted.merge_and_unload()
 
@@ -184,6 +191,7 @@ def _loaded(config: BaseModelConfig, content_id: str, attention: str, device: to
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **_quantised(config),
         )
     except (CoralError, MemoryError):
         raise
@@ -196,12 +204,26 @@ def _loaded(config: BaseModelConfig, content_id: str, attention: str, device: to
                 remedy="Look at disk and network, and run the same command again.",
             ) from None
         raise BaseModelError(f"{name}: cannot be loaded: {_reason(error)}") from None
+    for part in model.modules():
+        # on CPUs with bf16 instructions bitsandbytes would pack weights anew in the first forward pass, and lose the loaded bits
+        if hasattr(part, PACKING):
+            setattr(part, PACKING, False)
     if missing := sorted(loading_info["missing_keys"]):
         raise BaseModelError(
             f"{name}: its files lack {len(missing)} tensor(s) of the model, such as {missing[0]}: they would be random numbers",
             remedy="Save the whole model with save_pretrained.",
         )
     return tokenizer, model
+
+
+def _quantised(config: BaseModelConfig) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a quantised model. On GPUs this has never been run."""
+    if config.quantization == "none":
+        return {}
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=config.quantization, bnb_4bit_compute_dtype=getattr(torch, config.dtype)
+    )
+    return {"quantization_config": settings}
 
 
 def _reason(error: Exception) -> str:

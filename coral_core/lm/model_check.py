@@ -14,7 +14,15 @@ from coral_core.config.yaml_document import shown
 from coral_core.errors import BaseModelError, ConfigError
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.architecture import EXPERTS, Architecture, describe, end_tokens, positions, table
-from coral_core.lm.base_model import cached_snapshot, identify, implementation, is_on_hub, is_rehearsal, local_path
+from coral_core.lm.base_model import (
+    cached_snapshot,
+    check_quantization,
+    identify,
+    implementation,
+    is_on_hub,
+    is_rehearsal,
+    local_path,
+)
 from coral_core.lm.model_files import ModelFolder, missing_weights, read_folder
 from coral_core.lm.targets import check_targets, resolve
 from coral_core.lm.tokenizer_files import chat_of, read_tokenizer
@@ -49,6 +57,14 @@ def check_base_model(config: RunConfig) -> tuple[str, ...]:
         )
     if base.prompt not in BUILT_IN_PROMPTS:
         read_own_template(base.prompt)
+    if is_rehearsal(base) and base.quantization != "none":
+        raise ConfigError(
+            f"base_model.quantization: {base.quantization}: {base.name} has no weights, so nothing would read it",
+            ("base_model", "quantization"),
+            remedy="Take it out.",
+        )
+    if config.infra.executor != "work-pools":
+        check_quantization(base)
     if is_rehearsal(base):
         resolve_prompt(base, None)
         check_targets(config, identify(base))

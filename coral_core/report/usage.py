@@ -68,25 +68,28 @@ def loading_code(
     tiny = base.name == TINY_NAME
     revision = f", revision={base.revision!r}" if base.revision else ""
     penalised = light.repetition_penalty != 1
+    quantised = config.quantization != "none"
     more = f", stop_strings={_fenceless(list(prompt.stop))}, tokenizer=tokenizer" if prompt.stop else ""
     more += ", logits_processor=[Penalty()]" if penalised else ""
     lines = [
         "import torch",
         "from peft import PeftModel",
-        f"from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig{', LogitsProcessor' if penalised else ''}",
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer, {'BitsAndBytesConfig, ' if quantised else ''}GenerationConfig{', LogitsProcessor' if penalised else ''}",
         "",
         *(["from coral_core.lm.base_model import TINY  # the embedded base model: an ordinary Hugging Face folder"] if tiny else []),
         "",
         f"base = {'str(TINY)' if tiny else repr(base.name)}",
         f"tokenizer = AutoTokenizer.from_pretrained(base{revision})",
+        *_quantised(config),
         "model = AutoModelForCausalLM.from_pretrained(",
-        f'    base{revision}, dtype=torch.{config.dtype}, attn_implementation="{base.attention}"',
+        f'    base{revision}, dtype=torch.{config.dtype}, attn_implementation="{base.attention}"' + (", quantization_config=quantised" if quantised else ""),
         ")",
+        *_unpacked(quantised),
         "named = (tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id)",
         "ends = {token for given in named for token in (given if isinstance(given, list) else [given]) if token is not None}",
         *_turn_end(prompt),
         *_untied(heavy),
-        f"model = PeftModel.from_pretrained(model, {adapter!r}).merge_and_unload().eval()  # this folder",
+        f"model = PeftModel.from_pretrained(model, {adapter!r}){'' if quantised else '.merge_and_unload()'}.eval()  # this folder",
         "model.generation_config = GenerationConfig(  # none of the base model's own settings",
         "    eos_token_id=sorted(ends),",
         "    pad_token_id=min(ends) if tokenizer.pad_token_id is None else tokenizer.pad_token_id,",
@@ -98,7 +101,7 @@ def loading_code(
         f"before, after = {_fenceless(prompt.before)}, {_fenceless(prompt.after)}",
         "ids = tokenizer.encode(before + buggy + after, add_special_tokens=False)",
         *(_BOS if prompt.add_bos else ()),
-        "inputs = torch.tensor([ids])",
+        "inputs = torch.tensor([ids], device=model.device)",
         f"output = model.generate(inputs, attention_mask=torch.ones_like(inputs){more})",
         "text = tokenizer.decode(output[0, len(ids):], skip_special_tokens=True, clean_up_tokenization_spaces=False)",
         *(f"text = text.split({_fenceless(mark)})[0]" for mark in prompt.stop),
@@ -131,6 +134,22 @@ def generation_settings(light: LightGenes) -> dict[str, object]:
     if light.sampling:
         settings |= {"temperature": light.temperature, "top_p": light.top_p, "top_k": light.top_k}
     return settings
+
+
+def _quantised(config: BaseModelConfig) -> list[str]:
+    """Code that loads the base in 4 bits, where the run did. Merging into them would change what the adapter does."""
+    if config.quantization == "none":
+        return []
+    return [
+        f'quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="{config.quantization}", bnb_4bit_compute_dtype=torch.{config.dtype})'
+    ]
+
+
+def _unpacked(quantised: bool) -> list[str]:
+    """Code that keeps bitsandbytes from packing the weights of a CPU model anew, with other bits."""
+    if not quantised:
+        return []
+    return ["for part in model.modules():", "    part.support_avx512bf16_for_cpu = False"]
 
 
 def _untied(heavy: HeavyGenes) -> list[str]:

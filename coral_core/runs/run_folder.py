@@ -83,6 +83,8 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         del data["search"]["baselines"]
     if config.base_model.attention == "auto":
         del data["base_model"]["attention"]
+    if config.base_model.quantization == "none":
+        del data["base_model"]["quantization"]
     data["training"] = recipe_content(config.training)
     if config.genes.heavy.scaling == ("lora",):
         del data["genes"]["heavy"]["scaling"]

@@ -20,6 +20,7 @@ from coral_core.genome import GREEDY
 from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.judge.judge import Judge
+from coral_core.lm.base_model import numerics_class
 from coral_core.prompting.choice import resolve_prompt
 from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.run_folder import RunFolder, identify_run
@@ -53,6 +54,11 @@ def jobs(settings: RunConfig) -> str:
     return digest(
         [planner.training(heavy).digest(), *[planner.evaluation(heavy, light, split).digest() for split in splits]]
     )  # type: ignore[arg-type]
+
+
+def numerics(settings: RunConfig) -> str:
+    """Part of every job's digest; that of a real model in 4 bits can be asked for without bitsandbytes."""
+    return numerics_class(settings.base_model, "sdpa")
 
 
 def genomes(settings: RunConfig) -> str:
@@ -195,6 +201,7 @@ EFFECTS: dict[str, Row] = {
     "base_model.name": (jobs, "rehearsal", {}),
     "base_model.dtype": (jobs, "bfloat16", {}),
     "base_model.attention": (jobs, "eager", {}),
+    "base_model.quantization": (numerics, "nf4", {}),
     "base_model.prompt": (prompt, "instruct", {}),
     "problems.fitness": (data, 9, {}),
     "problems.retention": (data, 4, {}),
