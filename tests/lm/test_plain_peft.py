@@ -37,14 +37,21 @@ def write(backend: TorchBackend, adapter: Path | None, light: Any = engine_model
 
 
 def plain(
-    folder: Path, adapter: Path, dtype: str = "float32", prompts: Any = engine_models.TEXTS, tokens: int = 6
+    folder: Path,
+    adapter: Path,
+    dtype: str = "float32",
+    prompts: Any = engine_models.TEXTS,
+    tokens: int = 6,
+    **loading: Any,
 ) -> Texts:
     """Greedy text of the adapter on a base model that was loaded for it, prompt by prompt.
 
     Not merged in float32; in half precision merged, as the engine has it, since rounding differs otherwise.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
-    base = AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype))
+    base = AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype), **loading)
+    for part in base.modules():
+        part.support_avx512bf16_for_cpu = False  # bitsandbytes packs 4-bit weights anew otherwise
     model: Any = PeftModel.from_pretrained(base, str(adapter)).eval()
     if dtype != "float32":
         model = model.merge_and_unload()

@@ -9,6 +9,8 @@ import pytest
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
+from transformers import BitsAndBytesConfig  # noqa: E402
+
 from coral_core.config.config_file import parse_config  # noqa: E402
 from coral_core.config.tree import BaseModelConfig  # noqa: E402
 from coral_core.errors import BaseChangedError, BaseModelError, ConfigError  # noqa: E402
@@ -19,6 +21,7 @@ from coral_core.lm.model_check import check_base_model  # noqa: E402
 from coral_core.runs.run_folder import identify_run  # noqa: E402
 from tests.lm.engine_models import training, writing  # noqa: E402
 from tests.lm.test_architecture import PAIRS, genes, job  # noqa: E402
+from tests.lm.test_plain_peft import plain  # noqa: E402
 from tests.lm.test_usage import engine_and_card  # noqa: E402
 from tests.lm.test_zoo import LIGHT, PROMPTS, SHAPE  # noqa: E402
 
@@ -67,9 +70,14 @@ def test_qlora_trains_and_plain_peft_writes_the_engines_text(zoo: Zoo, name: str
         adapter = tmp_path / str(number)
         adapter.mkdir()
         backend.train(training(job(backend, zoo(name), heavy), PAIRS, adapter))
-        assert texts(adapter, heavy) != bare
+        found = texts(adapter, heavy)
+        four_bits = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+        )
+        plainly = plain(zoo(name), adapter, "float32", PROMPTS, LIGHT.token_limit, quantization_config=four_bits)
+        assert found == plainly != bare
         engine, card = engine_and_card(backend, adapter, heavy, LIGHT)
-        assert card == engine and engine
+        assert card == engine
     assert texts(None) == bare and backend.check() == backend.checksum
     four_bit[0].weight.quant_state.absmax[0] *= 2
     with pytest.raises(BaseChangedError, match="absmax"):
