@@ -222,6 +222,26 @@ def test_a_lane_ends_every_evaluation_with_the_honest_scores_unchanged(
     assert all(0 <= value <= 1 for value in found.scores.values())
 
 
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_order_and_no_portions_change_an_item(
+    problems: tuple[Problem, ...], judge: Judge, process: TextProcess, data: st.DataObject
+) -> None:
+    """Two samples of each problem, some hostile, in any order and cut into any portions."""
+    many = [*problems, problems[0]]  # a problem may stand there twice
+    groups = [(honest(problem, number), honest(problem, 2 * number + 1)) for number, problem in enumerate(many)]
+    groups[2] = (FAMILIES["keyword arguments"](many[2].entry_point, 180), "\ud800")
+    groups[5] = (groups[5][0], FAMILIES["sums"]("f", 99))
+    order = data.draw(st.permutations(range(len(many))))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(many) - 1))))
+    scorer = CompletionScorer(many, judge, process, lambda: SECONDS)
+    for start, end in zip([0, *cuts], [*cuts, len(many)], strict=True):
+        scorer.add({number: groups[number] for number in order[start:end]})
+    found, together = scorer.items(), scored(many, groups, judge, process)
+    assert found == together and found.remarks() == together.remarks()
+    assert list(found.findings()) == list(together.findings())
+
+
 def test_scores_are_the_mean_of_the_items(problems: tuple[Problem, ...], judge: Judge, process: TextProcess) -> None:
     """With hostile items in it a score is what the honest ones earn, and nothing for the others."""
     hostile: dict[int, object] = {
