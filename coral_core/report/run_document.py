@@ -58,7 +58,7 @@ MEANINGS = {
 }
 BASELINES = {
     "quick": "The default LoRA is the customary one (search.baselines: quick). A LoRA with tuned rank, modules and learning rate was not tried; it may be stronger.",
-    "tuned": "The default LoRA is the customary one. The tuned LoRA is the best of those below on the fitness split (search.baselines: tuned).",
+    "tuned": "The default LoRA is the customary one. The tuned LoRA is the best of the usual ones on the fitness split (search.baselines: tuned).",
 }
 PARTS = {
     Phase.BASELINES: "baselines", Phase.SEARCHING: "search", Phase.HELD_OUT: "held-out split and seed repeats"
@@ -127,6 +127,10 @@ def previous_parts(previous: PreviousRun | None) -> Parts:
 
 def _searched(report: Report) -> Section:
     scope = report.searched
+    tuned = [
+        (f"{line.name} (chosen)" if line.chosen else line.name, share(line.pass_at_1), number(line.fitness), line.infeasible or "")
+        for line in report.tuned
+    ]  # fmt: skip
     space = [(gene.gene.replace("_", " "), gene.kind, gene.values) for gene in scope.space]
     return Section("searched", "What was searched", blocks(
         text(
@@ -136,20 +140,17 @@ def _searched(report: Report) -> Section:
             f"({splits_text(report) or 'not counted yet'})."
         ),
         Table("Candidates and ranges of the genes", ("<gene", "<kind", "<<values"), space, folded=True),
+        Table("Candidates for the tuned LoRA, on the fitness split", ("<candidate", "fitness bugs", "fitness", "<infeasible"), tuned),
     ), shown="files")  # fmt: skip
 
 
 def _won(report: Report) -> Section:
     champion = report.champion
-    columns = ("<", "held-out bugs", "95 % interval", "p", "fitness bugs", "fitness", "trainable parameters", "<genome")
+    columns = ("<", "held-out bugs", "fitness bugs", "fitness", "trainable parameters", "<genome")
     rows = [
-        (name, with_count(found), span(found.held_out_interval), _p_value(report, name), share(found.fitness_pass_at_1),
-         number(found.fitness), whole(found.trainable_parameters), found.genome_id or "–")
+        (name, with_count(found), share(found.fitness_pass_at_1), number(found.fitness),
+         whole(found.trainable_parameters), found.genome_id or "–")
         for name, found in contenders(report)
-    ]  # fmt: skip
-    tuned = [
-        (line.name + (" (chosen)" if line.chosen else ""), share(line.pass_at_1), number(line.fitness), heavy_text(line.heavy), line.infeasible or "")
-        for line in report.tuned
     ]  # fmt: skip
     genes: Parts = ()
     scores: list[tuple[str, str, str]] = []
@@ -160,9 +161,8 @@ def _won(report: Report) -> Section:
         held_out = champion.held_out_scores
         scores = [(name, number(value), number(held_out.get(name))) for name, value in sorted(champion.scores.items())]
     return Section("won", "What won, and against what", blocks(
-        Table("Champion and what it must beat, bugs repaired (p: the champion against it)", columns, rows, "champion"),
+        Table("Champion and what it must beat, bugs repaired", columns, rows, "champion"),
         text(BASELINES[report.baselines]),
-        Table("Candidates for the tuned LoRA, on the fitness split", ("<candidate", "fitness bugs", "fitness", "<<heavy genes", "<infeasible"), tuned, folded=True),
         text(*genes),
         Table("The champion's scores", ("<objective", "fitness split", "held-out split"), scores),
     ))  # fmt: skip
@@ -177,6 +177,10 @@ def _p_value(report: Report, name: str) -> str:
 
 def _sure(report: Report) -> Section:
     gaps, repeated = gap_rows(report), report.repeats
+    shares = [
+        (name, with_count(found), span(found.held_out_interval), _p_value(report, name))
+        for name, found in contenders(report) if gaps
+    ]  # fmt: skip
     repeats: list[tuple[str, ...]] = []
     summary = "The champion was not repeated with other seeds. It was the best of many, so its score on the fitness split holds some luck. Set search.champion_repeats to see how much."
     if repeated is not None:
@@ -199,6 +203,7 @@ def _sure(report: Report) -> Section:
             ("standard deviation", number(repeated.sd_fitness), share(repeated.sd_pass_at_1), ""),
         ]  # fmt: skip
     return Section("sure", "How sure", blocks(
+        Table("Shares of the held-out bugs, and p of the champion against each", ("<", "held-out bugs", "95 % interval", "p"), shares),
         Facts(gaps) if gaps else text("The held-out split has not been opened: there is no test yet."),
         text(
             "Paired by held-out bug: only bugs that one repairs and the other does not say which is better (exact two-sided "
