@@ -9,13 +9,14 @@ from functools import lru_cache
 from importlib.metadata import version
 
 from coral_core.config import ProblemsConfig, RunConfig
+from coral_core.config.yaml_document import shown
 from coral_core.digest import digest
-from coral_core.errors import ProblemError
+from coral_core.errors import EngineError, ProblemError
 from coral_core.jobs.jobs import EvaluationJob, TestJob, TrainingJob
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION
 from coral_core.problem_sources import load_problems
 from coral_core.problems.problem import Problem, ProblemSet, Split
-from coral_core.prompting.choice import resolve_prompt
+from coral_core.prompting.choice import named_template
 from coral_core.prompting.extraction import EXTRACTOR_VERSION
 from coral_core.prompting.templates import PromptTemplate
 from coral_core.scoring.objectives import SCORING_VERSION
@@ -28,8 +29,18 @@ def problem_set(config: ProblemsConfig) -> ProblemSet:
 
 
 def prompt_template(job: EvaluationJob | TrainingJob) -> PromptTemplate:
-    """The prompt template of a job: the one that it carries, or the built-in one that it names."""
-    return job.prompt or resolve_prompt(job.base_model, None)
+    """The prompt template of a job: the one that it carries, or the built-in one that it names. No file is read.
+
+    Raises:
+        EngineError: it carries none, and its configuration asks for a chat template or a file.
+    """
+    found = job.prompt or named_template(job.base_model)
+    if found is None:
+        raise EngineError(
+            f"base_model.prompt: {shown(job.base_model.prompt)}: the job does not carry its prompt template",
+            remedy="Deploy one version of the code everywhere.",
+        )
+    return found
 
 
 @lru_cache(maxsize=8)

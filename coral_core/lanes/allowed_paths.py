@@ -6,7 +6,7 @@ paths in the tickets of its queue. Both must lie below the folders that the envi
     CORAL_ROOTS                   folders, separated as in PATH, for all kinds below that have no own variable
     CORAL_ROOTS_RUNS              folders of runs (`runs`)
     CORAL_ROOTS_STORE             stores (`store.path`, a lane's `store`)
-    CORAL_ROOTS_PROBLEMS          data (`problems.path`, `problems.training.path`) that is read and never run
+    CORAL_ROOTS_PROBLEMS          data (`problems.path`, `problems.training.path`, a file in `base_model.prompt`) that is read and never run
     CORAL_ROOTS_MODELS            folders of base models (`base_model.name` where it is a folder)
     CORAL_ROOTS_CODE              data whose source runs what is found there (package, quixbugs, plug-ins); only this one
     CORAL_ALLOW_MISSING_LAYERS    sandbox layers that `scoring.judge.allow_missing_layers` may name
@@ -26,6 +26,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from coral_core.config import BaseModelConfig, ProblemsConfig, RunConfig
+from coral_core.config.text_fields import BUILT_IN_PROMPTS
 from coral_core.config.tree import JudgeConfig
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
@@ -119,6 +120,8 @@ class Roots(Frozen):
     def check_config(self, config: RunConfig) -> None:
         """Check all paths and the sandbox layers of a configuration. Raises `ConfigError` if one is not allowed."""
         self.place("runs", "runs", config.runs)
+        if config.base_model.prompt not in BUILT_IN_PROMPTS:  # read by the evolution; jobs carry the text
+            self.place("problems", "base_model.prompt", config.base_model.prompt)
         self.check_lanes(config, config.store.path)
 
     def check_lanes(self, config: RunConfig, store: str) -> None:

@@ -64,6 +64,14 @@ def test_the_form_of_an_own_file_is_read_by_the_control_process_only(tmp_path: P
     assert prompt_template(training).prompt("x") == "<u>Repair x<e><a>"
 
 
+def test_a_job_that_carries_no_prompt_makes_no_lane_read_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text('prompt: "{{ buggy }}"\nend: "</s>"\n')
+    training, _ = jobs(planner(None, str(file)))
+    with pytest.raises(EngineError, match="does not carry its prompt template"):
+        prompt_template(training.model_copy(update={"prompt": None}))
+
+
 def test_a_lane_refuses_a_job_whose_prompt_is_not_the_one_of_its_digest(tmp_path: Path) -> None:
     training, evaluation = jobs(planner(TURN))
     assert training.prompt is not None

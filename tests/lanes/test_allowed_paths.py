@@ -227,6 +227,11 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"base_model": {"name": "to-root/etc"}}, "base_model.name"),
     ({"scoring": {"judge": {"allow_missing_layers": ["landlock"]}}}, "scoring.judge.allow_missing_layers"),
 ]
+NOT_IN_JOBS = [
+    ({"base_model": {"name": "rehearsal", "prompt": prompt}}, "base_model.prompt")
+    for prompt in ("{out}/p.yaml", "leads-out/p.yaml", "~/p.yaml")
+]
+"""The evolution reads this file; jobs carry its text."""
 
 
 def put_in(node: Any, ground: Path) -> Any:
@@ -235,7 +240,7 @@ def put_in(node: Any, ground: Path) -> Any:
     return node.replace("{out}", str(ground / "out")) if isinstance(node, str) else node
 
 
-@pytest.mark.parametrize(("sections", "key"), HOSTILE, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("sections", "key"), HOSTILE + NOT_IN_JOBS, ids=lambda value: str(value)[:60])
 def test_a_configuration_from_the_server_is_held_to_them(ground: Path, sections: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=f"^{key}: "):
         Roots.of_environment({}).check_config(config(ground, **put_in(sections, ground)))
