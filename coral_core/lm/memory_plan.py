@@ -246,7 +246,7 @@ def _training(
     return {
         "adapter, gradients, Adam": int(trained * 4 * 4),
         "activations": int(saved + passing),
-        "logits": int(answers * size.vocabulary * (12 if item == 4 else 14)),
+        "logits": int(answers * size.vocabulary * (16 if item == 4 else 18)),
     }
 
 
@@ -273,7 +273,7 @@ def _saved(size: ModelSize, modules: list[str], rank: int, adapter: str, dropout
         if adapter == "dora":  # the outputs of base and adapter, for the gradient of the magnitudes
             total += each.outputs * per_layer * (item + 4)
     total += sum(width for width, _ in inputs) * item
-    total += 3 * size.query_width * item  # the output of attention; keys and values repeated for grouped queries
+    total += size.query_width * item  # the output of attention
     total += max((each.outputs for each in size.linears.values()), default=0) * item  # the gate after its activation
     if item != 4:
         total += 2 * size.hidden * 4  # norms compute in float32

@@ -142,8 +142,10 @@ def _trial_seconds(config: RunConfig) -> dict[QueueName, float]:
 
 
 def _problems(config: RunConfig) -> int:
+    """Answers of the largest evaluation."""
     samples = config.generation.samples if True in config.genes.light.sampling else 1
-    return (config.problems.fitness + config.problems.retention) * samples
+    sizes = config.problems
+    return max(sizes.fitness + sizes.retention, sizes.monitor, sizes.held_out) * samples
 
 
 def _estimated(config: RunConfig, size: ModelSize, queue: QueueName) -> tuple[float | None, str]:

@@ -21,6 +21,7 @@ from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.judge.judge import Judge
 from coral_core.lm.base_model import numerics_class
+from coral_core.lm.memory_plan import check_memory
 from coral_core.prompting.choice import resolve_prompt
 from coral_core.runs.job_count import plan_jobs
 from coral_core.runs.run_folder import RunFolder, identify_run
@@ -261,7 +262,11 @@ ELSEWHERE = {
     "infra.training.lanes": "test_lanes_are_bounded",
     "infra.evaluation.lanes": "test_lanes_are_bounded",
     "infra.training.minutes": "test_minutes_end_a_job",
+    "infra.training.memory_gb": "test_memory_of_lanes_refuses_jobs",
+    "infra.training.device_memory_gb": "test_memory_of_lanes_refuses_jobs",
     "infra.evaluation.minutes": "test_minutes_end_a_job",
+    "infra.evaluation.memory_gb": "test_memory_of_lanes_refuses_jobs",
+    "infra.evaluation.device_memory_gb": "test_memory_of_lanes_refuses_jobs",
     "infra.linger": "test_linger_ends_an_idle_lane",
     "infra.attempts": "test_attempts_are_counted",
     "infra.training.deployment": "test_a_missing_deployment_is_named",
@@ -371,6 +376,18 @@ def test_lanes_are_bounded(tmp_path: Path, infra: dict[str, Any], most: int) -> 
         until(lambda: seen.append(len(executor.running())) or all(future.done() for future in futures), look=0.02)
         assert max(seen) == most
         assert all(future.result() for future in futures)
+
+
+@pytest.mark.parametrize("queue", ["training", "evaluation"])
+@pytest.mark.parametrize(("key", "device", "least"), [("memory_gb", "cpu", 0.3), ("device_memory_gb", "cuda", 0.7)])
+def test_memory_of_lanes_refuses_jobs(queue: str, key: str, device: str, least: float) -> None:
+    def check(gigabytes: float) -> None:
+        infra = {"executor": "work-pools", queue: {key: gigabytes}}
+        check_memory(RunConfig.model_validate({"infra": infra, "base_model": {"device": device}}))
+
+    check(8)
+    with pytest.raises(ConfigError, match=rf"infra\.{queue}: .* has {least}"):
+        check(least)
 
 
 @pytest.mark.parametrize("kind", ["training", "evaluation"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coral_core.config import RunConfig
+from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError
 from coral_core.lm.base_model import TINY
 from coral_core.lm.memory_plan import GB, Lengths, check_memory, model_size, plan_memory, too_large
@@ -110,3 +110,22 @@ def test_lengths_that_were_counted_take_the_place_of_limits(codellama: Path) -> 
         plan_memory(config, folder, Lengths(200, 100, 100))[0].device_bytes
         < plan_memory(config, folder)[0].device_bytes
     )
+
+
+@pytest.mark.parametrize("name", ["production", "quixbugs"])
+def test_configurations_for_codellama_fit_the_pools_of_the_seed(codellama: Path, name: str) -> None:
+    config = load_config(
+        Path("configs") / f"{name}.yaml", [f"base_model.name={codellama}", "base_model.prompt=instruct"]
+    )
+    training, evaluation = config.infra.training, config.infra.evaluation
+    assert (training.device_memory_gb, training.memory_gb) == (40, 16)
+    assert (evaluation.device_memory_gb, evaluation.memory_gb) == (24, 4)
+    check_memory(config)
+
+
+def test_more_lanes_than_the_machine_has_memory_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coral_core.lm.memory_plan._machine_memory", lambda: 2 * GB)
+    infra = {"executor": "local", "local_lanes": 5}
+    with pytest.raises(ConfigError, match="each of 5 lanes of this machine has 0.4") as refused:
+        check_memory(RunConfig.model_validate({"infra": infra}))
+    assert "infra.local_lanes: 2" in refused.value.remedy
