@@ -126,6 +126,6 @@ def test_configurations_for_codellama_fit_the_pools_of_the_seed(codellama: Path,
 def test_more_lanes_than_the_machine_has_memory_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coral_core.lm.memory_plan._machine_memory", lambda: 2 * GB)
     infra = {"executor": "local", "local_lanes": 5}
-    with pytest.raises(ConfigError, match="each of 5 lanes of this machine has 0.4") as refused:
+    with pytest.raises(ConfigError, match=r"each of 5 lanes of this machine has 0\.4") as refused:
         check_memory(RunConfig.model_validate({"infra": infra}))
     assert "infra.local_lanes: 2" in refused.value.remedy
