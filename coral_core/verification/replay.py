@@ -33,7 +33,9 @@ def sample_of(expected: Sequence[Expected], count: int, seed: int) -> list[Expec
         count: How many to draw; fewer if there are not so many.
         seed: Seed of the draw.
     """
-    distinct = {item.evaluation_digest: item for item in expected}
+    distinct: dict[str, Expected] = {}
+    for item in expected:  # of several lines with one evaluation, as of a champion that is the default LoRA, the first
+        distinct.setdefault(item.evaluation_digest, item)
     first = [item for item in distinct.values() if item.label == "champion held-out"]
     rest = [item for item in distinct.values() if item not in first]
     random.Random(seed_from("verify", seed)).shuffle(rest)

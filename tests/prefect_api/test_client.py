@@ -72,7 +72,7 @@ def test_a_busy_server_is_asked_again(refusals: int, is_answered: bool, monkeypa
         if is_answered:
             assert client.count_flow_runs({}) == 3
         else:
-            with pytest.raises(ApiError, match="503: Service Unavailable. The server is busy"):
+            with pytest.raises(ApiError, match=r"503: Service Unavailable\. The server is busy"):
                 client.count_flow_runs({})
     assert len(asked) == min(refusals + 1, 4)
 
