@@ -356,10 +356,19 @@ def _quickstart_cost(r: Result) -> Rows:
     return rows
 
 
+def _evaluation_speed(r: Result) -> Rows:
+    rows = []
+    for name, side in r["sides"].items():
+        text = f"{side['tokens_per_cpu_second']:.0f}; {side['ratio']:.2f} times; {side['equal_texts']:.0%} equal texts; pass@1 {_three(side['pass_at_1'])}"
+        rows.append((f"tokens per CPU second, {name}, {r['settings']['prompts']} prompts", text))
+    return rows
+
+
 ROWS: dict[str, Callable[[Result], Rows]] = {
     "champion": _champion,
     "real_model": _real_model,
     "quickstart_cost": _quickstart_cost,
+    "evaluation_speed": _evaluation_speed,
     "gene_landscape": _gene_landscape,
     "kills": _kills,
     "invariance": _invariance,

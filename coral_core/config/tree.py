@@ -274,7 +274,12 @@ class TrainingConfig(ConfigSection):
 class GenerationConfig(ConfigSection):
     """Generation of patches."""
 
-    batch_size: int = Field(32, ge=1, le=4096, description="Prompts per batch; short batches are padded.")
+    batch_size: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="Rows that are generated together; part of the digests. More rows are faster and need more memory.",
+    )
     samples: int = Field(1, ge=1, le=1000, description="Patches per problem when sampling (greedy always makes one).")
     prompt_length: int = Field(112, ge=8, le=32_768, description="Longest prompt in tokens; a longer one is refused.")
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coral_core.lm.architecture import positions
 from coral_core.lm.kv_cache import KeysValues, PromptCache, SlotCache
 
 PROMPT_TOKENS = 128
@@ -135,9 +136,9 @@ class Slots:
         causal = places[None, :] <= places[:, None]
         mask = (causal & (places >= starts)[:, None, :]) | torch.eye(length, dtype=torch.bool)
         mask = torch.cat([mask.new_ones(rows, length, shared), mask], dim=2)[:, None]
-        positions = shared + (places - starts).clamp(min=0)
+        at = shared + (places - starts).clamp(min=0)
         cache = PromptCache(prefix)
-        logits = self._logits(ids, mask, positions, cache)
+        logits = self._logits(ids, mask, at, cache)
         return [
             Start(
                 logits[row],
@@ -291,7 +292,9 @@ class _Trial:
         self._slots = Slots(model, pad, shapes)
         start = self._slots.read(_sequences(model, 1))[0]
         self._generator = torch.Generator().manual_seed(1)
-        self._lengths = torch.randint(1, self._width, (self._rows,), generator=self._generator).tolist()
+        limit = positions(model.config.get_text_config().to_dict()) or self._width
+        longest = min(self._width, limit)
+        self._lengths = torch.randint(1, longest, (self._rows,), generator=self._generator).tolist()
         for slot, length in enumerate(self._lengths):
             chosen = torch.randint(start.length, (length,), generator=self._generator).to(model.device)
             states = {layer: (keys[:, chosen], values[:, chosen]) for layer, (keys, values) in start.parts[1].items()}

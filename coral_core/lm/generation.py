@@ -173,7 +173,7 @@ class _Writing:
         return self._may_stop[last] and any(mark in _decoded(self._base, written[-self._window :]) for mark in stop)
 
 
-def _text(base: LoadedModel, tokens: list[int], stop: tuple[str, ...]) -> str:
+def _text(base: LoadedModel, tokens: list[int], stop: tuple[str, ...] = ()) -> str:
     """Decode `tokens` exactly, up to the first text of `stop`."""
     text = _decoded(base, tokens, True)
     return text[: min((text.index(mark) for mark in stop if mark in text), default=len(text))]
