@@ -28,6 +28,8 @@ def entry(model_type: str, class_name: str, masked: bool) -> dict[str, Any]:
         found |= modules(model_type, class_name)
     except Exception as error:
         print(f"{model_type}: not looked at: {type(error).__name__}: {str(error).splitlines()[:1]}", file=sys.stderr)
+    if remapped := _remapped(model_type) & set(found.get("linear", ())):
+        found["remapped"] = sorted(remapped)
     if not _has_cache(class_name):
         found["cache"] = False
     if get_checkpoint_conversion_mapping(model_type):
@@ -37,6 +39,14 @@ def entry(model_type: str, class_name: str, masked: bool) -> dict[str, Any]:
     if isinstance(targets := TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type), list):
         found["lora"] = targets
     return found
+
+
+def _remapped(model_type: str) -> set[str]:
+    """Names of modules that PEFT takes for fused expert weights: adapters of earlier transformers had them as modules."""
+    from peft.utils import transformers_weight_conversion as conversion
+
+    like = conversion._MODEL_TO_CONVERSION_PATTERN.get(model_type)
+    return set(conversion._MOE_TARGET_MODULE_MAPPING.get(like, {}))
 
 
 def _supports_sdpa(class_name: str) -> bool:

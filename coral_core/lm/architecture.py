@@ -96,6 +96,7 @@ def describe(folder: ModelFolder) -> Architecture:
     head, embedding = str(entry.get("head", "lm_head")), str(entry.get("embedding", ""))
     linear = set(entry.get("linear", ()))
     other = set(entry.get("other", ())) - linear
+    remapped = set(entry.get("remapped", ()))
     places: dict[str, list[str]] = {}
     widths: dict[str, int] = {}
     fused: set[str] = set()
@@ -110,8 +111,8 @@ def describe(folder: ModelFolder) -> Architecture:
             if in_experts and len(tensor.shape) >= 2:
                 fused.add(last if last not in ("weight", "bias") else leaf)
             continue
-        if in_experts and entry.get("converted"):
-            fused.add(leaf)
+        if (in_experts and entry.get("converted")) or leaf in remapped:
+            fused.add(leaf)  # PEFT would take a remapped name for the experts' weights, whatever module has it
         elif leaf in (head, embedding) or leaf in other or (leaf not in linear and (_EMBEDDING.search(leaf) or entry.get("converted"))):  # fmt: skip
             continue
         else:

@@ -42,6 +42,8 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "codegen": ("codegen", GPT | {"rotary_dim": 4}),
     "mixtral": ("mixtral", GQA | {"num_local_experts": 2}),
     "qwen2_moe": ("qwen2_moe", MOE | {"shared_expert_intermediate_size": 24}),
+    "qwen3_moe": ("qwen3_moe", MOE | {"head_dim": 8}),
+    "deepseek_v2": ("deepseek_v2", COMMON | {"moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}),
     "starcoder2": ("starcoder2", GQA),
 }  # fmt: skip
 """Name -> model_type, and fields of its configuration."""
@@ -50,7 +52,7 @@ DTYPES = {"llama-fp16": "float16", "llama-bf16": "bfloat16"}
 DEFAULTS = {
     "gpt2": ("c_attn",), "gpt_neox": ("query_key_value",), "gpt_bigcode": ("c_attn",), "opt": ("q_proj", "v_proj"),
     "falcon": ("query_key_value",), "phi": ("fc1", "fc2", "q_proj", "v_proj"), "phi3": ("o_proj", "qkv_proj"),
-    "bloom": ("query_key_value",), "codegen": ("qkv_proj",),
+    "bloom": ("query_key_value",), "codegen": ("qkv_proj",), "deepseek_v2": ("kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "q_a_proj", "q_b_proj"),
 }  # fmt: skip
 """Target modules of the default LoRA where they are not q, k, v and o."""
 

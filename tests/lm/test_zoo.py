@@ -73,7 +73,9 @@ def test_plain_peft_and_the_card_write_what_the_engine_writes(zoo: Zoo, name: st
     check(zoo(name), name, tmp_path, ADAPTERS)
 
 
-@pytest.mark.parametrize("name", ["mixtral", pytest.param("qwen2_moe", marks=SLOW)])
+@pytest.mark.parametrize(
+    "name", ["mixtral", *(pytest.param(name, marks=SLOW) for name in ("qwen2_moe", "qwen3_moe", "deepseek_v2"))]
+)
 def test_fused_experts_are_adapted_as_parameters(zoo: Zoo, name: str, tmp_path: Path) -> None:
     plain_lora, stabilised = ({"adapter": "lora", "scaling": scaling} for scaling in ("lora", "rslora"))
     check(
@@ -83,7 +85,7 @@ def test_fused_experts_are_adapted_as_parameters(zoo: Zoo, name: str, tmp_path: 
     assert set(saved["target_parameters"]) == {"experts.down_proj", "experts.gate_up_proj"}
     assert saved["target_modules"] == []
     backend = TorchBackend(BaseModelConfig(name=str(zoo(name))))
-    heavy = genes(target_modules=("experts.down_proj", "q_proj"))
+    heavy = genes(target_modules=("experts.down_proj", "o_proj"))
     for change in ({"adapter": "dora"}, {"dropout": 0.1}):
         with pytest.raises(Infeasible, match=r"experts\.down_proj is no linear module: PEFT puts LoRA without dropout"):
             backend.train(training(job(backend, zoo(name), heavy.model_copy(update=change)), PAIRS, tmp_path))
