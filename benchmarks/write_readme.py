@@ -38,7 +38,7 @@ OPEN = """## Open and unproven
 - **Cellular automaton.** Whether it helps has not been measured by an ablation.
 - **Real code models.** The champion's gain is measured on generated functions with the embedded model. No full search
   with CodeLlama on QuixBugs has been run; coral-tiny repairs none of QuixBugs.
-- **GPUs.** No result here was measured on a GPU. Device requests for Docker are built and inspected, not executed.
+- **GPUs.** No result here was measured on a GPU; `gpu_engine` is prepared for one (7B shape: speed of batches, planned memory). Device requests for Docker are built and inspected, not executed.
 - **Kubernetes.** Manifests are validated against the schemas of Kubernetes; no cluster has run them.
 - **arm64.** The judge's seccomp filter for arm64 is written and untested.
 """
@@ -73,6 +73,40 @@ def _base_checksum(r: Result) -> Rows:
     return [
         ("checksum of the base model after each job, coral-tiny", shares(r["coral_tiny"])),
         ("the same, 135 million parameters in float32, training of 10 steps", shares(r["llama_135m"])),
+    ]
+
+
+def _training_speed(r: Result) -> Rows:
+    return [
+        (
+            f"training of {row['model']} ({row['adapter']}), tokens per CPU second, against {r['old_commit']}",
+            f"{row['new_tokens_per_cpu_second']:.0f}, {row['old_tokens_per_cpu_second']:.0f}: {row['ratio']:.2f} times; "
+            f"losses differ by at most {row['largest_loss_difference']:.0e}",
+        )
+        for row in r["rows"]
+    ]
+
+
+def _planned_memory(r: Result) -> Rows:
+    ratios = [row["planned_over_measured"] for row in r["rows"]]
+    return [
+        (
+            f"planned over measured peak memory, {len(ratios)} engine processes",
+            f"{min(ratios):.2f} to {max(ratios):.2f}",
+        )
+    ]
+
+
+def _gpu_engine(r: Result) -> Rows:
+    return [
+        (
+            f"generation of a 7B shape on {r['device']}, {r['rows']} prompts together over one by one",
+            f"{r['batched_over_one_by_one']:.1f} times",
+        ),
+        *(
+            (f"planned over allocated device memory, {kind}", f"{memory['ratio']:.2f}")
+            for kind, memory in r.get("memory", {}).items()
+        ),
     ]
 
 
@@ -378,6 +412,9 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "judge": _judge,
     "base_checksum": _base_checksum,
     "overlap": _overlap,
+    "training_speed": _training_speed,
+    "planned_memory": _planned_memory,
+    "gpu_engine": _gpu_engine,
     "orchestration": _orchestration,
     "artifacts": _artifacts,
     "long_run": _long_run,

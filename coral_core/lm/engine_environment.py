@@ -42,9 +42,6 @@ SET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "PYTHONWARNINGS": "ignore",
-    # glibc raises its limit for mapping a block by itself while a process runs, and then the freed activations of a training
-    # leave holes: half a gigabyte with SmolLM2. Limits that are set do not move.
-    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296",
     **DETERMINISTIC,
 }
 """Set in every engine process, over the variables that are passed on."""

@@ -28,6 +28,8 @@ CUDA_PROCESS = 2_200_000_000
 """The same with the libraries of CUDA in host memory. Stated, not measured here."""
 CUDA_CONTEXT = 800_000_000
 """Device memory of a CUDA context, cuBLAS workspaces and unused blocks of torch's allocator. Stated, not measured here."""
+HEAP = 1.5
+"""Memory of activations and logits on the CPU over their bytes: glibc's heap keeps holes where temporary tensors were. Measured."""
 STREAMED = 3
 """Largest tensors that are in host memory at a time while a model is loaded straight to its device."""
 SHORTEST = 64
@@ -189,7 +191,7 @@ def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None 
 
 def _job(config: RunConfig, queue: QueueName, size: ModelSize, parts: dict[str, int], genes: str) -> JobMemory:
     """A job whose `parts` come on top of the weights."""
-    weights = size.parameters * ITEM[config.base_model.dtype]
+    weights = _base_weights(config, size)
     if config.base_model.device == "cpu":
         # a file of another type is read beside the converted weights, and given back after the load
         read = 0 if size.file_item == ITEM[config.base_model.dtype] else size.file_bytes
@@ -201,6 +203,15 @@ def _job(config: RunConfig, queue: QueueName, size: ModelSize, parts: dict[str, 
         {"process": CUDA_PROCESS, "loading": streamed},
         genes,
     )
+
+
+def _base_weights(config: RunConfig, size: ModelSize) -> int:
+    """Bytes of the base model's weights; linear layers of a 4-bit base have a scale per 64 numbers."""
+    item = ITEM[config.base_model.dtype]
+    if config.base_model.quantization == "none":
+        return size.parameters * item
+    linear = sum(each.inputs * each.outputs * each.copies for each in size.linears.values())
+    return int(linear * (0.5 + 4 / 64)) + (size.parameters - linear) * item
 
 
 def _above(parts: dict[str, int], read: int) -> dict[str, int]:
@@ -243,10 +254,11 @@ def _training(
             * 4
         )
     answers = rows * lengths.answer
+    heap = HEAP if config.base_model.device == "cpu" else 1.0
     return {
         "adapter, gradients, Adam": int(trained * 4 * 4),
-        "activations": int(saved + passing),
-        "logits": int(answers * size.vocabulary * (16 if item == 4 else 18)),
+        "activations": int((saved + passing) * heap),
+        "logits": int(answers * size.vocabulary * (16 if item == 4 else 18) * heap),
     }
 
 
@@ -292,7 +304,9 @@ def _evaluation(config: RunConfig, size: ModelSize, merged: int, lengths: Length
         prefill += rows * size.heads * length * length * (4 + item)
     sampled = 40 if True in config.genes.light.sampling else 0  # sorting in float64
     return {
-        "merged weights": merged * item + 3 * max((e.inputs * e.outputs for e in size.linears.values()), default=0) * 4,
+        "merged weights": 0
+        if config.base_model.quantization != "none"
+        else merged * item + 3 * max((e.inputs * e.outputs for e in size.linears.values()), default=0) * 4,
         "key-value cache": int(cache * (1 + 2 / size.layers)),
         "prefill": prefill,
         "logits": rows * size.vocabulary * (item + 13 + sampled),
@@ -409,6 +423,8 @@ def _changes(config: RunConfig, queue: QueueName) -> Iterator[list[tuple[str, Ru
         yield [("base_model.dtype: bfloat16", with_("base_model", dtype="bfloat16"))]
     if config.infra.executor == "local" and config.infra.local_lanes != 1:
         yield [(f"infra.local_lanes: {n}", with_("infra", local_lanes=n)) for n in (4, 2, 1)]
+    if config.base_model.quantization == "none" and config.base_model.device != "cpu":
+        yield [("base_model.quantization: nf4", with_("base_model", quantization="nf4"))]
     other: QueueName = "evaluation" if queue == "training" else "training"
     lanes, others = getattr(config.infra, queue), getattr(config.infra, other)
     if config.infra.executor == "work-pools" and others.device_memory_gb > lanes.device_memory_gb:
