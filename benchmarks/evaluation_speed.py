@@ -125,7 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         print(name, {key: value for key, value in rows[name].items() if key != "runs"})
     settings = {key: getattr(options, key) for key in ("prompts", "token_limit", "batch_size", "repeats", "rounds")}
-    write(NAME, {"against": options.against, "settings": settings, "sides": rows}, options.results)
+    # the commit that was unpacked, not the one that is checked out by now
+    facts = {"against": options.against, "commit": trees["new"].name, "settings": settings, "sides": rows}
+    write(NAME, facts, options.results)
 
 
 def _folder(model: str) -> str:
