@@ -16,6 +16,7 @@ from coral_core.errors import ConfigError
 from coral_core.jobs.jobs import QueueName
 from coral_core.lm.architecture import LAYERS, Architecture, describe
 from coral_core.lm.base_model import implementation, is_rehearsal
+from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.model_check import PAD_MULTIPLE, model_folder, seen
 from coral_core.lm.model_files import FLOATS, ModelFolder, read_folder
 from coral_core.lm.targets import UnknownTargetError, resolve
@@ -176,12 +177,15 @@ def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None 
                 config, size, [name for name in modules if name in size.linears], rank, adapter, dropout, found, eager
             )
             heaviest.append((sum(parts.values()), parts, f"rank {rank}, {candidate}, {adapter}"))
+    tuned = tuned_loras(base) if base and config.search.baselines == "tuned" else {}
+    for name, heavy in tuned.items():
+        linears = [module for module in heavy.target_modules if module in size.linears]
+        parts = _training(config, size, linears, heavy.rank, heavy.adapter, False, found, eager)
+        heaviest.append((sum(parts.values()), parts, f"tuned LoRA {name}"))
     _, training, genes = max(heaviest, key=lambda each: each[0], default=(0, {}, ""))
-    merged = (
-        max((_weights(size, resolve(name, base)) for name in config.genes.heavy.target_modules), default=0)
-        if base
-        else 0
-    )
+    sets = [resolve(name, base) for name in config.genes.heavy.target_modules] if base else []
+    sets += [heavy.target_modules for heavy in tuned.values()]
+    merged = max((_weights(size, modules) for modules in sets), default=0)
     evaluation = _evaluation(config, size, merged, found, eager)
     return (
         _job(config, "training", size, training, genes),

@@ -129,3 +129,16 @@ def test_more_lanes_than_the_machine_has_memory_for_are_refused(monkeypatch: pyt
     with pytest.raises(ConfigError, match=r"each of 5 lanes of this machine has 0\.4") as refused:
         check_memory(RunConfig.model_validate({"infra": infra}))
     assert "infra.local_lanes: 2" in refused.value.remedy
+
+
+def test_the_candidates_for_the_tuned_lora_are_planned_for(codellama: Path) -> None:
+    folder, small = read_folder(codellama), {"rank": [2], "target_modules": ["q"], "adapter": ["lora"]}
+    quick, tuned = (
+        plan_memory(
+            _config(codellama, genes__heavy=small, search__baselines=kind, search__diversity={"minimum_unique": 0}),
+            folder,
+        )
+        for kind in ("quick", "tuned")
+    )
+    assert "tuned LoRA r16 all" in tuned[0].genes and "tuned" not in quick[0].genes
+    assert all(large.device_bytes > little.device_bytes for large, little in zip(tuned, quick, strict=True))
