@@ -240,7 +240,8 @@ def test_a_check_of_extremes_is_bounded(overrides: list[str], tmp_path: Path) ->
     settings = [part for item in overrides for part in ("--set", item)]
     for command in (["config", "check", "c.yaml"], ["evolve", "c.yaml", "--dry-run"]):
         done = limited([*command, *settings], tmp_path)
-        assert done.returncode == 0, (done.returncode, done.stderr)
+        is_too_large = "GB of host memory" in done.stderr.split("\n")[0]  # for this machine: one line says what fits
+        assert done.returncode == (2 if is_too_large else 0), (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "production", "quixbugs"])

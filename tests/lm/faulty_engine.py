@@ -20,7 +20,7 @@ def do(self: engine.Worker, op: str, body: dict[str, Any], send: Any) -> Any:
     """`Worker._do`, with the fault that the request names."""
     name = Path((body.get("adapter") or {}).get("folder") or body.get("out") or "x").name
     if name == "changed":
-        next(iter(self._model.model.parameters())).data.view(-1)[-1] += 1
+        next(iter(self._model.loaded.model.parameters())).data.view(-1)[-1] += 1
     if name == "other":
         self._model.check = lambda: "0" * 64
     if name == "twice":
