@@ -24,8 +24,9 @@ PROMPT_TOKENS = 128
 """Tokens of prompts that one forward pass reads, as far as one prompt is not longer."""
 _TRIAL = 12
 """Tokens of the sequences on which `Slots` is compared with plain forward passes."""
-_TOLERANCE = {torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.2}
-"""Largest difference of trial logits over their standard deviation."""
+_TOLERANCE = {torch.float32: 0.003, torch.float16: 0.03, torch.bfloat16: 0.15}
+"""Root mean square of the differences of trial logits over the standard deviation of the logits. In bfloat16, padding alone changes
+the logits of a model of 30 layers by 0.07; another position changes them by about 1."""
 _ROWS = 16
 """Fewer rows cost as much on CPUs, and libraries multiply few rows in other ways: they are only used where the batch has few."""
 _COLUMNS = 32
@@ -185,7 +186,8 @@ class Slots:
             position_ids=positions.to(self.device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            # as an index: a slice of hidden states is not contiguous, and the head would be multiplied once per row
+            logits_to_keep=torch.tensor([ids.shape[1] - 1], device=self.device),
         )
         logits: Tensor = output.logits[:, -1]
         return logits
@@ -372,8 +374,8 @@ def _compare(model: Any, pad: int, shapes: Shapes) -> bool:
             expected.append(model(input_ids=torch.tensor([ids[: cut + step]]).to(model.device)).logits[0, -1])
     left, right = torch.stack(found).float(), torch.stack(expected).float()
     tolerance = _TOLERANCE.get(model.dtype, 0.2)
-    spread = float((right - right.mean(-1, keepdim=True)).std())
-    return bool((left - right).abs().max() <= tolerance * spread)
+    spread = (right - right.mean(-1, keepdim=True)).std()
+    return bool((left - right).square().mean().sqrt() <= tolerance * spread)
 
 
 def _sequences(model: Any, count: int) -> list[list[int]]:

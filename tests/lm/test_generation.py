@@ -17,6 +17,7 @@ from coral_core.lm.engine import TorchBackend  # noqa: E402
 from coral_core.lm.generation import generate  # noqa: E402
 from coral_core.lm.loaded_model import LoadedModel  # noqa: E402
 from coral_core.lm.requests import GenerationRequest  # noqa: E402
+from tests.lm.small_models import save_model  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SAMPLING = LightGenes(temperature=0.9, top_p=0.95, top_k=0, repetition_penalty=1.1, token_limit=9, sampling=True)
@@ -131,6 +132,14 @@ def test_a_window_that_the_request_exceeds_does_not_fit(zoo: Callable[[str], Pat
     backend.model.config.sliding_window = 48
     with torch.inference_mode():
         assert shapes_for(backend.model, backend.pad, 4, 48) and shapes_for(backend.model, backend.pad, 4, 64) is None
+
+
+def test_a_deep_model_in_bfloat16_is_decoded_in_slots(tmp_path: Path) -> None:
+    """Rounding grows with the layers: padding alone moves single logits by a third of their spread."""
+    folder = save_model(tmp_path / "deep", "llama", num_hidden_layers=40)
+    backend = load(BaseModelConfig(name=str(folder), dtype="bfloat16"))
+    with torch.inference_mode():
+        assert shapes_for(backend.model, backend.pad, 4, 64) is not None
 
 
 def test_slots_that_compute_something_else_are_found(
