@@ -22,6 +22,6 @@ for minor in 12 13; do
     fi
     echo "== torch-free part on $("$venv/bin/python" --version)"
     # shellcheck disable=SC2086
-    "$venv/bin/python" -m pytest -n 2 --dist loadfile -m "not torch and not server and not slow" $folders
+    "$venv/bin/python" -m pytest -n 3 --dist loadfile -m "not torch and not server and not slow" $folders
 done
 [ "$found" -gt 0 ] || echo "== no other Python (3.12, 3.13) here: the torch-free part ran on $(python3 --version) only"
