@@ -44,6 +44,25 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(Gpu(uuid.strip(), name.strip()) for uuid, _, name in lines)
 
 
+@lru_cache(maxsize=1)
+def compute_capabilities() -> tuple[float, ...]:
+    """CUDA compute capability of each GPU that `visible_gpus` lists; empty where nvidia-smi does not tell it."""
+    try:
+        reply = subprocess.run(
+            ["nvidia-smi", "--query-gpu=uuid,compute_cap", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        found = {
+            uuid.strip(): float(value) for uuid, _, value in (line.partition(",") for line in reply.stdout.splitlines())
+        }
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ()
+    return tuple(found.get(gpu.uuid, 0.0) for gpu in visible_gpus())
+
+
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
     """The GPUs that CUDA shows to a process with this `environment`, in the order of CUDA_VISIBLE_DEVICES.
 

@@ -159,7 +159,10 @@ class BaseModelConfig(ConfigSection):
         description="coral-tiny (embedded), smollm2 (after coral model fetch smollm2), rehearsal (no model: exercises an installation), a directory, or a Hugging Face name.",
     )
     revision: Revision | None = Field(None, description="Commit, tag or branch on the hub; resolved once to a commit.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the frozen weights.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Type of the frozen weights; auto: bfloat16 where the lane's device multiplies it in hardware, else float32.",
+    )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]{1,3})?|auto)$", description="cpu, cuda, cuda:N, or auto.")
     quantization: Literal["none", "nf4"] = Field(
         "none",

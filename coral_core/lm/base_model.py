@@ -11,10 +11,11 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from coral_core.config.cache_folder import cache_folder
 from coral_core.config.tree import BaseModelConfig
-from coral_core.devices import visible_gpus
+from coral_core.devices import compute_capabilities, visible_gpus
 from coral_core.errors import BaseModelError
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.architecture import Architecture, Implementation, describe
@@ -32,6 +33,10 @@ SMOLLM2_NAME = "smollm2"
 REHEARSAL = "rehearsal"
 REHEARSAL_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 HUB_SECONDS = 15.0
+Dtype = Literal["float32", "bfloat16", "float16"]
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+AMPERE = 8.0
+"""Compute capability from which on GPUs multiply bfloat16."""
 
 
 def is_rehearsal(config: BaseModelConfig) -> bool:
@@ -278,7 +283,7 @@ def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
     )  # sdpa is left out: it was once the only one, and digests must not change
     if config.quantization != "none":
         kind += f"; {config.quantization} bitsandbytes {_installed_version('bitsandbytes')}"
-    return f"{model}; {config.dtype}; torch {_installed_version('torch')}; 1 thread; engine {ENGINE_VERSION}{kind}"
+    return f"{model}; {resolve_dtype(config)}; torch {_installed_version('torch')}; 1 thread; engine {ENGINE_VERSION}{kind}"
 
 
 def _installed_version(package: str) -> str:
@@ -294,6 +299,36 @@ def resolve_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if visible_gpus() else "cpu"
+
+
+def resolve_dtype(config: BaseModelConfig) -> Dtype:
+    """``auto`` becomes bfloat16 on a device that multiplies it in hardware, else float32; other types stay.
+
+    Those devices are CPUs with AVX512-BF16, AMX-BF16 or Arm's bf16, and GPUs from compute capability 8.0 (Ampere) on.
+
+    Args:
+        config: Gives dtype and device; for auto the device must be on this machine.
+    """
+    if config.dtype != "auto":
+        return config.dtype
+    device = resolve_device(config.device)
+    if device.startswith("cuda"):
+        found = compute_capabilities()
+        index = int(device.partition(":")[2] or 0)
+        has_bfloat16 = index < len(found) and found[index] >= AMPERE
+    else:
+        has_bfloat16 = not _cpu_flags().isdisjoint(BFLOAT16_FLAGS)
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+@lru_cache(maxsize=1)
+def _cpu_flags() -> frozenset[str]:
+    """Features of the processor as the kernel names them; empty where it does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
 
 
 def _gpu_name(device: str) -> str:

@@ -13,7 +13,7 @@ from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, Infeasible
 from coral_core.jobs.jobs import BaseModelIdentity
 from coral_core.lm.architecture import EXPERTS, end_tokens, positions
-from coral_core.lm.base_model import find, local_path, resolve_device
+from coral_core.lm.base_model import find, local_path, resolve_device, resolve_dtype
 from coral_core.lm.base_state import BaseState
 from coral_core.lm.decoding import Shapes
 from coral_core.lm.encoding import encode_pair, encode_prompt
@@ -185,7 +185,7 @@ def _loaded(config: BaseModelConfig, content_id: str, attention: str, device: to
         model, loading_info = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision,
-            dtype=getattr(torch, config.dtype),
+            dtype=getattr(torch, resolve_dtype(config)),
             attn_implementation=attention,
             device_map={"": device},
             use_safetensors=True,
@@ -221,7 +221,9 @@ def _quantised(config: BaseModelConfig) -> dict[str, Any]:
     if config.quantization == "none":
         return {}
     settings = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=config.quantization, bnb_4bit_compute_dtype=getattr(torch, config.dtype)
+        load_in_4bit=True,
+        bnb_4bit_quant_type=config.quantization,
+        bnb_4bit_compute_dtype=getattr(torch, resolve_dtype(config)),
     )
     return {"quantization_config": settings}
 

@@ -15,7 +15,7 @@ from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.jobs.jobs import QueueName
 from coral_core.lm.architecture import LAYERS, Architecture, describe
-from coral_core.lm.base_model import implementation, is_rehearsal
+from coral_core.lm.base_model import implementation, is_rehearsal, resolve_dtype
 from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.model_check import PAD_MULTIPLE, model_folder, seen
 from coral_core.lm.model_files import FLOATS, ModelFolder, read_folder
@@ -198,9 +198,9 @@ def _job(config: RunConfig, queue: QueueName, size: ModelSize, parts: dict[str, 
     weights = _base_weights(config, size)
     if config.base_model.device == "cpu":
         # a file of another type is read beside the converted weights, and given back after the load
-        read = 0 if size.file_item == ITEM[config.base_model.dtype] else size.file_bytes
+        read = 0 if size.file_item == item_bytes(config) else size.file_bytes
         return JobMemory(queue, {}, {"process": PROCESS, "weights": weights} | _above(parts, read), genes)
-    streamed = STREAMED * size.largest * max(size.file_item, ITEM[config.base_model.dtype])
+    streamed = STREAMED * size.largest * max(size.file_item, item_bytes(config))
     return JobMemory(
         queue,
         {"CUDA context": CUDA_CONTEXT, "weights": weights} | parts,
@@ -209,9 +209,17 @@ def _job(config: RunConfig, queue: QueueName, size: ModelSize, parts: dict[str, 
     )
 
 
+def item_bytes(config: RunConfig) -> int:
+    """Bytes of one number of the base model; for dtype auto on GPUs those of bfloat16, since planned pools have such GPUs."""
+    base = config.base_model
+    if base.dtype == "auto" and base.device != "cpu":
+        return ITEM["bfloat16"]
+    return ITEM[resolve_dtype(base)]
+
+
 def _base_weights(config: RunConfig, size: ModelSize) -> int:
     """Bytes of the base model's weights; linear layers of a 4-bit base have a scale per 64 numbers."""
-    item = ITEM[config.base_model.dtype]
+    item = item_bytes(config)
     if config.base_model.quantization == "none":
         return size.parameters * item
     linear = sum(each.inputs * each.outputs * each.copies for each in size.linears.values())
@@ -234,7 +242,7 @@ def _training(
     eager: bool,
 ) -> dict[str, int]:
     """Bytes of a training above the weights: adapter with gradients and Adam's two moments, saved activations, logits."""
-    item = ITEM[config.base_model.dtype]
+    item = item_bytes(config)
     recipe = config.training
     rows = min(recipe.micro_batch or recipe.batch_size, recipe.batch_size)
     length = lengths.pair + -lengths.pair % PAD_MULTIPLE
@@ -298,7 +306,7 @@ def _saved(size: ModelSize, modules: list[str], rank: int, adapter: str, dropout
 
 def _evaluation(config: RunConfig, size: ModelSize, merged: int, lengths: Lengths, eager: bool) -> dict[str, int]:
     """Bytes of an evaluation above the weights: merged copies, key-value cache, prefill and logits."""
-    item = ITEM[config.base_model.dtype]
+    item = item_bytes(config)
     rows, limit = config.generation.batch_size, config.genes.light.token_limit.high
     length = config.generation.prompt_length
     cache = 2 * size.layers * size.cache_width * item * rows * (length + limit)

@@ -6,12 +6,12 @@ and therefore texts differ from the run's. Not covered: other devices, on which 
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from coral_core.config.tree import BaseModelConfig
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.lm.architecture import HEAD, table
-from coral_core.lm.base_model import TINY_NAME
+from coral_core.lm.base_model import TINY_NAME, Dtype
 from coral_core.prompting.templates import PromptTemplate
 
 EXAMPLE = "def largest(a, b):\n    return a if a < b else b"
@@ -29,6 +29,8 @@ class Base(NamedTuple):
     """Commit on the hub, or hash of the model's files."""
     attention: str
     """`attn_implementation` of transformers: sdpa or eager."""
+    dtype: str
+    """Type of the weights, as torch names it."""
 
 
 def base_of(name: str, content_id: str, numerics_class: str) -> Base:
@@ -37,11 +39,12 @@ def base_of(name: str, content_id: str, numerics_class: str) -> Base:
     Args:
         name: The name in the adapter's own configuration: an absolute path, a name on the hub, or coral-tiny.
         content_id: The run's content id of the base model; for a model on the hub it is the commit.
-        numerics_class: The run's numerics class; it names the attention implementation if that is not sdpa.
+        numerics_class: The run's numerics class; it names the dtype, and the attention implementation if that is not sdpa.
     """
     is_hub = name != TINY_NAME and not Path(name).is_absolute()
     attention = "eager" if "eager attention" in numerics_class else "sdpa"
-    return Base(name, content_id if is_hub else None, content_id, attention)
+    dtype = next((part for part in numerics_class.split("; ") if part in get_args(Dtype)), "float32")
+    return Base(name, content_id if is_hub else None, content_id, attention, dtype)
 
 
 def loading_code(
@@ -56,7 +59,7 @@ def loading_code(
 
     Args:
         base: The base model.
-        config: The run's section `base_model`: dtype.
+        config: The run's section `base_model`: quantization.
         prompt: The run's prompt template.
         heavy: Heavy genes of the adapter.
         light: Light genes: the decoding that the code repeats.
@@ -80,9 +83,9 @@ def loading_code(
         "",
         f"base = {'str(TINY)' if tiny else repr(base.name)}",
         f"tokenizer = AutoTokenizer.from_pretrained(base{revision})",
-        *_quantised(config),
+        *_quantised(config, base.dtype),
         "model = AutoModelForCausalLM.from_pretrained(",
-        f'    base{revision}, dtype=torch.{config.dtype}, attn_implementation="{base.attention}"' + (", quantization_config=quantised" if quantised else ""),
+        f'    base{revision}, dtype=torch.{base.dtype}, attn_implementation="{base.attention}"' + (", quantization_config=quantised" if quantised else ""),
         ")",
         *_unpacked(quantised),
         "named = (tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id)",
@@ -136,12 +139,12 @@ def generation_settings(light: LightGenes) -> dict[str, object]:
     return settings
 
 
-def _quantised(config: BaseModelConfig) -> list[str]:
+def _quantised(config: BaseModelConfig, dtype: str) -> list[str]:
     """Code that loads the base in 4 bits, where the run did. Merging into them would change what the adapter does."""
     if config.quantization == "none":
         return []
     return [
-        f'quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="{config.quantization}", bnb_4bit_compute_dtype=torch.{config.dtype})'
+        f'quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="{config.quantization}", bnb_4bit_compute_dtype=torch.{dtype})'
     ]
 
 

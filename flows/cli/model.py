@@ -8,7 +8,8 @@ from cyclopts import Parameter
 
 from coral_core.config import RunConfig
 from coral_core.errors import BaseModelError
-from coral_core.lm.base_model import is_rehearsal, resolve_device
+from coral_core.lm.base_model import is_rehearsal, resolve_device, resolve_dtype
+from coral_core.lm.memory_plan import ITEM
 from flows.cli.config import configured
 from flows.cli.markup import echo, print_json, table, words
 from flows.cli.places import AsJson, Overrides, size
@@ -21,7 +22,6 @@ SMALL = (
     "genes.heavy.target_modules=[default]", "genes.heavy.rank=[8]", "search.strategy=random",
 )  # fmt: skip
 """What a trial uses where no configuration is given: built-in problems, and the default LoRA alone."""
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def fetch(
@@ -142,7 +142,7 @@ def _refuse_without_memory(settings: RunConfig, parameters: int) -> None:
     base = settings.base_model
     if resolve_device(base.device) != "cpu":
         return
-    needed = parameters * DTYPE_BYTES[base.dtype]
+    needed = parameters * ITEM[resolve_dtype(base)]
     free = _free_memory()
     if free is not None and needed > free:
         raise BaseModelError(

@@ -16,7 +16,17 @@ from coral_core.errors import ConfigError
 from coral_core.evolution.preflight import check
 from coral_core.jobs.jobs import QueueName
 from coral_core.lm.base_model import is_rehearsal
-from coral_core.lm.memory_plan import GB, ITEM, JobMemory, ModelSize, Room, model_size, plan_memory, room_of, too_large
+from coral_core.lm.memory_plan import (
+    GB,
+    JobMemory,
+    ModelSize,
+    Room,
+    item_bytes,
+    model_size,
+    plan_memory,
+    room_of,
+    too_large,
+)
 from coral_core.lm.model_check import model_folder
 from coral_core.lm.model_files import read_folder
 from coral_core.runs.job_count import plan_jobs
@@ -166,14 +176,9 @@ def _estimated(config: RunConfig, size: ModelSize, queue: QueueName) -> tuple[fl
         )
     rows, limit = config.generation.batch_size, config.genes.light.token_limit.high
     batches = -(-_problems(config) // rows)
-    weights = size.parameters * ITEM[config.base_model.dtype]
+    weights = size.parameters * item_bytes(config)
     cache = (
-        2
-        * size.layers
-        * size.cache_width
-        * ITEM[config.base_model.dtype]
-        * rows
-        * (config.generation.prompt_length + limit / 2)
+        2 * size.layers * size.cache_width * item_bytes(config) * rows * (config.generation.prompt_length + limit / 2)
     )
     reading = batches * limit * (weights + cache) / (device.bandwidth * BANDWIDTH_SHARE)
     prefill = 2 * size.parameters * batches * rows * config.generation.prompt_length / operations
