@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,18 @@ def limit(seconds: float) -> str:
 
 
 def lines_until(process: "subprocess.Popen[str]", word: str) -> list[str]:
+    """Lines of a run up to the first one with `word`. A run that does not print it within five minutes is ended."""
     lines: list[str] = []
     assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if word in line:
-            return lines
+    end = threading.Timer(300, process.kill)
+    end.start()
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if word in line:
+                return lines
+    finally:
+        end.cancel()
     raise AssertionError("".join(lines))
 
 
@@ -132,7 +139,8 @@ def test_the_day_turns(coral: Coral, tmp_path: Path) -> None:
     )
     coral.environment["PYTHONPATH"] = f"{tmp_path}:{coral.environment.get('PYTHONPATH', '')}"
     run = coral.start(base_model__name="rehearsal:train=2,evaluate=0.5", budget__day__gpu_hours=limit(12))
-    lines_until(run, "paused: the limit of the day")
+    # of the evolution itself: the board prints its own line, and may do so before the evolution has noticed
+    lines_until(run, "WARNING: paused: the limit of the day")
     mark.touch()
     lines_until(run, "the budget has room again")
     run.terminate()
