@@ -48,6 +48,13 @@ def plain(
 
     Not merged in float32; in half precision merged, as the engine has it, since rounding differs otherwise.
     """
+    return tuple((text,) for text, _ in plain_with_margins(folder, adapter, dtype, prompts, tokens, **loading))
+
+
+def plain_with_margins(
+    folder: Path, adapter: Path, dtype: str, prompts: Any, tokens: int, **loading: Any
+) -> list[tuple[str, float]]:
+    """As `plain`, each text with its narrowest choice: the logit of the best token over the second, in standard deviations."""
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
     base = AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype), **loading)
     for part in base.modules():
@@ -55,17 +62,27 @@ def plain(
     model: Any = PeftModel.from_pretrained(base, str(adapter)).eval()
     if dtype != "float32":
         model = model.merge_and_unload()
-    texts = []
+    found = []
     for _, text in prompts:
         ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer.encode(text, add_special_tokens=False)]])
         with torch.inference_mode():
             out = model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=tokens,
+                do_sample=False,
+                return_dict_in_generate=True,
+                output_logits=True,
             )
-        texts.append(
-            (tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False),)
+        written = out.sequences[0, ids.shape[1] :]
+        best = [logits[0].float().topk(2).values for logits in out.logits]
+        margins = [
+            float((two[0] - two[1]) / logits[0].float().std()) for two, logits in zip(best, out.logits, strict=True)
+        ]
+        found.append(
+            (tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False), min(margins))
         )
-    return tuple(texts)
+    return found
 
 
 @pytest.mark.parametrize(("name", "modules", "adapter"), CASES)
