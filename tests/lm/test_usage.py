@@ -127,8 +127,8 @@ def test_a_relative_name_is_whole_in_adapter_and_card(tmp_path: Path, monkeypatc
 
 
 def test_a_hub_model_is_named_by_its_commit() -> None:
-    base = base_of("owner/model", "0123abc", "x; eager attention")
-    assert base == ("owner/model", "0123abc", "0123abc", "eager")
+    base = base_of("owner/model", "0123abc", "x; bfloat16; eager attention")
+    assert base == ("owner/model", "0123abc", "0123abc", "eager", "bfloat16")
     code = loading_code(base, BaseModelConfig(name="owner/model"), INSTRUCT, DEFAULT_LORA, GREEDY)
-    assert "revision='0123abc'" in code and 'attn_implementation="eager"' in code
+    assert "revision='0123abc'" in code and 'dtype=torch.bfloat16, attn_implementation="eager"' in code
     compile(code, "card", "exec")
