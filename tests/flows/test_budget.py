@@ -93,7 +93,7 @@ def test_at_the_limit_it_pauses_and_goes_on_with_a_raised_one(coral: Coral, fini
 
 @pytest.mark.slow(reason="two runs at the pace of a real engine; tests/ledger holds the sums")
 def test_a_kill_forgets_nothing_that_was_spent(coral: Coral) -> None:
-    settings = {"base_model__name": SLOW, "budget__evolution__gpu_hours": limit(15), "budget__price__training": "3600"}
+    settings = {"base_model__name": SLOW, "budget__evolution__gpu_hours": limit(10), "budget__price__training": "3600"}
     run = coral.start(**settings)
     until(lambda: list(coral.runs.glob("*/timings.jsonl")) and len(coral.done()) >= 2)
     run.kill()
@@ -102,7 +102,7 @@ def test_a_kill_forgets_nothing_that_was_spent(coral: Coral) -> None:
     assert before > 0.5
     again = coral.start(**settings)
     lines_until(again, "paused: the limit of the evolution")
-    assert before <= spent(coral) <= 15 + FLYING
+    assert before <= spent(coral) <= 10 + FLYING
     again.terminate()
     again.communicate(timeout=200)
     store = Store(coral.runs / "store")
