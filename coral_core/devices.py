@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _EVERY = ("", "all", "void", "none")
 
 
@@ -30,37 +31,30 @@ class Gpu(NamedTuple):
 @lru_cache(maxsize=1)
 def gpus() -> tuple[Gpu, ...]:
     """All GPUs of this machine or container; empty if nvidia-smi is missing or does not answer within 30 seconds."""
+    return tuple(Gpu(uuid, name) for uuid, name in _by_uuid("name").items())
+
+
+@lru_cache(maxsize=1)
+def compute_capabilities() -> tuple[float, ...]:
+    """CUDA compute capability of each GPU that `visible_gpus` lists; 0.0 where nvidia-smi does not tell it."""
+    found = _by_uuid("compute_cap")
+    return tuple(float(value) if _NUMBER.fullmatch(value := found.get(gpu.uuid, "")) else 0.0 for gpu in visible_gpus())
+
+
+def _by_uuid(field: str) -> dict[str, str]:
+    """UUID of each GPU -> its `field`, as nvidia-smi names it; empty where nvidia-smi does not answer."""
     try:
         reply = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"],
+            ["nvidia-smi", f"--query-gpu=uuid,{field}", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=30,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return ()
+        return {}
     lines = (line.partition(",") for line in reply.stdout.splitlines() if "," in line)
-    return tuple(Gpu(uuid.strip(), name.strip()) for uuid, _, name in lines)
-
-
-@lru_cache(maxsize=1)
-def compute_capabilities() -> tuple[float, ...]:
-    """CUDA compute capability of each GPU that `visible_gpus` lists; empty where nvidia-smi does not tell it."""
-    try:
-        reply = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid,compute_cap", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-        found = {
-            uuid.strip(): float(value) for uuid, _, value in (line.partition(",") for line in reply.stdout.splitlines())
-        }
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return ()
-    return tuple(found.get(gpu.uuid, 0.0) for gpu in visible_gpus())
+    return {uuid.strip(): value.strip() for uuid, _, value in lines}
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
