@@ -28,7 +28,7 @@ smollm2: env ## fetch SmolLM2-135M-Instruct (93 MB or more) into the user's cach
 	@$(BIN)/python -c 'import gguf' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[smollm2]'
 	@$(BIN)/coral model fetch smollm2
 
-real: smollm2 ## a search on that real model to its report: 1 to 2 hours on 2 cores
+real: smollm2 ## a search on that real model to its report: some hours on 2 cores
 	@$(BIN)/coral evolve configs/smollm2.yaml
 
 test: env ## the fast and the telling tests (ONLY=file, folder or option to choose); four files at a time
