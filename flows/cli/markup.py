@@ -6,6 +6,7 @@ markup. Since rich parses `[...]` in a string as markup, such text goes through 
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from textwrap import wrap
 
 from pydantic_core import to_jsonable_python
 from rich.console import Console, RenderableType
@@ -85,10 +86,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], strong: str 
     gap = 1 if len(columns) > MANY_COLUMNS else 2
     shown = Table(title=words(title) if title else None, title_justify="left", title_style="bold",
                   box=None, pad_edge=False, collapse_padding=True, padding=(0, gap), header_style="dim")  # fmt: skip
-    for name in columns:
+    rows = list(rows)
+    for place, name in enumerate(columns):
         text, wraps = name.startswith("<"), name.startswith("<<")
-        # cells of numbers do not wrap, so a heading of several lines keeps their column narrow
-        heading = name.lstrip("<") if text else name.replace(" ", "\n")
+        # cells of numbers do not wrap: a heading takes several lines rather than widening their column
+        widest = max([*(len(str(row[place])) for row in rows), *map(len, name.split()), 1])
+        heading = name.lstrip("<") if text else "\n".join(wrap(name, widest, break_on_hyphens=False))
         shown.add_column(heading, justify="left" if text else "right", no_wrap=not wraps, overflow="fold")
     for row in rows:
         cells = (cell if isinstance(cell, Text) else words("–" if cell is None else cell) for cell in row)
