@@ -85,7 +85,9 @@ def test_a_worker_that_was_killed_is_said_while_prefect_thinks_it_online(pools: 
         assert run.stdout is not None
         said = next((line for line in run.stdout if "coral-a100" in line and "jobs wait" in line), "")
         assert time.monotonic() - waiting < 20, "15 s, and some for a loaded machine"
-        assert "asked for work" in said and "coral doctor" in said
+        # on a loaded machine Prefect may have noticed by now, and the line says what it says
+        expected = ("asked for work", "coral doctor"), ("are silent", "prefect worker start")
+        assert any(all(part in said for part in parts) for parts in expected), said
     finally:
         up_again(pools)
     finish(run)
