@@ -18,6 +18,7 @@ from coral_core.errors import ConfigError, Infeasible
 from coral_core.jobs.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
 from coral_core.lm.adapters import lora_config
 from coral_core.lm.base_model import lasting_name, local_path
+from coral_core.lm.dora import use_factored_norms
 from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence, peak_memory_mb
 from coral_core.lm.requests import TrainingRequest
 
@@ -57,6 +58,7 @@ def train_adapter(base: LoadedModel, request: TrainingRequest) -> TrainedAdapter
     with memory_is_evidence("training"), base.kept():
         torch.manual_seed(job.seed())
         model = get_peft_model(base.model, lora_config(job.heavy))
+        use_factored_norms(model)
         if job.recipe.checkpointing:
             _checkpoint(base)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

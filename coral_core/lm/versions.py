@@ -1,7 +1,8 @@
 """Versions that enter digests; raise one when a change of its code changes results."""
 
-RECIPE_VERSION = "2"
-"""Adapter training: loop, optimiser, initialisation, batch order. "1" could train on state that a failed request had left in memory."""
+RECIPE_VERSION = "3"
+"""Adapter training: loop, optimiser, initialisation, batch order. "1" could train on state that a failed request had left in memory;
+"2" took the norms of DoRA from the whole adapted weight."""
 
 ENGINE_VERSION = "3"
 """Generation: sampling, shapes, merging; and what an engine does after a failed request. It is part of the numerics class and
