@@ -285,6 +285,10 @@ class GenerationConfig(ConfigSection):
     )
     samples: int = Field(1, ge=1, le=1000, description="Patches per problem when sampling (greedy always makes one).")
     prompt_length: int = Field(112, ge=8, le=32_768, description="Longest prompt in tokens; a longer one is refused.")
+    merge: bool = Field(
+        True,
+        description="Merge an adapter into copies of the weights that it touches. false computes it beside them: no copies, but more work per token. 4-bit models are never merged.",
+    )
 
 
 class TrainingLanes(ConfigSection):

@@ -239,6 +239,8 @@ class EvaluationJob(Frozen):
         judge = self.judge.model_dump(mode="json")
         del judge["workers"]
         samples = self.generation.samples if self.light.sampling else 1
+        # merged adapters have the digests from before the choice
+        unmerged = [] if self.generation.merge or self.training is None else ["unmerged"]
         return digest(
             {
                 "kind": "evaluation",
@@ -250,7 +252,7 @@ class EvaluationJob(Frozen):
                 "light": self.light.effective(),
                 "split": self.split,
                 "problems": self.problems_digest,
-                "shape": [self.generation.batch_size, self.generation.prompt_length],
+                "shape": [self.generation.batch_size, self.generation.prompt_length, *unmerged],
                 "samples": samples,
                 "judge": judge,
                 "versions": self.versions,

@@ -6,8 +6,7 @@ norms follow from tensors of rank r:
 
     |w_i + s b_i A|^2 = |w_i|^2 + 2 s (A w_i) . b_i + s^2 b_i (A A^T) b_i
 
-The modules, their parameters, and what is saved stay PEFT's; PEFT's own forward pass still runs everything that is not
-training. Source: DoRA (https://arxiv.org/abs/2402.09353), section 4.3: norms are constants in the backward pass.
+The modules, their parameters, and what is saved stay PEFT's. Source: DoRA (https://arxiv.org/abs/2402.09353), section 4.3: norms are constants in the backward pass.
 """
 
 from typing import Any
@@ -24,15 +23,16 @@ from torch.nn import Identity
 _ADAPTER = "default"
 
 
-def use_factored_norms(model: torch.nn.Module) -> None:
-    """Let every DoRA module of a PEFT model train by this forward pass.
+def use_factored_norms(model: torch.nn.Module, are_constant: bool = False) -> None:
+    """Let every DoRA module of a PEFT model compute by this forward pass.
 
     Args:
         model: A model from `peft.get_peft_model`, changed in place; modules without DoRA are left as they are.
+        are_constant: Whether the adapter stays as it is from now on, so that its norms are computed once.
     """
     for module in model.modules():
         if isinstance(module, LoraLayer) and type(module.lora_variant.get(_ADAPTER)) is DoraLinearVariant:
-            module.lora_variant[_ADAPTER] = FactoredDora(module)
+            module.lora_variant[_ADAPTER] = FactoredDora(module, are_constant)
 
 
 class FactoredDora(DoraLinearVariant):  # type: ignore[misc]  # PEFT has no types here
@@ -40,9 +40,12 @@ class FactoredDora(DoraLinearVariant):  # type: ignore[misc]  # PEFT has no type
 
     Args:
         module: The module that PEFT has put around it.
+        is_constant: Whether its adapter does not change either.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, is_constant: bool = False) -> None:
+        self._is_constant = is_constant
+        self._scale: Tensor | None = None
         with torch.no_grad():
             weight = transpose(dequantize_module_weight(module.get_base_layer()), module.fan_in_fan_out)
             self._squares = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square_()
@@ -60,7 +63,10 @@ class FactoredDora(DoraLinearVariant):  # type: ignore[misc]  # PEFT has no type
         layer: DoraLinearLayer = module.lora_magnitude_vector[active_adapter]
         base, scaling = module.get_base_layer(), module.scaling[active_adapter]
         dropout = module.lora_dropout[active_adapter]
-        scale: Tensor = layer.weight / self._norms(base, a.detach(), b.detach(), scaling)
+        scale = self._scale
+        if scale is None:
+            scale = layer.weight / self._norms(base, a.detach(), b.detach(), scaling)
+            self._scale = scale if self._is_constant else None
         if isinstance(dropout, Identity) or not module.training:
             update = _update(x, a, b, scaling)
             if base.bias is None:

@@ -50,7 +50,7 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
     writing = _Writing(base, request, prompts, done)
     with memory_is_evidence("generation"), torch.inference_mode(), _finite(base, request):
         shapes = _shapes(base, shape.batch_size, shape.prompt_length + light.token_limit) if prompts else None
-        with base.merged(request.adapter) as model:
+        with base.adapted(request.adapter, shape.merge) as model:
             if shapes is None:
                 writing.by_batches(Padded(model, base.pad, shape.batch_size, shape.prompt_length))
             else:

@@ -146,19 +146,20 @@ class LoadedModel:
                 self.state.restore()
 
     @contextlib.contextmanager
-    def merged(self, adapter: AdapterFolder | None) -> Iterator[Any]:
-        """The model with `adapter` merged into copies of its weights; of a quantised model, with the adapter beside them.
-
-        Merging into 4-bit weights would round the sum to 4 bits, which changes what the adapter does.
+    def adapted(self, adapter: AdapterFolder | None, merge: bool = True) -> Iterator[Any]:
+        """The model with `adapter`, for generation.
 
         Args:
             adapter: The adapter; None gives the bare base model.
+            merge: Merge it into copies of the weights; otherwise, and on a quantised model, it is computed beside them. Merging
+                into 4-bit weights would round the sum to 4 bits, which changes what the adapter does.
 
         Raises:
             AdapterError: the adapter does not load exactly.
             Infeasible: the model lacks a module that the adapter targets.
         """
         from coral_core.lm.adapters import attach, private_copies
+        from coral_core.lm.dora import use_factored_norms
 
         with self.kept():
             if adapter is None:
@@ -166,7 +167,8 @@ class LoadedModel:
                 return
             self.check_modules(adapter.heavy.target_modules)
             adapted = attach(self.model, adapter)
-            if self.config.quantization != "none":
+            if not merge or self.config.quantization != "none":
+                use_factored_norms(adapted, are_constant=True)
                 yield adapted
                 return
             private_copies(adapted)

@@ -7,7 +7,7 @@ recurrent layers, which are counted as ordinary linear layers; memory that other
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,8 +185,15 @@ def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None 
     _, training, genes = max(heaviest, key=lambda each: each[0], default=(0, {}, ""))
     sets = [resolve(name, base) for name in config.genes.heavy.target_modules] if base else []
     sets += [heavy.target_modules for heavy in tuned.values()]
-    merged = max((_weights(size, modules) for modules in sets), default=0)
-    evaluation = _evaluation(config, size, merged, found, eager)
+    if config.generation.merge and config.base_model.quantization == "none":
+        merged = max((_weights(size, modules) for modules in sets), default=0)
+        one = max((each.inputs * each.outputs for each in size.linears.values()), default=0)
+        adapter_parts = {"merged weights": merged * item_bytes(config) + 3 * one * 4}
+    else:
+        rank = max(config.genes.heavy.rank)
+        kind = "dora" if "dora" in config.genes.heavy.adapter else "lora"
+        adapter_parts = {"adapter": max((_adapter(size, modules, rank, kind) * 4 for modules in sets), default=0)}
+    evaluation = adapter_parts | _evaluation(config, size, eager)
     return (
         _job(config, "training", size, training, genes),
         _job(config, "evaluation", size, evaluation, "the largest set of modules"),
@@ -253,22 +260,12 @@ def _training(
     saved = size.layers * per_layer * tokens
     if recipe.checkpointing:
         saved = size.layers * size.hidden * item * tokens + per_layer * tokens
-    trained = sum(
-        (each.inputs + each.outputs + (each.outputs / rank if adapter == "dora" else 0)) * each.copies * rank
-        for name, each in size.linears.items()
-        if name in modules
-    )
     widest = max((each.outputs for each in size.linears.values()), default=size.hidden)
     passing = 6 * widest * 4 * tokens  # gradients on their way through one layer
-    if adapter == "dora":  # the matrix that the norm is taken of, its update, and the unit matrix that makes it
-        passing += (
-            max((3 * e.inputs * e.outputs + e.inputs**2 for n, e in size.linears.items() if n in modules), default=0)
-            * 4
-        )
     answers = rows * lengths.answer
     heap = HEAP if config.base_model.device == "cpu" else 1.0
     return {
-        "adapter, gradients, Adam": int(trained * 4 * 4),
+        "adapter, gradients, Adam": _adapter(size, modules, rank, adapter) * 4 * 4,
         "activations": int((saved + passing) * heap),
         "logits": int(answers * size.vocabulary * (16 if item == 4 else 18) * heap),
     }
@@ -294,8 +291,8 @@ def _saved(size: ModelSize, modules: list[str], rank: int, adapter: str, dropout
             dropout
         ):  # each module gets inputs of its own, and the mask is kept: as bytes on a GPU, as numbers on the CPU
             total += each.inputs * per_layer * (item + 4 if item == 4 else 1)
-        if adapter == "dora":  # the outputs of base and adapter, for the gradient of the magnitudes
-            total += each.outputs * per_layer * (item + 4)
+        if adapter == "dora":  # the sum of the outputs of base and adapter, for the gradient of the magnitudes
+            total += each.outputs * per_layer * 4
     total += sum(width for width, _ in inputs) * item
     total += size.query_width * item  # the output of attention
     total += max((each.outputs for each in size.linears.values()), default=0) * item  # the gate after its activation
@@ -304,8 +301,8 @@ def _saved(size: ModelSize, modules: list[str], rank: int, adapter: str, dropout
     return total
 
 
-def _evaluation(config: RunConfig, size: ModelSize, merged: int, lengths: Lengths, eager: bool) -> dict[str, int]:
-    """Bytes of an evaluation above the weights: merged copies, key-value cache, prefill and logits."""
+def _evaluation(config: RunConfig, size: ModelSize, eager: bool) -> dict[str, int]:
+    """Bytes of an evaluation above weights and adapter: key-value cache, prefill and logits."""
     item = item_bytes(config)
     rows, limit = config.generation.batch_size, config.genes.light.token_limit.high
     length = config.generation.prompt_length
@@ -316,13 +313,19 @@ def _evaluation(config: RunConfig, size: ModelSize, merged: int, lengths: Length
         prefill += rows * size.heads * length * length * (4 + item)
     sampled = 40 if True in config.genes.light.sampling else 0  # sorting in float64
     return {
-        "merged weights": 0
-        if config.base_model.quantization != "none"
-        else merged * item + 3 * max((e.inputs * e.outputs for e in size.linears.values()), default=0) * 4,
         "key-value cache": int(cache * (1 + 2 / size.layers)),
         "prefill": prefill,
         "logits": rows * size.vocabulary * (item + 13 + sampled),
     }
+
+
+def _adapter(size: ModelSize, modules: Collection[str], rank: int, adapter: str) -> int:
+    """Parameters of an adapter on `modules`."""
+    return sum(
+        ((each.inputs + each.outputs) * rank + (each.outputs if adapter == "dora" else 0)) * each.copies
+        for name, each in size.linears.items()
+        if name in modules
+    )
 
 
 def _weights(size: ModelSize, modules: tuple[str, ...]) -> int:
@@ -431,6 +434,8 @@ def _changes(config: RunConfig, queue: QueueName) -> Iterator[list[tuple[str, Ru
             (f"generation.batch_size: {n}", with_("generation", batch_size=n))
             for n in halves(config.generation.batch_size)
         ]
+        if config.generation.merge:
+            yield [("generation.merge: false", with_("generation", merge=False))]
     if config.base_model.dtype == "float32":
         yield [("base_model.dtype: bfloat16", with_("base_model", dtype="bfloat16"))]
     if config.infra.executor == "local" and config.infra.local_lanes != 1:

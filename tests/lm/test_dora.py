@@ -85,6 +85,16 @@ def test_nothing_else_is_changed() -> None:
     assert not lora.base_model.model.part.lora_variant, "plain LoRA stays PEFT's"
 
 
+def test_norms_of_a_constant_adapter_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted("bias", torch.float32, 0.1).eval()
+    x = torch.randn(3, 5, 16)
+    expected = model(x)
+    use_factored_norms(model, are_constant=True)
+    torch.testing.assert_close(model(x), expected)
+    monkeypatch.setattr(FactoredDora, "_norms", lambda *_: pytest.fail("computed again"))
+    torch.testing.assert_close(model(x), expected)
+
+
 def test_the_variant_replaced_is_the_one_that_peft_uses() -> None:
     """A PEFT that organises DoRA otherwise would leave the forward pass slow without a word."""
     model = adapted("plain", torch.float32, 0.0)

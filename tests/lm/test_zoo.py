@@ -51,8 +51,9 @@ def check(folder: Path, name: str, tmp_path: Path, adapters: Iterable[dict[str, 
     dtype = DTYPES.get(name, "float32")
     backend = TorchBackend(BaseModelConfig.model_validate({"name": str(folder), "dtype": dtype}))
 
-    def texts(adapter: Path | None, heavy: Any = None) -> Any:
-        return backend.generate(writing(adapter, heavy, LIGHT, PROMPTS, shape=SHAPE)).completions
+    def texts(adapter: Path | None, heavy: Any = None, merge: bool = True) -> Any:
+        shape = SHAPE.model_copy(update={"merge": merge})
+        return backend.generate(writing(adapter, heavy, LIGHT, PROMPTS, shape=shape)).completions
 
     bare = texts(None)
     for number, chosen in enumerate(adapters):
@@ -62,11 +63,12 @@ def check(folder: Path, name: str, tmp_path: Path, adapters: Iterable[dict[str, 
         adapter = tmp_path / str(number)
         adapter.mkdir()
         backend.train(training(job(backend, folder, heavy), PAIRS, adapter))
-        found = texts(adapter, heavy)
         expected = plain_with_margins(folder, adapter, dtype, PROMPTS, LIGHT.token_limit)
-        differ = [margin for (text,), (plainly, margin) in zip(found, expected, strict=True) if text != plainly]
-        assert found != bare and all(margin < TIES[dtype] for margin in differ), (chosen, differ)
-        assert len(differ) < len(PROMPTS) / 2, chosen
+        for merge in (True, False):
+            found = texts(adapter, heavy, merge)
+            differ = [margin for (text,), (plainly, margin) in zip(found, expected, strict=True) if text != plainly]
+            assert found != bare and all(margin < TIES[dtype] for margin in differ), (chosen, merge, differ)
+            assert len(differ) < len(PROMPTS) / 2, (chosen, merge)
         engine, card = engine_and_card(backend, adapter, heavy, LIGHT)
         if card != engine:
             prompt = resolve_prompt(backend.loaded.config, backend.identity.chat).prompt(EXAMPLE)
