@@ -1,5 +1,6 @@
 """Options that several commands share, and the paths of a run's store and folder."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,19 +38,33 @@ def store_of(folder: RunFolder) -> Store:
 def with_absolute_folders(folder: RunFolder, config: RunConfig, given: set[str]) -> RunConfig:
     """A copy of the configuration of a resumed run, with absolute paths of runs and store.
 
-    Relative paths are resolved against the folder where the run was started.
+    Relative paths are resolved against the folder where the run was started; those that the user has just set, against the
+    working directory.
 
     Args:
         folder: The run.
         config: Its configuration.
-        given: Keys that the user has just set (`runs`, `store`, `store.path`); their paths stay as they are.
+        given: Keys that the user has just set (`runs`, `store`, `store.path`).
     """
-    if _is_relative(config.runs) and not given & {"runs"}:
-        config = config.model_copy(update={"runs": str(_runs_of(folder))})
-    if _is_relative(config.store.path) and not given & {"store", "store.path"}:
-        store = config.store.model_copy(update={"path": str(store_of(folder).root)})
-        config = config.model_copy(update={"store": store})
+    if _is_relative(config.runs):
+        runs = Path(config.runs).expanduser().absolute() if "runs" in given else _runs_of(folder)
+        config = config.model_copy(update={"runs": str(runs)})
+    if _is_relative(config.store.path):
+        was_set = given & {"store", "store.path"}
+        path = Path(config.store.path).expanduser().absolute() if was_set else store_of(folder).root.absolute()
+        config = config.model_copy(update={"store": config.store.model_copy(update={"path": str(path)})})
     return config
+
+
+def enter_start_folder(folder: RunFolder) -> None:
+    """Make the folder where a run was started the working directory, if it is known and there.
+
+    The other paths of a configuration (problems, a base model, a prompt template) are relative to it, and must stay as they
+    are written: they are part of the run's identity.
+    """
+    start = _started_in(folder, folder.config())
+    if start is not None and start.is_dir():
+        os.chdir(start)
 
 
 def _started_in(folder: RunFolder, config: RunConfig) -> Path | None:

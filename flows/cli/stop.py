@@ -15,7 +15,7 @@ from coral_core.ledger import Ledger
 from coral_core.queue.queue import both_queues
 from coral_core.runs.run_folder import RunFolder, find_run, identify_run
 from flows.cli.markup import marked, words
-from flows.cli.places import Runs, store_of, with_absolute_folders
+from flows.cli.places import Runs, enter_start_folder, store_of, with_absolute_folders
 
 console = Console(highlight=False)
 
@@ -96,7 +96,9 @@ def resume(
     from flows.cli.evolve import run_it
 
     config = with_absolute_folders(folder, config, {item.partition("=")[0].strip() for item in overrides})
-    run_it(config, folder.path / "config.yaml", identity.edition, [*facts.set, *overrides], port)
+    file = folder.path.absolute() / "config.yaml"
+    enter_start_folder(folder)
+    run_it(config, file, identity.edition, [*facts.set, *overrides], port)
 
 
 def _refuse_other_settings(folder: RunFolder, overrides: list[str]) -> None:

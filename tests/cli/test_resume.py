@@ -71,9 +71,10 @@ def test_a_run_goes_on_where_it_was_started(elsewhere: tuple[RunFolder, list[Run
     resume(folder.run_id if named == "id" else "../first/runs/" + folder.run_id, **where)
     assert ran[0].runs == str(folder.path.parent) and ran[0].store.path == str(folder.path.parent / "store")
     assert store_of(folder).root == folder.path.parent / "store"  # not the one that lies here
+    assert Path.cwd() == folder.path.parent.parent, "problems, models and templates are named from there"
 
 
 def test_a_place_that_is_given_is_meant_from_here(elsewhere: tuple[RunFolder, list[RunConfig]], tmp_path: Path) -> None:
     folder, ran = elsewhere
     resume(str(folder.path), set_=["store.path=big/store"])
-    assert ran[0].runs == str(folder.path.parent) and ran[0].store.path == "big/store"
+    assert ran[0].runs == str(folder.path.parent) and ran[0].store.path == str(tmp_path / "second" / "big" / "store")
