@@ -5,6 +5,7 @@ compares with what an engine process uses (within 15 %). Not covered: experts be
 recurrent layers, which are counted as ordinary linear layers; memory that other processes of the machine hold.
 """
 
+import bisect
 import math
 import os
 from collections.abc import Collection, Iterator
@@ -29,6 +30,8 @@ CUDA_PROCESS = 2_200_000_000
 """The same with the libraries of CUDA in host memory. Stated, not measured here."""
 CUDA_CONTEXT = 800_000_000
 """Device memory of a CUDA context, cuBLAS workspaces and unused blocks of torch's allocator. Stated, not measured here."""
+MOST_ROWS = 4096
+"""Largest ``generation.batch_size`` of a configuration."""
 HEAP = 1.5
 """Memory of activations and logits on the CPU over their bytes: glibc's heap keeps holes where temporary tensors were. Measured."""
 STREAMED = 3
@@ -402,6 +405,32 @@ def too_large(job: JobMemory, room: Room) -> str:
             detail = ", ".join(f"{part} {size / GB:.1f}" for part, size in parts.items())
             return f"{kind} needs {sum(parts.values()) / GB:.1f} GB of {name} memory ({detail}; {job.genes}), and {room.where} has {has / GB:.1f}"
     return ""
+
+
+def most_rows(config: RunConfig, folder: ModelFolder, queue: QueueName) -> int | None:
+    """Largest number of rows at a time with which the job of `queue` fits its lane, as it is configured otherwise.
+
+    Args:
+        config: The configuration.
+        folder: The base model's files.
+        queue: For a training, rows are those of ``training.micro_batch``, at most ``training.batch_size``; for an evaluation
+            those of ``generation.batch_size``, at most 4,096.
+
+    Returns:
+        The number; 0 when one row does not fit, None when the lane's memory is not known.
+    """
+    room = room_of(config, queue)
+    if room.device is None and room.host is None:
+        return None
+
+    def fits(rows: int) -> bool:
+        section, key = ("training", "micro_batch") if queue == "training" else ("generation", "batch_size")
+        changed = getattr(config, section).model_copy(update={key: rows})
+        jobs = plan_memory(config.model_copy(update={section: changed}), folder)
+        return not too_large(jobs[0 if queue == "training" else 1], room)
+
+    largest = config.training.batch_size if queue == "training" else MOST_ROWS
+    return bisect.bisect_left(range(1, largest + 1), True, key=lambda rows: not fits(rows))
 
 
 def what_fits(config: RunConfig, folder: ModelFolder, queue: QueueName, lengths: Lengths | None) -> Iterator[str]:

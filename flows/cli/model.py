@@ -101,7 +101,7 @@ def check(
     facts = model_facts(settings)
     if not as_json:
         _print_facts(facts.model_dump())
-    settings, buggy, pairs = _trial(settings, config is None)
+    settings, buggy, pairs = prepare_trial(settings, fitted=config is None)
     _refuse_without_memory(settings, facts.parameters)
     trial = try_model(settings, buggy, pairs, train)
     if as_json:
@@ -110,7 +110,7 @@ def check(
         _print_trial(trial.model_dump(), settings)
 
 
-def _trial(settings: RunConfig, fitted: bool) -> tuple[RunConfig, list[str], list[tuple[str, str]]]:
+def prepare_trial(settings: RunConfig, fitted: bool = False) -> tuple[RunConfig, list[str], list[tuple[str, str]]]:
     """Configuration, buggy functions and pairs of a trial. `fitted`: lengths are set to those of the problems."""
     from coral_core.evolution.preflight import token_counts
     from coral_core.jobs.job_content import problem_set

@@ -23,6 +23,7 @@ from coral_core.lm.memory_plan import (
     Room,
     item_bytes,
     model_size,
+    most_rows,
     plan_memory,
     room_of,
     too_large,
@@ -63,6 +64,11 @@ class JobPlan(NamedTuple):
     minutes: float
     money: float | None
     """Of all jobs, at the prices of the budget; None: no price, or no seconds."""
+
+    rows: int
+    """Examples or prompts at a time, as configured."""
+    most_rows: int | None
+    """Rows at most with which the job fits; None: the lane's memory is not known."""
 
     @property
     def problem(self) -> str:
@@ -132,16 +138,19 @@ def job_plans(config: RunConfig, measure: bool = False) -> list[JobPlan]:
         price = config.budget.price.training if queue == "training" else config.budget.price.evaluation
         count = total.trainings if queue == "training" else total.evaluations
         money = count * seconds / 3600 * price if seconds is not None and price else None
-        plans.append(JobPlan(memory, room_of(config, queue), count, seconds, source, lanes.minutes, money))
+        recipe = config.training
+        rows = recipe.micro_batch or recipe.batch_size if queue == "training" else config.generation.batch_size
+        room, most = room_of(config, queue), most_rows(config, folder, queue)
+        plans.append(JobPlan(memory, room, count, seconds, source, lanes.minutes, money, rows, most))
     return plans
 
 
 def _trial_seconds(config: RunConfig) -> dict[QueueName, float]:
     """Seconds of a training and of an evaluation by the tokens per second of a trial. Answers count at their largest length."""
     from coral_core.lm.model_trial import try_model
-    from flows.cli.model import _trial
+    from flows.cli.model import prepare_trial
 
-    settings, buggy, pairs = _trial(config, False)
+    settings, buggy, pairs = prepare_trial(config)
     trial = try_model(settings, buggy, pairs)
     if trial.training is None:
         raise ConfigError("the trial trained nothing")
@@ -199,6 +208,8 @@ def as_data(job: JobPlan) -> dict[str, Any]:
         "device_limit": job.room.device,
         "host_limit": job.room.host,
         "fits": not job.problem,
+        "rows": job.rows,
+        "most_rows": job.most_rows,
         "jobs_at_most": job.jobs,
         "seconds_per_job": round(job.seconds, 1) if job.seconds is not None else None,
         "seconds_from": job.source,
@@ -227,6 +238,9 @@ def show(jobs: list[JobPlan], config: RunConfig) -> None:
             if parts:
                 detail = ", ".join(f"{part} {size / GB:.2f}" for part, size in parts.items())
                 echo(words(f"{job.memory.queue}, {name} memory in GB: {detail} ({job.memory.genes})", "dim"))
+        if job.most_rows is not None:
+            key = "training.micro_batch" if job.memory.queue == "training" else "generation.batch_size"
+            echo(words(f"{job.memory.queue}, rows at a time ({key}): {job.rows}; up to {job.most_rows} fit", "dim"))
         echo(words(f"{job.memory.queue}, time: {job.source}", "dim"))
         if job.seconds is not None and job.seconds > job.minutes * 60:
             echo(

@@ -222,6 +222,7 @@ EFFECTS: dict[str, Row] = {
     "generation.batch_size": (jobs, 16, {}),
     "generation.samples": (jobs, 2, {}),
     "generation.prompt_length": (jobs, 150, {}),
+    "generation.merge": (jobs, False, {}),
     "scoring.weights": (ranking, {"bugfix": 0.1, "cost": 0.9}, {}),
     "scoring.roles": (
         ranking,

@@ -8,10 +8,16 @@ import pytest
 
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError
+from coral_core.jobs.jobs import QueueName
 from coral_core.lm.base_model import TINY
-from coral_core.lm.memory_plan import GB, Lengths, check_memory, model_size, plan_memory, too_large
+from coral_core.lm.memory_plan import GB, Lengths, check_memory, model_size, most_rows, plan_memory, room_of, too_large
 from coral_core.lm.model_files import read_folder
 from tests.lm.codellama import save_headers
+
+ROWS: tuple[tuple[QueueName, str, str], ...] = (
+    ("training", "training", "micro_batch"),
+    ("evaluation", "generation", "batch_size"),
+)
 
 
 def _config(name: Path, **changes: Any) -> RunConfig:
@@ -142,3 +148,31 @@ def test_the_candidates_for_the_tuned_lora_are_planned_for(codellama: Path) -> N
     )
     assert "tuned LoRA r16 all" in tuned[0].genes and "tuned" not in quick[0].genes
     assert all(large.device_bytes > little.device_bytes for large, little in zip(tuned, quick, strict=True))
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_the_most_rows_that_fit_fit_and_one_more_does_not(codellama: Path, merge: bool) -> None:
+    folder = read_folder(codellama)
+    config = load_config(
+        Path("configs/production.yaml"),
+        [f"base_model.name={codellama}", "base_model.prompt=instruct", f"generation.merge={merge}".lower()],
+    )
+    for number, (queue, section, key) in enumerate(ROWS):
+        most = most_rows(config, folder, queue)
+        assert most is not None
+        for rows, fits in ((most, True), (most + 1, False)):
+            changed = getattr(config, section).model_copy(update={key: rows})
+            job = plan_memory(config.model_copy(update={section: changed}), folder)[number]
+            assert rows == 0 or fits == (not too_large(job, room_of(config, queue)))
+    assert (most_rows(config, folder, "evaluation") == 0) == merge, "copies of all weights leave no room on an A10G"
+
+
+def test_an_adapter_beside_the_weights_is_counted_instead_of_merged_copies(codellama: Path) -> None:
+    folder, config = read_folder(codellama), _config(codellama)
+    parts = [
+        plan_memory(config.model_copy(update={"generation": config.generation.model_copy(update={"merge": merge})}), folder)[1]
+        for merge in (True, False)
+    ]  # fmt: skip
+    (merged, beside) = (job.device or job.host for job in parts)
+    assert "adapter" not in merged and "merged weights" not in beside
+    assert 0 < beside["adapter"] < merged["merged weights"] / 10
