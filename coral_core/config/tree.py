@@ -104,6 +104,12 @@ class SearchConfig(ConfigSection):
     strategy: Literal["evolution", "random"] = Field("evolution", description="random is the baseline at equal budget.")
     generations: Positive = Field(4, description="Generations at most.")
     population: Positive = Field(8, description="Genomes per generation.")
+    trainings: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Adapters with distinct heavy genes at most; the generation that would exceed it is cut there and is the last. Null: no limit but generations.",
+    )
     selection: Literal["nsga2", "tournament", "truncation"] = Field(
         "nsga2",
         description="nsga2: constrained domination and crowding (Deb et al. 2002); the others use the scalar fitness.",
@@ -138,6 +144,12 @@ class SearchConfig(ConfigSection):
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         size, parents = self.population, int(self.survival_rate * self.population)
+        if self.trainings is not None and self.trainings < size:
+            raise conflict(
+                f"trainings {self.trainings} are too few for one generation of population {size}: raise trainings, or lower population",
+                "trainings",
+                "population",
+            )
         rules = (
             ("population", size < 4, "is too small for evolution: use at least 4, or strategy: random"),
             ("elites", self.elites >= size, f"leave no room in a population of {size}: lower elites"),

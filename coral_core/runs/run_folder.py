@@ -81,6 +81,8 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         del data["search"]["start_from"]
     if config.search.baselines == "quick":
         del data["search"]["baselines"]
+    if config.search.trainings is None:
+        del data["search"]["trainings"]
     if config.base_model.attention == "auto":
         del data["base_model"]["attention"]
     if config.base_model.quantization == "none":

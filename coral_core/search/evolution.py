@@ -145,8 +145,16 @@ class EvolutionSearch(Search):
         return (violation(best.scores, self._config.scoring, 1.0) == 0, best.fitness or 0.0)
 
     def _progress(self) -> float:
-        """Progress of the search in [0, 1] at the last generation told: 0 for the first generation, 1 for the last."""
-        return max(0, self.generation - 1) / max(1, self._config.search.generations - 1)
+        """Progress of the search in [0, 1] at the last generation told: 0 for the first generation, 1 for the last.
+
+        With `search.trainings` the share of trainings spent after the first generation, if that is more.
+        """
+        search = self._config.search
+        share = max(0, self.generation - 1) / max(1, search.generations - 1)
+        if search.trainings is None:
+            return share
+        spent = (len(self._adapters) - search.population) / max(1, search.trainings - search.population)
+        return min(1.0, max(share, spent))
 
     def _parents(self, fittest: list[Genome], spread: list[Genome], rng: np.random.Generator) -> list[Genome]:
         """One or two distinct parents: the first from `fittest`, the second from `spread`, the survivors of selection.

@@ -41,6 +41,8 @@ class Search(ABC):
         """All results, in the order of genome ids."""
         self._distinct: dict[str, Entry] = {}
         """Digest of genes -> the first result of a genome that has them."""
+        self._adapters: set[str] = set()
+        """Digests of the heavy genes of all results: the trainings that were spent."""
         self._asked: tuple[Genome, ...] | None = None
         self.generation = 0
         """Number of the generation that `ask` gives, from 0."""
@@ -48,8 +50,10 @@ class Search(ABC):
     @property
     def reason(self) -> str:
         """Why the search is done, in words; empty while it is not."""
-        generations = self._config.search.generations
-        return f"all {generations} generations are done" if self.generation >= generations else ""
+        search = self._config.search
+        if search.trainings is not None and len(self._adapters) >= search.trainings:
+            return f"all {search.trainings} trainings are spent"
+        return f"all {search.generations} generations are done" if self.generation >= search.generations else ""
 
     @property
     def done(self) -> bool:
@@ -57,10 +61,23 @@ class Search(ABC):
         return bool(self.reason)
 
     def ask(self) -> tuple[Genome, ...]:
-        """The genomes of the current generation; asking twice gives the same ones."""
+        """The genomes of the current generation; asking twice gives the same ones.
+
+        With `search.trainings` the last generation ends before the first genome that would need one adapter too many.
+        """
         if self._asked is None:
-            self._asked = self._propose()
+            self._asked = self._affordable(self._propose())
         return self._asked
+
+    def _affordable(self, genomes: tuple[Genome, ...]) -> tuple[Genome, ...]:
+        if (limit := self._config.search.trainings) is None:
+            return genomes
+        adapters = set(self._adapters)
+        for slot, genome in enumerate(genomes):
+            adapters.add(genome.heavy.digest())
+            if len(adapters) > limit:
+                return genomes[:slot]
+        return genomes
 
     @abstractmethod
     def _propose(self) -> tuple[Genome, ...]:
@@ -75,8 +92,10 @@ class Search(ABC):
         Raises:
             ValueError: a genome is missing, unknown or repeated.
         """
-        for scored in complete(results, self.generation, self._config.search.population):
+        population = self._config.search.population if self._asked is None else len(self._asked)
+        for scored in complete(results, self.generation, population):
             entry = Entry.of(scored)
+            self._adapters.add(scored.genome.heavy.digest())
             self._entries.append(entry)
             self._distinct.setdefault(entry.genes, entry)
         self.generation += 1
@@ -101,7 +120,7 @@ def complete(results: Sequence[Scored], generation: int, population: int) -> lis
     Args:
         results: In any order.
         generation: Number of the generation, from 0.
-        population: Genomes per generation.
+        population: Genomes of this generation.
 
     Raises:
         ValueError: a genome is missing, of another generation, or repeated. Without this check the next generation would

@@ -127,6 +127,7 @@ EFFECTS: dict[str, Row] = {
     "store.reuse": (jobs, "run", {}),
     "search.strategy": (genomes, "random", {}),
     "search.generations": (genomes, 6, BUSY),
+    "search.trainings": (genomes, 11, {}),
     "search.start_with_default": (genomes, False, {}),
     "search.baselines": (planned, "tuned", {}),
     "search.diversity.spread": (genomes, 9, {}),
