@@ -58,6 +58,12 @@ class ProblemError(CoralError):
     exit_code = 2
 
 
+class TableError(CoralError):
+    """A gene table cannot be read, or does not hold what was asked of it."""
+
+    exit_code = 2
+
+
 class StoreError(CoralError):
     """The store cannot be read or written (full, read-only, unreachable)."""
 
