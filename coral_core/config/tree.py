@@ -110,6 +110,15 @@ class SearchConfig(ConfigSection):
         le=1_000_000,
         description="Adapters with distinct heavy genes at most; the generation that would exceed it is cut there and is the last. Null: no limit but generations.",
     )
+    gpu_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=1e10,
+        description="Lane seconds at most that adapters and evaluations of the search first cost, wherever they were made; the generation that reaches it is the last. Null: no limit.",
+    )
+    money: float | None = Field(
+        None, gt=0, le=1e9, description="The same in money, at the prices of budget.price. Null: no limit."
+    )
     selection: Literal["nsga2", "tournament", "truncation"] = Field(
         "nsga2",
         description="nsga2: constrained domination and crowding (Deb et al. 2002); the others use the scalar fitness.",
@@ -400,4 +409,10 @@ class RunConfig(ConfigSection):
                 f"search.population {population} asks for {needed} distinct: add candidates or lower minimum_unique",
                 "genes.heavy", "search.diversity.minimum_unique", "search.population",
             )  # fmt: skip
+        if self.search.money is not None and not (self.budget.price.training and self.budget.price.evaluation):
+            raise conflict(
+                f"search.money {self.search.money:g} needs prices: set budget.price.training and budget.price.evaluation to what a "
+                "lane costs an hour, or limit search.gpu_seconds instead",
+                "search.money",
+            )
         return self

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from coral_core.config import RunConfig
 from coral_core.config.scoring_config import ScoringConfig
 from coral_core.errors import CoralError, StoreError
+from coral_core.evolution.charges import Charges, reached
 from coral_core.evolution.job_runner import JobRunner, Planner, Recorder, Steps
 from coral_core.evolution.listener import Listener
 from coral_core.evolution.progress_watch import ProgressWatch
@@ -106,6 +107,9 @@ class Evolution:
         self._tuned: HeavyGenes | None = None
         self._first: Sequence[Scored] = ()
         self._champion: Scored | None = None
+        self._charges = Charges(store, config.budget.price)
+        self._limit = ""
+        """Which limit on the cost of the search is reached, in words."""
         self._recorded = sum(isinstance(record, GenerationRecord) for record in folder.history())
 
     async def run(self) -> None:
@@ -162,7 +166,7 @@ class Evolution:
         self._record_run()
         await self._baselines()
         self._recorder.phase = Phase.SEARCHING
-        while not self._search.done:
+        while not self._search.done and not self._limit:
             number = self._recorder.generation = self._search.generation
             genomes = list(self._search.ask())
             results = await self.steps.generation(number, genomes, lambda each=genomes: self._generation(each))  # type: ignore[misc]
@@ -309,6 +313,13 @@ class Evolution:
             monitor_pass_at_1=monitor,
         )
         self._history.add(*genomes, summary)
+        if self.config.search.gpu_seconds is not None or self.config.search.money is not None:
+            self._limit = await asyncio.to_thread(self._reached, genomes)
+
+    def _reached(self, genomes: Sequence[GenomeRecord]) -> str:
+        for record in genomes:
+            self._charges.add(record)
+        return reached(self.config, self._charges.total)
 
     def _notify_of_champion(self, number: int, best: Scored, genomes: Sequence[GenomeRecord]) -> None:
         """Notify the listeners of a new champion, but not when a replay finds it again."""
@@ -351,7 +362,7 @@ class Evolution:
         retention = {problem.problem_id for problem in problems if problem.retention}
         self._history.add(
             FinalRecord(
-                reason=self._search.reason,
+                reason=self._search.reason or self._limit,
                 champion=champion.genome_id,
                 held_out_openings=1,
                 held_out=tuple(

@@ -81,8 +81,9 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         del data["search"]["start_from"]
     if config.search.baselines == "quick":
         del data["search"]["baselines"]
-    if config.search.trainings is None:
-        del data["search"]["trainings"]
+    for limit in ("trainings", "gpu_seconds", "money"):
+        if data["search"][limit] is None:
+            del data["search"][limit]
     if config.base_model.attention == "auto":
         del data["base_model"]["attention"]
     if config.base_model.quantization == "none":

@@ -250,6 +250,8 @@ ELSEWHERE = {
     "budget.evolution.gpu_hours": "tests/ledger",
     "budget.evolution.money": "tests/ledger",
     "search.early_stopping": "its own keys",
+    "search.gpu_seconds": "tests/evolution/test_charges.py",
+    "search.money": "tests/evolution/test_charges.py",
     "search.start_from": "tests/flows/test_start.py",
     "search.champion_repeats": "tests/verification/test_verify.py: a finished run has its repeats",
     "base_model.revision": "test_revision_is_asked_of_the_hub",
