@@ -17,6 +17,7 @@ from coral_core.config.scoring_config import JudgeConfig as JudgeConfig
 from coral_core.config.scoring_config import ObjectiveName as ObjectiveName
 from coral_core.config.scoring_config import ScoringConfig as ScoringConfig
 from coral_core.config.section import ConfigSection, conflict
+from coral_core.config.strategy_names import StrategyName
 from coral_core.config.text_fields import PathText, Prompt, Revision
 from coral_core.config.yaml_document import dotted, find_problem
 
@@ -101,7 +102,10 @@ class DiversityConfig(ConfigSection):
 class SearchConfig(ConfigSection):
     """The strategy that proposes genomes."""
 
-    strategy: Literal["evolution", "random"] = Field("evolution", description="random is the baseline at equal budget.")
+    strategy: StrategyName = Field(
+        "evolution",
+        description="evolution, random, grid, sobol, tpe, tpe-fitness, nsga2 (these three of Optuna), fixed (the default LoRA alone), or the name of a plug-in (docs/search.md).",
+    )
     generations: Positive = Field(4, description="Generations at most.")
     population: Positive = Field(8, description="Genomes per generation.")
     trainings: int | None = Field(
@@ -168,6 +172,13 @@ class SearchConfig(ConfigSection):
         for key, broken, problem in rules if self.strategy == "evolution" else ():
             if broken:
                 raise conflict(f"{key} {getattr(self, key)} {problem}", key, "population")
+        for key, broken in (
+            ("start_from", self.start_from != "nothing"),
+            ("start_with_default", not self.start_with_default),
+        ):
+            if broken and self.strategy == "fixed":
+                problem = "has no meaning for the strategy fixed, which is the default LoRA: leave it out"
+                raise conflict(f"{key} {getattr(self, key)} {problem}", key, "strategy")
         return self
 
 

@@ -49,7 +49,7 @@ from coral_core.runs.run_folder import BEAT_SECONDS, HistoryWriter, RunFolder
 from coral_core.search import selection
 from coral_core.search.archive import Scored
 from coral_core.search.selection import fitness, hypervolume
-from coral_core.search.strategy import Search, make_search
+from coral_core.search.strategy import Search, StrategyError, make_search
 from coral_core.store.store import Store
 from coral_core.untrusted import in_a_line
 
@@ -192,6 +192,17 @@ class Evolution:
         # the search uses the run seed (from seed and edition), so that a new edition draws other genomes
         seeded = for_model(self.config, base).model_copy(update={"seed": self.identity.run_seed})
         self._search = make_search(seeded, self.start.genomes, self._default)
+        self._check_strategy()
+
+    def _check_strategy(self) -> None:
+        """Refuse to continue a run with another version of its strategy, whose genomes may differ."""
+        record, here = next(iter(self.folder.history()), None), self._search.version
+        if isinstance(record, RunRecord) and record.strategy_version != here:
+            raise StrategyError(
+                f"search.strategy: {self.config.search.strategy}: {self.folder.run_id} was begun with "
+                f"{record.strategy_version or 'no version'}, here is {here or 'no version'}",
+                remedy="Install that version, or start another edition (coral evolve --again).",
+            )
 
     def _record_run(self) -> None:
         problems = self.config.problems
@@ -202,6 +213,7 @@ class Evolution:
                 identity=self.identity,
                 name=self.config.name,
                 strategy=self.config.search.strategy,
+                strategy_version=self._search.version,
                 base_model=self._planner.base("evaluation"),
                 training_numerics_class=self._planner.base("training").numerics_class,
                 prompt=self._planner.carried_prompt,

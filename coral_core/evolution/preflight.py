@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from coral_core.config import Places, ProblemsConfig, RunConfig
 from coral_core.config.config_file import path_problems
 from coral_core.config.scoring_config import OBJECTIVES, plugin_objectives
+from coral_core.config.strategy_names import plugin_strategies
 from coral_core.config.text_fields import expanded
 from coral_core.config.tree import BUG_CLASSES
 from coral_core.config.yaml_document import KeyPath
@@ -29,6 +30,7 @@ from coral_core.lm.tokenizer_files import read_tokenizer
 from coral_core.problem_sources import plugin_sources, source_path_problems, source_problems
 from coral_core.problem_sources.leak_guard import guard, refuse_answers
 from coral_core.scoring.plugins import objective_versions
+from coral_core.search.strategies import check_strategy, strategy_problems
 
 MOST_MADE = 96
 """Largest number of built-in problems that `check` generates."""
@@ -58,6 +60,9 @@ def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
     notes: list[str] = []
     with _about(("problems", "path"), places):
         for key, complaint in (*path_problems(config), *source_path_problems(problems), *source_problems(problems)):
+            raise ConfigError(complaint, key)
+    with _about(("search", "strategy"), places):
+        for key, complaint in strategy_problems(config.search):
             raise ConfigError(complaint, key)
     with _about(("scoring",), places):
         notes += _plugins(config)
@@ -98,6 +103,8 @@ def preflight(config: RunConfig, places: Places | None = None) -> None:
             check_targets(config, identify(config.base_model))
     with _about(("scoring",), places):
         objective_versions(config.scoring)
+    with _about(("search", "strategy"), places):
+        check_strategy(config.search)
     with _about(("problems",), places):
         problems = problem_set(config.problems)
         guard(problems, config.problems)
@@ -131,6 +138,8 @@ def _plugins(config: RunConfig) -> Iterator[str]:
     named = {*config.scoring.roles, *config.scoring.weights, *config.scoring.thresholds} - set(OBJECTIVES)
     for name in sorted(named & set(objectives)):
         yield _not_loaded("objective", objectives[name])
+    if (strategy := plugin_strategies().get(config.search.strategy)) is not None:
+        yield _not_loaded("search strategy", strategy)
 
 
 def _not_loaded(kind: str, entry: EntryPoint) -> str:

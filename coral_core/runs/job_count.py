@@ -1,13 +1,16 @@
 """Upper bound of the number of jobs of a run, for progress, dry run and the terminal's bar.
 
 A run needs fewer jobs when genomes share an adapter, when the monitored champion stays the same, when results are in the
-store, and when the search ends before its last generation.
+store, and when the search ends before its last generation. The number of generations of a plug-in is `search.generations`.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coral_core.config import RunConfig
 from coral_core.lm.baselines import MOST_TUNED
+from coral_core.search.expression import SearchSpace
 
 FINAL_TABLE = 4
 """Evaluations of the held-out split: champion, base model, default LoRA, median of generation 0; the tuned LoRA is a fifth."""
@@ -41,28 +44,27 @@ class JobPlan:
 
     Attributes:
         baselines: Jobs of the bare base model, of the default LoRA, and of the candidates for the tuned LoRA.
-        first_generation: Jobs of generation 0.
-        later_generation: Jobs of each later generation.
+        search: Jobs of each generation.
         after_search: Jobs of the final table and of the repeats of the champion.
-        generations: Number of generations at most.
     """
 
     baselines: JobCount
-    first_generation: JobCount
-    later_generation: JobCount
+    search: tuple[JobCount, ...]
     after_search: JobCount
-    generations: int
 
     @property
     def total(self) -> JobCount:
         """Jobs of the whole run."""
-        return (
-            self.baselines + self.first_generation + self.later_generation * (self.generations - 1) + self.after_search
-        )
+        return sum(self.search, self.baselines) + self.after_search
+
+    @property
+    def generations(self) -> int:
+        """Number of generations at most."""
+        return len(self.search)
 
     def generation(self, number: int) -> JobCount:
-        """Jobs of one generation, counted from 0."""
-        return self.later_generation if number else self.first_generation
+        """Jobs of one generation, counted from 0; of the last one for those after it."""
+        return self.search[min(number, len(self.search) - 1)]
 
 
 def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
@@ -77,18 +79,47 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
         >>> plan = plan_jobs(RunConfig())
         >>> plan.baselines
         JobCount(trainings=1, evaluations=2)
-        >>> plan.generation(0) == plan.first_generation
-        True
+        >>> plan.generations, plan.generation(0)
+        (4, JobCount(trainings=8, evaluations=9))
     """
     search = config.search
-    fresh = search.population - (search.elites if search.strategy == "evolution" else 0)
     monitored = 1 if config.problems.monitor else 0
-    trainings = search.population if first_adapters is None else first_adapters
     tuned = search.baselines == "tuned"
+    left = min(SearchSpace(config.genes).adapters, search.trainings or math.inf)
+    generations = []
+    for number, genomes in enumerate(_new_genomes(config)):
+        wanted = genomes if number or first_adapters is None else first_adapters
+        trainings = int(min(wanted, left))
+        left -= trainings
+        generations.append(JobCount(trainings, genomes + monitored))
     return JobPlan(
         baselines=JobCount(1, 2) + JobCount(1, 1) * (MOST_TUNED if tuned else 0),
-        first_generation=JobCount(trainings, search.population + monitored),
-        later_generation=JobCount(fresh, fresh + monitored),
+        search=tuple(generations),
         after_search=JobCount(search.champion_repeats, FINAL_TABLE + tuned + search.champion_repeats),
-        generations=search.generations,
     )
+
+
+def most_genomes(config: RunConfig) -> int:
+    """Genomes that a search proposes at most, elites included.
+
+    Example:
+        >>> from coral_core.config import RunConfig
+        >>> most_genomes(RunConfig()), most_genomes(RunConfig(search={"strategy": "fixed"}))
+        (32, 1)
+    """
+    search = config.search
+    budget = search.generations * search.population
+    if search.strategy == "fixed":
+        return 1
+    if search.strategy == "grid":  # carried genomes need not decode as the grid does
+        carried = max(2, int(search.survival_rate * search.population)) if search.start_from != "nothing" else 0
+        return min(budget, SearchSpace(config.genes).adapters + carried)
+    return budget
+
+
+def _new_genomes(config: RunConfig) -> Iterator[int]:
+    """Genomes that each generation evaluates anew, at most."""
+    search, left = config.search, most_genomes(config)
+    elites = search.elites if search.strategy == "evolution" else 0
+    for number in range(-(-left // search.population)):
+        yield min(search.population, left - number * search.population) - (elites if number else 0)

@@ -424,7 +424,7 @@ def _times(reading: RunReading) -> Times:
 
 def _generations_left(reading: RunReading) -> float:
     """Remaining work at most, in units of a generation."""
-    return _jobs_left(reading) / max(1, plan_jobs(reading.config).later_generation.total)
+    return _jobs_left(reading) / max(1, plan_jobs(reading.config).generation(1).total)
 
 
 def _seconds_left(reading: RunReading) -> float | None:

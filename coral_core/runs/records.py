@@ -68,6 +68,11 @@ class RunRecord(Frozen):
     identity: RunIdentity
     name: str
     strategy: str
+    strategy_version: str = Field(
+        "",
+        exclude_if=lambda version: version == "",
+        description="Version of the plug-in or library that the strategy's genomes depend on; left out where there is none.",
+    )
     base_model: BaseModelIdentity = Field(description="The base model on evaluation lanes.")
     training_numerics_class: str = Field(description="Numerics class of training lanes.")
     prompt: PromptTemplate | None = Field(

@@ -53,7 +53,7 @@ class EvolutionSearch(Search):
         self._best.append(self._standing())
         self._stopped = self._early_stop()
 
-    def _propose(self) -> tuple[Genome, ...]:
+    def propose(self) -> tuple[Genome, ...]:
         return self._first() if self.generation == 0 else self._next()
 
     # -- generations -----------------------------------------------------------------------

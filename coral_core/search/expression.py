@@ -7,6 +7,7 @@
 3. A position in [0, 1] selects a candidate (each has an equal share) or a value in a range.
 """
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from coral_core.config.ranges import Range
 from coral_core.config.tree import AutomatonConfig, GenesConfig, module_names
-from coral_core.genome import Automaton, Features, HeavyGenes, LightGenes
+from coral_core.genome import Automaton, Features, Genome, HeavyGenes, LightGenes
 from coral_core.search.automaton import draw
 from coral_core.search.features import features
 from coral_core.search.randomness import generator
@@ -28,6 +29,9 @@ SECONDS_DRAW, SECONDS_STEP, SECONDS_CELL = 4e-4, 2e-5, 3e-8
 
 DIGITS = 9
 """Decimals that are kept: the last bits of a logarithm or a sum differ between machines, and genes must not."""
+
+ROUNDED = 3
+"""Decimals of a light gene."""
 
 Positions = dict[str, float]
 """Gene name -> position in [0, 1]."""
@@ -167,13 +171,17 @@ def heavy_genes(place: Positions, genes: GenesConfig) -> HeavyGenes:
 
 
 def light_genes(place: Positions, genes: GenesConfig) -> LightGenes:
-    """The light genes at the given positions; values are rounded to 3 decimals.
+    """The light genes at the given positions; values are rounded to 3 decimals, but stay in their ranges.
 
     Args:
         place: Gene name -> position in [0, 1]; must hold every light gene.
         genes: Holds the range of each light gene, and the candidates of `sampling`.
     """
-    picked = {gene: round(span.at(place[gene]), 3) for gene, span in genes.light if isinstance(span, Range)}
+    picked = {
+        gene: min(max(round(span.at(place[gene]), ROUNDED), span.low), span.high)
+        for gene, span in genes.light
+        if isinstance(span, Range)
+    }
     sampling = genes.light.sampling[choice(place["sampling"], len(genes.light.sampling))]
     return LightGenes.model_validate(picked | {"sampling": sampling})
 
@@ -200,6 +208,41 @@ def coordinates(heavy: HeavyGenes, genes: GenesConfig) -> NDArray[np.float64]:
         has_place = len(options) > 1 and value in options
         places.append(options.index(value) / (len(options) - 1) if has_place else 0.5)
     return np.array(places, dtype=float)
+
+
+class SearchSpace:
+    """The values that a configuration allows.
+
+    Args:
+        genes: Candidates and ranges.
+
+    Attributes:
+        heavy: Name of each heavy gene -> its distinct values, in the order of the candidates.
+        adapters: Number of combinations of them.
+
+    Example:
+        >>> SearchSpace(GenesConfig()).heavy["adapter"]
+        ('lora', 'dora')
+    """
+
+    def __init__(self, genes: GenesConfig) -> None:
+        values = {gene: list(candidates) for gene, candidates in genes.heavy}
+        values["target_modules"] = [module_names(name) for name in values["target_modules"]]
+        self.heavy: dict[str, tuple[Any, ...]] = {gene: tuple(dict.fromkeys(each)) for gene, each in values.items()}
+        self.adapters = math.prod(len(each) for each in self.heavy.values())
+        self._ranges = {gene: span for gene, span in genes.light if isinstance(span, Range)}
+        self._sampling = genes.light.sampling
+
+    def outside(self, genome: Genome) -> str:
+        """The first gene of `genome` that this space does not allow, and its value; "" when all are allowed."""
+        for gene, values in self.heavy.items():
+            if (value := getattr(genome.heavy, gene)) not in values:
+                return f"{gene} {value}"
+        half = 0.5 * 10**-ROUNDED + 1e-9  # operators round values, also beyond an end of a range
+        for gene, span in self._ranges.items():
+            if not span.low - half <= (value := getattr(genome.light, gene)) <= span.high + half:
+                return f"{gene} {value}"
+        return "" if genome.light.sampling in self._sampling else f"sampling {genome.light.sampling}"
 
 
 def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[HeavyGenes, LightGenes]:

@@ -1,9 +1,13 @@
 """The interface of every search strategy (ask and tell), and the first genomes of a run."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
 
 from coral_core.config import RunConfig
+from coral_core.errors import CoralError
 from coral_core.genome import (
     Automaton,
     Features,
@@ -16,44 +20,74 @@ from coral_core.genome import (
     neutral,
 )
 from coral_core.search.archive import Entry, Scored
-from coral_core.search.expression import nearest
+from coral_core.search.expression import Positions, SearchSpace, heavy_genes, light_genes, nearest
 from coral_core.search.selection import champion, pareto_front
+from coral_core.untrusted import in_a_line, visible
 
-__all__ = ["Scored", "Search", "complete", "first_genome", "first_genomes", "make_search"]
+__all__ = ["Scored", "Search", "StrategyError", "complete", "first_genome", "first_genomes", "make_search"]
+
+
+class StrategyError(CoralError):
+    """A strategy failed, or proposed what it may not; or the run was begun with another version of it."""
+
+    exit_code = 4
 
 
 class Search(ABC):
     """Proposes genomes (ask) and learns from their results (tell), one generation after the other.
 
-    Equal configurations and equal results give equal genomes, in whatever order the results of a generation are told.
+    Equal configurations and equal results give equal genomes, in whatever order the results of a generation are told. A
+    run resumes by telling a new object the recorded results, so everything that `propose` depends on follows from the
+    configuration and from what was told.
+
+    A strategy implements `propose`, and `learn` and `stop` where it needs them. `ask` refuses proposals outside the
+    search space, so that nothing is trained that the configuration does not allow.
+    `coral_core.search.strategy_conformance` checks a strategy.
 
     Args:
         config: The configuration; `config.seed` is the seed of all draws.
         carried: Genomes of an earlier run, best first, whose genes the first population begins with.
         default: The default LoRA of the base model; None stands for that of Llama-like models.
+
+    Attributes:
+        version: A text that changes when equal results may give other genomes; part of the history of a run. Plug-ins
+            need one.
+        smallest_population: Smallest `search.population` that the strategy works with.
+        config: As given.
+        carried: As given.
+        default: As given.
+        generation: Number of the generation that `ask` gives, from 0.
     """
 
+    version: str = ""
+    smallest_population: ClassVar[int] = 1
+    plugin: str = ""
+    """Name and entry point, for errors; empty for a strategy of this package."""
+
     def __init__(self, config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> None:
-        self._config = config
-        self._carried = tuple(carried)
-        self._default = default
+        self.config = self._config = config
+        self.carried = self._carried = tuple(carried)
+        self.default = self._default = default
+        self.generation = 0
         self._entries: list[Entry] = []
-        """All results, in the order of genome ids."""
+        """All results, by generation and slot."""
         self._distinct: dict[str, Entry] = {}
         """Digest of genes -> the first result of a genome that has them."""
         self._adapters: set[str] = set()
         """Digests of the heavy genes of all results: the trainings that were spent."""
         self._asked: tuple[Genome, ...] | None = None
-        self.generation = 0
-        """Number of the generation that `ask` gives, from 0."""
+        self._stopped = ""
+        self._space = SearchSpace(config.genes)
 
     @property
     def reason(self) -> str:
         """Why the search is done, in words; empty while it is not."""
-        search = self._config.search
+        search = self.config.search
         if search.trainings is not None and len(self._adapters) >= search.trainings:
             return f"all {search.trainings} trainings are spent"
-        return f"all {search.generations} generations are done" if self.generation >= search.generations else ""
+        return (
+            f"all {search.generations} generations are done" if self.generation >= search.generations else self._stopped
+        )
 
     @property
     def done(self) -> bool:
@@ -61,12 +95,22 @@ class Search(ABC):
         return bool(self.reason)
 
     def ask(self) -> tuple[Genome, ...]:
-        """The genomes of the current generation; asking twice gives the same ones.
+        """The genomes of the current generation, at most `search.population`; asking twice gives the same ones.
 
         With `search.trainings` the last generation ends before the first genome that would need one adapter too many.
+
+        Raises:
+            ValueError: the search is done.
+            StrategyError: the strategy is of a plug-in and failed; or it proposed no genomes, too many, or genomes with
+                wrong ids or with genes outside the search space.
         """
+        if self.done:
+            raise ValueError(f"ask() after the end of the search ({self.reason}): look at `done` first")
         if self._asked is None:
-            self._asked = self._affordable(self._propose())
+            with self._plugin_errors():
+                proposed = tuple(self.propose())
+            self._check(proposed)
+            self._asked = self._affordable(proposed)
         return self._asked
 
     def _affordable(self, genomes: tuple[Genome, ...]) -> tuple[Genome, ...]:
@@ -80,8 +124,20 @@ class Search(ABC):
         return genomes
 
     @abstractmethod
-    def _propose(self) -> tuple[Genome, ...]:
-        """Draw the genomes of the current generation."""
+    def propose(self) -> Iterable[Genome]:
+        """The genomes of the current generation: 1 to `search.population` of them, in the order of their slots."""
+
+    def learn(self, results: Sequence[Scored]) -> None:  # noqa: B027 (a strategy need not learn)
+        """Called with the results of a generation once they are complete.
+
+        Args:
+            results: Results of the generation before `self.generation`, in the order of slots. With `search.trainings` the
+                last generation may be shorter than what `propose` gave.
+        """
+
+    def stop(self) -> str:
+        """Called after `learn`: why the search ends before `search.generations`, in words; empty to go on."""
+        return ""
 
     def tell(self, results: Sequence[Scored]) -> None:
         """Add the results of the current generation; `ask` then gives the next one.
@@ -90,16 +146,25 @@ class Search(ABC):
             results: One result for each genome that `ask` gave, in any order.
 
         Raises:
-            ValueError: a genome is missing, unknown or repeated.
+            ValueError: a genome is missing, unknown, repeated or of another adapter; a score is no number; the search is done.
+                Nothing is added then.
+            StrategyError: the strategy is of a plug-in and failed.
         """
-        population = self._config.search.population if self._asked is None else len(self._asked)
-        for scored in complete(results, self.generation, population):
+        ordered = complete(results, self.ask())
+        for scored in ordered:
             entry = Entry.of(scored)
             self._adapters.add(scored.genome.heavy.digest())
             self._entries.append(entry)
             self._distinct.setdefault(entry.genes, entry)
         self.generation += 1
         self._asked = None
+        with self._plugin_errors():
+            self.learn(ordered)
+            self._stopped = visible(str(self.stop()))[:300]
+
+    def told(self) -> tuple[Scored, ...]:
+        """All results so far, by generation and slot."""
+        return tuple(entry.scored() for entry in self._entries)
 
     def best(self) -> Scored | None:
         """The champion so far: fittest of those that meet the final thresholds (of all, when none does)."""
@@ -108,34 +173,106 @@ class Search(ABC):
 
     def front(self) -> tuple[Scored, ...]:
         """The Pareto front of everything told so far, by genome id."""
-        return tuple(entry.scored() for entry in pareto_front(self._entries, self._config.scoring))
+        return tuple(entry.scored() for entry in pareto_front(self._entries, self.config.scoring))
 
     def _champion(self) -> Entry | None:
-        return champion(self._entries, self._config.scoring)
+        return champion(self._entries, self.config.scoring)
+
+    def first_genomes(self) -> list[Genome]:
+        """What a first population begins with: the default LoRA, if configured, and carried genomes (`first_genomes`)."""
+        return first_genomes(self.config, self.carried, self.default)
+
+    def genome(self, slot: int, place: Positions, operator: str, parents: tuple[str, ...] = ()) -> Genome:
+        """A genome of the current generation from positions of its genes (`coral_core.search.expression`).
+
+        Args:
+            slot: Place in the generation, from 0.
+            place: Gene name -> position in [0, 1], for every gene in `coral_core.search.expression.GENES`.
+            operator: Name of how it was made, for lineage and report.
+            parents: Genome ids of its parents.
+        """
+        genes = self.config.genes
+        return genome_at(self.generation, slot, heavy_genes(place, genes), light_genes(place, genes), operator, parents)
+
+    def _check(self, proposed: Sequence[Genome]) -> None:
+        """Refuse a generation that the configuration does not allow."""
+        population, wrong = self.config.search.population, ""
+        if not 1 <= len(proposed) <= population:
+            wrong = f"proposed {len(proposed)} genomes, and search.population is {population}"
+        for slot, genome in enumerate(proposed):
+            expected = genome_id(self.generation, slot)
+            if not isinstance(genome, Genome):
+                wrong = f"proposed a {type(genome).__name__} in place of genome {expected}"
+            elif (genome.genome_id, genome.generation, genome.slot) != (expected, self.generation, slot):
+                wrong = (
+                    f"proposed {genome.genome_id} in slot {slot} of generation {self.generation}, which is {expected}"
+                )
+            elif outside := self._space.outside(genome):
+                wrong = f"proposed {expected} outside the search space ({outside})"
+            if wrong:
+                break
+        if wrong:
+            raise StrategyError(
+                f"search.strategy: {self.plugin or self.config.search.strategy}: {wrong}",
+                remedy="Repair it: coral_core.search.strategy_conformance shows what is wrong.",
+            )
+
+    @contextmanager
+    def _plugin_errors(self) -> Iterator[None]:
+        """Turn the errors of a plug-in into `StrategyError`; those of this package stay what they are."""
+        try:
+            yield
+        except CoralError:
+            raise
+        except (Exception, SystemExit) as error:
+            if not self.plugin:
+                raise
+            raise StrategyError(
+                f"search.strategy: {self.plugin} failed in generation {self.generation} ({error_text(error)})",
+                remedy="Repair it.",
+            ) from error
 
 
-def complete(results: Sequence[Scored], generation: int, population: int) -> list[Scored]:
-    """Check that the results of a generation are complete, and sort them by genome id.
+def error_text(error: BaseException) -> str:
+    """Class and message of a plug-in's error; its message may fail, too."""
+    try:
+        return in_a_line(error)
+    except Exception:
+        return type(error).__name__
+
+
+def complete(results: Sequence[Scored], asked: Sequence[Genome]) -> list[Scored]:
+    """Check the results of a generation, and sort them by slot.
 
     Args:
-        results: In any order.
-        generation: Number of the generation, from 0.
-        population: Genomes of this generation.
+        results: In any order. Light genes may be those that a genome was evaluated with instead of those that were asked
+            for (`coral_core.search.play`).
+        asked: The genomes that were asked for.
 
     Raises:
-        ValueError: a genome is missing, of another generation, or repeated. Without this check the next generation would
-            silently differ.
+        ValueError: a genome is missing, was not asked for, is repeated or has other heavy genes, or a score is no number.
+            Without this check the next generation would silently differ.
     """
-    ordered = sorted(results, key=lambda item: item.genome_id)
-    expected = sorted(genome_id(generation, slot) for slot in range(population))
-    given = [item.genome_id for item in ordered]
-    if given != expected:
-        wrong = sorted(set(given) ^ set(expected)) or sorted({name for name in given if given.count(name) > 1})
+    genomes = {genome.genome_id: genome for genome in asked}
+    given = [item.genome_id for item in results]
+    if sorted(given) != sorted(genomes):
+        wrong = sorted(set(given) ^ set(genomes)) or sorted({name for name in given if given.count(name) > 1})
         raise ValueError(
-            f"generation {generation} has {population} genomes and {len(given)} results; missing, foreign or "
+            f"generation {asked[0].generation} has {len(asked)} genomes and {len(given)} results; missing, foreign or "
             f"repeated: {', '.join(wrong[:5])}. Tell the results of exactly the genomes that ask() gave."
         )
-    return ordered
+    for item in results:
+        genome = genomes[item.genome_id]
+        if item.genome is not genome and item.genome.heavy != genome.heavy:
+            raise ValueError(
+                f"{item.genome_id}: the result is of another adapter than ask() gave: tell each search its own results"
+            )
+        if (item.scores is None) != (item.fitness is None) or (item.infeasible and item.scores is not None):
+            raise ValueError(f"{item.genome_id}: a result has scores and fitness, or neither when it is infeasible")
+        numbers = [item.fitness, *(item.scores or {}).values()]
+        if not all(value is None or math.isfinite(value) for value in numbers):
+            raise ValueError(f"{item.genome_id}: a score is no finite number: {item.scores}. Report it as infeasible.")
+    return sorted(results, key=lambda item: item.genome.slot)
 
 
 def genome_at(
@@ -222,6 +359,10 @@ def make_search(config: RunConfig, carried: Sequence[Genome] = (), default: Heav
         carried: Genomes of an earlier run, best first, whose genes the first population begins with.
         default: The default LoRA of the base model; None stands for that of Llama-like models.
 
+    Raises:
+        ConfigError: there is no such strategy, a package that it needs is missing, or the population is too small for it.
+        StrategyError: the strategy is of a plug-in and failed.
+
     Example:
         >>> from coral_core.config import parse_config
         >>> search = make_search(parse_config("search: {population: 4, generations: 1}", "example"))
@@ -230,8 +371,6 @@ def make_search(config: RunConfig, carried: Sequence[Genome] = (), default: Heav
         >>> len(genomes), search.done, search.reason
         (4, True, 'all 1 generations are done')
     """
-    from coral_core.search.evolution import EvolutionSearch
-    from coral_core.search.random_search import RandomSearch
+    from coral_core.search.strategies import check_strategy
 
-    strategies = {"evolution": EvolutionSearch, "random": RandomSearch}
-    return strategies[config.search.strategy](config, carried, default)
+    return check_strategy(config.search)(config, carried, default)

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from coral_core.bounded_read import RECORD, look_at, read_file, sha256_of
-from coral_core.errors import BaseModelError, CoralError, EngineError, StoreError
+from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, StoreError
 from coral_core.evolution.loop import tuned_choice
 from coral_core.evolution.warm_start import freeze_start
 from coral_core.genome import HeavyGenes, LightGenes
@@ -43,7 +43,7 @@ from coral_core.runs.records import (
 from coral_core.runs.run_folder import identify_run, versions
 from coral_core.scoring.objectives import bugfix, cost, pass_at_more, retention
 from coral_core.search.selection import fitness, hypervolume
-from coral_core.search.strategy import Scored, Search, make_search
+from coral_core.search.strategy import Scored, Search, StrategyError, make_search
 from coral_core.store.store import WEIGHTS_BYTES, Kind, first_line
 from coral_core.untrusted import in_a_line, visible
 from coral_core.verification.findings import Expected, Verified, value_differences
@@ -479,7 +479,14 @@ def check_search(run: Verified) -> Iterator[str]:
         return
     base = run.run.base_model
     seeded = for_model(run.config, base).model_copy(update={"seed": run.identity.run_seed})
-    search = make_search(seeded, carried, default_lora_of(base))
+    try:
+        search = make_search(seeded, carried, default_lora_of(base))
+    except (ConfigError, StrategyError) as error:
+        raise UncheckedError(f"not played again: {first_line(error)}") from None
+    if (recorded := run.run.strategy_version) != search.version:
+        raise UncheckedError(
+            f"not played again: the strategy was {recorded or 'unversioned'}, here is {search.version or 'unversioned'}"
+        )
     objectives = [name for name, role in run.config.scoring.roles.items() if role == "objective"]
     genomes: list[GenomeRecord] = []
     for record in run.records:

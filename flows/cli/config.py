@@ -5,6 +5,7 @@ from pathlib import Path
 
 from coral_core.config import RunConfig, dump_yaml, load_config, parse_config, read_config
 from coral_core.evolution import preflight
+from coral_core.runs.job_count import most_genomes
 from coral_core.runs.run_folder import identify_run
 from flows.cli.markup import echo, marked, print_json, words
 from flows.cli.places import AsJson, Overrides
@@ -37,7 +38,7 @@ def check(file: Path, /, *, set_: Overrides = None, as_json: AsJson = False) -> 
         "strategy": search.strategy,
         "generations": search.generations,
         "population": search.population,
-        "genomes_at_most": search.generations * search.population,
+        "genomes_at_most": most_genomes(config),
         "base_model": config.base_model.name,
         "executor": config.infra.executor,
         "store": config.store.path,

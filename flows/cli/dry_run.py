@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from coral_core.bounded_read import LINES, open_file
 from coral_core.config import InfraConfig, RunConfig
+from coral_core.config.strategy_names import OPTUNA, STRATEGIES
 from coral_core.config.tree import BUG_CLASSES
 from coral_core.durations import clock
 from coral_core.errors import CoralError
@@ -20,8 +21,9 @@ from coral_core.lm.base_model import identify, is_rehearsal, local_path
 from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.model_check import seen
 from coral_core.lm.targets import default_lora_of, for_model
+from coral_core.report.wording import plural
 from coral_core.runs.identities import Identities, frozen_identities
-from coral_core.runs.job_count import JobCount, plan_jobs
+from coral_core.runs.job_count import JobCount, most_genomes, plan_jobs
 from coral_core.runs.records import JobTiming
 from coral_core.runs.run_folder import RunFolder, identify_run, run_folders
 from coral_core.search.expression import drawing_seconds
@@ -34,6 +36,8 @@ SECONDS_EVALUATION = 4.0
 """Seconds per job on one core of a laptop, with coral-tiny and the defaults; the base of a guess."""
 SECONDS_FIRST_GENERATION = 1.5
 """Longest time that drawing the first generation may take here."""
+SECONDS_TRIAL = 7e-3
+"""Seconds that a sampler of Optuna needs for a first genome."""
 DRAWS_PER_SEED = 3
 """Automata drawn for one seed, at a guess: seeds are drawn again until enough of them have adapters of their own."""
 MOST_PAIRS = 400
@@ -90,12 +94,12 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     seeded = (for_model(config, base) if base else config).model_copy(update={"seed": identity.run_seed})
     default = default_lora_of(base) if base else default_lora(config.base_model.name)
     first: tuple[Genome, ...] | None = None
-    draws = DRAWS_PER_SEED * search.population * search.diversity.spread if search.strategy == "evolution" else 0
-    if not draws or drawing_seconds(config.automaton, draws) < SECONDS_FIRST_GENERATION:
+    if _quickly_drawn(config):
         first = make_search(seeded, start.genomes, default).ask()
     adapters = {genome.heavy.digest(): genome.heavy for genome in first or ()}
     stored = _stored(planner, adapters.values()) if first is not None else None
-    jobs = plan_jobs(config, len(adapters) or None).total
+    plan = plan_jobs(config, len(adapters) or None)
+    jobs = plan.total
     lanes, pace = lanes_of(config.infra), find_pace(config)
     seconds = round(estimate(jobs, lanes, pace, search.population)) if pace else None
     from flows.cli.plan import as_data, job_plans, show
@@ -108,8 +112,9 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
             "baselines": search.baselines,
             "tuned_candidates": tuned_loras(base) if base and search.baselines == "tuned" else None,
             "starts_from": start.previous.run_id if start.genomes and start.previous else None,
-            "generations": search.generations,
+            "generations": plan.generations,
             "population": search.population,
+            "genomes_at_most": most_genomes(config),
             "trainings_at_most": jobs.trainings,
             "evaluations_at_most": jobs.evaluations,
             "first_generation": {"adapters": len(adapters) if first is not None else None, "in_store": stored},
@@ -122,7 +127,8 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
         })  # fmt: skip
         return
     echo(f"run [bold]{identity.run_id}[/] (nothing was started)")
-    echo(f"{search.generations} generations of {search.population} genomes by {search.strategy}")
+    genomes, size = most_genomes(config), min(search.population, most_genomes(config))
+    echo(f"{plural(plan.generations, 'generation')} of {plural(size, 'genome')} by {search.strategy}, {genomes} in all")
     if start.start_from != "nothing":
         echo(words(start.text))
     if search.baselines == "tuned":
@@ -131,12 +137,23 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
             f"baselines: base model, default LoRA, tuned LoRA; at most {tuned.trainings} of the trainings are for them"
         )
     echo(f"at most {jobs.trainings} trainings and {jobs.evaluations} evaluations on {lanes}")
-    drawn = f"{len(adapters)} distinct adapters" if first is not None else "not drawn here, since a population of this size takes long"  # fmt: skip
+    drawn = f"{len(adapters)} distinct adapters" if first is not None else "not drawn here (the strategy is a plug-in, or a population of this size takes long)"  # fmt: skip
     known = f"{stored} of them in the store already" if stored is not None else "how many of them the store has is known when the evolution starts"  # fmt: skip
     echo(f"first generation: {drawn}; {known}", words(_estimate_text(config, seconds, pace)))
     if planned:
         show(planned, config)
     echo(*(words(f"not checked here: {note}", "dim") for note in notes))
+
+
+def _quickly_drawn(config: RunConfig) -> bool:
+    """Whether the first generation may be drawn here: it takes no long time, and runs no code of a plug-in."""
+    search = config.search
+    if search.strategy == "evolution":
+        draws = DRAWS_PER_SEED * search.population * search.diversity.spread
+        return drawing_seconds(config.automaton, draws) < SECONDS_FIRST_GENERATION
+    if search.strategy in OPTUNA:
+        return SECONDS_TRIAL * search.population < SECONDS_FIRST_GENERATION
+    return search.strategy in STRATEGIES
 
 
 def _start(folder: RunFolder, config: RunConfig) -> Start:

@@ -192,8 +192,8 @@ def test_jobs_of_a_run_by_hand(
         configured(*(f"search.{key}={value}" for key, value in search.items()), f"problems.monitor={monitor}")
     )
     assert plan.total == JobCount(trainings, evaluations)
-    first, later = plan.generation(0), plan.generation(1)
-    assert plan.baselines + first + later * (plan.generations - 1) + plan.after_search == plan.total
+    later = plan.generation(1) * (plan.generations - 1)
+    assert plan.baselines + plan.generation(0) + later + plan.after_search == plan.total
 
 
 def test_adapters_of_the_first_generation_that_are_shared_are_trained_once() -> None:

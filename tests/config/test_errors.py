@@ -72,7 +72,7 @@ def complaint(text: str, *overrides: str) -> str:
             ("survival_rate 0.3", "fewer than 2 parents"),
         ),
         ("search:\n  tournament_size: 9\n", "c.yaml:2: search", ("tournament_size 9", "population 8", "lower it")),
-        ("search:\n  strategy: annealing\n", "c.yaml:2: search.strategy", ("annealing", "'evolution' or 'random'")),
+        ("search:\n  strategy: Annealing!\n", "c.yaml:2: search.strategy", ("Annealing!", "pattern")),
         ("search:\n  generations: many\n", "c.yaml:2: search.generations", ("many", "valid integer")),
         ("training: {steps: 5, warmup: 5}\n", "c.yaml:1: training", ("warmup 5", "below steps 5")),
         (
