@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny secrets constraints clean
+.PHONY: help env evolve smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny gene-table secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -77,6 +77,9 @@ docs: env ## rewrite the generated pages: docs/reference and benchmarks/README.m
 
 tiny: env ## pre-train the embedded base model from nothing (about 15 minutes on one thread)
 	$(BIN)/python -m coral_core.lm.pretrain coral_core/lm/tiny
+
+gene-table: env ## rows of a gene table that are missing, for half an hour on 2 cores (TABLE=quickstart or second, MINUTES=30)
+	$(BIN)/python -m benchmarks.gene_table $(or $(TABLE),quickstart) --minutes $(or $(MINUTES),30)
 
 secrets: ## passwords for deployments/compose.yaml, into deployments/.env (mode 600); what is there stays
 	@bash deployments/make_secrets.sh

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from coral_core.config.scoring_config import JudgeConfig
 from coral_core.config.tree import BaseModelConfig
@@ -166,10 +167,8 @@ class Lane:
                 f"training {digest[:12]}: this lane renders other training data than the job names",
                 remedy="Deploy one version of the code everywhere.",
             )
-        examples = problem_set(job.problems).pairs
         scratch = self.store.scratch()
-        pairs = tuple((prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in examples)
-        request = TrainingRequest(job=job, pairs=pairs, out=scratch, add_bos=prompt.add_bos)
+        request = training_request(job, scratch)
         try:
             self._load(job)
             limit.begin()
@@ -278,26 +277,11 @@ class Lane:
         )
 
     def _score(self, job: EvaluationJob, digest: str, adapter: TrainedAdapter | None, limit: TimeLimit) -> Evaluation:
-        prompt = prompt_template(job)
         problems = problem_set(job.problems).split(job.split)
         self._texts.start()
         self._load(job)
         limit.begin()
-        trained = None
-        if job.training is not None:
-            trained = AdapterFolder(folder=self.store.adapter_path(job.training_digest), heavy=job.training.heavy)
-        request = GenerationRequest(
-            adapter=trained,
-            light=job.light,
-            prompts=tuple((problem.problem_id, prompt.prompt(problem.buggy)) for problem in problems),
-            samples=job.generation.samples if job.light.sampling else 1,
-            seed=job.seed(),
-            shape=job.generation,
-            stop=prompt.stop,
-            end=prompt.end,
-            add_bos=prompt.add_bos,
-            prefix=prompt.before,
-        )
+        request = generation_request(job, self.store.adapter_path(job.training_digest) if job.training else None)
         judge = self._judge_for(job.judge)
         judging = Judging(
             CompletionScorer(problems, judge, self._texts, limit.left),
@@ -424,6 +408,43 @@ def _check_versions(named: dict[str, str], here: dict[str, str], what: str) -> N
                 f"{what}: the job names {name} {wanted}, this lane has {here[name]}",
                 remedy="Deploy one version of the code everywhere.",
             )
+
+
+def training_request(job: TrainingJob, out: Path) -> TrainingRequest:
+    """What an engine is asked for a training.
+
+    Args:
+        job: The training.
+        out: An empty folder, which becomes a PEFT folder.
+    """
+    prompt = prompt_template(job)
+    pairs = tuple((prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in problem_set(job.problems).pairs)
+    return TrainingRequest(job=job, pairs=pairs, out=out, add_bos=prompt.add_bos)
+
+
+def generation_request(job: EvaluationJob, adapter: Path | None) -> GenerationRequest:
+    """What an engine is asked for an evaluation.
+
+    Args:
+        job: The evaluation.
+        adapter: The PEFT folder of its training; None for the bare base model.
+    """
+    prompt = prompt_template(job)
+    heavy = job.training.heavy if job.training else None
+    return GenerationRequest(
+        adapter=AdapterFolder(folder=adapter, heavy=heavy) if adapter and heavy else None,
+        light=job.light,
+        prompts=tuple(
+            (problem.problem_id, prompt.prompt(problem.buggy)) for problem in problem_set(job.problems).split(job.split)
+        ),
+        samples=job.generation.samples if job.light.sampling else 1,
+        seed=job.seed(),
+        shape=job.generation,
+        stop=prompt.stop,
+        end=prompt.end,
+        add_bos=prompt.add_bos,
+        prefix=prompt.before,
+    )
 
 
 def _records(problems: Sequence[Problem], items: Items) -> tuple[ProblemRecord, ...]:

@@ -1,11 +1,15 @@
 """Builds coral-tiny, the embedded base model, from nothing: ``python -m coral_core.lm.pretrain DIR``.
 
+With ``--exchanged --seed 2 --pairs 16000 --steps 600`` it builds the base model of the second gene table (benchmarks/tables), which knows other
+families.
+
 A Llama of about 0.9 million parameters that repairs bugs of four classes in the A families of
 `coral_core.problem_sources`; the B families and the other bug classes are left for adapters to learn. Training text:
 ``<bos>buggy<sep>fixed<eos>``, with loss weight 0.1 on the prompt. Matrices are trained by Muon (Jordan et al. 2024,
 momentum orthogonalised by five Newton-Schulz steps), all other parameters by AdamW.
 """
 
+import argparse
 import json
 import math
 import random
@@ -20,7 +24,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from coral_core.problem_sources.builtin import echo_pairs, plain_functions, pretraining_pairs
-from coral_core.problem_sources.families import ALL_FAMILIES
+from coral_core.problem_sources.families import ALL_FAMILIES, EXCHANGED, USUAL, Roles
 from coral_core.prompting.templates import TINY
 
 SPECIAL = ("<pad>", "<bos>", "<sep>", "<eos>")
@@ -125,44 +129,54 @@ def _orthogonal(stack: Tensor) -> Tensor:
     return result
 
 
-def make_texts() -> list[tuple[str, str]]:
-    """Pairs (prompt, answer), shuffled: repairs, echoes, scrambles, and plain functions with an empty prompt."""
-    drawn = [
-        (pair.buggy, pair.fixed) for part in range(8) for pair in pretraining_pairs(PAIRS // 8, SEED * 1000 + part)
-    ]
-    drawn += [(pair.buggy, pair.fixed) for pair in echo_pairs(int(PAIRS * ECHO_SHARE), SEED)]
-    drawn += [(text, text) for text in scrambles(int(PAIRS * SCRAMBLE_SHARE), SEED)]
+def make_texts(count: int = PAIRS, seed: int = SEED, roles: Roles = USUAL) -> list[tuple[str, str]]:
+    """Pairs (prompt, answer), shuffled: repairs, echoes, scrambles, and plain functions with an empty prompt.
+
+    Args:
+        count: Number of repairs; the others are shares of it.
+        seed: Equal seeds give equal texts.
+        roles: Says which families are known.
+    """
+    known = roles.known
+    parts = (pretraining_pairs(count // 8, seed * 1000 + part, known) for part in range(8))
+    drawn = [(pair.buggy, pair.fixed) for pairs in parts for pair in pairs]
+    drawn += [(pair.buggy, pair.fixed) for pair in echo_pairs(int(count * ECHO_SHARE), seed, known)]
+    drawn += [(text, text) for text in scrambles(int(count * SCRAMBLE_SHARE), seed, roles)]
     texts = [(TINY.prompt(buggy), TINY.answer(fixed)) for buggy, fixed in drawn]
-    texts += [("<bos>", source + "<eos>") for source in plain_functions(int(PAIRS * PLAIN_SHARE), SEED, ALL_FAMILIES)]
-    random.Random(SEED).shuffle(texts)
+    texts += [("<bos>", source + "<eos>") for source in plain_functions(int(count * PLAIN_SHARE), seed, ALL_FAMILIES)]
+    random.Random(seed).shuffle(texts)
     return texts
 
 
-def scrambles(count: int, seed: int) -> list[str]:
+def scrambles(count: int, seed: int, roles: Roles = USUAL) -> list[str]:
     """Texts of a function header and 2 to 6 lines, each taken from another function; the model learns to copy them.
 
     Args:
         count: Number of texts.
         seed: Seed of functions and choice; equal seeds give equal texts.
+        roles: Says which families are known; most lines are theirs.
     """
     rng = random.Random(f"scramble {seed}")
-    drawn = plain_functions(1_500, seed + 2) + plain_functions(500, seed + 3, ALL_FAMILIES)
+    drawn = plain_functions(1_500, seed + 2, roles.known) + plain_functions(500, seed + 3, ALL_FAMILIES)
     sources = [source.split("\n") for source in drawn]
     bodies = [line for source in sources for line in source[1:]]
     return ["\n".join([rng.choice(sources)[0], *rng.sample(bodies, rng.randint(2, 6))]) for _ in range(count)]
 
 
-def batches(encoded: list[tuple[list[int], int]], size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    encoded: list[tuple[list[int], int]], size: int = BATCH, seed: int = SEED
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless stream of shuffled batches; texts of similar length go together.
 
     Args:
         encoded: Token ids, and the length of the prompt in them, per text.
         size: Texts per batch.
+        seed: Seed of the order.
 
     Returns:
         Pairs (tokens, loss weights), both of shape (size, longest text); padded on the right with token 0 and weight 0.
     """
-    rng = random.Random(SEED)
+    rng = random.Random(seed)
     order = list(range(len(encoded)))
     while True:
         rng.shuffle(order)
@@ -202,12 +216,16 @@ def loss_of(model: nn.Module, tokens: Tensor, weights: Tensor) -> Tensor:
     return (losses * weight).sum() / weight.sum()
 
 
-def train(model: LlamaForCausalLM, encoded: list[tuple[list[int], int]]) -> list[float]:
-    """Train for `STEPS` batches: learning rates are constant for 40 % of the steps, then fall linearly to 0.
+def train(
+    model: LlamaForCausalLM, encoded: list[tuple[list[int], int]], steps: int = STEPS, seed: int = SEED
+) -> list[float]:
+    """Train for some batches: learning rates are constant for 40 % of the steps, then fall linearly to 0.
 
     Args:
         model: The untrained model; it is changed in place.
         encoded: As `encode` gives them.
+        steps: Number of batches.
+        seed: Seed of the order of the texts.
 
     Returns:
         The loss of each step.
@@ -217,8 +235,8 @@ def train(model: LlamaForCausalLM, encoded: list[tuple[list[int], int]]) -> list
     optimisers = [Muon(matrices, lr=1.5e-2), torch.optim.AdamW(others, lr=3e-3, weight_decay=0.0, betas=(0.9, 0.95))]
     base = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
     losses: list[float] = []
-    for step, (tokens, weights) in zip(range(STEPS), batches(encoded), strict=False):
-        factor = min(1.0, (STEPS - step) / (0.6 * STEPS))
+    for step, (tokens, weights) in zip(range(steps), batches(encoded, seed=seed), strict=False):
+        factor = min(1.0, (steps - step) / (0.6 * steps))
         for optimiser, lr in zip(optimisers, base, strict=True):
             optimiser.param_groups[0]["lr"] = lr * factor
             optimiser.zero_grad()
@@ -229,7 +247,7 @@ def train(model: LlamaForCausalLM, encoded: list[tuple[list[int], int]]) -> list
             optimiser.step()
         losses.append(loss.item())
         if step % 50 == 0:
-            print(f"step {step} of {STEPS}, loss {sum(losses[-20:]) / len(losses[-20:]):.4f}", file=sys.stderr)
+            print(f"step {step} of {steps}, loss {sum(losses[-20:]) / len(losses[-20:]):.4f}", file=sys.stderr)
     return losses
 
 
@@ -253,26 +271,35 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: list[tuple[str, str]]) -> 
 
 def main() -> None:
     """Write the model, its tokenizer and `pretraining.json` to the folder that the command line names."""
-    out, started = Path(sys.argv[1]), time.time()
-    torch.manual_seed(SEED)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="receives the model")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="repairs among the texts")
+    parser.add_argument("--steps", type=int, default=STEPS, help="batches")
+    parser.add_argument("--exchanged", action="store_true", help="know the families that are usually learnt")
+    options = parser.parse_args()
+    out, seed, started = options.folder, options.seed, time.time()
+    roles = EXCHANGED if options.exchanged else USUAL
+    torch.manual_seed(seed)
     torch.set_num_threads(1)  # the same bits on any number of cores
-    texts = make_texts()
+    texts = make_texts(options.pairs, seed, roles)
     plain = [
         f"{prompt.removeprefix('<bos>').removesuffix('<sep>')}\n{answer.removesuffix('<eos>')}"
         for prompt, answer in texts
     ]
-    # the tokenizer is also trained on plain functions of the B families, whose names would else split into bytes
-    tokenizer = build_tokenizer(plain[:12_000] + plain_functions(4_000, SEED + 1, ALL_FAMILIES))
+    # the tokenizer is also trained on plain functions of the families to learn, whose names would else split into bytes
+    tokenizer = build_tokenizer(plain[:12_000] + plain_functions(4_000, seed + 1, ALL_FAMILIES))
     encoded = encode(tokenizer, texts)
     model = build_model(len(tokenizer))
-    losses = train(model, encoded)
+    losses = train(model, encoded, options.steps, seed)
     model.to(torch.bfloat16).save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
     facts = {
         "texts": len(encoded),
-        "tokens_seen": STEPS * BATCH * sum(len(ids) for ids, _ in encoded) // len(encoded),
-        "steps": STEPS,
-        "seed": SEED,
+        "tokens_seen": options.steps * BATCH * sum(len(ids) for ids, _ in encoded) // len(encoded),
+        "steps": options.steps,
+        "seed": seed,
+        "known": [family.name for family in roles.known],
         "final_loss": round(sum(losses[-20:]) / 20, 4),
         "seconds": round(time.time() - started),
         "torch": torch.__version__,

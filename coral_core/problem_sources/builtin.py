@@ -14,7 +14,7 @@ from itertools import cycle, islice
 from coral_core.config.tree import ProblemsConfig
 from coral_core.digest import seed_from
 from coral_core.errors import ProblemError
-from coral_core.problem_sources.families import A_FAMILIES, ALL_FAMILIES, B_FAMILIES
+from coral_core.problem_sources.families import A_FAMILIES, ALL_FAMILIES, USUAL, Roles
 from coral_core.problem_sources.families.draw import Family, Function, draw, draw_inputs
 from coral_core.problems import trusted
 from coral_core.problems.mutation import Mutation, mutators
@@ -39,46 +39,55 @@ class RecordedFunction:
     outcomes: tuple[trusted.Outcome, ...]
 
 
-def load_builtin(config: ProblemsConfig) -> ProblemSet:
+def load_builtin(config: ProblemsConfig, roles: Roles = USUAL) -> ProblemSet:
     """The problem set of `config`; the same on any machine and Python version.
 
     Args:
         config: Sizes of the splits, bug classes and ``data_seed``.
+        roles: Families that the base model knows and that adapters learn.
 
     Raises:
         ProblemError: the families cannot supply that many distinct problems.
     """
-    held_out, fitness, monitor, taken = builtin_splits(config.model_copy(update={"pairs": 8}))
+    held_out, fitness, monitor, taken = builtin_splits(config.model_copy(update={"pairs": 8}), roles)
     return ProblemSet(
-        source="builtin", pairs=training_pairs(config, set(taken)), fitness=fitness, monitor=monitor, held_out=held_out
+        source="builtin",
+        pairs=training_pairs(config, set(taken), roles),
+        fitness=fitness,
+        monitor=monitor,
+        held_out=held_out,
     )
 
 
 Problems = tuple[Problem, ...]
 
 
-@lru_cache(maxsize=4)
-def builtin_splits(config: ProblemsConfig) -> tuple[Problems, Problems, Problems, frozenset[str]]:
-    """The held-out, fitness and monitor splits of `config`, and the normal forms in them.
+def builtin_splits(config: ProblemsConfig, roles: Roles = USUAL) -> tuple[Problems, Problems, Problems, frozenset[str]]:
+    """The held-out, fitness and monitor splits of `config`, and the normal forms in them; the latest are kept in memory.
 
     Training pairs are made afterwards, so their number does not change the splits.
     """
+    return _splits(config, roles)
+
+
+@lru_cache(maxsize=4)
+def _splits(config: ProblemsConfig, roles: Roles) -> tuple[Problems, Problems, Problems, frozenset[str]]:
     taken: set[str] = set()
     retention = max(1, config.held_out // 10)
-    held_out = _split(config, "held_out", config.held_out - retention, retention, taken)
-    fitness = _split(config, "fitness", config.fitness, config.retention, taken)
-    monitor = _split(config, "monitor", config.monitor, 0, taken)
+    held_out = _split(config, "held_out", config.held_out - retention, retention, taken, roles)
+    fitness = _split(config, "fitness", config.fitness, config.retention, taken, roles)
+    monitor = _split(config, "monitor", config.monitor, 0, taken, roles)
     return held_out, fitness, monitor, frozenset(taken)
 
 
-def _split(config: ProblemsConfig, split: str, bugs: int, retention: int, taken: set[str]) -> Problems:
-    """`bugs` bugs of B families and `retention` problems that must stay right."""
+def _split(config: ProblemsConfig, split: str, bugs: int, retention: int, taken: set[str], roles: Roles) -> Problems:
+    """`bugs` bugs of the families to learn and `retention` problems that must stay right."""
     rng = random.Random(seed_from("builtin", config.data_seed, split))
-    problems = list(_bugs(rng, split, B_FAMILIES, config.bug_classes, bugs, taken))
+    problems = list(_bugs(rng, split, roles.learnt, config.bug_classes, bugs, taken))
     correct = retention // 2
     problems += _correct(rng, split, correct, taken)
     known = tuple(name for name in config.bug_classes if name in PRETRAINED_CLASSES) or PRETRAINED_CLASSES
-    problems += _bugs(rng, f"{split}-known", A_FAMILIES, known, retention - correct, taken)
+    problems += _bugs(rng, f"{split}-known", roles.known, known, retention - correct, taken)
     return tuple(problems)
 
 
@@ -227,16 +236,17 @@ def find_mutant(recorded: RecordedFunction, classes: Sequence[BugClass], rng: ra
     return None
 
 
-def training_pairs(config: ProblemsConfig, taken: set[str]) -> tuple[RepairPair, ...]:
-    """The training pairs of a configuration: bugs of B families, and `ECHO_SHARE` of right functions of all families.
+def training_pairs(config: ProblemsConfig, taken: set[str], roles: Roles = USUAL) -> tuple[RepairPair, ...]:
+    """The training pairs of a configuration: bugs of the families to learn, and `ECHO_SHARE` of right functions of all families.
 
     Args:
         config: Gives ``pairs`` (their number), bug classes and ``data_seed``.
         taken: Normal forms that no text of a pair may have.
+        roles: As for `load_builtin`.
     """
     rng = random.Random(seed_from("builtin", config.data_seed, "pairs"))
     echoes = int(ECHO_SHARE * config.pairs)
-    pairs = list(_pairs(rng, B_FAMILIES, config.bug_classes, config.pairs - echoes, taken))
+    pairs = list(_pairs(rng, roles.learnt, config.bug_classes, config.pairs - echoes, taken))
     pairs += _echoes(rng, ALL_FAMILIES, echoes, taken)
     rng.shuffle(pairs)
     return tuple(pairs)
@@ -263,15 +273,16 @@ def _echoes(rng: random.Random, families: Sequence[Family], count: int, avoid: s
     return pairs
 
 
-def pretraining_pairs(count: int, seed: int) -> list[RepairPair]:
-    """Repair pairs of the A families and of four bug classes, for the pre-training of coral-tiny.
+def pretraining_pairs(count: int, seed: int, families: Sequence[Family] = A_FAMILIES) -> list[RepairPair]:
+    """Repair pairs of known families and of four bug classes, for the pre-training of coral-tiny.
 
     Args:
         count: Number of pairs.
         seed: Equal seeds give equal pairs.
+        families: The known families.
     """
     rng = random.Random(seed_from("pretraining", seed))
-    return list(_pairs(rng, A_FAMILIES, PRETRAINED_CLASSES, count, set()))
+    return list(_pairs(rng, families, PRETRAINED_CLASSES, count, set()))
 
 
 def plain_functions(count: int, seed: int, families: Sequence[Family] = A_FAMILIES) -> list[str]:
@@ -286,11 +297,12 @@ def plain_functions(count: int, seed: int, families: Sequence[Family] = A_FAMILI
     return [draw(families[rng.randrange(len(families))], rng).source for _ in range(count)]
 
 
-def echo_pairs(count: int, seed: int) -> list[RepairPair]:
-    """Pairs of A families in which the buggy text is right already and stays as it is.
+def echo_pairs(count: int, seed: int, families: Sequence[Family] = A_FAMILIES) -> list[RepairPair]:
+    """Pairs of known families in which the buggy text is right already and stays as it is.
 
     Args:
         count: Number of pairs.
         seed: Equal seeds give equal pairs.
+        families: The known families.
     """
-    return _echoes(random.Random(seed_from("echo", seed)), A_FAMILIES, count, set())
+    return _echoes(random.Random(seed_from("echo", seed)), families, count, set())

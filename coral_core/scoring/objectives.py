@@ -179,13 +179,25 @@ def runtime(
         base_passes: Ids of the problems that the bare base model repairs.
     """
     ratios = {
-        problem.problem_id: min(1.0, max(1, lines) / max(1, verdict.lines))
+        problem.problem_id: ratio
         for problem, group, lines in zip(problems, verdicts, reference_lines, strict=True)
         for verdict in group[:1]
-        if verdict.passed and verdict.lines is not None
+        if (ratio := work_ratio(verdict, lines)) is not None
     }
     both = [ratio for name, ratio in ratios.items() if name in base_passes]
     return _mean(both or list(ratios.values()))
+
+
+def work_ratio(verdict: Verdict, reference_lines: int) -> float | None:
+    """min(1, reference lines / patch lines); None for a patch that fails.
+
+    Args:
+        verdict: Counts the executed lines of the patch.
+        reference_lines: Executed lines of the reference.
+    """
+    if not verdict.passed or verdict.lines is None:
+        return None
+    return min(1.0, max(1, reference_lines) / max(1, verdict.lines))
 
 
 def retention(

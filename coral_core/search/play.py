@@ -98,24 +98,26 @@ def play(search: Search, table: Table, seed: int, trainings: int) -> Play:
             f"table {table.name}: {len(missing)} of {len(table.cells) * table.facts.replicates} rows are missing",
             remedy=f"Make them: make gene-table TABLE={table.name}.",
         )
-    trained: set[str] = set()
+    trained: set[HeavyGenes] = set()
+    evaluated: set[str] = set()
     results: list[Scored] = []
     steps: list[PlayStep] = []
     idle = 0
     while not search.done and idle < IDLE_GENERATIONS:
         before, told = len(trained), []
         for genome in search.ask():
-            if trained and genome.heavy.digest() not in trained:
+            if trained and genome.heavy not in trained:
                 if len(steps) < len(trained):
-                    steps.append(_step(table, results, seed, len(trained)))
+                    steps.append(_step(table, results, seed, len(trained), len(evaluated)))
                 if len(trained) == trainings:
                     return Play(tuple(steps), tuple(results))
             told.append(_scored(table, genome, seed))
             results.append(told[-1])
-            trained.add(genome.heavy.digest())
+            trained.add(genome.heavy)
+            evaluated.add(told[-1].genome.genes_digest())
         search.tell(told)
         idle = 0 if len(trained) > before else idle + 1
-    steps.append(_step(table, results, seed, len(trained)))
+    steps.append(_step(table, results, seed, len(trained), len(evaluated)))
     ended = search.reason or f"{IDLE_GENERATIONS} generations brought no new training"
     return Play(tuple(steps), tuple(results), "" if len(trained) == trainings else ended)
 
@@ -129,7 +131,7 @@ def _scored(table: Table, genome: Genome, seed: int) -> Scored:
     return Scored(genome=placed, scores=scores, fitness=fitness(scores, table.facts.scoring.weights))
 
 
-def _step(table: Table, results: Sequence[Scored], seed: int, trainings: int) -> PlayStep:
+def _step(table: Table, results: Sequence[Scored], seed: int, trainings: int, evaluations: int) -> PlayStep:
     scoring = table.facts.scoring
     best = champion(results, scoring)
     seen = replicate_of(table, seed, best.genome.heavy) if best else 0
@@ -137,7 +139,7 @@ def _step(table: Table, results: Sequence[Scored], seed: int, trainings: int) ->
     front = [table.expected(item.genome) or {} for item in pareto_front(results, scoring)]
     return PlayStep(
         trainings=trainings,
-        evaluations=len({item.genome.genes_digest() for item in results}),
+        evaluations=evaluations,
         champion=best.genome if best else None,
         observed=(best.fitness or 0.0) if best else 0.0,
         expected=fitness(expected or {}, scoring.weights),

@@ -37,6 +37,7 @@ from coral_core.errors import TableError
 from coral_core.frozen import Frozen
 from coral_core.genome import Genome, HeavyGenes, LightGenes
 from coral_core.scoring.objectives import cost
+from coral_core.search.strategy import genome_at
 
 FORMAT = 1
 """Version of the files."""
@@ -137,6 +138,7 @@ class Columns:
         evaluation_seconds: CPU seconds per evaluation, shape (evaluations,).
         passed: Whether the first sample passed, shape (evaluations, problems).
         measures: Name of a measure -> its values, shape (evaluations, problems); NaN where there is none.
+        made_on: Numerics classes of the machines that made the rows.
     """
 
     cell: NDArray[np.int64]
@@ -149,6 +151,7 @@ class Columns:
     evaluation_seconds: NDArray[np.float64]
     passed: NDArray[np.bool_]
     measures: dict[str, NDArray[np.float64]]
+    made_on: tuple[str, ...]
 
     @classmethod
     def joined(cls, parts: Sequence["Columns"]) -> "Columns":
@@ -169,6 +172,7 @@ class Columns:
             evaluation_seconds=np.concatenate([part.evaluation_seconds for part in parts]),
             passed=np.concatenate([part.passed for part in parts]),
             measures={name: np.concatenate([part.measures[name] for part in parts]) for name in MEASURES},
+            made_on=tuple(sorted({machine for part in parts for machine in part.made_on})),
         )
 
 
@@ -191,7 +195,7 @@ class Table:
     def __init__(self, facts: TableFacts, columns: Columns) -> None:
         self.facts, self.columns = facts, columns
         self.cells = cells_of(facts.genes)
-        self._numbers = {heavy.digest(): number for number, heavy in enumerate(self.cells)}
+        self._numbers = {heavy: number for number, heavy in enumerate(self.cells)}
         self._rows: dict[tuple[int, int], int] = {}
         for row, key in enumerate(zip(columns.cell.tolist(), columns.replicate.tolist(), strict=True)):
             if key in self._rows or key[0] >= len(self.cells) or key[1] >= facts.replicates:
@@ -225,6 +229,20 @@ class Table:
         """(cell, replicate) of the rows that are not made yet."""
         every = itertools.product(range(len(self.cells)), range(self.facts.replicates))
         return tuple(key for key in every if key not in self._rows)
+
+    @property
+    def made(self) -> tuple[tuple[int, int], ...]:
+        """(cell, replicate) of the rows that are made."""
+        return tuple(sorted(self._rows))
+
+    def genome(self, cell: int, light: int = 0) -> Genome:
+        """The genome of a cell at one light setting.
+
+        Args:
+            cell: Number of the cell.
+            light: Number of the light setting.
+        """
+        return genome_at(0, 0, self.cells[cell], self.lights[light], "given")
 
     def config(self, seed: int, search: SearchConfig | None = None) -> RunConfig:
         """The configuration of a search on this table.
@@ -260,7 +278,7 @@ class Table:
 
         Settings with the same choice of sampling come first; then the distance counts, each gene as a share of its range.
         """
-        number = self._numbers.get(genome.heavy.digest())
+        number = self._numbers.get(genome.heavy)
         if number is None:
             raise TableError(
                 f"heavy genes {genome.heavy.model_dump(mode='json')} (genome {genome.genome_id}): no cell of table {self.name}",
@@ -453,21 +471,22 @@ def _mean(values: Sequence[float]) -> float:
 # evaluations of rows that are feasible, in their order: evaluation_seconds (evaluations,), passed (evaluations, bytes) as
 # bits, and for each measure codes (evaluations, problems) and the values that they stand for; NaN stands for None.
 
-_FIXED = {"facts", "reasons", "cell", "replicate", "reason", "parameters", "training_seconds", "losses"}
+_FIXED = {"facts", "made_on", "reasons", "cell", "replicate", "reason", "parameters", "training_seconds", "losses"}
 _EVALUATED = {"evaluation_seconds", "passed"}
 _NAMES = _FIXED | _EVALUATED | {f"{name}{end}" for name in MEASURES for end in ("", "_values")}
 
 
-def write_part(path: Path, facts: TableFacts, rows: Iterable[Row]) -> None:
+def write_part(path: Path, facts: TableFacts, rows: Iterable[Row], made_on: str = "") -> None:
     """Write a part of a table; equal arguments give equal bytes.
 
     Args:
         path: The file; replaced in one step.
         facts: What the table varies.
         rows: At least one.
+        made_on: Numerics class of the machine that made them.
     """
     packed = BytesIO()
-    np.savez_compressed(packed, **_packed(facts, rows))  # type: ignore[arg-type]  # its own `allow_pickle` is no array
+    np.savez_compressed(packed, **_packed(facts, rows, made_on))  # type: ignore[arg-type]  # its own `allow_pickle` is no array
     write_atomic(path, packed.getvalue())
 
 
@@ -481,7 +500,7 @@ def columns_of(facts: TableFacts, rows: Iterable[Row]) -> Columns:
     return _columns(_packed(facts, rows), facts)
 
 
-def _packed(facts: TableFacts, rows: Iterable[Row]) -> dict[str, NDArray[Any]]:
+def _packed(facts: TableFacts, rows: Iterable[Row], made_on: str = "") -> dict[str, NDArray[Any]]:
     """The arrays of a part."""
     rows = sorted(rows, key=lambda row: (row.cell, row.replicate))
     reasons = sorted({row.infeasible for row in rows})
@@ -490,6 +509,7 @@ def _packed(facts: TableFacts, rows: Iterable[Row]) -> dict[str, NDArray[Any]]:
     problems = len(facts.problems)
     arrays: dict[str, NDArray[Any]] = {
         "facts": _text(facts.model_dump_json()),
+        "made_on": _text(made_on),
         "reasons": _text(json.dumps(reasons)),
         "cell": np.array([row.cell for row in rows], dtype=np.uint32),
         "replicate": np.array([row.replicate for row in rows], dtype=np.uint8),
@@ -582,6 +602,7 @@ def _columns(arrays: dict[str, NDArray[Any]], facts: TableFacts) -> Columns:
         evaluation_seconds=arrays["evaluation_seconds"].astype(float),
         passed=passed,
         measures=measures,
+        made_on=(arrays["made_on"].tobytes().decode(),),
     )
 
 
