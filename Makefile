@@ -71,8 +71,9 @@ types: env ## mypy
 
 check: lint types test ## linter, types, tests (CI runs test-pythons and test-slow, too)
 
-docs: env ## rewrite the generated pages: docs/reference and benchmarks/README.md
+docs: env ## rewrite the generated pages: docs/reference, benchmarks/README.md, benchmarks/tables/README.md
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python -m benchmarks.gene_table_page
 	$(BIN)/python -m benchmarks.write_readme
 
 tiny: env ## pre-train the embedded base model from nothing (about 15 minutes on one thread)

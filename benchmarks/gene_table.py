@@ -4,7 +4,7 @@
     python -m benchmarks.gene_table quickstart --shard 3 --of 10
     python -m benchmarks.gene_table second --dry-run            what is missing, and about how long it takes
 
-Each call adds one part with the rows that it made; commit it. A call that is stopped, by whatever means, loses the rows in
+Each call adds one part with the rows that it made and rewrites the page (benchmarks/tables/README.md); commit both. A call that is stopped, by whatever means, loses the rows in
 progress only: finished ones wait in the work folder for the next call. Jobs, requests to the engine, judge, linters and
 formulas are those of an evolution, so the scores equal those of a run with seed 0 (tests/benchmarks/test_gene_table.py);
 completions that recur are judged once.
@@ -29,6 +29,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.gene_table_page import TABLES, write_page
 from benchmarks.record import QUICKSTART, ROOT
 from coral_core.atomic_write import write_atomic
 from coral_core.config import GenesConfig, RunConfig, load_config
@@ -49,7 +50,6 @@ from coral_core.scoring.judged import Judged
 from coral_core.scoring.text_process import TextProcess
 from coral_core.search.tables import LightResult, Row, Table, TableFacts, TableProblem, cells_of, spanned, write_part
 
-TABLES = Path(__file__).parent / "tables"
 WORK = ROOT / "runs" / "gene_table"
 LONGEST_JOB = 1800.0
 """Seconds after which the engine of a job is ended."""
@@ -498,6 +498,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             finally:
                 part = pack(folder, work, maker.facts, made, maker.planner.base("training").numerics_class)
         print(f"{number} rows made; written to {part}" if part else "no row made", flush=True)
+        write_page(options.tables)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ def test_calls_go_on_where_others_ended_and_only_with_the_same_problems(
         (rows / name).write_bytes(content)  # killed between the part and the removal of its rows
     main(rehearsed)
     table = Table.read(folder)
+    assert "6 of 6 trainings made (3 cells x 2); 2 infeasible" in (tmp_path / "tables" / "README.md").read_text()
     assert table.missing == () and sorted(path.name for path in folder.iterdir()) == ["part-000.npz", "part-001.npz"]
     assert {table.infeasible(table.genome(cell), 0) for cell in range(3)} == {"", "diverged"}
     main([*rehearsed, "--dry-run"])
