@@ -53,9 +53,9 @@ from coral_core.search.tables import LightResult, Row, Table, TableFacts, TableP
 WORK = ROOT / "runs" / "gene_table"
 LONGEST_JOB = 1800.0
 """Seconds after which the engine of a job is ended."""
-SECONDS_PER_ROW = 23.0
+SECONDS_PER_ROW = 20.0
 """CPU seconds of a row while none is made."""
-JUDGING_SECONDS = 3.0
+JUDGING_SECONDS = 2.5
 """CPU seconds of a row outside the engine: judge, linters, this process."""
 REMEMBERED = 100_000
 """Judged completions that are kept in memory."""
@@ -498,7 +498,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             finally:
                 part = pack(folder, work, maker.facts, made, maker.planner.base("training").numerics_class)
         print(f"{number} rows made; written to {part}" if part else "no row made", flush=True)
-        write_page(options.tables)
+        if part:
+            write_page(options.tables)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from coral_core.config import GenesConfig
 from coral_core.config.gene_space import HeavyGeneSpace
 from coral_core.config.scoring_config import ScoringConfig
 from coral_core.digest import seed_from
-from coral_core.genome import GREEDY, Genome, LightGenes, Lineage
+from coral_core.genome import GREEDY, Genome, HeavyGenes, LightGenes, Lineage
 from coral_core.search.tables import LightResult, Row, Table, TableFacts, TableProblem, cells_of, columns_of, spanned
 from tests.search.landscape import scores
 
@@ -21,11 +21,15 @@ PROBLEMS = tuple(
 )
 
 
-def genome_of(cell: int, light: LightGenes = GREEDY, facts: TableFacts | None = None) -> Genome:
+@lru_cache(maxsize=1)
+def cells() -> tuple[HeavyGenes, ...]:
+    return cells_of(facts_of().genes)
+
+
+def genome_of(cell: int, light: LightGenes = GREEDY) -> Genome:
     """A genome with the heavy genes of a cell."""
-    heavy = cells_of((facts or facts_of()).genes)[cell]
     return Genome(
-        genome_id="g000-000", generation=0, slot=0, heavy=heavy, light=light, lineage=Lineage(operator="given")
+        genome_id="g000-000", generation=0, slot=0, heavy=cells()[cell], light=light, lineage=Lineage(operator="given")
     )
 
 
@@ -51,12 +55,12 @@ def facts_of(replicates: int = 2) -> TableFacts:
 
 def row_of(facts: TableFacts, cell: int, replicate: int) -> Row:
     """Outcomes drawn with the landscape's rates; a cell of rank 32 with the largest alpha and all modules diverges once."""
-    heavy = cells_of(facts.genes)[cell]
+    heavy = cells()[cell]
     if heavy.rank == 32 and heavy.alpha == 64 and len(heavy.target_modules) == 7 and replicate == 1:
         return Row(cell=cell, replicate=replicate, infeasible="diverged", losses=(3.0,), cpu_seconds=1.0)
     results = []
     for number, light in enumerate(facts.lights):
-        rates = scores(genome_of(cell, light, facts))
+        rates = scores(genome_of(cell, light))
         draws = random.Random(seed_from("synthetic table", cell, replicate, number))
         passed = tuple(
             draws.random() < rates["retention" if item.retention or item.base_passes else "bugfix"]
@@ -83,8 +87,7 @@ def row_of(facts: TableFacts, cell: int, replicate: int) -> Row:
 
 
 def rows_of(facts: TableFacts) -> list[Row]:
-    cells = range(len(cells_of(facts.genes)))
-    return [row_of(facts, cell, replicate) for cell in cells for replicate in range(facts.replicates)]
+    return [row_of(facts, cell, replicate) for cell in range(len(cells())) for replicate in range(facts.replicates)]
 
 
 @lru_cache(maxsize=1)
