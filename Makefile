@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny gene-table secrets constraints clean
+.PHONY: help env evolve compare smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny gene-table secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,9 @@ $(STAMP): pyproject.toml constraints.txt deployments/make_env.sh
 
 evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=file to choose another)
 	@$(BIN)/coral evolve $(CONFIG)
+
+compare: env ## evolution against random search on small trainings, with statistics: about ten minutes
+	@$(BIN)/coral compare configs/compare-quick.yaml
 
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 

@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coral_core.api import EvolutionResult, evolve, open_run
+    from coral_core.api import EvolutionResult, compare, evolve, open_run
     from coral_core.config import RunConfig, load_config
     from coral_core.judge.judge import Judge
     from coral_core.problem_sources import load_problems
@@ -36,6 +36,7 @@ __all__ = [
     "Progress",
     "RunConfig",
     "Store",
+    "compare",
     "evolve",
     "load_config",
     "load_problems",
@@ -48,6 +49,7 @@ _HOMES = {
     "Progress": "coral_core.runs.progress",
     "RunConfig": "coral_core.config",
     "Store": "coral_core.store.store",
+    "compare": "coral_core.api",
     "evolve": "coral_core.api",
     "load_config": "coral_core.config",
     "load_problems": "coral_core.problem_sources",

@@ -1,4 +1,4 @@
-"""The Python API of an evolution: run one, or open one that is on disk.
+"""The Python API: run an evolution, open one that is on disk, compare strategies.
 
 It needs neither Prefect nor a server: jobs run on this machine (`infra.executor` local or inline). ``coral evolve`` can
 continue a run that was begun here, and the other way round: both do the missing part of ``runs/<run id>/``.
@@ -11,6 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from coral_core.comparison.plan import Plan
+from coral_core.comparison.run_plan import Ended, folder_of, on_table, play_plan, run_plan
+from coral_core.comparison.summary import StrategyComparison
 from coral_core.config import RunConfig
 from coral_core.evolution.listener import Listener
 from coral_core.evolution.loop import Evolution, failure_recorded
@@ -28,6 +31,7 @@ from coral_core.runs.records import GenomeRecord, HeldOut, Outcome, Record
 from coral_core.runs.run_folder import RunFolder, find_run, identify_run
 from coral_core.runs.run_lock import hold
 from coral_core.runs.sessions import RunState, WorkDone, run_state
+from coral_core.search.tables import Table
 from coral_core.store.store import Store
 
 Result = TypeVar("Result")
@@ -133,6 +137,74 @@ def open_run(path: str | Path) -> EvolutionResult:
     """
     path = Path(path)
     return _result(find_run(path.parent, str(path) if (path / "run.json").exists() else path.name))
+
+
+def compare(
+    config: RunConfig,
+    strategies: Sequence[str],
+    *,
+    seeds: int,
+    budget: str | None = None,
+    baseline: str | None = None,
+    table: Path | None = None,
+    into: Path | None = None,
+    ended: Ended = lambda entrant, number, count, outcome: None,
+) -> StrategyComparison:
+    """Compare search strategies at equal budget over seeds. Call it again to go on; finished runs are not run again.
+
+    All runs share the store of `config`. A result that another run left there is charged what it first cost.
+
+    Args:
+        config: What all strategies share: problems, judge, base model, genes, sizes. Seeds count from its `seed`.
+        strategies: At least two: ``evolution``, or changed and with a name, ``no elites=evolution:search.elites=0``.
+        seeds: Number of seeds, from 1; 6 or more for a test, 20 or more to see differences of medium size.
+        budget: For each strategy with each seed: ``trainings=32``, ``gpu_seconds=3600`` or ``money=20``. None: the
+            trainings that the generations of `config` need at most.
+        baseline: The strategy that the others are tested against. None: ``random``, else the last.
+        table: Folder of a gene table to play on instead of running; genes and scoring are then those of the table.
+        into: Folder for comparison.html, .md and .json, and for the runs. None: one below ``RUNS/comparisons``.
+        ended: Called before each run (without an outcome) and after it.
+
+    Raises:
+        ConfigError: nothing can be compared so; or `infra.executor` is work-pools, which needs Prefect (flows/compare.py).
+        CoralError: as `evolve`.
+
+    Example:
+        >>> import tempfile
+        >>> runs = tempfile.mkdtemp()
+        >>> config = RunConfig.model_validate({
+        ...     "name": "example", "runs": runs, "store": {"path": f"{runs}/store"},
+        ...     "base_model": {"name": "rehearsal"}, "infra": {"executor": "inline"},
+        ...     "search": {"generations": 2, "population": 4, "elites": 1},
+        ...     "problems": {"fitness": 8, "retention": 4, "monitor": 4, "held_out": 8, "pairs": 16},
+        ... })
+        >>> found = compare(config, ["evolution", "random"], seeds=2, budget="trainings=6")
+        >>> found.baseline, [test.verdict.value for test in found.tests if test.measure == "fitness"]
+        ('random', ['too few seeds'])
+        >>> {outcome.charged.trainings for outcome in found.outcomes}
+        {6}
+    """
+    if table is not None:
+        read = Table.read(table)
+        plan = Plan.make(on_table(config, read), strategies, seeds, budget, baseline)
+        return play_plan(plan, into or folder_of(plan, read), read, ended)
+    if config.infra.executor == "work-pools":
+        raise no_work_pools()
+    plan = Plan.make(config, strategies, seeds, budget, baseline)
+
+    found = _waited_for(run_plan(plan, into or folder_of(plan), run_to_end, ended))
+    assert found is not None, "no run here is stopped without an exception"
+    return found
+
+
+async def run_to_end(config: RunConfig) -> bool:
+    """Run the first edition of a configuration, or continue it, without anybody listening. False when it was stopped."""
+
+    async def conduct(evolution: Evolution) -> bool:
+        await evolution.run()
+        return True
+
+    return await run_evolution(config, 1, conduct) is not None
 
 
 class _Callback(Listener):

@@ -33,7 +33,7 @@ MOST_COMPLAINTS = 20
 LONGEST_MESSAGE = 300
 TINY, REHEARSAL = "coral-tiny", "rehearsal"
 """Base models that come with CORAL-X; a colon and what to rehearse may follow the second."""
-BUILT_IN = ("quickstart", "smollm2", "quixbugs-smollm2", "quixbugs", "production")
+BUILT_IN = ("quickstart", "compare-quick", "smollm2", "quixbugs-smollm2", "quixbugs", "production")
 """Configurations that are part of the package; in a checkout the files of ``configs/``."""
 
 

@@ -49,6 +49,7 @@ COMMANDS = {
         ("runs", "runs:runs", "List the runs."),
         ("progress", "progress:progress", "Show the progress of a run."),
         ("report", "report:report", "Show the results of a run, or compare two runs."),
+        ("compare", "compare:compare", "Compare search strategies at equal budget, or two runs."),
         ("show", "show:show", "Show a genome: genes, lineage, scores, patches, verdicts."),
         ("logs", "logs:logs", "Show the log of a run, or of one genome."),
         ("budget", "budget:budget", "Show what a run spent and what is left."),

@@ -37,7 +37,7 @@ def report(
     """
     folder = find_run(runs, run)
     if other is not None:
-        _compare(folder, find_run(runs, other), html, as_json)
+        compare_runs_of(folder, find_run(runs, other), html, as_json)
         return
     found, problem = _refresh(folder)
     if as_json:
@@ -52,7 +52,15 @@ def report(
         Console(stderr=True, highlight=False).print(f"[yellow]warning[/]: {marked(problem)}")
 
 
-def _compare(one: RunFolder, other: RunFolder, html: Path | None, as_json: bool) -> None:
+def compare_runs_of(one: RunFolder, other: RunFolder, html: Path | None, as_json: bool) -> None:
+    """Print the comparison of two runs.
+
+    Args:
+        one: Run A.
+        other: Run B.
+        html: Write the page to this file, too; None: no page.
+        as_json: Print JSON.
+    """
     from coral_core.report.comparison import compare_runs
     from coral_core.report.comparison_document import comparison_document
 
