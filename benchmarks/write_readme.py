@@ -191,6 +191,16 @@ def _configuration(r: Result) -> Rows:
     ]
 
 
+def _search_overhead(r: Result) -> Rows:
+    return [
+        (
+            f"{name}, population {row['population']:,}",
+            f"{row['worst_ms_per_genome']:.2f} ms per genome in the slowest generation (goal {r['goal_ms']:g})",
+        )
+        for name, row in r["strategies"].items()
+    ]
+
+
 def _dead_worker(r: Result) -> Rows:
     kills = r["kills"]
     return [
@@ -423,6 +433,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "status": _status,
     "dead_worker": _dead_worker,
     "configuration": _configuration,
+    "search_overhead": _search_overhead,
 }
 """How the result of each program is shown, in the order of the page."""
 

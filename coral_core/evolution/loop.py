@@ -110,7 +110,9 @@ class Evolution:
         self._charges = Charges(store, config.budget.price)
         self._limit = ""
         """Which limit on the cost of the search is reached, in words."""
-        self._recorded = sum(isinstance(record, GenerationRecord) for record in folder.history())
+        history = folder.history()
+        self._recorded = sum(isinstance(record, GenerationRecord) for record in history)
+        self._begun = next((record for record in history if isinstance(record, RunRecord)), None)
 
     async def run(self) -> None:
         """Do the missing part of the run. The line of this session in timings.jsonl records how it ended.
@@ -196,11 +198,11 @@ class Evolution:
 
     def _check_strategy(self) -> None:
         """Refuse to continue a run with another version of its strategy, whose genomes may differ."""
-        record, here = next(iter(self.folder.history()), None), self._search.version
-        if isinstance(record, RunRecord) and record.strategy_version != here:
+        begun, here = self._begun, self._search.version
+        if begun is not None and begun.strategy_version != here:
             raise StrategyError(
                 f"search.strategy: {self.config.search.strategy}: {self.folder.run_id} was begun with "
-                f"{record.strategy_version or 'no version'}, here is {here or 'no version'}",
+                f"{begun.strategy_version or 'no version'}, here is {here or 'no version'}",
                 remedy="Install that version, or start another edition (coral evolve --again).",
             )
 

@@ -123,7 +123,7 @@ class TpeSearch(OptunaSearch):
 
 
 class TpeFitnessSearch(TpeSearch):
-    """The same on the scalar fitness: a stronger baseline for the champion, a weaker one for the front."""
+    """The same on the scalar fitness, by which the champion is chosen."""
 
     operator = "tpe-fitness"
 

@@ -1,5 +1,6 @@
 """Strategies of the package and of plug-ins: contract, order, exhaustion, refusals."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from coral_core.evolution.preflight import check, preflight
 from coral_core.genome import Genome
 from coral_core.runs.job_count import JobCount, most_genomes, plan_jobs
 from coral_core.search import strategies
-from coral_core.search.expression import SearchSpace
+from coral_core.search.expression import GENES, SearchSpace
 from coral_core.search.grid_search import shuffled
 from coral_core.search.randomness import generator
 from coral_core.search.strategies import find_strategy
@@ -37,7 +38,12 @@ def genomes_of(config: RunConfig) -> list[Genome]:
     return asked
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+SLOW = pytest.mark.slow(reason="4 s; the same sampler as tpe with one objective")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW) if name == "tpe-fitness" else name for name in STRATEGIES]
+)
 def test_strategies_of_the_package_keep_the_contract(name: str) -> None:
     assert complaints(find_strategy(name), seeds=(0,)) == []
 
@@ -319,23 +325,25 @@ def test_the_conformance_suite_finds_what_is_wrong(plugin: Callable[[str], type[
     assert "ZeroDivisionError" in first("Fragile")
 
 
+def test_the_example_of_the_page_conforms() -> None:
+    page = Path(__file__).parents[2] / "docs" / "search.md"
+    code = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)[0]
+    names: dict[str, type[Search]] = {"__name__": "example"}  # type: ignore[dict-item]
+    exec(code, names)
+    assert complaints(names["NearTheBest"], seeds=(0,)) == []
+
+
 class Wordless(Search):
     """Never says why it is done, and takes whatever it is told."""
 
     version = "1"
 
     def propose(self) -> Iterable[Genome]:
-        return [self.genome(0, dict.fromkeys(strategies_positions(), 0.0), "wordless")]
+        return [self.genome(0, dict.fromkeys(GENES, 0.0), "wordless")]
 
     def tell(self, results: object) -> None:
         self.generation += 1
         self._asked = None
-
-
-def strategies_positions() -> tuple[str, ...]:
-    from coral_core.search.expression import GENES
-
-    return GENES
 
 
 def test_one_that_refuses_nothing_is_found() -> None:
