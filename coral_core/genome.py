@@ -112,7 +112,12 @@ class Genome(Frozen):
 
     def genes_digest(self) -> str:
         """Digest of the genes without id and origin: two genomes with equal genes are the same candidate."""
-        return digest({"heavy": self.heavy.model_dump(mode="json"), "light": self.light.effective()})
+        return genes_digest(self.heavy, self.light)
+
+
+def genes_digest(heavy: HeavyGenes, light: LightGenes) -> str:
+    """Digest of heavy and light genes together; light genes without effect do not count."""
+    return digest({"heavy": heavy.model_dump(mode="json"), "light": light.effective()})
 
 
 def genome_id(generation: int, slot: int) -> str:

@@ -99,6 +99,19 @@ class DiversityConfig(ConfigSection):
     strength: float = Field(1.0, ge=0.1, le=4, description="Factor on the mutation rates (the base, when adaptive).")
 
 
+class SurrogateConfig(ConfigSection):
+    """A model of everything measured, which chooses the children that are trained, and the champion."""
+
+    enabled: bool = Field(
+        True,
+        description="true: more children are bred than trained, and the champion is the genome of largest expected fitness; false: each child is trained, and the champion is the fittest as measured.",
+    )
+    children: int = Field(16, ge=1, le=1000, description="Children bred per genome that is trained.")
+    front_share: Share = Field(
+        0.5, description="Share of the children that are chosen for the Pareto front; the rest for the champion."
+    )
+
+
 class SearchConfig(ConfigSection):
     """The strategy that proposes genomes."""
 
@@ -151,6 +164,9 @@ class SearchConfig(ConfigSection):
     variation: VariationConfig = Field(default_factory=VariationConfig, description="How children are made.")
     diversity: DiversityConfig = Field(
         default_factory=DiversityConfig, description="Measures that keep a population diverse."
+    )
+    surrogate: SurrogateConfig = Field(
+        default_factory=SurrogateConfig, description="The model that chooses among children."
     )
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping, description="When to end early.")
 

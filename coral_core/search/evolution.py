@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config import RunConfig
-from coral_core.genome import Genome, HeavyGenes
+from coral_core.genome import Genome, HeavyGenes, genes_digest
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.diversity import strength
 from coral_core.search.expression import coordinates
 from coral_core.search.randomness import generator
-from coral_core.search.selection import fitness_order, nsga2_order, violation
+from coral_core.search.screening import Measured, Screen, point
+from coral_core.search.selection import R, fitness_order, nsga2_order, violation
 from coral_core.search.strategy import Search, first_genomes, genome_at
+from coral_core.search.surrogate import MOST_POINTS
 from coral_core.search.variation import Material, Variation, split
 
 TRIES = 40
@@ -55,6 +57,23 @@ class EvolutionSearch(Search):
 
     def propose(self) -> tuple[Genome, ...]:
         return self._first() if self.generation == 0 else self._next()
+
+    def champion_of(self, results: Sequence[R]) -> R | None:
+        """The champion among results: with the surrogate the one of largest expected fitness.
+
+        Only genomes that meet the final thresholds count, unless none does. The fittest as measured would be the luckiest
+        of many (the "winner's curse"); what similar genomes reached tells luck from merit.
+        """
+        best = super().champion_of(results)
+        if best is None or not self._config.search.surrogate.enabled:
+            return best
+        scoring = self._config.scoring
+        known = fitness_order(results, scoring, 1.0)[:MOST_POINTS]
+        expected = Measured.of(known, self._config).expected
+        met = violation(best.scores or {}, scoring, 1.0) == 0
+        rated = [n for n, item in enumerate(known) if item.scores is not None]
+        eligible = [n for n in rated if not met or violation(known[n].scores or {}, scoring, 1.0) == 0]
+        return known[max(eligible, key=lambda n: (expected[n], -n))]
 
     # -- generations -----------------------------------------------------------------------
 
@@ -100,29 +119,65 @@ class EvolutionSearch(Search):
         return drawn[int(np.argmax(np.round(nearest, 9)))]
 
     def _next(self) -> tuple[Genome, ...]:
-        """A later generation: elites, then children of selected parents and, at `seed_rate`, fresh seeds."""
+        """A later generation: elites, then children of selected parents and, at `seed_rate`, fresh seeds.
+
+        With the surrogate more children are bred than there is room for, and the most promising ones are kept.
+        """
         search = self._config.search
         ordered = self._ordered()
         kept = [entry for entry in ordered if entry.scores is not None][: search.elites]
         genomes = [self._elite(entry.genome, slot) for slot, entry in enumerate(kept)]
+        bred = self._bred(ordered, range(len(genomes), search.population))
+        if search.surrogate.enabled:
+            bred = self._screened(bred, search.population - len(genomes))
+        return (*genomes, *(self._placed(material, slot) for slot, material in enumerate(bred, len(genomes))))
+
+    def _bred(self, ordered: Sequence[Entry], slots: range) -> list[Material]:
+        """Children for each of `slots`: one, or with the surrogate up to `surrogate.children`.
+
+        Args:
+            ordered: The survivors of selection, best first.
+            slots: The slots to fill.
+        """
+        search = self._config.search
         size = max(2, int(search.survival_rate * search.population))
         parents = [entry.genome for entry in ordered[:size]]
         fittest = [entry.genome for entry in fitness_order(ordered, self._config.scoring, self._progress())[:size]]
-        taken = set(self._distinct)
         power = strength(search.diversity, self._unique, self._best)
-        for slot in range(len(genomes), search.population):
+        taken = set(self._distinct)
+        bred = []
+        for slot in slots:
             rng = generator(self._config.seed, self.generation, slot, "child")
-            for _ in range(TRIES):
-                if rng.random() < search.variation.seed_rate:
-                    material = self._variation.seed(rng)
-                else:
-                    material = self._variation.child(self._parents(fittest, parents, rng), rng, power)
-                genome = self._placed(material, slot)
-                if genome.genes_digest() not in taken:
-                    break
-            taken.add(genome.genes_digest())
-            genomes.append(genome)
-        return tuple(genomes)
+            for number in range(search.surrogate.children if search.surrogate.enabled else 1):
+                for _ in range(TRIES):
+                    if rng.random() < search.variation.seed_rate:
+                        material = self._variation.seed(rng)
+                    else:
+                        material = self._variation.child(self._parents(fittest, parents, rng), rng, power)
+                    genes = genes_digest(*split(material.genes))
+                    if genes not in taken:
+                        break
+                if number > 0 and genes in taken:
+                    break  # there is hardly anything new to breed
+                taken.add(genes)
+                bred.append(material)
+        return bred
+
+    def _screened(self, bred: Sequence[Material], room: int) -> list[Material]:
+        """The `room` children of `bred` that the models of everything measured prefer, in the order of choice."""
+        measured = Measured.of(self._informative(), self._config)
+        children = np.array([point(*split(material.genes), self._config.genes) for material in bred])
+        for_front = round(self._config.search.surrogate.front_share * room)
+        return [bred[index] for index in Screen(measured, children).choose(room, for_front)]
+
+    def _informative(self) -> list[Entry]:
+        """The candidates that models are fitted to: all of them, or of many the fittest, the front and the newest."""
+        entries = list(self._distinct.values())
+        if len(entries) <= MOST_POINTS:
+            return entries
+        orders = (fitness_order(entries, self._config.scoring, 1.0), self._ordered(), entries[::-1])
+        chosen = {entry.genes: entry for ranked in zip(*orders, strict=False) for entry in ranked}
+        return list(chosen.values())[:MOST_POINTS]
 
     def _ordered(self) -> list[Entry]:
         """All candidates evaluated so far, best first; infeasible ones are included when fewer than two others exist.
@@ -165,7 +220,7 @@ class EvolutionSearch(Search):
         first = fittest[self._pick(len(fittest), rng)]
         if rng.random() >= self._config.search.variation.crossover_rate:
             return [first]
-        others = [genome for genome in spread if genome.genes_digest() != first.genes_digest()]
+        others = [genome for genome in spread if genome.heavy != first.heavy or genome.light != first.light]
         return [first, others[self._pick(len(others), rng)]] if others else [first]
 
     def _pick(self, size: int, rng: np.random.Generator) -> int:

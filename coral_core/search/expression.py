@@ -245,6 +245,29 @@ class SearchSpace:
         return "" if genome.light.sampling in self._sampling else f"sampling {genome.light.sampling}"
 
 
+def light_coordinates(light: LightGenes, genes: GenesConfig) -> NDArray[np.float64]:
+    """Light genes as a point, for models of what they do.
+
+    Args:
+        light: The genes.
+        genes: Holds the range of each light gene, and the candidates of `sampling`.
+
+    Returns:
+        One coordinate per gene, from 0 (lower end of the range; the first candidate) to 1. A gene with one value is at 0.5,
+        and so are temperature, top-p and top-k under greedy decoding, where they have no effect.
+    """
+    effective = light.effective()
+    places = []
+    for gene, span in genes.light:
+        if isinstance(span, Range):
+            has_place = gene in effective and span.high > span.low
+            places.append((effective[gene] - span.low) / (span.high - span.low) if has_place else 0.5)
+        else:
+            has_place = len(span) > 1 and effective[gene] in span
+            places.append(span.index(effective[gene]) / (len(span) - 1) if has_place else 0.5)
+    return np.clip(np.array(places, dtype=float), 0.0, 1.0)
+
+
 def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[HeavyGenes, LightGenes]:
     """The genes closest to `heavy` and `light` that a configuration allows.
 

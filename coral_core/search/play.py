@@ -11,7 +11,7 @@ from coral_core.digest import seed_from
 from coral_core.errors import TableError
 from coral_core.genome import Genome, HeavyGenes
 from coral_core.search.archive import Scored
-from coral_core.search.selection import champion, fitness, hypervolume, objectives, pareto_front
+from coral_core.search.selection import fitness, hypervolume, objectives, pareto_front
 from coral_core.search.strategy import Search
 from coral_core.search.tables import Table
 
@@ -26,7 +26,7 @@ class PlayStep:
     Attributes:
         trainings: Distinct adapters trained so far.
         evaluations: Distinct evaluations so far.
-        champion: Genome that the champion rule names by what was observed; None while every genome is infeasible.
+        champion: Genome that the search names by what was observed; None while every genome is infeasible.
         observed: Its fitness as observed; 0 without a champion.
         expected: Its fitness without noise, the mean over the replicates; 0 without a champion.
         unseen: Its fitness in the replicates that the search did not see: unbiased, where `expected` holds a part of the
@@ -108,7 +108,7 @@ def play(search: Search, table: Table, seed: int, trainings: int) -> Play:
         for genome in search.ask():
             if trained and genome.heavy not in trained:
                 if len(steps) < len(trained):
-                    steps.append(_step(table, results, seed, len(trained), len(evaluated)))
+                    steps.append(_step(search, table, results, seed, len(trained), len(evaluated)))
                 if len(trained) == trainings:
                     return Play(tuple(steps), tuple(results))
             told.append(_scored(table, genome, seed))
@@ -117,7 +117,7 @@ def play(search: Search, table: Table, seed: int, trainings: int) -> Play:
             evaluated.add(told[-1].genome.genes_digest())
         search.tell(told)
         idle = 0 if len(trained) > before else idle + 1
-    steps.append(_step(table, results, seed, len(trained), len(evaluated)))
+    steps.append(_step(search, table, results, seed, len(trained), len(evaluated)))
     ended = search.reason or f"{IDLE_GENERATIONS} generations brought no new training"
     return Play(tuple(steps), tuple(results), "" if len(trained) == trainings else ended)
 
@@ -131,9 +131,11 @@ def _scored(table: Table, genome: Genome, seed: int) -> Scored:
     return Scored(genome=placed, scores=scores, fitness=fitness(scores, table.facts.scoring.weights))
 
 
-def _step(table: Table, results: Sequence[Scored], seed: int, trainings: int, evaluations: int) -> PlayStep:
+def _step(
+    search: Search, table: Table, results: Sequence[Scored], seed: int, trainings: int, evaluations: int
+) -> PlayStep:
     scoring = table.facts.scoring
-    best = champion(results, scoring)
+    best = search.champion_of(results)
     seen = replicate_of(table, seed, best.genome.heavy) if best else 0
     expected, unseen = (table.expected(best.genome, left_out) if best else None for left_out in (None, seen))
     front = [table.expected(item.genome) or {} for item in pareto_front(results, scoring)]

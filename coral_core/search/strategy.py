@@ -21,7 +21,7 @@ from coral_core.genome import (
 )
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.expression import Positions, SearchSpace, heavy_genes, light_genes, nearest
-from coral_core.search.selection import champion, pareto_front
+from coral_core.search.selection import R, champion, pareto_front
 from coral_core.untrusted import in_a_line, visible
 
 __all__ = ["Scored", "Search", "StrategyError", "complete", "first_genome", "first_genomes", "make_search"]
@@ -167,9 +167,17 @@ class Search(ABC):
         return tuple(entry.scored() for entry in self._entries)
 
     def best(self) -> Scored | None:
-        """The champion so far: fittest of those that meet the final thresholds (of all, when none does)."""
-        best = self._champion()
+        """The champion of everything told so far (`champion_of`); None when every genome is infeasible."""
+        best = self.champion_of(list(self._distinct.values()))
         return best.scored() if best else None
+
+    def champion_of(self, results: Sequence[R]) -> R | None:
+        """The champion among results: the fittest that meets the final thresholds; the fittest of all when none does.
+
+        Args:
+            results: Results of genomes that this search proposed, or entries of its archive.
+        """
+        return champion(results, self.config.scoring)
 
     def front(self) -> tuple[Scored, ...]:
         """The Pareto front of everything told so far, by genome id."""

@@ -14,7 +14,8 @@ from coral_core.config.ranges import IntRange, Range
 from coral_core.config.tree import AutomatonConfig, GenesConfig, VariationConfig, module_names
 from coral_core.genome import Automaton, Features, Genome, HeavyGenes, LightGenes
 from coral_core.search.automaton import RULE_BITS, draw
-from coral_core.search.expression import heavy_genes, light_genes, positions
+from coral_core.search.expression import Positions, calibration, heavy_genes, light_genes, positions
+from coral_core.search.features import features
 
 MUTATED_CROSSOVER = 0.3
 """Share of crossovers, at strength 1, whose child is also mutated, since recombination alone creates no new values."""
@@ -59,8 +60,8 @@ class Variation:
     def seed(self, rng: np.random.Generator) -> Material:
         """Genes expressed by a fresh random automaton."""
         fresh = draw(self.automaton, rng)
-        features, expressed = self._express(fresh)
-        return Material(expressed, fresh, features, "seed")
+        measured, expressed = self._express(fresh)
+        return Material(expressed, fresh, measured, "seed")
 
     def child(self, parents: Sequence[Genome], rng: np.random.Generator, strength: float) -> Material:
         """A child of one parent (mutation) or of two (crossover, and mutation in some cases).
@@ -181,15 +182,18 @@ class Variation:
 
     def _re_expressed(self, material: Material, old: Automaton, new: Automaton, operator: str) -> Material:
         """`material` with automaton `new`, and with the genes that `old` and `new` express differently."""
-        _, before = self._express(old)
-        features, after = self._express(new)
+        measured = material.features if material.features is not None else features(old)
+        before = self._genes(calibration(self.automaton).positions(measured))
+        changed, after = self._express(new)
         genes = {name: after[name] if after[name] != before[name] else value for name, value in material.genes.items()}
-        return Material(genes, new, features, operator, material.parents)
+        return Material(genes, new, changed, operator, material.parents)
 
     def _express(self, automaton: Automaton) -> tuple[Features, Genes]:
-        features, place = positions(automaton, self.automaton)
-        heavy, light = heavy_genes(place, self.genes), light_genes(place, self.genes)
-        return features, {**dict(heavy), **dict(light)}
+        measured, place = positions(automaton, self.automaton)
+        return measured, self._genes(place)
+
+    def _genes(self, place: Positions) -> Genes:
+        return {**dict(heavy_genes(place, self.genes)), **dict(light_genes(place, self.genes))}
 
     def _step(self, name: str, value: object, rng: np.random.Generator) -> object:
         """A near value of one gene; `value` itself when the gene has a single candidate."""
