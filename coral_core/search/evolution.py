@@ -189,12 +189,12 @@ class EvolutionSearch(Search):
         order = nsga2_order if pareto else fitness_order
         ordered = order(list(self._distinct.values()), self._config.scoring, self._progress())
         rated = [item for item in ordered if item.scores is not None]
-        if pareto and (best := self._champion()) is not None:
+        if pareto and (best := self.champion_of(rated)) is not None:
             rated.sort(key=lambda item: item.genes != best.genes)
         return rated if len(rated) >= 2 else rated + [item for item in ordered if item.scores is None]
 
     def _standing(self) -> Standing:
-        best = self._champion()
+        best = super().champion_of(list(self._distinct.values()))  # as measured, whatever the model expects
         if best is None or best.scores is None:
             return (False, 0.0)
         return (violation(best.scores, self._config.scoring, 1.0) == 0, best.fitness or 0.0)

@@ -265,7 +265,7 @@ def light_coordinates(light: LightGenes, genes: GenesConfig) -> NDArray[np.float
         else:
             has_place = len(span) > 1 and effective[gene] in span
             places.append(span.index(effective[gene]) / (len(span) - 1) if has_place else 0.5)
-    return np.clip(np.array(places, dtype=float), 0.0, 1.0)
+    return np.array(places, dtype=float).clip(0.0, 1.0)
 
 
 def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[HeavyGenes, LightGenes]:

@@ -183,9 +183,6 @@ class Search(ABC):
         """The Pareto front of everything told so far, by genome id."""
         return tuple(entry.scored() for entry in pareto_front(self._entries, self.config.scoring))
 
-    def _champion(self) -> Entry | None:
-        return champion(self._entries, self.config.scoring)
-
     def first_genomes(self) -> list[Genome]:
         """What a first population begins with: the default LoRA, if configured, and carried genomes (`first_genomes`)."""
         return first_genomes(self.config, self.carried, self.default)

@@ -91,12 +91,14 @@ class Surrogate:
             The mean, shape (m,), and the whitened correlations with the measured points, shape (n, m).
         """
         cross = self.kernel((points[:, None, :] - self.points[None, :, :]) ** 2)
-        white: Array = np.linalg.solve(self._lower, cross.T)
-        return self._center + self._scale * (self._white @ white), white
+        white = np.asarray(np.linalg.solve(self._lower, cross.T), dtype=np.float64)
+        mean: Array = self._center + self._scale * (self._white @ white)
+        return mean, white
 
     def scaled(self, variance: Array) -> Array:
         """Standard deviations of the quantity from variances relative to that of the signal."""
-        return np.round(self._scale * np.sqrt(self.signal * np.clip(variance, 0.0, None)), DIGITS)
+        deviation: Array = np.round(self._scale * np.sqrt(self.signal * np.clip(variance, 0.0, None)), DIGITS)
+        return deviation
 
     # -- hyperparameters -------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class Surrogate:
         bordered[np.arange(count), np.arange(count)] += noise
         bordered[count, :count] = bordered[:count, count] = self._values
         bordered[count, count] = 1.0 + 2.0 * float(self._values @ self._values) / noise
-        lower = np.linalg.cholesky(bordered)
+        lower = np.asarray(np.linalg.cholesky(bordered), dtype=np.float64)
         return lower[:count, :count], lower[count, :count]
 
     @staticmethod
@@ -165,8 +167,8 @@ class Beliefs:
     def __init__(self, model: Surrogate, points: Array) -> None:
         self._model, self._points = model, points
         mean, self._white = model.explained(points)
-        self.mean = np.round(mean, DIGITS)
-        self._variance = 1.0 - (self._white**2).sum(axis=0)
+        self.mean: Array = np.round(mean, DIGITS)
+        self._variance: Array = 1.0 - (self._white**2).sum(axis=0)
 
     @property
     def deviation(self) -> Array:
@@ -176,7 +178,7 @@ class Beliefs:
     @property
     def novelty(self) -> Array:
         """Share of the signal's variance that is unknown, in [0, 1]; also where the quantity is constant."""
-        return np.round(np.clip(self._variance, 0.0, 1.0), DIGITS)
+        return self._variance.clip(0.0, 1.0).round(DIGITS)
 
     def believe(self, index: int) -> None:
         """Count candidate `index` as measured."""
