@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve compare smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny gene-table secrets constraints clean
+.PHONY: help env evolve compare smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny gene-table search-tables secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,10 @@ evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=
 
 compare: env ## evolution against random search on small trainings, with statistics: about ten minutes
 	@$(BIN)/coral compare configs/compare-quick.yaml
+
+search-tables: env ## play all strategies on the gene tables, 200 seeds, and write benchmarks/results/search.json
+	@$(BIN)/python -c 'import optuna' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[optuna]'
+	@$(BIN)/python -m benchmarks.search --processes 2
 
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 

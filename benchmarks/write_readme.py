@@ -409,11 +409,33 @@ def _evaluation_speed(r: Result) -> Rows:
     return rows
 
 
+def _search(r: Result) -> Rows:
+    rows = []
+    for name, figures in r["comparisons"].items():
+        metric, budget, _, baseline = name.split("_", 3)
+        low, high = figures["a12_interval"]
+        rows.append((
+            f"{metric}, {budget} trainings, evolution against {baseline}, table {r['table']}, {figures['seeds']} seeds: A12",
+            f"{figures['a12']:.2f} ({low:.2f} to {high:.2f}), p {figures['p']:.2g}; median {figures['ours']:.4f} against {figures['theirs']:.4f}",
+        ))  # fmt: skip
+    for name, trainings in r["reached"].items():
+        metric, budget = name.split("_")
+        rows.append((f"{metric}: trainings until evolution's median is as high as random's with {budget}", f"{trainings or 'never'}"))  # fmt: skip
+    for name, figures in r["breeding"].items():
+        strategy, budget = name.split("_")
+        rows.append((
+            f"champion of {strategy} with {budget} trainings over the best of generation 0",
+            f"{figures['last']:.4f} against {figures['first']:.4f}, p {figures['p']:.2g}; better with {figures['share_better']:.0%} of seeds",
+        ))  # fmt: skip
+    return rows
+
+
 ROWS: dict[str, Callable[[Result], Rows]] = {
     "champion": _champion,
     "real_model": _real_model,
     "quickstart_cost": _quickstart_cost,
     "evaluation_speed": _evaluation_speed,
+    "search": _search,
     "gene_landscape": _gene_landscape,
     "kills": _kills,
     "invariance": _invariance,
