@@ -28,7 +28,10 @@ class Point(Frozen):
     """What was found once an amount was spent."""
 
     spent: float = Field(description="In the unit of the budget.")
-    fitness: float | None = Field(description="Of the champion so far; on a table without noise. Null: none yet.")
+    fitness: float | None = Field(
+        description="Live the highest that was measured so far, among genomes that meet the thresholds if any does; on a table that of the "
+        "champion which the search names, without noise. Null: none yet."
+    )
     hypervolume: float = Field(description="Of the front so far; on a table its genomes at their scores without noise.")
 
 
@@ -39,7 +42,7 @@ class Outcome(Frozen):
     seed: int
     run_id: str = Field("", description="Empty on a table.")
     points: tuple[Point, ...] = Field(description="By `spent`, which rises.")
-    first_generation: float | None = Field(description="Fitness of the champion of generation 0, as in `points`.")
+    first_generation: float | None = Field(description="`fitness` after generation 0.")
     held_out: float | None = Field(None, description="pass@1 of the champion on the held-out split; null on a table.")
     repeats: float | None = Field(
         None, description="Mean fitness of the champion trained anew (search.champion_repeats); null without repeats."

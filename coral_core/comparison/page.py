@@ -125,7 +125,7 @@ def _first(shown: StrategyComparison, name: str, measure: str) -> str:
 def _about_intervals(shown: StrategyComparison) -> str:
     lowest = min((standing.band.confidence for standing in shown.standings), default=0.0)
     intervals = f"Intervals of medians are exact, with a confidence of at least {lowest:.1%}." if lowest else "One seed has no interval."  # fmt: skip
-    bias = "Best fitness is the highest of many noisy scores, and biased upwards for every variant; held-out pass@1 is not."
+    bias = "Best fitness is the highest measured, which is biased upwards for every variant; held-out pass@1 is that of the champion, and unbiased."
     return (
         f"{intervals} First generation: best fitness in generation 0. {bias if shown.where == 'live' else ''}".strip()
     )
