@@ -4,14 +4,14 @@
     python -m benchmarks.gene_table quickstart --shard 3 --of 10
     python -m benchmarks.gene_table second --dry-run            what is missing, and about how long it takes
 
-Each call adds one part with the rows that it made and rewrites the page (benchmarks/tables/README.md); commit both. A call that is stopped, by whatever means, loses the rows in
-progress only: finished ones wait in the work folder for the next call. Jobs, requests to the engine, judge, linters and
-formulas are those of an evolution, so the scores equal those of a run with seed 0 (tests/benchmarks/test_gene_table.py);
-completions that recur are judged once.
+Each call adds one part with the rows that it made, and rewrites the page (benchmarks/tables/README.md); commit both. A
+call that is stopped, by whatever means, loses the rows in progress only: finished ones wait in the work folder for the
+next call. Jobs, requests to the engine, judge, linters and formulas are those of an evolution, so the scores equal those of
+a run with seed 0 (tests/benchmarks/test_gene_table.py); completions that recur are judged once.
 
 `second` is the table on which nothing is tuned: other problems (data seed 2, and families that `quickstart` does not
 learn) and another base model, pre-trained on other families with another seed (benchmarks/tables/second/base, made by
-``python -m coral_core.lm.pretrain DIR --exchanged --seed 2``).
+``python -m coral_core.lm.pretrain DIR --exchanged --seed 2 --pairs 16000 --steps 600``).
 """
 
 import argparse
@@ -469,6 +469,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not 1 <= options.shard <= options.of:
         parser.error(f"--shard {options.shard} --of {options.of}: shards are numbered from 1 to --of")
+    if options.lanes < 1:
+        parser.error(f"--lanes {options.lanes}: at least one lane makes rows")
     plan, folder = PLANS[options.table], options.tables / options.table
     with work_folder(options.work / plan.name) as work:
         table = Table.read(folder) if any(folder.glob("part-*.npz")) else None
