@@ -106,7 +106,9 @@ class SurrogateConfig(ConfigSection):
         True,
         description="true: more children are bred than trained, and the champion is the genome of largest expected fitness; false: each child is trained, and the champion is the fittest as measured.",
     )
-    children: int = Field(16, ge=1, le=1000, description="Children bred per genome that is trained.")
+    children: int = Field(
+        16, ge=1, le=1000, description="Children bred per genome that is trained; at most 1,024 per generation."
+    )
     front_share: Share = Field(
         0.5, description="Share of the children that are chosen for the Pareto front; the rest for the champion."
     )

@@ -24,6 +24,9 @@ from coral_core.search.variation import Material, Variation, split
 TRIES = 40
 """Draws of a genome with new genes, before one that repeats earlier genes is accepted."""
 
+MOST_CHILDREN = 1024
+"""Children bred per generation, for the models to choose from; a larger population has one child per genome."""
+
 Standing = tuple[bool, float]
 """State of the champion after a generation: whether it meets the final thresholds, and its fitness."""
 
@@ -128,7 +131,7 @@ class EvolutionSearch(Search):
         kept = [entry for entry in ordered if entry.scores is not None][: search.elites]
         genomes = [self._elite(entry.genome, slot) for slot, entry in enumerate(kept)]
         bred = self._bred(ordered, range(len(genomes), search.population))
-        if search.surrogate.enabled:
+        if len(bred) > search.population - len(genomes):
             bred = self._screened(bred, search.population - len(genomes))
         return (*genomes, *(self._placed(material, slot) for slot, material in enumerate(bred, len(genomes))))
 
@@ -144,11 +147,13 @@ class EvolutionSearch(Search):
         parents = [entry.genome for entry in ordered[:size]]
         fittest = [entry.genome for entry in fitness_order(ordered, self._config.scoring, self._progress())[:size]]
         power = strength(search.diversity, self._unique, self._best)
+        most = min(search.surrogate.children, MOST_CHILDREN // max(1, len(slots))) if search.surrogate.enabled else 1
+        children = max(1, most)
         taken = set(self._distinct)
         bred = []
         for slot in slots:
             rng = generator(self._config.seed, self.generation, slot, "child")
-            for number in range(search.surrogate.children if search.surrogate.enabled else 1):
+            for number in range(children):
                 for _ in range(TRIES):
                     if rng.random() < search.variation.seed_rate:
                         material = self._variation.seed(rng)

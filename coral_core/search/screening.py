@@ -24,7 +24,7 @@ from coral_core.search.surrogate import DIGITS, Array, Beliefs, Surrogate
 OPTIMISM = 1.0
 """Standard deviations that are added to the expected objectives of a child."""
 MOST_FRONT = 48
-"""Points of the measured front that count, spread over it: the cost of a hypervolume grows fast with their number."""
+"""Points of the front that count, spread over it: the cost of a hypervolume grows fast with their number."""
 INFEASIBLE = -0.05
 """Slack at most that an infeasible genome counts with."""
 
@@ -184,7 +184,7 @@ def _front(points: Array) -> Array:
 def _hypervolume_over(front: Array) -> Callable[[Array], float]:
     """A function that returns the hypervolume which a point adds to `front`; reference point 0."""
     reference = np.zeros(front.shape[1])
-    kept = np.clip(front[pareto_ranks(front) == 0], 0.0, 1.0)
+    kept = np.clip(_front(front), 0.0, 1.0)
     before = float(moocore.hypervolume(kept, ref=reference, maximise=True))
 
     def added(point: Array) -> float:
