@@ -44,5 +44,6 @@ async def _evolved(config: RunConfig) -> bool:
     state = await evolve(config, edition=1, return_state=True)
     if state.is_cancelled():
         return False
-    await state.result()  # raises the error of a failed run
+    if not state.is_completed():
+        await state.aresult()  # raises the error of the run
     return True
