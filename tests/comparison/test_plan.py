@@ -38,7 +38,7 @@ def test_variants(text: str, name: str, strategy: str, overrides: tuple[str, ...
         (("random", ""), {}, "--strategies '': is no strategy"),
         (("random", "magic"), {}, "--strategies magic, --budget 16 trainings: search.strategy: magic: no such strategy"),
         (("random", "<b>=evolution"), {}, "is no name"),
-        (("random", "evolution:search.population=2"), {}, "too small for the strategy evolution"),
+        (("random", "evolution:search.population=2"), {}, "population 2 is too small for evolution"),
         (("random", "x=evolution:search.elite=1"), {}, "Did you mean elites"),
         (("random", "x=evolution:problems.fitness=9"), {}, "would change problems, which all variants share"),
         (("random", "x=evolution:training.steps=9"), {}, "would change training"),
