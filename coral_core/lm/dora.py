@@ -1,12 +1,12 @@
 """DoRA without the adapted weight matrix: a forward pass that computes the norms of its rows from the low-rank factors.
 
 PEFT builds W + sBA of every adapted module in every forward pass to take its row norms: a multiplication by a unit matrix and
-several passes over tensors of the size of W, about a third of the time of training a small model on a processor. The same
-norms follow from tensors of rank r:
+several passes over tensors of the size of W. The same norms follow from tensors of rank r:
 
     |w_i + s b_i A|^2 = |w_i|^2 + 2 s (A w_i) . b_i + s^2 b_i (A A^T) b_i
 
-The modules, their parameters, and what is saved stay PEFT's. Source: DoRA (https://arxiv.org/abs/2402.09353), section 4.3: norms are constants in the backward pass.
+The modules, their parameters, and what is saved stay PEFT's. Source: DoRA (https://arxiv.org/abs/2402.09353), section 4.3:
+norms are constants in the backward pass.
 """
 
 from typing import Any

@@ -17,7 +17,7 @@ from coral_core.search.expression import coordinates
 from coral_core.search.randomness import generator
 from coral_core.search.screening import Measured, Screen, point
 from coral_core.search.selection import R, fitness_order, nsga2_order, violation
-from coral_core.search.strategy import Search, first_genomes, genome_at
+from coral_core.search.strategy import Search, genome_at
 from coral_core.search.surrogate import MOST_POINTS
 from coral_core.search.variation import Material, Variation, split
 
@@ -45,18 +45,23 @@ class EvolutionSearch(Search):
         self._variation = Variation(config.genes, config.automaton, config.search.variation)
         self._best: list[Standing] = []
         self._unique = 1.0
-        self._stopped = ""
 
-    @property
-    def reason(self) -> str:
-        return super().reason or self._stopped
-
-    def tell(self, results: Sequence[Scored]) -> None:
-        super().tell(results)
+    def learn(self, results: Sequence[Scored]) -> None:
         heavy = {scored.genome.heavy.digest() for scored in results}
         self._unique = len(heavy) / max(1, len(results))
         self._best.append(self._standing())
-        self._stopped = self._early_stop()
+
+    def stop(self) -> str:
+        stop = self.config.search.early_stopping
+        if stop.enabled and self.generation >= stop.minimum_generations and len(self._best) > stop.patience:
+            (met_then, then), (meets, now) = self._best[-1 - stop.patience], self._best[-1]
+            # a champion that meets the final thresholds for the first time is progress, even at a lower fitness
+            if meets == met_then and (now - then < stop.minimum_improvement or now == then):
+                return (
+                    f"the best fitness rose by {now - then:.4f} in {stop.patience} generations, "
+                    f"less than {stop.minimum_improvement}"
+                )
+        return ""
 
     def propose(self) -> tuple[Genome, ...]:
         return self._first() if self.generation == 0 else self._next()
@@ -68,11 +73,11 @@ class EvolutionSearch(Search):
         of many (the "winner's curse"); what similar genomes reached tells luck from merit.
         """
         best = super().champion_of(results)
-        if best is None or not self._config.search.surrogate.enabled:
+        if best is None or not self.config.search.surrogate.enabled:
             return best
-        scoring = self._config.scoring
+        scoring = self.config.scoring
         known = fitness_order(results, scoring, 1.0)[:MOST_POINTS]
-        expected = Measured.of(known, self._config).expected
+        expected = Measured.of(known, self.config).expected
         met = violation(best.scores or {}, scoring, 1.0) == 0
         rated = [n for n, item in enumerate(known) if item.scores is not None]
         eligible = [n for n in rated if not met or violation(known[n].scores or {}, scoring, 1.0) == 0]
@@ -86,20 +91,20 @@ class EvolutionSearch(Search):
         Each seed is the one of `spread` draws that lies farthest from the genomes before it. Draws are repeated until a
         share of `minimum_unique` of the population has distinct heavy genes, and until all genomes differ.
         """
-        search = self._config.search
+        search = self.config.search
         wanted = int(search.diversity.minimum_unique * search.population)
-        genomes = first_genomes(self._config, self._carried, self._default)
+        genomes = self.first_genomes()
         heavy = {genome.heavy.digest() for genome in genomes}
         genes = {genome.genes_digest() for genome in genomes}
-        points = [coordinates(genome.heavy, self._config.genes) for genome in genomes]
+        points = [coordinates(genome.heavy, self.config.genes) for genome in genomes]
         for slot in range(len(genomes), search.population):
-            rng = generator(self._config.seed, 0, slot, "seed")
+            rng = generator(self.config.seed, 0, slot, "seed")
             drawn = [self._seed(rng, slot, heavy, genes, len(heavy) < wanted) for _ in range(search.diversity.spread)]
             genome = self._farthest(drawn, points)
             genomes.append(genome)
             heavy.add(genome.heavy.digest())
             genes.add(genome.genes_digest())
-            points.append(coordinates(genome.heavy, self._config.genes))
+            points.append(coordinates(genome.heavy, self.config.genes))
         return tuple(genomes)
 
     def _seed(self, rng: np.random.Generator, slot: int, heavy: set[str], genes: set[str], need_new: bool) -> Genome:
@@ -117,7 +122,7 @@ class EvolutionSearch(Search):
         """The genome of `drawn` that is farthest from its nearest point in `kept`; the first one of a tie."""
         if not kept:
             return drawn[0]
-        points = np.array([coordinates(genome.heavy, self._config.genes) for genome in drawn])
+        points = np.array([coordinates(genome.heavy, self.config.genes) for genome in drawn])
         nearest = np.linalg.norm(points[:, None] - np.array(kept)[None], axis=2).min(axis=1)
         return drawn[int(np.argmax(np.round(nearest, 9)))]
 
@@ -126,7 +131,7 @@ class EvolutionSearch(Search):
 
         With the surrogate more children are bred than there is room for, and the most promising ones are kept.
         """
-        search = self._config.search
+        search = self.config.search
         ordered = self._ordered()
         kept = [entry for entry in ordered if entry.scores is not None][: search.elites]
         genomes = [self._elite(entry.genome, slot) for slot, entry in enumerate(kept)]
@@ -142,17 +147,17 @@ class EvolutionSearch(Search):
             ordered: The survivors of selection, best first.
             slots: The slots to fill.
         """
-        search = self._config.search
+        search = self.config.search
         size = max(2, int(search.survival_rate * search.population))
         parents = [entry.genome for entry in ordered[:size]]
-        fittest = [entry.genome for entry in fitness_order(ordered, self._config.scoring, self._progress())[:size]]
+        fittest = [entry.genome for entry in fitness_order(ordered, self.config.scoring, self._progress())[:size]]
         power = strength(search.diversity, self._unique, self._best)
         most = min(search.surrogate.children, MOST_CHILDREN // max(1, len(slots))) if search.surrogate.enabled else 1
         children = max(1, most)
         taken = set(self._distinct)
         bred = []
         for slot in slots:
-            rng = generator(self._config.seed, self.generation, slot, "child")
+            rng = generator(self.config.seed, self.generation, slot, "child")
             for number in range(children):
                 for _ in range(TRIES):
                     if rng.random() < search.variation.seed_rate:
@@ -170,9 +175,9 @@ class EvolutionSearch(Search):
 
     def _screened(self, bred: Sequence[Material], room: int) -> list[Material]:
         """The `room` children of `bred` that the models of everything measured prefer, in the order of choice."""
-        measured = Measured.of(self._informative(), self._config)
-        children = np.array([point(*split(material.genes), self._config.genes) for material in bred])
-        for_front = round(self._config.search.surrogate.front_share * room)
+        measured = Measured.of(self._informative(), self.config)
+        children = np.array([point(*split(material.genes), self.config.genes) for material in bred])
+        for_front = round(self.config.search.surrogate.front_share * room)
         return [bred[index] for index in Screen(measured, children).choose(room, for_front)]
 
     def _informative(self) -> list[Entry]:
@@ -180,7 +185,7 @@ class EvolutionSearch(Search):
         entries = list(self._distinct.values())
         if len(entries) <= MOST_POINTS:
             return entries
-        orders = (fitness_order(entries, self._config.scoring, 1.0), self._ordered(), entries[::-1])
+        orders = (fitness_order(entries, self.config.scoring, 1.0), self._ordered(), entries[::-1])
         chosen = {entry.genes: entry for ranked in zip(*orders, strict=False) for entry in ranked}
         return list(chosen.values())[:MOST_POINTS]
 
@@ -190,9 +195,9 @@ class EvolutionSearch(Search):
         Of genomes with equal genes (elites) the first one stands for all, since copies would lower each other's crowding
         distance. With nsga2 the champion comes first, so that it always survives.
         """
-        pareto = self._config.search.selection == "nsga2"
+        pareto = self.config.search.selection == "nsga2"
         order = nsga2_order if pareto else fitness_order
-        ordered = order(list(self._distinct.values()), self._config.scoring, self._progress())
+        ordered = order(list(self._distinct.values()), self.config.scoring, self._progress())
         rated = [item for item in ordered if item.scores is not None]
         if pareto and (best := self.champion_of(rated)) is not None:
             rated.sort(key=lambda item: item.genes != best.genes)
@@ -202,14 +207,14 @@ class EvolutionSearch(Search):
         best = super().champion_of(list(self._distinct.values()))  # as measured, whatever the model expects
         if best is None or best.scores is None:
             return (False, 0.0)
-        return (violation(best.scores, self._config.scoring, 1.0) == 0, best.fitness or 0.0)
+        return (violation(best.scores, self.config.scoring, 1.0) == 0, best.fitness or 0.0)
 
     def _progress(self) -> float:
         """Progress of the search in [0, 1] at the last generation told: 0 for the first generation, 1 for the last.
 
         With `search.trainings` the share of trainings spent after the first generation, if that is more.
         """
-        search = self._config.search
+        search = self.config.search
         share = max(0, self.generation - 1) / max(1, search.generations - 1)
         if search.trainings is None:
             return share
@@ -223,7 +228,7 @@ class EvolutionSearch(Search):
         parents came from the survivors, mostly the cheapest and the most expensive genomes would breed.
         """
         first = fittest[self._pick(len(fittest), rng)]
-        if rng.random() >= self._config.search.variation.crossover_rate:
+        if rng.random() >= self.config.search.variation.crossover_rate:
             return [first]
         others = [genome for genome in spread if genome.heavy != first.heavy or genome.light != first.light]
         return [first, others[self._pick(len(others), rng)]] if others else [first]
@@ -233,9 +238,9 @@ class EvolutionSearch(Search):
 
         Truncation selection draws uniformly; tournament and nsga2 take the best of `tournament_size` draws.
         """
-        if self._config.search.selection == "truncation":
+        if self.config.search.selection == "truncation":
             return int(rng.integers(size))
-        return int(min(rng.integers(size) for _ in range(self._config.search.tournament_size)))
+        return int(min(rng.integers(size) for _ in range(self.config.search.tournament_size)))
 
     def _elite(self, old: Genome, slot: int) -> Genome:
         parents, slots = (old.genome_id,), (self.generation, slot)
@@ -245,16 +250,3 @@ class EvolutionSearch(Search):
         heavy, light = split(material.genes)
         origin = (material.operator, material.parents, material.automaton, material.features)
         return genome_at(self.generation, slot, heavy, light, *origin)
-
-    def _early_stop(self) -> str:
-        """Why the search stops before its last generation; "" when it goes on."""
-        stop = self._config.search.early_stopping
-        if stop.enabled and self.generation >= stop.minimum_generations and len(self._best) > stop.patience:
-            (met_then, then), (meets, now) = self._best[-1 - stop.patience], self._best[-1]
-            # a champion that meets the final thresholds for the first time is progress, even at a lower fitness
-            if meets == met_then and (now - then < stop.minimum_improvement or now == then):
-                return (
-                    f"the best fitness rose by {now - then:.4f} in {stop.patience} generations, "
-                    f"less than {stop.minimum_improvement}"
-                )
-        return ""

@@ -5,6 +5,7 @@ sampler has Optuna's defaults. Constraints are those of `scoring.thresholds`, at
 infeasible violates more than any other, and its values play no part.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,9 @@ class OptunaSearch(Search):
         finally:
             optuna.logging.set_verbosity(shown)
 
+    @abstractmethod
     def _sampler(self, seed: int) -> "BaseSampler":
-        raise NotImplementedError
+        """The sampler of one generation, seeded."""
 
     def _values(self, scores: dict[str, float], fitness: float) -> list[float]:
         """What is maximised."""

@@ -65,9 +65,9 @@ class Search(ABC):
     """Name and entry point, for errors; empty for a strategy of this package."""
 
     def __init__(self, config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> None:
-        self.config = self._config = config
-        self.carried = self._carried = tuple(carried)
-        self.default = self._default = default
+        self.config = config
+        self.carried = tuple(carried)
+        self.default = default
         self.generation = 0
         self._entries: list[Entry] = []
         """All results, by generation and slot."""
@@ -114,7 +114,7 @@ class Search(ABC):
         return self._asked
 
     def _affordable(self, genomes: tuple[Genome, ...]) -> tuple[Genome, ...]:
-        if (limit := self._config.search.trainings) is None:
+        if (limit := self.config.search.trainings) is None:
             return genomes
         adapters = set(self._adapters)
         for slot, genome in enumerate(genomes):
