@@ -15,9 +15,20 @@ for minor in 12 13; do
     venv=.venv-3$minor
     if [ ! -e "$venv/.installed" ] || [ pyproject.toml -nt "$venv/.installed" ]; then
         "$python" -m venv "$venv"
+        # What the package and its tests need, read from pyproject.toml so that no list is kept twice.
+        "$python" - > "$venv/requirements.txt" <<'PYTHON'
+import re
+import tomllib
+
+heavy = {"torch", "transformers", "peft", "tokenizers", "prefect"}
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)["project"]
+for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    if re.split(r"[^A-Za-z0-9-]", requirement)[0] not in heavy:
+        print(requirement)
+PYTHON
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-            pydantic pyyaml numpy moocore ruff bandit cyclopts rich matplotlib safetensors huggingface-hub jinja2 \
-            pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
+            -r "$venv/requirements.txt" huggingface-hub
         touch "$venv/.installed"
     fi
     echo "== torch-free part on $("$venv/bin/python" --version)"

@@ -273,7 +273,7 @@ def test_the_configurations_of_smollm2_fit_a_model_of_its_kind(
 
 
 def test_odd_paths_are_no_bug_anywhere(place: Path) -> None:
-    pytest.importorskip("httpx")
+    pytest.importorskip("prefect")
     for command in (
         ["config", "check", "x" * 5000],
         ["evolve", "c" * 300, "--dry-run"],
