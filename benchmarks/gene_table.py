@@ -48,7 +48,8 @@ from coral_core.scoring import objectives
 from coral_core.scoring.boundary import CompletionScorer, Item
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.text_process import TextProcess
-from coral_core.search.tables import LightResult, Row, Table, TableFacts, TableProblem, cells_of, spanned, write_part
+from coral_core.search.table_files import LightResult, Row, TableFacts, TableProblem, write_part
+from coral_core.search.tables import Table, cells_of, spanned
 
 WORK = ROOT / "runs" / "gene_table"
 LONGEST_JOB = 1800.0

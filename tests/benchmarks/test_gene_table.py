@@ -14,7 +14,8 @@ from coral_core.jobs.job_content import problem_set
 from coral_core.lanes.lane import Lane
 from coral_core.lm.engine_client import InlineEngine
 from coral_core.problem_sources.families import B_FAMILIES, EXCHANGED
-from coral_core.search.tables import Table, cells_of, columns_of
+from coral_core.search.table_files import columns_of
+from coral_core.search.tables import Table, cells_of
 from coral_core.store.store import Store
 
 SMALL = ("problems.fitness=8", "problems.retention=4", "problems.monitor=0", "problems.held_out=4", "problems.pairs=16")

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.gene_table_page import Scores, explained, levels, section, variance_rows, write_page
 from coral_core.search.selection import fitness
-from coral_core.search.tables import Table, columns_of, write_part
+from coral_core.search.table_files import columns_of, write_part
+from coral_core.search.tables import Table
 from tests.search.synthetic_table import facts_of, row_of, rows_of, synthetic_table
 
 FACTS = facts_of()

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import search
 from coral_core.comparison.seed_statistics import a12, wilcoxon
-from coral_core.search.tables import write_part
+from coral_core.search.table_files import write_part
 from tests.search.synthetic_table import facts_of, rows_of
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coral_core.errors import ConfigError
-from coral_core.search.tables import write_part
+from coral_core.search.table_files import write_part
 from flows.cli import build
 from tests.search.synthetic_table import facts_of, rows_of
 

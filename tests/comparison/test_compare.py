@@ -18,7 +18,7 @@ from coral_core.evolution.charges import Charged
 from coral_core.evolution.loop import NoChampionError
 from coral_core.report.markdown import markdown
 from coral_core.runs.run_folder import RunFolder
-from coral_core.search.tables import write_part
+from coral_core.search.table_files import write_part
 from tests.search.synthetic_table import facts_of, rows_of
 
 

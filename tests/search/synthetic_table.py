@@ -8,7 +8,8 @@ from coral_core.config.gene_space import HeavyGeneSpace
 from coral_core.config.scoring_config import ScoringConfig
 from coral_core.digest import seed_from
 from coral_core.genome import GREEDY, Genome, HeavyGenes, LightGenes, Lineage
-from coral_core.search.tables import LightResult, Row, Table, TableFacts, TableProblem, cells_of, columns_of, spanned
+from coral_core.search.table_files import LightResult, Row, TableFacts, TableProblem, columns_of
+from coral_core.search.tables import Table, cells_of, spanned
 from tests.search.landscape import scores
 
 LIGHTS = tuple(

@@ -7,7 +7,8 @@ from coral_core.errors import TableError
 from coral_core.search.play import Play, play, replicate_of
 from coral_core.search.selection import champion, fitness, hypervolume, objectives, pareto_front
 from coral_core.search.strategy import make_search
-from coral_core.search.tables import Table, columns_of
+from coral_core.search.table_files import columns_of
+from coral_core.search.tables import Table
 from tests.search.synthetic_table import facts_of, genome_of, row_of, synthetic_table
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from coral_core.errors import TableError
 from coral_core.genome import GREEDY
-from coral_core.search.tables import LARGEST_ARRAY, MEASURES, Table, columns_of, read_part, write_part
+from coral_core.search.table_files import LARGEST_ARRAY, MEASURES, columns_of, read_part, write_part
+from coral_core.search.tables import Table
 from tests.search.synthetic_table import LIGHTS, PROBLEMS, facts_of, genome_of, row_of, rows_of, synthetic_table
 
 FACTS = facts_of()
