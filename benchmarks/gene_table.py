@@ -11,7 +11,7 @@ a run with seed 0 (tests/benchmarks/test_gene_table.py); completions that recur 
 
 `second` is the table on which nothing is tuned: other problems (data seed 2, and families that `quickstart` does not
 learn) and another base model, pre-trained on other families with another seed (benchmarks/tables/second/base, made by
-``python -m coral_core.lm.pretrain DIR --exchanged --seed 2 --pairs 16000 --steps 600``).
+``python -m coral_core.lm.pretrain DIR --exchanged --seed 2``).
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Builds coral-tiny, the embedded base model, from nothing: ``python -m coral_core.lm.pretrain DIR``.
 
-With ``--exchanged --seed 2 --pairs 16000 --steps 600`` it builds the base model of the second gene table (benchmarks/tables), which knows other
+With ``--exchanged --seed 2`` it builds the base model of the second gene table (benchmarks/tables), which knows other
 families.
 
 A Llama of about 0.9 million parameters that repairs bugs of four classes in the A families of
@@ -274,15 +274,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="receives the model")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--pairs", type=int, default=PAIRS, help="repairs among the texts")
-    parser.add_argument("--steps", type=int, default=STEPS, help="batches")
     parser.add_argument("--exchanged", action="store_true", help="know the families that are usually learnt")
     options = parser.parse_args()
     out, seed, started = options.folder, options.seed, time.time()
     roles = EXCHANGED if options.exchanged else USUAL
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # the same bits on any number of cores
-    texts = make_texts(options.pairs, seed, roles)
+    texts = make_texts(PAIRS, seed, roles)
     plain = [
         f"{prompt.removeprefix('<bos>').removesuffix('<sep>')}\n{answer.removesuffix('<eos>')}"
         for prompt, answer in texts
@@ -291,13 +289,13 @@ def main() -> None:
     tokenizer = build_tokenizer(plain[:12_000] + plain_functions(4_000, seed + 1, ALL_FAMILIES))
     encoded = encode(tokenizer, texts)
     model = build_model(len(tokenizer))
-    losses = train(model, encoded, options.steps, seed)
+    losses = train(model, encoded, STEPS, seed)
     model.to(torch.bfloat16).save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
     facts = {
         "texts": len(encoded),
-        "tokens_seen": options.steps * BATCH * sum(len(ids) for ids, _ in encoded) // len(encoded),
-        "steps": options.steps,
+        "tokens_seen": STEPS * BATCH * sum(len(ids) for ids, _ in encoded) // len(encoded),
+        "steps": STEPS,
         "seed": seed,
         "known": [family.name for family in roles.known],
         "final_loss": round(sum(losses[-20:]) / 20, 4),
