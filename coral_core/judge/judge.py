@@ -314,9 +314,11 @@ class Judge(AbstractContextManager["Judge"]):
         cpu = [slow_cpu if case.slow else top_level for case in cases]
         request = {
             "source": patch.removeprefix("\ufeff"),  # Python too ignores the byte order mark of a file
+            "setup": problem.setup,
             "entry_point": problem.entry_point,
             "cases": [
-                case.model_dump(include={"arguments", "slow", "nodes"}) | {"mutated": case.mutated is not None}
+                case.model_dump(include={"arguments", "keywords", "slow", "nodes"})
+                | {"mutated": case.mutated is not None}
                 for case in cases
             ],
             "limits": {

@@ -8,6 +8,9 @@ which:
      "cases": [{"arguments": [5, 0, 3], "value": 3}]}
     {"type": "pair", "buggy": "def f…", "fixed": "def f…"}
 
+`setup` of a line is code around the function (imports, constants, helpers). It stands above the function in prompts and answers, and
+the judge runs it before a patch.
+
 Arguments and values are plain JSON (an array is a list, an object a dict with string keys); a case with ``"encoded": true`` writes them in the language of
 `coral_core.problems.values` instead, which also has tuples, sets, bytes and nodes.
 Everything is checked when it is read, and refused with file and line; code is parsed,
@@ -27,7 +30,7 @@ from coral_core.frozen import Frozen
 from coral_core.json_object import json_object
 from coral_core.problems.problem import BugClass, Case, Difficulty, Problem, ProblemSet, RepairPair
 from coral_core.problems.values import ValueOutside, encode
-from coral_core.syntax import UNPARSABLE, depth, parse
+from coral_core.syntax import UNPARSABLE, bound_names, depth, parse
 
 DEEPEST = 120
 """Levels of a function's syntax tree; no function that people write comes near."""
@@ -51,9 +54,11 @@ class CaseLine(Frozen):
     """One call and its expected outcome: exactly one of `value` and `exception`, with `mutated` beside either."""
 
     arguments: list[Any]
+    keywords: dict[str, Any] = Field(default_factory=dict)
     value: Any = None
     exception: str | None = None
     mutated: list[Any] | None = None
+    mutated_keywords: dict[str, Any] = Field(default_factory=dict)
     tolerance: float | None = Field(None, ge=0)
     relative_tolerance: float | None = Field(None, ge=0, lt=1)
     slow: bool = False
@@ -67,16 +72,23 @@ class CaseLine(Frozen):
         Raises:
             ValueOutside: a value cannot be encoded.
         """
-        fields = self.model_dump(exclude={"encoded"})
+        fields = self.model_dump(exclude={"encoded", "mutated_keywords"})
+        if self.mutated is not None:
+            fields["mutated"] = [*self.mutated, *(self.mutated_keywords[name] for name in sorted(self.keywords))]
         if not self.encoded:
-            fields |= {"arguments": [encode(item) for item in self.arguments], "value": encode(self.value)}
-            fields |= {"mutated": None if self.mutated is None else [encode(item) for item in self.mutated]}
+            fields |= {name: [encode(item) for item in fields[name] or ()] for name in ("arguments", "mutated")}
+            fields |= {"keywords": {name: encode(item) for name, item in self.keywords.items()}}
+            fields |= {"value": encode(self.value)} | ({"mutated": None} if self.mutated is None else {})
         return Case.model_validate(fields)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if ("value" in self.model_fields_set) == (self.exception is not None):
             raise ValueError("give either value or exception (its class name)")
+        if set(self.mutated_keywords) != (set() if self.mutated is None else set(self.keywords)):
+            raise ValueError(
+                "give mutated_keywords exactly if there are keywords and mutated, with a value for each keyword"
+            )
         if self.exception is not None and not self.exception.isidentifier():
             raise ValueError(f"exception {self.exception[:60]!r} is no name of a class (without module and message)")
         try:
@@ -88,6 +100,10 @@ class CaseLine(Frozen):
         return self
 
 
+def _with_setup(setup: str, function: str) -> str:
+    return f"{setup.strip()}\n\n\n{function.strip()}" if setup.strip() else function
+
+
 class ProblemLine(Frozen):
     """A line of type `problem`."""
 
@@ -95,6 +111,7 @@ class ProblemLine(Frozen):
     id: str = Field(min_length=1)
     split: Literal["fitness", "monitor", "held_out"]
     entry_point: str
+    setup: Code = ""
     buggy: Code
     reference: Code
     bug_class: BugClass = "unknown"
@@ -110,6 +127,8 @@ class ProblemLine(Frozen):
                 isinstance(node, ast.FunctionDef) and node.name == self.entry_point for node in parse(text).body
             ):
                 raise ValueError(f"{name} does not define {self.entry_point}")
+        if any(self.entry_point in bound_names(node) for node in parse(self.setup).body):
+            raise ValueError(f"setup defines {self.entry_point}: a patch without it would count as one")
         if (self.buggy == self.reference) != (self.bug_class == "none"):
             raise ValueError(
                 "buggy and reference are equal exactly when bug_class is none (a function that must stay right)"
@@ -120,6 +139,7 @@ class ProblemLine(Frozen):
         """The problem of the line."""
         cases = sorted((case.case() for case in self.cases), key=lambda case: case.slow)  # a time-out ends a patch
         fields = self.model_dump(exclude={"type", "id", "split", "cases"})
+        fields |= {name: _with_setup(self.setup, fields[name]) for name in ("buggy", "reference")}
         fields["family"] = self.family or self.entry_point
         return Problem(problem_id=f"jsonl/{self.id}", source="jsonl", cases=tuple(cases), **fields)
 
@@ -128,10 +148,20 @@ class PairLine(Frozen):
     """A line of type `pair`."""
 
     type: Literal["pair"]
+    setup: Code = ""
     buggy: Code
     fixed: Code
     bug_class: BugClass = "unknown"
     family: str = ""
+
+    def pair(self) -> RepairPair:
+        """The training pair of the line."""
+        return RepairPair(
+            buggy=_with_setup(self.setup, self.buggy),
+            fixed=_with_setup(self.setup, self.fixed),
+            family=self.family or "jsonl",
+            bug_class=self.bug_class,
+        )
 
 
 _LINE: TypeAdapter[ProblemLine | PairLine] = TypeAdapter(Annotated[ProblemLine | PairLine, Field(discriminator="type")])
@@ -160,8 +190,7 @@ def load_jsonl(config: ProblemsConfig) -> ProblemSet:
         where = f"{path}:{number}"
         line = _read_line(text, where)
         if isinstance(line, PairLine):
-            fields = line.model_dump(exclude={"type"})
-            pairs.append(RepairPair(**fields | {"family": line.family or "jsonl"}))
+            pairs.append(line.pair())
             continue
         problem = line.problem()
         if (first := seen.setdefault(problem.problem_id, number)) != number:

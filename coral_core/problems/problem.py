@@ -5,6 +5,7 @@ Cases hold plain data only: arguments and expected outcomes are in the closed va
 `reference` are code.
 """
 
+from keyword import iskeyword
 from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -44,11 +45,12 @@ class Case(Frozen):
     """
 
     arguments: tuple[Any, ...] = Field(description="Encoded positional arguments (problems.values.encode).")
+    keywords: dict[str, Any] = Field(default_factory=dict, description="Encoded keyword arguments by name.")
     value: Any = Field(default=None, description="Encoded return value, when `exception` is None.")
     exception: str | None = Field(default=None, description="Name of the exception class the reference raised.")
     mutated: tuple[Any, ...] | None = Field(
         default=None,
-        description="Encoded arguments after the call, also one that raised; None: not compared.",
+        description="Encoded arguments after the call, also one that raised: positional ones, then keyword ones in the order of their names. None: not compared.",
     )
     tolerance: float | None = Field(default=None, ge=0, description="Absolute tolerance of each float.")
     relative_tolerance: float | None = Field(
@@ -96,11 +98,17 @@ class Case(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `relative_tolerance` where there is none, so that problems keep the digests they had before it."""
+        """Without fields that were added later where they are unset, so that problems keep the digests they had before."""
         data: dict[str, Any] = handler(self)
         if self.relative_tolerance is None:
             data.pop("relative_tolerance", None)
+        if not self.keywords:
+            data.pop("keywords", None)
         return data
+
+    def given(self) -> tuple[Any, ...]:
+        """All encoded arguments in the order of `mutated`: positional ones, then keyword ones in the order of their names."""
+        return (*self.arguments, *(self.keywords[name] for name in sorted(self.keywords)))
 
     def check(self) -> None:
         """Check that the judge can rebuild and compare the case.
@@ -108,10 +116,14 @@ class Case(Frozen):
         Raises:
             ValueOutside: a value is not in the value language, or the fields do not fit each other.
         """
-        _, nodes = decode_call(self.arguments, self.nodes)
+        for name in self.keywords:
+            if not name.isidentifier() or iskeyword(name):
+                raise ValueOutside(f"{name[:60]!r} is no name of a keyword argument")
+        given = self.given()
+        _, nodes = decode_call(given, self.nodes)
         if self.mutated is not None:
-            if len(self.mutated) != len(self.arguments):
-                raise ValueOutside(f"mutated has {len(self.mutated)} values for {len(self.arguments)} arguments")
+            if len(self.mutated) != len(given):
+                raise ValueOutside(f"mutated has {len(self.mutated)} values for {len(given)} arguments")
             if len(self.nodes_after) < len(nodes):
                 raise ValueOutside(
                     f"mutated is compared, so nodes_after needs a row for each of the {len(nodes)} nodes"
@@ -136,10 +148,23 @@ class Problem(Frozen):
     entry_point: str = Field(description="Name of the function that the cases call.")
     bug_class: BugClass = "unknown"
     difficulty: Difficulty = "medium"
-    buggy: str = Field(description="Source text the model sees. Equal to `reference` when bug_class is `none`.")
+    buggy: str = Field(
+        description="Source text the model sees, `setup` included. Equal to `reference` when bug_class is `none`."
+    )
     reference: str = Field(description="Source text of a right answer; never enters a patch's process.")
+    setup: str = Field(
+        "", description="Code that runs before a patch (imports, constants, helpers): a patch need not repeat it."
+    )
     cases: tuple[Case, ...] = Field(min_length=1)
     excluded: tuple[str, ...] = Field((), description="Cases of the source that are left out, by name, and why.")
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `setup` where there is none, as `Case`."""
+        data: dict[str, Any] = handler(self)
+        if not self.setup:
+            data.pop("setup", None)
+        return data
 
     @property
     def retention(self) -> bool:

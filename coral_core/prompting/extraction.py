@@ -47,12 +47,13 @@ class Extraction(Frozen):
     how: str
 
 
-def extract(completion: str, entry_point: str) -> Extraction:
+def extract(completion: str, entry_point: str, setup: str = "") -> Extraction:
     """The patch in a completion.
 
     Args:
         completion: Text of a model; `LONGEST` characters of it are read.
         entry_point: The function that the patch must define.
+        setup: Code of the problem around the function. What the patch uses of it and does not define is put in front of it.
 
     Returns:
         The patch and how it was found. With ``how == "none"`` the patch is the text itself, so that the judge can say
@@ -67,9 +68,34 @@ def extract(completion: str, entry_point: str) -> Extraction:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the linter judges invalid escapes such as "\d"
         try:
-            return _Search(text, entry_point).best()
+            found = _Search(text, entry_point).best()
+            return found if found.how == "none" or not setup else _completed(found, setup)
         except UNPARSABLE:  # too large or too deep to parse
             return Extraction(patch=text.strip(), how="none")
+
+
+def _completed(found: Extraction, setup: str) -> Extraction:
+    """`found` with the definitions of `setup` that its patch uses, also through each other, and does not have."""
+    tree = parse(found.patch)
+    code = _summary(tree)
+    wanted = set(code.used - code.bound)
+    waiting = [(bound_names(node), node) for node in parse(setup).body]
+    taken: set[int] = set()
+    while used := [item for item in waiting if item[0] & wanted]:
+        waiting = [item for item in waiting if item not in used]
+        for _, node in used:
+            first = min(part.lineno for part in (node, *getattr(node, "decorator_list", ())))
+            taken.update(range(first, (node.end_lineno or first) + 1))
+            wanted |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} - code.bound
+    if not taken:
+        return found
+    pieces = [line for number, line in enumerate(setup.split("\n"), 1) if number in taken]
+    lines = found.patch.split("\n")
+    future = [
+        node.end_lineno or 0 for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+    ]
+    head = max(future, default=0)  # such an import must stay at the top
+    return found.model_copy(update={"patch": "\n".join([*lines[:head], *pieces, "", *lines[head:]])})
 
 
 def readable(completion: str) -> str:

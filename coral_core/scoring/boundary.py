@@ -108,8 +108,7 @@ class CompletionScorer:
         """
         texts = [(number, _text(completion)) for number, group in portion.items() for completion in group]
         extracted = [
-            read_completion(text, self._problems[number].entry_point, self._process, self._until())
-            for number, text in texts
+            read_completion(text, self._problems[number], self._process, self._until()) for number, text in texts
         ]
         patches = [
             (self._problems[number], found.patch) for (number, _), (found, _) in zip(texts, extracted, strict=True)
@@ -142,13 +141,13 @@ class CompletionScorer:
 
 
 def read_completion(
-    completion: object, entry_point: str, process: TextProcess, until: float = math.inf
+    completion: object, problem: Problem, process: TextProcess, until: float = math.inf
 ) -> tuple[Extraction, str]:
     """Extract the patch from a completion, in the text process.
 
     Args:
         completion: Text of a model; anything but a str counts as an empty text.
-        entry_point: The function that the patch should define.
+        problem: The problem that it answers; gives the function to define, and the code that need not be repeated.
         process: Runs the extraction.
         until: Deadline, in `time.monotonic` seconds.
 
@@ -159,7 +158,8 @@ def read_completion(
         JudgeError: as `TextProcess.ask`.
         TimeoutError: as `TextProcess.ask`.
     """
-    request = {"op": "extract", "completion": _text(completion), "entry_point": entry_point}
+    request = {"op": "extract", "completion": _text(completion)}
+    request |= {"entry_point": problem.entry_point, "setup": problem.setup}
     answer = process.ask(request, until)
     if isinstance(answer, Unread):
         return Extraction(patch="", how="none"), f"no patch was extracted: {answer.reason}"

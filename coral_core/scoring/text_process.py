@@ -129,7 +129,7 @@ def _do(request: dict[str, Any]) -> Any:
     from coral_core.scoring import linters
 
     if request["op"] == "extract":
-        return extract(request["completion"], request["entry_point"]).model_dump(mode="json")
+        return extract(request["completion"], request["entry_point"], request["setup"]).model_dump(mode="json")
     if request["op"] == "facts":
         result = linters.facts(request["text"])
         if isinstance(result.get("bandit"), str):  # not read: test whether the text or the linter is at fault

@@ -146,7 +146,7 @@ def _differing(
                 yield f"{record.problem_id}: verdict stored {_short(sample.verdict, keys)}, judged again {_short(fresh, keys)}"  # fmt: skip
             elif (
                 len(sample.completion) < COMPLETION_CHARACTERS
-                and read_completion(sample.completion, problem.entry_point, shared())[0].patch != sample.patch
+                and read_completion(sample.completion, problem, shared())[0].patch != sample.patch
             ):
                 yield f"{record.problem_id}: the patch is not what is extracted from its completion"
 

@@ -1,6 +1,5 @@
 """`coral test-patch`: judge a file against one problem, as a lane would, without a model."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from cyclopts import Parameter
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.jobs.jobs import TestJob, TestResult
+from flows.cli.case_text import call_text, expected_text, shortened
 from flows.cli.config import configured
 from flows.cli.markup import echo, marked, print_json, words
 from flows.cli.places import AsJson, Overrides
@@ -98,26 +98,5 @@ def _print(verdict: dict[str, Any], cases: Any) -> None:
     if verdict["message"]:
         echo(words(f"  {verdict['message']}"))
     for number, (found, case) in enumerate(zip(verdict["cases"], cases, strict=True)):
-        wanted = f"raises {case.exception}" if case.exception else _shown(case.value)
-        call = f"({', '.join(map(_shown, case.arguments))}) -> {wanted}{_after(case)}"
-        text = call if len(call) <= 100 else f"{call[:97]}..."
-        echo(f"  {number:>3} [{COLOURS.get(found, 'red')}]{marked(found):<12}[/] {marked(text)}")
-
-
-def _after(case: Any) -> str:
-    """The arguments that the case expects after the call; "" where it does not compare them."""
-    if case.mutated is None:
-        return ""
-    after = [_shown(item) for item in case.mutated]
-    before = [_shown(item) for item in case.arguments]
-    return ", arguments left alone" if before == after else f", arguments then ({', '.join(after)})"
-
-
-def _shown(encoded: Any) -> str:
-    """A value in Python's notation; a value that has none, as with graph nodes, as JSON."""
-    from coral_core.problems.values import ValueOutside, decode
-
-    try:
-        return repr(decode(encoded))
-    except ValueOutside:
-        return json.dumps(encoded, ensure_ascii=False)
+        text = f"{call_text(case)} -> {expected_text(case)}"
+        echo(f"  {number:>3} [{COLOURS.get(found, 'red')}]{marked(found):<12}[/] {marked(shortened(text, 100))}")

@@ -206,3 +206,61 @@ def test_a_whole_number_is_a_tolerance_too(tmp_path: Path) -> None:
     case = {"arguments": [1, 2, 3], "value": 1.5, "tolerance": 1, "relative_tolerance": 0}
     found = load_jsonl(write(tmp_path, {**CLAMP, "cases": [case]})).fitness[0].cases[0]
     assert (found.tolerance, found.relative_tolerance) == (1.0, 0.0)
+
+
+SCALED: dict[str, Any] = {
+    "type": "problem",
+    "id": "scaled",
+    "split": "fitness",
+    "entry_point": "scaled",
+    "setup": "import math\nFACTOR = 2\n\n\ndef root(n):\n    return math.isqrt(n) * FACTOR",
+    "buggy": "def scaled(n, *, plus=0, into=None):\n    return root(n) - plus",
+    "reference": "def scaled(n, *, plus=0, into=None):\n    if into is not None:\n        into.append(n)\n    return root(n) + plus",
+    "cases": [
+        {"arguments": [9], "keywords": {"plus": 4}, "value": 10},
+        {"arguments": [], "keywords": {"n": 4, "into": [1]}, "value": 4, "mutated": [], "mutated_keywords": {"n": 4, "into": [1, 4]}},
+        {"arguments": [1], "keywords": {"plus": ["t", [1]]}, "exception": "TypeError", "encoded": True},
+    ],
+}  # fmt: skip
+
+
+def test_keywords_and_setup_reach_prompt_and_judge(tmp_path: Path) -> None:
+    problem = load_jsonl(write(tmp_path, SCALED)).fitness[0]
+    assert problem.buggy == f"{SCALED['setup']}\n\n\n{SCALED['buggy']}"
+    assert problem.cases[1].mutated == (["l", [1, 4]], 4)
+    again = type(problem).model_validate_json(problem.model_dump_json())
+    assert again == problem and again.digest() == problem.digest()
+    alone, echo = SCALED["reference"], SCALED["buggy"]
+    keeps_list = alone.replace("into.append(n)", "into = [*into, n]")
+    own_helper = "def root(n):\n    return 0\n\n\n" + alone
+    with Judge() as judge:
+        texts = (problem.reference, alone, problem.buggy, echo, keeps_list, own_helper)
+        found = judge.judge_batch([(problem, text) for text in texts])
+    outcomes = [verdict.outcome.value for verdict in found]
+    assert outcomes == ["fixed", "fixed", "echo", "echo", "partial", "partial"]
+    assert found[4].cases == ("pass", "wrong", "pass")
+    assert found[5].cases[:2] == ("wrong", "wrong")
+
+
+def test_setup_of_a_pair_stands_in_prompt_and_answer(tmp_path: Path) -> None:
+    pair = load_jsonl(write(tmp_path, {**PAIR, "setup": "import math\n"})).pairs[0]
+    assert pair.buggy == f"import math\n\n\n{PAIR['buggy']}" and pair.fixed == f"import math\n\n\n{PAIR['fixed']}"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"setup": "import ("}, "setup is not Python"),
+        ({"setup": "scaled = 1"}, "setup defines scaled"),
+        ({"cases": [{"arguments": [1], "keywords": {"a b": 1}, "value": 1}]}, "'a b' is no name of a keyword argument"),
+        ({"cases": [{"arguments": [1], "keywords": {"if": 1}, "value": 1}]}, "'if' is no name of a keyword argument"),
+        ({"cases": [{"arguments": [1], "keywords": [1], "value": 1}]}, "cases.0.keywords"),
+        ({"cases": [{"arguments": [], "keywords": {"n": 1}, "value": 1, "mutated": []}]}, "give mutated_keywords"),
+        ({"cases": [{"arguments": [1], "mutated_keywords": {"n": 1}, "value": 1}]}, "give mutated_keywords"),
+        ({"cases": [{"arguments": [1], "keywords": {"n": ["q", 1]}, "value": 1, "encoded": True}]}, "unknown tag"),
+    ],
+)
+def test_keywords_and_setup_that_cannot_be_used_are_refused(tmp_path: Path, change: Any, words: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        load_jsonl(write(tmp_path, {**SCALED, **change}))
+    assert "bugs.jsonl:1" in str(caught.value) and words in str(caught.value)

@@ -220,3 +220,28 @@ def test_a_parser_that_gives_up_leaves_the_text(error: type[Exception], monkeypa
 
     monkeypatch.setattr(module, "parse", parse)
     assert extract(GOOD, "add_all") == module.Extraction(patch=GOOD, how="none")
+
+
+SETUP = """from __future__ import annotations
+import math, re
+FACTOR = 2
+
+@staticmethod
+def root(n):
+    return math.isqrt(n) * FACTOR
+UNUSED = re
+"""
+
+
+@pytest.mark.parametrize(
+    ("completion", "wanted"),
+    [
+        ("def f(n):\n    return n", ["def f(n):", "    return n"]),
+        ("def f(n):\n    return root(n)", ["import math, re", "FACTOR = 2", "@staticmethod", "def root(n):", "    return math.isqrt(n) * FACTOR", "", "def f(n):", "    return root(n)"]),
+        ("FACTOR = 3\ndef f(n):\n    return FACTOR", ["FACTOR = 3", "def f(n):", "    return FACTOR"]),
+        ("from __future__ import annotations\ndef f(n):\n    return FACTOR", ["from __future__ import annotations", "FACTOR = 2", "", "def f(n):", "    return FACTOR"]),
+        ("no code", ["no code"]),
+    ],
+)  # fmt: skip
+def test_a_patch_gets_what_it_uses_of_the_setup(completion: str, wanted: list[str]) -> None:
+    assert extract(completion, "f", SETUP).patch.split("\n") == wanted

@@ -28,8 +28,12 @@ _NAMED = {
 """Field of each node that holds a name (or names) which a function may bind."""
 
 
-def fingerprint(source: str) -> str:
+def fingerprint(source: str, setup: str = "") -> str:
     """Digest of the normal form of a text: 64 hexadecimal digits.
+
+    Args:
+        source: The text.
+        setup: Code whose statements are left out where the text repeats them at its top level.
 
     Returns:
         "" when it has none: it does not parse, or is nested too deeply.
@@ -40,6 +44,8 @@ def fingerprint(source: str) -> str:
     """
     try:
         tree = ast.parse(source)
+        repeated = {ast.dump(statement) for statement in ast.parse(setup).body}
+        tree.body = [statement for statement in tree.body if not repeated or ast.dump(statement) not in repeated]
         local = _local_names(tree)
         form = [ast.dump(_Normal(local).visit(statement)) for statement in tree.body if not empty(statement)]
         return hashlib.sha256("\x1f".join(form).encode("utf-8", "backslashreplace")).hexdigest()

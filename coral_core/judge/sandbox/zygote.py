@@ -77,7 +77,7 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -
     """Define the patch, call it case by case, write one JSON line per case. Ends the process.
 
     Args:
-        request: ``source``, ``entry_point``, ``cases`` (arguments only) and ``limits``.
+        request: ``source``, ``setup`` (code that runs before it), ``entry_point``, ``cases`` (arguments only) and ``limits``.
         result_fd: Descriptor to write the records to.
         values: The module `problems.values`, loaded from its file.
         form: The module `source_form`, loaded from its file.
@@ -102,10 +102,13 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -
     except Exception as error:
         say({"setup": "syntax", "why": f"{name_of(error)}: {error}"[:300]})
         leave(0)
-    say({"form": form.fingerprint(request["source"])})
+    setup = request.get("setup", "")
+    say({"form": form.fingerprint(request["source"], setup)})
     sys.setrecursionlimit(limits["recursion"])
     budget.start(-1)
     try:
+        if setup:
+            exec(compile(setup, "<setup>", "exec", dont_inherit=True), space)
         exec(code, space)
     except BaseException as error:
         budget.stop()
@@ -129,7 +132,7 @@ def one_case(
 
     Args:
         number: Index of the case in the request.
-        case: ``arguments`` (encoded), ``nodes``, ``slow``, and ``mutated``: whether the arguments after the call are compared.
+        case: ``arguments`` and ``keywords`` (encoded), ``nodes``, ``slow``, and ``mutated``: whether the arguments after the call are compared.
         function: The entry point of the patch.
         budget: Ends the process when the call exceeds its limits.
         values: The module `problems.values`.
@@ -139,14 +142,18 @@ def one_case(
         The record: ``value`` or ``exception``, ``mutated`` and ``nodes``; or ``outside``, the reason why the result is not in
         the value language. With ``lines``, the number of executed lines.
     """
-    arguments, nodes = values.decode_call(case["arguments"], case.get("nodes", ()))
+    keywords = case.get("keywords", {})
+    names = sorted(keywords)
+    given, nodes = values.decode_call([*case["arguments"], *(keywords[name] for name in names)], case.get("nodes", ()))
+    arguments = given[: len(given) - len(names)]
+    named = dict(zip(names, given[len(arguments) :], strict=True))
     mutated = case["mutated"]
     record: dict[str, Any] = {"case": number}
     results = []
     outside = ""
     budget.start(number, case.get("slow", False))
     try:
-        value = function(*arguments)
+        value = function(*arguments, **named)
         if hasattr(type(value), "__next__"):  # a generator is drained within the limits
             drained = []
             for item in value:
@@ -164,7 +171,7 @@ def one_case(
         record["exception"] = name_of(error)
     if not outside and (results or mutated):
         try:
-            after = arguments if mutated else []
+            after = given if mutated else []
             encoded, table = values.encode_result([*results, *after], nodes, mutated, most_items)
             record |= {"value": encoded[0]} if results else {}
             record |= {"mutated": encoded[len(results) :]} if mutated else {}
