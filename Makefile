@@ -29,6 +29,10 @@ search-tables: env ## play all strategies on the gene tables, 200 seeds, and wri
 	@$(BIN)/python -c 'import optuna' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[optuna]'
 	@$(BIN)/python -m benchmarks.search --processes 2
 
+git-bugs: env ## fixes in the history of the clones in REPOS=DIR that become problems (COMMITS=500 of each at most); clones nothing
+	@test -n "$(REPOS)" || { echo "name a directory that holds clones: make git-bugs REPOS=DIR"; exit 2; }
+	@$(BIN)/python -m benchmarks.git_bugs "$(REPOS)" --commits $(or $(COMMITS),500)
+
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 smollm2: env ## fetch SmolLM2-135M-Instruct (93 MB or more) into the user's cache

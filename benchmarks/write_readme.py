@@ -430,6 +430,22 @@ def _search(r: Result) -> Rows:
     return rows
 
 
+def _git_bugs(r: Result) -> Rows:
+    total = r["total"]
+    rows = [
+        ("problems from history, all repositories", f"{total['problems']} in {total['commits']} commits"),
+        (
+            "of these under the judge: reference 1.0, buggy text below",
+            f"{total['reference_1']}, {total['buggy_below']}",
+        ),
+    ]
+    for row in r["repositories"]:
+        if "error" not in row:
+            what = f"{row['repository'].removesuffix('/repo').replace('+', '/')}, {row['commits']} commits"
+            rows.append((what, f"{row['problems']} problems, {row['per_1000_commits']:g} per 1,000 commits"))
+    return rows
+
+
 ROWS: dict[str, Callable[[Result], Rows]] = {
     "champion": _champion,
     "real_model": _real_model,
@@ -456,6 +472,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "dead_worker": _dead_worker,
     "configuration": _configuration,
     "search_overhead": _search_overhead,
+    "git_bugs": _git_bugs,
 }
 """How the result of each program is shown, in the order of the page."""
 

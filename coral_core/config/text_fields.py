@@ -1,6 +1,7 @@
 """Texts of a configuration with a syntax of their own: paths, revisions, sets of modules."""
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,17 @@ def is_hub_name(text: str) -> bool:
     return len(text) <= 96 and len(parts) <= 2 and not odd and all(map(_HUB_PART.fullmatch, parts))
 
 
+def _day(text: str) -> str:
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        raise ValueError("is no date. Write it as YYYY-MM-DD")
+    try:
+        date.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"is no date ({error}). Write it as YYYY-MM-DD") from None
+    return text
+
+
+Day = Annotated[str, AfterValidator(_day)]
 PathText = Annotated[str, AfterValidator(_path)]
 Revision = Annotated[str, AfterValidator(_revision)]
 Prompt = Annotated[str, AfterValidator(_prompt)]

@@ -18,7 +18,7 @@ from coral_core.config.scoring_config import ObjectiveName as ObjectiveName
 from coral_core.config.scoring_config import ScoringConfig as ScoringConfig
 from coral_core.config.section import ConfigSection, conflict
 from coral_core.config.strategy_names import StrategyName
-from coral_core.config.text_fields import PathText, Prompt, Revision
+from coral_core.config.text_fields import Day, PathText, Prompt, Revision
 from coral_core.config.yaml_document import dotted, find_problem
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -248,16 +248,34 @@ class TrainingPairsConfig(ConfigSection):
         return self
 
 
+class HistoryConfig(ConfigSection):
+    """The walk over the commits of a repository (problems.source: git)."""
+
+    revision: Revision = Field(
+        "HEAD",
+        description="Commit to begin with: HEAD, a branch, a tag or a whole hash. Its functions get the mutants.",
+    )
+    since: Day | None = Field(None, description="Oldest author date of a commit, as YYYY-MM-DD.")
+    max_commits: int = Field(200, ge=1, le=100_000, description="Commits looked at, newest first.")
+    seconds: float = Field(
+        120, ge=5, le=3600, description="Wall-clock limit of the test runs of one commit, in seconds."
+    )
+    workers: int = Field(
+        0, ge=0, le=256, description="Commits examined at a time; 0: one per core. Changes no problem."
+    )
+
+
 class ProblemsConfig(ConfigSection):
     """The bugs to repair, split four ways."""
 
     source: SourceName = Field(
-        "builtin", description="Where problems come from: builtin, quixbugs, jsonl, package, or the name of a plug-in."
+        "builtin",
+        description="Where problems come from: builtin, quixbugs, jsonl, package, git, or the name of a plug-in.",
     )
     path: PathText | None = Field(
         None,
         min_length=1,
-        description="Path that the source reads: a clone of QuixBugs, a JSONL file, a directory of code.",
+        description="Path that the source reads: a clone of QuixBugs, a JSONL file, a directory of code, a git repository.",
     )
     fitness: int = Field(
         96,
@@ -279,12 +297,17 @@ class ProblemsConfig(ConfigSection):
     training: TrainingPairsConfig = Field(
         TrainingPairsConfig(), description="Where adapters learn from, when not from the problems' own source."
     )
+    history: HistoryConfig = Field(
+        HistoryConfig(), description="Which commits become problems (source git, also as training source)."
+    )
     accept_leaks: tuple[str, ...] = Field(
         (), description="Sources, by name, whose leaks (answers trained on, functions in two splits) are accepted."
     )
 
     @model_validator(mode="after")
     def _accepted(self) -> Self:
+        if self.history != HistoryConfig() and "git" not in (self.source, self.training.source):
+            raise conflict(f"history would not be read: the source {self.source} has no commits", "history", "source")
         for name in self.accept_leaks:
             if name not in (self.source, self.training.source):
                 raise conflict(

@@ -23,7 +23,7 @@ from coral_core.evolution.progress_watch import ProgressWatch
 from coral_core.evolution.warm_start import Start
 from coral_core.execution.executor import Executor
 from coral_core.genome import Genome, HeavyGenes
-from coral_core.jobs.job_content import split_digest
+from coral_core.jobs.job_content import problem_set, split_digest
 from coral_core.jobs.jobs import Evaluation, EvaluationJob
 from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.targets import check_targets, default_lora_of, for_model
@@ -210,6 +210,7 @@ class Evolution:
         problems = self.config.problems
         counts = {name: len(self._planner.problems(name)) for name in ("fitness", "monitor", "held_out")}
         digests = {name: split_digest(problems, name) for name in ("fitness", "monitor", "held_out")}
+        notes = list(problem_set(problems).notes)
         self._history.add(
             RunRecord(
                 identity=self.identity,
@@ -219,7 +220,8 @@ class Evolution:
                 base_model=self._planner.base("evaluation"),
                 training_numerics_class=self._planner.base("training").numerics_class,
                 prompt=self._planner.carried_prompt,
-                problems={"source": problems.source, "counts": counts, "digests": digests},
+                problems={"source": problems.source, "counts": counts, "digests": digests}
+                | ({"notes": notes} if notes else {}),
                 start=self.start.record(),
             )
         )

@@ -169,7 +169,7 @@ def _bounded_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
         return functions(config), "the test cases of QuixBugs: some are recorded by running its reference solutions"
     if config.source == "jsonl":
         return _written_prompts(config)
-    if config.source == "package":
+    if config.source in ("package", "git"):
         return [], f"the problems of {config.path}: they come from running its tests"
     return [], f"the problems of the source {config.source}: only its plug-in knows them"
 

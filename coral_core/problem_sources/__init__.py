@@ -24,11 +24,11 @@ from coral_core.errors import ConfigError, CoralError, ProblemError
 from coral_core.problems.problem import ProblemSet, RepairPair
 
 GROUP = "coral_x.problems"
-SOURCES = ("builtin", "quixbugs", "jsonl", "package")
-"""Sources of this package: ``load_NAME`` of the module of that name, imported on first use."""
+SOURCES = ("builtin", "quixbugs", "jsonl", "package", "git")
+"""Sources of this package: ``load_NAME`` of the module of that name (`history` for git), imported on first use."""
 BENCHMARKS = ("quixbugs",)
 """Public benchmarks without training pairs: naming one as a training source trains on its answers."""
-PATHS = ("quixbugs", "jsonl", "package")
+PATHS = ("quixbugs", "jsonl", "package", "git")
 """Sources that read ``problems.path``; the module of each has `missing`, which says what is wrong with a path."""
 
 READ_ONLY = frozenset({"auto", "builtin", "jsonl"})
@@ -187,4 +187,4 @@ def _own_answers(problems: ProblemSet) -> tuple[RepairPair, ...]:
 
 
 def _module(name: str) -> Any:
-    return importlib.import_module(f"coral_core.problem_sources.{name}")
+    return importlib.import_module(f"coral_core.problem_sources.{'history' if name == 'git' else name}")

@@ -142,7 +142,7 @@ class Problem(Frozen):
     """
 
     problem_id: str = Field(description="Unique, e.g. builtin/clamp-range/0042.")
-    source: str = Field("given", description="builtin, quixbugs, jsonl, package or a plug-in's name.")
+    source: str = Field("given", description="builtin, quixbugs, jsonl, package, git/ORIGIN or a plug-in's name.")
     family: str = Field("", description="Functions of one family solve variants of one task.")
     variant: str = Field("", description="Which structural variant of the family.")
     entry_point: str = Field(description="Name of the function that the cases call.")
@@ -212,6 +212,7 @@ class ProblemSet(Frozen):
         False, description="A public benchmark: its answers are not trained on, near-duplicates are leaks too."
     )
     answers_of: str = Field("", description="The public benchmark whose own answers are among the pairs, if one is.")
+    notes: tuple[str, ...] = Field((), description="What the source states about its splits; shown in the report.")
 
     def split(self, name: Split) -> tuple[Problem, ...]:
         """The problems of one split.

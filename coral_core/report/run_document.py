@@ -139,6 +139,7 @@ def _searched(report: Report) -> Section:
             f"{scope.combinations:,} combinations of heavy genes. Problems: {report.problems.get('source')} "
             f"({splits_text(report) or 'not counted yet'})."
         ),
+        *(text(note) for note in report.problems.get("notes", ())),
         Table("Candidates and ranges of the genes", ("<gene", "<kind", "<<values"), space, folded=True),
         Table("Candidates for the tuned LoRA, on the fitness split", ("<candidate", "fitness bugs", "fitness", "<infeasible"), tuned),
     ), shown="files")  # fmt: skip

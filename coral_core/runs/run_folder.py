@@ -38,6 +38,7 @@ from coral_core.bounded_read import (
     read_model,
 )
 from coral_core.config import RunConfig, dump_yaml, read_frozen
+from coral_core.config.tree import HistoryConfig
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
 from coral_core.jobs.jobs import recipe_content
@@ -64,7 +65,7 @@ SILENT_SECONDS = 30.0
 def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     """Identity of a run.
 
-    Keys that change no result are left out of the digest: infra, folders, judge workers and the budget.
+    Keys that change no result are left out of the digest: infra, folders, workers of the judge and of the walk over commits, and the budget.
 
     Args:
         config: Configuration of the run.
@@ -88,6 +89,9 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         del data["base_model"]["attention"]
     if config.base_model.quantization == "none":
         del data["base_model"]["quantization"]
+    del data["problems"]["history"]["workers"]
+    if config.problems.history == HistoryConfig(workers=config.problems.history.workers):
+        del data["problems"]["history"]
     data["training"] = recipe_content(config.training)
     if config.genes.heavy.scaling == ("lora",):
         del data["genes"]["heavy"]["scaling"]

@@ -66,6 +66,8 @@ COMMANDS = {
     "Problems and patches": (
         ("problems", None, "Check, fetch and compare problems."),
         ("problems check", "problems:check", "Judge the reference and the buggy version of each problem."),
+        ("problems history", "history:history", "Find fixes in the history of a repository (source git)."),
+        ("problems show", "history:show", "Show a problem and where it comes from."),
         ("problems prompt", "prompt:prompt", "Show what the model is asked, and what it is trained to answer."),
         ("problems fetch", "problems:fetch", "Download a public benchmark (quixbugs)."),
         ("problems leak-check", "problems:leak_check", "List functions that occur in two splits; exit 0 or 1."),

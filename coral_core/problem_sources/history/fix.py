@@ -1,0 +1,330 @@
+"""Examines one commit: does it fix functions, do its tests show it, and can the fix become problems?
+
+A fix becomes a problem when tests of the commit fail on the code before and pass on the code after, the changed function
+stands alone in both versions, and calls that the tests make on the code after tell the two versions apart under the judge.
+Calls that do so are kept first; where the tests make too few, `cases_of` adds calls that the code after answers.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import Field
+
+from coral_core.errors import ProblemError
+from coral_core.frozen import Frozen
+from coral_core.judge.judge import Judge
+from coral_core.problem_sources.history.changed_functions import (
+    ChangedFunctions,
+    FileVersions,
+    compare,
+    is_code,
+    is_stub,
+)
+from coral_core.problem_sources.history.repository import Change, Commit, Repository, UnreadableError
+from coral_core.problem_sources.history.scratch_copy import FixFiles
+from coral_core.problem_sources.package.cases import CASES, FEWEST, Bug, UsableFunction, cases_of, replay
+from coral_core.problem_sources.package.discovery import Refused, SourceFunction, discover
+from coral_core.problem_sources.package.recording import Call, Calls, record
+from coral_core.problems.problem import Problem
+from coral_core.scoring.objectives import bugfix
+
+MOST_NAMED = 5
+"""Tests that failed before a fix and are named."""
+TELLING = CASES // 2
+"""Recorded calls that tell the versions apart and are kept; the rest shows what must stay as it is."""
+
+
+class Reason(StrEnum):
+    """Why a commit gives no problem."""
+
+    MERGE = "a merge commit"
+    FIRST = "the first commit: there is nothing before it"
+    SHALLOW = "its parent is not in this shallow clone"
+    UNREADABLE = "objects are missing, damaged or too large"
+    NO_CODE = "changes no code of the package"
+    UNPARSABLE = "a changed file does not parse, before or after"
+    RENAMED = "renames functions"
+    NO_FUNCTION = "changes nothing inside a function"
+    NO_TESTS_RUN = "its tests cannot be run"
+    NONE_PASSES = "no test passes at this commit (the package may not be importable)"
+    PASSES_BEFORE = "its tests pass without the fix, too"
+    NO_CALL = "no passing test makes a call of a changed function that can be recorded"
+    UNUSABLE = "its functions cannot become problems"
+    ALIKE = "no recorded call tells the versions apart"
+    TIME = "the time limit of a commit"
+
+
+RETRIED = frozenset({Reason.NO_TESTS_RUN, Reason.NONE_PASSES, Reason.TIME})
+"""Reasons that may not hold on another machine, with other packages installed or with more time."""
+
+
+class Fix(Frozen):
+    """A function that a commit fixed."""
+
+    function: UsableFunction = Field(description="After the commit, with its cases; its only bug is the text before.")
+    before: str = Field(description="The function's own text before.")
+    before_key: str = Field(description="file:name before.")
+
+
+class CommitOutcome(Frozen):
+    """What one commit gives."""
+
+    commit: str
+    author_time: int = Field(description="Seconds since 1970.")
+    message: str
+    reason: Reason | None = Field(None, description="Why it gives no problem; None: it does.")
+    detail: str = ""
+    failing: tuple[str, ...] = Field((), description="Tests that fail before and pass after; at most five.")
+    fixes: tuple[Fix, ...] = ()
+    refused: tuple[str, ...] = Field((), description="Changed functions that give no problem, each with its reason.")
+    renames: tuple[tuple[str, str], ...] = Field((), description="Files of code that were renamed: before, after.")
+    left_out: tuple[str, ...] = Field((), description="Submodules, links and large files that its copy lacks.")
+    seconds: float = Field(0.0, description="Time limit that it was examined under.")
+
+    @property
+    def subject(self) -> str:
+        """First line of the message."""
+        return self.message.partition("\n")[0]
+
+
+class Left(Exception):  # noqa: N818 (a finding about a commit)
+    """A commit gives no problem."""
+
+    def __init__(self, reason: Reason, detail: str = "", refused: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = _one_line(detail)
+        self.refused = tuple(map(_one_line, refused))
+
+
+def examine(repository: Repository, commit: Commit, judge: Judge, seconds: float) -> CommitOutcome:
+    """Examine a commit. A failure that the commit causes is its reason, never an exception.
+
+    Args:
+        repository: The repository.
+        commit: The commit.
+        judge: Verifies the problems.
+        seconds: Wall-clock limit for all of its test runs together.
+
+    Raises:
+        JudgeError: the sandbox failed, whatever the commit is.
+    """
+    found = CommitOutcome(
+        commit=commit.name, author_time=commit.author_time, message=_printable(commit.message), seconds=seconds
+    )
+    try:
+        with TemporaryDirectory(prefix="coral-history-") as scratch:
+            return _Examination(repository, commit, judge, seconds, Path(scratch)).outcome(found)
+    except Left as left:
+        return found.model_copy(update={"reason": left.reason, "detail": left.detail, "refused": left.refused})
+    except UnreadableError as error:
+        return found.model_copy(update={"reason": Reason.UNREADABLE, "detail": _one_line(str(error))})
+
+
+class _Examination:
+    """One commit under examination."""
+
+    def __init__(self, repository: Repository, commit: Commit, judge: Judge, seconds: float, scratch: Path) -> None:
+        self._repository, self._commit, self._judge = repository, commit, judge
+        self._end = time.monotonic() + seconds
+        self._after, self._before = scratch / "after", scratch / "before"
+
+    def outcome(self, found: CommitOutcome) -> CommitOutcome:
+        """`found` with the problems. Raises `Left`, `UnreadableError`."""
+        changes, changed = self._changed()
+        files = FixFiles(self._repository, self._commit, changes)
+        files.keep_tests_of(changed.names)
+        files.write_after(self._after)
+        files.write_before(self._before)
+        candidates = self._candidates(changed)
+        calls = self._tests(self._after, [after for _, after in candidates])
+        if not calls.passed:
+            raise Left(Reason.NONE_PASSES, next(iter(calls.failed), ""))
+        if not any(after.key in calls.calls for _, after in candidates):
+            raise Left(Reason.NO_CALL, refused=[f"{after.key}: {_why(calls, after.key)}" for _, after in candidates])
+        without = self._tests(self._before, [])
+        failing = [name for name in without.failed if name not in calls.failed]
+        if not failing:
+            raise Left(Reason.PASSES_BEFORE)
+        fixes, refused = self._fixes(candidates, calls)
+        if not fixes:
+            alike = all(row.endswith(Reason.ALIKE) for row in refused)
+            raise Left(Reason.ALIKE if alike else Reason.UNUSABLE, refused=refused)
+        renames = ((change.before, change.after) for change in changes if _is_renamed(change))
+        update = {
+            "failing": tuple(_one_line(name) for name in failing[:MOST_NAMED]),
+            "fixes": tuple(fixes),
+            "refused": tuple(map(_one_line, refused)),
+            "renames": tuple(renames),
+            "left_out": tuple(map(_one_line, files.tree.left_out[:MOST_NAMED])),
+        }
+        return found.model_copy(update=update)
+
+    def _changed(self) -> tuple[list[Change], ChangedFunctions]:
+        """The files and functions that the commit changes. Raises `Left`."""
+        commit = self._commit
+        if commit.author_time < 0:
+            raise Left(Reason.UNREADABLE, "its author date cannot be read")
+        if len(commit.parents) > 1:
+            raise Left(Reason.MERGE)
+        if commit.name in self._repository.shallow:
+            raise Left(Reason.SHALLOW)
+        if not commit.parents:
+            raise Left(Reason.FIRST)
+        changes = self._repository.changes(commit)
+        both = [change for change in changes if is_code(change.before) and is_code(change.after)]
+        if not any(is_code(change.before) or is_code(change.after) for change in changes):
+            raise Left(Reason.NO_CODE)
+        texts = self._repository.contents([name for change in both for name in (change.old, change.new)])
+        versions = (FileVersions(each.before, each.after, texts[each.old], texts[each.new]) for each in both)
+        changed = compare(list(versions))
+        if changed.changed:
+            return changes, changed
+        if changed.unparsable:
+            raise Left(Reason.UNPARSABLE, changed.unparsable[0])
+        if changed.renamed:
+            raise Left(Reason.RENAMED, ", ".join(changed.renamed))
+        raise Left(Reason.NO_FUNCTION)
+
+    def _candidates(self, changed: ChangedFunctions) -> list[tuple[SourceFunction, SourceFunction]]:
+        """Before and after of each changed function, then of each that needs one. Raises `Left`."""
+        found = {function.key: function for function in _discovered(self._after)}
+        previous = {function.key: function for function in _discovered(self._before)}
+        moved = {after.partition(":")[0]: before.partition(":")[0] for after, before in changed.changed.items()}
+        keys = [key for key in found if key in changed.changed]
+        keys += [key for key, each in found.items() if set(each.needs) & set(changed.changed) and key not in keys]
+        pairs, refused = [], []
+        for key in keys:
+            file, _, name = key.partition(":")
+            after, before = found[key], previous.get(f"{moved.get(file, file)}:{name}")
+            reason = after.reason or (before.reason and f"before the commit: {before.reason}" if before else "is new")
+            if reason or before is None:
+                refused.append(f"{key}: {reason}")
+            elif is_stub(before.text):
+                refused.append(f"{key}: does nothing before the commit: there is no code to repair")
+            else:
+                pairs.append((before, after))
+        refused += [
+            f"{key}: cannot be found as a function of its module" for key in changed.changed if key not in found
+        ]
+        if not pairs:
+            raise Left(Reason.UNUSABLE, refused=refused)
+        return pairs
+
+    def _tests(self, folder: Path, functions: Sequence[SourceFunction]) -> Calls:
+        """Run the tests. Raises `Left`."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise Left(Reason.TIME)
+        try:
+            return record(folder, functions, left)
+        except ProblemError as error:
+            if time.monotonic() >= self._end:
+                raise Left(Reason.TIME, f"with the code {'after' if folder == self._after else 'before'} it") from None
+            raise Left(Reason.NO_TESTS_RUN, error.problem.replace(str(folder), "")) from None
+
+    def _fixes(
+        self, candidates: Sequence[tuple[SourceFunction, SourceFunction]], calls: Calls
+    ) -> tuple[list[Fix], list[str]]:
+        """The fixes among the candidates, and the others with their reasons.
+
+        A function that only needs a changed one counts when that one gives no problem itself.
+        """
+        fixes: list[Fix] = []
+        refused: list[str] = []
+        fixed: set[str] = set()
+        for before, after in candidates:
+            if set(after.needs) & fixed:
+                continue
+            if time.monotonic() > self._end:
+                refused.append(f"{after.key}: {Reason.TIME}")
+                continue
+            try:
+                fixes.append(self._fix(before, after, calls))
+                fixed.add(after.key)
+            except Refused as reason:
+                refused.append(f"{after.key}: {reason}")
+        return fixes, refused
+
+    def _fix(self, before: SourceFunction, after: SourceFunction, calls: Calls) -> Fix:
+        """The fix of one function. Raises `Refused`."""
+        recorded = calls.calls.get(after.key)
+        if not recorded:
+            raise Refused(_why(calls, after.key))
+        usable = cases_of(after, _telling_first(before, after, recorded))
+        if usable.recorded >= FEWEST:  # recorded calls are enough: what the code after does elsewhere proves nothing
+            usable = usable.model_copy(update={"cases": usable.cases[: usable.recorded]})
+        problem = Problem(
+            problem_id=f"git/{self._commit.name[:12]}/{after.key}",
+            entry_point=after.name,
+            buggy=before.source,
+            reference=after.source,
+            cases=usable.cases,
+        )
+        right, wrong = self._judge.judge_batch([(problem, problem.reference), (problem, problem.buggy)])
+        if not right.passed or bugfix(right) < 1.0:
+            raise Refused(f"the judge's own run of it does not give what the tests saw ({right.message or 'not all'})")
+        failing = sum(case != "pass" for case in wrong.cases) / len(wrong.cases)
+        if not failing or bugfix(wrong) >= 1.0:
+            raise Refused(Reason.ALIKE)
+        bug = Bug(bug_class="unknown", source=before.source, failing=failing)
+        return Fix(function=usable.model_copy(update={"bugs": (bug,)}), before=before.text, before_key=before.key)
+
+
+def _telling_first(before: SourceFunction, after: SourceFunction, calls: Sequence[Call]) -> list[Call]:
+    """At most `CASES` of the calls, in their order: half of them those whose outcome the commit changes, as far as there are.
+
+    Raises:
+        Refused: there is no such call, or a version cannot be run alone.
+    """
+    arguments = [list(call.arguments) for call in calls]
+    outcomes = zip(replay(before, arguments, 1), replay(after, arguments, 1), strict=True)
+    differs = [_outcome(old) != _outcome(new) for old, new in outcomes]
+    telling, others = ([place for place, one in enumerate(differs) if one is kind] for kind in (True, False))
+    if not telling:
+        raise Refused(Reason.ALIKE)
+    chosen = _spread(telling, max(TELLING, CASES - len(others)))
+    chosen += _spread(others, CASES - len(chosen))
+    return [calls[place] for place in sorted(chosen)]
+
+
+def _outcome(record: dict[str, object]) -> str:
+    return json.dumps({key: value for key, value in record.items() if key != "lines"}, sort_keys=True)
+
+
+def _spread(places: list[int], most: int) -> list[int]:
+    """`most` of `places`, evenly over their order."""
+    return places if len(places) <= most else [places[number * len(places) // most] for number in range(most)]
+
+
+def _discovered(folder: Path) -> list[SourceFunction]:
+    try:
+        return discover(folder)
+    except ProblemError as error:
+        raise Left(Reason.UNUSABLE, error.problem.replace(str(folder), "")) from None
+
+
+def _why(calls: Calls, key: str) -> str:
+    """Why there is no recorded call of a function."""
+    reasons = calls.refused.get(key, {})
+    return max(sorted(reasons), key=lambda name: reasons[name], default="no passing test calls it")
+
+
+def _is_renamed(change: Change) -> bool:
+    return is_code(change.before) and is_code(change.after) and change.before != change.after
+
+
+def _printable(text: str) -> str:
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in plain)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(_printable(str(text)).split())[:300]
+
+
+Examine = Callable[[Repository, Commit, Judge, float], CommitOutcome]
