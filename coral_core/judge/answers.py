@@ -18,6 +18,8 @@ from coral_core.judge.sandbox.child_clock import Stop
 from coral_core.judge.sandbox.parent import Answer
 from coral_core.problems.problem import Case, Problem
 
+Record = dict[str, Any]
+"""What a child wrote about one case."""
 INTRUDED = "the patch wrote into the judge's channel"
 
 
@@ -178,6 +180,21 @@ def read(problem: Problem, first: int, answer: Answer, work_limits: Sequence[int
     )
 
 
+def records(answer: Answer, count: int) -> list[Record]:
+    """The records of the first cases that a child wrote, up to the first that is missing or out of order.
+
+    Args:
+        answer: Output of the child.
+        count: Number of cases that it was given.
+    """
+    found: list[Record] = []
+    for record in map(_record, answer.lines):
+        number = record.get("case")
+        if type(number) is int and number == len(found) < count and "timeout" not in record:
+            found.append(record)
+    return found
+
+
 def join(one: RunResult, two: RunResult) -> RunResult:
     """Join the results of two children that shared the cases of a problem.
 
@@ -208,7 +225,7 @@ def _setup(problem: Problem, record: dict[str, Any]) -> tuple[Outcome, str]:
     return Outcome.CRASH, f"running the patch raised {why}"
 
 
-def _record(text: bytes) -> dict[str, Any]:
+def _record(text: bytes) -> Record:
     """The record in a line; an empty one when there is none."""
     try:
         record = json.loads(text)

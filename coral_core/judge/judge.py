@@ -36,7 +36,7 @@ from coral_core.config.scoring_config import AfterTimeOut, JudgeConfig, PatchLim
 from coral_core.digest import digest
 from coral_core.errors import JudgeError
 from coral_core.frozen import Frozen
-from coral_core.judge.answers import Outcome, RunResult, join, printable, read
+from coral_core.judge.answers import Outcome, Record, RunResult, join, printable, read, records
 from coral_core.judge.oracle import ORACLE_VERSION
 from coral_core.judge.sandbox.child_clock import Allowance, Stop, busy
 from coral_core.judge.sandbox.parent import START_SECONDS, Answer
@@ -91,6 +91,7 @@ class Judge(AbstractContextManager["Judge"]):
         limits: Limits of a patch; None: the defaults.
         workers: Patches judged at a time, at least 1; changes no verdict.
         allow_missing_layers: Names of base layers of the sandbox (landlock, seccomp) that may be missing on this machine.
+        hash_seed: Seed of the hashes of strings in the children. Verdicts are those of 0; problem sources compare others.
 
     Raises:
         JudgeError: a base layer is missing and not accepted by name.
@@ -108,10 +109,14 @@ class Judge(AbstractContextManager["Judge"]):
     """
 
     def __init__(
-        self, limits: PatchLimits | None = None, workers: int = 2, allow_missing_layers: Sequence[str] = ()
+        self,
+        limits: PatchLimits | None = None,
+        workers: int = 2,
+        allow_missing_layers: Sequence[str] = (),
+        hash_seed: int = 0,
     ) -> None:
         self.limits = limits or PatchLimits()
-        self._pool = Pool(workers, layers_in_use(allow_missing_layers))
+        self._pool = Pool(workers, layers_in_use(allow_missing_layers), hash_seed)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judge")
         self._known: dict[str, RunResult] = {}
         self.closed = False
@@ -183,6 +188,24 @@ class Judge(AbstractContextManager["Judge"]):
             self._verdict(problem, results[key], results[buggy])
             for (buggy, key), (problem, _) in zip(keys, patches, strict=True)
         ]
+
+    def observe(self, problem: Problem, source: str, lend_values: bool = False) -> tuple[RunResult, list[Record]]:
+        """Run a source on a problem's cases, and return also what it answered: for problem sources, and to show it to people.
+
+        Args:
+            problem: The problem.
+            source: Text of a module that should define the problem's entry point.
+            lend_values: Give the source the module `problems.values` under the name ``coral_values``.
+
+        Returns:
+            The result, and the records of the cases up to the first without one: ``value`` or ``exception`` or ``outside``,
+            ``mutated``, ``lines``. Records are untrusted data.
+
+        Raises:
+            JudgeError: as `judge_batch`.
+        """
+        answer, result = self._child(problem, source, 0, 1.0, False, lend_values)
+        return result, records(answer, len(problem.cases))
 
     def reference_lines(self, problems: Sequence[Problem], seconds: float | None = None) -> list[int]:
         """Executed lines of each reference over its cases; each runs in a child of its own.
@@ -307,7 +330,9 @@ class Judge(AbstractContextManager["Judge"]):
             )
         return twice if twice.backstop == Stop.CPU and not result.backstop else result
 
-    def _child(self, problem: Problem, patch: str, first: int, factor: float, alone: bool) -> tuple[Answer, RunResult]:
+    def _child(
+        self, problem: Problem, patch: str, first: int, factor: float, alone: bool, lend_values: bool = False
+    ) -> tuple[Answer, RunResult]:
         """Run the cases from `first` on in one child, with `factor` times the CPU time."""
         limits, cases = self.limits, problem.cases[first:]
         slow_cpu, top_level = factor * limits.slow.cpu_seconds, factor * limits.cpu_seconds
@@ -315,6 +340,7 @@ class Judge(AbstractContextManager["Judge"]):
         request = {
             "source": patch.removeprefix("\ufeff"),  # Python too ignores the byte order mark of a file
             "setup": problem.setup,
+            "lend_values": lend_values,
             "entry_point": problem.entry_point,
             "cases": [
                 case.model_dump(include={"arguments", "keywords", "slow", "nodes"})

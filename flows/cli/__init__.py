@@ -70,6 +70,11 @@ COMMANDS = {
         ("problems show", "history:show", "Show a problem and where it comes from."),
         ("problems prompt", "prompt:prompt", "Show what the model is asked, and what it is trained to answer."),
         ("problems fetch", "problems:fetch", "Download a public benchmark (quixbugs)."),
+        (
+            "problems import",
+            "import_problems:import_problems",
+            "Convert a public benchmark, or a file of tests, into a file of bugs.",
+        ),
         ("problems leak-check", "problems:leak_check", "List functions that occur in two splits; exit 0 or 1."),
         ("test-patch", "judge_patch:judge_patch", "Judge a file against one problem; exit 0 or 1."),
     ),

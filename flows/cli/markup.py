@@ -11,6 +11,7 @@ from textwrap import wrap
 from pydantic_core import to_jsonable_python
 from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +27,8 @@ STATE_COLOURS = {
     RunState.STOPPED: "yellow",
     RunState.FAILED: "red",
 }
+WIDEST = 20_000
+"""Characters of a line of a table off a terminal; cells beyond it wrap."""
 MANY_COLUMNS = 8
 """A table with more columns has a smaller gap between them, so that numbers fit 80 characters."""
 
@@ -68,10 +71,15 @@ def print_json(data: object) -> None:
 
 
 def echo(*parts: RenderableType) -> None:
-    """Print `parts` one below the other. A string may contain markup; long lines are not wrapped."""
+    """Print `parts` one below the other. A string may contain markup; long lines are not wrapped, off a terminal neither are tables."""
     out = Console(highlight=False, soft_wrap=True)
     for part in parts:
-        out.print(part)
+        inner = part.renderable if isinstance(part, Padding) else part
+        if out.is_terminal or not isinstance(inner, Table):
+            out.print(part)
+            continue
+        width = Measurement.get(out, out.options.update(max_width=WIDEST), part).maximum
+        Console(highlight=False, soft_wrap=True, width=max(out.width, width)).print(part)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], strong: str = "", title: str = "") -> Table:

@@ -55,12 +55,13 @@ class Zygote:
 
     Args:
         layers: Names of the layers to ask for, as `layers_in_use` gives them.
+        hash_seed: PYTHONHASHSEED of its children, which orders sets of strings.
 
     Raises:
         JudgeError: the process did not start.
     """
 
-    def __init__(self, layers: Sequence[str]) -> None:
+    def __init__(self, layers: Sequence[str], hash_seed: int = 0) -> None:
         ours, theirs = socket.socketpair()
         self._control = ours
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -68,7 +69,7 @@ class Zygote:
         script = [str(_HERE / "zygote.py"), str(theirs.fileno()), str(values), ",".join(layers)]
         self._process = subprocess.Popen(
             [sys.executable, *ISOLATED, *script],
-            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"},
+            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": str(hash_seed)},
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

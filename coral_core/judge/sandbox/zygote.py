@@ -77,7 +77,8 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -
     """Define the patch, call it case by case, write one JSON line per case. Ends the process.
 
     Args:
-        request: ``source``, ``setup`` (code that runs before it), ``entry_point``, ``cases`` (arguments only) and ``limits``.
+        request: ``source``, ``setup`` (code that runs before it), ``entry_point``, ``cases`` (arguments only), ``limits``, and
+            ``lend_values``: whether the code may use the module `values`.
         result_fd: Descriptor to write the records to.
         values: The module `problems.values`, loaded from its file.
         form: The module `source_form`, loaded from its file.
@@ -92,6 +93,8 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -
 
     budget = Budget(limits, say, leave)
     space = {"__name__": "patch", "__builtins__": __builtins__}
+    if request.get("lend_values"):
+        space["coral_values"] = values
     # make the child's own modules harder to reach; they hold no secrets
     for name in ("__main__", "ctypes", "_ctypes", "socket", "_socket", "array"):
         sys.modules.pop(name, None)

@@ -47,10 +47,12 @@ class Pool:
     Args:
         workers: Places, and so patches judged at a time.
         layers: Names of the layers to ask for, as `layers_in_use` gives them.
+        hash_seed: As of `Zygote`.
     """
 
-    def __init__(self, workers: int, layers: Sequence[str]) -> None:
+    def __init__(self, workers: int, layers: Sequence[str], hash_seed: int = 0) -> None:
         self._workers = workers
+        self._hash_seed = hash_seed
         self._layers = tuple(layers)
         self._free: LifoQueue[Zygote | None] = LifoQueue()
         """The free places; None for one without a running zygote."""
@@ -115,7 +117,7 @@ class Pool:
                 self.close()
 
     def _started(self) -> Zygote:
-        zygote = Zygote(self._layers)
+        zygote = Zygote(self._layers, self._hash_seed)
         self._zygotes.add(zygote)
         if self._closed:  # closed while the zygote started, so `close` has not ended it
             self._end(zygote)
