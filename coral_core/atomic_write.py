@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from coral_core.errors import StoreError
+from coral_core.errors import ConfigError, StoreError
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -48,6 +49,61 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def check_new_folder(target: Path) -> Path:
+    """Check that a folder to be written is absent or empty.
+
+    Args:
+        target: The folder, as the user gave it.
+
+    Returns:
+        The same with links resolved.
+
+    Raises:
+        ConfigError: it holds something, or is no folder.
+    """
+    try:
+        folder = target.expanduser().resolve()
+        content = next(folder.iterdir(), None)
+    except FileNotFoundError:
+        return folder
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{target}: cannot be used as a folder ({reason})", remedy="Give a new folder.") from None
+    if content is not None:
+        raise ConfigError(
+            f"{target}: is not empty ({content.name[:60]} is in it), and nothing is overwritten",
+            remedy="Give a new or an empty folder.",
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A scratch folder beside `target`, which takes its place when the ``with`` block ends; after an exception nothing is left.
+
+    Args:
+        target: The folder to make: absent or empty. Missing folders above it are created.
+
+    Raises:
+        ConfigError: as `check_new_folder`.
+        StoreError: an `OSError` in the block, or the folder cannot be written.
+    """
+    folder = check_new_folder(target)
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with refused_writes(target, "Free space, or give another folder."):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir()
+        try:
+            yield scratch
+            for here, _, names in os.walk(scratch):
+                for path in (here, *(os.path.join(here, name) for name in names)):
+                    sync(Path(path))
+            os.rename(scratch, folder)  # onto an empty folder, which another program may have filled meanwhile
+            sync(folder.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager

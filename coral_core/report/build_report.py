@@ -116,7 +116,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
             if not record.infeasible
         ),
         infeasible=_infeasible(history, evaluations),
-        lineage=_lineage(history),
+        lineage=lineage_of(history, history.champion),
         bug_classes=_bug_classes(evaluations),
         outcomes={name: _outcomes(evaluations[name]) for name in COMPARED if name in evaluations},
         held_out_openings=final.held_out_openings if final else None,
@@ -249,9 +249,9 @@ def _infeasible(history: History, evaluations: Evaluations) -> tuple[InfeasibleG
     return tuple(InfeasibleGenome(genome_id=name, reason=word, detail=text) for name, word, text in reasons if word)
 
 
-def _lineage(history: History) -> tuple[Ancestor, ...]:
-    """The champion and everything it descends from, in order of generation."""
-    pending = [history.champion or ""]
+def lineage_of(history: History, genome_id: str | None) -> tuple[Ancestor, ...]:
+    """A genome and everything it descends from, in order of generation; empty for None."""
+    pending = [genome_id or ""]
     ancestors: dict[str, GenomeRecord] = {}
     while pending:
         name = pending.pop()

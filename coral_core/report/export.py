@@ -1,33 +1,63 @@
-"""Exports the champion as a PEFT adapter folder with a model card: ``runs/<id>/champion/``.
+"""Exports adapters as PEFT folders with model cards: the champion (``runs/<id>/champion/``), and the Pareto front.
 
 The weights are a checked copy from the store. Beside them lie the genome with its lineage
 (genome.json) and its light genes as generation_config.json, which transformers reads.
 """
 
-import contextlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from coral_core.atomic_write import new_folder
 from coral_core.bounded_read import look_at, open_file
-from coral_core.config import RunConfig
-from coral_core.errors import StoreError
-from coral_core.genome import HeavyGenes, LightGenes
+from coral_core.errors import ConfigError, StoreError
+from coral_core.frozen import Frozen
 from coral_core.json_object import json_object
-from coral_core.prompting.choice import resolve_prompt
-from coral_core.prompting.templates import PromptTemplate
-from coral_core.report.content import Contender, Report
+from coral_core.report.build_report import contender_of, lineage_of
+from coral_core.report.content import Ancestor, Contender, Report
 from coral_core.report.history_records import History
-from coral_core.report.markdown import table
-from coral_core.report.usage import Base, base_of, generation_settings, loading_code
-from coral_core.report.wording import gap_rows, heavy_text, light_text, number, splits_text, with_count
+from coral_core.report.model_card import CardFacts, adapter_card, genes_of
+from coral_core.report.usage import generation_settings
 from coral_core.runs.run_folder import RunFolder
+from coral_core.search.selection import violation
 from coral_core.store.store import WEIGHTS_BYTES, Store
-from coral_core.untrusted import code, inline
 
 WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
+
+
+class ExportedMember(Frozen):
+    """A genome of the Pareto front whose adapter was exported."""
+
+    genome_id: str
+    path: str = Field(description="Folder of the adapter, in PEFT's layout.")
+    champion: bool = Field(description="Whether it is the champion (the best so far while the run is not finished).")
+    meets_thresholds: bool = Field(description="Whether it meets the final thresholds of the constraints.")
+    fitness: float | None
+    scores: dict[str, float] = Field(description="Objective -> score in [0, 1] on the fitness split.")
+    trainable_parameters: int
+
+
+class SkippedMember(Frozen):
+    """A genome of the Pareto front that has no adapter."""
+
+    genome_id: str
+    reason: str
+
+
+class FrontExport(Frozen):
+    """The content of front.json, and what `coral export --front --json` prints."""
+
+    schema_version: int = 1
+    run_id: str
+    path: str = Field(description="The folder that was written.")
+    generation: int = Field(description="The generation after which this was the front.")
+    exported: tuple[ExportedMember, ...]
+    skipped: tuple[SkippedMember, ...]
 
 
 def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | None:
@@ -47,129 +77,157 @@ def export_champion(folder: RunFolder, store: Store, report: Report) -> Path | N
     champion = report.champion
     if champion is None or champion.training_digest is None:
         return None
-    digest = champion.training_digest
-    if store.read_adapter(digest) is None:
-        raise StoreError(
-            f"champion {champion.genome_id}: its adapter {digest[:12]} is missing or broken in {store.root}",
-            remedy="Run the evolution again: it trains it anew.",
-        )
-    target, source = folder.path / "champion", store.adapter_path(digest)
+    check_stored(champion, store)
+    target = folder.path / "champion"
     scratch = folder.path / f".champion.{os.getpid()}.tmp"
+    facts = CardFacts.of(report, folder.config(), History.of(folder))
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        for name in WEIGHTS:
-            if look_at(source / name) is not None:
-                with (
-                    open_file(source / name, WEIGHTS_BYTES, store.root) as original,
-                    (scratch / name).open("wb") as copy,
-                ):
-                    shutil.copyfileobj(original, copy)
-        for name, content in champion_files(report, champion).items():
-            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-            (scratch / name).write_text(text, encoding="utf-8")
-        config, run = folder.config(), History.of(folder).run
-        prompt = (run and run.prompt) or resolve_prompt(config.base_model, None)
-        card = model_card(report, champion, config, prompt, _base(folder, report, scratch / "adapter_config.json"))
-        (scratch / "README.md").write_text(card, encoding="utf-8")
+        _write_adapter(scratch, store, facts, champion, report.lineage, "champion")
         shutil.rmtree(target, ignore_errors=True)
         os.replace(scratch, target)
     except OSError as error:
         raise StoreError(
-            f"{target}: the champion cannot be exported ({error.strerror})", remedy=f"Its adapter is in {source}."
+            f"{target}: the champion cannot be exported ({error.strerror})",
+            remedy=f"Its adapter is in {store.adapter_path(champion.training_digest)}.",
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 
-def champion_files(report: Report, champion: Contender) -> dict[str, dict[str, Any]]:
-    """The JSON files of ``champion/`` that follow from history and store; `coral verify` computes them again.
+def export_front(folder: RunFolder, store: Store, report: Report, target: Path) -> FrontExport:
+    """Write the adapter of every member of a run's Pareto front, each into a folder named for its genome.
+
+    Members without an adapter (infeasible genomes) are skipped. Everything is checked before anything is written, and
+    `target` appears complete or not at all.
 
     Args:
+        folder: The run's folder.
+        store: Holds the adapters.
         report: The report of the run.
-        champion: The champion; a genome, with heavy and light genes.
+        target: The folder to write; absent or empty.
+
+    Returns:
+        What was exported and what was skipped; also in front.json.
+
+    Raises:
+        ConfigError: `target` is not empty, the run has no front yet, or no member of it has an adapter.
+        StoreError: an adapter is missing or broken in the store, or `target` cannot be written.
+    """
+    history = History.of(folder)
+    if not history.front:
+        raise ConfigError(
+            f"{folder.run_id}: has no Pareto front yet, since none of its generations is finished",
+            remedy=f"See: coral progress {folder.run_id}",
+        )
+    facts = CardFacts.of(report, folder.config(), history)
+    members, skipped = [], []
+    for name in history.front:
+        record = history.genomes[name]
+        reason = f"{record.infeasible}: {record.reason}" if record.infeasible else ""
+        if not reason and (stored := check_stored(member := contender_of(record, store), store)):
+            reason = stored
+        if reason:
+            skipped.append(SkippedMember(genome_id=name, reason=reason))
+        else:
+            members.append(member)
+    if not members:
+        raise ConfigError(
+            f"{folder.run_id}: all {len(skipped)} genomes of its Pareto front are infeasible ({skipped[0].reason})",
+            remedy="Nothing can be exported; see: coral report",
+        )
+    found = FrontExport(
+        run_id=folder.run_id,
+        path=str(target),
+        generation=history.generations[-1].generation,
+        exported=tuple(_exported(member, target, facts) for member in members),
+        skipped=tuple(skipped),
+    )
+    with new_folder(target) as scratch:
+        for member in members:
+            name = str(member.genome_id)
+            (scratch / name).mkdir()
+            lineage = lineage_of(history, name)
+            shown = report.champion if report.champion and report.champion.genome_id == name else member
+            _write_adapter(scratch / name, store, facts, shown, lineage, name)
+        (scratch / "front.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def _exported(member: Contender, target: Path, facts: CardFacts) -> ExportedMember:
+    champion = facts.report.champion
+    return ExportedMember(
+        genome_id=str(member.genome_id),
+        path=str(target / str(member.genome_id)),
+        champion=champion is not None and champion.genome_id == member.genome_id,
+        meets_thresholds=violation(member.scores, facts.config.scoring, 1.0) == 0,
+        fitness=member.fitness,
+        scores=member.scores,
+        trainable_parameters=member.trainable_parameters or 0,
+    )
+
+
+def check_stored(member: Contender, store: Store) -> str:
+    """Why the store has no weights for a genome, which is infeasible then; empty when it has.
+
+    Raises:
+        StoreError: the adapter is not (or no longer) sound in the store.
+    """
+    digest = str(member.training_digest)
+    adapter = store.read_adapter(digest)
+    if adapter is None:
+        raise StoreError(
+            f"genome {member.genome_id}: its adapter {digest[:12]} is missing or broken in {store.root}",
+            remedy="Run the evolution again: it trains it anew.",
+        )
+    return f"{adapter.infeasible}: {adapter.reason}" if adapter.infeasible else ""
+
+
+def _write_adapter(
+    scratch: Path, store: Store, facts: CardFacts, member: Contender, lineage: Sequence[Ancestor], name: str
+) -> None:
+    """Write the adapter of a genome, its JSON files and its card into the empty folder `scratch`. Raises `OSError`."""
+    source = store.adapter_path(str(member.training_digest))
+    for file in WEIGHTS:
+        if look_at(source / file) is not None:
+            with open_file(source / file, WEIGHTS_BYTES, store.root) as original, (scratch / file).open("wb") as copy:
+                shutil.copyfileobj(original, copy)
+    for file, content in genome_files(facts.report.run_id, member, lineage).items():
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (scratch / file).write_text(text, encoding="utf-8")
+    base = facts.base(_named_base(scratch / WEIGHTS[0]) or facts.report.base_model_name)
+    (scratch / "README.md").write_text(adapter_card(facts, member, lineage, base, name), encoding="utf-8")
+
+
+def genome_files(run_id: str, member: Contender, lineage: Sequence[Ancestor]) -> dict[str, dict[str, Any]]:
+    """The JSON files of an exported genome that follow from history and store; `coral verify` computes the champion's again.
+
+    Args:
+        run_id: The run.
+        member: The genome, with heavy and light genes.
+        lineage: The genome and what it descends from.
 
     Returns:
         File name -> content.
     """
-    _, light = _genes(champion)
+    _, light = genes_of(member)
     return {
         "genome.json": {
             "schema_version": 1,
-            "run_id": report.run_id,
-            **champion.model_dump(mode="json", exclude={"adapter_path"}),
-            "lineage": [ancestor.model_dump(mode="json") for ancestor in report.lineage],
+            "run_id": run_id,
+            **member.model_dump(mode="json", exclude={"adapter_path"}),
+            "lineage": [ancestor.model_dump(mode="json") for ancestor in lineage],
         },
         "generation_config.json": generation_settings(light) | {"repetition_penalty": light.repetition_penalty},
     }
 
 
-def _genes(champion: Contender) -> tuple[HeavyGenes, LightGenes]:
-    assert champion.heavy is not None and champion.light is not None, "a champion is a genome"
-    return champion.heavy, champion.light
-
-
-def _base(folder: RunFolder, report: Report, adapter_config: Path) -> Base:
-    """The base model as the adapter names it."""
-    run, named = History.of(folder).run, None
-    with contextlib.suppress(OSError, ValueError):
+def _named_base(adapter_config: Path) -> str | None:
+    """The base model that an adapter's configuration names; None where it names none."""
+    try:
         named = json_object(adapter_config.read_bytes()).get("base_model_name_or_path")
-    name = named if isinstance(named, str) else report.base_model_name
-    return base_of(name, run.base_model.content_id if run else "", report.numerics_class or "")
-
-
-def model_card(report: Report, champion: Contender, config: RunConfig, prompt: PromptTemplate, base: Base) -> str:
-    """README.md of the exported adapter: front matter for the hub, then loading code, genes, scores, data and cost.
-
-    Args:
-        report: The report of the run.
-        champion: The champion; a genome, with heavy and light genes.
-        config: Configuration of the run.
-        prompt: The prompt template of the run.
-        base: The base model.
-    """
-    heavy, light = _genes(champion)
-    front = {
-        "base_model": base.name,
-        "library_name": "peft",
-        "pipeline_tag": "text-generation",
-        "tags": [
-            "code",
-            "program-repair",
-            "coral-x",
-            heavy.adapter,
-            *(["rslora"] if heavy.scaling == "rslora" else []),
-            "peft",
-        ],
-    }
-    spent = report.totals
-    parts = [
-        "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---"]),
-        f"# Adapter `{champion.genome_id}` of {inline(report.run_id)}",
-        f"A {heavy.adapter} adapter of {config.base_model.name} that repairs single-function Python bugs, found by CORAL-X "
-        f"({report.strategy}). It repairs {with_count(champion)} of the held-out bugs.",
-        "\n".join(f"- {what}: {gap}." for what, gap in gap_rows(report)),
-        "## How to load it\n\n```python\n" + loading_code(base, config.base_model, prompt, heavy, light) + "```",
-        f"The base model is {code(base.name)} ({f'commit {base.revision}' if base.revision else f'content {base.content_id[:16]}'}): "
-        "an adapter fits no other weights and no other tokenizer. On the device of the run the code writes the tokens that "
-        "were scored, unless it samples: the random numbers are others than the run's.",
-        "## Genes\n\n" + table(("", ""), [
-            ("heavy genes", heavy_text(heavy)), ("light genes (decoding)", light_text(light)),
-            ("trainable parameters", f"{champion.trainable_parameters or 0:,}"),
-        ]),
-        "## Scores\n\n" + table(("objective", "fitness split", "held-out split"), [
-            (name, number(value), number(champion.held_out_scores.get(name))) for name, value in sorted(champion.scores.items())
-        ]),
-        "## Lineage\n\n" + table(("genome", "made by", "parents", "fitness"), [
-            (step.genome_id, step.operator, ", ".join(step.parents) or "–", number(step.fitness)) for step in report.lineage
-        ]),
-        "## Data, seed and cost\n\n"
-        f"Trained on {config.problems.pairs} pairs of buggy and fixed functions (problem source {config.problems.source}, data seed "
-        f"{config.problems.data_seed}); scored on {splits_text(report)} problems that share no function with them. For the "
-        "built-in problems this measures transfer to new functions of known families, not to other code bases.",
-        f"Run seed {report.seed}, edition {report.edition}. The whole run cost {spent.trainings} trainings and {spent.evaluations} "
-        f"evaluations, {spent.seconds:.0f} s of wall clock, {spent.cpu_seconds:.0f} s of CPU, {spent.tokens:,} tokens. Numerics class: "
-        f"{report.numerics_class}. Versions: {', '.join(f'{name} {value}' for name, value in report.versions.items())}.",
-    ]  # fmt: skip
-    return "\n\n".join(part for part in parts if part) + "\n"
+    except (OSError, ValueError):
+        return None
+    return named if isinstance(named, str) else None

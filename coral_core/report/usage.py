@@ -1,4 +1,5 @@
-"""The code of a model card: loads base model and adapter with transformers and PEFT, and generates the engine's tokens.
+"""The code of a model card: loads base model and adapter with transformers and PEFT (a merged model with transformers alone),
+and generates the engine's tokens.
 
 The code repeats what the engine does beyond the defaults of `generate`: it puts the BOS token before each prompt, stops
 at any EOS token, merges the adapter, and leaves EOS tokens out of the repetition penalty. With sampling, random numbers
@@ -15,7 +16,8 @@ from coral_core.lm.base_model import TINY_NAME, Dtype
 from coral_core.prompting.templates import PromptTemplate
 
 EXAMPLE = "def largest(a, b):\n    return a if a < b else b"
-_HEADS = {str(known["head"]) for known in table().values() if "head" in known} | set(HEAD)
+HEADS = {str(known["head"]) for known in table().values() if "head" in known} | set(HEAD)
+"""Names of output heads, over all architectures."""
 
 
 class Base(NamedTuple):
@@ -70,14 +72,12 @@ def loading_code(
     """
     tiny = base.name == TINY_NAME
     revision = f", revision={base.revision!r}" if base.revision else ""
-    penalised = light.repetition_penalty != 1
     quantised = config.quantization != "none"
-    more = f", stop_strings={_fenceless(list(prompt.stop))}, tokenizer=tokenizer" if prompt.stop else ""
-    more += ", logits_processor=[Penalty()]" if penalised else ""
+    peft = f"PeftModel.from_pretrained(model, {adapter!r}){'' if quantised else '.merge_and_unload()'}.eval()  # this folder"
     lines = [
         "import torch",
         "from peft import PeftModel",
-        f"from transformers import AutoModelForCausalLM, AutoTokenizer, {'BitsAndBytesConfig, ' if quantised else ''}GenerationConfig{', LogitsProcessor' if penalised else ''}",
+        _transformers(light, quantised),
         "",
         *(["from coral_core.lm.base_model import TINY  # the embedded base model: an ordinary Hugging Face folder"] if tiny else []),
         "",
@@ -88,11 +88,57 @@ def loading_code(
         f'    base{revision}, dtype=torch.{base.dtype}, attn_implementation="{base.attention}"' + (", quantization_config=quantised" if quantised else ""),
         ")",
         *_unpacked(quantised),
+        *_ends(prompt),
+        *_untied(heavy),
+        f"model = {peft}",
+        *_generating(prompt, light),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def merged_loading_code(base: Base, prompt: PromptTemplate, light: LightGenes, folder: str) -> str:
+    """Python code that loads a merged model with transformers alone and repairs one function with it.
+
+    Args:
+        base: The base model that the adapter was merged into; gives dtype and attention implementation.
+        prompt: The run's prompt template.
+        light: Light genes: the decoding that the code repeats.
+        folder: Folder of the merged model, as the code names it.
+    """
+    lines = [
+        "import torch",
+        _transformers(light, quantised=False),
+        "",
+        f"folder = {folder!r}  # this folder",
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        f'model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.{base.dtype}, attn_implementation="{base.attention}").eval()',
+        *_ends(prompt),
+        *_generating(prompt, light),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _transformers(light: LightGenes, quantised: bool) -> str:
+    names = ["AutoModelForCausalLM", "AutoTokenizer", "GenerationConfig"]
+    names += ["BitsAndBytesConfig"] * quantised + ["LogitsProcessor"] * (light.repetition_penalty != 1)
+    return f"from transformers import {', '.join(sorted(names))}"
+
+
+def _ends(prompt: PromptTemplate) -> list[str]:
+    """Code that collects all end tokens of model and tokenizer, and that which ends an answer of this prompt."""
+    return [
         "named = (tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id)",
         "ends = {token for given in named for token in (given if isinstance(given, list) else [given]) if token is not None}",
         *_turn_end(prompt),
-        *_untied(heavy),
-        f"model = PeftModel.from_pretrained(model, {adapter!r}){'' if quantised else '.merge_and_unload()'}.eval()  # this folder",
+    ]
+
+
+def _generating(prompt: PromptTemplate, light: LightGenes) -> list[str]:
+    """Code that repairs the example with `model`, `tokenizer` and `ends`."""
+    penalised = light.repetition_penalty != 1
+    more = f", stop_strings={fenceless(list(prompt.stop))}, tokenizer=tokenizer" if prompt.stop else ""
+    more += ", logits_processor=[Penalty()]" if penalised else ""
+    return [
         "model.generation_config = GenerationConfig(  # none of the base model's own settings",
         "    eos_token_id=sorted(ends),",
         "    pad_token_id=min(ends) if tokenizer.pad_token_id is None else tokenizer.pad_token_id,",
@@ -101,16 +147,15 @@ def loading_code(
         "",
         *(_penalty(light.repetition_penalty) if penalised else ()),
         f"buggy = {EXAMPLE!r}",
-        f"before, after = {_fenceless(prompt.before)}, {_fenceless(prompt.after)}",
+        f"before, after = {fenceless(prompt.before)}, {fenceless(prompt.after)}",
         "ids = tokenizer.encode(before + buggy + after, add_special_tokens=False)",
         *(_BOS if prompt.add_bos else ()),
         "inputs = torch.tensor([ids], device=model.device)",
         f"output = model.generate(inputs, attention_mask=torch.ones_like(inputs){more})",
         "text = tokenizer.decode(output[0, len(ids):], skip_special_tokens=True, clean_up_tokenization_spaces=False)",
-        *(f"text = text.split({_fenceless(mark)})[0]" for mark in prompt.stop),
+        *(f"text = text.split({fenceless(mark)})[0]" for mark in prompt.stop),
         "print(text)",
     ]  # fmt: skip
-    return "\n".join(lines) + "\n"
 
 
 _BOS = (
@@ -119,9 +164,9 @@ _BOS = (
 )
 
 
-def _fenceless(text: str | list[str]) -> str:
-    """A Python literal without three backquotes in a row, which would end the card's code block."""
-    return repr(text).replace("```", "`\\x60`")
+def fenceless(value: object) -> str:
+    """`value` as a Python literal without three backquotes in a row, which would end the card's code block."""
+    return repr(value).replace("```", "`\\x60`")
 
 
 def _turn_end(prompt: PromptTemplate) -> list[str]:
@@ -157,7 +202,7 @@ def _unpacked(quantised: bool) -> list[str]:
 
 def _untied(heavy: HeavyGenes) -> list[str]:
     """Code that unties the output head, so that merging an adapter of the head leaves the input embedding unchanged."""
-    if not set(heavy.target_modules) & _HEADS:
+    if not set(heavy.target_modules) & HEADS:
         return []
     return [
         "head = model.get_output_embeddings()",

@@ -27,7 +27,7 @@ from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.targets import default_lora_of, for_model
 from coral_core.problems.problem import Problem, Split
 from coral_core.report.build_report import build_report
-from coral_core.report.export import WEIGHTS, champion_files
+from coral_core.report.export import WEIGHTS, genome_files
 from coral_core.runs.records import (
     SCHEMA_VERSION,
     BaselineRecord,
@@ -321,7 +321,8 @@ def check_champion(run: Verified) -> Iterator[str]:
         if exported != stored:
             yield f"champion/{name} is not that of adapter {record.training_digest[:16]} in the store"
     report = build_report(run.folder, run.store)
-    for name, content in champion_files(report, report.champion).items() if report.champion else ():
+    files = genome_files(report.run_id, report.champion, report.lineage) if report.champion else {}
+    for name, content in files.items():
         try:
             exported_content = json_object(read_file(folder / name, RECORD, folder))
         except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import sys
+from pathlib import Path
 
 from cyclopts import App, Group
 
@@ -33,6 +34,34 @@ def _jobs(*, store: str = "runs/store", json: bool = False) -> None:
     jobs(store=store, as_json=json)
 
 
+def _export(
+    run: str = "latest",
+    /,
+    *,
+    front: Path | None = None,
+    merge: Path | None = None,
+    genome: str = "champion",
+    runs: str = "runs",
+    json: bool = False,
+) -> None:
+    """Export what a run found: every adapter of its Pareto front, or one genome merged into a full model.
+
+    `--front DIR` writes a PEFT folder with a model card for each member of the front, and front.json. `--merge DIR` writes
+    base model and adapter as one model for transformers or vLLM. DIR must be absent or empty.
+
+    Args:
+        run: Id of the run, the beginning of one, `latest`, or the path of its folder.
+        front: Folder to write the adapters of the Pareto front to.
+        merge: Folder to write the merged model to.
+        genome: The genome to merge: its id (g002-005), or champion.
+        runs: Directory that holds the runs.
+        json: Print JSON (keys: docs/json.md).
+    """
+    from flows.cli.export_adapters import export
+
+    export(run, front, merge, genome, runs, json)
+
+
 COMMANDS = {
     "Search": (
         ("init", "init:init", "Write a commented configuration to start from."),
@@ -54,7 +83,7 @@ COMMANDS = {
         ("logs", "logs:logs", "Show the log of a run, or of one genome."),
         ("budget", "budget:budget", "Show what a run spent and what is left."),
         ("verify", "verify:verify", "Check the files of a run and judge a sample again."),
-        ("export", None, "Export the history of a run to other tools."),
+        ("export", _export, "Export the Pareto front, a merged model, or the history of a run."),
         ("export mlflow", "export:mlflow", "Write the run into an MLflow tracking store."),
         ("export wandb", "export:wandb", "Write the run as an offline Weights & Biases run."),
         ("store", None, "List and check stored adapters and evaluations."),
