@@ -48,7 +48,7 @@ def test_the_engine_knows_nothing_of_prefect_and_flows(path: Path) -> None:
     assert outside == []
 
 
-OWN_PROCESS = {"recorder.py", "quixbugs_recorder.py", "zygote.py", "source_form.py", "syntax.py"}
+OWN_PROCESS = {"run_tests.py", "quixbugs_recorder.py", "zygote.py", "source_form.py", "syntax.py"}
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.name not in OWN_PROCESS], ids=name_of)

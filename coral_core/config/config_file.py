@@ -209,7 +209,7 @@ def dump_yaml(config: RunConfig) -> str:
     )
 
 
-PATHS = ("base_model.name", "runs", "store.path", "problems.path", "problems.training.path")
+PATHS = ("base_model.name", "runs", "store.path", "problems.path", "problems.python", "problems.training.path")
 """Keys that hold a path."""
 
 

@@ -277,6 +277,11 @@ class ProblemsConfig(ConfigSection):
         min_length=1,
         description="Path that the source reads: a clone of QuixBugs, a JSONL file, a directory of code, a git repository.",
     )
+    python: PathText | None = Field(
+        None,
+        min_length=1,
+        description="Interpreter that runs the tests of the directory (.venv/bin/python, say); null: the one that runs CORAL-X.",
+    )
     fitness: int = Field(
         96,
         ge=4,

@@ -15,6 +15,10 @@ like a tag is still data. The rules, for each value in a value:
   length and members; a generator counts as the list of its items (the child drains it);
 - sets and dictionaries compare without order. With floats in keys or members, they are equal
   when the members can be paired one to one so that each pair is equal (`_Comparison._pairing`);
+- values of the standard library (Decimal, Fraction, dates, times, paths, ranges) are equal to equal ones of the same
+  type, enum members, classes and functions by their names;
+- instances and named tuples are equal when their classes have one name and their attributes are equal; a plain tuple is
+  not a named one. Arrays of numpy are equal when type, shape and items are;
 - a node that was passed to the call is compared by identity, and by its fields where the case compares
   the arguments after the call; nodes that the patch created, by the graph that they form;
 - an exception is compared by the name of its class;
@@ -34,7 +38,7 @@ from operator import itemgetter
 from typing import Any
 
 from coral_core.problems.problem import Case
-from coral_core.problems.values import Parsed, ValueOutside, atoms, parse, row_fields
+from coral_core.problems.values import HOLDERS, Parsed, ValueOutside, atoms, canonical, parse, row_fields
 
 ORACLE_VERSION = "3"
 MOST_TRIES = 200_000
@@ -175,6 +179,10 @@ class _Comparison:
             return self._unordered([(member,) for member in one], [(member,) for member in two])
         if kind == "dict":
             return self._unordered(one, two)
+        if kind in HOLDERS:
+            return bool(one[0] == two[0]) and self.same(one[1], two[1])
+        if kind == "library":
+            return bool(one[0] == two[0]) and canonical(*one) == canonical(*two)
         if kind == "node":
             if self.nodes is None:
                 return False
@@ -316,6 +324,12 @@ class _Comparison:
             key = bisect_right(clusters, body)
         elif kind == "node":
             key = 0 if clusters is None or self.nodes is None else self.nodes.number_of(body, ours)
+        elif kind == "library":
+            key = [body[0], canonical(*body)]
+        elif kind == "enum":
+            key = list(body)
+        elif kind in HOLDERS:
+            key = [body[0], self._order(body[1], clusters, ours)]
         elif kind in ("list", "set"):
             key = [self._order(part, clusters, ours) for part in body]
         elif kind == "dict":
@@ -332,4 +346,6 @@ def _size(value: Parsed) -> int:
     kind, body = value
     if kind == "dict":
         return 1 + sum(_size(part) for pair in body for part in pair)
+    if kind in HOLDERS:
+        return 1 + _size(body[1])
     return 1 + (sum(map(_size, body)) if kind in ("list", "tuple", "set", "frozenset") else 0)

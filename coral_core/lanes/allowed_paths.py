@@ -153,6 +153,8 @@ class Roots(Frozen):
     def _problems(self, config: ProblemsConfig) -> None:
         self._source(config.source, "problems.path", config.path)
         self._source(config.training.source, "problems.training.path", config.training.path)
+        if config.python is not None:
+            self.place("code", "problems.python", config.python)
 
     def _source(self, source: str, key: str, path: str | None) -> None:
         if path is not None:

@@ -17,6 +17,7 @@ that ``problems.training`` names.
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from coral_core.config.tree import ProblemsConfig, TrainingPairsConfig
@@ -112,6 +113,11 @@ def source_path_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ..
     if config.source in PATHS:
         for complaint in _module(config.source).missing(config.path):
             yield ("problems", "path"), complaint
+    if config.python is not None and not Path(config.python).expanduser().is_file():
+        complaint = (
+            f"problems.python: {config.python}: no such file. Give the interpreter with which the project's tests run."
+        )
+        yield ("problems", "python"), complaint
     if training.source in PATHS and (training.path is not None or training.source != config.source):
         for complaint in _module(training.source).missing(training.path):
             yield ("problems", "training", "path"), complaint.replace("problems.path", "problems.training.path", 1)

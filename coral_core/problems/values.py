@@ -10,15 +10,24 @@ tagged list whose first item names the type:
     ["d", [[k, v], ...]] dict in insertion order (also defaultdict, OrderedDict and Counter, which equal a dict)
     ["b", "base64"]      bytes
     ["n", 3]             the node in row 3 of the table of its call
+    ["k", [type, text]]  value of the standard library: Decimal, Fraction, date, datetime, time, timedelta, Path, range
+    ["g", "module.name"] function or class of builtins, operator or math (a closed list)
+    ["c", label]         class of the code under test, by its qualified name
+    ["e", [label, name]] member of such a class that is an enum
+    ["m", [label, [...]]]          named tuple of such a class
+    ["o", [label, [[name, v], ...]]]  plain instance of such a class: its attributes, sorted by name
+    ["a", [dtype, shape, [...]]]   numpy array (its items in C order)  ["u", [dtype, v]]  numpy scalar
 
 Arguments and results may hold `Node` objects (linked lists, graphs). Nodes are numbered per call, from 0, in the order
 in which the encoder meets them. A row of the table holds the encoded fields of one node, in the order of `FIELDS`.
 References are by number, so the table is flat: shared nodes stay shared, and cycles are possible. Lists inside nodes
 are encoded by value.
 
-Only the exact built-in types are accepted. A subclass of int or list, or any other object (complex numbers among them),
-is outside the language, and `encode` raises `ValueOutside`. The child encodes; the parent compares or decodes. An object
-that a patch makes is never unpickled or evaluated.
+Only these exact types are accepted. A subclass of int or list, or any other object (complex numbers among them), is
+outside the language, and `encode` raises `ValueOutside`. The child encodes; the parent compares or decodes. An object
+that a patch makes is never unpickled or evaluated: encoding reads the attributes of an instance and runs no code of its
+class, and only a child, which holds the classes, builds instances (without their constructor). A process without the
+classes builds a `StandIn` (`library_values`), which encodes to what it was built from.
 
 A list in an encoded value is always a tag with its body, so the string "f" as data differs from the tag "f" only by its
 position, which is known by parsing from the top. `parse` is the only function that reads tags; all others (`decode`,
@@ -28,74 +37,44 @@ Standard library only: the judge's child reads this file too.
 """
 
 import base64
+import importlib
 import json
+import math
+import os
 import reprlib
+import sys
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import BuiltinFunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
 
-_SMALL = 2**53
+if TYPE_CHECKING or __package__:
+    from coral_core.problems import library_values as library
+else:  # a child, which loads this file by its path
+    library = ModuleType("library_values")
+    _file = os.path.join(os.path.dirname(sys._getframe().f_code.co_filename), "library_values.py")
+    with open(_file, encoding="utf-8") as _text:
+        exec(compile(_text.read(), _file, "exec"), library.__dict__)
+
 DEPTH = 60
 """Deepest nesting of a value."""
 BUDGET = 200_000
 """Most items and characters of a value, unless a caller allows fewer."""
-INT_BITS = 10_000
-"""Largest int. Python turns ints of up to 4,300 digits into text and back, and this is 3,011 digits."""
-_INT_DIGITS = 3_011
-_FLOAT_CHARACTERS = 400
 FIELDS = ("value", "successor", "successors", "predecessors", "incoming_nodes", "outgoing_nodes")
+Node = library.Node
+ValueOutside = library.ValueOutside
+INT_BITS = library.INT_BITS
+Classes = library.Classes
+canonical = library.canonical
 _MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
 _read = object.__getattribute__
-
-
-class ValueOutside(ValueError):  # noqa: N818 (a finding, like StopIteration)
-    """A value (or its size) is outside the closed value language."""
-
-
-class Node:
-    """A node of a linked list or graph, as QuixBugs uses it: equal to itself only.
-
-    Its hash is its number in the order of creation, so that sets of nodes iterate in the same order in every process, and a
-    verdict does not depend on memory addresses.
-
-    Args:
-        value: Payload of the node.
-        successor: Next node of a linked list.
-        successors: Nodes that edges of this one lead to; None: a new list, as for those below.
-        predecessors: Nodes whose edges lead to this one.
-        incoming_nodes: The same as `predecessors`, as other QuixBugs programs call it.
-        outgoing_nodes: The same as `successors`, as other QuixBugs programs call it.
-    """
-
-    __slots__ = ("__dict__", "_order")
-    _made = 0
-
-    def __init__(
-        self,
-        value: Any = None,
-        successor: Any = None,
-        successors: Any = None,
-        predecessors: Any = None,
-        incoming_nodes: Any = None,
-        outgoing_nodes: Any = None,
-    ) -> None:
-        self._order = Node._made
-        Node._made += 1
-        self.value = value
-        self.successor = successor
-        self.successors = [] if successors is None else successors
-        self.predecessors = [] if predecessors is None else predecessors
-        self.incoming_nodes = [] if incoming_nodes is None else incoming_nodes
-        self.outgoing_nodes = [] if outgoing_nodes is None else outgoing_nodes
-
-    def __hash__(self) -> int:
-        return self._order
 
 
 class _Encoder:
     """Encodes the values of one call; counts their items and numbers their nodes."""
 
-    def __init__(self, budget: int, depth: int, nodes: list[Node] | None) -> None:
+    def __init__(self, budget: int, depth: int, nodes: list[Node] | None, label: library.Label | None = None) -> None:
+        self.label = label
         self.budget = budget
         self.left = budget
         self.depth = depth
@@ -129,15 +108,83 @@ class _Encoder:
             return ["d", [[self._member(key, level), self.go(part, level)] for key, part in dict.items(item)]]
         if kind is Node and self.nodes is not None:
             return ["n", self._number(item)]
-        raise ValueOutside(f"a value of type {_named(kind)}")
+        if kind is library.StandIn:
+            return self._stand_in(item, level)
+        text = library.library_text(item, kind)
+        if text is not None:
+            self.spend(len(text[1]))
+            return ["k", list(text)]
+        return self._of_class(item, kind, level)
+
+    def _stand_in(self, item: library.StandIn, level: int) -> Any:
+        body = item.body
+        if item.kind == "class":
+            return ["c", item.label]
+        if item.kind == "enum":
+            return ["e", [item.label, body]]
+        if item.kind == "named tuple":
+            return ["m", [item.label, [self.go(part, level) for part in body]]]
+        if item.kind == "array":
+            return ["a", [item.label, list(body[0]), [self.go(part, level) for part in body[1]]]]
+        if item.kind == "array item":
+            return ["u", [item.label, self.go(body, level)]]
+        return ["o", [item.label, [[name, self.go(body[name], level)] for name in sorted(body)]]]
+
+    def _of_class(self, item: Any, kind: Any, level: int) -> Any:
+        """Encode a class, an instance of a class with a label, or a value of numpy."""
+        bases = type.__dict__["__mro__"].__get__(kind)
+        if kind is BuiltinFunctionType or type in bases:
+            name = library.callable_name(item, kind)
+            if name:
+                return ["g", name]
+            label = self._label(item) if type in bases else None
+            if label is None:
+                raise ValueOutside(
+                    f"the function or class {library.full_name(item) if type in bases else item.__name__!r}"[:160]
+                )
+            return ["c", label]
+        if library.module_of(kind).partition(".")[0] == "numpy":
+            return self._of_numpy(item, kind, level)
+        label = self._label(kind)
+        if label is None:
+            raise ValueOutside(f"a value of type {library.full_name(kind)}")
+        enum = sys.modules.get("enum")
+        if enum is not None and enum.Enum in bases:
+            name = _read(item, "_name_")
+            if type(name) is not str:
+                raise ValueOutside(f"a combination of members of {library.full_name(kind)}")
+            return ["e", [label, library.valid(name)]]
+        if tuple in bases and any("_fields" in library.names_of(base) for base in bases):
+            if getattr(item, "__dict__", None):
+                raise ValueOutside(f"a named tuple with attributes, of type {library.full_name(kind)}")
+            return ["m", [label, [self.go(part, level) for part in tuple.__iter__(item)]]]
+        state = library.state_of(item, bases)
+        return ["o", [label, [[library.valid(name), self.go(state[name], level)] for name in sorted(state)]]]
+
+    def _label(self, kind: Any) -> str | None:
+        label = None if self.label is None else self.label(kind)
+        if label is not None:
+            self.spend(len(label))
+        return label
+
+    def _of_numpy(self, item: Any, kind: Any, level: int) -> Any:
+        numpy = sys.modules.get("numpy")
+        if numpy is None or not (kind is numpy.ndarray or isinstance(item, numpy.generic)):
+            raise ValueOutside(f"a value of type {library.full_name(kind)}")
+        if item.dtype.kind not in "biufUS" or item.dtype.itemsize > 1_000:
+            raise ValueOutside(f"a numpy array of {item.dtype}"[:100])
+        if kind is not numpy.ndarray:
+            return ["u", [item.dtype.str, self.go(item.item(), level)]]
+        self.spend(item.size)
+        return ["a", [item.dtype.str, list(item.shape), [self.go(part, level) for part in item.ravel().tolist()]]]
 
     def _atom(self, item: Any, kind: Any) -> Any:
         if kind is int:
-            return item if -_SMALL < item < _SMALL else ["i", str(_bounded(item))]
+            return item if -library.SMALL < item < library.SMALL else ["i", str(library.bounded(item))]
         if kind is float:
             return ["f", repr(item)]
         self.spend(len(item))
-        return ["b", base64.b64encode(item).decode()] if kind is bytes else _valid(item)
+        return ["b", base64.b64encode(item).decode()] if kind is bytes else library.valid(item)
 
     def _member(self, item: Any, level: int) -> Any:
         """Encode a member of a set, or a key. These have no order in a result, so a node in them must already have a number."""
@@ -171,20 +218,14 @@ class _Encoder:
         return rows
 
 
-def _named(kind: Any) -> str:
-    """Module and name of a class, read past its metaclass, whose code may lie, raise or not return."""
-    module = type.__dict__["__dict__"].__get__(kind).get("__module__")
-    name = type.__dict__["__qualname__"].__get__(kind)
-    return f"{module}.{name}"[:100] if type(module) is str else f"{name}"[:100]
-
-
-def encode(value: Any, budget: int = BUDGET, depth: int = DEPTH) -> Any:
+def encode(value: Any, budget: int = BUDGET, depth: int = DEPTH, label: library.Label | None = None) -> Any:
     """Encode a value without nodes.
 
     Args:
         value: None, a bool, int, float, str, bytes, list, tuple, set, frozenset or dict of these.
         budget: Items and characters in it, at most.
         depth: Nesting depth, at most.
+        label: Names the classes whose instances may be encoded; None: there is none.
 
     Example:
         >>> encode([1, (2.5, "a")])
@@ -195,7 +236,7 @@ def encode(value: Any, budget: int = BUDGET, depth: int = DEPTH) -> Any:
     Raises:
         ValueOutside: for other types, deeper nesting, or more than `budget` items.
     """
-    return _Encoder(budget, depth, None).go(value)
+    return _Encoder(budget, depth, None, label).go(value)
 
 
 def encode_arguments(values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Node]]:
@@ -217,7 +258,11 @@ def encode_arguments(values: Sequence[Any]) -> tuple[list[Any], list[Any], list[
 
 
 def encode_result(
-    values: Sequence[Any], given: Sequence[Node], contents_of_given: bool, budget: int = BUDGET
+    values: Sequence[Any],
+    given: Sequence[Node],
+    contents_of_given: bool,
+    budget: int = BUDGET,
+    label: library.Label | None = None,
 ) -> tuple[list[Any], list[Any]]:
     """Encode the outcome of a call as one object graph with the nodes that the call was `given`.
 
@@ -226,6 +271,7 @@ def encode_result(
         given: Nodes of the arguments, in the order of their table.
         contents_of_given: False leaves the rows of `given` empty (None): only their identity is compared.
         budget: Items and characters in total, at most.
+        label: As for `encode`.
 
     Returns:
         The encoded values, and the table of all nodes.
@@ -233,7 +279,7 @@ def encode_result(
     Raises:
         ValueOutside: as `encode_arguments`; also for a new node in a set or as a key.
     """
-    encoder = _Encoder(budget, DEPTH, list(given))
+    encoder = _Encoder(budget, DEPTH, list(given), label)
     return [encoder.go(value) for value in values], encoder.table(contents_of_given)
 
 
@@ -242,7 +288,12 @@ def _order(encoded: Any) -> str:
 
 
 Parsed = tuple[str, Any]
-"""A value without tags: its kind (none, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, node), and its body: the atom itself, a tuple of `Parsed`, or one of pairs (dict)."""
+"""A value without tags: its kind, and its body.
+
+Kinds are none, bool, int, float, str, bytes, node, library, callable, class and enum, whose body is an atom (a pair of texts
+for library and enum); list, tuple, set and frozenset (a tuple of `Parsed`), dict (a tuple of pairs); and named tuple, object
+and array, whose body is a label and a `Parsed` that holds the values (for an object a dict of its attributes).
+"""
 _CONTAINERS = {"l": "list", "t": "tuple", "s": "set", "z": "frozenset"}
 _UNHASHABLE = ("list", "set", "dict")
 
@@ -275,19 +326,21 @@ def _parse(encoded: Any, level: int, hashable: bool) -> Parsed:
     if kind is bool:
         return "bool", encoded
     if kind is int:
-        return "int", _bounded(encoded)
+        return "int", library.bounded(encoded)
     if kind is str:
-        return "str", _valid(encoded)
+        return "str", library.valid(encoded)
     if (kind is not list and kind is not tuple) or len(encoded) != 2 or type(encoded[0]) is not str:
-        raise _strange(encoded)
+        raise library.strange(encoded)
     tag, body = encoded
     if tag in _ATOMS:
         return _ATOMS[tag](body)
+    if tag in _LABELLED:
+        return _labelled(tag, body, level, hashable)
     if tag not in _CONTAINERS and tag != "d":
         raise ValueOutside(f"unknown tag {tag[:20]!r} in the value language")
     name = _CONTAINERS.get(tag, "dict")
     if type(body) is not list and type(body) is not tuple:
-        raise _strange(encoded)
+        raise library.strange(encoded)
     if hashable and name in _UNHASHABLE:
         raise ValueOutside(f"a {name} as a key or as a member of a set")
     level += 1
@@ -295,73 +348,80 @@ def _parse(encoded: Any, level: int, hashable: bool) -> Parsed:
         pairs = []
         for pair in body:
             if (type(pair) is not list and type(pair) is not tuple) or len(pair) != 2:
-                raise _strange(pair)
+                raise library.strange(pair)
             pairs.append((_parse(pair[0], level, True), _parse(pair[1], level, False)))
         return name, tuple(pairs)
     inner = hashable or name in ("set", "frozenset")
     return name, tuple([_parse(part, level, inner) for part in body])
 
 
-def _bounded(number: int) -> int:
-    if number.bit_length() > INT_BITS:
-        raise ValueOutside(f"an int of more than {INT_BITS:,} bits")
-    return number
+def _library(body: Any) -> Parsed:
+    if (
+        _is_pair(body)
+        and type(body[0]) is str
+        and body[0] in library.LIBRARY
+        and type(body[1]) is str
+        and len(body[1]) <= library.LONGEST_TEXT
+    ):
+        library.built(body[0], body[1])
+        return "library", (body[0], body[1])
+    raise library.strange(["k", body])
 
 
-def _valid(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueOutside("a str that is not valid UTF-8") from None
-    return text
+def _callable(body: Any) -> Parsed:
+    if type(body) is str and library.may_be_named(*body.partition(".")[::2]):
+        return "callable", body
+    raise library.strange(["g", body])
 
 
-def _float(body: Any) -> Parsed:
-    """Parse a float from its repr, or from a JSON number as people write it."""
-    try:
-        if type(body) is int or type(body) is float:
-            return "float", float(body)
-        if type(body) is str and len(body) <= _FLOAT_CHARACTERS and body == body.strip() and "_" not in body:
-            return "float", float(body)
-    except (ValueError, OverflowError):
-        pass
-    raise _strange(["f", body])
+def _class(body: Any) -> Parsed:
+    return "class", library.checked_label(body)
 
 
-def _int(body: Any) -> Parsed:
-    if type(body) is int:
-        return "int", _bounded(body)
-    if type(body) is str:
-        digits = body.removeprefix("-")
-        if digits.isascii() and digits.isdigit() and len(digits) <= _INT_DIGITS:
-            return "int", _bounded(int(body))
-    raise _strange(["i", body])
+def _enum(body: Any) -> Parsed:
+    if _is_pair(body) and type(body[1]) is str and len(body[1]) <= library.LONGEST_TEXT:
+        return "enum", (library.checked_label(body[0]), library.valid(body[1]))
+    raise library.strange(["e", body])
 
 
-def _bytes(body: Any) -> Parsed:
-    if type(body) is str:
-        try:
-            return "bytes", base64.b64decode(body, validate=True)
-        except ValueError:
-            pass
-    raise _strange(["b", body])
+def _is_pair(body: Any) -> bool:
+    return (type(body) is list or type(body) is tuple) and len(body) == 2
 
 
-def _node(body: Any) -> Parsed:
-    if type(body) is int and 0 <= body < _SMALL:
-        return "node", body
-    raise _strange(["n", body])
+def _labelled(tag: str, body: Any, level: int, hashable: bool) -> Parsed:
+    """Parse a named tuple, an object, or a value of numpy."""
+    if (type(body) is not list and type(body) is not tuple) or len(body) != (3 if tag == "a" else 2):
+        raise library.strange([tag, body])
+    if tag in ("a", "u"):
+        dtype, shape, held = (body[0], body[1], body[2]) if tag == "a" else (body[0], None, ["l", [body[1]]])
+        if type(dtype) is not str or len(dtype) > 20 or (hashable and tag == "a"):
+            raise library.strange([tag, body])
+        if tag == "u":
+            return "array item", (dtype, _parse(held, level, False))
+        if type(shape) not in (list, tuple) or not all(
+            type(size) is int and 0 <= size < library.SMALL for size in shape
+        ):
+            raise library.strange([tag, body])
+        values = _parse(["l", held], level, False)
+        if len(values[1]) != math.prod(shape):
+            raise library.strange([tag, body])
+        return "array", (f"{dtype} {list(shape)}", values)
+    label, held = library.checked_label(body[0]), body[1]
+    if tag == "m":
+        return "named tuple", (label, _parse(["t", held], level, hashable))
+    fields = _parse(["d", held], level, False)
+    names = [name[1] for name, _ in fields[1] if name[0] == "str"]
+    if len(names) != len(fields[1]) or names != sorted(set(names)):
+        raise library.strange([tag, body])
+    return "object", (label, fields)
 
 
-_ATOMS = {"f": _float, "i": _int, "b": _bytes, "n": _node}
-
-
-def _strange(encoded: Any) -> ValueOutside:
-    try:
-        shown = reprlib.repr(encoded)[:80]
-    except ValueError:  # an int of too many digits
-        shown = f"a {type(encoded).__name__}"
-    return ValueOutside(f"not in the value language: {shown}")
+_LABELLED = ("m", "o", "a", "u")
+_ATOMS = {
+    "f": library.read_float, "i": library.read_int, "b": library.read_bytes, "n": library.read_node, "k": _library, "g": _callable, "c": _class, "e": _enum,
+}  # fmt: skip
+HOLDERS = ("named tuple", "object", "array", "array item")
+"""Kinds whose body is a label and a `Parsed`."""
 
 
 def atoms(value: Parsed) -> Iterator[Parsed]:
@@ -374,8 +434,30 @@ def atoms(value: Parsed) -> Iterator[Parsed]:
     elif kind in _CONTAINERS.values():
         for part in body:
             yield from atoms(part)
+    elif kind in HOLDERS:
+        yield from atoms(body[1])
     else:
         yield value
+
+
+def labels(value: Parsed) -> Iterator[str]:
+    """Labels of the classes that `value` needs."""
+    kind, body = value
+    if kind == "class":
+        yield body
+    elif kind == "enum":
+        yield body[0]
+    elif kind == "dict":
+        for pair in body:
+            for part in pair:
+                yield from labels(part)
+    elif kind in _CONTAINERS.values():
+        for part in body:
+            yield from labels(part)
+    elif kind in HOLDERS:
+        if kind in ("named tuple", "object"):
+            yield body[0]
+        yield from labels(body[1])
 
 
 def has_floats(encoded: Any) -> bool:
@@ -402,17 +484,20 @@ def is_mutable(encoded: Any) -> bool:
         kind, body = value
         if kind == "tuple":
             return any(map(changes, body))
-        return kind in (*_UNHASHABLE, "node")
+        if kind == "named tuple":
+            return changes(body[1])
+        return kind in (*_UNHASHABLE, "node", "object", "array")
 
     return changes(parse(encoded))
 
 
-def decode(encoded: Any, nodes: Sequence[Node] = ()) -> Any:
+def decode(encoded: Any, nodes: Sequence[Node] = (), find: library.Find | None = None) -> Any:
     """Build a new Python value from an encoded one.
 
     Args:
         encoded: JSON data, as `encode` writes it.
         nodes: Nodes of the call, by row number; may be empty for a value without nodes.
+        find: Finds the classes of instances by their labels; None: a `library_values.StandIn` takes the place of each value that needs one.
 
     Raises:
         ValueOutside: for anything that `encode` cannot have written, and for a node number beyond `nodes`.
@@ -421,37 +506,80 @@ def decode(encoded: Any, nodes: Sequence[Node] = ()) -> Any:
         >>> decode(["t", [1, ["s", [2, 3]]]])
         (1, {2, 3})
     """
-    return _built(parse(encoded), nodes)
+    return _built(parse(encoded), nodes, find)
 
 
-def _built(value: Parsed, nodes: Sequence[Node]) -> Any:
+def _built(value: Parsed, nodes: Sequence[Node], find: library.Find | None = None) -> Any:
     kind, body = value
     if kind == "list":
-        return [_built(part, nodes) for part in body]
+        return [_built(part, nodes, find) for part in body]
     if kind == "tuple":
-        return tuple([_built(part, nodes) for part in body])
+        return tuple([_built(part, nodes, find) for part in body])
     if kind == "node":
         if body >= len(nodes):
             raise ValueOutside(f"node {body}, which the call does not have")
         return nodes[body]
+    if kind == "library":
+        return library.built(*body)
+    if kind == "callable":
+        module, _, name = body.partition(".")
+        return getattr(library.MODULES[module], name)
+    if kind in ("class", "enum", *HOLDERS):
+        return _stand_in_for(value) if find is None else _instance(value, nodes, find)
     if kind not in ("set", "frozenset", "dict"):
         return body
     result: Any
     if kind == "dict":
-        result = {_built(key, nodes): _built(part, nodes) for key, part in body}
+        result = {_built(key, nodes, find): _built(part, nodes, find) for key, part in body}
     else:
-        result = (set if kind == "set" else frozenset)([_built(part, nodes) for part in body])
+        result = (set if kind == "set" else frozenset)([_built(part, nodes, find) for part in body])
     if len(result) != len(body):
         raise ValueOutside(f"a {kind} with two equal {'keys' if kind == 'dict' else 'members'}")
     return result
 
 
-def decode_call(encoded: Sequence[Any], table: Sequence[Any] = ()) -> tuple[list[Any], list[Node]]:
+def _instance(value: Parsed, nodes: Sequence[Node], find: library.Find) -> Any:
+    """Build a class, or an instance of one without calling its constructor. Raises `ValueOutside`."""
+    kind, body = value
+    if kind == "class":
+        return find(body)
+    if kind == "enum":
+        members = find(body[0]).__members__
+        if body[1] not in members:
+            raise ValueOutside(f"no member {body[1]} of {body[0]}")
+        return members[body[1]]
+    held = _built(body[1], nodes, find)
+    if kind in ("array", "array item"):
+        numpy = importlib.import_module("numpy")
+        dtype, _, shape = body[0].partition(" ")
+        array = numpy.array(held, dtype=numpy.dtype(dtype))
+        return array.reshape(json.loads(shape)) if kind == "array" else array[0]
+    found = find(body[0])
+    return tuple.__new__(found, held) if kind == "named tuple" else library.instance(found, held)
+
+
+def _stand_in_for(value: Parsed) -> library.StandIn:
+    kind, body = value
+    if kind == "class":
+        return library.StandIn(kind, body, None)
+    if kind == "enum":
+        return library.StandIn(kind, *body)
+    held = _built(body[1], ())
+    if kind == "array":
+        dtype, _, shape = body[0].partition(" ")
+        return library.StandIn(kind, dtype, (json.loads(shape), held))
+    return library.StandIn(kind, body[0], held[0] if kind == "array item" else held)
+
+
+def decode_call(
+    encoded: Sequence[Any], table: Sequence[Any] = (), find: library.Find | None = None
+) -> tuple[list[Any], list[Node]]:
     """Build new values and new nodes from the encoded arguments of a call.
 
     Args:
         encoded: The encoded arguments, by position.
         table: Rows of the nodes that they refer to.
+        find: As for `decode`.
 
     Returns:
         The arguments, and the nodes in the order of `table`.
@@ -462,8 +590,8 @@ def decode_call(encoded: Sequence[Any], table: Sequence[Any] = ()) -> tuple[list
     nodes = [Node() for _ in table]
     for node, row in zip(nodes, table, strict=True):
         for name, field in zip(FIELDS, row_fields(row), strict=True):
-            setattr(node, name, _built(field, nodes))
-    return [decode(value, nodes) for value in encoded], nodes
+            setattr(node, name, _built(field, nodes, find))
+    return [decode(value, nodes, find) for value in encoded], nodes
 
 
 def row_fields(row: Any) -> list[Parsed]:

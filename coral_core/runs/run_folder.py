@@ -85,6 +85,8 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     for limit in ("trainings", "gpu_seconds", "money"):
         if data["search"][limit] is None:
             del data["search"][limit]
+    if config.problems.python is None:
+        del data["problems"]["python"]
     if config.base_model.attention == "auto":
         del data["base_model"]["attention"]
     if config.base_model.quantization == "none":

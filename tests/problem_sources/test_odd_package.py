@@ -9,7 +9,6 @@ import pytest
 from coral_core.problem_sources.package import cache as ready_module
 from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.discovery import discover
-from coral_core.problem_sources.package.recording import read_calls
 from coral_core.problems.values import decode
 
 ODD = Path(__file__).parent / "odd_package"
@@ -110,18 +109,6 @@ def test_an_error_that_nobody_foresaw_refuses_one_function(
     (refusal,) = [refusal for refusal in made.refused if refusal.name == "words"]
     assert refusal.reason == r"its calls cannot be made into cases (ZeroDivisionError: \ud800 of ours)"
     assert any(usable.definition.key == "odd.py:tagged" for usable in made.usable)
-
-
-def test_a_call_that_cannot_be_read_refuses_its_function(tmp_path: Path) -> None:
-    result = tmp_path / "result.json"
-    result.write_text(
-        '{"calls": {"a.py:f": [{"arguments": [["f", "x"]]}], "a.py:g": [{"arguments": [1], "outcome": {"value": 1}}]},'
-        ' "refused": {}, "passed": 2, "failed": []}'
-    )
-    calls = read_calls(result, tmp_path)
-    assert set(calls.calls) == {"a.py:g"}
-    (reason,) = calls.refused["a.py:f"]
-    assert "cannot be read" in reason
 
 
 def test_a_function_that_cannot_be_taken_apart_is_found(folder: Path) -> None:

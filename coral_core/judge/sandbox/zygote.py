@@ -123,13 +123,19 @@ def run_patch(request: dict[str, Any], result_fd: int, values: Any, form: Any) -
         say({"setup": "no-function"})
         leave(0)
     for number, case in enumerate(request["cases"]):
-        say(one_case(number, case, function, budget, values, limits["items"]))
+        say(one_case(number, case, function, budget, values, values.Classes(space), limits["items"]))
     say({"done": len(request["cases"])})
     leave(0)
 
 
 def one_case(
-    number: int, case: dict[str, Any], function: Callable[..., Any], budget: "Budget", values: Any, most_items: int
+    number: int,
+    case: dict[str, Any],
+    function: Callable[..., Any],
+    budget: "Budget",
+    values: Any,
+    classes: Any,
+    most_items: int,
 ) -> dict[str, Any]:
     """Call the patch once and record the outcome.
 
@@ -139,6 +145,7 @@ def one_case(
         function: The entry point of the patch.
         budget: Ends the process when the call exceeds its limits.
         values: The module `problems.values`.
+        classes: The classes of the patch (`values.Classes`), which arguments may be instances of.
         most_items: Items in the result at most; also for a generator, which is drained.
 
     Returns:
@@ -147,11 +154,15 @@ def one_case(
     """
     keywords = case.get("keywords", {})
     names = sorted(keywords)
-    given, nodes = values.decode_call([*case["arguments"], *(keywords[name] for name in names)], case.get("nodes", ()))
-    arguments = given[: len(given) - len(names)]
-    named = dict(zip(names, given[len(arguments) :], strict=True))
+    encoded = [*case["arguments"], *(keywords[name] for name in names)]
     mutated = case["mutated"]
     record: dict[str, Any] = {"case": number}
+    try:
+        given, nodes = values.decode_call(encoded, case.get("nodes", ()), classes.find)
+    except Exception as error:  # the patch lacks a class, or defines it otherwise
+        return record | {"outside": f"its arguments cannot be made: {error}"[:200], "lines": 0}
+    arguments = given[: len(given) - len(names)]
+    named = dict(zip(names, given[len(arguments) :], strict=True))
     results = []
     outside = ""
     budget.start(number, case.get("slow", False))
@@ -175,7 +186,7 @@ def one_case(
     if not outside and (results or mutated):
         try:
             after = given if mutated else []
-            encoded, table = values.encode_result([*results, *after], nodes, mutated, most_items)
+            encoded, table = values.encode_result([*results, *after], nodes, mutated, most_items, classes.label)
             record |= {"value": encoded[0]} if results else {}
             record |= {"mutated": encoded[len(results) :]} if mutated else {}
             record |= {"nodes": table} if table else {}

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import platform
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION
 from coral_core.problem_sources.package.bugs import find_bugs
 from coral_core.problem_sources.package.cases import UsableFunction, cases_of
 from coral_core.problem_sources.package.discovery import Refused, SourceFunction, discover, walk
-from coral_core.problem_sources.package.recording import Calls, pytest_installed, record
+from coral_core.problem_sources.package.recording import Calls, interpreter, lines, record
 
 log = logging.getLogger("coral.package")
 
-VERSION = 3
+VERSION = 4
 """Goes up when the same directory gives other cases or bugs."""
 CONTENT = (".py", ".toml", ".cfg", ".ini", ".json", ".csv", ".txt", ".yaml", ".yml")
 """Files whose content identifies the directory."""
@@ -52,11 +53,15 @@ def missing(path: str | None) -> list[str]:
     return []
 
 
-def recording_of(path: str | None) -> Recording:
+def recording_of(
+    path: str | None, python: str | None = None, progress: Callable[[str], None] | None = None
+) -> Recording:
     """The usable functions of a directory; runs its tests unless the same content was recorded before.
 
     Args:
         path: The directory; None is an error.
+        python: Interpreter that runs its tests; None: this one.
+        progress: Is called with a line of text now and then.
 
     Raises:
         ConfigError: there is no such directory, or no Python file in it.
@@ -66,11 +71,11 @@ def recording_of(path: str | None) -> Recording:
     for complaint in missing(path):
         raise ConfigError(complaint)
     root = Path(path or "").expanduser().resolve()
-    content = content_digest(root)
+    content = content_digest(root, python)
     cache_file = cache_folder("recordings") / f"{content}.json"
     recording = read_recording(cache_file, content)
     if recording is None:
-        recording = _record_directory(root, content)
+        recording = _record_directory(root, content, python, progress)
         try:
             write_atomic(cache_file, recording.model_dump_json().encode())
         except OSError as error:
@@ -81,15 +86,20 @@ def recording_of(path: str | None) -> Recording:
     return recording
 
 
-def content_digest(root: Path) -> str:
-    """Identity of a recording: digest of the files below `root` and of the versions of interpreter and tools."""
+def content_digest(root: Path, python: str | None = None) -> str:
+    """Identity of a recording: digest of the files below `root` and of the versions of interpreter and tools.
+
+    Args:
+        root: The directory.
+        python: Interpreter that runs its tests; None: this one.
+    """
     files: dict[str, str] = {}
     for here, names in walk(root):
         for name in names:
             if name.endswith(CONTENT) and (here / name).is_file():
                 relative = (here / name).relative_to(root).as_posix()
                 files[relative] = hashlib.sha256((here / name).read_bytes()).hexdigest()
-    tools = [VERSION, JUDGE_VERSION, ORACLE_VERSION, platform.python_version(), pytest_installed()]
+    tools = [VERSION, JUDGE_VERSION, ORACLE_VERSION, platform.python_version(), *interpreter(python)[1:]]
     return digest({"files": files, "tools": tools})
 
 
@@ -120,12 +130,14 @@ def read_recording(path: Path, content: str) -> Recording | None:
     return recording
 
 
-def _record_directory(root: Path, content: str) -> Recording:
+def _record_directory(
+    root: Path, content: str, python: str | None, progress: Callable[[str], None] | None
+) -> Recording:
     """Run the tests and make the cases and bugs."""
     functions = discover(root)
     calls = Calls(calls={}, refused={}, passed=0, failed=())
     if not all(item.reason for item in functions):
-        calls = record(root, functions)
+        calls = record(root, functions, python=python, progress=progress)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
         outcomes = list(threads.map(lambda item: _with_cases(item, calls), functions))
     usable = [item for item in outcomes if isinstance(item, UsableFunction)]
@@ -135,7 +147,7 @@ def _record_directory(root: Path, content: str) -> Recording:
         content=content,
         passed=calls.passed,
         failed=calls.failed,
-        notes=_notes(calls),
+        notes=tuple(lines(calls)),
         usable=tuple(item for item in final if isinstance(item, UsableFunction)),
         refused=tuple(item for item in final if isinstance(item, SourceFunction)),
     )
@@ -157,15 +169,3 @@ def _with_cases(function: SourceFunction, calls: Calls) -> UsableFunction | Sour
     except Exception as error:  # one function must not affect the others
         log.debug("%s", function.key, exc_info=error)
         return function.refused(f"its calls cannot be made into cases ({type(error).__name__}: {error})")
-
-
-def _notes(calls: Calls) -> tuple[str, ...]:
-    notes = []
-    if not pytest_installed():
-        notes.append(
-            "pytest is not installed here: only the examples in docstrings were run. Install pytest to use the tests too."
-        )
-    if calls.failed:
-        shown = ", ".join(calls.failed[:3]) + (" and more" if len(calls.failed) > 3 else "")
-        notes.append(f"{len(calls.failed)} tests did not pass, and their calls do not count: {shown}")
-    return tuple(notes)

@@ -39,6 +39,8 @@ class SourceFunction(Frozen):
     file: str
     name: str
     line: int
+    first: int = Field(0, description="First line of its code: that of its first decorator where it has one.")
+    method: str = Field("", description="instance, class or static for a method; empty for a function of a module.")
     reason: str = Field("", description="Why it cannot become problems; empty when it may.")
     before: str = Field("", description="Imports, constants and helpers that it needs.")
     text: str = Field("", description="Its own text.")
@@ -137,13 +139,18 @@ def _functions(file: str, tree: ast.Module) -> Iterator[SourceFunction]:
                     function = SourceFunction(file=file, name=f"{node.name}.{method.name}", line=method.lineno)
                     yield function.refused("a method: only functions of a module are recorded")
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            function = SourceFunction(file=file, name=node.name, line=node.lineno)
+            function = SourceFunction(file=file, name=node.name, line=node.lineno, first=first_line(node))
             try:
                 yield module.standalone(node, function)
             except Refused as refused:
                 yield function.refused(str(refused))
             except UNPARSABLE as error:
                 yield function.refused(f"its text cannot be taken apart ({type(error).__name__}: {error})")
+
+
+def first_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """First line of the code of a function, as its code object gives it."""
+    return min([node.lineno, *(item.lineno for item in node.decorator_list)])
 
 
 class _Module:

@@ -25,7 +25,7 @@ def load_package(config: ProblemsConfig) -> ProblemSet:
         ProblemError: its tests cannot be run.
         JudgeError: the sandbox failed.
     """
-    recording = recording_of(config.path)
+    recording = recording_of(config.path, config.python)
     divided = divide(recording.usable, config)
     refuse_shortage(config.path, recording, divided, {name: getattr(config, name) for name in (*SMALLEST, "monitor")})
     held_out = _rights(config.held_out, len(divided.functions["held_out"]))

@@ -72,27 +72,37 @@ class CallLimits:
         return self.trace
 
 
-def one_call(function: Any, encoded: list[Any], limits: CallLimits, values: Any, items: int) -> dict[str, Any]:
+def one_call(
+    function: Any, call: dict[str, Any], limits: CallLimits, values: Any, classes: Any, items: int
+) -> dict[str, Any]:
     """Call a function once, within the limits.
 
     Args:
         function: The function.
-        encoded: Its encoded positional arguments.
+        call: Its encoded ``arguments`` and ``keywords``.
         limits: Counts lines and refuses access to anything outside the process.
         values: The module `problems.values`, loaded from its file.
+        classes: The classes of the function's module (`values.Classes`).
         items: Items of a result at most, and of a generator that are read.
 
     Returns:
         ``value`` or ``exception`` with ``mutated`` (the arguments after the call) and ``lines``; or the reason why there is
         neither: ``touched`` (an audit event), ``budget``, or ``outside`` the value language.
     """
-    arguments = [values.decode(item) for item in encoded]
+    names = sorted(call["keywords"])
+    try:
+        encoded = [*call["arguments"], *(call["keywords"][name] for name in names)]
+        given = [values.decode(item, (), classes.find) for item in encoded]
+    except Exception as error:
+        return {"outside": f"arguments: {error}"}
+    arguments = given[: len(given) - len(names)]
+    named = dict(zip(names, given[len(arguments) :], strict=True))
     limits.lines = 0
     limits.on = True
     sys.settrace(limits.trace)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        value = function(*arguments)
+        value = function(*arguments, **named)
         if hasattr(type(value), "__next__"):
             value = [item for _, item in zip(range(items), value, strict=False)]
         ended: BaseException | None = None
@@ -107,13 +117,13 @@ def one_call(function: Any, encoded: list[Any], limits: CallLimits, values: Any,
     if isinstance(ended, CallEnded):
         return {"budget": True}
     try:
-        record: dict[str, Any] = {"mutated": [values.encode(argument, items) for argument in arguments]}
+        record: dict[str, Any] = {"mutated": [values.encode(item, items, label=classes.label) for item in given]}
         if ended is not None:
             record["exception"] = class_name(type(ended))
         else:
-            record["value"] = values.encode(value, items)
+            record["value"] = values.encode(value, items, label=classes.label)
     except (values.ValueOutside, RecursionError, MemoryError) as error:
-        return {"outside": str(error) or type(error).__name__}
+        return {"outside": str(error) or class_name(type(error))}
     return record | {"lines": limits.lines}
 
 
@@ -156,8 +166,9 @@ def main() -> None:
         limits.on = False
         signal.setitimer(signal.ITIMER_PROF, 0)
     answer({"setup": None})
-    for arguments in request["calls"]:
-        answer(one_call(function, arguments, limits, values, request["items"]))
+    classes = values.Classes(space)
+    for call in request["calls"]:
+        answer(one_call(function, call, limits, values, classes, request["items"]))
     os._exit(0)
 
 
