@@ -23,7 +23,14 @@ class Answers(NamedTuple):
     """How the process ended, for an error message."""
 
 
-def run_script(script: Path, request: Any, seconds: float, hash_seed: int = 0) -> Answers:
+def run_script(
+    script: Path,
+    request: Any,
+    seconds: float,
+    hash_seed: int = 0,
+    environment: dict[str, str] | None = None,
+    directory: str = "/",
+) -> Answers:
     """Run a script to its end.
 
     Args:
@@ -31,6 +38,8 @@ def run_script(script: Path, request: Any, seconds: float, hash_seed: int = 0) -
         request: JSON data for its standard input.
         seconds: Wall-clock time after which it is killed.
         hash_seed: PYTHONHASHSEED of the process.
+        environment: Its other variables; None: a short PATH.
+        directory: Its working directory.
     """
     try:
         done = subprocess.run(
@@ -38,8 +47,8 @@ def run_script(script: Path, request: Any, seconds: float, hash_seed: int = 0) -
             input=json.dumps(request).encode(),
             capture_output=True,
             timeout=seconds,
-            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": str(hash_seed)},
-            cwd="/",
+            env={**(environment or {"PATH": "/usr/bin:/bin"}), "PYTHONHASHSEED": str(hash_seed)},
+            cwd=directory,
             check=False,
         )
         output, timed_out = done.stdout, False

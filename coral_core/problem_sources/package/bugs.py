@@ -84,7 +84,7 @@ def in_turn(rows: Iterable[Sequence[Item]]) -> list[Item]:
 def _problem(item: UsableFunction) -> Problem:
     return Problem(
         problem_id=f"package/{item.definition.key}",
-        entry_point=item.definition.name,
+        entry_point=item.definition.entry_point or item.definition.name,
         bug_class="none",
         buggy=item.definition.source,
         reference=item.definition.source,

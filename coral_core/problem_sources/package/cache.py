@@ -21,7 +21,8 @@ from coral_core.frozen import Frozen
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION
 from coral_core.problem_sources.package.bugs import find_bugs
 from coral_core.problem_sources.package.cases import UsableFunction, cases_of
-from coral_core.problem_sources.package.discovery import Refused, SourceFunction, discover, walk
+from coral_core.problem_sources.package.discovery import Refused, SourceFunction, completed, discover, project_of, walk
+from coral_core.problem_sources.package.modules import Project
 from coral_core.problem_sources.package.recording import Calls, interpreter, lines, record
 
 log = logging.getLogger("coral.package")
@@ -134,12 +135,13 @@ def _record_directory(
     root: Path, content: str, python: str | None, progress: Callable[[str], None] | None
 ) -> Recording:
     """Run the tests and make the cases and bugs."""
-    functions = discover(root)
+    project = project_of(root)
+    functions = discover(root, project)
     calls = Calls(calls={}, refused={}, passed=0, failed=())
     if not all(item.reason for item in functions):
         calls = record(root, functions, python=python, progress=progress)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        outcomes = list(threads.map(lambda item: _with_cases(item, calls), functions))
+        outcomes = list(threads.map(lambda item: _with_cases(project, item, calls), functions))
     usable = [item for item in outcomes if isinstance(item, UsableFunction)]
     judged = iter(find_bugs(usable) if usable else ())
     final = [next(judged) if isinstance(item, UsableFunction) else item for item in outcomes]
@@ -153,7 +155,7 @@ def _record_directory(
     )
 
 
-def _with_cases(function: SourceFunction, calls: Calls) -> UsableFunction | SourceFunction:
+def _with_cases(project: Project, function: SourceFunction, calls: Calls) -> UsableFunction | SourceFunction:
     """The function with its cases, or refused."""
     if function.reason:
         return function
@@ -163,7 +165,11 @@ def _with_cases(function: SourceFunction, calls: Calls) -> UsableFunction | Sour
         reason = max(sorted(reasons), key=lambda name: reasons[name], default="")
         return function.refused(f"{reason} ({sum(reasons.values())} calls)" if reason else "no passing test calls it")
     try:
-        return cases_of(function, recorded)
+        classes = dict(pair for call in recorded for pair in call.classes.items())
+        if any(classes[name] != file for call in recorded for name, file in call.classes.items()):
+            return function.refused(f"gets or gives instances of two classes of one name: {', '.join(classes)}")
+        complete = completed(project, function, classes) if classes else function
+        return complete if complete.reason else cases_of(complete, recorded)
     except Refused as refused:
         return function.refused(str(refused))
     except Exception as error:  # one function must not affect the others

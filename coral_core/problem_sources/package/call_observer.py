@@ -117,6 +117,8 @@ class Observer:
             sys.setprofile(None)
             threading.setprofile(None)  # type: ignore[arg-type]
         self.active = False
+        for call in self._thread.__dict__.get("started") or []:
+            self._keep(call, None)  # its end was not reported: an overflow of the stack ends a profile function
 
     def _py_start(self, code: types.CodeType, offset: int) -> Any:
         target = self._target(code)

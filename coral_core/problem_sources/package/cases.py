@@ -1,25 +1,29 @@
-"""From recorded calls to cases: each function is called again, alone, twice, in both orders.
+"""From recorded calls to cases: each function is called again, alone, twice.
 
-A function is refused when it behaves differently alone than in its package, differently from run to run (each has its own
-hash seed), or uses files, processes or the network. Where tests give fewer than `CASES` calls, more are made from their
-arguments, with the results of the function as expected values; of these only calls that return a value count.
+The second time, order, hash seed, clock, environment and directory are others. A function is refused when it behaves
+differently alone than in its package or differently the second time, or uses files, processes or the network. Where tests
+give fewer than `CASES` calls, more are made from their arguments, with the results of the function as expected values; of
+these only calls that return a value count.
 """
 
 import json
 import random
+import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from coral_core.digest import seed_from
 from coral_core.frozen import Frozen
 from coral_core.judge.oracle import agrees
+from coral_core.problem_sources.package.call_observer import size
 from coral_core.problem_sources.package.discovery import Refused, SourceFunction
 from coral_core.problem_sources.package.recording import Call
 from coral_core.problem_sources.script_process import run_script
 from coral_core.problems import values
+from coral_core.problems.library_values import StandIn
 from coral_core.problems.normal_form import normal_form
 from coral_core.problems.problem import BugClass, Case
 
@@ -37,7 +41,33 @@ SECONDS = 60
 RELATIVE, ABSOLUTE = 1e-9, 1e-12
 """Tolerances of each recorded float: sums in another order are right too. The second is for floats near zero."""
 
+REPLAYED = 96
+"""Recorded calls that are made again, per function."""
 Record = dict[str, Any]
+Given = tuple[list[Any], dict[str, Any]]
+"""Encoded arguments and keyword arguments of a call."""
+
+
+class World(NamedTuple):
+    """What surrounds a call: a result that depends on it is no result of the function."""
+
+    seconds: int = 0
+    """How far the clock is moved."""
+    environment: dict[str, str] | None = None
+    directory: str = "/"
+
+
+HERE = World()
+_ENVIRONMENT = {
+    "PATH": "/nowhere", "HOME": "/nowhere", "USER": "somebody", "TZ": "Asia/Kathmandu", "LANG": "tr_TR.UTF-8", "COLUMNS": "43", "NO_COLOR": "1",
+}  # fmt: skip
+ELSEWHERE = World(400 * 86_400 + 26_117, _ENVIRONMENT, "/usr")
+WORLDS = {
+    "the order of sets": HERE,
+    "the clock": World(ELSEWHERE.seconds),
+    "the environment": World(0, _ENVIRONMENT),
+    "the directory": World(0, None, ELSEWHERE.directory),
+}
 
 
 class Bug(Frozen):
@@ -67,26 +97,32 @@ def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
     Raises:
         Refused: it cannot become a problem; the text says why.
     """
-    generated = list(_similar_calls(calls, random.Random(seed_from("package-cases", normal_form(function.source)))))
-    arguments = [list(call.arguments) for call in calls] + generated
-    first = replay(function, arguments, 1)
-    second = replay(function, arguments[::-1], 2)[::-1]
+    calls = _chosen(calls, REPLAYED)
+    made = list(_similar_calls(calls, random.Random(seed_from("package-cases", normal_form(function.source)))))
+    given = [(list(call.arguments), call.keywords) for call in calls] + made
+    arguments, keywords = [item[0] for item in given], [item[1] for item in given]
+    first = replay(function, arguments, 1, keywords)
+    second = replay(function, arguments[::-1], 2, keywords[::-1], ELSEWHERE)[::-1]
     kept: list[Case] = []
-    for call, record, again in zip(calls, first, second, strict=False):
-        case = _repeated(list(call.arguments), record, again)
+    for place, call in enumerate(calls):
+        case = _repeated(given[place], first[place], second[place])
+        if isinstance(case, Difference):
+            raise Refused(_why_different(function, given[place], case))
         if case is None:
             continue
         if call.outcome is not None and not _is_recorded(case, call.outcome):
-            raise Refused("acts differently on its own than in its package: it depends on chance, the clock or state")
+            raise Refused(
+                f"acts differently on its own than in its package: {_shown(given[place], case, call.outcome)}"
+            )
         kept.append(case)
-    kept = _spread(kept, CASES)
+    kept = [kept[place] for place in _spread([case.given() for case in kept], CASES)]
     recorded = len(kept)
     if not recorded:
         raise Refused(f"every recorded call executes more than {LINES} lines")
     extra: list[Case] = []
-    for given, record, again in zip(generated, first[len(calls) :], second[len(calls) :], strict=True):
-        case = _repeated(given, record, again, needed=False)
-        if case is not None and case.exception is None:
+    for place in range(len(calls), len(given)):
+        case = _repeated(given[place], first[place], second[place], needed=False)
+        if isinstance(case, Case) and case.exception is None:
             extra.append(case)
     kept += _new_outcomes_first(kept, extra, CASES - recorded)
     if len(kept) < FEWEST:
@@ -105,68 +141,133 @@ def _is_recorded(case: Case, outcome: dict[str, Any]) -> bool:
     return agrees(case, outcome)
 
 
-def _repeated(arguments: list[Any], record: Record, again: Record, needed: bool = True) -> Case | None:
-    """The case of a call that was made twice; None when one of them ran too long.
+class Difference(NamedTuple):
+    """The outcomes of a call that was made twice and acted differently."""
+
+    one: Record
+    two: Record
+
+
+def _repeated(given: Given, record: Record, again: Record, needed: bool = True) -> Case | Difference | None:
+    """The case of a call that was made twice; None when one of them ran too long, or is not needed and cannot be compared.
 
     Args:
-        needed: False for a call that no test made: outside the value language it is left out.
+        given: Its arguments and keyword arguments.
+        record: The first outcome.
+        again: The second.
+        needed: False for a call that no test made.
 
     Raises:
-        Refused: the function touches the world outside, gives what cannot be compared, or acts differently the second time.
+        Refused: a needed call touches the world outside, or gives what cannot be compared.
     """
-    if touched := record.get("touched") or again.get("touched"):
-        raise Refused(f"touches the world outside ({touched})")
-    if "budget" in record or "budget" in again:
-        return None
+    touched = record.get("touched") or again.get("touched")
     outside = record.get("outside") or again.get("outside")
-    if outside and needed:
-        raise Refused(f"result: {outside}")
+    if needed and touched:
+        raise Refused(f"touches the world outside ({touched})")
+    if touched or "budget" in record or "budget" in again:
+        return None
+    if needed and outside:
+        raise Refused(f"called on its own: {outside}")
     if outside:
         return None
-    case = _case(arguments, record)
-    if not agrees(case, again):
-        raise Refused(
-            "gives another result when called again: it depends on chance, the clock, the order of sets or state"
-        )
-    return case
+    case = _case(given, record)
+    return case if agrees(case, again) else Difference(record, again) if needed else None
 
 
-def replay(function: SourceFunction, arguments: Sequence[list[Any]], hash_seed: int) -> list[Record]:
+def _why_different(function: SourceFunction, given: Given, difference: Difference) -> str:
+    """What a function depends on, by calling it again with one thing changed at a time."""
+    try:
+        usual = replay(function, [given[0]], 1, [given[1]])[0]
+        case = _case(given, usual)
+        for name, world in (("chance or state", World()), *WORLDS.items()):
+            seed = 2 if name == "the order of sets" else 1
+            other = replay(function, [given[0]], seed, [given[1]], world)[0]
+            if not agrees(case, other):
+                return f"gives another result when called again: it depends on {name}: {_shown(given, case, other)}"
+    except (Refused, KeyError):
+        pass
+    case = _case(given, difference.one)
+    return (
+        f"gives another result when called again: it depends on state or chance: {_shown(given, case, difference.two)}"
+    )
+
+
+def _shown(given: Given, case: Case, other: Record) -> str:
+    """A call with the outcome of the function alone and another one, for a person to read."""
+
+    def outcome(exception: str | None, value: Any, mutated: Any) -> str:
+        text = f"raises {exception}" if exception is not None else f"gives {_plain_text(value)}"
+        return text + (f", leaves {', '.join(map(_plain_text, mutated))}" if mutated is not None else "")
+
+    arguments = [*map(_plain_text, given[0]), *(f"{name}={_plain_text(given[1][name])}" for name in sorted(given[1]))]
+    compared = case.mutated is not None
+    mine = outcome(case.exception, case.value, case.mutated)
+    theirs = outcome(other.get("exception"), other.get("value"), other.get("mutated") if compared else None)
+    return f"({', '.join(arguments)}) {mine}; before or elsewhere it {theirs}"
+
+
+def _plain_text(encoded: Any) -> str:
+    try:
+        return reprlib.repr(values.decode(encoded))
+    except (values.ValueOutside, RecursionError):
+        return reprlib.repr(encoded)
+
+
+def replay(
+    function: SourceFunction,
+    arguments: Sequence[list[Any]],
+    hash_seed: int,
+    keywords: Sequence[dict[str, Any]] = (),
+    world: World = HERE,
+) -> list[Record]:
     """Outcomes of calls of the function alone, in order.
 
     Args:
         function: The function.
         arguments: Encoded arguments of each call.
         hash_seed: PYTHONHASHSEED of the process.
+        keywords: Encoded keyword arguments of each call; empty: there are none.
+        world: Clock, environment and directory of the process.
 
     Raises:
         Refused: the function cannot be defined on its own, or takes too long.
     """
     records: list[Record] = []
-    request = {"source": function.source, "entry_point": function.name, "lines": LINES, "items": ITEMS}
-    while len(records) < len(arguments):
-        calls = arguments[len(records) :]
-        answers = run_script(REPLAY, {**request, "calls": calls}, SECONDS, hash_seed)
+    named = keywords or [{}] * len(arguments)
+    every = [{"arguments": one, "keywords": two} for one, two in zip(arguments, named, strict=True)]
+    request = {
+        "source": function.source,
+        "entry_point": function.entry_point or function.name,
+        "lines": LINES * (20 if world.seconds else 1),  # the moved clock is counted too
+        "items": ITEMS,
+        "clock": world.seconds,
+    }
+    while len(records) < len(every):
+        calls = every[len(records) :]
+        answers = run_script(
+            REPLAY, {**request, "calls": calls}, SECONDS, hash_seed, world.environment, world.directory
+        )
         if answers.timed_out:
             raise Refused(f"its calls took longer than {SECONDS} s together")
         setup, *lines = answers.lines or [{"setup": "it ran too long"}]
         if setup["setup"]:
             raise Refused(f"cannot be defined on its own ({setup['setup']})")
         records += lines
-        if len(records) < len(arguments):  # the process ended in the middle of a call
+        if len(records) < len(every):  # the process ended in the middle of a call
             records.append({"budget": True})
             if sum("budget" in record for record in records) > 8:
-                records += [{"budget": True}] * (len(arguments) - len(records))
+                records += [{"budget": True}] * (len(every) - len(records))
     return records
 
 
-def _case(arguments: list[Any], record: Record) -> Case:
+def _case(given: Given, record: Record) -> Case:
     """A case of a replayed call. Arguments after the call are compared when any of them could have been changed."""
     value, after = record.get("value"), record["mutated"]
-    compared = any(map(values.is_mutable, arguments))
+    compared = any(map(values.is_mutable, [*given[0], *given[1].values()]))
     floats = any(map(values.has_floats, [value, *(after if compared else ())]))
     return Case(
-        arguments=tuple(arguments),
+        arguments=tuple(given[0]),
+        keywords=given[1],
         value=value,
         exception=record.get("exception"),
         mutated=tuple(after) if compared else None,
@@ -179,9 +280,27 @@ def _outcome(case: Case) -> str:
     return json.dumps([case.exception, case.value, case.mutated])
 
 
-def _spread(cases: list[Case], most: int) -> list[Case]:
-    """`most` of `cases`, evenly over their order."""
-    return cases if len(cases) <= most else [cases[place * len(cases) // most] for place in range(most)]
+def _chosen(calls: Sequence[Call], most: int) -> list[Call]:
+    given = [(*call.arguments, *(call.keywords[name] for name in sorted(call.keywords))) for call in calls]
+    return [calls[place] for place in _spread(given, most)]
+
+
+def _spread(given: Sequence[Sequence[Any]], most: int) -> list[int]:
+    """Places of `most` of some calls: those with the smallest and largest arguments, and others evenly over their order."""
+    if len(given) <= most:
+        return list(range(len(given)))
+    chosen: list[int] = []
+    for position in range(max(map(len, given))):
+        sizes = [
+            (size(arguments[position]), place) for place, arguments in enumerate(given) if position < len(arguments)
+        ]
+        measured = [(measure, place) for measure, place in sizes if measure is not None]
+        if measured:
+            chosen += [min(measured)[1], max(measured)[1]]
+    chosen = list(dict.fromkeys(chosen))[: most // 2]
+    rest = [place for place in range(len(given)) if place not in chosen]
+    free = most - len(chosen)
+    return sorted([*chosen, *(rest[number * len(rest) // free] for number in range(free))])
 
 
 def _new_outcomes_first(kept: Sequence[Case], extra: Sequence[Case], count: int) -> list[Case]:
@@ -194,16 +313,19 @@ def _new_outcomes_first(kept: Sequence[Case], extra: Sequence[Case], count: int)
     return [extra[place] for place in sorted(range(len(extra)), key=repeats.__getitem__)][:count]
 
 
-def _similar_calls(calls: Sequence[Call], rng: random.Random) -> Iterator[list[Any]]:
-    """Up to `CANDIDATES` new argument lists near those of `calls`."""
-    decoded = [[values.decode(item) for item in call.arguments] for call in calls]
-    seen = {json.dumps(list(call.arguments)) for call in calls}
-    if not any(decoded):
+def _similar_calls(calls: Sequence[Call], rng: random.Random) -> Iterator[Given]:
+    """Up to `CANDIDATES` new calls near `calls`."""
+    decoded = [([*call.arguments, *(call.keywords[name] for name in sorted(call.keywords))], call) for call in calls]
+    plain = [([values.decode(item) for item in encoded], call) for encoded, call in decoded]
+    seen = {_call_text(list(call.arguments), call.keywords) for call in calls}
+    if not any(arguments for arguments, _ in plain):
         return
     count = 0
     for _ in range(CANDIDATES * 4):
-        arguments = list(rng.choice(decoded))
-        other = rng.choice([item for item in decoded if len(item) == len(arguments)])
+        arguments, call = rng.choice(plain)
+        arguments = list(arguments)
+        shape = (len(call.arguments), sorted(call.keywords))
+        other, _ = rng.choice([item for item in plain if (len(item[1].arguments), sorted(item[1].keywords)) == shape])
         for place in range(len(arguments)):
             if rng.random() < 0.3:
                 arguments[place] = other[place]
@@ -214,13 +336,18 @@ def _similar_calls(calls: Sequence[Call], rng: random.Random) -> Iterator[list[A
             encoded = [values.encode(item, ITEMS) for item in arguments]
         except values.ValueOutside:
             continue
-        key = json.dumps(encoded)
-        if key not in seen:
-            seen.add(key)
+        named = dict(zip(shape[1], encoded[shape[0] :], strict=True))
+        text = _call_text(encoded[: shape[0]], named)
+        if text not in seen:
+            seen.add(text)
             count += 1
-            yield encoded
+            yield encoded[: shape[0]], named
             if count == CANDIDATES:
                 return
+
+
+def _call_text(arguments: list[Any], keywords: dict[str, Any]) -> str:
+    return json.dumps([arguments, keywords], sort_keys=True)
 
 
 def similar(value: Any, rng: random.Random) -> Any:
@@ -247,6 +374,13 @@ def similar(value: Any, rng: random.Random) -> Any:
         drop = rng.randrange(len(items))
         changed = [*items[:drop], *items[drop + 1 :]]
         return kind(changed if rng.random() < 0.5 else [*changed, similar(items[drop], rng)])
+    if kind is StandIn and type(value.body) is dict and value.body:
+        name = rng.choice(sorted(value.body))
+        return StandIn(value.kind, value.label, value.body | {name: similar(value.body[name], rng)})
+    if kind is StandIn and value.kind == "named tuple" and value.body:
+        place = rng.randrange(len(value.body))
+        changed = (*value.body[:place], similar(value.body[place], rng), *value.body[place + 1 :])
+        return StandIn(value.kind, value.label, changed)
     if kind is dict and value:
         key = rng.choice(sorted(value, key=_text))
         if rng.random() < 0.4:

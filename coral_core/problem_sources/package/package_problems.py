@@ -108,11 +108,11 @@ def _bugs(functions: Sequence[UsableFunction], count: int, rng: random.Random) -
 def _problem(split: str, number: int, function: UsableFunction, bug: Bug | None) -> Problem:
     definition = function.definition
     return Problem(
-        problem_id=f"package/{split}/{definition.file.removesuffix('.py').replace('/', '.')}.{definition.name}/{number:04d}",
+        problem_id=f"package/{split}/{definition.file.removesuffix('.py').replace('/', '.')}.{definition.name}{'-' if definition.again else ''}{definition.again or ''}/{number:04d}",
         source="package",
         family=definition.key,
         variant=definition.name,
-        entry_point=definition.name,
+        entry_point=definition.entry_point or definition.name,
         bug_class=bug.bug_class if bug else "none",
         difficulty=difficulty_of(bug.failing) if bug else "easy",
         buggy=bug.source if bug else definition.source,

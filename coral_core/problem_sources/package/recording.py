@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.judge.sandbox import layers
-from coral_core.problem_sources.package.discovery import SourceFunction
+from coral_core.problem_sources.package.discovery import SourceFunction, module_name
 from coral_core.problem_sources.package.project_copy import copy_project
 from coral_core.problems import values
 
@@ -449,16 +449,6 @@ def _request(copy: Path, functions: Sequence[SourceFunction], observe: bool) -> 
         "paths": paths,
         "values": values.__file__,
     }
-
-
-def module_name(path: Path) -> tuple[str, str]:
-    """The folder from which the module at `path` is imported, and its name there."""
-    parts = [] if path.name == "__init__.py" else [path.stem]
-    folder = path.parent
-    while (folder / "__init__.py").exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return str(folder), ".".join(parts)
 
 
 def _environment(python: str) -> dict[str, str]:

@@ -127,6 +127,32 @@ def one_call(
     return record | {"lines": limits.lines}
 
 
+def move_clock(seconds: int) -> None:
+    """Move the clock of this process by `seconds`, for `time` and for `datetime`, which is loaded without its C code."""
+    import time
+
+    for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time"):
+        for unit, factor in (("", 1), ("_ns", 1_000_000_000)):
+            real = getattr(time, name + unit)
+            setattr(time, name + unit, lambda real=real, factor=factor: real() + seconds * factor)
+    for name in ("gmtime", "localtime", "ctime"):
+        real = getattr(time, name)
+
+        def converted(moment: Any = None, real: Any = real) -> Any:
+            return real(time.time() if moment is None else moment)
+
+        setattr(time, name, converted)
+    for name, place in (("asctime", 0), ("strftime", 1)):
+        real = getattr(time, name)
+
+        def written(*arguments: Any, real: Any = real, place: int = place) -> Any:
+            return real(*arguments, *([time.localtime()] if len(arguments) == place else []))
+
+        setattr(time, name, written)
+    sys.modules["_datetime"] = None  # type: ignore[assignment]
+    import datetime  # noqa: F401 (is loaded here, by the code in Python, which asks `time`)
+
+
 def load(path: str) -> Any:
     """Execute the module in the file `path`. This process has no import path to our package."""
     module = types.ModuleType("_coral_values")
@@ -145,6 +171,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.setrecursionlimit(1_000)
+    if request["clock"]:
+        move_clock(request["clock"])
     limits = CallLimits(request["lines"])
     sys.addaudithook(limits.audit)
 

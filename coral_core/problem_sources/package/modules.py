@@ -1,0 +1,189 @@
+"""The modules of a project, as syntax trees: what each binds at its top level, and which module an import means."""
+
+import ast
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from coral_core.syntax import UNPARSABLE, bound_names, parse
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+IMPORTS = (ast.Import, ast.ImportFrom)
+MUTATORS = {
+    "add",
+    "append",
+    "appendleft",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "register",
+    "remove",
+    "setdefault",
+    "sort",
+    "update",
+}
+"""Methods whose call in a statement of a module fills a table of it."""
+
+
+class Module:
+    """The statements of one module by the names that they bind.
+
+    Args:
+        file: Path of the module, relative to the project.
+        name: Its name, as other modules import it.
+        tree: Its syntax tree.
+    """
+
+    def __init__(self, file: str, name: str, tree: ast.Module) -> None:
+        self.file, self.name = file, name
+        self.is_package = file.endswith("__init__.py")
+        self.future = False
+        self.stars: list[ast.ImportFrom] = []
+        self.statements: list[ast.stmt] = []
+        self.binding: dict[str, list[int]] = {}
+        self.filling: dict[str, list[int]] = {}
+        for statement in _live(tree.body):
+            if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+                self.future = self.future or statement.names[0].name == "annotations"
+            elif isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
+                self.stars.append(statement)
+            else:
+                place = len(self.statements)
+                self.statements.append(statement)
+                bound = _bound(statement)
+                for name_bound in bound:
+                    self.binding.setdefault(name_bound, []).append(place)
+                for name_filled in _filled(statement) - bound:
+                    self.filling.setdefault(name_filled, []).append(place)
+
+    def places(self, name: str) -> list[int]:
+        """Places of the statements that bind or fill `name`; empty when none binds it."""
+        bound = self.binding.get(name, [])
+        return sorted({*bound, *self.filling.get(name, ())}) if bound else []
+
+    def base_of(self, statement: ast.ImportFrom) -> str:
+        """Name of the module that ``from X import`` names, with relative ones resolved."""
+        if not statement.level:
+            return statement.module or ""
+        parts = self.name.split(".") if self.name else []
+        parts = parts[: len(parts) - statement.level + self.is_package]
+        return ".".join([*parts, *([statement.module] if statement.module else [])])
+
+
+class Project:
+    """The modules of a project.
+
+    Args:
+        root: Its directory.
+        files: Its Python files that are code, relative to it.
+        name_of: File -> the folder from which it is imported, and its name there.
+    """
+
+    def __init__(self, root: Path, files: Sequence[str], name_of: Callable[[Path], tuple[str, str]]) -> None:
+        self.modules: dict[str, Module] = {}
+        self.broken: dict[str, Exception] = {}
+        self._by_name: dict[str, str] = {}
+        for file in files:
+            _, name = name_of(root / file)
+            try:
+                self.modules[file] = Module(file, name, parse((root / file).read_bytes()))
+            except UNPARSABLE as error:
+                self.broken[file] = error
+            parts = file.removesuffix(".py").removesuffix("/__init__").split("/")
+            for dotted in (".".join(parts[1:]) if parts[0] in ("src", "lib", "python") else ".".join(parts), name):
+                if dotted and dotted != "__init__":
+                    self._by_name[dotted] = file
+
+    def find(self, name: str) -> Module | None:
+        """The project's module called `name`; None for a module of someone else."""
+        file = self._by_name.get(name)
+        return None if file is None else self.modules.get(file)
+
+    def knows(self, name: str) -> bool:
+        """True when `name` or the package that it begins with is the project's own."""
+        return name in self._by_name or any(other.startswith(f"{name}.") for other in self._by_name)
+
+
+def first_line(node: Function) -> int:
+    """First line of the code of a function, as its code object gives it."""
+    return min([node.lineno, *(item.lineno for item in node.decorator_list)])
+
+
+def definitions(statements: Sequence[ast.stmt]) -> Iterator[Function | ast.ClassDef]:
+    """Functions and classes that `statements` define, also in blocks (`if`, `try`, ...), in order."""
+    for statement in statements:
+        if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
+            yield statement
+            continue
+        for _, held in ast.iter_fields(statement):
+            for part in held if isinstance(held, list) else ():
+                if isinstance(part, ast.stmt):
+                    yield from definitions([part])
+                elif isinstance(part, (ast.ExceptHandler, ast.match_case)):
+                    yield from definitions(part.body)
+
+
+def _live(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module that run on import here, with one import per name.
+
+    Blocks below a condition about Python's version, ``TYPE_CHECKING`` or ``__name__`` are replaced by the branch that runs.
+    """
+    for statement in body:
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                yield ast.copy_location(ast.Import([alias]), statement)
+        elif isinstance(statement, ast.ImportFrom):
+            for alias in statement.names:
+                yield ast.copy_location(ast.ImportFrom(statement.module, [alias], statement.level), statement)
+        elif isinstance(statement, ast.If) and (truth := _known(statement.test)) is not None:
+            yield from _live(statement.body if truth else statement.orelse)
+        else:
+            yield statement
+
+
+def _known(test: ast.expr) -> bool | None:
+    """The truth of a condition that is known before the module runs; None for any other."""
+    names = {part.id for part in ast.walk(test) if isinstance(part, ast.Name)}
+    if names & {"TYPE_CHECKING", "__name__"} or (names == {"typing"} and "TYPE_CHECKING" in ast.unparse(test)):
+        return False
+    text = ast.unparse(test)
+    if isinstance(test, ast.Compare) and text.startswith(("sys.version_info", "version_info")) and len(text) < 80:
+        bound = test.comparators[0]
+        if len(test.ops) == 1 and isinstance(bound, ast.Tuple) and text.split("info")[1][:2] in (" >", " <"):
+            numbers = tuple(item.value for item in bound.elts if isinstance(item, ast.Constant))
+            if all(type(number) is int for number in numbers):
+                compare = {
+                    ast.Gt: sys.version_info > numbers,
+                    ast.GtE: sys.version_info >= numbers,
+                    ast.Lt: sys.version_info < numbers,
+                    ast.LtE: sys.version_info <= numbers,
+                }
+                return compare.get(type(test.ops[0]))
+    return None
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """Names that a statement at module level binds, in blocks below it too."""
+    if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
+        return {statement.name}
+    return bound_names(statement)
+
+
+def _filled(statement: ast.stmt) -> set[str]:
+    """Names whose values a statement at module level changes without binding them."""
+    if isinstance(statement, (*FUNCTIONS, ast.ClassDef, *IMPORTS)):
+        return set()
+    names: set[str] = set()
+    for part in ast.walk(statement):
+        held: ast.expr | None = None
+        if isinstance(part, (ast.Subscript, ast.Attribute)) and isinstance(part.ctx, (ast.Store, ast.Del)):
+            held = part.value
+        elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr in MUTATORS:
+            held = part.func.value
+        while isinstance(held, (ast.Subscript, ast.Attribute)):
+            held = held.value
+        if isinstance(held, ast.Name):
+            names.add(held.id)
+    return names

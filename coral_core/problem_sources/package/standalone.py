@@ -1,0 +1,661 @@
+"""Takes a function out of its project: a text that stands alone, with all that the function needs of its own project.
+
+What it needs, directly or indirectly, comes from any module of the project or from the standard library. Of classes only the
+methods that the text names, and special ones, are kept. A method becomes a function whose first argument is the instance;
+in its class a forwarder takes its place. The text is written by `ast.unparse`: comments are left out, and so are examples in
+docstrings, which hold answers, and annotations with names that are not at hand. Whether the text behaves as the function did
+in its project is found out by calling it (`cases`).
+"""
+
+import ast
+import builtins
+import doctest
+import importlib
+import symtable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, Module, Project, definitions
+from coral_core.syntax import parse
+
+TRANSPARENT = {"lru_cache", "cache"}
+"""Decorators that are kept on a function: it takes the same arguments and gives the same results."""
+MOST_PARTS = 200
+_BUILTIN = set(dir(builtins))
+Node = TypeVar("Node", bound=ast.AST)
+_FUTURE = "from __future__ import annotations"
+
+
+class Refused(Exception):  # noqa: N818 (a finding about a function)
+    """A function cannot become problems; the text gives the reason."""
+
+
+@dataclass
+class Standalone:
+    """A function on its own."""
+
+    entry_point: str
+    before: str
+    """Imports, constants and helpers that it needs."""
+    text: str
+    needs: tuple[str, ...]
+    """Own functions and classes in `before`, as file:name, sorted."""
+
+
+@dataclass
+class _Part:
+    """A statement of a module that is needed."""
+
+    module: Module
+    place: int
+    statement: ast.stmt
+    names: set[str] = field(default_factory=set)
+    """Names of the text that it uses."""
+    now: set[str] = field(default_factory=set)
+    """Those of them that it uses when it is executed."""
+    methods: dict[str, list[Function]] = field(default_factory=dict)
+    """Methods of a class that are not among the kept ones (yet)."""
+    kept: list[Function] = field(default_factory=list)
+
+
+def standalone(
+    project: Project,
+    module: Module,
+    node: Function,
+    owner: ast.ClassDef | None,
+    method: str,
+    classes: Mapping[str, str],
+) -> Standalone:
+    """Take a function or method out of its module.
+
+    Args:
+        project: All modules.
+        module: The one that defines it.
+        node: Its definition.
+        owner: The class whose method it is; None for a function.
+        method: instance, class or static for a method; "" for a function.
+        classes: Further classes that the text must define: qualified name -> file.
+
+    Raises:
+        Refused: it cannot stand alone.
+    """
+    return _Collection(project, module).take(node, owner, method, classes)
+
+
+class _Collection:
+    """What one function needs."""
+
+    def __init__(self, project: Project, module: Module) -> None:
+        self.project, self.module = project, module
+        self.parts: dict[tuple[str, int], _Part] = {}
+        self.imports: dict[str, str] = {}
+        self.owners: dict[str, str] = {}
+        """Name of the text -> what it stands for."""
+        self.aliases: dict[str, str] = {}
+        self.attributes: set[str] = set()
+        self.own = ""
+        self.left_out: dict[str, str] = {}
+
+    def take(self, node: Function, owner: ast.ClassDef | None, method: str, classes: Mapping[str, str]) -> Standalone:
+        if isinstance(node, ast.AsyncFunctionDef):
+            raise Refused("an asynchronous function: the judge calls plain functions")
+        function = _copied(node)
+        assert isinstance(function, ast.FunctionDef)
+        decorators, function.decorator_list = function.decorator_list, []
+        target = self._cleaned(function, self.module)
+        assert isinstance(target, ast.FunctionDef)
+        if owner is not None:
+            target = _unbound(target, owner)
+            if target.name == "__new__":
+                raise Refused("makes an instance: __new__ is called with a class that has none yet")
+        name = target.name if owner is None else self._entry_point(target, owner)
+        target.name = self.own = name
+        self.owners[name] = f"{self.module.file}:{node.name}" if owner is None else "the method itself"
+        target = self._text_of(target, self.module, name)
+        if owner is not None:
+            place = next((p for p in self.module.places(owner.name) if self._defines(p, owner)), None)
+            if place is None:
+                raise Refused(f"its class {owner.name} is defined more than once, or in a branch that does not run")
+            self._claim(owner.name, f"{self.module.file}:{owner.name}")
+            self._add_class(self.module, place, _forwarded(owner, node, name, method))
+        for qualified, file in sorted(classes.items()):
+            other = self.project.modules.get(file)
+            if other is None:
+                raise Refused(f"gets or gives instances of {qualified} of {file}, which cannot be read")
+            self._need(other, qualified.split(".")[0])
+        self._keep_methods()
+        if owner is None and decorators and self._uses(name):
+            function.decorator_list = decorators
+        else:
+            kept = [item for item in decorators if owner is None and _decorator_name(item) in TRANSPARENT]
+            function.decorator_list = kept
+        if function.decorator_list:
+            target.decorator_list = [self._text_of(item, self.module, name) for item in function.decorator_list]
+            self._keep_methods()
+        return self._written(target, name)
+
+    # -- what is needed ---------------------------------------------------------------------
+
+    def _defines(self, place: int, owner: ast.ClassDef) -> bool:
+        return any(item is owner for item in definitions([self.module.statements[place]]))
+
+    def _entry_point(self, node: ast.FunctionDef, owner: ast.ClassDef) -> str:
+        """A name of the text for a method: its own, unless that means something else there."""
+        taken = _BUILTIN | _free_names(node) | set(self.module.binding)
+        for name in (
+            node.name,
+            f"{owner.name.lower().strip('_')}_{node.name.strip('_')}",
+            f"method_{node.name.strip('_')}",
+        ):
+            if name not in taken and not (name.startswith("__") and name.endswith("__")):
+                return name
+        raise Refused(f"there is no free name for it: {node.name} means something else in its module")
+
+    def _uses(self, name: str) -> bool:
+        return any(name in part.names for part in self.parts.values()) or name in self.left_out
+
+    def _claim(self, name: str, meaning: str) -> bool:
+        """Give a name of the text a meaning; False when it has it already. Raises `Refused` when it has another."""
+        known = self.owners.setdefault(name, meaning)
+        if known != meaning:
+            raise Refused(f"needs two things called {name}: {known} and {meaning}")
+        if len(self.owners) > 3 * MOST_PARTS or len(self.parts) > MOST_PARTS:
+            raise Refused(f"needs more than {MOST_PARTS} other definitions")
+        return True
+
+    def _need(self, module: Module, name: str) -> None:
+        """Have the text define `name` as `module` does. Raises `Refused`."""
+        meaning = f"{module.file}:{name}"
+        if module is self.module and name == self.own and self.owners.get(name) == meaning:
+            return
+        places = module.places(name)
+        if not places:
+            self._need_of_star(module, name)
+            return
+        if all(isinstance(module.statements[place], IMPORTS) for place in places):
+            self._need_import(module, module.statements[places[-1]], name)
+            return
+        self._claim(name, meaning)
+        for place in places:
+            if (module.file, place) not in self.parts:
+                self._add(module, place)
+
+    def _need_of_star(self, module: Module, name: str) -> None:
+        for star in module.stars:
+            base = module.base_of(star)
+            other = self.project.find(base)
+            if other is not None and other is not module and (name in other.binding or other.stars):
+                self._need(other, name)
+                return
+            if base.split(".")[0] in sys.stdlib_module_names and hasattr(importlib.import_module(base), name):
+                self._import(name, f"from {base} import {name}")
+                return
+        if name not in _BUILTIN:
+            why = "may come from a star import" if module.stars else "its module does not define"
+            raise Refused(f"uses the name {name}, which {why}")
+
+    def _need_import(self, module: Module, statement: ast.stmt, name: str) -> None:
+        if isinstance(statement, ast.ImportFrom):
+            base, alias = module.base_of(statement), statement.names[0]
+            other = self.project.find(base)
+            if other is not None and (other.places(alias.name) or other.stars):
+                self._need(other, alias.name)
+                if name != alias.name and self._claim(name, f"{other.file}:{alias.name} as {name}"):
+                    self.aliases[name] = alias.name
+                return
+            if self.project.knows(f"{base}.{alias.name}") or self.project.knows(base):
+                raise Refused(f"uses {base}.{alias.name} other than for its attributes")
+        else:
+            assert isinstance(statement, ast.Import)
+            if self.project.knows(statement.names[0].name):
+                raise Refused(f"uses the module {statement.names[0].name} other than for its attributes")
+        _check_imports(statement)
+        self._import(name, ast.unparse(statement))
+
+    def _import(self, name: str, text: str) -> None:
+        self._claim(name, text)
+        self.imports[name] = text
+
+    def _add(self, module: Module, place: int) -> None:
+        statement = module.statements[place]
+        if isinstance(statement, ast.ClassDef):
+            self._add_class(module, place, statement)
+            return
+        part = self.parts[module.file, place] = _Part(module, place, statement)
+        _check_imports(statement)
+        part.statement = self._text_of(self._cleaned(statement, module), module, "", part)
+
+    def _add_class(self, module: Module, place: int, node: ast.ClassDef) -> None:
+        """Add a class without its methods; `_keep_methods` adds those that are used."""
+        part = self.parts[module.file, place] = _Part(module, place, node)
+        skeleton = _copied(node)
+        assert isinstance(skeleton, ast.ClassDef)
+        for item in node.body:
+            if isinstance(item, FUNCTIONS):
+                part.methods.setdefault(item.name, []).append(item)
+        skeleton.body = [item for item in skeleton.body if not isinstance(item, FUNCTIONS)] or [ast.Pass()]
+        part.statement = self._text_of(self._cleaned(skeleton, module), module, "", part, set(part.methods))
+
+    def _keep_methods(self) -> None:
+        """Add the methods of classes that the text names, and special ones; those that cannot stand alone are left out."""
+        again = True
+        while again:
+            again = False
+            for part in list(self.parts.values()):
+                for name in [name for name in part.methods if name in self.attributes or _is_special(name)]:
+                    group, again = part.methods.pop(name), True
+                    before = (
+                        dict(self.parts),
+                        dict(self.imports),
+                        dict(self.owners),
+                        dict(self.aliases),
+                        set(self.attributes),
+                    )
+                    try:
+                        assert isinstance(part.statement, ast.ClassDef)
+                        inside = {item.name for item in part.kept} | set(part.methods) | {name}
+                        inside |= {bound for item in part.statement.body for bound in _bound_in(item)}
+                        kept = [
+                            self._text_of(self._cleaned(item, part.module), part.module, "", part, inside)
+                            for item in group
+                        ]
+                    except Refused as refused:
+                        self.parts, self.imports, self.owners, self.aliases, self.attributes = before
+                        self.left_out[name] = str(refused)
+                    else:
+                        part.kept += [item for item in kept if isinstance(item, FUNCTIONS)]
+
+    # -- the text ---------------------------------------------------------------------------
+
+    def _cleaned(self, node: ast.stmt, module: Module) -> ast.stmt:
+        """A copy without examples in docstrings and without annotations that need what is not at hand."""
+        cleaned: ast.stmt = _Clean(lambda name: _is_library(module, name)).visit(_copied(node))
+        return cleaned
+
+    def _text_of(
+        self, node: Node, module: Module, own: str, part: _Part | None = None, inside: Iterable[str] = ()
+    ) -> Node:
+        """`node` as the text has it; all that it uses is needed. Raises `Refused`.
+
+        Args:
+            node: A statement or expression of `module`.
+            module: The module.
+            own: Name that it binds itself and that is not needed.
+            part: Notes the names that it uses.
+            inside: Names of the class that its decorators and defaults may use.
+        """
+        resolve = _Attributes(self, module, node)
+        made: Node = resolve.visit(node)
+        self.attributes |= {item.attr for item in ast.walk(made) if isinstance(item, ast.Attribute)}
+        self.attributes |= {item.name.rpartition(".")[2] for item in ast.walk(made) if isinstance(item, ast.alias)}
+        names = _free_names(made) - {own} - resolve.made
+        early = _early_names(made) - {own}
+        if isinstance(made, FUNCTIONS) and inside:
+            outside = _free_names(_without_early(made))
+            names = {name for name in names if name not in inside or name in outside}
+        if part is not None:
+            part.names |= names | resolve.made
+            part.now |= early & (names | resolve.made)
+        for name in sorted(names):
+            if not (part is not None and isinstance(part.statement, ast.ClassDef) and name == part.statement.name):
+                self._need(module, name)
+        return made
+
+    def _written(self, target: ast.FunctionDef, name: str) -> Standalone:
+        order = sorted(self.parts.values(), key=lambda part: (part.module is self.module, part.module.file, part.place))
+        defined: dict[str, list[_Part]] = {}
+        for part in order:
+            for bound in _names_bound(part):
+                defined.setdefault(bound, []).append(part)
+        for alias, original in self.aliases.items():
+            defined.setdefault(alias, []).extend(defined.get(original, ()))
+        lines: list[str] = []
+        done: set[int] = set()
+        written: set[str] = set()
+
+        def write(part: _Part, deep: bool) -> None:
+            if id(part) in done:
+                return
+            done.add(id(part))
+            definition = isinstance(part.statement, (*FUNCTIONS, ast.ClassDef))
+            deep = deep or not definition
+            for used in sorted(part.names if deep else part.now):
+                for other in defined.get(used, ()):
+                    write(other, deep)
+                if used in self.aliases and used not in written:
+                    written.add(used)
+                    lines.append(f"{used} = {self.aliases[used]}")
+            lines.append(ast.unparse(ast.fix_missing_locations(_whole(part))))
+
+        for part in order:
+            write(part, False)
+        aliases = [f"{alias} = {original}" for alias, original in self.aliases.items() if alias not in written]
+        texts = [
+            *sorted(set(self.imports.values()), key=lambda text: (text.startswith("from"), text)),
+            *lines,
+            *aliases,
+        ]
+        own = ast.unparse(ast.fix_missing_locations(target))
+        annotated = any(_is_annotated(item) for part in order for item in ast.walk(part.statement)) or any(
+            map(_is_annotated, ast.walk(target))
+        )
+        if annotated and any(module.future for module in (self.module, *(part.module for part in order))):
+            texts.insert(0, _FUTURE)
+        needs = {
+            f"{part.module.file}:{part.statement.name}"
+            for part in order
+            if isinstance(part.statement, (*FUNCTIONS, ast.ClassDef))
+        }
+        return Standalone(name, joined(texts), own, tuple(sorted(needs)))
+
+
+class _Attributes(ast.NodeTransformer):
+    """Replaces ``module.name`` by ``name`` where the module is one of the project's own."""
+
+    def __init__(self, collection: _Collection, module: Module, node: ast.AST) -> None:
+        self.collection, self.module = collection, module
+        self.local = {part.arg for part in ast.walk(node) if isinstance(part, ast.arg)}
+        self.local |= {
+            part.id for part in ast.walk(node) if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load)
+        }
+        self.made: set[str] = set()
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        names: list[ast.Attribute] = []
+        inner: ast.expr = node
+        while isinstance(inner, ast.Attribute):
+            names.insert(0, inner)
+            inner = inner.value
+        dotted = self._module_called(inner) if isinstance(inner, ast.Name) else ""
+        if not dotted:
+            return self.generic_visit(node)
+        project = self.collection.project
+        for place, item in enumerate(names):
+            if project.knows(f"{dotted}.{item.attr}"):
+                dotted = f"{dotted}.{item.attr}"
+                continue
+            found = project.find(dotted)
+            if found is None:
+                raise Refused(f"uses {dotted}.{item.attr}, which the project does not define")
+            if not isinstance(item.ctx, ast.Load):
+                raise Refused(f"changes {dotted}.{item.attr}, a variable of another module")
+            name = item.attr
+            self.collection._need(found, name)
+            if name in self.local or (name in self.module.binding and self._means(name) != f"{found.file}:{name}"):
+                name = f"{dotted.rpartition('.')[2]}_{item.attr}"
+                if self.collection._claim(name, f"{found.file}:{item.attr} as {name}"):
+                    self.collection.aliases[name] = item.attr
+            self.made.add(name)
+            made: ast.expr = ast.copy_location(ast.Name(name, ast.Load()), item)
+            for outer in names[place + 1 :]:
+                made = ast.copy_location(ast.Attribute(made, outer.attr, outer.ctx), outer)
+            return made
+        raise Refused(f"uses the module {dotted} other than for its attributes")
+
+    def _means(self, name: str) -> str:
+        statement = self.module.statements[self.module.binding[name][-1]]
+        if isinstance(statement, ast.ImportFrom):
+            other = self.collection.project.find(self.module.base_of(statement))
+            return f"{other.file}:{statement.names[0].name}" if other else ""
+        return f"{self.module.file}:{name}"
+
+    def _module_called(self, node: ast.Name) -> str:
+        """Name of the project's module that a name stands for; "" for any other name."""
+        places = self.module.binding.get(node.id, ())
+        if not places or node.id in self.local:
+            return ""
+        statement, project = self.module.statements[places[-1]], self.collection.project
+        if isinstance(statement, ast.Import):
+            alias = statement.names[0]
+            name = alias.name if alias.asname else alias.name.split(".")[0]
+            return name if project.knows(alias.name) else ""
+        if isinstance(statement, ast.ImportFrom):
+            base = self.module.base_of(statement)
+            other, name = project.find(base), statement.names[0].name
+            if other is not None and other.places(name):
+                return ""
+            return f"{base}.{name}" if project.knows(f"{base}.{name}") else ""
+        return ""
+
+
+class _Clean(ast.NodeTransformer):
+    """Removes answers (examples in docstrings), and annotations with names that are not `available`."""
+
+    def __init__(self, available: Callable[[str], bool]) -> None:
+        self._available = available
+
+    def _kept(self, annotation: ast.expr | None) -> ast.expr | None:
+        if annotation is None:
+            return None
+        for part in ast.walk(annotation):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                return None
+            if isinstance(part, ast.Name) and not self._available(part.id):
+                return None
+        return annotation
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = self._kept(node.annotation)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = self._kept(node.annotation) or ast.Name("object", ast.Load())
+        return self.generic_visit(node)
+
+    def _definition(self, node: Function | ast.ClassDef) -> ast.AST:
+        text = ast.get_docstring(node)
+        if text is not None:
+            plain = _without_examples(text)
+            rest = node.body[1:]
+            node.body = [ast.Expr(ast.Constant(plain)), *rest] if plain else rest or [ast.Pass()]
+        if not isinstance(node, ast.ClassDef):
+            node.returns = self._kept(node.returns)
+        return self.generic_visit(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
+
+
+class _Unbound(ast.NodeTransformer):
+    """Writes a method so that it means the same outside its class: private names, ``super()`` and ``__class__``."""
+
+    def __init__(self, owner: str, first: str) -> None:
+        self.owner, self.first = owner, first
+
+    def _name(self, name: str) -> str:
+        private = name.startswith("__") and not name.endswith("__")
+        return f"_{self.owner.lstrip('_')}{name}" if private else name
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        node.attr = self._name(node.attr)
+        return self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        node.id = self.owner if node.id == "__class__" else self._name(node.id)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
+            node.args = [ast.Name(self.owner, ast.Load()), ast.Name(self.first, ast.Load())]
+        return self.generic_visit(node)
+
+
+def _unbound(node: ast.FunctionDef, owner: ast.ClassDef) -> ast.FunctionDef:
+    parameters = [*node.args.posonlyargs, *node.args.args]
+    made = _Unbound(owner.name, parameters[0].arg if parameters else "").visit(node)
+    assert isinstance(made, ast.FunctionDef)
+    return made
+
+
+def _forwarded(owner: ast.ClassDef, node: Function, name: str, method: str) -> ast.ClassDef:
+    """The class with a forwarder to the function `name` in place of the method `node`, whose text must not be seen there."""
+    first = {"instance": "self, ", "class": "cls, "}.get(method, "")
+    forwarder = parse(f"def {node.name}({first}*args, **kwargs):\n    return {name}({first}*args, **kwargs)").body[0]
+    assert isinstance(forwarder, ast.FunctionDef)
+    forwarder.decorator_list = node.decorator_list
+    copy = ast.ClassDef(
+        name=owner.name,
+        bases=owner.bases,
+        keywords=owner.keywords,
+        body=[forwarder if item is node else item for item in owner.body],
+        decorator_list=owner.decorator_list,
+    )
+    if hasattr(owner, "type_params"):
+        copy.type_params = owner.type_params
+    return ast.copy_location(copy, owner)
+
+
+def _copied(node: ast.stmt) -> ast.stmt:
+    return parse(ast.unparse(node)).body[0]
+
+
+def _whole(part: _Part) -> ast.stmt:
+    """The statement with the methods that were kept."""
+    if isinstance(part.statement, ast.ClassDef) and part.kept:
+        body = [item for item in part.statement.body if not isinstance(item, ast.Pass)]
+        part.statement.body = [*body, *part.kept]
+    return part.statement
+
+
+def _names_bound(part: _Part) -> set[str]:
+    return {
+        name for name, places in (*part.module.binding.items(), *part.module.filling.items()) if part.place in places
+    }
+
+
+def _bound_in(statement: ast.stmt) -> set[str]:
+    targets = {
+        part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    }
+    return targets | ({statement.name} if isinstance(statement, (*FUNCTIONS, ast.ClassDef)) else set())
+
+
+def _is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _decorator_name(node: ast.expr) -> str:
+    inner = node.func if isinstance(node, ast.Call) else node
+    return inner.attr if isinstance(inner, ast.Attribute) else inner.id if isinstance(inner, ast.Name) else ""
+
+
+def _is_library(module: Module, name: str) -> bool:
+    """May an annotation use `name`: is it built in, or imported from the standard library?"""
+    places = module.binding.get(name)
+    if not places:
+        return name in _BUILTIN
+    statement = module.statements[places[-1]]
+    if not isinstance(statement, IMPORTS):
+        return False
+    try:
+        _check_imports(statement)
+    except Refused:
+        return False
+    return True
+
+
+def _without_examples(docstring: str) -> str:
+    """`docstring` up to its first example. A text that doctest cannot read is dropped whole."""
+    try:
+        before, *_ = doctest.DocTestParser().parse(docstring)
+    except ValueError:
+        return ""
+    return str(before).strip()
+
+
+def _check_imports(statement: ast.stmt) -> None:
+    """Raises `Refused` when `statement` imports more than the standard library, unless it can do without."""
+    for part in _unguarded(statement):
+        if isinstance(part, ast.ImportFrom) and part.level:
+            raise Refused(f"needs a relative import on line {part.lineno} (from {'.' * part.level}{part.module or ''})")
+        if not isinstance(part, IMPORTS):
+            continue
+        for module in [alias.name for alias in part.names] if isinstance(part, ast.Import) else [part.module or ""]:
+            if module.split(".")[0] not in sys.stdlib_module_names:
+                raise Refused(f"needs {module} (line {part.lineno}), which is not in the standard library")
+
+
+def _unguarded(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below `node`, without the bodies of ``try`` statements that go on after a failed import."""
+    yield node
+    guarded = isinstance(node, ast.Try) and any(
+        handler.type is None
+        or any(name in ast.unparse(handler.type) for name in ("ImportError", "ModuleNotFound", "Exception"))
+        for handler in node.handlers
+    )
+    for name, held in ast.iter_fields(node):
+        if guarded and name == "body":
+            continue
+        for part in held if isinstance(held, list) else [held]:
+            if isinstance(part, ast.AST):
+                yield from _unguarded(part)
+
+
+def _free_names(node: ast.AST) -> set[str]:
+    """Names that a statement or expression takes from its module. Raises `Refused` for an import it may not have."""
+    statement = ast.Expr(node) if isinstance(node, ast.expr) else node
+    assert isinstance(statement, ast.stmt)
+    _check_imports(statement)
+    names: set[str] = set()
+
+    def walk(table: symtable.SymbolTable, top: bool) -> None:
+        for symbol in table.get_symbols():
+            if symbol.is_global() if not top else symbol.is_referenced() or symbol.is_global():
+                names.add(symbol.get_name())
+        for child in table.get_children():
+            walk(child, False)
+
+    walk(symtable.symtable(ast.unparse(ast.fix_missing_locations(statement)), "module", "exec"), True)
+    if isinstance(statement, ast.AugAssign):
+        return names
+    bound = {statement.name} if isinstance(statement, (*FUNCTIONS, ast.ClassDef)) else set()
+    if not bound:
+        stored = [
+            part for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+        ]
+        bound = {part.id for part in stored}
+    return names - bound - {"__class__"}  # which symtable adds for super()
+
+
+def _without_early(node: Function) -> ast.stmt:
+    """A function without decorators and defaults, which are evaluated where it is defined."""
+    copy = _copied(node)
+    assert isinstance(copy, FUNCTIONS)
+    copy.decorator_list = []
+    copy.args.defaults = [ast.Constant(None) for _ in copy.args.defaults]
+    copy.args.kw_defaults = [None if item is None else ast.Constant(None) for item in copy.args.kw_defaults]
+    return copy
+
+
+def _early_names(node: ast.AST) -> set[str]:
+    """Names that a statement uses when it is executed, without the bodies of functions that it defines."""
+    names: set[str] = set()
+    waiting = [node]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, (*FUNCTIONS, ast.Lambda)):
+            arguments = item.args
+            waiting += [*arguments.defaults, *(value for value in arguments.kw_defaults if value is not None)]
+            waiting += getattr(item, "decorator_list", [])
+            continue
+        if isinstance(item, ast.Name):
+            names.add(item.id)
+        waiting += ast.iter_child_nodes(item)
+    return names
+
+
+def _is_annotated(part: ast.AST) -> bool:
+    if isinstance(part, ast.FunctionDef):
+        return part.returns is not None
+    return isinstance(part, ast.AnnAssign) or (isinstance(part, ast.arg) and part.annotation is not None)
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Statements as one text: two blank lines around definitions, none between lines that belong together."""
+    whole = ""
+    for text in texts:
+        block = "\n" in text
+        whole += text if not whole else f"\n\n\n{text}" if block or whole.endswith("\n") else f"\n{text}"
+        whole += "\n" if block else ""
+    return whole.rstrip("\n")
