@@ -146,6 +146,11 @@ class StandIn:
     def __hash__(self) -> int:
         return len(self.label)
 
+    def __repr__(self) -> str:
+        if self.kind == "object":
+            return f"{self.label}({', '.join(f'{name}={part!r}' for name, part in self.body.items())})"
+        return self.label if self.body is None else f"{self.label}({self.body!r})"
+
 
 def names_of(kind: Any) -> Any:
     """The dictionary of a class, read past its metaclass, whose code may lie, raise or not return."""

@@ -334,7 +334,7 @@ def _parse(encoded: Any, level: int, hashable: bool) -> Parsed:
     tag, body = encoded
     if tag in _ATOMS:
         return _ATOMS[tag](body)
-    if tag in _LABELLED:
+    if tag in _SHAPES:
         return _labelled(tag, body, level, hashable)
     if tag not in _CONTAINERS and tag != "d":
         raise ValueOutside(f"unknown tag {tag[:20]!r} in the value language")
@@ -374,10 +374,6 @@ def _callable(body: Any) -> Parsed:
     raise library.strange(["g", body])
 
 
-def _class(body: Any) -> Parsed:
-    return "class", library.checked_label(body)
-
-
 def _enum(body: Any) -> Parsed:
     if _is_pair(body) and type(body[1]) is str and len(body[1]) <= library.LONGEST_TEXT:
         return "enum", (library.checked_label(body[0]), library.valid(body[1]))
@@ -390,20 +386,16 @@ def _is_pair(body: Any) -> bool:
 
 def _labelled(tag: str, body: Any, level: int, hashable: bool) -> Parsed:
     """Parse a named tuple, an object, or a value of numpy."""
-    if (type(body) is not list and type(body) is not tuple) or len(body) != (3 if tag == "a" else 2):
+    if type(body) not in (list, tuple) or len(body) != (3 if tag == "a" else 2) or type(body[1]) not in _SHAPES[tag]:
         raise library.strange([tag, body])
     if tag in ("a", "u"):
-        dtype, shape, held = (body[0], body[1], body[2]) if tag == "a" else (body[0], None, ["l", [body[1]]])
+        dtype, shape, held = (body[0], body[1], body[2]) if tag == "a" else (body[0], (), ["l", [body[1]]])
         if type(dtype) is not str or len(dtype) > 20 or (hashable and tag == "a"):
             raise library.strange([tag, body])
         if tag == "u":
             return "array item", (dtype, _parse(held, level, False))
-        if type(shape) not in (list, tuple) or not all(
-            type(size) is int and 0 <= size < library.SMALL for size in shape
-        ):
-            raise library.strange([tag, body])
         values = _parse(["l", held], level, False)
-        if len(values[1]) != math.prod(shape):
+        if not all(type(n) is int and 0 <= n < library.SMALL for n in shape) or len(values[1]) != math.prod(shape):
             raise library.strange([tag, body])
         return "array", (f"{dtype} {list(shape)}", values)
     label, held = library.checked_label(body[0]), body[1]
@@ -416,9 +408,15 @@ def _labelled(tag: str, body: Any, level: int, hashable: bool) -> Parsed:
     return "object", (label, fields)
 
 
-_LABELLED = ("m", "o", "a", "u")
+_SHAPES: dict[str, tuple[type, ...]] = {
+    "m": (list, tuple),
+    "o": (list, tuple),
+    "a": (list, tuple),
+    "u": (int, float, bool, list, tuple, str),
+}
 _ATOMS = {
-    "f": library.read_float, "i": library.read_int, "b": library.read_bytes, "n": library.read_node, "k": _library, "g": _callable, "c": _class, "e": _enum,
+    "f": library.read_float, "i": library.read_int, "b": library.read_bytes, "n": library.read_node,
+    "k": _library, "g": _callable, "c": lambda body: ("class", library.checked_label(body)), "e": _enum,
 }  # fmt: skip
 HOLDERS = ("named tuple", "object", "array", "array item")
 """Kinds whose body is a label and a `Parsed`."""

@@ -6,6 +6,9 @@ The cases are made as the source `package` makes them: the reference is called t
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -13,8 +16,52 @@ import pytest
 from coral_core.judge.judge import Judge
 from coral_core.problem_sources.package.cases import _repeated, replay
 from coral_core.problem_sources.package.discovery import SourceFunction
-from coral_core.problems.problem import Problem
-from coral_core.problems.values import encode
+from coral_core.problems.problem import Case, Problem
+from coral_core.problems.values import Classes, encode
+
+PRELUDE = """\
+import math
+from collections import namedtuple
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import PurePosixPath
+
+Pair = namedtuple("Pair", "left right")
+
+
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
+
+
+@dataclass
+class Point:
+    x: float
+    y: object = None
+
+
+class Account:
+    __slots__ = ("__dict__", "balance")
+
+    def __init__(self, balance):
+        self.balance = balance
+        self.log = []
+
+    def pay(self, amount):
+        self.balance -= amount
+        self.log.append(amount)
+
+
+class Savings(Account):
+    pass
+"""
+SPACE: dict[str, Any] = {"__name__": "prelude"}
+exec(compile(PRELUDE, "<prelude>", "exec"), SPACE)
+Pair, Colour, Point, Account, Savings = (SPACE[name] for name in ("Pair", "Colour", "Point", "Account", "Savings"))
+CLASSES = Classes(SPACE)
 
 
 @dataclass(frozen=True)
@@ -28,7 +75,7 @@ class Row:
     calls: list[list[Any]]
 
     def source(self, body: str) -> str:
-        return f"import math\n\n\ndef f({self.parameters}):\n{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n"
+        return f"{PRELUDE}\n\n\ndef f({self.parameters}):\n{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n"
 
 
 XS: list[list[Any]] = [[[3, 1, 2]], [[]], [[5, 5]], [[-1, 0]]]
@@ -118,15 +165,43 @@ ROWS: dict[str, Row] = {
     "before an exception": Row("xs", "raise ValueError(len(xs))", "if xs is not None:\n    raise ValueError", "xs.clear()\nraise ValueError", [[[1]], [[1, 2]]]),
     "changed, then raised": Row("xs", "xs.pop()\nraise KeyError", "del xs[-1]\nraise KeyError('x')", "raise KeyError", [[[1]], [[1, 2]]]),
     "floats in place": Row("xs", "for i in range(len(xs)):\n    xs[i] /= 3", "xs[:] = [x * (1 / 3) for x in xs]", "xs[:] = [x / 3.0001 for x in xs]", [[[0.1, 1e9]], [[7.0]]]),
+    # values of the standard library
+    "decimal": Row("a", "return a / 3", "return a / Decimal(3)", "return a / 4", [[Decimal("1.50")], [Decimal(7)]]),
+    "decimal as written": Row("a", "return a * 2", "return (a + a).quantize(Decimal('1.000'))", "return float(a * 2)", [[Decimal("1.50")], [Decimal(7)]]),
+    "fraction": Row("a, b", "return Fraction(a, b)", "return Fraction(2 * a, 2 * b)", "return a / b", [[1, 2], [6, 4]]),
+    "date": Row("d", "return d + timedelta(days=30)", "return date.fromordinal(d.toordinal() + 30)", "return d.replace(day=1)", [[date(2024, 1, 31)], [date(2023, 2, 2)]]),
+    "moment": Row(
+        "t", "return t.astimezone(timezone.utc)", "return t.astimezone(timezone(timedelta(hours=5)))", "return t + timedelta(seconds=1)",
+        [[datetime(2024, 1, 1, tzinfo=UTC)], [datetime(2024, 5, 5, 3, tzinfo=timezone(timedelta(hours=2)))]],
+    ),
+    "duration": Row("a", "return timedelta(seconds=a)", "return timedelta(milliseconds=1000 * a)", "return timedelta(minutes=a + 1)", [[1], [90_000]]),
+    "path": Row("p", "return p.parent / 'x'", "return p.with_name('x')", "return str(p.parent / 'x')", [[PurePosixPath("/a/b")], [PurePosixPath("c/d.e")]]),
+    "range": Row("n", "return range(0, n, 2)", "return range(0, n + n % 2, 2)", "return list(range(0, n, 2))", [[5], [0], [8]]),
+    "class": Row("a", "return type(a)", "return int if isinstance(a, int) else str", "return 'int'", [[1], ["x"]]),
+    "callable": Row("f, xs", "return [f(x) for x in xs]", "return list(map(f, xs))", "return [f(x) for x in xs[1:]]", [[abs, [-1, 2]], [str, [3]]]),
+    # instances
+    "dataclass": Row("p", "return Point(p.y, p.x)", "q = Point(p.x)\nq.x, q.y = p.y, p.x\nreturn q", "return (p.y, p.x)", [[Point(1, 2)], [Point(0.5, [3])]]),
+    "float of an instance": Row("p", "return Point(p.x / 3)", "return Point(p.x * (1 / 3), None)", "return Point(p.x / 3.001)", [[Point(1.0)], [Point(7.5)]]),
+    "instance in place": Row("a, n", "a.pay(n)", "a.balance = a.balance - n\na.log += [n]", "a.balance -= n", [[Account(5), 3], [Account(0), 1]]),
+    "instance left alone": Row("p", "return p.x + 1", "q = Point(p.x + 1)\nreturn q.x", "p.x += 1\nreturn p.x", [[Point(1)], [Point(4)]]),
+    "class of an instance": Row("n", "return Savings(n)", "s = Savings(0)\ns.balance = n\nreturn s", "return Account(n)", [[1], [2]]),
+    "attribute more": Row("n", "return Account(n)", "return Account(n + 0)", "a = Account(n)\na.name = 'x'\nreturn a", [[1], [2]]),
+    "instances in a dict": Row("xs", "return {x: Point(x) for x in xs}", "return {x: Point(x) for x in reversed(xs)}", "return {x: Point(-x - 1) for x in xs + [9]}", XS),
+    "named tuple": Row("p", "return p._replace(left=p.right)", "return Pair(p.right, p.right)", "return (p.right, p.right)", [[Pair(1, 2)], [Pair("a", [])]]),
+    "named tuples in a set": Row("n", "return {Pair(n, 1), Pair(1, n)}", "return {Pair(1, n), Pair(n, 1)}", "return {Pair(n, 1)}", [[2], [3]]),
+    "enum": Row("c", "return Colour.BLUE if c is Colour.RED else Colour.RED", "return Colour(3 - c.value)", "return c", [[Colour.RED], [Colour.BLUE]]),
+    "enum or value": Row("n", "return Colour(n)", "return [Colour.RED, Colour.BLUE][n - 1]", "return n", [[1], [2]]),
+    "enum as a key": Row("n", "return {Colour.RED: n}", "return dict([(Colour.RED, n)])", "return {Colour.BLUE: n}", [[1], [2]]),
 }  # fmt: skip
 
 
 def problem(name: str, row: Row) -> Problem:
     source = row.source(row.reference)
     found = SourceFunction(file="own.py", name="f", line=1, text=source)
-    arguments = [[encode(argument) for argument in call] for call in row.calls]
+    arguments = [[encode(argument, label=CLASSES.label) for argument in call] for call in row.calls]
     records = zip(arguments, replay(found, arguments, 1), replay(found, arguments, 2), strict=True)
-    cases = [_repeated(given, first, second) for given, first, second in records]
+    cases = [_repeated((given, {}), first, second) for given, first, second in records]
+    assert all(isinstance(case, Case) for case in cases), (name, cases)
     return Problem(
         problem_id=f"test/{name}",
         source="test",
@@ -136,7 +211,7 @@ def problem(name: str, row: Row) -> Problem:
         bug_class="none",
         buggy=source,
         reference=source,
-        cases=tuple(case for case in cases if case is not None),
+        cases=tuple(case for case in cases if isinstance(case, Case)),
     )
 
 

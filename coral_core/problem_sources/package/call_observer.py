@@ -33,7 +33,7 @@ SEARCHES = 100
 THINNED = 2_000
 """Calls of a function after which only every eighth is looked at, and later every 256th: hot functions stay fast."""
 GENERATOR = 0x20
-MONITORING = getattr(sys, "monitoring", None)
+MONITORING: Any = getattr(sys, "monitoring", None)
 TOOL = 4
 RETURNS = ("RETURN_VALUE", "RETURN_CONST", "INSTRUMENTED_RETURN_VALUE")
 class_name = type.__dict__["__name__"].__get__
@@ -115,7 +115,7 @@ class Observer:
         """Observe no longer."""
         if MONITORING is None:
             sys.setprofile(None)
-            threading.setprofile(None)  # type: ignore[arg-type]
+            threading.setprofile(None)
         self.active = False
         for call in self._thread.__dict__.get("started") or []:
             self._keep(call, None)  # its end was not reported: an overflow of the stack ends a profile function
@@ -381,7 +381,7 @@ def size(encoded: Any) -> float | None:
     """
     kind = type(encoded)
     if kind is int:
-        return float(encoded) if abs(encoded) > 2**53 else encoded  # type: ignore[no-any-return]
+        return float(encoded) if abs(encoded) > 2**53 else encoded
     if kind is str:
         return len(encoded)
     if kind is list and len(encoded) == 2:

@@ -118,7 +118,10 @@ def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
     kept = [kept[place] for place in _spread([case.given() for case in kept], CASES)]
     recorded = len(kept)
     if not recorded:
-        raise Refused(f"every recorded call executes more than {LINES} lines")
+        outside = next((record["outside"] for record in (*first[: len(calls)], *second) if "outside" in record), "")
+        raise Refused(
+            f"called on its own: {outside}" if outside else f"every recorded call executes more than {LINES} lines"
+        )
     extra: list[Case] = []
     for place in range(len(calls), len(given)):
         case = _repeated(given[place], first[place], second[place], needed=False)
@@ -149,7 +152,7 @@ class Difference(NamedTuple):
 
 
 def _repeated(given: Given, record: Record, again: Record, needed: bool = True) -> Case | Difference | None:
-    """The case of a call that was made twice; None when one of them ran too long, or is not needed and cannot be compared.
+    """The case of a call that was made twice; None when one of them ran too long or gave what cannot be compared.
 
     Args:
         given: Its arguments and keyword arguments.
@@ -158,7 +161,7 @@ def _repeated(given: Given, record: Record, again: Record, needed: bool = True) 
         needed: False for a call that no test made.
 
     Raises:
-        Refused: a needed call touches the world outside, or gives what cannot be compared.
+        Refused: a needed call touches the world outside.
     """
     touched = record.get("touched") or again.get("touched")
     outside = record.get("outside") or again.get("outside")
@@ -166,8 +169,6 @@ def _repeated(given: Given, record: Record, again: Record, needed: bool = True) 
         raise Refused(f"touches the world outside ({touched})")
     if touched or "budget" in record or "budget" in again:
         return None
-    if needed and outside:
-        raise Refused(f"called on its own: {outside}")
     if outside:
         return None
     case = _case(given, record)
@@ -322,8 +323,8 @@ def _similar_calls(calls: Sequence[Call], rng: random.Random) -> Iterator[Given]
         return
     count = 0
     for _ in range(CANDIDATES * 4):
-        arguments, call = rng.choice(plain)
-        arguments = list(arguments)
+        recorded, call = rng.choice(plain)
+        arguments = list(recorded)
         shape = (len(call.arguments), sorted(call.keywords))
         other, _ = rng.choice([item for item in plain if (len(item[1].arguments), sorted(item[1].keywords)) == shape])
         for place in range(len(arguments)):
@@ -379,8 +380,8 @@ def similar(value: Any, rng: random.Random) -> Any:
         return StandIn(value.kind, value.label, value.body | {name: similar(value.body[name], rng)})
     if kind is StandIn and value.kind == "named tuple" and value.body:
         place = rng.randrange(len(value.body))
-        changed = (*value.body[:place], similar(value.body[place], rng), *value.body[place + 1 :])
-        return StandIn(value.kind, value.label, changed)
+        parts = (*value.body[:place], similar(value.body[place], rng), *value.body[place + 1 :])
+        return StandIn(value.kind, value.label, parts)
     if kind is dict and value:
         key = rng.choice(sorted(value, key=_text))
         if rng.random() < 0.4:

@@ -10,7 +10,7 @@ from pydantic import Field
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.problem_sources.package.modules import FUNCTIONS, Function, Module, Project, definitions, first_line
-from coral_core.problem_sources.package.standalone import Refused as Refused
+from coral_core.problem_sources.package.rewriting import Refused as Refused
 from coral_core.problem_sources.package.standalone import standalone
 from coral_core.syntax import UNPARSABLE
 

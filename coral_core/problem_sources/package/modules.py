@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from coral_core.syntax import UNPARSABLE, bound_names, parse
@@ -44,7 +44,9 @@ class Module:
         self.statements: list[ast.stmt] = []
         self.binding: dict[str, list[int]] = {}
         self.filling: dict[str, list[int]] = {}
-        for statement in _live(tree.body):
+        live = list(_live(tree.body))
+        fillers = {node.name: _filled(ast.Module(node.body, [])) for node in live if isinstance(node, FUNCTIONS)}
+        for statement in live:
             if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
                 self.future = self.future or statement.names[0].name == "annotations"
             elif isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
@@ -55,7 +57,7 @@ class Module:
                 bound = _bound(statement)
                 for name_bound in bound:
                     self.binding.setdefault(name_bound, []).append(place)
-                for name_filled in _filled(statement) - bound:
+                for name_filled in _filled(statement, fillers) - bound:
                     self.filling.setdefault(name_filled, []).append(place)
 
     def places(self, name: str) -> list[int]:
@@ -148,20 +150,23 @@ def _known(test: ast.expr) -> bool | None:
     names = {part.id for part in ast.walk(test) if isinstance(part, ast.Name)}
     if names & {"TYPE_CHECKING", "__name__"} or (names == {"typing"} and "TYPE_CHECKING" in ast.unparse(test)):
         return False
-    text = ast.unparse(test)
-    if isinstance(test, ast.Compare) and text.startswith(("sys.version_info", "version_info")) and len(text) < 80:
-        bound = test.comparators[0]
-        if len(test.ops) == 1 and isinstance(bound, ast.Tuple) and text.split("info")[1][:2] in (" >", " <"):
-            numbers = tuple(item.value for item in bound.elts if isinstance(item, ast.Constant))
-            if all(type(number) is int for number in numbers):
-                compare = {
-                    ast.Gt: sys.version_info > numbers,
-                    ast.GtE: sys.version_info >= numbers,
-                    ast.Lt: sys.version_info < numbers,
-                    ast.LtE: sys.version_info <= numbers,
-                }
-                return compare.get(type(test.ops[0]))
+    if names == {"sys"} and all(isinstance(part, _SIMPLE) for part in ast.walk(test)):
+        attributes = {part.attr for part in ast.walk(test) if isinstance(part, ast.Attribute)}
+        if attributes <= {"version_info", "major", "minor", "platform"}:
+            try:
+                return bool(
+                    eval(compile(ast.Expression(test), "<condition>", "eval"), {"__builtins__": {}, "sys": sys})
+                )
+            except Exception:  # an odd comparison of the project's own
+                return None
     return None
+
+
+_SIMPLE = (
+    ast.Compare, ast.cmpop, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.Attribute, ast.Subscript, ast.Slice,
+    ast.Tuple, ast.Constant, ast.Name, ast.expr_context,
+)  # fmt: skip
+"""Nodes of a condition that is evaluated here: none calls anything."""
 
 
 def _bound(statement: ast.stmt) -> set[str]:
@@ -171,12 +176,21 @@ def _bound(statement: ast.stmt) -> set[str]:
     return bound_names(statement)
 
 
-def _filled(statement: ast.stmt) -> set[str]:
-    """Names whose values a statement at module level changes without binding them."""
-    if isinstance(statement, (*FUNCTIONS, ast.ClassDef, *IMPORTS)):
+def _filled(statement: ast.AST, fillers: Mapping[str, set[str]] | None = None) -> set[str]:
+    """Names whose values a statement at module level changes without binding them.
+
+    Args:
+        statement: The statement.
+        fillers: Functions of the module -> names whose values their bodies change; calling one changes them too.
+    """
+    if isinstance(statement, IMPORTS):
         return set()
     names: set[str] = set()
-    for part in ast.walk(statement):
+    definition = isinstance(statement, (*FUNCTIONS, ast.ClassDef))
+    whole = [statement] if not definition else getattr(statement, "decorator_list", [])
+    for part in [item for node in whole for item in ast.walk(node)]:
+        if isinstance(part, ast.Name) and fillers:
+            names |= fillers.get(part.id, set())
         held: ast.expr | None = None
         if isinstance(part, (ast.Subscript, ast.Attribute)) and isinstance(part.ctx, (ast.Store, ast.Del)):
             held = part.value

@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.judge.sandbox import layers
-from coral_core.problem_sources.package.discovery import SourceFunction, module_name
+from coral_core.problem_sources.package.discovery import SourceFunction, is_test, module_name
 from coral_core.problem_sources.package.project_copy import copy_project
 from coral_core.problems import values
 
@@ -254,6 +254,11 @@ class _Session:
             return
         try:
             call = Call.model_validate(event)
+            if any(map(is_test, call.classes.values())):
+                reasons = self.refused.setdefault(key, {})
+                reason = f"instances of a class of the tests: {', '.join(sorted(call.classes))}"[:300]
+                reasons[reason] = reasons.get(reason, 0) + 1
+                return
             for item in (*call.arguments, *call.keywords.values()):
                 values.parse(item)
         except (values.ValueOutside, ValidationError, RecursionError) as error:

@@ -103,7 +103,7 @@ def one_call(
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         value = function(*arguments, **named)
-        if hasattr(type(value), "__next__"):
+        if is_iterator(value):
             value = [item for _, item in zip(range(items), value, strict=False)]
         ended: BaseException | None = None
     except BaseException as error:
@@ -125,6 +125,14 @@ def one_call(
     except (values.ValueOutside, RecursionError, MemoryError) as error:
         return {"outside": str(error) or class_name(type(error))}
     return record | {"lines": limits.lines}
+
+
+def is_iterator(value: Any) -> bool:
+    """True for a generator or another iterator; False also for a class that raises when it is inspected."""
+    try:
+        return hasattr(type(value), "__next__")
+    except Exception:
+        return False
 
 
 def move_clock(seconds: int) -> None:

@@ -9,16 +9,26 @@ in its project is found out by calling it (`cases`).
 
 import ast
 import builtins
-import doctest
 import importlib
-import symtable
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, Module, Project, definitions
-from coral_core.syntax import parse
+from coral_core.problem_sources.package.rewriting import (
+    Clean,
+    Refused,
+    check_imports,
+    copied,
+    early_names,
+    forwarded,
+    free_names,
+    is_annotated,
+    joined,
+    unbound,
+    without_early,
+)
 
 TRANSPARENT = {"lru_cache", "cache"}
 """Decorators that are kept on a function: it takes the same arguments and gives the same results."""
@@ -26,10 +36,6 @@ MOST_PARTS = 200
 _BUILTIN = set(dir(builtins))
 Node = TypeVar("Node", bound=ast.AST)
 _FUTURE = "from __future__ import annotations"
-
-
-class Refused(Exception):  # noqa: N818 (a finding about a function)
-    """A function cannot become problems; the text gives the reason."""
 
 
 @dataclass
@@ -101,13 +107,13 @@ class _Collection:
     def take(self, node: Function, owner: ast.ClassDef | None, method: str, classes: Mapping[str, str]) -> Standalone:
         if isinstance(node, ast.AsyncFunctionDef):
             raise Refused("an asynchronous function: the judge calls plain functions")
-        function = _copied(node)
+        function = copied(node)
         assert isinstance(function, ast.FunctionDef)
         decorators, function.decorator_list = function.decorator_list, []
         target = self._cleaned(function, self.module)
         assert isinstance(target, ast.FunctionDef)
         if owner is not None:
-            target = _unbound(target, owner)
+            target = unbound(target, owner)
             if target.name == "__new__":
                 raise Refused("makes an instance: __new__ is called with a class that has none yet")
         name = target.name if owner is None else self._entry_point(target, owner)
@@ -119,7 +125,7 @@ class _Collection:
             if place is None:
                 raise Refused(f"its class {owner.name} is defined more than once, or in a branch that does not run")
             self._claim(owner.name, f"{self.module.file}:{owner.name}")
-            self._add_class(self.module, place, _forwarded(owner, node, name, method))
+            self._add_class(self.module, place, forwarded(owner, node, name, method))
         for qualified, file in sorted(classes.items()):
             other = self.project.modules.get(file)
             if other is None:
@@ -143,7 +149,7 @@ class _Collection:
 
     def _entry_point(self, node: ast.FunctionDef, owner: ast.ClassDef) -> str:
         """A name of the text for a method: its own, unless that means something else there."""
-        taken = _BUILTIN | _free_names(node) | set(self.module.binding)
+        taken = _BUILTIN | free_names(node) | set(self.module.binding)
         for name in (
             node.name,
             f"{owner.name.lower().strip('_')}_{node.name.strip('_')}",
@@ -165,14 +171,23 @@ class _Collection:
             raise Refused(f"needs more than {MOST_PARTS} other definitions")
         return True
 
-    def _need(self, module: Module, name: str) -> None:
-        """Have the text define `name` as `module` does. Raises `Refused`."""
+    def _need(self, module: Module, name: str, early: bool = True) -> None:
+        """Have the text define `name` as `module` does.
+
+        Args:
+            module: The module.
+            name: The name.
+            early: It is used when the text is executed; in the body of a function an unknown name may never be reached.
+
+        Raises:
+            Refused: it cannot be defined.
+        """
         meaning = f"{module.file}:{name}"
         if module is self.module and name == self.own and self.owners.get(name) == meaning:
             return
         places = module.places(name)
         if not places:
-            self._need_of_star(module, name)
+            self._need_of_star(module, name, early)
             return
         if all(isinstance(module.statements[place], IMPORTS) for place in places):
             self._need_import(module, module.statements[places[-1]], name)
@@ -182,7 +197,7 @@ class _Collection:
             if (module.file, place) not in self.parts:
                 self._add(module, place)
 
-    def _need_of_star(self, module: Module, name: str) -> None:
+    def _need_of_star(self, module: Module, name: str, early: bool) -> None:
         for star in module.stars:
             base = module.base_of(star)
             other = self.project.find(base)
@@ -192,7 +207,7 @@ class _Collection:
             if base.split(".")[0] in sys.stdlib_module_names and hasattr(importlib.import_module(base), name):
                 self._import(name, f"from {base} import {name}")
                 return
-        if name not in _BUILTIN:
+        if name not in _BUILTIN and (early or module.stars):
             why = "may come from a star import" if module.stars else "its module does not define"
             raise Refused(f"uses the name {name}, which {why}")
 
@@ -211,7 +226,7 @@ class _Collection:
             assert isinstance(statement, ast.Import)
             if self.project.knows(statement.names[0].name):
                 raise Refused(f"uses the module {statement.names[0].name} other than for its attributes")
-        _check_imports(statement)
+        check_imports(statement)
         self._import(name, ast.unparse(statement))
 
     def _import(self, name: str, text: str) -> None:
@@ -224,13 +239,13 @@ class _Collection:
             self._add_class(module, place, statement)
             return
         part = self.parts[module.file, place] = _Part(module, place, statement)
-        _check_imports(statement)
+        check_imports(statement)
         part.statement = self._text_of(self._cleaned(statement, module), module, "", part)
 
     def _add_class(self, module: Module, place: int, node: ast.ClassDef) -> None:
         """Add a class without its methods; `_keep_methods` adds those that are used."""
         part = self.parts[module.file, place] = _Part(module, place, node)
-        skeleton = _copied(node)
+        skeleton = copied(node)
         assert isinstance(skeleton, ast.ClassDef)
         for item in node.body:
             if isinstance(item, FUNCTIONS):
@@ -271,7 +286,7 @@ class _Collection:
 
     def _cleaned(self, node: ast.stmt, module: Module) -> ast.stmt:
         """A copy without examples in docstrings and without annotations that need what is not at hand."""
-        cleaned: ast.stmt = _Clean(lambda name: _is_library(module, name)).visit(_copied(node))
+        cleaned: ast.stmt = Clean(lambda name: _is_library(module, name)).visit(copied(node))
         return cleaned
 
     def _text_of(
@@ -290,17 +305,21 @@ class _Collection:
         made: Node = resolve.visit(node)
         self.attributes |= {item.attr for item in ast.walk(made) if isinstance(item, ast.Attribute)}
         self.attributes |= {item.name.rpartition(".")[2] for item in ast.walk(made) if isinstance(item, ast.alias)}
-        names = _free_names(made) - {own} - resolve.made
-        early = _early_names(made) - {own}
+        names = free_names(made) - {own} - resolve.made
+        early = early_names(made) - {own}
         if isinstance(made, FUNCTIONS) and inside:
-            outside = _free_names(_without_early(made))
+            outside = free_names(without_early(made))
+            self.attributes |= {name for name in names if name in inside}
             names = {name for name in names if name not in inside or name in outside}
+        elif isinstance(made, ast.ClassDef):
+            self.attributes |= names & set(inside)
+            names -= set(inside)
         if part is not None:
             part.names |= names | resolve.made
             part.now |= early & (names | resolve.made)
         for name in sorted(names):
             if not (part is not None and isinstance(part.statement, ast.ClassDef) and name == part.statement.name):
-                self._need(module, name)
+                self._need(module, name, name in early)
         return made
 
     def _written(self, target: ast.FunctionDef, name: str) -> Standalone:
@@ -338,8 +357,8 @@ class _Collection:
             *aliases,
         ]
         own = ast.unparse(ast.fix_missing_locations(target))
-        annotated = any(_is_annotated(item) for part in order for item in ast.walk(part.statement)) or any(
-            map(_is_annotated, ast.walk(target))
+        annotated = any(is_annotated(item) for part in order for item in ast.walk(part.statement)) or any(
+            map(is_annotated, ast.walk(target))
         )
         if annotated and any(module.future for module in (self.module, *(part.module for part in order))):
             texts.insert(0, _FUTURE)
@@ -420,102 +439,21 @@ class _Attributes(ast.NodeTransformer):
         return ""
 
 
-class _Clean(ast.NodeTransformer):
-    """Removes answers (examples in docstrings), and annotations with names that are not `available`."""
-
-    def __init__(self, available: Callable[[str], bool]) -> None:
-        self._available = available
-
-    def _kept(self, annotation: ast.expr | None) -> ast.expr | None:
-        if annotation is None:
-            return None
-        for part in ast.walk(annotation):
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                return None
-            if isinstance(part, ast.Name) and not self._available(part.id):
-                return None
-        return annotation
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = self._kept(node.annotation)
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        node.annotation = self._kept(node.annotation) or ast.Name("object", ast.Load())
-        return self.generic_visit(node)
-
-    def _definition(self, node: Function | ast.ClassDef) -> ast.AST:
-        text = ast.get_docstring(node)
-        if text is not None:
-            plain = _without_examples(text)
-            rest = node.body[1:]
-            node.body = [ast.Expr(ast.Constant(plain)), *rest] if plain else rest or [ast.Pass()]
-        if not isinstance(node, ast.ClassDef):
-            node.returns = self._kept(node.returns)
-        return self.generic_visit(node)
-
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
-
-
-class _Unbound(ast.NodeTransformer):
-    """Writes a method so that it means the same outside its class: private names, ``super()`` and ``__class__``."""
-
-    def __init__(self, owner: str, first: str) -> None:
-        self.owner, self.first = owner, first
-
-    def _name(self, name: str) -> str:
-        private = name.startswith("__") and not name.endswith("__")
-        return f"_{self.owner.lstrip('_')}{name}" if private else name
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        node.attr = self._name(node.attr)
-        return self.generic_visit(node)
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        node.id = self.owner if node.id == "__class__" else self._name(node.id)
-        return node
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
-            node.args = [ast.Name(self.owner, ast.Load()), ast.Name(self.first, ast.Load())]
-        return self.generic_visit(node)
-
-
-def _unbound(node: ast.FunctionDef, owner: ast.ClassDef) -> ast.FunctionDef:
-    parameters = [*node.args.posonlyargs, *node.args.args]
-    made = _Unbound(owner.name, parameters[0].arg if parameters else "").visit(node)
-    assert isinstance(made, ast.FunctionDef)
-    return made
-
-
-def _forwarded(owner: ast.ClassDef, node: Function, name: str, method: str) -> ast.ClassDef:
-    """The class with a forwarder to the function `name` in place of the method `node`, whose text must not be seen there."""
-    first = {"instance": "self, ", "class": "cls, "}.get(method, "")
-    forwarder = parse(f"def {node.name}({first}*args, **kwargs):\n    return {name}({first}*args, **kwargs)").body[0]
-    assert isinstance(forwarder, ast.FunctionDef)
-    forwarder.decorator_list = node.decorator_list
-    copy = ast.ClassDef(
-        name=owner.name,
-        bases=owner.bases,
-        keywords=owner.keywords,
-        body=[forwarder if item is node else item for item in owner.body],
-        decorator_list=owner.decorator_list,
-    )
-    if hasattr(owner, "type_params"):
-        copy.type_params = owner.type_params
-    return ast.copy_location(copy, owner)
-
-
-def _copied(node: ast.stmt) -> ast.stmt:
-    return parse(ast.unparse(node)).body[0]
-
-
 def _whole(part: _Part) -> ast.stmt:
-    """The statement with the methods that were kept."""
-    if isinstance(part.statement, ast.ClassDef) and part.kept:
-        body = [item for item in part.statement.body if not isinstance(item, ast.Pass)]
-        part.statement.body = [*body, *part.kept]
-    return part.statement
+    """The statement with the methods that were kept; statements of the class that use methods come after these."""
+    node = part.statement
+    if isinstance(node, ast.ClassDef):
+        names = {item.name for item in part.kept} | set(part.methods)
+        body = [item for item in node.body if not isinstance(item, ast.Pass)]
+        late = [item for item in body if names & {name.id for name in ast.walk(item) if isinstance(name, ast.Name)}]
+        known = {item.name for item in part.kept}
+        late_kept = [item for item in late if not (set(part.methods) - known) & _loaded(item)]
+        node.body = [*(item for item in body if item not in late), *part.kept, *late_kept] or [ast.Pass()]
+    return node
+
+
+def _loaded(node: ast.AST) -> set[str]:
+    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load)}
 
 
 def _names_bound(part: _Part) -> set[str]:
@@ -549,113 +487,7 @@ def _is_library(module: Module, name: str) -> bool:
     if not isinstance(statement, IMPORTS):
         return False
     try:
-        _check_imports(statement)
+        check_imports(statement)
     except Refused:
         return False
     return True
-
-
-def _without_examples(docstring: str) -> str:
-    """`docstring` up to its first example. A text that doctest cannot read is dropped whole."""
-    try:
-        before, *_ = doctest.DocTestParser().parse(docstring)
-    except ValueError:
-        return ""
-    return str(before).strip()
-
-
-def _check_imports(statement: ast.stmt) -> None:
-    """Raises `Refused` when `statement` imports more than the standard library, unless it can do without."""
-    for part in _unguarded(statement):
-        if isinstance(part, ast.ImportFrom) and part.level:
-            raise Refused(f"needs a relative import on line {part.lineno} (from {'.' * part.level}{part.module or ''})")
-        if not isinstance(part, IMPORTS):
-            continue
-        for module in [alias.name for alias in part.names] if isinstance(part, ast.Import) else [part.module or ""]:
-            if module.split(".")[0] not in sys.stdlib_module_names:
-                raise Refused(f"needs {module} (line {part.lineno}), which is not in the standard library")
-
-
-def _unguarded(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below `node`, without the bodies of ``try`` statements that go on after a failed import."""
-    yield node
-    guarded = isinstance(node, ast.Try) and any(
-        handler.type is None
-        or any(name in ast.unparse(handler.type) for name in ("ImportError", "ModuleNotFound", "Exception"))
-        for handler in node.handlers
-    )
-    for name, held in ast.iter_fields(node):
-        if guarded and name == "body":
-            continue
-        for part in held if isinstance(held, list) else [held]:
-            if isinstance(part, ast.AST):
-                yield from _unguarded(part)
-
-
-def _free_names(node: ast.AST) -> set[str]:
-    """Names that a statement or expression takes from its module. Raises `Refused` for an import it may not have."""
-    statement = ast.Expr(node) if isinstance(node, ast.expr) else node
-    assert isinstance(statement, ast.stmt)
-    _check_imports(statement)
-    names: set[str] = set()
-
-    def walk(table: symtable.SymbolTable, top: bool) -> None:
-        for symbol in table.get_symbols():
-            if symbol.is_global() if not top else symbol.is_referenced() or symbol.is_global():
-                names.add(symbol.get_name())
-        for child in table.get_children():
-            walk(child, False)
-
-    walk(symtable.symtable(ast.unparse(ast.fix_missing_locations(statement)), "module", "exec"), True)
-    if isinstance(statement, ast.AugAssign):
-        return names
-    bound = {statement.name} if isinstance(statement, (*FUNCTIONS, ast.ClassDef)) else set()
-    if not bound:
-        stored = [
-            part for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
-        ]
-        bound = {part.id for part in stored}
-    return names - bound - {"__class__"}  # which symtable adds for super()
-
-
-def _without_early(node: Function) -> ast.stmt:
-    """A function without decorators and defaults, which are evaluated where it is defined."""
-    copy = _copied(node)
-    assert isinstance(copy, FUNCTIONS)
-    copy.decorator_list = []
-    copy.args.defaults = [ast.Constant(None) for _ in copy.args.defaults]
-    copy.args.kw_defaults = [None if item is None else ast.Constant(None) for item in copy.args.kw_defaults]
-    return copy
-
-
-def _early_names(node: ast.AST) -> set[str]:
-    """Names that a statement uses when it is executed, without the bodies of functions that it defines."""
-    names: set[str] = set()
-    waiting = [node]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, (*FUNCTIONS, ast.Lambda)):
-            arguments = item.args
-            waiting += [*arguments.defaults, *(value for value in arguments.kw_defaults if value is not None)]
-            waiting += getattr(item, "decorator_list", [])
-            continue
-        if isinstance(item, ast.Name):
-            names.add(item.id)
-        waiting += ast.iter_child_nodes(item)
-    return names
-
-
-def _is_annotated(part: ast.AST) -> bool:
-    if isinstance(part, ast.FunctionDef):
-        return part.returns is not None
-    return isinstance(part, ast.AnnAssign) or (isinstance(part, ast.arg) and part.annotation is not None)
-
-
-def joined(texts: Iterable[str]) -> str:
-    """Statements as one text: two blank lines around definitions, none between lines that belong together."""
-    whole = ""
-    for text in texts:
-        block = "\n" in text
-        whole += text if not whole else f"\n\n\n{text}" if block or whole.endswith("\n") else f"\n{text}"
-        whole += "\n" if block else ""
-    return whole.rstrip("\n")

@@ -1,0 +1,209 @@
+"""Rewrites definitions so that they can stand in another module, and finds the names that they use."""
+
+import ast
+import doctest
+import symtable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+
+from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function
+from coral_core.syntax import parse
+
+
+class Refused(Exception):  # noqa: N818 (a finding about a function)
+    """A function cannot become problems; the text gives the reason."""
+
+
+class Clean(ast.NodeTransformer):
+    """Removes answers (examples in docstrings), and annotations with names that are not `available`."""
+
+    def __init__(self, available: Callable[[str], bool]) -> None:
+        self._available = available
+
+    def _kept(self, annotation: ast.expr | None) -> ast.expr | None:
+        if annotation is None:
+            return None
+        for part in ast.walk(annotation):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                return None
+            if isinstance(part, ast.Name) and not self._available(part.id):
+                return None
+        return annotation
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = self._kept(node.annotation)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = self._kept(node.annotation) or ast.Name("object", ast.Load())
+        return self.generic_visit(node)
+
+    def _definition(self, node: Function | ast.ClassDef) -> ast.AST:
+        text = ast.get_docstring(node)
+        if text is not None:
+            plain = _without_examples(text)
+            rest = node.body[1:]
+            node.body = [ast.Expr(ast.Constant(plain)), *rest] if plain else rest or [ast.Pass()]
+        if not isinstance(node, ast.ClassDef):
+            node.returns = self._kept(node.returns)
+        return self.generic_visit(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
+
+
+class _Unbound(ast.NodeTransformer):
+    """Writes a method so that it means the same outside its class: private names, ``super()`` and ``__class__``."""
+
+    def __init__(self, owner: str, first: str) -> None:
+        self.owner, self.first = owner, first
+
+    def _name(self, name: str) -> str:
+        private = name.startswith("__") and not name.endswith("__")
+        return f"_{self.owner.lstrip('_')}{name}" if private else name
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        node.attr = self._name(node.attr)
+        return self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        node.id = self.owner if node.id == "__class__" else self._name(node.id)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
+            node.args = [ast.Name(self.owner, ast.Load()), ast.Name(self.first, ast.Load())]
+        return self.generic_visit(node)
+
+
+def unbound(node: ast.FunctionDef, owner: ast.ClassDef) -> ast.FunctionDef:
+    parameters = [*node.args.posonlyargs, *node.args.args]
+    made = _Unbound(owner.name, parameters[0].arg if parameters else "").visit(node)
+    assert isinstance(made, ast.FunctionDef)
+    return made
+
+
+def forwarded(owner: ast.ClassDef, node: Function, name: str, method: str) -> ast.ClassDef:
+    """The class with a forwarder to the function `name` in place of the method `node`, whose text must not be seen there."""
+    first = {"instance": "self, ", "class": "cls, "}.get(method, "")
+    forwarder = parse(f"def {node.name}({first}*args, **kwargs):\n    return {name}({first}*args, **kwargs)").body[0]
+    assert isinstance(forwarder, ast.FunctionDef)
+    forwarder.decorator_list = node.decorator_list
+    copy = ast.ClassDef(
+        name=owner.name,
+        bases=owner.bases,
+        keywords=owner.keywords,
+        body=[forwarder if item is node else item for item in owner.body],
+        decorator_list=owner.decorator_list,
+    )
+    copy.__dict__.update({"type_params": owner.type_params} if hasattr(owner, "type_params") else {})
+    return ast.copy_location(copy, owner)
+
+
+def copied(node: ast.stmt) -> ast.stmt:
+    return parse(ast.unparse(node)).body[0]
+
+
+def _without_examples(docstring: str) -> str:
+    """`docstring` up to its first example. A text that doctest cannot read is dropped whole."""
+    try:
+        before, *_ = doctest.DocTestParser().parse(docstring)
+    except ValueError:
+        return ""
+    return str(before).strip()
+
+
+def check_imports(statement: ast.stmt) -> None:
+    """Raises `Refused` when `statement` imports more than the standard library, unless it can do without."""
+    for part in _unguarded(statement):
+        if isinstance(part, ast.ImportFrom) and part.level:
+            raise Refused(f"needs a relative import on line {part.lineno} (from {'.' * part.level}{part.module or ''})")
+        if not isinstance(part, IMPORTS):
+            continue
+        for module in [alias.name for alias in part.names] if isinstance(part, ast.Import) else [part.module or ""]:
+            if module.split(".")[0] not in sys.stdlib_module_names:
+                raise Refused(f"needs {module} (line {part.lineno}), which is not in the standard library")
+
+
+def _unguarded(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below `node`, without the bodies of ``try`` statements that go on after a failed import."""
+    yield node
+    guarded = isinstance(node, ast.Try) and any(
+        handler.type is None
+        or any(name in ast.unparse(handler.type) for name in ("ImportError", "ModuleNotFound", "Exception"))
+        for handler in node.handlers
+    )
+    for name, held in ast.iter_fields(node):
+        if guarded and name == "body":
+            continue
+        for part in held if isinstance(held, list) else [held]:
+            if isinstance(part, ast.AST):
+                yield from _unguarded(part)
+
+
+def free_names(node: ast.AST) -> set[str]:
+    """Names that a statement or expression takes from its module. Raises `Refused` for an import it may not have."""
+    statement = ast.Expr(node) if isinstance(node, ast.expr) else node
+    assert isinstance(statement, ast.stmt)
+    check_imports(statement)
+    names: set[str] = set()
+
+    def walk(table: symtable.SymbolTable, top: bool) -> None:
+        for symbol in table.get_symbols():
+            if symbol.is_global() if not top else symbol.is_referenced() or symbol.is_global():
+                names.add(symbol.get_name())
+        for child in table.get_children():
+            walk(child, False)
+
+    walk(symtable.symtable(ast.unparse(ast.fix_missing_locations(statement)), "module", "exec"), True)
+    if isinstance(statement, ast.AugAssign):
+        return names
+    bound = {statement.name} if isinstance(statement, (*FUNCTIONS, ast.ClassDef)) else set()
+    if not bound:
+        stored = [
+            part for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+        ]
+        bound = {part.id for part in stored}
+    return names - bound - {"__class__"}  # which symtable adds for super()
+
+
+def without_early(node: Function) -> ast.stmt:
+    """A function without decorators and defaults, which are evaluated where it is defined."""
+    copy = copied(node)
+    assert isinstance(copy, FUNCTIONS)
+    copy.decorator_list = []
+    copy.args.defaults = [ast.Constant(None) for _ in copy.args.defaults]
+    copy.args.kw_defaults = [None if item is None else ast.Constant(None) for item in copy.args.kw_defaults]
+    return copy
+
+
+def early_names(node: ast.AST) -> set[str]:
+    """Names that a statement uses when it is executed, without the bodies of functions that it defines."""
+    names: set[str] = set()
+    waiting = [node]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, (*FUNCTIONS, ast.Lambda)):
+            arguments = item.args
+            waiting += [*arguments.defaults, *(value for value in arguments.kw_defaults if value is not None)]
+            waiting += getattr(item, "decorator_list", [])
+            continue
+        if isinstance(item, ast.Name):
+            names.add(item.id)
+        waiting += ast.iter_child_nodes(item)
+    return names
+
+
+def is_annotated(part: ast.AST) -> bool:
+    if isinstance(part, ast.FunctionDef):
+        return part.returns is not None
+    return isinstance(part, ast.AnnAssign) or (isinstance(part, ast.arg) and part.annotation is not None)
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Statements as one text: two blank lines around definitions, none between lines that belong together."""
+    whole = ""
+    for text in texts:
+        block = "\n" in text
+        whole += text if not whole else f"\n\n\n{text}" if block or whole.endswith("\n") else f"\n{text}"
+        whole += "\n" if block else ""
+    return whole.rstrip("\n")

@@ -1,0 +1,220 @@
+"""Functions and methods taken out of a project of several modules."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coral_core.problem_sources.package.discovery import SourceFunction, completed, discover, project_of
+
+FILES = {
+    "shop/__init__.py": "from .prices import total\n",
+    "shop/text.py": """
+        import re
+        import sys
+
+        TABLE = {}
+        PLURALS = {}
+
+        def rule(word, plural):
+            PLURALS[word] = plural
+
+        rule("ox", "oxen")
+        for letter in "ab":
+            TABLE[letter] = letter.upper()
+        TABLE.update(c="C")
+
+        def shout(text):
+            return "".join(TABLE.get(letter, letter) for letter in text)
+
+        def plural(word):
+            return PLURALS.get(word, word + "s")
+
+        if sys.version_info < (3,):
+            text_type = unicode
+        else:
+            text_type = str
+
+        try:
+            import not_installed_anywhere
+        except ImportError:
+            not_installed_anywhere = None
+
+        def kind(text):
+            return text_type, not_installed_anywhere is None
+
+        if True:
+            def in_block(n):
+                return n + 1
+    """,
+    "shop/prices.py": """
+        from __future__ import annotations
+
+        from functools import lru_cache, wraps
+        from typing import TYPE_CHECKING
+
+        from . import text
+        from .text import shout as loud
+        from shop import text as words
+
+        if TYPE_CHECKING:
+            from .never import Thing
+
+        def logged(function):
+            @wraps(function)
+            def call(*given):
+                return function(*given)
+            return call
+
+        def total(items: list[Thing]) -> int:
+            '''The total.
+
+            >>> total([1])
+            1
+            '''
+            return sum(items)
+
+        def label(name):
+            return loud(name) + text.plural(name) + words.plural("x")
+
+        def shadowed(plural):
+            return text.plural(plural)
+
+        @logged
+        def decorated(n):
+            return n + 1
+
+        @lru_cache(None)
+        def cached(n):
+            return n if n < 2 else cached(n - 1) + n
+
+        class Base:
+            unit = "EUR"
+
+            def __init__(self, amount):
+                self.amount = amount
+                self.__secret = 1
+
+            def unused(self):
+                return undefined_helper(self)
+
+        class Price(Base):
+            def __init__(self, amount):
+                super().__init__(amount)
+                self.tax = 0
+
+            @property
+            def gross(self):
+                return self.amount + self.tax + self.helper()
+
+            @classmethod
+            def free(cls):
+                return cls(0)
+
+            @staticmethod
+            def rounded(n):
+                return round(n, 2)
+
+            def helper(self):
+                return self._helper() if self.amount < 0 else 0
+
+            def _helper(self):
+                return 1
+
+            def sum(self):
+                return sum([self.amount, self.tax])
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    for name, text in FILES.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        lines = text.strip("\n").split("\n")
+        path.write_text("\n".join(line[8:] if line.startswith(" " * 8) else line for line in lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(root: Path) -> dict[str, SourceFunction]:
+    return {item.name: item for item in discover(root)}
+
+
+def run(function: SourceFunction) -> dict[str, Any]:
+    assert not function.reason, function.reason
+    space: dict[str, Any] = {"__name__": "patch"}
+    exec(compile(function.source, "<function>", "exec"), space)
+    return space
+
+
+def called(function: SourceFunction, *arguments: Any) -> Any:
+    return run(function)[function.entry_point](*arguments)
+
+
+def test_definitions_of_other_modules_come_along(found: dict[str, SourceFunction]) -> None:
+    assert called(found["label"], "abc") == "ABCabcsxs"
+    assert found["label"].needs == ("shop/text.py:plural", "shop/text.py:rule", "shop/text.py:shout")
+    assert called(found["shadowed"], "ox") == "oxen"
+
+
+def test_tables_filled_by_statements_are_full(found: dict[str, SourceFunction]) -> None:
+    assert called(found["shout"], "abcd") == "ABCd"
+    assert called(found["plural"], "ox") == "oxen"
+
+
+def test_branches_that_do_not_run_are_left_out_and_failed_imports_are_kept(found: dict[str, SourceFunction]) -> None:
+    assert called(found["kind"], "x") == (str, True)
+    assert "unicode" not in found["kind"].source
+    assert called(found["in_block"], 1) == 2
+
+
+def test_answers_and_foreign_annotations_are_left_out(found: dict[str, SourceFunction]) -> None:
+    assert ">>>" not in found["total"].source and "Thing" not in found["total"].source
+    assert called(found["total"], [1, 2]) == 3
+
+
+def test_decorators_go_but_for_caches(found: dict[str, SourceFunction]) -> None:
+    assert "logged" not in found["decorated"].source
+    assert called(found["cached"], 50) == 1275
+
+
+def test_methods_are_functions_of_their_instance(found: dict[str, SourceFunction]) -> None:
+    for name, entry in (("Price.gross", "gross"), ("Price.sum", "price_sum"), ("Price.__init__", "price_init")):
+        assert found[name].entry_point == entry, name
+    space = run(found["Price.gross"])
+    price = space["Price"](5)
+    assert space["gross"](price) == 5
+    assert "self.amount + self.tax" not in found["Price.gross"].before, "the answer would stand in the class"
+    assert "unused" not in found["Price.gross"].source, "methods that nobody names are left out"
+    assert called(found["Price.sum"], price) == 5
+    assert run(found["Price.free"])["free"](space["Price"]).amount == 0
+    assert called(found["Price.rounded"], 1.234) == 1.23
+
+
+def test_private_names_and_super_mean_the_same_outside_the_class(found: dict[str, SourceFunction]) -> None:
+    space = run(found["Price.__init__"])
+    made = space["Price"](3)
+    assert (made.amount, made.tax, made._Base__secret) == (3, 0, 1)
+
+
+def test_classes_of_recorded_instances_come_along(root: Path, found: dict[str, SourceFunction]) -> None:
+    made = completed(project_of(root), found["total"], {"Price": "shop/prices.py"})
+    assert run(made)["Price"](2).amount == 2
+    assert made.needs == ("shop/prices.py:Base", "shop/prices.py:Price")
+
+
+def test_what_cannot_stand_alone_says_why(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "import numpy_not_there\nimport b\n\n\ndef f():\n    return numpy_not_there.x\n\n\nasync def g():\n    pass\n\n\n"
+        "def h():\n    return b\n\n\ndef i(x=unknown):\n    return x\n\n\nclass A:\n    class B:\n        def m(self):\n            pass\n"
+    )
+    (tmp_path / "b.py").write_text("")
+    reasons = {item.name: item.reason for item in discover(tmp_path)}
+    assert "needs numpy_not_there (line 1), which is not in the standard library" in reasons["f"]
+    assert "asynchronous" in reasons["g"]
+    assert "uses the module b other than for its attributes" in reasons["h"]
+    assert "uses the name unknown, which its module does not define" in reasons["i"]
+    assert "class within a class" in reasons["A.B.m"]
