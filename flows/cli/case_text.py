@@ -5,7 +5,7 @@ Values are of problems and patches, so the texts are not escaped here and not bo
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coral_core.problems.problem import Case
@@ -50,6 +50,26 @@ def expected_text(case: Case) -> str:
     'None, arguments then ([1, 2])'
     """
     return outcome_text(case.exception, case.value, case.mutated, case.given())
+
+
+def found_text(case: Case, record: Mapping[str, Any] | None, outcome: str) -> str:
+    """What a source did in a case, in the words of `expected_text`.
+
+    Args:
+        case: The case.
+        record: What its child wrote (`Judge.observe`), untrusted; None: it did not come so far.
+        outcome: The judge's word for it.
+
+    >>> found_text(Case(arguments=(1,), value=2), {"case": 0, "value": 3}, "wrong")
+    '3'
+    """
+    if record is None:
+        return outcome
+    if "outside" in record:
+        return f"no plain value: {record['outside']}"
+    exception, mutated = record.get("exception"), record.get("mutated")
+    after = mutated if case.mutated is not None and isinstance(mutated, list) else None
+    return outcome_text(None if exception is None else str(exception), record.get("value"), after, case.given())
 
 
 def outcome_text(exception: str | None, value: Any, mutated: Sequence[Any] | None, given: Sequence[Any]) -> str:

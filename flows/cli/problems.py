@@ -6,18 +6,26 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError, CoralError
 from coral_core.problem_sources.quixbugs_table import PINNED, URL
 from coral_core.problems.problem import Problem, ProblemSet
+from flows.cli.case_text import call_text, expected_text, found_text, shortened
 from flows.cli.config import configured
 from flows.cli.markup import echo, print_json, table, words
 from flows.cli.places import AsJson, Overrides
 
+if TYPE_CHECKING:
+    from coral_core.judge.judge import Judge, Verdict
+
 CLONE = Path("data/QuixBugs")
 GIT_SECONDS = 300
+SHOWN = 3
+"""Cases that are shown of an unfit problem."""
+LONGEST_SHOWN = 200
+"""Characters of a call, or of an outcome, that are shown."""
 
 
 class UnfitError(CoralError):
@@ -64,6 +72,32 @@ def check(
         )
 
 
+def _failures(judge: "Judge", problem: Problem, reference: "Verdict", buggy: "Verdict") -> list[dict[str, Any]]:
+    """Why a problem is unfit: cases that its reference fails, or that its buggy version passes; `SHOWN` of them."""
+    wrong = [number for number, outcome in enumerate(reference.cases) if outcome != "pass"]
+    side = "reference" if wrong else "buggy"
+    verdict, text = (reference, problem.reference) if wrong else (buggy, problem.buggy)
+    result, records = judge.observe(problem, text)
+    rows = []
+    for number in (wrong or range(len(problem.cases)))[:SHOWN]:
+        case = problem.cases[number]
+        record = records[number] if number < len(records) else None
+        found = found_text(case, record, verdict.cases[number])
+        if record is None and (message := verdict.message or result.message):
+            found = f"{found} ({message})"
+        rows.append(
+            {
+                "side": side,
+                "case": number,
+                "call": shortened(f"{problem.entry_point}{call_text(case)}", LONGEST_SHOWN),
+                "expected": shortened(expected_text(case), LONGEST_SHOWN),
+                "found": shortened(found, LONGEST_SHOWN),
+                "outcome": verdict.cases[number],
+            }
+        )
+    return rows
+
+
 def _judged(settings: RunConfig) -> Iterator[dict[str, Any]]:
     """One row per problem, in the order of their names."""
     from coral_core.judge.judge import Judge
@@ -75,7 +109,7 @@ def _judged(settings: RunConfig) -> Iterator[dict[str, Any]]:
         for split, problem in _once(problems):
             started = time.perf_counter()
             reference, buggy = judge.judge_batch([(problem, problem.reference), (problem, problem.buggy)])
-            yield {
+            row = {
                 "problem": problem.problem_id,
                 "reference": {"bugfix": bugfix(reference), "cases": _tally(reference.cases)},
                 "buggy": None if problem.retention else {"bugfix": bugfix(buggy), "cases": _tally(buggy.cases)},
@@ -86,7 +120,9 @@ def _judged(settings: RunConfig) -> Iterator[dict[str, Any]]:
                 "cases": len(problem.cases),
                 "slow": sum(case.slow for case in problem.cases),
                 "excluded": list(problem.excluded),
+                "failures": [],
             }
+            yield row | ({"failures": _failures(judge, problem, reference, buggy)} if _refused(row) else {})
 
 
 def _once(problems: ProblemSet) -> list[tuple[str, Problem]]:
@@ -117,6 +153,14 @@ def _print(rows: list[dict[str, Any]], seconds: float) -> None:
         notes = [f"{row['slow']} slow, under limits of their own"] if row["slow"] else []
         if notes := [*notes, *(f"without {text}" for text in row["excluded"])]:
             echo(words(f"{row['problem'].partition('/')[2]}: {'; '.join(notes)}", "dim"))
+    for row in rows:
+        for each in row["failures"]:
+            side = "reference" if each["side"] == "reference" else "buggy version, which passes"
+            echo(
+                words(f"{row['problem'].partition('/')[2]}, case {each['case']} by its {side}: {each['call']}", "red"),
+                words(f"  expected  {each['expected']}"),
+                words(f"  came      {each['found']}"),
+            )
     bugs = [row for row in rows if row["buggy"] is not None]
     right = sum(row["reference"]["bugfix"] >= 1.0 for row in rows)
     below = sum(row["buggy"]["bugfix"] < 1.0 for row in bugs)
@@ -139,7 +183,15 @@ def _cells(row: dict[str, Any]) -> list[object]:
     ]
 
 
-def fetch(source: str, /, *, revision: str = PINNED, into: Path = CLONE, url: str = URL) -> None:
+def fetch(
+    source: str,
+    /,
+    *,
+    revision: str = PINNED,
+    into: Path = CLONE,
+    url: str = URL,
+    as_json: AsJson = False,
+) -> None:
     """Fetch a public benchmark; run it again to move to another revision.
 
     Args:
@@ -164,6 +216,9 @@ def fetch(source: str, /, *, revision: str = PINNED, into: Path = CLONE, url: st
     for complaint in missing(str(into)):
         raise ConfigError(complaint)
     commit = _git(into, "rev-parse", "HEAD")
+    if as_json:
+        print_json({"schema_version": 1, "source": source, "path": str(into), "commit": commit, "pinned": PINNED})
+        return
     print(f"QuixBugs {commit} in {into}. Next: coral problems check quixbugs --root {into}")
     if commit != PINNED:
         print(f"note: split, slow and excluded cases are those of {PINNED}; check before you measure")
@@ -205,7 +260,7 @@ def leak_check(config: Path, /, *, set_: Overrides = None, as_json: AsJson = Fal
     accepted = {settings.source, *filter(None, [problems.answers_of])} <= set(settings.accept_leaks)
     sizes = {"training": len(problems.pairs)} | {n: len(problems.split(n)) for n in ("fitness", "monitor", "held_out")}
     if as_json:
-        print_json({"leaks": found, "refused": len(refused), "accepted": accepted, "sizes": sizes})
+        print_json({"schema_version": 1, "leaks": found, "refused": len(refused), "accepted": accepted, "sizes": sizes})
     else:
         print(f"{settings.source}: {', '.join(f'{count} {name}' for name, count in sizes.items())}")
         for leak in found:
