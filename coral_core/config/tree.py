@@ -24,6 +24,7 @@ from coral_core.config.yaml_document import dotted, find_problem
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 Positive = Annotated[int, Field(ge=1, le=10_000)]
+NamePattern = Annotated[str, Field(min_length=1, max_length=200)]
 SourceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 LaneCount = Annotated[int, Field(ge=1, le=1024, description="Lanes at most.")]
 Minutes = Annotated[
@@ -304,6 +305,20 @@ class ProblemsConfig(ConfigSection):
     )
     history: HistoryConfig = Field(
         HistoryConfig(), description="Which commits become problems (source git, also as training source)."
+    )
+    include: tuple[NamePattern, ...] = Field(
+        (),
+        max_length=1000,
+        description="Problems to use, as globs on their names (of functions, or of ids between slashes); empty: all.",
+    )
+    exclude: tuple[NamePattern, ...] = Field(
+        (), max_length=1000, description="Problems not to use, as globs like those of include."
+    )
+    longest: int | None = Field(
+        None,
+        ge=20,
+        le=1_000_000,
+        description="Characters of a buggy function, or of its reference, at most; longer problems are left out. Null: no limit.",
     )
     accept_leaks: tuple[str, ...] = Field(
         (), description="Sources, by name, whose leaks (answers trained on, functions in two splits) are accepted."

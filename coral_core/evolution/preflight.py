@@ -29,6 +29,7 @@ from coral_core.lm.targets import check_targets
 from coral_core.lm.tokenizer_files import read_tokenizer
 from coral_core.problem_sources import plugin_sources, source_path_problems, source_problems
 from coral_core.problem_sources.leak_guard import guard, refuse_answers
+from coral_core.problem_sources.selection import select, short_enough, wanted
 from coral_core.scoring.plugins import objective_versions
 from coral_core.search.strategies import check_strategy, strategy_problems
 
@@ -166,7 +167,10 @@ def _bounded_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
     if config.source == "quixbugs":
         from coral_core.problem_sources.quixbugs import functions
 
-        return functions(config), "the test cases of QuixBugs: some are recorded by running its reference solutions"
+        found = [
+            (name, text) for name, text in functions(config) if wanted(config, name) and short_enough(config, text)
+        ]
+        return found, "the test cases of QuixBugs: some are recorded by running its reference solutions"
     if config.source == "jsonl":
         return _written_prompts(config)
     if config.source in ("package", "git"):
@@ -181,7 +185,8 @@ def _made_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
     if total > MOST_MADE or not set(config.bug_classes) >= set(BUG_CLASSES):  # rare bug classes take long to generate
         return [], f"the {total} built-in problems: they are made when the evolution starts"
     held_out, fitness, monitor, _ = builtin_splits(config.model_copy(update={"pairs": 8}))
-    return [(problem.problem_id, problem.buggy) for problem in (*fitness, *monitor, *held_out)], ""
+    shown = [(problem.problem_id, problem.buggy) for problem in (*fitness, *monitor, *held_out)]
+    return [(name, text) for name, text in shown if wanted(config, name) and short_enough(config, text)], ""
 
 
 def _written_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
@@ -190,7 +195,7 @@ def _written_prompts(config: ProblemsConfig) -> tuple[Prompts, str]:
     path = expanded(config.path or "")
     if (size := path.stat().st_size) > LARGEST_FILE:
         return [], f"the {size / 2**20:.0f} MiB of {config.path}: they are read when the evolution starts"
-    problems = load_jsonl(config)
+    problems = select(load_jsonl(config), config)
     guard(problems, config)
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]
     return [(problem.problem_id, problem.buggy) for problem in everything], ""

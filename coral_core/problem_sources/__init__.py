@@ -35,6 +35,9 @@ PATHS = ("quixbugs", "jsonl", "package", "git")
 READ_ONLY = frozenset({"auto", "builtin", "jsonl"})
 """Sources that run no code from their path outside the judge's sandbox."""
 
+EVERYTHING: dict[str, object] = {"include": (), "exclude": (), "longest": None}
+"""Values of the keys that select problems, for a source that is not selected from."""
+
 Source = Callable[[ProblemsConfig], ProblemSet]
 
 
@@ -93,7 +96,7 @@ def load_problems(config: ProblemsConfig) -> ProblemSet:
         ConfigError: there is no such source, or its path cannot be read.
         ProblemError: what is there cannot be used.
     """
-    problems = find_source(config.source)(config)
+    problems = find_problems(config)
     training = config.training
     if training.source == "auto" and problems.pairs:
         return problems
@@ -101,10 +104,23 @@ def load_problems(config: ProblemsConfig) -> ProblemSet:
         return problems.model_copy(update={"pairs": _mutants(config, problems)})
     path = training.path or (config.path if training.source == config.source else None)
     other = find_source(training.source)(
-        config.model_copy(update={"source": training.source, "path": path, "training": TrainingPairsConfig()})
+        config.model_copy(
+            update={"source": training.source, "path": path, "training": TrainingPairsConfig()} | EVERYTHING
+        )
     )
     answers = training.source if other.benchmark else ""
     return problems.model_copy(update={"pairs": other.pairs or _own_answers(other), "answers_of": answers})
+
+
+def find_problems(config: ProblemsConfig) -> ProblemSet:
+    """The problems of the source that `config` names, as far as ``include``, ``exclude`` and ``longest`` take them.
+
+    Raises:
+        ConfigError, ProblemError: as `load_problems`.
+    """
+    from coral_core.problem_sources.selection import select
+
+    return select(find_source(config.source)(config), config)
 
 
 def source_path_problems(config: ProblemsConfig) -> Iterator[tuple[tuple[str, ...], str]]:

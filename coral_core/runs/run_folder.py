@@ -94,6 +94,9 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     del data["problems"]["history"]["workers"]
     if config.problems.history == HistoryConfig(workers=config.problems.history.workers):
         del data["problems"]["history"]
+    for key in ("include", "exclude", "longest"):
+        if not data["problems"][key]:
+            del data["problems"][key]
     data["training"] = recipe_content(config.training)
     if config.genes.heavy.scaling == ("lora",):
         del data["genes"]["heavy"]["scaling"]

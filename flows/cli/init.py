@@ -15,26 +15,35 @@ def init(
     /,
     *,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    base_model: str | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Write a commented configuration to start from.
 
     With --from DIR the tests of DIR are run once, and the functions that they call become
-    problems. The configuration is fitted to them; functions that cannot be used are listed.
+    problems. With --from FILE the problems are those of a file of bugs (jsonl, see coral
+    problems import). Sizes and lengths are fitted to problems and base model; functions that
+    cannot be used, or are outliers by length, are listed.
 
     Args:
         file: Where to write it.
-        from_: A directory of functions and their tests to take bugs from.
+        from_: A directory of functions and their tests to take bugs from, or a file of bugs.
+        base_model: The base model, with --from: smollm2, a directory, or a Hugging Face name; coral-tiny by default.
         force: Overwrite the file if there is one.
     """
     if file.exists() and not force:
         raise ConfigError(f"{file}: the file exists", remedy="Choose another name, or overwrite it with --force.")
+    if from_ is None and base_model is not None:
+        raise ConfigError(
+            f"--base-model {base_model}: the lengths are fitted to problems, and none are given",
+            remedy="Add --from, or set base_model.name in the file.",
+        )
     if from_ is None:
         text = built_in("quickstart").read_text("utf-8")
     else:
         from flows.cli.own_bugs import configuration
 
-        text = configuration(from_, file)
+        text = configuration(from_, file, base_model or "coral-tiny")
     try:
         write_atomic(file, text.encode())
     except OSError as error:

@@ -1,5 +1,6 @@
-"""`coral init --from DIR`: finds functions of a directory that can become problems, and makes a configuration for them."""
+"""`coral init --from PATH`: finds functions of a directory that can become problems, or reads a file of bugs, and makes a configuration for them."""
 
+import json
 from pathlib import Path
 
 import yaml
@@ -8,57 +9,100 @@ from coral_core.config import RunConfig
 from coral_core.config.config_file import parse_config
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError
-from coral_core.evolution.preflight import token_counts
 from coral_core.jobs.job_content import problem_set
-from coral_core.lm.model_check import prompt_seen
+from coral_core.problem_sources import find_problems
 from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.package_problems import SMALLEST, refuse_shortage, supply
 from coral_core.problem_sources.package.splits import FunctionSplits, divide
+from coral_core.problem_sources.selection import function_name, select, select_functions
+from flows.cli.fit_lengths import TINY_WARNING, FunctionTexts, lengths, longest_usable
 from flows.cli.markup import echo, table, words
 
 HEADER = """\
-# CORAL-X on your own functions: their tests say what is right, bugs are made in them, adapters learn to repair those.
-#   coral problems check package --config {file}
+# CORAL-X on your own functions: adapters learn to repair their bugs, and tests say what is right.
+#   coral problems check {source} --config {file}
 #   coral evolve {file}
 #   coral config show {file}        every key with its default
 """
 
 
-def configuration(directory: Path, file: Path) -> str:
-    """Make a configuration for the functions of a directory, and print which of them can be used.
+def configuration(source: Path, file: Path, base_model: str = "coral-tiny") -> str:
+    """Make a configuration for the functions of a directory, or for a file of bugs, and print which of them can be used.
 
     Args:
-        directory: Contains the functions and their tests, which are run.
+        source: Contains the functions and their tests, which are run; or a file of the layout jsonl.
         file: Path that the caller will write; its stem becomes the name of the configuration.
+        base_model: ``base_model.name`` of the configuration, to which lengths are fitted.
 
     Returns:
         YAML text with comments.
 
     Raises:
-        ConfigError: There is no such directory, or it has too few usable functions.
+        ConfigError: There is no such directory, it has too few usable functions, or the base model has no room for them.
         ProblemError: Its tests cannot be run.
+        BaseModelError: The base model cannot be used.
     """
+    model = parse_config("", "coral init", [f"base_model.name={json.dumps(base_model)}"])
+    section, kind = (_file_section if source.is_file() else _directory_section)(source, model)
+    overrides = [f"base_model.name={json.dumps(base_model)}"]
+    overrides += [f"problems.{name}={json.dumps(value)}" for name, value in section.items()]
+    config = parse_config("", "coral init", overrides)
+    needed = lengths(config, problem_set(config.problems))
+    if needed is None:
+        echo(
+            words(
+                f"note: lengths are the defaults: the tokenizer of {base_model} is not on this machine (coral model fetch)"
+            )
+        )
+    plan = {"problems": section, **(needed or {})}
+    plain = (letter if letter.isascii() and letter.isalnum() else "-" for letter in file.stem.lower())
+    name = "".join(plain).strip("-")[:63] or "own-bugs"
+    body = {"name": name, "seed": 0, **plan, "base_model": {"name": base_model}, "infra": {"executor": "local"}}
+    if base_model == "coral-tiny":
+        echo(words(f"note: {TINY_WARNING}", "yellow"))
+    return HEADER.format(source=kind, file=file) + "\n" + yaml.safe_dump(body, sort_keys=False, width=110)
+
+
+def _directory_section(directory: Path, model: RunConfig) -> tuple[dict[str, object], str]:
+    """The section ``problems`` for a directory, and its source."""
     path = str(directory)
     recording = recording_of(path)
     _print(recording)
-    requested = ProblemsConfig(source="package", path=path)
-    divided = divide(recording.usable, requested)
+    bound, notes = longest_usable(
+        model,
+        [
+            FunctionTexts(function_name(each), each.definition.source, [bug.source for bug in each.bugs])
+            for each in recording.usable
+        ],
+    )
+    echo(*(words(f"note: {note}") for note in notes))
+    requested = ProblemsConfig(source="package", path=path, longest=bound)
+    usable, _ = select_functions(recording.usable, requested)
+    divided = divide(usable, requested)
     try:
         refuse_shortage(path, recording, divided, {**SMALLEST, "monitor": 1})
     except ConfigError:  # too few for a monitor set: try without one
         requested = requested.model_copy(update={"monitor": 0})
-        divided = divide(recording.usable, requested)
+        divided = divide(usable, requested)
         refuse_shortage(path, recording, divided, SMALLEST)
     sizes = _sizes(requested, divided)
-    overrides = ["problems.source=package", f"problems.path={path}"]
-    overrides += [f"problems.{name}={count}" for name, count in sizes.items()]
-    lengths = _lengths(parse_config("", "coral init", overrides))
-    plan = {"problems": {"source": "package", "path": path, **sizes}, **lengths}
     echo(", ".join(f"{name} {count}" for name, count in sizes.items()))
-    plain = (letter if letter.isascii() and letter.isalnum() else "-" for letter in file.stem.lower())
-    name = "".join(plain).strip("-")[:63] or "own-bugs"
-    body = {"name": name, "seed": 0, **plan, "base_model": {"name": "coral-tiny"}, "infra": {"executor": "local"}}
-    return HEADER.format(path=path, file=file) + "\n" + yaml.safe_dump(body, sort_keys=False, width=110)
+    return {"source": "package", "path": path, **sizes} | ({} if bound is None else {"longest": bound}), "package"
+
+
+def _file_section(file: Path, model: RunConfig) -> tuple[dict[str, object], str]:
+    """The section ``problems`` for a file of bugs, and its source. Its splits are its own."""
+    problems = find_problems(ProblemsConfig(source="jsonl", path=str(file)))
+    everything = [*problems.fitness, *problems.monitor, *problems.held_out]
+    texts = [FunctionTexts(problem.problem_id, problem.reference, [problem.buggy]) for problem in everything]
+    bound, notes = longest_usable(model, texts)
+    section: dict[str, object] = {"source": "jsonl", "path": str(file)} | ({} if bound is None else {"longest": bound})
+    chosen = select(problems, ProblemsConfig.model_validate(section))
+    if not chosen.monitor:
+        section["monitor"] = 0
+    echo(*(words(f"note: {note}") for note in notes))
+    echo(f"fitness {len(chosen.fitness)}, monitor {len(chosen.monitor)}, held_out {len(chosen.held_out)}, pairs {len(chosen.pairs) or 'mutants of built-in functions'}")  # fmt: skip
+    return section, "jsonl"
 
 
 def _sizes(requested: ProblemsConfig, divided: FunctionSplits) -> dict[str, int]:
@@ -66,26 +110,6 @@ def _sizes(requested: ProblemsConfig, divided: FunctionSplits) -> dict[str, int]
     most = supply(divided)
     sizes = {name: min(getattr(requested, name), count) for name, count in most.items()}
     return {name: max(count, SMALLEST.get(name, 0)) for name, count in sizes.items()}
-
-
-def _lengths(config: RunConfig) -> dict[str, dict[str, object]]:
-    """Length settings, in tokens, of which the functions need more than the default."""
-    problems = problem_set(config.problems)
-    template = prompt_seen(config)
-    assert template is not None, "the built-in model is on every machine"
-    everything = [*problems.fitness, *problems.monitor, *problems.held_out]
-    prompts = token_counts(config, [template.prompt(problem.buggy) for problem in everything])
-    answers = token_counts(config, [template.answer(problem.reference) for problem in everything])
-    pairs = token_counts(config, [template.prompt(p.buggy) + template.answer(p.fixed) for p in problems.pairs])
-    needed: dict[str, dict[str, object]] = {}
-    if max(prompts, default=0) > config.generation.prompt_length:
-        needed["generation"] = {"prompt_length": max(prompts)}
-    if max(pairs, default=0) > config.training.sequence_length:
-        needed["training"] = {"sequence_length": max(pairs)}
-    limit = config.genes.light.token_limit
-    if max(answers, default=0) > limit.high:
-        needed["genes"] = {"light": {"token_limit": {"low": limit.low, "high": max(answers)}}}
-    return needed
 
 
 def _print(recording: Recording) -> None:

@@ -52,18 +52,22 @@ def check(
         root: File or folder that the source reads (problems.path).
         config: A configuration for the other keys and the limits.
     """
+    from coral_core.problem_sources import find_problems
+
     overrides = [*(set_ or []), f"problems.source={source}"]
     if root is not None:
         overrides.append(f"problems.path={json.dumps(str(root))}")
     settings = configured(config, overrides)
     started = time.perf_counter()
-    rows = list(_judged(settings))
+    problems = find_problems(settings.problems)
+    rows = list(_judged(settings, problems))
     seconds = time.perf_counter() - started
     unfit = [row for row in rows if _refused(row)]
     if as_json:
         print_json(rows)
     else:
         _print(rows, seconds)
+        echo(*(words(f"note: {note}", "dim") for note in problems.notes))
     if unfit:
         names = ", ".join(row["problem"] for row in unfit[:8]) + (" …" if len(unfit) > 8 else "")
         raise UnfitError(
@@ -98,13 +102,11 @@ def _failures(judge: "Judge", problem: Problem, reference: "Verdict", buggy: "Ve
     return rows
 
 
-def _judged(settings: RunConfig) -> Iterator[dict[str, Any]]:
+def _judged(settings: RunConfig, problems: ProblemSet) -> Iterator[dict[str, Any]]:
     """One row per problem, in the order of their names."""
     from coral_core.judge.judge import Judge
-    from coral_core.problem_sources import find_source
     from coral_core.scoring.objectives import bugfix
 
-    problems = find_source(settings.problems.source)(settings.problems)
     with Judge.configured(settings.scoring.judge) as judge:
         for split, problem in _once(problems):
             started = time.perf_counter()

@@ -11,6 +11,7 @@ from coral_core.problem_sources.package.bugs import in_turn
 from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.cases import Bug, UsableFunction
 from coral_core.problem_sources.package.splits import FunctionSplits, divide
+from coral_core.problem_sources.selection import select_functions
 from coral_core.problems.problem import Problem, ProblemSet, RepairPair, Split, difficulty_of
 
 SMALLEST = {"fitness": 4, "held_out": 4, "pairs": 8}
@@ -26,7 +27,8 @@ def load_package(config: ProblemsConfig) -> ProblemSet:
         JudgeError: the sandbox failed.
     """
     recording = recording_of(config.path, config.python)
-    divided = divide(recording.usable, config)
+    usable, notes = select_functions(recording.usable, config)
+    divided = divide(usable, config)
     refuse_shortage(config.path, recording, divided, {name: getattr(config, name) for name in (*SMALLEST, "monitor")})
     held_out = _rights(config.held_out, len(divided.functions["held_out"]))
     return ProblemSet(
@@ -35,6 +37,7 @@ def load_package(config: ProblemsConfig) -> ProblemSet:
         fitness=_problems(config, "fitness", divided, config.fitness, config.retention),
         monitor=_problems(config, "monitor", divided, config.monitor, 0),
         held_out=_problems(config, "held_out", divided, config.held_out - held_out, held_out),
+        notes=notes,
     )
 
 

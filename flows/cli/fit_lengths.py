@@ -1,0 +1,124 @@
+"""Fits a configuration's lengths to its problems and base model, for `coral init --from`.
+
+Functions that are outliers by length are left out (`problems.longest`), and so are those that the base model has no room for. Then prompt
+length, sequence length and token limit are raised to what the remaining problems need.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coral_core.config import RunConfig
+from coral_core.evolution.preflight import token_counts
+from coral_core.lm.architecture import positions
+from coral_core.lm.base_model import is_rehearsal
+from coral_core.lm.model_check import PAD_MULTIPLE, model_folder, prompt_seen
+from coral_core.lm.model_files import read_folder
+from coral_core.problem_sources.selection import longest_ordinary
+from coral_core.problems.problem import ProblemSet
+
+TINY_WARNING = (
+    "coral-tiny knows short functions of its own families only: with it a run shows that everything works, and repairs few bugs of other code. "
+    "For results name a code model: --base-model smollm2 (after coral model fetch smollm2)"
+)
+
+
+@dataclass(frozen=True)
+class FunctionTexts:
+    """A function by name, with the text that an answer repeats and those that prompts show."""
+
+    name: str
+    right: str
+    shown: Sequence[str]
+
+    @property
+    def characters(self) -> int:
+        """Length of its longest text."""
+        return max(map(len, (self.right, *self.shown)))
+
+
+def longest_usable(config: RunConfig, functions: Sequence[FunctionTexts]) -> tuple[int | None, list[str]]:
+    """The bound on the length of functions, for ``problems.longest``.
+
+    Args:
+        config: Names the base model.
+        functions: All functions.
+
+    Returns:
+        The bound, in characters (None: all functions can be used), and a sentence on each reason, with the functions that it leaves out.
+    """
+    notes: list[str] = []
+    bound = longest_ordinary([function.characters for function in functions])
+    if bound is not None:
+        out = sorted((each for each in functions if each.characters > bound), key=lambda each: -each.characters)
+        notes.append(f"{len(out)} left out, outliers by length (over {bound} characters): {_names(out)}")
+    room = _positions(config)
+    template = None if room is None else prompt_seen(config)
+    if template is None or room is None:
+        return bound, notes
+    left = sorted(
+        (each for each in functions if bound is None or each.characters <= bound), key=lambda each: each.characters
+    )
+    prompts = [
+        max(token_counts(config, [template.prompt(text) for text in each.shown], template.add_bos), default=0)
+        for each in left
+    ]
+    answers = token_counts(config, [template.answer(each.right) for each in left])
+    kept = len(left)
+    room -= room % PAD_MULTIPLE
+    limit = config.genes.light.token_limit.high
+    while kept and max(prompts[:kept]) + max(limit, *answers[:kept]) > room:
+        kept -= 1
+    if kept < len(left) and answers:
+        out = left[kept:]
+        bound = out[0].characters - 1
+        notes.append(
+            f"{len(out)} left out, too long for the {room} positions of {config.base_model.name} (over {bound} characters): {_names(out[::-1])}"
+        )
+    return bound, notes
+
+
+def _names(functions: Sequence[FunctionTexts]) -> str:
+    more = f" and {len(functions) - 8} more" if len(functions) > 8 else ""
+    return ", ".join(f"{each.name} ({each.characters})" for each in functions[:8]) + more
+
+
+def _positions(config: RunConfig) -> int | None:
+    """Positions of the base model, where its files on this machine say."""
+    folder = None if is_rehearsal(config.base_model) else model_folder(config)
+    if folder is None:
+        return None
+    described = read_folder(folder).config
+    nested = described.get("text_config")
+    return positions(described) or (positions(nested) if isinstance(nested, dict) else None)
+
+
+def lengths(config: RunConfig, problems: ProblemSet) -> dict[str, dict[str, object]] | None:
+    """Length settings, in tokens, of which the problems need more than the default.
+
+    Args:
+        config: Names the base model.
+        problems: The problems and training pairs.
+
+    Returns:
+        Section -> key -> value; None where the tokenizer of the base model is not on this machine.
+    """
+    template = prompt_seen(config)
+    if template is None or (not is_rehearsal(config.base_model) and not token_counts(config, ["def f(): pass"])):
+        return None
+    everything = [*problems.fitness, *problems.monitor, *problems.held_out]
+    prompts = token_counts(config, [template.prompt(problem.buggy) for problem in everything], template.add_bos)
+    answers = token_counts(config, [template.answer(problem.reference) for problem in everything])
+    pairs = token_counts(
+        config, [template.prompt(p.buggy) + template.answer(p.fixed) for p in problems.pairs], template.add_bos
+    )
+    needed: dict[str, dict[str, object]] = {}
+    if max(prompts, default=0) > config.generation.prompt_length:
+        needed["generation"] = {"prompt_length": max(prompts)}
+    room = _positions(config)
+    sequence = max(pairs, default=0) if room is None else min(max(pairs, default=0), room - room % PAD_MULTIPLE)
+    if sequence > config.training.sequence_length:
+        needed["training"] = {"sequence_length": sequence}
+    limit = config.genes.light.token_limit
+    if max(answers, default=0) > limit.high:
+        needed["genes"] = {"light": {"token_limit": {"low": limit.low, "high": max(answers)}}}
+    return needed

@@ -1,0 +1,73 @@
+"""`coral init --from` fits a configuration to problems and base model: outliers left out, lengths as needed, a warning for coral-tiny."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coral_core.config import load_config
+from coral_core.errors import ConfigError
+from coral_core.evolution.preflight import check
+from flows.cli.init import init
+
+pytest.importorskip("tokenizers")
+
+
+def bugs(folder: Path, *lines: int) -> Path:
+    """A file of bugs, each in a function of so many lines, in splits in turn."""
+    file = folder / "bugs.jsonl"
+    rows = []
+    for number, count in enumerate(lines):
+        body = "".join(f"    a = a + {number + step}\n" for step in range(count))
+        text = f"def f(a):\n{body}    return a\n"
+        splits = ("fitness", "held_out")
+        rows.append(
+            {
+                "type": "problem", "id": f"f{number}", "split": splits[number % 2], "entry_point": "f",
+                "buggy": text.replace("return a", "return -a"), "reference": text, "cases": [{"arguments": [1], "value": 1}],
+            }
+        )  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def made(folder: Path, source: Path, capsys: pytest.CaptureFixture[str], model: str | None = None) -> tuple[Path, str]:
+    file = folder / "own.yaml"
+    init(file, from_=source, force=True, base_model=model)
+    return file, capsys.readouterr().out
+
+
+def test_outliers_are_left_out_and_lengths_fit_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = made(tmp_path, bugs(tmp_path, 1, 2, 14, 14, 14, 14, 15, 60), capsys)
+    assert "1 left out, outliers by length (over" in out and "jsonl/f7 (" in out
+    assert "coral-tiny knows short functions" in out
+    config = load_config(file, [])
+    assert config.problems.longest is not None and config.problems.monitor == 0
+    assert config.generation.prompt_length < 250 and config.genes.light.token_limit.high > 96
+    assert check(config) is not None  # every prompt that is left fits
+    with pytest.raises(ConfigError, match="prompts are longer"):
+        check(load_config(file, ["problems.longest=null"]))
+
+
+def test_functions_without_room_in_the_base_model_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = made(tmp_path, bugs(tmp_path, 5, 6, 20, 30, 40, 50), capsys)
+    assert "left out, too long for the 512 positions of coral-tiny" in out
+    config = load_config(file, [])
+    assert config.generation.prompt_length + config.genes.light.token_limit.high <= 512
+    check(config)
+
+
+def test_lengths_of_ordinary_problems_are_the_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = made(tmp_path, bugs(tmp_path, 2, 2, 3, 3), capsys, "coral-tiny")
+    assert "left out" not in out
+    assert not {"generation:", "training:", "genes:", "longest"} & set(file.read_text().split())
+
+
+def test_a_base_model_elsewhere_and_one_without_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = made(tmp_path, bugs(tmp_path, 2, 2, 3, 60), capsys, "nobody/no-such-model")
+    assert "the tokenizer of nobody/no-such-model is not on this machine" in out and "coral-tiny" not in out
+    assert load_config(file, []).base_model.name == "nobody/no-such-model"
+    with pytest.raises(ConfigError, match="--base-model smollm2: the lengths are fitted to problems"):
+        init(tmp_path / "new.yaml", base_model="smollm2")
