@@ -32,8 +32,9 @@ CUDA_CONTEXT = 800_000_000
 """Device memory of a CUDA context, cuBLAS workspaces and unused blocks of torch's allocator. Stated, not measured here."""
 MOST_ROWS = 4096
 """Largest ``generation.batch_size`` of a configuration."""
-HEAP = 1.5
-"""Memory of activations and logits on the CPU over their bytes: glibc's heap keeps holes where temporary tensors were. Measured."""
+HOLES = 1.1
+"""Holes that glibc's heap keeps where temporary tensors of the forward pass were, on the CPU: their bytes over those of the outputs of
+the base's linear layers. Measured: they do not grow with what an adapter keeps besides."""
 STREAMED = 3
 """Largest tensors that are in host memory at a time while a model is loaded straight to its device."""
 SHORTEST = 64
@@ -261,16 +262,18 @@ def _training(
     if eager:
         per_layer += size.heads * length * (4 + 2 * item)
     saved = size.layers * per_layer * tokens
+    outputs = sum(each.outputs * each.copies * each.used for each in size.linears.values())  # of all layers
     if recipe.checkpointing:
         saved = size.layers * size.hidden * item * tokens + per_layer * tokens
+        outputs /= size.layers  # the next layer fills the holes of the one before
     widest = max((each.outputs for each in size.linears.values()), default=size.hidden)
     passing = 6 * widest * 4 * tokens  # gradients on their way through one layer
     answers = rows * lengths.answer
-    heap = HEAP if config.base_model.device == "cpu" else 1.0
+    holes = HOLES * outputs * item * tokens if config.base_model.device == "cpu" else 0.0
     return {
         "adapter, gradients, Adam": _adapter(size, modules, rank, adapter) * 4 * 4,
-        "activations": int((saved + passing) * heap),
-        "logits": int(answers * size.vocabulary * (16 if item == 4 else 18) * heap),
+        "activations": int(saved + passing + holes),
+        "logits": int(answers * size.vocabulary * (16 if item == 4 else 18)),
     }
 
 
