@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve compare smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny gene-table search-tables secrets constraints clean
+.PHONY: help env evolve compare smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs lint types check docs tiny gene-table search-tables own-packages secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -97,6 +97,9 @@ $(SECOND_BASE): # twenty minutes on one free core; committed once made, since an
 
 gene-table: env $(if $(filter second,$(TABLE)),$(SECOND_BASE)) ## rows of a gene table that are missing, for half an hour on 2 cores (TABLE=quickstart or second, MINUTES=30)
 	$(BIN)/python -m benchmarks.gene_table $(or $(TABLE),quickstart) --minutes $(or $(MINUTES),30)
+
+own-packages: env ## fetch twenty public packages into data/own_packages (never committed), for python -m benchmarks.own_packages
+	$(BIN)/python -m benchmarks.own_packages --fetch
 
 secrets: ## passwords for deployments/compose.yaml, into deployments/.env (mode 600); what is there stays
 	@bash deployments/make_secrets.sh

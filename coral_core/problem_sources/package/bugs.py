@@ -11,6 +11,7 @@ from itertools import islice, zip_longest
 from typing import TypeVar
 
 from coral_core.digest import seed_from
+from coral_core.errors import JudgeError, ProblemError
 from coral_core.judge.judge import Judge, PatchLimits, Verdict
 from coral_core.judge.sandbox.zygote_pool import BASE_LAYERS
 from coral_core.problem_sources.package.cases import Bug, UsableFunction
@@ -42,7 +43,7 @@ def find_bugs(functions: Sequence[UsableFunction]) -> list[UsableFunction | Sour
     problems = [_problem(item) for item in functions]
     # a missing layer is acceptable: this is the user's own code, and it has already run under an audit hook
     with Judge(LIMITS, workers=min(4, os.cpu_count() or 1), allow_missing_layers=BASE_LAYERS) as judge:
-        references = judge.judge_batch([(problem, problem.reference) for problem in problems])
+        references = _verdicts(judge, problems)
         candidates = [
             _candidates(item.definition, verdict) for item, verdict in zip(functions, references, strict=True)
         ]
@@ -72,6 +73,22 @@ def find_bugs(functions: Sequence[UsableFunction]) -> list[UsableFunction | Sour
     return results
 
 
+def _verdicts(judge: Judge, problems: Sequence[Problem]) -> list[Verdict | str]:
+    """The verdict on each reference; the reason where the judge cannot give one. Raises `JudgeError` where it gives none at all."""
+    try:
+        return list(judge.judge_batch([(problem, problem.reference) for problem in problems]))
+    except (JudgeError, ProblemError):  # of one of them: the others are judged without it
+        found: list[Verdict | str] = []
+        for problem in problems:
+            try:
+                found.append(judge.judge(problem, problem.reference))
+            except (JudgeError, ProblemError) as error:
+                found.append(str(error).splitlines()[0])
+        if not any(isinstance(item, Verdict) for item in found):
+            raise
+        return found
+
+
 def in_turn(rows: Iterable[Sequence[Item]]) -> list[Item]:
     """The first item of each row, then the second of each, and so on.
 
@@ -92,8 +109,10 @@ def _problem(item: UsableFunction) -> Problem:
     )
 
 
-def _candidates(function: SourceFunction, reference: Verdict) -> list[Mutation] | SourceFunction:
+def _candidates(function: SourceFunction, reference: Verdict | str) -> list[Mutation] | SourceFunction:
     """At most `TRIED` distinct mutations of the function per class, drawn by its own seed; or the function, refused."""
+    if isinstance(reference, str):
+        return function.refused(f"the judge cannot run it: {reference}")
     if not reference.passed:
         wrong = next(number for number, case in enumerate(reference.cases) if case != "pass")
         detail = f"case {wrong}: {reference.cases[wrong]}" + (f", {reference.message}" if reference.message else "")

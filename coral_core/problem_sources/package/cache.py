@@ -41,6 +41,13 @@ class Recording(Frozen):
     passed: int = Field(ge=0, description="Tests and examples that passed.")
     failed: tuple[str, ...] = Field(description="Those that did not; their calls do not count.")
     notes: tuple[str, ...]
+    calls: dict[str, int] = Field(
+        default_factory=dict, description="By function (file:name): how many of its calls were recorded."
+    )
+    unrecorded: dict[str, dict[str, int]] = Field(
+        default_factory=dict, description="By function: why calls could not be recorded, how many."
+    )
+    tests: dict[str, str] = Field(default_factory=dict, description="Outcome of each test.")
     usable: tuple[UsableFunction, ...]
     refused: tuple[SourceFunction, ...]
 
@@ -138,7 +145,7 @@ def _record_directory(
     project = project_of(root)
     functions = discover(root, project)
     calls = Calls(calls={}, refused={}, passed=0, failed=())
-    if not all(item.reason for item in functions):
+    if any(item.first for item in functions):
         calls = record(root, functions, python=python, progress=progress)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
         outcomes = list(threads.map(lambda item: _with_cases(project, item, calls), functions))
@@ -150,6 +157,9 @@ def _record_directory(
         passed=calls.passed,
         failed=calls.failed,
         notes=tuple(lines(calls)),
+        calls={key: len(found) for key, found in calls.calls.items()},
+        unrecorded=calls.refused,
+        tests=calls.tests,
         usable=tuple(item for item in final if isinstance(item, UsableFunction)),
         refused=tuple(item for item in final if isinstance(item, SourceFunction)),
     )

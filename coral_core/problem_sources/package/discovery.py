@@ -12,7 +12,6 @@ from coral_core.frozen import Frozen
 from coral_core.problem_sources.package.modules import FUNCTIONS, Function, Module, Project, definitions, first_line
 from coral_core.problem_sources.package.rewriting import Refused as Refused
 from coral_core.problem_sources.package.standalone import standalone
-from coral_core.syntax import UNPARSABLE
 
 SKIPPED = {"build", "dist", "env", "node_modules", "site-packages", "venv", "__pycache__"}
 TEST_FOLDERS = {"test", "tests"}
@@ -26,7 +25,9 @@ class SourceFunction(Frozen):
     file: str
     name: str
     line: int
-    first: int = Field(0, description="First line of its code: that of its first decorator where it has one.")
+    first: int = Field(
+        0, description="First line of its code: that of its first decorator where it has one; 0: not observed."
+    )
     method: str = Field("", description="instance, class or static for a method; empty for a function of a module.")
     again: int = Field(0, description="Its line where an earlier definition of the file has its name; else 0.")
     entry_point: str = Field("", description="Its name in the standalone module.")
@@ -53,7 +54,15 @@ class SourceFunction(Frozen):
         """The function with a reason in place of its text. A reason may contain the user's names; it is made one printable line."""
         text = reason.encode("utf-8", "backslashreplace").decode()
         text = "".join(letter if letter.isprintable() else " " for letter in text)[:1000]
-        return SourceFunction(file=self.file, name=self.name, line=self.line, again=self.again, reason=text)
+        return SourceFunction(
+            file=self.file,
+            name=self.name,
+            line=self.line,
+            first=self.first,
+            method=self.method,
+            again=self.again,
+            reason=text,
+        )
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -147,8 +156,9 @@ def _functions(project: Project, module: Module) -> Iterator[SourceFunction]:
         again = node.lineno if name in seen else 0
         seen.add(name)
         method = "" if owner is None else _kind_of(node)
+        first = first_line(node) if isinstance(node, ast.FunctionDef) else 0
         function = SourceFunction(
-            file=module.file, name=name, line=node.lineno, first=first_line(node), method=method, again=again
+            file=module.file, name=name, line=node.lineno, first=first, method=method, again=again
         )
         return _standing_alone(project, module, node, owner, function, {})
 
@@ -200,7 +210,7 @@ def _standing_alone(
         made = standalone(project, module, node, owner, function.method, classes)
     except Refused as refused:
         return function.refused(str(refused))
-    except (*UNPARSABLE, AssertionError) as error:
+    except Exception as error:  # a definition that nobody foresaw, or one too large to parse: others are not affected
         return function.refused(f"its text cannot be taken apart ({type(error).__name__}: {error})")
     return function.model_copy(
         update={"entry_point": made.entry_point, "before": made.before, "text": made.text, "needs": made.needs}

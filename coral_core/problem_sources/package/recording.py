@@ -151,7 +151,7 @@ def record(
 
     Args:
         root: The project's directory, where ``python -m pytest`` would be started.
-        functions: Its functions; those with a reason are not recorded.
+        functions: Its functions, also those that cannot be used, so that it is known what tests call.
         seconds: Wall-clock limit for all tests together; those that it cuts off are left out.
         python: The project's interpreter; None: this one.
         test_seconds: Wall-clock limit for one test and for the import of one file.
@@ -434,7 +434,7 @@ def _request(copy: Path, functions: Sequence[SourceFunction], observe: bool) -> 
     targets = [
         (item.key, str(real / item.file), item.first, item.name.rpartition(".")[2], item.method)
         for item in functions
-        if not item.reason
+        if item.first
     ]
     files = sorted({item.file for item in functions})
     doctests = []
