@@ -16,6 +16,8 @@ def init(
     *,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     base_model: str | None = None,
+    python: Path | None = None,
+    why: str | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Write a commented configuration to start from.
@@ -29,8 +31,19 @@ def init(
         file: Where to write it.
         from_: A directory of functions and their tests to take bugs from, or a file of bugs.
         base_model: The base model, with --from: smollm2, a directory, or a Hugging Face name; coral-tiny by default.
+        python: With --from DIR: the interpreter that runs its tests, such as .venv/bin/python; this one by default.
+        why: With --from DIR: say all that is known of the function of this name (or file:name, or a pattern with *), and write nothing.
         force: Overwrite the file if there is one.
     """
+    if from_ is None and (python or why):
+        raise ConfigError(
+            "--python and --why are about the tests of a directory, and none is given", remedy="Add --from."
+        )
+    if from_ is not None and why is not None:
+        from flows.cli.why import explain
+
+        explain(from_, None if python is None else str(python), why)
+        return
     if file.exists() and not force:
         raise ConfigError(f"{file}: the file exists", remedy="Choose another name, or overwrite it with --force.")
     if from_ is None and base_model is not None:
@@ -43,7 +56,7 @@ def init(
     else:
         from flows.cli.own_bugs import configuration
 
-        text = configuration(from_, file, base_model or "coral-tiny")
+        text = configuration(from_, file, base_model or "coral-tiny", None if python is None else str(python))
     try:
         write_atomic(file, text.encode())
     except OSError as error:

@@ -11,12 +11,13 @@ from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError
 from coral_core.jobs.job_content import problem_set
 from coral_core.problem_sources import find_problems
-from coral_core.problem_sources.package.cache import Recording, recording_of
+from coral_core.problem_sources.package.cache import UNCALLED, Recording, recording_of
 from coral_core.problem_sources.package.package_problems import SMALLEST, refuse_shortage, supply
 from coral_core.problem_sources.package.splits import FunctionSplits, divide
 from coral_core.problem_sources.selection import function_name, select, select_functions
 from flows.cli.fit_lengths import TINY_WARNING, FunctionTexts, lengths, longest_usable
 from flows.cli.markup import echo, table, words
+from flows.cli.recording_progress import RecordingProgress
 
 HEADER = """\
 # CORAL-X on your own functions: adapters learn to repair their bugs, and tests say what is right.
@@ -26,13 +27,14 @@ HEADER = """\
 """
 
 
-def configuration(source: Path, file: Path, base_model: str = "coral-tiny") -> str:
+def configuration(source: Path, file: Path, base_model: str = "coral-tiny", python: str | None = None) -> str:
     """Make a configuration for the functions of a directory, or for a file of bugs, and print which of them can be used.
 
     Args:
         source: Contains the functions and their tests, which are run; or a file of the layout jsonl.
         file: Path that the caller will write; its stem becomes the name of the configuration.
         base_model: ``base_model.name`` of the configuration, to which lengths are fitted.
+        python: Interpreter that runs the tests of a directory; None: this one.
 
     Returns:
         YAML text with comments.
@@ -43,7 +45,7 @@ def configuration(source: Path, file: Path, base_model: str = "coral-tiny") -> s
         BaseModelError: The base model cannot be used.
     """
     model = parse_config("", "coral init", [f"base_model.name={json.dumps(base_model)}"])
-    section, kind = (_file_section if source.is_file() else _directory_section)(source, model)
+    section, kind = _file_section(source, model) if source.is_file() else _directory_section(source, model, python)
     overrides = [f"base_model.name={json.dumps(base_model)}"]
     overrides += [f"problems.{name}={json.dumps(value)}" for name, value in section.items()]
     config = parse_config("", "coral init", overrides)
@@ -63,10 +65,11 @@ def configuration(source: Path, file: Path, base_model: str = "coral-tiny") -> s
     return HEADER.format(source=kind, file=file) + "\n" + yaml.safe_dump(body, sort_keys=False, width=110)
 
 
-def _directory_section(directory: Path, model: RunConfig) -> tuple[dict[str, object], str]:
+def _directory_section(directory: Path, model: RunConfig, python: str | None) -> tuple[dict[str, object], str]:
     """The section ``problems`` for a directory, and its source."""
     path = str(directory)
-    recording = recording_of(path)
+    with RecordingProgress() as progress:
+        recording = recording_of(path, python, progress)
     _print(recording)
     bound, notes = longest_usable(
         model,
@@ -76,7 +79,7 @@ def _directory_section(directory: Path, model: RunConfig) -> tuple[dict[str, obj
         ],
     )
     echo(*(words(f"note: {note}") for note in notes))
-    requested = ProblemsConfig(source="package", path=path, longest=bound)
+    requested = ProblemsConfig(source="package", path=path, python=python, longest=bound)
     usable, _ = select_functions(recording.usable, requested)
     divided = divide(usable, requested)
     try:
@@ -87,7 +90,10 @@ def _directory_section(directory: Path, model: RunConfig) -> tuple[dict[str, obj
         refuse_shortage(path, recording, divided, SMALLEST)
     sizes = _sizes(requested, divided)
     echo(", ".join(f"{name} {count}" for name, count in sizes.items()))
-    return {"source": "package", "path": path, **sizes} | ({} if bound is None else {"longest": bound}), "package"
+    named = {} if python is None else {"python": python}
+    return {"source": "package", "path": path, **named, **sizes} | (
+        {} if bound is None else {"longest": bound}
+    ), "package"
 
 
 def _file_section(file: Path, model: RunConfig) -> tuple[dict[str, object], str]:
@@ -120,7 +126,11 @@ def _print(recording: Recording) -> None:
             (usable.definition.key, len(usable.cases), usable.recorded, len(usable.bugs)) for usable in recording.usable
         ]
         echo(table(("<function", "cases", "recorded", "bugs"), rows))
-    if recording.refused:
-        echo(f"{len(recording.refused)} functions cannot be used:")
-    echo(*(words(f"  {each.file}:{each.line} {each.name}: {each.reason}") for each in recording.refused))
+    called = [each for each in recording.refused if each.reason != UNCALLED]
+    uncalled = [f"{each.file}:{each.name}" for each in recording.refused if each.reason == UNCALLED]
+    if called:
+        echo(f"{len(called)} functions cannot be used (coral init --from DIR --why NAME says more of one):")
+    echo(*(words(f"  {each.file}:{each.line} {each.name}: {each.reason[:200]}") for each in called))
+    if uncalled:
+        echo(words(f"{len(uncalled)} functions are called by no passing test: {', '.join(uncalled)}"))
     echo(*(words(f"note: {note}") for note in recording.notes))

@@ -32,6 +32,7 @@ VERSION = 4
 CONTENT = (".py", ".toml", ".cfg", ".ini", ".json", ".csv", ".txt", ".yaml", ".yml")
 """Files whose content identifies the directory."""
 LARGEST = 256 * 1024 * 1024
+UNCALLED = "no passing test calls it"
 
 
 class Recording(Frozen):
@@ -173,7 +174,7 @@ def _with_cases(project: Project, function: SourceFunction, calls: Calls) -> Usa
     if not recorded:
         reasons = calls.refused.get(function.key, {})
         reason = max(sorted(reasons), key=lambda name: reasons[name], default="")
-        return function.refused(f"{reason} ({sum(reasons.values())} calls)" if reason else "no passing test calls it")
+        return function.refused(f"{reason} ({sum(reasons.values())} calls)" if reason else UNCALLED)
     try:
         classes = dict(pair for call in recorded for pair in call.classes.items())
         if any(classes[name] != file for call in recorded for name, file in call.classes.items()):

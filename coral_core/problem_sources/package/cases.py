@@ -207,6 +207,17 @@ def _shown(given: Given, case: Case, other: Record) -> str:
     return f"({', '.join(arguments)}) {mine}; before or elsewhere it {theirs}"
 
 
+def shown_case(case: Case) -> str:
+    """A case for a person to read: arguments, outcome, and arguments after the call where they are compared."""
+    arguments = [
+        *map(_plain_text, case.arguments),
+        *(f"{name}={_plain_text(case.keywords[name])}" for name in sorted(case.keywords)),
+    ]
+    outcome = f"raises {case.exception}" if case.exception is not None else f"gives {_plain_text(case.value)}"
+    after = f", leaves {', '.join(map(_plain_text, case.mutated))}" if case.mutated is not None else ""
+    return f"({', '.join(arguments)}) {outcome}{after}"
+
+
 def _plain_text(encoded: Any) -> str:
     try:
         return reprlib.repr(values.decode(encoded))
