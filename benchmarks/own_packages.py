@@ -47,19 +47,19 @@ def fetch(names: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if not PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", FOLDER / "environment"], check=True)
-        subprocess.run([PYTHON, "-m", "pip", "install", "-q", *TEST_REQUIREMENTS], check=True)
+        subprocess.run([str(PYTHON), "-m", "pip", "install", "-q", *TEST_REQUIREMENTS], check=True)
     for name in names:
         if source_of(name) is not None:
             continue
-        pip = [PYTHON, "-m", "pip"]
-        command = [*pip, "download", "-q", "--no-deps", "--no-binary", name, "-d", archives, name]
+        pip = [str(PYTHON), "-m", "pip"]
+        command = [*pip, "download", "-q", "--no-deps", "--no-binary", name, "-d", str(archives), name]
         if subprocess.run(command, check=False).returncode:
             print(f"{name}: cannot be fetched", flush=True)
             continue
         archive = max(archives.glob(f"{re.sub('[-_.]', '?', name)}-*.tar.gz"), key=lambda path: path.stat().st_mtime)
         with tarfile.open(archive) as packed:
             packed.extractall(sources, filter="data")
-        subprocess.run([*pip, "install", "-q", archive], check=False)
+        subprocess.run([*pip, "install", "-q", str(archive)], check=False)
         print(f"{name}: {archive.name}", flush=True)
 
 
@@ -79,8 +79,8 @@ def plain(source: Path, scratch: Path) -> dict[str, Any]:
         "PYTHONPATH": os.pathsep.join(str(path) for path in (copy, copy / "src") if path.is_dir()),
         "PYTHONHASHSEED": "0",
     }
-    command = [PYTHON, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "junit_family=xunit1", "--maxfail=0"]
-    times = _timed([*map(str, command)], copy, environment, scratch / "plain.txt")
+    command = [str(PYTHON), "-m", "pytest", "-q", f"--junitxml={report}", "-o", "junit_family=xunit1", "--maxfail=0"]
+    times = _timed(command, copy, environment, scratch / "plain.txt")
     passed = []
     if report.exists():
         for case in ElementTree.parse(report).iter("testcase"):
