@@ -6,6 +6,7 @@ Calls that do so are kept first; where the tests make too few, `cases_of` adds c
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -14,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import Field
 
-from coral_core.errors import ProblemError
+from coral_core.errors import ConfigError, JudgeError, ProblemError
 from coral_core.frozen import Frozen
 from coral_core.judge.judge import Judge
 from coral_core.problem_sources.history.changed_functions import (
@@ -29,8 +30,10 @@ from coral_core.problem_sources.history.scratch_copy import FixFiles
 from coral_core.problem_sources.package.cases import CASES, FEWEST, Bug, UsableFunction, cases_of, replay
 from coral_core.problem_sources.package.discovery import Refused, SourceFunction, discover
 from coral_core.problem_sources.package.recording import Call, Calls, record
-from coral_core.problems.problem import Problem
+from coral_core.problems.problem import Case, Problem
 from coral_core.scoring.objectives import bugfix
+
+log = logging.getLogger("coral.history")
 
 MOST_NAMED = 5
 """Tests that failed before a fix and are named."""
@@ -56,9 +59,10 @@ class Reason(StrEnum):
     UNUSABLE = "its functions cannot become problems"
     ALIKE = "no recorded call tells the versions apart"
     TIME = "the time limit of a commit"
+    FAILED = "its examination failed"
 
 
-RETRIED = frozenset({Reason.NO_TESTS_RUN, Reason.NONE_PASSES, Reason.TIME})
+RETRIED = frozenset({Reason.NO_TESTS_RUN, Reason.NONE_PASSES, Reason.TIME, Reason.FAILED})
 """Reasons that may not hold on another machine, with other packages installed or with more time."""
 
 
@@ -123,6 +127,12 @@ def examine(repository: Repository, commit: Commit, judge: Judge, seconds: float
         return found.model_copy(update={"reason": left.reason, "detail": left.detail, "refused": left.refused})
     except UnreadableError as error:
         return found.model_copy(update={"reason": Reason.UNREADABLE, "detail": _one_line(str(error))})
+    except (JudgeError, ConfigError):
+        raise
+    except Exception as error:  # one commit must not end the walk
+        log.debug("%s", commit.name, exc_info=error)
+        detail = _one_line(f"{type(error).__name__}: {error}")
+        return found.model_copy(update={"reason": Reason.FAILED, "detail": detail})
 
 
 class _Examination:
@@ -248,7 +258,22 @@ class _Examination:
                 fixed.add(after.key)
             except Refused as reason:
                 refused.append(f"{after.key}: {reason}")
+            except JudgeError as error:
+                self._refuse_a_broken_judge(error)
+                refused.append(f"{after.key}: cannot be judged ({error.problem})")
+            except Exception as error:  # one function must not affect the others
+                log.debug("%s", after.key, exc_info=error)
+                refused.append(f"{after.key}: cannot be made into a problem ({type(error).__name__}: {error})")
         return fixes, refused
+
+    def _refuse_a_broken_judge(self, error: JudgeError) -> None:
+        """Raise `error` when the judge cannot judge a plain function either: then it is not the fault of the commit."""
+        text = "def plain(n):\n    return n"
+        case = Case(arguments=(1,), value=1)
+        if not self._judge.judge(
+            Problem(problem_id="plain", entry_point="plain", buggy=text, reference=text, cases=(case,)), text
+        ).passed:
+            raise error
 
     def _fix(self, before: SourceFunction, after: SourceFunction, calls: Calls) -> Fix:
         """The fix of one function. Raises `Refused`."""

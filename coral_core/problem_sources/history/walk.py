@@ -26,7 +26,7 @@ from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
 from coral_core.problem_sources.history.fix import RETRIED, CommitOutcome, examine
-from coral_core.problem_sources.history.repository import Commit, Repository, UnreadableError
+from coral_core.problem_sources.history.repository import Commit, Repository, UnreadableError, git_directory
 from coral_core.problem_sources.package.cache import VERSION as RECORDER_VERSION
 from coral_core.problem_sources.package.recording import pytest_installed
 
@@ -112,6 +112,10 @@ def missing(path: str | None) -> list[str]:
         return ["problems.path: nothing given, and the source git reads a repository with its history."]
     if not expanded(path).is_dir():
         return [f"problems.path: {path}: no such directory. Give a git repository."]
+    try:
+        git_directory(expanded(path))
+    except ConfigError as error:
+        return [str(error)]
     return []
 
 
