@@ -48,7 +48,7 @@ def problems_of(history: History) -> list[Problem]:
     return [
         Problem(
             problem_id=f"git/{outcome.commit[:12]}/{fix.function.definition.key}",
-            entry_point=fix.function.definition.name,
+            entry_point=fix.function.definition.entry_point,
             buggy=fix.function.bugs[0].source,
             reference=fix.function.definition.source,
             cases=fix.function.cases,

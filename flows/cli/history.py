@@ -138,9 +138,10 @@ def show(
     """
     from coral_core.problem_sources import load_problems
 
-    problems = load_problems(configured(config, set_ or []).problems)
+    settings = configured(config, set_ or []).problems
+    problems = load_problems(settings)
     split, found = _find(problems, problem)
-    commit = provenance(found.problem_id)
+    commit = provenance(found.problem_id, settings.python)
     if as_json:
         data = {"schema_version": 1, "split": split, **found.model_dump(mode="json")}
         print_json(data | {"commit": facts(commit) if commit else None})

@@ -10,7 +10,7 @@ from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError
 from coral_core.problem_sources.history import load_git
 from coral_core.problem_sources.history import walk as walk_module
-from coral_core.problem_sources.history.fix import CommitOutcome, Reason
+from coral_core.problem_sources.history.fix import CommitOutcome, Limits, Reason
 from coral_core.problem_sources.history.walk import History, walk
 from tests.problem_sources.repositories import Builder
 
@@ -69,7 +69,7 @@ class Examined:
     def __init__(self, reason: Callable[[str], Reason | None]) -> None:
         self.reason, self.commits = reason, list[str]()
 
-    def __call__(self, repository: object, commit: object, judge: object, seconds: float) -> CommitOutcome:
+    def __call__(self, repository: object, commit: object, judge: object, limits: Limits) -> CommitOutcome:
         message = commit.message  # type: ignore[attr-defined]
         self.commits.append(message)
         return CommitOutcome(
@@ -77,7 +77,7 @@ class Examined:
             author_time=commit.author_time,  # type: ignore[attr-defined]
             message=message,
             reason=self.reason(message),
-            seconds=seconds,
+            seconds=limits.seconds,
         )
 
 

@@ -8,10 +8,11 @@ Calls that do so are kept first; where the tests make too few, `cases_of` adds c
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -27,9 +28,11 @@ from coral_core.problem_sources.history.changed_functions import (
 )
 from coral_core.problem_sources.history.repository import Change, Commit, Repository, UnreadableError
 from coral_core.problem_sources.history.scratch_copy import FixFiles
+from coral_core.problem_sources.package.cache import with_classes
 from coral_core.problem_sources.package.cases import CASES, FEWEST, Bug, UsableFunction, cases_of, replay
-from coral_core.problem_sources.package.discovery import Refused, SourceFunction, discover
-from coral_core.problem_sources.package.recording import Call, Calls, record
+from coral_core.problem_sources.package.discovery import Refused, SourceFunction, discover, project_of
+from coral_core.problem_sources.package.modules import Project
+from coral_core.problem_sources.package.recording import TEST_SECONDS, Call, Calls, record
 from coral_core.problems.problem import Case, Problem
 from coral_core.scoring.objectives import bugfix
 
@@ -105,24 +108,33 @@ class Left(Exception):  # noqa: N818 (a finding about a commit)
         self.refused = tuple(map(_one_line, refused))
 
 
-def examine(repository: Repository, commit: Commit, judge: Judge, seconds: float) -> CommitOutcome:
+class Limits(NamedTuple):
+    """What the examination of a commit may use."""
+
+    seconds: float
+    """Wall-clock limit of all of its test runs together."""
+    python: str | None = None
+    """Interpreter that runs the tests; None: this one."""
+
+
+def examine(repository: Repository, commit: Commit, judge: Judge, limits: Limits) -> CommitOutcome:
     """Examine a commit. A failure that the commit causes is its reason, never an exception.
 
     Args:
         repository: The repository.
         commit: The commit.
         judge: Verifies the problems.
-        seconds: Wall-clock limit for all of its test runs together.
+        limits: What it may use.
 
     Raises:
         JudgeError: the sandbox failed, whatever the commit is.
     """
     found = CommitOutcome(
-        commit=commit.name, author_time=commit.author_time, message=_printable(commit.message), seconds=seconds
+        commit=commit.name, author_time=commit.author_time, message=_printable(commit.message), seconds=limits.seconds
     )
     try:
         with TemporaryDirectory(prefix="coral-history-") as scratch:
-            return _Examination(repository, commit, judge, seconds, Path(scratch)).outcome(found)
+            return _Examination(repository, commit, judge, limits, Path(scratch)).outcome(found)
     except Left as left:
         return found.model_copy(update={"reason": left.reason, "detail": left.detail, "refused": left.refused})
     except UnreadableError as error:
@@ -135,12 +147,19 @@ def examine(repository: Repository, commit: Commit, judge: Judge, seconds: float
         return found.model_copy(update={"reason": Reason.FAILED, "detail": detail})
 
 
+class Candidate(NamedTuple):
+    """A function that may have been fixed, before and after the commit."""
+
+    before: SourceFunction
+    after: SourceFunction
+
+
 class _Examination:
     """One commit under examination."""
 
-    def __init__(self, repository: Repository, commit: Commit, judge: Judge, seconds: float, scratch: Path) -> None:
-        self._repository, self._commit, self._judge = repository, commit, judge
-        self._end = time.monotonic() + seconds
+    def __init__(self, repository: Repository, commit: Commit, judge: Judge, limits: Limits, scratch: Path) -> None:
+        self._repository, self._commit, self._judge, self._limits = repository, commit, judge, limits
+        self._end = time.monotonic() + limits.seconds
         self._after, self._before = scratch / "after", scratch / "before"
 
     def outcome(self, found: CommitOutcome) -> CommitOutcome:
@@ -150,17 +169,21 @@ class _Examination:
         files.keep_tests_of(changed.names)
         files.write_after(self._after)
         files.write_before(self._before)
-        candidates = self._candidates(changed)
-        calls = self._tests(self._after, [after for _, after in candidates])
+        try:
+            projects = project_of(self._before), project_of(self._after)
+        except ConfigError as error:
+            raise Left(Reason.UNUSABLE, self._plain(error.problem)) from None
+        candidates = self._candidates(changed, *projects)
+        calls = self._tests(self._after, [candidate.after for candidate in candidates])
         if not calls.passed:
-            raise Left(Reason.NONE_PASSES, next(iter(calls.failed), ""))
-        if not any(after.key in calls.calls for _, after in candidates):
-            raise Left(Reason.NO_CALL, refused=[f"{after.key}: {_why(calls, after.key)}" for _, after in candidates])
-        without = self._tests(self._before, [])
-        failing = [name for name in without.failed if name not in calls.failed]
+            raise Left(Reason.NONE_PASSES, self._plain(_first_failure(calls)))
+        if not any(candidate.after.key in calls.calls for candidate in candidates):
+            refused = [f"{after.key}: {_why(calls, after.key)}" for _, after in candidates]
+            raise Left(Reason.NO_CALL, refused=refused)
+        failing = _failing_before(self._tests(self._before, []), calls)
         if not failing:
             raise Left(Reason.PASSES_BEFORE)
-        fixes, refused = self._fixes(candidates, calls)
+        fixes, refused = self._fixes(candidates, calls, *projects)
         if not fixes:
             alike = all(row.endswith(Reason.ALIKE) for row in refused)
             raise Left(Reason.ALIKE if alike else Reason.UNUSABLE, refused=refused)
@@ -173,6 +196,12 @@ class _Examination:
             "left_out": tuple(map(_one_line, files.tree.left_out[:MOST_NAMED])),
         }
         return found.model_copy(update=update)
+
+    def _plain(self, text: str) -> str:
+        """`text` without the scratch directory."""
+        for folder in (self._after, self._before):
+            text = text.replace(f"{folder}/", "").replace(str(folder), "")
+        return text
 
     def _changed(self) -> tuple[list[Change], ChangedFunctions]:
         """The files and functions that the commit changes. Raises `Left`."""
@@ -200,45 +229,57 @@ class _Examination:
             raise Left(Reason.RENAMED, ", ".join(changed.renamed))
         raise Left(Reason.NO_FUNCTION)
 
-    def _candidates(self, changed: ChangedFunctions) -> list[tuple[SourceFunction, SourceFunction]]:
-        """Before and after of each changed function, then of each that needs one. Raises `Left`."""
-        found = {function.key: function for function in _discovered(self._after)}
-        previous = {function.key: function for function in _discovered(self._before)}
-        moved = {after.partition(":")[0]: before.partition(":")[0] for after, before in changed.changed.items()}
+    def _candidates(self, changed: ChangedFunctions, before: Project, after: Project) -> list[Candidate]:
+        """Each changed function, then each that needs one. Raises `Left`."""
+        moved = {new.partition(":")[0]: old.partition(":")[0] for new, old in changed.changed.items()}
+        found = {each.key: each for each in discover(self._after, after, moved.keys())}
+        previous = {each.key: each for each in discover(self._before, before, set(moved.values()))}
         keys = [key for key in found if key in changed.changed]
         keys += [key for key, each in found.items() if set(each.needs) & set(changed.changed) and key not in keys]
-        pairs, refused = [], []
+        candidates, refused = [], []
         for key in keys:
             file, _, name = key.partition(":")
-            after, before = found[key], previous.get(f"{moved.get(file, file)}:{name}")
-            reason = after.reason or (before.reason and f"before the commit: {before.reason}" if before else "is new")
-            if reason or before is None:
-                refused.append(f"{key}: {reason}")
-            elif is_stub(before.text):
+            new, old = found[key], previous.get(f"{moved.get(file, file)}:{name}")
+            if new.reason or old is None or old.reason:
+                before_it = f"before the commit: {old.reason}" if old else "is new"
+                refused.append(f"{key}: {new.reason or before_it}")
+            elif is_stub(old.text):
                 refused.append(f"{key}: does nothing before the commit: there is no code to repair")
+            elif new.entry_point != old.entry_point:
+                refused.append(f"{key}: is called in another way before the commit")
             else:
-                pairs.append((before, after))
+                candidates.append(Candidate(old, new))
         refused += [
             f"{key}: cannot be found as a function of its module" for key in changed.changed if key not in found
         ]
-        if not pairs:
+        if not candidates:
             raise Left(Reason.UNUSABLE, refused=refused)
-        return pairs
+        return candidates
 
     def _tests(self, folder: Path, functions: Sequence[SourceFunction]) -> Calls:
-        """Run the tests. Raises `Left`."""
+        """Run the tests; without functions, only to see how they end. Raises `Left`."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise Left(Reason.TIME)
         try:
-            return record(folder, functions, left)
-        except ProblemError as error:
-            if time.monotonic() >= self._end:
-                raise Left(Reason.TIME, f"with the code {'after' if folder == self._after else 'before'} it") from None
-            raise Left(Reason.NO_TESTS_RUN, error.problem.replace(str(folder), "")) from None
+            calls = record(
+                folder,
+                functions,
+                left,
+                python=self._limits.python,
+                test_seconds=min(TEST_SECONDS, self._limits.seconds / 4),
+                observe=bool(functions),
+            )
+        except (ProblemError, ConfigError) as error:
+            raise Left(Reason.NO_TESTS_RUN, self._plain(error.problem)) from None
+        if time.monotonic() >= self._end:
+            raise Left(Reason.TIME, f"with the code {'after' if functions else 'before'} it")
+        if not calls.tests:
+            raise Left(Reason.NO_TESTS_RUN, self._plain("; ".join(calls.trouble)))
+        return calls
 
     def _fixes(
-        self, candidates: Sequence[tuple[SourceFunction, SourceFunction]], calls: Calls
+        self, candidates: Sequence[Candidate], calls: Calls, before: Project, after: Project
     ) -> tuple[list[Fix], list[str]]:
         """The fixes among the candidates, and the others with their reasons.
 
@@ -247,47 +288,49 @@ class _Examination:
         fixes: list[Fix] = []
         refused: list[str] = []
         fixed: set[str] = set()
-        for before, after in candidates:
-            if set(after.needs) & fixed:
+        for candidate in candidates:
+            key = candidate.after.key
+            if set(candidate.after.needs) & fixed:
                 continue
             if time.monotonic() > self._end:
-                refused.append(f"{after.key}: {Reason.TIME}")
+                refused.append(f"{key}: {Reason.TIME}")
                 continue
             try:
-                fixes.append(self._fix(before, after, calls))
-                fixed.add(after.key)
+                fixes.append(self._fix(candidate, calls, before, after))
+                fixed.add(key)
             except Refused as reason:
-                refused.append(f"{after.key}: {reason}")
+                refused.append(f"{key}: {reason}")
             except JudgeError as error:
                 self._refuse_a_broken_judge(error)
-                refused.append(f"{after.key}: cannot be judged ({error.problem})")
+                refused.append(f"{key}: cannot be judged ({error.problem})")
             except Exception as error:  # one function must not affect the others
-                log.debug("%s", after.key, exc_info=error)
-                refused.append(f"{after.key}: cannot be made into a problem ({type(error).__name__}: {error})")
+                log.debug("%s", key, exc_info=error)
+                refused.append(f"{key}: cannot be made into a problem ({type(error).__name__}: {error})")
         return fixes, refused
 
     def _refuse_a_broken_judge(self, error: JudgeError) -> None:
         """Raise `error` when the judge cannot judge a plain function either: then it is not the fault of the commit."""
         text = "def plain(n):\n    return n"
         case = Case(arguments=(1,), value=1)
-        if not self._judge.judge(
-            Problem(problem_id="plain", entry_point="plain", buggy=text, reference=text, cases=(case,)), text
-        ).passed:
+        plain = Problem(problem_id="plain", entry_point="plain", buggy=text, reference=text, cases=(case,))
+        if not self._judge.judge(plain, text).passed:
             raise error
 
-    def _fix(self, before: SourceFunction, after: SourceFunction, calls: Calls) -> Fix:
+    def _fix(self, candidate: Candidate, calls: Calls, before: Project, after: Project) -> Fix:
         """The fix of one function. Raises `Refused`."""
-        recorded = calls.calls.get(after.key)
+        recorded = calls.calls.get(candidate.after.key)
         if not recorded:
-            raise Refused(_why(calls, after.key))
-        usable = cases_of(after, _telling_first(before, after, recorded))
+            raise Refused(_why(calls, candidate.after.key))
+        new = with_classes(after, candidate.after, recorded)
+        old = with_classes(before, candidate.before, recorded, candidate.after.file)
+        usable = cases_of(new, _telling_first(old, new, recorded))
         if usable.recorded >= FEWEST:  # recorded calls are enough: what the code after does elsewhere proves nothing
             usable = usable.model_copy(update={"cases": usable.cases[: usable.recorded]})
         problem = Problem(
-            problem_id=f"git/{self._commit.name[:12]}/{after.key}",
-            entry_point=after.name,
-            buggy=before.source,
-            reference=after.source,
+            problem_id=f"git/{self._commit.name[:12]}/{new.key}",
+            entry_point=new.entry_point,
+            buggy=old.source,
+            reference=new.source,
             cases=usable.cases,
         )
         right, wrong = self._judge.judge_batch([(problem, problem.reference), (problem, problem.buggy)])
@@ -296,8 +339,21 @@ class _Examination:
         failing = sum(case != "pass" for case in wrong.cases) / len(wrong.cases)
         if not failing or bugfix(wrong) >= 1.0:
             raise Refused(Reason.ALIKE)
-        bug = Bug(bug_class="unknown", source=before.source, failing=failing)
-        return Fix(function=usable.model_copy(update={"bugs": (bug,)}), before=before.text, before_key=before.key)
+        bug = Bug(bug_class="unknown", source=old.source, failing=failing)
+        return Fix(function=usable.model_copy(update={"bugs": (bug,)}), before=old.text, before_key=old.key)
+
+
+def _failing_before(before: Calls, after: Calls) -> list[str]:
+    """Tests that fail on the code before and pass on the code after; modules of tests that cannot be imported before, too."""
+    passed = {name for name, outcome in after.tests.items() if outcome == "passed"}
+    modules = {name.partition("::")[0] for name in passed}
+    wrong = [name for name, outcome in before.tests.items() if outcome in ("failed", "left out")]
+    return [name for name in wrong if name in passed or (name in modules and name not in after.tests)]
+
+
+def _first_failure(calls: Calls) -> str:
+    """The first reason why no test passed."""
+    return next((f"{name}: {reason}" for name, reason in calls.reasons.items()), "; ".join(calls.trouble))
 
 
 def _telling_first(before: SourceFunction, after: SourceFunction, calls: Sequence[Call]) -> list[Call]:
@@ -306,8 +362,8 @@ def _telling_first(before: SourceFunction, after: SourceFunction, calls: Sequenc
     Raises:
         Refused: there is no such call, or a version cannot be run alone.
     """
-    arguments = [list(call.arguments) for call in calls]
-    outcomes = zip(replay(before, arguments, 1), replay(after, arguments, 1), strict=True)
+    arguments, keywords = [list(call.arguments) for call in calls], [call.keywords for call in calls]
+    outcomes = zip(replay(before, arguments, 1, keywords), replay(after, arguments, 1, keywords), strict=True)
     differs = [_outcome(old) != _outcome(new) for old, new in outcomes]
     telling, others = ([place for place, one in enumerate(differs) if one is kind] for kind in (True, False))
     if not telling:
@@ -324,13 +380,6 @@ def _outcome(record: dict[str, object]) -> str:
 def _spread(places: list[int], most: int) -> list[int]:
     """`most` of `places`, evenly over their order."""
     return places if len(places) <= most else [places[number * len(places) // most] for number in range(most)]
-
-
-def _discovered(folder: Path) -> list[SourceFunction]:
-    try:
-        return discover(folder)
-    except ProblemError as error:
-        raise Left(Reason.UNUSABLE, error.problem.replace(str(folder), "")) from None
 
 
 def _why(calls: Calls, key: str) -> str:
@@ -350,6 +399,3 @@ def _printable(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(_printable(str(text)).split())[:300]
-
-
-Examine = Callable[[Repository, Commit, Judge, float], CommitOutcome]

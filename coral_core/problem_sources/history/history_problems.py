@@ -36,7 +36,7 @@ def load_git(config: ProblemsConfig) -> ProblemSet:
         JudgeError: the sandbox failed.
     """
     history = walk(config)
-    recording, note = mutants(config.path or "", history.revision)
+    recording, note = mutants(config.path or "", history.revision, config.python)
     divided = divide_by_time(history.outcomes, recording.usable if recording else (), config)
     _refuse_shortage(config, history, divided, note)
     rights = _rights(divided, config.held_out)
@@ -51,12 +51,13 @@ def load_git(config: ProblemsConfig) -> ProblemSet:
     return problems.model_copy(update={"notes": tuple(notes)})
 
 
-def mutants(path: str, revision: str) -> tuple[Recording | None, str]:
+def mutants(path: str, revision: str, python: str | None = None) -> tuple[Recording | None, str]:
     """The functions of a commit with their mutants, and a note when its tests cannot be run.
 
     Args:
         path: The repository.
         revision: Hash of the commit.
+        python: Interpreter that runs the tests; None: this one.
 
     Raises:
         ConfigError: there is no repository.
@@ -68,20 +69,21 @@ def mutants(path: str, revision: str) -> tuple[Recording | None, str]:
         repository.resolve(revision)
         try:
             write_commit(repository, revision, folder)
-            return recording_of(str(folder)), ""
+            return recording_of(str(folder), python), ""
         except (UnreadableError, ProblemError, ConfigError) as error:
             reason = error.problem.replace("problems.path: ", "").replace(f"{folder}", "").strip(": ")
             return None, f"no mutants: the tests cannot be run at commit {revision[:12]}: {reason}"
 
 
-def provenance(problem_id: str) -> CommitOutcome | None:
+def provenance(problem_id: str, python: str | None = None) -> CommitOutcome | None:
     """The commit of a fix, from the cache of this machine; None for other problems and where it is not cached.
 
     Args:
         problem_id: Id of a problem of the source git.
+        python: Interpreter that ran the tests (``problems.python``).
     """
     parts = problem_id.split("/")
-    return Cache().find(parts[-1]) if parts[0] == "git" and len(parts) > 3 and parts[2] == "history" else None
+    return Cache(python).find(parts[-1]) if parts[0] == "git" and len(parts) > 3 and parts[2] == "history" else None
 
 
 def _problems(
@@ -107,13 +109,13 @@ def _of_fix(split: Split, dated: DatedFix) -> Problem:
 
 def _problem(origin: str, split: Split, function: UsableFunction, last: str, bug: Bug | None) -> Problem:
     definition = function.definition
-    name = f"{definition.file.removesuffix('.py').replace('/', '.')}.{definition.name}"
+    name = definition.key.replace(".py:", ".").replace("/", ".").replace("@", "-")
     return Problem(
         problem_id=f"git/{split}/{origin.partition('/')[2]}/{name}/{last}",
         source=origin,
         family=definition.key,
         variant=definition.name,
-        entry_point=definition.name,
+        entry_point=definition.entry_point or definition.name,
         bug_class=bug.bug_class if bug else "none",
         difficulty=difficulty_of(bug.failing) if bug else "easy",
         buggy=bug.source if bug else definition.source,

@@ -4,9 +4,11 @@ The cache is by commit: a walk that was ended, also by kill -9, goes on where it
 may differ elsewhere (missing packages, the time limit) is examined again when packages or the limit have changed.
 """
 
+import contextlib
 import logging
 import os
 import platform
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +27,10 @@ from coral_core.digest import digest
 from coral_core.errors import ConfigError
 from coral_core.frozen import Frozen
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
-from coral_core.problem_sources.history.fix import RETRIED, CommitOutcome, examine
+from coral_core.problem_sources.history.fix import RETRIED, CommitOutcome, Limits, examine
 from coral_core.problem_sources.history.repository import Commit, Repository, UnreadableError, git_directory
 from coral_core.problem_sources.package.cache import VERSION as RECORDER_VERSION
-from coral_core.problem_sources.package.recording import pytest_installed
+from coral_core.problem_sources.package.recording import interpreter
 
 log = logging.getLogger("coral.history")
 
@@ -92,14 +94,14 @@ def walk(config: ProblemsConfig, progress: Progress | None = None) -> History:
                 remedy="Clone it anew, or begin with another commit: problems.history.revision",
             ) from None
         commits = [commit for commit in newest if _since(commit, limits)]
-        cache = Cache()
+        cache = Cache(config.python)
         found = {commit.name: cache.read(commit.name, limits.seconds) for commit in commits}
         waiting = [commit for commit in commits if found[commit.name] is None]
         report = _Reporter(len(commits), progress)
         for outcome in found.values():
             if outcome is not None:
                 report.add(outcome)
-        for outcome in _examined(repository, waiting, judge, limits.seconds, workers):
+        for outcome in _examined(repository, waiting, judge, Limits(limits.seconds, config.python), workers):
             cache.write(outcome)
             found[outcome.commit] = outcome
             report.add(outcome)
@@ -133,7 +135,7 @@ def day(seconds: int) -> str:
 
 
 def _examined(
-    repository: Repository, commits: Sequence[Commit], judge: Judge, seconds: float, workers: int
+    repository: Repository, commits: Sequence[Commit], judge: Judge, limits: Limits, workers: int
 ) -> Iterator[CommitOutcome]:
     """Outcomes as they come. A walk that ends early waits for the commits at work only."""
     waiting = iter(commits)
@@ -141,7 +143,7 @@ def _examined(
     with ThreadPoolExecutor(workers, thread_name_prefix="history") as threads:
         while True:
             while len(running) < workers and (commit := next(waiting, None)) is not None:
-                running.add(threads.submit(examine, repository, commit, judge, seconds))
+                running.add(threads.submit(examine, repository, commit, judge, limits))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -167,22 +169,36 @@ class _Reporter:
             log.info("history: %d of %d commits, %d problems", self._done, self._total, self._problems)
 
 
-class Cache:
-    """Outcomes of commits on this machine, by the hash of the commit."""
+def installed_packages(python: str | None) -> str:
+    """Digest of the names and versions of what is installed for an interpreter; None: this one."""
+    if python is None:
+        names = sorted({f"{each.name} {each.version}" for each in distributions()})
+        return digest(names)
+    code = "from importlib.metadata import distributions as d; print(sorted({f'{e.metadata[\"Name\"]} {e.version}' for e in d()}))"
+    command = [str(expanded(python)), "-c", code]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            command, capture_output=True, timeout=60, check=False, cwd="/", env={"PATH": "/usr/bin:/bin"}
+        )
+        return digest([python, done.stdout.decode(errors="replace")])
+    return digest([python])
 
-    def __init__(self) -> None:
+
+class Cache:
+    """Outcomes of commits on this machine, by the hash of the commit.
+
+    Args:
+        python: Interpreter that runs the tests; None: this one.
+
+    Raises:
+        ConfigError: it is none.
+    """
+
+    def __init__(self, python: str | None = None) -> None:
         self._folder = cache_folder("history")
-        tools = [
-            VERSION,
-            RECORDER_VERSION,
-            JUDGE_VERSION,
-            ORACLE_VERSION,
-            platform.python_version(),
-            pytest_installed(),
-        ]
-        self._tools = digest(tools)
-        installed = {f"{each.metadata['Name']} {each.version}" for each in distributions()}
-        self._packages = digest(sorted(installed))
+        versions = [VERSION, RECORDER_VERSION, JUDGE_VERSION, ORACLE_VERSION, platform.python_version()]
+        self._tools = digest([*versions, *interpreter(python)[1:]])
+        self._packages = installed_packages(python)
         self._writable = True
 
     def _file(self, commit: str) -> Path:

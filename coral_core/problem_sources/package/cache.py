@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from coral_core.problem_sources.package.bugs import find_bugs
 from coral_core.problem_sources.package.cases import UsableFunction, cases_of
 from coral_core.problem_sources.package.discovery import Refused, SourceFunction, completed, discover, project_of, walk
 from coral_core.problem_sources.package.modules import Project
-from coral_core.problem_sources.package.recording import Calls, interpreter, lines, record
+from coral_core.problem_sources.package.recording import Call, Calls, interpreter, lines, record
 
 log = logging.getLogger("coral.package")
 
@@ -176,13 +176,33 @@ def _with_cases(project: Project, function: SourceFunction, calls: Calls) -> Usa
         reason = max(sorted(reasons), key=lambda name: reasons[name], default="")
         return function.refused(f"{reason} ({sum(reasons.values())} calls)" if reason else UNCALLED)
     try:
-        classes = dict(pair for call in recorded for pair in call.classes.items())
-        if any(classes[name] != file for call in recorded for name, file in call.classes.items()):
-            return function.refused(f"gets or gives instances of two classes of one name: {', '.join(classes)}")
-        complete = completed(project, function, classes) if classes else function
-        return complete if complete.reason else cases_of(complete, recorded)
+        return cases_of(with_classes(project, function, recorded), recorded)
     except Refused as refused:
         return function.refused(str(refused))
     except Exception as error:  # one function must not affect the others
         log.debug("%s", function.key, exc_info=error)
         return function.refused(f"its calls cannot be made into cases ({type(error).__name__}: {error})")
+
+
+def with_classes(
+    project: Project, function: SourceFunction, recorded: Sequence[Call], renamed: str = ""
+) -> SourceFunction:
+    """The function with the classes before it whose instances its calls take or give.
+
+    Args:
+        project: As `project_of` the directory.
+        function: The function.
+        recorded: Its recorded calls.
+        renamed: The name that its file has where the calls were recorded, when it is another one.
+
+    Raises:
+        Refused: a class cannot be taken out of the project.
+    """
+    classes = dict(pair for call in recorded for pair in call.classes.items())
+    if any(classes[name] != file for call in recorded for name, file in call.classes.items()):
+        raise Refused(f"gets or gives instances of two classes of one name: {', '.join(classes)}")
+    places = {name: function.file if file == renamed else file for name, file in classes.items()}
+    complete = completed(project, function, places) if places else function
+    if complete.reason:
+        raise Refused(complete.reason)
+    return complete

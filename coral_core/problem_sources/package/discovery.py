@@ -2,7 +2,7 @@
 
 import ast
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -119,12 +119,13 @@ def project_of(root: Path) -> Project:
     return Project(root, [name for name in names if not is_test(name)], module_name)
 
 
-def discover(root: Path, project: Project | None = None) -> list[SourceFunction]:
+def discover(root: Path, project: Project | None = None, files: Collection[str] | None = None) -> list[SourceFunction]:
     """Every function and method of the code below `root`, in the order of files and lines.
 
     Args:
         root: The directory.
         project: As `project_of` the directory; None: it is read.
+        files: Only the functions of these files; None: of all.
 
     Raises:
         ConfigError: there is no Python file, or there are too many.
@@ -132,7 +133,8 @@ def discover(root: Path, project: Project | None = None) -> list[SourceFunction]
     project = project or project_of(root)
     found: list[SourceFunction] = []
     for module in project.modules.values():
-        found += _functions(project, module)
+        if files is None or module.file in files:
+            found += _functions(project, module)
     for file, error in project.broken.items():
         whole = SourceFunction(file=file, name="(the file)", line=getattr(error, "lineno", 1) or 1)
         found.append(whole.refused(f"the file does not parse: {error}"))
