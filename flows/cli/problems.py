@@ -48,7 +48,7 @@ def check(
     another problem are not judged twice.
 
     Args:
-        source: builtin, quixbugs, jsonl, package or the name of a plug-in.
+        source: builtin, quixbugs, jsonl, package, git or the name of a plug-in.
         root: File or folder that the source reads (problems.path).
         config: A configuration for the other keys and the limits.
     """
@@ -117,6 +117,7 @@ def _judged(settings: RunConfig, problems: ProblemSet) -> Iterator[dict[str, Any
                 "buggy": None if problem.retention else {"bugfix": bugfix(buggy), "cases": _tally(buggy.cases)},
                 "seconds": round(time.perf_counter() - started, 3),
                 "split": split,
+                "origin": problem.source.partition("/")[2] or None,
                 "bug_class": problem.bug_class,
                 "difficulty": problem.difficulty,
                 "cases": len(problem.cases),
@@ -163,6 +164,8 @@ def _print(rows: list[dict[str, Any]], seconds: float) -> None:
                 words(f"  expected  {each['expected']}"),
                 words(f"  came      {each['found']}"),
             )
+    if origins := Counter(f"{row['split']}: {row['origin']}" for row in rows if row["origin"]):
+        echo(words(", ".join(f"{count} {origin}" for origin, count in sorted(origins.items())), "dim"))
     bugs = [row for row in rows if row["buggy"] is not None]
     right = sum(row["reference"]["bugfix"] >= 1.0 for row in rows)
     below = sum(row["buggy"]["bugfix"] < 1.0 for row in bugs)

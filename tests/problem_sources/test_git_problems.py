@@ -133,6 +133,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Builder:
         "a fix at the end",
         {module: edit("shorten"), "tests/test_short.py": module_of_tests("shorten")},
     )
+    builder.git("mv", module, "pkg/figures.py")
+    builder.commit("a moved file")
     return builder
 
 
@@ -166,10 +168,13 @@ def test_every_commit_is_a_problem_or_named(everything: Builder) -> None:
         "tests that end": Reason.NO_TESTS_RUN,
         "no tests that end": None,
         "a fix at the end": None,
+        "a moved file": Reason.NO_FUNCTION,
     }
     assert "does nothing before the commit" in found["a stub filled"].refused[0]
     assert "no_such_module" in found["does not import"].detail
-    assert sum(history.reasons.values()) + 6 == len(history.outcomes) == 20
+    assert found["a moved file"].renames == (("pkg/numbers.py", "pkg/figures.py"),)
+    assert found["a moved file"].left_out == ()
+    assert sum(history.reasons.values()) + 6 == len(history.outcomes) == 21
     fixes = {
         name: outcome for outcome in found.values() for fix in outcome.fixes for name in [fix.function.definition.key]
     }

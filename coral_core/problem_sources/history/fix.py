@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -132,19 +132,22 @@ def examine(repository: Repository, commit: Commit, judge: Judge, limits: Limits
     found = CommitOutcome(
         commit=commit.name, author_time=commit.author_time, message=_printable(commit.message), seconds=limits.seconds
     )
-    try:
-        with TemporaryDirectory(prefix="coral-history-") as scratch:
-            return _Examination(repository, commit, judge, limits, Path(scratch)).outcome(found)
-    except Left as left:
-        return found.model_copy(update={"reason": left.reason, "detail": left.detail, "refused": left.refused})
-    except UnreadableError as error:
-        return found.model_copy(update={"reason": Reason.UNREADABLE, "detail": _one_line(str(error))})
-    except (JudgeError, ConfigError):
-        raise
-    except Exception as error:  # one commit must not end the walk
-        log.debug("%s", commit.name, exc_info=error)
-        detail = _one_line(f"{type(error).__name__}: {error}")
-        return found.model_copy(update={"reason": Reason.FAILED, "detail": detail})
+    with TemporaryDirectory(prefix="coral-history-", ignore_cleanup_errors=True) as scratch:
+        examination = _Examination(repository, commit, judge, limits, Path(scratch))
+        update: dict[str, Any]
+        try:
+            update = examination.outcome()
+        except Left as left:
+            update = {"reason": left.reason, "detail": left.detail, "refused": left.refused}
+        except UnreadableError as error:
+            update = {"reason": Reason.UNREADABLE, "detail": _one_line(str(error))}
+        except (JudgeError, ConfigError):
+            raise
+        except Exception as error:  # one commit must not end the walk
+            log.debug("%s", commit.name, exc_info=error)
+            update = {"reason": Reason.FAILED, "detail": _one_line(f"{type(error).__name__}: {error}")}
+        left_out = tuple(map(_one_line, examination.left_out[:MOST_NAMED]))
+        return found.model_copy(update=update | {"left_out": left_out, "renames": examination.renames})
 
 
 class Candidate(NamedTuple):
@@ -161,11 +164,16 @@ class _Examination:
         self._repository, self._commit, self._judge, self._limits = repository, commit, judge, limits
         self._end = time.monotonic() + limits.seconds
         self._after, self._before = scratch / "after", scratch / "before"
+        self.left_out: tuple[str, ...] = ()
+        """What the copy lacks."""
+        self.renames: tuple[tuple[str, str], ...] = ()
+        """Files of code that the commit renames: before, after."""
 
-    def outcome(self, found: CommitOutcome) -> CommitOutcome:
-        """`found` with the problems. Raises `Left`, `UnreadableError`."""
+    def outcome(self) -> dict[str, Any]:
+        """Fields of the outcome of a commit that gives problems. Raises `Left`, `UnreadableError`."""
         changes, changed = self._changed()
         files = FixFiles(self._repository, self._commit, changes)
+        self.left_out = files.tree.left_out
         files.keep_tests_of(changed.names)
         files.write_after(self._after)
         files.write_before(self._before)
@@ -187,15 +195,11 @@ class _Examination:
         if not fixes:
             alike = all(row.endswith(Reason.ALIKE) for row in refused)
             raise Left(Reason.ALIKE if alike else Reason.UNUSABLE, refused=refused)
-        renames = ((change.before, change.after) for change in changes if _is_renamed(change))
-        update = {
+        return {
             "failing": tuple(_one_line(name) for name in failing[:MOST_NAMED]),
             "fixes": tuple(fixes),
             "refused": tuple(map(_one_line, refused)),
-            "renames": tuple(renames),
-            "left_out": tuple(map(_one_line, files.tree.left_out[:MOST_NAMED])),
         }
-        return found.model_copy(update=update)
 
     def _plain(self, text: str) -> str:
         """`text` without the scratch directory."""
@@ -215,6 +219,7 @@ class _Examination:
         if not commit.parents:
             raise Left(Reason.FIRST)
         changes = self._repository.changes(commit)
+        self.renames = tuple((change.before, change.after) for change in changes if _is_renamed(change))
         both = [change for change in changes if is_code(change.before) and is_code(change.after)]
         if not any(is_code(change.before) or is_code(change.after) for change in changes):
             raise Left(Reason.NO_CODE)

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import re
 import resource
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -294,7 +295,8 @@ class Repository:
         with tempfile.TemporaryFile() as source:
             source.write(given)
             source.seek(0)
-            return _limited(["git", f"--git-dir={self._git}", "--no-pager", *arguments], source, self._git, partial)
+            program = shutil.which("git") or "git"
+            return _limited([program, f"--git-dir={self._git}", "--no-pager", *arguments], source, self._git, partial)
 
 
 def git_directory(path: Path) -> tuple[Path, Path]:
