@@ -214,6 +214,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"problems": {"source": "builtin", "path": "/etc"}}, "problems.path"),
     ({"problems": {"source": "package", "path": "{out}"}}, "problems.path"),
     ({"problems": {"source": "package", "path": "."}}, "problems.path"),
+    ({"problems": {"source": "git", "path": "{out}"}}, "problems.path"),
     ({"problems": {"source": "quixbugs", "path": "."}}, "problems.path"),
     ({"problems": {"source": "somebodys-plug-in", "path": "."}}, "problems.path"),
     ({"problems": {"training": {"source": "package", "path": "."}}}, "problems.training.path"),

@@ -137,6 +137,10 @@ def test_a_git_file_that_points_elsewhere_is_not_followed(made: Builder, tmp_pat
     (trap / ".git").write_text(f"gitdir: {made.path}/.git\n")
     with pytest.raises(ConfigError, match="lies elsewhere"):
         Repository(trap)
+    (trap / ".git").unlink()
+    (trap / ".git").symlink_to(made.path / ".git")
+    with pytest.raises(ConfigError, match=r"\.git is a symbolic link"):
+        Repository(trap)
 
 
 def test_a_shallow_clone_names_the_commits_at_its_edge(made: Builder, tmp_path: Path) -> None:

@@ -302,13 +302,18 @@ class Repository:
 def git_directory(path: Path) -> tuple[Path, Path]:
     """The git directory of a clone, and the one that holds its objects (another one for a linked worktree).
 
-    A ``.git`` file is followed only when the directory that it names points back: otherwise a file in a directory that
-    nobody trusts could name any repository of this machine.
+    A ``.git`` file is followed only when the directory that it names points back, and a symbolic link is not: otherwise a
+    directory that nobody trusts could name any repository of this machine.
 
     Raises:
         ConfigError: there is no repository at `path`.
     """
     own = path / ".git"
+    for link in (own, own / "objects", path / "objects"):
+        if link.is_symlink():
+            raise ConfigError(
+                f"problems.path: {path}: {link.name} is a symbolic link", remedy="Give the repository that it leads to."
+            )
     if own.is_file():
         named = next(iter(_lines(own, path)), "")
         target = (path / named.removeprefix("gitdir:").strip()).resolve()
