@@ -39,6 +39,9 @@ def spell(n):
 def shorten(text, width):
     return text[:width]
 
+def shout(text):
+    return text.upper()
+
 def todo(text):
     raise NotImplementedError
 
@@ -133,6 +136,9 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Builder:
         "a fix at the end",
         {module: edit("shorten"), "tests/test_short.py": module_of_tests("shorten")},
     )
+    code = code.replace("return text.upper()\n\ndef todo", "return text.upper() + '!'\n\ndef todo")
+    idle = "from pkg.numbers import shout\n\n\ndef test():\n    for text in 'abcdefgh':\n        shout(text)\n"
+    builder.commit("a test that asserts nothing", {module: code, "tests/test_shout.py": idle})
     builder.git("mv", module, "pkg/figures.py")
     builder.commit("a moved file")
     return builder
@@ -154,7 +160,7 @@ def test_every_commit_is_a_problem_or_named(everything: Builder) -> None:
         "a fix without a test": None,
         "words": Reason.NO_CODE,
         "a constant": Reason.NO_FUNCTION,
-        "a refactoring": Reason.PASSES_BEFORE,
+        "a refactoring": Reason.ALIKE,
         "a fix with renamed tests": None,
         "a syntax error": Reason.UNPARSABLE,
         "the syntax error repaired": Reason.UNPARSABLE,
@@ -168,13 +174,14 @@ def test_every_commit_is_a_problem_or_named(everything: Builder) -> None:
         "tests that end": Reason.NO_TESTS_RUN,
         "no tests that end": None,
         "a fix at the end": None,
+        "a test that asserts nothing": Reason.PASSES_BEFORE,
         "a moved file": Reason.NO_FUNCTION,
     }
     assert "does nothing before the commit" in found["a stub filled"].refused[0]
     assert "no_such_module" in found["does not import"].detail
     assert found["a moved file"].renames == (("pkg/numbers.py", "pkg/figures.py"),)
     assert found["a moved file"].left_out == ()
-    assert sum(history.reasons.values()) + 6 == len(history.outcomes) == 21
+    assert sum(history.reasons.values()) + 6 == len(history.outcomes) == 22
     fixes = {
         name: outcome for outcome in found.values() for fix in outcome.fixes for name in [fix.function.definition.key]
     }

@@ -1,7 +1,7 @@
 """Examines one commit: does it fix functions, do its tests show it, and can the fix become problems?
 
-A fix becomes a problem when tests of the commit fail on the code before and pass on the code after, the changed function
-stands alone in both versions, and calls that the tests make on the code after tell the two versions apart under the judge.
+A fix becomes a problem when the changed function stands alone in both versions, calls that passing tests of the commit make
+on the code after tell the two versions apart under the judge, and tests fail on the code before that pass on the code after.
 Calls that do so are kept first; where the tests make too few, `cases_of` adds calls that the code after answers.
 """
 
@@ -188,13 +188,15 @@ class _Examination:
         if not any(candidate.after.key in calls.calls for candidate in candidates):
             refused = [f"{after.key}: {_why(calls, after.key)}" for _, after in candidates]
             raise Left(Reason.NO_CALL, refused=refused)
-        failing = _failing_before(self._tests(self._before, []), calls)
-        if not failing:
-            raise Left(Reason.PASSES_BEFORE)
         fixes, refused = self._fixes(candidates, calls, *projects)
         if not fixes:
             alike = all(row.endswith(Reason.ALIKE) for row in refused)
             raise Left(Reason.ALIKE if alike else Reason.UNUSABLE, refused=refused)
+        failing = _failing_before(
+            self._tests(self._before, []), calls
+        )  # last: most commits never need a second test run
+        if not failing:
+            raise Left(Reason.PASSES_BEFORE, refused=refused)
         return {
             "failing": tuple(_one_line(name) for name in failing[:MOST_NAMED]),
             "fixes": tuple(fixes),

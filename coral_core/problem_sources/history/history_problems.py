@@ -52,7 +52,7 @@ def load_git(config: ProblemsConfig) -> ProblemSet:
 
 
 def mutants(path: str, revision: str, python: str | None = None) -> tuple[Recording | None, str]:
-    """The functions of a commit with their mutants, and a note when its tests cannot be run.
+    """The functions of a commit with their mutants, and a note when there are none.
 
     Args:
         path: The repository.
@@ -69,10 +69,14 @@ def mutants(path: str, revision: str, python: str | None = None) -> tuple[Record
         repository.resolve(revision)
         try:
             write_commit(repository, revision, folder)
-            return recording_of(str(folder), python), ""
+            recording = recording_of(str(folder), python)
         except (UnreadableError, ProblemError, ConfigError) as error:
             reason = error.problem.replace("problems.path: ", "").replace(f"{folder}", "").strip(": ")
             return None, f"no mutants: the tests cannot be run at commit {revision[:12]}: {reason}"
+    if recording.usable:
+        return recording, ""
+    reasons = "; ".join(recording.notes[:3]) or f"{len(recording.refused)} functions cannot be used"
+    return recording, f"no mutants: no function of commit {revision[:12]} is usable: {reasons}"
 
 
 def provenance(problem_id: str, python: str | None = None) -> CommitOutcome | None:
