@@ -82,14 +82,13 @@ def is_stub(text: str) -> bool:
         >>> is_stub("def f(a):\\n    raise NotImplementedError"), is_stub("def f(a):\\n    return a")
         (True, False)
     """
-    body = parse(text).body[-1]
-    rest = body.body if isinstance(body, Definition) else []
-    return all(
+    function = parse(text).body[-1]
+    return isinstance(function, Definition) and all(
         isinstance(part, ast.Pass)
         or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
         or (isinstance(part, ast.Return) and (part.value is None or isinstance(part.value, ast.Constant)))
         or (isinstance(part, ast.Raise) and part.exc is not None and "NotImplementedError" in ast.dump(part.exc))
-        for part in rest
+        for part in function.body
     )
 
 

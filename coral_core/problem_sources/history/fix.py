@@ -155,6 +155,8 @@ class Candidate(NamedTuple):
 
     before: SourceFunction
     after: SourceFunction
+    changed: bool
+    """Its own text changed; else that of a function that it needs."""
 
 
 class _Examination:
@@ -186,15 +188,14 @@ class _Examination:
         if not calls.passed:
             raise Left(Reason.NONE_PASSES, self._plain(_first_failure(calls)))
         if not any(candidate.after.key in calls.calls for candidate in candidates):
-            refused = [f"{after.key}: {_why(calls, after.key)}" for _, after in candidates]
+            refused = [f"{each.after.key}: {_why(calls, each.after.key)}" for each in candidates]
             raise Left(Reason.NO_CALL, refused=refused)
         fixes, refused = self._fixes(candidates, calls, *projects)
         if not fixes:
             alike = all(row.endswith(Reason.ALIKE) for row in refused)
             raise Left(Reason.ALIKE if alike else Reason.UNUSABLE, refused=refused)
-        failing = _failing_before(
-            self._tests(self._before, []), calls
-        )  # last: most commits never need a second test run
+        without = self._tests(self._before, [])  # last, since few commits come so far
+        failing = _failing_before(without, calls)
         if not failing:
             raise Left(Reason.PASSES_BEFORE, refused=refused)
         return {
@@ -242,7 +243,8 @@ class _Examination:
         found = {each.key: each for each in discover(self._after, after, moved.keys())}
         previous = {each.key: each for each in discover(self._before, before, set(moved.values()))}
         keys = [key for key in found if key in changed.changed]
-        keys += [key for key, each in found.items() if set(each.needs) & set(changed.changed) and key not in keys]
+        touched = {part for key in changed.changed for part in (key, _class_of(key))}
+        keys += [key for key, each in found.items() if set(each.needs) & touched and key not in keys]
         candidates, refused = [], []
         for key in keys:
             file, _, name = key.partition(":")
@@ -255,7 +257,7 @@ class _Examination:
             elif new.entry_point != old.entry_point:
                 refused.append(f"{key}: is called in another way before the commit")
             else:
-                candidates.append(Candidate(old, new))
+                candidates.append(Candidate(old, new, key in changed.changed))
         refused += [
             f"{key}: cannot be found as a function of its module" for key in changed.changed if key not in found
         ]
@@ -297,14 +299,14 @@ class _Examination:
         fixed: set[str] = set()
         for candidate in candidates:
             key = candidate.after.key
-            if set(candidate.after.needs) & fixed:
+            if not candidate.changed and set(candidate.after.needs) & fixed:
                 continue
             if time.monotonic() > self._end:
                 refused.append(f"{key}: {Reason.TIME}")
                 continue
             try:
                 fixes.append(self._fix(candidate, calls, before, after))
-                fixed.add(key)
+                fixed |= {key, _class_of(key)}
             except Refused as reason:
                 refused.append(f"{key}: {reason}")
             except JudgeError as error:
@@ -393,6 +395,12 @@ def _why(calls: Calls, key: str) -> str:
     """Why there is no recorded call of a function."""
     reasons = calls.refused.get(key, {})
     return max(sorted(reasons), key=lambda name: reasons[name], default="no passing test calls it")
+
+
+def _class_of(key: str) -> str:
+    """The key of the class of a method; of a function its own."""
+    file, _, name = key.partition(":")
+    return f"{file}:{name.rpartition('.')[0] or name}"
 
 
 def _is_renamed(change: Change) -> bool:
