@@ -17,7 +17,7 @@ from coral_core.judge.judge import Judge
 from coral_core.problem_sources.package.cases import _repeated, replay
 from coral_core.problem_sources.package.discovery import SourceFunction
 from coral_core.problems.problem import Case, Problem
-from coral_core.problems.values import Classes, encode
+from coral_core.problems.values import Classes, encode, is_mutable
 
 PRELUDE = """\
 import math
@@ -221,8 +221,12 @@ def judge() -> Iterator[Judge]:
         yield made
 
 
-def test_right_patches_pass_and_wrong_ones_do_not(judge: Judge) -> None:
-    problems = {name: problem(name, row) for name, row in ROWS.items()}
+@pytest.fixture(scope="module")
+def problems() -> dict[str, Problem]:
+    return {name: problem(name, row) for name, row in ROWS.items()}
+
+
+def test_right_patches_pass_and_wrong_ones_do_not(judge: Judge, problems: dict[str, Problem]) -> None:
     patches = [
         (problems[name], row.source(body))
         for name, row in ROWS.items()
@@ -240,3 +244,47 @@ def test_right_patches_pass_and_wrong_ones_do_not(judge: Judge) -> None:
     assert {name for name in wrong if all(case == "pass" for case in wrong[name])} == set()
     assert set(wrong) - mixed == set(), {name: wrong[name] for name in set(wrong) - mixed}
     assert len(ROWS) >= 60
+
+
+TOUCH = """
+
+_right = f
+
+
+def _touch(value):
+    if isinstance(value, list):
+        value.append("touched")
+    elif isinstance(value, set):
+        value.add("touched")
+    elif isinstance(value, dict):
+        value["touched"] = 1
+    elif isinstance(value, tuple):
+        for part in value:
+            _touch(part)
+    elif not isinstance(value, (type, enum.Enum)) and type(value).__module__ == __name__:
+        value.__dict__["touched"] = 1
+
+
+def f(*arguments):
+    try:
+        found = _right(*arguments)
+        return list(found) if hasattr(found, "__next__") else found
+    finally:
+        for argument in arguments:
+            _touch(argument)
+"""
+"""Does what the function above does, and changes each argument that can be changed."""
+
+
+def test_patches_that_change_their_arguments_are_wrong(judge: Judge, problems: dict[str, Problem]) -> None:
+    """A case fails exactly if an argument of it could be changed: the in-place patch returns the right value in every row."""
+    everything = list(problems.values())
+    verdicts = judge.judge_batch([(each, f"import enum\n{each.reference}{TOUCH}") for each in everything])
+    wrong = {
+        each.family: verdict.cases
+        for each, verdict in zip(everything, verdicts, strict=True)
+        if [outcome == "pass" for outcome in verdict.cases]
+        != [not any(map(is_mutable, case.given())) for case in each.cases]
+    }
+    assert wrong == {}
+    assert sum(outcome != "pass" for verdict in verdicts for outcome in verdict.cases) > 100

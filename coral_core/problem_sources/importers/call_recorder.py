@@ -36,8 +36,9 @@ class CoralLeftOutError(Exception):
 class CoralRecorder:
     """Records calls of one function; calls that the function makes of itself are part of the outer call."""
 
-    def __init__(self, function: CoralAny) -> None:
+    def __init__(self, function: CoralAny, classes: CoralAny) -> None:
         self.function = function
+        self.classes = classes
         self.inside = False
         self.calls: list[dict[str, CoralAny]] = []
         self.state: dict[str, CoralAny] = {}
@@ -50,7 +51,8 @@ class CoralRecorder:
 
     def mode(self, absolute: CoralAny = None, relative: CoralAny = None, refused: str = "", needs: str = "") -> None:
         """Says what the statement that follows asks of the values: tolerances, or why they are no value cases."""
-        self.state = {"absolute": absolute, "relative": relative, "refused": refused, "needs": needs}
+        plain = [number if isinstance(number, (int, float)) else None for number in (absolute, relative)]
+        self.state = {"absolute": plain[0], "relative": plain[1], "refused": refused, "needs": needs}
 
     def made(self, arguments: CoralAny, keywords: CoralAny) -> CoralAny:
         """Make one call, and record it."""
@@ -82,7 +84,8 @@ class CoralRecorder:
     def encoded(self, items: CoralAny, record: dict[str, CoralAny], which: str) -> list[CoralAny]:
         """`items` in the value language; otherwise an empty list, and the reason in the record."""
         try:
-            return [coral_values.encode(item, CORAL_ITEMS) for item in items]  # noqa: F821 (lent by the judge)
+            label = self.classes.label
+            return [coral_values.encode(item, CORAL_ITEMS, label=label) for item in items]  # noqa: F821 (lent)
         except Exception as error:
             record["refused"] = f"{which} is outside the value language: {error}"[:200]
             return []
@@ -275,7 +278,8 @@ def coral_step(request: CoralAny) -> CoralAny:
     space = globals()
     coral_random.seed(0)
     coral_sys.modules["pytest"] = coral_pytest()
-    recorder = CoralRecorder(space[request["entry_point"]])
+    classes = coral_values.Classes(space)  # noqa: F821 (lent)
+    recorder = CoralRecorder(space[request["entry_point"]], classes)
     space |= {"coral_recorder": recorder, request["entry_point"]: recorder.call, "candidate": recorder.call}
     failures = []
     for kind, name, code in request["units"]:

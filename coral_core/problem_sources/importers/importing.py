@@ -20,6 +20,8 @@ from coral_core.syntax import UNPARSABLE
 LAYOUTS = ("humaneval", "mbpp", "bugsinpy", "swe", "asserts")
 MOST_BUGS = 32
 """Mutants of a function at most, as in `package`."""
+LONGEST_NAME = 200
+"""Characters of an id."""
 _FIXES = ("bugsinpy", "swe")
 
 
@@ -116,7 +118,12 @@ def import_problems(
             try:
                 if isinstance(row, RefusedRowError):
                     raise row
-                found = problems_of((first, second), judge, row.material(), bugs)
+                material = row.material()
+                if not material.name.isprintable() or len(material.name) > LONGEST_NAME:
+                    raise RefusedRowError(
+                        "not of this layout", f"an id of more than {LONGEST_NAME} printable characters"
+                    )
+                found = problems_of((first, second), judge, material, bugs)
                 if repeated := names & {problem.name for problem in found}:
                     raise RefusedRowError("its id is given twice", min(repeated))
                 names |= {problem.name for problem in found}

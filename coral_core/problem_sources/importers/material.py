@@ -3,7 +3,7 @@
 import ast
 import symtable
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from coral_core.problems.problem import BugClass
@@ -149,8 +149,14 @@ def _used(nodes: Iterable[ast.stmt]) -> set[str]:
     return names
 
 
-def stand_alone(program: str, entry_point: str, what: str = "the program") -> StandAlone:
+def stand_alone(program: str, entry_point: str, what: str = "the program", classes: Collection[str] = ()) -> StandAlone:
     """A function of a module and what it needs of it.
+
+    Args:
+        program: Text of the module.
+        entry_point: The function.
+        what: Name of the text in reasons.
+        classes: Names of classes that its arguments and values are of; they are needed too.
 
     Raises:
         RefusedRowError: the module cannot be read, or does not define the function.
@@ -164,7 +170,10 @@ def stand_alone(program: str, entry_point: str, what: str = "the program") -> St
     """
     tree = tree_of(program, what)
     function = function_of(tree, entry_point)
-    around = [node for node in needed(tree, [function]) if entry_point not in bound_names(node)]
+    defined = [
+        node for node in tree.body if isinstance(node, (ast.ClassDef, ast.Assign)) and bound_names(node) & {*classes}
+    ]
+    around = [node for node in (*defined, *needed(tree, [function, *defined])) if entry_point not in bound_names(node)]
     return StandAlone(text_of(program, around), text_of(program, [function]))
 
 

@@ -82,7 +82,7 @@ def problems_of(recording: Sequence[Judge], judge: Judge, material: Material, bu
             raise RefusedRowError("the bug is also around the function", material.entry_point)
         if normal_form(buggy.function) == normal_form(alone.function):
             raise RefusedRowError("buggy and reference are equal", "but for comments, names and layout")
-    cases = cases_of(recording, material, alone)
+    alone, cases = cases_of(recording, material)
     base = _problem(material, alone, cases, alone.function, "none")
     [verdict] = judge.judge_batch([(base, alone.function)])
     if bugfix(verdict) < 1.0:

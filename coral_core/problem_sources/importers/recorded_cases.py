@@ -12,13 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from coral_core.config.scoring_config import PatchLimits, SlowLimits
+from coral_core.frozen import Frozen
+from coral_core.json_object import json_object
 from coral_core.judge.judge import Judge
 from coral_core.problem_sources.importers.assertions import instrumented
-from coral_core.problem_sources.importers.material import Material, RefusedRowError, StandAlone
+from coral_core.problem_sources.importers.material import (
+    LONGEST_CODE,
+    Material,
+    RefusedRowError,
+    StandAlone,
+    stand_alone,
+    tree_of,
+)
 from coral_core.problem_sources.package.cases import ABSOLUTE, RELATIVE
 from coral_core.problems.problem import Case, Problem
-from coral_core.problems.values import ValueOutside, decode, encode, has_floats, is_mutable
+from coral_core.problems.values import decode, encode, has_floats, is_mutable, labels, parse
+from coral_core.syntax import UNPARSABLE
 
 RECORDER = Path(__file__).with_name("call_recorder.py")
 LIMITS = PatchLimits(
@@ -34,12 +46,30 @@ MOST_LINES = 2_500_000
 """A case of more executed lines is left out; a slow one may execute twice as many."""
 
 
+class RecordedCall(Frozen):
+    """A call as the recorder writes it: untrusted, since the tests share its process."""
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    value: Any = None
+    exception: str | None = None
+    mutated: tuple[Any, ...] = ()
+    absolute: float | None = Field(ge=0)
+    relative: float | None = Field(ge=0)
+    refused: str
+    needs: str
+
+    def outcome(self) -> str:
+        """The result and the arguments after the call, as text."""
+        return json.dumps([self.exception, self.value, self.mutated])
+
+
 @dataclass(frozen=True)
 class Recording:
-    """The calls that the tests of a row make, and the units that fail."""
+    """The calls that the tests of a row make, and the units that fail, with the reason."""
 
-    calls: list[dict[str, Any]]
-    failures: list[list[str]]
+    calls: list[RecordedCall]
+    failures: list[tuple[str, str]]
 
 
 def record(judge: Judge, material: Material) -> Recording:
@@ -54,9 +84,13 @@ def record(judge: Judge, material: Material) -> Recording:
         JudgeError: the sandbox failed.
     """
     names = {material.entry_point, "candidate"}
+    if sum(len(code) for _, _, code in material.units) > LONGEST_CODE:
+        raise RefusedRowError("too long", f"its tests have more than {LONGEST_CODE} characters")
     try:
+        for _, name, code in material.units:
+            tree_of(code, name)
         units = [[kind, name, instrumented(code, names)] for kind, name, code in material.units]
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except UNPARSABLE as error:
         raise RefusedRowError("not Python 3", f"its tests: {error}"[:200]) from None
     request = {"entry_point": material.entry_point, "units": units}
     problem = Problem(
@@ -76,21 +110,20 @@ def record(judge: Judge, material: Material) -> Recording:
         answers = [decode(each["value"]) for each in records]
         summary = answers[0]
         text = "".join(answers[1 : 1 + summary["parts"]])
-        calls = [json.loads(line) for line in text.split("\n")] if text else []
-        return Recording(calls, [[str(name), str(why)] for name, why in summary["failures"]])
+        calls = [RecordedCall.model_validate(json_object(line)) for line in text.split("\n")] if text else []
+        return Recording(calls, [(str(name)[:100], str(why)[:200]) for name, why in summary["failures"]])
     except (KeyError, IndexError, TypeError, ValueError):  # it ended early, or the code tampers with the recorder
         detail = result.message or (str(records[0].get("exception") or records[0].get("outside")) if records else "")
         kind = "its tests run into a limit" if "limit" in detail else "its tests cannot be run"
         raise RefusedRowError(kind, detail[:200]) from None
 
 
-def cases_of(judges: Sequence[Judge], material: Material, alone: StandAlone) -> tuple[Case, ...]:
-    """The cases that the tests of a row give.
+def cases_of(judges: Sequence[Judge], material: Material) -> tuple[StandAlone, tuple[Case, ...]]:
+    """The cases that the tests of a row give, and the function with the classes that they need.
 
     Args:
         judges: Two judges of limits `LIMITS`, of different hash seeds; the first replays.
         material: The row.
-        alone: Its function.
 
     Raises:
         RefusedRowError: there are none; the reason of most calls.
@@ -108,9 +141,10 @@ def cases_of(judges: Sequence[Judge], material: Material, alone: StandAlone) -> 
             if _outcomes(calls) != _outcomes(again.get(key, [])):
                 raise RefusedRowError("a call gives another result the second time, or under another hash seed")
             found.append(_case(calls, material.arguments_after))
-        except (RefusedRowError, ValueOutside) as error:
+        except (RefusedRowError, ValueError) as error:
             reasons[str(error)[:200]] += 1
     found = _spread(found)
+    alone = stand_alone(material.program, material.entry_point, "its reference", _classes(found))
     if found:
         found = _replayed(judges[0], material, alone, found, reasons)
     if not found:
@@ -118,60 +152,66 @@ def cases_of(judges: Sequence[Judge], material: Material, alone: StandAlone) -> 
             [(reason, _)] = reasons.most_common(1)
             raise RefusedRowError(*(part.strip() for part in reason.split(":", 1)))
         if first.failures:
-            raise RefusedRowError("none of its tests passes", "; ".join(map(": ".join, first.failures))[:200])
+            failures = "; ".join(f"{unit}: {why}" for unit, why in first.failures)
+            raise RefusedRowError("none of its tests passes", failures[:200])
         raise RefusedRowError("its tests do not call the function", material.entry_point)
-    return tuple(sorted(found, key=lambda case: case.slow))
+    return alone, tuple(sorted(found, key=lambda case: case.slow))
 
 
-def _by_call(calls: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _classes(cases: Sequence[Case]) -> set[str]:
+    """Names of the classes at the top of the program that values of the cases are of."""
+    values = [value for case in cases for value in (*case.given(), case.value, *(case.mutated or ()))]
+    return {label.partition(".")[0] for value in values for label in labels(parse(value))}
+
+
+def _by_call(calls: Sequence[RecordedCall]) -> dict[str, list[RecordedCall]]:
     """Calls with equal arguments, in order of the first one."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[RecordedCall]] = {}
     for call in calls:
-        found.setdefault(json.dumps([call.get("arguments"), call.get("keywords")]), []).append(call)
+        found.setdefault(json.dumps([call.arguments, call.keywords], sort_keys=True), []).append(call)
     return found
 
 
-def _outcomes(calls: Sequence[dict[str, Any]]) -> set[str]:
-    return {json.dumps([call.get("exception"), call.get("value"), call.get("mutated")]) for call in calls}
+def _outcomes(calls: Sequence[RecordedCall]) -> set[str]:
+    return {call.outcome() for call in calls}
 
 
-def _case(calls: Sequence[dict[str, Any]], arguments_after: bool) -> Case:
-    """The case of calls with equal arguments. An assertion about the value decides over one about a property of it."""
+def _case(calls: Sequence[RecordedCall], arguments_after: bool) -> Case:
+    """The case of calls with equal arguments. An assertion about the value decides over one about a property of it.
+
+    Raises:
+        RefusedRowError: they are no case.
+        ValueOutside: they hold what the recorder cannot have written.
+    """
     if len(_outcomes(calls)) > 1:
         raise RefusedRowError("a call gives another result the second time, or under another hash seed")
-    usable = [call for call in calls if not call["refused"]]
+    usable = [call for call in calls if not call.refused]
     if not usable:
-        raise RefusedRowError(str(calls[0]["refused"]))
+        raise RefusedRowError(calls[0].refused)
     call = usable[0]
-    exception, value = call.get("exception"), call.get("value")
-    ordered = not isinstance(value, list) or value[0] not in ("s", "z", "d")
-    if ordered and exception is None and all(each["needs"] == "unordered" for each in usable):
+    unordered = call.exception is not None or parse(call.value)[0] in ("set", "frozenset", "dict")
+    if not unordered and all(each.needs == "unordered" for each in usable):
         raise RefusedRowError("the assertion asks for the value without its order")
-    if exception is not None and not str(exception).isidentifier():
+    if call.exception is not None and not call.exception.isidentifier():
         raise RefusedRowError("an exception without a name")
-    given = [*call["arguments"], *(call["keywords"][name] for name in sorted(call["keywords"]))]
-    mutated = call["mutated"]
+    given = (*call.arguments, *(call.keywords[name] for name in sorted(call.keywords)))
+    mutated: tuple[Any, ...] | None = call.mutated
     if mutated == given and not (arguments_after and any(map(is_mutable, given))):
         mutated = None
-    floats = any(map(has_floats, [value, *(mutated or ())]))
-    absolute = _tolerance(usable, "absolute")
-    relative = _tolerance(usable, "relative")
+    floats = any(map(has_floats, [call.value, *(mutated or ())]))
+    absolute = max((each.absolute or 0.0 for each in usable), default=0.0)
+    relative = max((each.relative or 0.0 for each in usable), default=0.0)
     case = Case(
-        arguments=tuple(call["arguments"]),
-        keywords=call["keywords"],
-        value=value,
-        exception=exception,
-        mutated=None if mutated is None or not mutated else tuple(mutated),
+        arguments=call.arguments,
+        keywords=call.keywords,
+        value=call.value,
+        exception=call.exception,
+        mutated=mutated,
         tolerance=max(ABSOLUTE, absolute) if floats or absolute else None,
         relative_tolerance=min(max(RELATIVE, relative), 0.5) if floats else None,
     )
     case.check()
     return case
-
-
-def _tolerance(calls: Sequence[dict[str, Any]], which: str) -> float:
-    numbers = [call[which] for call in calls if isinstance(call[which], (int, float)) and call[which] >= 0]
-    return float(min(max(numbers, default=0.0), 1e300))
 
 
 def _spread(cases: list[Case]) -> list[Case]:
@@ -200,7 +240,7 @@ def _replayed(
     kept: list[Case] = []
     outcomes = [one if one != "pass" else two for one, two in zip(result.cases, backwards.cases[::-1], strict=True)]
     for number, (case, outcome) in enumerate(zip(cases, outcomes, strict=True)):
-        lines = int(records[number]["lines"]) if number < len(records) else 0
+        lines = int(records[number]["lines"]) if outcome == "pass" else 0
         if outcome != "pass":
             reasons[f"the function by itself gives another result: {outcome} {result.message}".strip()] += 1
         elif lines > MOST_LINES:

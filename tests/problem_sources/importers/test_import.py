@@ -97,6 +97,11 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
         row(17, "    global n\n    n += 1\n    return n\n", "assert candidate(1) == 1\n    assert candidate(3) == 2", head="n = 0\ndef f(a):\n"),
         row(18, "    return a\n", "assert candidate(1) == 1") | {"prompt": "x" * 200_000},
         row(19, "    return a\n", "coral_recorder.calls = 5"),
+        row(20, "    return a\n", "coral_recorder.calls.append({'arguments': 5, 'value': ['q']})"),
+        row(21, "    return a\n", "candidate(1)\n    coral_recorder.calls[0]['value'] = 7"),
+        row(22, "    return a\n", "global coral_step\n    candidate(1)\n    coral_recorder.calls[0]['arguments'] = [['f', 'x']]"),
+        row(23, "    return a\n", "assert candidate(1) == 1\n" + "    a = 1\n" * 20_000),
+        row(24, "    return a\n", "assert candidate(1) == 1", task_id="HumanEval/\x1b[31m"),
         row(0, "    return a + 1\n", "assert candidate(1) == 2"),
         row(0, "    return a + 2\n", "assert candidate(1) == 3"),
         "{broken", "[1]", '{"a": ' + "[" * 5000, '{"task_id": 1, "task_id": 2}',
@@ -132,10 +137,15 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
         ("HumanEval/17", "the function by itself gives another result", ""),
         ("HumanEval/18", "too long", "characters"),
         ("HumanEval/19", "its tests cannot be run", ""),
-        ("line 23", "not a row", "not JSON"),
-        ("line 24", "not a row", "no object but list"),
-        ("line 25", "not a row", "not JSON"),
-        ("line 26", "not a row", "'task_id' stands there twice"),
+        ("HumanEval/20", "its tests cannot be run", ""),
+        ("HumanEval/21", "the function by itself gives another result", "wrong"),
+        ("HumanEval/22", "not in the value language", ""),
+        ("HumanEval/23", "too long", "tests"),
+        ("HumanEval/\x1b[31m", "not of this layout", "printable"),
+        ("line 28", "not a row", "not JSON"),
+        ("line 29", "not a row", "no object but list"),
+        ("line 30", "not a row", "not JSON"),
+        ("line 31", "not a row", "'task_id' stands there twice"),
     ],
 )
 def test_a_row_that_is_no_problem_says_why(
@@ -150,6 +160,8 @@ MBPP: list[dict[str, Any]] = [
      "test_setup_code": "BASE = 2", "test_list": ["assert cost(BASE, 2) == 10", "assert cost(4, 2) == 14"], "challenge_test_list": ["assert cost(0, 2) == 6"]},
     {"task_id": 2, "prompt": "Power.", "code": "def power(a, b):\n  return a ** b", "test_imports": ["import math"],
      "test_list": ["assert math.isclose(power(2, 0.5), 1.41421356, rel_tol=1e-3)"]},
+    {"task_id": 7, "code": "class Pair(object):\n  def __init__(self, a, b):\n    self.a = a\n    self.b = b\ndef chain(arr, n):\n  return max(p.b for p in arr[:n])",
+     "test_list": ["assert chain([Pair(5, 24), Pair(15, 25)], 2) == 25", "assert chain([Pair(5, 3)], 1) == 3"]},
     {"task_id": 3, "code": "def f(a):\n  return a", "test_list": []},
     {"task_id": 4, "code": "def f(a):\n  return a", "test_list": "assert f(1) == 1"},
     {"code": "def f(a):\n  return a", "test_list": ["assert f(1) == 1"]},
@@ -163,7 +175,8 @@ def test_mbpp(tmp_path: Path, as_list: bool) -> None:
     file = write(file, json.dumps(MBPP)) if as_list else write(file, *MBPP)
     found = import_problems("mbpp", file, split="fitness")
     problems = loaded(found, tmp_path)
-    assert list(problems) == ["MBPP/1", "MBPP/2"]
+    assert list(problems) == ["MBPP/1", "MBPP/2", "MBPP/7"]
+    assert problems["MBPP/7"].setup.startswith("class Pair") and len(problems["MBPP/7"].cases) == 2
     assert problems["MBPP/1"].entry_point == "cost" and len(problems["MBPP/1"].cases) == 3
     assert problems["MBPP/2"].cases[0].relative_tolerance == 1e-3
     assert [each.kind for each in found.refused] == ["not of this layout"] * 3 + ["no such function"]
