@@ -7,15 +7,15 @@ call it. Nothing is checked out, and no code of the clone runs outside the judge
 """
 
 import ast
-import os
 import re
-import subprocess
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from coral_core.errors import ConfigError
+from coral_core.problem_sources.history.repository import Repository, UnreadableError
 from coral_core.problem_sources.importers.assert_file import calls, is_test, units_of
 from coral_core.problem_sources.importers.material import (
     Material,
@@ -27,19 +27,7 @@ from coral_core.problem_sources.importers.material import (
 )
 from coral_core.problem_sources.importers.unified_diff import FileDiff, Hunk
 
-GIT_SECONDS = 60
-LARGEST_BLOB = 4 * 2**20
-COMMIT = re.compile(r"[0-9a-f]{7,64}")
-_SAFE = (
-    "-c",
-    "protocol.allow=never",
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    "core.hooksPath=/dev/null",
-    "--no-replace-objects",
-)
-"""Nothing that a foreign repository configures is fetched or executed while objects are read."""
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -51,8 +39,8 @@ class Change:
     fixed: str
 
 
-class Clone:
-    """Reads files of commits of a local clone; nothing is checked out.
+class Clone(AbstractContextManager["Clone"]):
+    """Reads files of commits of a local clone that nobody trusts; nothing is checked out (`history.repository`).
 
     Args:
         folder: The clone.
@@ -62,9 +50,16 @@ class Clone:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        if not folder.is_dir() or self._git("rev-parse", "--git-dir") is None:
-            raise ConfigError(f"--repo {folder}: no git repository", remedy="Give a local clone.")
+        try:
+            self._repository = Repository(folder)
+        except ConfigError as error:
+            raise ConfigError(
+                f"--repo {folder}: {error.problem.rpartition(': ')[2]}", remedy="Give a local clone of the project."
+            ) from None
+        self._commit, self._files = "", dict[str, str]()
+
+    def __exit__(self, *_: object) -> None:
+        self._repository.__exit__()
 
     def text(self, commit: str, path: str) -> str:
         """A file at a commit.
@@ -73,33 +68,20 @@ class Clone:
             RefusedRowError: the clone does not have it, or it is no text.
         """
         if not COMMIT.fullmatch(commit):
-            raise RefusedRowError("not of this layout", f"{commit[:60]!r} is no commit")
-        if path.startswith(("-", "/", ":")) or ".." in path.split("/") or "\n" in path or "\0" in path:
-            raise RefusedRowError("not of this layout", f"{path[:60]!r} is no path in a repository")
-        data = self._git("cat-file", "blob", f"{commit}:{path}")
-        if data is None:
-            raise RefusedRowError("not in the clone", f"{path} at {commit[:12]}")
-        if len(data) > LARGEST_BLOB:
-            raise RefusedRowError("too long", f"{path} has {len(data)} bytes")
+            raise RefusedRowError("not of this layout", f"{commit[:60]!r} is no hash of a commit")
         try:
-            return readable(data.decode())
+            if commit != self._commit:
+                self._files = self._repository.tree(self._repository.resolve(commit)).files
+                self._commit = commit
+            if path not in self._files:
+                raise RefusedRowError("not in the clone", f"{path[:100]} at {commit[:12]}")
+            [content] = self._repository.contents([self._files[path]]).values()
+        except (ConfigError, UnreadableError):
+            raise RefusedRowError("not in the clone", f"commit {commit[:12]}") from None
+        try:
+            return readable(content.decode())
         except UnicodeDecodeError:
             raise RefusedRowError("not UTF-8", path) from None
-
-    def _git(self, *arguments: str) -> bytes | None:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        try:
-            done = subprocess.run(
-                ["git", *_SAFE, "-C", str(self.folder), *arguments],
-                capture_output=True,
-                timeout=GIT_SECONDS,
-                stdin=subprocess.DEVNULL,
-                env=kept | {"GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"},
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ConfigError(f"--repo {self.folder}: git failed: {error}", remedy="Check git and the clone.") from None
-        return done.stdout if done.returncode == 0 else None
 
 
 def python_files(files: Sequence[FileDiff]) -> list[FileDiff]:

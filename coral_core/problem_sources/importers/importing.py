@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,13 +108,15 @@ def import_problems(
         raise ConfigError(f"--bugs {bugs}: not from 1 to {MOST_BUGS}", remedy="Give such a number.")
     if layout not in _FIXES and (repo is not None or pairs):
         raise ConfigError(f"--repo and --pairs: {layout} does not read them", remedy="They belong to bugsinpy and swe.")
-    clone = Clone(repo) if repo is not None else None
     rows: list[ImportedRow] = []
     made: list[MadeProblem] = []
     lines: list[Line] = []
     workers = min(4, os.cpu_count() or 1)
     names: set[str] = set()
-    with Judge(LIMITS, 1) as first, Judge(LIMITS, 1, hash_seed=1) as second, Judge(workers=workers) as judge:
+    with ExitStack() as stack:
+        clone = stack.enter_context(Clone(repo)) if repo is not None else None
+        first, second = (stack.enter_context(Judge(LIMITS, 1, hash_seed=seed)) for seed in (0, 1))
+        judge = stack.enter_context(Judge(workers=workers))
         for done, (name, row) in enumerate(_rows(layout, path, clone), 1):
             try:
                 if isinstance(row, RefusedRowError):

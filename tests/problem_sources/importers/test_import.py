@@ -445,7 +445,7 @@ def test_fixes_with_a_clone(tmp_path: Path, fix: Fix) -> None:
     assert [(each.row, each.kind) for each in swe.refused] == [
         ("gone", "not in the clone"),
         ("no commit", "not of this layout"),
-        ("outside", "not of this layout"),
+        ("outside", "not in the clone"),
         ("other", "the diff does not apply"),
     ]
     fix.bug(tmp_path / "projects/words/bugs/1")
