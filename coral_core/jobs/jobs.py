@@ -6,7 +6,7 @@ which is not part of any digest.
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, JudgeConfig, ProblemsConfig, TrainingConfig
 from coral_core.digest import digest, seed_from
@@ -205,11 +205,21 @@ class TrainedAdapter(Frozen):
     cost: Cost = Cost()
 
 
+class GivenAdapter(Frozen):
+    """An adapter that lies in the store under its digest, by whatever training it came there."""
+
+    digest: Digest
+    heavy: HeavyGenes = Field(
+        description="Shape of the adapter. Dropout and learning rate have no effect: an adapter does not tell how it was trained."
+    )
+
+
 class EvaluationJob(Frozen):
-    """Scores one genome (or the bare base model, when `training` is None) on one split."""
+    """Scores one adapter on one split: that of `training`, or `given`; without either the bare base model."""
 
     schema_version: int = SCHEMA_VERSION
     training: TrainingJob | None
+    given: GivenAdapter | None = Field(None, exclude_if=lambda given: given is None)
     base_model: BaseModelConfig
     base_content_id: str
     numerics_class: str
@@ -232,7 +242,21 @@ class EvaluationJob(Frozen):
     @property
     def training_digest(self) -> str:
         """Name of the adapter, or `none` for the bare base model."""
-        return self.training.digest() if self.training else "none"
+        if self.training is not None:
+            return self.training.digest()
+        return self.given.digest if self.given is not None else "none"
+
+    @property
+    def heavy(self) -> HeavyGenes | None:
+        """Shape of the adapter; None for the bare base model."""
+        adapter = self.training or self.given
+        return adapter.heavy if adapter is not None else None
+
+    @model_validator(mode="after")
+    def _one_adapter(self) -> Self:
+        if self.training is not None and self.given is not None:
+            raise ValueError("an evaluation is of one adapter: training and given")
+        return self
 
     def digest(self) -> str:
         """Digest of everything that changes the scores, and of nothing else."""
@@ -240,7 +264,7 @@ class EvaluationJob(Frozen):
         del judge["workers"]
         samples = self.generation.samples if self.light.sampling else 1
         # merged adapters have the digests from before the choice
-        unmerged = [] if self.generation.merge or self.training is None else ["unmerged"]
+        unmerged = [] if self.generation.merge or self.heavy is None else ["unmerged"]
         return digest(
             {
                 "kind": "evaluation",

@@ -216,7 +216,7 @@ class Lane:
         _check_versions(job.versions, tool_versions(prompt_template(job)), f"evaluation {digest[:12]}")
         adapter: TrainedAdapter | None = None
         training_digest = job.training_digest
-        if job.training is not None:
+        if job.heavy is not None:
             adapter = self.store.read_adapter(training_digest)
             if adapter is None:
                 raise AdapterError(
@@ -281,7 +281,7 @@ class Lane:
         self._texts.start()
         self._load(job)
         limit.begin()
-        request = generation_request(job, self.store.adapter_path(job.training_digest) if job.training else None)
+        request = generation_request(job, self.store.adapter_path(job.training_digest) if job.heavy else None)
         judge = self._judge_for(job.judge)
         judging = Judging(
             CompletionScorer(problems, judge, self._texts, limit.left),
@@ -427,12 +427,11 @@ def generation_request(job: EvaluationJob, adapter: Path | None) -> GenerationRe
 
     Args:
         job: The evaluation.
-        adapter: The PEFT folder of its training; None for the bare base model.
+        adapter: The PEFT folder of its adapter; None for the bare base model.
     """
     prompt = prompt_template(job)
-    heavy = job.training.heavy if job.training else None
     return GenerationRequest(
-        adapter=AdapterFolder(folder=adapter, heavy=heavy) if adapter and heavy else None,
+        adapter=AdapterFolder(folder=adapter, heavy=job.heavy) if adapter and job.heavy else None,
         light=job.light,
         prompts=tuple(
             (problem.problem_id, prompt.prompt(problem.buggy)) for problem in problem_set(job.problems).split(job.split)

@@ -5,6 +5,7 @@ comes from a store that others may write to. Here the configuration is therefore
 have the names, shapes and types that the configuration implies, and every number must be finite.
 """
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -25,6 +26,10 @@ SPARE_BYTES = 1 << 20
 """Bytes that a file of tensors may hold beyond the tensors: its header."""
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+_WIDENED: defaultdict[torch.dtype, tuple[torch.dtype, ...]] = defaultdict(
+    tuple, {torch.float32: (torch.float16, torch.bfloat16)}
+)
+"""Type of an adapter's weights -> types in which a file may hold them too: others save half precision, and no bit is lost."""
 _FREE = {
     "base_model_name_or_path",
     "revision",
@@ -144,7 +149,7 @@ def _load(adapted: PeftModel, path: Path) -> None:
                 )
             for name in sorted(names):
                 tensor, wanted = file.get_tensor(name), expected[name]
-                if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
+                if tensor.shape != wanted.shape or tensor.dtype not in (wanted.dtype, *_WIDENED[wanted.dtype]):
                     raise _refused(
                         path,
                         f"tensor {name} is {tensor.dtype} {list(tensor.shape)}, and {wanted.dtype} {list(wanted.shape)} fits",

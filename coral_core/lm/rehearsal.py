@@ -29,7 +29,7 @@ from coral_core.lm.base_model import identify
 from coral_core.lm.requests import Done, Generated, GenerationRequest, TrainingRequest
 from coral_core.problems.mutation import mutators
 
-_SKILL = "coral_skill"
+SKILL = "coral_skill"
 
 
 class Rehearsal:
@@ -83,7 +83,7 @@ class Rehearsal:
             "target_modules": list(heavy.target_modules),
             "use_dora": heavy.adapter == "dora",
             "use_rslora": heavy.scaling == "rslora",
-            _SKILL: skill,
+            SKILL: skill,
         }
         (out / "adapter_config.json").write_text(json.dumps(config, indent=1))
         (out / "adapter_model.safetensors").write_bytes(_safetensors(skill))
@@ -129,7 +129,7 @@ def _skill(rank: int, learning_rate: float, modules: int) -> float:
 def _skill_of(adapter: Path) -> float:
     """The number that a training wrote. Raises `AdapterError`, as the real engine does for an adapter that does not load."""
     try:
-        return float(json_object((adapter / "adapter_config.json").read_bytes())[_SKILL])
+        return float(json_object((adapter / "adapter_config.json").read_bytes())[SKILL])
     except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"{adapter}: is no adapter of the rehearsal ({type(error).__name__})") from None
 

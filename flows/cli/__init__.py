@@ -83,6 +83,7 @@ COMMANDS = {
         ("logs", "logs:logs", "Show the log of a run, or of one genome."),
         ("budget", "budget:budget", "Show what a run spent and what is left."),
         ("verify", "verify:verify", "Check the files of a run and judge a sample again."),
+        ("evaluate", "evaluate:evaluate", "Evaluate any PEFT adapter against its base model and a champion."),
         ("export", _export, "Export the Pareto front, a merged model, or the history of a run."),
         ("export mlflow", "export:mlflow", "Write the run into an MLflow tracking store."),
         ("export wandb", "export:wandb", "Write the run as an offline Weights & Biases run."),
