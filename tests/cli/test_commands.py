@@ -303,6 +303,16 @@ def test_init_from_a_directory_writes_what_fits(tmp_path: Path) -> None:
     for command in (["config", "check", "own.yaml"], ["evolve", "own.yaml", "--dry-run"]):
         done = coral(*command, cwd=tmp_path, CORAL_HOME=str(tmp_path / "home"))
         assert done.returncode == 0, done.stderr
+    told = coral("init", "--from", own, "--why", "lott*", cwd=tmp_path, CORAL_HOME=str(tmp_path / "home"))
+    assert "it depends on chance" in told.stdout and "that were recorded: 1" in told.stdout
+    home = str(tmp_path / "home")
+    refused(
+        coral("init", "--from", own, "--why", "nobody", cwd=tmp_path, CORAL_HOME=home), 2, "no function of this name"
+    )
+    refused(
+        coral("init", "x.yaml", "--from", own, "--python", "/bin/true", cwd=tmp_path), 2, "does not run as a Python"
+    )
+    refused(coral("init", "x.yaml", "--python", "/bin/true", cwd=tmp_path), 2, "none is given")
     refused(coral("init", "x.yaml", "--from", tmp_path / "no", cwd=tmp_path), 2, "no such directory")
     assert not (tmp_path / "x.yaml").exists()
 

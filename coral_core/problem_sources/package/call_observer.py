@@ -17,21 +17,24 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from time import perf_counter as clock
 from typing import Any, NamedTuple
 
 OUTSIDE = "outside the value language"
 ITEMS = 4_000
 """Largest argument list or value, in items and characters: a case has to fit into a verdict."""
-KEPT = 256
+KEPT = 128
 """Calls of a function that are kept, beside those with the smallest and largest arguments: a uniform sample of the distinct ones."""
 PENDING = 20_000
 """Calls of one test that are kept until it has passed."""
+CHARACTERS = 500_000
+"""Encoded arguments of the calls of a function that are kept, together."""
 EXTREMES = 64
 """Calls kept for new extremes of an argument, per function and position."""
 SEARCHES = 100
 """Functions that are looked for in the whole heap because their name does not lead to them; each search takes some 10 ms."""
-THINNED = 2_000
-"""Calls of a function after which only every eighth is looked at, and later every 256th: hot functions stay fast."""
+AFFORDED = ((0.1, 1), (0.2, 8), (0.4, 64), (1e9, 1024))
+"""Seconds spent on the calls of a function, and then every how many-th call is looked at: hot functions stay fast."""
 GENERATOR = 0x20
 MONITORING: Any = getattr(sys, "monitoring", None)
 TOOL = 4
@@ -51,6 +54,21 @@ class Target(NamedTuple):
     name: str
     method: str
     """instance, class or static for a method; "" for a function of a module."""
+
+
+class Effort:
+    """What the recording of a function's calls has cost."""
+
+    __slots__ = ("count", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+
+    def affords(self) -> bool:
+        """Is the next call to be looked at?"""
+        self.count += 1
+        return self.count % next(period for seconds, period in AFFORDED if self.seconds < seconds) == 0
 
 
 class _Started:
@@ -86,7 +104,7 @@ class Observer:
         self._codes: dict[int, tuple[types.CodeType, Target | None]] = {}
         self._defaults: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._labels: dict[int, tuple[Any, tuple[str, str] | None]] = {}
-        self._counts: dict[str, int] = {}
+        self._efforts: dict[str, Effort] = {}
         self._thread = threading.local()
         self._searches = 0
 
@@ -176,9 +194,10 @@ class Observer:
             return  # a recursive call is part of the first
         if code.co_flags & GENERATOR and frame.f_lasti >= _first_yield(code):
             return  # it goes on, and has been noted when it began
-        count = self._counts[target.key] = self._counts.get(target.key, 0) + 1
-        if count > THINNED and count % (8 if count < 16 * THINNED else 256):
+        effort = self._efforts.setdefault(target.key, Effort())
+        if not effort.affords():
             return
+        began = clock()
         try:
             given, names = self._given(target, code, frame)
         except Exception as error:
@@ -186,6 +205,7 @@ class Observer:
             return
         call = _Started(frame, target.key, given, names)
         encoded = self._encoded(call, "arguments", given)
+        effort.seconds += clock() - began
         if encoded is None:
             return
         call.arguments = encoded
@@ -254,15 +274,17 @@ class Observer:
         if how == "value" and is_iterator(value):
             self._keep(call, None)
             return
+        began = clock()
         outcome: dict[str, Any] = {how: value}
         if how == "value":
             encoded = self._encoded(call, "result", [value])
-            if encoded is None:
-                return
-            outcome["value"] = encoded[0]
-        mutated = self._encoded(call, "arguments after the call", call.given)
+            outcome["value"] = encoded[0] if encoded is not None else None
+        else:
+            encoded = [None]
+        mutated = None if encoded is None else self._encoded(call, "arguments after the call", call.given)
         if mutated is not None:
             self._keep(call, {"mutated": mutated, **outcome})
+        self._efforts[call.key].seconds += clock() - began
 
     def _keep(self, call: _Started, outcome: dict[str, Any] | None) -> None:
         count = len(call.arguments) - len(call.names)
@@ -343,13 +365,14 @@ class Sample:
     def __init__(self) -> None:
         self._digests: dict[str, list[int]] = {}
         self._seen: dict[str, set[int]] = {}
+        self._characters: dict[str, int] = {}
         self._extremes: dict[tuple[str, int], list[Any]] = {}
 
     def takes(self, key: str, arguments: str, encoded: list[Any]) -> bool:
         """Is the call a new one to keep?"""
         digest = int.from_bytes(hashlib.sha256(arguments.encode()).digest()[:7], "big")
         seen = self._seen.setdefault(key, set())
-        if digest in seen:
+        if digest in seen or self._characters.get(key, 0) > CHARACTERS:
             return False
         extreme = [self._is_extreme(key, place, item) for place, item in enumerate(encoded[:8])]
         heap = self._digests.setdefault(key, [])
@@ -360,6 +383,7 @@ class Sample:
         elif not any(extreme):
             return False
         seen.add(digest)
+        self._characters[key] = self._characters.get(key, 0) + len(arguments)
         return True
 
     def _is_extreme(self, key: str, place: int, encoded: Any) -> bool:

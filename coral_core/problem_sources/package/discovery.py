@@ -15,7 +15,7 @@ from coral_core.problem_sources.package.standalone import standalone
 
 SKIPPED = {"build", "dist", "env", "node_modules", "site-packages", "venv", "__pycache__"}
 TEST_FOLDERS = {"test", "tests"}
-NOT_CODE = {"setup.py", "conftest.py", "noxfile.py"}
+NOT_CODE = {"setup.py", "conftest.py", "noxfile.py", "tests.py", "test.py"}
 MOST_FILES = 5_000
 
 

@@ -46,6 +46,7 @@ MOST_BYTES = 256 << 20
 KEPT_OUTPUT = 16_000
 ENVIRONMENT = ("PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH")
 """Variables that are passed to the tests, with LC_*: no tokens or passwords."""
+NO_TESTS = "pytest finds no tests there"
 SCRIPT = Path(__file__).with_name("run_tests.py")
 _NETWORK = re.compile(
     r"Network is unreachable|name resolution|Name or service not known|ConnectionError|Errno (?:101|-3|-2)\b|socket.*not permitted",
@@ -213,14 +214,19 @@ class _Session:
         self.keys = {target[0] for target in request["targets"]}
         examples = request.pop("doctests")
         if self.python.pytest:
-            self._run_to_the_end(request | {"doctests": []}, until)
+            self._run_to_the_end(request | {"doctests": [], "arguments": []}, until)
+            if (
+                others := _other_tests(self.copy) if self.trouble == [NO_TESTS] else []
+            ):  # of a name that pytest passes by
+                self.trouble.clear()
+                self._run_to_the_end(request | {"doctests": [], "arguments": others}, until)
         else:
             self.trouble.append(
                 f"pytest is not installed for {self.python.path}: only the examples in docstrings were run. Install it there, or name the project's interpreter: problems.python"
             )
         if examples:
             self.total = 0
-            self._run_to_the_end(request | {"doctests": examples}, until)
+            self._run_to_the_end(request | {"doctests": examples, "arguments": []}, until)
 
     def _run_to_the_end(self, request: dict[str, Any], until: float) -> None:
         """Run processes until one ends in good order, without the tests that ended the ones before."""
@@ -415,7 +421,7 @@ class _Process:
             return culprit, how if culprit else f"the tests could not be started: {self._said()}"
         ended, why = self.finished
         if ended == 0 or ended == 1 or ended == 5:
-            return "", "" if ended != 5 or self.session.tests else "pytest finds no tests there"
+            return "", "" if ended != 5 or self.session.tests else NO_TESTS
         if culprit:
             return culprit, "ends the whole test run" + (f" ({self._said()})" if ended == 3 else "")
         return "", f"pytest could not run the tests: {why or self._said()}"
@@ -454,6 +460,11 @@ def _request(copy: Path, functions: Sequence[SourceFunction], observe: bool) -> 
         "paths": paths,
         "values": values.__file__,
     }
+
+
+def _other_tests(copy: Path) -> list[str]:
+    """Files of tests that pytest finds only when they are named: tests.py, test.py."""
+    return sorted(str(path) for name in ("tests.py", "test.py") for path in copy.rglob(name) if path.is_file())
 
 
 def _environment(python: str) -> dict[str, str]:

@@ -158,7 +158,7 @@ def run_pytest(request: dict[str, Any], reporter: Reporter, observer: Any) -> No
     plugin = hooks(Tests(reporter, observer, request), pytest)
     reporter.say(pytest=pytest.__version__)
     try:
-        code: Any = int(pytest.main([], plugins=[plugin]))
+        code: Any = int(pytest.main(request["arguments"], plugins=[plugin]))
     except BaseException as error:  # SystemExit of a conftest.py, for instance
         reporter.say(finished=None, why=f"{type(error).__name__}: {_last(str(error))}")
     else:
