@@ -122,5 +122,7 @@ def _print(found: Any, target: Path) -> None:
         )
     if pairs:
         echo(words(f"{plural(pairs, 'training pair')} of rows that cannot be judged"))
-    if found.lines:
+    if problems:
         echo(words(f"wrote {target}. Next: coral problems check jsonl --root {target}"))
+    elif pairs:
+        echo(words(f"wrote {target}, for problems.training (source jsonl, path {target})"))

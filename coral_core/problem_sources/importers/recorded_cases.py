@@ -138,9 +138,7 @@ def cases_of(judges: Sequence[Judge], material: Material) -> tuple[StandAlone, t
     found: list[Case] = []
     for key, calls in _by_call(first.calls).items():
         try:
-            if _outcomes(calls) != _outcomes(again.get(key, [])):
-                raise RefusedRowError("a call gives another result the second time, or under another hash seed")
-            found.append(_case(calls, material.arguments_after))
+            found.append(_case(calls, again.get(key, []), material.arguments_after))
         except (RefusedRowError, ValueError) as error:
             reasons[str(error)[:200]] += 1
     found = _spread(found)
@@ -176,18 +174,23 @@ def _outcomes(calls: Sequence[RecordedCall]) -> set[str]:
     return {call.outcome() for call in calls}
 
 
-def _case(calls: Sequence[RecordedCall], arguments_after: bool) -> Case:
+def _case(calls: Sequence[RecordedCall], again: Sequence[RecordedCall], arguments_after: bool) -> Case:
     """The case of calls with equal arguments. An assertion about the value decides over one about a property of it.
+
+    Args:
+        calls: The calls, of one run.
+        again: Those with these arguments in another run.
+        arguments_after: As of `Material`.
 
     Raises:
         RefusedRowError: they are no case.
         ValueOutside: they hold what the recorder cannot have written.
     """
-    if len(_outcomes(calls)) > 1:
-        raise RefusedRowError("a call gives another result the second time, or under another hash seed")
     usable = [call for call in calls if not call.refused]
     if not usable:
         raise RefusedRowError(calls[0].refused)
+    if len(_outcomes(calls)) > 1 or _outcomes(calls) != _outcomes(again):
+        raise RefusedRowError("a call gives another result the second time, or under another hash seed")
     call = usable[0]
     unordered = call.exception is not None or parse(call.value)[0] in ("set", "frozenset", "dict")
     if not unordered and all(each.needs == "unordered" for each in usable):

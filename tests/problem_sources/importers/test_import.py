@@ -79,7 +79,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
     rows = [
         row(0, "    return a + 1\n", "assert candidate(1) == 3"),
         row(1, "    while True:\n        a += 1\n", "assert candidate(1) == 3"),
-        row(2, "    return list(set(a))\n", "assert candidate(['a', 'b', 'c', 'd']) != []\n    candidate(['a', 'b', 'c', 'd', 'e'])"),
+        row(2, "    return list(set(a))\n", "assert candidate(['a', 'b', 'c', 'd', 'e']) == candidate(['a', 'b', 'c', 'd', 'e'])"),
         row(3, "    return [a, a + 1]\n", "assert len(candidate(1)) == 2"),
         row(4, "    return list(a)\n", "assert set(candidate([1, 2])) == {1, 2}"),
         row(5, "    return complex(a)\n", "assert candidate(1) == 1"),
@@ -102,6 +102,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
         row(22, "    return a\n", "global coral_step\n    candidate(1)\n    coral_recorder.calls[0]['arguments'] = [['f', 'x']]"),
         row(23, "    return a\n", "assert candidate(1) == 1\n" + "    a = 1\n" * 20_000),
         row(24, "    return a\n", "assert candidate(1) == 1", task_id="HumanEval/\x1b[31m"),
+        row(25, "    return abs(a)\n", "assert candidate(1j) == 1\n    assert candidate(2j) == 2"),
         row(0, "    return a + 1\n", "assert candidate(1) == 2"),
         row(0, "    return a + 2\n", "assert candidate(1) == 3"),
         "{broken", "[1]", '{"a": ' + "[" * 5000, '{"task_id": 1, "task_id": 2}',
@@ -142,10 +143,11 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
         ("HumanEval/22", "not in the value language", ""),
         ("HumanEval/23", "too long", "tests"),
         ("HumanEval/\x1b[31m", "not of this layout", "printable"),
-        ("line 28", "not a row", "not JSON"),
-        ("line 29", "not a row", "no object but list"),
-        ("line 30", "not a row", "not JSON"),
-        ("line 31", "not a row", "'task_id' stands there twice"),
+        ("HumanEval/25", "an argument is outside the value language", "complex"),
+        ("line 29", "not a row", "not JSON"),
+        ("line 30", "not a row", "no object but list"),
+        ("line 31", "not a row", "not JSON"),
+        ("line 32", "not a row", "'task_id' stands there twice"),
     ],
 )
 def test_a_row_that_is_no_problem_says_why(
