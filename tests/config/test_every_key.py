@@ -267,6 +267,7 @@ ELSEWHERE = {
     "problems.path": "tests of the sources that read it",
     "problems.training.source": "test_training_pairs_come_from_the_source_named",
     "problems.training.path": "test_training_pairs_come_from_the_source_named",
+    "problems.python": "tests/problem_sources/test_recording.py",
     "problems.history.revision": "tests/problem_sources/test_git_repository.py",
     "problems.history.since": "tests/problem_sources/test_git_history.py",
     "problems.history.max_commits": "tests/problem_sources/test_git_history.py",

@@ -129,3 +129,16 @@ def test_calls_that_tell_the_versions_apart_are_kept_first() -> None:
 )
 def test_a_function_that_does_nothing_yet_is_no_bug(body: str, stub: bool) -> None:
     assert is_stub(f"def f(a):\n    {body}") is stub
+
+
+def test_calls_with_a_parameter_that_is_new_show_no_bug() -> None:
+    wrong = function("f", "def f(a):\n    return a")
+    right = function("f", "def f(a, b=0):\n    return a + b if a < 5 else -a")
+    given = [Call(arguments=(n,), keywords={"b": 1}) for n in range(8)]
+    with pytest.raises(Refused, match="only calls with parameters that it did not have"):
+        _telling_first(wrong, right, given)
+    with pytest.raises(Refused, match="only calls with parameters that it did not have"):
+        _telling_first(wrong, right, [*given, Call(arguments=(1,))])
+    chosen = _telling_first(wrong, right, [*given, *(Call(arguments=(n,)) for n in range(8))])
+    assert [call.arguments for call in chosen] == [(n,) for n in range(8)]
+    assert all(not call.keywords for call in chosen)

@@ -6,7 +6,7 @@ text before or no text after, so it cannot become a problem.
 
 import ast
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -90,6 +90,24 @@ def is_stub(text: str) -> bool:
         or (isinstance(part, ast.Raise) and part.exc is not None and "NotImplementedError" in ast.dump(part.exc))
         for part in function.body
     )
+
+
+def accepts(text: str, arguments: Sequence[object], keywords: Mapping[str, object]) -> bool:
+    """True when the function that `text` defines has parameters for the arguments of a call.
+
+    Example:
+        >>> text = "def f(a, b=2, *, c=3): pass"
+        >>> accepts(text, [1, 2], {"c": 4}), accepts(text, [1, 2, 3], {}), accepts(text, [1], {"d": 4})
+        (True, False, False)
+    """
+    function = parse(text).body[-1]
+    if not isinstance(function, Definition):
+        return True
+    taken = function.args
+    by_position = [each.arg for each in (*taken.posonlyargs, *taken.args)]
+    by_name = {each.arg for each in (*taken.args, *taken.kwonlyargs)}
+    enough = len(arguments) <= len(by_position) or taken.vararg is not None
+    return enough and (taken.kwarg is not None or keywords.keys() <= by_name)
 
 
 def is_code(path: str) -> bool:

@@ -22,6 +22,7 @@ from coral_core.judge.judge import Judge
 from coral_core.problem_sources.history.changed_functions import (
     ChangedFunctions,
     FileVersions,
+    accepts,
     compare,
     is_code,
     is_stub,
@@ -61,6 +62,7 @@ class Reason(StrEnum):
     NO_CALL = "no passing test makes a call of a changed function that can be recorded"
     UNUSABLE = "its functions cannot become problems"
     ALIKE = "no recorded call tells the versions apart"
+    FEATURE = "only calls with parameters that it did not have tell the versions apart"
     TIME = "the time limit of a commit"
     FAILED = "its examination failed"
 
@@ -192,8 +194,10 @@ class _Examination:
             raise Left(Reason.NO_CALL, refused=refused)
         fixes, refused = self._fixes(candidates, calls, *projects)
         if not fixes:
-            alike = all(row.endswith(Reason.ALIKE) for row in refused)
-            raise Left(Reason.ALIKE if alike else Reason.UNUSABLE, refused=refused)
+            common = [
+                reason for reason in (Reason.ALIKE, Reason.FEATURE) if all(row.endswith(reason) for row in refused)
+            ]
+            raise Left(common[0] if common else Reason.UNUSABLE, refused=refused)
         without = self._tests(self._before, [])  # last, since few commits come so far
         failing = _failing_before(without, calls)
         if not failing:
@@ -368,15 +372,21 @@ def _first_failure(calls: Calls) -> str:
 def _telling_first(before: SourceFunction, after: SourceFunction, calls: Sequence[Call]) -> list[Call]:
     """At most `CASES` of the calls, in their order: half of them those whose outcome the commit changes, as far as there are.
 
+    Calls that the function before could not take, since the commit adds a parameter, are left out: they show a feature.
+
     Raises:
         Refused: there is no such call, or a version cannot be run alone.
     """
+    possible = [call for call in calls if accepts(before.text, call.arguments, call.keywords)]
+    if not possible:
+        raise Refused(Reason.FEATURE)
+    dropped, calls = len(calls) - len(possible), possible
     arguments, keywords = [list(call.arguments) for call in calls], [call.keywords for call in calls]
     outcomes = zip(replay(before, arguments, 1, keywords), replay(after, arguments, 1, keywords), strict=True)
     differs = [_outcome(old) != _outcome(new) for old, new in outcomes]
     telling, others = ([place for place, one in enumerate(differs) if one is kind] for kind in (True, False))
     if not telling:
-        raise Refused(Reason.ALIKE)
+        raise Refused(Reason.FEATURE if dropped else Reason.ALIKE)
     chosen = _spread(telling, max(TELLING, CASES - len(others)))
     chosen += _spread(others, CASES - len(chosen))
     return [calls[place] for place in sorted(chosen)]

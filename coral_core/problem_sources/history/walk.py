@@ -34,7 +34,7 @@ from coral_core.problem_sources.package.recording import interpreter
 
 log = logging.getLogger("coral.history")
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same commit gives other problems."""
 LARGEST = 64 << 20
 """Bytes of a cached outcome."""
