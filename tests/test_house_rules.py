@@ -138,7 +138,7 @@ def test_names_say_what_is_inside() -> None:
 ORDER = (
     "config", "problems", "prompting", "judge", "scoring", "problem_sources", "jobs", "search", "lm", "store", "ledger",
     "queue", "lanes", "runs", "execution", "evolution", "report", "comparison",
-    "verification",
+    "repair", "verification",
 )  # fmt: skip
 """The rooms of coral_core from the ground up: each imports only those before it, and the modules at the root."""
 MOST_LOOSE = {"coral_core": 14, "flows": 8}

@@ -127,7 +127,7 @@ def evaluate_adapter(
         planner = _planner(config, folder, executor)
         base = planner.base("evaluation")
         check_base(adapter, config.base_model, base.content_id, same_base)
-        champion = _champion(folder, store)
+        champion = champion_of(folder, store) if folder is not None else None
         problems = planner.problems(split)
         if not problems:
             raise ProblemError(
@@ -242,10 +242,16 @@ def _planner(config: RunConfig, folder: RunFolder | None, executor: Executor) ->
     return Planner(config, folder.sound_facts().identity, lanes, record.prompt)
 
 
-def _champion(folder: RunFolder | None, store: Store) -> tuple[str, GivenAdapter, LightGenes] | None:
-    """Genome id, adapter and decoding of a run's champion."""
-    if folder is None:
-        return None
+def champion_of(folder: RunFolder, store: Store) -> tuple[str, GivenAdapter, LightGenes]:
+    """Genome id, adapter and decoding of a run's champion (the best so far while the run is not finished).
+
+    Args:
+        folder: The run.
+        store: Holds the adapter.
+
+    Raises:
+        ConfigError: there is no champion yet, or its adapter is not (or no longer) sound in the store.
+    """
     champion = build_report(folder, store).champion
     if champion is None or champion.heavy is None or champion.light is None or not champion.genome_id:
         raise ConfigError(f"{folder.run_id}: has no champion yet", remedy=f"See: coral progress {folder.run_id}")

@@ -106,6 +106,7 @@ COMMANDS = {
             "Convert a public benchmark, or a file of tests, into a file of bugs.",
         ),
         ("problems leak-check", "problems:leak_check", "List functions that occur in two splits; exit 0 or 1."),
+        ("repair", "repair:repair", "Propose patches for a function of a file, judged where there are cases."),
         ("test-patch", "judge_patch:judge_patch", "Judge a file against one problem; exit 0 or 1."),
     ),
     "Base models": (
