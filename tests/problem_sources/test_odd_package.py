@@ -11,6 +11,7 @@ from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.discovery import discover
 from coral_core.problems.values import decode
 
+pytestmark = pytest.mark.slow(reason="a recording of functions that each make another kind of trouble, with their bugs")
 ODD = Path(__file__).parent / "odd_package"
 
 
@@ -90,7 +91,6 @@ def test_it_is_read_again_as_it_was_written(folder: Path, recording: Recording) 
     assert recording_of(str(folder)) == recording
 
 
-@pytest.mark.slow(reason="a recording more")
 def test_an_error_that_nobody_foresaw_refuses_one_function(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_sizes_are_as_asked_and_splits_share_nothing(shop: Path) -> None:
     assert leaks(problems, near=True) == []
 
 
+@pytest.mark.slow(reason="another recording")
 def test_a_recording_is_used_again_and_made_anew_when_it_does_not_read(shop: Path, home: Path) -> None:
     before = loaded(shop)
     kept = sorted((home / "recordings").glob("*.json"))
@@ -107,6 +108,7 @@ def test_a_recording_is_used_again_and_made_anew_when_it_does_not_read(shop: Pat
     assert loaded(shop) == before
 
 
+@pytest.mark.slow(reason="another recording")
 def test_a_bug_that_no_test_sees_is_none(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text("def same(n):\n    if n > 10 ** 9:\n        return n - 1\n    return str(n)\n")
     (tmp_path / "test_one.py").write_text(

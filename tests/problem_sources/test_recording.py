@@ -175,6 +175,7 @@ def test_the_project_s_configuration_holds(tmp_path: Path) -> None:
     assert not (folder / "written").exists() and not (folder / ".pytest_cache").exists()
 
 
+@pytest.mark.slow(reason="a process per test that ends one")
 def test_what_leaves_the_run_is_named_and_left_out(tmp_path: Path) -> None:
     calls = recorded(
         project(

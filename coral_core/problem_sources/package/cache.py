@@ -101,13 +101,22 @@ def content_digest(root: Path, python: str | None = None) -> str:
     Args:
         root: The directory.
         python: Interpreter that runs its tests; None: this one.
+
+    Raises:
+        ConfigError: a file cannot be read, or the interpreter is none.
     """
     files: dict[str, str] = {}
     for here, names in walk(root):
         for name in names:
             if name.endswith(CONTENT) and (here / name).is_file():
                 relative = (here / name).relative_to(root).as_posix()
-                files[relative] = hashlib.sha256((here / name).read_bytes()).hexdigest()
+                try:
+                    files[relative] = hashlib.sha256((here / name).read_bytes()).hexdigest()
+                except OSError as error:
+                    raise ConfigError(
+                        f"problems.path: {root}: {relative} cannot be read ({error.strerror})",
+                        remedy="Make it readable, or move it away.",
+                    ) from None
     tools = [VERSION, JUDGE_VERSION, ORACLE_VERSION, platform.python_version(), *interpreter(python)[1:]]
     return digest({"files": files, "tools": tools})
 

@@ -106,7 +106,7 @@ def interpreter(path: str | None) -> Interpreter:
         return Interpreter(
             sys.executable, sys.version.split()[0], metadata.version("pytest") if pytest_installed() else ""
         )
-    python = str(Path(path).expanduser())
+    python = str(Path(path).expanduser().absolute())  # a link of an environment is not followed
     code = (
         "import sys, json, importlib.util as u\n"
         "p = ''\n"
@@ -449,15 +449,14 @@ def _request(copy: Path, functions: Sequence[SourceFunction], observe: bool) -> 
         if path.is_file() and ">>>" in path.read_text(encoding="utf-8", errors="replace"):
             doctests.append([module_name(path)[1], str(path), file])
     paths = [str(real), *(str(real / name) for name in ("src", "lib", "python") if (real / name).is_dir())]
-    paths += [folder for folder in dict.fromkeys(module_name(real / file)[0] for file in files) if folder not in paths][
-        :8
-    ]
+    more = [folder for folder in dict.fromkeys(module_name(real / file)[0] for file in files) if folder not in paths]
     return {
         "root": str(real),
         "targets": targets if observe else [],
         "files": [str(real / file) for file in files],
         "doctests": doctests,
         "paths": paths,
+        "doctest_paths": more,
         "values": values.__file__,
     }
 

@@ -167,6 +167,7 @@ def run_pytest(request: dict[str, Any], reporter: Reporter, observer: Any) -> No
 
 def run_doctests(request: dict[str, Any], reporter: Reporter, observer: Any) -> None:
     """Run the examples in the docstrings of modules, those without examples left out."""
+    sys.path += request["doctest_paths"]
     for name, file, label in request["doctests"]:
         if os.path.realpath(file) in map(os.path.realpath, request["without_files"]):
             continue
