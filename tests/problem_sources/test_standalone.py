@@ -218,3 +218,16 @@ def test_what_cannot_stand_alone_says_why(tmp_path: Path) -> None:
     assert "uses the module b other than for its attributes" in reasons["h"]
     assert "uses the name unknown, which its module does not define" in reasons["i"]
     assert "class within a class" in reasons["A.B.m"]
+
+
+def test_imports_that_fail_in_the_judge_take_their_other_branch(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("def fast(n):\n    return n + 1\n")
+    (tmp_path / "a.py").write_text(
+        "try:\n    from not_there import fast\nexcept ImportError:\n    from slow import fast\n\n"
+        "try:\n    from collections import Mapping\nexcept ImportError:\n    from collections.abc import Mapping\n\n"
+        "try:\n    import json as coder\nexcept ImportError:\n    coder = None\n\n\n"
+        "def use(n):\n    return fast(n), Mapping.__name__, coder.dumps(n)\n"
+    )
+    (use,) = [item for item in discover(tmp_path) if item.name == "use"]
+    assert called(use, 1) == (2, "Mapping", "1")
+    assert "not_there" not in use.source

@@ -1,8 +1,11 @@
 """The modules of a project, as syntax trees: what each binds at its top level, and which module an import means."""
 
 import ast
+import functools
+import importlib
+import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from coral_core.syntax import UNPARSABLE, bound_names, parse
@@ -34,9 +37,10 @@ class Module:
         file: Path of the module, relative to the project.
         name: Its name, as other modules import it.
         tree: Its syntax tree.
+        own: Top-level names of the project's own modules, which an import finds.
     """
 
-    def __init__(self, file: str, name: str, tree: ast.Module) -> None:
+    def __init__(self, file: str, name: str, tree: ast.Module, own: Collection[str] = ()) -> None:
         self.file, self.name = file, name
         self.is_package = file.endswith("__init__.py")
         self.future = False
@@ -44,7 +48,7 @@ class Module:
         self.statements: list[ast.stmt] = []
         self.binding: dict[str, list[int]] = {}
         self.filling: dict[str, list[int]] = {}
-        live = list(_live(tree.body))
+        live = list(_live(tree.body, own))
         fillers = {node.name: _filled(ast.Module(node.body, [])) for node in live if isinstance(node, FUNCTIONS)}
         for statement in live:
             if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
@@ -89,14 +93,16 @@ class Project:
         self._by_name: dict[str, str] = {}
         for file in files:
             _, name = name_of(root / file)
-            try:
-                self.modules[file] = Module(file, name, parse((root / file).read_bytes()))
-            except UNPARSABLE as error:
-                self.broken[file] = error
             parts = file.removesuffix(".py").removesuffix("/__init__").split("/")
             for dotted in (".".join(parts[1:]) if parts[0] in ("src", "lib", "python") else ".".join(parts), name):
                 if dotted and dotted != "__init__":
                     self._by_name[dotted] = file
+        own = {dotted.split(".")[0] for dotted in self._by_name}
+        for file in files:
+            try:
+                self.modules[file] = Module(file, name_of(root / file)[1], parse((root / file).read_bytes()), own)
+            except (*UNPARSABLE, OSError) as error:
+                self.broken[file] = error
 
     def find(self, name: str) -> Module | None:
         """The project's module called `name`; None for a module of someone else."""
@@ -127,10 +133,11 @@ def definitions(statements: Sequence[ast.stmt]) -> Iterator[Function | ast.Class
                     yield from definitions(part.body)
 
 
-def _live(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module that run on import here, with one import per name.
+def _live(body: Sequence[ast.stmt], own: Collection[str]) -> Iterator[ast.stmt]:
+    """The statements of a module that run on import in the judge's child, with one import per name.
 
-    Blocks below a condition about Python's version, ``TYPE_CHECKING`` or ``__name__`` are replaced by the branch that runs.
+    Blocks below a condition about Python's version, ``TYPE_CHECKING`` or ``__name__`` are replaced by the branch that runs
+    there, and so are ``try`` statements about imports: only the standard library and the project itself are found there.
     """
     for statement in body:
         if isinstance(statement, ast.Import):
@@ -140,9 +147,54 @@ def _live(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
             for alias in statement.names:
                 yield ast.copy_location(ast.ImportFrom(statement.module, [alias], statement.level), statement)
         elif isinstance(statement, ast.If) and (truth := _known(statement.test)) is not None:
-            yield from _live(statement.body if truth else statement.orelse)
+            yield from _live(statement.body if truth else statement.orelse, own)
+        elif isinstance(statement, ast.Try) and (branch := _imported(statement, own)) is not None:
+            yield from _live([*branch, *statement.finalbody], own)
         else:
             yield statement
+
+
+def _imported(statement: ast.Try, own: Collection[str]) -> list[ast.stmt] | None:
+    """The branch of a ``try`` about imports that runs in the judge's child; None for any other statement."""
+    handler = next((item for item in statement.handlers if catches_import_errors(item)), None)
+    imports = [item for item in statement.body if isinstance(item, IMPORTS)]
+    if handler is None or not imports:
+        return None
+    if not all(_is_found(item, own) for item in imports):
+        return list(handler.body)
+    return [*statement.body, *statement.orelse] if len(imports) == len(statement.body) else None
+
+
+def catches_import_errors(handler: ast.ExceptHandler) -> bool:
+    """True for ``except ImportError`` and what includes it."""
+    return handler.type is None or any(
+        name in ast.unparse(handler.type) for name in ("ImportError", "ModuleNotFound", "Exception")
+    )
+
+
+def _is_found(statement: ast.stmt, own: Collection[str]) -> bool:
+    """Does an import find all that it names in the standard library or in the project itself?"""
+    if isinstance(statement, ast.ImportFrom):
+        base = statement.module or ""
+        if statement.level or base.split(".")[0] in own:
+            return True
+        names = [alias.name for alias in statement.names]
+        return _in_library(base) and all(name == "*" or _in_library(base, name) for name in names)
+    return isinstance(statement, ast.Import) and all(
+        alias.name.split(".")[0] in own or _in_library(alias.name) for alias in statement.names
+    )
+
+
+@functools.cache
+def _in_library(module: str, name: str = "") -> bool:
+    """Does the standard library have this module, and this name in it?"""
+    if module.split(".")[0] not in sys.stdlib_module_names or module in ("antigravity", "this"):
+        return False
+    try:
+        found = importlib.import_module(module)
+        return not name or hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}") is not None
+    except Exception:  # a module of another platform
+        return False
 
 
 def _known(test: ast.expr) -> bool | None:

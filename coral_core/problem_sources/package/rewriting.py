@@ -6,7 +6,7 @@ import symtable
 import sys
 from collections.abc import Callable, Iterable, Iterator
 
-from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function
+from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, catches_import_errors
 from coral_core.syntax import parse
 
 
@@ -127,11 +127,7 @@ def check_imports(statement: ast.stmt) -> None:
 def _unguarded(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes below `node`, without the bodies of ``try`` statements that go on after a failed import."""
     yield node
-    guarded = isinstance(node, ast.Try) and any(
-        handler.type is None
-        or any(name in ast.unparse(handler.type) for name in ("ImportError", "ModuleNotFound", "Exception"))
-        for handler in node.handlers
-    )
+    guarded = isinstance(node, ast.Try) and any(map(catches_import_errors, node.handlers))
     for name, held in ast.iter_fields(node):
         if guarded and name == "body":
             continue

@@ -192,6 +192,14 @@ class _Collection:
         if all(isinstance(module.statements[place], IMPORTS) for place in places):
             self._need_import(module, module.statements[places[-1]], name)
             return
+        statements = [module.statements[place] for place in places]
+        if all(
+            isinstance(item, (ast.Assign, ast.AnnAssign)) and isinstance(item.value, ast.Constant)
+            for item in statements
+        ):
+            meaning = "; ".join(map(ast.unparse, statements))  # equal constants of two modules are one
+            if self.owners.get(name) == meaning:
+                return
         self._claim(name, meaning)
         for place in places:
             if (module.file, place) not in self.parts:
