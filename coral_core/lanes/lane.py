@@ -431,7 +431,9 @@ def generation_request(job: EvaluationJob, adapter: Path | None) -> GenerationRe
     """
     prompt = prompt_template(job)
     return GenerationRequest(
-        adapter=AdapterFolder(folder=adapter, heavy=job.heavy) if adapter and job.heavy else None,
+        adapter=AdapterFolder(folder=adapter, heavy=job.heavy, is_given=job.given is not None)
+        if adapter and job.heavy
+        else None,
         light=job.light,
         prompts=tuple(
             (problem.problem_id, prompt.prompt(problem.buggy)) for problem in problem_set(job.problems).split(job.split)

@@ -5,7 +5,6 @@ comes from a store that others may write to. Here the configuration is therefore
 have the names, shapes and types that the configuration implies, and every number must be finite.
 """
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -26,10 +25,8 @@ SPARE_BYTES = 1 << 20
 """Bytes that a file of tensors may hold beyond the tensors: its header."""
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-_WIDENED: defaultdict[torch.dtype, tuple[torch.dtype, ...]] = defaultdict(
-    tuple, {torch.float32: (torch.float16, torch.bfloat16)}
-)
-"""Type of an adapter's weights -> types in which a file may hold them too: others save half precision, and no bit is lost."""
+_WIDENED = (torch.float16, torch.bfloat16)
+"""Types in which an adapter that was not trained here may hold its weights: no bit is lost in float32."""
 _FREE = {
     "base_model_name_or_path",
     "revision",
@@ -106,7 +103,7 @@ def attach(model: Any, adapter: AdapterFolder) -> PeftModel:
             raise _refused(
                 adapter.folder / CONFIG, f"{_short(key)} is {_short(value)}, and {_short(expected)} was trained"
             )
-    _load(adapted, adapter.folder / WEIGHTS)
+    _load(adapted, adapter.folder / WEIGHTS, adapter.is_given)
     return adapted
 
 
@@ -135,7 +132,7 @@ def private_copies(adapted: PeftModel) -> None:
                 base._parameters[name] = torch.nn.Parameter(parameter.detach().clone(), requires_grad=False)
 
 
-def _load(adapted: PeftModel, path: Path) -> None:
+def _load(adapted: PeftModel, path: Path, is_given: bool) -> None:
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     size = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
     try:
@@ -149,7 +146,8 @@ def _load(adapted: PeftModel, path: Path) -> None:
                 )
             for name in sorted(names):
                 tensor, wanted = file.get_tensor(name), expected[name]
-                if tensor.shape != wanted.shape or tensor.dtype not in (wanted.dtype, *_WIDENED[wanted.dtype]):
+                is_widened = is_given and tensor.dtype in _WIDENED and wanted.dtype == torch.float32
+                if tensor.shape != wanted.shape or not (tensor.dtype == wanted.dtype or is_widened):
                     raise _refused(
                         path,
                         f"tensor {name} is {tensor.dtype} {list(tensor.shape)}, and {wanted.dtype} {list(wanted.shape)} fits",

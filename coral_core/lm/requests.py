@@ -30,6 +30,8 @@ class AdapterFolder(Frozen):
     """A PEFT folder."""
     heavy: HeavyGenes
     """The genes that it was trained with. A folder that is anything else is refused."""
+    is_given: bool = False
+    """It was not trained here: its weights may be in half precision too, which is widened without loss."""
 
 
 class GenerationRequest(Frozen):

@@ -113,7 +113,7 @@ def _model(
         check_base(read, settings.base_model, base.content_id, same_base)
         light, name = decoding_of(adapter) or light, f"{name} with {adapter}"
         given = store_given(store, read, base.content_id, base.parameters)
-    used = AdapterFolder(folder=store.adapter_path(given.digest), heavy=given.heavy) if given else None
+    used = AdapterFolder(folder=store.adapter_path(given.digest), heavy=given.heavy, is_given=True) if given else None
     return Model(settings, used, light, prompt, name)
 
 

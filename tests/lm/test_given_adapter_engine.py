@@ -12,6 +12,7 @@ from coral_core.lm.adapters import CONFIG, WEIGHTS  # noqa: E402
 from coral_core.lm.base_model import TINY  # noqa: E402
 from coral_core.lm.engine import TorchBackend  # noqa: E402
 from coral_core.lm.given_adapter import check_base, read_given_adapter  # noqa: E402
+from coral_core.lm.requests import AdapterFolder  # noqa: E402
 from tests.lm.engine_models import SHORT, writing  # noqa: E402
 
 SHAPE = GenerationConfig(batch_size=2, prompt_length=64)
@@ -37,7 +38,9 @@ def test_the_engine_writes_what_peft_writes(tmp_path: Path, dora: bool, dtype: s
     (tmp_path / "stored").mkdir()
     (tmp_path / "stored" / CONFIG).write_bytes(adapter.canonical_config())
     (tmp_path / "stored" / WEIGHTS).write_bytes((tmp_path / "given" / WEIGHTS).read_bytes())
-    engine = backend.generate(writing(tmp_path / "stored", adapter.heavy, prompts=ASKED, shape=SHAPE)).completions[0][0]
+    folder = AdapterFolder(folder=tmp_path / "stored", heavy=adapter.heavy, is_given=True)
+    asked = writing(None, None, prompts=ASKED, shape=SHAPE).model_copy(update={"adapter": folder})
+    engine = backend.generate(asked).completions[0][0]
     bare = backend.generate(writing(None, None, prompts=ASKED, shape=SHAPE)).completions[0][0]
 
     tokenizer = AutoTokenizer.from_pretrained(TINY)
