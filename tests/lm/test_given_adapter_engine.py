@@ -19,6 +19,7 @@ SHAPE = GenerationConfig(batch_size=2, prompt_length=64)
 ASKED = [("a", "<bos>def add(a, b):\n    return a - b<sep>")]
 
 
+@pytest.mark.slow(reason="loads coral-tiny three times")
 @pytest.mark.parametrize(("dora", "dtype"), [(False, "bfloat16"), (True, "float32")])
 def test_the_engine_writes_what_peft_writes(tmp_path: Path, dora: bool, dtype: str) -> None:
     from peft import LoraConfig, PeftModel, get_peft_model

@@ -56,7 +56,9 @@ def merged_text(backend: TorchBackend, adapter: AdapterFolder, out: Path, shard:
     return written(code)
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("lora", marks=pytest.mark.slow(reason="trains and merges on coral-tiny")), "dora"]
+)
 def test_coral_tiny_merged_writes_the_engines_text(kind: str, tmp_path: Path) -> None:
     backend, adapter = trained("coral-tiny", tmp_path, adapter=kind)
     engine = engine_text(backend, adapter)
@@ -66,6 +68,7 @@ def test_coral_tiny_merged_writes_the_engines_text(kind: str, tmp_path: Path) ->
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= names
 
 
+@pytest.mark.slow(reason="trains and merges on three small models")
 @pytest.mark.parametrize(("name", "targets"), [("llama-tied", ("lm_head", "q_proj")), ("llama", ("q_proj",)), ("gpt2", ("c_attn",))])  # fmt: skip
 def test_other_models_too(zoo: Callable[[str], Path], name: str, targets: tuple[str, ...], tmp_path: Path) -> None:
     backend, adapter = trained(str(zoo(name)), tmp_path, target_modules=targets, learning_rate=0.5)
