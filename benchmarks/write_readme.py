@@ -446,6 +446,16 @@ def _git_bugs(r: Result) -> Rows:
     return rows
 
 
+def _own_packages(r: Result) -> Rows:
+    total = r["summary"]
+    return [
+        (f"of {total['packages']} public packages: crashes; usable configurations", f"{total['crashes']}; {total['configurations']}"),
+        ("packages that lose passing tests under observation", ", ".join(total["packages_that_lose_tests"]) or "none"),
+        ("functions usable, of those that tests cover with recordable values", f"{total['usable']} of {total['recordable']}: {total['share']:.0%}"),
+        ("packages over five times the plain test run plus 60 s", ", ".join(total["over_time"]) or "none"),
+    ]  # fmt: skip
+
+
 ROWS: dict[str, Callable[[Result], Rows]] = {
     "champion": _champion,
     "real_model": _real_model,
@@ -472,6 +482,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "dead_worker": _dead_worker,
     "configuration": _configuration,
     "search_overhead": _search_overhead,
+    "own_packages": _own_packages,
     "git_bugs": _git_bugs,
 }
 """How the result of each program is shown, in the order of the page."""
