@@ -37,7 +37,7 @@ def test_round_trip_through_json(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), type("I", (int,), {})(3), type("L", (list,), {})(), lambda: 0, 1j, range(3), "\ud800"]
+    "value", [object(), type("I", (int,), {})(3), type("L", (list,), {})(), lambda: 0, 1j, "\ud800"]
 )
 def test_other_objects_are_outside(value: object) -> None:
     with pytest.raises(ValueOutside):
