@@ -20,7 +20,24 @@ NEAR_DUPLICATE = 0.95
 _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
 
 
-class _Rename(ast.NodeTransformer):
+class Undocumented(ast.NodeTransformer):
+    """Removes docstrings and annotations of arguments and results."""
+
+    def _definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.AST:
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        if not isinstance(node, ast.ClassDef):
+            node.returns = None
+        return self.generic_visit(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+
+class _Rename(Undocumented):
     """Renames what the source binds, and free names that are not built in."""
 
     def __init__(self, bound: set[str]) -> None:
@@ -34,11 +51,7 @@ class _Rename(ast.NodeTransformer):
 
     def _definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.AST:
         node.name = self._new(node.name)
-        if ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-        if not isinstance(node, ast.ClassDef):
-            node.returns = None
-        return self.generic_visit(node)
+        return super()._definition(node)
 
     visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
 
@@ -49,8 +62,7 @@ class _Rename(ast.NodeTransformer):
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.arg = self._new(node.arg)
-        node.annotation = None
-        return node
+        return super().visit_arg(node)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         node.id = self._new(node.id)

@@ -44,7 +44,7 @@ import os
 import reprlib
 import sys
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import BuiltinFunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -422,40 +422,34 @@ HOLDERS = ("named tuple", "object", "array", "array item")
 """Kinds whose body is a label and a `Parsed`."""
 
 
+def _walk(value: Parsed) -> Iterator[Parsed]:
+    """`value` and all values in it, keys included."""
+    yield value
+    kind, body = value
+    inside: Iterable[Parsed] = ()
+    if kind == "dict":
+        inside = (part for pair in body for part in pair)
+    elif kind in _CONTAINERS.values():
+        inside = body
+    elif kind in HOLDERS:
+        inside = (body[1],)
+    for part in inside:
+        yield from _walk(part)
+
+
 def atoms(value: Parsed) -> Iterator[Parsed]:
     """The values in `value` that hold no others, keys included; `value` itself when it is one of them."""
-    kind, body = value
-    if kind == "dict":
-        for pair in body:
-            for part in pair:
-                yield from atoms(part)
-    elif kind in _CONTAINERS.values():
-        for part in body:
-            yield from atoms(part)
-    elif kind in HOLDERS:
-        yield from atoms(body[1])
-    else:
-        yield value
+    holding = {"dict", *_CONTAINERS.values(), *HOLDERS}
+    return (part for part in _walk(value) if part[0] not in holding)
 
 
 def labels(value: Parsed) -> Iterator[str]:
     """Labels of the classes that `value` needs."""
-    kind, body = value
-    if kind == "class":
-        yield body
-    elif kind == "enum":
-        yield body[0]
-    elif kind == "dict":
-        for pair in body:
-            for part in pair:
-                yield from labels(part)
-    elif kind in _CONTAINERS.values():
-        for part in body:
-            yield from labels(part)
-    elif kind in HOLDERS:
-        if kind in ("named tuple", "object"):
+    for kind, body in _walk(value):
+        if kind == "class":
+            yield body
+        elif kind in ("enum", "named tuple", "object"):
             yield body[0]
-        yield from labels(body[1])
 
 
 def has_floats(encoded: Any) -> bool:

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from coral_core.problem_sources.source_conformance import complaints
 from coral_core.problems.problem import ProblemSet
 from tests.problem_sources.repositories import DAY, Builder
 
+pytestmark = pytest.mark.usefixtures("home")
 LIKE = Path(__file__).parent / "package_like"
 SIZES = {"fitness": 6, "retention": 2, "monitor": 0, "held_out": 5, "pairs": 8}
 CODE = """\
@@ -69,14 +69,6 @@ def module_of_tests(*names: str) -> str:
     return "from pkg.numbers import *\n\n\n" + "\n\n".join(
         f"def test_{name}():\n    assert {TESTS[name]}\n" for name in names
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("CORAL_HOME", str(folder))
-        yield folder
 
 
 @pytest.fixture(scope="module")

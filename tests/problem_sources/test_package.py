@@ -1,7 +1,6 @@
 """The source `package`: functions become problems by the calls that their own tests make."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,9 @@ from coral_core.problem_sources.package.package_problems import load_package
 from coral_core.problem_sources.source_conformance import complaints
 from coral_core.problems.problem import ProblemSet
 
+pytestmark = pytest.mark.usefixtures("home")
 LIKE = Path(__file__).parent / "package_like"
 SIZES = {"fitness": 20, "retention": 2, "monitor": 8, "held_out": 16, "pairs": 24}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Recordings of these tests are kept apart from the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("CORAL_HOME", str(folder))
-        yield folder
 
 
 @pytest.fixture(scope="module")

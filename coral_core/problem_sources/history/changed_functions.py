@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coral_core.problem_sources.package.discovery import is_test
+from coral_core.problems.normal_form import Undocumented
 from coral_core.syntax import UNPARSABLE, parse
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -126,7 +127,7 @@ def _functions(text: bytes) -> dict[str, _Function]:
     """Functions and methods of a module by qualified name, without those inside of functions."""
     found: dict[str, _Function] = {}
     for name, node in _definitions(parse(text), ""):
-        plain = _Plain().visit(copy.deepcopy(node))
+        plain = Undocumented().visit(copy.deepcopy(node))
         code = ast.dump(plain)
         plain.name = ""
         uses = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
@@ -144,23 +145,6 @@ def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Definition]]
             yield from _definitions(child, f"{prefix}{child.name}.")
         elif isinstance(child, ast.stmt | ast.ExceptHandler):
             yield from _definitions(child, prefix)
-
-
-class _Plain(ast.NodeTransformer):
-    """Removes docstrings and annotations."""
-
-    def _definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.AST:
-        if ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-        if not isinstance(node, ast.ClassDef):
-            node.returns = None
-        return self.generic_visit(node)
-
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
 
 
 def _callers(functions: dict[str, _Function], changed: list[str]) -> set[str]:

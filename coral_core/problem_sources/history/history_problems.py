@@ -22,7 +22,8 @@ from coral_core.problem_sources.history.walk import Cache, History, day, walk
 from coral_core.problem_sources.package.bugs import in_turn
 from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.cases import Bug, UsableFunction
-from coral_core.problems.problem import Problem, ProblemSet, RepairPair, Split, difficulty_of
+from coral_core.problem_sources.package.package_problems import problem_of
+from coral_core.problems.problem import Problem, ProblemSet, RepairPair, Split
 
 HISTORY, MUTANT, RIGHT = "git/history", "git/mutant", "git/right"
 """Values of `Problem.source`."""
@@ -112,20 +113,8 @@ def _of_fix(split: Split, dated: DatedFix) -> Problem:
 
 
 def _problem(origin: str, split: Split, function: UsableFunction, last: str, bug: Bug | None) -> Problem:
-    definition = function.definition
-    name = definition.key.replace(".py:", ".").replace("/", ".").replace("@", "-")
-    return Problem(
-        problem_id=f"git/{split}/{origin.partition('/')[2]}/{name}/{last}",
-        source=origin,
-        family=definition.key,
-        variant=definition.name,
-        entry_point=definition.entry_point or definition.name,
-        bug_class=bug.bug_class if bug else "none",
-        difficulty=difficulty_of(bug.failing) if bug else "easy",
-        buggy=bug.source if bug else definition.source,
-        reference=definition.source,
-        cases=function.cases,
-    )
+    name = function.definition.key.replace(".py:", ".").replace("/", ".").replace("@", "-")
+    return problem_of(f"git/{split}/{origin.partition('/')[2]}/{name}/{last}", origin, function, bug)
 
 
 def _pairs(config: ProblemsConfig, divided: HistorySplits) -> tuple[RepairPair, ...]:

@@ -110,9 +110,23 @@ def _bugs(functions: Sequence[UsableFunction], count: int, rng: random.Random) -
 
 def _problem(split: str, number: int, function: UsableFunction, bug: Bug | None) -> Problem:
     definition = function.definition
+    name = f"{definition.file.removesuffix('.py').replace('/', '.')}.{definition.name}{'-' if definition.again else ''}{definition.again or ''}"
+    return problem_of(f"package/{split}/{name}/{number:04d}", "package", function, bug)
+
+
+def problem_of(problem_id: str, source: str, function: UsableFunction, bug: Bug | None) -> Problem:
+    """The problem of a bug in a recorded function.
+
+    Args:
+        problem_id: Its id.
+        source: Its source, with the origin of the bug where there are several.
+        function: The function and its cases.
+        bug: The bug; None: the function as it is, which must stay right.
+    """
+    definition = function.definition
     return Problem(
-        problem_id=f"package/{split}/{definition.file.removesuffix('.py').replace('/', '.')}.{definition.name}{'-' if definition.again else ''}{definition.again or ''}/{number:04d}",
-        source="package",
+        problem_id=problem_id,
+        source=source,
         family=definition.key,
         variant=definition.name,
         entry_point=definition.entry_point or definition.name,
