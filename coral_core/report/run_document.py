@@ -155,6 +155,15 @@ def _won(report: Report) -> Section:
     ]  # fmt: skip
     genes: Parts = ()
     scores: list[tuple[str, str, str]] = []
+    luckier = ""
+    if champion is not None and champion.fitness is not None:
+        front = [point for point in report.pareto_front if (point.fitness or 0.0) > champion.fitness]
+        if front:
+            most = max(front, key=lambda point: point.fitness or 0.0)
+            luckier = (
+                f"{most.genome_id} measured a larger fitness, {number(most.fitness)}. Among the genomes that meet the final thresholds, the "
+                "champion is that of the largest expected fitness: results of similar genomes tell merit from a lucky measurement."
+            )
     if champion is not None:
         genes = ("The champion: ", Code(heavy_text(champion.heavy)), "; ", Code(light_text(champion.light)),
                  ". Its adapter in the store is ", Code((champion.training_digest or "")[:12]),
@@ -165,6 +174,7 @@ def _won(report: Report) -> Section:
         Table("Champion and what it must beat, bugs repaired", columns, rows, "champion"),
         text(BASELINES[report.baselines]),
         text(*genes),
+        *((text(luckier),) if luckier else ()),
         Table("The champion's scores", ("<objective", "fitness split", "held-out split"), scores),
     ))  # fmt: skip
 

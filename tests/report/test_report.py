@@ -249,6 +249,15 @@ def test_report_links_its_pictures(finished_run: Run) -> None:
     assert as_data_uri(b"x").startswith("data:image/png;base64,")
 
 
+def test_why_another_genome_measured_more_than_the_champion_is_said(finished_run: Run) -> None:
+    report = build_report(*finished_run)
+    assert report.champion is not None
+    assert "measured a larger fitness" not in markdown(run_document(report))
+    more = report.pareto_front[0].model_copy(update={"genome_id": "g009-009", "fitness": 0.99})
+    other = report.model_copy(update={"pareto_front": (*report.pareto_front, more)})
+    assert "g009-009 measured a larger fitness, 0.990" in markdown(run_document(other))
+
+
 def test_what_others_wrote_is_text_in_markdown_too(finished_run: Run) -> None:
     """No image, link, heading or HTML comes out of an error, a reason, a bug class or a verdict."""
     folder, store = finished_run
