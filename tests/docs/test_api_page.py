@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_blocks_run_one_after_the_other(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 3 and len(blocks[0].split("\n\n")[-1].splitlines()) <= 10
+    assert len(blocks) == 4 and len(blocks[0].split("\n\n")[-1].splitlines()) <= 10
     done = subprocess.run(
         [sys.executable, "-c", "".join(blocks)], cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
