@@ -15,7 +15,7 @@ import torch
 from coral_core.errors import BaseModelError, ConfigError, Infeasible
 from coral_core.jobs.jobs import Cost
 from coral_core.lm.decoding import Padded, Shapes, Slots, Start, filled, shapes_for
-from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence, peak_memory_mb
+from coral_core.lm.loaded_model import LoadedModel, Vocabulary, memory_is_evidence, peak_memory_mb
 from coral_core.lm.requests import Done, Generated, GenerationRequest
 from coral_core.lm.sampling import NotFiniteError, Row, choose, penalised_tokens, stream
 
@@ -47,7 +47,7 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
             f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}."
         )
     base.check_length(longest + light.token_limit, "genes.light.token_limit")
-    writing = _Writing(base, request, prompts, done)
+    writing = Writing(base, request, prompts, done)
     with memory_is_evidence("generation"), torch.inference_mode(), _finite(base, request):
         shapes = _shapes(base, shape.batch_size, shape.prompt_length + light.token_limit) if prompts else None
         with base.adapted(request.adapter, shape.merge) as model:
@@ -66,11 +66,18 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
     )
 
 
-class _Writing:
-    """The completions of one request, as they are written."""
+class Writing:
+    """The completions of one request, as they are written. Needs no torch model but for `by_slots` and `by_batches`.
+
+    Args:
+        base: Tokenizer and end tokens.
+        request: What to write.
+        prompts: Token ids of its prompts.
+        done: As for `generate`.
+    """
 
     def __init__(
-        self, base: LoadedModel, request: GenerationRequest, prompts: list[list[int]], done: Done | None
+        self, base: Vocabulary, request: GenerationRequest, prompts: list[list[int]], done: Done | None
     ) -> None:
         self.texts: list[list[str]] = [[""] * request.samples for _ in prompts]
         self.tokens = 0
@@ -93,9 +100,9 @@ class _Writing:
                     if not ready:
                         group = waiting.popleft()
                         starts = decoder.read([self._prompts[place] for place in group])
-                        ready.extend((row, start) for place, start in zip(group, starts, strict=True) for row in self._rows(place))  # fmt: skip
+                        ready.extend((row, start) for place, start in zip(group, starts, strict=True) for row in self.rows(place))  # fmt: skip
                     row, start = ready.popleft()
-                    if self._ended(row, choose(start.logits[None], [row])[0]):
+                    if self.ended(row, choose(start.logits[None], [row])[0]):
                         row = None
                         continue
                     decoder.put(slot, start)
@@ -115,12 +122,12 @@ class _Writing:
             for slot, token in enumerate(choose(logits, rows)):
                 row = rows[slot]
                 lengths[slot] += 1
-                if row is not None and self._ended(row, token):
+                if row is not None and self.ended(row, token):
                     rows[slot] = None
 
     def by_batches(self, decoder: Padded) -> None:
         """Write all completions, one batch after the other in the order of the prompts."""
-        waiting = deque(row for place in range(len(self._prompts)) for row in self._rows(place))
+        waiting = deque(row for place in range(len(self._prompts)) for row in self.rows(place))
         while waiting:
             batch = [waiting.popleft() for _ in range(min(decoder.rows, len(waiting)))]
             rows: list[Row | None] = [*batch, *[None] * (decoder.rows - len(batch))]
@@ -129,13 +136,13 @@ class _Writing:
                 tokens = choose(logits, rows)
                 for place, token in enumerate(tokens):
                     row = rows[place]
-                    if row is not None and self._ended(row, token):
+                    if row is not None and self.ended(row, token):
                         rows[place] = None
                 if not any(rows):
                     break
                 logits = decoder.step(tokens)
 
-    def _rows(self, prompt: int) -> Iterator[Row]:
+    def rows(self, prompt: int) -> Iterator[Row]:
         """The rows of one prompt, one per sample."""
         request, light = self._request, self._request.light
         for sample in range(request.samples):
@@ -146,7 +153,7 @@ class _Writing:
                 row.stream = stream(request.seed, request.prompts[prompt][0], sample, light.token_limit)
             yield row
 
-    def _ended(self, row: Row, token: int) -> bool:
+    def ended(self, row: Row, token: int) -> bool:
         """Append a token to its row; True when the row ends with it, and its text is then complete."""
         if token not in self._ends:
             row.written.append(token)
@@ -173,13 +180,13 @@ class _Writing:
         return self._may_stop[last] and any(mark in _decoded(self._base, written[-self._window :]) for mark in stop)
 
 
-def _text(base: LoadedModel, tokens: list[int], stop: tuple[str, ...] = ()) -> str:
+def _text(base: Vocabulary, tokens: list[int], stop: tuple[str, ...] = ()) -> str:
     """Decode `tokens` exactly, up to the first text of `stop`."""
     text = _decoded(base, tokens, True)
     return text[: min((text.index(mark) for mark in stop if mark in text), default=len(text))]
 
 
-def _decoded(base: LoadedModel, tokens: list[int], skip_special: bool = False) -> str:
+def _decoded(base: Vocabulary, tokens: list[int], skip_special: bool = False) -> str:
     """The text of `tokens`. The optional clean-up of spaces that tokenizers offer for English would change code."""
     text: str = base.tokenizer.decode(tokens, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
     return text

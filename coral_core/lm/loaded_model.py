@@ -30,7 +30,45 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 """Texts of plain RuntimeErrors of torch when memory runs out: on CPUs, and within GPU libraries."""
 
 
-class LoadedModel:
+class Vocabulary:
+    """Tokenizer of a base model, and the tokens that end its answers.
+
+    Attributes:
+        config: The base model.
+        tokenizer: Its tokenizer, of transformers.
+        end_tokens: The end tokens of the model.
+    """
+
+    config: BaseModelConfig
+    tokenizer: Any
+    end_tokens: frozenset[int]
+
+    def encode(self, text: str, add_bos: bool = True) -> list[int]:
+        """Token ids of a prompt; see `coral_core.lm.encoding.encode_prompt`."""
+        return encode_prompt(self.tokenizer, text, add_bos)
+
+    def encode_pair(self, prompt: str, answer: str, add_bos: bool = True) -> tuple[list[int], list[int]]:
+        """Token ids of a prompt and of its answer; see `coral_core.lm.encoding.encode_pair`."""
+        return encode_pair(self.tokenizer, prompt, answer, add_bos)
+
+    def ends_with(self, end: str) -> frozenset[int]:
+        """The end tokens of the model, and that of a prompt.
+
+        Args:
+            end: Text of the token that ends an answer of the prompt; empty: none.
+
+        Raises:
+            ConfigError: `end` is no token that is cut out of a text as a whole.
+        """
+        if not end:
+            return self.end_tokens
+        token = self.tokenizer.get_added_vocab().get(end)
+        if token is None:
+            raise not_a_token(end, self.config.name)
+        return self.end_tokens | {token}
+
+
+class LoadedModel(Vocabulary):
     """A base model and its tokenizer, which pads on the left.
 
     Args:
@@ -55,7 +93,14 @@ class LoadedModel:
             )
         self.model.eval()
         self.model.requires_grad_(False)
-        self.pad, self.end_tokens = _special_tokens(self.tokenizer, self.model, config.name)
+        generation = self.model.generation_config
+        self.pad, self.end_tokens = special_tokens(
+            self.tokenizer,
+            self.model.config.to_dict(),
+            generation.to_dict() if generation else {},
+            self.model.get_input_embeddings().weight.shape[0],
+            config.name,
+        )
         self._targets = {
             name.rsplit(".", 1)[-1]
             for name, part in self.model.named_modules()
@@ -110,30 +155,6 @@ class LoadedModel:
             raise ConfigError(
                 f"{key}: sequences become {tokens} tokens long, and {self.config.name} has {limit} positions. Lower it."
             )
-
-    def encode(self, text: str, add_bos: bool = True) -> list[int]:
-        """Token ids of a prompt; see `coral_core.lm.encoding.encode_prompt`."""
-        return encode_prompt(self.tokenizer, text, add_bos)
-
-    def encode_pair(self, prompt: str, answer: str, add_bos: bool = True) -> tuple[list[int], list[int]]:
-        """Token ids of a prompt and of its answer; see `coral_core.lm.encoding.encode_pair`."""
-        return encode_pair(self.tokenizer, prompt, answer, add_bos)
-
-    def ends_with(self, end: str) -> frozenset[int]:
-        """The end tokens of the model, and that of a prompt.
-
-        Args:
-            end: Text of the token that ends an answer of the prompt; empty: none.
-
-        Raises:
-            ConfigError: `end` is no token that is cut out of a text as a whole.
-        """
-        if not end:
-            return self.end_tokens
-        token = self.tokenizer.get_added_vocab().get(end)
-        if token is None:
-            raise not_a_token(end, self.config.name)
-        return self.end_tokens | {token}
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -236,15 +257,21 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {reason}"
 
 
-def _special_tokens(tokenizer: Any, model: Any, name: str) -> tuple[int, frozenset[int]]:
+def special_tokens(
+    tokenizer: Any, configured: dict[str, Any], generation: dict[str, Any], rows: int, name: str
+) -> tuple[int, frozenset[int]]:
     """The padding token and all end tokens: of the tokenizer, config.json and generation_config.json together.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+        configured: Content of config.json.
+        generation: Content of generation_config.json; empty when there is none.
+        rows: Tokens that have an embedding.
+        name: Name of the base model, for errors.
 
     Raises:
         BaseModelError: there is no end token, or a token without embedding.
     """
-    configured: dict[str, Any] = model.config.to_dict()
-    generation: dict[str, Any] = model.generation_config.to_dict() if model.generation_config else {}
-    rows = model.get_input_embeddings().weight.shape[0]
     end_ids = end_tokens({"eos_token_id": tokenizer.eos_token_id}, configured, generation)
     ends = frozenset(token for token in end_ids if 0 <= token < rows)  # others are never generated
     if not ends:
