@@ -195,7 +195,8 @@ def _search_overhead(r: Result) -> Rows:
     return [
         (
             f"{name}, population {row['population']:,}",
-            f"{row['worst_ms_per_genome']:.2f} ms per genome in the slowest generation (goal {r['goal_ms']:g})",
+            f"{row['worst_ms_per_genome']:.2f} ms per genome in the slowest generation (goal without models {r['goal_ms']:g}); "
+            f"{100 * row['share_of_a_training']:.2f} % of a training (goal with models {100 * r['goal_share']:g})",
         )
         for name, row in r["strategies"].items()
     ]

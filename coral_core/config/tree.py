@@ -92,7 +92,7 @@ class DiversityConfig(ConfigSection):
         3,
         ge=1,
         le=1000,
-        description="Automata drawn per seed of the first population; the one whose heavy genes lie farthest from those kept before is kept.",
+        description="Automata drawn per seed of the first population, at most 1,024 in all; the one whose heavy genes lie farthest from those kept before is kept.",
     )
     mode: Literal["fixed", "adaptive"] = Field(
         "adaptive", description="adaptive: variation grows when genomes repeat or progress stalls."

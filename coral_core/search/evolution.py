@@ -4,7 +4,7 @@ Parents are drawn from the whole archive rather than from the last generation. A
 and a small population would lose good genomes otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,8 @@ from coral_core.search.variation import Material, Variation, split
 TRIES = 40
 """Draws of a genome with new genes, before one that repeats earlier genes is accepted."""
 
-MOST_CHILDREN = 1024
-"""Children bred per generation, for the models to choose from; a larger population has one child per genome."""
+MOST_DRAWS = 1024
+"""Seeds drawn or children bred per generation, to choose from; a larger population has one per genome."""
 
 Standing = tuple[bool, float]
 """State of the champion after a generation: whether it meets the final thresholds, and its fitness."""
@@ -93,13 +93,14 @@ class EvolutionSearch(Search):
         """
         search = self.config.search
         wanted = int(search.diversity.minimum_unique * search.population)
+        draws = max(1, min(search.diversity.spread, MOST_DRAWS // search.population))
         genomes = self.first_genomes()
         heavy = {genome.heavy.digest() for genome in genomes}
         genes = {genome.genes_digest() for genome in genomes}
         points = [coordinates(genome.heavy, self.config.genes) for genome in genomes]
         for slot in range(len(genomes), search.population):
             rng = generator(self.config.seed, 0, slot, "seed")
-            drawn = [self._seed(rng, slot, heavy, genes, len(heavy) < wanted) for _ in range(search.diversity.spread)]
+            drawn = [self._seed(rng, slot, heavy, genes, len(heavy) < wanted) for _ in range(draws)]
             genome = self._farthest(drawn, points)
             genomes.append(genome)
             heavy.add(genome.heavy.digest())
@@ -109,9 +110,11 @@ class EvolutionSearch(Search):
 
     def _seed(self, rng: np.random.Generator, slot: int, heavy: set[str], genes: set[str], need_new: bool) -> Genome:
         """A genome from an automaton; its heavy genes are new if `need_new`, otherwise any of its genes is."""
+        automata = max(1, min(TRIES, MOST_DRAWS // self.config.search.population))
         for attempt in range(5 * TRIES):
-            material = self._variation.seed(rng)
-            if attempt >= TRIES:  # automata repeat themselves: there are few candidates, so change genes directly
+            if attempt < automata:
+                material = self._variation.seed(rng)
+            else:  # automata repeat themselves: change genes directly
                 material = self._variation.mutate_genes(material, rng, 1.0)
             genome = self._placed(material, slot)
             if genome.heavy.digest() not in heavy if need_new else genome.genes_digest() not in genes:
@@ -150,9 +153,10 @@ class EvolutionSearch(Search):
         search = self.config.search
         size = max(2, int(search.survival_rate * search.population))
         parents = [entry.genome for entry in ordered[:size]]
+        places = {genome.genome_id: place for place, genome in enumerate(parents)}
         fittest = [entry.genome for entry in fitness_order(ordered, self.config.scoring, self._progress())[:size]]
         power = strength(search.diversity, self._unique, self._best)
-        most = min(search.surrogate.children, MOST_CHILDREN // max(1, len(slots))) if search.surrogate.enabled else 1
+        most = min(search.surrogate.children, MOST_DRAWS // max(1, len(slots))) if search.surrogate.enabled else 1
         children = max(1, most)
         taken = set(self._distinct)
         bred = []
@@ -163,7 +167,7 @@ class EvolutionSearch(Search):
                     if rng.random() < search.variation.seed_rate:
                         material = self._variation.seed(rng)
                     else:
-                        material = self._variation.child(self._parents(fittest, parents, rng), rng, power)
+                        material = self._variation.child(self._parents(fittest, parents, places, rng), rng, power)
                     genes = genes_digest(*split(material.genes))
                     if genes not in taken:
                         break
@@ -221,17 +225,29 @@ class EvolutionSearch(Search):
         spent = (len(self._adapters) - search.population) / max(1, search.trainings - search.population)
         return min(1.0, max(share, spent))
 
-    def _parents(self, fittest: list[Genome], spread: list[Genome], rng: np.random.Generator) -> list[Genome]:
+    def _parents(
+        self, fittest: list[Genome], spread: list[Genome], places: Mapping[str, int], rng: np.random.Generator
+    ) -> list[Genome]:
         """One or two distinct parents: the first from `fittest`, the second from `spread`, the survivors of selection.
 
         In a small population nearly every genome is non-dominated, and crowding prefers the ends of the front. If both
         parents came from the survivors, mostly the cheapest and the most expensive genomes would breed.
+
+        Args:
+            fittest: Best first.
+            spread: Best first.
+            places: Genome id -> index in `spread`.
+            rng: The stream to draw from.
         """
         first = fittest[self._pick(len(fittest), rng)]
         if rng.random() >= self.config.search.variation.crossover_rate:
             return [first]
-        others = [genome for genome in spread if genome.heavy != first.heavy or genome.light != first.light]
-        return [first, others[self._pick(len(others), rng)]] if others else [first]
+        place = places.get(first.genome_id, len(spread))  # which is left out
+        others = len(spread) - (place < len(spread))
+        if not others:
+            return [first]
+        second = self._pick(others, rng)
+        return [first, spread[second + (second >= place)]]
 
     def _pick(self, size: int, rng: np.random.Generator) -> int:
         """Index of a parent in a pool of `size`, which is sorted best first.
