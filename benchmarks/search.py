@@ -2,6 +2,10 @@
 
     python -m benchmarks.search TABLE [TABLE ...]        plays, and writes results/search.json
     python -m benchmarks.search --check                  computes p and A12 again from the raw data in it
+    python -m benchmarks.search TABLE --into DIR --seeds 50 --variants "few=evolution:search.surrogate.children=4"
+
+Beside the strategies, variants of evolution are played, each with one part switched off or exchanged: the ablations. They are
+written as for `coral compare`, and compared with evolution as it is.
 
 Each strategy is played with each seed at each budget, as it would run: a search knows its budget. The champion is valued by
 the mean of its replicates, and by those that the search did not see; the front by the mean of its genomes. Raw values of all seeds are in the JSON. Defaults may be tuned on one
@@ -19,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RESULTS, write
+from coral_core.comparison.plan import Variant
 from coral_core.comparison.seed_statistics import a12, a12_interval, wilcoxon
+from coral_core.config import dump_yaml, parse_config
 from coral_core.config.tree import SearchConfig
 from coral_core.errors import TableError
 from coral_core.search.play import play
@@ -28,6 +34,19 @@ from coral_core.search.tables import Table
 
 OURS = "evolution"
 STRATEGIES = (OURS, "random", "grid", "sobol", "tpe", "tpe-fitness", "nsga2", "fixed")
+ABLATIONS = (
+    "no models=evolution:search.surrogate.enabled=false",
+    "all children for the champion=evolution:search.surrogate.front_share=0",
+    "all children for the front=evolution:search.surrogate.front_share=1",
+    "4 children=evolution:search.surrogate.children=4",
+    "64 children=evolution:search.surrogate.children=64",
+    "uniform seeds=evolution:search.variation.seeds=uniform",
+    "sobol seeds=evolution:search.variation.seeds=sobol",
+    "one draw per seed=evolution:search.diversity.spread=1",
+    "no seeds later=evolution:search.variation.seed_rate=0",
+    "no elites=evolution:search.elites=0",
+    "tournament=evolution:search.selection=tournament",
+)
 BUDGETS = (32, 48)
 METRICS = ("champion", "unseen", "hypervolume")
 """Of the champion: fitness by the mean of all replicates, and by those that the search did not see."""
@@ -42,12 +61,15 @@ def _table(folder: Path) -> Table:
     return Table.read(folder)
 
 
-def played(folder: Path, strategy: str, budget: int, seed: int) -> dict[str, Any]:
+def played(folder: Path, variant: Variant, budget: int, seed: int) -> dict[str, Any]:
     """One play: values at the end, of the first generation, and after each training."""
     table = _table(folder)
-    search = SearchConfig(strategy=strategy, trainings=budget, generations=MOST_GENERATIONS)
+    search = SearchConfig(strategy=variant.strategy, trainings=budget, generations=MOST_GENERATIONS)
     search = search.model_copy(update={"early_stopping": search.early_stopping.model_copy(update={"enabled": False})})
-    found = play(make_search(table.config(seed, search)), table, seed, budget)
+    config = table.config(seed, search)
+    if variant.overrides:
+        config = parse_config(dump_yaml(config), variant.name, variant.overrides)
+    found = play(make_search(config), table, seed, budget)
     first = {scored.genome.heavy.digest() for scored in found.results if scored.genome.generation == 0}
     champion = [round(step.expected, DIGITS) for step in found.steps]
     unseen = [round(step.unseen, DIGITS) for step in found.steps]
@@ -63,15 +85,16 @@ def played(folder: Path, strategy: str, budget: int, seed: int) -> dict[str, Any
     }
 
 
-def measured(folder: Path, strategies: Sequence[str], seeds: int, processes: int) -> dict[str, Any]:
-    """Raw values and median curves of all strategies on one table."""
+def measured(folder: Path, variants: Sequence[Variant], seeds: int, processes: int) -> dict[str, Any]:
+    """Raw values and median curves of all variants on one table, by name."""
     raw: dict[str, Any] = {}
     with ProcessPoolExecutor(processes) as pool:
-        for strategy in strategies:
+        for variant in variants:
+            strategy = variant.name
             raw[strategy] = {}
             for budget in BUDGETS:
                 began = time.perf_counter()
-                jobs = [(folder, strategy, budget, seed) for seed in range(seeds)]
+                jobs = [(folder, variant, budget, seed) for seed in range(seeds)]
                 plays = list(pool.map(played, *zip(*jobs, strict=True), chunksize=4))
                 seconds = processes * (time.perf_counter() - began) / seeds
                 raw[strategy][str(budget)] = {
@@ -90,7 +113,7 @@ def curve(plays: Iterable[Sequence[float]]) -> list[float]:
 
 
 def comparisons(raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every metric, budget and baseline: ours against theirs, paired by seed.
+    """Every metric, budget and baseline or ablation: ours against theirs, paired by seed.
 
     >>> ours = {"32": {"champion": [0.6, 0.7], "hypervolume": [0.2, 0.2]}}
     >>> theirs = {"32": {"champion": [0.5, 0.7], "hypervolume": [0.2, 0.3]}}
@@ -143,12 +166,20 @@ def reached(raw: dict[str, Any]) -> dict[str, int | None]:
 
 def result(tables: dict[str, Any]) -> dict[str, Any]:
     """The content of the JSON: comparisons of the last table at the top, and of each table with its raw values."""
-    each = {
-        name: {"comparisons": comparisons(raw), "breeding": breeding(raw), "reached": reached(raw), "raw": raw}
-        for name, raw in tables.items()
-    }
+    each = {}
+    for name, raw in tables.items():
+        baselines = {key: values for key, values in raw.items() if key in STRATEGIES}
+        ablations = {key: values for key, values in raw.items() if key not in STRATEGIES or key == OURS}
+        each[name] = {
+            "comparisons": comparisons(baselines),
+            "ablations": comparisons(ablations),
+            "breeding": breeding(raw),
+            "reached": reached(raw),
+            "raw": raw,
+        }
     last = list(each)[-1]
-    return {"table": last, **{key: each[last][key] for key in ("comparisons", "breeding", "reached")}, "tables": each}
+    shown = ("comparisons", "ablations", "breeding", "reached")
+    return {"table": last, **{key: each[last][key] for key in shown}, "tables": each}
 
 
 def check(path: Path) -> list[str]:
@@ -163,6 +194,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", type=Path, help=f"folders; default: all complete ones in {TABLES}")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
+    parser.add_argument("--variants", nargs="*", default=list(ABLATIONS), help="of evolution; default: the ablations")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--into", type=Path, default=RESULTS, help="folder of search.json")
     parser.add_argument(
@@ -176,7 +208,8 @@ def main() -> None:
         return
     if options.seeds < 2:
         parser.error("--seeds: at least 2")
-    strategies = [OURS, *(name for name in options.strategies if name != OURS)]
+    names = [OURS, *(name for name in options.strategies if name != OURS), *options.variants]
+    variants = [Variant.parse(name) for name in names]
     tables: dict[str, Any] = {}
     for folder in options.tables or sorted(path for path in TABLES.iterdir() if path.is_dir()):
         table = Table.read(folder)
@@ -185,11 +218,12 @@ def main() -> None:
             continue
         if table.missing:
             raise TableError(f"{folder}: {len(table.missing)} rows are missing", remedy="Make them: make gene-table.")
-        tables[table.name] = measured(folder, strategies, options.seeds, options.processes)
+        tables[table.name] = measured(folder, variants, options.seeds, options.processes)
         write("search", {"seeds": options.seeds, "budgets": BUDGETS, **result(tables)}, options.into)
     if not tables:
         parser.error(f"no complete gene table in {TABLES}")
-    for name, figures in result(tables)["comparisons"].items():
+    found = result(tables)
+    for name, figures in (found["comparisons"] | found["ablations"]).items():
         print(
             f"{name:36s} A12 {figures['a12']:.3f}  p {figures['p']:.2g}  {figures['ours']:.4f} against {figures['theirs']:.4f}"
         )

@@ -419,6 +419,13 @@ def _search(r: Result) -> Rows:
             f"{metric}, {budget} trainings, evolution against {baseline}, table {r['table']}, {figures['seeds']} seeds: A12",
             f"{figures['a12']:.2f} ({low:.2f} to {high:.2f}), p {figures['p']:.2g}; median {figures['ours']:.4f} against {figures['theirs']:.4f}",
         ))  # fmt: skip
+    variants = dict.fromkeys(name.split("_", 3)[3] for name in r["ablations"])
+    for variant in variants:
+        champion, front = (r["ablations"][f"{metric}_{r['budgets'][0]}_vs_{variant}"] for metric in ("champion", "hypervolume"))  # fmt: skip
+        rows.append((
+            f"ablation, {r['budgets'][0]} trainings, evolution as it is against: {variant}: A12 of champion, hypervolume",
+            f"{champion['a12']:.2f} (p {champion['p']:.2g}), {front['a12']:.2f} (p {front['p']:.2g})",
+        ))  # fmt: skip
     for name, trainings in r["reached"].items():
         metric, budget = name.split("_")
         rows.append((f"{metric}: trainings until evolution's median is as high as random's with {budget}", f"{trainings or 'never'}"))  # fmt: skip

@@ -72,6 +72,10 @@ class VariationConfig(ConfigSection):
 
     crossover_rate: Share = Field(0.5, description="Share of children with two parents; the rest has one.")
     seed_rate: Share = Field(0.35, description="Share of later genomes that are fresh seeds instead of children.")
+    seeds: Literal["automaton", "uniform", "sobol"] = Field(
+        "automaton",
+        description="Where the genes of a seed come from: automaton (features of a cellular automaton), uniform (each gene drawn over its candidates or range), sobol (the next point of a scrambled Sobol sequence).",
+    )
     automaton_rate: Share = Field(
         0.25, description="Share of mutations of the automaton; the rest changes genes directly."
     )

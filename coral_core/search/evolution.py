@@ -1,4 +1,4 @@
-"""The evolutionary strategy: automaton seeds, selection from everything evaluated so far, variation, elites.
+"""The evolutionary strategy: fresh seeds, selection from everything evaluated so far, variation, elites.
 
 Parents are drawn from the whole archive rather than from the last generation. An evaluated genome costs nothing to keep,
 and a small population would lose good genomes otherwise.
@@ -13,10 +13,11 @@ from coral_core.config import RunConfig
 from coral_core.genome import Genome, HeavyGenes, genes_digest
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.diversity import strength
-from coral_core.search.expression import coordinates
+from coral_core.search.expression import GENES, coordinates
 from coral_core.search.randomness import generator
 from coral_core.search.screening import Measured, Screen, point
 from coral_core.search.selection import R, fitness_order, nsga2_order, violation
+from coral_core.search.sobol_search import sobol_positions
 from coral_core.search.strategy import Search, genome_at
 from coral_core.search.surrogate import MOST_POINTS
 from coral_core.search.variation import Material, Variation, split
@@ -43,6 +44,7 @@ class EvolutionSearch(Search):
     def __init__(self, config: RunConfig, carried: Sequence[Genome] = (), default: HeavyGenes | None = None) -> None:
         super().__init__(config, carried, default)
         self._variation = Variation(config.genes, config.automaton, config.search.variation)
+        self._points = sobol_positions(config.genes, config.seed)
         self._best: list[Standing] = []
         self._unique = 1.0
 
@@ -86,7 +88,7 @@ class EvolutionSearch(Search):
     # -- generations -----------------------------------------------------------------------
 
     def _first(self) -> tuple[Genome, ...]:
-        """The first generation: the default LoRA, genomes of an earlier run, then seeds drawn from automata.
+        """The first generation: the default LoRA, genomes of an earlier run, then fresh seeds.
 
         Each seed is the one of `spread` draws that lies farthest from the genomes before it. Draws are repeated until a
         share of `minimum_unique` of the population has distinct heavy genes, and until all genomes differ.
@@ -108,17 +110,24 @@ class EvolutionSearch(Search):
             points.append(coordinates(genome.heavy, self.config.genes))
         return tuple(genomes)
 
+    def _fresh(self, rng: np.random.Generator) -> Material:
+        """Genes that no earlier genome has influenced (`search.variation.seeds`)."""
+        seeds = self.config.search.variation.seeds
+        if seeds == "automaton":
+            return self._variation.seed(rng)
+        place = next(self._points) if seeds == "sobol" else {gene: float(rng.random()) for gene in GENES}
+        return self._variation.placed_seed(place)
+
     def _seed(self, rng: np.random.Generator, slot: int, heavy: set[str], genes: set[str], need_new: bool) -> Genome:
-        """A genome from an automaton; its heavy genes are new if `need_new`, otherwise any of its genes is."""
-        automata = max(1, min(TRIES, MOST_DRAWS // self.config.search.population))
-        for attempt in range(5 * TRIES):
-            if attempt < automata:
-                material = self._variation.seed(rng)
-            else:  # automata repeat themselves: change genes directly
-                material = self._variation.mutate_genes(material, rng, 1.0)
+        """A fresh genome; its heavy genes are new if `need_new`, otherwise any of its genes is."""
+        most = max(1, min(TRIES, MOST_DRAWS // self.config.search.population))
+        material = self._fresh(rng)
+        for attempt in range(1, 5 * TRIES + 1):
             genome = self._placed(material, slot)
             if genome.heavy.digest() not in heavy if need_new else genome.genes_digest() not in genes:
                 break
+            # automata repeat themselves: after a while genes change directly
+            material = self._fresh(rng) if attempt < most else self._variation.mutate_genes(material, rng, 1.0)
         return genome
 
     def _farthest(self, drawn: Sequence[Genome], kept: Sequence[NDArray[np.float64]]) -> Genome:
@@ -165,7 +174,7 @@ class EvolutionSearch(Search):
             for number in range(children):
                 for _ in range(TRIES):
                     if rng.random() < search.variation.seed_rate:
-                        material = self._variation.seed(rng)
+                        material = self._fresh(rng)
                     else:
                         material = self._variation.child(self._parents(fittest, parents, places, rng), rng, power)
                     genes = genes_digest(*split(material.genes))

@@ -63,6 +63,14 @@ class Variation:
         measured, expressed = self._express(fresh)
         return Material(expressed, fresh, measured, "seed")
 
+    def placed_seed(self, place: Positions) -> Material:
+        """Genes at given positions in [0, 1], without an automaton.
+
+        Args:
+            place: Gene name -> position, for every gene.
+        """
+        return Material(self._genes(place), None, None, "seed")
+
     def child(self, parents: Sequence[Genome], rng: np.random.Generator, strength: float) -> Material:
         """A child of one parent (mutation) or of two (crossover, and mutation in some cases).
 

@@ -24,7 +24,10 @@ def test_figures_follow_from_the_raw_values(
     (tmp_path / "table").mkdir()
     write_part(tmp_path / "table" / "part-000.npz", facts_of(), rows_of(facts_of()))
     shared = ("--into", tmp_path)
-    run(monkeypatch, tmp_path / "table", "--seeds", 3, "--strategies", "random", "fixed", *shared)
+    variant = "few=evolution:search.surrogate.children=2"
+    run(
+        monkeypatch, tmp_path / "table", "--seeds", 3, "--strategies", "random", "fixed", "--variants", variant, *shared
+    )
     found = json.loads((tmp_path / "search.json").read_text())
     names = {
         f"{metric}_{budget}_vs_{other}"
@@ -33,7 +36,9 @@ def test_figures_follow_from_the_raw_values(
         for other in ("random", "fixed")
     }
     assert found["comparisons"].keys() == names and found["table"] == "synthetic"
+    assert found["ablations"].keys() == {f"{metric}_{budget}_vs_few" for metric in search.METRICS for budget in (8, 10)}
     raw = found["tables"]["synthetic"]["raw"]
+    assert raw["few"] != raw["evolution"]
     ours, theirs = raw["evolution"]["10"]["champion"], raw["random"]["10"]["champion"]
     figures = found["comparisons"]["champion_10_vs_random"]
     assert (figures["a12"], figures["p"], figures["seeds"]) == (a12(ours, theirs), wilcoxon(ours, theirs), 3)
