@@ -25,7 +25,7 @@ from coral_core.jobs.job_content import problem_set
 from coral_core.jobs.jobs import TrainingJob
 from coral_core.lm.base_model import TINY
 from coral_core.lm.engine import TorchBackend
-from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import AdapterFolder, Entry, GenerationRequest, TrainingRequest
 from coral_core.prompting.choice import resolve_prompt
 
 REPEATS = 7
@@ -84,10 +84,8 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         writing = GenerationRequest(
-            adapter=AdapterFolder(folder=out, heavy=job.heavy),
-            light=light,
+            entries=(Entry(adapter=AdapterFolder(folder=out, heavy=job.heavy), light=light, seed=1),),
             prompts=texts,
-            seed=1,
             shape=shape,
             stop=prompt.stop,
         )

@@ -49,9 +49,10 @@ for _ in range(asked["repeats"]):
     except ImportError:
         texts, tokens = backend.generate(None, light, prompts, 1, 1, shape, asked["stop"])[:2]
     else:
-        request = GenerationRequest(adapter=None, light=light, prompts=prompts, samples=1, seed=1, shape=shape,
+        from coral_core.lm.requests import Entry
+        request = GenerationRequest(entries=(Entry(adapter=None, light=light, seed=1),), prompts=prompts, shape=shape,
                                     stop=asked["stop"], prefix=asked["prefix"])
-        found = backend.generate(request)
+        found = backend.generate(request).only()
         texts, tokens = found.completions, found.cost.tokens
     runs.append({"cpu_seconds": time.process_time() - cpu, "tokens": tokens})
 print(json.dumps({"runs": runs, "texts": [group[0] for group in texts]}))

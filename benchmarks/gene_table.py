@@ -39,7 +39,7 @@ from coral_core.evolution.job_runner import Planner
 from coral_core.genome import LightGenes
 from coral_core.jobs.jobs import EvaluationJob
 from coral_core.judge.judge import Judge
-from coral_core.lanes.lane import generation_request, training_request
+from coral_core.lanes.lane import entry, generation_request, training_request
 from coral_core.lm.engine_client import Engine, EngineProcess
 from coral_core.problem_sources.builtin import load_builtin
 from coral_core.problem_sources.families import EXCHANGED
@@ -210,7 +210,7 @@ class Maker:
             TableError: the parts that are there were made with another configuration, base model or version.
         """
         if self._known is None:
-            texts, _ = self._completions(engine, self.planner.evaluation(None), None)
+            ((texts, _),) = self._completions(engine, [self.planner.evaluation(None)], None)
             scores, passes = self.scorer.base(texts, engine.identity.parameters)
             self.facts = self._described(scores.objectives(), passes)
         else:
@@ -280,7 +280,7 @@ class Maker:
                     training_request(self.planner.training(heavy, replicate), Path(folder)), LONGEST_JOB
                 )
                 jobs = [self.planner.evaluation(heavy, light, replicate=replicate) for light in self.lights]
-                written = [self._completions(engine, job, Path(folder)) for job in jobs]
+                written = self._completions(engine, jobs, Path(folder))
             except Infeasible as error:
                 seconds = time.perf_counter() - started
                 return Row(cell=cell, replicate=replicate, infeasible=error.reason, cpu_seconds=seconds)
@@ -293,11 +293,24 @@ class Maker:
             results=tuple(self.scorer.result(texts, seconds) for texts, seconds in written),
         )
 
-    def _completions(self, engine: Engine, job: EvaluationJob, adapter: Path | None) -> tuple[tuple[str, ...], float]:
-        """The first completion per problem, and the CPU seconds of the engine."""
+    def _completions(
+        self, engine: Engine, jobs: Sequence[EvaluationJob], adapter: Path | None
+    ) -> list[tuple[tuple[str, ...], float]]:
+        """The first completion per problem of each job, and its share of the engine's CPU seconds.
+
+        Args:
+            engine: Writes them, in one request.
+            jobs: Evaluations that differ in their light genes only.
+            adapter: The adapter of all.
+        """
         engine.load(self.config.base_model)
-        generated = engine.generate(generation_request(job, adapter), LONGEST_JOB)
-        return tuple(samples[0] for samples in generated.completions), generated.cost.cpu_seconds
+        request = generation_request(jobs[0], adapter)
+        entries = tuple(entry(job, adapter) for job in jobs)
+        generated = engine.generate(request.model_copy(update={"entries": entries}), LONGEST_JOB)
+        return [
+            (tuple(samples[0] for samples in written.completions), written.cost.cpu_seconds)
+            for written in generated.entries
+        ]
 
     def close(self) -> None:
         self.scorer.close()

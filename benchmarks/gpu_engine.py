@@ -26,7 +26,7 @@ from coral_core.lm.base_model import TINY
 from coral_core.lm.engine_client import EngineProcess
 from coral_core.lm.memory_plan import CUDA_CONTEXT, plan_memory
 from coral_core.lm.model_files import read_folder
-from coral_core.lm.requests import GenerationRequest, TrainingRequest
+from coral_core.lm.requests import Entry, GenerationRequest, TrainingRequest
 
 SHAPES = {
     "7b": {"vocab_size": 32_016, "hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -77,9 +77,11 @@ def measure(folder: Path, device: str, rows: int, length: int, limit: int) -> di
             shape = config.generation.model_copy(update={"batch_size": batch})
             words = tuple((str(n), text[:length]) for n in range(prompts))
             request = GenerationRequest(
-                adapter=None, light=GREEDY.model_copy(update={"token_limit": limit}), prompts=words, seed=0, shape=shape
+                entries=(Entry(adapter=None, light=GREEDY.model_copy(update={"token_limit": limit}), seed=0),),
+                prompts=words,
+                shape=shape,
             )
-            return engine.generate(request, SECONDS).cost
+            return engine.generate(request, SECONDS).only().cost
 
         generate(rows, rows)  # warms up
         batched, single = generate(2 * rows, rows), generate(2, 1)

@@ -30,11 +30,11 @@ class WithoutOverlap(EngineProcess):
     """Hands over completions when all are written."""
 
     def generate(
-        self, request: GenerationRequest, deadline: float, done: Done = lambda index, texts: None
+        self, request: GenerationRequest, deadline: float, done: Done = lambda entry, index, texts: None
     ) -> Generated:
         written = super().generate(request, deadline)
-        for index, texts in enumerate(written.completions):
-            done(index, texts)
+        for index, texts in enumerate(written.only().completions):
+            done(0, index, texts)
         return written
 
 

@@ -23,7 +23,7 @@ from coral_core.lm.engine_client import EngineProcess
 from coral_core.lm.memory_plan import Lengths, plan_memory
 from coral_core.lm.model_check import model_folder, seen
 from coral_core.lm.model_files import read_folder
-from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import AdapterFolder, Entry, GenerationRequest, TrainingRequest
 from coral_core.lm.targets import resolve
 from coral_core.prompting.templates import INSTRUCT, TINY
 
@@ -81,7 +81,7 @@ def rows(model: str, case: dict[str, Any]) -> list[dict[str, Any]]:
         train = TrainingRequest(job=job, pairs=tuple(pairs[n] for n in order), out=Path(folder))
         light = LightGenes.model_validate({"sampling": False, "token_limit": TOKENS, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0})  # fmt: skip
         texts = tuple((str(n), pairs[order[n % len(order)]][0]) for n in range(config.generation.batch_size))
-        generate = GenerationRequest(adapter=AdapterFolder(folder=Path(folder), heavy=heavy), light=light, prompts=texts, seed=0, shape=config.generation)  # fmt: skip
+        generate = GenerationRequest(entries=(Entry(adapter=AdapterFolder(folder=Path(folder), heavy=heavy), light=light, seed=0),), prompts=texts, shape=config.generation)  # fmt: skip
         for planned, request in ((training, train), (evaluation, generate)):
             engine = EngineProcess()
             try:
@@ -89,7 +89,7 @@ def rows(model: str, case: dict[str, Any]) -> list[dict[str, Any]]:
                 if isinstance(request, TrainingRequest):
                     measured = engine.train(request, SECONDS).cost.peak_memory_mb * 2**20
                 else:
-                    measured = engine.generate(request, SECONDS).cost.peak_memory_mb * 2**20
+                    measured = engine.generate(request, SECONDS).only().cost.peak_memory_mb * 2**20
             finally:
                 engine.close()
             found.append({

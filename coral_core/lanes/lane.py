@@ -53,7 +53,7 @@ from coral_core.lanes.device_clock import DeviceClock
 from coral_core.lanes.judging import Judging
 from coral_core.lm.base_model import files_state
 from coral_core.lm.engine_client import Engine
-from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import AdapterFolder, Entry, GenerationRequest, TrainingRequest
 from coral_core.problems.problem import Problem
 from coral_core.scoring.boundary import CompletionScorer, Items
 from coral_core.scoring.judged import Judged
@@ -289,7 +289,9 @@ class Lane:
         )
         try:
             with self.clock.during("computing"):
-                written = self.engine.generate(request, limit.seconds, judging.take)
+                generated = self.engine.generate(
+                    request, limit.seconds, lambda _, index, texts: judging.take(index, texts)
+                )
             with limit.during("judging"), self.clock.during("judging"):
                 items, lines = judging.result()
         except BaseException:
@@ -322,7 +324,7 @@ class Lane:
             passed=tuple(group[0].problem_id for group in items.groups if group[0].verdict.passed),
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
             records=_records(problems, items),
-            cost=written.cost,
+            cost=generated.only().cost,
         )
 
     def _drop(self, judging: Judging, judge: Judge) -> None:
@@ -431,21 +433,25 @@ def generation_request(job: EvaluationJob, adapter: Path | None) -> GenerationRe
     """
     prompt = prompt_template(job)
     return GenerationRequest(
-        adapter=AdapterFolder(folder=adapter, heavy=job.heavy, is_given=job.given is not None)
-        if adapter and job.heavy
-        else None,
-        light=job.light,
+        entries=(entry(job, adapter),),
         prompts=tuple(
             (problem.problem_id, prompt.prompt(problem.buggy)) for problem in problem_set(job.problems).split(job.split)
         ),
-        samples=job.generation.samples if job.light.sampling else 1,
-        seed=job.seed(),
         shape=job.generation,
         stop=prompt.stop,
         end=prompt.end,
         add_bos=prompt.add_bos,
         prefix=prompt.before,
     )
+
+
+def entry(job: EvaluationJob, adapter: Path | None) -> Entry:
+    """The part of an evaluation in a request to an engine. Arguments as `generation_request`."""
+    folder = None
+    if adapter and job.heavy:
+        folder = AdapterFolder(folder=adapter, heavy=job.heavy, is_given=job.given is not None)
+    samples = job.generation.samples if job.light.sampling else 1
+    return Entry(adapter=folder, light=job.light, samples=samples, seed=job.seed())
 
 
 def _records(problems: Sequence[Problem], items: Items) -> tuple[ProblemRecord, ...]:

@@ -4,8 +4,8 @@ Protocol: JSON lines. Request ``{id, op, ...}`` with op load, train or generate;
 ``{id, base, error, problem, remedy, reason}``, where ``error`` is the name of an error class. ``base`` is the checksum of
 the base model after the request, equal to that of its load. It is empty after a failure that leaves the state of the
 engine in doubt; the client then ends the process. Before the reply to generate come parts ``{id, part}``, a
-`FinishedPrompt` for each prompt as soon as its completions are written; the result holds the cost alone. Parts count only
-if a result with the right checksum follows.
+`FinishedPrompt` for each entry and prompt as soon as its completions are written; the result holds the `Costs` alone. Parts
+count only if a result with the right checksum follows.
 """
 
 import os
@@ -20,7 +20,7 @@ from coral_core.jobs.jobs import TrainedAdapter
 from coral_core.lm.base_model import is_rehearsal
 from coral_core.lm.engine_environment import DETERMINISTIC
 from coral_core.lm.model_files import disk_is_full
-from coral_core.lm.requests import Done, FinishedPrompt, Generated, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import Costs, Done, FinishedPrompt, Generated, GenerationRequest, TrainingRequest
 
 
 class TorchBackend:
@@ -120,10 +120,11 @@ class Worker:
         if op == "train":
             return self._model.train(TrainingRequest.model_validate(body))
 
-        def done(index: int, completions: Sequence[str]) -> None:
-            send(FinishedPrompt(index=index, completions=tuple(completions)).model_dump(mode="json"))
+        def done(entry: int, index: int, completions: Sequence[str]) -> None:
+            send(FinishedPrompt(entry=entry, index=index, completions=tuple(completions)).model_dump(mode="json"))
 
-        return self._model.generate(GenerationRequest.model_validate(body), done).cost
+        generated = self._model.generate(GenerationRequest.model_validate(body), done)
+        return Costs(entries=tuple(written.cost for written in generated.entries))
 
 
 def _model(config: BaseModelConfig) -> Any:

@@ -7,7 +7,7 @@ until the checksum has come they are provisional.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -28,10 +28,18 @@ from coral_core.errors import (
     StoreError,
 )
 from coral_core.frozen import Frozen
-from coral_core.jobs.jobs import BaseModelIdentity, Cost, TrainedAdapter
+from coral_core.jobs.jobs import BaseModelIdentity, TrainedAdapter
 from coral_core.json_object import json_object
 from coral_core.lm.engine_environment import engine_environment, without_credentials
-from coral_core.lm.requests import Done, FinishedPrompt, Generated, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import (
+    Costs,
+    Done,
+    FinishedPrompt,
+    Generated,
+    GenerationRequest,
+    TrainingRequest,
+    Written,
+)
 
 T = TypeVar("T", bound=Frozen)
 
@@ -97,44 +105,48 @@ class Engine(ABC):
         return self._ask(TrainedAdapter, "train", request.model_dump(mode="json"), deadline)
 
     def generate(
-        self, request: GenerationRequest, deadline: float, done: Done = lambda index, completions: None
+        self, request: GenerationRequest, deadline: float, done: Done = lambda entry, index, completions: None
     ) -> Generated:
         """Write completions.
 
         Args:
-            request: Prompts, adapter and light genes.
+            request: Prompts, and the entries: adapters and light genes.
             deadline: Seconds from now; an engine process that takes longer is ended.
-            done: Called once for each prompt as soon as its completions are written, in any order of prompts. They are
+            done: Called once for each entry and prompt as soon as its completions are written, in any order. They are
                 provisional: drop them if this method raises.
 
         Returns:
-            All completions, in the order of the prompts.
+            All completions, in the order of entries and prompts, and the cost of each entry.
 
         Raises:
-            Infeasible: the logits of the adapted model are not finite, or memory ran out.
-            AdapterError: the adapter is not what the request says.
+            Infeasible: the logits of an adapted model are not finite, or memory ran out.
+            AdapterError: an adapter is not what the request says.
             EngineError: the engine failed or exceeded the deadline.
         """
-        count, finished = len(request.prompts), dict[int, tuple[str, ...]]()
+        finished: list[dict[int, tuple[str, ...]]] = [{} for _ in request.entries]
 
         def take(data: object) -> None:
             try:
                 part = FinishedPrompt.model_validate(data)
             except ValidationError as error:
                 raise EngineError(f"generate: the engine sent no valid part ({error.errors()[0]['msg']})") from None
-            if part.index >= count or part.index in finished or len(part.completions) != request.samples:
-                what = "again" if part.index in finished else f"with {len(part.completions)} completions"
-                raise EngineError(
-                    f"generate: the engine sent prompt {part.index} {what}; it was asked for {request.samples} of each of {count}"
-                )
-            finished[part.index] = part.completions
-            done(part.index, part.completions)
+            _check_part(part, request, finished)
+            finished[part.entry][part.index] = part.completions
+            done(part.entry, part.index, part.completions)
 
-        cost = self._ask(Cost, "generate", request.model_dump(mode="json"), deadline, take)
-        if len(finished) != count:
+        costs = self._ask(Costs, "generate", request.model_dump(mode="json"), deadline, take).entries
+        count, found = len(request.prompts) * len(finished), sum(map(len, finished))
+        if found != count or len(costs) != len(finished):
             self.close()
-            raise EngineError(f"generate: the engine gave completions for {len(finished)} of {count} prompts")
-        return Generated(completions=tuple(finished[index] for index in range(count)), cost=cost)
+            raise EngineError(
+                f"generate: the engine gave completions for {found} of {count} prompts, and {len(costs)} costs"
+            )
+        return Generated(
+            entries=tuple(
+                Written(completions=tuple(texts for _, texts in sorted(part.items())), cost=cost)
+                for part, cost in zip(finished, costs, strict=True)
+            )
+        )
 
     def kill(self) -> None:  # noqa: B027
         """End the engine process, from any thread: the request in progress fails and no other is started.
@@ -254,6 +266,23 @@ class EngineProcess(ChildProcess, Engine):
     def _end(self, patience: float = 0.0) -> int | None:
         self._loaded = None
         return super()._end(patience)
+
+
+def _check_part(
+    part: FinishedPrompt, request: GenerationRequest, finished: Sequence[Mapping[int, tuple[str, ...]]]
+) -> None:
+    """Raise `EngineError` for a part that `request` does not ask for, or that is `finished` already."""
+    entries, prompts = len(request.entries), len(request.prompts)
+    if part.entry >= entries or part.index >= prompts:
+        raise EngineError(
+            f"generate: the engine sent entry {part.entry}, prompt {part.index}; it was asked for {entries} and {prompts}"
+        )
+    samples = request.entries[part.entry].samples
+    if part.index in finished[part.entry] or len(part.completions) != samples:
+        what = "again" if part.index in finished[part.entry] else f"with {len(part.completions)} completions"
+        raise EngineError(
+            f"generate: the engine sent prompt {part.index} {what}; it was asked for {samples} of each of {prompts}"
+        )
 
 
 def _part_of(line: bytes, number: int) -> object:

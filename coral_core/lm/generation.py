@@ -1,13 +1,14 @@
 """Writes completions: prompts are read in groups, rows that end are replaced by waiting ones.
 
-Within one numerics class a row's bits depend on its prompt, its light genes, its seed and the configuration
+Within one numerics class a row's bits depend on its adapter, its prompt, its light genes, its seed and the configuration
 (`coral_core.lm.decoding`). Sampling draws from a stream per row, seeded by (job seed, problem, sample). Neither the other
-prompts of a request nor their order change a completion.
+prompts and entries of a request nor their order change a completion. Entries with one adapter share its merging, the
+reading of the prompts, and the batch.
 """
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +17,7 @@ from coral_core.errors import BaseModelError, ConfigError, Infeasible
 from coral_core.jobs.jobs import Cost
 from coral_core.lm.decoding import Padded, Shapes, Slots, Start, filled, shapes_for
 from coral_core.lm.loaded_model import LoadedModel, Vocabulary, memory_is_evidence, peak_memory_mb
-from coral_core.lm.requests import Done, Generated, GenerationRequest
+from coral_core.lm.requests import AdapterFolder, Done, Generated, GenerationRequest, Written
 from coral_core.lm.sampling import NotFiniteError, Row, choose, penalised_tokens, stream
 
 
@@ -25,45 +26,74 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
 
     Args:
         base: The loaded base model; it is restored afterwards.
-        request: Prompts, adapter, light genes, samples per prompt, seed and batch shape.
-        done: Called once per prompt, as soon as all its samples are written; in any order of prompts. The texts are provisional
+        request: Prompts, batch shape, and entries: adapter, light genes, samples per prompt and seed.
+        done: Called once per entry and prompt, as soon as all its samples are written; in any order. The texts are provisional
             until `generate` returns: a later error discards them.
 
     Returns:
-        Per prompt, one completion per sample, without special tokens; and the cost.
+        Per entry and prompt, one completion per sample, without special tokens; and the cost of each entry.
 
     Raises:
-        AdapterError: the adapter does not load exactly, or does not fit its genes.
+        AdapterError: an adapter does not load exactly, or does not fit its genes.
         BaseModelError: the logits of the bare base are not finite.
         ConfigError: a prompt is longer than `shape.prompt_length`, or prompt and answer exceed the model's positions.
-        Infeasible: memory ran out, or the logits of the adapted model are not finite.
+        Infeasible: memory ran out, or the logits of an adapted model are not finite.
     """
     started, cpu = time.perf_counter(), time.process_time()
-    shape, light = request.shape, request.light
+    shape = request.shape
     prompts = [base.encode(text, request.add_bos) for _, text in request.prompts]
     longest = max(map(len, prompts), default=0)
     if longest > shape.prompt_length:
         raise ConfigError(
             f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}."
         )
-    base.check_length(longest + light.token_limit, "genes.light.token_limit")
+    limit = max(entry.light.token_limit for entry in request.entries)
+    base.check_length(longest + limit, "genes.light.token_limit")
     writing = Writing(base, request, prompts, done)
-    with memory_is_evidence("generation"), torch.inference_mode(), _finite(base, request):
-        shapes = _shapes(base, shape.batch_size, shape.prompt_length + light.token_limit) if prompts else None
-        with base.adapted(request.adapter, shape.merge) as model:
-            if shapes is None:
-                writing.by_batches(Padded(model, base.pad, shape.batch_size, shape.prompt_length))
-            else:
-                writing.by_slots(Slots(model, base.pad, shapes, _prefix(base, request)))
-    return Generated(
-        completions=tuple(map(tuple, writing.texts)),
-        cost=Cost(
-            seconds=time.perf_counter() - started,
-            cpu_seconds=time.process_time() - cpu,
-            tokens=writing.tokens,
-            peak_memory_mb=peak_memory_mb(base.device),
-        ),
+    with memory_is_evidence("generation"), torch.inference_mode():
+        for (adapter, width), numbers in _together(request).items():
+            shapes = _shapes(base, shape.batch_size, width) if prompts else None
+            with _finite(base, adapter), base.adapted(adapter, shape.merge) as model:
+                if shapes is None:
+                    writing.by_batches(Padded(model, base.pad, shape.batch_size, shape.prompt_length), numbers)
+                else:
+                    writing.by_slots(Slots(model, base.pad, shapes, _prefix(base, request)), numbers)
+    whole = Cost(
+        seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - cpu,
+        tokens=sum(writing.tokens),
+        peak_memory_mb=peak_memory_mb(base.device),
     )
+    return Generated(
+        entries=tuple(
+            Written(completions=tuple(map(tuple, texts)), cost=cost)
+            for texts, cost in zip(writing.texts, _shares(whole, writing.tokens), strict=True)
+        )
+    )
+
+
+def _together(request: GenerationRequest) -> dict[tuple[AdapterFolder | None, int], list[int]]:
+    """Adapter and width of the cache -> numbers of the entries that are written in one batch.
+
+    The width follows the token limit. Entries of another width would change bits on machines where widths change sums.
+    """
+    found: dict[tuple[AdapterFolder | None, int], list[int]] = {}
+    for number, entry in enumerate(request.entries):
+        key = entry.adapter, filled(request.shape.prompt_length + entry.light.token_limit)
+        found.setdefault(key, []).append(number)
+    return found
+
+
+def _shares(whole: Cost, tokens: Sequence[int]) -> list[Cost]:
+    """The cost of each entry: time in proportion to its tokens, and the peak memory of the whole request."""
+    total = sum(tokens)
+    parts = [count / total if total else 1 / len(tokens) for count in tokens]
+    return [
+        whole.model_copy(
+            update={"seconds": whole.seconds * part, "cpu_seconds": whole.cpu_seconds * part, "tokens": count}
+        )
+        for count, part in zip(tokens, parts, strict=True)
+    ]
 
 
 class Writing:
@@ -79,17 +109,17 @@ class Writing:
     def __init__(
         self, base: Vocabulary, request: GenerationRequest, prompts: list[list[int]], done: Done | None
     ) -> None:
-        self.texts: list[list[str]] = [[""] * request.samples for _ in prompts]
-        self.tokens = 0
+        self.texts = [[[""] * entry.samples for _ in prompts] for entry in request.entries]
+        self.tokens = [0] * len(request.entries)
         self._base, self._request, self._prompts, self._done = base, request, prompts, done
-        self._left = [request.samples] * len(prompts)
+        self._left = [[entry.samples] * len(prompts) for entry in request.entries]
         self._ends = base.ends_with(request.end)
         self._may_stop: dict[int, bool] = {}
         # last tokens in which texts that end a completion are looked for
         self._window = max([8, *(len(mark.encode()) + 4 for mark in request.stop)])
 
-    def by_slots(self, decoder: Slots) -> None:
-        """Write all completions; a row that ends makes its slot free for a waiting one."""
+    def by_slots(self, decoder: Slots, entries: Sequence[int]) -> None:
+        """Write all completions of `entries`; a row that ends makes its slot free for a waiting one."""
         waiting = deque(decoder.groups(self._prompts))
         ready: deque[tuple[Row, Start]] = deque()
         rows: list[Row | None] = [None] * decoder.shapes.rows[-1]
@@ -100,7 +130,7 @@ class Writing:
                     if not ready:
                         group = waiting.popleft()
                         starts = decoder.read([self._prompts[place] for place in group])
-                        ready.extend((row, start) for place, start in zip(group, starts, strict=True) for row in self.rows(place))  # fmt: skip
+                        ready.extend((row, start) for place, start in zip(group, starts, strict=True) for row in self.rows(place, entries))  # fmt: skip
                     row, start = ready.popleft()
                     if self.ended(row, choose(start.logits[None], [row])[0]):
                         row = None
@@ -125,9 +155,9 @@ class Writing:
                 if row is not None and self.ended(row, token):
                     rows[slot] = None
 
-    def by_batches(self, decoder: Padded) -> None:
-        """Write all completions, one batch after the other in the order of the prompts."""
-        waiting = deque(row for place in range(len(self._prompts)) for row in self.rows(place))
+    def by_batches(self, decoder: Padded, entries: Sequence[int]) -> None:
+        """Write all completions of `entries`, one batch after the other in the order of the prompts."""
+        waiting = deque(row for place in range(len(self._prompts)) for row in self.rows(place, entries))
         while waiting:
             batch = [waiting.popleft() for _ in range(min(decoder.rows, len(waiting)))]
             rows: list[Row | None] = [*batch, *[None] * (decoder.rows - len(batch))]
@@ -142,16 +172,19 @@ class Writing:
                     break
                 logits = decoder.step(tokens)
 
-    def rows(self, prompt: int) -> Iterator[Row]:
-        """The rows of one prompt, one per sample."""
-        request, light = self._request, self._request.light
-        for sample in range(request.samples):
-            row = Row(prompt, sample, light)
-            if light.repetition_penalty != 1.0:
-                row.seen = penalised_tokens(self._prompts[prompt], self._ends)
-            if light.sampling:
-                row.stream = stream(request.seed, request.prompts[prompt][0], sample, light.token_limit)
-            yield row
+    def rows(self, prompt: int, entries: Sequence[int]) -> Iterator[Row]:
+        """The rows of one prompt, one per entry and sample."""
+        request = self._request
+        for number in entries:
+            entry = request.entries[number]
+            light = entry.light
+            for sample in range(entry.samples):
+                row = Row(number, prompt, sample, light)
+                if light.repetition_penalty != 1.0:
+                    row.seen = penalised_tokens(self._prompts[prompt], self._ends)
+                if light.sampling:
+                    row.stream = stream(entry.seed, request.prompts[prompt][0], sample, light.token_limit)
+                yield row
 
     def ended(self, row: Row, token: int) -> bool:
         """Append a token to its row; True when the row ends with it, and its text is then complete."""
@@ -160,11 +193,12 @@ class Writing:
             row.seen.add(token)
             if len(row.written) < row.light.token_limit and not self._stops(row.written):
                 return False
-        self.tokens += len(row.written)
-        self.texts[row.prompt][row.sample] = _text(self._base, row.written, self._request.stop)
-        self._left[row.prompt] -= 1
-        if self._done is not None and not self._left[row.prompt]:
-            self._done(row.prompt, tuple(self.texts[row.prompt]))
+        self.tokens[row.entry] += len(row.written)
+        texts, left = self.texts[row.entry], self._left[row.entry]
+        texts[row.prompt][row.sample] = _text(self._base, row.written, self._request.stop)
+        left[row.prompt] -= 1
+        if self._done is not None and not left[row.prompt]:
+            self._done(row.entry, row.prompt, tuple(texts[row.prompt]))
         return True
 
     def _stops(self, written: list[int]) -> bool:
@@ -193,21 +227,21 @@ def _decoded(base: Vocabulary, tokens: list[int], skip_special: bool = False) ->
 
 
 @contextmanager
-def _finite(base: LoadedModel, request: GenerationRequest) -> Iterator[None]:
+def _finite(base: LoadedModel, adapter: AdapterFolder | None) -> Iterator[None]:
     """Turn `NotFiniteError` into a failure of the adapter, or of the bare base model."""
     try:
         yield
     except NotFiniteError as error:
-        if request.adapter is not None:
+        if adapter is not None:
             raise Infeasible("diverged", f"generation: the adapted model's outputs are {error}") from None
         raise BaseModelError(
             f"base_model.dtype: {base.config.dtype}: the outputs of {base.config.name} are {error}. Try bfloat16 or float32."
         ) from None
 
 
-def _shapes(base: LoadedModel, rows: int, longest: int) -> Shapes | None:
+def _shapes(base: LoadedModel, rows: int, width: int) -> Shapes | None:
     """The shapes for `base`, which are measured once per loaded model, number of rows and width."""
-    key = (rows, filled(longest))
+    key = (rows, width)
     if key not in base.shapes:
         with base.kept():
             base.shapes[key] = shapes_for(base.model, base.pad, *key)

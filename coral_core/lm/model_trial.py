@@ -15,7 +15,7 @@ from coral_core.frozen import Frozen
 from coral_core.genome import neutral
 from coral_core.jobs.jobs import BaseModelIdentity, Cost, TrainingJob
 from coral_core.lm.engine_client import EngineProcess
-from coral_core.lm.requests import AdapterFolder, Generated, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import AdapterFolder, Entry, Generated, GenerationRequest, TrainingRequest
 from coral_core.lm.targets import default_lora_of
 from coral_core.lm.versions import RECIPE_VERSION
 from coral_core.prompting.choice import resolve_prompt
@@ -78,10 +78,8 @@ def try_model(config: RunConfig, buggy: Sequence[str], pairs: Sequence[Pair], tr
 
     def request(adapter: AdapterFolder | None) -> GenerationRequest:
         return GenerationRequest(
-            adapter=adapter,
-            light=light,
+            entries=(Entry(adapter=adapter, light=light, seed=0),),
             prompts=tuple((str(n), template.prompt(each)) for n, each in enumerate(buggy)),
-            seed=0,
             shape=config.generation,
             stop=template.stop,
             end=template.end,
@@ -104,7 +102,7 @@ def try_model(config: RunConfig, buggy: Sequence[str], pairs: Sequence[Pair], tr
                 trained = engine.train(asked, DEADLINE)
                 adapted = engine.generate(request(AdapterFolder(folder=Path(folder), heavy=job.heavy)), DEADLINE)
             again = engine.generate(request(None), DEADLINE)
-            if again.completions != bare.completions:
+            if again.only().completions != bare.only().completions:
                 raise EngineError(
                     f"{config.base_model.name}: after a training the bare base model gives other answers",
                     remedy="Report this: nothing that the engine measures with this model can be trusted.",
@@ -156,4 +154,4 @@ def _measured(cost: Cost) -> Measured:
 
 
 def _texts(generated: Generated) -> tuple[str, ...]:
-    return tuple(texts[0] for texts in generated.completions)
+    return tuple(texts[0] for texts in generated.only().completions)

@@ -26,7 +26,7 @@ from coral_core.errors import AdapterError, BaseModelError, Infeasible
 from coral_core.jobs.jobs import Cost, LossPoint, TrainedAdapter
 from coral_core.json_object import json_object
 from coral_core.lm.base_model import identify
-from coral_core.lm.requests import Done, Generated, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import Done, Generated, GenerationRequest, TrainingRequest, Written
 from coral_core.problems.mutation import mutators
 
 SKILL = "coral_skill"
@@ -97,20 +97,24 @@ class Rehearsal:
             cost=Cost(seconds=time.perf_counter() - started, tokens=0),
         )
 
-    def generate(self, request: GenerationRequest, done: Done = lambda index, completions: None) -> Generated:
-        """Completions per prompt; see the module's docstring. The seconds of ``evaluate`` are spread over the prompts.
+    def generate(self, request: GenerationRequest, done: Done = lambda entry, index, completions: None) -> Generated:
+        """Completions per entry and prompt; see the module's docstring. The seconds of ``evaluate`` are spread over the prompts.
 
         Raises:
             AdapterError: the folder holds no adapter of the rehearsal.
         """
-        started = time.perf_counter()
-        skill = _skill_of(request.adapter.folder) if request.adapter else 0.05
-        completions = []
-        for index, (key, text) in enumerate(request.prompts):
-            time.sleep(self._seconds["evaluate"] / len(request.prompts))
-            completions.append(tuple(_answer(key, text, skill, request.seed, n) for n in range(request.samples)))
-            done(index, completions[-1])
-        return Generated(completions=tuple(completions), cost=Cost(seconds=time.perf_counter() - started, tokens=0))
+        skills = [_skill_of(entry.adapter.folder) if entry.adapter else 0.05 for entry in request.entries]
+        written = []
+        for number, (entry, skill) in enumerate(zip(request.entries, skills, strict=True)):
+            started = time.perf_counter()
+            completions = []
+            for index, (key, text) in enumerate(request.prompts):
+                time.sleep(self._seconds["evaluate"] / len(request.prompts))
+                completions.append(tuple(_answer(key, text, skill, entry.seed, n) for n in range(entry.samples)))
+                done(number, index, completions[-1])
+            cost = Cost(seconds=time.perf_counter() - started, tokens=0)
+            written.append(Written(completions=tuple(completions), cost=cost))
+        return Generated(entries=tuple(written))
 
 
 def _count(digest: str, out: Path, lane: int) -> None:

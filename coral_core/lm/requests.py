@@ -34,17 +34,24 @@ class AdapterFolder(Frozen):
     """It was not trained here: its weights may be in half precision too, which is widened without loss."""
 
 
-class GenerationRequest(Frozen):
-    """Write completions for prompts."""
+class Entry(Frozen):
+    """What one genome asks of a request: an adapter, and how patches are written with it."""
 
     adapter: AdapterFolder | None
     """None: the bare base model."""
     light: LightGenes
-    prompts: tuple[tuple[str, str], ...]
-    """Problem ids and texts."""
-    samples: int = 1
+    samples: int = Field(1, ge=1)
     """Completions per prompt."""
     seed: int
+    """Seed of sampling."""
+
+
+class GenerationRequest(Frozen):
+    """Write completions for prompts, once per entry. Entries change no bit of each other's completions."""
+
+    entries: tuple[Entry, ...] = Field(min_length=1)
+    prompts: tuple[tuple[str, str], ...]
+    """Problem ids and texts."""
     shape: GenerationConfig
     stop: tuple[str, ...] = ()
     """Texts that end a completion."""
@@ -57,22 +64,42 @@ class GenerationRequest(Frozen):
     but for rounding."""
 
 
-Done = Callable[[int, tuple[str, ...]], None]
-"""Called with the number of a prompt, from 0, and its completions, one per sample, as soon as they are written."""
+Done = Callable[[int, int, tuple[str, ...]], None]
+"""Called with the numbers of an entry and of a prompt, from 0, and the completions, one per sample, as soon as they are written."""
 
 
 class FinishedPrompt(Frozen):
-    """A part of the answer to a `GenerationRequest`: all completions of one prompt."""
+    """A part of the answer to a `GenerationRequest`: all completions of one entry for one prompt."""
 
+    entry: int = Field(0, ge=0)
+    """Number of the entry in the request, from 0."""
     index: int = Field(ge=0)
     """Number of the prompt in the request, from 0."""
     completions: tuple[str, ...]
     """One per sample."""
 
 
-class Generated(Frozen):
-    """The answer to a `GenerationRequest`."""
+class Costs(Frozen):
+    """The end of the answer to a `GenerationRequest`."""
+
+    entries: tuple[Cost, ...]
+    """Each entry's share: time by generated tokens, and the peak memory of the whole request."""
+
+
+class Written(Frozen):
+    """What was written for one entry."""
 
     completions: tuple[tuple[str, ...], ...]
     """For each prompt, one per sample."""
     cost: Cost
+
+
+class Generated(Frozen):
+    """The answer to a `GenerationRequest`."""
+
+    entries: tuple[Written, ...]
+
+    def only(self) -> Written:
+        """What was written for a request with one entry."""
+        (written,) = self.entries
+        return written

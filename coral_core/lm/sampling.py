@@ -22,6 +22,7 @@ class Row:
     """One completion in progress.
 
     Args:
+        entry: Place of the entry in the request; rows of one entry have the same light genes.
         prompt: Place of the prompt in the request.
         sample: Number of the sample.
         light: Light genes.
@@ -29,6 +30,7 @@ class Row:
         stream: Random numbers, one for each token; None: greedy.
     """
 
+    entry: int
     prompt: int
     sample: int
     light: LightGenes
@@ -74,28 +76,27 @@ def choose(logits: Tensor, rows: Sequence[Row | None]) -> list[int]:
     Raises:
         NotFiniteError: the largest logit of a row in use is not finite.
     """
-    places = [place for place, row in enumerate(rows) if row is not None]
-    used = [row for row in rows if row is not None]
-    light = used[0].light
     largest, best = logits.max(-1)
-    for place, value in enumerate(largest.tolist()):
-        row = rows[place]
+    changed: dict[int, list[int]] = {}
+    for place, (row, value) in enumerate(zip(rows, largest.tolist(), strict=True)):
         if row is not None and not math.isfinite(value):
             raise NotFiniteError(len(row.written) + 1)
-    if light.repetition_penalty == 1.0 and not light.sampling:
-        tokens = best.tolist()
-        return [0 if row is None else int(token) for row, token in zip(rows, tokens, strict=True)]
-    part = (logits if len(places) == len(rows) else logits[places]).float()
-    part = penalised(part, [row.seen for row in used], light.repetition_penalty)
-    if light.sampling:
-        draws = [float(row.stream[len(row.written)]) for row in used if row.stream is not None]
-        tokens = sample(part, light, torch.tensor(draws, dtype=torch.float64).to(part.device)).tolist()
-    else:
-        tokens = part.argmax(-1).tolist()
-    found = [0] * len(rows)
-    for place, token in zip(places, tokens, strict=True):
-        found[place] = int(token)
-    return found
+        if row is not None and (row.light.sampling or row.light.repetition_penalty != 1.0):
+            changed.setdefault(row.entry, []).append(place)
+    tokens = [0 if row is None else int(token) for row, token in zip(rows, best.tolist(), strict=True)]
+    for places in changed.values():
+        used = [row for place in places if (row := rows[place]) is not None]
+        light = used[0].light
+        part = (logits if len(places) == len(rows) else logits[places]).float()
+        part = penalised(part, [row.seen for row in used], light.repetition_penalty)
+        if light.sampling:
+            draws = [float(row.stream[len(row.written)]) for row in used if row.stream is not None]
+            found = sample(part, light, torch.tensor(draws, dtype=torch.float64).to(part.device))
+        else:
+            found = part.argmax(-1)
+        for place, token in zip(places, found.tolist(), strict=True):
+            tokens[place] = int(token)
+    return tokens
 
 
 def penalised(logits: Tensor, seen: Sequence[set[int]], penalty: float) -> Tensor:

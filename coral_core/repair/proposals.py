@@ -21,7 +21,7 @@ from coral_core.genome import LightGenes
 from coral_core.json_object import json_object
 from coral_core.judge.judge import Judge
 from coral_core.lm.engine_client import Engine, EngineProcess, InlineEngine
-from coral_core.lm.requests import AdapterFolder, GenerationRequest
+from coral_core.lm.requests import AdapterFolder, Entry, GenerationRequest
 from coral_core.problem_sources.jsonl import CaseLine, load_jsonl
 from coral_core.problems.problem import Case, Problem
 from coral_core.prompting.choice import resolve_prompt
@@ -234,27 +234,33 @@ def _completions(buggy: str, model: Model, count: int) -> tuple[str, ...]:
     size = len(buggy.encode())
     shape = config.generation.model_copy(update={"batch_size": min(config.generation.batch_size, count), "prompt_length": max(config.generation.prompt_length, min(32_768, size + 512))})  # fmt: skip
     light = model.light.model_copy(update={"token_limit": min(8_192, max(model.light.token_limit, size // 2))})
-    requests = [(light, count if light.sampling else 1)]
+    ways = [(light, count if light.sampling else 1)]
     if not light.sampling and count > 1:
-        requests.append((light.model_copy(update=SPREAD), count - 1))
-    written: list[str] = []
+        ways.append((light.model_copy(update=SPREAD), count - 1))
+    entries = tuple(
+        Entry(
+            adapter=model.adapter,
+            light=way,
+            samples=samples,
+            seed=seed_from("repair", config.seed, digest(buggy), way.digest()),
+        )
+        for way, samples in ways
+    )
     try:
         identity = engine.load(config.base_model)
         prompt = model.prompt or resolve_prompt(config.base_model, identity.chat)
-        for decoding, samples in requests:
-            request = GenerationRequest(
-                adapter=model.adapter, light=decoding, prompts=(("repair", prompt.prompt(buggy)),), samples=samples,
-                seed=seed_from("repair", config.seed, digest(buggy), decoding.digest()), shape=shape, stop=prompt.stop, end=prompt.end,
-                add_bos=prompt.add_bos, prefix=prompt.before,
-            )  # fmt: skip
-            written += engine.generate(request, 60 * config.infra.evaluation.minutes).completions[0]
+        request = GenerationRequest(
+            entries=entries, prompts=(("repair", prompt.prompt(buggy)),), shape=shape, stop=prompt.stop, end=prompt.end,
+            add_bos=prompt.add_bos, prefix=prompt.before,
+        )  # fmt: skip
+        generated = engine.generate(request, 60 * config.infra.evaluation.minutes)
     except Infeasible as error:
         raise ConfigError(
             f"{model.name}: {error}", remedy="Use another adapter, or a machine with more memory."
         ) from None
     finally:
         engine.close()
-    return tuple(written)
+    return tuple(text for written in generated.entries for text in written.completions[0])
 
 
 def _judged(

@@ -9,7 +9,7 @@ import pytest
 from coral_core.errors import ConfigError, ProblemError
 from coral_core.jobs.jobs import Cost
 from coral_core.lm.engine_client import InlineEngine
-from coral_core.lm.requests import Generated
+from coral_core.lm.requests import Generated, Written
 from coral_core.repair.proposals import cases_of_file
 from flows.cli.repair import repair
 
@@ -26,9 +26,13 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     asked: list[Any] = []
 
     def generate(self: InlineEngine, request: Any, deadline: float, done: Any = None) -> Generated:
-        asked.append(request)
         texts = [WRONG, RIGHT, RIGHT, "I see no bug.", BUGGY.split("\n\n\n")[1]]
-        return Generated(completions=(tuple(texts[len(asked) - 1 :][: request.samples]),), cost=Cost())
+        written = []
+        for entry in request.entries:
+            asked.append(entry)
+            completions = tuple(texts[len(asked) - 1 :][: entry.samples])
+            written.append(Written(completions=(completions,), cost=Cost()))
+        return Generated(entries=tuple(written))
 
     monkeypatch.setattr(InlineEngine, "generate", generate)
     (tmp_path / "geometry.py").write_text(BUGGY)

@@ -16,7 +16,7 @@ from coral_core.lanes import lane as lane_module
 from coral_core.lanes import worker as worker_module
 from coral_core.lanes.worker import LaneWorker
 from coral_core.lm.engine_client import InlineEngine
-from coral_core.lm.requests import Done, Generated, GenerationRequest
+from coral_core.lm.requests import Done, Generated, GenerationRequest, Written
 from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.scoring.judged import Judged
 from coral_core.scoring.measuring_process import MeasuringProcess
@@ -57,8 +57,8 @@ class Sleepers(InlineEngine):
         names = [text.split("def ")[-1].split("(")[0] for _, text in request.prompts]
         texts = tuple((f"```python\n{SLEEPER.format(name)}```",) for name in names)
         for number, completions in enumerate(texts):
-            done(number, completions)
-        return Generated(completions=texts, cost=Cost())
+            done(0, number, completions)
+        return Generated(entries=(Written(completions=texts, cost=Cost()),))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from coral_core.lanes import judging as judging_module
 from coral_core.lanes.lane import Lane
 from coral_core.lm.engine_client import EngineProcess, InlineEngine
 from coral_core.lm.rehearsal import Rehearsal
-from coral_core.lm.requests import Done, Generated, GenerationRequest
+from coral_core.lm.requests import Done, Generated, GenerationRequest, Written
 from coral_core.store.store import Store
 from tests.waiting import until
 
@@ -53,14 +53,15 @@ class Script(InlineEngine):
         """Prompt -> what is written instead."""
 
     def generate(self, request: GenerationRequest, deadline: float, done: Done = print) -> Generated:
-        written = list(super().generate(request.model_copy(update={"seed": 1}), deadline).completions)
+        entries = tuple(entry.model_copy(update={"seed": 1}) for entry in request.entries)
+        written = list(super().generate(request.model_copy(update={"entries": entries}), deadline).only().completions)
         for number, text in self.texts.items():
             written[number] = (text(request.prompts[number][1]),)
         for sent, number in enumerate(self.order or range(len(written))):
             self.before.get(sent, int)()
-            done(number, written[number])
+            done(0, number, written[number])
         self.before.get(len(written), int)()
-        return Generated(completions=tuple(written), cost=Cost(seconds=1.0))
+        return Generated(entries=(Written(completions=tuple(written), cost=Cost(seconds=1.0)),))
 
 
 @pytest.fixture

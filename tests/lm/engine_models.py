@@ -6,7 +6,7 @@ from typing import Any
 from coral_core.config.tree import BaseModelConfig, GenerationConfig, ProblemsConfig, TrainingConfig
 from coral_core.genome import GREEDY, HeavyGenes, LightGenes
 from coral_core.jobs.jobs import TrainingJob
-from coral_core.lm.requests import AdapterFolder, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import AdapterFolder, Entry, GenerationRequest, TrainingRequest
 
 SHAPE = GenerationConfig(batch_size=2, prompt_length=16)
 SHORT = GREEDY.model_copy(update={"token_limit": 6})
@@ -48,6 +48,6 @@ def writing(
     adapter: Path | None, heavy: HeavyGenes | None, light: LightGenes = SHORT, prompts: Any = TEXTS, **changes: Any
 ) -> GenerationRequest:
     """A request for completions of `prompts`; with `adapter`, which was trained with `heavy`."""
-    settings = {"samples": 1, "seed": 1, "shape": SHAPE} | changes
     folder = None if adapter is None else AdapterFolder.model_validate({"folder": adapter, "heavy": heavy})
-    return GenerationRequest(adapter=folder, light=light, prompts=tuple(map(tuple, prompts)), **settings)
+    entry = Entry(adapter=folder, light=light, samples=changes.pop("samples", 1), seed=changes.pop("seed", 1))
+    return GenerationRequest(entries=(entry,), prompts=tuple(map(tuple, prompts)), **{"shape": SHAPE} | changes)

@@ -148,9 +148,9 @@ def test_lists_of_end_tokens_are_ordinary_and_those_of_every_file_count(tmp_path
     shape = GenerationConfig(batch_size=1, prompt_length=16)
     light = GREEDY.model_copy(update={"token_limit": 12})
     asked = writing(None, None, light, [("a", "x = 1\n")], seed=0, shape=shape)
-    plain = backend.generate(asked).completions
+    plain = backend.generate(asked).only().completions
     edit(folder / "generation_config.json", lambda data: [data.pop(key) for key in ("do_sample", "temperature", "top_k", "repetition_penalty")])  # fmt: skip
-    assert TorchBackend(config(folder)).generate(asked).completions == plain
+    assert TorchBackend(config(folder)).generate(asked).only().completions == plain
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_padding_needs_no_token_of_its_own(tmp_path: Path) -> None:
     light, shape = GREEDY.model_copy(update={"token_limit": 6}), GenerationConfig(batch_size=2, prompt_length=24)
 
     def texts_of(*prompts: tuple[str, str]) -> Any:
-        return generate(loaded, writing(None, None, light, prompts, seed=0, shape=shape)).completions
+        return generate(loaded, writing(None, None, light, prompts, seed=0, shape=shape)).only().completions
 
     texts, alone = texts_of(("a", "def f(a):"), ("b", "x")), texts_of(("b", "x"))
     assert texts[1] == alone[0] and texts[0][0]

@@ -74,7 +74,7 @@ def write(engine: Any, folder: Path, adapter: Path | None = None, deadline: floa
     """As a lane does it: the base model is loaded where it is not."""
     engine.load(BaseModelConfig(name=str(folder)))
     genes = heavy or engine_models.job(folder, engine_models.TARGETS["llama-tied"]).heavy
-    texts: Texts = engine.generate(engine_models.writing(adapter, genes), deadline).completions
+    texts: Texts = engine.generate(engine_models.writing(adapter, genes), deadline).only().completions
     return texts
 
 

@@ -99,7 +99,11 @@ def write(
     heavy: HeavyGenes | None = None,
 ) -> tuple[tuple[str, ...], ...]:
     genes = heavy or TRAINED.heavy
-    return backend.generate(writing(folder, genes, light, chosen, seed=seed, samples=samples, shape=SHAPE)).completions
+    return (
+        backend.generate(writing(folder, genes, light, chosen, seed=seed, samples=samples, shape=SHAPE))
+        .only()
+        .completions
+    )
 
 
 def test_the_embedded_model_is_small_and_identified_without_torch() -> None:
@@ -235,8 +239,21 @@ def engine() -> Iterator[EngineProcess]:
 
 def test_the_process_gives_what_the_backend_gives(engine: EngineProcess, backend: TorchBackend, adapter: Path) -> None:
     assert engine.load(BaseModelConfig()) == backend.identity
-    found = engine.generate(writing(adapter, TRAINED.heavy, SHORT, prompts(), shape=SHAPE), 60)
+    found = engine.generate(writing(adapter, TRAINED.heavy, SHORT, prompts(), shape=SHAPE), 60).only()
     assert found.completions == write(backend, adapter, SHORT, prompts()) and found.cost.tokens > 0
+
+
+def test_adapters_and_the_bare_base_share_a_request(
+    engine: EngineProcess, backend: TorchBackend, adapter: Path
+) -> None:
+    engine.load(BaseModelConfig())
+    adapted = writing(adapter, TRAINED.heavy, SHORT, prompts(), shape=SHAPE)
+    bare = writing(None, None, SHORT, prompts(), shape=SHAPE)
+    entries = (*adapted.entries, *bare.entries, *adapted.entries)
+    found = engine.generate(adapted.model_copy(update={"entries": entries}), 60).entries
+    texts = write(backend, adapter, SHORT, prompts()), write(backend, None, SHORT, prompts())
+    assert [written.completions for written in found] == [texts[0], texts[1], texts[0]] and texts[0] != texts[1]
+    assert all(written.cost.tokens and written.cost.cpu_seconds for written in found)
 
 
 def test_a_killed_engine_is_an_error_and_the_next_one_works(engine: EngineProcess) -> None:
@@ -250,7 +267,7 @@ def test_a_killed_engine_is_an_error_and_the_next_one_works(engine: EngineProces
     with pytest.raises(EngineError, match="SIGKILL"):
         engine.generate(asked, 60)
     engine.load(BaseModelConfig(name="rehearsal"))
-    assert engine.generate(asked, 60).completions[0]
+    assert engine.generate(asked, 60).only().completions[0]
 
 
 def test_a_deadline_ends_the_engine(engine: EngineProcess) -> None:

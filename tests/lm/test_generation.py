@@ -16,7 +16,7 @@ from coral_core.lm.decoding import Slots, shapes_for  # noqa: E402
 from coral_core.lm.engine import TorchBackend  # noqa: E402
 from coral_core.lm.generation import generate  # noqa: E402
 from coral_core.lm.loaded_model import LoadedModel  # noqa: E402
-from coral_core.lm.requests import GenerationRequest  # noqa: E402
+from coral_core.lm.requests import Entry, GenerationRequest  # noqa: E402
 from tests.lm.small_models import save_model  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -39,7 +39,8 @@ Bits = dict[tuple[str, int, int], bytes]
 
 
 def writing(texts: Any, light: LightGenes = SHORT, **changes: Any) -> GenerationRequest:
-    settings = {"adapter": None, "light": light, "prompts": tuple(texts), "seed": 1, "shape": SHAPE, "prefix": PREFIX}
+    entry = Entry(adapter=None, light=light, samples=changes.pop("samples", 1), seed=1)
+    settings = {"entries": (entry,), "prompts": tuple(texts), "shape": SHAPE, "prefix": PREFIX}
     return GenerationRequest.model_validate(settings | changes)
 
 
@@ -67,7 +68,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[dict
     def run(backend: LoadedModel, request: GenerationRequest) -> tuple[dict[str, Any], Bits]:
         bits.clear()
         keys[:] = [key for key, _ in request.prompts]
-        found = generate(backend, request)
+        found = generate(backend, request).only()
         return dict(zip(keys, found.completions, strict=True)), dict(bits)
 
     yield run
@@ -157,23 +158,48 @@ def test_each_prompt_is_reported_once_with_its_completions(zoo: Callable[[str], 
     backend = load(BaseModelConfig(name=str(zoo("llama"))))
     for light, samples in ((SHORT, 1), (SAMPLING, 3)):
         reported: dict[int, tuple[str, ...]] = {}
-        found = generate(backend, writing(TEXTS, light, samples=samples), reported.setdefault)
+
+        def done(entry: int, place: int, texts: tuple[str, ...]) -> None:
+            assert entry == 0 and place not in reported  # noqa: B023
+            reported[place] = texts  # noqa: B023
+
+        found = generate(backend, writing(TEXTS, light, samples=samples), done).only()
         assert [reported[place] for place in range(len(TEXTS))] == list(found.completions)
         assert all(len(texts) == samples for texts in found.completions)
-    assert generate(backend, writing([])).completions == ()
+    assert generate(backend, writing([])).only().completions == ()
 
 
 def test_a_stop_text_ends_a_row_wherever_its_characters_lie(zoo: Callable[[str], Path]) -> None:
     backend = load(BaseModelConfig(name=str(zoo("llama"))))
     long = GREEDY.model_copy(update={"token_limit": 24})
     for _, text in TEXTS[:4]:
-        full = generate(backend, writing([("a", text)], long)).completions[0][0]
+        full = generate(backend, writing([("a", text)], long)).only().completions[0][0]
         for start in range(2, len(full) - 3, 5):
             mark = full[start : start + 3]
             if "\ufffd" in mark:
                 continue
-            found = generate(backend, writing([("a", text)], long, stop=(mark,))).completions[0][0]
+            found = generate(backend, writing([("a", text)], long, stop=(mark,))).only().completions[0][0]
             assert found == full[: full.index(mark)]
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "bloom"])
+def test_light_genes_of_one_request_change_nothing_of_each_other(zoo: Callable[[str], Path], name: str) -> None:
+    """Rows of several settings share batches and the reading of prompts, and write what each would alone."""
+    backend = load(BaseModelConfig(name=str(zoo(name))))
+    penalty, hot = (SHORT.model_copy(update={"repetition_penalty": 1.3}), SAMPLING.model_copy(update={"temperature": 2.0}))  # fmt: skip
+    settings = [(SHORT, 1, 1), (SAMPLING, 3, 5), (penalty, 1, 1), (SAMPLING, 2, 6), (hot, 1, 5)]
+    settings.append((SHORT.model_copy(update={"token_limit": 40}), 1, 1))  # its cache is wider
+    entries = tuple(Entry(adapter=None, light=light, samples=n, seed=seed) for light, n, seed in settings)
+    request = writing(TEXTS)
+    reported: list[dict[int, tuple[str, ...]]] = [{} for _ in entries]
+    found = generate(
+        backend, request.model_copy(update={"entries": entries}), lambda entry, place, texts: reported[entry].setdefault(place, texts)
+    ).entries  # fmt: skip
+    assert len({written.completions for written in found}) == len(entries)
+    for entry, written, seen in zip(entries, found, reported, strict=True):
+        alone = generate(backend, request.model_copy(update={"entries": (entry,)})).only()
+        assert written.completions == alone.completions == tuple(seen[place] for place in range(len(TEXTS)))
+        assert written.cost.tokens == alone.cost.tokens
 
 
 @pytest.mark.parametrize("top_k", [0, 3, 64, 100])

@@ -41,7 +41,7 @@ def engine_text(backend: TorchBackend, adapter: AdapterFolder | None) -> str:
         adapter and adapter.folder, adapter and adapter.heavy, LIGHT, [("a", prompt.prompt(EXAMPLE))], seed=0, shape=SHAPE,
         stop=prompt.stop, end=prompt.end, add_bos=prompt.add_bos,
     )  # fmt: skip
-    return backend.generate(asked).completions[0][0]
+    return backend.generate(asked).only().completions[0][0]
 
 
 def merged_text(backend: TorchBackend, adapter: AdapterFolder, out: Path, shard: str = "5GB") -> str:

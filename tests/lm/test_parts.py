@@ -13,7 +13,7 @@ from coral_core.config.tree import BaseModelConfig, GenerationConfig
 from coral_core.errors import BaseChangedError, EngineDiedError, EngineError, EngineTimeOutError, Infeasible
 from coral_core.genome import LightGenes
 from coral_core.lm.engine_client import EngineProcess, InlineEngine
-from coral_core.lm.requests import GenerationRequest
+from coral_core.lm.requests import Entry, GenerationRequest
 
 SCRIPT = """
 import json, sys, time
@@ -35,14 +35,18 @@ for request in sys.stdin:
 """
 """An engine that answers every request but load with the lines of its argument."""
 ASKED = GenerationRequest(
-    adapter=None,
-    light=LightGenes(sampling=True, temperature=0.8, top_p=0.9, top_k=0, repetition_penalty=1.0, token_limit=9),
+    entries=(
+        Entry(
+            adapter=None,
+            light=LightGenes(sampling=True, temperature=0.8, top_p=0.9, top_k=0, repetition_penalty=1.0, token_limit=9),
+            samples=2,
+            seed=1,
+        ),
+    ),
     prompts=(("a", "x"), ("b", "y"), ("c", "z")),
-    samples=2,
-    seed=1,
     shape=GenerationConfig(),
 )
-RESULT = {"base": "sum", "result": {"seconds": 1.0}}
+RESULT = {"base": "sum", "result": {"entries": [{"seconds": 1.0}]}}
 
 
 def part(index: object, *texts: object) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
 
 def test_completions_are_in_the_order_of_the_prompts_and_come_as_they_are_written(engines: Engines) -> None:
     engine, seen = engines([*GOOD, RESULT]), []
-    found = engine.generate(ASKED, 60, lambda index, texts: seen.append((index, texts)))
+    found = engine.generate(ASKED, 60, lambda _, index, texts: seen.append((index, texts))).only()
     assert found.completions == (("a", "b"), ("c", "d"), ("e", "f")) and found.cost.seconds == 1.0
     assert seen == [(2, ("e", "f")), (0, ("a", "b")), (1, ("c", "d"))]
     assert engine.pid is not None
@@ -87,6 +91,8 @@ def test_completions_are_in_the_order_of_the_prompts_and_come_as_they_are_writte
         ([RESULT], EngineError, "0 of 3 prompts"),
         ([RESULT, *GOOD], EngineError, "sent no reply|0 of 3"),
         ([part(3, "a", "b")], EngineError, "prompt 3"),
+        ([{"part": {"entry": 1, "index": 0, "completions": ["a", "b"]}}], EngineError, "entry 1, prompt 0"),
+        ([*GOOD, {"base": "sum", "result": {"entries": []}}], EngineError, "and 0 costs"),
         ([part(-1, "a", "b")], EngineError, "no valid part"),
         ([part(0, "a")], EngineError, "prompt 0 with 1 completions"),
         ([part(0, "a", "b", "c")], EngineError, "prompt 0 with 3"),
@@ -122,7 +128,7 @@ def test_a_clean_refusal_after_parts_keeps_the_engine(engines: Engines) -> None:
 
 
 def test_an_error_of_the_receiver_ends_the_request(engines: Engines) -> None:
-    def refuse(index: int, texts: tuple[str, ...]) -> None:
+    def refuse(entry: int, index: int, texts: tuple[str, ...]) -> None:
         raise RuntimeError("full")
 
     engine = engines([*GOOD, RESULT])
@@ -140,7 +146,7 @@ def test_an_error_of_the_receiver_ends_the_request(engines: Engines) -> None:
 def test_the_rehearsal_sends_each_prompt_once(kind: type[Any]) -> None:
     engine, seen = kind(), []
     engine.load(BaseModelConfig(name="rehearsal"))
-    found = engine.generate(ASKED, 60, lambda index, texts: seen.append(texts))
+    found = engine.generate(ASKED, 60, lambda _, index, texts: seen.append(texts)).only()
     engine.close()
     assert tuple(seen) == found.completions and len(seen) == 3
 

@@ -33,7 +33,7 @@ CASES = [
 
 
 def write(backend: TorchBackend, adapter: Path | None, light: Any = engine_models.SHORT, heavy: Any = None) -> Texts:
-    return backend.generate(engine_models.writing(adapter, heavy, light)).completions
+    return backend.generate(engine_models.writing(adapter, heavy, light)).only().completions
 
 
 def plain(

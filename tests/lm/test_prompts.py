@@ -150,9 +150,9 @@ def test_an_adapter_writes_what_it_was_trained_to_write_and_ends_its_turn(tmp_pa
     assert record.losses[-1].loss < 0.1
     light = GREEDY.model_copy(update={"token_limit": 60})
     request = writing(out, wanted.heavy, light, [("a", pair[0])], shape=GenerationConfig(batch_size=1, prompt_length=400), end=template.end, add_bos=template.add_bos)  # fmt: skip
-    generated = backend.generate(request)
+    generated = backend.generate(request).only()
     assert generated.completions == ((template.answer("x = 2").removesuffix(template.end),),)
-    endless = backend.generate(request.model_copy(update={"end": ""}))
+    endless = backend.generate(request.model_copy(update={"end": ""})).only()
     assert len(endless.completions[0][0]) > len(generated.completions[0][0]), "its end is one for this prompt only"
     with pytest.raises(ConfigError, match=r"end '<nosuch>': it is no token of"):
         backend.generate(request.model_copy(update={"end": "<nosuch>"}))

@@ -60,11 +60,11 @@ def test_qlora_trains_and_plain_peft_writes_the_engines_text(zoo: Zoo, name: str
     assert len(four_bit) >= 8 and all(part.weight.dtype == torch.uint8 for part in four_bit)
 
     def texts(adapter: Path | None, heavy: Any = None) -> Any:
-        return backend.generate(writing(adapter, heavy, LIGHT, PROMPTS, shape=SHAPE)).completions
+        return backend.generate(writing(adapter, heavy, LIGHT, PROMPTS, shape=SHAPE)).only().completions
 
     full = TorchBackend(BaseModelConfig(name=str(zoo(name))))
     bare = texts(None)
-    assert bare != full.generate(writing(None, None, LIGHT, PROMPTS, shape=SHAPE)).completions, "4 bits show"
+    assert bare != full.generate(writing(None, None, LIGHT, PROMPTS, shape=SHAPE)).only().completions, "4 bits show"
     for number, change in enumerate(({"adapter": "lora", "scaling": "rslora"}, {"adapter": "dora"})):
         heavy = genes(target_modules=backend.identity.modules, learning_rate=0.05, **change)
         adapter = tmp_path / str(number)

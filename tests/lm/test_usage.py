@@ -54,7 +54,7 @@ def engine_and_card(backend: TorchBackend, adapter: Path, heavy: HeavyGenes, lig
     asked = writing(
         adapter, heavy, light, [("a", prompt.prompt(EXAMPLE))], seed=0, shape=SHAPE, stop=prompt.stop, end=prompt.end, add_bos=prompt.add_bos
     )  # fmt: skip
-    texts = backend.generate(asked).completions
+    texts = backend.generate(asked).only().completions
     base = base_of(lasting_name(config), backend.identity.content_id, backend.identity.numerics_class)
     return texts[0][0], written(loading_code(base, config, prompt, heavy, light, str(adapter)))
 

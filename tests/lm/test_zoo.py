@@ -53,7 +53,7 @@ def check(folder: Path, name: str, tmp_path: Path, adapters: Iterable[dict[str, 
 
     def texts(adapter: Path | None, heavy: Any = None, merge: bool = True) -> Any:
         shape = SHAPE.model_copy(update={"merge": merge})
-        return backend.generate(writing(adapter, heavy, LIGHT, PROMPTS, shape=shape)).completions
+        return backend.generate(writing(adapter, heavy, LIGHT, PROMPTS, shape=shape)).only().completions
 
     bare = texts(None)
     for number, chosen in enumerate(adapters):

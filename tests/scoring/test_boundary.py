@@ -14,7 +14,7 @@ from coral_core.jobs.jobs import Cost, Evaluation, EvaluationJob
 from coral_core.judge.judge import Judge, PatchLimits
 from coral_core.lanes.lane import Lane
 from coral_core.lm.engine_client import InlineEngine
-from coral_core.lm.requests import Done, Generated, GenerationRequest
+from coral_core.lm.requests import Done, Generated, GenerationRequest, Written
 from coral_core.problems.problem import Problem
 from coral_core.prompting.extraction import LONGEST
 from coral_core.scoring.boundary import CompletionScorer, Item, Items
@@ -177,8 +177,9 @@ class Stub(InlineEngine):
 
     def generate(self, request: GenerationRequest, deadline: float, done: Done = print) -> Generated:
         for number, text in enumerate(self.texts):
-            done(number, (text,))
-        return Generated.model_construct(completions=tuple((text,) for text in self.texts), cost=Cost())
+            done(0, number, (text,))
+        completions = tuple((text,) for text in self.texts)
+        return Generated.model_construct(entries=(Written.model_construct(completions=completions, cost=Cost()),))
 
 
 @pytest.fixture(scope="module")
