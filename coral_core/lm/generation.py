@@ -58,18 +58,8 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
                     writing.by_batches(Padded(model, base.pad, shape.batch_size, shape.prompt_length), numbers)
                 else:
                     writing.by_slots(Slots(model, base.pad, shapes, _prefix(base, request)), numbers)
-    whole = Cost(
-        seconds=time.perf_counter() - started,
-        cpu_seconds=time.process_time() - cpu,
-        tokens=sum(writing.tokens),
-        peak_memory_mb=peak_memory_mb(base.device),
-    )
-    return Generated(
-        entries=tuple(
-            Written(completions=tuple(map(tuple, texts)), cost=cost)
-            for texts, cost in zip(writing.texts, _shares(whole, writing.tokens), strict=True)
-        )
-    )
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    return writing.generated(Cost(seconds=seconds, cpu_seconds=cpu_seconds, peak_memory_mb=peak_memory_mb(base.device)))
 
 
 def _together(request: GenerationRequest) -> dict[tuple[AdapterFolder | None, int], list[int]]:
@@ -82,18 +72,6 @@ def _together(request: GenerationRequest) -> dict[tuple[AdapterFolder | None, in
         key = entry.adapter, filled(request.shape.prompt_length + entry.light.token_limit)
         found.setdefault(key, []).append(number)
     return found
-
-
-def _shares(whole: Cost, tokens: Sequence[int]) -> list[Cost]:
-    """The cost of each entry: time in proportion to its tokens, and the peak memory of the whole request."""
-    total = sum(tokens)
-    parts = [count / total if total else 1 / len(tokens) for count in tokens]
-    return [
-        whole.model_copy(
-            update={"seconds": whole.seconds * part, "cpu_seconds": whole.cpu_seconds * part, "tokens": count}
-        )
-        for count, part in zip(tokens, parts, strict=True)
-    ]
 
 
 class Writing:
@@ -200,6 +178,16 @@ class Writing:
         if self._done is not None and not left[row.prompt]:
             self._done(row.entry, row.prompt, tuple(texts[row.prompt]))
         return True
+
+    def generated(self, whole: Cost) -> Generated:
+        """All completions; `whole`, the cost of the request, is split between the entries in proportion to their tokens."""
+        total = sum(self.tokens)
+        entries = []
+        for texts, tokens in zip(self.texts, self.tokens, strict=True):
+            part = tokens / total if total else 1 / len(self.tokens)
+            share = {"seconds": whole.seconds * part, "cpu_seconds": whole.cpu_seconds * part, "tokens": tokens}
+            entries.append(Written(completions=tuple(map(tuple, texts)), cost=whole.model_copy(update=share)))
+        return Generated(entries=tuple(entries))
 
     def _stops(self, written: list[int]) -> bool:
         """True when the last token completes a text that ends completions."""
