@@ -117,7 +117,7 @@ def try_model(config: RunConfig, buggy: Sequence[str], pairs: Sequence[Pair], tr
     return ModelTrial(
         numerics_class=identity.numerics_class,
         load_seconds=load_seconds,
-        generation=_measured(bare.cost),
+        generation=_measured(bare.only().cost),
         training=_measured(trained.cost) if trained else None,
         trainable_parameters=trained.trainable_parameters if trained else 0,
         losses=tuple(point.loss for point in trained.losses) if trained else (),
