@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests import warm_commands
+
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "base_model.name": "rehearsal",
@@ -56,13 +58,7 @@ class Coral:
     def evolve(
         self, *extra: str, env: dict[str, str] | None = None, **settings: str
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.arguments(*extra, **settings),
-            env=self.environment | (env or {}),
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        return self.call(*self.arguments(*extra, **settings)[3:], env=env)
 
     def start(self, *extra: str, **settings: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
@@ -83,14 +79,8 @@ class Coral:
                 process.kill()
                 process.communicate()
 
-    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
+    def call(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return warm_commands.run([*arguments], environment=self.environment | (env or {}))
 
     @property
     def run(self) -> Path:

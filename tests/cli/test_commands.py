@@ -13,6 +13,7 @@ import yaml
 
 from coral_core.config import RunConfig
 from coral_core.problem_sources.builtin import load_builtin
+from tests import warm_commands
 from tests.report.synthetic_run import PROBLEMS, make_run
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +24,7 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "CORAL_
 
 
 def coral(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=400)
+    return warm_commands.run([*map(str, arguments)], cwd=cwd, environment=ENVIRONMENT | environment)
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

@@ -78,9 +78,7 @@ def test_an_address_that_is_no_api_is_told_as_that(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\nb", "x" * 5000, "a\rb"])
 def test_what_was_typed_is_repeated_in_one_line(tmp_path: Path, name: str) -> None:
     """The first line names the value and the way out, whatever the value holds."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "report", name], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = coral("report", name, cwd=tmp_path)
     first = done.stderr.splitlines()[0]
     assert done.returncode == 2 and "no such run in runs" in first and len(first) < 500
 

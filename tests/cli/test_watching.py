@@ -15,6 +15,7 @@ from coral_core.queue.queue import JobQueue
 from coral_core.store.store import Store
 from flows.cli.status import screen
 from flows.installation.figures import figures
+from tests import warm_commands
 from tests.monitoring.fake_api import FakeApi, ago, serving
 from tests.report.synthetic_run import make_run
 
@@ -39,12 +40,14 @@ def api() -> Iterator[tuple[FakeApi, str]]:
         yield fake, url
 
 
-def coral(*arguments: str, cwd: Path, url: str | None) -> "subprocess.CompletedProcess[str]":
-    """The command; on stderr the heavy packages that it imported."""
+def coral(*arguments: str, cwd: Path, url: str | None, weigh: bool = False) -> "subprocess.CompletedProcess[str]":
+    """The command; `weigh`: in an interpreter of its own, on whose stderr stand the heavy packages that it imported."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CORAL_"))}
     environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": "100", "CORAL_HOME": str(cwd / "home"), "HOME": str(cwd)}
     if url is not None:
         environment["PREFECT_API_URL"] = url
+    if not weigh:
+        return warm_commands.run([*arguments], cwd=cwd, environment=environment)
     code = (
         "import sys\nfrom flows.cli import main\nsys.argv = ['coral', *sys.argv[1:]]\n"
         "try:\n    main()\nfinally:\n"
@@ -55,7 +58,7 @@ def coral(*arguments: str, cwd: Path, url: str | None) -> "subprocess.CompletedP
 
 
 def test_status_shows_everything_and_imports_nothing_heavy(place: Path, api: tuple[FakeApi, str]) -> None:
-    done = coral("status", cwd=place, url=api[1])
+    done = coral("status", cwd=place, url=api[1], weigh=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "heavy: []"
     for word in ("coral-a100", "coral-a10g", "coral-control", "(95%)", "adapters", "synthetic-"):
@@ -67,7 +70,7 @@ def test_status_shows_everything_and_imports_nothing_heavy(place: Path, api: tup
 
 
 def test_progress_in_full_imports_nothing_heavy(place: Path) -> None:
-    done = coral("progress", "latest", "--json", cwd=place, url=None)
+    done = coral("progress", "latest", "--json", cwd=place, url=None, weigh=True)
     assert done.returncode == 0 and done.stderr.splitlines()[-1] == "heavy: []", done.stderr
     data = json.loads(done.stdout)
     assert len(data["by_generation"]) == 1 and data["leaders"][0]["genome_id"] == "g000-001"
@@ -102,7 +105,7 @@ def test_status_fits_80_columns_and_160(place: Path, api: tuple[FakeApi, str]) -
 
 def test_health_for_a_monitor(place: Path, api: tuple[FakeApi, str]) -> None:
     fake, url = api
-    well = coral("health", cwd=place, url=url)
+    well = coral("health", cwd=place, url=url, weigh=True)
     assert well.returncode == 0, well.stdout + well.stderr
     assert (
         "None of the 17 checks of the installation is bad" in well.stdout
@@ -180,7 +183,7 @@ def test_logs_of_a_run_and_of_a_genome(place: Path, api: tuple[FakeApi, str]) ->
     config = folder.path / "config.yaml"
     config.write_text(config.read_text().replace(str(place / "store"), str(store.root)))
 
-    whole = coral("logs", "latest", cwd=place, url=url)
+    whole = coral("logs", "latest", cwd=place, url=url, weigh=True)
     assert whole.returncode == 0, whole.stderr
     assert "the first session begins" in whole.stdout and "generation 0" in whole.stdout
     assert "begins, try 1" not in whole.stdout and whole.stderr.splitlines()[-1] == "heavy: []"

@@ -5,10 +5,8 @@ It runs no code of others, and it is bounded: whatever a configuration says, it 
 
 import json
 import os
-import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from coral_core.config import RunConfig, load_config, parse_config
 from coral_core.errors import BaseModelError, CoralError
 from coral_core.evolution.preflight import check, preflight
 from coral_core.lm.base_model import TINY, smollm2_folder
+from tests import warm_commands
 from tests.config.mutations import CPU_SECONDS, in_this_process
 
 ROOT = Path(__file__).parents[2]
@@ -35,15 +34,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def limited(command: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The real command line, ended by the system when it uses more processor time than a check may."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (int(CPU_SECONDS), int(CPU_SECONDS) + 1))
-
-    return subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", *command],
-        cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=600, preexec_fn=limit,
-    )  # fmt: skip
+    """The command line, ended by the system when it uses more processor time than a check may."""
+    return warm_commands.run(command, cwd=cwd, environment=ENVIRONMENT | environment, cpu_seconds=int(CPU_SECONDS))
 
 
 def without_place(line: str) -> str:

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm_commands
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("[0-9]_*.py"))
 ON_SERVERS = {"7_work_pools.py"}
+QUICK = {"1_quickstart.py", "5_a_problem_source.py", "6_the_judge_alone.py"}
+SLOW = pytest.mark.slow(reason="an evolution each; make test has the first one, and tests of what the others show")
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +41,18 @@ def run(script: Path, folder: Path, *paths: Path) -> str:
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, *paths))),
     }
     environment.pop("PREFECT_API_URL", None)
-    done = subprocess.run([sys.executable, str(script)], cwd=folder, env=environment, capture_output=True, text=True)
+    done = warm_commands.run([], script=script, cwd=folder, environment=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.parametrize(
-    "script", [script for script in SCRIPTS if script.name not in ON_SERVERS], ids=lambda script: script.name
+    "script",
+    [
+        pytest.param(script, id=script.name, marks=() if script.name in QUICK else SLOW)
+        for script in SCRIPTS
+        if script.name not in ON_SERVERS
+    ],
 )
 def test_an_example_runs(script: Path, plug_in: Path, tmp_path: Path) -> None:
     assert run(script, tmp_path, plug_in).strip()

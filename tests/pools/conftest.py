@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from coral_core.queue.lane_board import LaneNote
 from coral_core.queue.queue import JobQueue, digest_of
 from coral_core.store.store import Store
+from tests import warm_commands
 from tests.rehearsal_runs import Coral
 from tests.waiting import until
 
@@ -99,14 +99,7 @@ def command(home: Path, *arguments: str, timeout: float = 600, cwd: Path | None 
     }
     for name in ("PREFECT_API_URL", "PREFECT_HOME"):
         environment.pop(name, None)
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        env=environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    done = warm_commands.run([*arguments], environment=environment, cwd=cwd, timeout=timeout)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

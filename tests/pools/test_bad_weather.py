@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -23,6 +22,7 @@ from prefect.workers.process import ProcessJobConfiguration
 from coral_core.devices import fits
 from flows.installation.pool_templates import DEPLOYMENTS, POOLS, Place, template
 from flows.work_pools.fleet import FLOWS
+from tests import warm_commands
 from tests.pools.conftest import Pools
 from tests.waiting import until
 
@@ -162,8 +162,7 @@ def test_options_of_set_up_that_say_nothing(options: list[str], words: str, tmp_
 
 
 def coral(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    return warm_commands.run([*arguments], environment=environment)
 
 
 @pytest.mark.slow(reason="three commands and their retries")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm_commands
 from tests.pools.conftest import Pools, command, descendants
 from tests.waiting import until
 
@@ -50,14 +51,7 @@ def home_of(pools: Pools) -> Path:
 
 
 def called(pools: Pools, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        env=pools.environment | environment,
-        cwd=pools.folder,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    return warm_commands.run([*arguments], environment=pools.environment | environment, cwd=pools.folder)
 
 
 def status(url: str) -> int:

@@ -25,6 +25,7 @@ from flows.prefect_api.settings import (
     configured_names,
     without_secrets,
 )
+from tests import warm_commands
 
 SOURCES = ("environment", "dotenv", "prefect", "pyproject", "profile")
 VALUES: dict[str, list[str]] = {
@@ -99,7 +100,7 @@ def by_prefect() -> ApiSettings:
 
 
 @given(SETTINGS, st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_is_what_prefect_says(tmp_path: Path, sources: dict[str, dict[str, str]], lower: bool) -> None:
     with place(tmp_path / uuid4().hex, sources, lower):
         assert api_settings() == by_prefect()
@@ -115,7 +116,7 @@ SWITCHES = {
 """Variables that change where settings are read from, or hold several."""
 
 
-@pytest.mark.slow(reason="60 places of settings; make test has 60 others")
+@pytest.mark.slow(reason="60 places of settings; make test has 30 others")
 @given(SETTINGS, st.sets(st.sampled_from(sorted(SWITCHES)), min_size=1))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_other_profiles_and_unusual_forms(
@@ -203,13 +204,7 @@ def test_no_server_is_started_beside_the_teams(tmp_path: Path, source: str) -> N
             (["up", "--port", "0"], "Prefect's settings name the API http://127.0.0.1:9/api"),
             (["status"], "http://127.0.0.1:9/api cannot be reached"),
         )[: 3 if source == "prefect" else 2]:
-            done = subprocess.run(
-                [sys.executable, "-m", "flows.cli", *command],
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
+            done = warm_commands.run(command, environment=environment)
             assert done.returncode != 0 and said in done.stderr + done.stdout, done.stderr + done.stdout
     assert not (home / "server.json").exists() and not (home / "prefect").exists()
 
@@ -292,9 +287,6 @@ def test_an_address_without_one_is_shown_as_it_is(address: str) -> None:
 def test_no_command_prints_a_secret_of_the_address(tmp_path: Path, command: list[str]) -> None:
     environment = os.environ | {"PREFECT_API_URL": ADDRESSES[0], "CORAL_HOME": str(tmp_path / "home")}
     (tmp_path / "runs" / "store").mkdir(parents=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *command],
-        cwd=tmp_path, env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = warm_commands.run(command, cwd=tmp_path, environment=environment)
     assert SECRET not in done.stdout + done.stderr
     assert done.returncode in (1, 2) and "PREFECT_API_URL" in done.stdout + done.stderr
