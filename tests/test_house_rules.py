@@ -2,7 +2,8 @@
 
 import ast
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,61 +39,71 @@ def at_top(tree: ast.Module) -> Iterator[str]:
             yield from imported(node)
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(ROOT / "coral_core")], ids=name_of)
-def test_the_engine_knows_nothing_of_prefect_and_flows(path: Path) -> None:
-    outside = [name for name in imported(parsed(path)) if name.split(".")[0] in ("prefect", "flows")]
-    assert outside == []
+ENGINE = [path for path in MODULES if path.is_relative_to(ROOT / "coral_core")]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def against(rule: Callable[[Path], Iterable[object]], paths: Iterable[Path]) -> dict[str, list[object]]:
+    """File -> what in it is against the rule."""
+    found = {name_of(path): list(rule(path)) for path in paths}
+    return {name: places for name, places in found.items() if places}
+
+
+def test_the_engine_knows_nothing_of_prefect_and_flows() -> None:
+    def outside(path: Path) -> Iterator[str]:
+        return (name for name in imported(parsed(path)) if name.split(".")[0] in ("prefect", "flows"))
+
+    assert against(outside, ENGINE) == {}
 
 
 OWN_PROCESS = {"run_tests.py", "quixbugs_recorder.py", "zygote.py", "source_form.py", "syntax.py"}
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.name not in OWN_PROCESS], ids=name_of)
-def test_lanes_parse_one_at_a_time(path: Path) -> None:
+def test_lanes_parse_one_at_a_time() -> None:
     """`ast.parse` in two threads at once raises a SystemError now and then; `coral_core.syntax.parse` does not."""
-    calls = [
-        node.lineno
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.Attribute) and node.attr == "parse" and getattr(node.value, "id", "") == "ast"
-    ]
-    assert calls == []
+
+    def calls(path: Path) -> Iterator[int]:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Attribute) and node.attr == "parse" and getattr(node.value, "id", "") == "ast":
+                yield node.lineno
+
+    assert against(calls, (path for path in MODULES if path.name not in OWN_PROCESS)) == {}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "flows" / "cli").glob("*.py")), ids=name_of)
-def test_commands_start_without_heavy_imports(path: Path) -> None:
-    heavy = [
-        name
-        for name in at_top(parsed(path))
-        if name.split(".")[0] in ("torch", "prefect", "matplotlib", "transformers", "peft")
-    ]
-    assert heavy == []
+def test_commands_start_without_heavy_imports() -> None:
+    packages = ("torch", "prefect", "matplotlib", "transformers", "peft")
+
+    def heavy(path: Path) -> Iterator[str]:
+        return (name for name in at_top(parsed(path)) if name.split(".")[0] in packages)
+
+    assert against(heavy, (ROOT / "flows" / "cli").glob("*.py")) == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_pickle_no_torch_load_no_builtin_hash(path: Path) -> None:
+def test_no_pickle_no_torch_load_no_builtin_hash() -> None:
     """Between processes goes plain JSON; weights are safetensors; hash() differs from process to process."""
-    tree = parsed(path)
-    found = [
-        name for name in imported(tree) if name.split(".")[0] in ("pickle", "cloudpickle", "dill", "joblib", "shelve")
-    ]
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
-        if isinstance(node.func, ast.Name) and node.func.id == "hash":
-            found.append(f"hash( on line {node.lineno}")
-        if isinstance(node.func, ast.Attribute) and ast.unparse(node.func) == "torch.load":
-            found.append(f"torch.load on line {node.lineno}")
-    assert found == []
+
+    def unsafe(path: Path) -> Iterator[str]:
+        packages = ("pickle", "cloudpickle", "dill", "joblib", "shelve")
+        yield from (name for name in imported(parsed(path)) if name.split(".")[0] in packages)
+        for node in ast.walk(parsed(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            if isinstance(node.func, ast.Name) and node.func.id == "hash":
+                yield f"hash( on line {node.lineno}"
+            if isinstance(node.func, ast.Attribute) and ast.unparse(node.func) == "torch.load":
+                yield f"torch.load on line {node.lineno}"
+
+    assert against(unsafe, MODULES) == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_says_what_it_is(path: Path) -> None:
-    tree = parsed(path)
-    assert not tree.body or ast.get_docstring(tree), "a module begins with a docstring"
+def test_every_module_says_what_it_is() -> None:
+    without = [name_of(path) for path in MODULES if (tree := parsed(path)).body and not ast.get_docstring(tree)]
+    assert without == [], "a module begins with a docstring"
 
 
 BOUNDARY = ROOT / "flows" / "prefect_api"
@@ -112,9 +123,9 @@ def beyond_the_boundary(tree: ast.AST) -> Iterator[str]:
                 yield "an address that ends in /api"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.parent != BOUNDARY], ids=name_of)
-def test_one_room_knows_prefects_settings_and_rest_api(path: Path) -> None:
-    assert list(beyond_the_boundary(parsed(path))) == []
+def test_one_room_knows_prefects_settings_and_rest_api() -> None:
+    others = (path for path in MODULES if path.parent != BOUNDARY)
+    assert against(lambda path: beyond_the_boundary(parsed(path)), others) == {}
 
 
 @pytest.mark.parametrize(
@@ -150,14 +161,15 @@ def room_of(module: str) -> int:
     return ORDER.index(parts[1]) + 1 if len(parts) > 1 and parts[1] in ORDER else 0
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(ROOT / "coral_core")], ids=name_of)
-def test_rooms_import_only_rooms_below(path: Path) -> None:
+def test_rooms_import_only_rooms_below() -> None:
     """Late imports count, too: an arrow that is hidden in a function is still one."""
-    own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    if path.parent == ROOT / "coral_core" and path.name in ("__init__.py", "api.py"):
-        return  # the public API, which names everything
-    above = [name for name in imported(parsed(path)) if name.startswith("coral_core.") and room_of(name) > own]
-    assert above == []
+
+    def above(path: Path) -> Iterator[str]:
+        own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        return (name for name in imported(parsed(path)) if name.startswith("coral_core.") and room_of(name) > own)
+
+    public = {ROOT / "coral_core" / name for name in ("__init__.py", "api.py")}  # the public API names everything
+    assert against(above, (path for path in ENGINE if path not in public)) == {}
 
 
 @pytest.mark.parametrize("package", MOST_LOOSE)
@@ -189,25 +201,28 @@ def sleeps(tree: ast.AST) -> Iterator[int]:
             yield node.lineno
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name_of)
-def test_tests_wait_for_conditions(path: Path) -> None:
+def test_tests_wait_for_conditions() -> None:
     """A sleep is a wait for something, which `tests/waiting.py` does, or the subject of its test, and then says so."""
-    if path.name == "waiting.py":
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert [number for number in sleeps(parsed(path)) if "# subject: " not in lines[number - 1]] == []
+
+    def unexplained(path: Path) -> Iterator[int]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return (number for number in sleeps(parsed(path)) if "# subject: " not in lines[number - 1])
+
+    assert against(unexplained, (path for path in TESTS if path.name != "waiting.py")) == {}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name_of)
-def test_slow_tests_say_why(path: Path) -> None:
+def test_slow_tests_say_why() -> None:
     """`@pytest.mark.slow(reason="...")`: what it takes, and which quick test covers the same promise."""
-    tree = parsed(path)
-    marks = [
-        node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.slow"
-    ]
-    reasons = {
-        id(node.func)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and any(k.arg == "reason" for k in node.keywords)
-    }
-    assert [node.lineno for node in marks if id(node) not in reasons] == []
+
+    def silent(path: Path) -> Iterator[int]:
+        tree = parsed(path)
+        reasons = {
+            id(node.func)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and any(keyword.arg == "reason" for keyword in node.keywords)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.slow" and id(node) not in reasons:
+                yield node.lineno
+
+    assert against(silent, TESTS) == {}
