@@ -33,7 +33,8 @@ git-bugs: env ## fixes in the history of the clones in REPOS=DIR that become pro
 	@test -n "$(REPOS)" || { echo "name a directory that holds clones: make git-bugs REPOS=DIR"; exit 2; }
 	@$(BIN)/python -m benchmarks.git_bugs "$(REPOS)" --commits $(or $(COMMITS),500)
 
-PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+# the tests start hundreds of processes: none should compile the modules anew
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 smollm2: env ## fetch SmolLM2-135M-Instruct (93 MB or more) into the user's cache
 	@$(BIN)/python -c 'import gguf' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[smollm2]'

@@ -14,9 +14,15 @@ OWN_INSTALLATION = ("tests/pools/test_key.py", "tests/pools/test_deploy.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that wait for servers come first, so that no long one is left for the end; those on work pools before all."""
+    """Long files come first, so that none is left for the end: work pools, what waits for a server, engines with torch."""
     waiting = {item.path for item in items if item.get_closest_marker("server")}
-    items.sort(key=lambda item: (item.path not in waiting, not item.nodeid.startswith(POOLS)))
+    items.sort(
+        key=lambda item: (
+            not item.nodeid.startswith(POOLS),
+            item.path not in waiting,
+            not item.nodeid.startswith("tests/lm/"),
+        )
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

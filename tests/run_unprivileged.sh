@@ -26,7 +26,7 @@ cp .venv/bin/ruff "$place/packages/bin/"
 chown -R 65534:65534 "$place"
 export PYTHONPATH="$place/code:$place/packages" HOME="$place/home" TMPDIR="$place/home" PYTHONDONTWRITEBYTECODE=1
 # a problem's own package is recorded by a process of its interpreter, hence only the judge and what it stands on
-suite="-m pytest -p no:cacheprovider -m 'not torch and not server and not slow' -rs tests/judge tests/scoring"
+suite="-m pytest -p no:cacheprovider -m 'not torch and not server' -rs tests/judge tests/scoring"
 
 echo "== as user 65534, all capabilities dropped, no new privileges"
 setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \

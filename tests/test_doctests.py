@@ -25,7 +25,10 @@ def with_examples() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", with_examples())
+SLOW = {"coral_core.api": pytest.mark.slow(reason="several evolutions; tests/evolution/test_api.py has the same calls")}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in with_examples()])
 def test_examples_run(name: str) -> None:
     if name.startswith("coral_core.lm."):
         pytest.importorskip("torch")

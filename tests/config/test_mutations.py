@@ -1,6 +1,6 @@
 """Configurations gone wrong end in a refusal that a person can act on: never as a bug, never after minutes.
 
-200 seeded mutations of the shipped configurations here, 2,000 others in the slow suite; each goes through the command line. A
+100 seeded mutations of the shipped configurations here, 2,000 others in the slow suite; each goes through the command line. A
 mutation that uses more than `mutations.CPU_SECONDS` of processor time ends its process, and is a failure. Time is
 processor time: how busy the machine is changes nothing.
 """
@@ -17,8 +17,8 @@ from coral_core.config import load_config
 from coral_core.errors import CoralError
 from tests.config.mutations import ROOT, Mutation, arguments, keys, mutation
 
-QUICK = range(0, 200)
-SLOW = [range(start, start + 250) for start in range(200, 2200, 250)]
+QUICK = range(0, 100)
+SLOW = [range(start, start + 250) for start in range(100, 2100, 250)]
 NO_ANSWER = 900.0
 """Seconds of a wall clock without which a batch is taken for stuck: a FIFO that is read uses no processor time."""
 
@@ -58,14 +58,14 @@ def judged(answers: list[dict[str, Any]]) -> None:
             assert len(first) < 1000, f"mutation {seed}\n{error}"
 
 
-def test_two_hundred_mutations_are_read_or_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_hundred_mutations_are_read_or_refused(tmp_path: Path, environment: dict[str, str]) -> None:
     answers = fed(QUICK, tmp_path, environment)
     judged(answers)
     codes = [answer["code"] for answer in answers]
-    assert codes.count(0) >= 5 and codes.count(2) >= 100, "the mutations are too tame, or too wild"
+    assert codes.count(0) >= 3 and codes.count(2) >= 50, "the mutations are too tame, or too wild"
 
 
-@pytest.mark.slow(reason="1,800 more mutations")
+@pytest.mark.slow(reason="2,000 more mutations")
 @pytest.mark.parametrize("seeds", SLOW, ids=lambda seeds: str(seeds.start))
 def test_two_thousand_mutations_are_read_or_refused(seeds: range, tmp_path: Path, environment: dict[str, str]) -> None:
     judged(fed(seeds, tmp_path, environment))

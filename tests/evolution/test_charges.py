@@ -1,5 +1,6 @@
 """Limits on the cost of a search: a result that is in the store already is charged what it first cost."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,24 @@ def run(folder: Path, **search: Any) -> EvolutionResult:
     return evolve(RunConfig.model_validate(config))
 
 
-def test_a_cache_hit_is_charged_what_it_first_cost(tmp_path: Path) -> None:
-    whole = run(tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EvolutionResult]:
+    """A run without limits, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(folder)
+
+
+def test_a_cache_hit_is_charged_what_it_first_cost(whole: tuple[Path, EvolutionResult]) -> None:
+    folder, first = whole
     for limit, text in ({"gpu_seconds": 1e-9}, "1e-09 GPU seconds"), ({"money": 1e-12}, "1e-12 USD"):
-        again = run(tmp_path, **limit)  # everything that it asks for is in the store
+        again = run(folder, **limit)  # everything that it asks for is in the store
         final = again.history[-1]
         assert isinstance(final, FinalRecord) and final.reason == f"all {text} are spent"
         assert History.of(RunFolder(again.folder)).genomes.keys() == {f"g000-00{slot}" for slot in range(4)}
-        checked, _ = open_run(RunFolder(again.folder), Store(tmp_path / "store"))
+        checked, _ = open_run(RunFolder(again.folder), Store(folder / "store"))
         assert checked is not None and check_all(checked)
         assert [finding.text for finding in checked.findings if finding.status == "differs"] == []
-    assert len(History.of(RunFolder(whole.folder)).genomes) == 12
+    assert len(History.of(RunFolder(first.folder)).genomes) == 12
 
 
 def test_adapters_and_evaluations_are_charged_once(tmp_path: Path) -> None:
@@ -61,9 +69,9 @@ def test_adapters_and_evaluations_are_charged_once(tmp_path: Path) -> None:
     assert total.money == pytest.approx(trained + 2 * evaluated)
 
 
-def test_an_unknown_cost_is_not_free(tmp_path: Path) -> None:
-    result = run(tmp_path)
-    store = Store(tmp_path / "store")
+def test_an_unknown_cost_is_not_free(whole: tuple[Path, EvolutionResult], tmp_path: Path) -> None:
+    folder, result = whole
+    store = Store(shutil.copytree(folder / "store", tmp_path / "store"))
     records = list(History.of(RunFolder(result.folder)).genomes.values())
     store.remove("adapter", records[0].training_digest)
     charges = Charges(store, LanePrices())

@@ -62,15 +62,8 @@ def prefect_state(coral: Coral) -> State[Any]:
     return state
 
 
-@pytest.mark.parametrize(
-    "executor",
-    [
-        "local",
-        pytest.param(
-            "inline", marks=pytest.mark.slow(reason="a run at the pace of a real engine; make test has local")
-        ),
-    ],
-)
+@pytest.mark.slow(reason="two runs; tests/evolution/test_api.py waits for a budget, tests/execution for each executor")
+@pytest.mark.parametrize("executor", ["local", "inline"])
 def test_at_the_limit_it_pauses_and_goes_on_with_a_raised_one(coral: Coral, finished: Coral, executor: str) -> None:
     run = coral.start(base_model__name=SLOW, infra__executor=executor, budget__evolution__gpu_hours=limit(4))
     lines = lines_until(run, "paused: the limit of the evolution")

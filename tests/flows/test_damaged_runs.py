@@ -127,7 +127,7 @@ def check_odd(run: RunFolder, place: str, odd: str) -> None:
     assert codes["runs"] == codes["status"] == codes["ls"] == 0
 
 
-@pytest.mark.parametrize(("place", "odd"), drawn(1, 14))
+@pytest.mark.parametrize(("place", "odd"), drawn(1, 4))
 def test_odd_things_in_the_place_of_a_file(run: RunFolder, place: str, odd: str) -> None:
     check_odd(run, place, odd)
 
@@ -177,13 +177,13 @@ def meaning(path: Path) -> object:
         return data
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(2))
 def test_other_bytes(run: RunFolder, seed: int) -> None:
     check_bytes(run, seed)
 
 
 @pytest.mark.slow(reason="a hundred more places")
-@pytest.mark.parametrize("seed", range(8, 8 + DRAWS))
+@pytest.mark.parametrize("seed", range(2, 2 + DRAWS))
 def test_other_bytes_in_many_places(run: RunFolder, seed: int) -> None:
     check_bytes(run, seed)
 
@@ -320,14 +320,13 @@ def check_values(run: RunFolder, what: str, seed: int, quick: bool = True) -> No
         assert codes["verify"] in (1, 2, 3), (what, seed)
 
 
-@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("what", MUTATIONS)
-def test_other_values(run: RunFolder, what: str, seed: int) -> None:
-    check_values(run, what, seed)
+def test_other_values(run: RunFolder, what: str) -> None:
+    check_values(run, what, 0)
 
 
 @pytest.mark.slow(reason="more values, each with a whole verification")
-@pytest.mark.parametrize("seed", range(2, 2 + max(1, DRAWS // 10)))
+@pytest.mark.parametrize("seed", range(1, 1 + max(1, DRAWS // 10)))
 @pytest.mark.parametrize("what", MUTATIONS)
 def test_many_other_values(run: RunFolder, what: str, seed: int) -> None:
     check_values(run, what, seed, quick=False)
@@ -344,7 +343,7 @@ def test_an_evolution_does_what_is_broken_again(finished: Coral, tmp_path: Path,
     replace(store.evaluation_path(evaluation), "folder")
     os.symlink("/dev/zero", store.root / "adapters" / ".DS_Store")
     done = coral.evolve()
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "is broken" in done.stderr, done.stderr
     assert coral.history() == finished.history()
     assert sorted(coral.done()) == sorted([adapter, evaluation])
     assert store.read_adapter(adapter) is not None and store.read_evaluation(evaluation) is not None

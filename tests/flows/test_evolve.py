@@ -62,6 +62,7 @@ def test_the_set_differences_are_kept_with_the_run(finished: Coral) -> None:
     assert "search.population=4" in facts["set"]
 
 
+@pytest.mark.slow(reason="a run; tests/flows/test_damaged_runs.py repeats one in which two entries are broken")
 def test_a_repeat_is_a_replay(finished: Coral, coral: Coral) -> None:
     copied(finished, coral)
     before = coral.history()
@@ -99,17 +100,9 @@ def test_an_adapter_that_does_not_load_is_trained_anew(finished: Coral, coral: C
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"infra__executor": "inline"},
-        *(
-            pytest.param(
-                {"infra__local_lanes": lanes}, marks=pytest.mark.slow(reason="a run each; make test has inline")
-            )
-            for lanes in ("1", "3")
-        ),
-    ],
+    "settings", [{"infra__executor": "inline"}, {"infra__local_lanes": "1"}, {"infra__local_lanes": "3"}]
 )
+@pytest.mark.slow(reason="a run each; tests/pools compares work pools with local lanes, tests/evolution inline ones")
 def test_lanes_and_executor_change_nothing(finished: Coral, coral: Coral, settings: dict[str, str]) -> None:
     result = coral.evolve(**settings)
     assert result.returncode == 0, result.stderr
@@ -200,13 +193,8 @@ def test_a_killed_engine_is_replaced_and_its_job_tried_again(coral: Coral) -> No
     assert len(done) == len(set(done))
 
 
-@pytest.mark.parametrize(
-    "victim",
-    [
-        "adapters/*/adapter_model.safetensors",
-        pytest.param("evaluations/*.json", marks=pytest.mark.slow(reason="a run; make test has a broken adapter")),
-    ],
-)
+@pytest.mark.slow(reason="a run each; tests/flows/test_damaged_runs.py breaks one of both kinds in one run")
+@pytest.mark.parametrize("victim", ["adapters/*/adapter_model.safetensors", "evaluations/*.json"])
 def test_a_broken_entry_is_redone_and_said(finished: Coral, coral: Coral, victim: str) -> None:
     copied(finished, coral)
     before = coral.history()
@@ -218,7 +206,7 @@ def test_a_broken_entry_is_redone_and_said(finished: Coral, coral: Coral, victim
     assert sum(coral.report()["counts"].values()) == 1
 
 
-@pytest.mark.slow(reason="a run; make test has one whose default LoRA is infeasible")
+@pytest.mark.slow(reason="a run; tests/verification has one whose default LoRA is infeasible")
 def test_a_diverging_training_is_infeasible_never_zero(coral: Coral) -> None:
     result = coral.evolve(genes__heavy__learning_rate="[0.005, 0.06]")
     assert result.returncode == 0, result.stderr
@@ -254,7 +242,9 @@ def test_a_run_whose_default_lora_is_infeasible_verifies(coral: Coral) -> None:
 
 
 def test_a_run_that_fails_says_why_everywhere(coral: Coral) -> None:
-    result = coral.evolve(genes__heavy__learning_rate="[0.06]", search__diversity__minimum_unique="0")
+    result = coral.evolve(
+        genes__heavy__learning_rate="[0.06]", search__diversity__minimum_unique="0", search__generations="1"
+    )
     assert result.returncode == 1 and "there is no champion" in result.stderr
     report = coral.report()
     assert report["status"] == "failed" and report["error"].startswith("NoChampionError: no genome could be")

@@ -8,7 +8,10 @@ import pytest
 
 from tests.rehearsal_runs import ROOT, Coral
 
-pytestmark = pytest.mark.server
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.slow(reason="a run; tests/scoring/test_boundary.py evaluates the same families in a lane"),
+]
 
 SITE = """\
 # Every engine of this run: half of the answers, chosen by the problem alone, are hostile.

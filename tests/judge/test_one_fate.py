@@ -177,19 +177,8 @@ def burns(seconds: str, then: str = "return a + b") -> str:
     )
 
 
-@pytest.mark.parametrize(
-    "share",
-    [
-        "0.9",
-        pytest.param(
-            "0.7", marks=pytest.mark.slow(reason="burns seconds up to each limit; make test has another share")
-        ),
-    ],
-)
-@pytest.mark.parametrize(
-    "always_busy",
-    [True, pytest.param(False, marks=pytest.mark.slow(reason="burns every limit once more"))],
-)
+@pytest.mark.parametrize(("share", "always_busy"), [("0.9", True), ("0.7", False)])
+@pytest.mark.slow(reason="burns seconds up to every limit; tests/judge/test_judge.py and the next test have time-outs")
 def test_a_patch_that_reads_its_limit_and_ends_before_four_times_of_it(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, share: str, always_busy: bool
 ) -> None:

@@ -211,7 +211,15 @@ def test_an_adapter_of_another_base_is_an_error(
     assert write(engine, folder) == right[0]
 
 
-@pytest.mark.parametrize(("step", "error"), [(5, 3), *((150, error) for error in range(len(faults.ERRORS)))])
+LOADS = pytest.mark.slow(
+    reason="each loads torch in a new process; others of the kind are in make test, a deadline in test_engine.py"
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [(150, 0), *(pytest.param(*fault, marks=LOADS) for fault in ((5, 3), (150, 1), (150, 2), (150, 3), (150, 4)))],
+)
 def test_another_process_does_the_next_request_after_any_unexpected_failure(
     folder: Path, engine: FaultyProcess, good: Path, right: tuple[Texts, Texts], tmp_path: Path, step: int, error: int
 ) -> None:
@@ -227,6 +235,9 @@ def test_another_process_does_the_next_request_after_any_unexpected_failure(
     assert engine.pid != pid
 
 
+@pytest.mark.slow(
+    reason="loads torch in a new process; make test has a failed generation, and tests/lm/test_rollback.py trainings"
+)
 def test_a_failed_training_ends_the_process_too(
     folder: Path, engine: FaultyProcess, job: Any, good: Path, right: tuple[Texts, Texts], tmp_path: Path
 ) -> None:
@@ -251,9 +262,9 @@ def test_a_failed_training_ends_the_process_too(
     ("name", "error", "words"),
     [
         ("changed", BaseChangedError, "is not what was loaded"),
-        ("other", BaseChangedError, "its result was dropped"),
-        ("garbage", EngineError, "sent no reply"),
-        ("hold", EngineTimeOutError, "took longer"),
+        pytest.param("other", BaseChangedError, "its result was dropped", marks=LOADS),
+        pytest.param("garbage", EngineError, "sent no reply", marks=LOADS),
+        pytest.param("hold", EngineTimeOutError, "took longer", marks=LOADS),
     ],
 )
 def test_an_engine_that_cannot_be_trusted_is_ended(
@@ -288,6 +299,7 @@ def test_a_late_reply_is_not_taken_for_the_next_one(
     assert (write(engine, folder), write(engine, folder, good)) == right
 
 
+@pytest.mark.slow(reason="loads torch in a new process; tests/test_child_process.py interrupts requests without it")
 def test_an_interrupted_request_ends_its_process(
     folder: Path,
     engine: FaultyProcess,
@@ -308,6 +320,7 @@ def test_an_interrupted_request_ends_its_process(
     assert engine.pid is None and (write(engine, folder), write(engine, folder, good)) == right
 
 
+@pytest.mark.slow(reason="loads torch in a new process; tests/lm/test_engine.py kills one, too")
 def test_an_engine_killed_between_requests_is_replaced(
     engine: FaultyProcess, right: tuple[Texts, Texts], folder: Path
 ) -> None:

@@ -20,14 +20,9 @@ from tests.lm import engine_models, faults  # noqa: E402
 from tests.lm.small_models import save_model  # noqa: E402
 
 pytestmark = pytest.mark.torch
-KINDS = [
-    ("llama-tied", "lora"),
-    ("llama-tied", "dora"),
-    ("llama", "dora"),
-    ("qwen2-tied", "lora"),
-    ("gpt2", "dora"),
-    ("coral-tiny", "lora"),
-]
+QUICK = [("llama-tied", "dora"), ("coral-tiny", "lora")]
+SLOW = [("llama-tied", "lora"), ("llama", "dora"), ("qwen2-tied", "lora"), ("gpt2", "dora")]
+KINDS = [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow(reason="make test has two other kinds")) for kind in SLOW)]
 WALKS: dict[str, Callable[[faults.Steps], Any]] = {"operations": faults.operations, "calls": faults.calls}
 
 
@@ -84,7 +79,7 @@ class Engine:
         return total.hexdigest()
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=["-".join(kind) for kind in KINDS])
+@pytest.fixture(scope="module", params=KINDS, ids=["-".join(kind) for kind in QUICK + SLOW])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     name, adapter = request.param
     yield Engine(tmp_path_factory.mktemp(name), name, adapter, tmp_path_factory.mktemp("out"))

@@ -30,8 +30,8 @@ from tests.lm.test_plain_peft import plain_with_margins  # noqa: E402
 from tests.lm.test_usage import engine_and_card  # noqa: E402
 
 Zoo = Callable[[str], Path]
-QUICK = ("llama-tied", "gpt2", "phi3", "qwen2_moe")
-SLOW = pytest.mark.slow(reason="2 seconds a model; four others are in `make test`")
+QUICK = ("phi3", "qwen2_moe")
+SLOW = pytest.mark.slow(reason="2 seconds a model; two others are in `make test`")
 NAMES = [pytest.param(name, marks=() if name in QUICK else SLOW) for name in SMALL]
 PROMPTS = [("a", "def f(a):\n"), ("b", "x = 1\n"), ("c", "return a +"), ("d", "for n in range("), ("e", "import")]
 SHAPE = GenerationConfig(batch_size=4, prompt_length=24)

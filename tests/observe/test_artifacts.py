@@ -26,6 +26,7 @@ pytestmark = pytest.mark.server
 
 NAME = "shown"
 """Artifacts are found by the run's name, and other tests of this session have runs on the same server."""
+ON_A_SERVER = pytest.mark.slow(reason="a run; the tests below hold each artifact by an API that stands in")
 KEYS = ["generation-000", "generation-001", "leaderboard", "pictures", "progress", "summary"]
 
 
@@ -59,6 +60,7 @@ def pictures(markdown: str) -> list[bytes]:
     return [base64.b64decode(text) for text in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", markdown)]
 
 
+@ON_A_SERVER
 def test_a_finished_run_shows_itself_under_stable_keys(finished: Coral, home: Path) -> None:
     found = by_name(home, finished.run.name)
     assert sorted(found) == KEYS
@@ -77,6 +79,7 @@ def test_a_finished_run_shows_itself_under_stable_keys(finished: Coral, home: Pa
         assert [row["genome"] for row in table] == [name for name in genomes if name.startswith(f"g{number:03d}")]
 
 
+@ON_A_SERVER
 def test_pictures_are_small_and_have_pixels(finished: Coral, home: Path) -> None:
     found = by_name(home, finished.run.name)
     assert len(pictures(found["pictures"]["data"])) == 5

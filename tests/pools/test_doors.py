@@ -106,6 +106,7 @@ def test_a_judging_of_patches_runs_no_tests_of_a_folder_that_nobody_named(pools:
     assert not (package.parent / "ran").exists() and not pools.runs.exists()
 
 
+@pytest.mark.slow(reason="a flow run; tests/lanes/test_hostile_jobs.py has such tickets without a server")
 def test_a_ticket_that_somebody_put_into_the_queue_is_held_to_them(pools: Pools, package: Path) -> None:
     """Who can write in the store has a lane judge a patch against problems of a folder: it must not run that folder's tests."""
     pools.store.prepare()

@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -134,12 +134,22 @@ def test_a_paused_queue_is_named_and_a_deployment_made_again_is_found(pools: Poo
     assert checks["lane starts"]["state"] == "ok", checks["lane starts"]
 
 
-@pytest.mark.slow(reason="a run that waits, for each door")
-@pytest.mark.parametrize("closed", [queue_limit, pool_paused, pool_limit, deployment_limit])
-def test_every_closed_door_is_named_and_opens_again(pools: Pools, client: SyncPrefectClient, closed: Any) -> None:
-    with closed(client) as words:
+@pytest.mark.slow(reason="a run that waits four times")
+def test_every_closed_door_is_named_and_opens_again(pools: Pools, client: SyncPrefectClient) -> None:
+    """One evolution meets them all: each is closed before the one before it opens."""
+    before = ExitStack()
+    words = before.enter_context(queue_limit(client))
+    try:
         run = pools.start(search__generations="1")
         named_everywhere(pools, run, words)
+        for door in (pool_paused, pool_limit, deployment_limit):
+            closed = ExitStack()
+            words = closed.enter_context(door(client))
+            before.close()
+            before = closed
+            named_everywhere(pools, run, words)
+    finally:
+        before.close()
     said, _ = run.communicate(timeout=1200)
     assert run.returncode == 0, said
 

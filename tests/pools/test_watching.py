@@ -17,6 +17,7 @@ def checks(pools: Pools) -> tuple[int, dict[str, dict[str, Any]]]:
     return done.returncode, {check["name"]: check for check in json.loads(done.stdout)["checks"]}
 
 
+@pytest.mark.slow(reason="a run; tests/cli/test_watching.py reads the same from files and an API that stands in")
 @pytest.mark.server
 def test_what_a_real_run_said_and_how_the_installation_is(pools: Pools) -> None:
     result = pools.evolve(search__generations="1")

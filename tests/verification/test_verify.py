@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from coral_core import evolve, load_config
 from coral_core.jobs.jobs import Evaluation
 from coral_core.judge.judge import Verdict
 from coral_core.runs.records import FinalRecord, GenerationRecord, GenomeRecord
@@ -17,9 +18,15 @@ from coral_core.runs.run_folder import RunFolder
 from coral_core.scoring.objectives import bugfix
 from coral_core.store.store import Store
 from coral_core.verification import Finding, check_all, judge_again, open_run, sample_of
-from tests.rehearsal_runs import Coral
+from tests.rehearsal_runs import ROOT, SMALL, Coral
 
 pytestmark = pytest.mark.server
+MORE = pytest.mark.slow(reason="a verification each; make test has others of the same check")
+
+
+def sampled(cases: list[Any], quick: int) -> list[Any]:
+    """`cases`, of which the first `quick` are in `make test`."""
+    return [*cases[:quick], *(pytest.param(*case, marks=MORE) for case in cases[quick:])]
 
 
 @pytest.fixture
@@ -101,28 +108,28 @@ def test_the_command_exits_1_and_names_what_differs(copy: tuple[RunFolder, Store
 
 @pytest.mark.parametrize(
     ("kind", "change", "check", "words"),
-    [
+    sampled([
         ("genome", lambda row: row.update(fitness=0.99), "scores", "fitness 0.99 in history.jsonl"),
-        ("genome", lambda row: row["scores"].update(bugfix=1.0), "scores", "in the store"),
         ("genome", lambda row: row["genome"]["heavy"].update(rank=31), "digests", "its genes give"),
         ("genome", lambda row: row["genome"]["lineage"].update(operator="magic"), "search", "not the one that the search asks for"),
-        ("genome", lambda row: row.update(training_digest="0" * 64), "digests", "training digest"),
         ("genome", lambda row: row.update(evaluation_digest="0" * 64), "store", "not in the store"),
-        ("baseline", lambda row: row.update(pass_at_1=0.0123), "scores", "pass@1 0.0123"),
         ("generation", lambda row: row.update(hypervolume=0.9), "search", "hypervolume 0.9"),
-        ("generation", lambda row: row.update(best="g000-003x"), "search", "best g000-003x"),
-        ("generation", lambda row: row.update(monitor_pass_at_1=0.987), "scores", "monitor pass@1 0.987"),
-("final", lambda row: row.update(champion="g000-00x"), "search", "champion g000-00x"),
         ("final", lambda row: row["held_out"][0].update(passed=12), "scores", "bugs repaired 12"),
-        ("final", lambda row: row["repeats"][0].update(fitness=0.9), "scores", "repeat 1: fitness 0.9"),
         ("run", lambda row: row["problems"]["digests"].update(held_out="0" * 64), "problems", "held_out split"),
         ("run", lambda row: row["identity"].update(run_seed=7), "identity", "history.jsonl is of run"),
+        ("genome", lambda row: row["scores"].update(bugfix=1.0), "scores", "in the store"),
+        ("genome", lambda row: row.update(training_digest="0" * 64), "digests", "training digest"),
+        ("baseline", lambda row: row.update(pass_at_1=0.0123), "scores", "pass@1 0.0123"),
+        ("generation", lambda row: row.update(best="g000-003x"), "search", "best g000-003x"),
+        ("generation", lambda row: row.update(monitor_pass_at_1=0.987), "scores", "monitor pass@1 0.987"),
+        ("final", lambda row: row.update(champion="g000-00x"), "search", "champion g000-00x"),
+        ("final", lambda row: row["repeats"][0].update(fitness=0.9), "scores", "repeat 1: fitness 0.9"),
         ("run", lambda row: row.update(problems={"source": row["problems"]["source"]}), "problems", "fitness split: recorded None"),
         ("run", lambda row: row["problems"].update(source="quixbugs"), "problems", "source: history.jsonl says quixbugs"),
         ("run", lambda row: row["base_model"].update(name="another"), "identity", "base model: history.jsonl says another"),
         ("genome", lambda row: row.update(reason="because"), "scores", "reason because"),
         ("genome", lambda row: row.update(schema_version=2), "completeness", "genome record of schema 2"),
-    ],
+    ], quick=8),
 )  # fmt: skip
 def test_a_changed_line_of_the_history_is_found(
     copy: tuple[RunFolder, Store], kind: str, change: Callable[[dict[str, Any]], None], check: str, words: str
@@ -319,7 +326,9 @@ def test_other_versions_are_named_and_do_not_hide_the_rest(copy: tuple[RunFolder
     assert [f.text.split(":")[0] for f in findings] == ["numpy"], "platform and prefect change no result"
 
 
-@pytest.mark.parametrize("damage", ["cut", "unknown", "empty", "run.json", "config.yaml"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "run.json", *(pytest.param(name, marks=MORE) for name in ("unknown", "empty", "config.yaml"))]
+)
 def test_files_that_cannot_be_read_are_a_finding(copy: tuple[RunFolder, Store], damage: str) -> None:
     path = copy[0].path / "history.jsonl"
     lines = path.read_text().splitlines()
@@ -399,14 +408,20 @@ def test_a_run_that_started_from_another_one_is_played_again_from_there(coral: C
     assert any(f.check == "search" and "start.json" in f.text for f in wrong((folder, store)))
 
 
-def test_an_honest_run_whose_default_lora_is_infeasible_agrees(coral: Coral) -> None:
+def test_an_honest_run_whose_default_lora_is_infeasible_agrees(tmp_path: Path) -> None:
     """Rank 8 takes more memory than there is: no held-out line of the default LoRA has a problem in it."""
-    done = coral.evolve(base_model__name="rehearsal:full=8", infra__executor="inline")
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in coral.history().splitlines()]
+    own = {
+        "base_model.name": "rehearsal:full=8",
+        "infra.executor": "inline",
+        "runs": tmp_path / "runs",
+        "store.path": tmp_path / "store",
+    }
+    values = [f"{key}={value}" for key, value in (SMALL | own).items()]
+    run = RunFolder(evolve(load_config(ROOT / "configs" / "quickstart.yaml", values)).folder)
+    rows = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
     default = next(row for row in rows if row.get("name") == "default_lora")
     assert default["infeasible"] == "out-of-memory" and rows[-1]["held_out"][2]["scores"] == {}
-    copy = (RunFolder(coral.run), Store(coral.runs / "store"))
+    copy = (run, Store(tmp_path / "store"))
     assert wrong(copy, judged=3) == []
     edited(copy[0], "final", lambda row: row["held_out"][2].update(bugs=3))
     assert any("default_lora held-out: bugs of the split 3" in f.text for f in wrong(copy))
@@ -423,7 +438,7 @@ def test_what_was_not_looked_at_is_said(finished: Coral) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [
+    sampled([
         (lambda e: e.model_copy(update={"scores": {**e.scores, "bugfix": 0.99}}), "score bugfix 0.99"),
         (lambda e: e.model_copy(update={"scores": {**e.scores, "retention": 0.01}}), "score retention 0.01"),
         (lambda e: e.model_copy(update={"scores": {**e.scores, "cost": 0.99}}), "score cost 0.99"),
@@ -444,7 +459,7 @@ def test_what_was_not_looked_at_is_said(finished: Coral) -> None:
             ),
             "infeasible",
         ),
-    ],
+    ], quick=4),
 )  # fmt: skip
 def test_an_evaluation_that_its_job_cannot_have_given_is_found_without_a_sample(
     copy: tuple[RunFolder, Store], change: Callable[[Evaluation], Evaluation], said: str
@@ -456,8 +471,16 @@ def test_an_evaluation_that_its_job_cannot_have_given_is_found_without_a_sample(
     assert any(said in text for text in texts), texts
 
 
-@pytest.mark.parametrize("name", ["genome.json", "generation_config.json", "adapter_config.json"])
-@pytest.mark.parametrize("how", ["edited", "gone", "link", "fifo"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    sampled(
+        [
+            ("genome.json", "edited"), ("generation_config.json", "gone"), ("adapter_config.json", "fifo"),
+            *((name, how) for how in ("edited", "gone", "link", "fifo") for name in ("genome.json", "generation_config.json", "adapter_config.json")),
+        ],
+        quick=3,
+    ),
+)  # fmt: skip
 def test_each_file_of_the_exported_champion_that_is_said_to_be_checked_is(
     copy: tuple[RunFolder, Store], name: str, how: str
 ) -> None:
