@@ -2,8 +2,9 @@
 
 A lane starts when a job waits and no lane is idle, and ends after `linger` seconds without a job. Tests and evaluations go
 first, so that results show early; of trainings the largest goes first, so that no long one is left at the end of a
-generation. A failed engine is restarted, and its job is tried again by the rules of `attempts`. During a job's last attempt
-no other lane takes a job.
+generation. Evaluations whose completions may be written in one request are taken together, and wait for each other while a
+training can start instead. A failed engine is restarted, and its job is tried again by the rules of `attempts`. During a job's
+last attempt no other lane takes a job.
 """
 
 import bisect
@@ -22,7 +23,7 @@ from coral_core.config import InfraConfig
 from coral_core.errors import CoralError, EngineError, StoreError
 from coral_core.execution.attempts import conclusion, goes_on, is_last
 from coral_core.execution.executor import Executor
-from coral_core.jobs.jobs import RANKS, Job, QueueName, kind_of, queue_of, size_of
+from coral_core.jobs.jobs import RANKS, EvaluationJob, Job, QueueName, kind_of, queue_of, size_of
 from coral_core.lanes.lane import Lane
 from coral_core.ledger import Closure, Ledger, Meter
 from coral_core.lm.engine_client import EngineProcess
@@ -42,6 +43,10 @@ class _Work:
     job: Job
     future: Future[Any] = field(default_factory=Future)
     failures: tuple[Failure, ...] = ()
+    key: str = ""
+    """`EvaluationJob.pack_key` of an evaluation; other jobs are done one by one."""
+    beside: tuple["_Work", ...] = ()
+    """Evaluations that are done together with this one."""
 
     @property
     def queue(self) -> QueueName:
@@ -71,6 +76,7 @@ class LocalExecutor(Executor):
         self._seconds: dict[QueueName, float] = {"training": train.minutes * 60, "evaluation": evaluate.minutes * 60}
         self._allowed = self._seconds
         """Seconds that the ledger expects of a job at most."""
+        self._pack = evaluate.pack
         self._changed = threading.Condition()
         self._queue: list[tuple[tuple[int, int], int, _Work]] = []
         self._order = itertools.count()
@@ -83,7 +89,7 @@ class LocalExecutor(Executor):
     # -- for callers -----------------------------------------------------------------------
 
     def submit(self, job: Job) -> Future[Any]:
-        work = _Work(job)
+        work = _Work(job, key=job.pack_key() if isinstance(job, EvaluationJob) else "")
         with self._changed:
             if self._closed:
                 raise EngineError("the executor is closed: no more jobs can be submitted")
@@ -97,7 +103,7 @@ class LocalExecutor(Executor):
 
     def running(self) -> tuple[str, ...]:
         with self._changed:
-            return tuple(work.job.digest()[:12] for work in self._busy.values())
+            return tuple(each.job.digest()[:12] for work in self._busy.values() for each in (work, *work.beside))
 
     def held(self) -> Closure | None:
         with self._changed:
@@ -166,25 +172,48 @@ class LocalExecutor(Executor):
     def _choose(self, meter: Meter | None) -> _Work | None:
         """Remove the first job that may start from the queue and return it; None if there is none."""
         closed: dict[QueueName, Closure | None] = {}
-        for work in [entry[2] for entry in self._queue]:
+        queue = [entry[2] for entry in self._queue]
+        # what waits for others comes last
+        for work in sorted(queue, key=self._waits):
             name = work.queue
             if work.future.cancelled():
                 self._take(work)
             elif self._may_start(work):
+                beside = self._beside(work)
                 try:
                     if name not in closed and self._ledger is not None and meter is not None:
-                        allowed = self._allowed[name]
+                        allowed = self._allowed[name] * (1 + len(beside))
                         closed[name] = self._ledger.begin(meter, self._run_id, name, work.job.digest(), allowed)
                 except StoreError as error:  # the store is full or unreachable, so the cost could not be recorded
                     self._take(work)
                     work.future.set_exception(error)
                     continue
                 if not closed.get(name):
-                    self._take(work)
+                    for taken in (work, *beside):
+                        self._take(taken)
+                    work.beside = beside
                     self._held = None
                     return work
         self._held = next(iter(closed.values()), None)
         return None
+
+    def _like(self, work: _Work) -> list[_Work]:
+        """The waiting evaluations that can be done together with `work`, and itself; empty where it is done alone."""
+        if not work.key or work.failures or self._pack == 1:
+            return []
+        return [other for _, _, other in self._queue if other.key == work.key and not other.failures and not other.future.cancelled()]  # fmt: skip
+
+    def _waits(self, work: _Work) -> bool:
+        """Whether `work` lets trainings start first, because more evaluations like it may come from them."""
+        if not isinstance(work.job, EvaluationJob) or not work.job.generation.bank:
+            return False
+        return 0 < len(self._like(work)) < self._pack
+
+    def _beside(self, work: _Work) -> tuple[_Work, ...]:
+        """The evaluations that are done together with `work`: this lane's share of those that wait."""
+        like = [other for other in self._like(work) if other is not work]
+        share = -(-(len(like) + 1) // self._limit)
+        return tuple(like[: min(share, self._pack) - 1])
 
     def _take(self, work: _Work) -> None:
         self._queue = [entry for entry in self._queue if entry[2] is not work]
@@ -197,26 +226,39 @@ class LocalExecutor(Executor):
         return sum(other.queue == work.queue for other in self._busy.values()) < self._caps[work.queue]
 
     def _do(self, lane: Lane, number: int, work: _Work) -> None:
-        result: Any = None
-        error: BaseException | None = None
+        together = (work, *work.beside)
+        outcomes: list[Any]
         try:
-            result = lane.do(work.job, self._seconds[work.queue])
+            if work.beside:
+                jobs = [each.job for each in together if isinstance(each.job, EvaluationJob)]
+                outcomes = [*lane.evaluate_together(jobs, self._seconds[work.queue])]
+            else:
+                outcomes = [lane.do(work.job, self._seconds[work.queue])]
         except BaseException as problem:
-            error = problem
-        failure: Failure | None = None
-        again = False
+            outcomes = [problem] * len(together)
         with self._changed:
             self._busy.pop(number, None)
             alone = self._alone is work
             if alone:
                 self._alone = None
+            work.beside = ()
+            self._changed.notify_all()
+        for each, outcome in zip(together, outcomes, strict=True):
+            self._finish(each, number, alone, outcome)
+
+    def _finish(self, work: _Work, number: int, alone: bool, outcome: Any) -> None:
+        """Set the result of a job that was done, or try it again."""
+        error = outcome if isinstance(outcome, BaseException) else None
+        result = None if error is not None else outcome
+        failure: Failure | None = None
+        again = False
+        with self._changed:
             if isinstance(error, Exception) and not self._closed:
                 failure = Failure.of_error(error, f"local-{number}", alone=alone)
                 work.failures = (*work.failures, failure)
                 again = goes_on(work.failures, self._attempts)
                 if again:
                     self._push(work)
-            self._changed.notify_all()
         if failure is not None and error is not None:
             kind, digest = kind_of(work.job), work.job.digest()
             self.on_failure(kind, digest, failure)

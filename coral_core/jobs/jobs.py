@@ -52,6 +52,10 @@ class DeviceTime(Frozen):
         spans = {name: getattr(self, name) - getattr(earlier, name) for name in DeviceTime.model_fields}
         return DeviceTime(**{name: max(0.0, span) for name, span in spans.items()})
 
+    def times(self, part: float) -> "DeviceTime":
+        """A part of the seconds of each state."""
+        return DeviceTime(**{name: getattr(self, name) * part for name in DeviceTime.model_fields})
+
     def shares(self) -> dict[str, float]:
         """Share of each state, and of waiting (judging and idle together), in [0, 1]; empty when there are no seconds.
 
@@ -265,6 +269,7 @@ class EvaluationJob(Frozen):
         samples = self.generation.samples if self.light.sampling else 1
         # merged adapters have the digests from before the choice
         unmerged = [] if self.generation.merge or self.heavy is None else ["unmerged"]
+        bank = ["bank"] if self.generation.bank and self.heavy is not None else []
         return digest(
             {
                 "kind": "evaluation",
@@ -276,7 +281,7 @@ class EvaluationJob(Frozen):
                 "light": self.light.effective(),
                 "split": self.split,
                 "problems": self.problems_digest,
-                "shape": [self.generation.batch_size, self.generation.prompt_length, *unmerged],
+                "shape": [self.generation.batch_size, self.generation.prompt_length, *unmerged, *bank],
                 "samples": samples,
                 "judge": judge,
                 "versions": self.versions,
@@ -287,6 +292,14 @@ class EvaluationJob(Frozen):
                 "scope": self.scope,
             }
         )
+
+    def pack_key(self) -> str:
+        """What evaluations have in common whose completions may be written in one request.
+
+        They differ in their light genes, and with `generation.bank` in the adapter.
+        """
+        content = self.model_dump(mode="json", exclude={"training", "given", "light", "replicate"})
+        return digest([content, "" if self.generation.bank else self.training_digest])
 
     def seed(self) -> int:
         """Seed of sampling, derived from the digest."""

@@ -53,7 +53,7 @@ from coral_core.lanes.device_clock import DeviceClock
 from coral_core.lanes.judging import Judging
 from coral_core.lm.base_model import files_state
 from coral_core.lm.engine_client import Engine
-from coral_core.lm.requests import AdapterFolder, Entry, GenerationRequest, TrainingRequest
+from coral_core.lm.requests import AdapterFolder, Entry, GenerationRequest, TrainingRequest, Written
 from coral_core.problems.problem import Problem
 from coral_core.scoring.boundary import CompletionScorer, Items
 from coral_core.scoring.judged import Judged
@@ -184,12 +184,13 @@ class Lane:
         self.store.publish_adapter(digest, scratch, record)
         return record
 
-    def evaluate(self, job: EvaluationJob, seconds: float) -> Evaluation:
+    def evaluate(self, job: EvaluationJob, seconds: float, written: Written | None = None) -> Evaluation:
         """Generate completions, judge the patches, compute the scores, and publish the evaluation.
 
         Args:
             job: The evaluation.
             seconds: Time limit; loading problems and base model is not counted.
+            written: Its completions, where they were written together with those of other jobs.
 
         Returns:
             The evaluation, from the store if it was there.
@@ -204,9 +205,71 @@ class Lane:
         if (evaluation := self.store.read_evaluation(digest)) is not None:
             return evaluation
         with self._limited(seconds) as limit:
-            return self._evaluate(job, digest, limit)
+            return self._evaluate(job, digest, limit, written)
 
-    def _evaluate(self, job: EvaluationJob, digest: str, limit: TimeLimit) -> Evaluation:
+    def evaluate_together(self, jobs: Sequence[EvaluationJob], seconds: float) -> list[Evaluation | Exception]:
+        """Evaluate jobs of one `pack_key`: their completions are written in one request, which costs less.
+
+        If that fails, because memory is short, the engine dies or one adapter cannot be used, the halves are tried in the same
+        way, and in the end each job as `evaluate` does. So a failure is evidence against the job that fails alone.
+
+        Args:
+            jobs: The evaluations.
+            seconds: Time limit of each.
+
+        Returns:
+            For each job its evaluation, published, or what `evaluate` raised.
+        """
+        written: dict[str, Written] = {}
+        if len(jobs) > 1:
+            try:
+                written = self._write_together(jobs, seconds)
+            except Exception as error:
+                if self.stopped:
+                    return [error] * len(jobs)
+                log.warning("%d evaluations together failed (%s): halves are tried", len(jobs), type(error).__name__)
+                half = len(jobs) // 2
+                return [*self.evaluate_together(jobs[:half], seconds), *self.evaluate_together(jobs[half:], seconds)]
+        found: list[Evaluation | Exception] = []
+        for job in jobs:
+            try:
+                found.append(self.evaluate(job, seconds, written.get(job.digest())))
+            except Exception as error:
+                found.append(error)
+        return found
+
+    def _write_together(self, jobs: Sequence[EvaluationJob], seconds: float) -> dict[str, Written]:
+        """Digest -> what was written for it, for the jobs that have no result and whose adapter can be used."""
+        waiting = {job.digest(): job for job in jobs if self._needs_engine(job)}
+        if not waiting:
+            return {}
+        first = next(iter(waiting.values()))
+        request = generation_request(first, None)
+        entries = tuple(entry(job, self._adapter_path(job)) for job in waiting.values())
+        with self._limited(seconds * len(waiting)) as limit:
+            self._load(first)
+            limit.begin()
+            with self.clock.during("computing"):
+                generated = self.engine.generate(request.model_copy(update={"entries": entries}), limit.seconds)
+        device = self.clock.since_last_job()
+        whole = sum(part.cost.seconds for part in generated.entries) or 1.0
+        return {
+            digest: part.model_copy(
+                update={"cost": part.cost.model_copy(update={"device": device.times(part.cost.seconds / whole)})}
+            )
+            for digest, part in zip(waiting, generated.entries, strict=True)
+        }
+
+    def _needs_engine(self, job: EvaluationJob) -> bool:
+        if self.store.read_evaluation(job.digest()) is not None:
+            return False
+        adapter = self.store.read_adapter(job.training_digest) if job.heavy is not None else None
+        return job.heavy is None or (adapter is not None and not adapter.infeasible)
+
+    def _adapter_path(self, job: EvaluationJob) -> Path | None:
+        return self.store.adapter_path(job.training_digest) if job.heavy else None
+
+    def _evaluate(self, job: EvaluationJob, digest: str, limit: TimeLimit, written: Written | None) -> Evaluation:
         started = time.perf_counter()
         if split_digest(job.problems, job.split) != job.problems_digest:
             raise EngineError(
@@ -226,13 +289,16 @@ class Lane:
         try:
             if adapter is not None and adapter.infeasible:
                 raise Infeasible(adapter.infeasible, adapter.reason)
-            evaluation = self._score(job, digest, adapter, limit)
+            evaluation = self._score(job, digest, adapter, limit, written)
         except Infeasible as error:
             evaluation = Evaluation.of_infeasible(job, error.reason, str(error))
         except AdapterError:
             self.store.set_aside("adapter", training_digest)  # its checksums are right, so it would be kept otherwise
             raise
-        spent = {"seconds": time.perf_counter() - started, "device": self.clock.since_last_job()}
+        seconds, device = time.perf_counter() - started, self.clock.since_last_job()
+        if written is not None and written.cost.device is not None:  # its part of what was done together
+            seconds, device = seconds + written.cost.seconds, device.plus(written.cost.device)
+        spent = {"seconds": seconds, "device": device}
         evaluation = evaluation.model_copy(update={"cost": evaluation.cost.model_copy(update=spent)})
         self.store.publish_evaluation(digest, evaluation)
         return evaluation
@@ -276,22 +342,29 @@ class Lane:
             cost=Cost(seconds=time.perf_counter() - started, device=self.clock.since_last_job()),
         )
 
-    def _score(self, job: EvaluationJob, digest: str, adapter: TrainedAdapter | None, limit: TimeLimit) -> Evaluation:
+    def _score(
+        self, job: EvaluationJob, digest: str, adapter: TrainedAdapter | None, limit: TimeLimit, written: Written | None
+    ) -> Evaluation:
         problems = problem_set(job.problems).split(job.split)
         self._texts.start()
-        self._load(job)
+        if written is None:
+            self._load(job)
         limit.begin()
-        request = generation_request(job, self.store.adapter_path(job.training_digest) if job.heavy else None)
         judge = self._judge_for(job.judge)
         judging = Judging(
             CompletionScorer(problems, judge, self._texts, limit.left),
             lambda: self._reference_lines_of(job, judge, problems, limit),
         )
         try:
-            with self.clock.during("computing"):
-                generated = self.engine.generate(
-                    request, limit.seconds, lambda _, index, texts: judging.take(index, texts)
-                )
+            if written is None:
+                request = generation_request(job, self._adapter_path(job))
+                with self.clock.during("computing"):
+                    written = self.engine.generate(
+                        request, limit.seconds, lambda _, index, texts: judging.take(index, texts)
+                    ).only()
+            else:
+                for index, texts in enumerate(written.completions):
+                    judging.take(index, texts)
             with limit.during("judging"), self.clock.during("judging"):
                 items, lines = judging.result()
         except BaseException:
@@ -324,7 +397,7 @@ class Lane:
             passed=tuple(group[0].problem_id for group in items.groups if group[0].verdict.passed),
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
             records=_records(problems, items),
-            cost=generated.only().cost,
+            cost=written.cost,
         )
 
     def _drop(self, judging: Judging, judge: Judge) -> None:

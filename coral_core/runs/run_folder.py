@@ -91,6 +91,8 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
         del data["base_model"]["attention"]
     if config.base_model.quantization == "none":
         del data["base_model"]["quantization"]
+    if not config.generation.bank:
+        del data["generation"]["bank"]
     del data["problems"]["history"]["workers"]
     if config.problems.history == HistoryConfig(workers=config.problems.history.workers):
         del data["problems"]["history"]

@@ -230,6 +230,7 @@ EFFECTS: dict[str, Row] = {
     "generation.samples": (jobs, 2, {}),
     "generation.prompt_length": (jobs, 150, {}),
     "generation.merge": (jobs, False, {}),
+    "generation.bank": (jobs, True, {}),
     "scoring.weights": (ranking, {"bugfix": 0.1, "cost": 0.9}, {}),
     "scoring.roles": (
         ranking,
@@ -283,6 +284,7 @@ ELSEWHERE = {
     "infra.evaluation.minutes": "test_minutes_end_a_job",
     "infra.evaluation.memory_gb": "test_memory_of_lanes_refuses_jobs",
     "infra.evaluation.device_memory_gb": "test_memory_of_lanes_refuses_jobs",
+    "infra.evaluation.pack": "test_lanes_are_bounded",
     "infra.linger": "test_linger_ends_an_idle_lane",
     "infra.attempts": "test_attempts_are_counted",
     "infra.training.deployment": "test_a_missing_deployment_is_named",
@@ -385,7 +387,16 @@ def test_executor_is_chosen(tmp_path: Path) -> None:
         ({"infra__local_lanes": 1}, 1),
         ({"infra__local_lanes": 3, "infra__training__lanes": 3}, 3),
         ({"infra__local_lanes": 3, "infra__training__lanes": 2}, 2),
-        ({"infra__local_lanes": 3, "infra__evaluation__lanes": 2, "kind": "evaluation"}, 2),
+        (
+            {
+                "infra__local_lanes": 3,
+                "infra__evaluation__lanes": 2,
+                "infra__evaluation__pack": 1,
+                "kind": "evaluation",
+            },
+            2,
+        ),
+        ({"infra__local_lanes": 1, "infra__evaluation__pack": 3, "kind": "evaluation"}, 3),
     ],
 )
 def test_lanes_are_bounded(tmp_path: Path, infra: dict[str, Any], most: int) -> None:
