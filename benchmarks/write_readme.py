@@ -410,6 +410,30 @@ def _evaluation_speed(r: Result) -> Rows:
     return rows
 
 
+def _packed_bank(r: Result) -> Rows:
+    parts, settings = r["parts"], r["settings"]
+    rows = []
+    if "generation" in parts:
+        found = parts["generation"]
+        base, larger, bank = found["cpu_seconds"].values()
+        rows.append((
+            f"{settings['model']}, {settings['genomes']} genomes x {settings['problems']} problems: bank in one request against merged adapters, a request each",
+            f"{found['ratio']:.2f} times; {base:.1f}, with 128 rows {larger:.1f}, bank {bank:.1f} CPU seconds; {found['equal_texts']} texts equal",
+        ))  # fmt: skip
+    if "dora" in parts:
+        rows.append(("DoRA over LoRA in the bank, CPU seconds per generated token", f"{parts['dora']['ratio']:.2f}"))
+    if "light" in parts:
+        found = parts["light"]
+        rows.append(("four light settings of one adapter: one request against four", f"{found['ratio']:.2f} times; {found['equal_texts']} texts equal"))  # fmt: skip
+    if "training" in parts:
+        found = parts["training"]
+        rows.append((
+            "eight LoRA of rank 8 at batch 4 trained together (a prototype) against one after the other",
+            f"{found['ratio']:.2f} times; losses differ by {found['largest_loss_difference']:.4f}",
+        ))  # fmt: skip
+    return rows
+
+
 def _search(r: Result) -> Rows:
     rows = []
     for name, figures in r["comparisons"].items():
@@ -469,6 +493,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "real_model": _real_model,
     "quickstart_cost": _quickstart_cost,
     "evaluation_speed": _evaluation_speed,
+    "packed_bank": _packed_bank,
     "search": _search,
     "gene_landscape": _gene_landscape,
     "kills": _kills,
