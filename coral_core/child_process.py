@@ -64,8 +64,12 @@ class ChildProcess:
         return self._process.pid if self._process else None
 
     def environment(self) -> dict[str, str]:
-        """Environment of the child; its PYTHONPATH is replaced by the import path of this process."""
+        """Variables of the child, but for those that `command` needs."""
         return dict(os.environ)
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        """The command that starts the child, without the id of this process, and variables that it needs."""
+        return [sys.executable, "-m", self.module], {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
     def exchange(
         self, request: dict[str, Any], until: float, take_part: Callable[[bytes], bool] = lambda line: False
@@ -134,12 +138,13 @@ class ChildProcess:
             if self._killed:
                 raise self.killed_error
             if self._process is None:
+                command, variables = self.command()
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", self.module, str(os.getpid())],
+                    [*command, str(os.getpid())],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self.stderr,
-                    env=self.environment() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    env=self.environment() | variables,
                     start_new_session=True,
                 )
             return self._process

@@ -227,7 +227,7 @@ def _found(path: Path) -> RunFolder:
 
 def _planner(config: RunConfig, folder: RunFolder | None, executor: Executor) -> Planner:
     """The planner for this machine, or the lanes of the executor; with a run it has its seed and its prompt."""
-    lanes = executor.identities(config.base_model)
+    lanes = executor.identities(config)
     if folder is None:
         return Planner.of_config(config, lanes)
     record = History.of(folder).run

@@ -209,7 +209,8 @@ def dump_yaml(config: RunConfig) -> str:
     )
 
 
-PATHS = ("base_model.name", "runs", "store.path", "problems.path", "problems.python", "problems.training.path")
+PATHS = ("base_model.name", "runs", "store.path", "problems.path", "problems.python", "problems.training.path",
+         "infra.evaluation.python")  # fmt: skip
 """Keys that hold a path."""
 
 

@@ -374,6 +374,10 @@ class TrainingConfig(ConfigSection):
 class GenerationConfig(ConfigSection):
     """Generation of patches."""
 
+    engine: Literal["torch", "vllm"] = Field(
+        "torch",
+        description="torch: in the environment of CORAL-X; vllm: in another one, infra.evaluation.python (docs/engines.md). One run uses one engine for all evaluations; results of the two are never mixed.",
+    )
     batch_size: int = Field(
         32,
         ge=1,
@@ -407,6 +411,11 @@ class EvaluationLanes(ConfigSection):
 
     lanes: LaneCount = 3
     minutes: Minutes = 5
+    python: PathText | None = Field(
+        None,
+        min_length=1,
+        description="Interpreter of an environment that has vLLM (/opt/vllm/bin/python, say), on the lanes' machines; read by generation.engine vllm only.",
+    )
     deployment: Deployment = "evaluate-genomes/evaluate-genomes"
     device_memory_gb: DeviceMemory = 24
     memory_gb: LaneMemory = 4

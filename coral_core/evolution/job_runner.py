@@ -28,8 +28,8 @@ from coral_core.jobs.jobs import (
     TrainedAdapter,
     TrainingJob,
 )
-from coral_core.lm.base_model import identify
 from coral_core.lm.versions import RECIPE_VERSION
+from coral_core.lm.vllm_interpreter import vllm_settings
 from coral_core.problems.problem import Problem, Split
 from coral_core.prompting.choice import named_template, resolve_prompt
 from coral_core.prompting.templates import PromptTemplate
@@ -83,7 +83,7 @@ class Planner:
             config: The whole configuration.
             lanes: The base model on the lanes of both queues; None stands for lanes of this machine.
         """
-        return cls(config, identify_run(config), lanes or Identities.alike(identify(config.base_model)))
+        return cls(config, identify_run(config), lanes or Identities.here(config))
 
     @property
     def prompt(self) -> PromptTemplate:
@@ -154,6 +154,7 @@ class Planner:
             split=split,
             problems_digest=split_digest(self.config.problems, split),
             generation=self.config.generation,
+            vllm=vllm_settings(self.config),
             judge=self.config.scoring.judge,
             versions=tool_versions(self.prompt),
             prompt=self.carried_prompt,

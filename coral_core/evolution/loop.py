@@ -182,7 +182,7 @@ class Evolution:
         """Find out the identity of the base model on the lanes; an earlier session may have frozen it in the run's folder."""
         identities = frozen_identities(self.folder, self.config.infra)
         if identities is None or self.config.infra.executor != "work-pools":  # asking this machine again costs nothing
-            identities = await asyncio.to_thread(self.executor.identities, self.config.base_model)
+            identities = await asyncio.to_thread(self.executor.identities, self.config)
             freeze_identities(self.folder, self.config.infra, identities)
         self._planner.lanes = identities
 

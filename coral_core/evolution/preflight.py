@@ -27,6 +27,7 @@ from coral_core.lm.model_check import check_base_model, model_folder, prompt_see
 from coral_core.lm.rehearsal import seconds_of
 from coral_core.lm.targets import check_targets
 from coral_core.lm.tokenizer_files import read_tokenizer
+from coral_core.lm.vllm_check import check_vllm
 from coral_core.problem_sources import plugin_sources, source_path_problems, source_problems
 from coral_core.problem_sources.leak_guard import guard, refuse_answers
 from coral_core.problem_sources.selection import select, short_enough, wanted
@@ -74,6 +75,8 @@ def check(config: RunConfig, places: Places | None = None) -> tuple[str, ...]:
             seconds_of(base_model.name)
         notes += check_base_model(config)
         check_memory(config)
+    with _about(("generation", "engine"), places):
+        notes += check_vllm(config)
     with _about(("base_model", "device"), places):
         if config.infra.executor != "work-pools" and base_model.device.startswith("cuda"):
             numerics_class(base_model, "sdpa")  # jobs run on this machine, so it must have the GPU

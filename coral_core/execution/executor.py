@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
-from coral_core.config import BaseModelConfig
+from coral_core.config import RunConfig
 from coral_core.errors import CoralError
 from coral_core.jobs.jobs import (
     BaseModelIdentity,
@@ -14,7 +14,6 @@ from coral_core.jobs.jobs import (
     EvaluationJob,
     IdentityJob,
     Job,
-    QueueName,
     TestJob,
     TestResult,
     TrainedAdapter,
@@ -22,6 +21,7 @@ from coral_core.jobs.jobs import (
 )
 from coral_core.ledger import Closure
 from coral_core.lm.base_model import identify
+from coral_core.lm.vllm_interpreter import vllm_settings
 from coral_core.queue.queue import Failure
 from coral_core.runs.identities import Identities
 
@@ -60,24 +60,28 @@ class Executor(ABC):
         """Ask a lane of `job.queue` for the identity of its base model. This default answers for lanes of this machine."""
         future: Future[BaseModelIdentity] = Future()
         try:
-            future.set_result(identify(job.base_model))
+            future.set_result(identify(job.base_model, job.vllm))
         except CoralError as error:
             future.set_exception(error)
         return future
 
-    def identities(self, base_model: BaseModelConfig, timeout: float | None = None) -> Identities:
+    def identities(self, config: RunConfig, timeout: float | None = None) -> Identities:
         """Ask a lane of each queue for the identity of the base model, and wait for the answers.
 
         Args:
-            base_model: The base model.
+            config: Names the base model, and the engine of evaluations.
             timeout: Seconds to wait for each answer; None waits without limit.
 
         Raises:
+            ConfigError: the interpreter for vLLM is not set, or cannot be used.
             BaseModelError: a lane cannot find or load it, or the two queues have different weights.
             TimeoutError: a lane did not answer in time.
         """
-        queues: tuple[QueueName, QueueName] = ("training", "evaluation")
-        futures = [self.submit_identity(IdentityJob(queue=queue, base_model=base_model)) for queue in queues]
+        base_model = config.base_model
+        futures = [
+            self.submit_identity(IdentityJob(queue="training", base_model=base_model)),
+            self.submit_identity(IdentityJob(queue="evaluation", base_model=base_model, vllm=vllm_settings(config))),
+        ]
         training, evaluation = (
             future.result(timeout).model_copy(update={"name": base_model.name}) for future in futures
         )  # lanes may report the path of a local copy as its name

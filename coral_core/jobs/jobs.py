@@ -105,6 +105,22 @@ class BaseModelIdentity(Frozen):
     )
 
 
+class VllmSettings(Frozen):
+    """How a lane starts vLLM. Changes no result, with one exception: what `EvaluationJob.digest` says of unmerged adapters."""
+
+    python: str = Field(description="Interpreter of its environment, on the lane's machine.")
+    rows: int = Field(ge=1, description="Rows that are generated together.")
+    tokens: int = Field(ge=1, description="Tokens of the longest prompt with the longest answer.")
+    rank: int = Field(
+        0, ge=0, description="Highest rank of adapters that are computed beside the weights; 0: all are merged."
+    )
+
+
+Vllm = Annotated[
+    VllmSettings | None,
+    Field(description="Set when vLLM evaluates; else left out.", exclude_if=lambda vllm: vllm is None),
+]
+
 Prompt = Annotated[
     PromptTemplate | None,
     Field(
@@ -120,17 +136,17 @@ class IdentityJob(Frozen):
     schema_version: int = SCHEMA_VERSION
     queue: QueueName
     base_model: BaseModelConfig
+    vllm: Vllm = None
 
     def digest(self) -> str:
         """Digest of the question, without a run id: two evolutions may share an answer."""
-        return digest(
-            {
-                "kind": "identity",
-                "schema": self.schema_version,
-                "queue": self.queue,
-                "base": self.base_model.model_dump(mode="json"),
-            }
-        )
+        content = {
+            "kind": "identity",
+            "schema": self.schema_version,
+            "queue": self.queue,
+            "base": self.base_model.model_dump(mode="json"),
+        }
+        return digest(content | ({"vllm": self.vllm.model_dump(mode="json")} if self.vllm else {}))
 
 
 def recipe_content(recipe: TrainingConfig) -> dict[str, Any]:
@@ -232,6 +248,7 @@ class EvaluationJob(Frozen):
     split: Split
     problems_digest: str
     generation: GenerationConfig
+    vllm: Vllm = None
     judge: JudgeConfig
     versions: dict[str, str] = Field(
         description="judge, oracle, extractor, scoring, prompt, ruff, bandit, interpreter, engine."
@@ -270,6 +287,9 @@ class EvaluationJob(Frozen):
         # merged adapters have the digests from before the choice
         unmerged = [] if self.generation.merge or self.heavy is None else ["unmerged"]
         bank = ["bank"] if self.generation.bank and self.heavy is not None else []
+        if self.vllm is not None and self.vllm.rank:
+            # vLLM fills up ranks to this one, and computes the bare base model through the same layers
+            unmerged = ["unmerged", f"rank {self.vllm.rank}"]
         return digest(
             {
                 "kind": "evaluation",

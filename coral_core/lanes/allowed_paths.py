@@ -8,7 +8,7 @@ paths in the tickets of its queue. Both must lie below the folders that the envi
     CORAL_ROOTS_STORE             stores (`store.path`, a lane's `store`)
     CORAL_ROOTS_PROBLEMS          data (`problems.path`, `problems.training.path`, a file in `base_model.prompt`) that is read and never run
     CORAL_ROOTS_MODELS            folders of base models (`base_model.name` where it is a folder)
-    CORAL_ROOTS_CODE              data whose source runs what is found there (package, quixbugs, plug-ins); only this one
+    CORAL_ROOTS_CODE              data whose source runs what is found there (package, quixbugs, plug-ins), interpreters for vLLM; only this one
     CORAL_ALLOW_MISSING_LAYERS    sandbox layers that `scoring.judge.allow_missing_layers` may name
 
 Without any of them the only root is the folder in which the worker starts flow runs, and no code below it is run.
@@ -137,12 +137,16 @@ class Roots(Frozen):
         self.place("store", "store.path", store)
         self._problems(config.problems)
         self._base_model(config.base_model)
+        if config.infra.evaluation.python is not None:
+            self._interpreter(config.infra.evaluation.python)
         self._judge(config.scoring.judge)
 
     def check_job(self, job: IdentityJob | TrainingJob | EvaluationJob | TestJob) -> None:
         """Check paths and sandbox layers of a job from a shared queue. Raises `ConfigError` if one is not allowed."""
         if not isinstance(job, TestJob):
             self._base_model(job.base_model)
+        if isinstance(job, IdentityJob | EvaluationJob) and job.vllm is not None:
+            self._interpreter(job.vllm.python)
         if not isinstance(job, IdentityJob):
             self._problems(job.problems)
         if isinstance(job, EvaluationJob | TestJob):
@@ -166,6 +170,10 @@ class Roots(Frozen):
             return
         if not HUB_NAME.fullmatch(name) or os.path.lexists(name):
             self.place("models", "base_model.name", name)
+
+    def _interpreter(self, python: str) -> None:
+        """Check where the interpreter for vLLM lies; that of a virtual environment is a link to somewhere else."""
+        self.place("code", "infra.evaluation.python", str(Path(python).parent))
 
     def _judge(self, config: JudgeConfig) -> None:
         if wanted := sorted(set(config.allow_missing_layers) - set(self.missing_layers)):

@@ -46,6 +46,7 @@ from coral_core.jobs.jobs import (
     TestResult,
     TrainedAdapter,
     TrainingJob,
+    VllmSettings,
 )
 from coral_core.judge.judge import JUDGE_VERSION, ORACLE_VERSION, Judge
 from coral_core.lanes.allowed_paths import Roots
@@ -54,6 +55,7 @@ from coral_core.lanes.judging import Judging
 from coral_core.lm.base_model import files_state
 from coral_core.lm.engine_client import Engine
 from coral_core.lm.requests import AdapterFolder, Entry, GenerationRequest, TrainingRequest, Written
+from coral_core.lm.vllm_client import VllmProcess
 from coral_core.problems.problem import Problem
 from coral_core.scoring.boundary import CompletionScorer, Items
 from coral_core.scoring.judged import Judged
@@ -77,7 +79,8 @@ class Lane:
 
     Args:
         store: Results are published here; adapters are read from here.
-        engine: Trains adapters and generates completions. The lane owns it: `close` ends it.
+        engine: Trains adapters and generates completions. The lane owns it: `close` ends it. Evaluations by vLLM have an engine
+            of their own, which starts with the first of them.
         roots: Folders that jobs may name on this machine; None: any, where nobody else submits jobs.
         clock: Books the lane's seconds; None: one that begins now. Give that of a lane which this one replaces.
     """
@@ -97,8 +100,9 @@ class Lane:
         self._judge_key = ""
         self._reference_lines: dict[str, list[int]] = {}
         self._lock = threading.Lock()
-        self._files: tuple[BaseModelConfig | None, tuple[object, ...]] = (None, ())
-        """The base model that the engine was last asked to load, and the state of its files before that."""
+        self._vllm: VllmProcess | None = None
+        self._files: dict[Engine, tuple[BaseModelConfig, tuple[object, ...]]] = {}
+        """The base model that an engine was last asked to load, and the state of its files before that."""
         self.stopped = False
 
     def stop(self) -> None:
@@ -107,7 +111,9 @@ class Lane:
             self.stopped = True
             judge = self._judge
             texts = self._texts
-        self.engine.kill()
+            engines = [self.engine, *([self._vllm] if self._vllm else [])]
+        for engine in engines:
+            engine.kill()
         self._measurer.kill()
         texts.kill()
         if judge is not None:
@@ -116,6 +122,8 @@ class Lane:
     def close(self) -> None:
         """End the processes of engine, judge and plug-ins."""
         self.engine.close()
+        if self._vllm is not None:
+            self._vllm.close()
         self._measurer.close()
         self._texts.close()
         if self._judge is not None:
@@ -170,7 +178,7 @@ class Lane:
         scratch = self.store.scratch()
         request = training_request(job, scratch)
         try:
-            self._load(job)
+            self._load(self.engine, job)
             limit.begin()
             with self.clock.during("computing"):
                 record = self.engine.train(request, limit.seconds)
@@ -247,10 +255,11 @@ class Lane:
         request = generation_request(first, None)
         entries = tuple(entry(job, self._adapter_path(job)) for job in waiting.values())
         with self._limited(seconds * len(waiting)) as limit:
-            self._load(first)
+            engine = self._engine_for(first.vllm)
+            self._load(engine, first)
             limit.begin()
             with self.clock.during("computing"):
-                generated = self.engine.generate(request.model_copy(update={"entries": entries}), limit.seconds)
+                generated = engine.generate(request.model_copy(update={"entries": entries}), limit.seconds)
         device = self.clock.since_last_job()
         whole = sum(part.cost.seconds for part in generated.entries) or 1.0
         return {
@@ -305,9 +314,10 @@ class Lane:
 
     def identify(self, job: IdentityJob) -> BaseModelIdentity:
         """Load a base model and identify it; the following jobs find it loaded. Raises `EngineError`."""
-        self._close_if_files_changed(job.base_model)
+        engine = self._engine_for(job.vllm)
+        self._close_if_files_changed(engine, job.base_model)
         with self.clock.during("loading"):
-            return self.engine.load(job.base_model)
+            return engine.load(job.base_model)
 
     def test(self, job: TestJob, seconds: float) -> TestResult:
         """Judge the code of a test job. No engine is started.
@@ -347,8 +357,9 @@ class Lane:
     ) -> Evaluation:
         problems = problem_set(job.problems).split(job.split)
         self._texts.start()
+        engine = self._engine_for(job.vllm)
         if written is None:
-            self._load(job)
+            self._load(engine, job)
         limit.begin()
         judge = self._judge_for(job.judge)
         judging = Judging(
@@ -359,7 +370,7 @@ class Lane:
             if written is None:
                 request = generation_request(job, self._adapter_path(job))
                 with self.clock.during("computing"):
-                    written = self.engine.generate(
+                    written = engine.generate(
                         request, limit.seconds, lambda _, index, texts: judging.take(index, texts)
                     ).only()
             else:
@@ -378,7 +389,7 @@ class Lane:
             verdicts=items.verdicts(),
             base_passes=frozenset(job.base_passes),
             trainable_parameters=adapter.trainable_parameters if adapter else 0,
-            base_parameters=self.engine.identity.parameters,
+            base_parameters=engine.identity.parameters,
         )
         remarks: dict[str, str] = {}
         with self.clock.during("judging"):
@@ -433,23 +444,38 @@ class Lane:
         finally:
             self.limit = None
 
-    def _close_if_files_changed(self, base: BaseModelConfig) -> bool:
-        """Close the engine if the files of its base model have changed since it loaded them; True if they have."""
-        now = (base, files_state(base))
-        old = self._files[0] == base and self._files != now
+    def _engine_for(self, vllm: VllmSettings | None) -> Engine:
+        """The engine of a job; that of vLLM is replaced when a job asks for another start of it."""
+        if vllm is None:
+            return self.engine
+        with self._lock:
+            if self.stopped:
+                raise EngineError("the lane was ended")
+            if self._vllm is None or self._vllm.settings != vllm:
+                if self._vllm is not None:
+                    self._vllm.close()
+                    self._files.pop(self._vllm, None)
+                self._vllm = VllmProcess(vllm)
+            return self._vllm
+
+    def _close_if_files_changed(self, engine: Engine, base: BaseModelConfig) -> bool:
+        """Close an engine if the files of its base model have changed since it loaded them; True if they have."""
+        now, before = (base, files_state(base)), self._files.get(engine)
+        old = before is not None and before[0] == base and before != now
         if old:
-            self.engine.close()
-        self._files = now
+            engine.close()
+        self._files[engine] = now
         return old
 
-    def _load(self, job: TrainingJob | EvaluationJob) -> None:
+    def _load(self, engine: Engine, job: TrainingJob | EvaluationJob) -> None:
         try:
             with self.clock.during("loading"):
-                if self._files[0] != job.base_model:
-                    self._close_if_files_changed(job.base_model)
-                identity = self.engine.load(job.base_model)
-                if identity.content_id != job.base_content_id and self._close_if_files_changed(job.base_model):
-                    identity = self.engine.load(job.base_model)  # from the changed files
+                before = self._files.get(engine)
+                if before is None or before[0] != job.base_model:
+                    self._close_if_files_changed(engine, job.base_model)
+                identity = engine.load(job.base_model)
+                if identity.content_id != job.base_content_id and self._close_if_files_changed(engine, job.base_model):
+                    identity = engine.load(job.base_model)  # from the changed files
         except (EngineDiedError, EngineMemoryError, EngineTimeOutError) as error:
             # the failure is this machine's, not the genome's, so it must not count as evidence against the genome
             raise EngineError(f"base model {job.base_model.name} could not be loaded: {error}") from error

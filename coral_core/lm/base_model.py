@@ -17,12 +17,13 @@ from coral_core.config.cache_folder import cache_folder
 from coral_core.config.tree import BaseModelConfig
 from coral_core.devices import compute_capabilities, visible_gpus
 from coral_core.errors import BaseModelError
-from coral_core.jobs.jobs import BaseModelIdentity
+from coral_core.jobs.jobs import BaseModelIdentity, VllmSettings
 from coral_core.lm.architecture import Architecture, Implementation, describe
 from coral_core.lm.engine_environment import without_credentials
 from coral_core.lm.model_files import ModelFolder, Tensor, content_id, files_of, read_folder, read_json
 from coral_core.lm.tokenizer_files import CHAT_FILES, chat_of
-from coral_core.lm.versions import ENGINE_VERSION
+from coral_core.lm.versions import ENGINE_VERSION, VLLM_ENGINE_VERSION
+from coral_core.lm.vllm_interpreter import VllmVersions, look
 from coral_core.prompting.chat import ChatTurn
 from coral_core.prompting.choice import may_chat
 
@@ -89,12 +90,19 @@ def lasting_name(config: BaseModelConfig) -> str:
     return config.name if path is None else str(path.absolute())
 
 
-def identify(config: BaseModelConfig) -> BaseModelIdentity:
+def identify(config: BaseModelConfig, vllm: VllmSettings | None = None) -> BaseModelIdentity:
     """Content id, size, modules and numerics class of the base model, without loading it.
+
+    Args:
+        config: The base model.
+        vllm: How vLLM is started, for the numerics class of its evaluations; None: that of torch.
 
     Raises:
         BaseModelError: it cannot be found or used, or the device is not there.
+        ConfigError: the interpreter in `vllm` cannot be used.
     """
+    if vllm is not None:
+        return find(config)[0].model_copy(update={"numerics_class": vllm_numerics_class(config, look(vllm.python))})
     if is_rehearsal(config):
         return BaseModelIdentity(
             name=config.name,
@@ -284,6 +292,27 @@ def numerics_class(config: BaseModelConfig, attention: Implementation) -> str:
     if config.quantization != "none":
         kind += f"; {config.quantization} bitsandbytes {_installed_version('bitsandbytes')}"
     return f"{model}; {resolve_dtype(config)}; torch {_installed_version('torch')}; 1 thread; engine {ENGINE_VERSION}{kind}"
+
+
+def vllm_numerics_class(config: BaseModelConfig, versions: VllmVersions) -> str:
+    """The numerics class of vLLM: device model, dtype, versions of vLLM and torch, threads, versions of this code.
+
+    Inside one class an evaluation repeats bit for bit as a whole: the rows of a request share forward passes, so other rows or
+    another order may change the last bits of a row's logits.
+
+    Args:
+        config: Gives device and dtype; the device must be on this machine.
+        versions: What the environment with vLLM holds.
+
+    Raises:
+        BaseModelError: the device is not on this machine.
+    """
+    device = resolve_device(config.device)
+    model = _gpu_name(device) if device.startswith("cuda") else _cpu_name()
+    return (
+        f"{model}; {resolve_dtype(config)}; {versions.name}; torch {versions.torch}; 1 thread; engine {ENGINE_VERSION}; "
+        f"vllm engine {VLLM_ENGINE_VERSION}"
+    )
 
 
 def _installed_version(package: str) -> str:

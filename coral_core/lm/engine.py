@@ -10,7 +10,7 @@ count only if a result with the right checksum follows.
 
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from coral_core.child_process import Send, error_reply, serve
@@ -84,9 +84,13 @@ class Worker:
     A request fails cleanly when our own code refuses it for a known reason and the checksum shows the base model unchanged.
     After any other failure (an unexpected exception, exhausted memory or disk, an interruption) the worker must be replaced,
     whatever the checksum says, because libraries keep state of their own.
+
+    Args:
+        make_model: Makes the model from the fields of a request for load; it has the attributes and methods of `TorchBackend`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, make_model: Callable[[dict[str, Any]], Any] | None = None) -> None:
+        self._make_model = make_model or _model
         self._model: Any = None
         self.base = ""
         """Checksum of the base model after the last request; empty: this worker is not to be used any more."""
@@ -96,7 +100,8 @@ class Worker:
 
         Args:
             op: load, train or generate.
-            body: Fields of a `TrainingRequest` or `GenerationRequest`; for load, ``{"base": ...}`` with the base model's configuration.
+            body: Fields of a `TrainingRequest` or `GenerationRequest`; for load, ``{"base": ...}`` with the base model's configuration,
+                and ``vllm`` with `VllmSettings` for an engine of vLLM.
             send: Called with each `FinishedPrompt` of a generation, as JSON data.
 
         Raises:
@@ -115,7 +120,7 @@ class Worker:
     def _do(self, op: str, body: dict[str, Any], send: Send) -> Any:
         if op == "load":
             self._model = None
-            self._model = _model(BaseModelConfig.model_validate(body["base"]))
+            self._model = self._make_model(body)
             return self._model.identity
         if op == "train":
             return self._model.train(TrainingRequest.model_validate(body))
@@ -127,7 +132,8 @@ class Worker:
         return Costs(entries=tuple(written.cost for written in generated.entries))
 
 
-def _model(config: BaseModelConfig) -> Any:
+def _model(body: dict[str, Any]) -> Any:
+    config = BaseModelConfig.model_validate(body["base"])
     if is_rehearsal(config):
         from coral_core.lm.rehearsal import Rehearsal
 

@@ -78,7 +78,7 @@ class Engine(ABC):
         """
         if self._loaded != base:
             self._loaded = None
-            self.identity = self._ask(BaseModelIdentity, "load", {"base": base.model_dump(mode="json")}, LOAD_SECONDS)
+            self.identity = self._ask(BaseModelIdentity, "load", self._to_load(base), LOAD_SECONDS)
             key = f"{base.model_dump_json()} {self.identity.model_dump_json()}"
             if self._checksums.setdefault(key, self._checksum) != self._checksum:
                 self.close()
@@ -175,6 +175,10 @@ class Engine(ABC):
         except ValidationError as error:
             self.close()
             raise EngineError(f"{op}: the engine gave no valid result ({error.errors()[0]['msg']})") from None
+
+    def _to_load(self, base: BaseModelConfig) -> dict[str, Any]:
+        """Fields of the request that loads `base`."""
+        return {"base": base.model_dump(mode="json")}
 
     @abstractmethod
     def _send(self, op: str, body: dict[str, Any], seconds: float, take: Callable[[object], None]) -> Any:

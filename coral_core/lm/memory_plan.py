@@ -40,7 +40,7 @@ STREAMED = 3
 """Largest tensors that are in host memory at a time while a model is loaded straight to its device."""
 SHORTEST = 64
 """Tokens of a pair below which a shorter sequence length is not proposed."""
-_TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt"}
+TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt"}
 """Types whose linear layers are Conv1D: weights are (inputs, outputs)."""
 
 
@@ -125,7 +125,7 @@ def model_size(folder: ModelFolder, architecture: Architecture | None = None) ->
         if last == "weight" and leaf in architecture.modules and len(tensor.shape) == 2:
             shapes.setdefault(leaf, []).append(tensor.shape)
             in_experts[leaf] = in_experts.get(leaf, False) or ".experts." in path
-    turned = architecture.model_type in _TRANSPOSED
+    turned = architecture.model_type in TRANSPOSED
     linears = {}
     for leaf, found in shapes.items():
         rows, columns = max(found, key=math.prod)

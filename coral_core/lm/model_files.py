@@ -261,7 +261,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             remedy=_SAVED,
         )
     tensors: dict[str, Tensor] = {}
-    for name in _shards(folder):
+    for name in weight_files(folder):
         tensors |= header(folder / name)
     return tensors
 
@@ -272,10 +272,10 @@ def missing_weights(folder: Path) -> list[str]:
     Raises:
         BaseModelError: the index of the shards is malformed.
     """
-    return [name for name in _shards(folder) if not (folder / name).exists()]
+    return [name for name in weight_files(folder) if not (folder / name).exists()]
 
 
-def _shards(folder: Path) -> list[str]:
+def weight_files(folder: Path) -> list[str]:
     """Names of the files that hold the weights."""
     index = None if (folder / WEIGHTS).exists() else read_json(folder / INDEX)
     if index is None:

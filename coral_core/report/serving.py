@@ -11,10 +11,11 @@ from coral_core.config.tree import BaseModelConfig
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.lm.architecture import EXPERTS
 from coral_core.lm.base_model import TINY_NAME
+from coral_core.lm.vllm_interpreter import LORA_RANKS
 from coral_core.prompting.templates import PromptTemplate
 from coral_core.report.usage import HEADS, Base, fenceless
 
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+VLLM_RANKS = LORA_RANKS
 """Values of vLLM's --max-lora-rank; an adapter is served with the smallest that is not below its rank."""
 
 

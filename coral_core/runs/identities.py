@@ -12,11 +12,13 @@ from pydantic import Field
 
 from coral_core.atomic_write import refused_writes, write_atomic
 from coral_core.bounded_read import read_model
-from coral_core.config import InfraConfig
+from coral_core.config import InfraConfig, RunConfig
 from coral_core.errors import BaseModelError, ConfigError
 from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import BaseModelIdentity
+from coral_core.lm.base_model import identify
 from coral_core.lm.versions import ENGINE_VERSION
+from coral_core.lm.vllm_interpreter import vllm_settings
 from coral_core.runs.run_folder import RunFolder
 from coral_core.untrusted import in_a_line, visible
 
@@ -35,6 +37,16 @@ class Identities(Frozen):
     def alike(cls, identity: BaseModelIdentity) -> Self:
         """One identity for both queues, for lanes on machines of one kind."""
         return cls(training=identity, evaluation=identity)
+
+    @classmethod
+    def here(cls, config: RunConfig) -> Self:
+        """The identities for lanes of this machine. Raises as `identify` and `vllm_settings`."""
+        training, vllm = identify(config.base_model), vllm_settings(config)
+        return (
+            cls.alike(training)
+            if vllm is None
+            else cls(training=training, evaluation=identify(config.base_model, vllm))
+        )
 
     def check(self) -> None:
         """Raise `BaseModelError` if the lanes of the two queues hold different weights."""

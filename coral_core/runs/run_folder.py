@@ -99,6 +99,8 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     for key in ("include", "exclude", "longest"):
         if not data["problems"][key]:
             del data["problems"][key]
+    if config.generation.engine == "torch":
+        del data["generation"]["engine"]
     data["training"] = recipe_content(config.training)
     if config.genes.heavy.scaling == ("lora",):
         del data["genes"]["heavy"]["scaling"]

@@ -25,6 +25,7 @@ from coral_core.judge.judge import Verdict
 from coral_core.lm.base_model import identify
 from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.targets import default_lora_of, for_model
+from coral_core.lm.vllm_interpreter import vllm_settings
 from coral_core.problems.problem import Problem, Split
 from coral_core.report.build_report import build_report
 from coral_core.report.export import WEIGHTS, genome_files
@@ -115,8 +116,8 @@ def check_identity(run: Verified) -> Iterator[str]:
     pairs = (("name", history.name, run.config.name), ("strategy", history.strategy, run.config.search.strategy))
     yield from value_differences(pairs, "in config.yaml")
     try:
-        here = identify(run.config.base_model)
-    except (BaseModelError, EngineError) as error:
+        here = identify(run.config.base_model, vllm_settings(run.config))
+    except (BaseModelError, ConfigError, EngineError) as error:
         run.note("identity", f"the base model is not here, so its content is not checked ({first_line(error)})")
         return
     for name in ("content_id", "name", "parameters", "modules", "sets"):

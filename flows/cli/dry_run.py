@@ -17,7 +17,7 @@ from coral_core.errors import CoralError
 from coral_core.evolution.job_runner import Planner
 from coral_core.evolution.warm_start import Start, find_start, read_start
 from coral_core.genome import Genome, HeavyGenes, default_lora
-from coral_core.lm.base_model import identify, is_rehearsal, local_path
+from coral_core.lm.base_model import is_rehearsal, local_path
 from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.model_check import seen
 from coral_core.lm.targets import default_lora_of, for_model
@@ -177,7 +177,7 @@ def _stored(planner: Planner, adapters: Iterable[HeavyGenes]) -> int | None:
     if planner.lanes is None:
         if config.infra.executor == "work-pools" or not _quickly_identified(config):
             return None
-        planner.lanes = Identities.alike(identify(config.base_model))
+        planner.lanes = Identities.here(config)
     return sum((folder / planner.training(heavy).digest()).exists() for heavy in adapters)
 
 

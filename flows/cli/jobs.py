@@ -263,7 +263,7 @@ def _planned(
     config: RunConfig, executor: Executor, heavy: HeavyGenes | None, timeout: float
 ) -> tuple[Planner, HeavyGenes]:
     """The planner of jobs, and the heavy genes to train (None: the default LoRA). Asks a lane to identify the base model."""
-    planner = Planner.of_config(config, executor.identities(config.base_model, timeout))
+    planner = Planner.of_config(config, executor.identities(config, timeout))
     return planner, heavy or default_lora_of(planner.base("training"))
 
 

@@ -93,9 +93,10 @@ def _verified(folder: RunFolder, count: int, seed: int, regenerate: bool) -> tup
 def _regenerate(run: Verified, sample: Sequence[Expected]) -> None:
     """Repeat the jobs of `sample`, from training to scores, in a scratch store, and compare the results."""
     from coral_core.lm.base_model import identify
+    from coral_core.lm.vllm_interpreter import vllm_settings
     from flows.work_pools import make_executor
 
-    here = identify(run.config.base_model)
+    here = identify(run.config.base_model, vllm_settings(run.config))
     if here.numerics_class != run.run.numerics:
         run.note("regenerated", f"nothing: results repeat bit for bit within one numerics class only; recorded {run.run.numerics!r}, here {here.numerics_class!r}")  # fmt: skip
         return

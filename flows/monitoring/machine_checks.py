@@ -9,7 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from coral_core.config import RunConfig
+from coral_core.config.text_fields import expanded
 from coral_core.errors import ConfigError, JudgeError
+from coral_core.lm.vllm_interpreter import check_device, look, vllm_settings
 from flows.monitoring.finding import Check
 from flows.monitoring.storage_checks import existing
 
@@ -20,6 +22,7 @@ OF_LANES = ("torch", "transformers", "peft")
 def machine_checks(config: RunConfig) -> Iterator[Check]:
     """Check versions, sandbox, the folders that `config` names, and the configured Prefect API."""
     yield from _versions()
+    yield from _vllm(config)
     yield from _sandbox(config)
     for name, text in (("store", config.store.path), ("runs", config.runs)):
         yield _folder(name, Path(text.removeprefix("file://")).expanduser().absolute())
@@ -42,6 +45,28 @@ def _versions() -> Iterator[Check]:
     text = "" if tested else "the sandbox is tested on Linux x86-64 only; for arm64 it is written, not tested"
     found = f"{sys.platform} {platform.machine()}, {os.cpu_count()} cores"
     yield Check("machine", "ok" if tested else "note", found, text)
+
+
+def _vllm(config: RunConfig) -> Iterator[Check]:
+    """Check the interpreter for vLLM where the configuration names one, or needs one."""
+    evaluation, is_used = config.infra.evaluation, config.generation.engine == "vllm"
+    if evaluation.python is None and not is_used:
+        return
+    try:
+        settings = vllm_settings(config)
+        found = look(settings.python if settings else str(expanded(str(evaluation.python))))
+        if is_used:
+            check_device(config.base_model, found)
+    except ConfigError as error:
+        is_elsewhere = config.infra.executor == "work-pools"  # lanes' machines may have what this one lacks
+        yield Check(
+            "vllm", "note" if is_elsewhere or not is_used else "bad", evaluation.python or "not set", str(error)
+        )
+        return
+    text = f"{evaluation.python}: Python {found.python}, torch {found.torch}, transformers {found.transformers}"
+    yield Check(
+        "vllm", "ok", found.name, text if is_used else f"{text}; generation.engine is torch, so nothing uses it"
+    )
 
 
 def _sandbox(config: RunConfig) -> Iterator[Check]:

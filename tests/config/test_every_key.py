@@ -231,6 +231,7 @@ EFFECTS: dict[str, Row] = {
     "generation.prompt_length": (jobs, 150, {}),
     "generation.merge": (jobs, False, {}),
     "generation.bank": (jobs, True, {}),
+    "generation.engine": (run_id, "vllm", {}),
     "scoring.weights": (ranking, {"bugfix": 0.1, "cost": 0.9}, {}),
     "scoring.roles": (
         ranking,
@@ -288,6 +289,7 @@ ELSEWHERE = {
     "infra.linger": "test_linger_ends_an_idle_lane",
     "infra.attempts": "test_attempts_are_counted",
     "infra.training.deployment": "test_a_missing_deployment_is_named",
+    "infra.evaluation.python": "tests/lm/test_vllm_configuration.py: an interpreter is asked what it has",
     "infra.evaluation.deployment": "test_a_missing_deployment_is_named",
     "infra.lease": "tests/pools: a lane that stands still",
     "infra.start": "tests/pools: a lane that never comes",
