@@ -111,6 +111,17 @@ def _gpu_engine(r: Result) -> Rows:
     ]
 
 
+def _vllm_engine(r: Result) -> Rows:
+    ours, theirs = r["torch"], r["vllm"]
+    return [
+        (
+            f"tokens per CPU second, torch engine and vLLM, {r['model']} in {r['dtype']}, {r['prompts']} prompts, one LoRA",
+            f"{ours['tokens_per_cpu_second']:.1f}, {theirs['tokens_per_cpu_second']:.1f} (ratio {r['torch_over_vllm']:.2f}); "
+            f"{r['equal_texts']} texts equal",
+        )
+    ]
+
+
 def _overlap(r: Result) -> Rows:
     def seconds(engine: Result) -> str:
         without, beside = engine["without"], engine["with"]
@@ -507,6 +518,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "training_speed": _training_speed,
     "planned_memory": _planned_memory,
     "gpu_engine": _gpu_engine,
+    "vllm_engine": _vllm_engine,
     "orchestration": _orchestration,
     "artifacts": _artifacts,
     "long_run": _long_run,

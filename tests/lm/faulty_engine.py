@@ -18,7 +18,7 @@ _out: list[Any] = []
 
 def do(self: engine.Worker, op: str, body: dict[str, Any], send: Any) -> Any:
     """`Worker._do`, with the fault that the request names."""
-    name = Path((body.get("adapter") or {}).get("folder") or body.get("out") or "x").name
+    name = Path(((body.get("entries") or [{}])[0].get("adapter") or {}).get("folder") or body.get("out") or "x").name
     if name == "changed":
         next(iter(self._model.loaded.model.parameters())).data.view(-1)[-1] += 1
     if name == "other":
