@@ -139,6 +139,7 @@ def _serve(requests: socket.socket) -> None:
     assert not early, f"{early} must be imported by the command itself"
     gc.freeze()  # so that a child copies fewer pages
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which closes the other side
     while True:
         word, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
         if not word:
@@ -172,6 +173,7 @@ def _become(request: dict[str, Any]) -> None:
     """The command, with everything that a process is given at its start."""
     import flows.cli
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
