@@ -266,6 +266,8 @@ class VllmBackend(Vocabulary):
                         engine.abort_request([output.request_id])
             if chooser.failure is not None:
                 engine.abort_request(list(chooser.rows))
+                # numbers that are not finite would reach later rows through parts of the cache that these do not fill
+                self._llm.collective_rpc(_empty_cache)
                 what = f"generation: outputs are {chooser.failure}"
                 if request.entries[entry].adapter is not None:
                     raise Infeasible("diverged", f"{what}, of the adapted model")
@@ -283,6 +285,11 @@ class VllmBackend(Vocabulary):
         while engine.has_unfinished_requests():
             engine.step()
         return self._chooser.probed
+
+
+def _empty_cache(worker: Any) -> None:
+    for cache in worker.model_runner.kv_caches:
+        cache.zero_()
 
 
 def _prompt(tokens: list[int]) -> Any:

@@ -48,10 +48,13 @@ class LLM:
         self._removed: list[int] = []
         self._loras: dict[int, Any] = {}
         self.llm_engine = self
+        self.model_runner, self.kv_caches = self, [torch.zeros(1)]
 
-    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> list[None]:
+    def collective_rpc(self, method: Any, kwargs: dict[str, Any] | None = None) -> list[None]:
+        if callable(method):
+            return [method(self)]
         assert method == "reload_weights" and not self._waiting and not self._batch
-        weights = dict(kwargs["weights_iterator"])
+        weights = dict((kwargs or {})["weights_iterator"])
         with torch.no_grad():
             parameters = dict(self._model.named_parameters())
             for name, weight in weights.items():
@@ -132,7 +135,10 @@ class LLM:
         assert request.params.output_kind is RequestOutputKind.DELTA
         with torch.inference_mode(), self._beside(request.lora):
             ids = torch.tensor([request.prompt + request.written])
-            return self._model(input_ids=ids).logits[0, -1].float()
+            logits = self._model(input_ids=ids).logits[0, -1].float()
+        if not torch.isfinite(logits).all():
+            self.kv_caches[0].fill_(torch.nan)  # as in vLLM, where masked parts of the cache are multiplied by 0
+        return logits + self.kv_caches[0]
 
     def _beside(self, lora: Any) -> Any:
         return _Beside(self._model, None if lora is None else self._loras[lora.lora_int_id])
