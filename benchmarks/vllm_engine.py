@@ -112,7 +112,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "model": config.base_model.name,
         "dtype": config.base_model.dtype,
         "prompts": len(request.prompts),
-        "rows": options.rows,
+        "batch_size": options.rows,
         "token_limit": options.limit,
         "torch": ours[0],
         "vllm": theirs[0],
