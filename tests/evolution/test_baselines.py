@@ -106,6 +106,7 @@ class StopNow(Exception):  # noqa: N818  # no error: the test ends the session
     pass
 
 
+@pytest.mark.slow(reason="three runs; tests/evolution/test_api.py goes on after a kill")
 def test_a_run_that_ends_among_its_baselines_goes_on(tuned: tuple[Path, EvolutionResult], tmp_path: Path) -> None:
     def look(progress: Progress) -> None:
         done = progress.trainings.done + progress.evaluations.done

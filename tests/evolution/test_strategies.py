@@ -35,7 +35,12 @@ def checked(folder: Path) -> list[Finding]:
     ("strategy", "genomes", "reason"),
     [
         ("grid", [4, 2], "all 6 adapters of the grid were tried"),
-        ("fixed", [1], "the strategy fixed has one genome"),
+        pytest.param(
+            "fixed",
+            [1],
+            "the strategy fixed has one genome",
+            marks=pytest.mark.slow(reason="two runs; make test has grid"),
+        ),
     ],
 )
 def test_a_search_that_ends_early_is_a_whole_run(

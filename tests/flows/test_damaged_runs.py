@@ -127,7 +127,7 @@ def check_odd(run: RunFolder, place: str, odd: str) -> None:
     assert codes["runs"] == codes["status"] == codes["ls"] == 0
 
 
-@pytest.mark.parametrize(("place", "odd"), drawn(1, 4))
+@pytest.mark.parametrize(("place", "odd"), drawn(1, 2))
 def test_odd_things_in_the_place_of_a_file(run: RunFolder, place: str, odd: str) -> None:
     check_odd(run, place, odd)
 

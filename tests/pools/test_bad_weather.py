@@ -27,6 +27,7 @@ from tests.pools.conftest import Pools
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
+MORE = pytest.mark.slow(reason="a command each; make test has two other options")
 PLACE = Place(workdir="/work", api_url="http://api:4200/api")
 
 
@@ -149,9 +150,11 @@ def test_weights_are_kept_on_the_store_and_the_token_in_no_template() -> None:
     ("options", "words"),
     [
         (["--training-node-label", "a100"], "--training-node-label a100: is not a label of a node"),
-        (["--evaluation-node-label", "a b=c"], "--evaluation-node-label a b=c: is not a label of a node"),
+        pytest.param(
+            ["--evaluation-node-label", "a b=c"], "--evaluation-node-label a b=c: is not a label of a node", marks=MORE
+        ),
         (["--token-file", "/etc/token"], "--token-file /etc/token: is for --type docker"),
-        (["--type", "docker", "--token-file", "token"], "an absolute path"),
+        pytest.param(["--type", "docker", "--token-file", "token"], "an absolute path", marks=MORE),
     ],
 )
 def test_options_of_set_up_that_say_nothing(options: list[str], words: str, tmp_path: Path) -> None:
