@@ -276,6 +276,14 @@ def _train_stack(bench: Bench, jobs: Sequence[TrainingJob]) -> tuple[list[float]
     return ended, tokens
 
 
+def record(name: str, settings: dict[str, Any], parts: dict[str, Any], results: Path) -> None:
+    """Write the result; parts that were measured before with the same settings are kept."""
+    path = results / f"{name}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    kept = known["parts"] if known.get("settings") == settings else {}
+    write(name, {"settings": settings, "parts": kept | parts}, results)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="coral-tiny")
@@ -297,15 +305,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "light": lambda: light_genes(bench, options.rounds),
         "training": lambda: training(bench, options.rounds, 8, options.training_steps),
     }
-    found = {}
-    for name in options.part or parts:
-        print(name, flush=True)
-        found[name] = parts[name]()
-        print(json.dumps(found[name]), flush=True)
-    bench.backend.check()
-    settings = {key: getattr(options, key) for key in ("model", "genomes", "problems", "token_limit", "rounds")}
+    settings = {key: getattr(options, key) for key in ("model", "genomes", "problems", "token_limit")}
     name = "packed_bank" if options.model == "coral-tiny" else f"packed_bank_{Path(options.model).name}"
-    write(name, {"settings": settings, "parts": found}, options.results)
+    for part in options.part or parts:
+        print(part, flush=True)
+        measured = parts[part]()
+        print(json.dumps(measured), flush=True)
+        bench.backend.check()
+        record(name, settings, {part: measured}, options.results)
 
 
 if __name__ == "__main__":

@@ -102,10 +102,10 @@ def _by_bank(base: LoadedModel, writing: "Writing", shapes: Shapes, members: Mem
             if adapter is not None:
                 held[folder] = adapter
     most = rows[-1] // GROUP
-    if base.packs is None:
-        base.packs = is_independent(base.model, most)
+    if most not in base.independent:
+        base.independent[most] = is_independent(base.model, most)
     folders = list(held)
-    size = most if base.packs else 1
+    size = most if base.independent[most] else 1
     for start in range(0, len(folders), size):
         part = folders[start : start + size]
         with _finite(base, part[0]), base.kept():

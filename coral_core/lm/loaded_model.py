@@ -113,8 +113,8 @@ class LoadedModel(Vocabulary):
         }
         self.shapes: dict[tuple[int, int], Shapes | None] = {}
         """Rows and width of a batch -> the shapes that generation uses for it."""
-        self.packs: bool | None = None
-        """Whether adapters of one batch change no bits of each other's rows; None: not tried yet."""
+        self.independent: dict[int, bool] = {}
+        """Groups of rows at most -> whether adapters of one batch change no bits of each other's rows."""
         self.state = BaseState(self.model)
         self.checksum = self.state.checksum
 
