@@ -38,7 +38,6 @@ from coral_core.bounded_read import (
     read_model,
 )
 from coral_core.config import RunConfig, dump_yaml, read_frozen
-from coral_core.config.tree import HistoryConfig
 from coral_core.digest import digest, seed_from
 from coral_core.errors import ConfigError, StoreError
 from coral_core.jobs.jobs import recipe_content
@@ -62,6 +61,27 @@ SILENT_SECONDS = 30.0
 """Age of the latest beat from which a run without a usable lock counts as dead; clocks may differ by some seconds."""
 
 
+ADDED_LATER = (
+    "search.start_from",
+    "search.baselines",
+    "search.trainings",
+    "search.gpu_seconds",
+    "search.money",
+    "search.variation.seeds",
+    "genes.heavy.scaling",
+    "base_model.attention",
+    "base_model.quantization",
+    "problems.python",
+    "problems.history",
+    "problems.include",
+    "problems.exclude",
+    "problems.longest",
+    "generation.bank",
+    "generation.engine",
+)
+"""Keys whose defaults are left out of the digest of a configuration, so that earlier runs keep their ids."""
+
+
 def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     """Identity of a run.
 
@@ -77,33 +97,16 @@ def identify_run(config: RunConfig, edition: int = 1) -> RunIdentity:
     """
     data = config.model_dump(mode="json", exclude={"infra": True, "budget": True, "runs": True, "store": {"path"}})
     del data["scoring"]["judge"]["workers"]
-    # the defaults of keys that were added later are left out, so that earlier runs keep their ids
-    if config.search.start_from == "nothing":
-        del data["search"]["start_from"]
-    if config.search.baselines == "quick":
-        del data["search"]["baselines"]
-    for limit in ("trainings", "gpu_seconds", "money"):
-        if data["search"][limit] is None:
-            del data["search"][limit]
-    if config.problems.python is None:
-        del data["problems"]["python"]
-    if config.base_model.attention == "auto":
-        del data["base_model"]["attention"]
-    if config.base_model.quantization == "none":
-        del data["base_model"]["quantization"]
-    if not config.generation.bank:
-        del data["generation"]["bank"]
     del data["problems"]["history"]["workers"]
-    if config.problems.history == HistoryConfig(workers=config.problems.history.workers):
-        del data["problems"]["history"]
-    for key in ("include", "exclude", "longest"):
-        if not data["problems"][key]:
-            del data["problems"][key]
-    if config.generation.engine == "torch":
-        del data["generation"]["engine"]
+    usual = RunConfig().model_dump(mode="json", exclude={"problems": {"history": {"workers"}}})
+    for key in ADDED_LATER:
+        *sections, name = key.split(".")
+        here, there = data, usual
+        for section in sections:
+            here, there = here[section], there[section]
+        if here[name] == there[name]:
+            del here[name]
     data["training"] = recipe_content(config.training)
-    if config.genes.heavy.scaling == ("lora",):
-        del data["genes"]["heavy"]["scaling"]
     identity = digest(data)
     return RunIdentity(
         run_id=f"{config.name}-{identity[:10]}-e{edition}",

@@ -135,6 +135,7 @@ EFFECTS: dict[str, Row] = {
     "search.surrogate.front_share": (genomes, 0.0, {}),
     "search.diversity.spread": (genomes, 9, {}),
     "search.variation.seed_rate": (genomes, 0.0, {}),
+    "search.variation.seeds": (genomes, "uniform", {}),
     "search.population": (genomes, 10, {}),
     "search.selection": (genomes, "truncation", {}),
     "search.tournament_size": (genomes, 5, {}),
