@@ -40,9 +40,10 @@ def test_the_engine_writes_what_peft_writes(tmp_path: Path, dora: bool, dtype: s
     (tmp_path / "stored" / CONFIG).write_bytes(adapter.canonical_config())
     (tmp_path / "stored" / WEIGHTS).write_bytes((tmp_path / "given" / WEIGHTS).read_bytes())
     folder = AdapterFolder(folder=tmp_path / "stored", heavy=adapter.heavy, is_given=True)
-    asked = writing(None, None, prompts=ASKED, shape=SHAPE).model_copy(update={"adapter": folder})
-    engine = backend.generate(asked).only().completions[0][0]
-    bare = backend.generate(writing(None, None, prompts=ASKED, shape=SHAPE)).only().completions[0][0]
+    asked = writing(None, None, prompts=ASKED, shape=SHAPE)
+    given = tuple(entry.model_copy(update={"adapter": folder}) for entry in asked.entries)
+    engine = backend.generate(asked.model_copy(update={"entries": given})).only().completions[0][0]
+    bare = backend.generate(asked).only().completions[0][0]
 
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     plain = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
