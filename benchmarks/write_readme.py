@@ -428,11 +428,11 @@ def _packed_bank(r: Result) -> Rows:
         found = parts["generation"]
         base, larger, bank = found["cpu_seconds"].values()
         rows.append((
-            f"{settings['model']}, {settings['genomes']} genomes x {settings['problems']} problems: bank in one request against merged adapters, a request each",
+            f"{settings['model']}, {settings['genomes']} genomes x {settings['problems']} problems: adapters of all genomes in one batch (taken out since) against merged adapters, a request each",
             f"{found['ratio']:.2f} times; {base:.1f}, with 128 rows {larger:.1f}, bank {bank:.1f} CPU seconds; {found['equal_texts']} texts equal",
         ))  # fmt: skip
     if "dora" in parts:
-        rows.append(("DoRA over LoRA in the bank, CPU seconds per generated token", f"{parts['dora']['ratio']:.2f}"))
+        rows.append(("DoRA over LoRA in that batch, CPU seconds per generated token", f"{parts['dora']['ratio']:.2f}"))
     if "light" in parts:
         found = parts["light"]
         rows.append(("four light settings of one adapter: one request against four", f"{found['ratio']:.2f} times; {found['equal_texts']} texts equal"))  # fmt: skip

@@ -390,10 +390,6 @@ class GenerationConfig(ConfigSection):
         True,
         description="Merge an adapter into copies of the weights that it touches. false computes it beside them: no copies, but more work per token. 4-bit models are never merged.",
     )
-    bank: bool = Field(
-        False,
-        description="Compute adapters beside the weights, those of several genomes in one batch (infra.evaluation.pack); part of the digests. It pays from a batch_size of 64 on, where several evaluations wait on one machine.",
-    )
 
 
 class TrainingLanes(ConfigSection):
@@ -423,7 +419,7 @@ class EvaluationLanes(ConfigSection):
         16,
         ge=1,
         le=256,
-        description="Evaluations on this machine whose completions are written in one request, at most, where they differ in light genes only, or with generation.bank in the adapter too; 1: each alone. Lanes of work-pools evaluate each alone.",
+        description="Evaluations on this machine whose completions are written in one request, at most, where they differ in light genes only; 1: each alone. Lanes of work-pools evaluate each alone.",
     )
 
 

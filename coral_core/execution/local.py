@@ -172,9 +172,7 @@ class LocalExecutor(Executor):
     def _choose(self, meter: Meter | None) -> _Work | None:
         """Remove the first job that may start from the queue and return it; None if there is none."""
         closed: dict[QueueName, Closure | None] = {}
-        queue = [entry[2] for entry in self._queue]
-        # what waits for others comes last
-        for work in sorted(queue, key=self._waits):
+        for work in [entry[2] for entry in self._queue]:
             name = work.queue
             if work.future.cancelled():
                 self._take(work)
@@ -202,12 +200,6 @@ class LocalExecutor(Executor):
         if not work.key or work.failures or self._pack == 1:
             return []
         return [other for _, _, other in self._queue if other.key == work.key and not other.failures and not other.future.cancelled()]  # fmt: skip
-
-    def _waits(self, work: _Work) -> bool:
-        """Whether `work` lets trainings start first, because more evaluations like it may come from them."""
-        if not isinstance(work.job, EvaluationJob) or not work.job.generation.bank:
-            return False
-        return 0 < len(self._like(work)) < self._pack
 
     def _beside(self, work: _Work) -> tuple[_Work, ...]:
         """The evaluations that are done together with `work`: this lane's share of those that wait."""

@@ -286,7 +286,6 @@ class EvaluationJob(Frozen):
         samples = self.generation.samples if self.light.sampling else 1
         # merged adapters have the digests from before the choice
         unmerged = [] if self.generation.merge or self.heavy is None else ["unmerged"]
-        bank = ["bank"] if self.generation.bank and self.heavy is not None else []
         if self.vllm is not None and self.vllm.rank:
             # vLLM fills up ranks to this one, and computes the bare base model through the same layers
             unmerged = ["unmerged", f"rank {self.vllm.rank}"]
@@ -301,7 +300,7 @@ class EvaluationJob(Frozen):
                 "light": self.light.effective(),
                 "split": self.split,
                 "problems": self.problems_digest,
-                "shape": [self.generation.batch_size, self.generation.prompt_length, *unmerged, *bank],
+                "shape": [self.generation.batch_size, self.generation.prompt_length, *unmerged],
                 "samples": samples,
                 "judge": judge,
                 "versions": self.versions,
@@ -314,12 +313,9 @@ class EvaluationJob(Frozen):
         )
 
     def pack_key(self) -> str:
-        """What evaluations have in common whose completions may be written in one request.
-
-        They differ in their light genes, and with `generation.bank` in the adapter.
-        """
+        """What evaluations have in common whose completions are written in one request: all but light genes and replicate."""
         content = self.model_dump(mode="json", exclude={"training", "given", "light", "replicate"})
-        return digest([content, "" if self.generation.bank else self.training_digest])
+        return digest([content, self.training_digest])
 
     def seed(self) -> int:
         """Seed of sampling, derived from the digest."""

@@ -22,8 +22,6 @@ from coral_core.lm.kv_cache import KeysValues, PromptCache, SlotCache
 
 PROMPT_TOKENS = 128
 """Tokens of prompts that one forward pass reads, as far as one prompt is not longer."""
-HEAD_ROWS = 16
-"""Tokens per pass for which the head computes logits at least where several adapters read: few rows are multiplied in other ways."""
 _TRIAL = 12
 """Tokens of the sequences on which `Slots` is compared with plain forward passes."""
 _TOLERANCE = {torch.float32: 0.003, torch.float16: 0.03, torch.bfloat16: 0.15}
@@ -126,53 +124,35 @@ class Slots:
         Args:
             prompts: Token ids; the lengths of their ends after the prefix have one filled length.
         """
-        return self._read(prompts, 1, 1)[0]
-
-    def read_for_each(self, prompts: Sequence[Sequence[int]], copies: int) -> list[list[Start]]:
-        """Read the prompts of one group several times in one pass: for a model with an adapter per copy, and without a prefix.
-
-        Args:
-            prompts: As `read`.
-            copies: Times that they are read.
-
-        Returns:
-            The prompts that were read, for each copy.
-        """
-        return self._read(prompts, copies, HEAD_ROWS)
-
-    def _read(self, prompts: Sequence[Sequence[int]], copies: int, head_rows: int) -> list[list[Start]]:
         shared = self._shared(prompts[0])
         prefix = self._prefix_read() if shared else {}
         ends = [list(ids[shared:]) for ids in prompts]
         length = filled(max(map(len, ends)))
         rows = self._prompt_rows(length)
         ends += [ends[0]] * (rows - len(ends))
-        ids = torch.tensor([[self.pad] * (length - len(end)) + end for end in ends] * copies)
-        starts = torch.tensor([length - len(end) for end in ends] * copies)[:, None]
+        ids = torch.tensor([[self.pad] * (length - len(end)) + end for end in ends])
+        starts = torch.tensor([length - len(end) for end in ends])[:, None]
         places = torch.arange(length)
         # a token sees those of its prompt up to itself; padding sees itself, because attention to nothing is NaN
         causal = places[None, :] <= places[:, None]
         mask = (causal & (places >= starts)[:, None, :]) | torch.eye(length, dtype=torch.bool)
-        mask = torch.cat([mask.new_ones(rows * copies, length, shared), mask], dim=2)[:, None]
+        mask = torch.cat([mask.new_ones(rows, length, shared), mask], dim=2)[:, None]
         at = shared + (places - starts).clamp(min=0)
         cache = PromptCache(prefix)
-        logits = self._logits(ids, mask, at, cache, min(length, -(-head_rows // rows)))
+        logits = self._logits(ids, mask, at, cache)
         return [
-            [
-                Start(
-                    logits[row],
-                    (
-                        {layer: (keys[0], values[0]) for layer, (keys, values) in prefix.items()},
-                        {
-                            layer: (keys[row, :, length - len(end) :], values[row, :, length - len(end) :])
-                            for layer, (keys, values) in cache.written.items()
-                        },
-                    ),
-                    shared + len(end),
-                )
-                for row, end in enumerate(ends[: len(prompts)], copy * rows)
-            ]
-            for copy in range(copies)
+            Start(
+                logits[row],
+                (
+                    {layer: (keys[0], values[0]) for layer, (keys, values) in prefix.items()},
+                    {
+                        layer: (keys[row, :, length - len(end) :], values[row, :, length - len(end) :])
+                        for layer, (keys, values) in cache.written.items()
+                    },
+                ),
+                shared + len(end),
+            )
+            for row, end in enumerate(ends[: len(prompts)])
         ]
 
     def put(self, slot: int, start: Start) -> None:
@@ -195,8 +175,7 @@ class Slots:
         mask = (torch.arange(seen, device=self.device) <= at[:, None])[:, None, None]
         return self._logits(torch.tensor(tokens)[:, None], mask, at[:, None], self._cache.at(at, seen))
 
-    def _logits(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, kept: int = 1) -> Tensor:
-        """Logits of the last token of each row; the head computes those of the last `kept` tokens."""
+    def _logits(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
         mask = mask.to(self.device)
         if self._eager:
             dtype = self.model.dtype
@@ -208,7 +187,7 @@ class Slots:
             past_key_values=cache,
             use_cache=True,
             # as an index: a slice of hidden states is not contiguous, and the head would be multiplied once per row
-            logits_to_keep=torch.arange(ids.shape[1] - kept, ids.shape[1], device=self.device),
+            logits_to_keep=torch.tensor([ids.shape[1] - 1], device=self.device),
         )
         logits: Tensor = output.logits[:, -1]
         return logits

@@ -60,9 +60,13 @@ class FactoredDora(DoraLinearVariant):  # type: ignore[misc]  # PEFT has no type
             result: Outputs of the base module for `x`, (..., outputs).
         """
         a, b = module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
+        layer: DoraLinearLayer = module.lora_magnitude_vector[active_adapter]
         base, scaling = module.get_base_layer(), module.scaling[active_adapter]
         dropout = module.lora_dropout[active_adapter]
-        scale = self.scale(module, active_adapter)
+        scale = self._scale
+        if scale is None:
+            scale = layer.weight / self._norms(base, a.detach(), b.detach(), scaling)
+            self._scale = scale if self._is_constant else None
         if isinstance(dropout, Identity) or not module.training:
             update = _update(x, a, b, scaling)
             if base.bias is None:
@@ -74,17 +78,6 @@ class FactoredDora(DoraLinearVariant):  # type: ignore[misc]  # PEFT has no type
         if base.bias is not None:
             dropped = dropped - base.bias
         return torch.addcmul(result + scale * _update(x, a, b, scaling), scale - 1, dropped)
-
-    def scale(self, module: Any, active_adapter: str) -> Tensor:
-        """Magnitude over norm of each row of the adapted weight, (outputs,). Arguments as `forward`."""
-        if self._scale is not None:
-            return self._scale
-        a, b = module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
-        layer: DoraLinearLayer = module.lora_magnitude_vector[active_adapter]
-        norms = self._norms(module.get_base_layer(), a.detach(), b.detach(), module.scaling[active_adapter])
-        scale: Tensor = layer.weight / norms
-        self._scale = scale if self._is_constant else None
-        return scale
 
     def _norms(self, base: Any, a: Tensor, b: Tensor, scaling: float) -> Tensor:
         """Norms of the rows of the adapted weight, (outputs,), outside of the graph of gradients."""

@@ -10,8 +10,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,7 +17,7 @@ from coral_core.errors import BaseModelError, ConfigError, Infeasible
 from coral_core.jobs.jobs import Cost
 from coral_core.lm.decoding import Padded, Shapes, Slots, Start, filled, shapes_for
 from coral_core.lm.loaded_model import LoadedModel, Vocabulary, memory_is_evidence, peak_memory_mb
-from coral_core.lm.requests import GROUP, AdapterFolder, Done, Generated, GenerationRequest, Written
+from coral_core.lm.requests import AdapterFolder, Done, Generated, GenerationRequest, Written
 from coral_core.lm.sampling import NotFiniteError, Row, choose, penalised_tokens, stream
 
 
@@ -55,8 +53,6 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
     with memory_is_evidence("generation"), torch.inference_mode():
         for width, members in _by_width(request).items():
             shapes = _shapes(base, shape.batch_size, width) if prompts else None
-            if shapes is not None and shape.bank:
-                members = _by_bank(base, writing, shapes, members)
             for adapter, numbers in members.items():
                 with _finite(base, adapter), base.adapted(adapter, shape.merge) as model:
                     if shapes is None:
@@ -66,9 +62,6 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     return writing.generated(Cost(seconds=seconds, cpu_seconds=cpu_seconds, peak_memory_mb=peak_memory_mb(base.device)))
 
-
-if TYPE_CHECKING:  # an engine without PEFT uses `Writing`
-    from coral_core.lm.adapter_bank import AdapterBank
 
 Members = dict[AdapterFolder | None, list[int]]
 """Adapter -> numbers of its entries."""
@@ -84,36 +77,6 @@ def _by_width(request: GenerationRequest) -> dict[int, Members]:
         width = filled(request.shape.prompt_length + entry.light.token_limit)
         found.setdefault(width, {}).setdefault(entry.adapter, []).append(number)
     return found
-
-
-def _by_bank(base: LoadedModel, writing: "Writing", shapes: Shapes, members: Members) -> Members:
-    """Write the entries of several adapters at once; gives back those of the bare base and of adapters that no bank can hold."""
-    from coral_core.lm.adapter_bank import Adapter, AdapterBank, is_independent, read_adapter
-
-    rows = tuple(count for count in shapes.rows if count % GROUP == 0)
-    if shapes.alone or shapes.rows[-1] not in rows:
-        return members
-    held: dict[AdapterFolder, Adapter] = {}
-    for folder in members:
-        if folder is not None:
-            base.check_modules(folder.heavy.target_modules)
-            with base.kept():
-                adapter = read_adapter(base.model, folder)
-            if adapter is not None:
-                held[folder] = adapter
-    most = rows[-1] // GROUP
-    if most not in base.independent:
-        base.independent[most] = is_independent(base.model, most)
-    folders = list(held)
-    size = most if base.independent[most] else 1
-    for start in range(0, len(folders), size):
-        part = folders[start : start + size]
-        with _finite(base, part[0]), base.kept():
-            bank = AdapterBank([held[folder] for folder in part])
-            bank.install(base.model)
-            decoder = Slots(base.model, base.pad, replace(shapes, rows=rows))
-            writing.by_groups(decoder, bank, [members[folder] for folder in part])
-    return {folder: numbers for folder, numbers in members.items() if folder not in held}
 
 
 class Writing:
@@ -174,75 +137,6 @@ class Writing:
                 lengths[slot] += 1
                 if row is not None and self.ended(row, token):
                     rows[slot] = None
-
-    def by_groups(self, decoder: Slots, bank: "AdapterBank", members: Sequence[Sequence[int]]) -> None:
-        """Write all completions of several adapters. `GROUP` slots belong to one adapter, until it needs them no more.
-
-        Args:
-            decoder: Its model holds `bank`.
-            bank: The adapters.
-            members: For each adapter, the entries that it writes.
-        """
-        waiting = deque(decoder.groups(self._prompts))
-        ready: list[deque[tuple[Row, Start]]] = [deque() for _ in members]
-        rows: list[Row | None] = [None] * decoder.shapes.rows[-1]
-        lengths = [0] * len(rows)
-        owners = [group % len(members) for group in range(len(rows) // GROUP)]
-        while True:
-            for slot, row in enumerate(rows):
-                group = slot // GROUP
-                if (
-                    slot % GROUP == 0
-                    and not waiting
-                    and not ready[owners[group]]
-                    and not any(rows[slot : slot + GROUP])
-                ):
-                    owners[group] = max(range(len(members)), key=lambda number: len(ready[number]))
-                own = ready[owners[group]]
-                while row is None and (own or waiting):
-                    if not own:
-                        self._read_for_all(decoder, bank, members, waiting.popleft(), ready)
-                        continue
-                    row, start = own.popleft()
-                    if self.ended(row, choose(start.logits[None], [row])[0]):
-                        row = None
-                        continue
-                    decoder.put(slot, start)
-                    rows[slot], lengths[slot] = row, start.length
-            used = [group for group in range(len(owners)) if any(rows[group * GROUP : (group + 1) * GROUP])]
-            if not used:
-                return
-            count = next(count for count in decoder.shapes.rows if count >= len(used) * GROUP)
-            if count < len(rows):
-                groups = (used + [group for group in range(len(owners)) if group not in used])[: count // GROUP]
-                moved = [group * GROUP + place for group in groups for place in range(GROUP)]
-                decoder.move(moved)
-                rows, lengths = [rows[slot] for slot in moved], [lengths[slot] for slot in moved]
-                owners = [owners[group] for group in groups]
-            bank.use(owners)
-            logits = decoder.step(
-                [0 if row is None else row.written[-1] for row in rows],
-                [0 if row is None else length for row, length in zip(rows, lengths, strict=True)],
-            )
-            for slot, token in enumerate(choose(logits, rows)):
-                row = rows[slot]
-                lengths[slot] += 1
-                if row is not None and self.ended(row, token):
-                    rows[slot] = None
-
-    def _read_for_all(
-        self,
-        decoder: Slots,
-        bank: "AdapterBank",
-        members: Sequence[Sequence[int]],
-        group: Sequence[int],
-        ready: Sequence[deque[tuple[Row, Start]]],
-    ) -> None:
-        """Read the prompts of `group` with each adapter; their rows are `ready` then."""
-        bank.use(range(len(members)))
-        read = decoder.read_for_each([self._prompts[place] for place in group], len(members))
-        for entries, starts, rows in zip(members, read, ready, strict=True):
-            rows.extend((row, start) for place, start in zip(group, starts, strict=True) for row in self.rows(place, entries))  # fmt: skip
 
     def by_batches(self, decoder: Padded, entries: Sequence[int]) -> None:
         """Write all completions of `entries`, one batch after the other in the order of the prompts."""

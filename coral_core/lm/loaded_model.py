@@ -113,8 +113,6 @@ class LoadedModel(Vocabulary):
         }
         self.shapes: dict[tuple[int, int], Shapes | None] = {}
         """Rows and width of a batch -> the shapes that generation uses for it."""
-        self.independent: dict[int, bool] = {}
-        """Groups of rows at most -> whether adapters of one batch change no bits of each other's rows."""
         self.state = BaseState(self.model)
         self.checksum = self.state.checksum
 

@@ -20,7 +20,6 @@ from coral_core.lm.base_model import implementation, is_rehearsal, resolve_dtype
 from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.model_check import PAD_MULTIPLE, model_folder, seen
 from coral_core.lm.model_files import FLOATS, ModelFolder, read_folder
-from coral_core.lm.requests import GROUP
 from coral_core.lm.targets import UnknownTargetError, resolve
 
 GB = 10**9
@@ -198,13 +197,6 @@ def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None 
         rank = max(config.genes.heavy.rank)
         kind = "dora" if "dora" in config.genes.heavy.adapter else "lora"
         adapter_parts = {"adapter": max((_adapter(size, modules, rank, kind) * 4 for modules in sets), default=0)}
-    if config.generation.bank:
-        rank = max(config.genes.heavy.rank)
-        one = max((_adapter(size, modules, rank, "dora") * 4 for modules in sets), default=0)
-        groups = config.generation.batch_size // GROUP
-        together = 1 if config.infra.executor == "work-pools" else min(config.infra.evaluation.pack, groups)
-        # as they were read, in the bank, and once per group of rows
-        adapter_parts = {"adapters": one * (2 * together + groups)}
     evaluation = adapter_parts | _evaluation(config, size, eager)
     return (
         _job(config, "training", size, training, genes),

@@ -79,10 +79,6 @@ class FinishedPrompt(Frozen):
     """One per sample."""
 
 
-GROUP = 8
-"""Rows of one adapter in a decoding step of several adapters (`generation.bank`)."""
-
-
 class Costs(Frozen):
     """The end of the answer to a `GenerationRequest`."""
 

@@ -45,12 +45,6 @@ def check_vllm(config: RunConfig) -> tuple[str, ...]:
             ENGINE,
             remedy="Set base_model.quantization to none, or generation.engine to torch.",
         )
-    if config.generation.bank:
-        raise ConfigError(
-            "generation.bank: true: is of the torch engine, and generation.engine is vllm",
-            ("generation", "bank"),
-            remedy="Leave it out.",
-        )
     if not config.generation.merge and "dora" in config.genes.heavy.adapter:
         raise ConfigError(
             "generation.merge: false: vLLM computes LoRA beside the weights, not DoRA, and genes.heavy.adapter has dora",

@@ -76,7 +76,6 @@ ADDED_LATER = (
     "problems.include",
     "problems.exclude",
     "problems.longest",
-    "generation.bank",
     "generation.engine",
 )
 """Keys whose defaults are left out of the digest of a configuration, so that earlier runs keep their ids."""

@@ -231,7 +231,6 @@ EFFECTS: dict[str, Row] = {
     "generation.samples": (jobs, 2, {}),
     "generation.prompt_length": (jobs, 150, {}),
     "generation.merge": (jobs, False, {}),
-    "generation.bank": (jobs, True, {}),
     "generation.engine": (run_id, "vllm", {}),
     "scoring.weights": (ranking, {"bugfix": 0.1, "cost": 0.9}, {}),
     "scoring.roles": (

@@ -11,7 +11,7 @@ from coral_core.config import RunConfig
 from coral_core.errors import AdapterError, EngineDiedError, EngineMemoryError, Infeasible
 from coral_core.evolution.job_runner import Planner
 from coral_core.execution import InlineExecutor
-from coral_core.genome import GREEDY, HeavyGenes, default_lora
+from coral_core.genome import GREEDY, LightGenes, default_lora
 from coral_core.jobs.jobs import Evaluation, EvaluationJob, TrainedAdapter, TrainingJob
 from coral_core.lanes.lane import Lane
 from coral_core.lm.engine_client import InlineEngine
@@ -20,7 +20,6 @@ from coral_core.store.store import Store
 
 SETTINGS: dict[str, Any] = {
     "base_model": {"name": "rehearsal"},
-    "generation": {"bank": True},
     "problems": {"fitness": 6, "retention": 0, "monitor": 0, "held_out": 4, "pairs": 8},
     "infra": {"executor": "inline"},
 }
@@ -30,24 +29,27 @@ SECONDS = 600.0
 SAMPLING = GREEDY.model_copy(update={"sampling": True})
 
 
-def genes(rank: int) -> HeavyGenes:
-    return default_lora("rehearsal").model_copy(update={"rank": rank})
+HEAVY = default_lora("rehearsal")
+
+
+def light(limit: int) -> LightGenes:
+    return GREEDY.model_copy(update={"token_limit": limit})
 
 
 class Counted(InlineEngine):
-    """Keeps the ranks of each request, and does what a test wants before one is answered."""
+    """Keeps the token limits of each request, and does what a test wants before one is answered."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[tuple[int, ...]] = []
-        self.before: Callable[[tuple[int, ...]], None] = lambda ranks: None
+        self.before: Callable[[tuple[int, ...]], None] = lambda limits: None
 
     def generate(
         self, request: GenerationRequest, deadline: float, done: Done = lambda entry, index, completions: None
     ) -> Generated:
-        ranks = tuple(entry.adapter.heavy.rank if entry.adapter else 0 for entry in request.entries)
-        self.asked.append(ranks)
-        self.before(ranks)
+        limits = tuple(entry.light.token_limit for entry in request.entries)
+        self.asked.append(limits)
+        self.before(limits)
         return super().generate(request, deadline, done)
 
 
@@ -60,11 +62,10 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
     lane.close()
 
 
-def jobs(lane: Lane, *ranks: int) -> list[EvaluationJob]:
-    """Evaluations of adapters that are trained."""
-    for rank in ranks:
-        lane.train(PLAN.training(genes(rank)), SECONDS)
-    return [PLAN.evaluation(genes(rank), GREEDY) for rank in ranks]
+def jobs(lane: Lane, *limits: int) -> list[EvaluationJob]:
+    """Evaluations of one adapter, which is trained."""
+    lane.train(PLAN.training(HEAVY), SECONDS)
+    return [PLAN.evaluation(HEAVY, light(limit)) for limit in limits]
 
 
 def engine(lane: Lane) -> Counted:
@@ -78,10 +79,10 @@ def content(evaluation: Evaluation | Exception) -> str:
 
 
 def test_results_are_those_of_jobs_done_alone_and_costs_are_shared(lane: Lane, tmp_path: Path) -> None:
-    wanted = [*jobs(lane, 2, 4, 8), PLAN.evaluation(genes(4), SAMPLING)]
+    wanted = [*jobs(lane, 20, 40, 80), PLAN.evaluation(HEAVY, SAMPLING)]
     assert len({job.pack_key() for job in wanted}) == 1
     found = lane.evaluate_together(wanted, SECONDS)
-    assert engine(lane).asked == [(2, 4, 8, 4)]
+    assert engine(lane).asked == [(20, 40, 80, SAMPLING.token_limit)]
     alone = Lane(Store(tmp_path / "store"), Counted())
     for job, evaluation in zip(wanted, found, strict=True):
         assert isinstance(evaluation, Evaluation) and evaluation.cost.device is not None
@@ -90,21 +91,23 @@ def test_results_are_those_of_jobs_done_alone_and_costs_are_shared(lane: Lane, t
         (tmp_path / "store" / "evaluations" / f"{job.digest()}.json").unlink()
         assert content(alone.evaluate(job, SECONDS)) == content(evaluation)
     alone.close()
-    assert lane.evaluate_together(wanted, SECONDS) and engine(lane).asked == [(2, 4, 8, 4)], "all is in the store"
+    assert lane.evaluate_together(wanted, SECONDS) and engine(lane).asked == [(20, 40, 80, SAMPLING.token_limit)], (
+        "all is in the store"
+    )
 
 
 @pytest.mark.parametrize(
     "error", [EngineMemoryError("full"), EngineDiedError("died"), Infeasible("diverged", "not finite")]
 )
 def test_one_job_that_fails_is_found_and_fails_alone(lane: Lane, error: Exception) -> None:
-    def fail(ranks: tuple[int, ...]) -> None:
-        if 8 in ranks:
+    def fail(limits: tuple[int, ...]) -> None:
+        if 80 in limits:
             raise error
 
-    wanted = jobs(lane, 2, 4, 8, 16)
+    wanted = jobs(lane, 20, 40, 80, 96)
     engine(lane).before = fail
     found = lane.evaluate_together(wanted, SECONDS)
-    assert engine(lane).asked == [(2, 4, 8, 16), (2, 4), (8, 16), (8,), (16,)]
+    assert engine(lane).asked == [(20, 40, 80, 96), (20, 40), (80, 96), (80,), (96,)]
     if isinstance(error, Infeasible):
         assert [isinstance(each, Evaluation) and each.infeasible for each in found] == [None, None, "diverged", None]
     else:
@@ -112,27 +115,23 @@ def test_one_job_that_fails_is_found_and_fails_alone(lane: Lane, error: Exceptio
 
 
 def test_memory_that_suffices_for_two_makes_smaller_packs(lane: Lane) -> None:
-    def fail(ranks: tuple[int, ...]) -> None:
-        if len(ranks) > 2:
+    def fail(limits: tuple[int, ...]) -> None:
+        if len(limits) > 2:
             raise EngineMemoryError("full")
 
-    wanted = jobs(lane, 2, 4, 8, 16)
+    wanted = jobs(lane, 20, 40, 80, 96)
     engine(lane).before = fail
     assert all(isinstance(each, Evaluation) for each in lane.evaluate_together(wanted, SECONDS))
-    assert engine(lane).asked == [(2, 4, 8, 16), (2, 4), (8, 16)]
+    assert engine(lane).asked == [(20, 40, 80, 96), (20, 40), (80, 96)]
 
 
-def test_a_broken_or_missing_adapter_fails_its_own_job(lane: Lane) -> None:
-    wanted = jobs(lane, 2, 4, 8)
-    lane.store.set_aside("adapter", wanted[0].training_digest)
-    (lane.store.adapter_path(wanted[2].training_digest) / "adapter_config.json").write_text("{}")
-    found = lane.evaluate_together(wanted, SECONDS)
-    assert [isinstance(each, AdapterError) for each in found] == [True, False, True]
+def test_a_broken_adapter_fails_the_jobs_of_it(lane: Lane) -> None:
+    wanted = jobs(lane, 20, 40)
+    (lane.store.adapter_path(wanted[0].training_digest) / "adapter_config.json").write_text("{}")
+    assert [type(each) for each in lane.evaluate_together(wanted, SECONDS)] == [AdapterError, AdapterError]
 
 
-def test_evaluations_wait_while_a_training_can_start_and_are_then_taken_together(
-    lane: Lane, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_waits_is_taken_together(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     began, go = threading.Event(), threading.Event()
     order: list[Any] = []
     train, together = Lane.train, Lane.evaluate_together
@@ -144,32 +143,28 @@ def test_evaluations_wait_while_a_training_can_start_and_are_then_taken_together
         return train(self, job, seconds)
 
     def watched(self: Lane, wanted: Any, seconds: float) -> Any:
-        order.append(tuple(job.heavy.rank for job in wanted if job.heavy))
+        order.append(tuple(job.light.token_limit for job in wanted))
         return together(self, wanted, seconds)
 
-    wanted = jobs(lane, 2, 4, 8)
+    wanted = jobs(lane, 20, 40, 80)
     monkeypatch.setattr(Lane, "train", slow)
     monkeypatch.setattr(Lane, "evaluate_together", watched)
     with InlineExecutor(CONFIG.infra, lane.store) as executor:
-        futures: list[Any] = [executor.submit_training(PLAN.training(genes(16)))]
+        futures: list[Any] = [executor.submit_training(PLAN.training(HEAVY.model_copy(update={"rank": 16})))]
         assert began.wait(60)
         futures += [executor.submit_evaluation(job) for job in wanted]
-        futures.append(executor.submit_training(PLAN.training(genes(32))))
         go.set()
         found = [future.result(timeout=300) for future in futures]
-    assert order == [16, 32, (2, 4, 8)]
-    assert [each.training_digest for each in found[1:4]] == [job.training_digest for job in wanted]
+    assert order == [16, (20, 40, 80)]
+    assert [each.evaluation_digest for each in found[1:]] == [job.digest() for job in wanted]
 
 
 def test_what_differs_in_more_is_not_taken_together() -> None:
-    job = PLAN.evaluation(genes(2), GREEDY)
-    merged = Planner.of_config(RunConfig.model_validate(SETTINGS | {"generation": {"bank": False}}))
+    job = PLAN.evaluation(HEAVY, GREEDY)
     others = [
-        PLAN.evaluation(genes(2), GREEDY, "held_out"),
-        merged.evaluation(genes(2), GREEDY),
+        PLAN.evaluation(HEAVY, GREEDY, "held_out"),
+        PLAN.evaluation(HEAVY.model_copy(update={"rank": 4}), GREEDY),
         job.model_copy(update={"numerics_class": "another"}),
     ]
     assert job.pack_key() not in {other.pack_key() for other in others}
-    one, other = merged.evaluation(genes(2), GREEDY), merged.evaluation(genes(4), GREEDY)
-    assert one.pack_key() != other.pack_key(), "merged adapters are written one after the other"
-    assert one.pack_key() == merged.evaluation(genes(2), SAMPLING).pack_key(), "light genes of one adapter are not"
+    assert job.pack_key() == PLAN.evaluation(HEAVY, SAMPLING).pack_key()

@@ -176,10 +176,3 @@ def test_an_adapter_beside_the_weights_is_counted_instead_of_merged_copies(codel
     (merged, beside) = (job.device or job.host for job in parts)
     assert "adapter" not in merged and "merged weights" not in beside
     assert 0 < beside["adapter"] < merged["merged weights"] / 10
-    bank = config.generation.model_copy(update={"bank": True})
-    few, many = (
-        plan_memory(config.model_copy(update={"generation": bank, "infra": config.infra.model_copy(update=infra)}), folder)[1]
-        for infra in ({"executor": "work-pools"}, {"executor": "local"})
-    )  # fmt: skip
-    few_parts, many_parts = (job.device or job.host for job in (few, many))
-    assert "merged weights" not in few_parts and 0 < few_parts["adapters"] < many_parts["adapters"]

@@ -42,7 +42,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"base_model": {"name": "rehearsal"}}, "has no weights", "Leave it out"),
         ({"base_model": {"quantization": "nf4"}}, "quantization is nf4", "generation.engine to torch"),
         ({"base_model": {"device": "cuda"}}, "is the build for CPUs", "Install vllm there"),
-        ({"generation": {"engine": "vllm", "bank": True}}, "is of the torch engine", "Leave it out"),
         ({"generation": {"engine": "vllm", "merge": False}}, "LoRA beside the weights, not DoRA", "merge to true"),
         (
             {"generation": {"engine": "vllm", "merge": False}, "genes": {"heavy": {"adapter": ["lora"], "rank": [1, 640]}}},
