@@ -2,9 +2,8 @@
 
 A lane starts when a job waits and no lane is idle, and ends after `linger` seconds without a job. Tests and evaluations go
 first, so that results show early; of trainings the largest goes first, so that no long one is left at the end of a
-generation. Evaluations whose completions may be written in one request are taken together, and wait for each other while a
-training can start instead. A failed engine is restarted, and its job is tried again by the rules of `attempts`. During a job's
-last attempt no other lane takes a job.
+generation. Evaluations that wait and whose completions may be written in one request are taken together. A failed engine is
+restarted, and its job is tried again by the rules of `attempts`. During a job's last attempt no other lane takes a job.
 """
 
 import bisect

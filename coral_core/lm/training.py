@@ -1,7 +1,7 @@
 """Trains one LoRA or DoRA adapter in a plain loop, in which every source of randomness is seeded.
 
 The loss is taken on the answer's tokens only. The seed is set before the adapter is initialised. The base model is
-restored bit for bit. Not covered: several adapters at once (the packed bank), several GPUs.
+restored bit for bit. Not covered: several adapters at once (slower on a processor: docs/decisions.md), several GPUs.
 """
 
 import math
