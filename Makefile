@@ -81,8 +81,9 @@ lint: env ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: env ## mypy
+types: env ## mypy, also over examples/ and the Python in README and docs
 	$(BIN)/mypy
+	$(BIN)/python -m tests.docs.python_blocks
 
 check: lint types test ## linter, types, tests (CI runs test-pythons and test-slow, too)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import coral_core
 
 # Each bug is a function in two versions, and calls with their expected results.
-FUNCTIONS = {
+FUNCTIONS: dict[str, tuple[str, str, str, list[tuple[tuple[object, ...], object]]]] = {
     "area": ("def area(w, h):\n    return w * h", "w * h", "w * w", [((2, 3), 6), ((1, 1), 1), ((5, 4), 20)]),
     "last": ("def last(xs):\n    return xs[-1]", "[-1]", "[0]", [(([1, 2],), 2), (([7],), 7), (([3, 1, 4],), 4)]),
     "is_even": ("def is_even(n):\n    return n % 2 == 0", "== 0", "== 1", [((0,), True), ((3,), False), ((8,), True)]),
@@ -31,14 +31,14 @@ SPLITS = ["fitness"] * 4 + ["held_out"] * 4
 
 file = Path(tempfile.mkdtemp()) / "bugs.jsonl"
 with file.open("w") as lines:
-    for (name, (reference, right, wrong, calls)), split in zip(FUNCTIONS.items(), SPLITS, strict=True):
+    for (name, (text, right, wrong, calls)), split in zip(FUNCTIONS.items(), SPLITS, strict=True):
         problem = {
             "type": "problem",
             "id": name,
             "split": split,
             "entry_point": name,
-            "reference": reference,
-            "buggy": reference.replace(right, wrong),
+            "reference": text,
+            "buggy": text.replace(right, wrong),
             "cases": [{"arguments": list(arguments), "value": value} for arguments, value in calls],
         }
         print(json.dumps(problem), file=lines)
@@ -52,9 +52,9 @@ config = coral_core.load_config(
 problems = coral_core.load_problems(config.problems)
 with coral_core.Judge() as judge:
     for bug in (*problems.fitness, *problems.held_out):
-        right, wrong = judge.judge_batch([(bug, bug.reference), (bug, bug.buggy)])
-        print(f"{bug.problem_id:13} reference {right.outcome.value}, buggy version {wrong.outcome.value}")
-        assert right.passed and not wrong.passed
+        reference, buggy = judge.judge_batch([(bug, bug.reference), (bug, bug.buggy)])
+        print(f"{bug.problem_id:13} reference {reference.outcome.value}, buggy version {buggy.outcome.value}")
+        assert reference.passed and not buggy.passed
 
 # The file has no training pairs, so adapters train on mutants of built-in functions.
 result = coral_core.evolve(config)

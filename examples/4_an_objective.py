@@ -15,7 +15,7 @@ import coral_core
 from coral_core.scoring.objective_conformance import complaints
 
 # Put this line into a test of your plug-in: it calls the objective on empty, correct, wrong and broken evaluations.
-assert complaints(short_patches) == []
+assert complaints(short_patches) == []  # type: ignore[arg-type]  # mypy knows no attributes of functions
 
 # Roles: objective (traded off), constraint (has a threshold) or report (shown only). Weights are given whole.
 config = coral_core.load_config(
