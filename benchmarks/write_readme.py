@@ -499,6 +499,22 @@ def _own_packages(r: Result) -> Rows:
     ]  # fmt: skip
 
 
+def _own_code(r: Result) -> Rows:
+    rows = []
+    for row in r["packages"]:
+        unfinished = "" if row["finished"] else " (not finished)"
+        for key, what in (("champion", "champion"), ("default_lora", "default LoRA"), ("base", "bare model")):
+            if row["interval"][key] is None:
+                continue
+            low, high = row["interval"][key]
+            share = f"{row['repaired'][key]} (95 % interval of the share {_three(low)} to {_three(high)})"
+            rows.append((f"{row['package']}, {row['held_out']} held-out bugs: {what} repairs{unfinished}", share))
+        rows.append(
+            (f"{row['package']}: {row['adapters']} adapters, CPU time", f"{row['cpu_seconds'] / 60:.0f} minutes")
+        )
+    return rows
+
+
 ROWS: dict[str, Callable[[Result], Rows]] = {
     "champion": _champion,
     "real_model": _real_model,
@@ -528,6 +544,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "configuration": _configuration,
     "search_overhead": _search_overhead,
     "own_packages": _own_packages,
+    "own_code": _own_code,
     "git_bugs": _git_bugs,
 }
 """How the result of each program is shown, in the order of the page."""
