@@ -473,6 +473,17 @@ def _search(r: Result) -> Rows:
     return rows
 
 
+def _search_parts(r: Result) -> Rows:
+    return [
+        (
+            f"{name}, at the cost of {r['trainings']} trainings on {r['table']}: A12 against evolution, {r['seeds']} seeds",
+            f"{_three(each['a12'])} ({_three(each['a12_interval'][0])} to {_three(each['a12_interval'][1])}), p {each['p']:.2g}",
+        )
+        for name, each in r["arms"].items()
+        if not name.startswith("evolution")
+    ]
+
+
 def _git_bugs(r: Result) -> Rows:
     total = r["total"]
     rows = [
@@ -522,6 +533,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "evaluation_speed": _evaluation_speed,
     "packed_bank": _packed_bank,
     "search": _search,
+    "search_parts": _search_parts,
     "gene_landscape": _gene_landscape,
     "kills": _kills,
     "invariance": _invariance,
