@@ -12,6 +12,9 @@ Each arm is evolution with its defaults, but for what the arm does with a genome
   fittest so far by more than two standard errors of the paired difference.
 - species: parents share fitness with those of the same kind of adapter and target modules (Goldberg and Richardson 1987).
 
+- steady state: child n is bred as soon as the first n - lanes + 1 results are there, in the order of asking, so that no lane
+  waits for the end of a generation; beside it generations on the same lanes, in the same time.
+
 An arm may spend what `trainings` adapters of the table cost on average: CPU seconds of trainings and evaluations, as the
 table has them. The champion is valued by the mean of its replicates. `free` is the same with evaluations that cost nothing:
 the most that the races could bring.
@@ -36,8 +39,10 @@ from coral_core.genome import Genome
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.evolution import EvolutionSearch
 from coral_core.search.play import replicate_of
+from coral_core.search.screening import Measured, Screen, point
 from coral_core.search.selection import fitness
 from coral_core.search.tables import Table
+from coral_core.search.variation import split
 
 NAME = "search_parts"
 GENERATIONS = 10_000
@@ -48,6 +53,7 @@ FIRST_PROBLEMS = 0.25
 """Share of the problems after which an evaluation may end."""
 HOPELESS = 2.0
 """Standard errors of the paired difference."""
+LANES = (2, 5)
 LEAST_SEEN = 6
 """Trainings before one may end early."""
 
@@ -240,6 +246,80 @@ def played(folder: Path, name: str, seed: int, trainings: int, free: bool) -> di
     }
 
 
+class Steady(EvolutionSearch):
+    """Evolution that breeds one child at a time, from the results that it has been given."""
+
+    def add(self, results: Sequence[Scored]) -> None:
+        for scored in results:
+            entry = Entry.of(scored)
+            self._adapters.add(scored.genome.heavy.digest())
+            self._entries.append(entry)
+            self._distinct.setdefault(entry.genes, entry)
+
+    def child(self, number: int, pending: Sequence[Genome]) -> Genome:
+        """Child `number` of the search, counted from its first genome; none of the adapters that are on lanes, if there are others."""
+        self.generation, slot = divmod(number, self.config.search.population)
+        bred = self._bred(self._ordered(), range(slot, slot + 1))
+        busy = {genome.heavy for genome in pending}
+        bred = [material for material in bred if split(material.genes)[0] not in busy] or bred
+        measured = Measured.of(self._informative(), self.config)
+        points = np.array([point(*split(material.genes), self.config.genes) for material in bred])
+        (index,) = Screen(measured, points).choose(1, number % 2)
+        return self._placed(bred[index], slot)
+
+    def children(self, generation: int) -> list[Genome]:
+        """The new genomes of a generation: no elites, which cost nothing."""
+        self.generation = generation
+        return [genome for genome in self._next() if genome.lineage.operator != "elite"]
+
+
+def on_lanes(folder: Path, steady: bool, seed: int, trainings: int, lanes: int) -> dict[str, Any]:
+    """One play on lanes that each train and evaluate a genome at a time, to the time that `trainings` take without idling.
+
+    Args:
+        folder: The table.
+        steady: Whether children are bred one at a time; else by generations.
+        seed: Of the search and of the replicates.
+        trainings: Those that the time would pay on average.
+        lanes: Genomes at a time.
+    """
+    table = _table(folder)
+    search = Steady(
+        table.config(seed, SearchConfig(generations=GENERATIONS, early_stopping=EarlyStopping(enabled=False)))
+    )
+    limit = trainings * float(table.columns.training_seconds.mean() + table.columns.evaluation_seconds.mean()) / lanes
+    play, free = Play(table, seed), [0.0] * lanes
+    asked, results, ends = list(search.ask()), list[Scored](), list[float]()
+    told, ready, generation, done = 0, 0.0, 0, set[str]()
+    while True:
+        number = len(results)
+        if number == len(asked):
+            known = number - lanes + 1 if steady else number
+            ready = max(ends[:known])
+            search.add(results[told:known])
+            told, generation = known, generation + 1
+            asked += [search.child(number, asked[known:])] if steady else search.children(generation)
+        genome = table.placed(asked[number])
+        lane = free.index(min(free))
+        begun = max(free[lane], ready)
+        seconds = table.cost(genome).training * (genome.heavy.digest() not in done) + table.cost(genome).evaluation
+        done.add(genome.heavy.digest())
+        if begun + seconds > limit:
+            break
+        free[lane] = begun + seconds
+        play.spent += seconds
+        ends.append(free[lane])
+        results.append(play.scored(genome))
+    best = search.champion_of(results)
+    value = table.expected(best.genome) if best else None
+    return {
+        "champion": round(fitness(value or {}, table.facts.scoring.weights), DIGITS),
+        "adapters": len(done),
+        "ended": 0,
+        "idle": round(1 - play.spent / (lanes * limit), DIGITS),
+    }
+
+
 def measured(folder: Path, seeds: int, trainings: int, processes: int) -> dict[str, Any]:
     """Raw values and comparisons of all arms on one table."""
     raw: dict[str, dict[str, Any]] = {}
@@ -251,6 +331,13 @@ def measured(folder: Path, seeds: int, trainings: int, processes: int) -> dict[s
                 key = f"{name}, free" if free else name
                 raw[key] = {part: [play[part] for play in plays] for part in ("champion", "adapters", "ended")}
                 print(f"{key}: champion {statistics.median(raw[key]['champion']):.4f}", flush=True)
+        for lanes in LANES:
+            for steady, name in ((False, "generations"), (True, "steady state")):
+                jobs_ = [(folder, steady, seed, trainings, lanes) for seed in range(seeds)]
+                plays = list(pool.map(on_lanes, *zip(*jobs_, strict=True), chunksize=4))
+                key = f"{name}, {lanes} lanes"
+                raw[key] = {part: [play[part] for play in plays] for part in plays[0]}
+                print(f"{key}: champion {statistics.median(raw[key]['champion']):.4f}", flush=True)
     return {"table": folder.name, "raw": raw, "arms": {name: figures(raw, name) for name in raw}}
 
 
@@ -261,7 +348,9 @@ def figures(raw: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
     >>> figures(raw, "x")["a12"]
     0.75
     """
-    theirs = raw["evolution, free" if name.endswith(", free") else "evolution"]["champion"]
+    ending = name.partition(", ")[2]
+    other = f"generations, {ending}" if ending.endswith("lanes") else f"evolution, {ending}" if ending else "evolution"
+    theirs = raw[other]["champion"]
     ours = raw[name]["champion"]
     interval = a12_interval(ours, theirs)
     return {
@@ -272,6 +361,7 @@ def figures(raw: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
         "p": wilcoxon(ours, theirs),
         "adapters": statistics.fmean(raw[name]["adapters"]),
         "ended": statistics.fmean(raw[name]["ended"]),
+        **({"idle": statistics.fmean(raw[name]["idle"])} if "idle" in raw[name] else {}),
     }
 
 

@@ -476,11 +476,12 @@ def _search(r: Result) -> Rows:
 def _search_parts(r: Result) -> Rows:
     return [
         (
-            f"{name}, at the cost of {r['trainings']} trainings on {r['table']}: A12 against evolution, {r['seeds']} seeds",
+            f"{name}, at the cost of {r['trainings']} trainings on {r['table']}: A12 against "
+            f"{'generations' if name.endswith('lanes') else 'evolution'}, {r['seeds']} seeds",
             f"{_three(each['a12'])} ({_three(each['a12_interval'][0])} to {_three(each['a12_interval'][1])}), p {each['p']:.2g}",
         )
         for name, each in r["arms"].items()
-        if not name.startswith("evolution")
+        if not name.startswith(("evolution", "generations"))
     ]
 
 
