@@ -263,7 +263,7 @@ class Steady(EvolutionSearch):
         busy = {genome.heavy for genome in pending}
         bred = [material for material in bred if split(material.genes)[0] not in busy] or bred
         measured = Measured.of(self._informative(), self.config)
-        points = np.array([point(*split(material.genes), self.config.genes) for material in bred])
+        points = np.array([point(*split(material.genes), self.config) for material in bred])
         (index,) = Screen(measured, points).choose(1, number % 2)
         return self._placed(bred[index], slot)
 

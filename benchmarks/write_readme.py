@@ -473,6 +473,26 @@ def _search(r: Result) -> Rows:
     return rows
 
 
+def _live_search(r: Result) -> Rows:
+    rows = []
+    for name, model in r["models"].items():
+        where = f"{name}, {model['budget']}, {len(model['seeds'])} seeds"
+        for standing in model["standings"]:
+            band = standing["band"]
+            if standing["measure"] in ("held_out", "fitness"):
+                rows.append((f"{where}: {standing['variant']}, median of {standing['measure']}",
+                             f"{_three(band['median'])} ({_three(band['low'])} to {_three(band['high'])})"))  # fmt: skip
+        for test in model["tests"]:
+            p = "too few seeds for a test" if test["p"] is None else f"p {test['p']:.2g}"
+            rows.append(
+                (
+                    f"{where}: {test['variant']} against {test['against']}, {test['measure']}",
+                    f"A12 {_three(test['a12'])}, {p}",
+                )
+            )
+    return rows
+
+
 def _search_parts(r: Result) -> Rows:
     return [
         (
@@ -534,6 +554,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "evaluation_speed": _evaluation_speed,
     "packed_bank": _packed_bank,
     "search": _search,
+    "live_search": _live_search,
     "search_parts": _search_parts,
     "gene_landscape": _gene_landscape,
     "kills": _kills,

@@ -18,7 +18,7 @@ from coral_core.config import RunConfig
 from coral_core.evolution.listener import Listener
 from coral_core.evolution.loop import Evolution, failure_recorded
 from coral_core.evolution.preflight import preflight
-from coral_core.evolution.warm_start import freeze_start
+from coral_core.evolution.start_from import freeze_start
 from coral_core.execution import make_executor, no_work_pools
 from coral_core.execution.executor import Executor
 from coral_core.frozen import Frozen

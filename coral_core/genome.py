@@ -6,15 +6,19 @@ True
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coral_core.digest import digest
 from coral_core.frozen import Frozen
 
 AdapterType = Literal["lora", "dora"]
 Scaling = Literal["lora", "rslora"]
+SHAPE = ("rank", "alpha", "target_modules", "adapter", "scaling")
+"""Heavy genes that a training cannot change in an adapter that it goes on with."""
+MOST_WARM_STARTS = 8
+"""Trainings at most that an adapter has behind it when its last one begins."""
 
 
 class HeavyGenes(Frozen):
@@ -31,9 +35,34 @@ class HeavyGenes(Frozen):
         exclude_if=lambda scaling: scaling == "lora",  # digests are those from before this gene
         description="Factor of B·A in the update: lora: alpha / rank; rslora: alpha / sqrt(rank) (Kalajdzievski 2023).",
     )
+    warm_start: "HeavyGenes | None" = Field(
+        None,
+        exclude_if=lambda earlier: earlier is None,
+        description="Genes of the training whose adapter this one goes on with; None: it begins with a new adapter.",
+    )
+
+    @model_validator(mode="after")
+    def _goes_on_with_its_own_shape(self) -> Self:
+        if self.warm_start is not None and self.warm_start.shape() != self.shape():
+            raise ValueError(f"warm_start: an adapter of another shape ({', '.join(SHAPE)})")
+        if self.trainings() > MOST_WARM_STARTS + 1:
+            raise ValueError(f"warm_start: more than {MOST_WARM_STARTS} trainings one after the other")
+        return self
 
     def model_post_init(self, context: Any) -> None:
         object.__setattr__(self, "target_modules", tuple(sorted(set(self.target_modules))))
+
+    def shape(self) -> tuple[object, ...]:
+        """The genes in `SHAPE`: adapters of equal shape have the same tensors and the same use."""
+        return tuple(getattr(self, gene) for gene in SHAPE)
+
+    def trainings(self) -> int:
+        """Number of trainings that made the adapter, one after the other; 1 without a warm start.
+
+        >>> DEFAULT_LORA.model_copy(update={"warm_start": DEFAULT_LORA}).trainings()
+        2
+        """
+        return 1 + (self.warm_start.trainings() if self.warm_start else 0)
 
     def digest(self) -> str:
         return digest(self.model_dump(mode="json"))

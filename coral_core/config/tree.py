@@ -76,6 +76,10 @@ class VariationConfig(ConfigSection):
         "automaton",
         description="Where the genes of a seed come from: automaton (features of a cellular automaton), uniform (each gene drawn over its candidates or range), sobol (the next point of a scrambled Sobol sequence).",
     )
+    warm_start_rate: Share = Field(
+        0.0,
+        description="Share of children of one parent that go on with the parent's adapter: same rank, alpha, modules and kind, trained once more. 0: every training begins with a new adapter.",
+    )
     automaton_rate: Share = Field(
         0.25, description="Share of mutations of the automaton; the rest changes genes directly."
     )

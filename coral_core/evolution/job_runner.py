@@ -376,8 +376,24 @@ class JobRunner:
 
     async def _train(self, job: TrainingJob, digest: str, label: str) -> None:
         adapter = await asyncio.to_thread(self._store.read_adapter, digest)
-        await self._step(job, digest, label, adapter is not None)
+        earlier = job.warm_start() if adapter is None else None
+        if earlier is not None:
+            await self.trained(earlier, f"{label} warm start")
+        try:
+            await self._step(job, digest, label, adapter is not None)
+        except AdapterError as error:
+            if earlier is None:
+                raise
+            await self._again(earlier, label, error)
+            await self._step(job, digest, label, False)
         self._trained.add(digest)
+
+    async def _again(self, job: TrainingJob, label: str, error: AdapterError) -> None:
+        """Train an adapter anew that is damaged or not what was trained, and that the lane removed."""
+        digest = job.digest()
+        log.warning("adapter %s of %s is trained anew: %s", digest[:12], label, in_a_line(error))
+        self._trained.discard(digest)
+        await self.trained(job, label)
 
     async def _evaluate(self, job: EvaluationJob, digest: str, label: str) -> None:
         if job.training is not None:
@@ -388,11 +404,7 @@ class JobRunner:
         except AdapterError as error:
             if job.training is None:
                 raise
-            # the adapter is damaged or not what was trained, and the lane removed it: train and evaluate once more
-            adapter = job.training.digest()
-            log.warning("adapter %s of %s is trained anew: %s", adapter[:12], label, in_a_line(error))
-            self._trained.discard(adapter)
-            await self.trained(job.training, label)
+            await self._again(job.training, label, error)
             await self._step(job, digest, label, False)
         if stored is not None:
             self._remember(digest, _without_verdicts(job, stored))

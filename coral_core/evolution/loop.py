@@ -20,7 +20,7 @@ from coral_core.evolution.charges import Charges, reached
 from coral_core.evolution.job_runner import JobRunner, Planner, Recorder, Steps
 from coral_core.evolution.listener import Listener
 from coral_core.evolution.progress_watch import ProgressWatch
-from coral_core.evolution.warm_start import Start
+from coral_core.evolution.start_from import Start
 from coral_core.execution.executor import Executor
 from coral_core.genome import Genome, HeavyGenes
 from coral_core.jobs.job_content import problem_set, split_digest

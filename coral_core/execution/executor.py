@@ -65,6 +65,22 @@ class Executor(ABC):
             future.set_exception(error)
         return future
 
+    def train(self, job: TrainingJob, timeout: float | None = None) -> TrainedAdapter:
+        """Train an adapter, and before it those that it goes on with; what the store has is not trained again.
+
+        Args:
+            job: The training.
+            timeout: Seconds to wait for each training; None waits without limit.
+
+        Raises:
+            CoralError: the executor gave up.
+            TimeoutError: a training took longer.
+        """
+        *earlier, last = job.chain()
+        for each in earlier:
+            self.submit_training(each).result(timeout)
+        return self.submit_training(last).result(timeout)
+
     def identities(self, config: RunConfig, timeout: float | None = None) -> Identities:
         """Ask a lane of each queue for the identity of the base model, and wait for the answers.
 

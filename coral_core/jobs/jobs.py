@@ -200,6 +200,16 @@ class TrainingJob(Frozen):
             }
         )
 
+    def warm_start(self) -> "TrainingJob | None":
+        """The training whose adapter this one goes on with; None when it begins with a new one."""
+        earlier = self.heavy.warm_start
+        return None if earlier is None else self.model_copy(update={"heavy": earlier})
+
+    def chain(self) -> "tuple[TrainingJob, ...]":
+        """The trainings that make the adapter, in their order; this one is the last."""
+        earlier = self.warm_start()
+        return (self,) if earlier is None else (*earlier.chain(), self)
+
     def seed(self) -> int:
         """Seed of the training, derived from the digest."""
         return seed_from("training", self.digest())

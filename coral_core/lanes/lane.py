@@ -159,6 +159,7 @@ class Lane:
             The record of the adapter, from the store if it was there.
 
         Raises:
+            AdapterError: the adapter that it goes on with is not in the store, or the engine cannot use it; then it is set aside.
             EngineError: the engine failed or the time limit is over; the job may be tried again.
             StoreError: the result cannot be written.
         """
@@ -175,8 +176,13 @@ class Lane:
                 f"training {digest[:12]}: this lane renders other training data than the job names",
                 remedy="Deploy one version of the code everywhere.",
             )
+        warm_start = self._warm_start(job, digest)
+        if isinstance(warm_start, TrainedAdapter):  # an infeasible one
+            record = warm_start.model_copy(update={"training_digest": digest, "cost": Cost()})
+            self.store.publish_adapter(digest, self.store.scratch(), record)
+            return record
         scratch = self.store.scratch()
-        request = training_request(job, scratch)
+        request = training_request(job, scratch, warm_start)
         try:
             self._load(self.engine, job)
             limit.begin()
@@ -184,13 +190,29 @@ class Lane:
                 record = self.engine.train(request, limit.seconds)
         except Infeasible as error:
             record = TrainedAdapter(training_digest=digest, infeasible=error.reason, reason=str(error))
-        except BaseException:
+        except BaseException as error:
             self.store.discard(scratch)
+            if isinstance(error, AdapterError) and (earlier := job.warm_start()) is not None:
+                self.store.set_aside(
+                    "adapter", earlier.digest()
+                )  # its checksums are right, so it would be kept otherwise
             raise
         cost = record.cost.model_copy(update={"device": self.clock.since_last_job()})
         record = record.model_copy(update={"cost": cost})
         self.store.publish_adapter(digest, scratch, record)
         return record
+
+    def _warm_start(self, job: TrainingJob, digest: str) -> AdapterFolder | TrainedAdapter | None:
+        """The adapter that a training goes on with; its record where it is infeasible; None for a training from nothing."""
+        if (earlier := job.warm_start()) is None:
+            return None
+        name = earlier.digest()
+        if (record := self.store.read_adapter(name)) is None:
+            raise AdapterError(
+                f"training {digest[:12]}: adapter {name[:12]}, which it goes on with, is not in the store",
+                remedy="Train it first.",
+            )
+        return record if record.infeasible else AdapterFolder(folder=self.store.adapter_path(name), heavy=earlier.heavy)
 
     def evaluate(self, job: EvaluationJob, seconds: float, written: Written | None = None) -> Evaluation:
         """Generate completions, judge the patches, compute the scores, and publish the evaluation.
@@ -511,16 +533,17 @@ def _check_versions(named: dict[str, str], here: dict[str, str], what: str) -> N
             )
 
 
-def training_request(job: TrainingJob, out: Path) -> TrainingRequest:
+def training_request(job: TrainingJob, out: Path, warm_start: AdapterFolder | None = None) -> TrainingRequest:
     """What an engine is asked for a training.
 
     Args:
         job: The training.
         out: An empty folder, which becomes a PEFT folder.
+        warm_start: The adapter to go on with; None: a new one.
     """
     prompt = prompt_template(job)
     pairs = tuple((prompt.prompt(pair.buggy), prompt.answer(pair.fixed)) for pair in problem_set(job.problems).pairs)
-    return TrainingRequest(job=job, pairs=pairs, out=out, add_bos=prompt.add_bos)
+    return TrainingRequest(job=job, warm_start=warm_start, pairs=pairs, out=out, add_bos=prompt.add_bos)
 
 
 def generation_request(job: EvaluationJob, adapter: Path | None) -> GenerationRequest:

@@ -79,12 +79,27 @@ def attach(model: Any, adapter: AdapterFolder) -> PeftModel:
         AdapterError: the folder does not fit its genes on this model: an option or a module differs, a tensor is missing or
             has another name, shape or type, or a number is not finite.
     """
-    options = _options(adapter.folder / CONFIG)
     config = lora_config(adapter.heavy)
     config.lora_dropout = 0.0
     config.inference_mode = True
-    wanted = config.to_dict() | {"peft_type": "LORA"}
     adapted: PeftModel = get_peft_model(model, config)
+    fill(adapted, adapter)
+    return adapted
+
+
+def fill(adapted: PeftModel, adapter: AdapterFolder) -> None:
+    """Copy the weights of an adapter folder into a model that has an adapter of its shape.
+
+    Args:
+        adapted: The model wrapped by PEFT with `lora_config` of these genes; its adapter's weights are overwritten.
+        adapter: As for `attach`.
+
+    Raises:
+        AdapterError: as `attach`.
+    """
+    options = _options(adapter.folder / CONFIG)
+    config = lora_config(adapter.heavy)
+    wanted = config.to_dict() | {"peft_type": "LORA"}
     experts = set(config.target_parameters or ())
     # PEFT may shorten a long list of names, so both forms are accepted
     modules = (set(adapted.peft_config["default"].target_modules), set(adapter.heavy.target_modules) - experts)
@@ -104,7 +119,6 @@ def attach(model: Any, adapter: AdapterFolder) -> PeftModel:
                 adapter.folder / CONFIG, f"{_short(key)} is {_short(value)}, and {_short(expected)} was trained"
             )
     _load(adapted, adapter.folder / WEIGHTS, adapter.is_given)
-    return adapted
 
 
 def _is_names(value: object) -> TypeGuard[list[str]]:

@@ -75,6 +75,8 @@ class Rehearsal:
         if heavy.learning_rate >= 0.05:
             raise Infeasible("diverged", "the loss was nan at step 12 (rehearsed: learning rates from 0.05 diverge)")
         skill = _skill(heavy.rank, heavy.learning_rate, len(heavy.target_modules))
+        if request.warm_start is not None:  # it learns half of what is left
+            skill = round(max(skill, (1 + _skill_of(request.warm_start.folder)) / 2), 4)
         config = {
             "peft_type": "LORA",
             "base_model_name_or_path": job.base_model.name,

@@ -11,18 +11,6 @@ from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs.jobs import Cost, TrainingJob
 
 
-class TrainingRequest(Frozen):
-    """Train an adapter and write it to a folder."""
-
-    job: TrainingJob
-    pairs: tuple[tuple[str, str], ...]
-    """Prompts and answers."""
-    add_bos: bool = True
-    """Put the BOS token in front of a prompt that does not begin with it."""
-    out: Path
-    """An empty folder; becomes a PEFT folder."""
-
-
 class AdapterFolder(Frozen):
     """A trained adapter."""
 
@@ -32,6 +20,20 @@ class AdapterFolder(Frozen):
     """The genes that it was trained with. A folder that is anything else is refused."""
     is_given: bool = False
     """It was not trained here: its weights may be in half precision too, which is widened without loss."""
+
+
+class TrainingRequest(Frozen):
+    """Train an adapter and write it to a folder."""
+
+    job: TrainingJob
+    warm_start: AdapterFolder | None = None
+    """The adapter to go on with (`TrainingJob.warm_start`); None: a new one."""
+    pairs: tuple[tuple[str, str], ...]
+    """Prompts and answers."""
+    add_bos: bool = True
+    """Put the BOS token in front of a prompt that does not begin with it."""
+    out: Path
+    """An empty folder; becomes a PEFT folder."""
 
 
 class Entry(Frozen):

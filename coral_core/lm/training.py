@@ -16,7 +16,7 @@ from torch import Tensor
 
 from coral_core.errors import ConfigError, Infeasible
 from coral_core.jobs.jobs import Cost, LossPoint, TrainedAdapter, TrainingJob
-from coral_core.lm.adapters import lora_config
+from coral_core.lm.adapters import fill, lora_config
 from coral_core.lm.base_model import lasting_name, local_path
 from coral_core.lm.dora import use_factored_norms
 from coral_core.lm.loaded_model import LoadedModel, memory_is_evidence, peak_memory_mb
@@ -44,6 +44,7 @@ def train_adapter(base: LoadedModel, request: TrainingRequest) -> TrainedAdapter
         Parameters, loss curve, warnings and cost of the training.
 
     Raises:
+        AdapterError: the adapter to go on with does not fit its genes.
         ConfigError: a pair is longer than the model has positions, or the architecture has no gradient checkpointing.
         Infeasible: a target module is missing, no pair fits the sequence length, the loss diverged, or memory ran out.
     """
@@ -59,6 +60,8 @@ def train_adapter(base: LoadedModel, request: TrainingRequest) -> TrainedAdapter
         torch.manual_seed(job.seed())
         model = get_peft_model(base.model, lora_config(job.heavy))
         use_factored_norms(model)
+        if request.warm_start is not None:
+            fill(model, request.warm_start)
         if job.recipe.checkpointing:
             _checkpoint(base)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

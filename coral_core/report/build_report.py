@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
-from coral_core.evolution.warm_start import read_start
+from coral_core.evolution.start_from import read_start
 from coral_core.frozen import Frozen
 from coral_core.jobs.jobs import Evaluation
 from coral_core.ledger import Ledger, Spent

@@ -23,7 +23,8 @@ def genome_rows(history: History) -> list[dict[str, Any]]:
         rows.append({
             "genome_id": genome.genome_id, "generation": genome.generation, "slot": genome.slot,
             "operator": genome.lineage.operator, "parents": " ".join(genome.lineage.parents),
-            **dict(genome.heavy), "target_modules": "+".join(genome.heavy.target_modules), **dict(genome.light),
+            **{gene: value for gene, value in genome.heavy if gene != "warm_start"},
+            "target_modules": "+".join(genome.heavy.target_modules), "trainings": genome.heavy.trainings(), **dict(genome.light),
             "fitness": record.fitness, "pass_at_1": record.pass_at_1,
             **{name: record.scores.get(name) for name in objectives},
             "trainable_parameters": record.trainable_parameters, "infeasible": record.infeasible, "reason": record.reason,

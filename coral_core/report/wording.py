@@ -77,7 +77,12 @@ def heavy_text(heavy: HeavyGenes | None) -> str:
         return "–"
     modules = module_text(heavy.target_modules)
     kind = heavy.adapter if heavy.scaling == "lora" else f"{heavy.adapter} {heavy.scaling}"
-    return f"{kind} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
+    text = f"{kind} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
+    rates, earlier = list[str](), heavy.warm_start
+    while earlier is not None:
+        rates, earlier = [f"{earlier.learning_rate:g}", *rates], earlier.warm_start
+    trainings = "training" if len(rates) == 1 else "trainings"
+    return f"{text} (after {len(rates)} {trainings}: lr {', '.join(rates)})" if rates else text
 
 
 def light_text(light: LightGenes | None) -> str:

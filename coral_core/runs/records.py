@@ -53,7 +53,7 @@ class RunFacts(Frozen):
 
 
 class StartRecord(Frozen):
-    """Origin of the first population of a run with `search.start_from` (coral_core/evolution/warm_start.py)."""
+    """Origin of the first population of a run with `search.start_from` (coral_core/evolution/start_from.py)."""
 
     start_from: Literal["last-champion"]
     previous: str | None = Field(description="The run that genomes came from; null when none had finished.")

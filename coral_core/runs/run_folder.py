@@ -6,7 +6,7 @@ for byte; `timings.jsonl` holds the times. Layout of ``runs/<run id>/``::
     config.yaml    the frozen configuration (defaults included)
     run.json       identity, --set differences, versions, the scheduled start of a run of a schedule
     base_model.json  identity of the base model on the lanes (coral_core/runs/identities.py)
-    start.json     origin of the first population (coral_core/evolution/warm_start.py)
+    start.json     origin of the first population (coral_core/evolution/start_from.py)
     history.jsonl  RunRecord, BaselineRecord, then per generation GenomeRecords and a GenerationRecord, FinalRecord
     timings.jsonl  JobTiming and JobFailure lines, and a SessionTiming line per session (append only)
     lock           held by the session that works on the run (coral_core/runs/run_lock.py)
@@ -68,6 +68,7 @@ ADDED_LATER = (
     "search.gpu_seconds",
     "search.money",
     "search.variation.seeds",
+    "search.variation.warm_start_rate",
     "genes.heavy.scaling",
     "base_model.attention",
     "base_model.quantization",

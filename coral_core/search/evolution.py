@@ -189,7 +189,7 @@ class EvolutionSearch(Search):
     def _screened(self, bred: Sequence[Material], room: int) -> list[Material]:
         """The `room` children of `bred` that the models of everything measured prefer, in the order of choice."""
         measured = Measured.of(self._informative(), self.config)
-        children = np.array([point(*split(material.genes), self.config.genes) for material in bred])
+        children = np.array([point(*split(material.genes), self.config) for material in bred])
         for_front = round(self.config.search.surrogate.front_share * room)
         return [bred[index] for index in Screen(measured, children).choose(room, for_front)]
 

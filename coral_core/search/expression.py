@@ -273,7 +273,8 @@ def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[H
 
     Args:
         heavy: Heavy genes; each number moves to the nearest candidate, the target modules to the candidate set with the
-            largest Jaccard index, an adapter type or a scaling that is no candidate to the first one.
+            largest Jaccard index, an adapter type or a scaling that is no candidate to the first one. A warm start stays if
+            it has the new shape.
         light: Light genes; each number is clipped to its range.
         genes: Holds the candidates and ranges.
 
@@ -296,8 +297,11 @@ def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[H
     )
     closest["adapter"] = heavy.adapter if heavy.adapter in space.adapter else space.adapter[0]
     closest["scaling"] = heavy.scaling if heavy.scaling in space.scaling else space.scaling[0]
+    moved_heavy = HeavyGenes.model_validate(closest)
+    if heavy.warm_start is not None and heavy.warm_start.shape() == moved_heavy.shape():
+        moved_heavy = HeavyGenes.model_validate(closest | {"warm_start": heavy.warm_start})
     moved: dict[str, Any] = {
         gene: min(max(getattr(light, gene), span.low), span.high) for gene, span in ranges if isinstance(span, Range)
     }
     moved["sampling"] = light.sampling if light.sampling in ranges.sampling else ranges.sampling[0]
-    return HeavyGenes.model_validate(closest), LightGenes.model_validate(moved)
+    return moved_heavy, LightGenes.model_validate(moved)

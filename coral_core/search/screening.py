@@ -14,7 +14,7 @@ from typing import Self
 import moocore
 import numpy as np
 
-from coral_core.config import GenesConfig, RunConfig
+from coral_core.config import RunConfig
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.expression import coordinates, light_coordinates
@@ -29,9 +29,20 @@ INFEASIBLE = -0.05
 """Slack at most that an infeasible genome counts with."""
 
 
-def point(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> Array:
-    """Coordinates of all genes, heavy ones first, each in [0, 1]; `genes` holds their candidates and ranges."""
-    return np.concatenate([coordinates(heavy, genes), light_coordinates(light, genes)])
+def point(heavy: HeavyGenes, light: LightGenes, config: RunConfig) -> Array:
+    """Coordinates of all genes, heavy ones first, each in [0, 1].
+
+    With warm starts the last one says how often the adapter was trained: 0, 1/2, 2/3, ... for 1, 2, 3, ... trainings.
+
+    Args:
+        heavy: Heavy genes.
+        light: Light genes.
+        config: Holds their candidates and ranges.
+    """
+    places = [coordinates(heavy, config.genes), light_coordinates(light, config.genes)]
+    if config.search.variation.warm_start_rate:
+        places.append(np.array([1 - 1 / heavy.trainings()]))
+    return np.concatenate(places)
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class Measured:
         lost = np.array([item.scores is None for item in results])
         genomes = [item.genome for item in results]
         return cls(
-            points=np.array([point(genome.heavy, genome.light, config.genes) for genome in genomes]),
+            points=np.array([point(genome.heavy, genome.light, config) for genome in genomes]),
             fitness=np.array([math.nan if item.fitness is None else item.fitness for item in results]),
             objectives=np.where(lost[:, None], math.nan, matrix(scores, names)),
             slack=np.where(lost, math.nan, np.array(slack)),

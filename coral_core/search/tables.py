@@ -159,6 +159,11 @@ class Table:
         Settings with the same choice of sampling come first; then the distance counts, each gene as a share of its range.
         """
         number = self._numbers.get(genome.heavy)
+        if number is None and genome.heavy.warm_start is not None:
+            raise TableError(
+                f"genome {genome.genome_id} goes on with an adapter, and table {self.name} holds single trainings",
+                remedy="Set search.variation.warm_start_rate to 0.",
+            )
         if number is None:
             raise TableError(
                 f"heavy genes {genome.heavy.model_dump(mode='json')} (genome {genome.genome_id}): no cell of table {self.name}",

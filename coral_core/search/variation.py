@@ -12,7 +12,7 @@ import numpy as np
 
 from coral_core.config.ranges import IntRange, Range
 from coral_core.config.tree import AutomatonConfig, GenesConfig, VariationConfig, module_names
-from coral_core.genome import Automaton, Features, Genome, HeavyGenes, LightGenes
+from coral_core.genome import MOST_WARM_STARTS, SHAPE, Automaton, Features, Genome, HeavyGenes, LightGenes
 from coral_core.search.automaton import RULE_BITS, draw
 from coral_core.search.expression import Positions, calibration, heavy_genes, light_genes, positions
 from coral_core.search.features import features
@@ -72,7 +72,7 @@ class Variation:
         return Material(self._genes(place), None, None, "seed")
 
     def child(self, parents: Sequence[Genome], rng: np.random.Generator, strength: float) -> Material:
-        """A child of one parent (mutation) or of two (crossover, and mutation in some cases).
+        """A child of one parent (mutation or warm start) or of two (crossover, and mutation in some cases).
 
         Args:
             parents: One or two genomes.
@@ -82,9 +82,24 @@ class Variation:
         if len(parents) == 2:
             crossed = self._cross(parents[0], parents[1], rng)
             return crossed if rng.random() >= MUTATED_CROSSOVER * strength else self._mutate(crossed, rng, strength)
-        parent = parents[0]
+        parent, rate = parents[0], self.settings.warm_start_rate
+        if rate and parent.heavy.trainings() <= MOST_WARM_STARTS and rng.random() < rate:
+            return self.warm_start(parent, rng, strength)
         material = Material(genes_of(parent), parent.automaton, parent.features, "", (parent.genome_id,))
         return self._mutate(material, rng, strength)
+
+    def warm_start(self, parent: Genome, rng: np.random.Generator, strength: float) -> Material:
+        """The parent's adapter, trained once more: the genes in `SHAPE` stay, others move as in `mutate_genes`.
+
+        Args:
+            parent: Its training is gone on with.
+            rng: The stream to draw from.
+            strength: Factor on `gene_rate`.
+        """
+        genes, rate = genes_of(parent), min(1.0, self.settings.gene_rate * strength)
+        names = [name for name in self._drawn(genes) if name not in SHAPE and rng.random() < rate]
+        moved = {name: self._step(name, genes[name], rng) for name in names} | {"warm_start": parent.heavy}
+        return Material(genes | moved, parent.automaton, parent.features, "warm-start", (parent.genome_id,))
 
     def _mutate(self, material: Material, rng: np.random.Generator, strength: float) -> Material:
         if material.automaton is not None and rng.random() < self.settings.automaton_rate:
@@ -143,9 +158,8 @@ class Variation:
             if changed != material.genes:
                 break
             changed[name] = self._step(name, changed[name], rng)
-        return Material(
-            changed, material.automaton, material.features, _joined(material.operator, "mutate-genes"), material.parents
-        )
+        operator = _joined(material.operator, "mutate-genes")
+        return Material(_fitting(changed), material.automaton, material.features, operator, material.parents)
 
     def _cross(self, first: Genome, second: Genome, rng: np.random.Generator) -> Material:
         if first.automaton is not None and second.automaton is not None and rng.random() < self.settings.automaton_rate:
@@ -162,7 +176,8 @@ class Variation:
         """
         ours, theirs = genes_of(first), genes_of(second)
         genes = ours | {name: ours[name] if rng.random() < 0.5 else theirs[name] for name in self._drawn(ours)}
-        return Material(genes, first.automaton, first.features, "crossover-genes", (first.genome_id, second.genome_id))
+        parents = (first.genome_id, second.genome_id)
+        return Material(_fitting(genes), first.automaton, first.features, "crossover-genes", parents)
 
     def cross_automata(self, first: Genome, second: Genome) -> Material:
         """Cross two automata, and replace the genes of `first` whose expression changes.
@@ -182,11 +197,12 @@ class Variation:
         return self._re_expressed(material, old, new, "crossover-automaton")
 
     def _drawn(self, genes: Genes) -> list[str]:
-        """Names of the genes that random numbers are drawn for: all, but not a fixed `scaling`.
+        """Names of the genes that random numbers are drawn for: all, but not the warm start, nor a fixed `scaling`.
 
-        That gene was added later, and searches without it must repeat.
+        Both were added later, and searches without them must repeat.
         """
-        return [name for name in genes if name != "scaling" or len(self.genes.heavy.scaling) > 1]
+        fixed = {"warm_start", *(() if len(self.genes.heavy.scaling) > 1 else ("scaling",))}
+        return [name for name in genes if name not in fixed]
 
     def _re_expressed(self, material: Material, old: Automaton, new: Automaton, operator: str) -> Material:
         """`material` with automaton `new`, and with the genes that `old` and `new` express differently."""
@@ -194,7 +210,7 @@ class Variation:
         before = self._genes(calibration(self.automaton).positions(measured))
         changed, after = self._express(new)
         genes = {name: after[name] if after[name] != before[name] else value for name, value in material.genes.items()}
-        return Material(genes, new, changed, operator, material.parents)
+        return Material(_fitting(genes), new, changed, operator, material.parents)
 
     def _express(self, automaton: Automaton) -> tuple[Features, Genes]:
         measured, place = positions(automaton, self.automaton)
@@ -227,6 +243,14 @@ class Variation:
 def _scaled(rate: float, strength: float) -> float:
     """`rate` times `strength`, at most 0.5 (or `rate`, if that is larger): a higher flip rate would invert the parent."""
     return min(max(rate, 0.5), rate * strength)
+
+
+def _fitting(genes: Genes) -> Genes:
+    """`genes` without the warm start if it is of an adapter of another shape."""
+    earlier = genes["warm_start"]
+    if not isinstance(earlier, HeavyGenes) or all(genes[gene] == getattr(earlier, gene) for gene in SHAPE):
+        return genes
+    return genes | {"warm_start": None}
 
 
 def genes_of(genome: Genome) -> Genes:

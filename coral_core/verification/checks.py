@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from coral_core.bounded_read import RECORD, look_at, read_file, sha256_of
 from coral_core.errors import BaseModelError, ConfigError, CoralError, EngineError, StoreError
 from coral_core.evolution.loop import tuned_choice
-from coral_core.evolution.warm_start import freeze_start
+from coral_core.evolution.start_from import freeze_start
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.jobs.job_content import split_digest
 from coral_core.jobs.jobs import Evaluation, EvaluationJob, TrainedAdapter

@@ -15,7 +15,7 @@ from coral_core.config.tree import BUG_CLASSES
 from coral_core.durations import clock
 from coral_core.errors import CoralError
 from coral_core.evolution.job_runner import Planner
-from coral_core.evolution.warm_start import Start, find_start, read_start
+from coral_core.evolution.start_from import Start, find_start, read_start
 from coral_core.genome import Genome, HeavyGenes, default_lora
 from coral_core.lm.base_model import is_rehearsal, local_path
 from coral_core.lm.baselines import tuned_loras

@@ -195,7 +195,10 @@ def submit_train(config: Path, /, *, genes: Genes = None, set_: Overrides = None
 
     def submit(loaded: RunConfig, executor: Executor) -> Future[Any]:
         planner, heavy = _planned(loaded, executor, given, timeout)
-        return executor.submit_training(planner.training(heavy))
+        job = planner.training(heavy)
+        if (earlier := job.warm_start()) is not None:
+            executor.train(earlier, timeout)
+        return executor.submit_training(job)
 
     _submit(config, set_, timeout, submit)
 
@@ -220,7 +223,7 @@ def submit_evaluate(
 
     def submit(loaded: RunConfig, executor: Executor) -> Future[Any]:
         planner, heavy = _planned(loaded, executor, given, timeout)
-        executor.submit_training(planner.training(heavy)).result(timeout=timeout)
+        executor.train(planner.training(heavy), timeout)
         return executor.submit_evaluation(planner.evaluation(heavy, light, split=split))
 
     _submit(config, set_, timeout, submit)

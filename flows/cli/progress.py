@@ -15,7 +15,7 @@ from rich.text import Text
 
 from coral_core.durations import clock
 from coral_core.errors import CoralError
-from coral_core.evolution.warm_start import read_start
+from coral_core.evolution.start_from import read_start
 from coral_core.ledger import Ledger
 from coral_core.report.build_report import base_check
 from coral_core.report.progress_document import progress_document

@@ -110,7 +110,7 @@ def _regenerate(run: Verified, sample: Sequence[Expected]) -> None:
             for item in sample:
                 try:
                     if item.job.training is not None:
-                        executor.submit_training(item.job.training).result()
+                        executor.train(item.job.training)
                     new = executor.submit_evaluation(item.job).result()
                 except CoralError as error:
                     run.say("regenerated", [f"{item.label}: failed: {str(error).splitlines()[0]}"], "")

@@ -136,6 +136,7 @@ EFFECTS: dict[str, Row] = {
     "search.diversity.spread": (genomes, 9, {}),
     "search.variation.seed_rate": (genomes, 0.0, {}),
     "search.variation.seeds": (genomes, "uniform", {}),
+    "search.variation.warm_start_rate": (genomes, 0.8, {}),
     "search.population": (genomes, 10, {}),
     "search.selection": (genomes, "truncation", {}),
     "search.tournament_size": (genomes, 5, {}),

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from coral_core.config import RunConfig
-from coral_core.evolution.warm_start import freeze_start
+from coral_core.evolution.start_from import freeze_start
 from coral_core.runs.editions import scheduled_edition, stamp
 from coral_core.runs.run_folder import RunFolder, identify_run
 from tests.report.synthetic_run import make_run

@@ -11,7 +11,7 @@ from tests.search.test_evolution import config, played, scored
 
 
 def earlier(count: int = 8, **changes: Any) -> list[Genome]:
-    """Genomes of another search, as coral_core/evolution/warm_start.py hands them on."""
+    """Genomes of another search, as coral_core/evolution/start_from.py hands them on."""
     genomes = make_search(config(seed=99, search__population=count, search__start_with_default=False, **changes)).ask()
     return [genome.model_copy(update={"genome_id": f"before/{genome.genome_id}"}) for genome in genomes]
 

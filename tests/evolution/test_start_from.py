@@ -8,7 +8,7 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.config.tree import SearchConfig
 from coral_core.errors import StoreError
-from coral_core.evolution.warm_start import find_start, freeze_start, read_start
+from coral_core.evolution.start_from import find_start, freeze_start, read_start
 from coral_core.runs.records import RunRecord, SessionTiming
 from coral_core.runs.run_folder import HistoryWriter, RunFolder, identify_run
 from tests.report.synthetic_run import PROBLEMS, make_run

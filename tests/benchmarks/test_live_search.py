@@ -1,0 +1,37 @@
+"""The live comparison: its sections, the time limit, and that it goes on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.live_search import main
+from benchmarks.write_readme import ROWS
+
+SMALL = (
+    "base_model.name=rehearsal", "search.population=4", "search.elites=1", "problems.fitness=8", "problems.retention=4",
+    "problems.held_out=8", "problems.pairs=16",
+)  # fmt: skip
+
+
+def measured(folder: Path, **options: Any) -> dict[str, Any] | None:
+    given = {"work": folder / "work", "results": folder, "executor": "inline", "trainings": 6, **options}
+    pairs = [part for key, value in given.items() for part in (f"--{key}", str(value))]
+    main([*pairs, *(part for setting in SMALL for part in ("--set", setting))])
+    path = folder / "live_search.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def test_seeds_are_added_until_the_time_is_over(tmp_path: Path) -> None:
+    assert measured(tmp_path, seeds=2, minutes=0) is None
+    first = measured(tmp_path, seeds=1)
+    found = measured(tmp_path, seeds=2)
+    assert first is not None and found is not None
+    section, earlier = found["models"]["rehearsal"], first["models"]["rehearsal"]
+    assert section["seeds"] == [0, 1] and section["values"].keys() == {"evolution", "random", "warm starts"}
+    for name, values in section["values"].items():
+        assert len(values["held_out"]) == 2 and values["held_out"][:1] == earlier["values"][name]["held_out"]
+    assert {(test["variant"], test["against"]) for test in section["tests"]} == {
+        ("evolution", "random"),
+        ("warm starts", "evolution"),
+    }
+    assert any("warm starts against evolution" in what for what, _ in ROWS["live_search"](found))

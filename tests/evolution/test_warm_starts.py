@@ -1,0 +1,226 @@
+"""Warm starts: children that train their parent's adapter further. Genes, jobs, whole runs; and the real engine."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from coral_core import RunConfig, evolve, open_run
+from coral_core.config.tree import BaseModelConfig, SearchConfig
+from coral_core.digest import digest
+from coral_core.errors import AdapterError, TableError
+from coral_core.evolution.job_runner import Planner
+from coral_core.genome import DEFAULT_LORA, MOST_WARM_STARTS, SHAPE, HeavyGenes
+from coral_core.lanes.lane import Lane
+from coral_core.lm.base_model import TINY
+from coral_core.lm.engine import TorchBackend
+from coral_core.lm.requests import AdapterFolder
+from coral_core.report.wording import heavy_text
+from coral_core.runs.records import GenomeRecord
+from coral_core.search.play import play
+from coral_core.search.strategy import make_search
+from coral_core.store.store import Store
+from tests.evolution.test_api import settings
+from tests.lm.engine_models import job, training
+from tests.search.synthetic_table import facts_of, rows_of
+from tests.search.test_evolution import played
+
+OFTEN = {"variation": {"warm_start_rate": 1.0, "crossover_rate": 0.0, "seed_rate": 0.0}}
+
+
+def warm(folder: Path, executor: str = "inline", **search: Any) -> RunConfig:
+    made = settings(folder, executor=executor)
+    made["seed"] = 1  # its champion is a child that went on
+    made["problems"]["fitness"] = 48
+    made["search"] |= {"generations": 4, "population": 5, "early_stopping": {"enabled": False}, **OFTEN, **search}
+    return RunConfig.model_validate(made)
+
+
+def chain(length: int, **changes: Any) -> HeavyGenes:
+    heavy = DEFAULT_LORA
+    for _ in range(length - 1):
+        heavy = HeavyGenes.model_validate(heavy.model_dump() | {"warm_start": heavy.model_dump()} | changes)
+    return heavy
+
+
+# -- genes and jobs ------------------------------------------------------------------------
+
+
+def test_a_warm_start_has_the_shape_of_its_adapter() -> None:
+    assert chain(3, learning_rate=0.1).trainings() == 3
+    for gene, value in {
+        "rank": 4,
+        "alpha": 8,
+        "target_modules": ["q_proj"],
+        "adapter": "dora",
+        "scaling": "rslora",
+    }.items():
+        assert gene in SHAPE
+        with pytest.raises(ValidationError, match="another shape"):
+            chain(2, **{gene: value})
+
+
+def test_a_chain_has_an_end() -> None:
+    assert chain(MOST_WARM_STARTS + 1).trainings() == MOST_WARM_STARTS + 1
+    with pytest.raises(ValidationError, match="one after the other"):
+        chain(MOST_WARM_STARTS + 2)
+
+
+def test_digests_without_one_are_what_they_were() -> None:
+    assert "warm_start" not in DEFAULT_LORA.model_dump()
+    assert DEFAULT_LORA.digest() == digest(
+        {"rank": 8, "alpha": 16.0, "dropout": 0.0, "adapter": "lora", "learning_rate": 0.005, "target_modules": ["k_proj", "o_proj", "q_proj", "v_proj"]}
+    )  # fmt: skip
+    assert len({chain(n).digest() for n in (1, 2, 3)}) == 3
+
+
+def test_a_job_names_the_training_that_it_goes_on_with() -> None:
+    planner = Planner.of_config(RunConfig.model_validate({"base_model": {"name": "rehearsal"}}))
+    last = planner.training(chain(3), 2)
+    middle = last.warm_start()
+    assert middle == planner.training(chain(2), 2) and middle is not None
+    assert middle.warm_start() == planner.training(chain(1), 2)
+    assert planner.training(chain(1)).warm_start() is None
+
+
+def test_text_says_what_came_before() -> None:
+    assert heavy_text(chain(3, learning_rate=0.001)).endswith("lr 0.001 (after 2 trainings: lr 0.005, 0.001)")
+
+
+# -- the search ----------------------------------------------------------------------------
+
+
+def test_children_go_on_with_their_parents_and_keep_the_shape() -> None:
+    config = RunConfig(
+        search=SearchConfig.model_validate({"generations": 6, "early_stopping": {"enabled": False}, **OFTEN})
+    )
+    asked = played(config)[1]
+    genomes = {genome.genome_id: genome for generation in asked for genome in generation}
+    children = [genome for genome in genomes.values() if genome.lineage.operator == "warm-start"]
+    assert len(children) > 10 and max(child.heavy.trainings() for child in children) > 2
+    for child in children:
+        assert child.heavy.warm_start == genomes[child.lineage.parents[0]].heavy
+    assert not any(genome.heavy.warm_start for genome in asked[0])
+
+
+def test_a_table_has_none() -> None:
+    from coral_core.search.table_files import columns_of
+    from coral_core.search.tables import Table
+
+    table = Table(facts_of(), columns_of(facts_of(), rows_of(facts_of())))
+    search = make_search(table.config(0, SearchConfig.model_validate({"generations": 100, **OFTEN})))
+    with pytest.raises(TableError, match="holds single trainings"):
+        play(search, table, 0, 30)
+
+
+# -- whole runs ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Any]:
+    config = warm(tmp_path_factory.mktemp("warm"))
+    return config, evolve(config)
+
+
+def records(result: Any) -> dict[str, GenomeRecord]:
+    return {each.genome.genome_id: each for each in result.history if isinstance(each, GenomeRecord)}
+
+
+def test_a_run_trains_adapters_further(finished: tuple[RunConfig, Any]) -> None:
+    config, result = finished
+    found = records(result)
+    children = [each for each in found.values() if each.genome.lineage.operator == "warm-start"]
+    assert children and result.status == "finished"
+    planner = Planner.of_config(config)
+    for child in children:
+        parent = found[child.genome.lineage.parents[0]]
+        earlier = planner.training(child.genome.heavy).warm_start()
+        assert earlier is not None and earlier.digest() == parent.training_digest
+        assert child.fitness is not None and parent.fitness is not None
+    assert max(child.genome.heavy.trainings() for child in children) >= 3
+
+
+def test_the_champions_repeats_train_the_whole_chain_anew(finished: tuple[RunConfig, Any]) -> None:
+    config, result = finished
+    heavy = result.champion.genome.heavy
+    assert heavy.warm_start is not None
+    store, again = Store(config.store.path), Planner.of_config(config).training(heavy, 1)
+    while again is not None:
+        assert store.read_adapter(again.digest()) is not None
+        again = again.warm_start()
+    final = open_run(result.folder).history[-1]
+    assert final.repeats[0].training_digest == Planner.of_config(config).training(heavy, 1).digest()
+
+
+def test_local_lanes_write_the_same_history(finished: tuple[RunConfig, Any], tmp_path: Path) -> None:
+    other = evolve(warm(tmp_path, "local"))
+    assert (other.folder / "history.jsonl").read_bytes() == (finished[1].folder / "history.jsonl").read_bytes()
+
+
+def test_what_the_store_lost_is_trained_again(finished: tuple[RunConfig, Any], tmp_path: Path) -> None:
+    config, result = finished
+    shutil.copytree(config.store.path, tmp_path / "store")
+    shutil.copytree(Path(config.runs), tmp_path / "runs", symlinks=True)
+    child = next(each for each in records(result).values() if each.genome.heavy.trainings() >= 3)
+    job = Planner.of_config(config).training(child.genome.heavy)
+    first, second = job.warm_start(), job
+    assert first is not None and first.warm_start() is not None
+    gone = [first.digest(), second.digest(), first.warm_start().digest()]  # type: ignore[union-attr]
+    for digest_ in gone:
+        for path in (tmp_path / "store" / "adapters").rglob(f"{digest_}*"):
+            shutil.rmtree(path)
+    (folder,) = (
+        path
+        for path in (tmp_path / "runs").iterdir()
+        if path.is_dir() and not path.is_symlink() and path.name != "comparisons"
+    )
+    whole = (folder / "history.jsonl").read_bytes()
+    (folder / "history.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    evolve(warm(tmp_path))
+    assert (folder / "history.jsonl").read_bytes() == whole
+    store = Store(tmp_path / "store")
+    assert all(store.read_adapter(digest_) is not None for digest_ in gone)
+
+
+def test_a_lane_refuses_to_begin_without_the_adapter(tmp_path: Path) -> None:
+    from coral_core.lm.engine_client import EngineProcess
+
+    planner = Planner.of_config(RunConfig.model_validate({"base_model": {"name": "rehearsal"}}))
+    lane = Lane(Store(tmp_path), EngineProcess())
+    try:
+        with pytest.raises(AdapterError, match=r"which it goes on with, is not in the store"):
+            lane.train(planner.training(chain(2)), 60)
+    finally:
+        lane.close()
+
+
+# -- the real engine -----------------------------------------------------------------------
+
+
+def test_the_engine_begins_with_the_weights_that_are_given(tmp_path: Path) -> None:
+    backend = TorchBackend(BaseModelConfig(name="coral-tiny"))
+    pairs = [(f"<bos>def f(x):\n    return x + {n}<sep>", f"def f(x):\n    return x - {n}<eos>") for n in range(6)]
+
+    def train(out: str, warm_start: AdapterFolder | None, **genes: Any) -> Any:
+        (tmp_path / out).mkdir()
+        request = training(job(TINY, ("q_proj", "v_proj"), dropout=0.0, adapter="dora", **genes), pairs, tmp_path / out)
+        return backend.train(request.model_copy(update={"warm_start": warm_start}))
+
+    earlier = train("first", None, learning_rate=0.01)
+    heavy = job(TINY, ("q_proj", "v_proj"), dropout=0.0, adapter="dora", learning_rate=0.01).heavy
+    folder = AdapterFolder(folder=tmp_path / "first", heavy=heavy)
+    later = train("second", folder, learning_rate=1e-12)
+    before, after = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("first", "second"))
+    assert before.keys() == after.keys() and any(name.endswith("magnitude_vector") for name in before)
+    for name, tensor in before.items():
+        assert after[name].allclose(tensor, atol=1e-6), name
+    assert later.losses[0].loss < earlier.losses[0].loss
+    assert backend.check() == backend.checksum
+    options = tmp_path / "first" / "adapter_config.json"
+    options.write_text(json.dumps(json.loads(options.read_text()) | {"r": 16}))
+    with pytest.raises(AdapterError, match="r is 16"):
+        train("third", folder, learning_rate=0.01)
