@@ -170,11 +170,17 @@ def _won(report: Report) -> Section:
                  ", exported to champion/ beside this report." if report.status == "finished" else ".")  # fmt: skip
         held_out = champion.held_out_scores
         scores = [(name, number(value), number(held_out.get(name))) for name, value in sorted(champion.scores.items())]
+    longer = ""
+    if champion is not None and champion.heavy is not None and (trainings := champion.heavy.trainings()) > 1:
+        longer = (
+            f"Its adapter was trained {trainings} times, one after the other (search.variation.warm_start_rate); every LoRA beside it "
+            "was trained once."
+        )
     return Section("won", "What won, and against what", blocks(
         Table("Champion and what it must beat, bugs repaired", columns, rows, "champion"),
         text(BASELINES[report.baselines]),
         text(*genes),
-        *((text(luckier),) if luckier else ()),
+        *(text(note) for note in (longer, luckier) if note),
         Table("The champion's scores", ("<objective", "fitness split", "held-out split"), scores),
     ))  # fmt: skip
 

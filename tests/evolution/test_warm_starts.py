@@ -144,6 +144,14 @@ def test_a_run_trains_adapters_further(finished: tuple[RunConfig, Any]) -> None:
     assert max(child.genome.heavy.trainings() for child in children) >= 3
 
 
+def test_the_report_says_that_others_were_trained_once(finished: tuple[RunConfig, Any]) -> None:
+    _, result = finished
+    count = result.champion.genome.heavy.trainings()
+    assert f"trained {count} times, one after the other" in (result.folder / "report.md").read_text("utf-8").replace(
+        "\n", " "
+    )
+
+
 def test_the_champions_repeats_train_the_whole_chain_anew(finished: tuple[RunConfig, Any]) -> None:
     config, result = finished
     heavy = result.champion.genome.heavy
