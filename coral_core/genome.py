@@ -19,6 +19,8 @@ SHAPE = ("rank", "alpha", "target_modules", "adapter", "scaling")
 """Heavy genes that a training cannot change in an adapter that it goes on with."""
 MOST_WARM_STARTS = 8
 """Trainings at most that an adapter has behind it when its last one begins."""
+MOST_TRAININGS = MOST_WARM_STARTS + 1
+"""Trainings at most of one adapter, one after the other."""
 
 
 class HeavyGenes(Frozen):
@@ -45,7 +47,7 @@ class HeavyGenes(Frozen):
     def _goes_on_with_its_own_shape(self) -> Self:
         if self.warm_start is not None and self.warm_start.shape() != self.shape():
             raise ValueError(f"warm_start: an adapter of another shape ({', '.join(SHAPE)})")
-        if self.trainings() > MOST_WARM_STARTS + 1:
+        if self.trainings() > MOST_TRAININGS:
             raise ValueError(f"warm_start: more than {MOST_WARM_STARTS} trainings one after the other")
         return self
 
@@ -56,13 +58,20 @@ class HeavyGenes(Frozen):
         """The genes in `SHAPE`: adapters of equal shape have the same tensors and the same use."""
         return tuple(getattr(self, gene) for gene in SHAPE)
 
+    def chain(self) -> "tuple[HeavyGenes, ...]":
+        """The genes of the trainings that make the adapter, in their order; these genes are the last."""
+        genes = [self]
+        while (earlier := genes[-1].warm_start) is not None:
+            genes.append(earlier)
+        return tuple(reversed(genes))
+
     def trainings(self) -> int:
         """Number of trainings that made the adapter, one after the other; 1 without a warm start.
 
         >>> DEFAULT_LORA.model_copy(update={"warm_start": DEFAULT_LORA}).trainings()
         2
         """
-        return 1 + (self.warm_start.trainings() if self.warm_start else 0)
+        return len(self.chain())
 
     def digest(self) -> str:
         return digest(self.model_dump(mode="json"))

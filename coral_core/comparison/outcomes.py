@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from coral_core.comparison.plan import Budget, Entrant
+from coral_core.config import RunConfig
 from coral_core.config.scoring_config import ScoringConfig
 from coral_core.errors import StoreError
 from coral_core.evolution.charges import Charged, Charges
+from coral_core.evolution.job_runner import Planner
 from coral_core.frozen import Frozen
+from coral_core.genome import HeavyGenes
 from coral_core.report.history_records import History
-from coral_core.runs.records import GenomeRecord
+from coral_core.runs.records import GenomeRecord, RunRecord
 from coral_core.runs.run_folder import RunFolder
 from coral_core.search.archive import Scored
 from coral_core.search.play import play
@@ -72,7 +75,8 @@ def outcome_of_run(entrant: Entrant, budget: Budget, folder: RunFolder, store: S
     """
     history = History.of(folder)
     final = history.final
-    charges, scoring = Charges(store, entrant.config.budget.price), entrant.config.scoring
+    scoring, price = entrant.config.scoring, entrant.config.budget.price
+    charges = Charges(store, price, lambda heavy: _training_digest(entrant.config, history.run, heavy))
     told: list[Scored] = []
     points: list[Point] = []
     first: float | None = None
@@ -138,6 +142,12 @@ def outcome_on_table(entrant: Entrant, budget: Budget, table: Table) -> Outcome:
         charged=Charged(trainings=last.trainings, evaluations=last.evaluations, gpu_seconds=None, money=None),
         ended=played.ended,
     )
+
+
+def _training_digest(config: RunConfig, run: RunRecord | None, heavy: HeavyGenes) -> str:
+    if run is None:
+        raise StoreError("a history holds genomes, and no record of its run", remedy="Run the comparison again.")
+    return Planner.of_run(config, run).training(heavy).digest()
 
 
 def _scored(record: GenomeRecord) -> Scored:

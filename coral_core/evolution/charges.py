@@ -4,9 +4,12 @@ A result that another run left in the store costs a search nothing, but would ma
 their order. So a cache hit is charged as if it had been computed now; the store has the cost with each result.
 """
 
+from collections.abc import Callable
+
 from coral_core.config import RunConfig
 from coral_core.config.budget_config import LanePrices
 from coral_core.frozen import Frozen
+from coral_core.genome import HeavyGenes
 from coral_core.runs.records import GenomeRecord
 from coral_core.store.store import Store
 
@@ -28,11 +31,16 @@ class Charges:
     Args:
         store: Holds the results and what each first cost.
         price: Money per lane and hour.
+        training_digest: Gives the digest of the training of heavy genes in this run. It is asked for trainings that a genome
+            goes on with and that no genome before it has paid: those of a carried genome, or of a plug-in's.
     """
 
-    def __init__(self, store: Store, price: LanePrices) -> None:
+    def __init__(self, store: Store, price: LanePrices, training_digest: Callable[[HeavyGenes], str]) -> None:
         self._store = store
         self._price = price
+        self._training_digest = training_digest
+        self._trained = set[str]()
+        """Digests of the heavy genes of paid trainings."""
         self._paid = {"none"}
         """Digests that are paid; the bare base model needs no training."""
         self.total = Charged()
@@ -44,14 +52,22 @@ class Charges:
             record: The genome. If it is infeasible, a result that is not in the store counts as free.
         """
         free = 0.0 if record.infeasible else None
-        if record.training_digest not in self._paid:
-            adapter = self._store.read_adapter(record.training_digest)
-            self._pay("trainings", adapter.cost.seconds if adapter else free, self._price.training)
+        for earlier in record.genome.heavy.chain()[:-1]:
+            if earlier.digest() not in self._trained:
+                self._train(earlier, self._training_digest(earlier), free)
+        self._train(record.genome.heavy, record.training_digest, free)
         if record.evaluation_digest not in self._paid:
             evaluation = self._store.read_evaluation(record.evaluation_digest)
             self._pay("evaluations", evaluation.cost.seconds if evaluation else free, self._price.evaluation)
-        self._paid |= {record.training_digest, record.evaluation_digest}
+        self._paid.add(record.evaluation_digest)
         return self.total
+
+    def _train(self, heavy: HeavyGenes, digest: str, free: float | None) -> None:
+        if digest not in self._paid:
+            adapter = self._store.read_adapter(digest)
+            self._pay("trainings", adapter.cost.seconds if adapter else free, self._price.training)
+        self._paid.add(digest)
+        self._trained.add(heavy.digest())
 
     def _pay(self, kind: str, seconds: float | None, price: float) -> None:
         total = self.total

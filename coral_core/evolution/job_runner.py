@@ -35,7 +35,7 @@ from coral_core.prompting.choice import named_template, resolve_prompt
 from coral_core.prompting.templates import PromptTemplate
 from coral_core.queue.queue import Failure
 from coral_core.runs.identities import Identities
-from coral_core.runs.records import JobFailure, JobKind, JobTiming, Phase, RunIdentity
+from coral_core.runs.records import JobFailure, JobKind, JobTiming, Phase, RunIdentity, RunRecord
 from coral_core.runs.run_folder import RunFolder, identify_run
 from coral_core.scoring.plugins import objective_versions
 from coral_core.search.archive import Scored
@@ -84,6 +84,19 @@ class Planner:
             lanes: The base model on the lanes of both queues; None stands for lanes of this machine.
         """
         return cls(config, identify_run(config), lanes or Identities.here(config))
+
+    @classmethod
+    def of_run(cls, config: RunConfig, record: RunRecord, identity: RunIdentity | None = None) -> Self:
+        """The planner of a run that has begun.
+
+        Args:
+            config: Its configuration.
+            record: The first record of its history.
+            identity: Its identity, if it comes from somewhere else than `record`.
+        """
+        base: BaseModelIdentity = record.base_model
+        trained_on = base.model_copy(update={"numerics_class": record.training_numerics_class})
+        return cls(config, identity or record.identity, Identities(training=trained_on, evaluation=base), record.prompt)
 
     @property
     def prompt(self) -> PromptTemplate:

@@ -107,7 +107,7 @@ class Evolution:
         self._tuned: HeavyGenes | None = None
         self._first: Sequence[Scored] = ()
         self._champion: Scored | None = None
-        self._charges = Charges(store, config.budget.price)
+        self._charges = Charges(store, config.budget.price, lambda heavy: self._planner.training(heavy).digest())
         self._limit = ""
         """Which limit on the cost of the search is reached, in words."""
         history = folder.history()

@@ -207,8 +207,7 @@ class TrainingJob(Frozen):
 
     def chain(self) -> "tuple[TrainingJob, ...]":
         """The trainings that make the adapter, in their order; this one is the last."""
-        earlier = self.warm_start()
-        return (self,) if earlier is None else (*earlier.chain(), self)
+        return tuple(self.model_copy(update={"heavy": heavy}) for heavy in self.heavy.chain())
 
     def seed(self) -> int:
         """Seed of the training, derived from the digest."""

@@ -178,7 +178,8 @@ class Lane:
             )
         warm_start = self._warm_start(job, digest)
         if isinstance(warm_start, TrainedAdapter):  # an infeasible one
-            record = warm_start.model_copy(update={"training_digest": digest, "cost": Cost()})
+            reason = f"the training that it goes on with has no adapter: {warm_start.reason}"
+            record = TrainedAdapter(training_digest=digest, infeasible=warm_start.infeasible, reason=reason)
             self.store.publish_adapter(digest, self.store.scratch(), record)
             return record
         scratch = self.store.scratch()
@@ -193,9 +194,8 @@ class Lane:
         except BaseException as error:
             self.store.discard(scratch)
             if isinstance(error, AdapterError) and (earlier := job.warm_start()) is not None:
-                self.store.set_aside(
-                    "adapter", earlier.digest()
-                )  # its checksums are right, so it would be kept otherwise
+                # its checksums are right, so it would be kept otherwise
+                self.store.set_aside("adapter", earlier.digest())
             raise
         cost = record.cost.model_copy(update={"device": self.clock.since_last_job()})
         record = record.model_copy(update={"cost": cost})

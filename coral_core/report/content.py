@@ -183,7 +183,14 @@ class Searched(Frozen):
     population: int
     genomes: int = Field(description="Genomes evaluated so far, elites counted once.")
     adapters: int = Field(description="Distinct adapters among them: trainings needed.")
-    combinations: int = Field(description="Distinct heavy genes that the configuration allows.")
+    warm_starts: int = Field(
+        0,
+        exclude_if=lambda count: count == 0,
+        description="Those of the adapters that go on with another one; left out where there are none.",
+    )
+    combinations: int = Field(
+        description="Distinct heavy genes that the configuration allows, warm starts not counted."
+    )
     space: tuple[GeneSpace, ...]
 
 

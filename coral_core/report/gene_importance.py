@@ -76,6 +76,7 @@ def searched(history: History, genes: GenesConfig, search: SearchConfig) -> Sear
         population=search.population,
         genomes=len({record.genome.genes_digest() for record in records}),
         adapters=len({record.training_digest for record in records}),
+        warm_starts=len({each.training_digest for each in records if each.genome.heavy.warm_start is not None}),
         combinations=math.prod(len(candidates) for _, candidates in genes.heavy),
         space=tuple(GeneSpace(gene=name, kind=kind, values=_space_text(space)) for kind, name, space in _spaces(genes)),
     )

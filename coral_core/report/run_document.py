@@ -131,11 +131,12 @@ def _searched(report: Report) -> Section:
         (f"{line.name} (chosen)" if line.chosen else line.name, share(line.pass_at_1), number(line.fitness), line.infeasible or "")
         for line in report.tuned
     ]  # fmt: skip
+    further = f" ({scope.warm_starts} of them trained further from another)" if scope.warm_starts else ""
     space = [(gene.gene.replace("_", " "), gene.kind, gene.values) for gene in scope.space]
     return Section("searched", "What was searched", blocks(
         text(
             f"Strategy {scope.strategy}, up to {plural(scope.generations, 'generation')} of {plural(scope.population, 'genome')}: "
-            f"{plural(scope.genomes, 'distinct genome')} on {plural(scope.adapters, 'adapter')}, out of "
+            f"{plural(scope.genomes, 'distinct genome')} on {plural(scope.adapters, 'adapter')}{further}, out of "
             f"{scope.combinations:,} combinations of heavy genes. Problems: {report.problems.get('source')} "
             f"({splits_text(report) or 'not counted yet'})."
         ),

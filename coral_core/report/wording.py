@@ -78,9 +78,7 @@ def heavy_text(heavy: HeavyGenes | None) -> str:
     modules = module_text(heavy.target_modules)
     kind = heavy.adapter if heavy.scaling == "lora" else f"{heavy.adapter} {heavy.scaling}"
     text = f"{kind} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
-    rates, earlier = list[str](), heavy.warm_start
-    while earlier is not None:
-        rates, earlier = [f"{earlier.learning_rate:g}", *rates], earlier.warm_start
+    rates = [f"{earlier.learning_rate:g}" for earlier in heavy.chain()[:-1]]
     trainings = "training" if len(rates) == 1 else "trainings"
     return f"{text} (after {len(rates)} {trainings}: lr {', '.join(rates)})" if rates else text
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coral_core.config import RunConfig
+from coral_core.genome import MOST_TRAININGS
 from coral_core.lm.baselines import MOST_TUNED
 from coral_core.search.expression import SearchSpace
 
@@ -67,12 +68,15 @@ class JobPlan:
         return self.search[min(number, len(self.search) - 1)]
 
 
-def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
+def plan_jobs(config: RunConfig, first_adapters: int | None = None, champion_trainings: int | None = None) -> JobPlan:
     """The jobs that a run of `config` needs at most.
 
     Args:
         config: The configuration of the run.
-        first_adapters: Number of distinct adapters of the first generation; None counts one per genome.
+        first_adapters: Number of distinct adapters of the first generation, with those that carried genomes go on with; None
+            counts one per genome.
+        champion_trainings: Number of trainings that made the champion's adapter, all of which a repeat does again; None counts as
+            many as warm starts allow.
 
     Example:
         >>> from coral_core.config import RunConfig
@@ -85,7 +89,8 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
     search = config.search
     monitored = 1 if config.problems.monitor else 0
     tuned = search.baselines == "tuned"
-    left = min(SearchSpace(config.genes).adapters, search.trainings or math.inf)
+    distinct = math.inf if _has_warm_starts(config) else SearchSpace(config.genes).adapters
+    left = min(distinct, search.trainings or math.inf)
     generations = []
     for number, genomes in enumerate(_new_genomes(config)):
         wanted = genomes if number or first_adapters is None else first_adapters
@@ -95,8 +100,24 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None) -> JobPlan:
     return JobPlan(
         baselines=JobCount(1, 2) + JobCount(1, 1) * (MOST_TUNED if tuned else 0),
         search=tuple(generations),
-        after_search=JobCount(search.champion_repeats, FINAL_TABLE + tuned + search.champion_repeats),
+        after_search=JobCount(
+            search.champion_repeats * (champion_trainings or _longest_chain(config)),
+            FINAL_TABLE + tuned + search.champion_repeats,
+        ),
     )
+
+
+def _has_warm_starts(config: RunConfig) -> bool:
+    return config.search.strategy == "evolution" and config.search.variation.warm_start_rate > 0
+
+
+def _longest_chain(config: RunConfig) -> int:
+    """Trainings at most behind one adapter, one after the other: a generation adds one; carried genomes may bring some."""
+    search = config.search
+    if not _has_warm_starts(config):
+        return 1
+    longest = MOST_TRAININGS if search.start_from != "nothing" else min(MOST_TRAININGS, search.generations)
+    return min(longest, search.trainings or longest)
 
 
 def most_genomes(config: RunConfig) -> int:

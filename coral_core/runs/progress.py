@@ -18,7 +18,7 @@ from coral_core.errors import StoreError
 from coral_core.frozen import Frozen
 from coral_core.ledger import Closure, Ledger, Remedy, Standing
 from coral_core.queue.queue import JobQueue
-from coral_core.runs.job_count import plan_jobs
+from coral_core.runs.job_count import JobPlan, plan_jobs
 from coral_core.runs.records import JobFailure, JobKind, Phase, SessionTiming, Timing, baseline_names
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.run_reader import GenerationDetail, KnownGenome, ParetoPoint, RunReading
@@ -218,7 +218,7 @@ def progress_of(reading: RunReading, ledger: Ledger | None = None) -> Progress:
     done, phase = len(reading.generations), _phase(reading)
     latest = reading.generations[-1] if done else None
     under_way = done if phase is Phase.SEARCHING else done - 1
-    expected = plan_jobs(config).total.total
+    expected = _plan(reading).total.total
     jobs = expected - _jobs_left(reading)
     return Progress(
         run_id=folder.run_id,
@@ -291,11 +291,18 @@ def _has_baselines(reading: RunReading) -> bool:
     return len(reading.baselines) == len(baseline_names(reading.config.search))
 
 
+def _plan(reading: RunReading) -> JobPlan:
+    """The jobs of the run at most. After the search the champion, and so the number of trainings of a repeat, is known."""
+    over = _phase(reading) in (Phase.HELD_OUT, Phase.FINISHED)
+    heavy = reading.champion.heavy if over and reading.champion else None
+    return plan_jobs(reading.config, champion_trainings=heavy.trainings() if heavy else None)
+
+
 def _jobs_left(reading: RunReading) -> int:
     """Jobs that the run still needs at most: none of finished generations, and the unfinished ones of the current stage."""
     if reading.final is not None:
         return 0
-    plan, done, finished = plan_jobs(reading.config), len(reading.generations), reading.work.finished
+    plan, done, finished = _plan(reading), len(reading.generations), reading.work.finished
     stages = [
         (0 if _has_baselines(reading) else plan.baselines.total, finished.get((Phase.BASELINES, None), ())),
         (plan.after_search.total, finished.get((Phase.HELD_OUT, None), ())),
@@ -424,7 +431,7 @@ def _times(reading: RunReading) -> Times:
 
 def _generations_left(reading: RunReading) -> float:
     """Remaining work at most, in units of a generation."""
-    return _jobs_left(reading) / max(1, plan_jobs(reading.config).generation(1).total)
+    return _jobs_left(reading) / max(1, _plan(reading).generation(1).total)
 
 
 def _seconds_left(reading: RunReading) -> float | None:
@@ -475,7 +482,7 @@ def _money(reading: RunReading, standing: Standing | None) -> Money:
 
 def _forecast_factor(reading: RunReading) -> float | None:
     """Cost at the end of the run over the cost so far; None before the first finished generation."""
-    plan, finished = plan_jobs(reading.config), len(reading.generations)
+    plan, finished = _plan(reading), len(reading.generations)
     worked = sum(plan.generation(number).total for number in reading.work.spans if number < finished)
     if not worked:
         return None

@@ -163,6 +163,7 @@ class EvolutionSearch(Search):
         size = max(2, int(search.survival_rate * search.population))
         parents = [entry.genome for entry in ordered[:size]]
         places = {genome.genome_id: place for place, genome in enumerate(parents)}
+        feasible = {entry.genome.genome_id for entry in ordered if entry.scores is not None}
         fittest = [entry.genome for entry in fitness_order(ordered, self.config.scoring, self._progress())[:size]]
         power = strength(search.diversity, self._unique, self._best)
         most = min(search.surrogate.children, MOST_DRAWS // max(1, len(slots))) if search.surrogate.enabled else 1
@@ -176,7 +177,8 @@ class EvolutionSearch(Search):
                     if rng.random() < search.variation.seed_rate:
                         material = self._fresh(rng)
                     else:
-                        material = self._variation.child(self._parents(fittest, parents, places, rng), rng, power)
+                        chosen = self._parents(fittest, parents, places, rng)
+                        material = self._variation.child(chosen, rng, power, chosen[0].genome_id in feasible)
                     genes = genes_digest(*split(material.genes))
                     if genes not in taken:
                         break

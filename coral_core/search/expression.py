@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coral_core.config.ranges import Range
 from coral_core.config.tree import AutomatonConfig, GenesConfig, module_names
-from coral_core.genome import Automaton, Features, Genome, HeavyGenes, LightGenes
+from coral_core.genome import MOST_TRAININGS, Automaton, Features, Genome, HeavyGenes, LightGenes
 from coral_core.search.automaton import draw
 from coral_core.search.features import features
 from coral_core.search.randomness import generator
@@ -235,9 +235,18 @@ class SearchSpace:
 
     def outside(self, genome: Genome) -> str:
         """The first gene of `genome` that this space does not allow, and its value; "" when all are allowed."""
-        for gene, values in self.heavy.items():
-            if (value := getattr(genome.heavy, gene)) not in values:
-                return f"{gene} {value}"
+        heavy: HeavyGenes | None = genome.heavy
+        for behind in range(MOST_TRAININGS):
+            if not isinstance(heavy, HeavyGenes) or heavy.shape() != genome.heavy.shape():  # made without validation
+                return "warm_start of another shape"
+            for gene, values in self.heavy.items():
+                if (value := getattr(heavy, gene)) not in values:
+                    return f"{gene} {value}" + (" of a warm start" if behind else "")
+            heavy = heavy.warm_start
+            if heavy is None:
+                break
+        else:
+            return f"more than {MOST_TRAININGS} trainings one after the other"
         half = 0.5 * 10**-ROUNDED + 1e-9  # operators round values, also beyond an end of a range
         for gene, span in self._ranges.items():
             if not span.low - half <= (value := getattr(genome.light, gene)) <= span.high + half:
@@ -273,8 +282,8 @@ def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[H
 
     Args:
         heavy: Heavy genes; each number moves to the nearest candidate, the target modules to the candidate set with the
-            largest Jaccard index, an adapter type or a scaling that is no candidate to the first one. A warm start stays if
-            it has the new shape.
+            largest Jaccard index, an adapter type or a scaling that is no candidate to the first one. The trainings that
+            it goes on with move in the same way, and so keep its shape.
         light: Light genes; each number is clipped to its range.
         genes: Holds the candidates and ranges.
 
@@ -298,8 +307,9 @@ def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[H
     closest["adapter"] = heavy.adapter if heavy.adapter in space.adapter else space.adapter[0]
     closest["scaling"] = heavy.scaling if heavy.scaling in space.scaling else space.scaling[0]
     moved_heavy = HeavyGenes.model_validate(closest)
-    if heavy.warm_start is not None and heavy.warm_start.shape() == moved_heavy.shape():
-        moved_heavy = HeavyGenes.model_validate(closest | {"warm_start": heavy.warm_start})
+    if heavy.warm_start is not None:
+        closest["warm_start"] = nearest(heavy.warm_start, light, genes)[0]
+        moved_heavy = HeavyGenes.model_validate(closest)
     moved: dict[str, Any] = {
         gene: min(max(getattr(light, gene), span.low), span.high) for gene, span in ranges if isinstance(span, Range)
     }

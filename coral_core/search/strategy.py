@@ -74,7 +74,7 @@ class Search(ABC):
         self._distinct: dict[str, Entry] = {}
         """Digest of genes -> the first result of a genome that has them."""
         self._adapters: set[str] = set()
-        """Digests of the heavy genes of all results: the trainings that were spent."""
+        """Digests of the heavy genes of all results, and of those they go on with: the trainings that were spent."""
         self._asked: tuple[Genome, ...] | None = None
         self._stopped = ""
         self._space = SearchSpace(config.genes)
@@ -118,7 +118,13 @@ class Search(ABC):
             return genomes
         adapters = set(self._adapters)
         for slot, genome in enumerate(genomes):
-            adapters.add(genome.heavy.digest())
+            adapters |= _trainings(genome)
+            if len(adapters) > limit and slot == 0:  # of a plug-in: in this package a genome needs one more at most
+                raise StrategyError(
+                    f"search.strategy: {self.plugin or self.config.search.strategy}: {genome.genome_id} needs "
+                    f"{len(adapters) - len(self._adapters)} trainings, and search.trainings leaves {limit - len(self._adapters)}",
+                    remedy="Raise search.trainings, or propose genomes with fewer warm starts.",
+                )
             if len(adapters) > limit:
                 return genomes[:slot]
         return genomes
@@ -153,7 +159,7 @@ class Search(ABC):
         ordered = complete(results, self.ask())
         for scored in ordered:
             entry = Entry.of(scored)
-            self._adapters.add(scored.genome.heavy.digest())
+            self._adapters |= _trainings(scored.genome)
             self._entries.append(entry)
             self._distinct.setdefault(entry.genes, entry)
         self.generation += 1
@@ -236,6 +242,11 @@ class Search(ABC):
                 f"search.strategy: {self.plugin} failed in generation {self.generation} ({error_text(error)})",
                 remedy="Repair it.",
             ) from error
+
+
+def _trainings(genome: Genome) -> set[str]:
+    """Digests of the heavy genes of each training behind a genome. Parents in the run are spent; carried ones are not."""
+    return {heavy.digest() for heavy in genome.heavy.chain()}
 
 
 def error_text(error: BaseException) -> str:
@@ -339,7 +350,8 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: He
     Args:
         config: Holds the candidates and the population size.
         carried: Genomes of an earlier run, best first. They move to the nearest candidates and keep their automata; equal
-            genes are taken once, and no more than `survival_rate` of the population (at least 2).
+            genes are taken once, and no more than `survival_rate` of the population (at least 2). They keep their warm
+            starts only if `search.variation.warm_start_rate` is above 0 and `search.trainings` suffices for the population.
         default: The default LoRA of the base model; None stands for that of Llama-like models.
     """
     search = config.search
@@ -348,6 +360,10 @@ def first_genomes(config: RunConfig, carried: Sequence[Genome] = (), default: He
     taken = {genome.genes_digest() for genome in genomes}
     for old in carried:
         heavy, light = nearest(old.heavy, old.light, config.genes)
+        trainings = set[str]().union(*map(_trainings, genomes), (each.digest() for each in heavy.chain()))
+        others = search.population - len(genomes) - 1
+        if not search.variation.warm_start_rate or len(trainings) + others > (search.trainings or math.inf):
+            heavy = heavy.model_copy(update={"warm_start": None})
         genome = genome_at(0, len(genomes), heavy, light, "carried", (old.genome_id,), old.automaton, old.features)
         if genome.genes_digest() in taken or len(genomes) >= room:
             continue

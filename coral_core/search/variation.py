@@ -71,19 +71,22 @@ class Variation:
         """
         return Material(self._genes(place), None, None, "seed")
 
-    def child(self, parents: Sequence[Genome], rng: np.random.Generator, strength: float) -> Material:
+    def child(
+        self, parents: Sequence[Genome], rng: np.random.Generator, strength: float, has_adapter: bool = True
+    ) -> Material:
         """A child of one parent (mutation or warm start) or of two (crossover, and mutation in some cases).
 
         Args:
             parents: One or two genomes.
             rng: The stream to draw from.
             strength: Factor on the mutation rates (`coral_core.search.diversity.strength`).
+            has_adapter: Whether the first parent has an adapter to go on with; False for an infeasible one.
         """
         if len(parents) == 2:
             crossed = self._cross(parents[0], parents[1], rng)
             return crossed if rng.random() >= MUTATED_CROSSOVER * strength else self._mutate(crossed, rng, strength)
         parent, rate = parents[0], self.settings.warm_start_rate
-        if rate and parent.heavy.trainings() <= MOST_WARM_STARTS and rng.random() < rate:
+        if rate and has_adapter and parent.heavy.trainings() <= MOST_WARM_STARTS and rng.random() < rate:
             return self.warm_start(parent, rng, strength)
         material = Material(genes_of(parent), parent.automaton, parent.features, "", (parent.genome_id,))
         return self._mutate(material, rng, strength)

@@ -11,9 +11,9 @@ from coral_core.config import RunConfig
 from coral_core.errors import ConfigError, CoralError
 from coral_core.evolution.job_runner import Planner
 from coral_core.frozen import Frozen
-from coral_core.jobs.jobs import BaseModelIdentity, EvaluationJob
+from coral_core.jobs.jobs import EvaluationJob
 from coral_core.json_object import json_object
-from coral_core.runs.identities import FILE, FrozenIdentities, Identities
+from coral_core.runs.identities import FILE, FrozenIdentities
 from coral_core.runs.records import RECORD_LINE, FinalRecord, GenomeRecord, RunFacts, RunIdentity, RunRecord
 from coral_core.runs.run_folder import RunFolder
 from coral_core.store.store import Store, first_line
@@ -125,9 +125,7 @@ def open_run(folder: RunFolder, store: Store) -> tuple[Verified | None, list[Fin
         wrong.append("history.jsonl does not begin with the record of its run; nothing can be checked against it")
     if wrong or config is None or identity is None:
         return None, [Finding(check="files", status="differs", text=text) for text in wrong]
-    base: BaseModelIdentity = records[0].base_model
-    trained_on = base.model_copy(update={"numerics_class": records[0].training_numerics_class})
-    planner = Planner(config, identity, Identities(training=trained_on, evaluation=base), records[0].prompt)
+    planner = Planner.of_run(config, records[0], identity)
     run = Verified(folder, store, config, identity, recorded, records, planner)
     run.say("files", list(_base_model_differences(run)), f"{len(records)} records in history.jsonl; config.yaml, run.json, timings.jsonl and base_model.json can be read")  # fmt: skip
     if not isinstance(records[-1], FinalRecord):

@@ -96,7 +96,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     first: tuple[Genome, ...] | None = None
     if _quickly_drawn(config):
         first = make_search(seeded, start.genomes, default).ask()
-    adapters = {genome.heavy.digest(): genome.heavy for genome in first or ()}
+    adapters = {heavy.digest(): heavy for genome in first or () for heavy in genome.heavy.chain()}
     stored = _stored(planner, adapters.values()) if first is not None else None
     plan = plan_jobs(config, len(adapters) or None)
     jobs = plan.total

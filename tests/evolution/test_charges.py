@@ -11,6 +11,7 @@ from coral_core.config import RunConfig, parse_config
 from coral_core.config.budget_config import LanePrices
 from coral_core.errors import ConfigError
 from coral_core.evolution.charges import Charged, Charges, reached
+from coral_core.genome import HeavyGenes
 from coral_core.report.history_records import History
 from coral_core.runs.records import FinalRecord
 from coral_core.runs.run_folder import RunFolder
@@ -30,6 +31,10 @@ def run(folder: Path, **search: Any) -> EvolutionResult:
         "problems": {"fitness": 8, "retention": 4, "monitor": 4, "held_out": 8, "pairs": 16},
     }
     return evolve(RunConfig.model_validate(config))
+
+
+def no_warm_start(heavy: HeavyGenes) -> str:
+    raise AssertionError(f"no genome goes on with {heavy}")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def test_adapters_and_evaluations_are_charged_once(tmp_path: Path) -> None:
     result = run(tmp_path, strategy="evolution")
     store = Store(tmp_path / "store")
     records = list(History.of(RunFolder(result.folder)).genomes.values())
-    charges = Charges(store, LanePrices(training=3600, evaluation=7200))
+    charges = Charges(store, LanePrices(training=3600, evaluation=7200), no_warm_start)
     for record in [*records, *records]:
         charges.add(record)
     adapters, evaluations = {r.training_digest for r in records}, {r.evaluation_digest for r in records}
@@ -74,7 +79,7 @@ def test_an_unknown_cost_is_not_free(whole: tuple[Path, EvolutionResult], tmp_pa
     store = Store(shutil.copytree(folder / "store", tmp_path / "store"))
     records = list(History.of(RunFolder(result.folder)).genomes.values())
     store.remove("adapter", records[0].training_digest)
-    charges = Charges(store, LanePrices())
+    charges = Charges(store, LanePrices(), no_warm_start)
     for record in records:
         charges.add(record)
     assert charges.total.gpu_seconds is None and charges.total.trainings > 1

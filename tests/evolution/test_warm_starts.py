@@ -13,21 +13,27 @@ from coral_core import RunConfig, evolve, open_run
 from coral_core.config.tree import BaseModelConfig, SearchConfig
 from coral_core.digest import digest
 from coral_core.errors import AdapterError, TableError
+from coral_core.evolution.charges import Charges
 from coral_core.evolution.job_runner import Planner
-from coral_core.genome import DEFAULT_LORA, MOST_WARM_STARTS, SHAPE, HeavyGenes
+from coral_core.genome import DEFAULT_LORA, GREEDY, MOST_WARM_STARTS, SHAPE, HeavyGenes
+from coral_core.jobs.jobs import TrainedAdapter
 from coral_core.lanes.lane import Lane
 from coral_core.lm.base_model import TINY
 from coral_core.lm.engine import TorchBackend
 from coral_core.lm.requests import AdapterFolder
 from coral_core.report.wording import heavy_text
+from coral_core.runs.job_count import JobPlan, plan_jobs
 from coral_core.runs.records import GenomeRecord
+from coral_core.runs.run_folder import RunFolder
 from coral_core.search.play import play
-from coral_core.search.strategy import make_search
+from coral_core.search.strategy import Scored, Search, genome_at, make_search
 from coral_core.store.store import Store
+from coral_core.verification import check_all
+from coral_core.verification import open_run as check_run
 from tests.evolution.test_api import settings
 from tests.lm.engine_models import job, training
 from tests.search.synthetic_table import facts_of, rows_of
-from tests.search.test_evolution import played
+from tests.search.test_evolution import played, scored
 
 OFTEN = {"variation": {"warm_start_rate": 1.0, "crossover_rate": 0.0, "seed_rate": 0.0}}
 
@@ -105,6 +111,79 @@ def test_children_go_on_with_their_parents_and_keep_the_shape() -> None:
     for child in children:
         assert child.heavy.warm_start == genomes[child.lineage.parents[0]].heavy
     assert not any(genome.heavy.warm_start for genome in asked[0])
+
+
+def test_an_infeasible_genome_has_no_adapter_to_go_on_with() -> None:
+    search = make_search(
+        RunConfig(search=SearchConfig.model_validate({"generations": 4, "early_stopping": {"enabled": False}, **OFTEN}))
+    )
+    while not search.done:  # whatever was trained once diverged
+        asked = search.ask()
+        assert not any(genome.heavy.warm_start for genome in asked)
+        search.tell([Scored(genome=genome, infeasible="diverged", scores=None, fitness=None) for genome in asked])
+    assert search.generation == 4
+
+
+def carrying(*carried: HeavyGenes, rate: float = 0.5, **search: Any) -> Search:
+    """A search of population 4 whose first population begins with `carried`."""
+    genomes = [
+        genome_at(0, slot, heavy, GREEDY, "seed").model_copy(update={"genome_id": f"before/g000-00{slot}"})
+        for slot, heavy in enumerate(carried)
+    ]
+    settings = {"population": 4, "start_with_default": False, "variation": {"warm_start_rate": rate}, **search}
+    return make_search(RunConfig(search=SearchConfig.model_validate(settings)), genomes)
+
+
+def test_carried_genomes_keep_their_warm_starts_where_the_run_has_some() -> None:
+    assert carrying(chain(3)).ask()[0].heavy == chain(3)
+    assert carrying(chain(3), rate=0.0).ask()[0].heavy == chain(1)
+
+
+def test_carried_trainings_move_to_the_candidates_together() -> None:
+    moved = carrying(chain(3, learning_rate=0.9).model_copy(update={"dropout": 0.9})).ask()[0].heavy
+    allowed = RunConfig().genes.heavy
+    assert moved.trainings() == 3
+    for each in moved.chain():
+        assert each.learning_rate in allowed.learning_rate and each.dropout in allowed.dropout
+    elsewhere = chain(2).model_copy(update={"rank": 9, "warm_start": chain(1).model_copy(update={"rank": 9})})
+    assert {each.rank for each in carrying(elsewhere).ask()[0].heavy.chain()} == {8}
+
+
+def test_the_trainings_of_carried_genomes_are_spent_once() -> None:
+    search = carrying(chain(3), chain(3, learning_rate=0.001), trainings=12, strategy="random")
+    asked = search.ask()
+    heavy = {each.digest() for genome in asked for each in genome.heavy.chain()}
+    assert len(heavy) == 1 + 2 + 2 + 2, "both begin with the default"
+    search.tell([scored(genome) for genome in asked])
+    last = search.ask()
+    assert len(heavy | {each.digest() for genome in last for each in genome.heavy.chain()}) <= 12
+
+
+def test_carried_trainings_leave_room_for_the_first_population() -> None:
+    search = carrying(chain(9), chain(3), trainings=7)
+    asked = search.ask()
+    assert [genome.heavy.trainings() for genome in asked][:2] == [1, 3] and len(asked) == 4
+
+
+def test_jobs_are_planned_with_the_trainings_behind_a_champion() -> None:
+    heavy = {"rank": [8], "alpha": [16], "dropout": [0.0], "target_modules": ["q"], "adapter": ["lora"]}
+    settings: dict[str, Any] = {
+        "generations": 5,
+        "population": 4,
+        "champion_repeats": 2,
+        "diversity": {"minimum_unique": 0},
+    }
+
+    def plan(rate: float, **more: Any) -> JobPlan:
+        search = settings | {"variation": {"warm_start_rate": rate}} | more
+        return plan_jobs(
+            RunConfig.model_validate({"genes": {"heavy": heavy | {"learning_rate": [0.005]}}, "search": search})
+        )
+
+    assert [each.trainings for each in plan(0.0).search] == [1, 0, 0, 0, 0] and plan(0.0).after_search.trainings == 2
+    assert [each.trainings for each in plan(0.5).search][:2] == [4, 2] and plan(0.5).after_search.trainings == 10
+    assert plan(0.5, start_from="last-champion").after_search.trainings == 2 * (MOST_WARM_STARTS + 1)
+    assert plan(0.5, strategy="random").after_search.trainings == 2, "its adapters are new ones"
 
 
 def test_a_table_has_none() -> None:
@@ -204,6 +283,54 @@ def test_a_lane_refuses_to_begin_without_the_adapter(tmp_path: Path) -> None:
             lane.train(planner.training(chain(2)), 60)
     finally:
         lane.close()
+
+
+def test_an_infeasible_training_makes_those_that_go_on_with_it_infeasible(tmp_path: Path) -> None:
+    from coral_core.lm.engine_client import InlineEngine
+
+    planner = Planner.of_config(RunConfig.model_validate({"base_model": {"name": "rehearsal"}}))
+    lane = Lane(Store(tmp_path), InlineEngine())
+    first, second, third = planner.training(chain(3, learning_rate=0.01)).chain()
+    lane.store.prepare()
+    why = TrainedAdapter(training_digest=first.digest(), infeasible="diverged", reason="the loss was nan")
+    lane.store.publish_adapter(first.digest(), lane.store.scratch(), why)
+    for job_ in (second, third):
+        record = lane.train(job_, 60)
+        assert record == lane.store.read_adapter(job_.digest())
+        assert record.infeasible == "diverged" and record.reason.endswith("has no adapter: the loss was nan")
+    lane.close()
+
+
+def test_every_training_behind_a_genome_is_charged_once(finished: tuple[RunConfig, Any]) -> None:
+    config, result = finished
+    planner, store = Planner.of_config(config), Store(config.store.path)
+    deep = [each for each in records(result).values() if each.genome.heavy.trainings() >= 3]
+    behind = {job.digest() for each in deep for job in planner.training(each.genome.heavy).chain()}
+    charges = Charges(store, config.budget.price, lambda heavy: planner.training(heavy).digest())
+    for record in deep:  # before their parents, as carried ones
+        charges.add(record)
+    results = [store.read_adapter(name) for name in behind]
+    evaluations = {each.evaluation_digest for each in deep}
+    seconds = [each.cost.seconds for each in (*results, *map(store.read_evaluation, evaluations)) if each is not None]
+    assert len(behind) > len({each.training_digest for each in deep})
+    assert len(seconds) == len(behind) + len(evaluations)
+    assert charges.total.trainings == len(behind) and charges.total.gpu_seconds == pytest.approx(sum(seconds))
+    for record in [*records(result).values(), *deep]:
+        charges.add(record)
+    assert charges.total.trainings == len({each.training_digest for each in records(result).values()} | behind)
+
+
+def test_a_champion_that_went_on_comes_along_with_its_trainings(
+    finished: tuple[RunConfig, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(Path(finished[0].runs), tmp_path / "runs", symlinks=True)  # another store: all is trained anew
+    config = warm(tmp_path, start_from="last-champion", generations=1, gpu_seconds=1e9, champion_repeats=0)
+    result = evolve(config.model_copy(update={"seed": 2}))
+    carried = [each for each in records(result).values() if each.genome.lineage.operator == "carried"]
+    assert carried[0].genome.heavy == finished[1].champion.genome.heavy
+    checked, _ = check_run(RunFolder(result.folder), Store(config.store.path))
+    assert checked is not None and check_all(checked)
+    assert [finding.text for finding in checked.findings if finding.status == "differs"] == []
 
 
 # -- the real engine -----------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tests.lm.engine_models import training, writing  # noqa: E402
 from tests.lm.test_architecture import PAIRS, genes, job  # noqa: E402
 from tests.lm.test_plain_peft import plain  # noqa: E402
 from tests.lm.test_usage import engine_and_card  # noqa: E402
-from tests.lm.test_zoo import LIGHT, PROMPTS, SHAPE  # noqa: E402
+from tests.lm.test_zoo import LIGHT, PROMPTS, SHAPE, goes_on_with_the_same_weights  # noqa: E402
 
 Zoo = Callable[[str], Path]
 
@@ -70,6 +70,7 @@ def test_qlora_trains_and_plain_peft_writes_the_engines_text(zoo: Zoo, name: str
         adapter = tmp_path / str(number)
         adapter.mkdir()
         backend.train(training(job(backend, zoo(name), heavy), PAIRS, adapter))
+        goes_on_with_the_same_weights(backend, zoo(name), adapter, heavy, tmp_path / f"{number}-on")
         found = texts(adapter, heavy)
         four_bits = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32

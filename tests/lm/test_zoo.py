@@ -14,12 +14,14 @@ import pytest
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
 from coral_core.errors import AdapterError, Infeasible  # noqa: E402
 from coral_core.genome import GREEDY  # noqa: E402
 from coral_core.lm.engine import TorchBackend  # noqa: E402
+from coral_core.lm.requests import AdapterFolder  # noqa: E402
 from coral_core.lm.targets import resolve  # noqa: E402
 from coral_core.prompting.choice import resolve_prompt  # noqa: E402
 from coral_core.report.usage import EXAMPLE  # noqa: E402
@@ -63,6 +65,7 @@ def check(folder: Path, name: str, tmp_path: Path, adapters: Iterable[dict[str, 
         adapter = tmp_path / str(number)
         adapter.mkdir()
         backend.train(training(job(backend, folder, heavy), PAIRS, adapter))
+        goes_on_with_the_same_weights(backend, folder, adapter, heavy, tmp_path / f"{number}-on")
         expected = plain_with_margins(folder, adapter, dtype, PROMPTS, LIGHT.token_limit)
         for merge in (True, False):
             found = texts(adapter, heavy, merge)
@@ -78,6 +81,19 @@ def check(folder: Path, name: str, tmp_path: Path, adapters: Iterable[dict[str, 
     fresh = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).state_dict()
     kept = backend.loaded.model.state_dict()
     assert kept.keys() == fresh.keys() and all(torch.equal(kept[key], value) for key, value in fresh.items())
+
+
+def goes_on_with_the_same_weights(backend: TorchBackend, folder: Path, adapter: Path, heavy: Any, out: Path) -> None:
+    """Train `adapter` further at a learning rate of nearly nothing: its weights stay, and its options too."""
+    out.mkdir()
+    later = heavy.model_copy(update={"learning_rate": 1e-15, "warm_start": heavy})
+    request = training(job(backend, folder, later), PAIRS, out)
+    backend.train(request.model_copy(update={"warm_start": AdapterFolder(folder=adapter, heavy=heavy)}))
+    before, after = (load_file(each / "adapter_model.safetensors") for each in (adapter, out))
+    assert before.keys() == after.keys() and before
+    for name, tensor in before.items():
+        assert tensor.dtype == after[name].dtype and after[name].allclose(tensor, atol=1e-9), name
+    assert backend.check() == backend.checksum
 
 
 @pytest.mark.parametrize("name", NAMES)

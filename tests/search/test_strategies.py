@@ -229,6 +229,16 @@ class Outside(Middle):
         genomes = super().propose()
         return [g.model_copy(update={"heavy": g.heavy.model_copy(update={"rank": 999})}) for g in genomes]
 
+class Onward(RandomSearch):  # goes on with adapters that it makes up
+    version = "1"
+    changes, times = {}, 1
+    def propose(self):
+        for genome in super().propose():
+            earlier = genome.heavy.model_copy(update=self.changes)
+            for _ in range(self.times - 1):
+                earlier = earlier.model_copy(update={"warm_start": earlier})
+            yield genome.model_copy(update={"heavy": genome.heavy.model_copy(update={"warm_start": earlier})})
+
 class Forgetful(RandomSearch):
     version = "1"
     calls = 0
@@ -247,7 +257,7 @@ class Fragile(Middle):
 
 number = 3
 """
-NAMES = {"middle": "Middle", "nameless": "Nameless", "loud": "Loud", "outside": "Outside", "lazy": "Lazy", "fragile": "Fragile", "number": "number", "lost": "Lost"}  # fmt: skip
+NAMES = {"middle": "Middle", "onward": "Onward", "nameless": "Nameless", "loud": "Loud", "outside": "Outside", "lazy": "Lazy", "fragile": "Fragile", "number": "number", "lost": "Lost"}  # fmt: skip
 
 
 @pytest.fixture
@@ -306,6 +316,40 @@ def test_a_plugin_that_is_no_strategy_is_refused_before_a_run(
 def test_a_plugin_that_fails_is_named(plugin: Callable[[str], type[Search]], name: str, words: str) -> None:
     with pytest.raises(StrategyError, match=words):
         make_search(config(name)).ask()
+
+
+@pytest.mark.parametrize(
+    ("changes", "times", "words"),
+    [
+        (
+            {"learning_rate": 1.0},
+            1,
+            "outside the search space .learning_rate 1.0 of a warm start",
+        ),
+        ({"rank": 999}, 1, "outside the search space .warm_start of another shape"),
+        ({"warm_start": {"rank": 8}}, 1, "outside the search space .warm_start of another shape"),
+        ({}, 9, "outside the search space .more than 9 trainings"),
+        ({}, 5000, "outside the search space .more than 9 trainings"),
+        ({}, 8, "g000-000 needs 9 trainings, and search.trainings leaves 8"),
+    ],
+)
+def test_a_plugin_may_not_go_on_with_what_the_configuration_forbids(
+    plugin: Callable[[str], type[Search]],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+    times: int,
+    words: str,
+) -> None:
+    monkeypatch.setattr(plugin("Onward"), "changes", changes)
+    monkeypatch.setattr(plugin("Onward"), "times", times)
+    with pytest.raises(StrategyError, match=words):
+        make_search(config("onward", trainings=8)).ask()
+
+
+def test_a_plugin_may_go_on_with_adapters(plugin: Callable[[str], type[Search]]) -> None:
+    assert complaints(plugin("Onward"), seeds=(0,)) == []
+    search = make_search(config("onward", trainings=16))
+    assert [genome.heavy.trainings() for genome in search.ask()] == [2] * 8
 
 
 def test_a_plugin_that_fails_to_learn_is_named(plugin: Callable[[str], type[Search]]) -> None:

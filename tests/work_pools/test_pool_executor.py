@@ -1,6 +1,9 @@
 """The dispatcher of the work-pools executor without a server: what ends a wait, and what begins anew."""
 
+import asyncio
 import errno
+import shutil
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +13,17 @@ import pytest
 
 from coral_core.config import RunConfig
 from coral_core.errors import EngineError, StoreError
-from coral_core.evolution.job_runner import Planner, Recorder
+from coral_core.evolution.job_runner import JobRunner, Planner, Recorder
 from coral_core.execution.local import LocalExecutor
-from coral_core.jobs.jobs import BaseModelIdentity, IdentityJob
+from coral_core.genome import HeavyGenes
+from coral_core.jobs.jobs import BaseModelIdentity, IdentityJob, TrainedAdapter
+from coral_core.lanes.worker import LaneWorker
 from coral_core.ledger import Ledger
 from coral_core.lm.engine_client import InlineEngine
 from coral_core.queue.lane_board import LaneNote, lane_name
 from coral_core.queue.queue import Failure, FailureReason, JobQueue, Ticket
+from coral_core.runs.records import JobTiming
+from coral_core.runs.run_folder import RunFolder
 from coral_core.search.strategy import make_search
 from coral_core.store.store import Store
 from flows.cli.jobs import retry, rows
@@ -262,3 +269,45 @@ def test_a_lane_of_another_server_keeps_its_job_while_it_beats(
     until(lambda: queue.claim(JOB.digest()) is None)
     future.cancel()
     executor.close()
+
+
+@pytest.mark.parametrize("loss", ["gone", "of other genes"])
+def test_a_lost_adapter_in_a_chain_is_trained_again_and_blames_no_genome(
+    executor: WorkPoolExecutor, tmp_path: Path, loss: str
+) -> None:
+    store = Store(tmp_path / "store")
+    later = HeavyGenes.model_validate(JOB.heavy.model_dump() | {"warm_start": JOB.heavy})
+    job = PLANNER.training(later)
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    worker = LaneWorker(store, JobQueue(store, "training"), 3.0)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+
+    async def session() -> None:
+        jobs = JobRunner(store, executor, Recorder(folder))
+        await jobs.trained(JOB, "parent")
+        path = store.adapter_path(JOB.digest())
+        if loss == "gone":
+            shutil.rmtree(path)
+        else:  # sound as a file, and not what the genes say
+            (path / "adapter_config.json").write_text("{}")
+            (path / "manifest.json").unlink()
+            scratch = store.scratch()
+            shutil.copytree(path, scratch, dirs_exist_ok=True)
+            shutil.rmtree(path)
+            store.publish_adapter(JOB.digest(), scratch, TrainedAdapter(training_digest=JOB.digest()))
+        await jobs.trained(job, "child")
+        jobs.close()
+
+    try:
+        asyncio.run(session())
+    finally:
+        thread.join(timeout=60)
+        executor.close()
+    for each in job.chain():
+        adapter = store.read_adapter(each.digest())
+        assert adapter is not None and adapter.infeasible is None
+    trained = [line.digest for line in folder.timings() if isinstance(line, JobTiming)]
+    assert trained == [JOB.digest(), JOB.digest(), job.digest()]
+    assert not JobQueue(store, "training").all_failed()
