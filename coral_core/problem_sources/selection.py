@@ -2,8 +2,8 @@
 
 A pattern is a glob, with capitals as written, that matches the id of a problem, the id without its source, or a part of
 it between slashes (in most sources a function's name). Without these keys every problem is used. What is left out is
-counted in the notes of the set, which the report and `coral problems check` show. Splits of `package` are filled up with
-other functions.
+counted in the notes of the set, which the report and `coral problems check` show. Splits of `package` and `git` are filled
+up with other functions (and fixes).
 
     >>> from coral_core.config import ProblemsConfig
     >>> config = ProblemsConfig(include=("*sort*", "jsonl/merge"), exclude=("bubble_sort",))
@@ -72,10 +72,7 @@ def select(problems: ProblemSet, config: ProblemsConfig) -> ProblemSet:
                 remedy="Take more.",
             )
     pairs = tuple(pair for pair in problems.pairs if short_enough(config, pair.buggy, pair.fixed))
-    notes = [
-        *_note(unnamed, "by problems.include and problems.exclude"),
-        *_note(long, f"longer than problems.longest ({config.longest} characters)"),
-    ]
+    notes = list(notes_on_left_out(config, unnamed, long))
     if len(pairs) < len(problems.pairs):
         notes.append(f"{len(problems.pairs) - len(pairs)} training pairs left out: longer than problems.longest")
     return problems.model_copy(update={**changes, "pairs": pairs, "notes": (*problems.notes, *notes)})
@@ -97,16 +94,21 @@ def select_functions(
             long.append(name)
         else:
             kept.append(function if len(bugs) == len(function.bugs) else function.model_copy(update={"bugs": bugs}))
-    return kept, (
-        *_note(unnamed, "by problems.include and problems.exclude"),
-        *_note(long, f"longer than problems.longest ({config.longest} characters)"),
-    )
+    return kept, notes_on_left_out(config, unnamed, long)
 
 
 def function_name(function: "UsableFunction") -> str:
     """The name of a function in ids of problems: module and function, with dots."""
     definition = function.definition
     return f"{definition.file.removesuffix('.py').replace('/', '.')}.{definition.name}"
+
+
+def notes_on_left_out(config: ProblemsConfig, unnamed: Sequence[str], long: Sequence[str]) -> tuple[str, ...]:
+    """Notes on what `wanted` and `short_enough` left out, by name; none where nothing is left out."""
+    return (
+        *_note(unnamed, "by problems.include and problems.exclude"),
+        *_note(long, f"longer than problems.longest ({config.longest} characters)"),
+    )
 
 
 def _note(names: Sequence[str], why: str) -> list[str]:

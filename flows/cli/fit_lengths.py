@@ -36,18 +36,26 @@ class FunctionTexts:
         return max(map(len, (self.right, *self.shown)))
 
 
-def longest_usable(config: RunConfig, functions: Sequence[FunctionTexts]) -> tuple[int | None, list[str]]:
+def longest_usable(
+    config: RunConfig, functions: Sequence[FunctionTexts], leading: Sequence[FunctionTexts] = ()
+) -> tuple[int | None, list[str]]:
     """The bound on the length of functions, for ``problems.longest``.
 
     Args:
         config: Names the base model.
         functions: All functions.
+        leading: Those of them that are outliers only if they are so among themselves: fixes, beside many mutants.
 
     Returns:
         The bound, in characters (None: all functions can be used), and a sentence on each reason, with the functions that it leaves out.
     """
     notes: list[str] = []
     bound = longest_ordinary([function.characters for function in functions])
+    if bound is not None and leading:
+        characters = [function.characters for function in leading]
+        bound = max(bound, longest_ordinary(characters) or max(characters))
+    if bound is not None and bound >= max(function.characters for function in functions):
+        bound = None
     if bound is not None:
         out = sorted((each for each in functions if each.characters > bound), key=lambda each: -each.characters)
         notes.append(f"{len(out)} left out, outliers by length (over {bound} characters): {_names(out)}")

@@ -44,7 +44,7 @@ def history(
     elif why is not None:
         echo(*(words(line) for line in _details(outcomes[0])))
     else:
-        _print(found)
+        print_history(found)
 
 
 def facts(outcome: CommitOutcome) -> dict[str, Any]:
@@ -85,7 +85,8 @@ def _named(found: History, beginning: str) -> CommitOutcome:
     return fitting[0]
 
 
-def _print(found: History) -> None:
+def print_history(found: History) -> None:
+    """Print the fixes of a walk, and how many commits give no problem for which reason."""
     rows = [
         (
             outcome.commit[:12],

@@ -1,6 +1,7 @@
 """`coral init --from PATH`: finds functions of a directory that can become problems, or reads a file of bugs, and makes a configuration for them."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -17,8 +18,16 @@ from coral_core.problem_sources.package.splits import FunctionSplits, divide
 from coral_core.problem_sources.selection import function_name, select, select_functions
 from flows.cli.fit_lengths import TINY_WARNING, FunctionTexts, lengths, longest_usable
 from flows.cli.markup import echo, table, words
+from flows.cli.own_history import history_section
 from flows.cli.recording_progress import RecordingProgress
 
+HISTORY_HEADER = """\
+# CORAL-X on the bugs that your repository had: adapters learn from the fixes in its history, and newer fixes tell what they are worth.
+#   coral problems history {path}        the fixes, and why other commits give no problem
+#   coral problems check git --config {file}
+#   coral evolve {file}
+#   coral config show {file}        every key with its default
+"""
 HEADER = """\
 # CORAL-X on your own functions: adapters learn to repair their bugs, and tests say what is right.
 #   coral problems check {source} --config {file}
@@ -27,14 +36,29 @@ HEADER = """\
 """
 
 
-def configuration(source: Path, file: Path, base_model: str = "coral-tiny", python: str | None = None) -> str:
-    """Make a configuration for the functions of a directory, or for a file of bugs, and print which of them can be used.
+@dataclass(frozen=True)
+class HistoryWalk:
+    """Asks for the fixes in the history of a repository."""
+
+    commits: int | None = None
+    """Commits to look at, newest first; None: the default of ``problems.history.max_commits``."""
+
+
+def configuration(
+    source: Path,
+    file: Path,
+    base_model: str = "coral-tiny",
+    python: str | None = None,
+    history: HistoryWalk | None = None,
+) -> str:
+    """Make a configuration for the functions of a directory, its history, or a file of bugs, and print what can be used.
 
     Args:
         source: Contains the functions and their tests, which are run; or a file of the layout jsonl.
         file: Path that the caller will write; its stem becomes the name of the configuration.
         base_model: ``base_model.name`` of the configuration, to which lengths are fitted.
         python: Interpreter that runs the tests of a directory; None: this one.
+        history: Take the fixes in the history of the repository `source`.
 
     Returns:
         YAML text with comments.
@@ -45,24 +69,48 @@ def configuration(source: Path, file: Path, base_model: str = "coral-tiny", pyth
         BaseModelError: The base model cannot be used.
     """
     model = parse_config("", "coral init", [f"base_model.name={json.dumps(base_model)}"])
-    section, kind = _file_section(source, model) if source.is_file() else _directory_section(source, model, python)
+    comments: dict[str, str] = {}
+    if history is not None:
+        found = history_section(source, model, python, history.commits)
+        section, kind, comments = found.values, "git", found.comments
+    else:
+        section, kind = _file_section(source, model) if source.is_file() else _directory_section(source, model, python)
     overrides = [f"base_model.name={json.dumps(base_model)}"]
     overrides += [f"problems.{name}={json.dumps(value)}" for name, value in section.items()]
     config = parse_config("", "coral init", overrides)
-    needed = lengths(config, problem_set(config.problems))
+    problems = problem_set(config.problems)
+    if history is not None:
+        echo(*(words(note) for note in problems.notes))
+    needed = lengths(config, problems)
     if needed is None:
         echo(
             words(
                 f"note: lengths are the defaults: the tokenizer of {base_model} is not on this machine (coral model fetch)"
             )
         )
-    plan = {"problems": section, **(needed or {})}
     plain = (letter if letter.isascii() and letter.isalnum() else "-" for letter in file.stem.lower())
     name = "".join(plain).strip("-")[:63] or "own-bugs"
-    body = {"name": name, "seed": 0, **plan, "base_model": {"name": base_model}, "infra": {"executor": "local"}}
+    rest = {**(needed or {}), "base_model": {"name": base_model}, "infra": {"executor": "local"}}
     if base_model == "coral-tiny":
         echo(words(f"note: {TINY_WARNING}", "yellow"))
-    return HEADER.format(source=kind, file=file) + "\n" + yaml.safe_dump(body, sort_keys=False, width=110)
+    header = (
+        HISTORY_HEADER.format(path=source, file=file) if history is not None else HEADER.format(source=kind, file=file)
+    )
+    parts = [_yaml({"name": name, "seed": 0}), _commented(_yaml({"problems": section}), comments), _yaml(rest)]
+    return "\n".join([header, "".join(parts)])
+
+
+def _yaml(values: dict[str, object]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, width=10_000)  # one line a key: a comment may follow
+
+
+def _commented(text: str, comments: dict[str, str]) -> str:
+    """A section of YAML with a comment after each key that has one."""
+    lines = []
+    for line in text.splitlines():
+        comment = comments.get(line.partition(":")[0].strip())
+        lines.append(f"{line}  # {comment}\n" if comment else f"{line}\n")
+    return "".join(lines)
 
 
 def _directory_section(directory: Path, model: RunConfig, python: str | None) -> tuple[dict[str, object], str]:

@@ -8,11 +8,15 @@ import pytest
 
 from coral_core.config.tree import ProblemsConfig
 from coral_core.errors import ConfigError
-from coral_core.problem_sources.history import load_git
+from coral_core.problem_sources import find_problems
+from coral_core.problem_sources.history import history_problems, load_git
 from coral_core.problem_sources.history import walk as walk_module
 from coral_core.problem_sources.history.fix import CommitOutcome, Limits, Reason
 from coral_core.problem_sources.history.walk import History, walk
+from coral_core.problem_sources.package.cache import Recording
+from coral_core.problems.problem import ProblemSet
 from tests.problem_sources.repositories import Builder
+from tests.problem_sources.test_time_splits import fixed, text, usable
 
 LIKE = Path(__file__).parent / "package_like"
 RIGHT = "def clamp(n, low, high):\n    return max(low, min(n, high))\n"
@@ -182,3 +186,39 @@ def test_workers_examine_commits_at_a_time(ten: Builder, monkeypatch: pytest.Mon
     monkeypatch.setattr(walk_module, "examine", Examined(reason))
     history = walk(config(ten.path, workers=3, max_commits=9))
     assert [outcome.message for outcome in history.outcomes] == [f"number {number}" for number in range(9, 0, -1)]
+
+
+def test_names_and_lengths_are_selected_before_the_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splits keep their sizes: other fixes and mutants fill them up."""
+    outcomes = [fixed(number, number + 1, commit=f"{number + 1:02x}".ljust(40, "0")) for number in range(40)]
+    functions = [usable(number, bugs=(text(number, 5), text(number, 6))) for number in range(100, 140)]
+    recording = Recording(content="", passed=1, failed=(), notes=(), usable=tuple(functions), refused=())
+    monkeypatch.setattr(history_problems, "walk", lambda config: History(revision="a" * 40, outcomes=tuple(outcomes)))
+    monkeypatch.setattr(history_problems, "mutants", lambda *arguments: (recording, ""))
+    sizes = {"fitness": 8, "retention": 3, "monitor": 2, "held_out": 10, "pairs": 20}
+
+    def loaded(**keys: object) -> ProblemSet:
+        found = find_problems(config(tmp_path, **{**sizes, **keys}))
+        asked = {**sizes, **keys}
+        counts = [len(found.fitness), len(found.monitor), len(found.held_out), len(found.pairs)]
+        assert counts == [asked["fitness"] + asked["retention"], asked["monitor"], asked["held_out"], asked["pairs"]]  # type: ignore[operator]
+        return found
+
+    def ids(found: ProblemSet) -> list[str]:
+        return [problem.problem_id for problem in (*found.fitness, *found.monitor, *found.held_out)]
+
+    bound = sorted(len(outcome.fixes[0].function.definition.source) for outcome in outcomes)[25]
+    short = loaded(longest=bound)
+    texts = [text for p in (*short.fitness, *short.monitor, *short.held_out) for text in (p.buggy, p.reference)]
+    assert max(map(len, [*texts, *(pair.buggy for pair in short.pairs)])) <= bound
+    assert any("left out, longer than problems.longest" in note for note in short.notes)
+    newest = next(name for name in ids(loaded()) if name.endswith("/280000000000"))
+    assert newest.startswith("git/held_out/history/m.f39/")
+    assert not any("f39" in name for name in ids(loaded(exclude=["280000000000"])))
+    assert not any("/m.f39/" in name for name in ids(loaded(exclude=["m.f39"])))
+    assert not any("/mutant/" in name for name in ids(loaded(exclude=["mutant"], pairs=15)))
+    mutants_only = loaded(exclude=["history"], fitness=16, held_out=16)
+    assert not any("/history/" in name for name in ids(mutants_only))
+    assert not any("/right/" in name for name in ids(loaded(exclude=["right"], retention=0)))
+    with pytest.raises(ConfigError, match="can supply fitness: 0"):
+        loaded(include=["nothing"])

@@ -195,10 +195,9 @@ def test_a_test_that_hangs_costs_its_limit(tmp_path: Path) -> None:
     assert outcome.failing in (("tests/test_clamp.py::test_clamp",), ())
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+def build_shop(path: Path) -> Builder:
     """The package of the tests of `package`, in which fixes of three functions were made."""
-    builder = Builder(tmp_path_factory.mktemp("shop") / "repository")
+    builder = Builder(path)
     shutil.copytree(LIKE, builder.path, dirs_exist_ok=True)
     code = CODE
     builder.commit("first", {"pkg/__init__.py": "", "pkg/numbers.py": code})
@@ -208,6 +207,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Builder:
             f"Fix {name}", {"pkg/numbers.py": code, f"tests/test_{name}.py": module_of_tests(name)}, day=100 * number
         )
     return builder
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    return build_shop(tmp_path_factory.mktemp("shop") / "repository")
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ of a fix names its commit; author date and message are in the local cache only (
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from coral_core.config.text_fields import expanded
 from coral_core.config.tree import ProblemsConfig
@@ -17,12 +18,13 @@ from coral_core.problem_sources.builtin import ECHO_SHARE
 from coral_core.problem_sources.history.fix import CommitOutcome
 from coral_core.problem_sources.history.repository import Repository, UnreadableError
 from coral_core.problem_sources.history.scratch_copy import write_commit
-from coral_core.problem_sources.history.time_splits import DatedFix, HistorySplits, divide_by_time
+from coral_core.problem_sources.history.time_splits import ORDER, DatedFix, HistorySplits, divide_by_time
 from coral_core.problem_sources.history.walk import Cache, History, day, walk
 from coral_core.problem_sources.package.bugs import in_turn
 from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.cases import Bug, UsableFunction
 from coral_core.problem_sources.package.package_problems import problem_of
+from coral_core.problem_sources.selection import notes_on_left_out, short_enough, wanted
 from coral_core.problems.problem import Problem, ProblemSet, RepairPair, Split
 
 HISTORY, MUTANT, RIGHT = "git/history", "git/mutant", "git/right"
@@ -38,9 +40,10 @@ def load_git(config: ProblemsConfig) -> ProblemSet:
     """
     history = walk(config)
     recording, note = mutants(config.path or "", history.revision, config.python)
-    divided = divide_by_time(history.outcomes, recording.usable if recording else (), config)
-    _refuse_shortage(config, history, divided, note)
-    rights = _rights(divided, config.held_out)
+    selected = select_history(history.outcomes, recording.usable if recording else (), config)
+    divided = divide_by_time(selected.outcomes, selected.functions, config)
+    refuse_shortage(config, history, divided, (*selected.notes, *([note] if note else [])))
+    rights = _rights(config, divided, config.held_out)
     problems = ProblemSet(
         source="git",
         pairs=_pairs(config, divided),
@@ -48,8 +51,65 @@ def load_git(config: ProblemsConfig) -> ProblemSet:
         monitor=_problems(config, "monitor", divided, config.monitor, 0),
         held_out=_problems(config, "held_out", divided, config.held_out - rights, rights),
     )
-    notes = [*_statements(config, problems, divided), *([note] if note else [])]
+    notes = [*_statements(config, problems, divided), *selected.notes, *([note] if note else [])]
     return problems.model_copy(update={"notes": tuple(notes)})
+
+
+class Selected(NamedTuple):
+    """What ``include``, ``exclude`` and ``longest`` take of a history."""
+
+    outcomes: tuple[CommitOutcome, ...]
+    functions: tuple[UsableFunction, ...]
+    """Of the revision, each with the mutants that are taken; without any where it is taken as a right function only."""
+    notes: tuple[str, ...]
+    """What was left out."""
+
+
+def select_history(
+    outcomes: Sequence[CommitOutcome], functions: Sequence[UsableFunction], config: ProblemsConfig
+) -> Selected:
+    """Select fixes and functions before they are split, so that splits are filled up with others.
+
+    Their split and number are not known yet: a pattern that names a split takes out problems after the split, as for other sources.
+
+    Args:
+        outcomes: What the commits gave.
+        functions: Usable functions of the revision, with mutants.
+        config: Gives the patterns and the length.
+    """
+    if not config.include and not config.exclude and config.longest is None:
+        return Selected(tuple(outcomes), tuple(functions), ())
+    unnamed: list[str] = []
+    long: list[str] = []
+    chosen: list[CommitOutcome] = []
+    for outcome in outcomes:
+        kept = []
+        for fix in outcome.fixes:
+            texts = (fix.function.bugs[0].source, fix.function.definition.source)
+            name = f"{name_of(fix.function)}/{outcome.commit[:12]}"
+            if not _wanted(config, HISTORY, fix.function, outcome.commit[:12]):
+                unnamed.append(name)
+            elif not short_enough(config, *texts):
+                long.append(name)
+            else:
+                kept.append(fix)
+        chosen.append(outcome.model_copy(update={"fixes": tuple(kept)}))
+    usable: list[UsableFunction] = []
+    for function in functions:
+        mutant = _wanted(config, MUTANT, function, "")
+        bugs = tuple(bug for bug in function.bugs if mutant and short_enough(config, bug.source))
+        if not mutant and not _wanted(config, RIGHT, function, ""):
+            unnamed.append(name_of(function))
+        elif not short_enough(config, function.definition.source) or (mutant and not bugs):
+            long.append(name_of(function))
+        else:
+            usable.append(function.model_copy(update={"bugs": bugs}))
+    return Selected(tuple(chosen), tuple(usable), notes_on_left_out(config, unnamed, long))
+
+
+def _wanted(config: ProblemsConfig, origin: str, function: UsableFunction, last: str) -> bool:
+    """Do the patterns take the problem in some split?"""
+    return any(wanted(config, _problem_id(origin, split, function, last)) for split in ORDER)
 
 
 def mutants(path: str, revision: str, python: str | None = None) -> tuple[Recording | None, str]:
@@ -64,20 +124,42 @@ def mutants(path: str, revision: str, python: str | None = None) -> tuple[Record
         ConfigError: there is no repository.
         JudgeError: the sandbox failed.
     """
+    try:
+        recording = recorded(path, revision, python)
+    except ProblemError as error:
+        return None, f"no mutants: {error.problem}"
+    if recording.usable:
+        return recording, ""
+    reasons = "; ".join(recording.notes[:3]) or f"{len(recording.refused)} functions cannot be used"
+    return recording, f"no mutants: no function of commit {revision[:12]} is usable: {reasons}"
+
+
+def recorded(
+    path: str, revision: str, python: str | None = None, progress: Callable[[str], None] | None = None
+) -> Recording:
+    """What the tests of a commit record.
+
+    Args:
+        path: The repository.
+        revision: Hash of the commit.
+        python: Interpreter that runs the tests; None: this one.
+        progress: Is called with a line of text now and then.
+
+    Raises:
+        ConfigError: there is no repository.
+        ProblemError: the tests cannot be run.
+        JudgeError: the sandbox failed.
+    """
     with Repository(expanded(path)) as repository, TemporaryDirectory(prefix="coral-history-") as scratch:
         folder = Path(scratch) / "package"
         folder.mkdir()
         repository.resolve(revision)
         try:
             write_commit(repository, revision, folder)
-            recording = recording_of(str(folder), python)
+            return recording_of(str(folder), python, progress)
         except (UnreadableError, ProblemError, ConfigError) as error:
             reason = error.problem.replace("problems.path: ", "").replace(f"{folder}", "").strip(": ")
-            return None, f"no mutants: the tests cannot be run at commit {revision[:12]}: {reason}"
-    if recording.usable:
-        return recording, ""
-    reasons = "; ".join(recording.notes[:3]) or f"{len(recording.refused)} functions cannot be used"
-    return recording, f"no mutants: no function of commit {revision[:12]} is usable: {reasons}"
+            raise ProblemError(f"the tests cannot be run at commit {revision[:12]}: {reason}") from None
 
 
 def provenance(problem_id: str, python: str | None = None) -> CommitOutcome | None:
@@ -103,7 +185,9 @@ def _problems(
         _problem(MUTANT, split, function, f"{number:04d}", bug)
         for number, (function, bug) in enumerate(_turns(functions, bugs - len(fixes), rng))
     ]
-    order = rng.sample(functions, len(functions))[:rights]
+    order = [function for function in rng.sample(functions, len(functions)) if _wanted(config, RIGHT, function, "")][
+        :rights
+    ]
     found += [_problem(RIGHT, split, function, f"{number:04d}", None) for number, function in enumerate(order)]
     return tuple(found)
 
@@ -113,8 +197,16 @@ def _of_fix(split: Split, dated: DatedFix) -> Problem:
 
 
 def _problem(origin: str, split: Split, function: UsableFunction, last: str, bug: Bug | None) -> Problem:
-    name = function.definition.key.replace(".py:", ".").replace("/", ".").replace("@", "-")
-    return problem_of(f"git/{split}/{origin.partition('/')[2]}/{name}/{last}", origin, function, bug)
+    return problem_of(_problem_id(origin, split, function, last), origin, function, bug)
+
+
+def _problem_id(origin: str, split: Split, function: UsableFunction, last: str) -> str:
+    return f"git/{split}/{origin.partition('/')[2]}/{name_of(function)}/{last}"
+
+
+def name_of(function: UsableFunction) -> str:
+    """The name of a function in ids of problems: module and function, with dots."""
+    return function.definition.key.replace(".py:", ".").replace("/", ".").replace("@", "-")
 
 
 def _pairs(config: ProblemsConfig, divided: HistorySplits) -> tuple[RepairPair, ...]:
@@ -147,9 +239,10 @@ def _turns(functions: Sequence[UsableFunction], count: int, rng: random.Random) 
     return in_turn([(function, bug) for bug in function.bugs] for function in order)[: max(0, count)]
 
 
-def _rights(divided: HistorySplits, size: int) -> int:
+def _rights(config: ProblemsConfig, divided: HistorySplits, size: int) -> int:
     """Functions left right among `size` held-out problems: a tenth."""
-    return min(len(divided.functions["held_out"]), size // 10)
+    functions = [function for function in divided.functions["held_out"] if _wanted(config, RIGHT, function, "")]
+    return min(len(functions), size // 10)
 
 
 def _echoes(divided: HistorySplits, size: int) -> int:
@@ -157,22 +250,34 @@ def _echoes(divided: HistorySplits, size: int) -> int:
     return int(ECHO_SHARE * size) if divided.functions["training"] else 0
 
 
-def supply(divided: HistorySplits) -> dict[str, int]:
+def supply(config: ProblemsConfig, divided: HistorySplits) -> dict[str, int]:
     """Key of ``problems`` -> the largest value that the repository can supply."""
     bugs = {split: len(divided.fixes[split]) + divided.bugs(split) for split in divided.fixes}
     held_out, pairs = bugs["held_out"], bugs["training"]
     return {
         "fitness": bugs["fitness"],
         "monitor": bugs.get("monitor", 0),
-        "held_out": max(n for n in range(held_out, 2 * held_out + 2) if n - _rights(divided, n) <= held_out),
+        "held_out": max(n for n in range(held_out, 2 * held_out + 2) if n - _rights(config, divided, n) <= held_out),
         "pairs": max(n for n in range(pairs, 2 * pairs + 2) if n - _echoes(divided, n) <= pairs),
     }
 
 
-def _refuse_shortage(config: ProblemsConfig, history: History, divided: HistorySplits, note: str) -> None:
-    """Raise `ConfigError` when the repository cannot supply the sizes that are asked."""
-    asked = {name: getattr(config, name) for name in ("fitness", "monitor", "held_out", "pairs")}
-    most = supply(divided)
+def refuse_shortage(
+    config: ProblemsConfig, history: History, divided: HistorySplits, notes: Sequence[str] = ()
+) -> None:
+    """Check that the repository can supply the sizes of `config`.
+
+    Args:
+        config: Gives the sizes.
+        history: For the message.
+        divided: Its fixes and functions, split.
+        notes: Why there are no more, for the message.
+
+    Raises:
+        ConfigError: a size is larger than what `supply` gives; names the largest that is possible.
+    """
+    most = supply(config, divided)
+    asked = {name: getattr(config, name) for name in most}
     short = [f"{name}: {most[name]} (asked: {count})" for name, count in asked.items() if count > most[name]]
     if short:
         problem = (
@@ -181,7 +286,7 @@ def _refuse_shortage(config: ProblemsConfig, history: History, divided: HistoryS
         )
         reasons = [f"{count} commits: {reason}" for reason, count in history.reasons.items()]
         raise ConfigError(
-            "\n".join([problem, *reasons, *([note] if note else [])]),
+            "\n".join([problem, *reasons, *notes]),
             remedy="Ask for less, or walk further: problems.history.max_commits, problems.history.since",
         )
 

@@ -192,7 +192,7 @@ def _undated(
     """Give groups of mutants alone to the split that lacks most mutants, large groups first; none stays empty."""
 
     def weight(group: _Group) -> int:
-        return sum(len(functions[place].bugs) for place in group.functions)
+        return sum(len(functions[place].bugs) or 1 for place in group.functions)  # 1: all mutants are excluded
 
     order = sorted(groups, key=lambda group: normal_form(functions[group.functions[0]].definition.source))
     random.Random(seed_from("git", data_seed, "split")).shuffle(order)

@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -85,15 +86,7 @@ def walk(config: ProblemsConfig, progress: Progress | None = None) -> History:
     limits = config.history
     workers = limits.workers or os.cpu_count() or 1
     with Repository(expanded(config.path or "")) as repository, Judge(workers=workers) as judge:
-        revision = repository.resolve(limits.revision)
-        try:
-            newest = repository.newest(revision, limits.max_commits)
-        except UnreadableError as error:
-            raise ConfigError(
-                f"problems.path: {config.path}: its history cannot be read ({error.problem})",
-                remedy="Clone it anew, or begin with another commit: problems.history.revision",
-            ) from None
-        commits = [commit for commit in newest if _since(commit, limits)]
+        revision, commits = _commits(repository, config)
         cache = Cache(config.python)
         found = {commit.name: cache.read(commit.name, limits.seconds) for commit in commits}
         waiting = [commit for commit in commits if found[commit.name] is None]
@@ -106,6 +99,43 @@ def walk(config: ProblemsConfig, progress: Progress | None = None) -> History:
             found[outcome.commit] = outcome
             report.add(outcome)
     return History(revision=revision, outcomes=tuple(each for each in found.values() if each is not None))
+
+
+class Extent(NamedTuple):
+    """The commits that a walk would examine."""
+
+    revision: str
+    """Hash of the commit to begin with."""
+    commits: int
+    before_end: int | None
+    """Commits before the first whose parents a shallow clone leaves out; None: there is no such commit among them."""
+
+
+def extent(config: ProblemsConfig) -> Extent:
+    """Count the commits that a walk would examine; examines none.
+
+    Raises:
+        ConfigError: as `walk`.
+    """
+    for complaint in missing(config.path):
+        raise ConfigError(complaint)
+    with Repository(expanded(config.path or "")) as repository:
+        revision, commits = _commits(repository, config)
+        ends = (place for place, commit in enumerate(commits) if commit.name in repository.shallow)
+        return Extent(revision, len(commits), next(ends, None))
+
+
+def _commits(repository: Repository, config: ProblemsConfig) -> tuple[str, list[Commit]]:
+    """Hash of the commit that the walk begins with, and the commits within its limits."""
+    revision = repository.resolve(config.history.revision)
+    try:
+        newest = repository.newest(revision, config.history.max_commits)
+    except UnreadableError as error:
+        raise ConfigError(
+            f"problems.path: {config.path}: its history cannot be read ({error.problem})",
+            remedy="Clone it anew, or begin with another commit: problems.history.revision",
+        ) from None
+    return revision, [commit for commit in newest if _since(commit, config.history)]
 
 
 def missing(path: str | None) -> list[str]:
