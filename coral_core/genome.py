@@ -65,6 +65,17 @@ class HeavyGenes(Frozen):
             genes.append(earlier)
         return tuple(reversed(genes))
 
+    def repeated(self, times: int) -> "HeavyGenes":
+        """These genes trained `times` times, each training going on with the adapter of the one before.
+
+        >>> DEFAULT_LORA.repeated(3).trainings(), DEFAULT_LORA.repeated(1) == DEFAULT_LORA
+        (3, True)
+        """
+        made = self
+        for _ in range(times - 1):
+            made = self.model_copy(update={"warm_start": made})
+        return made
+
     def trainings(self) -> int:
         """Number of trainings that made the adapter, one after the other; 1 without a warm start.
 

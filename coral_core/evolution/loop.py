@@ -365,7 +365,10 @@ class Evolution:
             )
         median = self._median_of_first() or champion
         genomes: dict[LineName, Genome] = {"champion": champion.genome, "generation_0_median": median.genome}
-        adapters = {"base_model": None, "default_lora": self._default, "tuned_lora": self._tuned}
+        longer = (self._tuned or self._default).repeated(champion.genome.heavy.trainings())
+        adapters = {
+            "base_model": None, "default_lora": self._default, "tuned_lora": self._tuned, "longer_lora": longer,
+        }  # fmt: skip
         jobs: dict[LineName, EvaluationJob] = {
             name: plan.of(genomes[name], "held_out") if name in genomes else plan.evaluation(adapters[name], None, "held_out")
             for name in line_names(self.config.search)

@@ -9,8 +9,10 @@ from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
 from coral_core.evolution.start_from import read_start
 from coral_core.frozen import Frozen
+from coral_core.genome import HeavyGenes
 from coral_core.jobs.jobs import Evaluation
 from coral_core.ledger import Ledger, Spent
+from coral_core.lm.targets import default_lora_of
 from coral_core.report.content import (
     Ancestor,
     Answer,
@@ -36,7 +38,7 @@ from coral_core.report.history_records import History
 from coral_core.report.operators import operator_lines
 from coral_core.report.paired import compare, share_interval
 from coral_core.report.wording import NAMES
-from coral_core.runs.records import BaselineRecord, GenomeRecord
+from coral_core.runs.records import BaselineRecord, GenomeRecord, LineName
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.sessions import WorkDone, run_state
 from coral_core.store.store import Store
@@ -45,8 +47,8 @@ TOO_GOOD = 0.9
 """Pass@1 on the fitness bugs above which a base model is too good for the problems."""
 TOO_BAD = 0.02
 """Pass@1 up to which base model and default LoRA are too bad for the problems."""
-RIVALS = ("base_model", "default_lora", "tuned_lora", "generation_0_median")
-COMPARED = ("champion", "base_model", "default_lora", "tuned_lora")
+RIVALS = ("base_model", "default_lora", "tuned_lora", "longer_lora", "generation_0_median")
+COMPARED = ("champion", "base_model", "default_lora", "tuned_lora", "longer_lora")
 """Lines of the final table for which verdicts are counted by outcome and by bug class."""
 ANSWERS = {
     "better": "The search helped: the champion repairs more held-out bugs than the {rival}",
@@ -77,7 +79,10 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
     work = WorkDone.of(folder)
     final, state = history.final, run_state(folder, work)
     evaluations: dict[str, Evaluation] = {}
+    longer = _longer_lora(history)
     for line in final.held_out if final else ():
+        if line.name == "longer_lora" and longer is None:
+            continue  # the champion was trained once: it is one of the others
         if (evaluation := store.read_evaluation(line.evaluation_digest)) is not None:
             evaluations[line.name] = evaluation
     gaps = _gaps(history, evaluations)
@@ -104,6 +109,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         base_model=_contender(history, store, evaluations, "base_model"),
         default_lora=_contender(history, store, evaluations, "default_lora"),
         tuned_lora=_contender(history, store, evaluations, "tuned_lora"),
+        longer_lora=_line(history, evaluations, "longer_lora", longer, store) if longer else None,
         baselines=config.search.baselines,
         tuned=_tuned(history),
         generation_0_median=_contender(history, store, evaluations, "generation_0_median"),
@@ -176,17 +182,44 @@ def _contender(history: History, store: Store, evaluations: Evaluations, name: s
         trained = store.read_adapter(record.training_digest)
         unknown = 0 if name == "base_model" else None
         more["trainable_parameters"] = trained.trainable_parameters if trained else unknown
+    return contender_of(record, store, **more, **_opened(history, evaluations, name))
+
+
+def _opened(history: History, evaluations: Evaluations, name: str) -> dict[str, Any]:
+    """What a line of the final table adds to a contender; nothing before the end, and for a line without a score."""
     line, evaluation = history.held_out(name), evaluations.get(name)
-    if line is not None and not (evaluation and evaluation.infeasible):  # a failure is no score
-        more |= {
-            "held_out_pass_at_1": line.pass_at_1,
-            "held_out_interval": share_interval(line.pass_at_1, line.bugs) if line.bugs else None,
-            "held_out_scores": line.scores,
-            "held_out_repaired": line.passed,
-            "held_out_bugs": line.bugs,
-            "held_out_evaluation_digest": line.evaluation_digest,
-        }
-    return contender_of(record, store, **more)
+    if line is None or (evaluation and evaluation.infeasible):  # a failure is no score
+        return {}
+    return {
+        "held_out_pass_at_1": line.pass_at_1,
+        "held_out_interval": share_interval(line.pass_at_1, line.bugs) if line.bugs else None,
+        "held_out_scores": line.scores,
+        "held_out_repaired": line.passed,
+        "held_out_bugs": line.bugs,
+        "held_out_evaluation_digest": line.evaluation_digest,
+    }
+
+
+def _longer_lora(history: History) -> HeavyGenes | None:
+    """Genes of the line `longer_lora`; None where the champion was trained once, or there is no such line."""
+    champion = history.genomes.get(history.champion or "")
+    if history.run is None or champion is None or history.held_out("longer_lora") is None:
+        return None
+    trainings, tuned = champion.genome.heavy.trainings(), history.baselines.get("tuned_lora")
+    usual = (tuned and tuned.heavy) or default_lora_of(history.run.base_model)
+    return usual.repeated(trainings) if trainings > 1 else None
+
+
+def _line(history: History, evaluations: Evaluations, name: LineName, heavy: HeavyGenes, store: Store) -> Contender:
+    """A line that has no evaluation on the fitness split."""
+    line = history.held_out(name)
+    trained = store.read_adapter(line.training_digest) if line else None
+    return Contender(
+        heavy=heavy,
+        training_digest=line.training_digest if line else None,
+        trainable_parameters=trained.trainable_parameters if trained else None,
+        **_opened(history, evaluations, name),
+    )
 
 
 def _gaps(history: History, evaluations: Evaluations) -> Gaps:
@@ -196,6 +229,8 @@ def _gaps(history: History, evaluations: Evaluations) -> Gaps:
     champion = history.held_out("champion")
     for rival in RIVALS:
         line = history.held_out(rival)
+        if rival == "longer_lora" and _longer_lora(history) is None:
+            continue
         if champion is not None and line is not None and not failed & {"champion", rival}:
             difference = champion.pass_at_1 - line.pass_at_1
             gaps[f"champion_minus_{rival}"] = compare(difference, shares.get("champion"), shares.get(rival))
@@ -204,7 +239,9 @@ def _gaps(history: History, evaluations: Evaluations) -> Gaps:
 
 def _answer(history: History, gaps: Gaps, evaluations: Evaluations) -> Answer:
     """Did the search help? The champion against the strongest LoRA that was tried by hand, on the held-out bugs."""
-    key = "tuned_lora" if "tuned_lora" in history.baselines else "default_lora"
+    key: LineName = "tuned_lora" if "tuned_lora" in history.baselines else "default_lora"
+    if _longer_lora(history) is not None:
+        key = "longer_lora"
     gap: Gap | None = getattr(gaps, f"champion_minus_{key}")
     for name in ("champion", key):
         if (evaluation := evaluations.get(name)) is not None and evaluation.infeasible:

@@ -66,6 +66,7 @@ class Gaps(Frozen):
     champion_minus_base_model: Gap | None = None
     champion_minus_default_lora: Gap | None = None
     champion_minus_tuned_lora: Gap | None = None
+    champion_minus_longer_lora: Gap | None = Field(None, exclude_if=lambda gap: gap is None)
     champion_minus_generation_0_median: Gap | None = None
 
 
@@ -136,6 +137,7 @@ class BugClassLine(Frozen):
     base_model: int | None
     default_lora: int | None
     tuned_lora: int | None
+    longer_lora: int | None = Field(None, exclude_if=lambda count: count is None)
 
 
 class BaseCheck(Frozen):
@@ -339,6 +341,11 @@ class Report(Frozen):
     base_model: Contender | None
     default_lora: Contender | None = Field(description="The customary LoRA: rank 8, alpha 16, one learning rate.")
     tuned_lora: Contender | None = Field(None, description="The best of `tuned`; null without search.baselines: tuned.")
+    longer_lora: Contender | None = Field(
+        None,
+        exclude_if=lambda line: line is None,
+        description="The tuned LoRA, else the default one, trained as often as a champion that was trained further.",
+    )
     baselines: Literal["quick", "tuned"] = Field("quick", description="search.baselines.")
     tuned: tuple[TunedLine, ...] = Field((), description="Candidates for the tuned LoRA, fittest first.")
     generation_0_median: Contender | None = Field(description="Genome of median fitness in the first generation.")
@@ -350,7 +357,7 @@ class Report(Frozen):
     lineage: tuple[Ancestor, ...] = Field(description="Ancestors of the champion, oldest first, itself last.")
     bug_classes: tuple[BugClassLine, ...] = Field(description="Held-out split by bug class; empty before the end.")
     outcomes: dict[str, dict[str, int]] = Field(
-        description="champion, base_model, default_lora, tuned_lora -> outcome of the judge -> held-out problems (first samples)."
+        description="champion, base_model, default_lora, tuned_lora, longer_lora -> outcome of the judge -> held-out problems (first samples)."
     )
     held_out_openings: int | None = Field(description="Times the sealed split was evaluated.")
     base_check: BaseCheck

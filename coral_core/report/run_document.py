@@ -174,8 +174,8 @@ def _won(report: Report) -> Section:
     longer = ""
     if champion is not None and champion.heavy is not None and (trainings := champion.heavy.trainings()) > 1:
         longer = (
-            f"Its adapter was trained {trainings} times, one after the other (search.variation.warm_start_rate); every LoRA beside it "
-            "was trained once."
+            f"Its adapter was trained {trainings} times, one after the other (search.variation.warm_start_rate); the other LoRAs "
+            "beside it were trained once, but for the line that says so."
         )
     return Section("won", "What won, and against what", blocks(
         Table("Champion and what it must beat, bugs repaired", columns, rows, "champion"),
@@ -326,7 +326,8 @@ def _verdicts(report: Report) -> Section:
     judged = [key for key in NAMES if key in report.outcomes]
     words = sorted({word for counts in report.outcomes.values() for word in counts})
     outcomes = [(word, *(report.outcomes[key].get(word, 0) for key in judged)) for word in words]
-    repaired = ["champion", "base_model", "default_lora", *(["tuned_lora"] if report.tuned_lora else [])]
+    repaired = ["champion", "base_model", "default_lora"]
+    repaired += [key for key in ("tuned_lora", "longer_lora") if getattr(report, key)]
     classes = [
         (line.bug_class, line.bugs, *(whole(getattr(line, key)) for key in repaired)) for line in report.bug_classes
     ]

@@ -18,8 +18,12 @@ REPORT_FILES = ("report.html", "report.md", "report.json", "genomes.csv", "gener
 RUN_FILES = ("history.jsonl", "config.yaml")
 _CONTENDER = {"fitness", "fitness_pass_at_1", "held_out_pass_at_1", "trainable_parameters"}
 FINAL: dict[str, Any] = {
-    **dict.fromkeys(("champion", "base_model", "default_lora", "tuned_lora", "generation_0_median"), _CONTENDER),
-    "gaps": {key: {"difference", "p_value"} for key in ("champion_minus_default_lora", "champion_minus_tuned_lora")},
+    **dict.fromkeys(
+        ("champion", "base_model", "default_lora", "tuned_lora", "longer_lora", "generation_0_median"), _CONTENDER
+    ),
+    "gaps": {
+        f"champion_minus_{key}": {"difference", "p_value"} for key in ("default_lora", "tuned_lora", "longer_lora")
+    },
     "repeats": True,
     "totals": True,
     "spending": {"gpu_hours", "money"},

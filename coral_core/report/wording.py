@@ -10,6 +10,7 @@ NAMES = {
     "base_model": "base model",
     "default_lora": "default LoRA",
     "tuned_lora": "tuned LoRA",
+    "longer_lora": "LoRA trained as often",
     "generation_0_median": "median of generation 0",
 }
 """Key of the final table -> name in texts."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from coral_core.config import RunConfig
 from coral_core.genome import MOST_TRAININGS
 from coral_core.lm.baselines import MOST_TUNED
+from coral_core.runs.records import has_warm_starts
 from coral_core.search.expression import SearchSpace
 
 FINAL_TABLE = 4
@@ -89,7 +90,8 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None, champion_tra
     search = config.search
     monitored = 1 if config.problems.monitor else 0
     tuned = search.baselines == "tuned"
-    distinct = math.inf if _has_warm_starts(config) else SearchSpace(config.genes).adapters
+    chain = champion_trainings or _longest_chain(config)
+    distinct = math.inf if has_warm_starts(search) else SearchSpace(config.genes).adapters
     left = min(distinct, search.trainings or math.inf)
     generations = []
     for number, genomes in enumerate(_new_genomes(config)):
@@ -101,20 +103,16 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None, champion_tra
         baselines=JobCount(1, 2) + JobCount(1, 1) * (MOST_TUNED if tuned else 0),
         search=tuple(generations),
         after_search=JobCount(
-            search.champion_repeats * (champion_trainings or _longest_chain(config)),
-            FINAL_TABLE + tuned + search.champion_repeats,
+            search.champion_repeats * chain + chain - 1,  # and those of `longer_lora`
+            FINAL_TABLE + tuned + has_warm_starts(search) + search.champion_repeats,
         ),
     )
-
-
-def _has_warm_starts(config: RunConfig) -> bool:
-    return config.search.strategy == "evolution" and config.search.variation.warm_start_rate > 0
 
 
 def _longest_chain(config: RunConfig) -> int:
     """Trainings at most behind one adapter, one after the other: a generation adds one; carried genomes may bring some."""
     search = config.search
-    if not _has_warm_starts(config):
+    if not has_warm_starts(search):
         return 1
     longest = MOST_TRAININGS if search.start_from != "nothing" else min(MOST_TRAININGS, search.generations)
     return min(longest, search.trainings or longest)

@@ -93,8 +93,8 @@ class RunRecord(Frozen):
 
 
 BaselineName = Literal["base_model", "default_lora", "tuned_lora"]
-LineName = Literal["champion", "base_model", "default_lora", "tuned_lora", "generation_0_median"]
-"""Name of a line of the final table."""
+LineName = Literal["champion", "base_model", "default_lora", "tuned_lora", "longer_lora", "generation_0_median"]
+"""Name of a line of the final table; `longer_lora`: the tuned LoRA, else the default one, trained as often as the champion."""
 
 
 def baseline_names(search: SearchConfig) -> tuple[BaselineName, ...]:
@@ -110,8 +110,18 @@ def baseline_names(search: SearchConfig) -> tuple[BaselineName, ...]:
 
 
 def line_names(search: SearchConfig) -> tuple[LineName, ...]:
-    """The lines of a run's final table, in their order."""
-    return ("champion", *baseline_names(search), "generation_0_median")
+    """The lines of a run's final table, in their order; `longer_lora` stands in runs with warm starts.
+
+    >>> line_names(SearchConfig())
+    ('champion', 'base_model', 'default_lora', 'generation_0_median')
+    """
+    longer: tuple[LineName, ...] = ("longer_lora",) if has_warm_starts(search) else ()
+    return ("champion", *baseline_names(search), *longer, "generation_0_median")
+
+
+def has_warm_starts(search: SearchConfig) -> bool:
+    """Whether a search may train adapters further."""
+    return search.strategy == "evolution" and search.variation.warm_start_rate > 0
 
 
 class TunedCandidate(Frozen):

@@ -192,6 +192,9 @@ def _lines(run: Verified) -> Iterator[Line]:
     for genome_id, record in genomes.items():
         yield genome_id, record, record.genome.heavy, record.genome.light, "fitness", 0
     for final in run.of(FinalRecord):
+        usual = adapters.get("tuned_lora") or adapters["default_lora"]
+        if usual is not None and (best := genomes.get(final.champion)) is not None:
+            adapters["longer_lora"] = usual.repeated(best.genome.heavy.trainings())
         for line in final.held_out:
             owner = genomes.get(genomes_of_lines(run, final)[line.name] or "")
             if owner is not None:

@@ -34,7 +34,7 @@ def show(
     split: Annotated[
         Literal["fitness", "held-out"],
         Parameter(
-            help="held-out: of champion, base_model, default_lora, tuned_lora, generation_0_median, after the end."
+            help="held-out: of champion, base_model, default_lora, tuned_lora, longer_lora, generation_0_median, after the end."
         ),
     ] = "fitness",
     problem: Annotated[str | None, Parameter(help="Only the problems whose id contains this.")] = None,
@@ -47,7 +47,7 @@ def show(
 
     Args:
         run: Id of the run, the beginning of one, `latest`, or the path of its folder.
-        genome: Its id (g002-005), or champion, base_model, default_lora, tuned_lora, generation_0_median.
+        genome: Its id (g002-005), or champion, base_model, default_lora, tuned_lora, longer_lora, generation_0_median.
     """
     folder = find_run(runs, run)
     store = store_of(folder)
@@ -95,6 +95,11 @@ def _find(folder: RunFolder, store: Store, genome: str) -> tuple[str, Contender,
             raise ConfigError(
                 f"tuned_lora: {folder.run_id} has none, since its search.baselines is quick",
                 remedy="Run it with --set search.baselines=tuned, which is another run.",
+            )
+        if genome == "longer_lora" and report.longer_lora is None and report.held_out_openings:
+            raise ConfigError(
+                f"longer_lora: {folder.run_id} has none, since its champion was trained once",
+                remedy="See default_lora or tuned_lora.",
             )
         if found is None:
             raise ConfigError(

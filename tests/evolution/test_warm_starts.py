@@ -21,6 +21,8 @@ from coral_core.lanes.lane import Lane
 from coral_core.lm.base_model import TINY
 from coral_core.lm.engine import TorchBackend
 from coral_core.lm.requests import AdapterFolder
+from coral_core.lm.targets import default_lora_of
+from coral_core.report.build_report import build_report
 from coral_core.report.wording import heavy_text
 from coral_core.runs.job_count import JobPlan, plan_jobs
 from coral_core.runs.records import GenomeRecord
@@ -181,8 +183,8 @@ def test_jobs_are_planned_with_the_trainings_behind_a_champion() -> None:
         )
 
     assert [each.trainings for each in plan(0.0).search] == [1, 0, 0, 0, 0] and plan(0.0).after_search.trainings == 2
-    assert [each.trainings for each in plan(0.5).search][:2] == [4, 2] and plan(0.5).after_search.trainings == 10
-    assert plan(0.5, start_from="last-champion").after_search.trainings == 2 * (MOST_WARM_STARTS + 1)
+    assert [each.trainings for each in plan(0.5).search][:2] == [4, 2] and plan(0.5).after_search.trainings == 2 * 5 + 4
+    assert plan(0.5, start_from="last-champion").after_search.trainings == 2 * (MOST_WARM_STARTS + 1) + MOST_WARM_STARTS
     assert plan(0.5, strategy="random").after_search.trainings == 2, "its adapters are new ones"
 
 
@@ -229,6 +231,27 @@ def test_the_report_says_that_others_were_trained_once(finished: tuple[RunConfig
     assert f"trained {count} times, one after the other" in (result.folder / "report.md").read_text("utf-8").replace(
         "\n", " "
     )
+
+
+def test_the_champion_must_beat_a_lora_that_was_trained_as_often(finished: tuple[RunConfig, Any]) -> None:
+    config, result = finished
+    line = next(each for each in result.held_out if each.name == "longer_lora")
+    heavy = default_lora_of(Planner.of_config(config).base("training")).repeated(
+        result.champion.genome.heavy.trainings()
+    )
+    assert line.training_digest == Planner.of_config(config).training(heavy).digest()
+    found = build_report(RunFolder(result.folder), Store(config.store.path))
+    assert found.longer_lora is not None and found.longer_lora.heavy == heavy
+    assert found.longer_lora.held_out_repaired == line.passed and found.gaps.champion_minus_longer_lora is not None
+    assert "LoRA trained as often" in found.answer.text
+    assert found.bug_classes[0].longer_lora is not None and "longer_lora" in found.outcomes
+
+
+def test_a_champion_that_was_trained_once_has_no_such_rival(tmp_path: Path) -> None:
+    config = warm(tmp_path, generations=1)
+    found = build_report(RunFolder(evolve(config).folder), Store(config.store.path))
+    assert found.longer_lora is None and found.gaps.champion_minus_longer_lora is None
+    assert "default LoRA" in found.answer.text and "longer_lora" not in found.model_dump(mode="json")
 
 
 def test_the_champions_repeats_train_the_whole_chain_anew(finished: tuple[RunConfig, Any]) -> None:

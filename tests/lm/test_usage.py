@@ -39,7 +39,7 @@ def both(folder: Path, tmp_path: Path, light: LightGenes, **genes: Any) -> tuple
     """As `engine_and_card`, for an adapter that is trained for it."""
     backend = TorchBackend(BaseModelConfig(name=str(folder)))
     heavy = HeavyGenes(
-        rank=4, alpha=8, dropout=0.0, adapter="lora", learning_rate=0.5, target_modules=default_lora_of(backend.identity).target_modules
+        rank=4, alpha=8, dropout=0.0, adapter="lora", learning_rate=0.05, target_modules=default_lora_of(backend.identity).target_modules
     ).model_copy(update=genes)  # fmt: skip
     adapter = tmp_path / "adapter"
     adapter.mkdir(exist_ok=True)
@@ -72,7 +72,7 @@ def test_the_card_writes_the_engines_tokens(
 def test_the_card_of_a_chat_ends_its_turn(tmp_path: Path) -> None:
     folder = chat_model(tmp_path / "model", CHATML)
     light = GREEDY.model_copy(update={"token_limit": 24, "repetition_penalty": 1.3})
-    engine, card = both(folder, tmp_path, light, learning_rate=0.05)
+    engine, card = both(folder, tmp_path, light)
     assert card == engine and engine
 
 
