@@ -105,6 +105,8 @@ def measured(seed: int, trees: dict[str, Path], folders: dict[str, Path], overri
         "command_cpu_seconds": {side: command_seconds(reports[side], folders[side] / f"seed{seed}") for side in sides},
         "champion": rates,
         "default_lora": {side: reports[side]["default_lora"]["held_out_pass_at_1"] for side in sides},
+        # of this commit alone: a LoRA that was trained as often as the champion, and the bare model
+        **{line: (reports["new"].get(line) or {}).get("held_out_pass_at_1") for line in ("longer_lora", "base_model")},
         "difference": gap.difference,
         "only_new": gap.only_champion,
         "only_old": gap.only_other,

@@ -407,6 +407,19 @@ def _quickstart_cost(r: Result) -> Rows:
         (f"CPU seconds of lane work, this commit over {r['against'][:7]}, {seeds} seeds", f"{r['ratio']:.2f}"),
         (f"champion's held-out share of {bugs} bugs, difference", f"{r['difference']:+.3f}"),
     ]
+    shares = {
+        "champion": [row["champion"]["new"] for row in r["rows"]],
+        "LoRA trained as often (where the champion was trained more than once)": [
+            row.get("longer_lora") for row in r["rows"]
+        ],
+        "default LoRA": [row["default_lora"]["new"] for row in r["rows"]],
+        "bare model": [row.get("base_model") for row in r["rows"]],
+    }
+    for name, values in shares.items():
+        if known := [value for value in values if value is not None]:
+            rows.append(
+                (f"held-out share, this commit, mean of {len(known)} seeds: {name}", _three(sum(known) / len(known)))
+            )
     for key, what in (("interval_by_seed", "over seeds"), ("interval_by_bug", "over bugs")):
         if r[key] is not None:
             rows.append((f"95 % interval of the difference, {what}", f"{r[key][0]:+.3f} to {r[key][1]:+.3f}"))
