@@ -408,11 +408,11 @@ def _quickstart_cost(r: Result) -> Rows:
         (f"champion's held-out share of {bugs} bugs, difference", f"{r['difference']:+.3f}"),
     ]
     shares = {
-        "champion": [row["champion"]["new"] for row in r["rows"]],
+        "champion": [row.get("champion", {}).get("new") for row in r["rows"]],
         "LoRA trained as often (where the champion was trained more than once)": [
             row.get("longer_lora") for row in r["rows"]
         ],
-        "default LoRA": [row["default_lora"]["new"] for row in r["rows"]],
+        "default LoRA": [row.get("default_lora", {}).get("new") for row in r["rows"]],
         "bare model": [row.get("base_model") for row in r["rows"]],
     }
     for name, values in shares.items():
