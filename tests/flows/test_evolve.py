@@ -53,6 +53,7 @@ def test_a_run_leaves_everything_it_promises(finished: Coral) -> None:
         "champion",
         "base_model",
         "default_lora",
+        "longer_lora",
         "generation_0_median",
     }
 

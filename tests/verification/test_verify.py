@@ -199,7 +199,7 @@ def _weaker_rival(row: dict[str, Any]) -> None:
         (lambda row: row.update(repeats=[]), "seed repeats none in history.jsonl"),
         (lambda row: row.update(repeats=row["repeats"][1:]), "seed repeats 2"),
         (lambda row: row.update(held_out_openings=77), "77 openings"),
-        (lambda row: row["held_out"].pop(2), "held-out lines champion, base_model, generation_0_median"),
+        (lambda row: row["held_out"].pop(2), "held-out lines champion, base_model, longer_lora, generation_0_median"),
         (_weaker_rival, "default_lora held-out: of g"),
     ],
 )
