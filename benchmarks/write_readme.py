@@ -404,7 +404,7 @@ def _real_model(r: Result) -> Rows:
 def _quickstart_cost(r: Result) -> Rows:
     seeds, bugs = len(r["rows"]), r["rows"][0]["bugs"]
     rows = [
-        (f"CPU seconds of lane work, this commit over {r['against'][:7]}, {seeds} seeds", f"{r['ratio']:.2f}"),
+        (f"CPU seconds of lane work, this commit over {r['against'][:7]}, seeds: {seeds}", f"{r['ratio']:.2f}"),
         (f"champion's held-out share of {bugs} bugs, difference", f"{r['difference']:+.3f}"),
     ]
     shares = {
@@ -418,7 +418,10 @@ def _quickstart_cost(r: Result) -> Rows:
     for name, values in shares.items():
         if known := [value for value in values if value is not None]:
             rows.append(
-                (f"held-out share, this commit, mean of {len(known)} seeds: {name}", _three(sum(known) / len(known)))
+                (
+                    f"held-out share, this commit, mean over {len(known)} of them: {name}",
+                    _three(sum(known) / len(known)),
+                )
             )
     for key, what in (("interval_by_seed", "over seeds"), ("interval_by_bug", "over bugs")):
         if r[key] is not None:
