@@ -174,8 +174,8 @@ def _won(report: Report) -> Section:
     longer = ""
     if champion is not None and champion.heavy is not None and (trainings := champion.heavy.trainings()) > 1:
         longer = (
-            f"Its adapter was trained {trainings} times, one after the other (search.variation.warm_start_rate); the other LoRAs "
-            "beside it were trained once, but for the line that says so."
+            f"Its adapter was trained {trainings} times, one after the other (search.variation.warm_start_rate), and so was the "
+            f"{NAMES['longer_lora']}; the other LoRAs were trained once."
         )
     return Section("won", "What won, and against what", blocks(
         Table("Champion and what it must beat, bugs repaired", columns, rows, "champion"),
