@@ -114,6 +114,16 @@ def measured(seed: int, trees: dict[str, Path], folders: dict[str, Path], overri
     }
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of a mean (Student's t), one value per seed; None for a single value."""
+    degrees = len(values) - 1
+    if not degrees:
+        return None
+    quantile = T_975[min(degrees, len(T_975)) - 1]  # of more seeds a little too wide
+    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    return (statistics.fmean(values) - half, statistics.fmean(values) + half)
+
+
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """CPU seconds of all seeds together, and the mean difference with two intervals.
 
@@ -122,19 +132,13 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     seconds = {side: sum(row["cpu_seconds"][side] for row in rows) for side in ("old", "new")}
     differences = [row["difference"] for row in rows]
-    mean, degrees = statistics.fmean(differences), len(rows) - 1
-    by_seed: tuple[float, float] | None = None
-    if degrees:
-        quantile = T_975[min(degrees, len(T_975)) - 1]  # of more seeds a little too wide
-        half = quantile * statistics.stdev(differences) / math.sqrt(len(rows))
-        by_seed = (mean - half, mean + half)
     bugs, wins, losses = (sum(row[key] for row in rows) for key in ("bugs", "only_new", "only_old"))
     spread = 1.959964 * math.sqrt(max(0.0, wins + losses - (wins - losses) ** 2 / bugs)) / bugs
     return {
         "cpu_seconds": {side: round(value, 1) for side, value in seconds.items()},
         "ratio": round(seconds["new"] / seconds["old"], 4) if seconds["old"] else None,
-        "difference": mean,
-        "interval_by_seed": by_seed,
+        "difference": statistics.fmean(differences),
+        "interval_by_seed": mean_interval(differences),
         "interval_by_bug": ((wins - losses) / bugs - spread, (wins - losses) / bugs + spread),
     }
 

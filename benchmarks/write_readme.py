@@ -521,6 +521,28 @@ def _search_parts(r: Result) -> Rows:
     ]
 
 
+def _finalists(r: Result) -> Rows:
+    def points(each: Result) -> str:
+        low, high = each["interval"] or (each["mean"], each["mean"])
+        return f"{100 * each['mean']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+    rows = [
+        (
+            f"champion of a race of {r['finalists']} finalists on up to {budget} fresh bugs, over the champion, held-out "
+            f"({len(r['runs'])} runs of the quickstart)",
+            points(each),
+        )
+        for budget, each in r["gain"].items()
+    ]
+    return [
+        *rows,
+        (
+            "the best of the finalists by the held-out bugs themselves: the most that a race could bring",
+            points(r["most"]),
+        ),
+    ]
+
+
 def _git_bugs(r: Result) -> Rows:
     total = r["total"]
     rows = [
@@ -572,6 +594,7 @@ ROWS: dict[str, Callable[[Result], Rows]] = {
     "search": _search,
     "live_search": _live_search,
     "search_parts": _search_parts,
+    "finalists": _finalists,
     "gene_landscape": _gene_landscape,
     "kills": _kills,
     "invariance": _invariance,
