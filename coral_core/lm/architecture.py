@@ -42,10 +42,10 @@ _SCALED = ("linear", "dynamic", "yarn")
 COUNTED_OTHERWISE = frozenset({
     "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart", "prophetnet", "trocr",
     "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
-    "cpmant",
+    "cpmant", "minimax",
 })  # fmt: skip
-"""Types whose positions follow neither `position_ids` from 0 nor the mask: padding on the left, with which batches are generated,
-changes what they compute. Found by comparing a padded prompt with the bare one, for each type of the table that a small model could be made of."""
+"""Types that take padding on the left, with which batches are generated, for tokens: their positions follow neither `position_ids` from 0
+nor the mask, or a state that they hand on does not (minimax). The engine tries it with each model that it pads. Found by comparing a padded prompt with the bare one, for each type of the table that a small model could be made of."""
 
 
 class Architecture(NamedTuple):
@@ -60,6 +60,8 @@ class Architecture(NamedTuple):
     """Named sets of modules (default, attention, mlp, head) where they are not those of Llama (`USUAL_SETS`), and `EXPERTS`."""
     fused: tuple[str, ...]
     """Names of expert weights that the loaded model keeps as one parameter, which is no linear module."""
+    refused: tuple[str, ...]
+    """Names of linear modules that PEFT cannot adapt: some of state-space layers, and routers with outputs of their own."""
     widths: Mapping[str, int]
     """Module or fused parameter -> smaller side of its largest matrix: a higher rank gains nothing."""
 
@@ -96,10 +98,12 @@ def describe(folder: ModelFolder) -> Architecture:
     head, embedding = str(entry.get("head", "lm_head")), str(entry.get("embedding", ""))
     linear = set(entry.get("linear", ()))
     other = set(entry.get("other", ())) - linear
-    remapped = set(entry.get("remapped", ()))
+    remapped, refused = set(entry.get("remapped", ())), set(entry.get("refused", ()))
     places: dict[str, list[str]] = {}
     widths: dict[str, int] = {}
     fused: set[str] = set()
+    # PEFT takes every module of a name: that of a Linear in a list, such as 0, is also the name of a layer
+    holders = {part for name in folder.tensors for part in name.split(".")[:-2]}
     expert_width = 0
     for name, tensor in folder.tensors.items():
         path, _, last = name.rpartition(".")
@@ -113,7 +117,7 @@ def describe(folder: ModelFolder) -> Architecture:
             continue
         if (in_experts and entry.get("converted")) or leaf in remapped:
             fused.add(leaf)  # PEFT would take a remapped name for the experts' weights, whatever module has it
-        elif leaf in (head, embedding) or leaf in other or (leaf not in linear and (_EMBEDDING.search(leaf) or entry.get("converted"))):  # fmt: skip
+        elif leaf in (head, embedding) or leaf in other | holders | refused or (leaf not in linear and (_EMBEDDING.search(leaf) or entry.get("converted"))):  # fmt: skip
             continue
         else:
             places.setdefault(leaf, []).append(parent)
@@ -137,6 +141,7 @@ def describe(folder: ModelFolder) -> Architecture:
         modules=modules,
         sets=sets,
         fused=tuple(sorted((fused | other) - set(modules))),
+        refused=tuple(sorted(refused)),
         widths=widths,
     )
 
@@ -164,7 +169,8 @@ def _supported(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         f"{what} is no causal language model that transformers {made_by()['transformers']} knows": not entry,
         f"architectures {str(names)[:120]}: no causal language model; {endings[0]} was expected": not has_head,
         f"{what} without is_decoder reads in both directions, so it cannot generate": not one_way,
-        f"{what} counts positions in a way that padding on the left changes": model_type in COUNTED_OTHERWISE,
+        f"{what} computes something else after padding on the left, with which batches are generated": model_type
+        in COUNTED_OTHERWISE,
         f"{what} generates without a key-value cache, which is not supported": entry.get("cache") is False,
         f"{what} is an encoder with a decoder, no causal language model": bool(config.get("is_encoder_decoder")),
     }

@@ -33,6 +33,7 @@ from coral_core.prompting.templates import TINY, PromptTemplate
 PAD_MULTIPLE = 8
 """Training pads its batches to a multiple of this (coral_core/lm/training.py)."""
 FUSED = "expert weights that the loaded model keeps as one fused parameter, no linear module"
+REFUSED = "PEFT cannot adapt it in a model of this type, which does not use it as an ordinary linear module"
 
 
 def check_base_model(config: RunConfig) -> tuple[str, ...]:
@@ -159,7 +160,7 @@ def _check_genes(config: RunConfig, architecture: Architecture) -> None:
         )
     experts = architecture.sets.get(EXPERTS)
     fused = f"{FUSED}: " + (f"name it {' or '.join(experts)}" if experts else "LoRA cannot be put on it")
-    why_not = dict.fromkeys(architecture.fused, fused)
+    why_not = dict.fromkeys(architecture.fused, fused) | dict.fromkeys(architecture.refused, REFUSED)
     if architecture.fused and architecture.sets.get("mlp") == ():
         why_not["mlp"] = f"the MLP is {fused}"
     check_targets(config, base, why_not)
@@ -231,15 +232,15 @@ def _check_tokenizer(config: RunConfig, folder: ModelFolder) -> tuple[str, ...]:
             remedy="Use base_model.prompt: instruct.",
         )
     prompt = prompt_seen(config)
-    if prompt is not None and prompt.end and prompt.end not in tokenizer.ids:
+    if prompt is not None and prompt.end and prompt.end not in tokenizer.added:
         raise not_a_token(prompt.end, name)
     return ()
 
 
 def not_a_token(end: str, model: str) -> ConfigError:
-    """The error for a text that should end answers and is no token of the model."""
+    """The error for a text that should end answers and is no token that is cut out of texts as a whole."""
     return ConfigError(
-        f"base_model.prompt: end {shown(repr(end))}: it is no token of {model}",
+        f"base_model.prompt: end {shown(repr(end))}: it is no special token of {model}",
         ("base_model", "prompt"),
         remedy="Give the text of an end token, or use stop for other texts.",
     )

@@ -24,6 +24,8 @@ class TokenizerFiles(NamedTuple):
     """Special tokens and class: of special_tokens_map.json, then of tokenizer_config.json."""
     ids: Mapping[str, int]
     """Token -> id; empty where the vocabulary is in a form that is not read here."""
+    added: frozenset[str]
+    """Tokens that are cut out of a text before it is split into others; only such a one can end an answer."""
 
     @property
     def is_plain(self) -> bool:
@@ -54,7 +56,10 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
             f"base model {folder}: {problem}",
             remedy=f"Save a fast tokenizer ({FAST}) into the folder with save_pretrained.",
         )
-    return TokenizerFiles((read_json(folder / "special_tokens_map.json") or {}) | settings, _ids(folder))
+    named = (read_json(folder / "special_tokens_map.json") or {}) | settings
+    listed = [*_listed(named.get("additional_special_tokens")), *_listed(named.get("extra_special_tokens"))]
+    added = _added(folder, named) | _texts((read_json(folder / FAST) or {}).get("added_tokens")) | _texts(listed)
+    return TokenizerFiles(named, _ids(folder), added | set(_special(named).values()))
 
 
 CHAT_FILES = ("tokenizer_config.json", "special_tokens_map.json", FAST, "chat_template.jinja")
@@ -94,10 +99,15 @@ def _chat_template(folder: Path) -> ChatTemplate | None:
         given = named[_DEFAULT]
     if not isinstance(given, str) or not given.strip():
         return None
-    tokens = {name: text for name in settings if name.endswith("_token") and (text := _text(settings[name]))}
+    tokens = _special(settings)
     return ChatTemplate(
         given, tuple(sorted(tokens.items())), _added(folder, settings) | set(tokens.values()), str(file)
     )
+
+
+def _special(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Name of a special token -> its text."""
+    return {name: text for name in settings if name.endswith("_token") and (text := _text(settings[name]))}
 
 
 def _added(folder: Path, settings: Mapping[str, Any]) -> frozenset[str]:
@@ -116,6 +126,11 @@ def _added(folder: Path, settings: Mapping[str, Any]) -> frozenset[str]:
 def _added_to(file: Path, modified: int, size: int) -> frozenset[str]:
     """The added tokens of a tokenizer.json of tens of megabytes, read once per change of the file."""
     return _texts((read_json(file) or {}).get("added_tokens"))
+
+
+def _listed(tokens: object) -> list[object]:
+    """Tokens that a file names in a list, or under names of its own."""
+    return list(tokens.values()) if isinstance(tokens, dict) else tokens if isinstance(tokens, list) else []
 
 
 def _texts(tokens: object) -> frozenset[str]:

@@ -38,6 +38,6 @@ def test_a_template_of_ones_own_is_shown_and_a_wrong_one_refused(place: Path) ->
     assert shown["prompt"].startswith("<bos>def ") and shown["prompt"].endswith("<sep>")
     file.write_text('prompt: "<bos>{{ buggy }}<sep>"\nanswer: "{{ fixed }}"\nend: "<nosuch>"\n')
     code, _, error = in_this_process(command)
-    assert code == 2 and "end '<nosuch>': it is no token of coral-tiny" in error
+    assert code == 2 and "end '<nosuch>': it is no special token of coral-tiny" in error
     code, _, error = in_this_process(["problems", "prompt", "c.yaml", "--set", "base_model.name=rehearsal", "--set", "base_model.prompt=chat"])  # fmt: skip
     assert code == 2 and "rehearsal has no chat template" in error

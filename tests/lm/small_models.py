@@ -45,6 +45,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_moe": ("qwen3_moe", MOE | {"head_dim": 8}),
     "deepseek_v2": ("deepseek_v2", COMMON | {"moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}),
     "starcoder2": ("starcoder2", GQA),
+    # linear modules in a list, whose names layers have too
+    "gemma3n": ("gemma3n_text", GQA | {"intermediate_size": [48, 48], "head_dim": 8, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 300, "num_kv_shared_layers": 0, "laurel_rank": 4, "altup_num_inputs": 2, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8, "activation_sparsity_pattern": [0.0, 0.0]}),
+    # state-space layers beside attention, on whose output PEFT refuses LoRA
+    "falcon_h1": ("falcon_h1", GQA | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "head_dim": 8}),
 }  # fmt: skip
 """Name -> model_type, and fields of its configuration."""
 DTYPES = {"llama-fp16": "float16", "llama-bf16": "bfloat16"}

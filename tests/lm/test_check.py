@@ -12,8 +12,10 @@ import pytest
 from coral_core.config import RunConfig
 from coral_core.config.config_file import parse_config
 from coral_core.errors import BaseModelError, ConfigError
+from coral_core.lm.architecture import describe
 from coral_core.lm.base_model import TINY
 from coral_core.lm.model_check import check_base_model
+from coral_core.lm.model_files import read_folder
 from tests.lm.small_models import edit
 
 LLAMA: dict[str, Any] = {
@@ -215,7 +217,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "quantised": (configured(quantization_config={"quant_method": "gptq"}), r"quantised \(.*gptq"),
     "both directions": (configured(model_type="bert", architectures=["BertLMHeadModel"]), "reads in both directions"),
     "no end token inside": (lambda folder: [named(eos_token=None, pad_token="<pad>")(folder), configured(eos_token_id=[-1, 10])(folder)], "names an end token of the vocabulary"),
-    "positions of padding": (configured(model_type="roberta", architectures=["RobertaForCausalLM"], is_decoder=True), "counts positions in a way"),
+    "positions of padding": (configured(model_type="roberta", architectures=["RobertaForCausalLM"], is_decoder=True), "computes something else after padding on the left"),
     "bare tuples": (configured(return_dict=False), "says return_dict false"),
     "state space": (configured(model_type="mamba", architectures=["MambaForCausalLM"]), "without a key-value cache"),
     "layers missing": (configured(num_hidden_layers=3), "there are no weights of layer 2"),
@@ -270,6 +272,32 @@ def test_attention_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
     folder = made(tmp_path / "gemma", config, layers(*ATTENTION, *MLP))
     assert "does not support it" in refused(folder, "base_model.attention=sdpa", error=BaseModelError)
     assert check_base_model(run(folder, "base_model.attention=eager")) == ()
+
+
+@pytest.mark.parametrize("end", ["</s>", "a", "<s>a"])
+def test_the_end_of_an_own_template_must_be_a_special_token(llama: Path, tmp_path: Path, end: str) -> None:
+    """The engine refuses other tokens of the vocabulary, too: a text that holds them may be split otherwise."""
+    file = tmp_path / "own.yaml"
+    file.write_text(json.dumps({"prompt": "{{ buggy }}", "end": end}))
+    if end == "</s>":
+        assert check_base_model(run(llama, f"base_model.prompt={file}")) == ()
+    else:
+        assert "is no special token of" in refused(llama, f"base_model.prompt={file}")
+
+
+def test_a_name_that_layers_have_too_is_no_target(tmp_path: Path) -> None:
+    """PEFT would take the layers as well, which it cannot adapt."""
+    lists = {f"model.projections.{n}.weight": (16, 16) for n in range(2)}
+    folder = made(tmp_path / "lists", LLAMA, layers(*ATTENTION, *MLP) | lists)
+    assert check_base_model(run(folder, "genes.heavy.target_modules=[all]")) == ()
+    assert "0" not in describe(read_folder(folder)).modules
+
+
+def test_modules_that_peft_cannot_adapt_are_no_targets(tmp_path: Path) -> None:
+    config = LLAMA | {"model_type": "falcon_h1", "architectures": ["FalconH1ForCausalLM"]}
+    folder = made(tmp_path / "hybrid", config, layers(*ATTENTION, *MLP, "mamba.in_proj", "mamba.out_proj"))
+    assert {"in_proj", "out_proj"} & set(describe(read_folder(folder)).modules) == {"in_proj"}
+    assert "out_proj: PEFT cannot adapt it" in refused(folder, "genes.heavy.target_modules=[q, out_proj]")
 
 
 def snapshot(home: Path, name: str, folder: Path, *files: str) -> Path:
