@@ -15,7 +15,7 @@ import torch
 
 from coral_core.errors import BaseModelError, ConfigError, Infeasible
 from coral_core.jobs.jobs import Cost
-from coral_core.lm.decoding import Padded, Shapes, Slots, Start, filled, shapes_for
+from coral_core.lm.decoding import Padded, Shapes, Slots, Start, filled, padding_changes_nothing, shapes_for
 from coral_core.lm.loaded_model import LoadedModel, Vocabulary, memory_is_evidence, peak_memory_mb
 from coral_core.lm.requests import AdapterFolder, Done, Generated, GenerationRequest, Written
 from coral_core.lm.sampling import NotFiniteError, Row, choose, penalised_tokens, stream
@@ -238,6 +238,13 @@ def _shapes(base: LoadedModel, rows: int, width: int) -> Shapes | None:
     if key not in base.shapes:
         with base.kept():
             base.shapes[key] = shapes_for(base.model, base.pad, *key)
+            if base.shapes[key] is None and not padding_changes_nothing(base.model, base.pad):
+                del base.shapes[key]
+                raise BaseModelError(
+                    f"base_model.name: {base.config.name}: padding on the left changes what it computes ({base.model.config.model_type}), "
+                    "so it cannot generate in batches",
+                    remedy="Give a model of another type.",
+                )
     return base.shapes[key]
 
 

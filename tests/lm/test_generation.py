@@ -10,13 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from coral_core.config.tree import BaseModelConfig, GenerationConfig  # noqa: E402
+from coral_core.errors import BaseModelError  # noqa: E402
 from coral_core.genome import GREEDY, LightGenes  # noqa: E402
-from coral_core.lm import generation, sampling  # noqa: E402
-from coral_core.lm.decoding import Slots, shapes_for  # noqa: E402
+from coral_core.lm import architecture, generation, sampling  # noqa: E402
+from coral_core.lm.decoding import Slots, padding_changes_nothing, shapes_for  # noqa: E402
 from coral_core.lm.engine import TorchBackend  # noqa: E402
 from coral_core.lm.generation import generate  # noqa: E402
 from coral_core.lm.loaded_model import LoadedModel  # noqa: E402
 from coral_core.lm.requests import Entry, GenerationRequest  # noqa: E402
+from tests.lm import engine_models, small_models  # noqa: E402
 from tests.lm.small_models import save_model  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -220,3 +222,24 @@ def test_sampling_draws_tokens_as_often_as_they_are_probable() -> None:
     draws = torch.arange(1000, dtype=torch.float64) / 1000
     found = sampling.sample(logits.repeat(1000, 1), light, draws)
     assert [int((found == token).sum()) for token in range(4)] == pytest.approx([500, 300, 150, 50], abs=1)
+
+
+def test_a_model_that_takes_padding_for_tokens_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MiniMax hands on a state in which the padding counts; its text would be another one, without a word."""
+    kinds = ["linear_attention", "full_attention"]
+    monkeypatch.setitem(
+        small_models.SMALL, "minimax", ("minimax", small_models.MOE | {"head_dim": 8, "layer_types": kinds})
+    )
+    monkeypatch.setattr(architecture, "COUNTED_OTHERWISE", frozenset())
+    backend = TorchBackend(BaseModelConfig(name=str(small_models.save_model(tmp_path / "model", "minimax"))))
+    for _ in range(2):
+        with pytest.raises(BaseModelError, match="padding on the left changes what it computes"):
+            backend.generate(engine_models.writing(None, None))
+    assert backend.check() == backend.checksum
+
+
+@pytest.mark.parametrize("name", ["codegen", "falcon", "falcon_h1", "gemma3n"])
+def test_models_that_are_padded_give_what_they_give_without(zoo: Callable[[str], Path], name: str) -> None:
+    model = TorchBackend(BaseModelConfig(name=str(zoo(name)))).loaded
+    with torch.inference_mode():
+        assert padding_changes_nothing(model.model, model.pad)
