@@ -2,7 +2,32 @@
 
 from typing import Any
 
-from coral_core.errors import ConfigError
+from coral_core.errors import BaseModelError, ConfigError
+
+PYTHON = (
+    "class Ab(list):\n    def f(self, x_1=0):\n        return {'k': [self[x_1] ** 2 % 10 != ~3]}  # \"B\" @ $a; `c`\n"
+)
+"""Text with what Python needs: line breaks, indentation, upper case, digits and punctuation."""
+
+
+def check_tokenizer(tokenizer: Any, model: str) -> None:
+    """Check that a tokenizer gives Python text back; some lower its case, or drop its line breaks or indentation.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+        model: Name of its base model, for the error.
+
+    Raises:
+        BaseModelError: the text is another one after encoding and decoding.
+    """
+    # at the ends spaces are added or taken off by some that keep all others
+    back = exact_text(tokenizer, tokenizer.encode(PYTHON, add_special_tokens=False)).strip()
+    if back != PYTHON.strip():
+        raise BaseModelError(
+            f"base_model.name: {model}: its tokenizer does not keep Python text, so the model can neither read nor write code: "
+            f"{PYTHON[:60]!r} becomes {back[:60]!r}",
+            remedy="Give a model whose tokenizer keeps case, line breaks and indentation; if this one should, save its tokenizer again.",
+        )
 
 
 def encode_prompt(tokenizer: Any, text: str, add_bos: bool = True) -> list[int]:

@@ -3,6 +3,7 @@
 import contextlib
 import resource
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -16,13 +17,13 @@ from coral_core.lm.architecture import EXPERTS, end_tokens, positions
 from coral_core.lm.base_model import find, local_path, resolve_device, resolve_dtype
 from coral_core.lm.base_state import BaseState
 from coral_core.lm.decoding import Shapes
-from coral_core.lm.encoding import encode_pair, encode_prompt
+from coral_core.lm.encoding import check_tokenizer, encode_pair, encode_prompt
 from coral_core.lm.engine_environment import without_credentials
 from coral_core.lm.model_check import not_a_token
 from coral_core.lm.model_files import content_id, is_passing
 from coral_core.lm.requests import AdapterFolder
 
-_MISFITS = ("mismatch", "negative dimension", "overflowed")
+_MISFITS = ("mismatch", "negative dimension", "overflowed", "automatic conversion of the weights")
 """Texts of plain RuntimeErrors of torch and transformers: configuration and weights do not fit."""
 PACKING = "support_avx512bf16_for_cpu"
 """Attribute of bitsandbytes' 4-bit modules."""
@@ -91,6 +92,7 @@ class LoadedModel(Vocabulary):
                 f"base model {config.name}: its files were changed while they were loaded",
                 remedy="Wait until they are all written, and run the same command again.",
             )
+        check_tokenizer(self.tokenizer, config.name)
         self.model.eval()
         self.model.requires_grad_(False)
         generation = self.model.generation_config
@@ -214,6 +216,7 @@ def _loaded(config: BaseModelConfig, content_id: str, attention: str, device: to
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name: transformers would point to a table in its log
             **_quantised(config),
         )
     except (CoralError, MemoryError):
@@ -226,11 +229,21 @@ def _loaded(config: BaseModelConfig, content_id: str, attention: str, device: to
                 f"{name}: could not be loaded: {_reason(error)}",
                 remedy="Look at disk and network, and run the same command again.",
             ) from None
-        raise BaseModelError(f"{name}: cannot be loaded: {_reason(error)}") from None
+        raise BaseModelError(
+            f"{name}: cannot be loaded: {_reason(error)}",
+            remedy=f"Check config.json and the tokenizer's files, or fetch the model again; a recent one may need a newer transformers than {version('transformers')}.",
+        ) from None
     for part in model.modules():
         # on CPUs with bf16 instructions bitsandbytes would pack weights anew in the first forward pass, and lose the loaded bits
         if hasattr(part, PACKING):
             setattr(part, PACKING, False)
+    if misfits := sorted(loading_info["mismatched_keys"]):
+        tensor, found, expected = misfits[0]
+        raise BaseModelError(
+            f"{name}: {len(misfits)} tensor(s) of its files do not fit config.json, such as {tensor}: its shape is {tuple(found)}, and "
+            f"{tuple(expected)} is expected",
+            remedy="Use the config.json that was saved with the weights, or fetch the model again.",
+        )
     if missing := sorted(loading_info["missing_keys"]):
         raise BaseModelError(
             f"{name}: its files lack {len(missing)} tensor(s) of the model, such as {missing[0]}: they would be random numbers",
@@ -254,6 +267,8 @@ def _quantised(config: BaseModelConfig) -> dict[str, Any]:
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = without_credentials(" ".join(lines[:2]))[:400] or "no reason given"
+    if isinstance(error, KeyError):
+        reason += " (a name in its files that transformers does not know, or that is missing there)"
     return f"{type(error).__name__}: {reason}"
 
 

@@ -32,6 +32,7 @@ from coral_core.lm.base_model import (
     resolve_dtype,
     vllm_numerics_class,
 )
+from coral_core.lm.encoding import check_tokenizer
 from coral_core.lm.engine import Worker, answer
 from coral_core.lm.engine_environment import without_credentials
 from coral_core.lm.generation import Writing
@@ -76,6 +77,7 @@ class VllmBackend(Vocabulary):
         self._folder = _folder(config, found.content_id)
         configured = AutoConfig.from_pretrained(self._folder, trust_remote_code=False)
         self.tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
+        check_tokenizer(self.tokenizer, config.name)
         _, self.end_tokens = special_tokens(
             self.tokenizer,
             configured.to_dict(),

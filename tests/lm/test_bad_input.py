@@ -18,7 +18,7 @@ from coral_core.errors import AdapterError, BaseModelError, ConfigError  # noqa:
 from coral_core.lm.engine import TorchBackend  # noqa: E402
 from tests.lm import engine_models  # noqa: E402
 from tests.lm.engine_models import training, writing  # noqa: E402
-from tests.lm.small_models import save_model, save_tokenizer  # noqa: E402
+from tests.lm.small_models import edit, save_model, save_tokenizer  # noqa: E402
 
 Tensors = dict[str, Any]
 
@@ -111,4 +111,39 @@ def test_a_larger_tokenizer_than_the_models_is_refused(tmp_path: Path) -> None:
     tokenizer.add_tokens([f"token{n}" for n in range(20)])
     tokenizer.save_pretrained(folder)
     with pytest.raises(BaseModelError, match=r"20 tokens beyond the model's 300 embeddings"):
+        TorchBackend(BaseModelConfig(name=str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"num_attention_heads": 8},
+            r"do not fit config\.json, such as model\.layers\.0.*: its shape is \(\d+, \d+\), and",
+        ),
+        ({"vocab_size": 100}, r"its shape is \(300, 32\), and \(100, 32\) is expected"),
+        ({"hidden_act": "unheard"}, r"'unheard' \(a name in its files that transformers does not know"),
+    ],
+)
+def test_what_config_and_weights_disagree_on_is_named(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    folder = save_model(tmp_path, "llama")
+    edit(folder / "config.json", lambda data: data.update(changes))
+    with pytest.raises(BaseModelError, match=problem) as caught:
+        TorchBackend(BaseModelConfig(name=str(folder)))
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("normalizer", {"type": "Lowercase"}),
+        ("normalizer", {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}),
+        ("pre_tokenizer", {"type": "Whitespace"}),
+        ("decoder", None),
+    ],
+)
+def test_a_tokenizer_that_changes_code_is_refused(tmp_path: Path, part: str, value: Any) -> None:
+    folder = save_model(tmp_path, "llama")
+    edit(folder / "tokenizer.json", lambda data: data.update({part: value}))
+    with pytest.raises(BaseModelError, match="its tokenizer does not keep Python text"):
         TorchBackend(BaseModelConfig(name=str(folder)))

@@ -16,7 +16,7 @@ from coral_core.config.tree import BaseModelConfig, GenerationConfig, TrainingCo
 from coral_core.errors import BaseModelError, ConfigError  # noqa: E402
 from coral_core.genome import GREEDY  # noqa: E402
 from coral_core.lm.base_model import identify  # noqa: E402
-from coral_core.lm.encoding import encode_pair, encode_prompt, exact_text  # noqa: E402
+from coral_core.lm.encoding import check_tokenizer, encode_pair, encode_prompt, exact_text  # noqa: E402
 from coral_core.lm.engine import TorchBackend  # noqa: E402
 from coral_core.lm.tokenizer_files import chat_of  # noqa: E402
 from coral_core.prompting import chat  # noqa: E402
@@ -75,6 +75,11 @@ def tokenizer(name: str, bos: str | None, eos: str, added: tuple[str, ...]) -> A
     fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token=eos, **({} if bos is None else {"bos_token": bos}))
     fast.add_special_tokens({"additional_special_tokens": [token for token in added if token.strip()]})
     return fast
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_tokenizers_of_these_kinds_keep_code(name: str) -> None:
+    check_tokenizer(tokenizer(name, "<s>", "</s>", ()), name)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -154,7 +159,7 @@ def test_an_adapter_writes_what_it_was_trained_to_write_and_ends_its_turn(tmp_pa
     assert generated.completions == ((template.answer("x = 2").removesuffix(template.end),),)
     endless = backend.generate(request.model_copy(update={"end": ""})).only()
     assert len(endless.completions[0][0]) > len(generated.completions[0][0]), "its end is one for this prompt only"
-    with pytest.raises(ConfigError, match=r"end '<nosuch>': it is no token of"):
+    with pytest.raises(ConfigError, match=r"end '<nosuch>': it is no special token of"):
         backend.generate(request.model_copy(update={"end": "<nosuch>"}))
 
 
