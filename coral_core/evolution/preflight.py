@@ -253,6 +253,8 @@ def token_counts(config: RunConfig, texts: Sequence[str], add_bos: bool = True) 
         raise BaseModelError(
             f"base model file {folder / 'tokenizer.json'}: no tokenizer ({str(error)[:200]}). Save the tokenizer with save_pretrained."
         ) from None
+    tokenizer.no_truncation()  # transformers, too, takes neither from the file
+    tokenizer.no_padding()
     mark = read_tokenizer(folder).special("bos_token")
     bos = tokenizer.token_to_id(mark) if mark is not None and add_bos else None
     encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)

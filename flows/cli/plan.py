@@ -24,6 +24,7 @@ from coral_core.lm.memory_plan import (
     item_bytes,
     model_size,
     most_rows,
+    on_gpu,
     plan_memory,
     room_of,
     too_large,
@@ -105,6 +106,10 @@ def plan(
         )
     elif jobs:
         show(jobs, settings)
+    else:
+        name = settings.base_model.name
+        missing = f"no plan: sizes come from the files of {name}, which are not on this machine"
+        echo(words(f"{missing}. Run: coral model fetch {name}", "yellow"))
     notes = check(settings, places)  # refuses what does not fit
     if not as_json:
         echo(*(words(f"not checked here: {note}", "dim") for note in notes))
@@ -172,7 +177,7 @@ def _estimated(config: RunConfig, size: ModelSize, queue: QueueName) -> tuple[fl
     lanes = config.infra.training if queue == "training" else config.infra.evaluation
     pool = next((pool for pool in POOLS if pool.name == DEPLOYMENTS.get(lanes.deployment)), None)
     device = DEVICES.get(pool.gpu) if pool is not None else None
-    if config.infra.executor != "work-pools" or config.base_model.device == "cpu" or pool is None or device is None:
+    if config.infra.executor != "work-pools" or not on_gpu(config) or pool is None or device is None:
         return None, "no earlier run had these sizes; --measure times a trial here"
     operations = device.operations * COMPUTE_SHARE
     if queue == "training":

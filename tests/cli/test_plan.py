@@ -50,3 +50,8 @@ def test_what_does_not_fit_is_shown_and_then_refused(tmp_path: Path, capsys: pyt
 def test_the_rehearsal_has_no_files_to_plan_from() -> None:
     with pytest.raises(ConfigError, match="simulates a model"):
         plan(Path("configs/quickstart.yaml"), set_=["base_model.name=rehearsal"])
+
+
+def test_without_the_models_files_the_plan_says_how_to_get_them(capsys: pytest.CaptureFixture[str]) -> None:
+    plan(Path("configs/production.yaml"), set_=["base_model.name=team/not-fetched"])
+    assert "no plan: " in (out := capsys.readouterr().out) and "coral model fetch team/not-fetched" in out

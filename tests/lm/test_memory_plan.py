@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from coral_core.config import RunConfig, load_config
+from coral_core.devices import Gpu
 from coral_core.errors import ConfigError
 from coral_core.jobs.jobs import QueueName
+from coral_core.lm import base_model
 from coral_core.lm.base_model import TINY
 from coral_core.lm.memory_plan import GB, Lengths, check_memory, model_size, most_rows, plan_memory, room_of, too_large
 from coral_core.lm.model_files import read_folder
@@ -49,6 +51,20 @@ def test_transposed_weights_and_embedded_model(zoo: Callable[[str], Path]) -> No
     assert gpt2.outputs == 3 * gpt2.inputs
     tiny = model_size(read_folder(TINY))
     assert (tiny.layers, tiny.hidden, tiny.parameters) == (4, 128, 902_272)
+
+
+@pytest.mark.parametrize(("gpus", "device"), [((), "cpu"), ((Gpu("GPU-1", "NVIDIA A10G"),), "cuda")])
+def test_device_auto_is_planned_as_what_this_machine_has(
+    codellama: Path, monkeypatch: pytest.MonkeyPatch, gpus: tuple[Gpu, ...], device: str
+) -> None:
+    monkeypatch.setattr(base_model, "visible_gpus", lambda: gpus)
+    folder = read_folder(codellama)
+
+    def planned(chosen: str, executor: str = "local") -> Any:
+        return plan_memory(_config(codellama, base_model__device=chosen, infra__executor=executor), folder)
+
+    assert planned("auto") == planned(device) != planned("cuda" if device == "cpu" else "cpu")
+    assert planned("auto", "work-pools") == planned("cuda", "work-pools"), "the pools are not this machine"
 
 
 def test_memory_grows_with_what_makes_it_grow(codellama: Path) -> None:

@@ -269,6 +269,13 @@ def test_a_revision_or_source_that_nothing_reads_is_refused() -> None:
         fetch("team/tiny", source="wheel")
 
 
+def test_what_comes_with_coral_x_asks_no_hub(hub: FakeHub) -> None:
+    fetched = fetch("coral-tiny", say=quiet)
+    assert fetched.was_there and fetched.folder == TINY and fetched.content_id == content_id(TINY)
+    with pytest.raises(BaseModelError, match=r"simulates a model.*needs no fetching"):
+        fetch("rehearsal:fast")
+
+
 def test_a_broken_off_download_goes_on(hub: FakeHub) -> None:
     hub.cut = "model.safetensors"
     with pytest.raises(CoralError) as raised:
