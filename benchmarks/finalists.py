@@ -116,7 +116,7 @@ def measured(folder: Path) -> dict[str, Any]:
                     "trainings": scored.genome.heavy.trainings(),
                     "fitness": scored.fitness,
                     "own": round(own * rates[scored.genome.genome_id]),
-                    "fresh": [int(far[n]) for n in finals.fresh],
+                    "fresh": "".join(str(int(far[n])) for n in finals.fresh),
                     "held_out": statistics.fmean(float(held[n]) for n in held_out),
                 }
             )
@@ -134,7 +134,7 @@ def measured(folder: Path) -> dict[str, Any]:
 def gain(run: dict[str, Any], budget: int) -> float:
     """Held-out rate of the one that a race with `budget` fresh bugs names, minus the champion's."""
     rows = run["rows"]
-    best = max(rows, key=lambda row: row["own"] + sum(row["fresh"][:budget]))
+    best = max(rows, key=lambda row: row["own"] + row["fresh"][:budget].count("1"))
     return float(best["held_out"] - rows[0]["held_out"])
 
 

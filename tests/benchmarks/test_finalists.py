@@ -42,9 +42,9 @@ def test_finalists_are_in_the_order_in_which_the_search_would_name_them() -> Non
 
 def test_a_race_gains_what_its_choice_is_worth_on_held_out_bugs() -> None:
     rows = [
-        {"own": 40, "fresh": [1, 0, 0, 0], "held_out": 0.4},
-        {"own": 39, "fresh": [1, 1, 1, 0], "held_out": 0.5},
-        {"own": 30, "fresh": [1, 1, 1, 1], "held_out": 0.6},
+        {"own": 40, "fresh": "1000", "held_out": 0.4},
+        {"own": 39, "fresh": "1110", "held_out": 0.5},
+        {"own": 30, "fresh": "1111", "held_out": 0.6},
     ]
     run = {"rows": rows}
     assert gain(run, 2) == 0.0, "a tie stays with the champion"
