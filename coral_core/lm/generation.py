@@ -48,6 +48,9 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
             f"generation.prompt_length {shape.prompt_length} is too short: a prompt has {longest} tokens. Raise it to {longest}."
         )
     limit = max(entry.light.token_limit for entry in request.entries)
+    base.check_length(
+        longest + 1, "problems.longest", "Leave longer functions out, or choose a model with a longer context."
+    )
     base.check_length(longest + limit, "genes.light.token_limit")
     writing = Writing(base, request, prompts, done)
     with memory_is_evidence("generation"), torch.inference_mode():

@@ -142,12 +142,13 @@ class LoadedModel(Vocabulary):
                 f"target module {missing[0]} is not in {self.config.name}; it has {', '.join(sorted(self._targets))}",
             )
 
-    def check_length(self, tokens: int, key: str) -> None:
+    def check_length(self, tokens: int, key: str, remedy: str = "Lower it.") -> None:
         """Check that the model has enough positions for a sequence.
 
         Args:
             tokens: Length of the longest sequence.
             key: Configuration key that determines the length; begins the error message.
+            remedy: What to do.
 
         Raises:
             ConfigError: `tokens` is above the number of positions.
@@ -155,7 +156,8 @@ class LoadedModel(Vocabulary):
         limit = positions(self.model.config.get_text_config().to_dict())
         if limit is not None and tokens > limit:
             raise ConfigError(
-                f"{key}: sequences become {tokens} tokens long, and {self.config.name} has {limit} positions. Lower it."
+                f"{key}: sequences become {tokens} tokens long, and {self.config.name} has {limit} positions",
+                remedy=remedy,
             )
 
     @contextlib.contextmanager

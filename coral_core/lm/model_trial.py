@@ -43,7 +43,7 @@ class ModelTrial(Frozen):
     numerics_class: str
     load_seconds: float
     generation: Measured
-    """Greedy, by the bare base model."""
+    """Greedy, by the bare base model; where an adapter was trained, when asked again: the first time shapes are tried as well."""
     training: Measured | None
     """Two steps of the default LoRA; None: not tried."""
     trainable_parameters: int
@@ -94,6 +94,7 @@ def try_model(config: RunConfig, buggy: Sequence[str], pairs: Sequence[Pair], tr
         load_seconds = time.perf_counter() - started
         bare = engine.generate(request(None), DEADLINE)
         trained = adapted = None
+        last = bare
         if train:
             job = _job(config, identity, template)
             rendered = tuple((template.prompt(before), template.answer(after)) for before, after in pairs)
@@ -101,8 +102,8 @@ def try_model(config: RunConfig, buggy: Sequence[str], pairs: Sequence[Pair], tr
                 asked = TrainingRequest(job=job, pairs=rendered, out=Path(folder), add_bos=template.add_bos)
                 trained = engine.train(asked, DEADLINE)
                 adapted = engine.generate(request(AdapterFolder(folder=Path(folder), heavy=job.heavy)), DEADLINE)
-            again = engine.generate(request(None), DEADLINE)
-            if again.only().completions != bare.only().completions:
+            last = engine.generate(request(None), DEADLINE)
+            if last.only().completions != bare.only().completions:
                 raise EngineError(
                     f"{config.base_model.name}: after a training the bare base model gives other answers",
                     remedy="Report this: nothing that the engine measures with this model can be trusted.",
@@ -117,7 +118,7 @@ def try_model(config: RunConfig, buggy: Sequence[str], pairs: Sequence[Pair], tr
     return ModelTrial(
         numerics_class=identity.numerics_class,
         load_seconds=load_seconds,
-        generation=_measured(bare.only().cost),
+        generation=_measured(last.only().cost.model_copy(update={"peak_memory_mb": bare.only().cost.peak_memory_mb})),
         training=_measured(trained.cost) if trained else None,
         trainable_parameters=trained.trainable_parameters if trained else 0,
         losses=tuple(point.loss for point in trained.losses) if trained else (),

@@ -110,8 +110,10 @@ def check(
         _print_trial(trial.model_dump(), settings)
 
 
-def prepare_trial(settings: RunConfig, fitted: bool = False) -> tuple[RunConfig, list[str], list[tuple[str, str]]]:
-    """Configuration, buggy functions and pairs of a trial. `fitted`: lengths are set to those of the problems."""
+def prepare_trial(
+    settings: RunConfig, fitted: bool = False, prompts: int = TRIED
+) -> tuple[RunConfig, list[str], list[tuple[str, str]]]:
+    """Configuration, up to `prompts` buggy functions, and pairs of a trial. `fitted`: lengths are set to those of the problems."""
     from coral_core.evolution.preflight import token_counts
     from coral_core.jobs.job_content import problem_set
     from coral_core.lm.model_check import check_base_model, prompt_seen
@@ -119,16 +121,16 @@ def prepare_trial(settings: RunConfig, fitted: bool = False) -> tuple[RunConfig,
     check_base_model(settings)  # before problems are made
     problems, template = problem_set(settings.problems), prompt_seen(settings)
     assert template is not None, "the model's files are here"
-    buggy = [problem.buggy for problem in problems.fitness[:TRIED]]
+    buggy = [problem.buggy for problem in problems.fitness[:prompts]]
     pairs = [(pair.buggy, pair.fixed) for pair in problems.pairs[: 2 * TRIED]]
     training: dict[str, Any] = {"steps": 2, "warmup": 0}
     generation: dict[str, Any] = {}
     if fitted:
-        prompts = token_counts(settings, [template.prompt(text) for text in buggy], template.add_bos)
+        asked = token_counts(settings, [template.prompt(text) for text in buggy], template.add_bos)
         texts = [template.prompt(before) + template.answer(after) for before, after in pairs]
         whole = token_counts(settings, texts, template.add_bos)
         # without a vocabulary that is read here: enough for these short functions
-        generation["prompt_length"] = max(prompts, default=512)
+        generation["prompt_length"] = max(asked, default=512)
         training["sequence_length"] = max(whole, default=768)
     sections = {
         "training": settings.training.model_copy(update=training),

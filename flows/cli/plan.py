@@ -50,6 +50,8 @@ COMPUTE_SHARE = 0.35
 """Share of the data sheet's operations that an estimate assumes."""
 BANDWIDTH_SHARE = 0.6
 """Share of the data sheet's memory bandwidth that an estimate assumes."""
+MOST_TRIED = 64
+"""Prompts of a trial at most."""
 
 
 class JobPlan(NamedTuple):
@@ -133,7 +135,7 @@ def job_plans(config: RunConfig, measure: bool = False) -> list[JobPlan]:
         queue = memory.queue
         seconds: float | None
         if timed is not None:
-            seconds, source = timed[queue], "measured here"
+            seconds, source = timed[queue]
         elif pace is not None:
             seconds = pace.training if queue == "training" else pace.evaluation
             source = f"pace of {pace.run_id}" if pace.run_id else "guess, from coral-tiny on a laptop"
@@ -150,19 +152,25 @@ def job_plans(config: RunConfig, measure: bool = False) -> list[JobPlan]:
     return plans
 
 
-def _trial_seconds(config: RunConfig) -> dict[QueueName, float]:
-    """Seconds of a training and of an evaluation by the tokens per second of a trial. Answers count at their largest length."""
+def _trial_seconds(config: RunConfig) -> dict[QueueName, tuple[float, str]]:
+    """Seconds of a training and of an evaluation by those of a trial, and what they assume. The trial fills a batch."""
     from coral_core.lm.model_trial import try_model
     from flows.cli.model import prepare_trial
 
-    settings, buggy, pairs = prepare_trial(config)
+    settings, buggy, pairs = prepare_trial(config, prompts=min(config.generation.batch_size, MOST_TRIED))
     trial = try_model(settings, buggy, pairs)
     if trial.training is None:
         raise ConfigError("the trial trained nothing")
-    steps_tokens = trial.training.tokens / settings.training.steps
-    training = config.training.steps * steps_tokens / trial.training.tokens_per_second
-    answers = _problems(config) * config.genes.light.token_limit.high
-    return {"training": training, "evaluation": answers / trial.generation.tokens_per_second}
+    training = config.training.steps * trial.training.seconds / settings.training.steps
+    evaluation = _problems(config) * trial.generation.seconds / len(buggy)
+    mean = trial.generation.tokens / len(buggy)
+    return {
+        "training": (training, "measured here"),
+        "evaluation": (
+            evaluation,
+            f"measured here, with answers of {mean:.0f} tokens as the bare base model writes them",
+        ),
+    }
 
 
 def _problems(config: RunConfig) -> int:

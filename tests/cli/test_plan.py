@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from coral_core.config import parse_config
+from coral_core.config import RunConfig, parse_config
 from coral_core.errors import ConfigError
+from coral_core.lm import model_trial
+from coral_core.lm.model_trial import Measured, ModelTrial
 from flows.cli.plan import job_plans, plan
 from tests.lm.codellama import save_headers
 
@@ -55,3 +57,40 @@ def test_the_rehearsal_has_no_files_to_plan_from() -> None:
 def test_without_the_models_files_the_plan_says_how_to_get_them(capsys: pytest.CaptureFixture[str]) -> None:
     plan(Path("configs/production.yaml"), set_=["base_model.name=team/not-fetched"])
     assert "no plan: " in (out := capsys.readouterr().out) and "coral model fetch team/not-fetched" in out
+
+
+def measured(tokens: int, seconds: float) -> Measured:
+    return Measured(
+        tokens=tokens, seconds=seconds, tokens_per_second=0.0, tokens_per_cpu_second=0.0, peak_memory_mb=1.0
+    )
+
+
+@pytest.mark.parametrize("tokens", [0, 640])
+def test_a_trial_gives_the_seconds_even_where_the_model_writes_nothing(
+    tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch is filled, because more rows at a time cost little more."""
+
+    def tried(config: RunConfig, buggy: list[str], pairs: list[tuple[str, str]]) -> ModelTrial:
+        assert len(buggy) == 16 and pairs and config.training.steps == 2
+        return ModelTrial(
+            numerics_class="x", load_seconds=1.0, generation=measured(tokens, 8.0), training=measured(100, 4.0),
+            trainable_parameters=1, losses=(), answers=(), adapted_answers=(), base_unchanged=True,
+        )  # fmt: skip
+
+    monkeypatch.setattr(model_trial, "try_model", tried)
+    config = parse_config(
+        "",
+        "test",
+        [
+            "generation.batch_size=16",
+            "problems.fitness=20",
+            "problems.retention=4",
+            "problems.held_out=100",
+            "training.steps=30",
+        ],
+    )
+    training, evaluation = job_plans(config, measure=True)
+    assert training.seconds == 30 * 2.0
+    assert evaluation.seconds == 100 * 0.5 * (config.generation.samples if True in config.genes.light.sampling else 1)
+    assert f"answers of {tokens // 16} tokens" in evaluation.source

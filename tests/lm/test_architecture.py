@@ -336,6 +336,10 @@ def test_the_engine_refuses_sequences_beyond_the_positions(tmp_path: Path) -> No
     asked = job(backend, folder, genes(target_modules=("c_attn",)))
     (tmp_path / "a").mkdir()
     backend.train(training(asked, [(prompt, "x" * (64 - length))], tmp_path / "a"))
+    with pytest.raises(
+        ConfigError, match=r"problems\.longest: sequences become \d+ tokens long.*Leave longer functions out"
+    ):
+        backend.generate(writing(None, None, light, [("a", "x = 1\n" * 40)], shape=GenerationConfig(prompt_length=400)))
     with pytest.raises(ConfigError, match=r"training\.sequence_length: sequences become 72 tokens"):
         backend.train(training(asked, [(prompt, "x" * (65 - length))], tmp_path / "a"))
 
