@@ -1,8 +1,9 @@
 """Memory that the jobs of a configuration need, from the headers of the base model's files. Loads nothing, imports no torch.
 
 Bytes are counted for the genes that need most: highest rank, each set of modules, LoRA or DoRA. `benchmarks/planned_memory.py`
-compares with what an engine process uses (within 15 %). Not covered: experts beyond those that a token uses, and state of
-recurrent layers, which are counted as ordinary linear layers; memory that other processes of the machine hold.
+compares with what an engine process uses (within 15 %). Not covered: state of
+recurrent layers, which are counted as ordinary linear layers; fused experts that the table does not name; memory that other
+processes of the machine hold.
 """
 
 import bisect
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from coral_core.config import RunConfig
 from coral_core.errors import ConfigError
 from coral_core.jobs.jobs import QueueName
-from coral_core.lm.architecture import LAYERS, Architecture, describe
+from coral_core.lm.architecture import EXPERTS, LAYERS, Architecture, describe
 from coral_core.lm.base_model import implementation, is_rehearsal, resolve_device, resolve_dtype
 from coral_core.lm.baselines import tuned_loras
 from coral_core.lm.model_check import PAD_MULTIPLE, model_folder, seen
@@ -35,6 +36,8 @@ MOST_ROWS = 4096
 HOLES = 1.1
 """Holes that glibc's heap keeps where temporary tensors of the forward pass were, on the CPU: their bytes over those of the outputs of
 the base's linear layers. Measured: they do not grow with what an adapter keeps besides."""
+MERGING, MERGING_FUSED = 3, 7
+"""Float32 tensors of a parameter's size while an adapter is merged into it. Those of fused experts were measured at PEFT's merge."""
 STREAMED = 3
 """Largest tensors that are in host memory at a time while a model is loaded straight to its device."""
 SHORTEST = 64
@@ -51,6 +54,13 @@ class Linear(NamedTuple):
     copies: int
     used: float
     """Share that one token passes through: below 1 for experts."""
+    together: int = 1
+    """Matrices in one parameter: more than 1 for fused experts, which the loaded model keeps as one parameter per layer."""
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in one parameter."""
+        return self.inputs * self.outputs * self.together
 
 
 class ModelSize(NamedTuple):
@@ -70,6 +80,17 @@ class ModelSize(NamedTuple):
     file_bytes: int
     file_item: int
     """Bytes of a number in the files."""
+
+    @property
+    def widest(self) -> int:
+        """Outputs of the widest linear module, experts left out."""
+        return max((each.outputs for each in self.linears.values() if each.together == 1), default=self.hidden)
+
+    @property
+    def largest_fused(self) -> int:
+        """Numbers in the largest parameter of fused experts that are single matrices in the files; 0 where none is."""
+        fused = max((each.numbers for each in self.linears.values() if each.together > 1), default=0)
+        return fused if fused > self.largest else 0
 
 
 class Lengths(NamedTuple):
@@ -114,14 +135,15 @@ def model_size(folder: ModelFolder, architecture: Architecture | None = None) ->
     heads = _number(config, 1, "num_attention_heads", "n_head", "num_heads")
     width = _number(config, max(1, hidden // heads), "head_dim")
     groups = 1 if config.get("multi_query") is True else _number(config, heads, "num_key_value_heads", "num_kv_heads")
-    experts = _number(config, 1, "num_local_experts", "num_experts", "n_routed_experts")
-    share = min(1.0, _number(config, 1, "num_experts_per_tok") / experts)
+    experts = _number(config, 1, "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    share = min(1.0, _number(config, 1, "num_experts_per_tok", "moe_k") / experts)
     shapes: dict[str, list[tuple[int, ...]]] = {}
     in_experts: dict[str, bool] = {}
     for name, tensor in folder.tensors.items():
         path, _, last = name.rpartition(".")
         leaf = path.rpartition(".")[2]
-        if last == "weight" and leaf in architecture.modules and len(tensor.shape) == 2:
+        fused = EXPERTS in architecture.sets and ".experts." in path
+        if last == "weight" and leaf in architecture.modules and len(tensor.shape) == 2 and not fused:
             shapes.setdefault(leaf, []).append(tensor.shape)
             in_experts[leaf] = in_experts.get(leaf, False) or ".experts." in path
     turned = architecture.model_type in TRANSPOSED
@@ -130,6 +152,7 @@ def model_size(folder: ModelFolder, architecture: Architecture | None = None) ->
         rows, columns = max(found, key=math.prod)
         inputs, outputs = (rows, columns) if turned else (columns, rows)
         linears[leaf] = Linear(inputs, outputs, len(found), share if in_experts[leaf] else 1.0)
+    linears |= _fused_experts(folder, architecture, hidden, experts, share)
     sizes = [math.prod(tensor.shape) for tensor in folder.tensors.values()]
     items = [FLOATS.get(tensor.dtype, 4) for tensor in folder.tensors.values()]
     return ModelSize(
@@ -145,6 +168,27 @@ def model_size(folder: ModelFolder, architecture: Architecture | None = None) ->
         file_bytes=sum(size * item for size, item in zip(sizes, items, strict=True)),
         file_item=max(items, default=4),
     )
+
+
+def _fused_experts(
+    folder: ModelFolder, architecture: Architecture, hidden: int, experts: int, share: float
+) -> dict[str, Linear]:
+    """The matrices of fused experts, in and out of the inner width of their MLPs."""
+    names = architecture.sets.get(EXPERTS, ())
+    layers, numbers = set(), 0
+    for name, tensor in folder.tensors.items():
+        layer, found, inside = name.partition(".experts.")
+        if names and found and not name.endswith("bias") and len(tensor.shape) == 3 - inside[:1].isdigit():
+            layers.add(layer)
+            numbers += math.prod(tensor.shape)
+    parts = 2 if any("gate" in name for name in names) else 1
+    inner = numbers // ((parts + 1) * hidden * experts * len(layers)) if layers else 0
+    copies = experts * len(layers)
+    return {
+        name: Linear(inner, hidden, copies, share, experts) if "down" in name else Linear(hidden, parts * inner, copies, share, experts)
+        for name in names
+        if inner
+    }  # fmt: skip
 
 
 def _number(config: dict[str, Any], default: int, *keys: str) -> int:
@@ -191,8 +235,17 @@ def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None 
     sets += [heavy.target_modules for heavy in tuned.values()]
     if config.generation.merge and config.base_model.quantization == "none":
         merged = max((_weights(size, modules) for modules in sets), default=0)
-        one = max((each.inputs * each.outputs for each in size.linears.values()), default=0)
-        adapter_parts = {"merged weights": merged * item_bytes(config) + 3 * one * 4}
+        targeted = {name for modules in sets for name in modules}
+        one = max((MERGING * each.numbers for each in size.linears.values() if each.together == 1), default=0)
+        fused = max(
+            (
+                MERGING_FUSED * each.numbers
+                for name, each in size.linears.items()
+                if each.together > 1 and name in targeted
+            ),
+            default=0,
+        )
+        adapter_parts = {"merged weights": merged * item_bytes(config) + 4 * max(one, fused)}
     else:
         rank = max(config.genes.heavy.rank)
         kind = "dora" if "dora" in config.genes.heavy.adapter else "lora"
@@ -208,10 +261,11 @@ def _job(config: RunConfig, queue: QueueName, size: ModelSize, parts: dict[str, 
     """A job whose `parts` come on top of the weights."""
     weights = _base_weights(config, size)
     if not on_gpu(config):
-        # a file of another type is read beside the converted weights, and given back after the load
-        read = 0 if size.file_item == item_bytes(config) else size.file_bytes
+        # what is converted, to another type or to fused experts, is read beside the new weights, and given back after the load
+        converted = size.file_item != item_bytes(config) or size.largest_fused
+        read = size.file_bytes + size.largest_fused * item_bytes(config) if converted else 0
         return JobMemory(queue, {}, {"process": PROCESS, "weights": weights} | _above(parts, read), genes)
-    streamed = STREAMED * size.largest * max(size.file_item, item_bytes(config))
+    streamed = STREAMED * max(size.largest, size.largest_fused) * max(size.file_item, item_bytes(config))
     return JobMemory(
         queue,
         {"CUDA context": CUDA_CONTEXT, "weights": weights} | parts,
@@ -239,7 +293,7 @@ def _base_weights(config: RunConfig, size: ModelSize) -> int:
     item = item_bytes(config)
     if config.base_model.quantization == "none":
         return size.parameters * item
-    linear = sum(each.inputs * each.outputs * each.copies for each in size.linears.values())
+    linear = sum(each.inputs * each.outputs * each.copies for each in size.linears.values() if each.together == 1)
     return int(linear * (0.5 + 4 / 64)) + (size.parameters - linear) * item
 
 
@@ -272,8 +326,15 @@ def _training(
     if recipe.checkpointing:
         saved = size.layers * size.hidden * item * tokens + per_layer * tokens
         outputs /= size.layers  # the next layer fills the holes of the one before
-    widest = max((each.outputs for each in size.linears.values()), default=size.hidden)
+    in_experts = (each.outputs * each.used * each.together for each in size.linears.values() if each.together > 1)
+    widest = max([size.widest, *in_experts])
     passing = 6 * widest * 4 * tokens  # gradients on their way through one layer
+    # of fused experts PEFT makes the whole update, and their sum and its gradient stand beside it
+    passing += (
+        3
+        * 4
+        * max((each.numbers for name, each in size.linears.items() if each.together > 1 and name in modules), default=0)
+    )
     answers = rows * lengths.answer
     holes = HOLES * outputs * item * tokens if not on_gpu(config) else 0.0
     return {
@@ -292,7 +353,9 @@ def _saved(size: ModelSize, modules: list[str], rank: int, adapter: str, dropout
         total += (
             each.outputs * per_layer * item
         )  # kept by attention, by the activation, or in the sum of the residual stream
-        if name not in modules:
+        if each.together > 1:  # tokens are copied for their experts, and the parts of a gated MLP are kept
+            total += (each.outputs + size.hidden / 2) * per_layer * item
+        if name not in modules or each.together > 1:
             continue
         total += rank * per_layer * 4
         if item == 4:
@@ -307,7 +370,7 @@ def _saved(size: ModelSize, modules: list[str], rank: int, adapter: str, dropout
             total += each.outputs * per_layer * 4
     total += sum(width for width, _ in inputs) * item
     total += size.query_width * item  # the output of attention
-    total += max((each.outputs for each in size.linears.values()), default=0) * item  # the gate after its activation
+    total += size.widest * item  # the gate after its activation
     if item != 4:
         total += 2 * size.hidden * 4  # norms compute in float32
     return total
@@ -319,7 +382,7 @@ def _evaluation(config: RunConfig, size: ModelSize, eager: bool) -> dict[str, in
     rows, limit = config.generation.batch_size, config.genes.light.token_limit.high
     length = config.generation.prompt_length
     cache = 2 * size.layers * size.cache_width * item * rows * (length + limit)
-    widest = max((each.outputs for each in size.linears.values()), default=size.hidden)
+    widest = size.widest
     prefill = rows * length * (4 * size.hidden + 3 * widest) * max(item, 4)
     if eager:
         prefill += rows * size.heads * length * length * (4 + item)

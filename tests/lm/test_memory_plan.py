@@ -1,5 +1,6 @@
 """The planned memory of jobs: sizes from headers, what grows with what, refusals and what they offer."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,24 @@ def test_an_adapter_beside_the_weights_is_counted_instead_of_merged_copies(codel
     (merged, beside) = (job.device or job.host for job in parts)
     assert "adapter" not in merged and "merged weights" not in beside
     assert 0 < beside["adapter"] < merged["merged weights"] / 10
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2"])
+def test_fused_experts_are_counted(zoo: Callable[[str], Path], name: str) -> None:
+    """They are most of a mixture's weights: copies for a merge, tokens copied for their experts, and what they load into."""
+    folder = read_folder(zoo(name))
+    size = model_size(folder)
+    experts = [each for each in size.linears.values() if each.together > 1]
+    in_files = sum(math.prod(tensor.shape) for key, tensor in folder.tensors.items() if ".experts." in key)
+    assert sum(each.inputs * each.outputs * each.copies for each in experts) == in_files > 0
+
+    def planned(modules: str, **changes: Any) -> Any:
+        heavy = {"target_modules": [modules], "adapter": ["lora"], "dropout": [0.0], "rank": [4]}
+        given = {"base_model__device": "cpu", "base_model__dtype": "float32", "genes__heavy": heavy} | changes
+        return plan_memory(_config(zoo(name), **given), folder)
+
+    (training, evaluation), (few, attention) = planned("experts"), planned("attention")
+    assert evaluation.host["merged weights"] - attention.host.get("merged weights", 0) >= in_files * 4 * 0.9
+    assert training.host["activations"] > 0 and few.host["activations"] > 0
+    kept = planned("experts", base_model__quantization="nf4", base_model__device="cuda")[1].device["weights"]
+    assert kept > in_files * 4, "4-bit loads leave fused experts as they are"
