@@ -274,7 +274,7 @@ def shapes_for(model: Any, pad: int, rows: int, width: int) -> Shapes | None:
     if not getattr(model, "_supports_attention_backend", False) or _changes_within(config, width):
         return None
     widths = tuple(size for size in _until(lengths(), filled(width)) if size % _COLUMNS == 0)
-    alone = any((getattr(config, name, None) or 0) > 1 for name in _EXPERTS)
+    alone = has_experts(config)
     shapes = Shapes((1,) if alone else (rows,), widths, alone)
     if not _is_right(model, pad, shapes):
         return None
@@ -425,6 +425,11 @@ def _changes_within(config: Any, width: int) -> bool:
             )
             windows.append(original or getattr(config, "max_position_embeddings", None) or 0)
     return any(window < width for window in windows)
+
+
+def has_experts(config: Any) -> bool:
+    """True for a mixture of experts: the rows of one forward pass change each other's bits there."""
+    return any((getattr(config, name, None) or 0) > 1 for name in _EXPERTS)
 
 
 def _until(sizes: Iterator[int], last: int) -> Iterator[int]:

@@ -15,7 +15,16 @@ import torch
 
 from coral_core.errors import BaseModelError, ConfigError, Infeasible
 from coral_core.jobs.jobs import Cost
-from coral_core.lm.decoding import Padded, Shapes, Slots, Start, filled, padding_changes_nothing, shapes_for
+from coral_core.lm.decoding import (
+    Padded,
+    Shapes,
+    Slots,
+    Start,
+    filled,
+    has_experts,
+    padding_changes_nothing,
+    shapes_for,
+)
 from coral_core.lm.loaded_model import LoadedModel, Vocabulary, memory_is_evidence, peak_memory_mb
 from coral_core.lm.requests import AdapterFolder, Done, Generated, GenerationRequest, Written
 from coral_core.lm.sampling import NotFiniteError, Row, choose, penalised_tokens, stream
@@ -59,7 +68,8 @@ def generate(base: LoadedModel, request: GenerationRequest, done: Done | None = 
             for adapter, numbers in members.items():
                 with _finite(base, adapter), base.adapted(adapter, shape.merge) as model:
                     if shapes is None:
-                        writing.by_batches(Padded(model, base.pad, shape.batch_size, shape.prompt_length), numbers)
+                        rows = 1 if has_experts(base.model.config.get_text_config()) else shape.batch_size
+                        writing.by_batches(Padded(model, base.pad, rows, shape.prompt_length), numbers)
                     else:
                         writing.by_slots(Slots(model, base.pad, shapes, _prefix(base, request)), numbers)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu

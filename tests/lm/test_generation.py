@@ -243,3 +243,34 @@ def test_models_that_are_padded_give_what_they_give_without(zoo: Callable[[str],
     model = TorchBackend(BaseModelConfig(name=str(zoo(name)))).loaded
     with torch.inference_mode():
         assert padding_changes_nothing(model.model, model.pad)
+
+
+def test_neighbours_change_no_bits_where_experts_are_padded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gpt-oss has an attention window, so that its prompts are padded, and experts, which multiply the tokens of all rows together."""
+    made = small_models.GQA | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8}
+    monkeypatch.setitem(
+        small_models.SMALL, "gpt_oss", ("gpt_oss", made | {"layer_types": ["sliding_attention", "full_attention"]})
+    )
+    backend = TorchBackend(BaseModelConfig(name=str(small_models.save_model(tmp_path / "model", "gpt_oss"))))
+    texts = [
+        (str(n), text)
+        for n, text in enumerate(("def f(a):", "x = 1", "return", "for n in range(3): pass", "import", "if a:"))
+    ]
+
+    def logits_of_the_first(prompts: list[tuple[str, str]]) -> list[Any]:
+        seen: dict[int, list[Any]] = {}
+
+        def choosing(logits: Any, rows: Any) -> list[int]:
+            for row, values in zip(rows, logits, strict=True):
+                if row is not None:
+                    seen.setdefault(row.prompt, []).append(values.clone())
+            return sampling.choose(logits, rows)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(generation, "choose", choosing)
+            shape = GenerationConfig(batch_size=6, prompt_length=24)
+            backend.generate(engine_models.writing(None, None, prompts=prompts, shape=shape))
+        return seen[0]
+
+    alone, together = logits_of_the_first(texts[:1]), logits_of_the_first(texts)
+    assert len(alone) == len(together) and all(map(torch.equal, alone, together))
