@@ -1,4 +1,4 @@
-"""Thread-safe parsing, and properties of a syntax tree: names bound at its top level, depth, number of statements.
+"""Thread-safe parsing, and properties of a syntax tree: names bound, used and changed at its top level, depth, statements.
 
 `parse` is `ast.parse` under a lock. CPython before 3.11.8 and 3.12.1 has one counter of the tree depth for all threads
 (gh-106905); two threads that parse at the same time sometimes raise "SystemError: AST constructor recursion depth
@@ -9,13 +9,30 @@ gigabytes.
 """
 
 import ast
+import symtable
 import threading
+from collections.abc import Iterable, Mapping
 
 _one_at_a_time = threading.RLock()
 TRIES = 5
 """Attempts to parse a text while other threads interfere."""
 UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError, SystemError)
 """Errors of `parse` for a text that has no tree."""
+MUTATORS = {
+    "add",
+    "append",
+    "appendleft",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "register",
+    "remove",
+    "setdefault",
+    "sort",
+    "update",
+}
+"""Methods whose call in a statement of a module fills a table of it."""
 
 
 def parse(source: str | bytes) -> ast.Module:
@@ -59,6 +76,62 @@ def bound_names(statement: ast.stmt) -> set[str]:
             names.add(node.rest)
         inside = within or isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp))
         waiting.extend((child, inside) for child in ast.iter_child_nodes(node))
+    return names
+
+
+def used_names(nodes: Iterable[ast.stmt]) -> set[str]:
+    """Names of the module that statements at its top level refer to or define; names that are local to a function in them do not count.
+
+    >>> sorted(used_names(parse("def f(a=b):\\n    c = a + d\\n    return lambda: c").body))
+    ['b', 'd', 'f']
+    """
+    names: set[str] = set()
+
+    def look(table: symtable.SymbolTable) -> None:
+        module = table.get_type() == "module"
+        names.update(
+            symbol.get_name()
+            for symbol in table.get_symbols()
+            if symbol.is_global() or (module and symbol.is_referenced())
+        )
+        for child in table.get_children():
+            look(child)
+
+    for node in nodes:
+        try:
+            look(symtable.symtable(ast.unparse(node), "statement", "exec"))
+        except UNPARSABLE:  # an f-string that `unparse` cannot write, or names that do not compile
+            names.update(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+    return names
+
+
+def filled_names(statement: ast.AST, fillers: Mapping[str, set[str]] | None = None) -> set[str]:
+    """Names whose values a statement at module level changes without binding them.
+
+    Args:
+        statement: The statement.
+        fillers: Functions of the module -> names whose values their bodies change; calling one changes them too.
+
+    >>> sorted(filled_names(parse("for i in range(9):\\n    table[i] = i\\n    more.append(i)").body[0]))
+    ['more', 'table']
+    """
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return set()
+    names: set[str] = set()
+    definition = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    whole = [statement] if not definition else getattr(statement, "decorator_list", [])
+    for part in [item for node in whole for item in ast.walk(node)]:
+        if isinstance(part, ast.Name) and fillers:
+            names |= fillers.get(part.id, set())
+        held: ast.expr | None = None
+        if isinstance(part, (ast.Subscript, ast.Attribute)) and isinstance(part.ctx, (ast.Store, ast.Del)):
+            held = part.value
+        elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr in MUTATORS:
+            held = part.func.value
+        while isinstance(held, (ast.Subscript, ast.Attribute)):
+            held = held.value
+        if isinstance(held, ast.Name):
+            names.add(held.id)
     return names
 
 

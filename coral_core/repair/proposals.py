@@ -26,7 +26,7 @@ from coral_core.problem_sources.jsonl import CaseLine, load_jsonl
 from coral_core.problems.problem import Case, Problem
 from coral_core.prompting.choice import resolve_prompt
 from coral_core.prompting.templates import PromptTemplate
-from coral_core.repair.source_file import NoPatch, SourceFile, standalone
+from coral_core.repair.source_file import NoPatch, SourceFile, plain, standalone
 from coral_core.scoring.boundary import read_completion
 from coral_core.scoring.text_process import TextProcess
 
@@ -55,7 +55,9 @@ class Proposal(Frozen):
     verdict: str = Field(description="Outcome of the judge, or `not judged`.")
     reason: str = Field("", description="Why it was not judged, or what the judge says.")
     times: int = Field(description="Completions that gave this patch.")
-    diff: str = Field(description="Unified diff of the file.")
+    diff: str = Field(
+        description="Unified diff of the file, for `git apply` or `patch -p1` in the working directory; in its own where it lies elsewhere."
+    )
     text: str = Field(exclude=True, description="The whole file with the patch.")
 
 
@@ -269,11 +271,11 @@ def _judged(
     """Cases that the function passes now, and the proposals."""
 
     def proposal(text: str, passing: int | None, verdict: str, reason: str) -> Proposal:
-        return Proposal(passing=passing, verdict=verdict, reason=reason, times=texts[text], diff=file.diff(text, file.path.name), text=text)  # fmt: skip
+        return Proposal(passing=passing, verdict=verdict, reason=reason, times=texts[text], diff=file.diff(text), text=text)  # fmt: skip
 
     if not cases.cases:
         return None, [proposal(text, None, "not judged", cases.origin or "no tests were given") for text in texts]
-    patches: Sequence[str] = [problem.buggy, *(standalone(text, function) for text in texts)]
+    patches: Sequence[str] = [problem.buggy, *(standalone(plain(text), function) for text in texts)]
     with Judge.configured(config.scoring.judge) as judge:
         try:
             now, *verdicts = judge.judge_batch([(problem, patch) for patch in patches])

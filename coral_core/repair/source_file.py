@@ -1,22 +1,27 @@
 """A Python file of a user: its functions, the code that each needs, a function replaced by a patch, and a careful write.
 
-Nothing is run. The file is read once; line ends and a byte order mark are kept. Covered are functions that the module defines
+Nothing is run. The file is read once; line ends and a byte order mark are kept, line by line. Covered are functions that the module defines
 by `def` at its top level. Not covered: methods, asynchronous functions, and functions within blocks.
 """
 
 import ast
 import difflib
 import hashlib
+import io
 import os
 import stat
+import sys
+import tokenize
 import unicodedata
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from coral_core.atomic_write import write_synced
 from coral_core.bounded_read import read_file
 from coral_core.errors import ConfigError, StoreError
-from coral_core.syntax import UNPARSABLE, bound_names, depth, functions_at_top, parse
+from coral_core.syntax import UNPARSABLE, bound_names, depth, filled_names, functions_at_top, parse, used_names
 
 LARGEST = 2_000_000
 """Bytes of a file."""
@@ -36,15 +41,17 @@ class SourceFile:
 
     Attributes:
         path: The file, links resolved.
-        text: Its text with plain line ends, without byte order mark.
+        whole: Its text as it is.
+        text: The same with plain line ends, without byte order mark.
         checksum: SHA-256 of its bytes.
+        shown: Its path below the working directory of then; its name where it lies elsewhere.
     """
 
     path: Path
+    whole: str
     text: str
     checksum: str
-    crlf: bool
-    marked: bool
+    shown: str
 
     @classmethod
     def read(cls, path: Path) -> "SourceFile":
@@ -63,25 +70,31 @@ class SourceFile:
             whole = data.decode()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: is not UTF-8 (byte {error.start})", remedy="Save it as UTF-8.") from None
-        text = whole.removeprefix(_MARK).replace("\r\n", "\n")
+        text = plain(whole)
         if "\r" in text or "\0" in text:
             raise ConfigError(
                 f"{path}: holds single carriage returns or NUL bytes", remedy="Save it with plain line ends."
             )
+        if (encoding := _declared(data)) not in ("utf-8", "utf-8-sig"):
+            raise ConfigError(f"{path}: declares the encoding {encoding}", remedy="Save it as UTF-8, and say so.")
         try:
-            levels = depth(parse(text))
+            tree = parse(text)
+            if (levels := depth(tree)) <= DEEPEST:
+                _check_compiles(tree)
         except UNPARSABLE as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
             reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
             raise ConfigError(
-                f"{path}{line}: is not Python ({reason})",
+                f"{path}{line}: is not Python {sys.version_info.major}.{sys.version_info.minor} ({reason})",
                 remedy="Repair the syntax first: a function is found by parsing the file.",
             ) from None
         if levels > DEEPEST:
             raise ConfigError(
                 f"{path}: is nested more than {DEEPEST} levels deep", remedy="Repair such a file by hand."
             )
-        return cls(real, text, hashlib.sha256(data).hexdigest(), "\r\n" in whole, whole.startswith(_MARK))
+        here = Path.cwd()
+        shown = str(real.relative_to(here)) if real.is_relative_to(here) else real.name
+        return cls(real, whole, text, hashlib.sha256(data).hexdigest(), shown)
 
     def function(self, name: str | None) -> str:
         """The name of the function to repair.
@@ -92,16 +105,17 @@ class SourceFile:
         Raises:
             ConfigError: there is no such function, there are several and none was named, or it is of a kind not covered.
         """
-        body = parse(self.text).body
-        plain = [node.name for node in body if isinstance(node, ast.FunctionDef)]
-        names = list(dict.fromkeys(plain))
-        methods = [f"{c.name}.{n.name}" for c in body if isinstance(c, ast.ClassDef) for n in c.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]  # fmt: skip
+        tree = parse(self.text)
+        top = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        names = list(dict.fromkeys(top))
+        others = _not_covered(tree)
         if name is None and len(names) == 1:
             name = names[0]
         if not names:
-            others = f" (it has {len(methods)} methods, which are not covered)" if methods else ""
+            there = ", ".join(f"{name} is {what}" for name, what in list(others.items())[:5])
             raise ConfigError(
-                f"{self.path}: defines no function at its top level{others}", remedy="Give a file with a function."
+                f"{self.path}: defines no function at its top level{f' ({there}, which is not covered)' if others else ''}",
+                remedy="Give a file with a function.",
             )
         if name is None:
             shown = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
@@ -109,21 +123,15 @@ class SourceFile:
                 f"{self.path}: defines {len(names)} functions", remedy=f"Choose one with --function: {shown}."
             )
         if name not in names:
-            where = (
-                "a method"
-                if name in methods
-                else "within a block or asynchronous"
-                if name in functions_at_top(parse(self.text))
-                else ""
-            )
+            where = others.get(name)
             near = difflib.get_close_matches(name, names, 3, 0.4) or names[:3]
             raise ConfigError(
                 f"--function {name[:100]}: is {where}, which is not covered" if where else f"--function {name[:100]}: no such function in {self.path}",
                 remedy=f"It has {', '.join(near)}.",
             )  # fmt: skip
-        if plain.count(name) > 1:
+        if top.count(name) > 1:
             raise ConfigError(
-                f"--function {name}: is defined {plain.count(name)} times in {self.path}", remedy="Keep one definition."
+                f"--function {name}: is defined {top.count(name)} times in {self.path}", remedy="Keep one definition."
             )
         return name
 
@@ -137,10 +145,10 @@ class SourceFile:
         return standalone(self.text, name)
 
     def patched(self, name: str, patch: str) -> str:
-        """The text of the file with a function replaced by that of a patch.
+        """The whole text of the file with a function replaced by that of a patch, which gets the line ends of the file.
 
         New imports of the patch are put below those of the file, new helpers in front of the function. What the file
-        defines otherwise stays as it is.
+        defines otherwise stays as it is, and so do decorators where the patch has none.
 
         Args:
             name: The function.
@@ -162,50 +170,64 @@ class SourceFile:
             raise NoPatch("it does not parse") from None
         except LookupError:
             raise NoPatch(f"it does not define {name}") from None
-        lines, patch_lines = self.text.split("\n"), patch.split("\n")
+        mark, lines = self.whole[: self.whole.startswith(_MARK)], self.whole.removeprefix(_MARK).split("\n")
+        end = "\r" if 2 * self.whole.count("\r\n") > len(lines) - 1 else ""
+        patch_lines = [line + end for line in patch.split("\n")]
         known = set().union(*(bound_names(node) for node in old.body)) | {name}
-        extra = [
-            node
-            for node in new.body
-            if (names := bound_names(node)) and not names & known and getattr(node, "module", "") != "__future__"
+        statements = [node for node in new.body if getattr(node, "module", "") != "__future__"]
+        imports = [
+            line + end
+            for node in statements
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for line in _missing(node, known)
         ]
-        imports = [_slice(patch_lines, node) for node in extra if isinstance(node, ast.Import | ast.ImportFrom)]
-        helpers = [_slice(patch_lines, node) for node in extra if not isinstance(node, ast.Import | ast.ImportFrom)]
-        first, last = _span(_definition(old, name))
+        helpers = [
+            _slice(patch_lines, node)
+            for node in statements
+            if not isinstance(node, ast.Import | ast.ImportFrom) and (names := bound_names(node)) and not names & known
+        ]
+        replaced = _definition(old, name)
+        first, last = _span(replaced)
+        if not definition.decorator_list:
+            first = replaced.lineno
         place = _imports_end(old)
-        whole = [*lines[: first - 1], *(line for helper in helpers for line in (*helper, "", "")), *_slice(patch_lines, definition), *lines[last:]]  # fmt: skip
+        whole = [*lines[: first - 1], *(line for helper in helpers for line in (*helper, end, end)), *_slice(patch_lines, definition), *lines[last:]]  # fmt: skip
         at = min(place, first - 1)
-        text = "\n".join([*whole[:at], *(line for one in imports for line in one), *whole[at:]])
+        text = mark + "\n".join([*whole[:at], *imports, *whole[at:]]).removesuffix("\r")
         try:
-            changed = parse(text)
+            changed = parse(plain(text))
+            _check_compiles(changed)
         except UNPARSABLE:
-            raise NoPatch("the file would no longer parse") from None
+            raise NoPatch("the file would no longer compile") from None
         if ast.dump(changed) == ast.dump(old):
             raise NoPatch("it changes nothing")
         return text
 
-    def diff(self, text: str, shown: str) -> str:
-        """Unified diff from the file to `text`.
+    def diff(self, text: str) -> str:
+        """Unified diff from the file to `text`, which `git apply` and `patch -p1` take.
 
         Args:
-            text: The new text.
-            shown: Name of the file in the diff.
+            text: The new text, as `patched` returns it.
         """
-        before, after = self.text.split("\n"), text.split("\n")
-        return "\n".join(difflib.unified_diff(before, after, f"a/{shown}", f"b/{shown}", lineterm=""))
+        before, after = _diff_lines(self.whole), _diff_lines(text)
+        return "".join(
+            difflib.unified_diff(before, after, _in_header(f"a/{self.shown}"), _in_header(f"b/{self.shown}"))
+        )
 
     def write(self, text: str) -> None:
         """Replace the content of the file; its permissions stay.
+
+        Args:
+            text: The new content, as `patched` returns it.
 
         Raises:
             ConfigError: the file changed since it was read; nothing is written.
             StoreError: it cannot be written.
         """
-        whole = (_MARK if self.marked else "") + (text.replace("\n", "\r\n") if self.crlf else text)
         scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
             mode = stat.S_IMODE(self.path.stat().st_mode)
-            write_synced(scratch, whole.encode())
+            write_synced(scratch, text.encode())
             scratch.chmod(mode)
             if hashlib.sha256(read_file(self.path, LARGEST)).hexdigest() != self.checksum:
                 raise ConfigError(
@@ -218,6 +240,11 @@ class SourceFile:
             ) from error
         finally:
             scratch.unlink(missing_ok=True)
+
+
+def plain(whole: str) -> str:
+    """The text of a file with plain line ends, without byte order mark."""
+    return whole.removeprefix(_MARK).replace("\r\n", "\n")
 
 
 def standalone(text: str, name: str) -> str:
@@ -235,23 +262,101 @@ def standalone(text: str, name: str) -> str:
         def f(s):
             return re.sub('a', 'b', s)
     """
-    body = parse(text).body
-    function = _definition(parse(text), name)
-    wanted = {part.id for part in ast.walk(function) if isinstance(part, ast.Name)} - {name}
-    waiting = [node for node in body if getattr(node, "name", None) != name]
-    taken: list[ast.stmt] = []
-    while used := [node for node in waiting if bound_names(node) & wanted]:
+    tree = parse(text)
+    function = _definition(tree, name)
+    wanted = used_names([function]) - {name}
+    waiting = [node for node in tree.body if getattr(node, "name", None) != name and not _is_script(node)]
+    taken: list[ast.stmt] = [
+        node
+        for node in waiting
+        if isinstance(node, ast.ImportFrom) and (node.names[0].name == "*" or node.module == "__future__")
+    ]
+    waiting = [node for node in waiting if node not in taken]
+    while used := [node for node in waiting if bound_names(node) & wanted or filled_names(node) & (wanted | {name})]:
         waiting = [node for node in waiting if node not in used]
         taken += used
-        wanted |= {part.id for node in used for part in ast.walk(node) if isinstance(part, ast.Name)}
-    taken += [node for node in waiting if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+        wanted |= used_names(used) - {name}
+    # what uses the function when it is executed comes after it
+    late = [
+        node for node in taken if not isinstance(node, ast.FunctionDef | ast.ClassDef) and name in used_names([node])
+    ]
     lines = text.split("\n")
-    # a statement of a line with several may bring its neighbours along
-    numbers = sorted({number for node in taken for number in range(_span(node)[0], _span(node)[1] + 1)})
-    first, last = _span(function)
-    before = "\n".join(lines[number - 1] for number in numbers if not first <= number <= last)
-    own = "\n".join(lines[first - 1 : last])
-    return f"{before}\n\n\n{own}" if before else own
+    own = _numbers([function])
+    before = (
+        _numbers(node for node in taken if node not in late) - own
+    )  # a line of several statements brings all of them along
+    after = _numbers(late) - own - before
+    return "\n\n\n".join(
+        "\n".join(lines[number - 1] for number in sorted(part)) for part in (before, own, after) if part
+    )
+
+
+def _numbers(nodes: Iterable[ast.stmt]) -> set[int]:
+    return {number for node in nodes for number in range(_span(node)[0], _span(node)[1] + 1)}
+
+
+def _is_script(node: ast.stmt) -> bool:
+    """Whether a statement runs only when the file is started as a program."""
+    return isinstance(node, ast.If) and not node.orelse and "__name__" in used_names([ast.Expr(node.test)])
+
+
+def _missing(node: ast.Import | ast.ImportFrom, known: set[str]) -> list[str]:
+    """The import without the names that the file has."""
+    names = [alias for alias in node.names if (alias.asname or alias.name).split(".")[0] not in known]
+    if not names:
+        return []
+    kept = ast.Import(names) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, names, node.level)
+    return [ast.unparse(kept)]
+
+
+def _not_covered(tree: ast.Module) -> dict[str, str]:
+    """Functions of a module that cannot be repaired -> what they are."""
+    found: dict[str, str] = {}
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in tree.body:
+        if isinstance(node, ast.AsyncFunctionDef):
+            found.setdefault(node.name, "asynchronous")
+        elif isinstance(node, ast.ClassDef):
+            methods = [part.name for part in node.body if isinstance(part, functions)]
+            found |= {f"{node.name}.{name}": "a method" for name in methods}
+    for name in functions_at_top(tree):
+        found.setdefault(name, "within a block")
+    for outer in [each for each in ast.walk(tree) if isinstance(each, functions)]:
+        for inner in [each for each in ast.walk(outer) if isinstance(each, functions) and each is not outer]:
+            found.setdefault(inner.name, f"within {outer.name}")
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            found.pop(node.name, None)
+    return found
+
+
+def _declared(data: bytes) -> str:
+    """The encoding that a file declares; utf-8 where it declares none."""
+    try:
+        return tokenize.detect_encoding(io.BytesIO(data).readline)[0]
+    except SyntaxError as error:
+        return str(error)
+
+
+def _check_compiles(tree: ast.Module) -> None:
+    """Raises one of `UNPARSABLE` where the names of a tree do not compile, for example `nonlocal` at the top."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compile(tree, "file", "exec", dont_inherit=True)
+
+
+def _diff_lines(text: str) -> list[str]:
+    """Lines of a text for a diff, with the mark of a last line that does not end."""
+    *lines, last = text.split("\n")
+    return [f"{line}\n" for line in lines] + [f"{last}\n\\ No newline at end of file\n"] * bool(last)
+
+
+def _in_header(name: str) -> str:
+    """A path in the header of a diff, quoted as git does; a tab ends a name with spaces."""
+    if any(each in '"\\\x7f' or each < " " for each in name):
+        octal = (each if each not in '"\\\x7f' and each >= " " else f"\\{ord(each):03o}" for each in name)
+        return f'"{"".join(octal)}"'
+    return f"{name}\t" if " " in name else name
 
 
 def _definition(tree: ast.Module, name: str) -> ast.FunctionDef:

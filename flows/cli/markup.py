@@ -65,6 +65,19 @@ def listing(source: str, language: str) -> RenderableType:
     return Syntax(visible(source), language, background_color="default")
 
 
+def patch(diff: str) -> None:
+    """Print a unified diff: with colours on a terminal, elsewhere exactly, so that `git apply` takes the output.
+
+    Args:
+        diff: The diff. On a terminal escape sequences in it are made visible.
+    """
+    out = Console(highlight=False, soft_wrap=True)
+    if out.is_terminal:
+        out.print(listing(diff.rstrip("\n").replace("\r\n", "\n"), "diff"))
+    else:
+        out.file.write(diff)
+
+
 def print_json(data: object) -> None:
     """Print `data` as one JSON document; models, dataclasses and enums in it become plain JSON."""
     print(json.dumps(to_jsonable_python(data), indent=1))

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from coral_core.errors import ConfigError
 from flows.cli.evaluate import RunName, configuration_for
-from flows.cli.markup import echo, listing, marked, print_json, words
+from flows.cli.markup import echo, marked, patch, print_json, words
 from flows.cli.places import AsJson, Overrides, Runs
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _print(found: "Repair", refused: str) -> None:
         echo(words(f"cases: {found.tests}; the function as it is passes {found.passing_now}"))
         if found.recorded:
             echo(words("These cases are calls of tests that pass now: they show that a patch keeps what works, not that it repairs what does not.", "yellow"))  # fmt: skip
-    echo(listing(best.diff, "diff"))
+    patch(best.diff)
     if found.written:
         echo(words(f"written to {found.file}", "green"))
     elif refused:

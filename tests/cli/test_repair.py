@@ -1,6 +1,7 @@
 """`coral repair`: proposals of a rehearsed model, judged or not, shown, and written only on request."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def test_without_tests_it_says_not_judged(file: Path, capsys: pytest.CaptureFixt
     repair(file, function="area", set_=SET, tests=file.parent / "others.jsonl", candidates=2)
     out = capsys.readouterr().out
     assert "not judged: " in out and "has no case for area" in out and "nothing was written" in out
+
+
+def test_off_a_terminal_the_diff_is_exact(file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """Tabs, line ends and the path: `git apply` takes what the command prints, in the folder where it was called."""
+    below = file.parent / "tools" / "geometry.py"
+    below.parent.mkdir()
+    below.write_bytes(BUGGY.replace("    ", "\t").replace("\n", "\r\n").encode())
+    repair(below, function="area", set_=SET, candidates=2)
+    (file.parent / "out.txt").write_text(capsys.readouterr().out, newline="")
+    subprocess.run(["git", "apply", "--whitespace=nowarn", "out.txt"], check=True, cwd=file.parent)
+    assert b"\treturn n + n\r\n" in below.read_bytes() and b"    return r\r\n" in below.read_bytes()
 
 
 def test_problems_of_the_jsonl_source_are_cases_too(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

@@ -1,13 +1,15 @@
 """A file to repair: which function is meant, what it needs, how a patch is put in, and that nothing is lost on writing."""
 
 import ast
+import itertools
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from coral_core.errors import ConfigError
-from coral_core.repair.source_file import NoPatch, SourceFile
+from coral_core.repair.source_file import NoPatch, SourceFile, standalone
 
 TEXT = '''\
 """Text tools."""
@@ -55,13 +57,19 @@ def test_files_that_cannot_be_repaired(tmp_path: Path) -> None:
     refused(
         tmp_path,
         "class A:\n    def f(self): ...\n    async def g(self): ...\n",
-        "it has 2 methods, which are not covered",
+        "A.f is a method, A.g is a method, which is not covered",
     )
     refused(tmp_path, TEXT, "defines 3 functions. Choose one with --function: helper, other, shorten")
     refused(tmp_path, TEXT, "--function shorted: no such function .*shorten", "shorted")
     refused(tmp_path, TEXT, "Box.method: is a method, which is not covered", "Box.method")
     refused(tmp_path, "def f(): ...\nif 1:\n    def g(): ...\n", "g: is within a block", "g")
-    refused(tmp_path, "async def f(): ...\ndef h(): ...\n", "f: is within a block or asynchronous", "f")
+    refused(tmp_path, "async def f(): ...\ndef h(): ...\n", "f: is asynchronous, which is not covered", "f")
+    refused(tmp_path, "async def f(): ...\n", "no function at its top level .f is asynchronous, which is not covered")
+    refused(tmp_path, "try:\n    def f(): ...\nfinally: ...\n", "no function at its top level .f is within a block")
+    refused(tmp_path, "def f():\n    def g(): ...\n", "g: is within f, which is not covered. It has f", "g")
+    refused(tmp_path, "# coding: latin-1\ndef f(): ...\n", "declares the encoding iso-8859-1. Save it as UTF-8")
+    refused(tmp_path, "# coding: klingon\ndef f(): ...\n", "declares the encoding .*klingon")
+    refused(tmp_path, "def f():\n    nonlocal x\n", r"is not Python \d.\d+ \(no binding for nonlocal")
     refused(tmp_path, "def f(): ...\ndef f(): ...\n", "f: is defined 2 times", "f")
     refused(tmp_path, "def f(:\n", "text.py, line 1: is not Python")
     refused(tmp_path, b"# \xe9\ndef f(): ...\n", r"is not UTF-8 \(byte 2\)")
@@ -100,7 +108,7 @@ def test_a_patch_replaces_the_function_and_nothing_else(tmp_path: Path) -> None:
     space: dict[str, object] = {}
     exec(compile(text, "text", "exec"), space)
     assert space["shorten"]("a") == '"a"!'  # type: ignore[operator]
-    diff = file.diff(text, "text.py")
+    diff = file.diff(text)
     assert "-    # keep the comment" in diff and "+import json" in diff and diff.startswith("--- a/text.py")
 
 
@@ -121,15 +129,94 @@ def test_what_is_no_patch(tmp_path: Path, patch: str, why: str) -> None:
         source(tmp_path).patched("shorten", patch)
 
 
-@pytest.mark.parametrize("kind", ["plain", "crlf", "marked"])
-def test_writing_keeps_line_ends_mark_and_permissions(tmp_path: Path, kind: str) -> None:
-    data = b"def f(a):\n    return a\n\n\nx = 1"
-    data = data.replace(b"\n", b"\r\n") if kind == "crlf" else b"\xef\xbb\xbf" + data if kind == "marked" else data
-    file = source(tmp_path, data)
-    file.path.chmod(0o640)
-    file.write(file.patched("f", "def f(a):\n    return -a"))
-    assert file.path.read_bytes() == data.replace(b"return a", b"return -a")
-    assert file.path.stat().st_mode & 0o777 == 0o640 and [path.name for path in tmp_path.iterdir()] == ["text.py"]
+def test_decorators_stay_where_the_patch_has_none(tmp_path: Path) -> None:
+    file = source(tmp_path, "import functools\n\n\n@functools.cache\n# why\ndef f(a):\n    return a\n")
+    text = file.patched("f", "def f(a):\n    return -a")
+    assert text.endswith("\n@functools.cache\n# why\ndef f(a):\n    return -a\n")
+    assert "@functools.lru_cache\ndef f" in file.patched("f", "@functools.lru_cache\ndef f(a):\n    return -a")
+    assert "functools.cache" not in file.patched("f", "@functools.lru_cache\ndef f(a):\n    return -a")
+
+
+def test_of_an_import_only_the_new_names_are_put_in(tmp_path: Path) -> None:
+    file = source(tmp_path, "import re\nfrom typing import List\n\n\ndef f(a):\n    return a\n")
+    patch = "import re, math\nfrom typing import List, Optional as O\nfrom os import *\n\ndef f(a: List) -> O:\n    return math.pi"
+    assert file.patched("f", patch).startswith(
+        "import re\nfrom typing import List\nimport math\nfrom typing import Optional as O\nfrom os import *\n\n\ndef f(a: List)"
+    )
+
+
+ENDS = {"plain": ("\n",), "crlf": ("\r\n",), "mixed": ("\n", "\r\n", "\r\n")}
+BODIES = {
+    "first": "def f(a):\n\treturn a\n\n\nx = 1\n",
+    "last": "import os\n\n\ndef f(a):\n\treturn a\n",
+    "no line end": "import os\n\n\ndef f(a):\n\treturn a",
+    "no line end after": "def f(a):\n\treturn a\nx = 1",
+    "form feeds": "import os\n\x0c\n# \x0b\ndef f(a):\n\treturn a\n\x0c\nx = 'é\u2028'\n",
+}
+PATCHES = (
+    "def f(a):\n    return -a",
+    "import math\n\ndef g(a):\n    return a\n\ndef f(a):\n    b = g(a)\n    return -b\n",
+)
+
+
+@pytest.mark.parametrize("name", ["text.py", "a b.py", 'q"\\é\t.py', "below/text.py"])
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("ends", ENDS)
+def test_the_diff_applies_and_writing_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, body: str, name: str) -> None:  # fmt: skip
+    """`git apply` makes of the file what `write` makes of it, line ends and mark included, and nothing else changes."""
+    monkeypatch.chdir(tmp_path)
+    lines = BODIES[body].split("\n")
+    turns = itertools.cycle(ENDS[ends])
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    for mark, patch in itertools.product(("", "\ufeff"), PATCHES):
+        data = (mark + "".join(line + next(turns) for line in lines[:-1]) + lines[-1]).encode()
+        path.write_bytes(data)
+        path.chmod(0o640)
+        file = SourceFile.read(path)
+        text = file.patched("f", patch)
+        (tmp_path / "diff").write_text(file.diff(text), newline="")
+        file.write(text)
+        written = path.read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o640 and [
+            each.name for each in path.parent.iterdir() if each.name != "diff"
+        ] == [path.name]
+        path.write_bytes(data)
+        subprocess.run(["git", "apply", "--whitespace=nowarn", "diff"], check=True, cwd=tmp_path)
+        assert path.read_bytes() == written
+        kept = [
+            line
+            for line in data.splitlines(keepends=True)
+            if line.strip() and b"f(a)" not in line and b"return a" not in line
+        ]
+        there = iter(written.splitlines(keepends=True))
+        assert all(any(line == other for other in there) for line in kept), (
+            "lines that are not the function's stay as they were"
+        )
+        assert written.endswith(b"\n") == data.endswith(b"\n")
+        if ends == "crlf":
+            assert written.count(b"\r\n") == written.count(b"\n") == written.count(b"\r")
+
+
+@pytest.mark.parametrize(
+    ("module", "call", "value"),
+    [
+        ("from math import *\ndef f(a):\n    return sqrt(a)\n", 4, 2),
+        ("T = {}\nfor i in range(9):\n    T[i] = i * i\ndef f(a):\n    return T[a]\n", 4, 16),
+        ("T = []\nT.append(3)\ndef f(a):\n    return T[0] + a\n", 4, 7),
+        ("def f(a):\n    result = a + 1\n    return result\nresult = f(3)\nresult = input()\n", 4, 5),
+        ("def f(a):\n    args = a\n    return args\nif __name__ == '__main__':\n    args = 1 / 0\n", 4, 4),
+        ("def g(a):\n    return f(a - 1) if a else 0\ndef f(a):\n    return g(a) + 1\n", 4, 5),
+        ("def f(a):\n    f.calls += 1\n    return f.calls\nf.calls = 0\n", 4, 1),
+        ("def f(a):\n    return WAYS['f'] is f\nWAYS = {'f': f}\n", 4, True),
+        ("def f(a):\n    return f'{a!r:>{WIDE}}' + f\"{'x' * 2}\"\nWIDE = 3\n", 4, "  4xx"),
+        ("X = 1; Y = 2\ndef f(a): return a + Y\n", 4, 6),
+    ],
+)
+def test_a_function_alone_does_what_it_does_in_its_file(module: str, call: int, value: object) -> None:
+    space: dict[str, object] = {"__name__": "patch"}
+    exec(compile(standalone(module, "f"), "alone", "exec"), space)
+    assert space["f"](call) == value  # type: ignore[operator]
 
 
 def test_a_file_that_changed_meanwhile_is_left_alone(tmp_path: Path) -> None:

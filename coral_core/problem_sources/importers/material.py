@@ -1,13 +1,12 @@
 """What an importer takes from a row: the program, its function, the units of its tests, and the bug if there is one."""
 
 import ast
-import symtable
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from coral_core.problems.problem import BugClass
-from coral_core.syntax import UNPARSABLE, bound_names, depth, parse
+from coral_core.syntax import UNPARSABLE, bound_names, depth, parse, used_names
 
 LONGEST_CODE = 100_000
 """Characters of a program, of its tests, or of a bug."""
@@ -118,35 +117,16 @@ def needed(tree: ast.Module, roots: Sequence[ast.stmt]) -> list[ast.stmt]:
 
     Star imports are always needed. Statements without names (calls, asserts) never are.
     """
-    wanted = _used(roots)
+    wanted = used_names(roots)
     waiting = [node for node in tree.body if node not in roots]
     taken: list[ast.stmt] = [node for node in waiting if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
     waiting = [node for node in waiting if node not in taken]
     while used := [node for node in waiting if bound_names(node) & wanted]:
         taken += used
         waiting = [node for node in waiting if node not in used]
-        wanted |= _used(used)
+        wanted |= used_names(used)
     future = [node for node in waiting if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     return sorted([*taken, *future], key=lambda node: node.lineno)
-
-
-def _used(nodes: Iterable[ast.stmt]) -> set[str]:
-    """Names of the module that statements refer to; names that are local to a function in them do not count."""
-    names: set[str] = set()
-
-    def look(table: symtable.SymbolTable) -> None:
-        module = table.get_type() == "module"
-        names.update(
-            symbol.get_name()
-            for symbol in table.get_symbols()
-            if symbol.is_global() or (module and symbol.is_referenced())
-        )
-        for child in table.get_children():
-            look(child)
-
-    for node in nodes:
-        look(symtable.symtable(ast.unparse(node), "<row>", "exec"))
-    return names
 
 
 def stand_alone(program: str, entry_point: str, what: str = "the program", classes: Collection[str] = ()) -> StandAlone:

@@ -5,29 +5,14 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from coral_core.syntax import UNPARSABLE, bound_names, parse
+from coral_core.syntax import UNPARSABLE, bound_names, filled_names, parse
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
-MUTATORS = {
-    "add",
-    "append",
-    "appendleft",
-    "clear",
-    "extend",
-    "insert",
-    "pop",
-    "register",
-    "remove",
-    "setdefault",
-    "sort",
-    "update",
-}
-"""Methods whose call in a statement of a module fills a table of it."""
 
 
 class Module:
@@ -49,7 +34,7 @@ class Module:
         self.binding: dict[str, list[int]] = {}
         self.filling: dict[str, list[int]] = {}
         live = list(_live(tree.body, own))
-        fillers = {node.name: _filled(ast.Module(node.body, [])) for node in live if isinstance(node, FUNCTIONS)}
+        fillers = {node.name: filled_names(ast.Module(node.body, [])) for node in live if isinstance(node, FUNCTIONS)}
         for statement in live:
             if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
                 self.future = self.future or statement.names[0].name == "annotations"
@@ -61,7 +46,7 @@ class Module:
                 bound = _bound(statement)
                 for name_bound in bound:
                     self.binding.setdefault(name_bound, []).append(place)
-                for name_filled in _filled(statement, fillers) - bound:
+                for name_filled in filled_names(statement, fillers) - bound:
                     self.filling.setdefault(name_filled, []).append(place)
 
     def places(self, name: str) -> list[int]:
@@ -226,30 +211,3 @@ def _bound(statement: ast.stmt) -> set[str]:
     if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
         return {statement.name}
     return bound_names(statement)
-
-
-def _filled(statement: ast.AST, fillers: Mapping[str, set[str]] | None = None) -> set[str]:
-    """Names whose values a statement at module level changes without binding them.
-
-    Args:
-        statement: The statement.
-        fillers: Functions of the module -> names whose values their bodies change; calling one changes them too.
-    """
-    if isinstance(statement, IMPORTS):
-        return set()
-    names: set[str] = set()
-    definition = isinstance(statement, (*FUNCTIONS, ast.ClassDef))
-    whole = [statement] if not definition else getattr(statement, "decorator_list", [])
-    for part in [item for node in whole for item in ast.walk(node)]:
-        if isinstance(part, ast.Name) and fillers:
-            names |= fillers.get(part.id, set())
-        held: ast.expr | None = None
-        if isinstance(part, (ast.Subscript, ast.Attribute)) and isinstance(part.ctx, (ast.Store, ast.Del)):
-            held = part.value
-        elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr in MUTATORS:
-            held = part.func.value
-        while isinstance(held, (ast.Subscript, ast.Attribute)):
-            held = held.value
-        if isinstance(held, ast.Name):
-            names.add(held.id)
-    return names
