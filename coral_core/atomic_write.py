@@ -1,6 +1,8 @@
 """Atomic writes: a reader sees the old or the new content of a file and never a part of it, also after a crash."""
 
 import contextlib
+import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -61,7 +63,7 @@ def check_new_folder(target: Path) -> Path:
         The same with links resolved.
 
     Raises:
-        ConfigError: it holds something, or is no folder.
+        ConfigError: it holds something, is no folder, or nothing can take its place.
     """
     try:
         folder = target.expanduser().resolve()
@@ -76,12 +78,19 @@ def check_new_folder(target: Path) -> Path:
             f"{target}: is not empty ({content.name[:60]} is in it), and nothing is overwritten",
             remedy="Give a new or an empty folder.",
         )
+    if folder.is_mount():
+        raise ConfigError(
+            f"{target}: is a mount point, so that no finished folder can take its place",
+            remedy=f"Give a new folder in it, such as {target / 'export'}.",
+        )
     return folder
 
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A scratch folder beside `target`, which takes its place when the ``with`` block ends; after an exception nothing is left.
+
+    What a killed process left of the same target is taken away. Files get the permissions of new files.
 
     Args:
         target: The folder to make: absent or empty. Missing folders above it are created.
@@ -94,16 +103,45 @@ def new_folder(target: Path) -> Iterator[Path]:
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     with refused_writes(target, "Free space, or give another folder."):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+            if (other := _lock(left, fcntl.LOCK_NB)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(other)
         scratch.mkdir()
+        own = _lock(scratch)
+        while not scratch.exists():  # another process took it for a left one, before it was locked
+            if own is not None:
+                os.close(own)
+            scratch.mkdir()
+            own = _lock(scratch)
         try:
             yield scratch
+            mode = scratch.stat().st_mode & 0o666
             for here, _, names in os.walk(scratch):
-                for path in (here, *(os.path.join(here, name) for name in names)):
-                    sync(Path(path))
+                for name in names:
+                    os.chmod(os.path.join(here, name), mode)
+                    sync(Path(here, name))
+                sync(Path(here))
             os.rename(scratch, folder)  # onto an empty folder, which another program may have filled meanwhile
             sync(folder.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            if own is not None:
+                os.close(own)
+
+
+def _lock(folder: Path, how: int = 0) -> int | None:
+    """A handle that holds the lock of a folder until it is closed; None if it cannot be had, also on a disk without such locks."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 @contextlib.contextmanager

@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import shlex
 import shutil
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coral_core.atomic_write import new_folder
+from coral_core.atomic_write import check_new_folder, new_folder
 from coral_core.config.tree import BaseModelConfig
 from coral_core.errors import BaseModelError, ConfigError, StoreError
 from coral_core.genome import DEFAULT_LORA, GREEDY, HeavyGenes
@@ -118,6 +121,41 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "theirs").write_text("x")  # another program was faster
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+
+
+def test_what_a_killed_export_left_is_taken_away_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from coral_core.atomic_write import new_folder\nwith new_folder(Path(sys.argv[1])) as f:\n    (f / 'weights').write_text('x' * 99); print('up', flush=True); time.sleep(600)"
+    others = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], stdout=subprocess.PIPE) for name in ("out[1]", "out[1]", "out")]  # fmt: skip
+    assert all(each.stdout and each.stdout.readline() for each in others)
+    others[0].kill()
+    others[0].wait()
+    assert not (tmp_path / "out[1]").exists() and len(list(tmp_path.iterdir())) == 3
+    with new_folder(tmp_path / "out[1]") as scratch:
+        (scratch / "weights").write_text("y")
+        left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted([f".out[1].{others[1].pid}.tmp", f".out.{others[2].pid}.tmp", scratch.name])
+    for each in others[1:]:
+        each.kill()
+        each.wait()
+    assert (tmp_path / "out[1]" / "weights").read_text() == "y"
+
+
+def test_files_get_the_permissions_of_new_files_and_a_mount_point_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0o027)
+    try:
+        with new_folder(tmp_path / "out") as scratch:
+            (scratch / "below").mkdir()
+            (scratch / "below" / "weights").touch(0o600)  # as safetensors writes it
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out" / "below" / "weights").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "out" / "below").stat().st_mode & 0o777 == 0o750
+    monkeypatch.setattr(Path, "is_mount", lambda path: True)
+    (tmp_path / "volume").mkdir()
+    with pytest.raises(ConfigError, match=r"is a mount point.* Give a new folder in it"):
+        check_new_folder(tmp_path / "volume")
 
 
 # -- merging, as far as it needs no torch ------------------------------------------------------
