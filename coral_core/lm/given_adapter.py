@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from coral_core.bounded_read import read_file, sha256_of
 from coral_core.config.tree import BaseModelConfig
 from coral_core.digest import digest
@@ -23,7 +25,7 @@ from coral_core.json_object import json_object
 from coral_core.lm.base_model import cached_snapshot, is_on_hub, is_rehearsal, lasting_name, local_path
 from coral_core.lm.model_files import Tensor, content_id, header, read_folder
 from coral_core.lm.rehearsal import SKILL
-from coral_core.untrusted import visible
+from coral_core.untrusted import on_one_line, visible
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 CONFIG_BYTES = 1 << 20
@@ -42,6 +44,17 @@ _NAME = re.compile(
 )
 _FLOATS = ("F32", "F16", "BF16")
 _CHECK = "See docs/after-the-search.md for the adapters that can be evaluated."
+_FIELDS = {
+    "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "repetition_penalty": "repetition_penalty",
+    "token_limit": "max_new_tokens", "sampling": "do_sample",
+}  # fmt: skip
+"""Light gene -> its field in generation_config.json."""
+_DECODING = frozenset(_FIELDS.values())
+_NO_DECODING = {
+    "_from_model_config", "bos_token_id", "cache_implementation", "eos_token_id", "max_length", "pad_token_id",
+    "transformers_version", "use_cache",
+}  # fmt: skip
+"""Fields of generation_config.json that change no text here: the end of an answer is that of the prompt."""
 UNKNOWN_RATE = 1.0
 """Stands for the learning rate of an adapter that does not tell how it was trained."""
 
@@ -125,13 +138,15 @@ def read_given_adapter(path: Path, base: BaseModelConfig) -> AdapterOnDisk:
             f"{path}: {reason}: {WEIGHTS} is not there", remedy="Save the adapter anew with PEFT: save_pretrained writes safetensors."
         )  # fmt: skip
     try:
-        tensors = header(weights)
+        tensors = header(weights, "")
         checksum = sha256_of(weights, WEIGHTS_BYTES)
     except (OSError, BaseModelError) as error:
-        why = error.problem if isinstance(error, BaseModelError) else error.strerror
-        raise ConfigError(
-            f"{path / WEIGHTS}: cannot be read: {visible(str(why))}", remedy="Copy the folder anew."
-        ) from None
+        why = (
+            error.problem
+            if isinstance(error, BaseModelError)
+            else f"{path / WEIGHTS}: cannot be read: {error.strerror}"
+        )
+        raise ConfigError(visible(why), remedy="Copy the folder anew.") from None
     modules = {} if rehearsed else _modules(tensors, fields, path)
     names = tuple(sorted({name.rpartition(".")[2] for name in modules}))
     targets = fields.get("target_modules")
@@ -222,22 +237,23 @@ def decoding_of(path: Path) -> LightGenes | None:
     """
     try:
         fields = json_object(read_file(_resolved(path / "generation_config.json"), CONFIG_BYTES))
-        if "max_new_tokens" not in fields:  # that of a base model
+        if fields.get("max_new_tokens") is None:  # that of a base model
             return None
-        return LightGenes(
-            temperature=fields.get("temperature", 1.0),
-            top_p=fields.get("top_p", 1.0),
-            top_k=fields.get("top_k", 0),
-            repetition_penalty=fields.get("repetition_penalty", 1.0),
-            token_limit=fields["max_new_tokens"],
-            sampling=fields.get("do_sample", False),
-        )
+        for name in sorted(fields.keys() - _DECODING - _NO_DECODING):
+            if fields[name] not in (None, False, 0, 1, [], {}, ""):
+                raise ValueError(f"{_shown(name)} {_shown(fields[name])}, which the engine does not have")
+        neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "sampling": False}
+        given = {gene: fields[name] for gene, name in _FIELDS.items() if fields.get(name) is not None}
+        return LightGenes.model_validate(neutral | given)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = (error.strerror or "") if isinstance(error, OSError) else str(error).splitlines()[0]
+        reason = (error.strerror or "") if isinstance(error, OSError) else on_one_line(str(error))[:200]
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{_FIELDS[str(first['loc'][0])]} {_shown(first['input'])}: {first['msg']}"
         raise ConfigError(
-            f"{path / 'generation_config.json'}: is no decoding ({visible(reason)})",
+            f"{path / 'generation_config.json'}: is no decoding ({reason})",
             remedy="Repair it or take it away.",
         ) from None
 
@@ -367,7 +383,7 @@ def _refused(path: Path, problem: str) -> ConfigError:
 
 
 def _shown(value: object) -> str:
-    return visible(ascii(value) if not isinstance(value, str) else value)[:80]
+    return on_one_line(ascii(value) if not isinstance(value, str) else value)[:80]
 
 
 def _resolved(path: Path) -> Path:

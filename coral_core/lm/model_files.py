@@ -293,8 +293,12 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and Path(value).name == value
 
 
-def header(file: Path) -> dict[str, Tensor]:
+def header(file: Path, what: str = "base model file ") -> dict[str, Tensor]:
     """Tensors of a safetensors file (8 bytes of length, then JSON, then data); checks that its size fits.
+
+    Args:
+        file: The file.
+        what: In front of its path in errors.
 
     Raises:
         BaseModelError: the file is damaged or cut off.
@@ -316,7 +320,8 @@ def header(file: Path) -> dict[str, Tensor]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and is_passing(error):
             raise _unreadable(file, error) from None
-        raise BaseModelError(f"base model file {file}: not a safetensors file ({error})", remedy=_FETCHED) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BaseModelError(f"{what}{file}: not a safetensors file ({reason})", remedy=_FETCHED) from None
 
 
 def _tensor(name: str, entry: Any) -> Tensor:

@@ -107,7 +107,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     weights = folder / "adapter_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
-    refused(folder, "not a safetensors file")
+    refused(folder, "^/[^ ]*/a/adapter_model.safetensors: not a safetensors file")
     weights.write_bytes(b"\xff" * 64)
     refused(folder, "not a safetensors file")
     weights.unlink()
@@ -115,7 +115,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     (folder / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     refused(folder, r"its weights are a pickle \(adapter_model.bin\), which can run code")
     os.mkfifo(weights)
-    refused(folder, "cannot be read")
+    refused(folder, "a FIFO, not a file")
     for text in ("[]", "{", '{"peft_type": "LORA", "peft_type": "LORA"}', "x" * (2 << 20)):
         (folder / "adapter_config.json").write_text(text)
         refused(folder, "adapter_config.json: cannot be read")
@@ -183,3 +183,11 @@ def test_decoding_is_read_only_where_it_is_one(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ConfigError, match="is no decoding"):
             decoding_of(tmp_path)
+    file.write_text('{"max_new_tokens": 99999, "num_beams": 1, "eos_token_id": [3], "temperature": null}')
+    with pytest.raises(
+        ConfigError, match=r"is no decoding \(max_new_tokens 99999: Input should be less than or equal to"
+    ):
+        decoding_of(tmp_path)
+    file.write_text('{"max_new_tokens": 40, "num_beams": 4}')
+    with pytest.raises(ConfigError, match=r"is no decoding \(num_beams 4, which the engine does not have"):
+        decoding_of(tmp_path)
