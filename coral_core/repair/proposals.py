@@ -70,6 +70,7 @@ class Repair(Frozen):
     model: str = Field(description="Base model, and the adapter on it.")
     tests: str = Field(description="Where the cases come from; empty when there are none.")
     cases: int
+    untested: str = Field(description="Why there are no cases; empty when there are some.")
     passing_now: int | None = Field(description="Cases that the function passes as it is; null when not judged.")
     completions: int
     proposals: tuple[Proposal, ...] = Field(description="Best first.")
@@ -210,6 +211,7 @@ def propose(file: SourceFile, function: str, model: Model, cases: Cases, count: 
         model=model.name,
         tests=cases.origin if cases.cases else "",
         cases=len(cases.cases),
+        untested="" if cases.cases else cases.origin,
         passing_now=passing_now,
         completions=len(completions),
         proposals=tuple(sorted(proposals, key=lambda each: (-(each.passing or 0), -each.times))),
@@ -274,7 +276,7 @@ def _judged(
         return Proposal(passing=passing, verdict=verdict, reason=reason, times=texts[text], diff=file.diff(text), text=text)  # fmt: skip
 
     if not cases.cases:
-        return None, [proposal(text, None, "not judged", cases.origin or "no tests were given") for text in texts]
+        return None, [proposal(text, None, "not judged", cases.origin) for text in texts]
     patches: Sequence[str] = [problem.buggy, *(standalone(plain(text), function) for text in texts)]
     with Judge.configured(config.scoring.judge) as judge:
         try:

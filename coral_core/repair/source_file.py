@@ -214,6 +214,15 @@ class SourceFile:
             difflib.unified_diff(before, after, _in_header(f"a/{self.shown}"), _in_header(f"b/{self.shown}"))
         )
 
+    def check_writable(self) -> None:
+        """Refuse a file that is protected: it could be replaced all the same where its folder is not.
+
+        Raises:
+            StoreError: it may not be written.
+        """
+        if not (self.path.stat().st_mode & 0o222 and os.access(self.path, os.W_OK)):
+            raise StoreError(f"{self.path}: is write-protected", remedy="Leave --write out, or permit writing it.")
+
     def write(self, text: str) -> None:
         """Replace the content of the file; its permissions stay.
 

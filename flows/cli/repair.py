@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from coral_core.errors import ConfigError
+from coral_core.errors import ConfigError, CoralError
+from coral_core.report.wording import plural
 from flows.cli.evaluate import RunName, configuration_for
 from flows.cli.markup import echo, marked, patch, print_json, words
 from flows.cli.places import AsJson, Overrides, Runs
@@ -58,6 +59,8 @@ def repair(
         )
     source = SourceFile.read(file)
     name = source.function(function)
+    if write:
+        source.check_writable()
     cases = Cases((), "no tests were given (--tests)")
     if tests is not None:
         cases = recorded_cases(tests, source, name) if tests.expanduser().is_dir() else cases_of_file(tests, name)
@@ -66,16 +69,21 @@ def repair(
     adapter = adapter.expanduser().absolute() if adapter else None
     model = _model(adapter, run, config, set_ or [], runs, same_base)
     found = propose(source, name, model, cases, candidates)
-    refused = ""
+    refused, failed = "", None
     if write and found.is_repaired:
-        source.write(found.proposals[0].text)
-        found = found.model_copy(update={"written": True})
+        try:
+            source.write(found.proposals[0].text)
+            found = found.model_copy(update={"written": True})
+        except CoralError as error:  # what was found is shown all the same
+            failed, refused = error, "nothing was written"
     elif write:
         refused = "nothing was written: " + ("no patch passes all cases" if found.proposals else "there is no patch")
     if as_json:
         print_json(found)
     else:
         _print(found, refused)
+    if failed is not None:
+        raise failed
     if not found.is_repaired:
         raise SystemExit(1)
 
@@ -118,25 +126,24 @@ def _model(
 
 
 def _print(found: "Repair", refused: str) -> None:
-    echo(words(f"{found.function} in {found.file}, by {found.model}: {found.completions} completions, {len(found.proposals)} different patches"))  # fmt: skip
+    echo(words(f"{found.function} in {found.file}, by {found.model}: {plural(found.completions, 'completion')}, {len(found.proposals)} different"))  # fmt: skip
     for reason, count in found.left_out.items():
         echo(words(f"  {count} gave no patch: {reason}", "dim"))
+    for number, each in enumerate(found.proposals if found.cases else (), 1):
+        colour = "green" if each.passing == found.cases else "red"
+        echo(
+            f"  patch {number}: [{colour}]{marked(each.verdict)}[/], {each.passing} of {found.cases} cases pass {marked(each.reason)}"
+        )
+    if found.untested:
+        echo(words(f"not judged: {found.untested}", "yellow"))
+    else:
+        echo(words(f"cases: {found.tests}; the function as it is passes {found.passing_now} of {found.cases}"))
+        if found.recorded:
+            echo(words("These cases are calls of tests that pass now: they show that a patch keeps what works, not that it repairs what does not.", "yellow"))  # fmt: skip
     if not found.proposals:
         echo("[yellow]no patch was proposed[/]")
         return
-    best = found.proposals[0]
-    if best.passing is None:
-        echo(words(f"not judged: {best.reason}", "yellow"))
-    else:
-        for number, each in enumerate(found.proposals, 1):
-            colour = "green" if each.passing == found.cases else "red"
-            echo(
-                f"  patch {number}: [{colour}]{marked(each.verdict)}[/], {each.passing} of {found.cases} cases pass {marked(each.reason)}"
-            )
-        echo(words(f"cases: {found.tests}; the function as it is passes {found.passing_now}"))
-        if found.recorded:
-            echo(words("These cases are calls of tests that pass now: they show that a patch keeps what works, not that it repairs what does not.", "yellow"))  # fmt: skip
-    patch(best.diff)
+    patch(found.proposals[0].diff)
     if found.written:
         echo(words(f"written to {found.file}", "green"))
     elif refused:

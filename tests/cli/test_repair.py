@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coral_core.errors import ConfigError, ProblemError
+from coral_core.errors import ConfigError, ProblemError, StoreError
 from coral_core.jobs.jobs import Cost
 from coral_core.lm.engine_client import InlineEngine
 from coral_core.lm.requests import Generated, Written
@@ -81,6 +81,36 @@ def test_without_tests_it_says_not_judged(file: Path, capsys: pytest.CaptureFixt
     repair(file, function="area", set_=SET, tests=file.parent / "others.jsonl", candidates=2)
     out = capsys.readouterr().out
     assert "not judged: " in out and "has no case for area" in out and "nothing was written" in out
+
+
+def test_a_protected_file_is_refused_at_once_and_a_failed_write_loses_nothing(file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="is write-protected"):
+        file.chmod(0o444)
+        patch.setattr(InlineEngine, "generate", lambda *_: pytest.fail("no model may be asked"))
+        run(file, capsys, write=True)
+    file.chmod(0o644)
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("coral_core.repair.source_file.write_synced", full)
+    with pytest.raises(StoreError, match="No space left"):
+        run(file, capsys, tests=file.parent / "cases.jsonl", write=True)
+    found = json.loads(capsys.readouterr().out)
+    assert not found["written"] and "+    return math.pi * r * r" in found["proposals"][0]["diff"]
+    assert file.read_text() == BUGGY and not list(file.parent.glob(".geometry*"))
+
+
+def test_why_nothing_is_judged_is_said_without_a_patch_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file.parent / "others.jsonl").write_text('{"function": "twice", "arguments": [2], "value": 4}\n')
+    with pytest.raises(SystemExit):
+        repair(file, function="twice", set_=SET, tests=file.parent / "cases.jsonl", candidates=1)
+    out = capsys.readouterr().out
+    assert "no patch was proposed" in out and "the function as it is passes 0 of 2" in out, (
+        "a case without a function is for all"
+    )
+    code, found = run(file, capsys, tests=file.parent / "others.jsonl", candidates=1)
+    assert code == 0 and "has no case for area" in found["untested"] and found["cases"] == 0
 
 
 def test_off_a_terminal_the_diff_is_exact(file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
