@@ -235,9 +235,8 @@ def plan_memory(config: RunConfig, folder: ModelFolder, lengths: Lengths | None 
     sets += [heavy.target_modules for heavy in tuned.values()]
     one = max((MERGING * each.numbers for each in size.linears.values() if each.together == 1), default=0)
     if config.generation.merge and config.generation.engine == "vllm":
-        adapter_parts = {
-            "weights being merged": 4 * one
-        }  # each is merged while it is loaded; fused experts are refused
+        # each is merged while it is loaded; fused experts are refused
+        adapter_parts = {"weights being merged": 4 * one}
     elif config.generation.merge and config.base_model.quantization == "none":
         merged = max((_weights(size, modules) for modules in sets), default=0)
         targeted = {name for modules in sets for name in modules}
