@@ -257,6 +257,9 @@ def _explain(error: ValidationError, places: Places) -> str:
     messages: dict[str, None] = {}
     # an unknown key is often a misspelling of a missing one, so missing keys come last
     errors = sorted(error.errors(include_url=False), key=lambda item: item["type"] == "missing")
+    # pydantic leaves refused items out and then finds their list too short
+    above = {item["loc"][:depth] for item in errors for depth in range(len(item["loc"]))}
+    errors = [item for item in errors if item["type"] != "too_short" or item["loc"] not in above]
     for item in errors[:MOST_COMPLAINTS]:
         loc = tuple(part for part in item["loc"] if isinstance(part, int) or "[" not in part)
         mentioned = [(*loc, *key) for key in item["ctx"]["keys"]] if item["type"] == CONFLICT else ()

@@ -232,3 +232,10 @@ def test_production_says_what_the_seed_document_says() -> None:
 def test_an_empty_file_is_the_default_configuration() -> None:
     assert parse_config("", "c.yaml") == RunConfig()
     assert parse_config("# nothing\n", "c.yaml") == RunConfig()
+
+
+@pytest.mark.parametrize("value", ["rank: [4096]", "rank: [0, -1]", "adapter: [qlora]", "target_modules: [3]"])
+def test_a_list_of_refused_items_is_not_called_empty_as_well(value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f"genes:\n  heavy:\n    {value}\n", "c.yaml")
+    assert "at least 1 item" not in str(caught.value)
