@@ -80,6 +80,12 @@ class VariationConfig(ConfigSection):
         0.0,
         description="Share of children of one parent that go on with the parent's adapter: same rank, alpha, modules and kind, trained once more. 0: every training begins with a new adapter.",
     )
+    warm_start_best: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Fittest adapters per generation that are trained once more at the next lower learning rate, whatever the models of the surrogate prefer. Only with warm_start_rate above 0.",
+    )
     automaton_rate: Share = Field(
         0.25, description="Share of mutations of the automaton; the rest changes genes directly."
     )

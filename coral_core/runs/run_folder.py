@@ -69,6 +69,7 @@ ADDED_LATER = (
     "search.money",
     "search.variation.seeds",
     "search.variation.warm_start_rate",
+    "search.variation.warm_start_best",
     "genes.heavy.scaling",
     "base_model.attention",
     "base_model.quantization",

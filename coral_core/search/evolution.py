@@ -4,13 +4,13 @@ Parents are drawn from the whole archive rather than from the last generation. A
 and a small population would lose good genomes otherwise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config import RunConfig
-from coral_core.genome import Genome, HeavyGenes, genes_digest
+from coral_core.genome import MOST_WARM_STARTS, Genome, HeavyGenes, genes_digest
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.diversity import strength
 from coral_core.search.expression import GENES, coordinates
@@ -75,15 +75,21 @@ class EvolutionSearch(Search):
         of many (the "winner's curse"); what similar genomes reached tells luck from merit.
         """
         best = super().champion_of(results)
-        if best is None or not self.config.search.surrogate.enabled:
-            return best
+        return best if best is None or not self.config.search.surrogate.enabled else self._by_expectation(results)[0]
+
+    def _by_expectation(self, results: Sequence[R]) -> list[R]:
+        """The feasible results, those of largest expected fitness first; without the surrogate the fittest as measured.
+
+        Only genomes that meet the final thresholds count, unless none does.
+        """
         scoring = self.config.scoring
         known = fitness_order(results, scoring, 1.0)[:MOST_POINTS]
-        expected = Measured.of(known, self.config).expected
-        met = violation(best.scores or {}, scoring, 1.0) == 0
         rated = [n for n, item in enumerate(known) if item.scores is not None]
-        eligible = [n for n in rated if not met or violation(known[n].scores or {}, scoring, 1.0) == 0]
-        return known[max(eligible, key=lambda n: (expected[n], -n))]
+        meets = [n for n in rated if violation(known[n].scores or {}, scoring, 1.0) == 0] or rated
+        if self.config.search.surrogate.enabled and meets:
+            expected = Measured.of(known, self.config).expected
+            meets.sort(key=lambda n: (-expected[n], n))
+        return [known[n] for n in meets]
 
     # -- generations -----------------------------------------------------------------------
 
@@ -139,7 +145,7 @@ class EvolutionSearch(Search):
         return drawn[int(np.argmax(np.round(nearest, 9)))]
 
     def _next(self) -> tuple[Genome, ...]:
-        """A later generation: elites, then children of selected parents and, at `seed_rate`, fresh seeds.
+        """A later generation: elites, the fittest trained further, children of selected parents and, at `seed_rate`, fresh seeds.
 
         With the surrogate more children are bred than there is room for, and the most promising ones are kept.
         """
@@ -147,17 +153,40 @@ class EvolutionSearch(Search):
         ordered = self._ordered()
         kept = [entry for entry in ordered if entry.scores is not None][: search.elites]
         genomes = [self._elite(entry.genome, slot) for slot, entry in enumerate(kept)]
-        bred = self._bred(ordered, range(len(genomes), search.population))
+        further = self._further(min(search.variation.warm_start_best, search.population - len(genomes)))
+        genomes += [self._placed(material, slot) for slot, material in enumerate(further, len(genomes))]
+        bred = self._bred(ordered, range(len(genomes), search.population), {each.genes_digest() for each in genomes})
         if len(bred) > search.population - len(genomes):
             bred = self._screened(bred, search.population - len(genomes))
         return (*genomes, *(self._placed(material, slot) for slot, material in enumerate(bred, len(genomes))))
 
-    def _bred(self, ordered: Sequence[Entry], slots: range) -> list[Material]:
+    def _further(self, count: int) -> list[Material]:
+        """The adapters of largest expected fitness, each trained once more at the next lower learning rate.
+
+        A model of what was measured cannot know that training further pays before it was tried, and random parents try it
+        too seldom with the best one. An adapter that went on so before is passed over.
+
+        Args:
+            count: At most so many.
+        """
+        if not count or not self.config.search.variation.warm_start_rate:
+            return []
+        found: dict[str, Material] = {}
+        for entry in self._by_expectation(list(self._distinct.values())):
+            if len(found) < count and entry.genome.heavy.trainings() <= MOST_WARM_STARTS:
+                material = self._variation.annealed(entry.genome)
+                adapter = split(material.genes)[0].digest()
+                if adapter not in self._adapters:
+                    found.setdefault(adapter, material)
+        return list(found.values())
+
+    def _bred(self, ordered: Sequence[Entry], slots: range, asked: Set[str] = frozenset()) -> list[Material]:
         """Children for each of `slots`: one, or with the surrogate up to `surrogate.children`.
 
         Args:
             ordered: The survivors of selection, best first.
             slots: The slots to fill.
+            asked: Digests of the genes that this generation has already.
         """
         search = self.config.search
         size = max(2, int(search.survival_rate * search.population))
@@ -168,7 +197,7 @@ class EvolutionSearch(Search):
         power = strength(search.diversity, self._unique, self._best)
         most = min(search.surrogate.children, MOST_DRAWS // max(1, len(slots))) if search.surrogate.enabled else 1
         children = max(1, most)
-        taken = set(self._distinct)
+        taken = self._distinct.keys() | asked
         bred = []
         for slot in slots:
             rng = generator(self.config.seed, self.generation, slot, "child")

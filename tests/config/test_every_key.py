@@ -137,6 +137,7 @@ EFFECTS: dict[str, Row] = {
     "search.variation.seed_rate": (genomes, 0.0, {}),
     "search.variation.seeds": (genomes, "uniform", {}),
     "search.variation.warm_start_rate": (genomes, 0.8, {}),
+    "search.variation.warm_start_best": (genomes, 2, {"search__variation__warm_start_rate": 0.5}),
     "search.population": (genomes, 10, {}),
     "search.selection": (genomes, "truncation", {}),
     "search.tournament_size": (genomes, 5, {}),

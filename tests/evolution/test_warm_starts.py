@@ -42,7 +42,7 @@ OFTEN = {"variation": {"warm_start_rate": 1.0, "crossover_rate": 0.0, "seed_rate
 
 def warm(folder: Path, executor: str = "inline", **search: Any) -> RunConfig:
     made = settings(folder, executor=executor)
-    made["seed"] = 1  # its champion is a child that went on
+    made["seed"] = 4  # its champion is a child that went on
     made["problems"]["fitness"] = 48
     made["search"] |= {"generations": 4, "population": 5, "early_stopping": {"enabled": False}, **OFTEN, **search}
     return RunConfig.model_validate(made)
@@ -113,6 +113,68 @@ def test_children_go_on_with_their_parents_and_keep_the_shape() -> None:
     for child in children:
         assert child.heavy.warm_start == genomes[child.lineage.parents[0]].heavy
     assert not any(genome.heavy.warm_start for genome in asked[0])
+
+
+def test_a_learning_rate_never_rises_along_a_chain() -> None:
+    variation = OFTEN["variation"] | {"gene_rate": 0.8}
+    asked = played(RunConfig(search=SearchConfig.model_validate({"generations": 8, "variation": variation})))[1]
+    chains = [[each.learning_rate for each in genome.heavy.chain()] for generation in asked for genome in generation]
+    assert all(rates == sorted(rates, reverse=True) for rates in chains)
+    assert any(rates[0] > rates[-1] for rates in chains)
+
+
+@pytest.mark.parametrize("surrogate", [False, True])
+@pytest.mark.parametrize("best", [1, 3])
+def test_the_fittest_adapters_are_trained_further_at_a_lower_rate(best: int, surrogate: bool) -> None:
+    variation = {"warm_start_rate": 0.01, "warm_start_best": best}
+    search = make_search(
+        RunConfig.model_validate(
+            {
+                "search": {
+                    "generations": 6,
+                    "elites": 2,
+                    "early_stopping": {"enabled": False},
+                    "surrogate": {"enabled": surrogate},
+                    "variation": variation,
+                }
+            }
+        )
+    )
+    rates = search.config.genes.heavy.learning_rate
+    results: list[Scored] = []
+    while not search.done:
+        asked = search.ask()
+        trained = {result.genome.heavy.digest() for result in results}
+        further = asked[2 : 2 + best] if results else ()
+        for genome in further:
+            earlier = genome.heavy.warm_start
+            assert earlier is not None and earlier.digest() in trained and genome.heavy.digest() not in trained
+            lower = [rate for rate in rates if rate < earlier.learning_rate]
+            assert genome.heavy.learning_rate == max(lower, default=earlier.learning_rate)
+        assert len({genome.heavy.digest() for genome in further}) == len(further)
+        champion = search.champion_of(results)
+        if champion is not None and not any(
+            each.warm_start and each.warm_start.digest() == champion.genome.heavy.digest()
+            for each in (result.genome.heavy for result in results)
+        ):
+            assert asked[2].heavy.warm_start == champion.genome.heavy, "the champion goes first"
+        results += [scored(genome) for genome in asked]
+        search.tell(results[-len(asked) :])
+
+
+def test_no_more_go_on_than_there_are_slots_and_chains_end() -> None:
+    variation = {"warm_start_rate": 0.5, "warm_start_best": 100}
+    settings = {"generations": 14, "population": 4, "elites": 1, "early_stopping": {"enabled": False}}
+    asked = played(RunConfig(search=SearchConfig.model_validate(settings | {"variation": variation})))[1]
+    assert all(len(genomes) == 4 for genomes in asked)
+    assert max(genome.heavy.trainings() for genomes in asked for genome in genomes) <= MOST_WARM_STARTS + 1
+
+
+def test_none_goes_on_without_warm_starts() -> None:
+    def asked(**variation: float) -> list[Any]:
+        return played(RunConfig(search=SearchConfig.model_validate({"generations": 4, "variation": variation})))[1]
+
+    assert asked(warm_start_best=3) == asked()
 
 
 def test_an_infeasible_genome_has_no_adapter_to_go_on_with() -> None:
