@@ -12,10 +12,10 @@ import json
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -118,8 +118,6 @@ def measure(name: str, scratch: Path) -> dict[str, Any]:
     source = source_of(name)
     if source is None:
         return {"package": name, "fetched": False}
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
     alone, init = plain(source, scratch), initialised(source, scratch)
     os.environ["CORAL_HOME"] = str(scratch / "home")
     row: dict[str, Any] = {"package": name, "version": source.name.rpartition("-")[2], "fetched": True}
@@ -226,7 +224,9 @@ def main() -> None:
         return
     rows = []
     for name in names:
-        rows.append(measure(name, FOLDER / "scratch" / name))
+        # outside this repository: pytest would take its configuration for that of a package without one
+        with tempfile.TemporaryDirectory(prefix="coral-own-packages-") as scratch:
+            rows.append(measure(name, Path(scratch)))
         print(json.dumps(rows[-1]), flush=True)
     result = {"summary": summary(rows), "packages": rows}
     print(json.dumps(result["summary"], indent=1))

@@ -430,3 +430,17 @@ def test_the_judge_gives_back_any_value(values: list[Any], seed: int) -> None:
     with Judge(workers=1) as judge:
         right, wrong = judge.judge_batch([(problem, problem.reference), (problem, "def f(one, two):\n    return two")])
     assert right.passed and set(wrong.cases) == {"wrong"}
+
+
+def test_values_that_are_written_alike_are_not_compared_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method of an object with large tables has them in every case, as they were (num2words)."""
+    tables = {f"word {number}": {place: (number, place) for place in range(20)} for number in range(200)}
+    expected = case(7, mutated=[encode(tables)])
+    monkeypatch.setattr(oracle, "parse", lambda encoded: pytest.fail("compared part by part"))
+    assert agrees(expected, json.loads(json.dumps({"value": encode(7), "mutated": [encode(tables)]})))
+
+
+@pytest.mark.parametrize("pair", [(1, True), (0, False), ([1, (0,)], [True, (False,)]), ({1: 0}, {True: False})])
+def test_numbers_are_not_taken_for_bools_that_python_calls_equal(pair: tuple[Any, Any]) -> None:
+    assert pair[0] == pair[1]
+    assert not equal(*pair) and not equal(*pair[::-1])
