@@ -171,7 +171,10 @@ class Judge(AbstractContextManager["Judge"]):
             ProblemError: a case of a problem is not in the value language.
             TimeoutError: not all were judged within `seconds`. There is no verdict then, and the judge is closed.
         """
-        keys = [(_key(problem, problem.buggy), _key(problem, patch)) for problem, patch in patches]
+        # one digest per problem: bugs are judged by the hundred, and a problem may hold megabytes of cases
+        problems = {id(problem): problem for problem, _ in patches}
+        digests = {number: problem.digest() for number, problem in problems.items()}
+        keys = [(_key(digests[id(each)], each.buggy), _key(digests[id(each)], patch)) for each, patch in patches]
         needed: dict[str, tuple[Problem, str]] = {}
         for (buggy, key), (problem, patch) in zip(keys, patches, strict=True):
             needed |= {buggy: (problem, problem.buggy), key: (problem, patch)}
@@ -383,8 +386,9 @@ class Judge(AbstractContextManager["Judge"]):
         )
 
 
-def _key(problem: Problem, patch: str) -> str:
-    return digest([problem.digest(), patch.encode("utf-8", "backslashreplace").decode()])
+def _key(problem: str, patch: str) -> str:
+    """Identity of a patch of the problem with this digest."""
+    return digest([problem, patch.encode("utf-8", "backslashreplace").decode()])
 
 
 def _outcome(problem: Problem, result: RunResult, buggy: RunResult, all_pass: bool, lost: bool) -> Outcome:

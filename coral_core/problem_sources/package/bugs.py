@@ -6,6 +6,7 @@ before an evolution starts.
 
 import os
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, zip_longest
 from typing import TypeVar
@@ -25,17 +26,22 @@ TRIED = 8
 """Mutations of a function that are tried per bug class."""
 MOST = 32
 """Bugs kept per function, classes in turn."""
+PROGRESS_SECONDS = 5.0
+"""Between two lines of progress."""
 LIMITS = PatchLimits()
 """The judge's defaults; a configuration that allows less may refuse a reference when it runs."""
 
 Item = TypeVar("Item")
 
 
-def find_bugs(functions: Sequence[UsableFunction]) -> list[UsableFunction | SourceFunction]:
+def find_bugs(
+    functions: Sequence[UsableFunction], progress: Callable[[str], None] | None = None
+) -> list[UsableFunction | SourceFunction]:
     """Each function with its bugs, or refused, in the same order.
 
     Args:
         functions: Functions with their recorded cases.
+        progress: Is called with a line of text now and then.
 
     Raises:
         JudgeError: the sandbox failed, whatever the functions are.
@@ -47,20 +53,21 @@ def find_bugs(functions: Sequence[UsableFunction]) -> list[UsableFunction | Sour
         candidates = [
             _candidates(item.definition, verdict) for item, verdict in zip(functions, references, strict=True)
         ]
-        batch = [
-            (problem, mutation.source)
-            for problem, outcome in zip(problems, candidates, strict=True)
-            if not isinstance(outcome, SourceFunction)
-            for mutation in outcome
-        ]
-        verdicts = iter(judge.judge_batch(batch))
+        outcomes: list[list[Verdict]] = []
+        told = time.monotonic()
+        for number, (problem, outcome) in enumerate(zip(problems, candidates, strict=True)):
+            if progress and (number == 0 or time.monotonic() - told > PROGRESS_SECONDS):
+                progress(f"making bugs: {number} of {len(problems)} functions are done")
+                told = time.monotonic()
+            mutations = [] if isinstance(outcome, SourceFunction) else outcome
+            outcomes.append(judge.judge_batch([(problem, mutation.source) for mutation in mutations]))
     results: list[UsableFunction | SourceFunction] = []
-    for item, outcome in zip(functions, candidates, strict=True):
+    for item, outcome, verdicts in zip(functions, candidates, outcomes, strict=True):
         if isinstance(outcome, SourceFunction):
             results.append(outcome)
             continue
         by_class: dict[BugClass, list[Bug]] = {mutation.bug_class: [] for mutation in outcome}
-        for mutation, verdict in zip(outcome, verdicts, strict=False):
+        for mutation, verdict in zip(outcome, verdicts, strict=True):
             if failing := sum(case != "pass" for case in verdict.cases) / len(verdict.cases):
                 bug = Bug(bug_class=mutation.bug_class, source=mutation.source, failing=failing)
                 by_class[mutation.bug_class].append(bug)

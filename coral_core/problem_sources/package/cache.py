@@ -160,7 +160,7 @@ def _record_directory(
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
         outcomes = list(threads.map(lambda item: _with_cases(project, item, calls), functions))
     usable = [item for item in outcomes if isinstance(item, UsableFunction)]
-    judged = iter(find_bugs(usable) if usable else ())
+    judged = iter(find_bugs(usable, progress) if usable else ())
     final = [next(judged) if isinstance(item, UsableFunction) else item for item in outcomes]
     return Recording(
         content=content,
