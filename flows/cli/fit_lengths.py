@@ -63,24 +63,29 @@ def longest_usable(
     template = None if room is None else prompt_seen(config)
     if template is None or room is None:
         return bound, notes
-    left = sorted(
-        (each for each in functions if bound is None or each.characters <= bound), key=lambda each: each.characters
+    # each bug beside the right text, which prompts show too (retention): `problems.longest` takes or leaves them so
+    texts = sorted(
+        ((max(len(each.right), len(shown)), each, shown) for each in functions for shown in each.shown),
+        key=lambda text: text[0],
     )
-    prompts = [
-        max(token_counts(config, [template.prompt(text) for text in each.shown], template.add_bos), default=0)
-        for each in left
-    ]
-    answers = token_counts(config, [template.answer(each.right) for each in left])
-    kept = len(left)
+    texts = [text for text in texts if bound is None or text[0] <= bound]
+    bugs = token_counts(config, [template.prompt(shown) for _, _, shown in texts], template.add_bos)
+    rights = token_counts(config, [template.prompt(each.right) for _, each, _ in texts], template.add_bos)
+    prompts = list(map(max, bugs, rights))
+    answers = token_counts(config, [template.answer(each.right) for _, each, _ in texts])
+    kept = len(prompts)
     room -= room % PAD_MULTIPLE
     limit = config.genes.light.token_limit.high
     while kept and max(prompts[:kept]) + max(limit, *answers[:kept]) > room:
         kept -= 1
-    if kept < len(left) and answers:
-        out = left[kept:]
-        bound = out[0].characters - 1
+    if kept < len(prompts):
+        bound = texts[kept][0] - 1
+        usable = {each.name for length, each, _ in texts if length <= bound}
+        out = sorted(
+            {each.name: each for _, each, _ in texts if each.name not in usable}.values(), key=lambda e: -e.characters
+        )
         notes.append(
-            f"{len(out)} left out, too long for the {room} positions of {config.base_model.name} (over {bound} characters): {_names(out[::-1])}"
+            f"{len(out)} left out, too long for the {room} positions of {config.base_model.name} (over {bound} characters): {_names(out)}"
         )
     return bound, notes
 

@@ -1,13 +1,16 @@
 """`coral init --from` fits a configuration to problems and base model: outliers left out, lengths as needed, a warning for coral-tiny."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 
-from coral_core.config import load_config
+from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError
-from coral_core.evolution.preflight import check
+from coral_core.evolution.preflight import check, token_counts
+from coral_core.lm.model_check import prompt_seen
+from flows.cli.fit_lengths import FunctionTexts, longest_usable
 from flows.cli.init import init
 
 pytest.importorskip("tokenizers")
@@ -57,6 +60,34 @@ def test_functions_without_room_in_the_base_model_are_left_out(
     config = load_config(file, [])
     assert config.generation.prompt_length + config.genes.light.token_limit.high <= 512
     check(config)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_the_bound_keeps_has_room(seed: int) -> None:
+    """Bugs of one function on both sides of the bound, texts with many tokens per character, right texts longer than bugs."""
+    rng = random.Random(seed)
+    letters = ("abc", "a = b + 1\n    ", "\u0565\u0580\u056f", "9", "\u20ac")
+
+    def text() -> str:
+        return "def f(a):\n    " + rng.choice(letters) * rng.randint(1, 160)
+
+    functions = [
+        FunctionTexts(f"f{number}", text(), [text() for _ in range(rng.randint(1, 4))])
+        for number in range(rng.randint(1, 12))
+    ]
+    config = RunConfig()
+    bound, _ = longest_usable(config, functions)
+    template = prompt_seen(config)
+    assert template is not None
+    kept = [
+        (each.right, shown)
+        for each in functions
+        for shown in each.shown
+        if bound is None or max(len(each.right), len(shown)) <= bound
+    ]
+    prompts = token_counts(config, [template.prompt(each) for pair in kept for each in pair], template.add_bos)
+    answers = token_counts(config, [template.answer(right) for right, _ in kept])
+    assert max(prompts, default=0) + max(config.genes.light.token_limit.high, *answers, 0) <= 512
 
 
 def test_lengths_of_ordinary_problems_are_the_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
