@@ -4,7 +4,8 @@
     python -m benchmarks.own_packages [--only NAME ...]  # measure what has been fetched
 
 Each package is measured in processes of its own: its tests as its authors run them (``python -m pytest`` in a copy), then
-`coral init`, which runs them again under observation and makes bugs. Nothing that is fetched is committed.
+`coral init`, which runs them again under observation and makes bugs. It writes a configuration for coral-tiny, and then, from the
+same recording, one for SmolLM2, which has room for longer functions. Nothing that is fetched is committed.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from benchmarks.record import ROOT, write
+from coral_core.config.cache_folder import cache_folder
 from coral_core.problem_sources.package.cache import Recording, recording_of
 from coral_core.problem_sources.package.project_copy import copy_project
 
@@ -38,6 +40,7 @@ TEST_REQUIREMENTS = (
 )  # fmt: skip
 """What the packages' tests import."""
 SECONDS = 3_600
+CORAL = [sys.executable, "-m", "flows.cli"]
 
 
 def fetch(names: Sequence[str]) -> None:
@@ -90,34 +93,34 @@ def plain(source: Path, scratch: Path) -> dict[str, Any]:
 
 
 def initialised(source: Path, scratch: Path) -> dict[str, Any]:
-    """Run `coral init --from` on a package: how it ended, the configuration, and the time."""
-    file = scratch / "own.yaml"
+    """Run `coral init --from` on a package: how it ended, whether its configurations pass, and the time of the first call."""
     environment = {**os.environ, "CORAL_HOME": str(scratch / "home")}
-    command = [sys.executable, "-m", "flows.cli", "init", str(file), "--from", str(source), "--python", str(PYTHON)]
-    times = _timed(command, ROOT, environment, scratch / "init.txt")
-    checked = (
-        file.exists()
-        and not subprocess.run(
-            [sys.executable, "-m", "flows.cli", "config", "check", str(file)],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-        ).returncode
-    )
-    text = (scratch / "init.txt").read_text(errors="replace")
+    configurations, times = {}, {}
+    for model in ("coral-tiny", "smollm2"):
+        file, output = scratch / f"{model}.yaml", scratch / f"{model}.txt"
+        options = ["--from", str(source), "--python", str(PYTHON), "--base-model", model]
+        times[model] = _timed([*CORAL, "init", str(file), *options], ROOT, environment, output)
+        check = [*CORAL, "config", "check", str(file)]
+        configurations[model] = (
+            file.exists() and not subprocess.run(check, cwd=ROOT, env=environment, capture_output=True).returncode
+        )
+    text = "".join((scratch / f"{model}.txt").read_text(errors="replace") for model in times)
+    codes = [each["exit_code"] for each in times.values()]
     return {
-        "crashed": times["exit_code"] in (70, 1) or times["exit_code"] < 0 or "Traceback" in text,
-        "configuration": checked,
-        "last_line": (text.strip().splitlines() or [""])[-1][:300],
-        **times,
+        "crashed": any(code in (70, 1) or code < 0 for code in codes) or "Traceback" in text,
+        "configuration": configurations,
+        "refused": [line[:300] for line in text.splitlines() if line.startswith("error: ")],
+        **times["coral-tiny"],
     }
 
 
-def measure(name: str, scratch: Path) -> dict[str, Any]:
-    """The row of one package."""
+def measure(name: str, scratch: Path, models: Path) -> dict[str, Any]:
+    """The row of one package; `models` is the folder of fetched base models."""
     source = source_of(name)
     if source is None:
         return {"package": name, "fetched": False}
+    (scratch / "home").mkdir()
+    (scratch / "home" / "models").symlink_to(models)
     alone, init = plain(source, scratch), initialised(source, scratch)
     os.environ["CORAL_HOME"] = str(scratch / "home")
     row: dict[str, Any] = {"package": name, "version": source.name.rpartition("-")[2], "fetched": True}
@@ -205,7 +208,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "packages": len(whole),
         "crashes": sum(row["init"]["crashed"] for row in rows if "init" in row),
         "packages_that_lose_tests": [row["package"] for row in whole if row["tests"]["lost"]],
-        "configurations": sum(row["init"]["configuration"] for row in whole),
+        "configurations": {
+            model: sum(row["init"]["configuration"][model] for row in whole) for model in ("coral-tiny", "smollm2")
+        },
         "recordable": recordable,
         "usable": usable,
         "share": round(usable / recordable, 3) if recordable else None,
@@ -222,11 +227,11 @@ def main() -> None:
     if options.fetch:
         fetch(names)
         return
-    rows = []
+    rows, models = [], cache_folder("models")
     for name in names:
         # outside this repository: pytest would take its configuration for that of a package without one
         with tempfile.TemporaryDirectory(prefix="coral-own-packages-") as scratch:
-            rows.append(measure(name, Path(scratch)))
+            rows.append(measure(name, Path(scratch), models))
         print(json.dumps(rows[-1]), flush=True)
     result = {"summary": summary(rows), "packages": rows}
     print(json.dumps(result["summary"], indent=1))

@@ -578,7 +578,8 @@ def _git_bugs(r: Result) -> Rows:
 def _own_packages(r: Result) -> Rows:
     total = r["summary"]
     return [
-        (f"of {total['packages']} public packages: crashes; usable configurations", f"{total['crashes']}; {total['configurations']}"),
+        (f"of {total['packages']} public packages: crashes", str(total["crashes"])),
+        ("usable configurations, by base model", ", ".join(f"{count} for {model}" for model, count in total["configurations"].items())),
         ("packages that lose passing tests under observation", ", ".join(total["packages_that_lose_tests"]) or "none"),
         ("functions usable, of those that tests cover with recordable values", f"{total['usable']} of {total['recordable']}: {total['share']:.0%}"),
         ("packages over five times the plain test run plus 60 s", ", ".join(total["over_time"]) or "none"),

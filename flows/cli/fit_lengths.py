@@ -6,6 +6,7 @@ length, sequence length and token limit are raised to what the remaining problem
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from coral_core.config import RunConfig
 from coral_core.evolution.preflight import token_counts
@@ -36,18 +37,29 @@ class FunctionTexts:
         return max(map(len, (self.right, *self.shown)))
 
 
+class Longest(NamedTuple):
+    """A bound on the length of functions.
+
+    Attributes:
+        bound: ``problems.longest``, in characters; None: all functions can be used.
+        notes: A sentence on each reason, with the functions that it leaves out.
+        without_room: Number of functions that the base model has no room for.
+    """
+
+    bound: int | None
+    notes: list[str]
+    without_room: int = 0
+
+
 def longest_usable(
     config: RunConfig, functions: Sequence[FunctionTexts], leading: Sequence[FunctionTexts] = ()
-) -> tuple[int | None, list[str]]:
+) -> Longest:
     """The bound on the length of functions, for ``problems.longest``.
 
     Args:
         config: Names the base model.
         functions: All functions.
         leading: Those of them that are outliers only if they are so among themselves: fixes, beside many mutants.
-
-    Returns:
-        The bound, in characters (None: all functions can be used), and a sentence on each reason, with the functions that it leaves out.
     """
     notes: list[str] = []
     bound = longest_ordinary([function.characters for function in functions])
@@ -62,7 +74,7 @@ def longest_usable(
     room = _positions(config)
     template = None if room is None else prompt_seen(config)
     if template is None or room is None:
-        return bound, notes
+        return Longest(bound, notes)
     # each bug beside the right text, which prompts show too (retention): `problems.longest` takes or leaves them so
     texts = sorted(
         ((max(len(each.right), len(shown)), each, shown) for each in functions for shown in each.shown),
@@ -87,7 +99,8 @@ def longest_usable(
         notes.append(
             f"{len(out)} left out, too long for the {room} positions of {config.base_model.name} (over {bound} characters): {_names(out)}"
         )
-    return bound, notes
+        return Longest(bound, notes, len(out))
+    return Longest(bound, notes)
 
 
 def _names(functions: Sequence[FunctionTexts]) -> str:

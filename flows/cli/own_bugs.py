@@ -119,7 +119,7 @@ def _directory_section(directory: Path, model: RunConfig, python: str | None) ->
     with RecordingProgress() as progress:
         recording = recording_of(path, python, progress)
     _print(recording)
-    bound, notes = longest_usable(
+    bound, notes, without_room = longest_usable(
         model,
         [
             FunctionTexts(function_name(each), each.definition.source, [bug.source for bug in each.bugs])
@@ -135,7 +135,13 @@ def _directory_section(directory: Path, model: RunConfig, python: str | None) ->
     except ConfigError:  # too few for a monitor set: try without one
         requested = requested.model_copy(update={"monitor": 0})
         divided = divide(usable, requested)
-        refuse_shortage(path, recording, divided, SMALLEST)
+        try:
+            refuse_shortage(path, recording, divided, SMALLEST)
+        except ConfigError as error:
+            if not without_room:
+                raise
+            room = f"Name a base model with room for {without_room} functions more: --base-model smollm2, after coral model fetch smollm2, or your own"
+            raise ConfigError(error.problem, error.key, remedy=f"{room}. {error.remedy}") from None
     sizes = _sizes(requested, divided)
     echo(", ".join(f"{name} {count}" for name, count in sizes.items()))
     named = {} if python is None else {"python": python}
@@ -149,7 +155,7 @@ def _file_section(file: Path, model: RunConfig) -> tuple[dict[str, object], str]
     problems = find_problems(ProblemsConfig(source="jsonl", path=str(file)))
     everything = [*problems.fitness, *problems.monitor, *problems.held_out]
     texts = [FunctionTexts(problem.problem_id, problem.reference, [problem.buggy]) for problem in everything]
-    bound, notes = longest_usable(model, texts)
+    bound, notes, _ = longest_usable(model, texts)
     section: dict[str, object] = {"source": "jsonl", "path": str(file)} | ({} if bound is None else {"longest": bound})
     chosen = select(problems, ProblemsConfig.model_validate(section))
     if not chosen.monitor:
@@ -181,4 +187,7 @@ def _print(recording: Recording) -> None:
     echo(*(words(f"  {each.file}:{each.line} {each.name}: {each.reason[:200]}") for each in called))
     if uncalled:
         echo(words(f"{len(uncalled)} functions are called by no passing test: {', '.join(uncalled)}"))
+    differing = [each.definition.key for each in recording.usable if each.differing]
+    if differing:
+        echo(words(f"note: some calls of {len(differing)} functions are no cases, since they acted differently in the package, by what a test had set: {', '.join(differing)}"))  # fmt: skip
     echo(*(words(f"note: {note}") for note in recording.notes))

@@ -178,7 +178,7 @@ def _fitted(
         FunctionTexts(name_of(each), each.definition.source, [bug.source for bug in each.bugs])
         for each in recording.usable
     ]
-    bound, notes = longest_usable(model, [*fixes, *functions], leading=fixes)
+    bound, notes, _ = longest_usable(model, [*fixes, *functions], leading=fixes)
     echo(*(words(f"note: {note}") for note in notes))
     selected = select_history(found.outcomes, recording.usable, asked.model_copy(update={"longest": bound}))
     if not any(outcome.fixes for outcome in selected.outcomes):

@@ -58,6 +58,8 @@ def _account(item: UsableFunction | SourceFunction, recording: Recording) -> Ite
     if isinstance(item, UsableFunction):
         yield f"  usable: {len(item.cases)} cases, {item.recorded} of them calls of tests; {len(item.bugs)} bugs"
         yield from (f"    {shown_case(case)}" for case in item.cases[:SHOWN_CASES])
+        if item.differing:
+            yield f"  {item.differing} calls of tests are no cases, since they acted differently in the package: {item.difference}"
     else:
         yield f"  cannot be used: {function.reason}"
     yield f"  calls of passing tests that were recorded: {recording.calls.get(function.key, 0)}"

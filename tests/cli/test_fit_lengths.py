@@ -76,7 +76,7 @@ def test_whatever_the_bound_keeps_has_room(seed: int) -> None:
         for number in range(rng.randint(1, 12))
     ]
     config = RunConfig()
-    bound, _ = longest_usable(config, functions)
+    bound = longest_usable(config, functions).bound
     template = prompt_seen(config)
     assert template is not None
     kept = [

@@ -22,8 +22,10 @@ from coral_core.problems.normal_form import normal_form
 from coral_core.problems.problem import BugClass, Problem
 from coral_core.syntax import UNPARSABLE
 
-TRIED = 8
-"""Mutations of a function that are tried per bug class."""
+TRIED, FEWEST_TRIED = 8, 3
+"""Mutations of a function that are tried per bug class, and the fewest of them where there are many functions."""
+ENOUGH = 800
+"""Mutations per bug class of all functions together, beyond which only the fewest are tried."""
 MOST = 32
 """Bugs kept per function, classes in turn."""
 PROGRESS_SECONDS = 5.0
@@ -50,8 +52,9 @@ def find_bugs(
     # a missing layer is acceptable: this is the user's own code, and it has already run under an audit hook
     with Judge(LIMITS, workers=min(4, os.cpu_count() or 1), allow_missing_layers=BASE_LAYERS) as judge:
         references = _verdicts(judge, problems)
+        tried = max(FEWEST_TRIED, min(TRIED, ENOUGH // len(functions)))
         candidates = [
-            _candidates(item.definition, verdict) for item, verdict in zip(functions, references, strict=True)
+            _candidates(item.definition, verdict, tried) for item, verdict in zip(functions, references, strict=True)
         ]
         outcomes: list[list[Verdict]] = []
         told = time.monotonic()
@@ -116,8 +119,8 @@ def _problem(item: UsableFunction) -> Problem:
     )
 
 
-def _candidates(function: SourceFunction, reference: Verdict | str) -> list[Mutation] | SourceFunction:
-    """At most `TRIED` distinct mutations of the function per class, drawn by its own seed; or the function, refused."""
+def _candidates(function: SourceFunction, reference: Verdict | str, tried: int) -> list[Mutation] | SourceFunction:
+    """At most `tried` distinct mutations of the function per class, drawn by its own seed; or the function, refused."""
     if isinstance(reference, str):
         return function.refused(f"the judge cannot run it: {reference}")
     if not reference.passed:
@@ -134,7 +137,7 @@ def _candidates(function: SourceFunction, reference: Verdict | str) -> list[Muta
         for bug_class, of_class in makers.items():
             rng.shuffle(of_class)
             new = (text for mutate in of_class if (text := mutate()) is not None and text not in seen)
-            for text in islice(new, TRIED):
+            for text in islice(new, tried):
                 seen.add(text)
                 chosen.append(Mutation(bug_class, function.whole(text)))
     except UNPARSABLE as error:

@@ -10,6 +10,7 @@ import json
 import random
 import reprlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,12 @@ RELATIVE, ABSOLUTE = 1e-9, 1e-12
 
 REPLAYED = 96
 """Recorded calls that are made again, per function."""
+CHARACTERS = 200_000
+"""Encoded characters of the arguments of a function's cases together. Of larger ones (methods of objects with tables) there are
+fewer, down to `FEWEST_LARGE`: every patch is given all of them, and gives them back."""
+FEWEST_LARGE = 8
+MOST_DIFFERING = 0.25
+"""Share of a function's recorded calls at most that act differently on its own: of more, the function needs what its package sets up."""
 Record = dict[str, Any]
 Given = tuple[list[Any], dict[str, Any]]
 """Encoded arguments and keyword arguments of a call."""
@@ -84,6 +91,12 @@ class UsableFunction(Frozen):
     definition: SourceFunction
     recorded: int = Field(ge=1, description="Cases that a test called; the others were made from these.")
     cases: tuple[Case, ...] = Field(min_length=FEWEST)
+    differing: int = Field(
+        0,
+        ge=0,
+        description="Calls of tests that are no cases: in the package they acted differently, by what a test had set (a locale).",
+    )
+    difference: str = Field("", description="The first of them.")
     bugs: tuple[Bug, ...] = ()
 
 
@@ -97,13 +110,16 @@ def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
     Raises:
         Refused: it cannot become a problem; the text says why.
     """
-    calls = _chosen(calls, REPLAYED)
-    made = list(_similar_calls(calls, random.Random(seed_from("package-cases", normal_form(function.source)))))
+    length = sum(len(_call_text(list(call.arguments), call.keywords)) for call in calls) // len(calls)
+    most = max(FEWEST_LARGE, min(CASES, CHARACTERS // max(1, length)))
+    calls = _chosen(calls, REPLAYED * most // CASES)
+    rng = random.Random(seed_from("package-cases", normal_form(function.source)))
+    similar_calls = islice(_similar_calls(calls, rng), CANDIDATES * most // CASES)
+    made = [] if len(calls) >= 2 * most else list(similar_calls)  # in one process with the recorded ones
     given = [(list(call.arguments), call.keywords) for call in calls] + made
-    arguments, keywords = [item[0] for item in given], [item[1] for item in given]
-    first = replay(function, arguments, 1, keywords)
-    second = replay(function, arguments[::-1], 2, keywords[::-1], ELSEWHERE)[::-1]
+    first, second = _twice(function, given)
     kept: list[Case] = []
+    differing: list[str] = []
     for place, call in enumerate(calls):
         case = _repeated(given[place], first[place], second[place])
         if isinstance(case, Difference):
@@ -111,30 +127,45 @@ def cases_of(function: SourceFunction, calls: Sequence[Call]) -> UsableFunction:
         if case is None:
             continue
         if call.outcome is not None and not _is_recorded(case, call.outcome):
-            raise Refused(
-                f"acts differently on its own than in its package: {_shown(given[place], case, call.outcome)}"
-            )
-        kept.append(case)
-    kept = [kept[place] for place in _spread([case.given() for case in kept], CASES)]
+            differing.append(_shown(given[place], case, call.outcome))
+        else:
+            kept.append(case)
+    if len(differing) > MOST_DIFFERING * (len(kept) + len(differing)):
+        raise Refused(f"acts differently on its own than in its package: {differing[0]}")
+    kept = [kept[place] for place in _spread([case.given() for case in kept], most)]
     recorded = len(kept)
     if not recorded:
         outside = next((record["outside"] for record in (*first[: len(calls)], *second) if "outside" in record), "")
         raise Refused(
             f"called on its own: {outside}" if outside else f"every recorded call executes more than {LINES} lines"
         )
-    extra: list[Case] = []
-    for place in range(len(calls), len(given)):
-        case = _repeated(given[place], first[place], second[place], needed=False)
-        if isinstance(case, Case) and case.exception is None:
-            extra.append(case)
-    kept += _new_outcomes_first(kept, extra, CASES - recorded)
+    outcomes = list(zip(made, first[len(calls) :], second[len(calls) :], strict=True))
+    if recorded < most and not made:
+        made = list(similar_calls)
+        outcomes = list(zip(made, *_twice(function, made), strict=True))
+    extra = [_repeated(*outcome, needed=False) for outcome in outcomes]
+    returned = [case for case in extra if isinstance(case, Case) and case.exception is None]
+    kept += _new_outcomes_first(kept, returned, most - recorded)
     if len(kept) < FEWEST:
         raise Refused(
             f"{len(kept)} distinct cases (with those made from its {recorded} recorded calls), fewer than {FEWEST}"
         )
     if len({_outcome(case) for case in kept}) < 2:
         raise Refused("every case has the same outcome: too little to tell a bug")
-    return UsableFunction(definition=function, recorded=recorded, cases=tuple(kept))
+    return UsableFunction(
+        definition=function,
+        recorded=recorded,
+        cases=tuple(kept),
+        differing=len(differing),
+        difference=next(iter(differing), ""),
+    )
+
+
+def _twice(function: SourceFunction, given: Sequence[Given]) -> tuple[list[Record], list[Record]]:
+    """Outcomes of calls here, and of the same calls in another order and elsewhere. Raises as `replay`."""
+    arguments, keywords = [item[0] for item in given], [item[1] for item in given]
+    again = replay(function, arguments[::-1], 2, keywords[::-1], ELSEWHERE)
+    return replay(function, arguments, 1, keywords), again[::-1]
 
 
 def _is_recorded(case: Case, outcome: dict[str, Any]) -> bool:

@@ -83,8 +83,10 @@ def refuse_shortage(path: object, recording: Recording, divided: FunctionSplits,
     most = supply(divided)
     short = [f"{name}: {most[name]} (asked: {count})" for name, count in asked.items() if count > most[name]]
     if short:
-        usable = f"{len(recording.usable)} usable functions in {divided.groups} independent groups"
-        problem = f"problems.path: {path}: its {usable} can supply {', '.join(short)}"
+        kept = sum(map(len, divided.functions.values()))
+        number = f"{kept} of its" if kept < len(recording.usable) else "its"
+        usable = f"{number} {len(recording.usable)} usable functions in {divided.groups} independent groups"
+        problem = f"problems.path: {path}: {usable} can supply {', '.join(short)}"
         raise ConfigError(
             "\n".join([problem, *recording.notes]),
             remedy=f"Ask for less, or add tests of more functions (coral init --from {path} says which are not usable).",

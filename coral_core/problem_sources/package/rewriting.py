@@ -5,9 +5,12 @@ import doctest
 import symtable
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, catches_import_errors
 from coral_core.syntax import parse
+
+Definition = TypeVar("Definition", ast.FunctionDef, ast.ClassDef)
 
 
 class Refused(Exception):  # noqa: N818 (a finding about a function)
@@ -88,15 +91,13 @@ def forwarded(owner: ast.ClassDef, node: Function, name: str, method: str) -> as
     forwarder = parse(f"def {node.name}({first}*args, **kwargs):\n    return {name}({first}*args, **kwargs)").body[0]
     assert isinstance(forwarder, ast.FunctionDef)
     forwarder.decorator_list = node.decorator_list
-    copy = ast.ClassDef(
-        name=owner.name,
-        bases=owner.bases,
-        keywords=owner.keywords,
-        body=[forwarder if item is node else item for item in owner.body],
-        decorator_list=owner.decorator_list,
-    )
-    copy.__dict__.update({"type_params": owner.type_params} if hasattr(owner, "type_params") else {})
-    return ast.copy_location(copy, owner)
+    return replaced(owner, body=[forwarder if item is node else item for item in owner.body])
+
+
+def replaced(node: Definition, **fields: object) -> Definition:
+    """A definition with other fields; what is in the fields is shared with `node`."""
+    kept = {name: getattr(node, name) for name in node._fields if hasattr(node, name)}
+    return ast.copy_location(type(node)(**kept | fields), node)
 
 
 def copied(node: ast.stmt) -> ast.stmt:

@@ -26,6 +26,7 @@ from coral_core.problem_sources.package.rewriting import (
     free_names,
     is_annotated,
     joined,
+    replaced,
     unbound,
     without_early,
 )
@@ -107,9 +108,9 @@ class _Collection:
     def take(self, node: Function, owner: ast.ClassDef | None, method: str, classes: Mapping[str, str]) -> Standalone:
         if isinstance(node, ast.AsyncFunctionDef):
             raise Refused("an asynchronous function: the judge calls plain functions")
-        function = copied(node)
-        assert isinstance(function, ast.FunctionDef)
-        decorators, function.decorator_list = function.decorator_list, []
+        assert isinstance(node, ast.FunctionDef)
+        whole = copied(node) if node.decorator_list else node  # decorators are rewritten where they stand
+        decorators, function = getattr(whole, "decorator_list", []), replaced(node, decorator_list=[])
         target = self._cleaned(function, self.module)
         assert isinstance(target, ast.FunctionDef)
         if owner is not None:
@@ -253,12 +254,11 @@ class _Collection:
     def _add_class(self, module: Module, place: int, node: ast.ClassDef) -> None:
         """Add a class without its methods; `_keep_methods` adds those that are used."""
         part = self.parts[module.file, place] = _Part(module, place, node)
-        skeleton = copied(node)
-        assert isinstance(skeleton, ast.ClassDef)
         for item in node.body:
             if isinstance(item, FUNCTIONS):
                 part.methods.setdefault(item.name, []).append(item)
-        skeleton.body = [item for item in skeleton.body if not isinstance(item, FUNCTIONS)] or [ast.Pass()]
+        rest: list[ast.stmt] = [item for item in node.body if not isinstance(item, FUNCTIONS)]
+        skeleton = replaced(node, body=rest or [ast.Pass()])
         part.statement = self._text_of(self._cleaned(skeleton, module), module, "", part, set(part.methods))
 
     def _keep_methods(self) -> None:
