@@ -1,7 +1,7 @@
 """Fits a configuration's lengths to its problems and base model, for `coral init --from`.
 
 Functions that are outliers by length are left out (`problems.longest`), and so are those that the base model has no room for. Then prompt
-length, sequence length and token limit are raised to what the remaining problems need.
+length, sequence length and token limit are raised to what the remaining problems need, and rows at a time lowered to what fits into memory.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from coral_core.config import RunConfig
 from coral_core.evolution.preflight import token_counts
 from coral_core.lm.architecture import positions
 from coral_core.lm.base_model import is_rehearsal
+from coral_core.lm.memory_plan import most_rows, plan_memory, room_of, too_large
 from coral_core.lm.model_check import PAD_MULTIPLE, model_folder, prompt_seen
 from coral_core.lm.model_files import read_folder
 from coral_core.problem_sources.selection import longest_ordinary
@@ -147,4 +148,31 @@ def lengths(config: RunConfig, problems: ProblemSet) -> dict[str, dict[str, obje
     limit = config.genes.light.token_limit
     if max(answers, default=0) > limit.high:
         needed["genes"] = {"light": {"token_limit": {"low": limit.low, "high": max(answers)}}}
+    return needed
+
+
+def rows(config: RunConfig) -> dict[str, dict[str, object]]:
+    """Rows at a time with which the jobs fit the memory of their lanes, where the configured ones do not.
+
+    Args:
+        config: With the lengths that the problems need.
+
+    Returns:
+        Section -> key -> value; empty where all fits, or where it is not known (base model not on this machine).
+    """
+    folder = None if is_rehearsal(config.base_model) else model_folder(config)
+    if folder is None:
+        return {}
+    files = read_folder(folder)
+    needed: dict[str, dict[str, object]] = {}
+    training, evaluation = (too_large(job, room_of(config, job.queue)) for job in plan_memory(config, files))
+    if training:
+        for checkpointing in (config.training.checkpointing, True):
+            changed = config.training.model_copy(update={"checkpointing": checkpointing})
+            most = most_rows(config.model_copy(update={"training": changed}), files, "training")
+            if most:
+                needed["training"] = {"micro_batch": most, **({"checkpointing": True} if checkpointing else {})}
+                break
+    if evaluation and (most := most_rows(config, files, "evaluation")):
+        needed["generation"] = {"batch_size": most}
     return needed

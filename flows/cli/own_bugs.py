@@ -1,6 +1,7 @@
 """`coral init --from PATH`: finds functions of a directory that can become problems, or reads a file of bugs, and makes a configuration for them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from coral_core.problem_sources.package.cache import UNCALLED, Recording, record
 from coral_core.problem_sources.package.package_problems import SMALLEST, refuse_shortage, supply
 from coral_core.problem_sources.package.splits import FunctionSplits, divide
 from coral_core.problem_sources.selection import function_name, select, select_functions
-from flows.cli.fit_lengths import TINY_WARNING, FunctionTexts, lengths, longest_usable
+from flows.cli.fit_lengths import TINY_WARNING, FunctionTexts, lengths, longest_usable, rows
 from flows.cli.markup import echo, table, words
 from flows.cli.own_history import history_section
 from flows.cli.recording_progress import RecordingProgress
@@ -25,12 +26,14 @@ HISTORY_HEADER = """\
 # CORAL-X on the bugs that your repository had: adapters learn from the fixes in its history, and newer fixes tell what they are worth.
 #   coral problems history {path}        the fixes, and why other commits give no problem
 #   coral problems check git --config {file}
+#   coral plan {file}               memory, time and cost
 #   coral evolve {file}
 #   coral config show {file}        every key with its default
 """
 HEADER = """\
 # CORAL-X on your own functions: adapters learn to repair their bugs, and tests say what is right.
 #   coral problems check {source} --config {file}
+#   coral plan {file}               memory, time and cost
 #   coral evolve {file}
 #   coral config show {file}        every key with its default
 """
@@ -88,19 +91,25 @@ def configuration(
                 f"note: lengths are the defaults: the tokenizer of {base_model} is not on this machine (coral model fetch)"
             )
         )
+    sections: dict[str, dict[str, object]] = {
+        **(needed or {}),
+        "base_model": {"name": base_model},
+        "infra": {"executor": "local"},
+    }
+    for name, values in rows(parse_config(_yaml({"problems": section, **sections}), "coral init")).items():
+        sections[name] = sections.get(name, {}) | values
     plain = (letter if letter.isascii() and letter.isalnum() else "-" for letter in file.stem.lower())
     name = "".join(plain).strip("-")[:63] or "own-bugs"
-    rest = {**(needed or {}), "base_model": {"name": base_model}, "infra": {"executor": "local"}}
     if base_model == "coral-tiny":
         echo(words(f"note: {TINY_WARNING}", "yellow"))
     header = (
         HISTORY_HEADER.format(path=source, file=file) if history is not None else HEADER.format(source=kind, file=file)
     )
-    parts = [_yaml({"name": name, "seed": 0}), _commented(_yaml({"problems": section}), comments), _yaml(rest)]
+    parts = [_yaml({"name": name, "seed": 0}), _commented(_yaml({"problems": section}), comments), _yaml(sections)]
     return "\n".join([header, "".join(parts)])
 
 
-def _yaml(values: dict[str, object]) -> str:
+def _yaml(values: Mapping[str, object]) -> str:
     return yaml.safe_dump(values, sort_keys=False, width=10_000)  # one line a key: a comment may follow
 
 

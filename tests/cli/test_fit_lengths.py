@@ -1,6 +1,7 @@
 """`coral init --from` fits a configuration to problems and base model: outliers left out, lengths as needed, a warning for coral-tiny."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from coral_core.config import RunConfig, load_config
 from coral_core.errors import ConfigError
 from coral_core.evolution.preflight import check, token_counts
+from coral_core.lm import memory_plan
 from coral_core.lm.model_check import prompt_seen
 from flows.cli.fit_lengths import FunctionTexts, longest_usable
 from flows.cli.init import init
@@ -94,6 +96,28 @@ def test_lengths_of_ordinary_problems_are_the_defaults(tmp_path: Path, capsys: p
     file, out = made(tmp_path, bugs(tmp_path, 2, 2, 3, 3), capsys, "coral-tiny")
     assert "left out" not in out
     assert not {"generation:", "training:", "genes:", "longest"} & set(file.read_text().split())
+
+
+@pytest.mark.parametrize("megabytes", [8_000, 530, 490, 462])
+def test_rows_at_a_time_fit_into_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, megabytes: int
+) -> None:
+    monkeypatch.setattr(memory_plan, "_machine_memory", lambda: 2 * megabytes * 10**6)  # of two lanes
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    file, _ = made(tmp_path, bugs(tmp_path, 2, 3, 12, 14, 14, 14), capsys)
+    config, usual = load_config(file, []), RunConfig()
+    check(config)
+    rows = (config.training.micro_batch, config.training.checkpointing, config.generation.batch_size)
+    if rows == (0, False, usual.generation.batch_size):
+        assert megabytes == 8_000
+    else:
+        as_usual = [
+            f"generation.batch_size={usual.generation.batch_size}",
+            "training.micro_batch=0",
+            "training.checkpointing=false",
+        ]
+        with pytest.raises(ConfigError, match="memory"):
+            check(load_config(file, as_usual))
 
 
 def test_a_base_model_elsewhere_and_one_without_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
