@@ -107,7 +107,7 @@ def initialised(source: Path, scratch: Path) -> dict[str, Any]:
     text = "".join((scratch / f"{model}.txt").read_text(errors="replace") for model in times)
     codes = [each["exit_code"] for each in times.values()]
     return {
-        "crashed": any(code in (70, 1) or code < 0 for code in codes) or "Traceback" in text,
+        "crashed": any(code in (70, 1) or code < 0 for code in codes) or "Traceback (most recent call last)" in text,
         "configuration": configurations,
         "refused": [line[:300] for line in text.splitlines() if line.startswith("error: ")],
         **times["coral-tiny"],
