@@ -231,3 +231,110 @@ def test_imports_that_fail_in_the_judge_take_their_other_branch(tmp_path: Path) 
     (use,) = [item for item in discover(tmp_path) if item.name == "use"]
     assert called(use, 1) == (2, "Mapping", "1")
     assert "not_there" not in use.source
+
+
+ORDER = '''
+import datetime
+import os
+from datetime import timedelta, tzinfo
+
+import numpy_not_there
+
+
+class Stats:
+    """As in boltons: descriptors of methods, names for them, and one for a method that cannot come along."""
+
+    limit = 10
+
+    def _mean(self):
+        return sum(self.numbers) / len(self.numbers)
+
+    mean = property(_mean)
+    average = mean
+
+    @property
+    def saved(self):
+        return numpy_not_there.array(self)
+
+    stored = saved
+    kept = stored
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def above(self):
+        return [number for number in self.numbers if self.average < number < self.limit]
+
+
+if os.sep == "/":
+    def swap(one, two):
+        return both(two, one)
+else:
+    def swap(one, two):
+        return one, two
+
+swap.__doc__ = "Both, the other way round."
+
+
+def both(one, two):
+    return HANDLERS["pair"](one, two) if swap.__doc__ else ()
+
+
+def pair(one, two):
+    return one, two
+
+
+HANDLERS = {}
+HANDLERS["pair"] = pair
+FIRST = swap(1, 2)
+
+
+def swapped(one, two):
+    return swap(one, two), FIRST
+
+
+class Fixed(tzinfo):
+    def utcoffset(self, when):
+        return timedelta(hours=2)
+
+    def dst(self, when):
+        return timedelta(0)
+
+    def tzname(self, when):
+        return self.name()
+
+    def name(self):
+        return "fixed"
+
+    def unused(self):
+        return 1
+
+
+class Late(datetime.datetime):
+    def isoformat(self, sep="T"):
+        return "late"
+
+
+def stamp(year):
+    return datetime.datetime(year, 1, 1, tzinfo=Fixed()).strftime("%H %Z %z")
+
+
+def late(year):
+    return str(Late(year, 1, 1))
+'''
+
+
+def test_definitions_are_written_before_what_uses_them(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(ORDER)
+    found = {item.name: item for item in discover(tmp_path)}
+    space = run(found["Stats.above"])
+    assert space["above"](space["Stats"]([1, 2, 6, 30])) == [] and space["above"](space["Stats"]([1, 2, 6])) == [6]
+    assert not hasattr(space["Stats"], "kept"), "it is a name for what could not come along"
+    assert called(found["swapped"], 3, 4) == ((4, 3), (2, 1))
+
+
+def test_methods_that_the_standard_library_calls_come_along(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(ORDER)
+    found = {item.name: item for item in discover(tmp_path)}
+    assert called(found["stamp"], 2026) == "00 fixed +0200" and "unused" not in found["stamp"].source
+    assert called(found["late"], 2026) == "late"

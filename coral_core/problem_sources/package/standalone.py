@@ -64,6 +64,8 @@ class _Part:
     """Those of them that it uses when it is executed."""
     methods: dict[str, list[Function]] = field(default_factory=dict)
     """Methods of a class that are not among the kept ones (yet)."""
+    own_methods: set[str] = field(default_factory=set)
+    """Names of all methods of a class."""
     kept: list[Function] = field(default_factory=list)
 
 
@@ -257,6 +259,9 @@ class _Collection:
         for item in node.body:
             if isinstance(item, FUNCTIONS):
                 part.methods.setdefault(item.name, []).append(item)
+        part.own_methods = set(part.methods)
+        for base in node.bases:  # a library calls what its class defines, by no name of the text
+            self.attributes |= part.own_methods & _of_library(module, base)
         rest: list[ast.stmt] = [item for item in node.body if not isinstance(item, FUNCTIONS)]
         skeleton = replaced(node, body=rest or [ast.Pass()])
         part.statement = self._text_of(self._cleaned(skeleton, module), module, "", part, set(part.methods))
@@ -341,11 +346,18 @@ class _Collection:
         lines: list[str] = []
         done: set[int] = set()
         written: set[str] = set()
+        begun: list[_Part] = []
+        after: dict[int, list[_Part]] = {}
 
         def write(part: _Part, deep: bool) -> None:
             if id(part) in done:
                 return
+            for other in begun:
+                if part.now & _names_bound(other):  # it needs what is being defined (``f.__doc__ = ...``)
+                    after.setdefault(id(other), []).append(part)
+                    return
             done.add(id(part))
+            begun.append(part)
             definition = isinstance(part.statement, (*FUNCTIONS, ast.ClassDef))
             deep = deep or not definition
             for used in sorted(part.names if deep else part.now):
@@ -354,7 +366,10 @@ class _Collection:
                 if used in self.aliases and used not in written:
                     written.add(used)
                     lines.append(f"{used} = {self.aliases[used]}")
+            begun.pop()
             lines.append(ast.unparse(ast.fix_missing_locations(_whole(part))))
+            for other in after.pop(id(part), ()):
+                write(other, deep)
 
         for part in order:
             write(part, False)
@@ -448,20 +463,33 @@ class _Attributes(ast.NodeTransformer):
 
 
 def _whole(part: _Part) -> ast.stmt:
-    """The statement with the methods that were kept; statements of the class that use methods come after these."""
+    """The statement with the methods that were kept.
+
+    Statements of a class that use methods, or what such statements bind, come after the methods; those that use a method which was
+    left out are left out too.
+    """
     node = part.statement
     if isinstance(node, ast.ClassDef):
-        names = {item.name for item in part.kept} | set(part.methods)
-        body = [item for item in node.body if not isinstance(item, ast.Pass)]
-        late = [item for item in body if names & {name.id for name in ast.walk(item) if isinstance(name, ast.Name)}]
-        known = {item.name for item in part.kept}
-        late_kept = [item for item in late if not (set(part.methods) - known) & _loaded(item)]
-        node.body = [*(item for item in body if item not in late), *part.kept, *late_kept] or [ast.Pass()]
+        after, missing = set(part.own_methods), part.own_methods - {item.name for item in part.kept}
+        early: list[ast.stmt] = []
+        late: list[ast.stmt] = []
+        for item in node.body:
+            if isinstance(item, ast.Pass):
+                continue
+            if missing & _loaded(item):
+                missing |= _bound_in(item)
+            elif after & {name.id for name in ast.walk(item) if isinstance(name, ast.Name)}:
+                after |= _bound_in(item)
+                late.append(item)
+            else:
+                early.append(item)
+        node.body = [*early, *part.kept, *late] or [ast.Pass()]
     return node
 
 
 def _loaded(node: ast.AST) -> set[str]:
-    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load)}
+    """Names that a statement of a class reads or deletes."""
+    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Store)}
 
 
 def _names_bound(part: _Part) -> set[str]:
@@ -484,6 +512,40 @@ def _is_special(name: str) -> bool:
 def _decorator_name(node: ast.expr) -> str:
     inner = node.func if isinstance(node, ast.Call) else node
     return inner.attr if isinstance(inner, ast.Attribute) else inner.id if isinstance(inner, ast.Name) else ""
+
+
+def _of_library(module: Module, base: ast.expr) -> set[str]:
+    """Names that a class of the standard library defines, if `base` is one other than object; else none."""
+    names: list[str] = []
+    inner = base
+    while isinstance(inner, ast.Attribute):
+        names.insert(0, inner.attr)
+        inner = inner.value
+    if not isinstance(inner, ast.Name):
+        return set()
+    places = module.binding.get(inner.id)
+    statement = module.statements[places[-1]] if places else None
+    found: object = builtins
+    try:
+        if isinstance(statement, ast.ImportFrom) and not statement.level:
+            if (statement.module or "").split(".")[0] not in sys.stdlib_module_names:
+                return set()
+            found = importlib.import_module(statement.module or "")
+            names.insert(0, statement.names[0].name)
+        elif isinstance(statement, ast.Import):
+            name = statement.names[0].name
+            if name.split(".")[0] not in sys.stdlib_module_names:
+                return set()
+            found = importlib.import_module(name if statement.names[0].asname else name.split(".")[0])
+        elif statement is None:
+            names.insert(0, inner.id)
+        else:
+            return set()
+        for name in names:
+            found = getattr(found, name)
+    except (ImportError, AttributeError):
+        return set()
+    return set(dir(found)) if isinstance(found, type) and found is not object else set()
 
 
 def _is_library(module: Module, name: str) -> bool:
