@@ -94,8 +94,6 @@ class Variation:
     def warm_start(self, parent: Genome, rng: np.random.Generator, strength: float) -> Material:
         """The parent's adapter, trained once more: the genes in `SHAPE` stay, others move as in `mutate_genes`.
 
-        The learning rate moves downwards only: a training at a higher one undoes what the adapter has learned.
-
         Args:
             parent: Its training is gone on with.
             rng: The stream to draw from.
@@ -103,22 +101,17 @@ class Variation:
         """
         genes, rate = genes_of(parent), min(1.0, self.settings.gene_rate * strength)
         names = [name for name in self._drawn(genes) if name not in SHAPE and rng.random() < rate]
-        lower = self._lower_rate(parent)
-        moved = {name: lower if name == "learning_rate" else self._step(name, genes[name], rng) for name in names}
-        return self._further(parent, genes | moved)
+        return self._further(parent, genes | {name: self._step(name, genes[name], rng) for name in names})
 
     def annealed(self, parent: Genome) -> Material:
-        """The parent's adapter, trained once more at the next lower learning rate; all other genes stay."""
-        return self._further(parent, genes_of(parent) | {"learning_rate": self._lower_rate(parent)})
+        """The parent's adapter, trained once more at the next lower learning rate (the lowest one stays); all other genes stay."""
+        rate = parent.heavy.learning_rate
+        lower = max((each for each in self.genes.heavy.learning_rate if each < rate), default=rate)
+        return self._further(parent, genes_of(parent) | {"learning_rate": lower})
 
     def _further(self, parent: Genome, genes: Genes) -> Material:
         genes = genes | {"warm_start": parent.heavy}
         return Material(genes, parent.automaton, parent.features, "warm-start", (parent.genome_id,))
-
-    def _lower_rate(self, parent: Genome) -> float:
-        """The largest candidate below the parent's learning rate; that rate itself when there is none."""
-        rate = parent.heavy.learning_rate
-        return max((each for each in self.genes.heavy.learning_rate if each < rate), default=rate)
 
     def _mutate(self, material: Material, rng: np.random.Generator, strength: float) -> Material:
         if material.automaton is not None and rng.random() < self.settings.automaton_rate:

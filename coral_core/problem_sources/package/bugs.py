@@ -25,7 +25,7 @@ from coral_core.syntax import UNPARSABLE
 TRIED, FEWEST_TRIED = 8, 3
 """Mutations of a function that are tried per bug class, and the fewest of them where there are many functions."""
 ENOUGH = 800
-"""Mutations per bug class of all functions together, beyond which only the fewest are tried."""
+"""Mutations per bug class that are shared among all functions; each tries at least `FEWEST_TRIED`."""
 MOST = 32
 """Bugs kept per function, classes in turn."""
 PROGRESS_SECONDS = 5.0
@@ -52,7 +52,7 @@ def find_bugs(
     # a missing layer is acceptable: this is the user's own code, and it has already run under an audit hook
     with Judge(LIMITS, workers=min(4, os.cpu_count() or 1), allow_missing_layers=BASE_LAYERS) as judge:
         references = _verdicts(judge, problems)
-        tried = max(FEWEST_TRIED, min(TRIED, ENOUGH // len(functions)))
+        tried = max(FEWEST_TRIED, min(TRIED, ENOUGH // max(1, len(functions))))
         candidates = [
             _candidates(item.definition, verdict, tried) for item, verdict in zip(functions, references, strict=True)
         ]
