@@ -1,9 +1,14 @@
 """Functions and methods taken out of a project of several modules."""
 
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from coral_core.problem_sources.package.discovery import SourceFunction, completed, discover, project_of
 
@@ -338,3 +343,56 @@ def test_methods_that_the_standard_library_calls_come_along(tmp_path: Path) -> N
     found = {item.name: item for item in discover(tmp_path)}
     assert called(found["stamp"], 2026) == "00 fixed +0200" and "unused" not in found["stamp"].source
     assert called(found["late"], 2026) == "late"
+
+
+@st.composite
+def projects(draw: st.DrawFn) -> dict[str, str]:
+    """Modules that use each other's definitions, when they are imported those of earlier modules, when called any."""
+    names = draw(st.permutations(["first", "last", "middle"]))
+    homes = sorted(draw(st.lists(st.integers(0, 2), min_size=3, max_size=9)))
+    texts: list[list[str]] = [[], [], []]
+    for number, home in enumerate(homes):
+        others = [(other, place) for other, place in enumerate(homes) if other != number]
+        now = [f"D{other}" for other, place in others if other < number] or ["len"]
+        later = [f"D{other}" if place <= home else f"{names[place]}.D{other}" for other, place in others]
+        one, two, three = (draw(st.sampled_from(choice)) for choice in (now, later, later))
+        kinds = (
+            f"def D{number}(*args):\n    return [str({two}), str({three})]",
+            f"D{number} = {one}() if isinstance({one}, type) else [str({one})]",
+            f"class D{number}({one} if type({one}) is type else object):\n    tag = str({one})\n\n    def __str__(self):\n        return str({two})",
+            f"@(lambda made: made if {one} is len else ({one}, made)[1])\ndef D{number}(*args):\n    return {two}",
+            f"D{number} = {{}}\nD{number}[0] = {one}",
+            f"D{number} = {one}(1) if type({one}) is type(lambda: 0) else {one}",
+        )
+        texts[home].append(draw(st.sampled_from(kinds)))
+    uses = draw(st.lists(st.sampled_from(range(len(homes))), min_size=1, max_size=3))
+    texts[2].append(f"def target():\n    return [{', '.join(f'D{use}' for use in uses)}]")
+    files = {"made/__init__.py": draw(st.sampled_from(["", f"from . import {names[2]}", "from .first import *"]))}
+    for place, name in enumerate(names):
+        before = [f"from .{names[other]} import *" for other in range(place)]
+        after = [f"from . import {names[other]}" for other in range(place + 1, 3)]
+        files[f"made/{name}.py"] = "\n\n".join([*before, *texts[place], *after]) + "\n"
+    return files
+
+
+@settings(deadline=None)
+@given(projects())
+def test_a_text_runs_wherever_its_project_can_be_imported(files: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / name).parent.mkdir(exist_ok=True)
+            (Path(folder) / name).write_text(text)
+        command = [sys.executable, "-c", "import made.first, made.last, made.middle"]
+        assume(not subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode)
+        found = {item.name: item for item in discover(Path(folder))}
+        assert isinstance(called(found["target"]), list)
+
+
+def test_modules_that_a_package_imports_are_modules(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "__init__.py").write_text("from . import base, special\n")
+    (tmp_path / "made" / "base.py").write_text("class Base:\n    def name(self):\n        return 'base'\n")
+    special = "from . import base\n\nclass Special(base.Base):\n    def full(self):\n        return self.name() + '!'\n"
+    (tmp_path / "made" / "special.py").write_text(special)
+    space = run({item.name: item for item in discover(tmp_path)}["Special.full"])
+    assert space["full"](space["Special"]()) == "base!"

@@ -27,7 +27,7 @@ from coral_core.problem_sources.package.recording import Call, Calls, interprete
 
 log = logging.getLogger("coral.package")
 
-VERSION = 7
+VERSION = 8
 """Goes up when the same directory gives other cases or bugs."""
 CONTENT = (".py", ".toml", ".cfg", ".ini", ".json", ".csv", ".txt", ".yaml", ".yml")
 """Files whose content identifies the directory."""

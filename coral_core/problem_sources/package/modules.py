@@ -1,11 +1,11 @@
 """The modules of a project, as syntax trees: what each binds at its top level, and which module an import means."""
 
 import ast
-import functools
 import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 
 from coral_core.syntax import UNPARSABLE, bound_names, filled_names, parse
@@ -30,6 +30,8 @@ class Module:
         self.is_package = file.endswith("__init__.py")
         self.future = False
         self.stars: list[ast.ImportFrom] = []
+        self.stars_before: dict[int, list[ast.ImportFrom]] = {}
+        """Place of a statement -> the star imports right before it."""
         self.statements: list[ast.stmt] = []
         self.binding: dict[str, list[int]] = {}
         self.filling: dict[str, list[int]] = {}
@@ -40,6 +42,7 @@ class Module:
                 self.future = self.future or statement.names[0].name == "annotations"
             elif isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
                 self.stars.append(statement)
+                self.stars_before.setdefault(len(self.statements), []).append(statement)
             else:
                 place = len(self.statements)
                 self.statements.append(statement)
@@ -89,14 +92,64 @@ class Project:
             except (*UNPARSABLE, OSError) as error:
                 self.broken[file] = error
 
+    @cached_property
+    def executed(self) -> dict[tuple[str, int], int]:
+        """File and place of each statement -> its turn when all modules are imported, packages before what is in them.
+
+        Definitions in this order find what they need, as they do in the project.
+        """
+        begun: set[str] = set()
+        turns: dict[tuple[str, int], int] = {}
+
+        def import_module(name: str) -> None:
+            parts = name.split(".")
+            for length in range(1, len(parts) + 1):
+                if (module := self.find(".".join(parts[:length]))) is not None and module.file not in begun:
+                    begun.add(module.file)
+                    run(module)
+
+        def run(module: Module) -> None:
+            for place, statement in enumerate([*module.statements, None]):
+                for part in (*module.stars_before.get(place, ()), *_outside_functions(statement)):
+                    if isinstance(part, ast.ImportFrom):
+                        import_module(base := module.base_of(part))
+                        for alias in part.names:
+                            import_module(f"{base}.{alias.name}")
+                    elif isinstance(part, ast.Import):
+                        for alias in part.names:
+                            import_module(alias.name)
+                turns[module.file, place] = len(turns)
+
+        for name in sorted(self._by_name, key=lambda name: (name.count("."), name)):
+            import_module(name)
+        return turns
+
     def find(self, name: str) -> Module | None:
         """The project's module called `name`; None for a module of someone else."""
         file = self._by_name.get(name)
         return None if file is None else self.modules.get(file)
 
+    def defines(self, module: Module, name: str, attribute: str) -> bool:
+        """True when `module`, imported as `name`, defines `attribute` other than as the module of that name below it."""
+        statements = [module.statements[place] for place in module.places(attribute)]
+        return bool(statements) and not all(
+            isinstance(item, ast.ImportFrom)
+            and (module.base_of(item), item.names[0].name, attribute) == (name, attribute, attribute)
+            for item in statements
+        )
+
     def knows(self, name: str) -> bool:
         """True when `name` or the package that it begins with is the project's own."""
         return name in self._by_name or any(other.startswith(f"{name}.") for other in self._by_name)
+
+
+def _outside_functions(node: ast.AST | None) -> Iterator[ast.AST]:
+    """`node` and what is below it, but for the bodies of functions."""
+    if node is None or isinstance(node, (*FUNCTIONS, ast.Lambda)):
+        return
+    yield node
+    for part in ast.iter_child_nodes(node):
+        yield from _outside_functions(part)
 
 
 def first_line(node: Function) -> int:
@@ -170,7 +223,7 @@ def _is_found(statement: ast.stmt, own: Collection[str]) -> bool:
     )
 
 
-@functools.cache
+@cache
 def _in_library(module: str, name: str = "") -> bool:
     """Does the standard library have this module, and this name in it?"""
     if module.split(".")[0] not in sys.stdlib_module_names or module in ("antigravity", "this"):

@@ -11,9 +11,10 @@ import ast
 import builtins
 import importlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Self, TypeVar
+from weakref import WeakKeyDictionary
 
 from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, Module, Project, definitions
 from coral_core.problem_sources.package.rewriting import (
@@ -39,6 +40,10 @@ Node = TypeVar("Node", bound=ast.AST)
 _FUTURE = "from __future__ import annotations"
 
 
+class _TooMany(Refused):
+    """It needs more than a text may hold."""
+
+
 @dataclass
 class Standalone:
     """A function on its own."""
@@ -51,7 +56,7 @@ class Standalone:
     """Own functions and classes in `before`, as file:name, sorted."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Part:
     """A statement of a module that is needed."""
 
@@ -60,8 +65,6 @@ class _Part:
     statement: ast.stmt
     names: set[str] = field(default_factory=set)
     """Names of the text that it uses."""
-    now: set[str] = field(default_factory=set)
-    """Those of them that it uses when it is executed."""
     methods: dict[str, list[Function]] = field(default_factory=dict)
     """Methods of a class that are not among the kept ones (yet)."""
     own_methods: set[str] = field(default_factory=set)
@@ -91,6 +94,43 @@ def standalone(
         Refused: it cannot stand alone.
     """
     return _Collection(project, module).take(node, owner, method, classes)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A statement or method as texts have it, and what it uses; the same for every function that needs it.
+
+    Attributes:
+        node: It, cleaned; shared, so never changed.
+        names: Free names.
+        early: Those that it uses when it is executed.
+        later: Those that it uses elsewhere than in decorators and defaults.
+        attributes: Names after a dot, and names that it imports.
+    """
+
+    node: ast.AST
+    names: frozenset[str]
+    early: frozenset[str]
+    later: frozenset[str]
+    attributes: frozenset[str]
+
+    @classmethod
+    def of(cls, node: ast.AST) -> Self:
+        return cls(
+            node=node,
+            names=frozenset(free_names(node)),
+            early=frozenset(early_names(node)),
+            later=frozenset(free_names(without_early(node)) if isinstance(node, FUNCTIONS) else ()),
+            attributes=frozenset(
+                item.attr if isinstance(item, ast.Attribute) else item.name.rpartition(".")[2]
+                for item in ast.walk(node)
+                if isinstance(item, (ast.Attribute, ast.alias))
+            ),
+        )
+
+
+_READINGS: WeakKeyDictionary[ast.stmt, _Reading] = WeakKeyDictionary()
+"""Statement or method of a module -> its reading, where that is the same in all texts."""
 
 
 class _Collection:
@@ -171,7 +211,7 @@ class _Collection:
         if known != meaning:
             raise Refused(f"needs two things called {name}: {known} and {meaning}")
         if len(self.owners) > 3 * MOST_PARTS or len(self.parts) > MOST_PARTS:
-            raise Refused(f"needs more than {MOST_PARTS} other definitions")
+            raise _TooMany(f"needs more than {MOST_PARTS} other definitions")
         return True
 
     def _need(self, module: Module, name: str, early: bool = True) -> None:
@@ -226,7 +266,7 @@ class _Collection:
         if isinstance(statement, ast.ImportFrom):
             base, alias = module.base_of(statement), statement.names[0]
             other = self.project.find(base)
-            if other is not None and (other.places(alias.name) or other.stars):
+            if other is not None and (self.project.defines(other, base, alias.name) or other.stars):
                 self._need(other, alias.name)
                 if name != alias.name and self._claim(name, f"{other.file}:{alias.name} as {name}"):
                     self.aliases[name] = alias.name
@@ -251,7 +291,7 @@ class _Collection:
             return
         part = self.parts[module.file, place] = _Part(module, place, statement)
         check_imports(statement)
-        part.statement = self._text_of(self._cleaned(statement, module), module, "", part)
+        part.statement = self._part_of(statement, module, part)
 
     def _add_class(self, module: Module, place: int, node: ast.ClassDef) -> None:
         """Add a class without its methods; `_keep_methods` adds those that are used."""
@@ -262,9 +302,7 @@ class _Collection:
         part.own_methods = set(part.methods)
         for base in node.bases:  # a library calls what its class defines, by no name of the text
             self.attributes |= part.own_methods & _of_library(module, base)
-        rest: list[ast.stmt] = [item for item in node.body if not isinstance(item, FUNCTIONS)]
-        skeleton = replaced(node, body=rest or [ast.Pass()])
-        part.statement = self._text_of(self._cleaned(skeleton, module), module, "", part, set(part.methods))
+        part.statement = self._part_of(node, module, part, set(part.methods))
 
     def _keep_methods(self) -> None:
         """Add the methods of classes that the text names, and special ones; those that cannot stand alone are left out."""
@@ -285,10 +323,9 @@ class _Collection:
                         assert isinstance(part.statement, ast.ClassDef)
                         inside = {item.name for item in part.kept} | set(part.methods) | {name}
                         inside |= {bound for item in part.statement.body for bound in _bound_in(item)}
-                        kept = [
-                            self._text_of(self._cleaned(item, part.module), part.module, "", part, inside)
-                            for item in group
-                        ]
+                        kept = [self._part_of(item, part.module, part, inside) for item in group]
+                    except _TooMany:  # what is left out would depend on what happened to come first
+                        raise
                     except Refused as refused:
                         self.parts, self.imports, self.owners, self.aliases, self.attributes = before
                         self.left_out[name] = str(refused)
@@ -302,82 +339,90 @@ class _Collection:
         cleaned: ast.stmt = Clean(lambda name: _is_library(module, name)).visit(copied(node))
         return cleaned
 
-    def _text_of(
-        self, node: Node, module: Module, own: str, part: _Part | None = None, inside: Iterable[str] = ()
-    ) -> Node:
+    def _part_of(self, item: ast.stmt, module: Module, part: _Part, inside: Iterable[str] = ()) -> ast.stmt:
+        """A statement or method of a module as the text has it; all that it uses is needed.
+
+        Args:
+            item: It; of a class without its methods.
+            module: The module.
+            part: Notes the names that it uses.
+            inside: Names of the class that its decorators and defaults may use.
+
+        Raises:
+            Refused: it cannot be in the text.
+        """
+        whole = item
+        if isinstance(item, ast.ClassDef):
+            rest: list[ast.stmt] = [inner for inner in item.body if not isinstance(inner, FUNCTIONS)]
+            whole = replaced(item, body=rest or [ast.Pass()])
+        reading, made = _READINGS.get(item), set[str]()
+        if reading is None:
+            resolve = _Attributes(self, module, cleaned := self._cleaned(whole, module))
+            reading, made = _Reading.of(resolve.visit(cleaned)), resolve.made
+            if not made:  # else it depends on the names that the text has already
+                _READINGS[item] = reading
+        self._use(reading, module, "", made, part, inside)
+        assert isinstance(reading.node, ast.stmt)
+        return reading.node
+
+    def _text_of(self, node: Node, module: Module, own: str) -> Node:
         """`node` as the text has it; all that it uses is needed. Raises `Refused`.
 
         Args:
             node: A statement or expression of `module`.
             module: The module.
             own: Name that it binds itself and that is not needed.
-            part: Notes the names that it uses.
-            inside: Names of the class that its decorators and defaults may use.
         """
         resolve = _Attributes(self, module, node)
-        made: Node = resolve.visit(node)
-        self.attributes |= {item.attr for item in ast.walk(made) if isinstance(item, ast.Attribute)}
-        self.attributes |= {item.name.rpartition(".")[2] for item in ast.walk(made) if isinstance(item, ast.alias)}
-        names = free_names(made) - {own} - resolve.made
-        early = early_names(made) - {own}
-        if isinstance(made, FUNCTIONS) and inside:
-            outside = free_names(without_early(made))
-            self.attributes |= {name for name in names if name in inside}
-            names = {name for name in names if name not in inside or name in outside}
-        elif isinstance(made, ast.ClassDef):
+        found: Node = resolve.visit(node)
+        self._use(_Reading.of(found), module, own, resolve.made)
+        return found
+
+    def _use(
+        self,
+        reading: "_Reading",
+        module: Module,
+        own: str,
+        made: Set[str],
+        part: _Part | None = None,
+        inside: Iterable[str] = (),
+    ) -> None:
+        """Have the text define all that a statement uses, but for `own` and names of other modules that are `made` for it."""
+        self.attributes |= reading.attributes
+        names, early, node = set(reading.names - {own} - made), reading.early - {own}, reading.node
+        if isinstance(node, FUNCTIONS) and inside:
+            self.attributes |= names & set(inside)
+            names = {name for name in names if name not in inside or name in reading.later}
+        elif isinstance(node, ast.ClassDef):
             self.attributes |= names & set(inside)
             names -= set(inside)
         if part is not None:
-            part.names |= names | resolve.made
-            part.now |= early & (names | resolve.made)
+            part.names |= names | made
         for name in sorted(names):
             if not (part is not None and isinstance(part.statement, ast.ClassDef) and name == part.statement.name):
                 self._need(module, name, name in early)
-        return made
 
     def _written(self, target: ast.FunctionDef, name: str) -> Standalone:
-        order = sorted(self.parts.values(), key=lambda part: (part.module is self.module, part.module.file, part.place))
-        defined: dict[str, list[_Part]] = {}
-        for part in order:
-            for bound in _names_bound(part):
-                defined.setdefault(bound, []).append(part)
-        for alias, original in self.aliases.items():
-            defined.setdefault(alias, []).extend(defined.get(original, ()))
+        """The text: imports, then definitions in the order in which an import of the project executes them.
+
+        Constants come first: one may stand for an equal one of another module.
+        """
+        turns = self.project.executed
+        order = sorted(
+            self.parts.values(), key=lambda part: (not _is_constant(part), turns[part.module.file, part.place])
+        )
+        bound: set[str] = set()
         lines: list[str] = []
-        done: set[int] = set()
-        written: set[str] = set()
-        begun: list[_Part] = []
-        after: dict[int, list[_Part]] = {}
-
-        def write(part: _Part, deep: bool) -> None:
-            if id(part) in done:
-                return
-            for other in begun:
-                if part.now & _names_bound(other):  # it needs what is being defined (``f.__doc__ = ...``)
-                    after.setdefault(id(other), []).append(part)
-                    return
-            done.add(id(part))
-            begun.append(part)
-            definition = isinstance(part.statement, (*FUNCTIONS, ast.ClassDef))
-            deep = deep or not definition
-            for used in sorted(part.names if deep else part.now):
-                for other in defined.get(used, ()):
-                    write(other, deep)
-                if used in self.aliases and used not in written:
-                    written.add(used)
-                    lines.append(f"{used} = {self.aliases[used]}")
-            begun.pop()
-            lines.append(ast.unparse(ast.fix_missing_locations(_whole(part))))
-            for other in after.pop(id(part), ()):
-                write(other, deep)
-
+        waiting = dict(self.aliases)
         for part in order:
-            write(part, False)
-        aliases = [f"{alias} = {original}" for alias, original in self.aliases.items() if alias not in written]
+            lines.append(ast.unparse(ast.fix_missing_locations(_whole(part))))
+            bound |= _names_bound(part)
+            for alias in [alias for alias, original in waiting.items() if original in bound]:
+                lines.append(f"{alias} = {waiting.pop(alias)}")
         texts = [
             *sorted(set(self.imports.values()), key=lambda text: (text.startswith("from"), text)),
             *lines,
-            *aliases,
+            *(f"{alias} = {original}" for alias, original in waiting.items()),
         ]
         own = ast.unparse(ast.fix_missing_locations(target))
         annotated = any(is_annotated(item) for part in order for item in ast.walk(part.statement)) or any(
@@ -456,10 +501,16 @@ class _Attributes(ast.NodeTransformer):
         if isinstance(statement, ast.ImportFrom):
             base = self.module.base_of(statement)
             other, name = project.find(base), statement.names[0].name
-            if other is not None and other.places(name):
+            if other is not None and project.defines(other, base, name):
                 return ""
             return f"{base}.{name}" if project.knows(f"{base}.{name}") else ""
         return ""
+
+
+def _is_constant(part: _Part) -> bool:
+    """Does it bind a literal to names that nothing else of its module binds or changes?"""
+    literal = isinstance(part.statement, (ast.Assign, ast.AnnAssign)) and isinstance(part.statement.value, ast.Constant)
+    return literal and all(part.module.places(name) == [part.place] for name in _names_bound(part))
 
 
 def _whole(part: _Part) -> ast.stmt:
@@ -483,7 +534,7 @@ def _whole(part: _Part) -> ast.stmt:
                 late.append(item)
             else:
                 early.append(item)
-        node.body = [*early, *part.kept, *late] or [ast.Pass()]
+        return replaced(node, body=[*early, *part.kept, *late] or [ast.Pass()])
     return node
 
 
