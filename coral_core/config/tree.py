@@ -58,6 +58,9 @@ MadeBugClass = Literal[
 BUG_CLASSES: tuple[MadeBugClass, ...] = get_args(MadeBugClass)
 
 
+SeedSource = Literal["automaton", "uniform", "sobol"]
+
+
 class EarlyStopping(ConfigSection):
     """Stops a run when the best fitness no longer rises."""
 
@@ -72,10 +75,11 @@ class VariationConfig(ConfigSection):
 
     crossover_rate: Share = Field(0.5, description="Share of children with two parents; the rest has one.")
     seed_rate: Share = Field(0.35, description="Share of later genomes that are fresh seeds instead of children.")
-    seeds: Literal["automaton", "uniform", "sobol"] = Field(
-        "automaton",
-        description="Where the genes of a seed come from: automaton (features of a cellular automaton), uniform (each gene drawn over its candidates or range), sobol (the next point of a scrambled Sobol sequence).",
+    first_seeds: SeedSource = Field(
+        "sobol",
+        description="Where the genes of the first generation come from: sobol (points of a scrambled Sobol sequence), uniform (each gene drawn over its candidates or range), automaton (features of a cellular automaton, which tie the genes together).",
     )
+    seeds: SeedSource = Field("automaton", description="The same for fresh seeds of later generations.")
     warm_start_rate: Share = Field(
         0.0,
         description="Share of children of one parent that go on with the parent's adapter: same rank, alpha, modules and kind, trained once more. 0: every training begins with a new adapter.",
@@ -106,7 +110,7 @@ class DiversityConfig(ConfigSection):
         3,
         ge=1,
         le=1000,
-        description="Automata drawn per seed of the first population, at most 1,024 in all; the one whose heavy genes lie farthest from those kept before is kept.",
+        description="Draws per seed of the first population, at most 1,024 in all; the one whose heavy genes lie farthest from those kept before is kept.",
     )
     mode: Literal["fixed", "adaptive"] = Field(
         "adaptive", description="adaptive: variation grows when genomes repeat or progress stalls."

@@ -15,6 +15,7 @@ import moocore
 import numpy as np
 
 from coral_core.config import RunConfig
+from coral_core.config.gene_space import HeavyGeneSpace
 from coral_core.genome import HeavyGenes, LightGenes
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.expression import coordinates, light_coordinates
@@ -25,21 +26,27 @@ OPTIMISM = 1.0
 """Standard deviations that are added to the expected objectives of a child."""
 MOST_FRONT = 48
 """Points of the front that count, spread over it: the cost of a hypervolume grows fast with their number."""
+UPDATE = tuple(list(HeavyGeneSpace.model_fields).index(gene) for gene in ("alpha", "learning_rate"))
+"""Genes that set the size of an adapter's update together."""
 INFEASIBLE = -0.05
 """Slack at most that an infeasible genome counts with."""
 
 
 def point(heavy: HeavyGenes, light: LightGenes, config: RunConfig) -> Array:
-    """Coordinates of all genes, heavy ones first, each in [0, 1].
+    """Coordinates of all genes, heavy ones first, each in [0, 1], and what is known of how they act together.
 
-    With warm starts the last one says how often the adapter was trained: 0, 1/2, 2/3, ... for 1, 2, 3, ... trainings.
+    One more is the sum of the coordinates of alpha and learning rate, in [0, 2]: the size of the update. Adam moves each
+    entry of B by about the learning rate, whatever the gradient, and BA is multiplied by alpha / rank, which the sum over
+    the rank undoes. With warm starts the last one says how often the adapter was trained: 0, 1/2, 2/3, ... for 1, 2, 3, ...
+    trainings.
 
     Args:
         heavy: Heavy genes.
         light: Light genes.
         config: Holds their candidates and ranges.
     """
-    places = [coordinates(heavy, config.genes), light_coordinates(light, config.genes)]
+    genes = coordinates(heavy, config.genes)
+    places = [genes, light_coordinates(light, config.genes), genes[list(UPDATE)].sum(keepdims=True)]
     if config.search.variation.warm_start_rate:
         places.append(np.array([1 - 1 / heavy.trainings()]))
     return np.concatenate(places)

@@ -124,7 +124,7 @@ class Surrogate:
         """Log of marginal likelihood times prior, at the best variance of the signal; without constants."""
         lower, white = self._factored(choice)
         likelihood = -0.5 * len(white) * math.log(self._signal(white)) - float(np.log(np.diag(lower)).sum())
-        lengths = sum(((math.log(LENGTHS[choice[n + 1]]) - self._middle) / 1.2) ** 2 for n in self._varied)
+        lengths = sum(((math.log(LENGTHS[choice[n + 1]]) - self._middle) / 0.8) ** 2 for n in self._varied)
         noise = ((math.log(NOISES[choice[0]]) - math.log(USUAL_NOISE)) / 1.5) ** 2
         return likelihood - 0.5 * (lengths + noise)
 
