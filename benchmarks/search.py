@@ -5,18 +5,19 @@
     python -m benchmarks.search TABLE --into DIR --seeds 50 --variants "few=evolution:search.surrogate.children=4"
 
 Beside the strategies, variants of evolution are played, each with one part switched off or exchanged: the ablations. They are
-written as for `coral compare`, and compared with evolution as it is.
+written as for `coral compare`, and compared with evolution as it is, at the smallest budget.
 
 Each strategy is played with each seed at each budget, as it would run: a search knows its budget. The champion is valued by
-the mean of its replicates, and by those that the search did not see; the front by the mean of its genomes. Raw values of all seeds are in the JSON. Defaults may be tuned on one
-table; the last table that is named is the one whose comparisons stand at the top.
+the mean of its replicates, and by those that the search did not see; the front by the mean of its genomes. Raw values of
+all seeds are in the JSON. Defaults may be tuned on one table; the last table that is named is the one whose comparisons
+stand at the top.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -87,26 +88,27 @@ def played(folder: Path, variant: Variant, budget: int, seed: int) -> dict[str, 
     }
 
 
-def measured(folder: Path, variants: Sequence[Variant], seeds: int, processes: int) -> dict[str, Any]:
-    """Raw values and median curves of all variants on one table, by name."""
-    raw: dict[str, Any] = {}
+def measured(
+    folder: Path, variants: Sequence[Variant], seeds: int, processes: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Raw values and median curves of each variant on one table, by budget."""
     with ProcessPoolExecutor(processes) as pool:
         for variant in variants:
             strategy = variant.name
-            raw[strategy] = {}
-            for budget in BUDGETS:
+            raw: dict[str, Any] = {}
+            for budget in BUDGETS if strategy in STRATEGIES else BUDGETS[:1]:
                 began = time.perf_counter()
                 jobs = [(folder, variant, budget, seed) for seed in range(seeds)]
                 plays = list(pool.map(played, *zip(*jobs, strict=True), chunksize=4))
                 seconds = processes * (time.perf_counter() - began) / seeds
-                raw[strategy][str(budget)] = {
+                raw[str(budget)] = {
                     **{metric: [one[metric][-1] for one in plays] for metric in METRICS},
                     **{key: [one[key] for one in plays] for key in ("first", "first_trainings", "trainings")},
                     **{f"{metric}_curve": curve([one[metric] for one in plays]) for metric in METRICS},
                 }
                 print(f"{folder.name} {strategy} {budget}: {seconds:.2f} s a play, " + ", ".join(
-                    f"{metric} {statistics.median(raw[strategy][str(budget)][metric]):.4f}" for metric in METRICS), flush=True)  # fmt: skip
-    return raw
+                    f"{metric} {statistics.median(raw[str(budget)][metric]):.4f}" for metric in METRICS), flush=True)  # fmt: skip
+            yield strategy, raw
 
 
 def curve(plays: Iterable[Sequence[float]]) -> list[float]:
@@ -124,8 +126,8 @@ def comparisons(raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for budget in raw[OURS]:
-        for baseline in raw:
-            for metric in METRICS if baseline != OURS else ():
+        for baseline in (name for name, budgets in raw.items() if name != OURS and budget in budgets):
+            for metric in METRICS:
                 ours, theirs = raw[OURS][budget][metric], raw[baseline][budget][metric]
                 interval = a12_interval(ours, theirs)
                 found[f"{metric}_{budget}_vs_{baseline}"] = {
@@ -220,8 +222,10 @@ def main() -> None:
             continue
         if table.missing:
             raise TableError(f"{folder}: {len(table.missing)} rows are missing", remedy="Make them: make gene-table.")
-        tables[table.name] = measured(folder, variants, options.seeds, options.processes)
-        write("search", {"seeds": options.seeds, "budgets": BUDGETS, **result(tables)}, options.into)
+        raw = tables[table.name] = {}
+        for name, values in measured(folder, variants, options.seeds, options.processes):
+            raw[name] = values
+            write("search", {"seeds": options.seeds, "budgets": BUDGETS, **result(tables)}, options.into)
     if not tables:
         parser.error(f"no complete gene table in {TABLES}")
     found = result(tables)
