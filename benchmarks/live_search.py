@@ -1,4 +1,4 @@
-"""Strategies live, at equal trainings over seeds: evolution, with warm starts too, against random search; held-out bugs.
+"""Strategies live, at equal trainings over seeds: evolution, with and without warm starts, against random search; held-out bugs.
 
     python -m benchmarks.live_search --seeds 20 --minutes 60                    coral-tiny, the quickstart's trainings
     python -m benchmarks.live_search --config configs/smollm2.yaml --seeds 3 --trainings 16 --minutes 90
@@ -20,7 +20,7 @@ from coral_core import RunConfig, compare, load_config
 from coral_core.comparison.summary import MEASURES, StrategyComparison
 
 NAME = "live_search"
-VARIANTS = ("evolution", "random", "warm starts=evolution:search.variation.warm_start_rate=0.5")
+VARIANTS = ("evolution", "random", "new adapters=evolution:search.variation.warm_start_rate=0")
 TRAININGS = 26
 """What the quickstart's generations train at most: 8, and 6 in each of three later ones."""
 

@@ -27,11 +27,11 @@ def test_seeds_are_added_until_the_time_is_over(tmp_path: Path) -> None:
     found = measured(tmp_path, seeds=2)
     assert first is not None and found is not None
     section, earlier = found["models"]["rehearsal"], first["models"]["rehearsal"]
-    assert section["seeds"] == [0, 1] and section["values"].keys() == {"evolution", "random", "warm starts"}
+    assert section["seeds"] == [0, 1] and section["values"].keys() == {"evolution", "random", "new adapters"}
     for name, values in section["values"].items():
         assert len(values["held_out"]) == 2 and values["held_out"][:1] == earlier["values"][name]["held_out"]
     assert {(test["variant"], test["against"]) for test in section["tests"]} == {
         ("evolution", "random"),
-        ("warm starts", "evolution"),
+        ("new adapters", "evolution"),
     }
-    assert any("warm starts against evolution" in what for what, _ in ROWS["live_search"](found))
+    assert any("new adapters against evolution" in what for what, _ in ROWS["live_search"](found))

@@ -365,11 +365,16 @@ def projects(draw: st.DrawFn) -> dict[str, str]:
             f"D{number} = {one}(1) if type({one}) is type(lambda: 0) else {one}",
         )
         texts[home].append(draw(st.sampled_from(kinds)))
+    for place in range(3):
+        texts[place].append(f"SAME = {place}\n\ndef same():\n    return SAME")
     uses = draw(st.lists(st.sampled_from(range(len(homes))), min_size=1, max_size=3))
     texts[2].append(f"def target():\n    return [{', '.join(f'D{use}' for use in uses)}]")
+    same = ", ".join(f"{name}.same()" for name in names[:2])
+    texts[2].append(f"def homes():\n    return [SAME, {same}, same()]")
     files = {"made/__init__.py": draw(st.sampled_from(["", f"from . import {names[2]}", "from .first import *"]))}
     for place, name in enumerate(names):
         before = [f"from .{names[other]} import *" for other in range(place)]
+        before += [f"from . import {names[other]}" for other in range(place)]
         after = [f"from . import {names[other]}" for other in range(place + 1, 3)]
         files[f"made/{name}.py"] = "\n\n".join([*before, *texts[place], *after]) + "\n"
     return files
@@ -386,6 +391,7 @@ def test_a_text_runs_wherever_its_project_can_be_imported(files: dict[str, str])
         assume(not subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode)
         found = {item.name: item for item in discover(Path(folder))}
         assert isinstance(called(found["target"]), list)
+        assert called(found["homes"]) == [2, 0, 1, 2], "each module has its own function and constant of one name"
 
 
 def test_modules_that_a_package_imports_are_modules(tmp_path: Path) -> None:
@@ -396,3 +402,20 @@ def test_modules_that_a_package_imports_are_modules(tmp_path: Path) -> None:
     (tmp_path / "made" / "special.py").write_text(special)
     space = run({item.name: item for item in discover(tmp_path)}["Special.full"])
     assert space["full"](space["Special"]()) == "base!"
+
+
+def test_imports_in_functions_stars_of_stars_and_versions_by_number(tmp_path: Path) -> None:
+    files = {
+        "__init__.py": "from .base import *\nfrom .other import *\n",
+        "base.py": "ONE = 1\n",
+        "other.py": "from .deep import *\nfrom sys import hexversion\n\nif hexversion < 0x3000000:\n    import izip\nelse:\n    izip = zip\n\n\ndef pairs(a, b):\n    return list(izip(a, b))\n",
+        "deep.py": "def two():\n    return 2\n",
+        "user.py": "from made import *\n\n\ndef both():\n    from .base import ONE as one\n    from .deep import two\n\n    return [one, two(), ONE]\n\n\ndef starred():\n    return two()\n\n\ndef changed():\n    from .deep import two\n\n    two = 3\n    return two\n",
+    }
+    (tmp_path / "made").mkdir()
+    for name, text in files.items():
+        (tmp_path / "made" / name).write_text(text)
+    found = {item.name: item for item in discover(tmp_path)}
+    assert called(found["both"]) == [1, 2, 1] and called(found["starred"]) == 2
+    assert called(found["pairs"], "ab", "cd") == [("a", "c"), ("b", "d")]
+    assert found["changed"].reason == "imports two and gives it another value"

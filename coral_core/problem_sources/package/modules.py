@@ -240,13 +240,12 @@ def _known(test: ast.expr) -> bool | None:
     names = {part.id for part in ast.walk(test) if isinstance(part, ast.Name)}
     if names & {"TYPE_CHECKING", "__name__"} or (names == {"typing"} and "TYPE_CHECKING" in ast.unparse(test)):
         return False
-    if names == {"sys"} and all(isinstance(part, _SIMPLE) for part in ast.walk(test)):
+    known = {"sys": sys, "hexversion": sys.hexversion, "version_info": sys.version_info}
+    if names and names <= known.keys() and all(isinstance(part, _SIMPLE) for part in ast.walk(test)):
         attributes = {part.attr for part in ast.walk(test) if isinstance(part, ast.Attribute)}
-        if attributes <= {"version_info", "major", "minor", "platform"}:
+        if attributes <= {"version_info", "hexversion", "major", "minor", "platform"}:
             try:
-                return bool(
-                    eval(compile(ast.Expression(test), "<condition>", "eval"), {"__builtins__": {}, "sys": sys})
-                )
+                return bool(eval(compile(ast.Expression(test), "<condition>", "eval"), {"__builtins__": {}, **known}))
             except Exception:  # an odd comparison of the project's own
                 return None
     return None

@@ -4,7 +4,7 @@ import ast
 import doctest
 import symtable
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, catches_import_errors
@@ -194,6 +194,74 @@ def is_annotated(part: ast.AST) -> bool:
     if isinstance(part, ast.FunctionDef):
         return part.returns is not None
     return isinstance(part, ast.AnnAssign) or (isinstance(part, ast.arg) and part.annotation is not None)
+
+
+class _Rename(ast.NodeTransformer):
+    """Gives a statement's globals other names. What binds one of the names itself is refused: it may mean something else."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names, self.inside = names, False
+
+    def _refuse(self, name: str | None) -> None:
+        if name in self.names:
+            raise Refused(f"needs two things called {name}, and one of them is also a name within a definition")
+
+    def _scope(self, node: ast.AST) -> ast.AST:
+        outer, self.inside = self.inside, True
+        found = self.generic_visit(node)
+        self.inside = outer
+        return found
+
+    def _definition(self, node: Function | ast.ClassDef) -> ast.AST:
+        if self.inside:
+            self._refuse(node.name)
+        node.name = self.names.get(node.name, node.name)
+        return self._scope(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition  # noqa: N815 (names that ast calls)
+    visit_Lambda = visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _scope  # noqa: N815
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        if self.inside and not isinstance(node.ctx, ast.Load):
+            self._refuse(node.id)
+        return ast.copy_location(ast.Name(self.names.get(node.id, node.id), node.ctx), node)
+
+    def _bound(self, node: ast.AST) -> ast.AST:
+        bound = [getattr(node, field, None) for field in ("arg", "name", "asname", "rest")]
+        for name in [*bound, *getattr(node, "names", ())]:
+            self._refuse(name.split(".")[0] if isinstance(name, str) else None)
+        return self.generic_visit(node)
+
+    visit_arg = visit_alias = visit_ExceptHandler = visit_MatchAs = visit_MatchStar = visit_MatchMapping = _bound  # noqa: N815
+    visit_Global = visit_Nonlocal = _bound  # noqa: N815
+
+
+def renamed(node: ast.stmt, names: Mapping[str, str]) -> ast.stmt:
+    """`node`, or a copy in which other names stand for globals of its module.
+
+    Args:
+        node: A statement of the module.
+        names: Name -> other name.
+
+    Raises:
+        Refused: it binds one of the names other than at the top level.
+    """
+    used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} | {getattr(node, "name", "")}
+    if not used & names.keys():
+        return node
+    made: ast.stmt = _Rename(names).visit(copied(node))
+    return made
+
+
+def replaced_import(statement: ast.Import | ast.ImportFrom, name: str) -> ast.stmt:
+    """An import of one thing, under another name. Raises `Refused` where it has none of its own (``import a.b``)."""
+    found = copied(statement)
+    assert isinstance(found, IMPORTS)
+    alias = found.names[0]
+    if isinstance(found, ast.Import) and alias.asname is None and "." in alias.name:
+        raise Refused(f"needs two things called {alias.name.split('.')[0]}")
+    alias.asname = name
+    return found
 
 
 def joined(texts: Iterable[str]) -> str:

@@ -27,10 +27,13 @@ from coral_core.problem_sources.package.rewriting import (
     free_names,
     is_annotated,
     joined,
+    renamed,
     replaced,
+    replaced_import,
     unbound,
     without_early,
 )
+from coral_core.syntax import parse
 
 TRANSPARENT = {"lru_cache", "cache"}
 """Decorators that are kept on a function: it takes the same arguments and gives the same results."""
@@ -143,6 +146,8 @@ class _Collection:
         self.owners: dict[str, str] = {}
         """Name of the text -> what it stands for."""
         self.aliases: dict[str, str] = {}
+        self.renamed: dict[str, dict[str, str]] = {}
+        """File -> name in it -> name in the text, where that is another."""
         self.attributes: set[str] = set()
         self.own = ""
         self.left_out: dict[str, str] = {}
@@ -173,7 +178,9 @@ class _Collection:
             other = self.project.modules.get(file)
             if other is None:
                 raise Refused(f"gets or gives instances of {qualified} of {file}, which cannot be read")
-            self._need(other, qualified.split(".")[0])
+            name_of_class = qualified.split(".")[0]
+            if self._need(other, name_of_class) != name_of_class:  # its instances are made by that name
+                raise Refused(f"needs two things called {name_of_class}")
         self._keep_methods()
         if owner is None and decorators and self._uses(name):
             function.decorator_list = decorators
@@ -214,7 +221,19 @@ class _Collection:
             raise _TooMany(f"needs more than {MOST_PARTS} other definitions")
         return True
 
-    def _need(self, module: Module, name: str, early: bool = True) -> None:
+    def _call(self, module: Module, name: str, meaning: str) -> str:
+        """Give what `module` calls `name` a name of the text: the same, or where that is taken one with the module's name."""
+        called = name
+        if self.owners.get(name, meaning) != meaning and not name.startswith("__"):
+            called = f"{_short_name(module)}_{name}"
+            if not called.isidentifier() or called in module.binding:
+                called = name
+        self._claim(called, meaning)
+        if called != name:
+            self.renamed.setdefault(module.file, {})[name] = called
+        return called
+
+    def _need(self, module: Module, name: str, early: bool = True) -> str:
         """Have the text define `name` as `module` does.
 
         Args:
@@ -222,19 +241,20 @@ class _Collection:
             name: The name.
             early: It is used when the text is executed; in the body of a function an unknown name may never be reached.
 
+        Returns:
+            What the text calls it.
+
         Raises:
             Refused: it cannot be defined.
         """
         meaning = f"{module.file}:{name}"
         if module is self.module and name == self.own and self.owners.get(name) == meaning:
-            return
+            return name
         places = module.places(name)
         if not places:
-            self._need_of_star(module, name, early)
-            return
+            return self._need_of_star(module, name, early)
         if all(isinstance(module.statements[place], IMPORTS) for place in places):
-            self._need_import(module, module.statements[places[-1]], name)
-            return
+            return self._need_import(module, module.statements[places[-1]], name)
         statements = [module.statements[place] for place in places]
         if all(
             isinstance(item, (ast.Assign, ast.AnnAssign)) and isinstance(item.value, ast.Constant)
@@ -242,35 +262,54 @@ class _Collection:
         ):
             meaning = "; ".join(map(ast.unparse, statements))  # equal constants of two modules are one
             if self.owners.get(name) == meaning:
-                return
-        self._claim(name, meaning)
+                return name
+        called = self._call(module, name, meaning)
         for place in places:
             if (module.file, place) not in self.parts:
                 self._add(module, place)
+        return called
 
-    def _need_of_star(self, module: Module, name: str, early: bool) -> None:
+    def _need_of_star(self, module: Module, name: str, early: bool) -> str:
+        other = self._star_that_defines(module, name, {module.file})
+        if other is not None:
+            return self._same(module, name, self._need(other, name))
         for star in module.stars:
             base = module.base_of(star)
-            other = self.project.find(base)
-            if other is not None and other is not module and (name in other.binding or other.stars):
-                self._need(other, name)
-                return
             if base.split(".")[0] in sys.stdlib_module_names and hasattr(importlib.import_module(base), name):
-                self._import(name, f"from {base} import {name}")
-                return
+                return self._import(module, name, parse(f"from {base} import {name}").body[0])
         if name not in _BUILTIN and (early or module.stars):
             why = "may come from a star import" if module.stars else "its module does not define"
             raise Refused(f"uses the name {name}, which {why}")
+        return name
 
-    def _need_import(self, module: Module, statement: ast.stmt, name: str) -> None:
+    def _star_that_defines(self, module: Module, name: str, seen: set[str]) -> Module | None:
+        """The project's module that gives `name` to a module by star imports, directly or through others."""
+        for star in reversed(module.stars):  # of several the last one counts
+            other = self.project.find(module.base_of(star))
+            if other is None or other.file in seen:
+                continue
+            seen.add(other.file)
+            if found := other if other.places(name) else self._star_that_defines(other, name, seen):
+                return found
+        return None
+
+    def _same(self, module: Module, name: str, called: str) -> str:
+        """Note that `name` of a module is what the text calls `called`."""
+        if name != called:
+            self.renamed.setdefault(module.file, {})[name] = called
+        return called
+
+    def _need_import(self, module: Module, statement: ast.stmt, name: str) -> str:
         if isinstance(statement, ast.ImportFrom):
             base, alias = module.base_of(statement), statement.names[0]
             other = self.project.find(base)
             if other is not None and (self.project.defines(other, base, alias.name) or other.stars):
-                self._need(other, alias.name)
-                if name != alias.name and self._claim(name, f"{other.file}:{alias.name} as {name}"):
-                    self.aliases[name] = alias.name
-                return
+                called, meaning = self._need(other, alias.name), f"{other.file}:{alias.name} as {name}"
+                if name in (called, alias.name) or self.owners.get(name, meaning) != meaning:
+                    return self._same(module, name, called)
+                if self._claim(name, meaning):
+                    self.aliases[name] = called
+                return name
             if self.project.knows(f"{base}.{alias.name}") or self.project.knows(base):
                 raise Refused(f"uses {base}.{alias.name} other than for its attributes")
         else:
@@ -278,11 +317,16 @@ class _Collection:
             if self.project.knows(statement.names[0].name):
                 raise Refused(f"uses the module {statement.names[0].name} other than for its attributes")
         check_imports(statement)
-        self._import(name, ast.unparse(statement))
+        return self._import(module, name, statement)
 
-    def _import(self, name: str, text: str) -> None:
-        self._claim(name, text)
-        self.imports[name] = text
+    def _import(self, module: Module, name: str, statement: ast.stmt) -> str:
+        """Import `name` from the standard library, as `statement` of the module does."""
+        assert isinstance(statement, IMPORTS)
+        called = self._call(module, name, text := ast.unparse(statement))
+        if called != name:
+            text = ast.unparse(replaced_import(statement, called))
+        self.imports[called] = text
+        return called
 
     def _add(self, module: Module, place: int) -> None:
         statement = module.statements[place]
@@ -290,7 +334,6 @@ class _Collection:
             self._add_class(module, place, statement)
             return
         part = self.parts[module.file, place] = _Part(module, place, statement)
-        check_imports(statement)
         part.statement = self._part_of(statement, module, part)
 
     def _add_class(self, module: Module, place: int, node: ast.ClassDef) -> None:
@@ -317,6 +360,7 @@ class _Collection:
                         dict(self.imports),
                         dict(self.owners),
                         dict(self.aliases),
+                        {file: dict(names) for file, names in self.renamed.items()},
                         set(self.attributes),
                     )
                     try:
@@ -327,7 +371,7 @@ class _Collection:
                     except _TooMany:  # what is left out would depend on what happened to come first
                         raise
                     except Refused as refused:
-                        self.parts, self.imports, self.owners, self.aliases, self.attributes = before
+                        self.parts, self.imports, self.owners, self.aliases, self.renamed, self.attributes = before
                         self.left_out[name] = str(refused)
                     else:
                         part.kept += [item for item in kept if isinstance(item, FUNCTIONS)]
@@ -415,8 +459,9 @@ class _Collection:
         lines: list[str] = []
         waiting = dict(self.aliases)
         for part in order:
-            lines.append(ast.unparse(ast.fix_missing_locations(_whole(part))))
-            bound |= _names_bound(part)
+            names = self.renamed.get(part.module.file, {})
+            lines.append(ast.unparse(ast.fix_missing_locations(renamed(_whole(part), names))))
+            bound |= {names.get(each, each) for each in _names_bound(part)}
             for alias in [alias for alias, original in waiting.items() if original in bound]:
                 lines.append(f"{alias} = {waiting.pop(alias)}")
         texts = [
@@ -424,7 +469,7 @@ class _Collection:
             *lines,
             *(f"{alias} = {original}" for alias, original in waiting.items()),
         ]
-        own = ast.unparse(ast.fix_missing_locations(target))
+        own = ast.unparse(ast.fix_missing_locations(renamed(target, self.renamed.get(self.module.file, {}))))
         annotated = any(is_annotated(item) for part in order for item in ast.walk(part.statement)) or any(
             map(is_annotated, ast.walk(target))
         )
@@ -442,12 +487,32 @@ class _Attributes(ast.NodeTransformer):
     """Replaces ``module.name`` by ``name`` where the module is one of the project's own."""
 
     def __init__(self, collection: _Collection, module: Module, node: ast.AST) -> None:
-        self.collection, self.module = collection, module
+        self.collection, self.module, self.node = collection, module, node
         self.local = {part.arg for part in ast.walk(node) if isinstance(part, ast.arg)}
         self.local |= {
             part.id for part in ast.walk(node) if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load)
         }
         self.made: set[str] = set()
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | list[ast.stmt]:
+        """An import in a function of what the project defines: the text defines it, so it is left out, or becomes an assignment."""
+        base = self.module.base_of(node)
+        found = self.collection.project.find(base)
+        if (
+            node is self.node
+            or found is None
+            or not all(self.collection.project.defines(found, base, each.name) for each in node.names)
+        ):
+            return node
+        kept: list[ast.stmt] = []
+        for each in node.names:
+            name, called = each.asname or each.name, self.collection._need(found, each.name)
+            self.made.add(called)
+            if name != called:
+                kept.append(ast.Assign([ast.Name(name, ast.Store())], ast.Name(called, ast.Load()), lineno=node.lineno))
+            elif name in self.local:
+                raise Refused(f"imports {name} and gives it another value")
+        return kept or ast.copy_location(ast.Pass(), node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         names: list[ast.Attribute] = []
@@ -468,12 +533,11 @@ class _Attributes(ast.NodeTransformer):
                 raise Refused(f"uses {dotted}.{item.attr}, which the project does not define")
             if not isinstance(item.ctx, ast.Load):
                 raise Refused(f"changes {dotted}.{item.attr}, a variable of another module")
-            name = item.attr
-            self.collection._need(found, name)
-            if name in self.local or (name in self.module.binding and self._means(name) != f"{found.file}:{name}"):
+            called = name = self.collection._need(found, item.attr)
+            if name in self.local or (name in self.module.binding and self._means(name) != f"{found.file}:{item.attr}"):
                 name = f"{dotted.rpartition('.')[2]}_{item.attr}"
-                if self.collection._claim(name, f"{found.file}:{item.attr} as {name}"):
-                    self.collection.aliases[name] = item.attr
+                if name != called and self.collection._claim(name, f"{found.file}:{item.attr} as {name}"):
+                    self.collection.aliases[name] = called
             self.made.add(name)
             made: ast.expr = ast.copy_location(ast.Name(name, ast.Load()), item)
             for outer in names[place + 1 :]:
@@ -505,6 +569,11 @@ class _Attributes(ast.NodeTransformer):
                 return ""
             return f"{base}.{name}" if project.knows(f"{base}.{name}") else ""
         return ""
+
+
+def _short_name(module: Module) -> str:
+    """The last part of a module's name; the package's for an ``__init__``."""
+    return module.file.removesuffix(".py").removesuffix("/__init__").rpartition("/")[2]
 
 
 def _is_constant(part: _Part) -> bool:
