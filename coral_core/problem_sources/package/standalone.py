@@ -8,13 +8,11 @@ in its project is found out by calling it (`cases`).
 """
 
 import ast
-import builtins
 import importlib
 import sys
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
-from typing import Self, TypeVar
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
+from typing import TypeVar
 
 from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, Module, Project, definitions
 from coral_core.problem_sources.package.rewriting import (
@@ -22,7 +20,6 @@ from coral_core.problem_sources.package.rewriting import (
     Refused,
     check_imports,
     copied,
-    early_names,
     forwarded,
     free_names,
     is_annotated,
@@ -31,14 +28,27 @@ from coral_core.problem_sources.package.rewriting import (
     replaced,
     replaced_import,
     unbound,
-    without_early,
+)
+from coral_core.problem_sources.package.text_parts import (
+    BUILTIN,
+    READINGS,
+    Part,
+    Reading,
+    bound_in,
+    decorator_name,
+    is_constant,
+    is_library,
+    is_special,
+    names_bound,
+    of_library,
+    short_name,
+    with_methods,
 )
 from coral_core.syntax import parse
 
 TRANSPARENT = {"lru_cache", "cache"}
 """Decorators that are kept on a function: it takes the same arguments and gives the same results."""
 MOST_PARTS = 200
-_BUILTIN = set(dir(builtins))
 Node = TypeVar("Node", bound=ast.AST)
 _FUTURE = "from __future__ import annotations"
 
@@ -57,22 +67,6 @@ class Standalone:
     text: str
     needs: tuple[str, ...]
     """Own functions and classes in `before`, as file:name, sorted."""
-
-
-@dataclass(eq=False)
-class _Part:
-    """A statement of a module that is needed."""
-
-    module: Module
-    place: int
-    statement: ast.stmt
-    names: set[str] = field(default_factory=set)
-    """Names of the text that it uses."""
-    methods: dict[str, list[Function]] = field(default_factory=dict)
-    """Methods of a class that are not among the kept ones (yet)."""
-    own_methods: set[str] = field(default_factory=set)
-    """Names of all methods of a class."""
-    kept: list[Function] = field(default_factory=list)
 
 
 def standalone(
@@ -99,49 +93,12 @@ def standalone(
     return _Collection(project, module).take(node, owner, method, classes)
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """A statement or method as texts have it, and what it uses; the same for every function that needs it.
-
-    Attributes:
-        node: It, cleaned; shared, so never changed.
-        names: Free names.
-        early: Those that it uses when it is executed.
-        later: Those that it uses elsewhere than in decorators and defaults.
-        attributes: Names after a dot, and names that it imports.
-    """
-
-    node: ast.AST
-    names: frozenset[str]
-    early: frozenset[str]
-    later: frozenset[str]
-    attributes: frozenset[str]
-
-    @classmethod
-    def of(cls, node: ast.AST) -> Self:
-        return cls(
-            node=node,
-            names=frozenset(free_names(node)),
-            early=frozenset(early_names(node)),
-            later=frozenset(free_names(without_early(node)) if isinstance(node, FUNCTIONS) else ()),
-            attributes=frozenset(
-                item.attr if isinstance(item, ast.Attribute) else item.name.rpartition(".")[2]
-                for item in ast.walk(node)
-                if isinstance(item, (ast.Attribute, ast.alias))
-            ),
-        )
-
-
-_READINGS: WeakKeyDictionary[ast.stmt, _Reading] = WeakKeyDictionary()
-"""Statement or method of a module -> its reading, where that is the same in all texts."""
-
-
 class _Collection:
     """What one function needs."""
 
     def __init__(self, project: Project, module: Module) -> None:
         self.project, self.module = project, module
-        self.parts: dict[tuple[str, int], _Part] = {}
+        self.parts: dict[tuple[str, int], Part] = {}
         self.imports: dict[str, str] = {}
         self.owners: dict[str, str] = {}
         """Name of the text -> what it stands for."""
@@ -185,7 +142,7 @@ class _Collection:
         if owner is None and decorators and self._uses(name):
             function.decorator_list = decorators
         else:
-            kept = [item for item in decorators if owner is None and _decorator_name(item) in TRANSPARENT]
+            kept = [item for item in decorators if owner is None and decorator_name(item) in TRANSPARENT]
             function.decorator_list = kept
         if function.decorator_list:
             target.decorator_list = [self._text_of(item, self.module, name) for item in function.decorator_list]
@@ -199,7 +156,7 @@ class _Collection:
 
     def _entry_point(self, node: ast.FunctionDef, owner: ast.ClassDef) -> str:
         """A name of the text for a method: its own, unless that means something else there."""
-        taken = _BUILTIN | free_names(node) | set(self.module.binding)
+        taken = BUILTIN | free_names(node) | set(self.module.binding)
         for name in (
             node.name,
             f"{owner.name.lower().strip('_')}_{node.name.strip('_')}",
@@ -225,7 +182,7 @@ class _Collection:
         """Give what `module` calls `name` a name of the text: the same, or where that is taken one with the module's name."""
         called = name
         if self.owners.get(name, meaning) != meaning and not name.startswith("__"):
-            called = f"{_short_name(module)}_{name}"
+            called = f"{short_name(module)}_{name}"
             if not called.isidentifier() or called in module.binding:
                 called = name
         self._claim(called, meaning)
@@ -277,7 +234,7 @@ class _Collection:
             base = module.base_of(star)
             if base.split(".")[0] in sys.stdlib_module_names and hasattr(importlib.import_module(base), name):
                 return self._import(module, name, parse(f"from {base} import {name}").body[0])
-        if name not in _BUILTIN and (early or module.stars):
+        if name not in BUILTIN and (early or module.stars):
             why = "may come from a star import" if module.stars else "its module does not define"
             raise Refused(f"uses the name {name}, which {why}")
         return name
@@ -333,18 +290,18 @@ class _Collection:
         if isinstance(statement, ast.ClassDef):
             self._add_class(module, place, statement)
             return
-        part = self.parts[module.file, place] = _Part(module, place, statement)
+        part = self.parts[module.file, place] = Part(module, place, statement)
         part.statement = self._part_of(statement, module, part)
 
     def _add_class(self, module: Module, place: int, node: ast.ClassDef) -> None:
         """Add a class without its methods; `_keep_methods` adds those that are used."""
-        part = self.parts[module.file, place] = _Part(module, place, node)
+        part = self.parts[module.file, place] = Part(module, place, node)
         for item in node.body:
             if isinstance(item, FUNCTIONS):
                 part.methods.setdefault(item.name, []).append(item)
         part.own_methods = set(part.methods)
         for base in node.bases:  # a library calls what its class defines, by no name of the text
-            self.attributes |= part.own_methods & _of_library(module, base)
+            self.attributes |= part.own_methods & of_library(module, base)
         part.statement = self._part_of(node, module, part, set(part.methods))
 
     def _keep_methods(self) -> None:
@@ -353,7 +310,7 @@ class _Collection:
         while again:
             again = False
             for part in list(self.parts.values()):
-                for name in [name for name in part.methods if name in self.attributes or _is_special(name)]:
+                for name in [name for name in part.methods if name in self.attributes or is_special(name)]:
                     group, again = part.methods.pop(name), True
                     before = (
                         dict(self.parts),
@@ -366,7 +323,7 @@ class _Collection:
                     try:
                         assert isinstance(part.statement, ast.ClassDef)
                         inside = {item.name for item in part.kept} | set(part.methods) | {name}
-                        inside |= {bound for item in part.statement.body for bound in _bound_in(item)}
+                        inside |= {bound for item in part.statement.body for bound in bound_in(item)}
                         kept = [self._part_of(item, part.module, part, inside) for item in group]
                     except _TooMany:  # what is left out would depend on what happened to come first
                         raise
@@ -380,10 +337,10 @@ class _Collection:
 
     def _cleaned(self, node: ast.stmt, module: Module) -> ast.stmt:
         """A copy without examples in docstrings and without annotations that need what is not at hand."""
-        cleaned: ast.stmt = Clean(lambda name: _is_library(module, name)).visit(copied(node))
+        cleaned: ast.stmt = Clean(lambda name: is_library(module, name)).visit(copied(node))
         return cleaned
 
-    def _part_of(self, item: ast.stmt, module: Module, part: _Part, inside: Iterable[str] = ()) -> ast.stmt:
+    def _part_of(self, item: ast.stmt, module: Module, part: Part, inside: Iterable[str] = ()) -> ast.stmt:
         """A statement or method of a module as the text has it; all that it uses is needed.
 
         Args:
@@ -399,12 +356,12 @@ class _Collection:
         if isinstance(item, ast.ClassDef):
             rest: list[ast.stmt] = [inner for inner in item.body if not isinstance(inner, FUNCTIONS)]
             whole = replaced(item, body=rest or [ast.Pass()])
-        reading, made = _READINGS.get(item), set[str]()
+        reading, made = READINGS.get(item), set[str]()
         if reading is None:
             resolve = _Attributes(self, module, cleaned := self._cleaned(whole, module))
-            reading, made = _Reading.of(resolve.visit(cleaned)), resolve.made
+            reading, made = Reading.of(resolve.visit(cleaned)), resolve.made
             if not made:  # else it depends on the names that the text has already
-                _READINGS[item] = reading
+                READINGS[item] = reading
         self._use(reading, module, "", made, part, inside)
         assert isinstance(reading.node, ast.stmt)
         return reading.node
@@ -419,16 +376,16 @@ class _Collection:
         """
         resolve = _Attributes(self, module, node)
         found: Node = resolve.visit(node)
-        self._use(_Reading.of(found), module, own, resolve.made)
+        self._use(Reading.of(found), module, own, resolve.made)
         return found
 
     def _use(
         self,
-        reading: "_Reading",
+        reading: "Reading",
         module: Module,
         own: str,
         made: Set[str],
-        part: _Part | None = None,
+        part: Part | None = None,
         inside: Iterable[str] = (),
     ) -> None:
         """Have the text define all that a statement uses, but for `own` and names of other modules that are `made` for it."""
@@ -453,15 +410,15 @@ class _Collection:
         """
         turns = self.project.executed
         order = sorted(
-            self.parts.values(), key=lambda part: (not _is_constant(part), turns[part.module.file, part.place])
+            self.parts.values(), key=lambda part: (not is_constant(part), turns[part.module.file, part.place])
         )
         bound: set[str] = set()
         lines: list[str] = []
         waiting = dict(self.aliases)
         for part in order:
             names = self.renamed.get(part.module.file, {})
-            lines.append(ast.unparse(ast.fix_missing_locations(renamed(_whole(part), names))))
-            bound |= {names.get(each, each) for each in _names_bound(part)}
+            lines.append(ast.unparse(ast.fix_missing_locations(renamed(with_methods(part), names))))
+            bound |= {names.get(each, each) for each in names_bound(part)}
             for alias in [alias for alias, original in waiting.items() if original in bound]:
                 lines.append(f"{alias} = {waiting.pop(alias)}")
         texts = [
@@ -569,115 +526,3 @@ class _Attributes(ast.NodeTransformer):
                 return ""
             return f"{base}.{name}" if project.knows(f"{base}.{name}") else ""
         return ""
-
-
-def _short_name(module: Module) -> str:
-    """The last part of a module's name; the package's for an ``__init__``."""
-    return module.file.removesuffix(".py").removesuffix("/__init__").rpartition("/")[2]
-
-
-def _is_constant(part: _Part) -> bool:
-    """Does it bind a literal to names that nothing else of its module binds or changes?"""
-    literal = isinstance(part.statement, (ast.Assign, ast.AnnAssign)) and isinstance(part.statement.value, ast.Constant)
-    return literal and all(part.module.places(name) == [part.place] for name in _names_bound(part))
-
-
-def _whole(part: _Part) -> ast.stmt:
-    """The statement with the methods that were kept.
-
-    Statements of a class that use methods, or what such statements bind, come after the methods; those that use a method which was
-    left out are left out too.
-    """
-    node = part.statement
-    if isinstance(node, ast.ClassDef):
-        after, missing = set(part.own_methods), part.own_methods - {item.name for item in part.kept}
-        early: list[ast.stmt] = []
-        late: list[ast.stmt] = []
-        for item in node.body:
-            if isinstance(item, ast.Pass):
-                continue
-            if missing & _loaded(item):
-                missing |= _bound_in(item)
-            elif after & {name.id for name in ast.walk(item) if isinstance(name, ast.Name)}:
-                after |= _bound_in(item)
-                late.append(item)
-            else:
-                early.append(item)
-        return replaced(node, body=[*early, *part.kept, *late] or [ast.Pass()])
-    return node
-
-
-def _loaded(node: ast.AST) -> set[str]:
-    """Names that a statement of a class reads or deletes."""
-    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Store)}
-
-
-def _names_bound(part: _Part) -> set[str]:
-    return {
-        name for name, places in (*part.module.binding.items(), *part.module.filling.items()) if part.place in places
-    }
-
-
-def _bound_in(statement: ast.stmt) -> set[str]:
-    targets = {
-        part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
-    }
-    return targets | ({statement.name} if isinstance(statement, (*FUNCTIONS, ast.ClassDef)) else set())
-
-
-def _is_special(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__")
-
-
-def _decorator_name(node: ast.expr) -> str:
-    inner = node.func if isinstance(node, ast.Call) else node
-    return inner.attr if isinstance(inner, ast.Attribute) else inner.id if isinstance(inner, ast.Name) else ""
-
-
-def _of_library(module: Module, base: ast.expr) -> set[str]:
-    """Names that a class of the standard library defines, if `base` is one other than object; else none."""
-    names: list[str] = []
-    inner = base
-    while isinstance(inner, ast.Attribute):
-        names.insert(0, inner.attr)
-        inner = inner.value
-    if not isinstance(inner, ast.Name):
-        return set()
-    places = module.binding.get(inner.id)
-    statement = module.statements[places[-1]] if places else None
-    found: object = builtins
-    try:
-        if isinstance(statement, ast.ImportFrom) and not statement.level:
-            if (statement.module or "").split(".")[0] not in sys.stdlib_module_names:
-                return set()
-            found = importlib.import_module(statement.module or "")
-            names.insert(0, statement.names[0].name)
-        elif isinstance(statement, ast.Import):
-            name = statement.names[0].name
-            if name.split(".")[0] not in sys.stdlib_module_names:
-                return set()
-            found = importlib.import_module(name if statement.names[0].asname else name.split(".")[0])
-        elif statement is None:
-            names.insert(0, inner.id)
-        else:
-            return set()
-        for name in names:
-            found = getattr(found, name)
-    except (ImportError, AttributeError):
-        return set()
-    return set(dir(found)) if isinstance(found, type) and found is not object else set()
-
-
-def _is_library(module: Module, name: str) -> bool:
-    """May an annotation use `name`: is it built in, or imported from the standard library?"""
-    places = module.binding.get(name)
-    if not places:
-        return name in _BUILTIN
-    statement = module.statements[places[-1]]
-    if not isinstance(statement, IMPORTS):
-        return False
-    try:
-        check_imports(statement)
-    except Refused:
-        return False
-    return True

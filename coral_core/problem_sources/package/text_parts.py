@@ -1,0 +1,186 @@
+"""The statements that a text which stands alone is made of: what each uses and binds, and how it is written."""
+
+import ast
+import builtins
+import importlib
+import sys
+from dataclasses import dataclass, field
+from typing import Self
+from weakref import WeakKeyDictionary
+
+from coral_core.problem_sources.package.modules import FUNCTIONS, IMPORTS, Function, Module
+from coral_core.problem_sources.package.rewriting import (
+    Refused,
+    check_imports,
+    early_names,
+    free_names,
+    replaced,
+    without_early,
+)
+
+BUILTIN = set(dir(builtins))
+
+
+@dataclass(eq=False)
+class Part:
+    """A statement of a module that is needed."""
+
+    module: Module
+    place: int
+    statement: ast.stmt
+    names: set[str] = field(default_factory=set)
+    """Names of the text that it uses."""
+    methods: dict[str, list[Function]] = field(default_factory=dict)
+    """Methods of a class that are not among the kept ones (yet)."""
+    own_methods: set[str] = field(default_factory=set)
+    """Names of all methods of a class."""
+    kept: list[Function] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A statement or method as texts have it, and what it uses; the same for every function that needs it.
+
+    Attributes:
+        node: It, cleaned; shared, so never changed.
+        names: Free names.
+        early: Those that it uses when it is executed.
+        later: Those that it uses elsewhere than in decorators and defaults.
+        attributes: Names after a dot, and names that it imports.
+    """
+
+    node: ast.AST
+    names: frozenset[str]
+    early: frozenset[str]
+    later: frozenset[str]
+    attributes: frozenset[str]
+
+    @classmethod
+    def of(cls, node: ast.AST) -> Self:
+        return cls(
+            node=node,
+            names=frozenset(free_names(node)),
+            early=frozenset(early_names(node)),
+            later=frozenset(free_names(without_early(node)) if isinstance(node, FUNCTIONS) else ()),
+            attributes=frozenset(
+                item.attr if isinstance(item, ast.Attribute) else item.name.rpartition(".")[2]
+                for item in ast.walk(node)
+                if isinstance(item, (ast.Attribute, ast.alias))
+            ),
+        )
+
+
+READINGS: WeakKeyDictionary[ast.stmt, Reading] = WeakKeyDictionary()
+"""Statement or method of a module -> its reading, where that is the same in all texts."""
+
+
+def short_name(module: Module) -> str:
+    """The last part of a module's name; the package's for an ``__init__``."""
+    return module.file.removesuffix(".py").removesuffix("/__init__").rpartition("/")[2]
+
+
+def is_constant(part: Part) -> bool:
+    """Does it bind a literal to names that nothing else of its module binds or changes?"""
+    literal = isinstance(part.statement, (ast.Assign, ast.AnnAssign)) and isinstance(part.statement.value, ast.Constant)
+    return literal and all(part.module.places(name) == [part.place] for name in names_bound(part))
+
+
+def with_methods(part: Part) -> ast.stmt:
+    """The statement with the methods that were kept.
+
+    Statements of a class that use methods, or what such statements bind, come after the methods; those that use a method which was
+    left out are left out too.
+    """
+    node = part.statement
+    if isinstance(node, ast.ClassDef):
+        after, missing = set(part.own_methods), part.own_methods - {item.name for item in part.kept}
+        early: list[ast.stmt] = []
+        late: list[ast.stmt] = []
+        for item in node.body:
+            if isinstance(item, ast.Pass):
+                continue
+            if missing & _loaded(item):
+                missing |= bound_in(item)
+            elif after & {name.id for name in ast.walk(item) if isinstance(name, ast.Name)}:
+                after |= bound_in(item)
+                late.append(item)
+            else:
+                early.append(item)
+        return replaced(node, body=[*early, *part.kept, *late] or [ast.Pass()])
+    return node
+
+
+def _loaded(node: ast.AST) -> set[str]:
+    """Names that a statement of a class reads or deletes."""
+    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Store)}
+
+
+def names_bound(part: Part) -> set[str]:
+    return {
+        name for name, places in (*part.module.binding.items(), *part.module.filling.items()) if part.place in places
+    }
+
+
+def bound_in(statement: ast.stmt) -> set[str]:
+    targets = {
+        part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    }
+    return targets | ({statement.name} if isinstance(statement, (*FUNCTIONS, ast.ClassDef)) else set())
+
+
+def is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def decorator_name(node: ast.expr) -> str:
+    inner = node.func if isinstance(node, ast.Call) else node
+    return inner.attr if isinstance(inner, ast.Attribute) else inner.id if isinstance(inner, ast.Name) else ""
+
+
+def of_library(module: Module, base: ast.expr) -> set[str]:
+    """Names that a class of the standard library defines, if `base` is one other than object; else none."""
+    names: list[str] = []
+    inner = base
+    while isinstance(inner, ast.Attribute):
+        names.insert(0, inner.attr)
+        inner = inner.value
+    if not isinstance(inner, ast.Name):
+        return set()
+    places = module.binding.get(inner.id)
+    statement = module.statements[places[-1]] if places else None
+    found: object = builtins
+    try:
+        if isinstance(statement, ast.ImportFrom) and not statement.level:
+            if (statement.module or "").split(".")[0] not in sys.stdlib_module_names:
+                return set()
+            found = importlib.import_module(statement.module or "")
+            names.insert(0, statement.names[0].name)
+        elif isinstance(statement, ast.Import):
+            name = statement.names[0].name
+            if name.split(".")[0] not in sys.stdlib_module_names:
+                return set()
+            found = importlib.import_module(name if statement.names[0].asname else name.split(".")[0])
+        elif statement is None:
+            names.insert(0, inner.id)
+        else:
+            return set()
+        for name in names:
+            found = getattr(found, name)
+    except (ImportError, AttributeError):
+        return set()
+    return set(dir(found)) if isinstance(found, type) and found is not object else set()
+
+
+def is_library(module: Module, name: str) -> bool:
+    """May an annotation use `name`: is it built in, or imported from the standard library?"""
+    places = module.binding.get(name)
+    if not places:
+        return name in BUILTIN
+    statement = module.statements[places[-1]]
+    if not isinstance(statement, IMPORTS):
+        return False
+    try:
+        check_imports(statement)
+    except Refused:
+        return False
+    return True
