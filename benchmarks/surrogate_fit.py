@@ -35,7 +35,7 @@ def points_of(table: Table, config: RunConfig) -> dict[str, Array]:
 
 
 def measured(folder: Path, draws: int) -> dict[str, Any]:
-    """Correlations and means of the best, by number of trainings: medians, and the mean difference with its standard error."""
+    """Correlations and means of the best, by number of trainings: means, and the mean difference with its standard error."""
     table = Table.read(folder)
     weights = table.facts.scoring.weights
     points = points_of(table, table.config(0))

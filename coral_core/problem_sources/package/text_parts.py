@@ -116,12 +116,14 @@ def _loaded(node: ast.AST) -> set[str]:
 
 
 def names_bound(part: Part) -> set[str]:
+    """Names of its module that the statement binds or fills."""
     return {
         name for name, places in (*part.module.binding.items(), *part.module.filling.items()) if part.place in places
     }
 
 
 def bound_in(statement: ast.stmt) -> set[str]:
+    """Names that a statement of a class or module binds."""
     targets = {
         part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
     }
@@ -129,10 +131,12 @@ def bound_in(statement: ast.stmt) -> set[str]:
 
 
 def is_special(name: str) -> bool:
+    """True for names such as ``__init__``, which Python calls by itself."""
     return name.startswith("__") and name.endswith("__")
 
 
 def decorator_name(node: ast.expr) -> str:
+    """The last part of the name of a decorator, called or not; "" when it has none."""
     inner = node.func if isinstance(node, ast.Call) else node
     return inner.attr if isinstance(inner, ast.Attribute) else inner.id if isinstance(inner, ast.Name) else ""
 
