@@ -39,8 +39,8 @@ OPEN = """## Open and unproven
 - **Evolution against random search.** No difference on SmolLM2 at equal trainings, in two seeds (`real_model`). On coral-tiny not
   measured since the quickstart trains adapters further; on a synthetic landscape fitted to an earlier coral-tiny, random search did as
   well at 32 genomes. The gene tables are made; strategies were not played on them yet (`search`).
-- **Cellular automaton.** On the gene table for tuning it is worse than a Sobol design in the first generation, and no better than one
-  later (docs/decisions.md); on the table for reporting its ablation was not measured yet.
+- **Cellular automaton.** On the gene table for tuning it is worse in the first generation than uniform draws or Sobol points, and no
+  better later (docs/decisions.md); on the table for reporting its ablation was not measured yet.
 - **Real code models.** SmolLM2-135M was searched in two seeds, on generated functions; its champions repair 1 and 2 of QuixBugs' 16
   held-out programs. No search with CodeLlama has been run; coral-tiny repairs none of QuixBugs.
 - **GPUs.** No result here was measured on a GPU; `gpu_engine` is prepared for one (7B shape: speed of batches, planned memory). Device requests for Docker are built and inspected, not executed.
