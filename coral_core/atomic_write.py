@@ -33,6 +33,17 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def finish(path: Path) -> None:
+    """Give a file the permissions of its folder, as new files have them, and wait until it is on the disk.
+
+    Libraries write weights through scratch files that only their owner may read.
+    """
+    mode = path.parent.stat().st_mode & 0o666
+    if path.stat().st_mode & 0o777 != mode:
+        path.chmod(mode)
+    sync(path)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file so that a reader sees the old or the new content and never a part of it.
 
@@ -116,11 +127,9 @@ def new_folder(target: Path) -> Iterator[Path]:
             own = _lock(scratch)
         try:
             yield scratch
-            mode = scratch.stat().st_mode & 0o666
             for here, _, names in os.walk(scratch):
                 for name in names:
-                    os.chmod(os.path.join(here, name), mode)
-                    sync(Path(here, name))
+                    finish(Path(here, name))
                 sync(Path(here))
             os.rename(scratch, folder)  # onto an empty folder, which another program may have filled meanwhile
             sync(folder.parent)

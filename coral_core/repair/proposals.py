@@ -157,7 +157,7 @@ def recorded_cases(directory: Path, file: SourceFile, function: str) -> Cases:
         ConfigError: there is no such directory.
         ProblemError: its tests cannot be run.
     """
-    from coral_core.problem_sources.package.cache import recording_of
+    from coral_core.problem_sources.package.cache import UNCALLED, recording_of
 
     root = directory.expanduser().resolve()
     recording = recording_of(str(root))
@@ -166,7 +166,14 @@ def recorded_cases(directory: Path, file: SourceFile, function: str) -> Cases:
         if definition.name == function and (root / definition.file).resolve() == file.path:
             return Cases(usable.cases, f"{usable.recorded} calls of the tests of {directory}", definition.source, True)
     reasons = [each.reason for each in recording.refused if each.name == function and (root / each.file).resolve() == file.path]  # fmt: skip
-    return Cases((), reasons[0] if reasons else f"{file.path.name} is not part of {directory}")
+    if not reasons:
+        return Cases((), f"{file.path.name} is not part of {directory}")
+    others = (
+        f"; tests that failed or hung: {len(recording.failed)}, such as {recording.failed[0]}"
+        if recording.failed
+        else ""
+    )
+    return Cases((), reasons[0] + (others if reasons[0] == UNCALLED else ""))
 
 
 def propose(file: SourceFile, function: str, model: Model, cases: Cases, count: int) -> Repair:

@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from coral_core.atomic_write import sync, write_synced
+from coral_core.atomic_write import finish, sync, write_synced
 from coral_core.bounded_read import (
     RECORD,
     SMALL,
@@ -231,7 +231,7 @@ class Store:
             write_synced(scratch / _RECORD, record.model_dump_json(indent=1).encode())
             names = [name for name in list_folder(scratch) if name != _MANIFEST]
             for name in names:
-                sync(scratch / name)
+                finish(scratch / name)
             manifest = Manifest(
                 digest=digest,
                 engine_version=ENGINE_VERSION,

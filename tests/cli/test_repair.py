@@ -46,7 +46,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(file: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[int, Any]:
     code = 0
     try:
-        repair(file, function="area", set_=SET, as_json=True, **{"candidates": 5, **options})
+        repair(file, set_=SET, as_json=True, **{"function": "area", "candidates": 5, **options})
     except SystemExit as ended:
         code = int(ended.code or 0)
     return code, json.loads(capsys.readouterr().out)
@@ -162,7 +162,10 @@ def test_recorded_calls_say_what_must_stay(file: Path, capsys: pytest.CaptureFix
     (project / "geometry.py").write_text(BUGGY)
     values = ", ".join(map(str, range(-4, 9)))
     (project / "tests" / "test_geometry.py").write_text(f"import math\nfrom geometry import area\n\ndef test_area():\n    for r in ({values}):\n        assert area(r) == math.pi * r\n")  # fmt: skip
+    (project / "tests" / "test_twice.py").write_text("from geometry import twice\n\ndef test_twice():\n    assert twice(2) == 5\n")  # fmt: skip
     monkeypatch.setenv("CORAL_HOME", str(file.parent / "home"))
     code, found = run(project / "geometry.py", capsys, tests=project, candidates=2)
     assert code == 1 and found["recorded"] and found["passing_now"] == found["cases"] > 3
     assert all(each["passing"] < found["cases"] for each in found["proposals"]), "a repair changes what passes now"
+    _, found = run(project / "geometry.py", capsys, function="twice", tests=project, candidates=1)
+    assert "no passing test calls it; tests that failed or hung: 1, such as tests/test_twice.py" in found["untested"]

@@ -49,6 +49,22 @@ def test_an_adapter_comes_back_as_published(tmp_path: Path) -> None:
     assert not list((tmp_path / "tmp").iterdir())
 
 
+def test_all_lanes_may_read_weights_that_a_library_wrote_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        store = Store(tmp_path)
+        store.prepare()
+        scratch = store.scratch()
+        (scratch / "adapter_model.safetensors").touch(0o600)
+        store.publish_adapter(DIGEST, scratch, TrainedAdapter(training_digest=DIGEST, trainable_parameters=7))
+    finally:
+        os.umask(before)
+    folder = store.adapter_path(DIGEST)
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == dict.fromkeys(
+        ("adapter_model.safetensors", "manifest.json", "training.json"), 0o640
+    )
+
+
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "training.json", "manifest.json"])
 @pytest.mark.parametrize("how", ["truncate", "edit", "remove"])
 def test_a_broken_adapter_counts_as_absent_and_is_said(
