@@ -36,11 +36,11 @@ from coral_core.search.tables import Table
 OURS = "evolution"
 STRATEGIES = (OURS, "random", "grid", "sobol", "tpe", "tpe-fitness", "nsga2", "fixed")
 ABLATIONS = (
+    "no finalists=evolution:search.finalist_share=0",
     "no models=evolution:search.surrogate.enabled=false",
     "all children for the champion=evolution:search.surrogate.front_share=0",
     "all children for the front=evolution:search.surrogate.front_share=1",
     "4 children=evolution:search.surrogate.children=4",
-    "64 children=evolution:search.surrogate.children=64",
     "automata first=evolution:search.variation.first_seeds=automaton",
     "uniform first=evolution:search.variation.first_seeds=uniform",
     "uniform seeds=evolution:search.variation.seeds=uniform",
@@ -52,7 +52,8 @@ ABLATIONS = (
 )
 BUDGETS = (32, 48)
 METRICS = ("champion", "unseen", "hypervolume")
-"""Of the champion: fitness by the mean of all replicates, and by those that the search did not see."""
+"""Of the champion: fitness by the mean of all replicates, and by those that the search did not see; None when its repeats have seen
+all."""
 MOST_GENERATIONS = 10_000
 DIGITS = 6
 """Decimals of raw values."""
@@ -75,7 +76,7 @@ def played(folder: Path, variant: Variant, budget: int, seed: int) -> dict[str, 
     found = play(make_search(config), table, seed, budget)
     first = {scored.genome.heavy.digest() for scored in found.results if scored.genome.generation == 0}
     champion = [round(step.expected, DIGITS) for step in found.steps]
-    unseen = [round(step.unseen, DIGITS) for step in found.steps]
+    unseen = [None if step.unseen is None else round(step.unseen, DIGITS) for step in found.steps]
     volume = [round(step.hypervolume, DIGITS) for step in found.steps]
     fill = budget - len(found.steps)  # a strategy that ended early keeps what it has
     return {
@@ -107,13 +108,17 @@ def measured(
                     **{f"{metric}_curve": curve([one[metric] for one in plays]) for metric in METRICS},
                 }
                 print(f"{folder.name} {strategy} {budget}: {seconds:.2f} s a play, " + ", ".join(
-                    f"{metric} {statistics.median(raw[str(budget)][metric]):.4f}" for metric in METRICS), flush=True)  # fmt: skip
+                    f"{metric} {raw[str(budget)][f'{metric}_curve'][-1]}" for metric in METRICS), flush=True)  # fmt: skip
             yield strategy, raw
 
 
-def curve(plays: Iterable[Sequence[float]]) -> list[float]:
-    """Median over seeds after each training."""
-    return [round(statistics.median(values), DIGITS) for values in zip(*plays, strict=True)]
+def curve(plays: Iterable[Sequence[float | None]]) -> list[float | None]:
+    """Median over seeds after each training; None where a seed has no value."""
+    medians: list[float | None] = []
+    for values in zip(*plays, strict=True):
+        known = [value for value in values if value is not None]
+        medians.append(round(statistics.median(known), DIGITS) if len(known) == len(values) else None)
+    return medians
 
 
 def comparisons(raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -129,6 +134,8 @@ def comparisons(raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for baseline in (name for name, budgets in raw.items() if name != OURS and budget in budgets):
             for metric in METRICS:
                 ours, theirs = raw[OURS][budget][metric], raw[baseline][budget][metric]
+                if None in ours or None in theirs:
+                    continue
                 interval = a12_interval(ours, theirs)
                 found[f"{metric}_{budget}_vs_{baseline}"] = {
                     "a12": a12(ours, theirs),
@@ -164,7 +171,9 @@ def reached(raw: dict[str, Any]) -> dict[str, int | None]:
         for metric in METRICS if "random" in raw else ():
             goal = raw["random"][budget][f"{metric}_curve"][-1]
             curve_ = values[f"{metric}_curve"]
-            found[f"{metric}_{budget}"] = next((n for n, value in enumerate(curve_, 1) if value >= goal), None)
+            found[f"{metric}_{budget}"] = next(
+                (n for n, value in enumerate(curve_, 1) if value is not None and value >= goal), None
+            )
     return found
 
 

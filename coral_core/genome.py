@@ -19,6 +19,8 @@ SHAPE = ("rank", "alpha", "target_modules", "adapter", "scaling")
 """Heavy genes that a training cannot change in an adapter that it goes on with."""
 MOST_WARM_STARTS = 8
 """Trainings at most that an adapter has behind it when its last one begins."""
+MOST_REPEATS = 99
+"""Times at most that genes are trained again with other random numbers."""
 MOST_TRAININGS = MOST_WARM_STARTS + 1
 """Trainings at most of one adapter, one after the other."""
 
@@ -43,6 +45,14 @@ class HeavyGenes(Frozen):
         description="Genes of the training whose adapter this one goes on with; None: it begins with a new adapter.",
     )
 
+    repeat: int = Field(
+        0,
+        ge=0,
+        le=MOST_REPEATS,
+        exclude_if=lambda repeat: repeat == 0,
+        description="Number of the repeat of this training with other random numbers; 0: the first training of these genes.",
+    )
+
     @model_validator(mode="after")
     def _goes_on_with_its_own_shape(self) -> Self:
         if self.warm_start is not None and self.warm_start.shape() != self.shape():
@@ -57,6 +67,10 @@ class HeavyGenes(Frozen):
     def shape(self) -> tuple[object, ...]:
         """The genes in `SHAPE`: adapters of equal shape have the same tensors and the same use."""
         return tuple(getattr(self, gene) for gene in SHAPE)
+
+    def first(self) -> "HeavyGenes":
+        """These genes as they are trained for the first time."""
+        return self.model_copy(update={"repeat": 0}) if self.repeat else self
 
     def chain(self) -> "tuple[HeavyGenes, ...]":
         """The genes of the trainings that make the adapter, in their order; these genes are the last."""

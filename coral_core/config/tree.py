@@ -176,6 +176,12 @@ class SearchConfig(ConfigSection):
         description="last-champion: the first population holds the champion and the survivors of the last finished run of this name in runs; the rest is fresh.",
     )
     elites: Count = Field(2, description="Best genomes that are carried over unchanged.")
+    finalist_share: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="evolution: share of the trainings with which the fittest genomes are trained again with other random numbers, in the last generation; of their genes those of the best mean are the champion's. Below two trainings, or with fewer than 3 generations: none.",
+    )
     champion_repeats: int = Field(
         0,
         ge=0,
@@ -190,6 +196,18 @@ class SearchConfig(ConfigSection):
         default_factory=SurrogateConfig, description="The model that chooses among children."
     )
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping, description="When to end early.")
+
+    @property
+    def finalists(self) -> int:
+        """Number of genomes that the last generation of an evolution trains again; 0: there is no such generation.
+
+        A single finalist would be champion whatever came out, and with two generations no child would be bred.
+        """
+        if self.strategy != "evolution" or self.generations < 3:
+            return 0
+        budget = self.generations * self.population
+        count = min(self.population, round(self.finalist_share * min(budget, self.trainings or budget)))
+        return count if count > 1 else 0
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:

@@ -91,12 +91,17 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None, champion_tra
     monitored = 1 if config.problems.monitor else 0
     tuned = search.baselines == "tuned"
     chain = champion_trainings or _longest_chain(config)
-    distinct = math.inf if has_warm_starts(search) else SearchSpace(config.genes).adapters
-    left = min(distinct, search.trainings or math.inf)
+    adapters = SearchSpace(config.genes).adapters
+    new: float = math.inf if has_warm_starts(search) else adapters
+    left: float = search.trainings or math.inf
+    repeats = min(search.finalists, adapters)
     generations = []
     for number, genomes in enumerate(_new_genomes(config)):
         wanted = genomes if number or first_adapters is None else first_adapters
-        trainings = int(min(wanted, left))
+        trained = min(wanted, new)
+        again = min(wanted - trained, repeats) if number else 0  # finalists, where the search space is used up
+        new, repeats = new - trained, repeats - again
+        trainings = int(min(trained + again, left))
         left -= trainings
         generations.append(JobCount(trainings, genomes + monitored))
     return JobPlan(
@@ -124,10 +129,12 @@ def most_genomes(config: RunConfig) -> int:
     Example:
         >>> from coral_core.config import RunConfig
         >>> most_genomes(RunConfig()), most_genomes(RunConfig(search={"strategy": "fixed"}))
-        (32, 1)
+        (27, 1)
     """
     search = config.search
     budget = search.generations * search.population
+    if search.finalists:
+        return budget - search.population + search.finalists
     if search.strategy == "fixed":
         return 1
     if search.strategy == "grid":  # carried genomes need not decode as the grid does
@@ -141,4 +148,5 @@ def _new_genomes(config: RunConfig) -> Iterator[int]:
     search, left = config.search, most_genomes(config)
     elites = search.elites if search.strategy == "evolution" else 0
     for number in range(-(-left // search.population)):
-        yield min(search.population, left - number * search.population) - (elites if number else 0)
+        bred = number and not (search.finalists and number == search.generations - 1)
+        yield min(search.population, left - number * search.population) - (elites if bred else 0)

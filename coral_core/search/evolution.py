@@ -4,13 +4,15 @@ Parents are drawn from the whole archive rather than from the last generation. A
 and a small population would lose good genomes otherwise.
 """
 
+import math
 from collections.abc import Mapping, Sequence, Set
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config import RunConfig
-from coral_core.genome import MOST_WARM_STARTS, Genome, HeavyGenes, genes_digest
+from coral_core.genome import MOST_REPEATS, MOST_WARM_STARTS, Genome, HeavyGenes, genes_digest
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.diversity import strength
 from coral_core.search.expression import GENES, coordinates
@@ -24,6 +26,9 @@ from coral_core.search.variation import Material, Variation, split
 
 TRIES = 40
 """Draws of a genome with new genes, before one that repeats earlier genes is accepted."""
+
+REPEAT = "repeat"
+"""Operator in the lineage of a finalist that is trained again."""
 
 MOST_DRAWS = 1024
 """Seeds drawn or children bred per generation, to choose from; a larger population has one per genome."""
@@ -47,6 +52,8 @@ class EvolutionSearch(Search):
         self._points = sobol_positions(config.genes, config.seed)
         self._best: list[Standing] = []
         self._unique = 1.0
+        self._ending = ""
+        """Why the generation of finalists is the next one, or was the last; empty before."""
 
     def learn(self, results: Sequence[Scored]) -> None:
         heavy = {scored.genome.heavy.digest() for scored in results}
@@ -54,6 +61,15 @@ class EvolutionSearch(Search):
         self._best.append(self._standing())
 
     def stop(self) -> str:
+        if self._ending:
+            return self._ending
+        reason = self._stalled()
+        if reason and self.config.search.finalists:
+            self._ending, reason = f"{reason}, and the finalists were trained again", ""
+        return reason
+
+    def _stalled(self) -> str:
+        """Why the search ends early; empty to go on."""
         stop = self.config.search.early_stopping
         if stop.enabled and self.generation >= stop.minimum_generations and len(self._best) > stop.patience:
             (met_then, then), (meets, now) = self._best[-1 - stop.patience], self._best[-1]
@@ -66,30 +82,93 @@ class EvolutionSearch(Search):
         return ""
 
     def propose(self) -> tuple[Genome, ...]:
-        return self._first() if self.generation == 0 else self._next()
+        if self.generation == 0:
+            return self._first()
+        if finalists := self._repeated() if self._is_last() else ():
+            self._ending = self._ending or "the finalists were trained again"
+            return finalists
+        genomes, trainings = self._next(), self.config.search.trainings
+        affordable = genomes if trainings is None else self._within(genomes, trainings - self.config.search.finalists)
+        return affordable or genomes
 
     def champion_of(self, results: Sequence[R]) -> R | None:
-        """The champion among results: with the surrogate the one of largest expected fitness.
+        """The champion among results: the best of the genes that were trained again, else of all.
 
-        Only genomes that meet the final thresholds count, unless none does. The fittest as measured would be the luckiest
-        of many (the "winner's curse"); what similar genomes reached tells luck from merit.
+        Of genes that were trained again those with the best mean count, and of their adapters the fitter one; without repeats the
+        genome of most merit (`Measured.merit`), and without the surrogate the fittest as measured. Only genomes that meet the
+        final thresholds count, unless none does. The fittest as measured would be the luckiest of many (the "winner's curse");
+        what similar genomes reached tells luck from merit, and a second training does so better.
         """
         best = super().champion_of(results)
-        return best if best is None or not self.config.search.surrogate.enabled else self._by_expectation(results)[0]
+        if best is None or (best := self._proven(results)) is not None:
+            return best
+        return self._by_merit(results)[0]
 
-    def _by_expectation(self, results: Sequence[R]) -> list[R]:
-        """The feasible results, those of largest expected fitness first; without the surrogate the fittest as measured.
+    def _proven(self, results: Sequence[R]) -> R | None:
+        """The fittest adapter of the genes with the best mean fitness among those trained again; None when there are none."""
+        scoring = self.config.scoring
+        repeated = {item.genome.heavy.first() for item in results if item.genome.lineage.operator == REPEAT}
+        trained: dict[str, dict[HeavyGenes, R]] = {}
+        for item in results:
+            if item.genome.heavy.first() in repeated:
+                genes = genes_digest(item.genome.heavy.first(), item.genome.light)
+                trained.setdefault(genes, {}).setdefault(item.genome.heavy, item)
+        rated = [
+            list(each.values())
+            for each in trained.values()
+            if len(each) > 1
+            and all(item.scores is not None and violation(item.scores, scoring, 1.0) == 0 for item in each.values())
+        ]
+        if not rated:
+            return None
+        best = max(rated, key=lambda each: fmean(item.fitness or 0.0 for item in each))  # of equal ones the first
+        return fitness_order(best, scoring, 1.0)[0]
 
-        Only genomes that meet the final thresholds count, unless none does.
+    def _by_merit(self, results: Sequence[R]) -> list[R]:
+        """The feasible results, those of most merit first; without the surrogate the fittest as measured.
+
+        Only genomes that meet the final thresholds count, unless none does. Elites are measured once, however often they came.
         """
         scoring = self.config.scoring
-        known = fitness_order(results, scoring, 1.0)[:MOST_POINTS]
+        distinct: dict[str, R] = {}
+        for item in results:
+            distinct.setdefault(item.genome.genes_digest(), item)
+        known = fitness_order(list(distinct.values()), scoring, 1.0)[:MOST_POINTS]
         rated = [n for n, item in enumerate(known) if item.scores is not None]
         meets = [n for n in rated if violation(known[n].scores or {}, scoring, 1.0) == 0] or rated
         if self.config.search.surrogate.enabled and meets:
-            expected = Measured.of(known, self.config).expected
-            meets.sort(key=lambda n: (-expected[n], n))
+            merit = Measured.of(known, self.config).merit
+            meets.sort(key=lambda n: (-merit[n], n))
         return [known[n] for n in meets]
+
+    # -- finalists -------------------------------------------------------------------------
+
+    def _is_last(self) -> bool:
+        """Whether the coming generation is that of the finalists."""
+        search = self.config.search
+        left = math.inf if search.trainings is None else search.trainings - len(self._adapters)
+        at_the_end = bool(self._ending) or self.generation == search.generations - 1 or left <= search.finalists
+        return search.finalists > 0 and at_the_end
+
+    def _repeated(self) -> tuple[Genome, ...]:
+        """The genomes of most merit, each trained once more with other random numbers; none if all are infeasible."""
+        known = list(self._distinct.values())
+        times: dict[HeavyGenes, int] = {}
+        for entry in known:
+            heavy = entry.genome.heavy
+            times[heavy.first()] = max(heavy.repeat, times.get(heavy.first(), 0))
+        found: dict[HeavyGenes, Genome] = {}
+        for entry in self._by_merit(known):
+            heavy = entry.genome.heavy.first()
+            if len(found) < self.config.search.finalists and times[heavy] < MOST_REPEATS:
+                found.setdefault(heavy, entry.genome)
+        return tuple(
+            genome_at(
+                self.generation, slot, heavy.model_copy(update={"repeat": times[heavy] + 1}), genome.light,
+                REPEAT, (genome.genome_id,), genome.automaton, genome.features,
+            )
+            for slot, (heavy, genome) in enumerate(found.items())
+        )  # fmt: skip
 
     # -- generations -----------------------------------------------------------------------
 
@@ -162,7 +241,7 @@ class EvolutionSearch(Search):
         return (*genomes, *(self._placed(material, slot) for slot, material in enumerate(bred, len(genomes))))
 
     def _further(self, count: int) -> list[Material]:
-        """The adapters of largest expected fitness, each trained once more at the next lower learning rate.
+        """The adapters of most merit, each trained once more at the next lower learning rate.
 
         A model of what was measured cannot know that training further pays before it was tried, and random parents try it
         too seldom with the best one. An adapter that went on so before is passed over.
@@ -173,7 +252,7 @@ class EvolutionSearch(Search):
         if not count or not self.config.search.variation.warm_start_rate:
             return []
         found: dict[str, Material] = {}
-        for entry in self._by_expectation(list(self._distinct.values())):
+        for entry in self._by_merit(list(self._distinct.values())):
             if len(found) < count and entry.genome.heavy.trainings() <= MOST_WARM_STARTS:
                 material = self._variation.annealed(entry.genome)
                 adapter = split(material.genes)[0].digest()

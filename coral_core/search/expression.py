@@ -310,6 +310,8 @@ def nearest(heavy: HeavyGenes, light: LightGenes, genes: GenesConfig) -> tuple[H
     if heavy.warm_start is not None:
         closest["warm_start"] = nearest(heavy.warm_start, light, genes)[0]
         moved_heavy = HeavyGenes.model_validate(closest)
+    if moved_heavy == heavy.first():
+        moved_heavy = heavy
     moved: dict[str, Any] = {
         gene: min(max(getattr(light, gene), span.low), span.high) for gene, span in ranges if isinstance(span, Range)
     }

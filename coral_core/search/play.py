@@ -30,7 +30,7 @@ class PlayStep:
         observed: Its fitness as observed; 0 without a champion.
         expected: Its fitness without noise, the mean over the replicates; 0 without a champion.
         unseen: Its fitness in the replicates that the search did not see: unbiased, where `expected` holds a part of the
-            luck that it was chosen by, but noisier. 0 without a champion.
+            luck that it was chosen by, but noisier. 0 without a champion; None when its repeats have seen all replicates.
         hypervolume: Hypervolume of the observed front, each genome of it at its scores without noise.
     """
 
@@ -39,7 +39,7 @@ class PlayStep:
     champion: Genome | None
     observed: float
     expected: float
-    unseen: float
+    unseen: float | None
     hypervolume: float
 
 
@@ -58,16 +58,23 @@ class Play:
     ended: str = ""
 
 
-def replicate_of(table: Table, seed: int, heavy: HeavyGenes, repeat: int = 0) -> int:
-    """The replicate of a cell that a seed sees.
+def replicate_of(table: Table, seed: int, heavy: HeavyGenes) -> int:
+    """The replicate of a cell that a seed sees; a repeat of its training sees the next one.
 
     Args:
         table: Says how many there are.
         seed: Seed of the play.
-        heavy: The cell.
-        repeat: Number of the repeat of this training; the next one sees the next replicate.
+        heavy: The cell, and the number of the repeat.
+
+    Raises:
+        TableError: the cell was not trained so often.
     """
-    return (seed_from("replicate", seed, heavy.digest()) + repeat) % table.facts.replicates
+    if heavy.repeat >= (count := table.facts.replicates):
+        raise TableError(
+            f"repeat {heavy.repeat} of a training: table {table.name} has {count} of each cell",
+            remedy="Set search.finalists to 0.",
+        )
+    return (seed_from("replicate", seed, heavy.first().digest()) + heavy.repeat) % count
 
 
 def play(search: Search, table: Table, seed: int, trainings: int) -> Play:
@@ -136,8 +143,13 @@ def _step(
 ) -> PlayStep:
     scoring = table.facts.scoring
     best = search.champion_of(results)
-    seen = replicate_of(table, seed, best.genome.heavy) if best else 0
-    expected, unseen = (table.expected(best.genome, left_out) if best else None for left_out in (None, seen))
+    expected, unseen = None, 0.0 if best is None else None
+    if best is not None:
+        cell = best.genome.heavy.first()
+        seen = {replicate_of(table, seed, item.genome.heavy) for item in results if item.genome.heavy.first() == cell}
+        expected, left = table.expected(best.genome), table.expected(best.genome, seen)
+        if left is not None or len(seen) < table.facts.replicates:
+            unseen = fitness(left or {}, scoring.weights)
     front = [table.expected(item.genome) or {} for item in pareto_front(results, scoring)]
     return PlayStep(
         trainings=trainings,
@@ -145,6 +157,6 @@ def _step(
         champion=best.genome if best else None,
         observed=(best.fitness or 0.0) if best else 0.0,
         expected=fitness(expected or {}, scoring.weights),
-        unseen=fitness(unseen or {}, scoring.weights),
+        unseen=unseen,
         hypervolume=hypervolume(front, objectives(scoring)),
     )

@@ -22,6 +22,8 @@ from coral_core.search.expression import coordinates, light_coordinates
 from coral_core.search.selection import crowding, matrix, objectives, pareto_ranks
 from coral_core.search.surrogate import DIGITS, Array, Beliefs, Surrogate
 
+MEASURED = 0.5
+"""Weight of what was measured in what a genome is worth; the rest is what the model expects of it."""
 OPTIMISM = 1.0
 """Standard deviations that are added to the expected objectives of a child."""
 MOST_FRONT = 48
@@ -89,13 +91,15 @@ class Measured:
         )
 
     @cached_property
-    def expected(self) -> Array:
-        """Fitness that a model of all results expects of each genome; shape (n,).
+    def merit(self) -> Array:
+        """Half of the fitness that was measured and half of what a model of all results expects of each genome; shape (n,).
 
-        It averages the noise of a single measurement away as far as similar genomes allow. A genome that was the best of
-        many by luck is expected to be less good than it was measured.
+        The model averages the noise of a single measurement away as far as similar genomes allow: one that was the best of many by
+        luck is expected to be less good than it was measured. But it also smooths away what sets the best apart. On the gene
+        table for tuning the best by both halves is better than the best by either (docs/decisions.md).
         """
-        return Surrogate(self.points, _filled(self.fitness)).predict(self.points)[0]
+        expected = Surrogate(self.points, _filled(self.fitness)).predict(self.points)[0]
+        return MEASURED * self.fitness + (1 - MEASURED) * expected
 
 
 class Screen:

@@ -116,15 +116,20 @@ class Search(ABC):
     def _affordable(self, genomes: tuple[Genome, ...]) -> tuple[Genome, ...]:
         if (limit := self.config.search.trainings) is None:
             return genomes
+        affordable = self._within(genomes, limit)
+        if not affordable:  # of a plug-in: in this package a genome needs one more at most
+            raise StrategyError(
+                f"search.strategy: {self.plugin or self.config.search.strategy}: {genomes[0].genome_id} needs "
+                f"{len(_trainings(genomes[0]) - self._adapters)} trainings, and search.trainings leaves {limit - len(self._adapters)}",
+                remedy="Raise search.trainings, or propose genomes with fewer warm starts.",
+            )
+        return affordable
+
+    def _within(self, genomes: tuple[Genome, ...], limit: int) -> tuple[Genome, ...]:
+        """The genomes before the first one with which more than `limit` trainings would be spent."""
         adapters = set(self._adapters)
         for slot, genome in enumerate(genomes):
             adapters |= _trainings(genome)
-            if len(adapters) > limit and slot == 0:  # of a plug-in: in this package a genome needs one more at most
-                raise StrategyError(
-                    f"search.strategy: {self.plugin or self.config.search.strategy}: {genome.genome_id} needs "
-                    f"{len(adapters) - len(self._adapters)} trainings, and search.trainings leaves {limit - len(self._adapters)}",
-                    remedy="Raise search.trainings, or propose genomes with fewer warm starts.",
-                )
             if len(adapters) > limit:
                 return genomes[:slot]
         return genomes

@@ -8,7 +8,7 @@ replayed; per training it keeps the loss curve. Nothing is interpolated. Its fil
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -158,7 +158,7 @@ class Table:
 
         Settings with the same choice of sampling come first; then the distance counts, each gene as a share of its range.
         """
-        number = self._numbers.get(genome.heavy)
+        number = self._numbers.get(genome.heavy.first())
         if number is None and genome.heavy.warm_start is not None:
             raise TableError(
                 f"genome {genome.genome_id} goes on with an adapter, and table {self.name} holds single trainings",
@@ -207,22 +207,21 @@ class Table:
             self._scores[number] = self._scores_of(row, number, range(len(self.facts.problems)))
         return dict(self._scores[number])
 
-    def expected(self, genome: Genome, unseen: int | None = None) -> dict[str, float] | None:
+    def expected(self, genome: Genome, seen: Set[int] = frozenset()) -> dict[str, float] | None:
         """Mean scores of all feasible replicates of a genome: its value without noise, as far as the table knows it.
 
         Args:
             genome: As for `observed`.
-            unseen: A replicate to leave out, because it was what the genome was chosen by: the mean of all is biased by half
-                of the luck of a choice by one of two. Where it is the only one, it counts.
+            seen: Replicates to leave out, because the genome was chosen by them: the mean of all is biased by half of the
+                luck of a choice by one of two.
 
         Returns:
-            Objective name -> score; None when every replicate is infeasible.
+            Objective name -> score; None when every replicate is infeasible, or left out.
 
         Raises:
             TableError: as `observed`.
         """
-        numbers = range(self.facts.replicates)
-        each = [self.observed(genome, number) for number in numbers if number != unseen or len(numbers) == 1]
+        each = [self.observed(genome, number) for number in range(self.facts.replicates) if number not in seen]
         feasible = [scores for scores in each if scores is not None]
         return {name: fmean(scores[name] for scores in feasible) for name in feasible[0]} if feasible else None
 

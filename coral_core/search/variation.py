@@ -209,11 +209,11 @@ class Variation:
         return self._re_expressed(material, old, new, "crossover-automaton")
 
     def _drawn(self, genes: Genes) -> list[str]:
-        """Names of the genes that random numbers are drawn for: all, but not the warm start, nor a fixed `scaling`.
+        """Names of the genes that random numbers are drawn for: all, but not the warm start, the repeat, nor a fixed `scaling`.
 
-        Both were added later, and searches without them must repeat.
+        They were added later, and searches without them must repeat.
         """
-        fixed = {"warm_start", *(() if len(self.genes.heavy.scaling) > 1 else ("scaling",))}
+        fixed = {"warm_start", "repeat", *(() if len(self.genes.heavy.scaling) > 1 else ("scaling",))}
         return [name for name in genes if name not in fixed]
 
     def _re_expressed(self, material: Material, old: Automaton, new: Automaton, operator: str) -> Material:
@@ -266,8 +266,8 @@ def _fitting(genes: Genes) -> Genes:
 
 
 def genes_of(genome: Genome) -> Genes:
-    """Heavy and light genes of `genome` in one mapping by name; the inverse of `split`."""
-    return {**dict(genome.heavy), **dict(genome.light)}
+    """Heavy and light genes of `genome` in one mapping by name, for a child of it, which is no repeat; the inverse of `split`."""
+    return {**dict(genome.heavy.first()), **dict(genome.light)}
 
 
 def split(genes: Genes) -> tuple[HeavyGenes, LightGenes]:

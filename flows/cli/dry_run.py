@@ -36,6 +36,8 @@ SECONDS_EVALUATION = 4.0
 """Seconds per job on one core of a laptop, with coral-tiny and the defaults; the base of a guess."""
 SECONDS_FIRST_GENERATION = 1.5
 """Longest time that drawing the first generation may take here."""
+SECONDS_POINT = 1e-3
+"""Seconds that evolution needs for a first genome that is no automaton, in populations of about a thousand."""
 SECONDS_TRIAL = 7e-3
 """Seconds that a sampler of Optuna needs for a first genome."""
 DRAWS_PER_SEED = 3
@@ -149,6 +151,8 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
 def _quickly_drawn(config: RunConfig) -> bool:
     """Whether the first generation may be drawn here: it takes no long time, and runs no code of a plug-in."""
     search = config.search
+    if search.strategy == "evolution" and search.variation.first_seeds != "automaton":
+        return SECONDS_POINT * search.population < SECONDS_FIRST_GENERATION
     if search.strategy == "evolution":
         draws = DRAWS_PER_SEED * search.population * search.diversity.spread
         return drawing_seconds(config.automaton, draws) < SECONDS_FIRST_GENERATION

@@ -144,6 +144,7 @@ EFFECTS: dict[str, Row] = {
     "search.tournament_size": (genomes, 5, {}),
     "search.survival_rate": (genomes, 1.0, {}),
     "search.elites": (genomes, 0, {}),
+    "search.finalist_share": (genomes, 0.2, {}),
     "search.variation.crossover_rate": (genomes, 0.0, {}),
     "search.variation.automaton_rate": (genomes, 1.0, {"search__variation__first_seeds": "automaton"}),
     "search.variation.cell_flip_rate": (genomes, 0.4, BUSY),

@@ -124,6 +124,7 @@ def test_the_fittest_adapters_are_trained_further_at_a_lower_rate(best: int, sur
             {
                 "search": {
                     "generations": 6,
+                    "finalist_share": 0.0,
                     "elites": 2,
                     "early_stopping": {"enabled": False},
                     "surrogate": {"enabled": surrogate},
@@ -227,6 +228,7 @@ def test_jobs_are_planned_with_the_trainings_behind_a_champion() -> None:
         "generations": 5,
         "population": 4,
         "champion_repeats": 2,
+        "finalist_share": 0.0,
         "diversity": {"minimum_unique": 0},
     }
 
@@ -239,6 +241,8 @@ def test_jobs_are_planned_with_the_trainings_behind_a_champion() -> None:
     assert [each.trainings for each in plan(0.0).search] == [1, 0, 0, 0, 0] and plan(0.0).after_search.trainings == 2
     assert [each.trainings for each in plan(0.5).search][:2] == [4, 2] and plan(0.5).after_search.trainings == 2 * 5 + 4
     assert plan(0.5, start_from="last-champion").after_search.trainings == 2 * (MOST_WARM_STARTS + 1) + MOST_WARM_STARTS
+    again = plan(0.0, finalist_share=0.2)
+    assert sum(each.trainings for each in again.search) == 2, "the only adapter, and its repeat"
     assert plan(0.5, strategy="random").after_search.trainings == 2, "its adapters are new ones"
 
 

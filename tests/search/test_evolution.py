@@ -20,8 +20,9 @@ WEIGHTS = RunConfig().scoring.weights
 
 
 def config(**changes: Any) -> RunConfig:
-    """A configuration from dotted keys (`__` for the dots); few children are bred, which is faster."""
+    """A configuration from dotted keys (`__` for the dots); few children are bred, which is faster, and there are no finalists."""
     data = RunConfig().model_dump(mode="json")
+    data["search"]["finalist_share"] = 0.0
     data["search"]["surrogate"]["children"] = 3
     for key, value in changes.items():
         *path, last = key.split("__")
@@ -205,6 +206,7 @@ def test_a_wholly_infeasible_generation_goes_on() -> None:
         ("search__tournament_size", 5),
         ("search__survival_rate", 1.0),
         ("search__elites", 0),
+        ("search__finalist_share", 0.1),
         ("search__variation__crossover_rate", 0.0),
         ("search__variation__automaton_rate", 1.0),
         ("search__variation__cell_flip_rate", 0.4),

@@ -48,7 +48,9 @@ def test_seeds_see_different_replicates_and_each_seed_always_the_same() -> None:
     cells = [table.cells[n] for n in range(40)]
     by_seed = [[replicate_of(table, seed, heavy) for heavy in cells] for seed in range(3)]
     assert by_seed[0] != by_seed[1] != by_seed[2] and all({0, 1} == set(row) for row in by_seed)
-    assert replicate_of(table, 0, cells[0], repeat=1) == 1 - by_seed[0][0]
+    assert replicate_of(table, 0, cells[0].model_copy(update={"repeat": 1})) == 1 - by_seed[0][0]
+    with pytest.raises(TableError, match=r"repeat 2 of a training: .* has 2 of each cell"):
+        replicate_of(table, 0, cells[0].model_copy(update={"repeat": 2}))
     for item in played(seed=2).results:
         assert item.scores == table.observed(item.genome, replicate_of(table, 2, item.genome.heavy))
 

@@ -48,7 +48,7 @@ def test_every_operator_occurs_and_parents_are_older() -> None:
         for genome in genomes:
             operators |= set(genome.lineage.operator.split("+"))
             assert all(parent < f"g{genome.generation:03d}" for parent in genome.lineage.parents)
-    expected = {"seed", "elite", "mutate-automaton", "mutate-genes", "crossover-genes", "crossover-automaton"}
+    expected = {"seed", "elite", "mutate-automaton", "mutate-genes", "crossover-genes", "crossover-automaton", "repeat"}
     assert operators == expected
 
 

@@ -77,11 +77,11 @@ def test_expected_is_the_mean_of_the_feasible_replicates() -> None:
     expected = table.expected(genome_of(7))
     assert first and second and expected and first != second
     assert expected == pytest.approx({name: (first[name] + second[name]) / 2 for name in first})
-    assert table.expected(genome_of(7), unseen=0) == second
+    assert table.expected(genome_of(7), seen={0}) == second
     diverged = genome_of(DIVERGED)
     assert table.observed(diverged, 1) is None and table.infeasible(diverged, 1) == "diverged"
     assert table.outcomes(diverged, 1) is None
-    assert table.expected(diverged) == table.observed(diverged, 0) and table.expected(diverged, unseen=0) is None
+    assert table.expected(diverged) == table.observed(diverged, 0) and table.expected(diverged, seen={0}) is None
 
 
 def test_light_genes_move_to_the_nearest_setting() -> None:
