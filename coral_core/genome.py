@@ -15,6 +15,8 @@ from coral_core.frozen import Frozen
 
 AdapterType = Literal["lora", "dora"]
 Scaling = Literal["lora", "rslora"]
+REPEAT = "repeat"
+"""Operator in the lineage of a finalist, whose genes are those of its parent, trained again."""
 SHAPE = ("rank", "alpha", "target_modules", "adapter", "scaling")
 """Heavy genes that a training cannot change in an adapter that it goes on with."""
 MOST_WARM_STARTS = 8

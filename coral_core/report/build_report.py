@@ -9,7 +9,7 @@ from coral_core.config import BudgetConfig
 from coral_core.errors import StoreError
 from coral_core.evolution.start_from import read_start
 from coral_core.frozen import Frozen
-from coral_core.genome import HeavyGenes
+from coral_core.genome import REPEAT, HeavyGenes
 from coral_core.jobs.jobs import Evaluation
 from coral_core.ledger import Ledger, Spent
 from coral_core.lm.targets import default_lora_of
@@ -259,9 +259,17 @@ def _answer(history: History, gaps: Gaps, evaluations: Evaluations) -> Answer:
         text += (
             f" Its adapter is the {NAMES[key]}'s own; {'the decoding, too' if same else 'only the decoding differs'}."
         )
-    if len(history.generations) > 1 and history.generations[0].best == history.champion:
-        text += f" {history.champion} was there in the first generation: breeding improved nothing."
+    if len(history.generations) > 1 and history.generations[0].best == (bred := _as_bred(history)):
+        text += f" {bred} was there in the first generation: breeding improved nothing."
     return Answer(verdict=gap.verdict, text=text)
+
+
+def _as_bred(history: History) -> str | None:
+    """The champion, or the genome whose genes it repeats with other random numbers."""
+    record = history.genomes.get(history.champion or "")
+    if record is not None and record.genome.lineage.operator == REPEAT:
+        return record.genome.lineage.parents[0]
+    return history.champion
 
 
 def _generations(history: History) -> tuple[GenerationLine, ...]:

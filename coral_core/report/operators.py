@@ -3,18 +3,19 @@
 import statistics
 from collections.abc import Mapping
 
+from coral_core.genome import REPEAT
 from coral_core.report.content import OperatorLine
 from coral_core.report.history_records import History
 from coral_core.runs.records import GenomeRecord
 
-COPIES = ("elite",)
+NO_CHILDREN = ("elite", REPEAT)
 
 
 def operator_lines(history: History) -> tuple[OperatorLine, ...]:
-    """A line per operator, most children first. Elites are left out: they are copies of genomes counted before."""
+    """A line per operator, most children first, without elites and repeats, whose genes are those of genomes counted before."""
     made: dict[str, list[GenomeRecord]] = {}
     for record in history.genomes.values():
-        if record.genome.lineage.operator not in COPIES:
+        if record.genome.lineage.operator not in NO_CHILDREN:
             made.setdefault(record.genome.lineage.operator, []).append(record)
     record_makers = _record_makers(history)
     lines = [_line(name, children, history.genomes, record_makers) for name, children in made.items()]

@@ -77,8 +77,11 @@ def heavy_text(heavy: HeavyGenes | None) -> str:
     if heavy is None:
         return "–"
     modules = module_text(heavy.target_modules)
+    again = f" (trained again, number {heavy.repeat})" if heavy.repeat else ""
     kind = heavy.adapter if heavy.scaling == "lora" else f"{heavy.adapter} {heavy.scaling}"
-    text = f"{kind} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}"
+    text = (
+        f"{kind} r{heavy.rank} α{heavy.alpha:g} dropout {heavy.dropout:g} {modules} lr {heavy.learning_rate:g}{again}"
+    )
     rates = [f"{earlier.learning_rate:g}" for earlier in heavy.chain()[:-1]]
     trainings = "training" if len(rates) == 1 else "trainings"
     return f"{text} (after {len(rates)} {trainings}: lr {', '.join(rates)})" if rates else text

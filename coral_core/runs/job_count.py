@@ -94,7 +94,7 @@ def plan_jobs(config: RunConfig, first_adapters: int | None = None, champion_tra
     adapters = SearchSpace(config.genes).adapters
     new: float = math.inf if has_warm_starts(search) else adapters
     left: float = search.trainings or math.inf
-    repeats = min(search.finalists, adapters)
+    repeats: float = min(search.finalists, adapters)
     generations = []
     for number, genomes in enumerate(_new_genomes(config)):
         wanted = genomes if number or first_adapters is None else first_adapters

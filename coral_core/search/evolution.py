@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coral_core.config import RunConfig
-from coral_core.genome import MOST_REPEATS, MOST_WARM_STARTS, Genome, HeavyGenes, genes_digest
+from coral_core.genome import MOST_REPEATS, MOST_WARM_STARTS, REPEAT, Genome, HeavyGenes, genes_digest
 from coral_core.search.archive import Entry, Scored
 from coral_core.search.diversity import strength
 from coral_core.search.expression import GENES, coordinates
@@ -26,9 +26,6 @@ from coral_core.search.variation import Material, Variation, split
 
 TRIES = 40
 """Draws of a genome with new genes, before one that repeats earlier genes is accepted."""
-
-REPEAT = "repeat"
-"""Operator in the lineage of a finalist that is trained again."""
 
 MOST_DRAWS = 1024
 """Seeds drawn or children bred per generation, to choose from; a larger population has one per genome."""
