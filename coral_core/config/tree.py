@@ -123,7 +123,7 @@ class SurrogateConfig(ConfigSection):
 
     enabled: bool = Field(
         True,
-        description="true: more children are bred than trained, and the champion is the genome of largest expected fitness; false: each child is trained, and the champion is the fittest as measured.",
+        description="true: more children are bred than trained, and a champion without finalists is chosen half by what a model expects; false: each child is trained, and the champion is the fittest as measured.",
     )
     children: int = Field(
         16, ge=1, le=1000, description="Children bred per genome that is trained; at most 1,024 per generation."

@@ -20,6 +20,7 @@ from coral_core.report.content import (
     BugClassLine,
     Contender,
     Evaluated,
+    FinalistLine,
     FrontPoint,
     Gap,
     Gaps,
@@ -130,6 +131,7 @@ def build_report(folder: RunFolder, store: Store, why: bool = False) -> Report:
         previous=_previous(folder, history),
         answer=_answer(history, gaps, evaluations),
         searched=searched(history, config.genes, config.search),
+        finalists=_finalists(history),
         repeats=_repeats(history),
         genes=gene_effects(history, config.genes) if why else (),
         operators=operator_lines(history),
@@ -262,6 +264,24 @@ def _answer(history: History, gaps: Gaps, evaluations: Evaluations) -> Answer:
     if len(history.generations) > 1 and history.generations[0].best == (bred := _as_bred(history)):
         text += f" {bred} was there in the first generation: breeding improved nothing."
     return Answer(verdict=gap.verdict, text=text)
+
+
+def _finalists(history: History) -> tuple[FinalistLine, ...]:
+    lines = []
+    for again in history.genomes.values():
+        if again.genome.lineage.operator == REPEAT:
+            first = history.genomes[again.genome.lineage.parents[0]]
+            both = [each.fitness for each in (first, again) if each.fitness is not None]
+            lines.append(
+                FinalistLine(
+                    genome_id=first.genome.genome_id,
+                    again=again.genome.genome_id,
+                    fitness=first.fitness,
+                    fitness_again=again.fitness,
+                    mean_fitness=sum(both) / 2 if len(both) == 2 else None,
+                )
+            )
+    return tuple(sorted(lines, key=lambda line: -(line.mean_fitness or 0.0)))
 
 
 def _as_bred(history: History) -> str | None:

@@ -196,6 +196,16 @@ class Searched(Frozen):
     space: tuple[GeneSpace, ...]
 
 
+class FinalistLine(Frozen):
+    """One of the best genomes, and the genome that trained its genes again in the last generation."""
+
+    genome_id: str
+    again: str = Field(description="Genome of the repeat.")
+    fitness: float | None
+    fitness_again: float | None = Field(description="Null when the repeat is infeasible.")
+    mean_fitness: float | None
+
+
 class RepeatLine(Frozen):
     """One repeat of the champion's genes."""
 
@@ -364,6 +374,10 @@ class Report(Frozen):
     previous: PreviousRun | None = Field(None, description="The run before; null where there was none.")
     answer: Answer = Field(description="Did the search help?")
     searched: Searched
+    finalists: tuple[FinalistLine, ...] = Field(
+        (),
+        description="Genomes that were trained again in the last generation, best mean first (search.finalist_share).",
+    )
     repeats: Repeats | None = Field(description="Seed repeats of the champion; null when there are none (yet).")
     genes: tuple[GeneEffect, ...] = Field(
         description="Importance of each gene, most important first; empty below 8 genomes."

@@ -163,7 +163,7 @@ def _won(report: Report) -> Section:
             most = max(front, key=lambda point: point.fitness or 0.0)
             luckier = (
                 f"{most.genome_id} measured a larger fitness, {number(most.fitness)}. Among the genomes that meet the final thresholds, the "
-                "champion is that of the largest expected fitness: results of similar genomes tell merit from a lucky measurement."
+                "champion is chosen by more than one lucky measurement: by a second training of the finalists, else by results of similar genomes."
             )
     if champion is not None:
         genes = ("The champion: ", Code(heavy_text(champion.heavy)), "; ", Code(light_text(champion.light)),
@@ -184,6 +184,12 @@ def _won(report: Report) -> Section:
         *(text(note) for note in (longer, luckier) if note),
         Table("The champion's scores", ("<objective", "fitness split", "held-out split"), scores),
     ))  # fmt: skip
+
+
+FINALISTS = (
+    "The last generation trained the best genomes again, with other random numbers. Those genes are the champion's whose two trainings have "
+    "the best mean; the fitter of the two adapters is the champion."
+)
 
 
 def _p_value(report: Report, name: str) -> str:
@@ -229,6 +235,11 @@ def _sure(report: Report) -> Section:
         ) if gaps else None,
         text(summary) if repeated or report.status == "finished" else None,
         Table("The champion with other seeds, on the fitness split", ("<repeat", "fitness", "bugs repaired", "<<note"), repeats),
+        text(FINALISTS) if report.finalists else None,
+        Table("Finalists, on the fitness split", ("<genome", "<trained again as", "fitness", "fitness again", "mean"), [
+            (line.genome_id, line.again, number(line.fitness), number(line.fitness_again), number(line.mean_fitness))
+            for line in report.finalists
+        ]),
         text(report.base_check.text),
     ))  # fmt: skip
 

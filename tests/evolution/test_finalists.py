@@ -8,6 +8,7 @@ import pytest
 from coral_core import evolve
 from coral_core.config import RunConfig
 from coral_core.genome import REPEAT
+from coral_core.report.build_report import build_report
 from coral_core.report.wording import heavy_text
 from coral_core.runs.records import GenomeRecord
 from coral_core.runs.run_folder import RunFolder
@@ -56,5 +57,10 @@ def test_the_report_names_a_repeat_and_counts_it_as_no_child(finished: tuple[Run
     text = Path(result.folder / "report.md").read_text("utf-8")
     again = result.champion.genome.heavy.first().model_copy(update={"repeat": 1})
     assert heavy_text(again) == f"{heavy_text(again.first())} (trained again, number 1)"
+    assert "Finalists, on the fitness split" in text
+    means = [
+        line.mean_fitness for line in build_report(RunFolder(result.folder), Store(finished[0].store.path)).finalists
+    ]
+    assert len(means) == 3 and means == sorted(means, reverse=True)
     operators = text[text.index("perator") :]
     assert f"| {REPEAT} " not in operators
