@@ -75,11 +75,10 @@ class VariationConfig(ConfigSection):
 
     crossover_rate: Share = Field(0.5, description="Share of children with two parents; the rest has one.")
     seed_rate: Share = Field(0.35, description="Share of later genomes that are fresh seeds instead of children.")
-    first_seeds: SeedSource = Field(
+    seeds: SeedSource = Field(
         "sobol",
-        description="Where the genes of the first generation come from: sobol (points of a scrambled Sobol sequence), uniform (each gene drawn over its candidates or range), automaton (features of a cellular automaton, which tie the genes together).",
+        description="Where the genes of the first generation and of later fresh seeds come from: sobol (points of a scrambled Sobol sequence), uniform (each gene drawn over its candidates or range), automaton (features of a cellular automaton, which tie the genes together).",
     )
-    seeds: SeedSource = Field("automaton", description="The same for fresh seeds of later generations.")
     warm_start_rate: Share = Field(
         0.0,
         description="Share of children of one parent that go on with the parent's adapter: same rank, alpha, modules and kind, trained once more. 0: every training begins with a new adapter.",

@@ -67,7 +67,6 @@ ADDED_LATER = (
     "search.trainings",
     "search.gpu_seconds",
     "search.money",
-    "search.variation.seeds",
     "search.variation.warm_start_rate",
     "search.variation.warm_start_best",
     "genes.heavy.scaling",

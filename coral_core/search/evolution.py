@@ -193,9 +193,8 @@ class EvolutionSearch(Search):
         return tuple(genomes)
 
     def _fresh(self, rng: np.random.Generator) -> Material:
-        """Genes that no earlier genome has influenced (`search.variation.first_seeds`, later `seeds`)."""
-        variation = self.config.search.variation
-        seeds = variation.first_seeds if self.generation == 0 else variation.seeds
+        """Genes that no earlier genome has influenced (`search.variation.seeds`)."""
+        seeds = self.config.search.variation.seeds
         if seeds == "automaton":
             return self._variation.seed(rng)
         place = next(self._points) if seeds == "sobol" else {gene: float(rng.random()) for gene in GENES}

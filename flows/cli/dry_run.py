@@ -151,7 +151,7 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
 def _quickly_drawn(config: RunConfig) -> bool:
     """Whether the first generation may be drawn here: it takes no long time, and runs no code of a plug-in."""
     search = config.search
-    if search.strategy == "evolution" and search.variation.first_seeds != "automaton":
+    if search.strategy == "evolution" and search.variation.seeds != "automaton":
         return SECONDS_POINT * search.population < SECONDS_FIRST_GENERATION
     if search.strategy == "evolution":
         draws = DRAWS_PER_SEED * search.population * search.diversity.spread

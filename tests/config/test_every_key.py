@@ -41,6 +41,9 @@ SMALL = {
 BASE = BaseModelIdentity(name="b", content_id="c", parameters=9, modules=("q_proj",), numerics_class="n")
 
 
+AUTOMATA = {"search__variation__seeds": "automaton"}
+
+
 def small(**changes: Any) -> RunConfig:
     return config(**(SMALL | changes))
 
@@ -135,8 +138,7 @@ EFFECTS: dict[str, Row] = {
     "search.surrogate.front_share": (genomes, 0.0, {}),
     "search.diversity.spread": (genomes, 9, {}),
     "search.variation.seed_rate": (genomes, 0.0, {}),
-    "search.variation.first_seeds": (genomes, "automaton", {}),
-    "search.variation.seeds": (genomes, "uniform", {}),
+    "search.variation.seeds": (genomes, "automaton", {}),
     "search.variation.warm_start_rate": (genomes, 0.8, {}),
     "search.variation.warm_start_best": (genomes, 2, {"search__variation__warm_start_rate": 0.5}),
     "search.population": (genomes, 10, {}),
@@ -146,7 +148,7 @@ EFFECTS: dict[str, Row] = {
     "search.elites": (genomes, 0, {}),
     "search.finalist_share": (genomes, 0.2, {}),
     "search.variation.crossover_rate": (genomes, 0.0, {}),
-    "search.variation.automaton_rate": (genomes, 1.0, {"search__variation__first_seeds": "automaton"}),
+    "search.variation.automaton_rate": (genomes, 1.0, AUTOMATA),
     "search.variation.cell_flip_rate": (genomes, 0.4, BUSY),
     "search.variation.rule_flip_rate": (genomes, 0.45, BUSY),
     "search.variation.steps_change": (genomes, 20, BUSY),
@@ -203,11 +205,11 @@ EFFECTS: dict[str, Row] = {
     "genes.light.token_limit.low": (genomes, 90, {}),
     "genes.light.token_limit.high": (genomes, 100, {}),
     "genes.light.sampling": (genomes, [True], {}),
-    "automaton.size": (genomes, 9, {}),
-    "automaton.density.low": (genomes, 0.4, {}),
-    "automaton.density.high": (genomes, 0.5, {}),
-    "automaton.steps.low": (genomes, 15, {}),
-    "automaton.steps.high": (genomes, 15, {}),
+    "automaton.size": (genomes, 9, AUTOMATA),
+    "automaton.density.low": (genomes, 0.4, AUTOMATA),
+    "automaton.density.high": (genomes, 0.5, AUTOMATA),
+    "automaton.steps.low": (genomes, 15, AUTOMATA),
+    "automaton.steps.high": (genomes, 15, AUTOMATA),
     "base_model.name": (jobs, "rehearsal", {}),
     "base_model.dtype": (jobs, "bfloat16", {}),
     "base_model.attention": (jobs, "eager", {}),

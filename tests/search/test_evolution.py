@@ -35,7 +35,7 @@ def config(**changes: Any) -> RunConfig:
 
 BUSY: dict[str, Any] = {
     "search__variation__automaton_rate": 0.6,
-    "search__variation__first_seeds": "automaton",
+    "search__variation__seeds": "automaton",
     "search__variation__seed_rate": 0.1,
     "search__early_stopping__minimum_generations": 4,
     "search__early_stopping__patience": 4,
@@ -245,7 +245,7 @@ def test_minimum_unique_changes_what_is_asked() -> None:
         "genes__heavy__learning_rate": [5e-3],
         "genes__heavy__target_modules": ["q", "all"],
         "genes__heavy__adapter": ["lora", "dora"],
-        "search__variation__first_seeds": "automaton",
+        "search__variation__seeds": "automaton",
     }
     loose = make_search(config(**narrow, search__diversity__minimum_unique=0.0)).ask()
     strict = make_search(config(**narrow, search__diversity__minimum_unique=1.0)).ask()

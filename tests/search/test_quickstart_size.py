@@ -41,7 +41,7 @@ def test_every_operator_occurs_and_parents_are_older() -> None:
     search = {
         "generations": 12,
         "early_stopping": {"enabled": False},
-        "variation": {"automaton_rate": 0.6, "first_seeds": "automaton"},
+        "variation": {"automaton_rate": 0.6, "seeds": "automaton"},
         "start_with_default": False,
     }
     for genomes in asked(config(search=search)):
