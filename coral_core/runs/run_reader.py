@@ -5,6 +5,7 @@ last generation as in the first. It keeps a small record per genome and per gene
 nothing, and its content depends on the files alone. Not covered: figures derived from it (progress.py).
 """
 
+import bisect
 import logging
 import math
 import os
@@ -34,6 +35,7 @@ from coral_core.runs.records import (
 from coral_core.runs.run_folder import RunFolder
 from coral_core.runs.sessions import WorkDone
 from coral_core.search.selection import fitness, violation
+from coral_core.search.surrogate import MOST_POINTS
 from coral_core.store.store import Store
 from coral_core.untrusted import in_a_line, visible
 
@@ -208,7 +210,8 @@ class RunReading:
         self.front: tuple[str, ...] = ()
         """Pareto front after the latest finished generation."""
         self.points: dict[str, ParetoPoint] = {}
-        self.leaders: list[KnownGenome] = []
+        self._fittest: list[KnownGenome] = []
+        """As many as a search names its champion among, the fittest first."""
         self.champion: KnownGenome | None = None
         """Champion after the latest finished generation."""
         self.genomes = 0
@@ -219,6 +222,11 @@ class RunReading:
         self._latest: list[KnownGenome] = []
         """Genomes of the latest finished generation."""
         self._population: list[KnownGenome] = []
+
+    @property
+    def leaders(self) -> list[KnownGenome]:
+        """The fittest genomes, elites counted once."""
+        return self._fittest[:LEADERS]
 
     def _record(self, row: dict[str, Any]) -> None:
         match RECORD_LINE.validate_python(row):  # raises ValueError for a row that is no record
@@ -252,10 +260,11 @@ class RunReading:
             known.genome_id, bugfix, retention, cost, known.fitness, known.trainable_parameters
         )
         if known.operator != "elite":
-            self.leaders = sorted([*self.leaders, known], key=lambda item: item.key)[:LEADERS]
+            bisect.insort(self._fittest, known, key=lambda item: item.key)
+            del self._fittest[MOST_POINTS:]
 
     def _generation(self, record: GenerationRecord) -> None:
-        candidates = [*self._population, *self.leaders, *self._latest]
+        candidates = [*self._population, *self._fittest, *self._latest]
         self.champion = next((one for one in candidates if one.genome_id == record.best), self.champion)
         self.front = record.front
         self.generations.append(

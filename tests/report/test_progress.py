@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from coral_core.ledger import LaneAccount, Ledger
 from coral_core.queue.queue import JobQueue, Ticket
 from coral_core.report.live_report import leaderboard, summary
 from coral_core.runs.progress import Progress, ProgressInFull, build_progress, in_full, progress_of
-from coral_core.runs.records import GenomeRecord, JobFailure, JobTiming, Phase, SessionTiming
+from coral_core.runs.records import GenerationRecord, GenomeRecord, JobFailure, JobTiming, Phase, SessionTiming
 from coral_core.runs.run_folder import HistoryWriter, RunFolder
 from coral_core.runs.run_line import run_line
 from coral_core.runs.run_reader import RunReading
@@ -308,6 +309,30 @@ def test_a_replayed_history_is_left_alone_and_a_cut_one_completed(finished_run: 
             assert len(folder.history()) == whole[:cut].count(b"\n")
         _replay(folder, records)
         assert path.read_bytes() == whole
+
+
+def test_a_champion_that_others_measured_better_than_is_found_among_older_genomes(
+    finished_run: tuple[RunFolder, Store],
+) -> None:
+    """Evolution names its champion among the 256 fittest, also by what models expect of them."""
+    folder, store = finished_run
+    records = folder.history()
+    one = next(each for each in records if isinstance(each, GenomeRecord))
+    end = next(each for each in records if isinstance(each, GenerationRecord))
+    (folder.path / "history.jsonl").unlink()
+
+    def generation(number: int, slots: int, best: str) -> list[Any]:
+        genomes = [
+            one.model_copy(update={"genome": genome(number, slot, 2), "fitness": 0.9 - 0.01 * slot})
+            for slot in range(slots)
+        ]
+        return [*genomes, end.model_copy(update={"generation": number, "best": best})]
+
+    HistoryWriter(folder).add(
+        records[0], *generation(0, 60, "g000-000"), *generation(1, 1, "g001-000"), *generation(2, 1, "g000-050")
+    )
+    reading = RunReading(folder, store).refresh()
+    assert reading.champion is not None and reading.champion.genome_id == "g000-050" and len(reading.leaders) == 20
 
 
 def _replay(folder: RunFolder, records: list[GenomeRecord]) -> None:
