@@ -179,7 +179,7 @@ class SearchConfig(ConfigSection):
         0.1,
         ge=0,
         le=0.5,
-        description="evolution: share of the trainings with which the fittest genomes are trained again with other random numbers, in the last generation; of their genes those of the best mean are the champion's. Below two trainings, or with fewer than 3 generations: none.",
+        description="evolution: share of the trainings with which the fittest genomes are trained again with other random numbers, in the last generation; of their genes those of the best mean are the champion's. Below two trainings, or with fewer than 4 generations: none.",
     )
     champion_repeats: int = Field(
         0,
@@ -200,9 +200,9 @@ class SearchConfig(ConfigSection):
     def finalists(self) -> int:
         """Number of genomes that the last generation of an evolution trains again; 0: there is no such generation.
 
-        A single finalist would be champion whatever came out, and with two generations no child would be bred.
+        A single finalist would be champion whatever came out, and of few generations one more that breeds is worth more.
         """
-        if self.strategy != "evolution" or self.generations < 3:
+        if self.strategy != "evolution" or self.generations < 4:
             return 0
         budget = self.generations * self.population
         count = min(self.population, round(self.finalist_share * min(budget, self.trainings or budget)))

@@ -110,7 +110,7 @@ def test_without_a_feasible_genome_there_are_no_finalists() -> None:
         ({"trainings": 48, "generations": 100}, 5),
         ({"trainings": 12, "generations": 100}, 0),
         ({"generations": 4}, 3),
-        ({"generations": 2, "population": 50}, 0),
+        ({"generations": 3, "population": 50}, 0),
         ({"generations": 30, "population": 4, "finalist_share": 0.5}, 4),
         ({"trainings": 32, "generations": 100, "finalist_share": 0}, 0),
         ({"trainings": 32, "generations": 100, "strategy": "random"}, 0),
