@@ -187,8 +187,8 @@ def _won(report: Report) -> Section:
 
 
 FINALISTS = (
-    "The last generation trained the best genomes again, with other random numbers. Those genes are the champion's whose two trainings have "
-    "the best mean; the fitter of the two adapters is the champion."
+    "The last generation trained the best genomes again, with other random numbers. The champion has the genes with the best mean of "
+    "both trainings, and is the fitter of their two adapters."
 )
 
 
