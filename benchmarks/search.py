@@ -175,6 +175,16 @@ def reached(raw: dict[str, Any]) -> dict[str, int | None]:
     return found
 
 
+def unbiased(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """Without finalists, the champion against random's in the replicates that neither was chosen by; None where not played."""
+    without, budget = raw.get("no finalists"), str(BUDGETS[0])
+    if without is None or "random" not in raw:
+        return None
+    ours, theirs = without[budget]["unseen"], raw["random"][budget]["unseen"]
+    interval = a12_interval(ours, theirs)
+    return {"a12": a12(ours, theirs), "a12_interval": [interval.low, interval.high], "p": wilcoxon(ours, theirs)}
+
+
 def result(tables: dict[str, Any]) -> dict[str, Any]:
     """The content of the JSON: comparisons of the last table at the top, and of each table with its raw values."""
     each = {}
@@ -186,6 +196,7 @@ def result(tables: dict[str, Any]) -> dict[str, Any]:
             "ablations": comparisons(ablations),
             "breeding": breeding(raw),
             "reached": reached(raw),
+            "unbiased": unbiased(raw),
             "raw": raw,
         }
     last = list(each)[-1]

@@ -205,7 +205,7 @@ class SearchConfig(ConfigSection):
         if self.strategy != "evolution" or self.generations < 4:
             return 0
         budget = self.generations * self.population
-        count = min(self.population, round(self.finalist_share * min(budget, self.trainings or budget)))
+        count = min(self.population - self.elites, round(self.finalist_share * min(budget, self.trainings or budget)))
         return count if count > 1 else 0
 
     @model_validator(mode="after")

@@ -269,8 +269,8 @@ def _answer(history: History, gaps: Gaps, evaluations: Evaluations) -> Answer:
 def _finalists(history: History) -> tuple[FinalistLine, ...]:
     lines = []
     for again in history.genomes.values():
-        if again.genome.lineage.operator == REPEAT:
-            first = history.genomes[again.genome.lineage.parents[0]]
+        parents = again.genome.lineage.parents if again.genome.lineage.operator == REPEAT else ()
+        for first in (history.genomes[name] for name in parents if name in history.genomes):
             both = [each.fitness for each in (first, again) if each.fitness is not None]
             lines.append(
                 FinalistLine(
@@ -288,7 +288,7 @@ def _as_bred(history: History) -> str | None:
     """The champion, or the genome whose genes it repeats with other random numbers."""
     record = history.genomes.get(history.champion or "")
     if record is not None and record.genome.lineage.operator == REPEAT:
-        return record.genome.lineage.parents[0]
+        return next(iter(record.genome.lineage.parents), history.champion)
     return history.champion
 
 

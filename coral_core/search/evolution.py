@@ -110,16 +110,17 @@ class EvolutionSearch(Search):
             if item.genome.heavy.first() in repeated:
                 genes = genes_digest(item.genome.heavy.first(), item.genome.light)
                 trained.setdefault(genes, {}).setdefault(item.genome.heavy, item)
+        met = [item.scores is not None and violation(item.scores, scoring, 1.0) == 0 for item in results]
+        counting = {id(item) for item, meets in zip(results, met, strict=True) if item.scores is not None and (meets or not any(met))}  # fmt: skip
         rated = [
             list(each.values())
             for each in trained.values()
-            if len(each) > 1
-            and all(item.scores is not None and violation(item.scores, scoring, 1.0) == 0 for item in each.values())
+            if len(each) > 1 and all(id(item) in counting for item in each.values())
         ]
         if not rated:
             return None
         best = max(rated, key=lambda each: fmean(item.fitness or 0.0 for item in each))  # of equal ones the first
-        return fitness_order(best, scoring, 1.0)[0]
+        return max(best, key=lambda item: item.fitness or 0.0)
 
     def _by_merit(self, results: Sequence[R]) -> list[R]:
         """The feasible results, those of most merit first; without the surrogate the fittest as measured.

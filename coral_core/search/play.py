@@ -72,7 +72,7 @@ def replicate_of(table: Table, seed: int, heavy: HeavyGenes) -> int:
     if heavy.repeat >= (count := table.facts.replicates):
         raise TableError(
             f"repeat {heavy.repeat} of a training: table {table.name} has {count} of each cell",
-            remedy="Set search.finalists to 0.",
+            remedy="Set search.finalist_share to 0.",
         )
     return (seed_from("replicate", seed, heavy.first().digest()) + heavy.repeat) % count
 

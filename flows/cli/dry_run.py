@@ -151,9 +151,9 @@ def dry_run(config: RunConfig, edition: int, as_json: bool, notes: Sequence[str]
 def _quickly_drawn(config: RunConfig) -> bool:
     """Whether the first generation may be drawn here: it takes no long time, and runs no code of a plug-in."""
     search = config.search
-    if search.strategy == "evolution" and search.variation.seeds != "automaton":
-        return SECONDS_POINT * search.population < SECONDS_FIRST_GENERATION
     if search.strategy == "evolution":
+        if search.variation.seeds != "automaton":
+            return SECONDS_POINT * search.population < SECONDS_FIRST_GENERATION
         draws = DRAWS_PER_SEED * search.population * search.diversity.spread
         return drawing_seconds(config.automaton, draws) < SECONDS_FIRST_GENERATION
     if search.strategy in OPTUNA:

@@ -94,6 +94,17 @@ def test_the_champion_has_the_best_mean_of_both_trainings_and_is_the_fitter_of_t
     assert none is not None and not none.genome.heavy.repeat
 
 
+def test_where_no_genome_meets_the_thresholds_the_finalists_count_all_the_same() -> None:
+    limits = {name: {"base": 1.0, "limit": 1.0} for name in ("syntax", "style")}
+    search, asked = told(
+        config(**LONG, search__trainings=32, search__surrogate__enabled=False, scoring__thresholds=limits)
+    )
+    names = [genome.genome_id.replace("-", "_") for genome in asked[-1]]
+    settings = search.config
+    best = told(settings, **{names[1]: 9.0})[0].best()
+    assert best is not None and best.genome == asked[-1][1]
+
+
 def test_without_a_feasible_genome_there_are_no_finalists() -> None:
     search = make_search(config(**LONG, search__trainings=20))
     asked = []
@@ -111,7 +122,7 @@ def test_without_a_feasible_genome_there_are_no_finalists() -> None:
         ({"trainings": 12, "generations": 100}, 0),
         ({"generations": 4}, 3),
         ({"generations": 3, "population": 50}, 0),
-        ({"generations": 30, "population": 4, "finalist_share": 0.5}, 4),
+        ({"generations": 30, "population": 4, "finalist_share": 0.5}, 2),
         ({"trainings": 32, "generations": 100, "finalist_share": 0}, 0),
         ({"trainings": 32, "generations": 100, "strategy": "random"}, 0),
     ],
