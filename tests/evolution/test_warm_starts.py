@@ -157,7 +157,8 @@ def test_the_fittest_adapters_are_trained_further_at_a_lower_rate(best: int, sur
 
 def test_no_more_go_on_than_there_are_slots_and_chains_end() -> None:
     variation = {"warm_start_rate": 0.5, "warm_start_best": 100}
-    settings = {"generations": 14, "population": 4, "elites": 1, "early_stopping": {"enabled": False}}
+    without = {"early_stopping": {"enabled": False}, "finalist_share": 0}
+    settings = {"generations": 14, "population": 4, "elites": 1, **without}
     asked = played(RunConfig(search=SearchConfig.model_validate(settings | {"variation": variation})))[1]
     assert all(len(genomes) == 4 for genomes in asked)
     assert max(genome.heavy.trainings() for genomes in asked for genome in genomes) <= MOST_WARM_STARTS + 1
