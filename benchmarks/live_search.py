@@ -1,15 +1,16 @@
-"""Strategies live, at equal trainings over seeds: evolution, with and without warm starts, against random search; held-out bugs.
+"""Strategies live, at equal trainings over seeds: evolution against random search and the tuned LoRA; held-out bugs.
 
-    python -m benchmarks.live_search --seeds 20 --minutes 60                    coral-tiny, the quickstart's trainings
+    python -m benchmarks.live_search --seeds 20 --minutes 60 --set search.baselines=tuned    coral-tiny, the quickstart's trainings
     python -m benchmarks.live_search --config configs/smollm2.yaml --seeds 3 --trainings 16 --minutes 90
 
 `coral compare` with all that it checks: one store, problems and judge; a result that another run left is charged what it first
 cost. Seeds are done one after the other; the same command goes on after the time limit or a stop. The result has a section
-per base model, with the values of every seed.
+per base model, with the values of every seed, and those of the LoRAs that the final table of each run compares its champion with.
 """
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,19 @@ from typing import Any
 
 from benchmarks.record import QUICKSTART, RESULTS, ROOT, commit, write
 from coral_core import RunConfig, compare, load_config
+from coral_core.comparison.seed_statistics import a12, wilcoxon
 from coral_core.comparison.summary import MEASURES, StrategyComparison
+from coral_core.report.history_records import History
+from coral_core.runs.run_folder import find_run
 
 NAME = "live_search"
-VARIANTS = ("evolution", "random", "new adapters=evolution:search.variation.warm_start_rate=0")
+VARIANTS = ("evolution", "random")
 TRAININGS = 26
 """What the quickstart's generations train at most: 8, and 6 in each of three later ones."""
+
+
+LINES = ("champion", "base_model", "default_lora", "tuned_lora", "longer_lora")
+"""Lines of a run's final table; `longer_lora` was trained as often as the champion, if that was more than once."""
 
 
 class OutOfTimeError(Exception):
@@ -63,11 +71,15 @@ def measured(options: argparse.Namespace) -> dict[str, Any] | None:
             print("stopped; the same command goes on", flush=True)
             break
         print(f"{seeds} of {options.seeds} seeds", *found.conclusions, sep="\n  ", flush=True)
-    return None if found is None else section(found)
+    return None if found is None else section(found, options.work / f"comparison-{config.name}" / "runs")
 
 
-def section(found: StrategyComparison) -> dict[str, Any]:
-    """What the JSON keeps of a comparison: the values of each seed, medians, tests."""
+def section(found: StrategyComparison, runs: Path) -> dict[str, Any]:
+    """What the JSON keeps of a comparison: the values of each seed, medians, tests, and the held-out lines of the runs in `runs`."""
+    lines = {
+        variant.name: held_out_lines([History.of(find_run(runs, outcome.run_id)) for outcome in found.outcomes if outcome.variant == variant.name])
+        for variant in found.variants
+    }  # fmt: skip
     values = {
         variant.name: {
             key: [measure.value(outcome) for outcome in found.outcomes if outcome.variant == variant.name]
@@ -83,11 +95,45 @@ def section(found: StrategyComparison) -> dict[str, Any]:
         "seeds": found.seeds,
         "variants": {variant.name: variant.overrides for variant in found.variants},
         "values": values,
+        "held_out_lines": lines,
+        "champion_against": {name: against_loras(each) for name, each in lines.items()},
         "standings": [standing.model_dump(mode="json") for standing in found.standings],
         "tests": [test.model_dump(mode="json") for test in (*found.tests, *found.ablations)],
         "conclusions": found.conclusions,
         "notes": found.notes,
     }
+
+
+def held_out_lines(histories: Sequence[History]) -> dict[str, list[float | None]]:
+    """Line of the final table -> its held-out pass@1 with each seed; None where a run has no such line."""
+    found = {line: [history.held_out(line) for history in histories] for line in LINES}
+    return {
+        line: [None if each is None else each.pass_at_1 for each in mine] for line, mine in found.items() if any(mine)
+    }
+
+
+def against_loras(lines: dict[str, list[float | None]]) -> dict[str, dict[str, float]]:
+    """The champion against each other line, paired by seed, over the seeds that have both."""
+    found = {}
+    for line in lines.keys() - {"champion"}:
+        pairs = [
+            (ours, theirs)
+            for ours, theirs in zip(lines["champion"], lines[line], strict=True)
+            if ours is not None and theirs is not None
+        ]
+        if pairs:
+            ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            found[line] = {
+                "seeds": len(pairs),
+                "ours": statistics.median(ours),
+                "theirs": statistics.median(theirs),
+                "difference": statistics.median(one - other for one, other in pairs),
+                "better": sum(one > other for one, other in pairs),
+                "worse": sum(one < other for one, other in pairs),
+                "a12": a12(ours, theirs),
+                "p": wilcoxon(ours, theirs),
+            }
+    return dict(sorted(found.items()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

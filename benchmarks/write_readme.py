@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.quickstart_cost import mean_interval
 from benchmarks.record import RESULTS
+from coral_core.report.wording import NAMES
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "README.md"
@@ -568,6 +569,14 @@ def _live_search(r: Result) -> Rows:
                 (
                     f"{where}: {test['variant']} against {test['against']}, {test['measure']}",
                     f"A12 {_three(test['a12'])}, {p}",
+                )
+            )
+        for line, found in model["champion_against"].get("evolution", {}).items():
+            rows.append(
+                (
+                    f"{name}, {model['budget']}, held-out: evolution's champion against the {NAMES[line]}, {found['seeds']:.0f} seeds",
+                    f"medians {_three(found['ours'])}, {_three(found['theirs'])}; better in {found['better']:.0f}, worse in {found['worse']:.0f}; "
+                    f"A12 {_three(found['a12'])}, p {found['p']:.2g}",
                 )
             )
     return rows
