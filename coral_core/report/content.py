@@ -246,9 +246,9 @@ class Level(Frozen):
 
     value: str
     genomes: int
-    mean: float = Field(description="Mean fitness.")
+    mean: float = Field(description="Mean fitness; with warm starts less what the number of trainings gives.")
     error: float | None = Field(description="Standard error of the mean; null for one genome.")
-    best: float
+    best: float = Field(description="Highest fitness, as measured.")
 
 
 class GenePoint(Frozen):
@@ -259,9 +259,12 @@ class GenePoint(Frozen):
 
 
 class GeneEffect(Frozen):
-    """Share of the variance of fitness that one gene explains, taken alone."""
+    """Share of the variance of fitness that one gene explains, taken alone.
 
-    gene: str
+    With warm starts the number of trainings is one of them, and all others are compared among adapters trained as often.
+    """
+
+    gene: str = Field(description="Name of the gene; trainings: how often the adapter was trained.")
     kind: Literal["heavy", "light"]
     genomes: int = Field(description="Distinct genomes with a score for which the gene has an effect.")
     share: float = Field(description="Variance explained, adjusted for the number of levels (epsilon squared); [0, 1].")

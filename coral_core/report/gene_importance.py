@@ -5,12 +5,17 @@ values tried). The variance of fitness between groups is compared with the varia
 them: epsilon squared (Kelley 1935), which unlike R squared does not grow with the number of
 groups. A permutation test gives the p value, a jackknife the interval.
 
+In a run with warm starts the number of trainings is shown as a gene, too, and every other gene is compared among
+adapters that were trained as often: fitness less the mean of these, permuted among these alone. The adapters that go on
+are the best ones, at a lower learning rate, so that without this the rate would be credited with the further training.
+
 Not covered: interactions of genes (fANOVA needs thousands of genomes for these) and sampling
 bias. A search visits good values more often, so genes that were bred together share credit:
 the result is a hint where to look, not an experiment.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -32,6 +37,8 @@ PARTS = 200
 FEWEST = 8
 """Fewest genomes for which the importance of a gene is estimated."""
 BINS = 3
+TRAININGS = "trainings"
+"""Trainings that made an adapter, one after the other: no gene, but shown among them where it varies."""
 SAMPLING_ONLY = ("temperature", "top_p", "top_k")
 LEVEL = 0.05
 Kind = Literal["heavy", "light"]
@@ -51,12 +58,16 @@ def gene_effects(history: History, config: GenesConfig) -> tuple[GeneEffect, ...
     """
     records = _distinct(history)
     effects = []
-    for kind, name, space in _spaces(config):
+    for kind, name, space in (("heavy", TRAININGS, ()), *_spaces(config)):
         affected = [record for record in records if name not in SAMPLING_ONLY or record.genome.light.sampling]
-        labels, groups = _grouped([getattr(getattr(record.genome, kind), name) for record in affected], space)
-        if len(affected) >= FEWEST and len(labels) > 1 and len(affected) > len(labels):
+        if name != TRAININGS:
+            often = Counter(record.genome.heavy.trainings() for record in affected)
+            affected = [record for record in affected if often[record.genome.heavy.trainings()] > 1]
+        labels, groups = _grouped([_value(record, kind, name) for record in affected], space)
+        strata = _grouped([0 if name == TRAININGS else record.genome.heavy.trainings() for record in affected], ())[1]
+        if len(affected) >= FEWEST and len(labels) > 1 and len(affected) > len(labels) + strata.max():
             fitness = np.array([record.fitness for record in affected], dtype=np.float64)
-            effects.append(_effect(name, kind, labels, groups, fitness))
+            effects.append(_effect(name, kind, labels, groups, fitness, strata))
     ordered = sorted(effects, key=lambda effect: (-effect.share, effect.p_value, effect.gene))
     return tuple(_holm(ordered))
 
@@ -82,13 +93,14 @@ def searched(history: History, genes: GenesConfig, search: SearchConfig) -> Sear
     )
 
 
-def epsilon_squared(groups: Groups, values: Floats, count: int) -> float:
+def epsilon_squared(groups: Groups, values: Floats, count: int, estimated: int = 1) -> float:
     """Share of the variance of `values` that lies between groups, adjusted for the number of groups (Kelley 1935).
 
     Args:
         groups: Shape (n,): the group of each value, in [0, count).
         values: Shape (n,).
         count: Number of groups; empty ones are allowed.
+        estimated: Means that were taken from `values`: 1, or the number of strata.
 
     Returns:
         At most 1. It may be below 0 when groups explain less than chance; 0 without variance or with n groups.
@@ -99,22 +111,31 @@ def epsilon_squared(groups: Groups, values: Floats, count: int) -> float:
     """
     total = float(((values - values.mean()) ** 2).sum())
     n, used = len(values), len(np.unique(groups))
-    if total <= 1e-18 or n <= used:
+    free = n - used - estimated + 1
+    if total <= 1e-18 or free <= 0:
         return 0.0
     sizes = np.bincount(groups, minlength=count)
     sums = np.bincount(groups, weights=values, minlength=count)
     within = float((values**2).sum() - (sums[sizes > 0] ** 2 / sizes[sizes > 0]).sum())
-    return 1.0 - max(0.0, within) / (n - used) / (total / (n - 1))
+    return 1.0 - max(0.0, within) / free / (total / (n - estimated))
 
 
-def _effect(name: str, kind: Kind, labels: Sequence[str], groups: Groups, fitness: Floats) -> GeneEffect:
+def _effect(
+    name: str, kind: Kind, labels: Sequence[str], groups: Groups, fitness: Floats, strata: Groups
+) -> GeneEffect:
     count = len(labels)
-    share = epsilon_squared(groups, fitness, count)
     rng = np.random.default_rng(seed_from("gene-importance", name, len(fitness)))
-    shuffled = [epsilon_squared(rng.permutation(groups), fitness, count) for _ in range(PERMUTATIONS)]
+    share = _within_strata(groups, fitness, count, strata)
+    shuffled = [_within_strata(_permuted(groups, strata, rng), fitness, count, strata) for _ in range(PERMUTATIONS)]
     as_good = sum(value >= share - 1e-12 for value in shuffled)
     parts = np.array_split(rng.permutation(len(fitness)), min(len(fitness), PARTS))
-    without = np.array([epsilon_squared(np.delete(groups, i), np.delete(fitness, i), count) for i in parts])
+    without = np.array(
+        [
+            _within_strata(np.delete(groups, part), np.delete(fitness, part), count, np.delete(strata, part))
+            for part in parts
+        ]
+    )
+    shown = fitness.mean() + _centred(fitness, strata) if strata.any() else fitness
     error = float(np.sqrt((len(parts) - 1) / len(parts) * ((without - without.mean()) ** 2).sum()))
     return GeneEffect(
         gene=name,
@@ -124,15 +145,37 @@ def _effect(name: str, kind: Kind, labels: Sequence[str], groups: Groups, fitnes
         interval=(_within(share - 1.96 * error), _within(share + 1.96 * error)),
         p_value=(as_good + 1) / (PERMUTATIONS + 1),
         clear=False,
-        levels=tuple(_level(label, fitness[groups == number]) for number, label in enumerate(labels)),
-        points=tuple(GenePoint(level=int(g), fitness=float(f)) for g, f in zip(groups, fitness, strict=True)),
+        levels=tuple(
+            _level(label, shown[groups == number], fitness[groups == number]) for number, label in enumerate(labels)
+        ),
+        points=tuple(GenePoint(level=int(g), fitness=float(f)) for g, f in zip(groups, shown, strict=True)),
     )
 
 
-def _level(label: str, fitness: Floats) -> Level:
-    n = len(fitness)
-    error = float(fitness.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-    return Level(value=label, genomes=n, mean=float(fitness.mean()), error=error, best=float(fitness.max()))
+def _centred(fitness: Floats, strata: Groups) -> Floats:
+    """Fitness less the mean of its stratum."""
+    sums, sizes = np.bincount(strata, weights=fitness), np.bincount(strata)
+    means: Floats = sums / np.maximum(sizes, 1)
+    return fitness - means[strata]
+
+
+def _within_strata(groups: Groups, fitness: Floats, count: int, strata: Groups) -> float:
+    return epsilon_squared(groups, _centred(fitness, strata), count, len(np.unique(strata)))
+
+
+def _permuted(groups: Groups, strata: Groups, rng: np.random.Generator) -> Groups:
+    """The groups in another order, each within its stratum."""
+    found = groups.copy()
+    for stratum in np.unique(strata):
+        (places,) = np.nonzero(strata == stratum)
+        found[places] = groups[rng.permutation(places)]
+    return found
+
+
+def _level(label: str, shown: Floats, fitness: Floats) -> Level:
+    n = len(shown)
+    error = float(shown.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+    return Level(value=label, genomes=n, mean=float(shown.mean()), error=error, best=float(fitness.max()))
 
 
 def _holm(effects: Sequence[GeneEffect]) -> list[GeneEffect]:
@@ -144,6 +187,10 @@ def _holm(effects: Sequence[GeneEffect]) -> list[GeneEffect]:
             break
         clear.add(effect.gene)
     return [effect.model_copy(update={"clear": effect.gene in clear}) for effect in effects]
+
+
+def _value(record: GenomeRecord, kind: Kind, name: str) -> Any:
+    return record.genome.heavy.trainings() if name == TRAININGS else getattr(getattr(record.genome, kind), name)
 
 
 def _distinct(history: History) -> list[GenomeRecord]:

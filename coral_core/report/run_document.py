@@ -24,7 +24,7 @@ from coral_core.report.document import (
     blocks,
     text,
 )
-from coral_core.report.gene_importance import FEWEST
+from coral_core.report.gene_importance import FEWEST, TRAININGS
 from coral_core.report.pictures import fitness_picture, marginal_picture, pareto_picture
 from coral_core.report.wording import (
     NAMES,
@@ -278,6 +278,12 @@ def _progress(report: Report) -> Section:
     ))  # fmt: skip
 
 
+AS_OFTEN = (
+    " Trainings: how often an adapter was trained, one after the other. All other genes are compared among adapters that were trained as "
+    "often, and their means are those of fitness less what the number of trainings gives."
+)
+
+
 def _why(report: Report) -> Section:
     clear = ", ".join(effect.gene.replace("_", " ") for effect in report.genes if effect.clear)
     verdict = f"Distinguishable from noise in this run: {clear or 'no gene'}."
@@ -312,7 +318,8 @@ def _why(report: Report) -> Section:
         text(
             "Epsilon squared, adjusted for the number of values; interval by jackknife; p by 999 permutations; "
             "clear: after Holm's correction over all genes. A search visits good values more often, so genes that were bred "
-            "together share credit: a hint where to look, not an experiment.",
+            "together share credit: a hint where to look, not an experiment."
+            + (AS_OFTEN if any(effect.gene == TRAININGS for effect in report.genes) else ""),
             style="soft small",
         ) if genes else None,
         Pictures(tuple(plots), small=True),

@@ -293,6 +293,28 @@ def test_noise_is_no_gene_effect() -> None:
     assert not any(effect.clear for effect in gene_effects(made_up(0.0), GenesConfig()))
 
 
+def test_what_further_training_gives_is_not_credited_to_a_gene() -> None:
+    """Adapters that go on do so at a lower rate: the rate has no effect of its own here, the number of trainings has."""
+    rng = np.random.default_rng(2)
+    history = History()
+    for number in range(60):
+        made: Genome = genome(0, number, int(rng.choice([2, 4, 8])))
+        first = made.heavy.model_copy(update={"learning_rate": float(rng.choice([1e-3, 2e-3]))})
+        further = number % 3 == 0
+        update = {"warm_start": first, "learning_rate": 1e-3} if further else {}
+        made = made.model_copy(update={"heavy": first.model_copy(update=update)})
+        history.genomes[made.genome_id] = GenomeRecord(
+            genome=made, training_digest="0" * 64, evaluation_digest="1" * 64, scores={},
+            fitness=0.3 + 0.2 * further + 0.02 * rng.standard_normal(), pass_at_1=0.1,
+        )  # fmt: skip
+    effects = {effect.gene: effect for effect in gene_effects(history, GenesConfig())}
+    assert next(iter(effects)) == "trainings" and effects["trainings"].clear and effects["trainings"].share > 0.9
+    assert [level.value for level in effects["trainings"].levels] == ["1", "2"]
+    assert not effects["learning_rate"].clear and effects["learning_rate"].share < 0.1
+    low, high = (level.mean for level in effects["learning_rate"].levels)
+    assert abs(low - high) < 0.02
+
+
 def test_too_few_genomes_say_nothing_about_genes(finished_run: Run) -> None:
     assert gene_effects(History.of(finished_run[0]), GenesConfig()) == ()
 
