@@ -44,7 +44,9 @@ class Outcome(Frozen):
     variant: str
     seed: int
     run_id: str = Field("", description="Empty on a table.")
-    points: tuple[Point, ...] = Field(description="By `spent`, which rises.")
+    points: tuple[Point, ...] = Field(
+        description="By `spent`, which rises: the first, and each at which a value changes."
+    )
     first_generation: float | None = Field(description="`fitness` after generation 0.")
     held_out: float | None = Field(None, description="pass@1 of the champion on the held-out split; null on a table.")
     repeats: float | None = Field(
@@ -107,7 +109,7 @@ def outcome_of_run(entrant: Entrant, budget: Budget, folder: RunFolder, store: S
         variant=entrant.variant.name,
         seed=entrant.seed,
         run_id=folder.run_id,
-        points=tuple(points),
+        points=_changes(points),
         first_generation=first,
         held_out=held_out.pass_at_1 if held_out else None,
         repeats=_rounded(sum(repeated) / len(repeated)) if repeated else None,
@@ -137,7 +139,7 @@ def outcome_on_table(entrant: Entrant, budget: Budget, table: Table) -> Outcome:
     return Outcome(
         variant=entrant.variant.name,
         seed=entrant.seed,
-        points=tuple(points),
+        points=_changes(points),
         first_generation=points[len(first) - 1].fitness,
         charged=Charged(trainings=last.trainings, evaluations=last.evaluations, gpu_seconds=None, money=None),
         ended=played.ended,
@@ -165,6 +167,15 @@ def _add(points: list[Point], point: Point) -> None:
     if points and points[-1].spent == point.spent:
         points.pop()
     points.append(point)
+
+
+def _changes(points: Sequence[Point]) -> tuple[Point, ...]:
+    """The first point and those at which a value changes: between them a curve is flat."""
+    kept = list(points[:1])
+    for point in points[1:]:
+        if (point.fitness, point.hypervolume) != (kept[-1].fitness, kept[-1].hypervolume):
+            kept.append(point)
+    return tuple(kept)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -18,7 +18,7 @@ UNITS: dict[Unit, str] = {"trainings": "trainings", "gpu_seconds": "GPU seconds"
 """Units of a budget, and their names in texts. Each is a key of `search`."""
 MOST_SEEDS = 1000
 BASELINE = "random"
-MORE_GENERATIONS = 4
+MORE_GENERATIONS = 16
 """Generations allowed, as a multiple of those that a budget of trainings needs: elites and repeated adapters train nothing."""
 SECTIONS = ("search", "automaton", "genes")
 """Sections that a variant may change. All others are part of what is compared: problems, judge, training, base model."""

@@ -73,7 +73,7 @@ def test_all_runs_share_everything_but_seed_and_strategy() -> None:
         config = entrant.config
         shared = config.model_copy(update={"seed": CONFIG.seed, "search": CONFIG.search})
         assert shared == CONFIG and config.seed == entrant.seed
-        assert config.search.trainings == 32 and config.search.generations == 16
+        assert config.search.trainings == 32 and config.search.generations == 64
         assert not config.search.early_stopping.enabled
         assert config.search.elites == (0 if entrant.variant.name == "x" else CONFIG.search.elites)
 
