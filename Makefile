@@ -8,7 +8,7 @@ CONFIG ?= configs/quickstart.yaml
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env evolve compare smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs test-vllm lint types check docs tiny gene-table search-tables own-packages secrets constraints clean
+.PHONY: help env evolve compare compare-full smollm2 real test test-all test-slow coverage test-wheel test-docker test-browser test-pythons test-unprivileged test-quixbugs test-vllm lint types check docs tiny gene-table search-tables own-packages secrets constraints clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,17 @@ evolve: env ## the main job: evolve adapters of the embedded base model (CONFIG=
 
 compare: env ## evolution against random search on small trainings, with statistics: about ten minutes
 	@$(BIN)/coral compare configs/compare-quick.yaml
+
+# a table holds single trainings, so there no adapter goes on; finalists as by default
+compare-full: env ## the full comparison, into benchmarks/comparisons: strategies and ablations on a gene table, then live, 20 seeds (hours; goes on after a stop)
+	@$(BIN)/python -c 'import optuna' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[optuna]'
+	@$(BIN)/coral compare configs/quickstart.yaml --table benchmarks/tables/second --seeds 50 --budget trainings=32 \
+		--into benchmarks/comparisons/table --set search.variation.warm_start_rate=0 --set search.finalist_share=0.1 \
+		--strategies evolution random grid sobol tpe tpe-fitness nsga2 fixed \
+		"no finalists=evolution:search.finalist_share=0" "no models=evolution:search.surrogate.enabled=false" \
+		"automata=evolution:search.variation.seeds=automaton" "uniform seeds=evolution:search.variation.seeds=uniform" \
+		"no seeds later=evolution:search.variation.seed_rate=0" "no elites=evolution:search.elites=0"
+	@$(BIN)/python -m benchmarks.live_search --minutes 600 --set search.baselines=tuned --page benchmarks/comparisons/live
 
 search-tables: env ## play all strategies on the gene tables, 200 seeds, and write benchmarks/results/search.json
 	@$(BIN)/python -c 'import optuna' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[optuna]'

@@ -10,6 +10,7 @@ per base model, with the values of every seed, and those of the LoRAs that the f
 
 import argparse
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 from benchmarks.record import QUICKSTART, RESULTS, ROOT, commit, write
 from coral_core import RunConfig, compare, load_config
+from coral_core.comparison.page import FILES
 from coral_core.comparison.seed_statistics import a12, wilcoxon
 from coral_core.comparison.summary import MEASURES, StrategyComparison
 from coral_core.report.history_records import History
@@ -52,6 +54,12 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     return load_config(options.config, [*(f"{key}={value}" for key, value in settings.items()), *options.set])
 
 
+def folder_of(options: argparse.Namespace) -> Path:
+    """Folder of the comparison: page, data and runs."""
+    work: Path = options.work
+    return work / f"comparison-{configuration(options).name}"
+
+
 def measured(options: argparse.Namespace) -> dict[str, Any] | None:
     """Do the seeds that are missing, and return the section of this base model; None before the first seed is whole."""
     config, deadline = configuration(options), time.monotonic() + 60 * options.minutes
@@ -65,13 +73,13 @@ def measured(options: argparse.Namespace) -> dict[str, Any] | None:
         try:
             found = compare(
                 config, options.variants, seeds=seeds, budget=f"trainings={options.trainings}", baseline="random",
-                into=options.work / f"comparison-{config.name}", ended=look,
+                into=folder_of(options), ended=look,
             )  # fmt: skip
         except (OutOfTimeError, KeyboardInterrupt):
             print("stopped; the same command goes on", flush=True)
             break
         print(f"{seeds} of {options.seeds} seeds", *found.conclusions, sep="\n  ", flush=True)
-    return None if found is None else section(found, options.work / f"comparison-{config.name}" / "runs")
+    return None if found is None else section(found, folder_of(options) / "runs")
 
 
 def section(found: StrategyComparison, runs: Path) -> dict[str, Any]:
@@ -147,10 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--executor", default="local", choices=("local", "inline"))
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / NAME, help="runs and store, kept between sessions")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
+    parser.add_argument("--page", type=Path, help="folder for a copy of the comparison's page and data")
     options = parser.parse_args(arguments)
     made = measured(options)
     if made is None:
         return
+    if options.page is not None:
+        options.page.mkdir(parents=True, exist_ok=True)
+        for name in (*FILES, "pictures"):
+            source, target = folder_of(options) / name, options.page / name
+            shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy(source, target)
     path = options.results / f"{NAME}.json"
     earlier = json.loads(path.read_text())["models"] if path.exists() else {}
     write(NAME, {"models": earlier | {made["base_model"]: made}}, options.results)

@@ -14,7 +14,14 @@ SMALL = (
 
 
 def measured(folder: Path, **options: Any) -> dict[str, Any] | None:
-    given = {"work": folder / "work", "results": folder, "executor": "inline", "trainings": 6, **options}
+    given = {
+        "work": folder / "work",
+        "results": folder,
+        "executor": "inline",
+        "trainings": 6,
+        "page": folder / "page",
+        **options,
+    }
     pairs = [part for key, value in given.items() for part in (f"--{key}", str(value))]
     pairs += ["--variants", "evolution", "random", "new adapters=evolution:search.variation.warm_start_rate=0"]
     main([*pairs, *(part for setting in SMALL for part in ("--set", setting))])
@@ -27,6 +34,8 @@ def test_seeds_are_added_until_the_time_is_over(tmp_path: Path) -> None:
     first = measured(tmp_path, seeds=1)
     found = measured(tmp_path, seeds=2)
     assert first is not None and found is not None
+    assert "2 seeds" in (tmp_path / "page" / "comparison.md").read_text()
+    assert list((tmp_path / "page" / "pictures").glob("*.png"))
     section, earlier = found["models"]["rehearsal"], first["models"]["rehearsal"]
     assert section["seeds"] == [0, 1] and section["values"].keys() == {"evolution", "random", "new adapters"}
     for name, values in section["values"].items():
