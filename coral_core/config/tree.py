@@ -87,7 +87,7 @@ class VariationConfig(ConfigSection):
         0,
         ge=0,
         le=1000,
-        description="Fittest adapters per generation that are trained once more at the next lower learning rate, whatever the models of the surrogate prefer. Only with warm_start_rate above 0.",
+        description="Fittest adapters per generation that are trained once more, in the last one at the next lower learning rate, whatever the models of the surrogate prefer. Only with warm_start_rate above 0.",
     )
     automaton_rate: Share = Field(
         0.25, description="Share of mutations of the automaton; the rest changes genes directly."

@@ -103,11 +103,18 @@ class Variation:
         names = [name for name in self._drawn(genes) if name not in SHAPE and rng.random() < rate]
         return self._further(parent, genes | {name: self._step(name, genes[name], rng) for name in names})
 
-    def annealed(self, parent: Genome) -> Material:
-        """The parent's adapter, trained once more at the next lower learning rate (the lowest one stays); all other genes stay."""
-        rate = parent.heavy.learning_rate
-        lower = max((each for each in self.genes.heavy.learning_rate if each < rate), default=rate)
-        return self._further(parent, genes_of(parent) | {"learning_rate": lower})
+    def continued(self, parent: Genome, lower: bool) -> Material:
+        """The parent's adapter, trained once more with equal genes.
+
+        Args:
+            parent: Its training is gone on with.
+            lower: Take the next lower learning rate among the candidates; the lowest one stays.
+        """
+        genes = genes_of(parent)
+        if lower:
+            rate = parent.heavy.learning_rate
+            genes["learning_rate"] = max((each for each in self.genes.heavy.learning_rate if each < rate), default=rate)
+        return self._further(parent, genes)
 
     def _further(self, parent: Genome, genes: Genes) -> Material:
         genes = genes | {"warm_start": parent.heavy}
