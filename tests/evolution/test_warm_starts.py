@@ -117,7 +117,7 @@ def test_children_go_on_with_their_parents_and_keep_the_shape() -> None:
 
 @pytest.mark.parametrize("surrogate", [False, True])
 @pytest.mark.parametrize("best", [1, 3])
-def test_the_fittest_adapters_are_trained_further_at_a_lower_rate(best: int, surrogate: bool) -> None:
+def test_the_fittest_adapters_are_trained_further_at_last_at_a_lower_rate(best: int, surrogate: bool) -> None:
     variation = {"warm_start_rate": 0.01, "warm_start_best": best}
     search = make_search(
         RunConfig.model_validate(
@@ -133,7 +133,7 @@ def test_the_fittest_adapters_are_trained_further_at_a_lower_rate(best: int, sur
             }
         )
     )
-    rates = search.config.genes.heavy.learning_rate
+    rates, last = search.config.genes.heavy.learning_rate, search.config.search.generations - 1
     results: list[Scored] = []
     while not search.done:
         asked = search.ask()
@@ -142,7 +142,7 @@ def test_the_fittest_adapters_are_trained_further_at_a_lower_rate(best: int, sur
         for genome in further:
             earlier = genome.heavy.warm_start
             assert earlier is not None and earlier.digest() in trained and genome.heavy.digest() not in trained
-            lower = [rate for rate in rates if rate < earlier.learning_rate]
+            lower = [rate for rate in rates if rate < earlier.learning_rate and search.generation == last]
             assert genome.heavy.learning_rate == max(lower, default=earlier.learning_rate)
         assert len({genome.heavy.digest() for genome in further}) == len(further)
         champion = search.champion_of(results)
@@ -153,6 +153,19 @@ def test_the_fittest_adapters_are_trained_further_at_a_lower_rate(best: int, sur
             assert asked[2].heavy.warm_start == champion.genome.heavy, "the champion goes first"
         results += [scored(genome) for genome in asked]
         search.tell(results[-len(asked) :])
+
+
+def test_the_trainings_left_tell_which_generation_is_the_last() -> None:
+    """8 and three times 6 of 26 trainings: the generation of the last six anneals, though many more generations are allowed."""
+    variation = {"warm_start_rate": 0.01, "warm_start_best": 2}
+    settings = {"generations": 100, "trainings": 26, "finalist_share": 0.0, "early_stopping": {"enabled": False}}
+    asked = played(RunConfig(search=SearchConfig.model_validate(settings | {"variation": variation})))[1]
+    further = [genomes[2:4] for genomes in asked]
+    kept = [
+        all(genome.heavy.warm_start and genome.heavy.warm_start.learning_rate == genome.heavy.learning_rate for genome in each)
+        for each in further
+    ]  # fmt: skip
+    assert kept[:4] == [False, True, True, False]
 
 
 def test_no_more_go_on_than_there_are_slots_and_chains_end() -> None:
